@@ -1,0 +1,82 @@
+# `make run` watches the demo clip and predicts it; `make test` checks everything. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := out
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
+SETUP := pyproject.toml setup.py constraints.txt
+
+APT := chromium ffmpeg gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly libgl1 libglib2.0-0
+
+.PHONY: help run live test test-full bench system-deps clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run ## Predict the demo clip; leaves a video, a picture and a report in out/
+	@mkdir -p $(OUT)
+	$(BIN)/framecast run demo --record $(OUT)/demo.mp4 --record $(OUT)/demo.png --report $(OUT)/demo.json
+	@echo
+	@echo "Video:   $(OUT)/demo.mp4   (input, prediction, error)"
+	@echo "Picture: $(OUT)/demo.png"
+	@echo "Report:  $(OUT)/demo.json"
+	@echo "Live in a browser: make live   (that is: $(BIN)/framecast run demo --serve --loop)"
+
+live: $(VENV)/.run ## Show the demo clip live in a browser, over and over, until Ctrl-C
+	$(BIN)/framecast run demo --serve --loop
+
+test: $(VENV)/.test ## Check format, style, types, and run the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p framecast
+	$(BIN)/python -m pytest
+
+test-full: $(VENV)/.test ## Run the large and slow tests that `make test` leaves out
+	$(BIN)/python -m pytest -m full
+
+bench: $(VENV)/.run ## Measure start-up, memory, latency and quality on this machine
+	@for script in $(wildcard benchmarks/[a-z]*.py); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+system-deps: ## Install what the tests need from Debian or Ubuntu (browser, GStreamer's RTSP server)
+	@echo "Installing Debian's packages: $(APT)"
+	@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	$$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(APT) > /dev/null
+
+clean: ## Remove .venv, caches and what was built or recorded
+	rm -rf $(VENV) $(OUT) build dist src/framecast.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Stamps: set up again only when what is asked for has changed.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null || { \
+		echo "framecast needs Python 3.10 or newer; $(PYTHON) is" \
+			"$$($(PYTHON) --version 2> /dev/null || echo 'not here'). Name one: make $(MAKECMDGOALS) PYTHON=python3.12"; \
+		exit 1; }
+	@echo "Making a virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.python $(SETUP)
+	@echo "Installing framecast and what it runs on, without torch (a minute; about 130 MB)"
+	@$(PIP) -e .
+	@$(ensure_cv2)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "Installing torch and the developers' tools (some minutes)"
+	@$(PIP) -e '.[dev]'
+	@$(ensure_cv2)
+	@touch $@
+
+# opencv-python needs libGL, which bare containers lack; the headless build is the same library without windows.
+define ensure_cv2
+error=$$($(BIN)/python -c 'import cv2' 2>&1) || case "$$error" in \
+	*libGL*|*libgthread*|*libglib*) \
+		echo "No libGL on this system: putting opencv-python-headless over opencv-python (no windows, all else alike)"; \
+		$(PIP) --force-reinstall --no-deps opencv-python-headless;; \
+	*) echo "$$error"; exit 1;; \
+esac
+endef
