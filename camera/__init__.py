@@ -1,0 +1,9 @@
+"""Sources of frames: cameras, streams, clips, folders of images, and moving shapes that are computed.
+
+Importing this loads no OpenCV; opening a source does.
+"""
+
+from framecast.camera.source import Frame, Image, Source
+from framecast.camera.uri import open_source
+
+__all__ = ["Frame", "Image", "Source", "open_source"]

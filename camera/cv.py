@@ -1,0 +1,97 @@
+"""OpenCV, loaded when it is first needed, quiet, and bounded."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from framecast.errors import SourceError
+
+if TYPE_CHECKING:
+    import cv2
+
+MAX_PIXELS = 8192 * 8192
+"""The largest picture that is decoded: a small file can ask for gigabytes of memory."""
+
+# OpenCV reads these once, most of them while it is imported. What the user has set stays: whoever asks FFmpeg for its
+# trace (56) gets it, and in it the requests as they are sent, with their passwords.
+_ENVIRONMENT = {
+    "OPENCV_LOG_LEVEL": "SILENT",  # our errors say what went wrong, in one line and without credentials
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",  # AV_LOG_QUIET
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
+    "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "2",  # seconds until a camera that has stalled is seen; 10 by default
+}
+_FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+
+# FFmpeg's options and the log level belong to the whole process: one capture is opened at a time.
+_opening = threading.Lock()
+
+
+def load() -> ModuleType:
+    """OpenCV's module, ``cv2``.
+
+    Raises:
+        SourceError: it is not installed, or a system library that it needs is not.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import cv2
+    except ImportError as error:
+        reason = str(error).partition("\n")[0]
+        cure = "apt-get install libgl1 libglib2.0-0, or pip install opencv-python-headless in place of opencv-python"
+        raise SourceError(f"OpenCV cannot be loaded: {reason} ({cure})") from error
+    return cv2
+
+
+def user_ffmpeg_options() -> str:
+    """What the user set in OPENCV_FFMPEG_CAPTURE_OPTIONS, or an empty string."""
+    with _opening:
+        return os.environ.get(_FFMPEG_OPTIONS, "")
+
+
+def open_capture(
+    target: str | int, backend: int, *, parameters: Sequence[int] = (), ffmpeg_options: str = ""
+) -> cv2.VideoCapture | None:
+    """Open a device, file or stream, with nothing on stderr: OpenCV's log would print a URL with its password.
+
+    Args:
+        target: a device's number or path, a file's path, or a URL.
+        backend: one of OpenCV's ``CAP_…`` backends; it is not guessed.
+        parameters: property, value, property, value, … that must hold while it opens.
+        ffmpeg_options: ``name;value|name;value`` for FFmpeg.
+
+    Returns:
+        The opened capture, or None.
+    """
+    cv = load()
+    with _opening:
+        users = os.environ.get(_FFMPEG_OPTIONS)
+        level = cv.utils.logging.setLogLevel(cv.utils.logging.LOG_LEVEL_SILENT)
+        os.environ[_FFMPEG_OPTIONS] = ffmpeg_options
+        try:
+            capture: cv2.VideoCapture = cv.VideoCapture(target, backend, list(parameters))
+        except cv.error:
+            return None
+        finally:
+            cv.utils.logging.setLogLevel(level)
+            if users is None:
+                del os.environ[_FFMPEG_OPTIONS]
+            else:
+                os.environ[_FFMPEG_OPTIONS] = users
+    return capture if capture.isOpened() else None
+
+
+def frame_rate(capture: cv2.VideoCapture) -> float | None:
+    """Nominal frames a second, or None where the file or camera does not say, or says what cannot be."""
+    fps = capture.get(load().CAP_PROP_FPS)
+    return fps if 0.1 <= fps <= 1000 else None  # NaN fails too; RTSP without a rate says 90000, its clock
+
+
+def pixels(capture: cv2.VideoCapture) -> int:
+    """Pixels a frame, as the file or stream declares them before any is decoded."""
+    cv = load()
+    return int(capture.get(cv.CAP_PROP_FRAME_WIDTH)) * int(capture.get(cv.CAP_PROP_FRAME_HEIGHT))

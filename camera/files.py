@@ -1,0 +1,74 @@
+"""Video files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from framecast.camera import cv
+from framecast.camera.clip import Clip
+from framecast.camera.redact import redact
+from framecast.camera.source import Image
+from framecast.errors import SourceError
+
+if TYPE_CHECKING:
+    import cv2
+
+NOMINAL_FPS = 25.0
+"""Frames a second where a file does not say."""
+
+# Containers only: a playlist (ffconcat, HLS, DASH, SDP) under the name of a clip opens other files and hosts.
+_FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,av1,ivf,obu,nut,mxf,dv"
+)
+_SAFE = f"format_whitelist;{_FORMATS}|protocol_whitelist;file"
+
+
+class VideoFile(Clip):
+    """A video file, frame by frame to its end; one that was cut off gives the frames that are there.
+
+    Args:
+        path: a regular file (the caller has looked: opening a named pipe would hang).
+        name: what to call it in messages; the path if not given.
+        loop: start over at the end instead of ending.
+
+    Raises:
+        SourceError: OpenCV cannot decode it, or its frames are larger than ``cv.MAX_PIXELS``.
+    """
+
+    def __init__(self, path: Path, *, name: str | None = None, loop: bool = False) -> None:
+        # Absolute: FFmpeg takes the colon of a relative name, "concat:a|b.mp4", for a protocol.
+        self._path = str(path.absolute())
+        self._capture = _open(self._path)
+        super().__init__(name or redact(str(path)), cv.frame_rate(self._capture) or NOMINAL_FPS, loop)
+
+    def _next(self) -> Image | None:
+        more, image = self._capture.read()
+        return image if more else None  # type: ignore[return-value]  # OpenCV's stubs allow any dtype
+
+    def _rewind(self) -> None:
+        # Opened anew: seeking to frame 0 lands elsewhere in files that do not begin with a key frame.
+        self._capture.release()
+        self._capture = _open(self._path)
+
+    def _release(self) -> None:
+        self._capture.release()
+
+
+def _open(path: str) -> cv2.VideoCapture:
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # the name's bytes are no UTF-8: OpenCV 5.0 ends the process on such a name
+        raise SourceError(f"OpenCV cannot open a file of this name: {redact(path)} (rename it)") from None
+    options = "|".join(filter(None, (cv.user_ffmpeg_options(), _SAFE)))
+    capture = cv.open_capture(path, cv.load().CAP_FFMPEG, ffmpeg_options=options)
+    if capture is None:
+        raise SourceError(
+            f"not a video that can be decoded: {redact(path)} (damaged, cut off, or no video; ffprobe says more)"
+        )
+    if (size := cv.pixels(capture)) > cv.MAX_PIXELS:
+        capture.release()
+        raise SourceError(
+            f"frames too large: {redact(path)} has {size} pixels a frame (scale it down to at most {cv.MAX_PIXELS})"
+        )
+    return capture

@@ -1,0 +1,181 @@
+"""What cannot be opened: one line that says the cure; never a hang, a crash or a password."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from framecast.camera import open_source
+from framecast.camera.redact import redact
+from framecast.errors import SourceError
+
+
+def refusal(uri, **options) -> str:
+    """The message with which a source is refused, when it is opened or first read."""
+    begun = time.monotonic()
+    with pytest.raises(SourceError) as caught, open_source(uri, **options) as source:
+        source.read()
+    assert time.monotonic() - begun < 5
+    message = str(caught.value)
+    assert message.isprintable()  # one line
+    return message
+
+
+def test_no_such_file():
+    message = "no such file: clips/a.mp4 (check the path, or use 'demo' for the clip that ships)"
+    assert refusal("clips/a.mp4") == message
+    assert "no such file: /clips/a.mp4" in refusal("file:///clips/a.mp4")
+    assert "no such file" in refusal("/etc/passwd/a.mp4")
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    assert "empty file" in refusal(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        np.random.default_rng(1).bytes(5000),
+        b"hello world\n" * 50,
+        b"#EXTM3U\n#EXTINF:1,\nclip.mp4\n#EXT-X-ENDLIST\n",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        b"ffconcat version 1.0\nfile clip.mp4\n",  # which OpenCV plays, whatever its name
+    ],
+    ids=["random", "text", "m3u8", "sdp", "ffconcat"],
+)
+def test_a_file_that_is_no_video(make_clip, content):
+    clip = make_clip()
+    fake = clip.with_name("fake.mp4")
+    fake.write_bytes(content)
+    assert "not a video that can be decoded" in refusal(fake)
+    assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
+
+
+def test_playlists_stay_refused_where_the_user_set_options(make_clip, monkeypatch):
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;udp")
+    fake = make_clip().with_name("fake.mp4")
+    fake.write_bytes(b"ffconcat version 1.0\nfile clip.mp4\n")
+    assert "not a video" in refusal(fake)
+    assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "rtsp_transport;udp"
+
+
+def test_a_video_that_was_cut_off_before_its_index(make_clip):
+    clip = make_clip()
+    clip.write_bytes(clip.read_bytes()[:-200])
+    assert "not a video" in refusal(clip)
+
+
+def test_a_video_without_a_single_frame(make_clip):
+    clip = make_clip("a.avi", "MJPG")
+    content = clip.read_bytes()
+    clip.write_bytes(content[: content.index(b"movi") + 4])
+    assert "damaged" in refusal(clip)
+
+
+def test_a_video_of_enormous_frames(make_clip, monkeypatch):
+    monkeypatch.setattr("framecast.camera.cv.MAX_PIXELS", 64 * 48 - 1)
+    assert "frames too large" in refusal(make_clip())
+
+
+def test_a_name_that_is_no_utf8(tmp_path):
+    path = os.fsencode(tmp_path) + b"/\xff.mp4"
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(b"x")
+    assert "rename it" in refusal(os.fsdecode(path))
+
+
+def test_a_name_of_several_lines_or_none():
+    assert "no such file: a\N{REPLACEMENT CHARACTER}b.mp4" in refusal("a\nb.mp4")
+    assert "cannot read" in refusal("a\0b.mp4")
+    assert "File name too long" in refusal("a" * 256)
+    assert "no source given" in refusal("")
+
+
+def test_folders_and_globs_without_images(tmp_path):
+    assert "no images in" in refusal(tmp_path)
+    (tmp_path / "a.txt").touch()
+    assert "no images match" in refusal(f"{tmp_path}/*")
+    assert "no images match" in refusal(f"{tmp_path}/*.mp4")
+    assert "no images match" in refusal(f"{tmp_path}/a**b/*.png")
+
+
+def test_an_image_that_is_none(folder):
+    (folder / "img9.png").write_bytes(b"no image")
+    with open_source(folder) as source:
+        assert source.read() is not None
+        with pytest.raises(SourceError, match=r"img9\.png \(empty, damaged"):
+            source.read()
+    (folder / "img9.png").write_bytes(b"")
+    assert "empty file" in refusal(folder / "img9.png")
+
+
+def test_an_image_of_enormous_size(tmp_path):
+    """OpenCV reads its limit while it is imported, so this takes a process of its own."""
+    path = tmp_path / "big.png"
+    cv2.imwrite(str(path), np.zeros((9000, 9000), np.uint8))
+    code = "import sys; from framecast.camera import open_source; open_source(sys.argv[1]).read()"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], check=False, capture_output=True, text=True, env=environment, timeout=30
+    )
+    assert "not an image that can be decoded" in done.stderr.splitlines()[-1]
+
+
+def test_what_is_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    os.mkfifo(tmp_path / "a.png")
+    assert "not a regular file" in refusal(tmp_path / "a.mp4")
+    assert "not a regular file" in refusal(tmp_path / "a.png")
+    assert "no images in" in refusal(tmp_path)
+    assert "not a regular file" in refusal("/dev/zero")
+
+
+def test_unknown_schemes_name_the_known_ones():
+    for uri in ("ftp://host/a.mp4", "concat:a.mp4|b.mp4", "http://user:s3cret@host/cam", "csi://0", "data:video/mp4,x"):
+        message = refusal(uri)
+        assert "unknown scheme" in message
+        assert "rtsp://" in message
+        assert "s3cret" not in message
+
+
+def test_opencv_that_cannot_be_loaded():
+    code = """
+import sys
+sys.modules["cv2"] = None
+from framecast.camera import open_source
+open_source("synthetic://").read()
+open_source("demo")
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert "SourceError: OpenCV cannot be loaded" in last
+    assert "apt-get install libgl1" in last
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("rtsp://cam:s3cret@host:554/a", "rtsp://***@host:554/a"),
+        ("rtsp://s3cret@host/a", "rtsp://***@host/a"),
+        ("rtsp://cam:s3/c@r?e#t@host/a", "rtsp://***@host/a"),
+        ("rtsp:/cam:s3cret@host/a", "rtsp:/***@host/a"),
+        ("cam:s3cret@host/a", "***@host/a"),
+        ("rtsp://host/a?user=x&password=s3cret&fps=5", "rtsp://host/a?user=x&password=***&fps=5"),
+        ("rtsp://host/a?access_token=s3/cret", "rtsp://host/a?access_token=***"),
+        ("rtsp://host/a?Api-Key=s3cret", "rtsp://host/a?Api-Key=***"),
+        ("rtsp://host/user=x_password=s3cret_channel=1.sdp", "rtsp://host/user=x_password=***"),
+        ("rtsp://host/a?fps=5", "rtsp://host/a?fps=5"),
+        ("clips/cup@2x.mp4", "clips/cup@2x.mp4"),
+        ("clips/key=1.mp4", "clips/key=1.mp4"),
+        ("rtsp://host/a\n\x1b[31m", "rtsp://host/a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[31m"),
+    ],
+)
+def test_credentials_are_redacted(uri, shown):
+    assert redact(uri) == shown

@@ -1,0 +1,186 @@
+"""Cameras: a real RTSP server, addresses that do not answer, webcams that are not there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+
+import numpy as np
+import pytest
+
+from framecast.camera import open_source
+from framecast.camera.live import Live
+from framecast.errors import SourceError
+
+
+def refused(uri: str, timeout: float = 1.0) -> tuple[str, float]:
+    """The message with which a camera is refused, and the seconds that took."""
+    begun = time.monotonic()
+    with pytest.raises(SourceError) as caught:
+        open_source(uri, timeout=timeout)
+    assert str(caught.value).isprintable()
+    return str(caught.value), time.monotonic() - begun
+
+
+def read_until_lost(source) -> tuple[str, float]:
+    """The message with which a source is lost, and the seconds until then."""
+    begun = time.monotonic()
+    with pytest.raises(SourceError) as caught:
+        deque(iter(source.read, None), maxlen=0)
+    return str(caught.value), time.monotonic() - begun
+
+
+def test_live_frames_of_a_real_stream(rtsp_server):
+    with open_source(rtsp_server.url) as source:
+        assert source.live
+        assert source.fps == 25.0
+        assert source.name == rtsp_server.url
+        frames = [source.read() for _ in range(30)]
+        now = time.monotonic()
+    assert [frame.index for frame in frames] == list(range(30))
+    assert {frame.epoch for frame in frames} == {0}
+    assert all(frame.image.shape == (240, 320, 3) and frame.image.dtype == np.uint8 for frame in frames)
+    assert not np.array_equal(frames[0].image, frames[29].image)  # the ball moves
+    times = [frame.time for frame in frames]
+    assert times == sorted(times)
+    assert 0 <= now - times[-1] < 1
+    assert 0.4 < times[-1] - times[0] < 5  # 25 a second, less what had queued up before the first read
+
+
+def test_a_server_that_dies_is_lost_at_once_and_stays_lost(rtsp_server):
+    with open_source(rtsp_server.url, timeout=3) as source:
+        source.read()
+        rtsp_server.process.kill()
+        message, seconds = read_until_lost(source)
+        assert seconds < 2
+        assert message == f"lost {rtsp_server.url}: it ended or broke off (check the camera and the network)"
+        assert read_until_lost(source)[1] < 0.1
+
+
+def test_a_server_that_freezes_is_lost_after_the_timeout(rtsp_server):
+    with open_source(rtsp_server.url, timeout=1) as source:
+        source.read()
+        rtsp_server.process.send_signal(signal.SIGSTOP)
+        message, seconds = read_until_lost(source)
+    assert 0.9 < seconds < 2.5
+    assert "no frame for 1 s" in message
+
+
+def test_closing_while_a_read_is_blocked(rtsp_server):
+    source = open_source(rtsp_server.url, timeout=1)
+    source.read()
+    rtsp_server.process.send_signal(signal.SIGSTOP)
+    ended = []
+
+    def drain():
+        try:
+            while source.read() is not None:
+                pass
+        except SourceError as error:
+            ended.append(error)
+        ended.append(None)
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    time.sleep(0.3)
+    begun = time.monotonic()
+    source.close()
+    source.close()
+    assert time.monotonic() - begun < 0.5  # it does not wait for the reader
+    reader.join(5)
+    assert ended
+    assert not source._capture.isOpened()  # released by the reader
+    assert source.read() is None
+
+
+def test_credentials_open_a_stream_and_are_shown_nowhere(start_rtsp_server):
+    server = start_rtsp_server("160x120", "cam:s3cretPW")
+    right = server.url.replace("rtsp://", "rtsp://cam:s3cretPW@")
+    shown = server.url.replace("rtsp://", "rtsp://***@")
+    with open_source(right) as source:
+        assert source.name == shown
+        assert source.read().image.shape == (120, 160, 3)
+
+    # A process of its own, for what OpenCV and FFmpeg write to stderr, even when told to write much.
+    code = "import sys; from framecast.camera import open_source; open_source(sys.argv[1], timeout=3)"
+    for extra in ({}, {"OPENCV_LOG_LEVEL": "DEBUG"}):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")} | extra
+        wrong = right.replace("s3cretPW", "s3cretXY")
+        done = subprocess.run(
+            [sys.executable, "-c", code, wrong],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=30,
+        )
+        assert f"no stream from {shown} within 3 s (check the address, the user and password" in done.stderr
+        assert "s3cret" not in done.stderr + done.stdout
+
+
+def test_an_address_that_accepts_and_says_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as tarpit:
+        message, seconds = refused(f"rtsp://cam:s3cret@127.0.0.1:{tarpit.getsockname()[1]}/a", timeout=1)
+    assert seconds < 2.5
+    assert "no stream from rtsp://***@127.0.0.1" in message
+    assert "s3cret" not in message
+
+
+def test_an_address_where_nobody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    message, seconds = refused(f"RTSP://cam:s3cret@127.0.0.1:{port}/a?token=s3cret", timeout=5)
+    assert seconds < 2.5
+    assert message.startswith(f"no stream from rtsp://***@127.0.0.1:{port}/a?token=*** within 5 s (check the address")
+    assert "not a URL" in refused("rtsp://127.0.0.1/a\0b")[0]
+
+
+def test_the_users_ffmpeg_options_are_respected(rtsp_server, monkeypatch):
+    # This server is asked over UDP multicast, which it does not offer: only these options can make it fail.
+    monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;udp_multicast")
+    assert "no stream" in refused(rtsp_server.url)[0]
+    monkeypatch.delenv("OPENCV_FFMPEG_CAPTURE_OPTIONS")
+    open_source(rtsp_server.url).close()
+    assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="V4L2 is Linux's")
+def test_webcams_that_are_not_there(tmp_path):
+    for uri in ("97", "v4l2:///dev/video97"):
+        message, _ = refused(uri)
+        assert "no camera /dev/video97 (cameras here: " in message
+    assert "no camera nowhere" in refused("v4l2://nowhere")[0]
+    (tmp_path / "video0").touch()
+    assert "not a device" in refused(f"v4l2://{tmp_path}/video0")[0]
+    assert "cannot open the camera /dev/null" in refused("v4l2:///dev/null")[0]
+
+
+class Capture:
+    """A camera that gives three frames and is then unplugged: OpenCV still calls it opened."""
+
+    def __init__(self) -> None:
+        self.left = 3
+
+    def grab(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+    def retrieve(self):
+        return True, np.zeros((2, 2, 3), np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_webcam_that_is_unplugged():
+    with Live("/dev/video0", Capture(), 30.0, cure="check its cable") as source:
+        assert [source.read().index for _ in range(3)] == [0, 1, 2]
+        for _ in range(2):
+            with pytest.raises(SourceError, match=r"lost /dev/video0: it ended or broke off \(check its cable"):
+                source.read()

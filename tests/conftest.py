@@ -1,0 +1,57 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SYSTEM_PYTHON = Path("/usr/bin/python3")  # GStreamer's bindings are Debian's, not the virtual environment's
+
+
+@dataclass(frozen=True)
+class RtspServer:
+    """A running RTSP server.
+
+    Attributes:
+        url: of its stream, without a user.
+        process: kill it, or send it SIGSTOP and SIGCONT.
+    """
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+@pytest.fixture
+def start_rtsp_server() -> Iterator[Callable[..., RtspServer]]:
+    """Start servers with the arguments of tests/rtsp_server.py; they are killed after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> RtspServer:
+        if not SYSTEM_PYTHON.exists():
+            pytest.skip(f"no {SYSTEM_PYTHON} to run the RTSP server")
+        script = Path(__file__).with_name("rtsp_server.py")
+        process = subprocess.Popen([SYSTEM_PYTHON, script, *arguments], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout
+        said = process.stdout.readline().strip()  # its port, once it listens
+        if not said.isdecimal():
+            assert process.wait(10) == 77, said
+            pytest.skip(f"no RTSP server: {said} (make system-deps)")
+        return RtspServer(f"rtsp://127.0.0.1:{said}/cam", process)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+
+
+@pytest.fixture
+def rtsp_server(start_rtsp_server: Callable[..., RtspServer]) -> RtspServer:
+    """A camera at ``rtsp_server.url``: 320x240, 25 frames a second; ``rtsp_server.process`` can be killed."""
+    return start_rtsp_server()
