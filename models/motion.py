@@ -1,0 +1,77 @@
+"""Motion between two frames, from pools, shifts, a closed-form 2×2 solve and GridSample: all of it exports."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Warp(nn.Module):
+    """Pull an image along a flow: ``out(p) = image(p + flow(p))``, bilinear, replicated borders."""
+
+    grid: Tensor
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+        self.register_buffer("grid", torch.stack([x, y], dim=-1)[None], persistent=False)
+        self.scale = (2 / (width - 1), 2 / (height - 1))
+
+    def forward(self, image: Tensor, flow: Tensor) -> Tensor:
+        """``image`` [B, C, H, W] and ``flow`` [B, 2, H, W] (x, y; pixels) to [B, C, H, W]."""
+        x, y = flow[:, 0] * self.scale[0], flow[:, 1] * self.scale[1]
+        grid = self.grid + torch.stack([x, y], dim=-1)
+        return functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def _box(x: Tensor, size: int) -> Tensor:
+    """Mean over a size×size window, replicated borders: ``x`` [B, C, H, W]."""
+    half = size // 2
+    return functional.avg_pool2d(functional.pad(x, (half, half, half, half), mode="replicate"), size, stride=1)
+
+
+def _gradients(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences along x and y of ``image`` [B, 1, H, W], replicated borders."""
+    padded = functional.pad(image, (1, 1, 1, 1), mode="replicate")
+    return (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+
+
+class LucasKanade(nn.Module):
+    """Pyramidal Lucas–Kanade flow at half resolution (Lucas and Kanade 1981; Bouguet 2001), dense.
+
+    At each level from coarse to fine the earlier frame is warped by the flow so far, and the windowed 2×2 system of the
+    brightness constraint gives the correction; a floor on its determinant keeps flat areas still.
+    """
+
+    def __init__(self, height: int, width: int, levels: int = 4, window: int = 7, smooth: int = 5) -> None:
+        super().__init__()
+        self.window = window
+        self.smooth = smooth
+        self.warps = nn.ModuleList(Warp(height >> (k + 1), width >> (k + 1)) for k in range(levels))
+
+    def forward(self, current: Tensor, previous: Tensor) -> Tensor:
+        """Flow from ``current`` to ``previous`` ([B, C, H, W] each, 0 to 1), in full-size pixels: [B, 2, H/2, W/2]."""
+        pair = torch.cat([current.mean(1, keepdim=True), previous.mean(1, keepdim=True)], dim=1)
+        pyramid = []
+        for _ in self.warps:
+            pair = functional.avg_pool2d(pair, 2)
+            pyramid.append(pair)
+        flow = torch.zeros_like(pyramid[-1])
+        for level in reversed(range(len(pyramid))):
+            if level < len(pyramid) - 1:
+                flow = 2 * functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
+            now, before = pyramid[level].chunk(2, dim=1)
+            flow = flow + self._correction(now, self.warps[level](before, flow))
+            flow = _box(flow, self.smooth)
+        return 2 * flow
+
+    def _correction(self, now: Tensor, before: Tensor) -> Tensor:
+        gx, gy = _gradients((now + before) / 2)
+        change = now - before
+        products = torch.cat([gx * gx, gy * gy, gx * gy, gx * change, gy * change], dim=1)
+        xx, yy, xy, xt, yt = _box(products, self.window).chunk(5, dim=1)
+        floor = 1e-4  # in squared grey levels a pixel: below it the area is flat
+        xx, yy = xx + floor, yy + floor
+        determinant = xx * yy - xy * xy
+        return torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / determinant

@@ -1,0 +1,160 @@
+"""STIP: a spatiotemporal information-preserving predictor, as its authors released it.
+
+Two encoders (spatial, temporal) feed a stack of STGRU cells; two decoders, with residuals from the encoders (MGIR),
+give the next frame. Where the released code and the paper differ, the released behaviour is built; comments say where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from framecast.kernels.stgru_gates import stgru_gates
+from framecast.models.blocks import double, halve, patchify, unpatchify
+from framecast.models.step import State, StepModel
+
+
+@dataclass(frozen=True)
+class STIPConfig:
+    """Sizes of a STIP network; the defaults are the paper's."""
+
+    height: int
+    width: int
+    patch: int
+    channels: int = 3
+    hidden: int = 64
+    layers: int = 16
+    kernel: int = 5
+    stages: int = 4  # encoder stages of stride 2
+    skip_weight: float = 0.1  # λ of MGIR, equation 3
+    forget_bias: float = 1.0
+
+    @property
+    def features(self) -> int:
+        """Channels of a patched frame."""
+        return self.channels * self.patch**2
+
+    @property
+    def state_size(self) -> tuple[int, int]:
+        """Height and width of a hidden state."""
+        scale = self.patch * 2**self.stages
+        return self.height // scale, self.width // scale
+
+
+class STGRU(nn.Module):
+    """A spatiotemporal GRU cell: the temporal state T and the spatial state S gate each other."""
+
+    def __init__(self, config: STIPConfig) -> None:
+        super().__init__()
+        shape = (4 * config.hidden, *config.state_size)
+        self.conv_t = nn.Conv2d(config.hidden, 4 * config.hidden, config.kernel, padding=config.kernel // 2)
+        self.norm_t = nn.LayerNorm(shape)
+        self.conv_s = nn.Conv2d(config.hidden, 4 * config.hidden, config.kernel, padding=config.kernel // 2)
+        self.norm_s = nn.LayerNorm(shape)
+        self.forget_bias = config.forget_bias
+
+    def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Both states, [B, C, h, w] each, to their successors."""
+        return stgru_gates(
+            self.conv_t(t),
+            self.norm_t.weight,
+            self.norm_t.bias,
+            self.conv_s(s),
+            self.norm_s.weight,
+            self.norm_s.bias,
+            t,
+            s,
+            forget_bias=self.forget_bias,
+            eps=self.norm_t.eps,
+        )
+
+
+class Encoder(nn.Module):
+    """Both patched frames to features at every scale, finest first.
+
+    The released first layer is a Conv3d of depth 2 without padding over the two frames: one Conv2d 1×1 over both.
+    """
+
+    def __init__(self, inputs: int, config: STIPConfig) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, config.hidden, 1)
+        self.stages = nn.ModuleList(halve(config.hidden) for _ in range(config.stages))
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        """[B, 2F, H/p, W/p] to e0 … e(n-1), [B, C, H/(p·2^(i+1)), …]."""
+        features = functional.leaky_relu(self.first(frames), 0.2)
+        scales = []
+        for stage in self.stages:
+            features = stage(features)
+            scales.append(features)
+        return scales
+
+
+class Decoder(nn.Module):
+    """A hidden state back to the patched size, with the encoder's features added on the way (MGIR, equation 3).
+
+    The paper adds the coarsest features before the first stage as well; the released code does not.
+    """
+
+    def __init__(self, outputs: int, config: STIPConfig) -> None:
+        super().__init__()
+        last = config.stages - 1
+        self.stages = nn.ModuleList(double(config.hidden, activate=i < last) for i in range(config.stages))
+        self.srcnn = nn.Conv2d(config.hidden, outputs, 1)
+        self.skip_weight = config.skip_weight
+
+    def forward(self, hidden: Tensor, scales: list[Tensor]) -> Tensor:
+        """[B, C, h, w] to [B, outputs, H/p, W/p]."""
+        for stage, skip in zip(self.stages, [*reversed(scales[:-1]), None], strict=True):
+            hidden = stage(hidden)
+            if skip is not None:
+                hidden = hidden + self.skip_weight * skip
+        return self.srcnn(hidden)  # type: ignore[no-any-return]
+
+
+class STIP(StepModel):
+    """STIP as a step. State: the temporal states ``t1`` … ``tL``, [B, C, h, w], and the last patched frame."""
+
+    warmup = 2  # the first step sees a black frame before its own
+
+    def __init__(self, config: STIPConfig, inputs: int | None = None, outputs: int | None = None) -> None:
+        """``inputs`` and ``outputs``: channels into the encoders and out of the decoders; by default patched frames."""
+        super().__init__()
+        self.config = config
+        hidden = config.hidden
+        inputs = inputs or 2 * config.features
+        outputs = outputs or config.features
+        self.encoder_s = Encoder(inputs, config)
+        self.encoder_t = Encoder(inputs, config)
+        self.merge_t = nn.Conv2d(2 * hidden, hidden, 1)
+        self.cells = nn.ModuleList(STGRU(config) for _ in range(config.layers))
+        self.decoder_s = Decoder(outputs, config)
+        self.decoder_t = Decoder(outputs, config)
+        self.conv_last_sr = nn.Conv2d(2 * outputs, outputs, 1)
+        self.frame_shape = (config.channels, config.height, config.width)
+        self.state_shapes = {
+            **{f"t{k + 1}": (hidden, *config.state_size) for k in range(config.layers)},
+            "previous": (config.features, config.height // config.patch, config.width // config.patch),
+        }
+
+    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """Advance by one frame: see :meth:`StepModel.step`."""
+        current = patchify(frame, self.config.patch)
+        decoded, new = self.advance(torch.cat([state["previous"], current], dim=1), state)
+        return unpatchify(decoded, self.config.patch).unsqueeze(1), {**new, "previous": current}
+
+    def advance(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Encoders, cells and decoders: [B, inputs, H/p, W/p] to [B, outputs, H/p, W/p] and the new ``t1`` … ``tL``."""
+        scales_s, scales_t = self.encoder_s(inputs), self.encoder_t(inputs)
+        t = self.merge_t(torch.cat([state["t1"], scales_t[-1]], dim=1))
+        s = scales_s[-1]
+        new: State = {}
+        for k, cell in enumerate(self.cells, start=1):
+            t, s = cell(t if k == 1 else state[f"t{k}"], s)
+            new[f"t{k}"] = t
+        # The released decoders are swapped: the spatial one reads T, the temporal one S, each with its own skips.
+        decoded = torch.cat([self.decoder_s(t, scales_s), self.decoder_t(s, scales_t)], dim=1)
+        return self.conv_last_sr(decoded), new
