@@ -1,0 +1,111 @@
+"""``framecast export``: build, load weights, export, and hold the artifact against the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from safetensors import SafetensorError, safe_open
+
+from framecast.camera import open_source
+from framecast.errors import ArtifactError, ExportError
+from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.parity import compare, random_frames
+from framecast.models.configs import CONFIGS, build
+from framecast.models.step import StepModel
+from framecast.runtime.engines import open_engine
+from framecast.runtime.manifest import Manifest, Quality
+
+
+def export_config(
+    config: str, output: Path, weights: Path | None, *, frames: str, steps: int, tolerance: float, seed: int
+) -> None:
+    """Write a configuration's artifact to ``output``, and print its parity report.
+
+    Raises:
+        ArtifactError: no such configuration, or the weights are not its.
+        ExportError: the export failed, or differs from the network by more than ``tolerance``; nothing is written.
+        SourceError: the real frames cannot be read.
+    """
+    if config not in CONFIGS:
+        raise ArtifactError(f"no configuration {config!r}: there are {', '.join(CONFIGS)}")
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise ExportError(f"cannot write {output}: its folder is missing or closed to you (choose another --output)")
+    torch.manual_seed(seed)
+    model = build(config).eval()
+    manifest = load_weights(model, config, weights) if weights else describe(model, config)
+    real = real_frames(frames, manifest, steps)
+    proto = to_onnx(model, manifest)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "draft.onnx"
+        save(proto, draft)
+        with open_engine(draft) as engine:
+            noise = random_frames(manifest.frame, steps, seed)
+            reports = {
+                "random frames": compare(model, engine, noise),
+                f"real frames ({frames})": compare(model, engine, real),
+            }
+    table = Table(title=f"{config}: ONNX Runtime against PyTorch", title_justify="left")
+    for column in ("frames", "steps", "max error", "mean error"):
+        table.add_column(column)
+    for name, parity in reports.items():
+        table.add_row(name, str(parity.steps), f"{parity.max:.2e}", f"{parity.mean:.2e}")
+    Console().print(table)
+    worst = max(parity.max for parity in reports.values())
+    if not worst <= tolerance:
+        raise ExportError(f"the export of {config} differs by {worst:.2e}, more than --tolerance {tolerance:.0e}")
+    save(proto, output)
+    kind = "trained" if manifest.trained else "random"
+    Console().print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB, {kind} weights)", highlight=False)
+
+
+def load_weights(model: StepModel, config: str, path: Path) -> Manifest:
+    """Load safetensors into a network, strictly, and describe it by the file's own metadata.
+
+    Raises:
+        ArtifactError: the file is not safetensors, or not of this configuration.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path} cannot be read as safetensors: {str(error).splitlines()[0]}") from error
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    for name in sorted(expected.keys() | tensors.keys()):
+        found, want = tensors.get(name), expected.get(name)
+        if found is None or want is None or found.shape != want:
+            what = (
+                "missing" if found is None else "unknown" if want is None else f"{list(found.shape)}, not {list(want)}"
+            )
+            raise ArtifactError(f"{path} does not hold weights of {config}: {name} is {what}")
+    model.load_state_dict(tensors)
+    quality = json.loads(metadata["quality"]) if "quality" in metadata else None
+    return describe(
+        model,
+        config,
+        weights=metadata.get("weights", f"from {path.name}"),
+        licence=metadata.get("licence", "unknown"),
+        quality=Quality(**quality) if quality else None,
+    )
+
+
+def real_frames(uri: str, manifest: Manifest, steps: int) -> Sequence[NDArray[np.float32]]:
+    """The first frames of a source as the step takes them, [1, C, H, W] each."""
+    frames: list[NDArray[np.float32]] = []
+    with open_source(uri) as source:
+        while len(frames) < steps and (frame := source.read()) is not None:
+            image = cv2.resize(frame.image, manifest.size, interpolation=cv2.INTER_AREA)
+            frames.append(np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(255))
+    if not frames:
+        raise ExportError(f"{uri} has no frame to check the export on: choose another --frames")
+    return frames

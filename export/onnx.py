@@ -1,0 +1,136 @@
+"""A network's step to one ONNX file."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+
+from framecast.errors import ExportError
+from framecast.export.functions import DOMAIN, FUNCTIONS, OPSET, translations
+from framecast.models.step import StepModel
+from framecast.runtime.manifest import KEY, Manifest, Quality, StateSpec
+
+IR_VERSION = 10  # ONNX Runtime 1.23 reads no newer
+
+
+class _Flat(nn.Module):
+    """The step with its state as positional arguments, in the order of ``state_shapes``."""
+
+    def __init__(self, model: StepModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        prediction, new = self.model.step(frame, dict(zip(self.model.state_shapes, state, strict=True)))
+        return prediction, *(new[name] for name in self.model.state_shapes)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over the names and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def describe(
+    model: StepModel,
+    config: str,
+    *,
+    weights: str = "random",
+    licence: str = "Apache-2.0",
+    interval: float | None = None,
+    quality: Quality | None = None,
+) -> Manifest:
+    """The manifest of a network: what can be read off it, and what only its maker knows."""
+    return Manifest(
+        model=type(model).__name__,
+        config=config,
+        frame=model.frame_shape,
+        state=tuple(StateSpec(name, shape) for name, shape in model.state_shapes.items()),
+        warmup=model.warmup,
+        parameters=sum(p.numel() for p in model.parameters()),
+        weights=weights,
+        weights_sha256=weights_hash(model),
+        licence=licence,
+        interval=interval,
+        quality=quality,
+    )
+
+
+def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
+    """Trace one step: inputs ``frame``, ``state.*``; outputs ``prediction``, ``next.*``; the batch may vary.
+
+    Raises:
+        ExportError: the graph cannot be traced or is not valid.
+    """
+    frame = torch.rand(2, *model.frame_shape)
+    state = model.init_state(2)
+    names = list(state)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            _Flat(model).eval(),
+            (frame, *state.values()),
+            input_names=["frame", *(f"state.{name}" for name in names)],
+            output_names=["prediction", *(f"next.{name}" for name in names)],
+            dynamic_shapes=({0: batch}, tuple({0: batch} for _ in names)),
+            custom_translation_table=translations(),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError(f"torch.onnx could not export {manifest.config}: update torch and onnxscript")
+    proto: ModelProto = program.model_proto
+    proto.ir_version = min(proto.ir_version, IR_VERSION)
+    used = {node.op_type for node in proto.graph.node if node.domain == DOMAIN}
+    proto.functions.extend(FUNCTIONS[name]() for name in sorted(used))
+    if DOMAIN not in {entry.domain for entry in proto.opset_import}:
+        proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+    proto.producer_name = "framecast"
+    proto.doc_string = f"{manifest.config}: one step of {manifest.model}; see the metadata entry {KEY!r}"
+    onnx.helper.set_model_props(proto, {KEY: manifest.to_json()})
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the graph of {manifest.config} is not valid ONNX: {str(error).splitlines()[0]}") from error
+    return proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what torch's exporter says of its own insides (deprecations, missing torchvision)."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def save(proto: ModelProto, path: Path) -> None:
+    """Write an artifact whole or not at all.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(proto.SerializeToString())
+        partial.replace(path)
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror} (choose another --output)") from error

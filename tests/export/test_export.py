@@ -1,0 +1,136 @@
+"""Artifacts: equal to the network, self-describing, with the gates as one function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import save_model
+
+from framecast.errors import ArtifactError, ExportError
+from framecast.export.command import export_config, load_weights
+from framecast.export.functions import DOMAIN
+from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.parity import compare, random_frames
+from framecast.models.configs import build
+from framecast.models.stip import STIP, STIPConfig
+from framecast.runtime.engines import open_engine
+from framecast.runtime.manifest import KEY, Manifest, Quality
+
+SMALL = STIPConfig(height=64, width=96, patch=2, hidden=8, layers=3, stages=3)
+QUALITY = Quality("some clips", 31.5, 30.0, {"a": (31.5, 30.0)})
+
+
+@pytest.fixture(scope="module")
+def network() -> STIP:
+    model = STIP(SMALL).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def proto(network: STIP) -> onnx.ModelProto:
+    return to_onnx(network, describe(network, "small", weights="a test", quality=QUALITY))
+
+
+@pytest.fixture(scope="module")
+def artifact(proto: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("artifact") / "small.onnx"
+    save(proto, path)
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_onnxruntime_equals_torch(network: STIP, artifact: Path, batch: int) -> None:
+    frames = random_frames(network.frame_shape, 20 * batch, seed=int(torch.seed() % 2**31))
+    grouped = [np.concatenate(frames[i : i + batch]) for i in range(0, len(frames), batch)]
+    with open_engine(artifact) as engine:
+        parity = compare(network, engine, grouped)
+    assert parity.steps == 20
+    assert parity.max <= 1e-5
+
+
+def test_names_and_versions(proto: onnx.ModelProto, network: STIP) -> None:
+    assert [i.name for i in proto.graph.input] == ["frame", *(f"state.{n}" for n in network.state_shapes)]
+    assert [o.name for o in proto.graph.output] == ["prediction", *(f"next.{n}" for n in network.state_shapes)]
+    assert {entry.domain: entry.version for entry in proto.opset_import} == {"": 18, DOMAIN: 1}
+    assert proto.ir_version <= 10
+
+
+def test_gates_are_one_function_with_the_norms_inside(proto: onnx.ModelProto) -> None:
+    assert [f.name for f in proto.functions] == ["stgru_gates"]
+    calls = [node for node in proto.graph.node if node.domain == DOMAIN]
+    assert len(calls) == SMALL.layers
+    assert all(len(call.input) == 8 and len(call.output) == 2 for call in calls)
+    assert "LayerNormalization" in {node.op_type for node in proto.functions[0].node}
+    assert "LayerNormalization" not in {node.op_type for node in proto.graph.node}
+
+
+def test_manifest_travels_with_the_artifact(artifact: Path, network: STIP) -> None:
+    with open_engine(artifact) as engine:
+        manifest = engine.manifest
+    assert manifest.config == "small"
+    assert manifest.frame == network.frame_shape
+    assert manifest.quality is not None
+    assert manifest.quality.prediction == QUALITY.prediction
+    assert manifest.trained
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert len(manifest.weights_sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: p.metadata_props.clear(), "no framecast manifest"),
+        (lambda p: setattr(p.metadata_props[0], "value", "{"), "cannot be read"),
+        (lambda p: setattr(p.metadata_props[0], "value", p.metadata_props[0].value.replace('"t2"', '"t9"')), "inputs"),
+        (lambda p: p.functions.clear(), "not an ONNX file that can be run"),
+    ],
+)
+def test_damaged_artifacts_are_refused(proto: onnx.ModelProto, tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+    assert proto.metadata_props[0].key == KEY
+    broken = onnx.ModelProto()
+    broken.CopyFrom(proto)
+    damage(broken)
+    path = tmp_path / "broken.onnx"
+    save(broken, path)
+    with pytest.raises(ArtifactError, match=message) as raised:
+        open_engine(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_edge_export_equals_torch_on_real_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = build("stip-edge")
+    torch.nn.init.normal_(model.head[-1].weight, std=0.02)
+    weights = tmp_path / "weights.safetensors"
+    save_model(model, str(weights), {"weights": "a test", "licence": "Apache-2.0"})
+    output = tmp_path / "edge.onnx"
+    export_config("stip-edge", output, weights, frames="demo", steps=20, tolerance=1e-3, seed=0)
+    printed = capsys.readouterr().out
+    assert "real frames" in printed
+    assert "random frames" in printed
+    with open_engine(output) as engine:
+        assert engine.manifest.weights == "a test"
+
+
+def test_wrong_weights_are_named(tmp_path: Path) -> None:
+    other = STIP(STIPConfig(height=64, width=96, patch=2, hidden=8, layers=2, stages=3))
+    path = tmp_path / "other.safetensors"
+    save_model(other, str(path))
+    with pytest.raises(ArtifactError, match=r"cells\.2\.conv_s\.bias is missing"):
+        load_weights(STIP(SMALL), "small", path)
+    path.write_bytes(b"no safetensors")
+    with pytest.raises(ArtifactError, match="cannot be read as safetensors"):
+        load_weights(STIP(SMALL), "small", path)
+
+
+def test_bad_requests(tmp_path: Path) -> None:
+    options = {"frames": "demo", "steps": 2, "tolerance": 1e-3, "seed": 0}
+    with pytest.raises(ArtifactError, match="no configuration 'stip-x'"):
+        export_config("stip-x", tmp_path / "x.onnx", None, **options)  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="choose another --output"):
+        export_config("stip-edge", tmp_path / "no" / "x.onnx", None, **options)  # type: ignore[arg-type]
