@@ -1,0 +1,92 @@
+"""ONNX Runtime on the CPU: runs everywhere, with two state buffers and no copies between them."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+from framecast.errors import ArtifactError, EngineError
+from framecast.runtime.engines.engine import Engine, State, Tensor
+from framecast.runtime.manifest import KEY, Manifest
+
+
+class OnnxRuntimeEngine(Engine):
+    """See :class:`Engine`. Inputs and outputs are bound to the states' own buffers, once for each pair of states."""
+
+    name = "onnxruntime"
+    device = "cpu"
+
+    def __init__(self, artifact: Path, *, threads: int = 0) -> None:
+        import onnxruntime
+
+        self.version: str = onnxruntime.__version__
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # what goes wrong is raised, in one line
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(artifact), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
+            reason = _first_line(error)
+            raise ArtifactError(
+                f"{artifact} is not an ONNX file that can be run ({reason}): export it again"
+            ) from error
+        self._value = onnxruntime.OrtValue.ortvalue_from_numpy
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if KEY not in metadata:
+            raise ArtifactError(f"{artifact} has no framecast manifest: make artifacts with 'framecast export'")
+        try:
+            self.manifest = Manifest.from_json(metadata[KEY])
+            self._check_boundary()
+        except ArtifactError as error:
+            raise ArtifactError(f"{artifact}: {error}") from error
+        self._bindings: weakref.WeakKeyDictionary[State, weakref.WeakKeyDictionary[State, Any]]
+        self._bindings = weakref.WeakKeyDictionary()
+
+    def _check_boundary(self) -> None:
+        """The graph's inputs and outputs must be those that the manifest promises."""
+        manifest = self.manifest
+        expected = {"frame": manifest.frame, **{f"state.{s.name}": s.shape for s in manifest.state}}
+        found = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs()}
+        if found != expected:
+            raise ArtifactError("its inputs are not those in its manifest: export it again")
+        outputs = {
+            "prediction": (manifest.outputs, *manifest.frame),
+            **{f"next.{s.name}": s.shape for s in manifest.state},
+        }
+        if {o.name for o in self._session.get_outputs()} != set(outputs):
+            raise ArtifactError("its outputs are not those in its manifest: export it again")
+
+    def _binding(self, state_in: State, state_out: State) -> Any:
+        pairs = self._bindings.setdefault(state_in, weakref.WeakKeyDictionary())
+        if state_out not in pairs:
+            binding = self._session.io_binding()
+            for spec in self.manifest.state:
+                binding.bind_ortvalue_input(f"state.{spec.name}", self._value(state_in.tensors[spec.name]))
+                binding.bind_ortvalue_output(f"next.{spec.name}", self._value(state_out.tensors[spec.name]))
+            binding.bind_ortvalue_output("prediction", self._value(state_out.prediction))
+            pairs[state_out] = binding
+        return pairs[state_out]
+
+    def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+        """See :meth:`Engine.step`."""
+        if state_in is state_out:
+            raise EngineError("a step cannot read and write the same state: pass two")
+        binding = self._binding(state_in, state_out)
+        binding.bind_cpu_input("frame", frame)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise EngineError(f"onnxruntime could not run {self.manifest.config}: {_first_line(error)}") from error
+        return state_out.prediction
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        self._bindings.clear()
+        self._session = None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

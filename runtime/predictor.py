@@ -1,0 +1,201 @@
+"""The predictor: real frames in, the frames still to come out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from framecast.errors import EngineError, FrameError, OptionError
+from framecast.runtime.engines import Engine, open_engine
+from framecast.runtime.engines.engine import State, Tensor
+from framecast.runtime.score import Image
+from framecast.runtime.shipped import DEFAULT_MODEL, find
+
+_log = logging.getLogger(__name__)
+
+FALLBACK_INTERVAL = 1 / 25  # seconds, until two frames' times have told
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A frame that is still to come.
+
+    Attributes:
+        image: uint8 [h, w, 3] BGR, at the model's size.
+        time: seconds, on the clock of the frames that it was made from: when the frame is expected.
+        horizon: how many steps ahead of the newest real frame it is.
+    """
+
+    image: Image
+    time: float
+    horizon: int
+
+
+class Predictor:
+    """One camera's view of a model: carries the state from frame to frame.
+
+    Attributes:
+        engine: runs the steps.
+        steps: real frames seen since the last reset.
+        resets: how often a non-finite prediction made it start anew.
+        input: the newest real frame at the model's size, uint8 [h, w, 3] BGR.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.manifest = engine.manifest
+        if self.manifest.outputs != 1 or self.manifest.frame[0] != 3:
+            raise EngineError(
+                f"{self.manifest.config} does not predict one colour frame a step: this version needs that"
+            )
+        self.resets = 0
+        self.input: Image = np.zeros((*self.manifest.frame[1:], 3), np.uint8)
+        self._frame: Tensor = np.zeros((1, *self.manifest.frame), np.float32)
+        self._live, self._spare = engine.new_state(), engine.new_state()
+        self._scratch: State | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every frame: the next one may have another size, and starts a new stream."""
+        self._live.reset()
+        self.steps = 0
+        self._shape: tuple[int, ...] | None = None
+        self._time: float | None = None
+        self._intervals: deque[float] = deque(maxlen=9)
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one frame to the next: the median of the last few, or what the model was trained for."""
+        if self._intervals:
+            return statistics.median(self._intervals)
+        return self.manifest.interval or FALLBACK_INTERVAL
+
+    def step(self, frame: Image, time: float | None = None) -> Prediction:
+        """Take a real frame, and predict the next one.
+
+        Args:
+            frame: uint8 [H, W, 3] BGR, of any size, but the same until the next reset.
+            time: seconds, on any clock that runs forward; without it frames are one interval apart.
+
+        Raises:
+            FrameError: the frame is not such an image, or its size has changed.
+            EngineError: the engine failed, or its prediction is not finite even from a fresh state.
+        """
+        self._check(frame)
+        interval = self.interval
+        if time is None:
+            time = 0.0 if self._time is None else self._time + interval
+        elif self._time is not None and time > self._time:
+            self._intervals.append(time - self._time)
+        self._time, self._shape = time, frame.shape
+        self.input = self._resize(frame)
+        self._advance()
+        return Prediction(self._image(self._live), time + self.interval, 1)
+
+    def rollout(self, horizon: int) -> list[Prediction]:
+        """Predict the next ``horizon`` frames from the newest real one; the state is not touched.
+
+        Predictions are fed back as they are: floats, not clamped.
+
+        Raises:
+            OptionError: the horizon is below 1, or there has been no frame yet.
+            EngineError: the engine failed.
+        """
+        if horizon < 1:
+            raise OptionError(f"the horizon must be at least 1, not {horizon}")
+        if self._time is None or not self.steps:
+            raise OptionError("nothing to look ahead from: call step() with a frame first")
+        if self._scratch is None and horizon > 1:
+            self._scratch = self.engine.new_state()
+        predictions = [Prediction(self._image(self._live), self._time + self.interval, 1)]
+        source, target = self._live, self._spare
+        for k in range(2, horizon + 1):
+            self.engine.step(source.prediction[:, 0], source, target)
+            if not np.isfinite(target.prediction).all():
+                raise EngineError(f"the prediction {k} steps ahead is not finite: look less far ahead")
+            predictions.append(Prediction(self._image(target), self._time + k * self.interval, k))
+            free = self._scratch if target is self._spare else self._spare
+            assert free is not None  # noqa: S101 (allocated above)
+            source, target = target, free
+        return predictions
+
+    def close(self) -> None:
+        """Free the engine. May be called twice."""
+        self.engine.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, frame: Image) -> None:
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise FrameError(f"a frame must be uint8 [H, W, 3] BGR, not {got}")
+        if min(frame.shape) < 1:
+            raise FrameError(f"a frame must have pixels, not shape {list(frame.shape)}")
+        if self._shape is not None and frame.shape != self._shape:
+            was, now = (f"{shape[1]}x{shape[0]}" for shape in (self._shape, frame.shape))
+            raise FrameError(f"the frame size changed from {was} to {now} in mid-stream: call reset() first")
+
+    def _resize(self, frame: Image) -> Image:
+        width, height = self.manifest.size
+        resized: Image = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        return resized
+
+    def _advance(self) -> None:
+        """One step on the live state; started anew, once, when the prediction is not finite."""
+        low, high = self.manifest.value_range
+        image = self.input if self.manifest.channel_order == "BGR" else self.input[..., ::-1]
+        np.multiply(image.transpose(2, 0, 1), np.float32((high - low) / 255), out=self._frame[0])
+        if low:
+            self._frame += np.float32(low)
+        if not self._finite_step():
+            _log.warning("the prediction is not finite: the state is reset")
+            self.resets += 1
+            self._live.reset()
+            self.steps = 0
+            if not self._finite_step():
+                raise EngineError(
+                    f"{self.manifest.config} predicts values that are not finite even from a fresh state: "
+                    "its weights are damaged, export it again"
+                )
+
+    def _finite_step(self) -> bool:
+        prediction = self.engine.step(self._frame, self._live, self._spare)
+        self._live, self._spare = self._spare, self._live
+        self.steps += 1
+        return bool(np.isfinite(prediction).all())
+
+    def _image(self, state: State) -> Image:
+        """The state's prediction as uint8 [h, w, 3] BGR."""
+        low, high = self.manifest.value_range
+        scaled = (state.prediction[0, 0].transpose(1, 2, 0) - np.float32(low)) * np.float32(255 / (high - low))
+        image: Image = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+        return image if self.manifest.channel_order == "BGR" else np.ascontiguousarray(image[..., ::-1])
+
+
+def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto", threads: int = 0) -> Predictor:
+    """A predictor for a shipped model's name, or for the path of an artifact.
+
+    Args:
+        model: see ``framecast models``.
+        engine: see ``framecast doctor``; ``auto`` takes what runs everywhere.
+        threads: of the step on a CPU; 0 for one a core.
+
+    Raises:
+        ArtifactError: there is no such model, or the file is no artifact.
+        EngineError: the engine cannot be had here.
+        OptionError: there is no such engine.
+    """
+    return Predictor(open_engine(find(model), engine, threads=threads))

@@ -1,0 +1,38 @@
+"""Models by name: those that ship with the package, and paths of artifacts."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+from framecast.errors import ArtifactError
+
+DEFAULT_MODEL = "stip-edge"
+
+
+def shipped() -> dict[str, Path]:
+    """Artifacts that ship with the package, by name."""
+    assets = Path(str(resources.files("framecast"))) / "assets"
+    return {path.stem: path for path in sorted(assets.glob("*.onnx"))}
+
+
+def find(model: str | os.PathLike[str]) -> Path:
+    """The artifact that a shipped name or a path stands for.
+
+    Raises:
+        ArtifactError: there is no such model or file.
+    """
+    name = os.fspath(model)
+    if name in (known := shipped()):
+        return known[name]
+    path = Path(name)
+    if not path.exists():
+        if path.suffix == ".onnx" or path.name != name:
+            raise ArtifactError(f"no such artifact: {name} (make one with 'framecast export')")
+        raise ArtifactError(f"no model {name!r}: shipped are {', '.join(known)}; or give the path of an .onnx artifact")
+    if not path.is_file():
+        raise ArtifactError(f"{name} is not a regular file: give the path of an .onnx artifact")
+    if path.stat().st_size == 0:
+        raise ArtifactError(f"{name} is empty: export it again")
+    return path

@@ -1,0 +1,1 @@
+"""Where events go: a video file, a strip of pictures, a browser page."""

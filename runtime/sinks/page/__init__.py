@@ -1,0 +1,65 @@
+"""The browser page: its files, the headers they are served with, and the updates that it reads.
+
+An update is one binary WebSocket message: the length of a JSON header (4 bytes, big-endian), the header, then the JPEGs
+whose lengths the header gives as ``sizes``: input, prediction, error (0 bytes where there is none). The server closes
+with code 1000 when the run has ended, and with any other when the viewer should come back.
+"""
+
+from __future__ import annotations
+
+import html
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+
+from framecast.runtime.report import to_json
+from framecast.runtime.sinks.picture import error_image
+from framecast.runtime.sinks.sink import Event
+
+JPEG_QUALITY = 85
+
+TYPES = {
+    "index.html": "text/html",
+    "app.js": "text/javascript",
+    "plot.js": "text/javascript",
+    "style.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",  # the address may hold the token
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def files(title: str, query: str) -> dict[str, str]:
+    """The text of every file of the page; ``query`` is what its links carry on, such as a token."""
+    folder = Path(__file__).parent
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in TYPES}
+    for mark, text in (("{{query}}", query), ("{{title}}", title)):
+        texts["index.html"] = texts["index.html"].replace(mark, html.escape(text))
+    return texts
+
+
+def update(event: Event | None, stats: Mapping[str, object] | None) -> bytes:
+    """One update; without pictures before the first event, and without statistics where there are none to send."""
+    header: dict[str, object] = {} if stats is None else {"stats": stats}
+    pictures = [b"", b"", b""]
+    if event is not None:
+        header |= {"index": event.frame.index, "time": event.frame.time, "horizon": event.prediction.horizon}
+        header |= {"psnr": event.psnr, "psnr_copy": event.psnr_copy}
+        pictures[:2] = [_jpeg(event.input), _jpeg(event.prediction.image)]
+        if event.due is not None:
+            pictures[2] = _jpeg(error_image(event.input, event.due))
+    text = to_json(header | {"sizes": [len(picture) for picture in pictures]}).encode()
+    return b"".join([struct.pack(">I", len(text)), text, *pictures])
+
+
+def _jpeg(image: cv2.typing.MatLike) -> bytes:
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()

@@ -1,0 +1,43 @@
+"""Pictures of an event: captions, and the error between what was predicted and what came."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from framecast.runtime.score import Image
+from framecast.runtime.sinks.sink import Event
+
+GAIN = 4  # of the error, so that it can be seen; the page's index.html says so too
+CAPTION = 22  # pixels
+_BACK, _INK = (24, 20, 18), (225, 222, 220)  # BGR
+
+
+def error_image(input: Image, due: Image | None) -> Image:
+    """|input − due| × 4, saturated, uint8 [h, w, 3]; black where nothing was due."""
+    if due is None:
+        return np.zeros_like(input)
+    return cv2.convertScaleAbs(cv2.absdiff(input, due), alpha=GAIN)  # type: ignore[return-value]
+
+
+def caption(width: int, text: str) -> Image:
+    """A bar of text, uint8 [CAPTION, width, 3]."""
+    bar = np.full((CAPTION, width, 3), _BACK, np.uint8)
+    cv2.putText(bar, text, (6, CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.38, _INK, 1, cv2.LINE_AA)
+    return bar
+
+
+def triptych(event: Event, *, captions: bool = True) -> Image:
+    """What came, what had been predicted for that moment, and the error between, side by side.
+
+    Until there is a prediction for the moment its place is dark.
+    """
+    due = np.zeros_like(event.input) if event.due is None else event.due
+    tiles = [event.input, due, error_image(event.input, event.due)]
+    row = np.hstack(tiles)
+    if not captions:
+        return row
+    ahead = event.prediction.horizon
+    score = "warming up" if event.psnr is None else f"{event.psnr:.1f} dB (copying {event.psnr_copy:.1f})"
+    texts = (f"input  {event.frame.time:.2f} s", f"predicted {ahead} ahead  {score}", f"error x{GAIN}")
+    return np.vstack([np.hstack([caption(event.input.shape[1], text) for text in texts]), row])

@@ -1,0 +1,54 @@
+"""Keeps a few moments of a run as one picture: a row each of input, prediction and error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from framecast.errors import SinkError
+from framecast.runtime.score import Image
+from framecast.runtime.sinks.picture import triptych
+from framecast.runtime.sinks.sink import Event, Sink
+from framecast.runtime.sinks.video import make_room
+
+ROWS = 4
+
+
+class StripSink(Sink):
+    """Moments spread evenly over a run of any length, written as PNG at its end.
+
+    Raises:
+        SinkError: the path cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        make_room(path)
+        self.path = path
+        self._rows: list[Image] = []
+        self._stride = 1  # every stride-th scored event is kept, up to twice the rows that are shown
+        self._seen = 0
+
+    def show(self, event: Event) -> None:
+        """See :meth:`Sink.show`."""
+        if event.due is None:
+            return
+        if self._seen % self._stride == 0:
+            self._rows.append(triptych(event))
+            if len(self._rows) == 2 * ROWS:
+                self._rows = self._rows[::2]
+                self._stride *= 2
+        self._seen += 1
+
+    def close(self) -> None:
+        """See :meth:`Sink.close`."""
+        if not self._rows:
+            return
+        chosen = np.linspace(0, len(self._rows) - 1, min(ROWS, len(self._rows))).round().astype(int)
+        data = cv2.imencode(".png", np.vstack([self._rows[i] for i in chosen]))[1]
+        self._rows = []
+        try:
+            self.path.write_bytes(data.tobytes())
+        except OSError as error:
+            raise SinkError(f"cannot write {self.path}: {error.strerror} (choose another path)") from error

@@ -1,0 +1,286 @@
+"""A page in the browser: what the camera sees now, what is predicted, and how well that went.
+
+Three threads never wait for one another: the pipeline's leaves its newest event here and goes on; the server's own
+encodes that event for whoever is watching; a viewer that cannot keep up misses frames, and is dropped when it hangs.
+
+The page's files and the updates that it reads are in ``page``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import math
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import quote
+
+from aiohttp import web
+
+from framecast.errors import OptionError, SinkError
+from framecast.runtime.report import to_json
+from framecast.runtime.sinks import page
+from framecast.runtime.sinks.sink import Event, Sink
+
+MAX_VIEWERS = 8
+MAX_CONNECTIONS = 64  # all of them: pages, statistics, viewers, and those that never ask for anything
+BACKLOG = 32  # connections that are accepted at a time: by so many may the bound be missed
+SEND_TIMEOUT = 3.0  # seconds for one update to leave, or for a viewer to say goodbye
+MIN_INTERVAL = 0.025  # seconds between updates: a little less than at 30 fps, so that jitter leaves no frame out
+STATS_INTERVAL = 0.25  # seconds between snapshots in the stream
+SEND_BUFFER = 128 * 1024  # bytes that the kernel may hold back for a viewer: what waits there is no longer "now"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class WebSink(Sink):
+    """Serves a page that shows the run live. Read-only, and to this machine alone unless told otherwise.
+
+    Args:
+        address: HOST:PORT, HOST or PORT; port 0 takes any free one. An address that other machines can reach is
+            served only to those who have the token.
+        snapshot: gives the figures that the page shows; called in the server's thread.
+        token: what a request must carry as ``?token=…``; generated for an address that other machines can reach.
+        title: of the page.
+
+    Raises:
+        OptionError: the address cannot be read or resolved.
+        SinkError: the address cannot be had, for instance because another program serves there.
+    """
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8000",
+        *,
+        snapshot: Callable[[], Mapping[str, object]],
+        token: str | None = None,
+        title: str = "framecast",
+    ) -> None:
+        host, port = _parse(address)
+        self._socket = _bind(host, port)
+        bound, port = self._socket.getsockname()[:2]
+        interface = ipaddress.ip_address(bound.partition("%")[0])
+        local = interface.is_loopback
+        self._token = token or (None if local else secrets.token_urlsafe())
+        self._snapshot = snapshot
+
+        # A name that resolves to this machine must not let a stranger's page in (DNS rebinding), so on loopback only
+        # loopback's own names are answered. Elsewhere the token keeps strangers out.
+        names = {"localhost", "127.0.0.1", "[::1]", _bracketed(bound), _bracketed(host).lower()}
+        self._hosts = {f"{name}:{port}" for name in names} | (names if port == 80 else set()) if local else None
+        query = f"?token={quote(self._token, safe='')}" if self._token else ""
+        shown = socket.gethostname() if interface.is_unspecified else host
+        self._url = f"http://{_bracketed(shown)}:{port}/{query}"
+        self._files = page.files(title, query)
+
+        self._event: Event | None = None  # the newest; replaced whole, so no lock is needed
+        self._viewers: set[asyncio.Queue[bytes]] = set()
+        self._stats_sent = -math.inf
+        self._closing = False
+        self._ended = False
+        self._failure: Exception | None = None
+        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="framecast-web", daemon=True)
+        self._thread.start()
+        started.wait()
+        self._check()
+
+    @property
+    def url(self) -> str:
+        """What to open in a browser; holds the token where there is one."""
+        return self._url
+
+    def show(self, event: Event) -> None:
+        """Leave the event for the viewers: returns at once, whoever is watching.
+
+        Raises:
+            SinkError: the server has failed.
+        """
+        self._check()
+        self._event = event
+        self._notify()
+
+    def close(self) -> None:
+        """Tell the viewers that the run has ended, and stop serving. May be called twice."""
+        self._closing = True
+        self._notify()
+        self._thread.join()
+
+    def _check(self) -> None:
+        if self._failure:
+            raise SinkError(f"the browser page has failed: {self._failure!r}: run without --serve") from self._failure
+
+    def _notify(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    # All that follows runs in the server's thread.
+
+    def _run(self, started: threading.Event) -> None:
+        try:
+            asyncio.run(self._serve(started))
+        except Exception as error:  # noqa: BLE001 (raised by show)
+            self._failure = error
+        finally:
+            self._socket.close()
+            started.set()
+
+    async def _serve(self, started: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        app = web.Application(middlewares=[self._guard])
+        app.on_response_prepare.append(_harden)
+        app.router.add_get("/", self._file, allow_head=False)
+        app.router.add_get("/stats.json", self._stats, allow_head=False)
+        app.router.add_get("/stream", self._stream, allow_head=False)
+        for name in page.TYPES:
+            app.router.add_get(f"/{name}", self._file, allow_head=False)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2 * SEND_TIMEOUT)
+        await runner.setup()
+
+        def accept() -> asyncio.BaseProtocol:
+            served = runner.server
+            return served() if served and len(served.connections) < MAX_CONNECTIONS else _Refusal()
+
+        server = await self._loop.create_server(accept, sock=self._socket, backlog=BACKLOG)
+        started.set()
+        try:
+            await self._broadcast()
+        finally:
+            self._ended = True
+            server.close()
+            await runner.cleanup()
+
+    async def _broadcast(self) -> None:
+        """Give the newest event to every viewer, until the run ends."""
+        while not self._closing:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._viewers and not self._closing:
+                self._publish(self._event)
+                await asyncio.sleep(MIN_INTERVAL)
+        self._ended = True
+        self._stats_sent = -math.inf  # the last picture comes with the last figures
+        self._publish(self._event)
+
+    def _publish(self, event: Event | None) -> None:
+        if not self._viewers:
+            return
+        stats = None
+        if time.monotonic() - self._stats_sent >= STATS_INTERVAL:
+            self._stats_sent = time.monotonic()
+            stats = self._snapshot()
+        message = page.update(event, stats)
+        for news in self._viewers:
+            if news.full():
+                news.get_nowait()  # the newest wins
+            news.put_nowait(message)
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        host = request.headers.get("Host", "").lower()
+        if self._hosts is not None and host not in self._hosts:
+            raise web.HTTPForbidden(text="This page is served to this machine alone.")
+        if self._token and not secrets.compare_digest(request.query.get("token", "").encode(), self._token.encode()):
+            raise web.HTTPForbidden(text="The token is missing or wrong: open the address that framecast printed.")
+        origin = request.headers.get("Origin", "").lower()
+        if request.path == "/stream" and origin not in (f"http://{host}", f"https://{host}"):
+            raise web.HTTPForbidden(text="The stream is for this server's own page.")
+        return await handler(request)
+
+    async def _file(self, request: web.Request) -> web.Response:
+        name = request.path.removeprefix("/") or "index.html"
+        return web.Response(text=self._files[name], content_type=page.TYPES[name])
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        return web.json_response(text=to_json(self._snapshot()))
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        if len(self._viewers) >= MAX_VIEWERS:
+            raise web.HTTPServiceUnavailable(text=f"{MAX_VIEWERS} viewers are watching already.")
+        viewer = web.WebSocketResponse(timeout=SEND_TIMEOUT, heartbeat=4 * SEND_TIMEOUT, compress=False)
+        news: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+        self._viewers.add(news)
+        try:
+            await viewer.prepare(request)
+            await self._watch(viewer, news, request)
+        finally:
+            self._viewers.discard(news)
+        return viewer
+
+    async def _watch(self, viewer: web.WebSocketResponse, news: asyncio.Queue[bytes], request: web.Request) -> None:
+        """Send until the run ends, the viewer leaves or says anything (it has nothing to say), or it hangs."""
+        self._stats_sent = -math.inf
+        self._wake.set()  # the newcomer sees something at once, even of a source that stands still
+        tasks = [asyncio.create_task(self._send(viewer, news)), asyncio.create_task(viewer.receive())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[0].done() and await tasks[0]:
+                tasks[1].cancel()
+                await asyncio.wait(tasks)  # a close hears the viewer's answer only when nobody else listens
+                await viewer.close(message=b"the run has ended")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if request.transport:
+                request.transport.abort()  # what a viewer that hangs has not read would keep the connection open
+
+    async def _send(self, viewer: web.WebSocketResponse, news: asyncio.Queue[bytes]) -> bool:
+        """Whether the viewer has been sent the last update of the run; it hangs or is gone if not."""
+        try:
+            while not (self._ended and news.empty()):
+                await asyncio.wait_for(viewer.send_bytes(await news.get()), SEND_TIMEOUT)
+        except (ConnectionError, asyncio.TimeoutError):
+            return False
+        return True
+
+
+class _Refusal(asyncio.Protocol):
+    """Hangs up at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+async def _harden(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(page.HEADERS)
+
+
+def _parse(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT, HOST or PORT."""
+    match = re.fullmatch(r"(\d+)|(?:\[([\w:.%]+)\]|([\w.-]+))(?::(\d+))?", address, re.ASCII)
+    port = int((match[1] or match[4] or "8000")[:6]) if match else -1  # [:6]: no number of a thousand digits
+    if match is None or port > 65535:
+        raise OptionError(f"cannot serve on {address!r}: give HOST:PORT, HOST or PORT, e.g. --serve 127.0.0.1:8000")
+    return match[2] or match[3] or "127.0.0.1", port
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, ValueError):  # ValueError: a name that cannot even be asked for
+        raise OptionError(f"cannot serve on {host!r}: no such address, try --serve 127.0.0.1:{port}") from None
+    family, _, _, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost" means 127.0.0.1
+    try:
+        listening = socket.create_server(where, family=family)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        other = port + 1 if 1024 <= port < 65535 else 8001
+        raise SinkError(
+            f"cannot serve on {_bracketed(host)}:{port}: {why}: choose another, e.g. --serve 127.0.0.1:{other}"
+        ) from None
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # those accepted inherit it
+    return listening
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

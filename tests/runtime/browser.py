@@ -1,0 +1,251 @@
+"""What the tests of the page share: a run to show, plain viewers of it, and a real Chromium (by its DevTools)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import itertools
+import json
+import math
+import shutil
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import cv2
+import numpy as np
+import pytest
+
+from framecast.camera import Frame
+from framecast.runtime.predictor import Prediction
+from framecast.runtime.score import Image, psnr
+from framecast.runtime.sinks.sink import Event
+from framecast.runtime.sinks.web import WebSink
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0"),
+]
+START_TIMEOUT = 20.0  # seconds
+
+HEIGHT, WIDTH = 192, 256
+HORIZON = 2
+SETTLE = 8
+
+# How many pixels of a canvas are not black, or have about one colour.
+COUNT = """((id, colour) => {
+    const {width, height} = document.getElementById(id);
+    const copy = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
+    copy.drawImage(document.getElementById(id), 0, 0);
+    const data = copy.getImageData(0, 0, width, height).data;
+    let count = 0;
+    for (let at = 0; at < data.length; at += 4) {
+        const pixel = [...data.slice(at, at + 3)];
+        count += colour ? pixel.every((value, i) => Math.abs(value - colour[i]) < 30) : Math.max(...pixel) > 40;
+    }
+    return count;
+})"""
+PREDICTION, COPY = "[95, 211, 196]", "[229, 161, 88]"  # the colours of the plot's lines
+
+
+def picture(place: float) -> Image:
+    """A ball over a quiet ground, at a place that may lie between two frames."""
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
+    ground = np.stack([60 + rows / 4, 50 + columns / 5, 40 + (rows + columns) / 8], axis=-1)
+    image = ground.astype(np.uint8)
+    centre = WIDTH / 2 + 90 * math.sin(place / 15), HEIGHT / 2 + 50 * math.cos(place / 11)
+    sixteenths = round(centre[0] * 16), round(centre[1] * 16)
+    cv2.circle(image, sixteenths, 26 * 16, (90, 180, 240), cv2.FILLED, cv2.LINE_AA, shift=4)
+    return image
+
+
+def event(index: int) -> Event:
+    """A frame, and a prediction that lags the truth by less than the last frame does, and by a changing amount."""
+    now, lag = picture(index), 0.7 + 0.3 * math.sin(index / 20)
+    prediction = Prediction(picture(index + HORIZON - lag), (index + HORIZON) / 30, HORIZON)
+    if index < SETTLE:
+        return Event(Frame(now, index / 30, index), now, prediction)
+    due = picture(index - lag)
+    scores = psnr(due, now), psnr(picture(index - HORIZON), now)
+    return Event(Frame(now, index / 30, index), now, prediction, due, *scores)
+
+
+def snapshot() -> Mapping[str, object]:
+    """Figures, some of which JSON cannot say."""
+    return {
+        "source": "synthetic://ball",
+        "model": "stip-edge",
+        "engine": "onnxruntime (CPU)",
+        "horizon": HORIZON,
+        "frames": 1234,
+        "dropped": 5,
+        "epochs": 1,
+        "resets": 0,
+        "fps": np.float32(29.75),
+        "latency_ms": {"p50": 12.25, "p90": math.inf, "p99": 18.5, "max": math.nan, "n": 1200},
+        "psnr_db": {"prediction": 31.5, "copy_last": 29.125, "n": 1192},
+    }
+
+
+@contextlib.contextmanager
+def playing(sink: WebSink) -> Iterator[None]:
+    """Events at about 30 a second."""
+    stop = threading.Event()
+
+    def play() -> None:
+        index = 0
+        while not stop.wait(1 / 30):
+            sink.show(event(index))
+            index += 1
+
+    player = threading.Thread(target=play)
+    player.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        player.join()
+
+
+async def fetch(url: str, method: str = "GET", **headers: str) -> tuple[int, str, Mapping[str, str]]:
+    async with aiohttp.ClientSession() as session, session.request(method, url, headers=headers) as reply:
+        return reply.status, await reply.text(), reply.headers
+
+
+def get(url: str, method: str = "GET", **headers: str) -> tuple[int, str, Mapping[str, str]]:
+    return asyncio.run(fetch(url, method, **headers))
+
+
+@contextlib.asynccontextmanager
+async def watch(url: str, origin: str | None = None) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    parts = urlsplit(url)
+    headers = {"Origin": origin or f"http://{parts.netloc}"}
+    stream = f"{url.partition('?')[0]}stream?{parts.query}"
+    async with aiohttp.ClientSession() as session, session.ws_connect(stream, headers=headers) as viewer:
+        yield viewer
+
+
+async def refused(url: str, origin: str | None = None) -> int:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+        async with watch(url, origin):
+            pass
+    return error.value.status
+
+
+def decode(message: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    (length,) = struct.unpack_from(">I", message)
+    header = json.loads(message[4 : 4 + length])
+    at, pictures = 4 + length, []
+    for size in header["sizes"]:
+        pictures.append(message[at : at + size])
+        at += size
+    assert at == len(message)
+    return header, pictures
+
+
+class Page:
+    """One page of the browser.
+
+    Attributes:
+        complaints: what it has reported: exceptions, console warnings and errors, violations of the security policy.
+    """
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.complaints: list[str] = []
+        self._socket = socket
+        self._numbers = itertools.count()
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+
+    async def listen(self) -> None:
+        async for message in self._socket:
+            event = json.loads(message.data)
+            if "id" in event:
+                self._answers.pop(event["id"]).set_result(event)
+            elif event["method"] == "Runtime.exceptionThrown":
+                self.complaints.append(json.dumps(event["params"]["exceptionDetails"]))
+            elif event["method"] == "Runtime.consoleAPICalled" and event["params"]["type"] in ("error", "warning"):
+                self.complaints.append(json.dumps(event["params"]["args"]))
+            elif event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] in ("error", "warning"):
+                self.complaints.append(event["params"]["entry"]["text"])
+
+    async def call(self, method: str, **params: object) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._answers[number] = answer = asyncio.get_running_loop().create_future()
+        await self._socket.send_json({"id": number, "method": method, "params": params})
+        reply = await asyncio.wait_for(answer, START_TIMEOUT)
+        assert "error" not in reply, reply
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    async def open(self, url: str) -> None:
+        for domain in ("Page", "Runtime", "Log"):
+            await self.call(f"{domain}.enable")
+        reply = await self.call("Page.navigate", url=url)
+        assert "errorText" not in reply, reply
+
+    async def evaluate(self, expression: str) -> Any:
+        reply = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"].get("value")
+
+    async def text(self, name: str) -> str:
+        content: str = await self.evaluate(f"document.getElementById({name!r}).textContent")
+        return content
+
+    async def count(self, name: str, colour: str = "null") -> int:
+        number: int = await self.evaluate(f"{COUNT}({name!r}, {colour})")
+        return number
+
+    async def wait_until(self, expression: str, seconds: float = 30.0) -> None:
+        end = time.monotonic() + seconds
+        while not await self.evaluate(expression):
+            assert time.monotonic() < end, f"not within {seconds} s: {expression}"
+            await asyncio.sleep(0.05)
+
+    async def resize(self, width: int, height: int, scale: float = 1) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
+        await self.call("Emulation.setDeviceMetricsOverride", **metrics)
+
+    async def screenshot(self, path: Path) -> None:
+        reply = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(reply["data"]))
+
+
+@contextlib.asynccontextmanager
+async def browse(folder: Path) -> AsyncIterator[Page]:
+    """An empty page of a fresh browser whose profile is in ``folder``."""
+    assert CHROMIUM is not None
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
+    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        async with aiohttp.ClientSession() as session:
+            address = await _target(session, folder / "DevToolsActivePort")
+            async with session.ws_connect(address, max_msg_size=0) as socket:
+                page = Page(socket)
+                listener = asyncio.create_task(page.listen())
+                yield page
+                listener.cancel()
+    finally:
+        browser.terminate()
+        browser.wait()
+
+
+async def _target(session: aiohttp.ClientSession, ports: Path) -> str:
+    """The address at which the browser's page is driven, once it is up."""
+    end = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, IndexError, aiohttp.ClientError):
+            port = ports.read_text().splitlines()[0]
+            async with session.get(f"http://127.0.0.1:{port}/json/list") as reply:
+                address: str = next(t for t in await reply.json() if t["type"] == "page")["webSocketDebuggerUrl"]
+                return address
+        await asyncio.sleep(0.05)
+    raise TimeoutError(f"{CHROMIUM} did not start within {START_TIMEOUT} s")

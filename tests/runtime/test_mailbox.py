@@ -1,0 +1,40 @@
+"""The mailbox: newest wins for a camera, everything comes for a file."""
+
+from __future__ import annotations
+
+import threading
+
+from framecast.runtime.mailbox import Mailbox
+
+
+def test_newest_frame_wins_and_drops_are_counted() -> None:
+    box: Mailbox[int] = Mailbox(newest=True)
+    assert all(box.put(i) for i in range(5))
+    assert (box.get(), box.dropped) == (4, 4)
+
+
+def test_a_file_waits_for_its_reader() -> None:
+    box: Mailbox[int] = Mailbox(newest=False)
+
+    def send() -> None:
+        for i in range(100):
+            box.put(i)
+        box.close()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    assert list(iter(box.get, None)) == list(range(100))
+    sender.join()
+    assert box.dropped == 0
+
+
+def test_close_wakes_both_sides() -> None:
+    box: Mailbox[int] = Mailbox(newest=False, capacity=1)
+    assert box.put(1)
+    results: list[bool] = []
+    sender = threading.Thread(target=lambda: results.append(box.put(2)))
+    sender.start()
+    box.close()
+    sender.join(5)
+    assert results == [False]
+    assert (box.get(), box.get()) == (1, None)

@@ -1,0 +1,131 @@
+"""The predictor: state, time, rollout, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import framecast
+from framecast.errors import ArtifactError, EngineError, FrameError, OptionError
+from framecast.runtime.predictor import Predictor
+
+
+def grey(level: int, size: tuple[int, int] = (12, 16)) -> np.ndarray:
+    return np.full((*size, 3), level, np.uint8)
+
+
+def test_step_predicts_and_tells_when(engine) -> None:  # type: ignore[no-untyped-def]
+    predictor = Predictor(engine)
+    for i in range(5):
+        prediction = predictor.step(grey(10), time=i * 0.5)
+    assert prediction.image.dtype == np.uint8
+    assert prediction.image.shape == (12, 16, 3)
+    assert (prediction.image == round(10 + 25.5)).all()
+    assert prediction.time == pytest.approx(2.5)
+    assert prediction.horizon == 1
+
+
+def test_without_times_frames_are_one_interval_apart(engine) -> None:  # type: ignore[no-untyped-def]
+    predictor = Predictor(engine)
+    times = [predictor.step(grey(0)).time for _ in range(3)]
+    assert np.diff(times) == pytest.approx(predictor.interval)
+
+
+def test_rollout_feeds_back_floats_and_leaves_the_state(engine) -> None:  # type: ignore[no-untyped-def]
+    predictor = Predictor(engine)
+    predictor.step(grey(200), time=0.0)
+    predictor.step(grey(200), time=0.1)
+    ahead = predictor.rollout(5)
+    assert [p.horizon for p in ahead] == [1, 2, 3, 4, 5]
+    assert [p.time for p in ahead] == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6])
+    levels = [min(255, round(200 + 25.5 * k)) for k in range(1, 6)]
+    assert [int(p.image[0, 0, 0]) for p in ahead] == pytest.approx(levels, abs=1)
+    again = predictor.rollout(5)
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(ahead, again, strict=True))
+    engine.poison = lambda count: count != 2  # the state goes on from the second frame as if nothing had been looked at
+    predictor.step(grey(200), time=0.2)
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (np.zeros((12, 16, 3), np.float32), "not float32"),
+        (np.zeros((12, 16), np.uint8), r"not uint8 \[12, 16\]"),
+        (np.zeros((12, 16, 4), np.uint8), "BGR"),
+        (np.zeros((0, 16, 3), np.uint8), "must have pixels"),
+        ("a path", "not str"),
+    ],
+)
+def test_what_is_no_frame_is_refused(engine, frame, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(FrameError, match=message):
+        Predictor(engine).step(frame)
+
+
+def test_a_new_size_in_mid_stream_is_refused_by_name(engine) -> None:  # type: ignore[no-untyped-def]
+    predictor = Predictor(engine)
+    predictor.step(grey(0, (24, 32)))
+    with pytest.raises(FrameError, match="from 32x24 to 64x48"):
+        predictor.step(grey(0, (48, 64)))
+    predictor.reset()
+    predictor.step(grey(0, (48, 64)))
+
+
+def test_rollout_needs_a_frame_and_a_horizon(engine) -> None:  # type: ignore[no-untyped-def]
+    predictor = Predictor(engine)
+    with pytest.raises(OptionError, match=r"step\(\) with a frame first"):
+        predictor.rollout(2)
+    predictor.step(grey(0))
+    with pytest.raises(OptionError, match="at least 1"):
+        predictor.rollout(0)
+
+
+def test_a_prediction_that_is_not_finite_starts_anew(engine) -> None:  # type: ignore[no-untyped-def]
+    predictor = Predictor(engine)
+    engine.poison = lambda count: count == 3
+    images = [predictor.step(grey(10)).image for _ in range(6)]
+    assert predictor.resets == 1
+    assert all((image == 36).all() for image in images)
+    engine.poison = lambda count: True
+    with pytest.raises(EngineError, match="even from a fresh state"):
+        predictor.step(grey(10))
+
+
+def test_shipped_model_rolls_out_without_touching_its_state() -> None:
+    frames = np.random.default_rng().integers(0, 256, (6, 120, 160, 3), dtype=np.uint8)
+    with framecast.load("stip-edge") as one, framecast.load("stip-edge") as other:
+        for frame in frames:
+            expected = one.step(frame)
+            actual = other.step(frame)
+            assert np.array_equal(expected.image, actual.image)
+            assert other.rollout(3)[0].horizon == 1
+        assert expected.image.shape == (192, 256, 3)
+
+
+def test_reset_equals_a_fresh_start() -> None:
+    frames = np.random.default_rng().integers(0, 256, (3, 192, 256, 3), dtype=np.uint8)
+    with framecast.load() as predictor:
+        first = [predictor.step(f).image for f in frames]
+        predictor.reset()
+        second = [predictor.step(f).image for f in frames]
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_models_that_are_none(tmp_path: Path) -> None:
+    text = tmp_path / "text.onnx"
+    text.write_text("not a protobuf")
+    empty = tmp_path / "empty.onnx"
+    empty.touch()
+    for model, message in (
+        ("stip-nope", "no model 'stip-nope': shipped are stip-edge"),
+        ("nope.onnx", "no such artifact"),
+        (tmp_path, "not a regular file"),
+        (text, "not an ONNX file"),
+        (empty, "is empty"),
+    ):
+        with pytest.raises(ArtifactError, match=message) as raised:
+            framecast.load(model)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(OptionError, match="no engine 'cuda'"):
+        framecast.load(engine="cuda")

@@ -1,0 +1,57 @@
+"""The score's rules: what is compared, what is left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from framecast.runtime.score import SETTLE, Scorer, psnr
+
+
+def image(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+
+
+def test_psnr_equals_float64() -> None:
+    a, b = image(1), image(2)
+    mse = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    assert psnr(a, b) == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-4)
+    assert psnr(a, a) == pytest.approx(10 * np.log10(255**2 / 0.01))
+
+
+def test_each_prediction_meets_the_frame_of_its_time() -> None:
+    scorer = Scorer()
+    frames = [image(i) for i in range(20)]
+    for i, frame in enumerate(frames):
+        scored = {s.horizon: s for s in scorer.arrive(frame, i * 0.04, 0.04)}
+        if i < SETTLE:
+            assert not scored
+        else:
+            assert set(scored) == {1, 3}
+            assert scored[1].psnr == pytest.approx(psnr(frame, frame))  # it was foreseen exactly
+            assert scored[1].psnr_copy == pytest.approx(psnr(frames[i - 1], frame))
+            assert scored[3].psnr_copy == pytest.approx(psnr(frames[i - 3], frame))
+        for k in (1, 3):
+            if i + k < len(frames):
+                scorer.expect(frames[i + k], (i + k) * 0.04 + 0.01, k, frame)
+    assert scorer.mean(1)[0] == len(frames) - SETTLE
+    assert scorer.mean(2) == (0, None, None)
+
+
+def test_a_prediction_for_another_time_is_not_scored() -> None:
+    scorer = Scorer()
+    for i in range(SETTLE):
+        scorer.arrive(image(i), i * 0.04, 0.04)
+    scorer.expect(image(50), SETTLE * 0.04 + 0.03, 1, image(0))
+    assert not scorer.arrive(image(51), SETTLE * 0.04, 0.04)
+
+
+def test_repeated_frames_and_broken_streams_are_left_out() -> None:
+    scorer = Scorer()
+    for i in range(SETTLE + 1):
+        scorer.arrive(image(i), i * 0.04, 0.04)
+    scorer.expect(image(60), 9 * 0.04, 1, image(SETTLE))
+    assert not scorer.arrive(image(SETTLE), 9 * 0.04, 0.04)  # the camera repeated itself
+    scorer.expect(image(61), 10 * 0.04, 1, image(SETTLE))
+    scorer.restart()
+    assert not scorer.arrive(image(62), 10 * 0.04, 0.04)
