@@ -1,0 +1,1 @@
+"""Training: video data, the loop, and evaluation on whole clips."""
