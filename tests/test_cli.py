@@ -1,0 +1,161 @@
+"""The command line: what a user types, sees, and is told when it is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from framecast.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["framecast", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+def frames_in(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    return count
+
+
+def spawn(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", "-m", "framecast", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_main_job(run: Run, tmp_path: Path) -> None:
+    video, strip, report = tmp_path / "a.mp4", tmp_path / "a.png", tmp_path / "a.json"
+    code, out, _ = run("run", "demo", "--record", video, "--record", strip, "--report", report)
+    assert code == 0
+    assert "predicted" in out
+    assert frames_in(video) == 217
+    assert cv2.imread(str(strip)) is not None
+    figures = json.loads(report.read_text(), parse_constant=pytest.fail)
+    assert set(figures) >= {"frames", "dropped", "fps", "latency_ms", "psnr_db", "engine", "model", "versions"}
+    assert set(figures["latency_ms"]) == {"p50", "p90", "p99", "max", "n"}
+    assert figures["frames"] == figures["latency_ms"]["n"] == 217
+    assert figures["dropped"] == 0
+    assert figures["psnr_db"]["prediction"] > figures["psnr_db"]["copy_last"]
+
+
+def test_a_folder_of_images_and_a_file(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (160, 120))
+    for i in range(15):
+        image = np.zeros((120, 160, 3), np.uint8)
+        cv2.circle(image, (20 + 4 * i, 60), 12, (200, 180, 40), -1)
+        cv2.imwrite(str(folder / f"{i}.png"), image)
+        writer.write(image)
+    writer.release()
+    for source in (folder, folder / "*.png", tmp_path / "clip.avi"):
+        report = tmp_path / "report.json"
+        assert run("run", source, "--report", report, "--horizon", 3)[0] == 0
+        figures = json.loads(report.read_text())
+        assert figures["frames"] == 15
+        assert [q["k"] for q in figures["psnr_db_by_horizon"]] == [1, 2, 3]
+
+
+def test_lists(run: Run) -> None:
+    code, out, _ = run("models")
+    assert code == 0
+    for name in ("stip-ucf", "stip-h36m", "stip-4k", "stip-edge"):
+        assert name in out
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "onnxruntime" in out
+    assert run("--version")[1].startswith("framecast ")
+
+
+def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
+    empty, text, fifo = tmp_path / "empty.mp4", tmp_path / "text.onnx", tmp_path / "pipe"
+    empty.touch()
+    text.write_text("no protobuf")
+    os.mkfifo(fifo)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        taken = f"127.0.0.1:{busy.getsockname()[1]}"
+        cases: list[tuple[list[object], int, str]] = [
+            (["run", tmp_path / "none.mp4"], 1, "demo"),
+            (["run", empty], 1, "empty"),
+            (["run", folder], 1, "image"),
+            (["run", fifo], 1, "regular file"),
+            (["run", "gopher://host"], 1, "unknown scheme"),
+            (["run", "rtsp://user:s3cret@127.0.0.1:1/x"], 1, "check the address"),
+            (["run", "demo", "--model", "nope"], 1, "stip-edge"),
+            (["run", "demo", "--model", text], 1, "export it again"),
+            (["run", "demo", "--engine", "nope"], 1, "onnxruntime"),
+            (["run", "demo", "--horizon", 0], 1, "at least 1"),
+            (["run", "demo", "--max-frames", -3], 1, "at least 1"),
+            (["run", "demo", "--serve", taken], 1, "choose another"),
+            (["run", "demo", "--record", "/proc/no/x.mp4"], 1, "another path"),
+            (["run", "demo", "--record", tmp_path / "x.gif"], 1, ".mp4"),
+            (["run", "demo", "--report", "/proc/no/x.json"], 1, "another path"),
+            (["export", "nope"], 1, "stip-edge"),
+            (["run"], 2, "'source'"),
+            (["run", "demo", "--horizon", "far"], 2, "integer"),
+            (["run", "demo", "--nope"], 2, "--nope"),
+            (["nope"], 2, "nope"),
+        ]
+        for arguments, expected, cure in cases:
+            code, _, err = run(*arguments)
+            lines = [line for line in err.splitlines() if line.startswith("framecast: ")]
+            assert (code, len(lines)) == (expected, 1), (arguments, err)
+            assert err.splitlines()[-1] == lines[0], err
+            assert cure in lines[0], (arguments, err)
+            assert "Traceback" not in err
+            assert "s3cret" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_cleanly_with_a_playable_file(tmp_path: Path, number: signal.Signals) -> None:
+    video, report = tmp_path / "run.mp4", tmp_path / "run.json"
+    process = spawn("run", "demo", "--loop", "--realtime", "--record", str(video), "--report", str(report))
+    time.sleep(4)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    figures = json.loads(report.read_text())
+    assert figures["ended"] == "interrupted"
+    assert frames_in(video) == figures["frames"] > 5
+
+
+def test_a_lost_camera_is_said_and_the_recording_stays_playable(rtsp_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    video, report = tmp_path / "run.mp4", tmp_path / "run.json"
+    process = spawn("run", rtsp_server.url, "--record", str(video), "--report", str(report))
+    time.sleep(5)
+    rtsp_server.process.kill()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("framecast: lost rtsp://")
+    assert "Traceback" not in err
+    figures = json.loads(report.read_text())
+    assert figures["ended"].startswith("error: lost rtsp://")
+    assert frames_in(video) == figures["frames"] > 5
