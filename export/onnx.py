@@ -72,8 +72,11 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
     """Trace one step: inputs ``frame``, ``state.*``; outputs ``prediction``, ``next.*``; the batch may vary.
 
     Raises:
-        ExportError: the graph cannot be traced or is not valid.
+        ExportError: weights are not finite, or the graph cannot be traced or is not valid.
     """
+    for name, value in model.named_parameters():
+        if not value.isfinite().all():  # a warp would hide it from the runtime: it clamps what is not finite
+            raise ExportError(f"weights of {manifest.config} are not finite ({name}): train again, or take older ones")
     frame = torch.rand(2, *model.frame_shape)
     state = model.init_state(2)
     names = list(state)

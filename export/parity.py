@@ -20,16 +20,23 @@ class Parity:
     steps: int
     max: float
     mean: float
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the largest error is within what is allowed."""
+        return self.max <= self.allowed
 
 
 @torch.inference_mode()
-def compare(model: StepModel, engine: Engine, frames: Sequence[NDArray[np.float32]]) -> Parity:
+def compare(model: StepModel, engine: Engine, frames: Sequence[NDArray[np.float32]], allowed: float = 1e-5) -> Parity:
     """Step both through the same frames, each carrying its own state.
 
     Args:
         model: the reference, in float32 on the CPU.
         engine: opened on the model's artifact.
         frames: [B, C, H, W] each.
+        allowed: the largest error, in units of the value range.
     """
     expected_state = model.init_state(frames[0].shape[0])
     state, spare = engine.new_state(frames[0].shape[0]), engine.new_state(frames[0].shape[0])
@@ -40,7 +47,7 @@ def compare(model: StepModel, engine: Engine, frames: Sequence[NDArray[np.float3
         actual = engine.step(frame, state, spare)
         state, spare = spare, state
         errors.append(np.abs(actual - expected.numpy()))
-    return Parity(len(frames), float(np.max(errors)), float(np.mean(errors)))
+    return Parity(len(frames), float(np.max(errors)), float(np.mean(errors)), allowed)
 
 
 def random_frames(shape: tuple[int, int, int], steps: int, seed: int) -> list[NDArray[np.float32]]:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+REACH = 3.0  # pixels of its level: beyond it the brightness constraint, a linear one, says nothing
+
 
 class Warp(nn.Module):
     """Pull an image along a flow: ``out(p) = image(p + flow(p))``, bilinear, replicated borders."""
@@ -28,7 +30,8 @@ class Warp(nn.Module):
 def _box(x: Tensor, size: int) -> Tensor:
     """Mean over a size×size window, replicated borders: ``x`` [B, C, H, W]."""
     half = size // 2
-    return functional.avg_pool2d(functional.pad(x, (half, half, half, half), mode="replicate"), size, stride=1)
+    padded = functional.pad(x, (half, half, half, half), mode="replicate")
+    return functional.avg_pool2d(functional.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)
 
 
 def _gradients(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +47,7 @@ class LucasKanade(nn.Module):
     brightness constraint gives the correction; a floor on its determinant keeps flat areas still.
     """
 
-    def __init__(self, height: int, width: int, levels: int = 4, window: int = 7, smooth: int = 5) -> None:
+    def __init__(self, height: int, width: int, levels: int = 4, window: int = 9, smooth: int = 7) -> None:
         super().__init__()
         self.window = window
         self.smooth = smooth
@@ -71,7 +74,8 @@ class LucasKanade(nn.Module):
         change = now - before
         products = torch.cat([gx * gx, gy * gy, gx * gy, gx * change, gy * change], dim=1)
         xx, yy, xy, xt, yt = _box(products, self.window).chunk(5, dim=1)
-        floor = 1e-4  # in squared grey levels a pixel: below it the area is flat
+        floor = 1e-4  # in squared gradients, of values 0 to 1: below it the area is flat
         xx, yy = xx + floor, yy + floor
         determinant = xx * yy - xy * xy
-        return torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / determinant
+        step = torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / determinant
+        return step.clamp(-REACH, REACH)

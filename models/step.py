@@ -44,5 +44,5 @@ class StepModel(nn.Module, ABC):
         """
 
     def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """Same as ``step``: what an export traces."""
+        """The same as ``step``."""
         return self.step(frame, state)

@@ -31,6 +31,7 @@ class STIPConfig:
     stages: int = 4  # encoder stages of stride 2
     skip_weight: float = 0.1  # λ of MGIR, equation 3
     forget_bias: float = 1.0
+    bounded: bool = False  # tanh after the merge: the released T^1 is linear in itself, and may grow without end
 
     @property
     def features(self) -> int:
@@ -150,6 +151,7 @@ class STIP(StepModel):
         """Encoders, cells and decoders: [B, inputs, H/p, W/p] to [B, outputs, H/p, W/p] and the new ``t1`` … ``tL``."""
         scales_s, scales_t = self.encoder_s(inputs), self.encoder_t(inputs)
         t = self.merge_t(torch.cat([state["t1"], scales_t[-1]], dim=1))
+        t = torch.tanh(t) if self.config.bounded else t
         s = scales_s[-1]
         new: State = {}
         for k, cell in enumerate(self.cells, start=1):

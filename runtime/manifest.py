@@ -108,4 +108,8 @@ class Manifest:
             raise ArtifactError(f"its manifest cannot be read ({error!r}): export it again") from error
         if len(manifest.frame) != 3 or min(manifest.frame) < 1 or manifest.channel_order not in ("BGR", "RGB"):
             raise ArtifactError("its manifest gives no usable frame shape or channel order: export it again")
+        if any(s.kind != "carry" for s in manifest.state) or not manifest.value_range[0] < manifest.value_range[1]:
+            raise ArtifactError(
+                "its manifest names a kind of state or a value range that is not known: update framecast"
+            )
         return manifest

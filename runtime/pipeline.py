@@ -11,7 +11,7 @@ from framecast.camera import Frame, Source
 from framecast.errors import OptionError
 from framecast.runtime.mailbox import Mailbox
 from framecast.runtime.predictor import Prediction, Predictor
-from framecast.runtime.report import HorizonQuality, Quality, Report, latency, versions
+from framecast.runtime.report import HorizonPsnr, Psnr, Report, latency, versions
 from framecast.runtime.score import Scorer
 from framecast.runtime.sinks.sink import Event
 
@@ -57,7 +57,7 @@ class Pipeline:
         self._mailbox: Mailbox[tuple[Frame, float]] = Mailbox(newest=source.live)
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._capture, name="framecast-capture", daemon=True)
-        self._interrupted = False
+        self._stopped = threading.Event()
         self._scorer = Scorer()
         self._frames = 0
         self._epochs = 0
@@ -82,19 +82,24 @@ class Pipeline:
                     return
             if self._failure is not None:
                 raise self._failure
-            self.ended = "interrupted" if self._interrupted else "end of source"
+            self.ended = "interrupted" if self._stopped.is_set() else "end of source"
         except Exception as error:
             self.ended = f"error: {error}"
             raise
         finally:
             self.ended = self.ended or "interrupted"  # the iteration was left
-            self._mailbox.close()
+            self.stop()
             self.source.close()
             self._thread.join(timeout=10)
 
+    @property
+    def started(self) -> bool:
+        """Whether the iteration has begun."""
+        return self._thread.ident is not None
+
     def stop(self) -> None:
         """End the iteration soon, cleanly. May be called from a signal handler or any thread."""
-        self._interrupted = True
+        self._stopped.set()
         self._mailbox.close()
 
     def _capture(self) -> None:
@@ -103,7 +108,8 @@ class Pipeline:
             while (frame := self.source.read()) is not None:
                 if self._paced:
                     due = max(due, time.monotonic() - 1)  # after a long halt, do not race to catch up
-                    time.sleep(max(0.0, due - time.monotonic()))
+                    if self._stopped.wait(max(0.0, due - time.monotonic())):
+                        break
                     due += 1 / (self.source.fps or 25)
                 if not self._mailbox.put((frame, time.monotonic())):
                     break
@@ -113,24 +119,22 @@ class Pipeline:
             self._mailbox.close()
 
     def _predict(self, frame: Frame, arrived: float) -> Event:
-        waited = self.source.live or self._paced
-        begun = arrived if waited else time.monotonic()
+        # When the frame was due: at its grab, at its place in a clip that is paced, or now.
+        begun = frame.time if self.source.live else arrived if self._paced else time.monotonic()
         self._begun = self._begun or begun
         if (stream := (frame.epoch, frame.image.shape)) != self._stream:
             self._stream = stream
             self._epochs += 1
             self.predictor.reset()
-            self._scorer.restart()
-        ahead = [self.predictor.step(frame.image, frame.time)]
-        if self.horizon > 1:
-            ahead = self.predictor.rollout(self.horizon)
+        first = self.predictor.step(frame.image, frame.time)
+        ahead = [first] if self.horizon == 1 else self.predictor.rollout(self.horizon)
         self._latest = time.monotonic()
         self._note(1e3 * (self._latest - begun))
         return self._score(frame, ahead)
 
     def _score(self, frame: Frame, ahead: list[Prediction]) -> Event:
         predictor = self.predictor
-        if predictor.steps == 1:  # the state was reset: what was predicted before is void
+        if predictor.steps == 1:  # the state is new: what was predicted before is void
             self._scorer.restart()
         scored = {s.horizon: s for s in self._scorer.arrive(predictor.input, frame.time, predictor.interval)}
         if predictor.steps >= predictor.manifest.warmup:
@@ -157,7 +161,7 @@ class Pipeline:
         engine = self.predictor.engine
         seconds = (self._latest - self._begun) if self._latest and self._begun else 0.0
         at = {k: _quality(*self._scorer.mean(k)) for k in range(1, self.horizon + 1)}
-        by_horizon: list[HorizonQuality] = [{"k": k, **quality} for k, quality in at.items()]
+        by_horizon: list[HorizonPsnr] = [{"k": k, **quality} for k, quality in at.items()]
         return {
             "source": self.source.name,
             "model": self.predictor.manifest.config,
@@ -177,7 +181,7 @@ class Pipeline:
         }
 
 
-def _quality(count: int, predicted: float | None, copied: float | None) -> Quality:
+def _quality(count: int, predicted: float | None, copied: float | None) -> Psnr:
     if predicted is None or copied is None:
         return {"prediction": None, "copy_last": None, "n": 0}
     return {"prediction": round(predicted, 3), "copy_last": round(copied, 3), "n": count}

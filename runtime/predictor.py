@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import statistics
 from collections import deque
@@ -12,10 +13,10 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from framecast.camera import Image
 from framecast.errors import EngineError, FrameError, OptionError
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.engines.engine import State, Tensor
-from framecast.runtime.score import Image
 from framecast.runtime.shipped import DEFAULT_MODEL, find
 
 _log = logging.getLogger(__name__)
@@ -58,8 +59,7 @@ class Predictor:
         self.resets = 0
         self.input: Image = np.zeros((*self.manifest.frame[1:], 3), np.uint8)
         self._frame: Tensor = np.zeros((1, *self.manifest.frame), np.float32)
-        self._live, self._spare = engine.new_state(), engine.new_state()
-        self._scratch: State | None = None
+        self._live, self._spare, self._scratch = (engine.new_state() for _ in range(3))
         self.reset()
 
     def reset(self) -> None:
@@ -86,14 +86,18 @@ class Predictor:
 
         Raises:
             FrameError: the frame is not such an image, or its size has changed.
+            OptionError: the time does not run forward.
             EngineError: the engine failed, or its prediction is not finite even from a fresh state.
         """
         self._check(frame)
-        interval = self.interval
         if time is None:
-            time = 0.0 if self._time is None else self._time + interval
-        elif self._time is not None and time > self._time:
+            time = 0.0 if self._time is None else self._time + self.interval
+        elif self._time is not None:
+            if not time > self._time:
+                raise OptionError(f"time must run forward: {time} s does not come after {self._time} s")
             self._intervals.append(time - self._time)
+        if not math.isfinite(time):
+            raise OptionError(f"time must be a number of seconds, not {time}")
         self._time, self._shape = time, frame.shape
         self.input = self._resize(frame)
         self._advance()
@@ -102,29 +106,37 @@ class Predictor:
     def rollout(self, horizon: int) -> list[Prediction]:
         """Predict the next ``horizon`` frames from the newest real one; the state is not touched.
 
-        Predictions are fed back as they are: floats, not clamped.
+        Predictions are fed back as they are: floats, not clamped. If one is not finite, the state is reset, that is
+        counted, and the newest frame is looked ahead from anew.
 
         Raises:
             OptionError: the horizon is below 1, or there has been no frame yet.
-            EngineError: the engine failed.
+            EngineError: the engine failed, or a prediction is not finite even from a fresh state.
         """
         if horizon < 1:
             raise OptionError(f"the horizon must be at least 1, not {horizon}")
         if self._time is None or not self.steps:
             raise OptionError("nothing to look ahead from: call step() with a frame first")
-        if self._scratch is None and horizon > 1:
-            self._scratch = self.engine.new_state()
-        predictions = [Prediction(self._image(self._live), self._time + self.interval, 1)]
+        images = self._look_ahead(horizon)
+        if images is None:
+            self._start_anew()
+            images = self._look_ahead(horizon)
+        if images is None:
+            raise EngineError(f"predictions up to {horizon} steps ahead are not finite: look less far ahead")
+        interval = self.interval
+        return [Prediction(image, self._time + k * interval, k) for k, image in enumerate(images, start=1)]
+
+    def _look_ahead(self, horizon: int) -> list[Image] | None:
+        """Images 1 … ``horizon`` steps ahead, on scratch states; None where one is not finite."""
+        images = [self._image(self._live)]
         source, target = self._live, self._spare
-        for k in range(2, horizon + 1):
+        for _ in range(1, horizon):
             self.engine.step(source.prediction[:, 0], source, target)
             if not np.isfinite(target.prediction).all():
-                raise EngineError(f"the prediction {k} steps ahead is not finite: look less far ahead")
-            predictions.append(Prediction(self._image(target), self._time + k * self.interval, k))
-            free = self._scratch if target is self._spare else self._spare
-            assert free is not None  # noqa: S101 (allocated above)
-            source, target = target, free
-        return predictions
+                return None
+            images.append(self._image(target))
+            source, target = target, self._scratch if target is self._spare else self._spare
+        return images
 
     def close(self) -> None:
         """Free the engine. May be called twice."""
@@ -161,15 +173,19 @@ class Predictor:
         if low:
             self._frame += np.float32(low)
         if not self._finite_step():
-            _log.warning("the prediction is not finite: the state is reset")
-            self.resets += 1
-            self._live.reset()
-            self.steps = 0
-            if not self._finite_step():
-                raise EngineError(
-                    f"{self.manifest.config} predicts values that are not finite even from a fresh state: "
-                    "its weights are damaged, export it again"
-                )
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        """A prediction was not finite: take the newest frame again, from a fresh state."""
+        _log.warning("a prediction is not finite: the state is reset")
+        self.resets += 1
+        self._live.reset()
+        self.steps = 0
+        if not self._finite_step():
+            raise EngineError(
+                f"{self.manifest.config} predicts values that are not finite even from a fresh state: "
+                "its weights are damaged, export it again"
+            )
 
     def _finite_step(self) -> bool:
         prediction = self.engine.step(self._frame, self._live, self._spare)

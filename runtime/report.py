@@ -15,7 +15,7 @@ from framecast.errors import SinkError
 
 
 class Latency(TypedDict):
-    """Milliseconds over all ``n`` predictions; null where there is none."""
+    """Milliseconds over the last ``n`` predictions, 50,000 at least if there were as many; null where there is none."""
 
     p50: float | None
     p90: float | None
@@ -24,7 +24,7 @@ class Latency(TypedDict):
     n: int
 
 
-class Quality(TypedDict):
+class Psnr(TypedDict):
     """Mean PSNR in dB over ``n`` scored predictions, and of copying the last frame over the same; null where none."""
 
     prediction: float | None
@@ -32,7 +32,7 @@ class Quality(TypedDict):
     n: int
 
 
-class HorizonQuality(Quality):
+class HorizonPsnr(Psnr):
     """The same for predictions ``k`` steps ahead."""
 
     k: int
@@ -71,8 +71,8 @@ class Report(TypedDict):
     resets: int
     fps: float | None
     latency_ms: Latency
-    psnr_db: Quality
-    psnr_db_by_horizon: list[HorizonQuality]
+    psnr_db: Psnr
+    psnr_db_by_horizon: list[HorizonPsnr]
     ended: str | None
     versions: dict[str, str]
 
@@ -123,7 +123,6 @@ def write(report: Report, path: Path) -> None:
         SinkError: the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(to_json(report, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise SinkError(f"cannot write the report {path}: {error.strerror} (choose another path)") from error

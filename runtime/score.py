@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from framecast.camera import Image
+
 SETTLE = 8  # the first frames of a stream are not scored
 MSE_FLOOR = 0.01  # squared grey levels: bounds the PSNR of an exact match at 68 dB
-
-Image = NDArray[np.uint8]  # [H, W, 3] BGR
 
 
 def psnr(image: Image, truth: Image) -> float:
@@ -65,11 +65,14 @@ class Scorer:
         repeated = self._last is not None and np.array_equal(frame, self._last)
         settled = self._seen >= SETTLE
         self._last, self._seen = frame, self._seen + 1
-        due = [p for p in self._pending if abs(p.time - time) <= interval / 2]
+        due: dict[int, _Pending] = {}
+        for p in sorted(self._pending, key=lambda p: -abs(p.time - time)):  # where two are due, the nearest is
+            if abs(p.time - time) <= interval / 2:
+                due[p.horizon] = p
         self._pending = deque(p for p in self._pending if p.time > time + interval / 2)
         if repeated or not settled:
             return []
-        scored = [Scored(p.horizon, p.image, psnr(p.image, frame), psnr(p.last, frame)) for p in due]
+        scored = [Scored(p.horizon, p.image, psnr(p.image, frame), psnr(p.last, frame)) for p in due.values()]
         for s in scored:
             self._sums[s.horizon] = self._sums.get(s.horizon, np.zeros(3)) + np.array([1, s.psnr, s.psnr_copy])
         return scored

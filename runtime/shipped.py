@@ -27,7 +27,13 @@ def find(model: str | os.PathLike[str]) -> Path:
     if name in (known := shipped()):
         return known[name]
     path = Path(name)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # too long, a null character, a folder that is closed
+        raise ArtifactError(
+            f"cannot read {name[:80]!r}: {error.__class__.__name__} (give an artifact's path)"
+        ) from error
+    if not exists:
         if path.suffix == ".onnx" or path.name != name:
             raise ArtifactError(f"no such artifact: {name} (make one with 'framecast export')")
         raise ArtifactError(f"no model {name!r}: shipped are {', '.join(known)}; or give the path of an .onnx artifact")

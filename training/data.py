@@ -8,9 +8,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]  # [H, W, 3] BGR
+from framecast.camera import Image
 
 ENDINGS = {".mp4", ".avi", ".mkv", ".mov", ".webm"}
 
@@ -21,12 +20,13 @@ def videos(folder: Path) -> list[Path]:
 
 
 def decode(video: Path, cache: Path) -> Image:
-    """Every frame of a video, [N, H, W, 3], kept as a memory-mapped file under ``cache``.
+    """Every frame of a video, [N, H, W, 3] BGR, kept as a memory-mapped file under ``cache``.
 
     Raises:
         ValueError: the video holds no frame.
     """
-    target = cache / f"{video.stem}.npy"
+    facts = video.stat()
+    target = cache / f"{video.stem}-{facts.st_size}-{facts.st_mtime_ns}.npy"  # another video of that name is another
     if not target.exists():
         capture = cv2.VideoCapture(str(video))
         frames: list[Image] = []
@@ -35,7 +35,9 @@ def decode(video: Path, cache: Path) -> Image:
         if not frames:
             raise ValueError(f"{video} holds no frame that OpenCV can decode: remove it from the folder")
         cache.mkdir(parents=True, exist_ok=True)
-        np.save(target, np.stack(frames))
+        partial = target.with_suffix(".partial.npy")
+        np.save(partial, np.stack(frames))
+        partial.rename(target)
     return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
 
 

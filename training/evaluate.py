@@ -18,11 +18,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file
 
-from framecast.camera import open_source
+from framecast.camera import Image, open_source
+from framecast.errors import FramecastError
 from framecast.models.configs import build
 from framecast.models.step import StepModel
 from framecast.runtime.manifest import Quality
-from framecast.runtime.score import Image, Scorer
+from framecast.runtime.score import Scorer
 from framecast.training.data import videos
 
 
@@ -49,9 +50,16 @@ def evaluate(model: StepModel, frames: Iterable[Image]) -> tuple[float, float]:
 
 
 def evaluate_folder(model: StepModel, folder: Path) -> Quality:
-    """Every video of a folder, each clip's mean counting the same."""
+    """Every video of a folder, each clip's mean counting the same; clips too short to be scored are left out.
+
+    Raises:
+        FramecastError: nothing in the folder can be scored.
+    """
     _, height, width = model.frame_shape
-    clips = {video.stem: evaluate(model, _resized(video, width, height)) for video in videos(folder)}
+    scores = {video.stem: evaluate(model, _resized(video, width, height)) for video in videos(folder)}
+    clips = {name: score for name, score in scores.items() if np.isfinite(score).all()}
+    if not clips:
+        raise FramecastError(f"no video in {folder} can be scored: give a folder of clips of 10 frames or more")
     predicted, copied = np.mean(list(clips.values()), axis=0)
     rounded = {name: (round(a, 2), round(b, 2)) for name, (a, b) in clips.items()}
     return Quality(f"{len(clips)} clips it never saw", round(float(predicted), 2), round(float(copied), 2), rounded)

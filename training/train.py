@@ -1,7 +1,8 @@
 """Train a network on a folder of videos: ``python -m framecast.training.train VIDEOS --out RUN``.
 
 Truncated back-propagation with the state carried over long streams: a state that has only ever seen short clips drifts
-when it is left running. The schedule is in minutes of wall time, so that it fits the machine at hand.
+when it is left running. The schedule is in minutes of wall time, so that it fits the machine at hand; with
+``--updates`` it is in updates, so that it can be repeated.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from safetensors.torch import save_model
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from framecast.errors import FramecastError
 from framecast.models.configs import build
 from framecast.models.step import State, StepModel
 from framecast.training.data import decode, stream, videos
@@ -35,6 +37,8 @@ Chunk = tuple[NDArray[np.uint8], NDArray[np.bool_]]  # [T+1, B, H, W, 3] frames,
 def chunks(args: argparse.Namespace, size: tuple[int, int]) -> queue.Queue[Chunk]:
     """A queue that a thread fills; each chunk begins with the last frame of the one before."""
     clips = [decode(video, args.cache) for video in videos(args.videos)]
+    if not clips:
+        raise FramecastError(f"no video in {args.videos}: give a folder of them")
     streams = [stream(clips, size, np.random.default_rng([args.seed, b])) for b in range(args.batch)]
     out: queue.Queue[Chunk] = queue.Queue(4)
 
@@ -73,17 +77,27 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     state = model.init_state(args.batch)
     begun, recorded, updates, running = time.monotonic(), 0.0, 0, math.nan
-    while (elapsed := (time.monotonic() - begun) / 60) < args.minutes:
+    while True:
+        elapsed = (time.monotonic() - begun) / 60
+        done = updates / args.updates if args.updates else elapsed / args.minutes
+        if done >= 1:
+            break
         for group in optimizer.param_groups:
-            warmup, decay = min(1, (updates + 1) / 200), 0.5 * (1 + math.cos(math.pi * elapsed / args.minutes))
-            group["lr"] = args.lr * warmup * decay
+            group["lr"] = args.lr * min(1, (updates + 1) / 200) * 0.5 * (1 + math.cos(math.pi * done))
         images, starts = source.get()
         frames = torch.from_numpy(images).to(device).permute(0, 1, 4, 2, 3).float() / 255
         with torch.autocast(device.type, torch.bfloat16):
             loss, state = loss_over(model, frames, torch.from_numpy(starts).to(device), state)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if not norm.isfinite():
+            print(
+                f"update {updates}: the gradient is not finite (loss {loss.item()}): skipped, streams start anew",
+                flush=True,
+            )
+            state = model.init_state(args.batch)
+            continue
         optimizer.step()
         average.update_parameters(model)
         updates += 1
@@ -93,7 +107,7 @@ def main() -> None:
         if elapsed - recorded > args.every:
             recorded = elapsed
             record(args, average, updates, elapsed)
-    record(args, average, updates, args.minutes)
+    record(args, average, updates, elapsed)
 
 
 def record(args: argparse.Namespace, average: AveragedModel, updates: int, minutes: float) -> None:
@@ -123,6 +137,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="stip-edge", help="a configuration's name")
     parser.add_argument("--cache", type=Path, default=Path("runs/frames"), help="decoded frames: 350 kB each")
     parser.add_argument("--minutes", type=float, default=70, help="of wall time")
+    parser.add_argument("--updates", type=int, help="in place of minutes")
     parser.add_argument("--every", type=float, default=15, help="minutes between records")
     parser.add_argument("--batch", type=int, default=4, help="streams side by side")
     parser.add_argument("--unroll", type=int, default=4, help="steps that a gradient reaches back")

@@ -1,4 +1,4 @@
-"""What an engine is: open, describe, new_state, step, close."""
+"""What an engine is: it runs an artifact's step on states that its caller holds."""
 
 from __future__ import annotations
 

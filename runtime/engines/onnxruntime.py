@@ -18,7 +18,12 @@ class OnnxRuntimeEngine(Engine):
     device = "cpu"
 
     def __init__(self, artifact: Path, *, threads: int = 0) -> None:
-        import onnxruntime
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineError(
+                f"onnxruntime cannot be loaded ({_first_line(error)}): pip install onnxruntime"
+            ) from error
 
         self.version: str = onnxruntime.__version__
         options = onnxruntime.SessionOptions()
@@ -72,6 +77,8 @@ class OnnxRuntimeEngine(Engine):
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""
+        if self._session is None:
+            raise EngineError(f"{self.manifest.config} is closed: load it again")
         if state_in is state_out:
             raise EngineError("a step cannot read and write the same state: pass two")
         binding = self._binding(state_in, state_out)

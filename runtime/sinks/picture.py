@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from framecast.runtime.score import Image
+from framecast.camera import Image
 from framecast.runtime.sinks.sink import Event
 
 GAIN = 4  # of the error, so that it can be seen; the page's index.html says so too

@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from framecast.camera import Frame
+from framecast.camera import Frame, Image
 from framecast.runtime.predictor import Prediction
-from framecast.runtime.score import Image
 
 
 @dataclass(frozen=True)

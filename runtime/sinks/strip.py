@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from framecast.camera import Image
 from framecast.errors import SinkError
-from framecast.runtime.score import Image
+from framecast.runtime.sinks.files import check_writable
 from framecast.runtime.sinks.picture import triptych
 from framecast.runtime.sinks.sink import Event, Sink
-from framecast.runtime.sinks.video import make_room
 
 ROWS = 4
 
@@ -24,7 +24,7 @@ class StripSink(Sink):
     """
 
     def __init__(self, path: Path) -> None:
-        make_room(path)
+        check_writable(path)
         self.path = path
         self._rows: list[Image] = []
         self._stride = 1  # every stride-th scored event is kept, up to twice the rows that are shown

@@ -7,7 +7,8 @@ import threading
 
 from framecast.runtime.sinks.sink import Event, Sink
 
-CAPACITY = 16  # events; when a sink falls this far behind, the run waits for it, and a camera's frames are dropped
+# Events, each with a whole frame. When a sink falls this far behind, the run waits for it, and a camera's frames drop.
+CAPACITY = 4
 
 
 class SinkThread:

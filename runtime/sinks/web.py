@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import math
 import os
 import re
@@ -35,6 +36,8 @@ SEND_TIMEOUT = 3.0  # seconds for one update to leave, or for a viewer to say go
 MIN_INTERVAL = 0.025  # seconds between updates: a little less than at 30 fps, so that jitter leaves no frame out
 STATS_INTERVAL = 0.25  # seconds between snapshots in the stream
 SEND_BUFFER = 128 * 1024  # bytes that the kernel may hold back for a viewer: what waits there is no longer "now"
+
+_silent = logging.Logger("framecast.web", level=logging.CRITICAL + 1)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -142,7 +145,8 @@ class WebSink(Sink):
         app.router.add_get("/stream", self._stream, allow_head=False)
         for name in page.TYPES:
             app.router.add_get(f"/{name}", self._file, allow_head=False)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2 * SEND_TIMEOUT)
+        # Whatever a client sends, malformed or not, is no news for the terminal of the run.
+        runner = web.AppRunner(app, access_log=None, logger=_silent, shutdown_timeout=2 * SEND_TIMEOUT)
         await runner.setup()
 
         def accept() -> asyncio.BaseProtocol:

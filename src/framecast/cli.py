@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import logging
+import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from framecast.errors import FramecastError, OptionError
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from framecast.runtime import Pipeline
-    from framecast.runtime.report import Report
+    from framecast.runtime.sinks.sink import Event, Sink
 
 DEFAULT_ADDRESS = "127.0.0.1:8000"
 REFRESH = 0.25  # seconds between updates of the status line
@@ -45,23 +45,27 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         format_message = getattr(error, "format_message", None)  # Typer's own, whichever Click is underneath
-        if format_message is None:
+        if format_message is not None:
+            _fail(f"{message} (see 'framecast --help')" if (message := format_message()) else "", 2)
+        if logging.getLogger().isEnabledFor(logging.INFO):  # --verbose
             raise
-        _fail(f"{' '.join(format_message().split())} (see 'framecast --help')", 2)
+        _fail(f"{type(error).__name__}: {error} (not foreseen: run it again with --verbose, and report that)", 1)
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"framecast: {' '.join(message.split())}", file=sys.stderr)
+    """Leave with a message on one line; wherever a URL has landed in it, its credentials are left out."""
+    if message:
+        print("framecast:", re.sub(r"(\w+://)\S*@", r"\1***@", " ".join(message.split())), file=sys.stderr)
     sys.exit(code)
 
 
 def _with_address(arguments: list[str]) -> list[str]:
-    """Let ``--serve`` stand alone: an address follows it only if it looks like HOST:PORT."""
+    """Let ``--serve`` stand alone: an address follows if it looks like HOST:PORT, or a PORT of four digits or five."""
     out: list[str] = []
     for index, argument in enumerate(arguments):
         out.append(argument)
         following = arguments[index + 1] if index + 1 < len(arguments) else ""
-        if argument == "--serve" and not re.fullmatch(r"[^/]*:\d+", following):
+        if argument == "--serve" and not re.fullmatch(r"[^/]*:\d+|\d{4,5}", following):
             out.append(DEFAULT_ADDRESS)
     return out
 
@@ -105,65 +109,83 @@ def run(
     threads: Annotated[int, typer.Option(help="CPU threads of the step; 0: one a core.")] = 0,
 ) -> None:
     """Predict a camera, a stream or a file, live, and score every prediction against the frame that came."""
+    from framecast import terminal
     from framecast.camera import open_source
     from framecast.runtime import Pipeline, load
     from framecast.runtime import report as reports
+    from framecast.runtime.sinks.files import check_writable
 
-    _check(horizon=horizon, max_frames=max_frames, threads=threads)
+    _check_numbers(horizon=horizon, max_frames=max_frames, threads=threads)
+    outputs = [*(record or []), *([report] if report else [])]
+    _check_outputs(source, outputs)
+    paced = realtime or serve is not None
     with ExitStack() as stack:
         predictor = stack.enter_context(load(model, engine=engine, threads=threads))
         opened = stack.enter_context(open_source(source, loop=loop))
-        pipeline = Pipeline(
-            opened, predictor, horizon=horizon, max_frames=max_frames, realtime=realtime or serve is not None
-        )
+        pipeline = Pipeline(opened, predictor, horizon=horizon, max_frames=max_frames, realtime=paced)
         if report is not None:
-            from framecast.runtime.sinks.video import make_room
-
-            make_room(report)
+            check_writable(report)
+        stack.enter_context(_stop_on_signals(pipeline))
         try:
             _drive(pipeline, record or [], serve)
+        except Exception as error:
+            pipeline.ended = f"error: {error}"
+            raise
         finally:
-            if (figures := pipeline.report())["frames"]:
+            if pipeline.started:
                 if report is not None:
-                    reports.write(figures, report)
-                _summary(figures, record or [], report)
+                    reports.write(pipeline.report(), report)
+                terminal.summary(pipeline.report(), outputs)
 
 
-def _check(*, horizon: int, max_frames: int | None, threads: int) -> None:
+def _check_numbers(*, horizon: int, max_frames: int | None, threads: int) -> None:
     for name, value, least in (("horizon", horizon, 1), ("max-frames", max_frames, 1), ("threads", threads, 0)):
         if value is not None and value < least:
             raise OptionError(f"--{name} must be at least {least}, not {value}")
 
 
+def _check_outputs(source: str, outputs: list[Path]) -> None:
+    """No output may take the place of an input, or of another output."""
+    place = source.removeprefix("file://")  # or a URI that is no path at all
+    inputs = [place, *glob.glob(place), *glob.glob(f"{glob.escape(place)}/*")]  # noqa: PTH207
+    taken = {os.path.realpath(path) for path in inputs}
+    for path in outputs:
+        where = os.path.realpath(path)
+        if where in taken:
+            raise OptionError(f"{path} is an input or named twice: give every output a file of its own")
+        taken.add(where)
+
+
 def _drive(pipeline: Pipeline, record: list[Path], serve: str | None) -> None:
     """Run the pipeline into its sinks, with a status line where there is a terminal."""
+    from framecast import terminal
     from framecast.runtime.sinks.thread import SinkThread
 
     fps = pipeline.source.fps or 1 / pipeline.predictor.interval
     with ExitStack() as stack:
-        sinks = []
-        for path in record:
-            sinks.append(SinkThread(_recorder(path, fps)))
-            stack.callback(sinks[-1].close)
-        if serve is not None:
+        show: list[Callable[[Event], None]] = []
+        if serve is not None:  # before the recorders, so that it is closed after them: viewers may be slow to leave
             from framecast.runtime.sinks.web import WebSink
 
             page = WebSink(serve, snapshot=lambda: dict(pipeline.report()))
-            sinks.append(SinkThread(page))
-            stack.callback(sinks[-1].close)
+            stack.callback(page.close)
+            show.append(page.show)
             print(f"watch it at {page.url}", file=sys.stderr, flush=True)
-        stack.enter_context(_stop_on_signals(pipeline))
-        show = stack.enter_context(_status_line())
+        for path in record:
+            recorder = SinkThread(_recorder(path, fps))
+            stack.callback(recorder.close)
+            show.append(recorder.show)
+        status = stack.enter_context(terminal.status_line())
         shown = 0.0
         for event in pipeline:
-            for sink in sinks:
-                sink.show(event)
+            for call in show:
+                call(event)
             if time.monotonic() - shown > REFRESH:
                 shown = time.monotonic()
-                show(pipeline.report())
+                status(pipeline.report())
 
 
-def _recorder(path: Path, fps: float) -> Any:
+def _recorder(path: Path, fps: float) -> Sink:
     if path.suffix.lower() == ".png":
         from framecast.runtime.sinks.strip import StripSink
 
@@ -189,115 +211,38 @@ def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _status_line() -> Iterator[Any]:
-    """Yield a function that shows a report on one line of the terminal, or does nothing where there is none."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda report: None
-        return
-    from rich.live import Live
-
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda report: live.update(_line(report), refresh=True)
-
-
-def _line(report: Report) -> Text:
-    from rich.text import Text
-
-    latency, fps = report["latency_ms"], report["fps"] or 0
-    text = f"{report['source']}  {report['frames']} frames  {fps:.1f} fps"
-    if latency["p50"] is not None:
-        text += f"  p50 {latency['p50']:.1f} ms  p99 {latency['p99']:.1f} ms"
-    text += f"  dropped {report['dropped']}  {_score(report)}"
-    return Text(text, no_wrap=True, overflow="ellipsis")
-
-
-def _score(report: Report) -> str:
-    """The score in words."""
-    quality = report["psnr_db"]
-    if quality["prediction"] is None or quality["copy_last"] is None:
-        return "not scored yet"
-    gain = quality["prediction"] - quality["copy_last"]
-    return f"predicted {quality['prediction']:.2f} dB, copying {quality['copy_last']:.2f} dB ({gain:+.2f})"
-
-
-def _summary(report: Report, record: list[Path], path: Path | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="framecast", show_header=False, title_justify="left")
-    latency, quality = report["latency_ms"], report["psnr_db"]
-    table.add_row("source", report["source"])
-    table.add_row(
-        "model", report["model"] + ("  (random weights: no quality claimed)" if report["weights"] == "random" else "")
-    )
-    table.add_row("engine", f"{report['engine']} {report['versions'][report['engine']]}")
-    table.add_row("frames", f"{report['frames']} predicted, {report['dropped']} dropped, {report['epochs']} stream(s)")
-    if report["resets"]:
-        table.add_row("resets", f"{report['resets']} after predictions that were not finite")
-    if latency["p50"] is not None:
-        table.add_row("speed", f"{report['fps']} fps")
-        table.add_row(
-            "latency",
-            "  ".join(f"{k} {latency[k]:.1f}" for k in ("p50", "p90", "p99", "max")) + f" ms  (n={latency['n']})",
-        )
-    ahead = "next frame" if report["horizon"] == 1 else f"{report['horizon']} frames ahead"
-    table.add_row("score", f"{ahead}: {_score(report)}  (n={quality['n']})")
-    table.add_row("ended", report["ended"] or "before the first frame")
-    for file in [*record, *([path] if path else [])]:
-        table.add_row("written", str(file))
-    Console().print(table)
-
-
 @app.command()
 def models() -> None:
     """List what can be run and exported: size, resolution, quality."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from framecast import terminal
     from framecast.models.configs import CONFIGS
     from framecast.runtime.engines import open_engine
     from framecast.runtime.shipped import shipped
 
-    table = Table(title="framecast models", title_justify="left")
-    for column in ("name", "parameters", "size", "resolution", "quality (PSNR, copying)", "about"):
-        table.add_column(column, overflow="fold")
     artifacts = shipped()
+    rows = []
     for name, entry in CONFIGS.items():
-        parameters = f"{entry.parameters / 1e6:.2f} M"
-        if name not in artifacts:
-            size = f"{entry.options['width']}×{entry.options['height']}"
-            table.add_row(name, parameters, "–", size, "no weights ship: framecast export", entry.about)
-            continue
-        with open_engine(artifacts[name]) as engine:
-            manifest = engine.manifest
-        quality = manifest.quality
-        score = (
-            f"{quality.prediction:.2f} dB ({quality.copy_last:.2f}) on {quality.data}" if quality else "not measured"
-        )
-        megabytes = f"{artifacts[name].stat().st_size / 1e6:.1f} MB"
-        width, height = manifest.size
-        table.add_row(name, parameters, megabytes, f"{width}×{height}", score, entry.about)
-    Console().print(table)
+        size, score = "–", "no weights ship: framecast export"
+        if name in artifacts:
+            with open_engine(artifacts[name]) as engine:
+                quality = engine.manifest.quality
+            size = f"{artifacts[name].stat().st_size / 1e6:.1f} MB"
+            score = (
+                f"{quality.prediction:.2f} dB ({quality.copy_last:.2f}), {quality.data}" if quality else "not measured"
+            )
+        resolution = f"{entry.options['width']}×{entry.options['height']}"
+        rows.append((name, f"{entry.parameters / 1e6:.2f} M", size, resolution, score, entry.about))
+    terminal.table("framecast models", ("name", "parameters", "size", "resolution", "PSNR (copying)", "about"), rows)
 
 
 @app.command()
 def doctor() -> None:
     """Say what is here, what is missing, and how to get it."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from framecast import terminal
     from framecast.runtime.doctor import examine
 
-    table = Table(title="framecast doctor", title_justify="left")
-    for column in ("part", "state", "what to do"):
-        table.add_column(column, overflow="fold")
-    for finding in examine():
-        table.add_row(finding.part, finding.state, finding.cure)
-    Console().print(table)
+    rows = [(finding.part, finding.state, finding.cure) for finding in examine()]
+    terminal.table("framecast doctor", ("part", "state", "what to do"), rows)
 
 
 @app.command()
@@ -307,16 +252,21 @@ def export(
     weights: Annotated[Path | None, typer.Option(help="Trained weights, .safetensors; random ones without.")] = None,
     frames: Annotated[str, typer.Option(help="The source of real frames for the parity check.")] = "demo",
     steps: Annotated[int, typer.Option(help="Length of the parity check's rollout.")] = 20,
-    tolerance: Annotated[float, typer.Option(help="Largest error that parity allows, in [0, 1] pixels.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Of random weights and frames.")] = 0,
 ) -> None:
     """Export a network's step to ONNX, and check that ONNX Runtime equals PyTorch."""
+    from framecast import terminal
+
+    if steps < 1:
+        raise OptionError(f"--steps must be at least 1, not {steps}")
     try:
         from framecast.export.command import export_config
     except ModuleNotFoundError as error:
         raise FramecastError(f"export needs {error.name}: pip install 'framecast[models]'") from error
-    if steps < 1:
-        raise OptionError(f"--steps must be at least 1, not {steps}")
-    export_config(
-        config, output or Path(f"{config}.onnx"), weights, frames=frames, steps=steps, tolerance=tolerance, seed=seed
-    )
+    output = output or Path(f"{config}.onnx")
+    parity = export_config(config, output, weights, frames=frames, steps=steps, seed=seed)
+    rows = [(name, str(p.steps), f"{p.max:.2e}", f"{p.mean:.2e}", f"{p.allowed:.0e}") for name, p in parity.items()]
+    columns = ("frames", "steps", "max error", "mean error", "allowed")
+    terminal.table(f"{config}: ONNX Runtime against PyTorch", columns, rows)
+    kind = "trained" if weights else "random"
+    print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB, {kind} weights)")

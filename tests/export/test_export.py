@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from framecast.export.command import export_config, load_weights
 from framecast.export.functions import DOMAIN
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import compare, random_frames
-from framecast.models.configs import build
+from framecast.models.configs import CONFIGS, build
 from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
 from framecast.runtime.manifest import KEY, Manifest, Quality
@@ -26,6 +27,7 @@ QUALITY = Quality("some clips", 31.5, 30.0, {"a": (31.5, 30.0)})
 
 @pytest.fixture(scope="module")
 def network() -> STIP:
+    torch.manual_seed(3)
     model = STIP(SMALL).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -46,7 +48,7 @@ def artifact(proto: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_onnxruntime_equals_torch(network: STIP, artifact: Path, batch: int) -> None:
-    frames = random_frames(network.frame_shape, 20 * batch, seed=int(torch.seed() % 2**31))
+    frames = random_frames(network.frame_shape, 20 * batch, seed=11 + batch)
     grouped = [np.concatenate(frames[i : i + batch]) for i in range(0, len(frames), batch)]
     with open_engine(artifact) as engine:
         parity = compare(network, engine, grouped)
@@ -103,16 +105,17 @@ def test_damaged_artifacts_are_refused(proto: onnx.ModelProto, tmp_path: Path, d
     assert "\n" not in str(raised.value)
 
 
-def test_edge_export_equals_torch_on_real_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_edge_export_equals_torch(tmp_path: Path) -> None:
+    torch.manual_seed(5)
     model = build("stip-edge")
     torch.nn.init.normal_(model.head[-1].weight, std=0.02)
     weights = tmp_path / "weights.safetensors"
     save_model(model, str(weights), {"weights": "a test", "licence": "Apache-2.0"})
     output = tmp_path / "edge.onnx"
-    export_config("stip-edge", output, weights, frames="demo", steps=20, tolerance=1e-3, seed=0)
-    printed = capsys.readouterr().out
-    assert "real frames" in printed
-    assert "random frames" in printed
+    parity = export_config("stip-edge", output, weights, frames="demo", steps=20, seed=0)
+    assert parity["demo"].max <= 1e-4
+    assert parity["random"].max <= 1e-3  # noise is where a warp is least well conditioned
+    assert {p.steps for p in parity.values()} == {20}
     with open_engine(output) as engine:
         assert engine.manifest.weights == "a test"
 
@@ -128,8 +131,24 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
         load_weights(STIP(SMALL), "small", path)
 
 
+def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = dataclasses.replace(CONFIGS["stip-edge"], parity=1e-12)
+    monkeypatch.setattr("framecast.export.command.CONFIGS", {"stip-edge": entry})
+    with pytest.raises(ExportError, match="1e-12 is allowed"):
+        export_config("stip-edge", tmp_path / "edge.onnx", None, frames="demo", steps=2, seed=0)
+    assert not (tmp_path / "edge.onnx").exists()
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    model = STIP(SMALL)
+    with torch.no_grad():
+        model.merge_t.bias[1] = torch.nan
+    with pytest.raises(ExportError, match=r"not finite \(merge_t\.bias\)"):
+        to_onnx(model, describe(model, "small"))
+
+
 def test_bad_requests(tmp_path: Path) -> None:
-    options = {"frames": "demo", "steps": 2, "tolerance": 1e-3, "seed": 0}
+    options = {"frames": "demo", "steps": 2, "seed": 0}
     with pytest.raises(ArtifactError, match="no configuration 'stip-x'"):
         export_config("stip-x", tmp_path / "x.onnx", None, **options)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="choose another --output"):

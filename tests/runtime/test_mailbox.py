@@ -34,6 +34,8 @@ def test_close_wakes_both_sides() -> None:
     results: list[bool] = []
     sender = threading.Thread(target=lambda: results.append(box.put(2)))
     sender.start()
+    sender.join(0.2)
+    assert sender.is_alive()  # it waits for room
     box.close()
     sender.join(5)
     assert results == [False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_a_lost_source_ends_the_run_and_says_why(engine, list_source, make_frame
 def test_stop_ends_cleanly_from_another_thread(engine, list_source) -> None:  # type: ignore[no-untyped-def]
     class Endless(list_source):  # type: ignore[misc,valid-type]
         def read(self) -> Frame:
-            return Frame(np.zeros((12, 16, 3), np.uint8), 0.0, 0)
+            return Frame(np.zeros((12, 16, 3), np.uint8), time.monotonic(), 0)
 
     pipeline = Pipeline(Endless([]), Predictor(engine))
     threading.Timer(0.2, pipeline.stop).start()
@@ -104,6 +105,24 @@ def test_reports_are_json_without_nan(engine, list_source, make_frames) -> None:
         json.dumps(report, allow_nan=False)
     assert before["psnr_db"] == {"prediction": None, "copy_last": None, "n": 0}
     assert to_json({"a": [float("nan"), np.float32("inf"), 1.5]}) == '{"a": [null, null, 1.5]}'
+
+
+def test_latency_counts_from_the_grab(engine, list_source) -> None:  # type: ignore[no-untyped-def]
+    frames = [Frame(np.zeros((12, 16, 3), np.uint8), time.monotonic() - 5 + i / 100, i) for i in range(4)]
+    pipeline = Pipeline(list_source(frames, live=True, gap=0.05), Predictor(engine))
+    list(pipeline)
+    p50 = pipeline.report()["latency_ms"]["p50"]
+    assert p50 is not None
+    assert p50 > 4900
+
+
+def test_a_paced_clip_stops_at_once(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
+    pipeline = Pipeline(list_source(make_frames(9), fps=0.01), Predictor(engine), realtime=True)
+    events = iter(pipeline)
+    next(events)
+    pipeline.stop()
+    assert not list(events)  # and not 100 s later
+    assert pipeline.report()["ended"] == "interrupted"
 
 
 def test_nonfinite_predictions_are_counted_and_scored_anew(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]

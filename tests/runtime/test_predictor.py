@@ -10,6 +10,7 @@ import pytest
 import framecast
 from framecast.errors import ArtifactError, EngineError, FrameError, OptionError
 from framecast.runtime.predictor import Predictor
+from framecast.runtime.shipped import DEFAULT_MODEL, shipped
 
 
 def grey(level: int, size: tuple[int, int] = (12, 16)) -> np.ndarray:
@@ -92,6 +93,48 @@ def test_a_prediction_that_is_not_finite_starts_anew(engine) -> None:  # type: i
         predictor.step(grey(10))
 
 
+def test_a_rollout_that_is_not_finite_starts_anew(engine) -> None:  # type: ignore[no-untyped-def]
+    predictor = Predictor(engine)
+    engine.poison = lambda count: count == 5
+    for _ in range(4):
+        predictor.step(grey(10))
+    ahead = predictor.rollout(4)  # the third would be the 6th step
+    assert predictor.resets == 1
+    assert predictor.steps == 1
+    assert [int(p.image[0, 0, 0]) for p in ahead] == pytest.approx([36, 61, 86, 112], abs=1)
+    engine.poison = lambda count: count > 1
+    with pytest.raises(EngineError, match="look less far ahead"):
+        predictor.rollout(4)
+
+
+@pytest.mark.parametrize("time", [1.0, 0.5, float("nan"), float("inf")])
+def test_time_runs_forward(engine, time: float) -> None:  # type: ignore[no-untyped-def]
+    predictor = Predictor(engine)
+    predictor.step(grey(10), time=1.0)
+    with pytest.raises(OptionError, match="time must"):
+        predictor.step(grey(10), time=time)
+
+
+def test_a_closed_predictor_says_so() -> None:
+    predictor = framecast.load()
+    predictor.close()
+    predictor.close()
+    with pytest.raises(EngineError, match="is closed: load it again"):
+        predictor.step(grey(10))
+
+
+def test_the_shipped_model_is_trained_measured_and_small() -> None:
+    path = shipped()[DEFAULT_MODEL]
+    assert path.stat().st_size <= 10e6
+    with framecast.load() as predictor:
+        manifest = predictor.manifest
+    assert manifest.trained
+    assert manifest.licence == "Apache-2.0"
+    assert manifest.quality is not None
+    assert manifest.quality.prediction > manifest.quality.copy_last + 1
+    assert len(manifest.quality.clips) == 5
+
+
 def test_shipped_model_rolls_out_without_touching_its_state() -> None:
     frames = np.random.default_rng().integers(0, 256, (6, 120, 160, 3), dtype=np.uint8)
     with framecast.load("stip-edge") as one, framecast.load("stip-edge") as other:
@@ -121,6 +164,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
         ("stip-nope", "no model 'stip-nope': shipped are stip-edge"),
         ("nope.onnx", "no such artifact"),
         (tmp_path, "not a regular file"),
+        ("x" * 300 + ".onnx", "cannot read"),
         (text, "not an ONNX file"),
         (empty, "is empty"),
     ):

@@ -46,6 +46,18 @@ def test_a_prediction_for_another_time_is_not_scored() -> None:
     assert not scorer.arrive(image(51), SETTLE * 0.04, 0.04)
 
 
+def test_of_two_predictions_for_a_frame_the_nearest_is_scored() -> None:
+    scorer = Scorer()
+    for i in range(SETTLE):
+        scorer.arrive(image(i), i * 0.04, 0.04)
+    now = SETTLE * 0.04
+    for offset, seed in ((0.015, 70), (0.001, 71), (-0.01, 72)):
+        scorer.expect(image(seed), now + offset, 1, image(0))
+    scored = scorer.arrive(image(80), now, 0.04)
+    assert len(scored) == 1
+    assert np.array_equal(scored[0].image, image(71))
+
+
 def test_repeated_frames_and_broken_streams_are_left_out() -> None:
     scorer = Scorer()
     for i in range(SETTLE + 1):

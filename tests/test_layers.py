@@ -1,0 +1,206 @@
+"""Who may know whom, read off the import statements; the links that make the rooms one package; no file too long.
+
+Every import counts alike, wherever it stands: at the top, inside a function (lazy), or under ``TYPE_CHECKING``, for a
+name that only the type checker sees is known all the same. ``importlib.import_module`` counts where its argument is
+written out. Excepted is the engine that is torch itself: it may import torch and the networks, inside functions.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "framecast"
+ROOMS = ("camera", "export", "kernels", "models", "runtime", "training")
+MAX_LINES = 400
+
+# What of framecast each part may import, beside itself and the package's version.
+MAY_KNOW: dict[str, set[str]] = {
+    "errors": set(),
+    "camera": {"errors"},
+    "runtime": {"errors", "camera"},
+    "kernels": {"errors"},
+    "models": {"errors", "kernels"},
+    "export": {"errors", "camera", "runtime", "kernels", "models"},
+    "training": {"errors", "camera", "runtime", "kernels", "models"},
+}
+KNOW_ALL = {"__init__", "__main__", "cli", "terminal"}
+FREE = {"__version__"}
+# Libraries of training and export, which a machine that only predicts does not have.
+TORCH = {"torch", "triton", "onnx", "onnxscript", "safetensors"}
+NO_TORCH = {"errors", "camera", "runtime"}
+TORCH_ENGINE = "runtime/engines/torch.py"
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name: ``from framecast.camera import Frame`` is ``framecast.camera.Frame``."""
+
+    name: str
+    line: int
+    lazy: bool  # inside a function
+    relative: bool = False
+
+
+def imports(source: str) -> Iterator[Import]:
+    """Every import of a module, wherever it stands."""
+
+    def walk(node: ast.AST, lazy: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from (Import(alias.name, child.lineno, lazy) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                for alias in child.names:
+                    yield Import(f"{child.module or ''}.{alias.name}", child.lineno, lazy, child.level > 0)
+            elif isinstance(child, ast.Call) and ast.unparse(child.func).endswith(("import_module", "__import__")):
+                names = [a.value for a in child.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+                yield from (Import(name, child.lineno, lazy) for name in names)
+            yield from walk(child, lazy or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+    yield from walk(ast.parse(source), lazy=False)
+
+
+def violations(path: str, source: str) -> list[str]:
+    """What a module imports against the rule.
+
+    Args:
+        path: of the module within the package: ``camera/source.py``, ``cli.py``.
+        source: its text.
+    """
+    part = path.partition("/")[0].removesuffix(".py")
+    if part not in MAY_KNOW and part not in KNOW_ALL:
+        return [f"{path}: a new part: say in MAY_KNOW what it may know"]
+    found = []
+    for item in imports(source):
+        top, _, rest = item.name.partition(".")
+        known = rest.partition(".")[0]
+        if path == TORCH_ENGINE and item.lazy and (top == "torch" or (top, known) == ("framecast", "models")):
+            continue
+        if item.relative:
+            reason = "a relative import"
+        elif top in ROOMS:
+            reason = "a bare folder name"
+        elif part in NO_TORCH and top in TORCH:
+            reason = f"{part} works without it"
+        elif top == "framecast" and part in MAY_KNOW and known not in MAY_KNOW[part] | {part} | FREE:
+            reason = f"{part} may not know it"
+        else:
+            continue
+        found.append(f"{path}:{item.line} imports {item.name}: {reason}")
+    return found
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package, by its path within it."""
+    files = {path.name: path for path in PACKAGE.glob("*.py")}
+    for room in ROOMS:
+        files |= {path.relative_to(ROOT).as_posix(): path for path in (ROOT / room).rglob("*.py")}
+    return files
+
+
+def test_every_module_keeps_the_rule() -> None:
+    files = modules()
+    assert {path.partition("/")[0] for path in files if "/" in path} == set(ROOMS)
+    assert [line for path, file in files.items() for line in violations(path, file.read_text())] == []
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks"])
+def test_what_surrounds_the_package_imports_it_by_its_name(folder: str) -> None:
+    for file in (ROOT / folder).rglob("*.py"):
+        bare = [item for item in imports(file.read_text()) if item.name.partition(".")[0] in ROOMS]
+        assert not bare, file
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "reason"),
+    [
+        ("camera/file.py", "from framecast.runtime.score import psnr", "camera may not know it"),
+        ("camera/file.py", "import framecast.models", "camera may not know it"),
+        ("camera/file.py", "import framecast", "camera may not know it"),
+        ("camera/file.py", "from framecast import load", "camera may not know it"),
+        ("camera/file.py", "from .source import Source", "a relative import"),
+        ("camera/file.py", "import camera.source", "a bare folder name"),
+        ("camera/file.py", "import torch", "camera works without it"),
+        ("runtime/predictor.py", "from torch import nn", "runtime works without it"),
+        ("runtime/predictor.py", "def f():\n    import torch.nn", "runtime works without it"),
+        (
+            "runtime/predictor.py",
+            "def f():\n    if True:\n        from framecast.export import onnx",
+            "may not know it",
+        ),
+        (
+            "runtime/sinks/sink.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from framecast.training import data",
+            "runtime may not know it",
+        ),
+        (
+            "runtime/manifest.py",
+            "import importlib as i\ni.import_module('framecast.models')",
+            "may not know it",
+        ),
+        ("runtime/engines/torch.py", "import torch", "runtime works without it"),
+        ("runtime/engines/torch.py", "def f():\n    from framecast.training import data", "may not know it"),
+        ("runtime/engines/onnxruntime.py", "def f():\n    import torch", "runtime works without it"),
+        ("models/stip.py", "from framecast.runtime.score import psnr", "models may not know it"),
+        ("kernels/gates/kernel.py", "from framecast.models import blocks", "kernels may not know it"),
+        ("export/onnx.py", "from framecast.training.data import decode", "export may not know it"),
+        ("export/onnx.py", "from framecast.cli import main", "export may not know it"),
+        ("errors.py", "from framecast.camera import Frame", "errors may not know it"),
+        ("helpers.py", "", "a new part"),
+        ("cli.py", "def f():\n    from models import stip", "a bare folder name"),
+    ],
+)
+def test_a_violation_is_found(path: str, source: str, reason: str) -> None:
+    (found,) = violations(path, source)
+    assert reason in found
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        (
+            "camera/file.py",
+            "import cv2\nfrom framecast.camera.source import Frame\nimport framecast.errors",
+        ),
+        ("runtime/predictor.py", "from framecast.camera import Frame\nfrom framecast.runtime import score"),
+        ("runtime/report.py", "from framecast import __version__"),
+        ("runtime/engines/torch.py", "def f():\n    import torch\n    from framecast.models.configs import build"),
+        ("runtime/engines/onnxruntime.py", "import onnxruntime"),
+        ("models/stip.py", "import torch\nfrom framecast.kernels.stgru_gates import stgru_gates"),
+        (
+            "export/onnx.py",
+            "import onnx\nimport framecast.models.step\nfrom framecast.runtime import manifest",
+        ),
+        ("cli.py", "import framecast\ndef f():\n    from framecast.export import onnx\n    import torch"),
+    ],
+)
+def test_what_is_allowed_is_not_found(path: str, source: str) -> None:
+    assert violations(path, source) == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_room_is_a_relative_link_to_the_root_folder(room: str) -> None:
+    link = PACKAGE / room
+    assert link.is_symlink()
+    assert str(link.readlink()) == f"../../{room}"
+    assert link.resolve() == ROOT / room
+    assert (link / "__init__.py").is_file()
+
+
+def test_no_other_folder_stands_in_the_import_root() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders == {*ROOMS, "assets"}
+
+
+def test_no_source_file_is_longer_than_one_reads() -> None:
+    suffixes = {".py", ".js", ".css", ".html", ".sh"}
+    folders = (*ROOMS, "src", "tests", "benchmarks")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]
+    assert len(files) > len(ROOMS)
+    lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in files}
+    assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == {}
