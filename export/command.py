@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from framecast.camera import open_source
-from framecast.camera.redact import redact
+from framecast.camera import Source, open_source
 from framecast.errors import ArtifactError, ExportError
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import Parity, compare, random_frames
@@ -42,13 +41,16 @@ def export_config(
     torch.manual_seed(seed)
     model = build(config).eval()
     manifest = load_weights(model, config, weights) if weights else describe(model, config)
-    kinds = {"random": random_frames(manifest.frame, steps, seed), redact(frames): real_frames(frames, manifest, steps)}
-    proto = to_onnx(model, manifest)
-    with tempfile.TemporaryDirectory() as folder:
+    allowed = CONFIGS[config].parity
+    with open_source(frames) as source, tempfile.TemporaryDirectory() as folder:
+        proto = to_onnx(model, manifest)
         draft = Path(folder) / "draft.onnx"
         save(proto, draft)
         with open_engine(draft) as engine:
-            parity = {name: compare(model, engine, some, CONFIGS[config].parity) for name, some in kinds.items()}
+            parity = {
+                "random": compare(model, engine, random_frames(manifest.frame, steps, seed), allowed),
+                "real": compare(model, engine, real_frames(source, manifest, steps), allowed),
+            }
     for name, found in parity.items():
         if not found.holds:
             raise ExportError(
@@ -91,13 +93,10 @@ def load_weights(model: StepModel, config: str, path: Path) -> Manifest:
     )
 
 
-def real_frames(uri: str, manifest: Manifest, steps: int) -> Sequence[NDArray[np.float32]]:
+def real_frames(source: Source, manifest: Manifest, steps: int) -> Iterator[NDArray[np.float32]]:
     """The first frames of a source as the step takes them, [1, C, H, W] each."""
-    frames: list[NDArray[np.float32]] = []
-    with open_source(uri) as source:
-        while len(frames) < steps and (frame := source.read()) is not None:
-            image = cv2.resize(frame.image, manifest.size, interpolation=cv2.INTER_AREA)
-            frames.append(np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(255))
-    if not frames:
-        raise ExportError(f"{redact(uri)} has no frame to check the export on: choose another --frames")
-    return frames
+    for _ in range(steps):
+        if (frame := source.read()) is None:
+            break
+        image = cv2.resize(frame.image, manifest.size, interpolation=cv2.INTER_AREA)
+        yield np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(255)

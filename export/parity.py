@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from framecast.models.step import StepModel
-from framecast.runtime.engines import Engine
+from framecast.runtime.engines import Engine, State
+from framecast.runtime.engines.engine import Tensor
 
 
 @dataclass(frozen=True)
@@ -29,28 +29,32 @@ class Parity:
 
 
 @torch.inference_mode()
-def compare(model: StepModel, engine: Engine, frames: Sequence[NDArray[np.float32]], allowed: float = 1e-5) -> Parity:
+def compare(model: StepModel, engine: Engine, frames: Iterable[Tensor], allowed: float = 1e-5) -> Parity:
     """Step both through the same frames, each carrying its own state.
 
     Args:
         model: the reference, in float32 on the CPU.
         engine: opened on the model's artifact.
-        frames: [B, C, H, W] each.
+        frames: [B, C, H, W] each, at least one.
         allowed: the largest error, in units of the value range.
     """
-    expected_state = model.init_state(frames[0].shape[0])
-    state, spare = engine.new_state(frames[0].shape[0]), engine.new_state(frames[0].shape[0])
-    errors = []
+    states: tuple[State, State] | None = None
+    worst, means = [], []
     for frame in frames:
+        if states is None:
+            expected_state = model.init_state(len(frame))
+            states = engine.new_state(len(frame)), engine.new_state(len(frame))
+        state, spare = states
         expected, expected_state = model.step(torch.from_numpy(frame), expected_state)
         spare.prediction.fill(np.nan)  # so that an output that is not written shows
-        actual = engine.step(frame, state, spare)
-        state, spare = spare, state
-        errors.append(np.abs(actual - expected.numpy()))
-    return Parity(len(frames), float(np.max(errors)), float(np.mean(errors)), allowed)
+        error = np.abs(engine.step(frame, state, spare) - expected.numpy())
+        states = spare, state
+        worst.append(float(error.max()))
+        means.append(float(error.mean()))
+    return Parity(len(worst), float(np.max(worst)), float(np.mean(means)), allowed)
 
 
-def random_frames(shape: tuple[int, int, int], steps: int, seed: int) -> list[NDArray[np.float32]]:
+def random_frames(shape: tuple[int, int, int], steps: int, seed: int) -> Iterator[Tensor]:
     """Uniform noise, [1, C, H, W] each: nothing is smooth, so every error shows."""
     rng = np.random.default_rng(seed)
-    return [rng.random((1, *shape), np.float32) for _ in range(steps)]
+    return (rng.random((1, *shape), np.float32) for _ in range(steps))

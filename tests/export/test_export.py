@@ -48,7 +48,7 @@ def artifact(proto: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_onnxruntime_equals_torch(network: STIP, artifact: Path, batch: int) -> None:
-    frames = random_frames(network.frame_shape, 20 * batch, seed=11 + batch)
+    frames = list(random_frames(network.frame_shape, 20 * batch, seed=11 + batch))
     grouped = [np.concatenate(frames[i : i + batch]) for i in range(0, len(frames), batch)]
     with open_engine(artifact) as engine:
         parity = compare(network, engine, grouped)
@@ -113,7 +113,7 @@ def test_edge_export_equals_torch(tmp_path: Path) -> None:
     save_model(model, str(weights), {"weights": "a test", "licence": "Apache-2.0"})
     output = tmp_path / "edge.onnx"
     parity = export_config("stip-edge", output, weights, frames="demo", steps=20, seed=0)
-    assert parity["demo"].max <= 1e-4
+    assert parity["real"].max <= 1e-4
     assert parity["random"].max <= 1e-3  # noise is where a warp is least well conditioned
     assert {p.steps for p in parity.values()} == {20}
     with open_engine(output) as engine:
