@@ -57,6 +57,7 @@ def _opencv() -> list[Finding]:
     wanted = {
         "FFMPEG": ("files and rtsp://", "install opencv-python from PyPI"),
         "V4L2": ("webcams", "install opencv-python from PyPI, on Linux"),
+        "GSTREAMER": ("no source so far", "nothing: every source works without it; PyPI's opencv-python has none"),
     }
     rows = [Finding("opencv", cv2.__version__)]
     for name, (use, cure) in wanted.items():
