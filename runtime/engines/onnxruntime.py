@@ -28,8 +28,8 @@ class OnnxRuntimeEngine(Engine):
         self.version: str = onnxruntime.__version__
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Threads that spin between steps take cores from the camera's thread. stip-edge on the demo at 27 fps, two cores:
-        # 60 % of one core without, 140 % with, and 1.5 ms less of 14 (AMD EPYC, onnxruntime 1.31).
+        # Threads that spin between steps take cores from the camera's thread. stip-edge on the demo at 27 fps, on two
+        # cores (AMD EPYC, onnxruntime 1.31): 60 % of one without, at 15.7 ms p50; 140 % with, at 14.3 ms.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what goes wrong is raised, in one line
         try:
