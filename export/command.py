@@ -18,7 +18,7 @@ from framecast.camera import Source, open_source
 from framecast.errors import ArtifactError, ExportError
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import Parity, compare, random_frames
-from framecast.models.configs import CONFIGS, build
+from framecast.models.configs import build, find
 from framecast.models.step import StepModel
 from framecast.runtime.engines import open_engine
 from framecast.runtime.manifest import Manifest, Quality
@@ -34,14 +34,12 @@ def export_config(
         ExportError: the export failed, or differs from the network by more than is allowed; nothing is written.
         SourceError: the real frames cannot be read.
     """
-    if config not in CONFIGS:
-        raise ArtifactError(f"no configuration {config!r}: there are {', '.join(CONFIGS)}")
+    allowed = find(config).parity
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise ExportError(f"cannot write {output}: its folder is missing or closed to you (choose another --output)")
     torch.manual_seed(seed)
     model = build(config).eval()
     manifest = load_weights(model, config, weights) if weights else describe(model, config)
-    allowed = CONFIGS[config].parity
     with open_source(frames) as source, tempfile.TemporaryDirectory() as folder:
         proto = to_onnx(model, manifest)
         draft = Path(folder) / "draft.onnx"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from framecast.errors import ArtifactError
+
 if TYPE_CHECKING:
     from framecast.models.step import StepModel
 
@@ -52,13 +54,24 @@ CONFIGS: Mapping[str, Entry] = {
 }
 
 
+def find(name: str) -> Entry:
+    """The configuration of that name.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    if name not in CONFIGS:
+        raise ArtifactError(f"no configuration {name!r}: there are {', '.join(CONFIGS)}")
+    return CONFIGS[name]
+
+
 def build(name: str) -> StepModel:
     """The network of a configuration, with fresh random weights.
 
     Raises:
-        KeyError: no such configuration.
+        ArtifactError: no such configuration.
     """
-    entry = CONFIGS[name]
+    entry = find(name)
     network, config = (_resolve(path) for path in (entry.network, entry.config))
     model: StepModel = network(config(**entry.options))
     return model

@@ -256,7 +256,9 @@ def export(
 ) -> None:
     """Export a network's step to ONNX, and check that ONNX Runtime equals PyTorch."""
     from framecast import terminal
+    from framecast.models.configs import find
 
+    find(config)  # said before torch is asked for
     if steps < 1:
         raise OptionError(f"--steps must be at least 1, not {steps}")
     try:

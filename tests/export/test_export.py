@@ -16,7 +16,7 @@ from framecast.export.command import export_config, load_weights
 from framecast.export.functions import DOMAIN
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import compare, random_frames
-from framecast.models.configs import CONFIGS, build
+from framecast.models.configs import build, find
 from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
 from framecast.runtime.manifest import KEY, Manifest, Quality
@@ -132,8 +132,8 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = dataclasses.replace(CONFIGS["stip-edge"], parity=1e-12)
-    monkeypatch.setattr("framecast.export.command.CONFIGS", {"stip-edge": entry})
+    strict = dataclasses.replace(find("stip-edge"), parity=1e-12)
+    monkeypatch.setattr("framecast.export.command.find", lambda name: strict)
     with pytest.raises(ExportError, match="1e-12 is allowed"):
         export_config("stip-edge", tmp_path / "edge.onnx", None, frames="demo", steps=2, seed=0)
     assert not (tmp_path / "edge.onnx").exists()
