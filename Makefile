@@ -60,7 +60,7 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.python $(SETUP)
-	@echo "Installing framecast and what it runs on, without torch (a minute; about 130 MB)"
+	@echo "Installing framecast and what it runs on, without torch (a minute; about 130 MB to download)"
 	@$(PIP) -e .
 	@$(ensure_cv2)
 	@touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 from framecast.camera import cv
 from framecast.camera.live import Live
@@ -30,6 +31,7 @@ def open_rtsp(uri: str, *, timeout: float) -> Live:
         raise SourceError(f"not a URL: {name} (it holds characters that must be percent-encoded)")
     cv2 = cv.load()
     milliseconds = min(math.ceil(timeout * 1000), 2**31 - 1)  # a C int
+    begun = time.monotonic()
     capture = cv.open_capture(
         uri,
         cv2.CAP_FFMPEG,
@@ -43,7 +45,7 @@ def open_rtsp(uri: str, *, timeout: float) -> Live:
     )
     if capture is None:
         cure = "check the address, the user and password, and that the camera is on"
-        raise SourceError(f"no stream from {name} within {timeout:g} s ({cure})")
+        raise SourceError(f"no stream from {name} after {time.monotonic() - begun:.1f} s ({cure})")
     if cv.pixels(capture) > cv.MAX_PIXELS:
         capture.release()
         raise SourceError(f"frames too large: {name} sends more than {cv.MAX_PIXELS} pixels (choose a smaller stream)")

@@ -45,7 +45,7 @@ def open_v4l2(device: str) -> Live:
     except (OSError, ValueError):
         here = " ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
         raise SourceError(
-            f"no camera {name} (cameras here: {here}; a container must be given them: --device)"
+            f"no camera {name} (cameras here: {here}; plug one in; a container is started with --device /dev/video0)"
         ) from None
     if not is_device:
         raise SourceError(f"not a device: {name} (a camera is one such as v4l2:///dev/video0)")

@@ -20,6 +20,7 @@ def open(
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     engine: str = "auto",
+    threads: int = 0,
     horizon: int = 1,
     realtime: bool = False,
     loop: bool = False,
@@ -30,6 +31,7 @@ def open(
         uri: a path, a glob of images, a webcam's number, ``v4l2://``, ``rtsp://``, ``synthetic://`` or ``demo``.
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
+        threads: of the step on a CPU; 0 for one a core.
         horizon: how many steps ahead the predictions are.
         realtime: hand out a file's frames at the clip's own pace.
         loop: start a file over at its end.
@@ -40,7 +42,7 @@ def open(
         EngineError: the engine cannot be had here.
         OptionError: an argument is out of its range.
     """
-    predictor = load(model, engine=engine)
+    predictor = load(model, engine=engine, threads=threads)
     try:
         source = open_source(uri, loop=loop)
         try:

@@ -53,15 +53,14 @@ def _engine() -> Finding:
 
 
 def _opencv() -> list[Finding]:
-    backends = {cv2.videoio_registry.getBackendName(b) for b in cv2.videoio_registry.getBackends()}
     wanted = {
-        "FFMPEG": ("files and rtsp://", "install opencv-python from PyPI"),
-        "V4L2": ("webcams", "install opencv-python from PyPI, on Linux"),
-        "GSTREAMER": ("no source so far", "nothing: every source works without it; PyPI's opencv-python has none"),
+        "FFMPEG": (cv2.CAP_FFMPEG, "files and rtsp://", "install opencv-python from PyPI"),
+        "V4L2": (cv2.CAP_V4L2, "webcams", "install opencv-python from PyPI, on Linux"),
+        "GSTREAMER": (cv2.CAP_GSTREAMER, "not used yet", "nothing: no source needs it"),
     }
     rows = [Finding("opencv", cv2.__version__)]
-    for name, (use, cure) in wanted.items():
-        here = name in backends
+    for name, (backend, use, cure) in wanted.items():
+        here = cv2.videoio_registry.hasBackend(backend)
         rows.append(Finding(f"opencv {name} ({use})", "here" if here else "missing", "" if here else cure))
     return rows
 

@@ -36,7 +36,9 @@ def find(model: str | os.PathLike[str]) -> Path:
     if not exists:
         if path.suffix == ".onnx" or path.name != name:
             raise ArtifactError(f"no such artifact: {name} (make one with 'framecast export')")
-        raise ArtifactError(f"no model {name!r}: shipped are {', '.join(known)}; or give the path of an .onnx artifact")
+        raise ArtifactError(
+            f"no model {name!r}: shipped are {', '.join(known)}; others need weights: framecast export, then its path"
+        )
     if not path.is_file():
         raise ArtifactError(f"{name} is not a regular file: give the path of an .onnx artifact")
     if path.stat().st_size == 0:

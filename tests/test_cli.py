@@ -209,14 +209,17 @@ def test_an_output_never_takes_the_place_of_an_input(run: Run, tmp_path: Path, m
     clip = Path("clip[/b].avi")  # looks like markup, too
     assert run("run", "synthetic://?frames=12", "--record", clip)[0] == 0
     before = clip.read_bytes()
+    Path("frames").mkdir()
     for source, outputs in (
         (clip, ["--record", clip.parent / ".." / clip.parent.name / clip.name]),
         (f"file://{clip.absolute()}", ["--record", clip]),
         ("demo", ["--record", "x.png", "--report", tmp_path / "x.png"]),
+        ("frames", ["--record", "frames/strip.png"]),
+        ("frames/*.png", ["--record", "frames/strip.png"]),
     ):
         code, _, err = run("run", source, *outputs)
         assert code == 1
-        assert "give every output a file of its own" in err
+        assert "give every output a place of its own" in err
     assert clip.read_bytes() == before
     assert "clip[/b].avi" in run("run", clip)[1]
 

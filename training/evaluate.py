@@ -62,7 +62,12 @@ def evaluate_folder(model: StepModel, folder: Path) -> Quality:
         raise FramecastError(f"no video in {folder} can be scored: give a folder of clips of 10 frames or more")
     predicted, copied = np.mean(list(clips.values()), axis=0)
     rounded = {name: (round(a, 2), round(b, 2)) for name, (a, b) in clips.items()}
-    return Quality(f"{len(clips)} clips it never saw", round(float(predicted), 2), round(float(copied), 2), rounded)
+    return Quality(
+        f"{len(clips)} clip{'s' * (len(clips) != 1)} it never saw",
+        round(float(predicted), 2),
+        round(float(copied), 2),
+        rounded,
+    )
 
 
 def _resized(video: Path, width: int, height: int) -> Iterator[Image]:
@@ -78,6 +83,8 @@ def main() -> None:
     parser.add_argument("clips", type=Path)
     parser.add_argument("--model", default="stip-edge")
     args = parser.parse_args()
+    if not args.weights.is_file() or not args.clips.is_dir():
+        parser.error(f"{args.weights} must be a file, and {args.clips} a folder of videos")
     model = build(args.model).eval()
     load_model(model, str(args.weights))
     quality = evaluate_folder(model, args.clips)

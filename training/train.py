@@ -23,7 +23,6 @@ from safetensors.torch import save_model
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from framecast.errors import FramecastError
 from framecast.models.configs import build
 from framecast.models.step import State, StepModel
 from framecast.training.data import decode, stream, videos
@@ -36,9 +35,8 @@ Chunk = tuple[NDArray[np.uint8], NDArray[np.bool_]]  # [T+1, B, H, W, 3] frames,
 
 def chunks(args: argparse.Namespace, size: tuple[int, int]) -> queue.Queue[Chunk]:
     """A queue that a thread fills; each chunk begins with the last frame of the one before."""
+    print(f"decoding {len(videos(args.videos))} videos into {args.cache}", flush=True)
     clips = [decode(video, args.cache) for video in videos(args.videos)]
-    if not clips:
-        raise FramecastError(f"no video in {args.videos}: give a folder of them")
     streams = [stream(clips, size, np.random.default_rng([args.seed, b])) for b in range(args.batch)]
     out: queue.Queue[Chunk] = queue.Queue(4)
 
@@ -76,7 +74,7 @@ def main() -> None:
     source = chunks(args, (model.frame_shape[2], model.frame_shape[1]))
     args.out.mkdir(parents=True, exist_ok=True)
     state = model.init_state(args.batch)
-    begun, recorded, updates, running = time.monotonic(), 0.0, 0, math.nan
+    begun, recorded, said, updates, running = time.monotonic(), 0.0, 0.0, 0, math.nan
     while True:
         elapsed = (time.monotonic() - begun) / 60
         done = updates / args.updates if args.updates else elapsed / args.minutes
@@ -102,12 +100,14 @@ def main() -> None:
         average.update_parameters(model)
         updates += 1
         running = loss.item() if math.isnan(running) else 0.995 * running + 0.005 * loss.item()
-        if updates % 100 == 0:
+        if elapsed - said > 0.5 or updates == 1:
+            said = elapsed
             print(f"{elapsed:6.1f} min  {updates:6d} updates  log-MSE {running:.4f}", flush=True)
         if elapsed - recorded > args.every:
             recorded = elapsed
             record(args, average, updates, elapsed)
     record(args, average, updates, elapsed)
+    print(f"next: framecast export {args.model} --weights {args.out / 'weights.safetensors'} -o mine.onnx")
 
 
 def record(args: argparse.Namespace, average: AveragedModel, updates: int, minutes: float) -> None:
@@ -117,13 +117,15 @@ def record(args: argparse.Namespace, average: AveragedModel, updates: int, minut
     made = (
         f"{args.videos.name}: {len(videos(args.videos))} clips, {updates} updates of {args.batch}x{args.unroll} frames"
     )
-    metadata = {"weights": made, "licence": "Apache-2.0"}
+    metadata = {"weights": made, "licence": args.licence}
     line: dict[str, object] = {"minutes": round(minutes, 1), "updates": updates}
+    weights = args.out / "weights.safetensors"
+    save_model(model, str(weights), metadata)
     if args.val:
         quality = dataclasses.asdict(evaluate_folder(model, args.val))
         metadata["quality"] = json.dumps(quality)
         line["quality"] = quality
-    save_model(model, str(args.out / "weights.safetensors"), metadata)
+        save_model(model, str(weights), metadata)
     print(json.dumps(line), flush=True)
     with (args.out / "log.jsonl").open("a") as log:
         log.write(json.dumps(line) + "\n")
@@ -141,9 +143,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=15, help="minutes between records")
     parser.add_argument("--batch", type=int, default=4, help="streams side by side")
     parser.add_argument("--unroll", type=int, default=4, help="steps that a gradient reaches back")
-    parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args()
+    parser.add_argument("--lr", type=float, default=6e-4, help="of AdamW, at its height")
+    parser.add_argument("--seed", type=int, default=1, help="of the weights and the streams")
+    parser.add_argument("--licence", default="unknown", help="of the weights: what the videos allow")
+    args = parser.parse_args()
+    for folder in (args.videos, args.val):
+        if folder is not None and not (folder.is_dir() and videos(folder)):
+            parser.error(f"no videos in {folder}: give a folder that holds some")
+    return args
 
 
 if __name__ == "__main__":

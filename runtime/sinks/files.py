@@ -40,5 +40,5 @@ def check_room(path: Path) -> None:
     """
     if shutil.disk_usage(path.parent).free < RESERVE:
         raise SinkError(
-            f"the disk of {path} is full: make room, or choose another path (what was recorded is complete)"
+            f"the disk of {path} is full: less than {RESERVE >> 20} MB are free (make room, or choose another path)"
         )

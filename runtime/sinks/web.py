@@ -263,7 +263,7 @@ def _parse(address: str) -> tuple[str, int]:
     match = re.fullmatch(r"(\d+)|(?:\[([\w:.%]+)\]|([\w.-]+))(?::(\d+))?", address, re.ASCII)
     port = int((match[1] or match[4] or "8000")[:6]) if match else -1  # [:6]: no number of a thousand digits
     if match is None or port > 65535:
-        raise OptionError(f"cannot serve on {address!r}: give HOST:PORT, HOST or PORT, e.g. --serve 127.0.0.1:8000")
+        raise OptionError(f"cannot serve on {address!r}: give HOST:PORT, e.g. --serve 127.0.0.1:8000")
     return match[2] or match[3] or "127.0.0.1", port
 
 

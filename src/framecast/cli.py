@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import logging
 import os
@@ -46,7 +47,7 @@ def main() -> None:
     except Exception as error:
         format_message = getattr(error, "format_message", None)  # Typer's own, whichever Click is underneath
         if format_message is not None:
-            _fail(f"{message} (see 'framecast --help')" if (message := format_message()) else "", 2)
+            _fail(f"{message.rstrip('.')} (see 'framecast --help')" if (message := format_message()) else "", 2)
         if logging.getLogger().isEnabledFor(logging.INFO):  # --verbose
             raise
         _fail(f"{type(error).__name__}: {error} (not foreseen: run it again with --verbose, and report that)", 1)
@@ -104,8 +105,10 @@ def run(
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="End after so many frames.")] = None,
-    realtime: Annotated[bool, typer.Option(help="Play a file at its own pace (always so with --serve).")] = False,
-    loop: Annotated[bool, typer.Option(help="Start a file over at its end, until Ctrl-C.")] = False,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Play a file at its own pace (always so with --serve).")
+    ] = False,
+    loop: Annotated[bool, typer.Option("--loop", help="Start a file over at its end, until Ctrl-C.")] = False,
     threads: Annotated[int, typer.Option(help="CPU threads of the step; 0: one a core.")] = 0,
 ) -> None:
     """Predict a camera, a stream or a file, live, and score every prediction against the frame that came."""
@@ -147,12 +150,12 @@ def _check_numbers(*, horizon: int, max_frames: int | None, threads: int) -> Non
 def _check_outputs(source: str, outputs: list[Path]) -> None:
     """No output may take the place of an input, or of another output."""
     place = source.removeprefix("file://")  # or a URI that is no path at all
-    inputs = [place, *glob.glob(place), *glob.glob(f"{glob.escape(place)}/*")]  # noqa: PTH207
-    taken = {os.path.realpath(path) for path in inputs}
+    taken = {os.path.realpath(path) for path in [place, *glob.glob(place)]}  # noqa: PTH207
     for path in outputs:
         where = os.path.realpath(path)
-        if where in taken:
-            raise OptionError(f"{path} is an input or named twice: give every output a file of its own")
+        # In a folder of images, or under its glob, it would be an input of the next run.
+        if where in taken or os.path.realpath(path.parent) in taken or fnmatch.fnmatch(path, place):
+            raise OptionError(f"{path} is among the inputs, or named twice: give every output a place of its own")
         taken.add(where)
 
 
@@ -221,8 +224,8 @@ def models() -> None:
 
     artifacts = shipped()
     rows = []
-    for name, entry in CONFIGS.items():
-        size, score = "–", "no weights ship: framecast export"
+    for name, entry in sorted(CONFIGS.items(), key=lambda item: item[0] not in artifacts):  # what can be run first
+        size, score = "–", "not shipped: framecast export"
         if name in artifacts:
             with open_engine(artifacts[name]) as engine:
                 quality = engine.manifest.quality
@@ -264,8 +267,10 @@ def export(
     try:
         from framecast.export.command import export_config
     except ModuleNotFoundError as error:
-        raise FramecastError(f"export needs {error.name}: pip install 'framecast[models]'") from error
+        cure = "pip install 'framecast[models]', or in a clone pip install -e '.[models]'"
+        raise FramecastError(f"export needs {error.name}: {cure}") from error
     output = output or Path(f"{config}.onnx")
+    print(f"exporting {config}, and stepping both through {steps} frames: a minute or so", file=sys.stderr)
     parity = export_config(config, output, weights, frames=frames, steps=steps, seed=seed)
     rows = [(name, str(p.steps), f"{p.max:.2e}", f"{p.mean:.2e}", f"{p.allowed:.0e}") for name, p in parity.items()]
     columns = ("frames", "steps", "max error", "mean error", "allowed")

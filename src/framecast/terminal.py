@@ -37,10 +37,11 @@ def status_line() -> Iterator[Callable[[Report], None]]:
 
 def _line(report: Report) -> Text:
     latency, fps = report["latency_ms"], report["fps"] or 0
-    text = f"{report['source']}  {report['frames']} frames  {fps:.1f} fps"
+    text = f"{_score(report)}  {fps:.1f} fps"
     if latency["p50"] is not None:
         text += f"  p50 {latency['p50']:.1f} ms  p99 {latency['p99']:.1f} ms"
-    return Text(f"{text}  dropped {report['dropped']}  {_score(report)}", no_wrap=True, overflow="ellipsis")
+    text += f"  {report['frames']} frames, {report['dropped']} dropped  {report['source']}"
+    return Text(text, no_wrap=True, overflow="ellipsis")  # the score first: a narrow terminal cuts the end
 
 
 def _score(report: Report) -> str:
@@ -72,7 +73,7 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
         )
         rows += [("speed", f"{report['fps']} fps"), ("latency", f"{figures}  (n={latency['n']})")]
     rows.append(("ended", report["ended"] or "before the first frame"))
-    rows += [("written" if path.exists() else "not written", str(path)) for path in outputs]
+    rows += [("written", str(p)) if p.exists() else ("not written", f"{p}  (nothing was scored)") for p in outputs]
     printed = Table(title="framecast", show_header=False, title_justify="left")
     for row in rows:
         printed.add_row(*map(Text, row))

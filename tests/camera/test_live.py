@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -120,7 +121,9 @@ def test_credentials_open_a_stream_and_are_shown_nowhere(start_rtsp_server):
             env=environment,
             timeout=30,
         )
-        assert f"no stream from {shown} within 3 s (check the address, the user and password" in done.stderr
+        assert re.search(
+            rf"no stream from {re.escape(shown)} after \d\.\d s \(check the address, the user and pass", done.stderr
+        )
         assert "s3cret" not in done.stderr + done.stdout
 
 
@@ -137,7 +140,7 @@ def test_an_address_where_nobody_listens():
         port = server.getsockname()[1]
     message, seconds = refused(f"RTSP://cam:s3cret@127.0.0.1:{port}/a?token=s3cret", timeout=5)
     assert seconds < 2.5
-    assert message.startswith(f"no stream from rtsp://***@127.0.0.1:{port}/a?token=*** within 5 s (check the address")
+    assert message.startswith(f"no stream from rtsp://***@127.0.0.1:{port}/a?token=*** after ")
     assert "not a URL" in refused("rtsp://127.0.0.1/a\0b")[0]
 
 

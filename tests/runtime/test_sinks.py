@@ -107,7 +107,7 @@ def test_a_full_disk_is_said_and_what_was_recorded_is_complete(tmp_path: Path, m
         for i in range(40):
             sink.show(event(40 + i))
 
-    with pytest.raises(SinkError, match="is full: make room"):
+    with pytest.raises(SinkError, match="is full: less than 16 MB"):
         feed()
     sink.close()
     assert count_frames(path)[0] == 50
