@@ -21,8 +21,9 @@ def header() -> str:
         if line.startswith("model name"):
             processor = line.split(":", 1)[1].strip()
             break
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=10"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    commit = _git("rev-parse", "--short=10", "HEAD") or "unknown"
+    if _git("status", "--porcelain", "--", "..", ":(exclude)results"):  # the results are being written
+        commit += "-dirty"
     parts = versions("onnxruntime", onnxruntime.__version__)
     return "\n".join(
         [
@@ -33,3 +34,8 @@ def header() -> str:
             f"versions  {', '.join(f'{name} {version}' for name, version in parts.items())}",
         ]
     )
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
