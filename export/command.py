@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import Parity, compare, random_frames
 from framecast.models.configs import build, find
 from framecast.models.step import StepModel
+from framecast.runtime.convert import resize, to_frame
 from framecast.runtime.engines import open_engine
 from framecast.runtime.manifest import Manifest, Quality
 
@@ -96,5 +96,6 @@ def real_frames(source: Source, manifest: Manifest, steps: int) -> Iterator[NDAr
     for _ in range(steps):
         if (frame := source.read()) is None:
             break
-        image = cv2.resize(frame.image, manifest.size, interpolation=cv2.INTER_AREA)
-        yield np.ascontiguousarray(image.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+        tensor = np.empty((1, *manifest.frame), np.float32)
+        to_frame(resize(frame.image, manifest.size), manifest, tensor)
+        yield tensor

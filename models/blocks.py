@@ -26,5 +26,5 @@ def halve(channels: int) -> nn.Sequential:
 
 def double(channels: int, activate: bool) -> nn.Sequential:
     """ConvTranspose 3×3, stride 2 to exactly twice the size: a decoder's stage."""
-    layers: list[nn.Module] = [nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1)]
-    return nn.Sequential(*layers, nn.LeakyReLU(0.2)) if activate else nn.Sequential(*layers)
+    up = nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1)
+    return nn.Sequential(up, nn.LeakyReLU(0.2)) if activate else nn.Sequential(up)

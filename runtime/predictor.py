@@ -10,13 +10,13 @@ from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
 
-import cv2
 import numpy as np
 
 from framecast.camera import Image
 from framecast.errors import EngineError, FrameError, OptionError
+from framecast.runtime.convert import resize, to_frame, to_image
 from framecast.runtime.engines import Engine, open_engine
-from framecast.runtime.engines.engine import State, Tensor
+from framecast.runtime.engines.engine import Tensor
 from framecast.runtime.shipped import DEFAULT_MODEL, find
 
 _log = logging.getLogger(__name__)
@@ -99,9 +99,9 @@ class Predictor:
         if not math.isfinite(time):
             raise OptionError(f"time must be a number of seconds, not {time}")
         self._time, self._shape = time, frame.shape
-        self.input = self._resize(frame)
+        self.input = resize(frame, self.manifest.size)
         self._advance()
-        return Prediction(self._image(self._live), time + self.interval, 1)
+        return Prediction(to_image(self._live.prediction, self.manifest), time + self.interval, 1)
 
     def rollout(self, horizon: int) -> list[Prediction]:
         """Predict the next ``horizon`` frames from the newest real one; the state is not touched.
@@ -128,13 +128,13 @@ class Predictor:
 
     def _look_ahead(self, horizon: int) -> list[Image] | None:
         """Images 1 … ``horizon`` steps ahead, on scratch states; None where one is not finite."""
-        images = [self._image(self._live)]
+        images = [to_image(self._live.prediction, self.manifest)]
         source, target = self._live, self._spare
         for _ in range(1, horizon):
             self.engine.step(source.prediction[:, 0], source, target)
             if not np.isfinite(target.prediction).all():
                 return None
-            images.append(self._image(target))
+            images.append(to_image(target.prediction, self.manifest))
             source, target = target, self._scratch if target is self._spare else self._spare
         return images
 
@@ -160,18 +160,9 @@ class Predictor:
             was, now = (f"{shape[1]}x{shape[0]}" for shape in (self._shape, frame.shape))
             raise FrameError(f"the frame size changed from {was} to {now} in mid-stream: call reset() first")
 
-    def _resize(self, frame: Image) -> Image:
-        width, height = self.manifest.size
-        resized: Image = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        return resized
-
     def _advance(self) -> None:
         """One step on the live state; started anew, once, when the prediction is not finite."""
-        low, high = self.manifest.value_range
-        image = self.input if self.manifest.channel_order == "BGR" else self.input[..., ::-1]
-        np.multiply(image.transpose(2, 0, 1), np.float32((high - low) / 255), out=self._frame[0])
-        if low:
-            self._frame += np.float32(low)
+        to_frame(self.input, self.manifest, self._frame)
         if not self._finite_step():
             self._start_anew()
 
@@ -192,13 +183,6 @@ class Predictor:
         self._live, self._spare = self._spare, self._live
         self.steps += 1
         return bool(np.isfinite(prediction).all())
-
-    def _image(self, state: State) -> Image:
-        """The state's prediction as uint8 [h, w, 3] BGR."""
-        low, high = self.manifest.value_range
-        scaled = (state.prediction[0, 0].transpose(1, 2, 0) - np.float32(low)) * np.float32(255 / (high - low))
-        image: Image = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-        return image if self.manifest.channel_order == "BGR" else np.ascontiguousarray(image[..., ::-1])
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto", threads: int = 0) -> Predictor:

@@ -6,12 +6,9 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-
-from framecast.errors import SinkError
 
 
 class Latency(TypedDict):
@@ -114,15 +111,3 @@ def _finite(value: object) -> object:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write(report: Report, path: Path) -> None:
-    """Write the report as JSON.
-
-    Raises:
-        SinkError: the file cannot be written.
-    """
-    try:
-        path.write_text(to_json(report, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"cannot write the report {path}: {error.strerror} (choose another path)") from error

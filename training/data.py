@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from framecast.camera import Image
+from framecast.camera import Image, open_source
 
 ENDINGS = {".mp4", ".avi", ".mkv", ".mov", ".webm"}
 
@@ -23,17 +23,13 @@ def decode(video: Path, cache: Path) -> Image:
     """Every frame of a video, [N, H, W, 3] BGR, kept as a memory-mapped file under ``cache``.
 
     Raises:
-        ValueError: the video holds no frame.
+        SourceError: the video cannot be decoded.
     """
     facts = video.stat()
     target = cache / f"{video.stem}-{facts.st_size}-{facts.st_mtime_ns}.npy"  # another video of that name is another
     if not target.exists():
-        capture = cv2.VideoCapture(str(video))
-        frames: list[Image] = []
-        while (frame := capture.read()[1]) is not None:
-            frames.append(frame)  # type: ignore[arg-type]  # OpenCV's stubs allow any dtype
-        if not frames:
-            raise ValueError(f"{video} holds no frame that OpenCV can decode: remove it from the folder")
+        with open_source(video) as source:
+            frames = [frame.image for frame in iter(source.read, None)]
         cache.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial.npy")
         np.save(partial, np.stack(frames))

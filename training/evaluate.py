@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from safetensors import safe_open
@@ -22,6 +21,7 @@ from framecast.camera import Image, open_source
 from framecast.errors import FramecastError
 from framecast.models.configs import build
 from framecast.models.step import StepModel
+from framecast.runtime.convert import resize
 from framecast.runtime.manifest import Quality
 from framecast.runtime.score import Scorer
 from framecast.training.data import videos
@@ -73,7 +73,7 @@ def evaluate_folder(model: StepModel, folder: Path) -> Quality:
 def _resized(video: Path, width: int, height: int) -> Iterator[Image]:
     with open_source(video) as source:
         while (frame := source.read()) is not None:
-            yield cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[misc]
+            yield resize(frame.image, (width, height))
 
 
 def main() -> None:

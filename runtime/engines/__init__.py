@@ -24,12 +24,14 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0) -> Engi
         threads: of the step on a CPU; 0 for one a core.
 
     Raises:
-        OptionError: no such engine.
+        OptionError: no such engine, or less than 0 threads.
         ArtifactError: the file is no artifact that can be run.
         EngineError: the engine cannot be had here.
     """
     if name not in ("auto", *ENGINES):
         raise OptionError(f"no engine {name!r}: this version has {', '.join(ENGINES)} (and auto)")
+    if threads < 0:
+        raise OptionError(f"threads must be at least 0 (one a core), not {threads}")
     from framecast.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
     engine = OnnxRuntimeEngine(artifact, threads=threads)

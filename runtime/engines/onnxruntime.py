@@ -60,11 +60,8 @@ class OnnxRuntimeEngine(Engine):
         found = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs()}
         if found != expected:
             raise ArtifactError("its inputs are not those in its manifest: export it again")
-        outputs = {
-            "prediction": (manifest.outputs, *manifest.frame),
-            **{f"next.{s.name}": s.shape for s in manifest.state},
-        }
-        if {o.name for o in self._session.get_outputs()} != set(outputs):
+        outputs = {"prediction", *(f"next.{s.name}" for s in manifest.state)}
+        if {o.name for o in self._session.get_outputs()} != outputs:
             raise ArtifactError("its outputs are not those in its manifest: export it again")
 
     def _binding(self, state_in: State, state_out: State) -> Any:

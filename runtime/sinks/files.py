@@ -17,18 +17,17 @@ def check_writable(path: Path) -> None:
     Raises:
         SinkError: it cannot.
     """
-    name = redact(str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # opening a named pipe would wait for somebody who reads it
-            raise SinkError(f"cannot write {name}: it is not a regular file (choose another path)")
+            raise SinkError(f"cannot write {redact(str(path))}: it is not a regular file (choose another path)")
         new = not path.exists()
         with path.open("ab"):
             pass
         if new:
             path.unlink()
     except OSError as error:
-        raise SinkError(f"cannot write {name}: {error.strerror} (choose another path)") from error
+        raise _cannot(path, error) from error
     check_room(path)
 
 
@@ -42,3 +41,19 @@ def check_room(path: Path) -> None:
         raise SinkError(
             f"the disk of {path} is full: less than {RESERVE >> 20} MB are free (make room, or choose another path)"
         )
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a whole file.
+
+    Raises:
+        SinkError: it cannot be written.
+    """
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise _cannot(path, error) from error
+
+
+def _cannot(path: Path, error: OSError) -> SinkError:
+    return SinkError(f"cannot write {redact(str(path))}: {error.strerror} (choose another path)")

@@ -27,17 +27,14 @@ def caption(width: int, text: str) -> Image:
     return bar
 
 
-def triptych(event: Event, *, captions: bool = True) -> Image:
+def triptych(event: Event) -> Image:
     """What came, what had been predicted for that moment, and the error between, side by side.
 
     Until there is a prediction for the moment its place is dark.
     """
     due = np.zeros_like(event.input) if event.due is None else event.due
     tiles = [event.input, due, error_image(event.input, event.due)]
-    row = np.hstack(tiles)
-    if not captions:
-        return row
     ahead = event.prediction.horizon
     score = "warming up" if event.psnr is None else f"{event.psnr:.1f} dB (copying {event.psnr_copy:.1f})"
     texts = (f"input  {event.frame.time:.2f} s", f"predicted {ahead} ahead  {score}", f"error x{GAIN}")
-    return np.vstack([np.hstack([caption(event.input.shape[1], text) for text in texts]), row])
+    return np.vstack([np.hstack([caption(event.input.shape[1], text) for text in texts]), np.hstack(tiles)])

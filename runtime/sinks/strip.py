@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 
 from framecast.camera import Image
-from framecast.errors import SinkError
-from framecast.runtime.sinks.files import check_writable
+from framecast.runtime.sinks.files import check_writable, write
 from framecast.runtime.sinks.picture import triptych
 from framecast.runtime.sinks.sink import Event, Sink
 
@@ -48,7 +47,4 @@ class StripSink(Sink):
         chosen = np.linspace(0, len(self._rows) - 1, min(ROWS, len(self._rows))).round().astype(int)
         data = cv2.imencode(".png", np.vstack([self._rows[i] for i in chosen]))[1]
         self._rows = []
-        try:
-            self.path.write_bytes(data.tobytes())
-        except OSError as error:
-            raise SinkError(f"cannot write {self.path}: {error.strerror} (choose another path)") from error
+        write(self.path, data.tobytes())

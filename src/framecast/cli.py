@@ -115,10 +115,10 @@ def run(
     from framecast import terminal
     from framecast.camera import open_source
     from framecast.runtime import Pipeline, load
-    from framecast.runtime import report as reports
-    from framecast.runtime.sinks.files import check_writable
+    from framecast.runtime.report import to_json
+    from framecast.runtime.sinks.files import check_writable, write
 
-    _check_numbers(horizon=horizon, max_frames=max_frames, threads=threads)
+    _check_numbers(horizon=horizon, max_frames=max_frames)
     outputs = [*(record or []), *([report] if report else [])]
     _check_outputs(source, outputs)
     paced = realtime or serve is not None
@@ -137,14 +137,15 @@ def run(
         finally:
             if pipeline.started:
                 if report is not None:
-                    reports.write(pipeline.report(), report)
+                    write(report, f"{to_json(pipeline.report(), indent=2)}\n".encode())
                 terminal.summary(pipeline.report(), outputs)
 
 
-def _check_numbers(*, horizon: int, max_frames: int | None, threads: int) -> None:
-    for name, value, least in (("horizon", horizon, 1), ("max-frames", max_frames, 1), ("threads", threads, 0)):
-        if value is not None and value < least:
-            raise OptionError(f"--{name} must be at least {least}, not {value}")
+def _check_numbers(*, horizon: int, max_frames: int | None) -> None:
+    """What the pipeline would refuse as well, but only once the camera has been opened."""
+    for name, value in (("horizon", horizon), ("max-frames", max_frames)):
+        if value is not None and value < 1:
+            raise OptionError(f"--{name} must be at least 1, not {value}")
 
 
 def _check_outputs(source: str, outputs: list[Path]) -> None:

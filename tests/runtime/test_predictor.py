@@ -173,3 +173,5 @@ def test_models_that_are_none(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
     with pytest.raises(OptionError, match="no engine 'cuda'"):
         framecast.load(engine="cuda")
+    with pytest.raises(OptionError, match="threads must be at least 0"):
+        framecast.load(threads=-1)
