@@ -33,11 +33,11 @@ test: $(VENV)/.test ## Check format, style, types, and run the tests
 	$(BIN)/mypy -p framecast
 	$(BIN)/python -m pytest
 
-test-full: $(VENV)/.test ## Run the large and slow tests that `make test` leaves out
-	$(BIN)/python -m pytest -m full
+test-full: $(VENV)/.test ## Export every configuration at its full size, and hold it against PyTorch (minutes, 10 GB)
+	$(BIN)/python benchmarks/parity.py
 
-bench: $(VENV)/.run ## Measure start-up, memory, latency and quality on this machine
-	@for script in $(wildcard benchmarks/[a-z]*.py); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+bench: $(VENV)/.test ## Measure start-up, memory, latency, cost by past frames, and quality on this machine
+	@for script in $(filter-out benchmarks/parity.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 system-deps: ## Install what the tests need from Debian or Ubuntu (browser, GStreamer's RTSP server)
 	@echo "Installing Debian's packages: $(APT)"

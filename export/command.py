@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,18 +20,28 @@ from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import Parity, compare, random_frames
 from framecast.models.configs import build, find
 from framecast.models.step import StepModel
-from framecast.runtime.convert import resize, to_frame
+from framecast.runtime.convert import blank, see, to_frame
 from framecast.runtime.engines import open_engine
 from framecast.runtime.manifest import Manifest, Quality
 
 
 def export_config(
-    config: str, output: Path, weights: Path | None, *, frames: str, steps: int, seed: int
+    config: str,
+    output: Path,
+    weights: Path | None,
+    *,
+    frames: str,
+    steps: int,
+    seed: int,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Parity]:
     """Write a configuration's artifact to ``output``; returns its parity on random and on real frames.
 
+    Real frames are left out where the network's channels are no picture.
+
     Raises:
         ArtifactError: no such configuration, or the weights are not its.
+        OptionError: no network can be built with these changes to the configuration's options.
         ExportError: the export failed, or differs from the network by more than is allowed; nothing is written.
         SourceError: the real frames cannot be read.
     """
@@ -38,17 +49,16 @@ def export_config(
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise ExportError(f"cannot write {output}: its folder is missing or closed to you (choose another --output)")
     torch.manual_seed(seed)
-    model = build(config).eval()
-    manifest = load_weights(model, config, weights) if weights else describe(model, config)
+    model = build(config, changes).eval()
+    manifest = load_weights(model, config, weights, changes) if weights else describe(model, config, changes)
     with open_source(frames) as source, tempfile.TemporaryDirectory() as folder:
         proto = to_onnx(model, manifest)
         draft = Path(folder) / "draft.onnx"
         save(proto, draft)
         with open_engine(draft) as engine:
-            parity = {
-                "random": compare(model, engine, random_frames(manifest.frame, steps, seed), allowed),
-                "real": compare(model, engine, real_frames(source, manifest, steps), allowed),
-            }
+            parity = {"random": compare(model, engine, random_frames(manifest.frame, steps, seed), allowed)}
+            if manifest.channel_order != "NONE":
+                parity["real"] = compare(model, engine, real_frames(source, manifest, steps), allowed)
     for name, found in parity.items():
         if not found.holds:
             raise ExportError(
@@ -59,7 +69,7 @@ def export_config(
     return parity
 
 
-def load_weights(model: StepModel, config: str, path: Path) -> Manifest:
+def load_weights(model: StepModel, config: str, path: Path, changes: Mapping[str, Any] | None = None) -> Manifest:
     """Load safetensors into a network, strictly, and describe it by the file's own metadata.
 
     Raises:
@@ -84,6 +94,7 @@ def load_weights(model: StepModel, config: str, path: Path) -> Manifest:
     return describe(
         model,
         config,
+        changes,
         weights=metadata.get("weights", f"from {path.name}"),
         licence=metadata.get("licence", "unknown"),
         interval=float(metadata["interval"]) if "interval" in metadata else None,
@@ -96,6 +107,6 @@ def real_frames(source: Source, manifest: Manifest, steps: int) -> Iterator[NDAr
     for _ in range(steps):
         if (frame := source.read()) is None:
             break
-        tensor = np.empty((1, *manifest.frame), np.float32)
-        to_frame(resize(frame.image, manifest.size), manifest, tensor)
+        tensor = blank(manifest)
+        to_frame(see(frame.image, manifest), manifest, tensor)
         yield tensor

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -15,23 +16,26 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from framecast.errors import ExportError
-from framecast.export.functions import DOMAIN, FUNCTIONS, OPSET, translations
+from framecast.export.functions import DOMAIN, OPSET, function, translations
+from framecast.models.configs import CONFIGS
 from framecast.models.step import StepModel
 from framecast.runtime.manifest import KEY, Manifest, Quality, StateSpec
 
 IR_VERSION = 10  # ONNX Runtime 1.23 reads no newer
+_ORDERS = {1: "GRAY", 3: "BGR"}  # by their number, where no configuration says
 
 
 class _Flat(nn.Module):
-    """The step with its state as positional arguments, in the order of ``state_shapes``."""
+    """The step with its state as positional arguments, in the order of ``init_state``."""
 
-    def __init__(self, model: StepModel) -> None:
+    def __init__(self, model: StepModel, names: list[str]) -> None:
         super().__init__()
         self.model = model
+        self.names = names
 
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        prediction, new = self.model.step(frame, dict(zip(self.model.state_shapes, state, strict=True)))
-        return prediction, *(new[name] for name in self.model.state_shapes)
+        prediction, new = self.model(frame, dict(zip(self.names, state, strict=True)))
+        return prediction, *(new[name] for name in (*self.model.state_shapes, *self.model.histories))
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -46,18 +50,25 @@ def weights_hash(model: nn.Module) -> str:
 def describe(
     model: StepModel,
     config: str,
+    changes: Mapping[str, Any] | None = None,
     *,
     weights: str = "random",
     licence: str = "Apache-2.0",
     interval: float | None = None,
     quality: Quality | None = None,
 ) -> Manifest:
-    """The manifest of a network: what can be read off it, and what only its maker knows."""
+    """The manifest of a network: what it and its configuration say, and what only its maker knows."""
+    data = CONFIGS[config].data if config in CONFIGS else None
+    order = data.order if data and data.channels == model.frame_shape[0] else _ORDERS.get(model.frame_shape[0], "NONE")
+    visible = data.visible if data and (data.height, data.width) == model.frame_shape[1:] else None
+    carries = (StateSpec(name, shape) for name, shape in model.state_shapes.items())
+    histories = (StateSpec(name, h.shape, "history", h.slots) for name, h in model.histories.items())
     return Manifest(
         model=type(model).__name__,
         config=config,
         frame=model.frame_shape,
-        state=tuple(StateSpec(name, shape) for name, shape in model.state_shapes.items()),
+        outputs=model.outputs,
+        state=(*carries, *histories),
         warmup=model.warmup,
         parameters=sum(p.numel() for p in model.parameters()),
         weights=weights,
@@ -65,6 +76,9 @@ def describe(
         licence=licence,
         interval=interval,
         quality=quality,
+        channel_order=order,
+        visible=visible,
+        options=dict(changes or {}),
     )
 
 
@@ -79,15 +93,15 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
             raise ExportError(f"weights of {manifest.config} are not finite ({name}): train again, or take older ones")
     frame = torch.rand(2, *model.frame_shape)
     state = model.init_state(2)
-    names = list(state)
+    inputs = ["frame", *(name for spec in manifest.state for name in spec.inputs)]
     batch = torch.export.Dim("batch", min=1, max=64)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
-            _Flat(model).eval(),
+            _Flat(model.deployed(), list(state)).eval(),
             (frame, *state.values()),
-            input_names=["frame", *(f"state.{name}" for name in names)],
-            output_names=["prediction", *(f"next.{name}" for name in names)],
-            dynamic_shapes=({0: batch}, tuple({0: batch} for _ in names)),
+            input_names=inputs,
+            output_names=["prediction", *(f"next.{spec.name}" for spec in manifest.state)],
+            dynamic_shapes=({0: batch}, tuple({0: batch} for _ in state)),
             custom_translation_table=translations(),
             opset_version=OPSET,
             dynamo=True,
@@ -98,7 +112,7 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
     proto: ModelProto = program.model_proto
     proto.ir_version = min(proto.ir_version, IR_VERSION)
     used = {node.op_type for node in proto.graph.node if node.domain == DOMAIN}
-    proto.functions.extend(FUNCTIONS[name]() for name in sorted(used))
+    proto.functions.extend(function(name) for name in sorted(used))
     if DOMAIN not in {entry.domain for entry in proto.opset_import}:
         proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     proto.producer_name = "framecast"

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Mapping
+import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from framecast.errors import ArtifactError
+from framecast.errors import ArtifactError, OptionError
 
 if TYPE_CHECKING:
     from framecast.models.step import StepModel
+
+
+@dataclass(frozen=True)
+class Data:
+    """The frames that a network was made for.
+
+    Attributes:
+        height: of a frame, with its padding.
+        width: of a frame.
+        channels: of a frame.
+        order: of the channels; see :class:`framecast.runtime.manifest.Manifest`.
+        visible: (H, W) of the picture where the frame is padded.
+    """
+
+    height: int
+    width: int
+    channels: int
+    order: str
+    visible: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -18,40 +39,76 @@ class Entry:
     """One configuration.
 
     Attributes:
-        network: ``module:Class`` of the network.
-        config: ``module:Class`` of its frozen config.
-        options: what is set in that config.
+        network: ``module:Class``; its constructor takes a frozen dataclass.
+        data: what it sees.
+        options: what else is set in that dataclass.
         parameters: how many the network has and uses.
-        about: one line for a list.
+        gmacs: a step's 10⁹ multiply-accumulates, of convolutions, at batch 1.
+        state_bytes: of the state that a step reads, float32, at batch 1.
+        window: known frames from which the authors' code predicts.
+        window_gmacs: what that code computes anew for each next frame; None where there is no such code.
         parity: the largest error that an export may show over its check, in units of the value range.
     """
 
     network: str
-    config: str
+    data: Data
     options: Mapping[str, Any]
     parameters: int
-    about: str
+    gmacs: float
+    state_bytes: int
+    window: int
+    window_gmacs: float | None
     parity: float = 1e-5
 
 
-def _stip(parameters: int, about: str, **options: Any) -> Entry:
-    return Entry("framecast.models.stip:STIP", "framecast.models.stip:STIPConfig", options, parameters, about)
+_UCF = Data(512, 512, 3, "BGR")
+_H36M = Data(1024, 1024, 3, "BGR")
+_4K = Data(2176, 3840, 3, "BGR", visible=(2160, 3840))
+_MNIST = Data(64, 64, 1, "GRAY")
+_KTH = Data(128, 128, 1, "GRAY")
+_TAXI = Data(32, 32, 2, "NONE")
+_KITTI = Data(128, 160, 3, "BGR")
+_CALTECH = Data(128, 160, 3, "RGB")  # as OpenSTL trained on PredNet's KITTI; its test on Caltech read BGR
+_TOWN = Data(1088, 1920, 3, "BGR")
+_OURS = Data(192, 256, 3, "BGR")
 
+_STIP = "framecast.models.stip:STIP"
+_STAU = "framecast.models.stau:STAU"
+_MAU = "framecast.models.stau:MAU"
+_ASTM = "framecast.models.astm:ASTM"
+_TAU = "framecast.models.tau:TAU"
 
+_DEEP = {"layers": 16, "stages": 3, "residual": True}
+_DEEPER = {**_DEEP, "stages": 4, "patch": 4}
+_TAU_MNIST = {"frames": 10, "hidden_spatial": 64, "hidden_temporal": 512, "encoder_layers": 4, "translator_layers": 8}
+_TAU_VIDEO = {"frames": 10, "hidden_spatial": 64, "hidden_temporal": 256, "encoder_layers": 2, "translator_layers": 6}
+_TAU_TAXI = {"frames": 4, "hidden_spatial": 32, "hidden_temporal": 256, "encoder_layers": 2, "translator_layers": 8}
+_SMALL = {"patch": 4, "layers": 3, "kernel": 3, "stages": 2, "bounded": True}
+
+# fmt: off
 CONFIGS: Mapping[str, Entry] = {
-    "stip-ucf": _stip(17_913_860, "STIP as published for UCF Sports, 512×512", height=512, width=512, patch=2),
-    "stip-h36m": _stip(17_932_112, "STIP as published for Human3.6M, 1024×1024", height=1024, width=1024, patch=4),
-    "stip-4k": _stip(22_218_496, "STIP as published for SJTU4K, 3840×2176", height=2176, width=3840, patch=8),
+    # name: network, data, options, parameters, GMAC, bytes of state, known frames, GMAC to recompute them
+    "stip-ucf": Entry(_STIP, _UCF, {"patch": 2}, 17_913_860, 6.887, 4_194_304, 4, 27.55),
+    "stip-h36m": Entry(_STIP, _H36M, {"patch": 4}, 17_932_112, 8.076, 13_631_488, 4, 32.30),
+    "stip-4k": Entry(_STIP, _4K, {"patch": 8}, 22_218_496, 32.333, 102_359_040, 4, 129.33),
+    "stau-mnist": Entry(_STAU, _MNIST, {}, 4_475_329, 0.934, 2_621_440, 10, 9.34),
+    "stau-kitti": Entry(_STAU, _KITTI, _DEEP, 18_580_291, 4.698, 13_107_200, 10, 46.98),
+    "stau-town": Entry(_STAU, _TOWN, _DEEPER, 21_772_912, 10.683, 20_889_600, 4, 42.73),
+    "mau-mnist": Entry(_MAU, _MNIST, {}, 4_475_329, 0.934, 2_621_440, 10, 9.34),
+    "astm-mnist": Entry(_ASTM, _MNIST, {"patch": 4}, 22_019_088, 6.194, 3_293_188, 10, 92.6),
+    "astm-kth": Entry(_ASTM, _KTH, {"patch": 8}, 23_638_080, 6.747, 3_342_340, 10, 100.8),
+    "tau-mnist": Entry(_TAU, _MNIST, _TAU_MNIST, 44_656_001, 11.709, 10_027_008, 10, 15.89),
+    "tau-kth": Entry(_TAU, _KTH, _TAU_VIDEO, 14_955_201, 61.238, 47_185_920, 10, 73.56),
+    "tau-taxibj": Entry(_TAU, _TAXI, _TAU_TAXI, 9_545_442, 2.422, 491_520, 4, 2.49),
+    "tau-caltech": Entry(_TAU, _CALTECH, _TAU_VIDEO, 14_956_483, 76.574, 58_982_400, 10, 92.20),
     "stip-edge": Entry(
-        "framecast.models.stip_edge:STIPEdge",
-        "framecast.models.stip:STIPConfig",
-        {"height": 192, "width": 256, "patch": 4, "layers": 3, "kernel": 3, "stages": 2, "bounded": True},
-        1_941_128,
-        "STGRU core around a motion prior, 256×192, for two CPU cores; not a published network",
+        "framecast.models.stip_edge:STIPEdge",  # not a published network
+        _OURS, _SMALL, 1_941_128, 0.807, 737_284, 2, None,
         # On noise a warp turns the last bit of a flow into a grey value, and the flow itself is ill-conditioned there.
         parity=1e-3,
     ),
 }
+# fmt: on
 
 
 def find(name: str) -> Entry:
@@ -65,16 +122,51 @@ def find(name: str) -> Entry:
     return CONFIGS[name]
 
 
-def build(name: str) -> StepModel:
+def build(name: str, changes: Mapping[str, Any] | None = None) -> StepModel:
     """The network of a configuration, with fresh random weights.
+
+    Args:
+        name: of the configuration.
+        changes: options of its config that are to be otherwise: see :func:`parse`.
 
     Raises:
         ArtifactError: no such configuration.
+        OptionError: no network can be built with these options.
     """
     entry = find(name)
-    network, config = (_resolve(path) for path in (entry.network, entry.config))
-    model: StepModel = network(config(**entry.options))
+    network = _resolve(entry.network)
+    data = {"height": entry.data.height, "width": entry.data.width, "channels": entry.data.channels}
+    model: StepModel = network(_config(network)(**{**data, **entry.options, **(changes or {})}))
     return model
+
+
+def parse(name: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Options of a configuration from text, ``layers=8`` or ``eifag=false`` each.
+
+    Raises:
+        ArtifactError: no such configuration.
+        OptionError: its config has no such option, or the value is not of its type.
+    """
+    config = _config(_resolve(find(name).network))
+    types = typing.get_type_hints(config)
+    fields = [field.name for field in dataclasses.fields(config)]
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        field, _, text = setting.partition("=")
+        if field not in fields:
+            raise OptionError(f"--set {setting}: {name} has no option {field!r}; it has {', '.join(fields)}")
+        kind = types[field]
+        try:
+            changes[field] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError) as error:
+            wanted = "true or false" if kind is bool else f"a value of type {kind.__name__}"
+            raise OptionError(f"--set {setting}: {field} takes {wanted}") from error
+    return changes
+
+
+def _config(network: Any) -> Any:
+    """The dataclass that a network's constructor takes."""
+    return typing.get_type_hints(network.__init__)["config"]
 
 
 def _resolve(path: str) -> Any:

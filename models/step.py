@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
+Released = Sequence[tuple[str, str | None]]
+
+
+@dataclass(frozen=True)
+class History:
+    """A state tensor of which the step sees the last ``slots`` values, and writes one new one: a ring.
+
+    Attributes:
+        slots: how many are read; in a state they are called ``NAME.0`` (the newest) to ``NAME.(slots - 1)``.
+        shape: of one, without the batch.
+    """
+
+    slots: int
+    shape: tuple[int, ...]
 
 
 class StepModel(nn.Module, ABC):
@@ -15,34 +32,64 @@ class StepModel(nn.Module, ABC):
 
     Attributes:
         frame_shape: (C, H, W) of a frame; values 0 to 1.
-        state_shapes: shape of every state tensor by name, without the batch.
+        outputs: K, how many frames one step predicts.
+        state_shapes: shape of every carried state tensor by name, without the batch.
+        histories: every history by name.
         warmup: steps from a reset until the state has seen all that it can hold.
+        released: how the keys of the authors' checkpoints become ours: (pattern, replacement) each, matched in full;
+            None in place of a replacement for what their network holds and does not use. Empty where none was released.
     """
 
     frame_shape: tuple[int, int, int]
-    state_shapes: dict[str, tuple[int, ...]]
+    outputs: int = 1
+    state_shapes: Mapping[str, tuple[int, ...]]
+    histories: Mapping[str, History] = {}
     warmup: int
+    released: ClassVar[Released] = ()
 
     def init_state(self, batch: int = 1) -> State:
         """The state before the first frame: all zeros, [batch, …] each, where the weights are."""
         like = next(self.parameters())
-        return {
-            name: torch.zeros((batch, *shape), dtype=like.dtype, device=like.device)
-            for name, shape in self.state_shapes.items()
-        }
+
+        def zeros(shape: tuple[int, ...]) -> Tensor:
+            return torch.zeros((batch, *shape), dtype=like.dtype, device=like.device)
+
+        state = {name: zeros(shape) for name, shape in self.state_shapes.items()}
+        for name, history in self.histories.items():
+            state |= {f"{name}.{age}": zeros(history.shape) for age in range(history.slots)}
+        return state
+
+    def past(self, state: State, name: str) -> list[Tensor]:
+        """What a state holds of a history, newest first."""
+        return [state[f"{name}.{age}"] for age in range(self.histories[name].slots)]
 
     @abstractmethod
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advance by one frame.
+    def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step, as it is exported: the prediction, and what is new in the state.
 
         Args:
             frame: the newest frame, [B, C, H, W], 0 to 1.
             state: what ``init_state`` or the last step returned; left as it is.
 
         Returns:
-            The predicted next frame [B, 1, C, H, W] (unbounded), and the new state.
+            The predicted frames [B, K, C, H, W] (unbounded); every carried tensor and every history's new value, by
+            name.
         """
 
-    def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """The same as ``step``."""
-        return self.step(frame, state)
+    def deployed(self) -> StepModel:
+        """The same function in the form that costs least to run, for export; by default the network itself."""
+        return self
+
+    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """Advance by one frame: :meth:`forward`, and the histories moved on by one, without a copy.
+
+        Returns:
+            The predicted frames [B, K, C, H, W] (unbounded), and the new state.
+        """
+        written: State
+        prediction, written = self(frame, state)
+        new = {name: written[name] for name in self.state_shapes}
+        for name in self.histories:
+            values = [written[name], *self.past(state, name)[:-1]]
+            new |= {f"{name}.{age}": value for age, value in enumerate(values)}
+        return prediction, new

@@ -1,25 +1,29 @@
 """STIP: a spatiotemporal information-preserving predictor, as its authors released it.
 
 Two encoders (spatial, temporal) feed a stack of STGRU cells; two decoders, with residuals from the encoders (MGIR),
-give the next frame. Where the released code and the paper differ, the released behaviour is built; comments say where.
+give the next frame. Where the released code and the paper differ, the released behaviour is the default.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from framecast.kernels.stgru_gates import stgru_gates
-from framecast.models.blocks import double, halve, patchify, unpatchify
-from framecast.models.step import State, StepModel
+from framecast.models.blocks import check_sizes, double, halve, patchify, shrunk, unpatchify
+from framecast.models.step import Released, State, StepModel
 
 
 @dataclass(frozen=True)
 class STIPConfig:
-    """Sizes of a STIP network; the defaults are the paper's."""
+    """Sizes and options of a STIP network; the defaults are the released ones.
+
+    The paper's own are ``forget_bias=0, swapped=False, first_skip=True``.
+    """
 
     height: int
     width: int
@@ -30,8 +34,16 @@ class STIPConfig:
     kernel: int = 5
     stages: int = 4  # encoder stages of stride 2
     skip_weight: float = 0.1  # λ of MGIR, equation 3
-    forget_bias: float = 1.0
+    first_skip: bool = False  # the coarsest features are added too, before a decoder's first stage
+    swapped: bool = True  # the spatial decoder reads T and the temporal one S, each with its own encoder's skips
+    forget_bias: float = 1.0  # of the update gate
+    sted: bool = True  # an encoder and a decoder for each of S and T; without it one of each serves both
+    mgir: bool = True  # the skips from the encoders
     bounded: bool = False  # tanh after the merge: the released T^1 is linear in itself, and may grow without end
+
+    def __post_init__(self) -> None:
+        check_sizes(self, {"channels": 1, "patch": 1, "hidden": 1, "layers": 1, "kernel": 1, "stages": 1})
+        _ = self.state_size  # refused here, where the frame does not divide
 
     @property
     def features(self) -> int:
@@ -41,8 +53,7 @@ class STIPConfig:
     @property
     def state_size(self) -> tuple[int, int]:
         """Height and width of a hidden state."""
-        scale = self.patch * 2**self.stages
-        return self.height // scale, self.width // scale
+        return shrunk(self.height, self.width, self.patch * 2**self.stages)
 
 
 class STGRU(nn.Module):
@@ -95,10 +106,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A hidden state back to the patched size, with the encoder's features added on the way (MGIR, equation 3).
-
-    The paper adds the coarsest features before the first stage as well; the released code does not.
-    """
+    """A hidden state back to the patched size, with the encoder's features added on the way (MGIR, equation 3)."""
 
     def __init__(self, outputs: int, config: STIPConfig) -> None:
         super().__init__()
@@ -106,13 +114,14 @@ class Decoder(nn.Module):
         self.stages = nn.ModuleList(double(config.hidden, activate=i < last) for i in range(config.stages))
         self.srcnn = nn.Conv2d(config.hidden, outputs, 1)
         self.skip_weight = config.skip_weight
+        self.skips_from = (0 if config.first_skip else 1) if config.mgir else config.stages
 
     def forward(self, hidden: Tensor, scales: list[Tensor]) -> Tensor:
         """[B, C, h, w] to [B, outputs, H/p, W/p]."""
-        for stage, skip in zip(self.stages, [*reversed(scales[:-1]), None], strict=True):
-            hidden = stage(hidden)
-            if skip is not None:
+        for i, (stage, skip) in enumerate(zip(self.stages, reversed(scales), strict=True)):
+            if i >= self.skips_from:
                 hidden = hidden + self.skip_weight * skip
+            hidden = stage(hidden)
         return self.srcnn(hidden)  # type: ignore[no-any-return]
 
 
@@ -120,6 +129,17 @@ class STIP(StepModel):
     """STIP as a step. State: the temporal states ``t1`` … ``tL``, [B, C, h, w], and the last patched frame."""
 
     warmup = 2  # the first step sees a black frame before its own
+    released: ClassVar[Released] = (
+        (r"cell_list\.(\d+)\.conv_([ts])\.0\.(\w+)", r"cells.\1.conv_\2.\3"),
+        (r"cell_list\.(\d+)\.conv_([ts])\.1\.(\w+)", r"cells.\1.norm_\2.\3"),
+        (r"cell_list\.\d+\.conv_last\..+", None),
+        (r"([ts])_encoder3d\.encoder3d_\1_conv-1\.(\w+)", r"encoder_\1.first.\2"),
+        (r"([ts])_encoders\.(\d+)\.encoder_\1\2\.(\w+)", r"encoder_\1.stages.\2.0.\3"),
+        (r"([ts])_decoders\.(\d+)\.\1_decoder\2\.(\w+)", r"decoder_\1.stages.\2.0.\3"),
+        (r"([ts])_srcnn\.0\.(\w+)", r"decoder_\1.srcnn.\2"),
+        (r"(merge_t|conv_last_sr)\.(\w+)", r"\1.\2"),
+        (r"merge\.\w+", None),
+    )
 
     def __init__(self, config: STIPConfig, inputs: int | None = None, outputs: int | None = None) -> None:
         """``inputs`` and ``outputs``: channels into the encoders and out of the decoders; by default patched frames."""
@@ -129,11 +149,12 @@ class STIP(StepModel):
         inputs = inputs or 2 * config.features
         outputs = outputs or config.features
         self.encoder_s = Encoder(inputs, config)
-        self.encoder_t = Encoder(inputs, config)
         self.merge_t = nn.Conv2d(2 * hidden, hidden, 1)
         self.cells = nn.ModuleList(STGRU(config) for _ in range(config.layers))
         self.decoder_s = Decoder(outputs, config)
-        self.decoder_t = Decoder(outputs, config)
+        if config.sted:
+            self.encoder_t = Encoder(inputs, config)
+            self.decoder_t = Decoder(outputs, config)
         self.conv_last_sr = nn.Conv2d(2 * outputs, outputs, 1)
         self.frame_shape = (config.channels, config.height, config.width)
         self.state_shapes = {
@@ -141,15 +162,16 @@ class STIP(StepModel):
             "previous": (config.features, config.height // config.patch, config.width // config.patch),
         }
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advance by one frame: see :meth:`StepModel.step`."""
+    def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: see :meth:`StepModel.forward`."""
         current = patchify(frame, self.config.patch)
         decoded, new = self.advance(torch.cat([state["previous"], current], dim=1), state)
         return unpatchify(decoded, self.config.patch).unsqueeze(1), {**new, "previous": current}
 
     def advance(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Encoders, cells and decoders: [B, inputs, H/p, W/p] to [B, outputs, H/p, W/p] and the new ``t1`` … ``tL``."""
-        scales_s, scales_t = self.encoder_s(inputs), self.encoder_t(inputs)
+        scales_s = self.encoder_s(inputs)
+        scales_t = self.encoder_t(inputs) if self.config.sted else scales_s
         t = self.merge_t(torch.cat([state["t1"], scales_t[-1]], dim=1))
         t = torch.tanh(t) if self.config.bounded else t
         s = scales_s[-1]
@@ -157,6 +179,7 @@ class STIP(StepModel):
         for k, cell in enumerate(self.cells, start=1):
             t, s = cell(t if k == 1 else state[f"t{k}"], s)
             new[f"t{k}"] = t
-        # The released decoders are swapped: the spatial one reads T, the temporal one S, each with its own skips.
-        decoded = torch.cat([self.decoder_s(t, scales_s), self.decoder_t(s, scales_t)], dim=1)
-        return self.conv_last_sr(decoded), new
+        if self.config.swapped:
+            s, t = t, s
+        decoder_t = self.decoder_t if self.config.sted else self.decoder_s
+        return self.conv_last_sr(torch.cat([self.decoder_s(s, scales_s), decoder_t(t, scales_t)], dim=1)), new

@@ -7,13 +7,15 @@ trust that: they correct the flow, blend with the plain last frame, and add a re
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from framecast.models.blocks import patchify, unpatchify
 from framecast.models.motion import LucasKanade, Warp
-from framecast.models.step import State
+from framecast.models.step import Released, State
 from framecast.models.stip import STIP, STIPConfig
 
 FLOW_UNIT = 4.0  # pixels: flows are divided by it where they are features
@@ -26,6 +28,7 @@ class STIPEdge(STIP):
     """State: ``t1`` … ``tL`` as in STIP, the last frame, and ``started``, which is 0 until there has been one."""
 
     warmup = 2  # the first step knows no motion
+    released: ClassVar[Released] = ()
 
     def __init__(self, config: STIPConfig) -> None:
         flow = 2 * (config.patch // 2) ** 2  # the flow is kept at half resolution
@@ -50,8 +53,8 @@ class STIPEdge(STIP):
                 nn.init.kaiming_normal_(parameter, a=0.2)
         self.state_shapes = {**self.state_shapes, "previous": self.frame_shape, "started": (1, 1, 1)}
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advance by one frame: see :meth:`StepModel.step`."""
+    def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: see :meth:`StepModel.forward`."""
         patch = self.config.patch
         started = state["started"]
         previous = started * state["previous"] + (1 - started) * frame  # no motion into a black frame

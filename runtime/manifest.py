@@ -12,18 +12,34 @@ from framecast.errors import ArtifactError
 
 KEY = "framecast"  # of the ONNX metadata entry
 FORMAT = 1
+CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # orders, and how many there are
 
 
 @dataclass(frozen=True)
 class StateSpec:
-    """One state tensor, float32 [B, *shape]: the graph's input ``state.NAME`` and output ``next.NAME``.
+    """One part of the state, float32 [B, *shape], and how the graph names it.
 
-    Its kind is ``carry``: read, and replaced every step.
+    Its kind is ``carry``: input ``state.NAME``, read and replaced by output ``next.NAME`` every step; or ``history``: a
+    ring, of which the step reads the last ``slots`` values, ``state.NAME.0`` (the newest) and on, and writes one new
+    one, ``next.NAME``.
     """
 
     name: str
     shape: tuple[int, ...]
     kind: str = "carry"
+    slots: int = 0
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the graph's inputs."""
+        if self.kind == "carry":
+            return (f"state.{self.name}",)
+        return tuple(f"state.{self.name}.{age}" for age in range(self.slots))
+
+    @property
+    def usable(self) -> bool:
+        """Whether this version knows what to do with it."""
+        return (self.kind, self.slots) == ("carry", 0) or (self.kind == "history" and self.slots > 0)
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,10 @@ class Manifest:
     Attributes:
         model: name of the network's class.
         config: name of its configuration.
+        options: what was set otherwise than in that configuration.
         frame: (C, H, W) that the step takes: float32, ``value_range``, ``channel_order``.
+        visible: (H, W) of the picture in it, top left; the rest is black padding, never shown nor scored.
+        channel_order: ``BGR``, ``RGB``, ``GRAY``, or ``NONE`` where the channels are no picture.
         outputs: K, how many frames one step predicts.
         state: the state tensors, in the order of the graph's inputs.
         warmup: steps from a reset until the state is filled.
@@ -67,6 +86,8 @@ class Manifest:
     outputs: int = 1
     interval: float | None = None
     channel_order: str = "BGR"
+    visible: tuple[int, int] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     value_range: tuple[float, float] = (0.0, 1.0)
     quality: Quality | None = None
     format: int = FORMAT
@@ -78,8 +99,14 @@ class Manifest:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.frame[2], self.frame[1]
+        """(width, height) of the picture in pixels, without padding."""
+        height, width = self.visible or self.frame[1:]
+        return width, height
+
+    @property
+    def slots(self) -> int:
+        """How many steps back the longest history reaches."""
+        return max((spec.slots for spec in self.state), default=0)
 
     def to_json(self) -> str:
         """One JSON object."""
@@ -98,18 +125,24 @@ class Manifest:
                 raise ArtifactError(
                     f"its manifest has format {raw['format']}, this framecast reads {FORMAT}: update it"
                 )
-            raw["state"] = tuple(StateSpec(s["name"], tuple(s["shape"]), s["kind"]) for s in raw["state"])
+            raw["state"] = tuple(StateSpec(**{**s, "shape": tuple(s["shape"])}) for s in raw["state"])
             raw["frame"] = tuple(int(v) for v in raw["frame"])
             raw["value_range"] = tuple(raw["value_range"])
+            raw["visible"] = tuple(raw["visible"]) if raw.get("visible") else None
             if raw["quality"] is not None:
                 raw["quality"] = Quality(**raw["quality"])
             manifest = cls(**raw)
         except (ValueError, TypeError, KeyError) as error:
             raise ArtifactError(f"its manifest cannot be read ({error!r}): export it again") from error
-        if len(manifest.frame) != 3 or min(manifest.frame) < 1 or manifest.channel_order not in ("BGR", "RGB"):
-            raise ArtifactError("its manifest gives no usable frame shape or channel order: export it again")
-        if any(s.kind != "carry" for s in manifest.state) or not manifest.value_range[0] < manifest.value_range[1]:
+        manifest._check_frame()
+        if not all(s.usable for s in manifest.state) or not manifest.value_range[0] < manifest.value_range[1]:
             raise ArtifactError(
                 "its manifest names a kind of state or a value range that is not known: update framecast"
             )
         return manifest
+
+    def _check_frame(self) -> None:
+        known = CHANNELS.get(self.channel_order, 0)
+        fits = len(self.frame) == 3 and min(self.frame) > 0 and known in (None, self.frame[0]) and self.outputs > 0
+        if not fits or not all(0 < v <= f for v, f in zip(self.visible or (1, 1), self.frame[1:], strict=True)):
+            raise ArtifactError("its manifest gives no usable frame shape or channel order: export it again")

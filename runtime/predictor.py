@@ -14,7 +14,7 @@ import numpy as np
 
 from framecast.camera import Image
 from framecast.errors import EngineError, FrameError, OptionError
-from framecast.runtime.convert import resize, to_frame, to_image
+from framecast.runtime.convert import blank, see, to_frame, to_image
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.engines.engine import Tensor
 from framecast.runtime.shipped import DEFAULT_MODEL, find
@@ -46,20 +46,24 @@ class Predictor:
         engine: runs the steps.
         steps: real frames seen since the last reset.
         resets: how often a non-finite prediction made it start anew.
-        input: the newest real frame at the model's size, uint8 [h, w, 3] BGR.
+        input: the newest real frame as the model sees it, uint8 [h, w, 3] BGR.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.manifest = engine.manifest
-        if self.manifest.outputs != 1 or self.manifest.frame[0] != 3:
+        if self.manifest.channel_order == "NONE":
             raise EngineError(
-                f"{self.manifest.config} does not predict one colour frame a step: this version needs that"
+                f"{self.manifest.config} takes {self.manifest.frame[0]} channels that are no picture: "
+                "it can be exported and compared, but not run on a camera or clip"
             )
         self.resets = 0
-        self.input: Image = np.zeros((*self.manifest.frame[1:], 3), np.uint8)
-        self._frame: Tensor = np.zeros((1, *self.manifest.frame), np.float32)
-        self._live, self._spare, self._scratch = (engine.new_state() for _ in range(3))
+        width, height = self.manifest.size
+        self.input: Image = np.zeros((height, width, 3), np.uint8)
+        self._frame: Tensor = blank(self.manifest)
+        self._live, self._spare = engine.new_state(), engine.new_state()
+        self._scratch = engine.new_state(), engine.new_state()  # to look ahead without touching those two
+        self._block = np.empty_like(self._live.prediction)
         self.reset()
 
     def reset(self) -> None:
@@ -99,15 +103,16 @@ class Predictor:
         if not math.isfinite(time):
             raise OptionError(f"time must be a number of seconds, not {time}")
         self._time, self._shape = time, frame.shape
-        self.input = resize(frame, self.manifest.size)
+        self.input = see(frame, self.manifest)
         self._advance()
-        return Prediction(to_image(self._live.prediction, self.manifest), time + self.interval, 1)
+        return Prediction(to_image(self._live.prediction[0, 0], self.manifest), time + self.interval, 1)
 
     def rollout(self, horizon: int) -> list[Prediction]:
         """Predict the next ``horizon`` frames from the newest real one; the state is not touched.
 
-        Predictions are fed back as they are: floats, not clamped. If one is not finite, the state is reset, that is
-        counted, and the newest frame is looked ahead from anew.
+        Predictions are fed back as they are: floats, not clamped. A model that predicts K frames at once gives them all
+        before they are fed back, one by one, for the next K. If one is not finite, the state is reset, that is counted,
+        and the newest frame is looked ahead from anew.
 
         Raises:
             OptionError: the horizon is below 1, or there has been no frame yet.
@@ -128,15 +133,18 @@ class Predictor:
 
     def _look_ahead(self, horizon: int) -> list[Image] | None:
         """Images 1 … ``horizon`` steps ahead, on scratch states; None where one is not finite."""
-        images = [to_image(self._live.prediction, self.manifest)]
-        source, target = self._live, self._spare
-        for _ in range(1, horizon):
-            self.engine.step(source.prediction[:, 0], source, target)
-            if not np.isfinite(target.prediction).all():
+        images: list[Image] = []
+        source, (target, other) = self._live, self._scratch
+        while True:
+            images += [to_image(frame, self.manifest) for frame in source.prediction[0, : horizon - len(images)]]
+            if len(images) == horizon:
+                return images
+            np.copyto(self._block, source.prediction)  # the states that hold it are written while it is fed back
+            for k in range(self.manifest.outputs):
+                self.engine.step(self._block[:, k], source, target)
+                source, target, other = target, other, target
+            if not np.isfinite(source.prediction).all():
                 return None
-            images.append(to_image(target.prediction, self.manifest))
-            source, target = target, self._scratch if target is self._spare else self._spare
-        return images
 
     def close(self) -> None:
         """Free the engine. May be called twice."""

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from framecast.errors import ArtifactError, EngineError
-from framecast.runtime.engines.engine import Engine, State, Tensor
+from framecast.runtime.engines.engine import Engine, Moment, State, Tensor
 from framecast.runtime.manifest import KEY, Manifest
 
 
 class OnnxRuntimeEngine(Engine):
-    """See :class:`Engine`. Inputs and outputs are bound to the states' own buffers, once for each pair of states."""
+    """See :class:`Engine`. Inputs and outputs are bound to the states' own buffers, once a phase of their ring."""
 
     name = "onnxruntime"
     device = "cpu"
@@ -50,13 +50,15 @@ class OnnxRuntimeEngine(Engine):
             self._check_boundary()
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
-        self._bindings: weakref.WeakKeyDictionary[State, weakref.WeakKeyDictionary[State, Any]]
-        self._bindings = weakref.WeakKeyDictionary()
+        # By the state that is read, the one that is written, and the moments that the first looks back on.
+        self._bindings: weakref.WeakKeyDictionary[
+            State, weakref.WeakKeyDictionary[State, dict[tuple[Moment, ...], Any]]
+        ] = weakref.WeakKeyDictionary()
 
     def _check_boundary(self) -> None:
         """The graph's inputs and outputs must be those that the manifest promises."""
         manifest = self.manifest
-        expected = {"frame": manifest.frame, **{f"state.{s.name}": s.shape for s in manifest.state}}
+        expected = {"frame": manifest.frame, **{name: s.shape for s in manifest.state for name in s.inputs}}
         found = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs()}
         if found != expected:
             raise ArtifactError("its inputs are not those in its manifest: export it again")
@@ -65,15 +67,21 @@ class OnnxRuntimeEngine(Engine):
             raise ArtifactError("its outputs are not those in its manifest: export it again")
 
     def _binding(self, state_in: State, state_out: State) -> Any:
-        pairs = self._bindings.setdefault(state_in, weakref.WeakKeyDictionary())
-        if state_out not in pairs:
+        phases = self._bindings.setdefault(state_in, weakref.WeakKeyDictionary()).setdefault(state_out, {})
+        moment = state_out.follow(state_in)
+        if state_in.past not in phases:
             binding = self._session.io_binding()
             for spec in self.manifest.state:
-                binding.bind_ortvalue_input(f"state.{spec.name}", self._value(state_in.tensors[spec.name]))
-                binding.bind_ortvalue_output(f"next.{spec.name}", self._value(state_out.tensors[spec.name]))
+                if spec.kind == "carry":
+                    reads, written = [state_in.tensors], state_out.tensors
+                else:
+                    reads, written = [m.tensors for m in state_in.past], moment.tensors
+                for name, tensors in zip(spec.inputs, reads, strict=False):  # a history may reach less far back
+                    binding.bind_ortvalue_input(name, self._value(tensors[spec.name]))
+                binding.bind_ortvalue_output(f"next.{spec.name}", self._value(written[spec.name]))
             binding.bind_ortvalue_output("prediction", self._value(state_out.prediction))
-            pairs[state_out] = binding
-        return pairs[state_out]
+            phases[state_in.past] = binding
+        return phases[state_in.past]
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""

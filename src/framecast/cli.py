@@ -217,26 +217,27 @@ def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
 
 @app.command()
 def models() -> None:
-    """List what can be run and exported: size, resolution, quality."""
+    """List what can be run and exported: size, cost, quality."""
     from framecast import terminal
     from framecast.models.configs import CONFIGS
     from framecast.runtime.engines import open_engine
     from framecast.runtime.shipped import shipped
 
-    artifacts = shipped()
     rows = []
-    for name, entry in sorted(CONFIGS.items(), key=lambda item: item[0] not in artifacts):  # what can be run first
-        size, score = "–", "not shipped: framecast export"
-        if name in artifacts:
-            with open_engine(artifacts[name]) as engine:
-                quality = engine.manifest.quality
-            size = f"{artifacts[name].stat().st_size / 1e6:.1f} MB"
-            score = (
-                f"{quality.prediction:.2f} dB ({quality.copy_last:.2f}), {quality.data}" if quality else "not measured"
-            )
-        resolution = f"{entry.options['width']}×{entry.options['height']}"
-        rows.append((name, f"{entry.parameters / 1e6:.2f} M", size, resolution, score, entry.about))
-    terminal.table("framecast models", ("name", "parameters", "size", "resolution", "PSNR (copying)", "about"), rows)
+    for name, entry in CONFIGS.items():
+        height, width = entry.data.visible or (entry.data.height, entry.data.width)
+        published = "–" if entry.window_gmacs is None else f"{entry.window_gmacs:.1f} ({entry.window})"
+        cost = (f"{entry.parameters / 1e6:.2f} M", f"{entry.gmacs:.2f}", f"{entry.state_bytes / 1e6:.2f} MB", published)
+        rows.append((name, f"{width}×{height}×{entry.data.channels}", *cost))
+    columns = ("name", "frame", "parameters", "GMAC", "state", "as published")
+    terminal.table("framecast models", columns, rows)
+    print("GMAC: of a step, which is the next frame. As published: what the authors' code spends")
+    print("on the same frame, from so many known ones. State: what a step reads, float32.")
+    for name, artifact in shipped().items():
+        with open_engine(artifact) as engine:
+            quality = engine.manifest.quality
+        score = f"{quality.prediction:.2f} dB, copying {quality.copy_last:.2f} dB" if quality else "not measured"
+        print(f"{name} ships trained: next frame {score}. The others come without weights: framecast export")
 
 
 @app.command()
@@ -249,32 +250,92 @@ def doctor() -> None:
     terminal.table("framecast doctor", ("part", "state", "what to do"), rows)
 
 
+@contextmanager
+def _needs_torch(command: str) -> Iterator[None]:
+    """Say how to get what a command's imports miss."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        cure = "pip install 'framecast[models]', or in a clone pip install -e '.[models]'"
+        raise FramecastError(f"{command} needs {error.name}: {cure}") from error
+
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="OPTION=VALUE", help="Change an option of the configuration; repeatable."),
+]
+
+
 @app.command()
 def export(
     config: Annotated[str, typer.Argument(help="A configuration's name (framecast models).")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The artifact to write; CONFIG.onnx.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Trained weights, .safetensors; random ones without.")] = None,
+    settings: Settings = None,
     frames: Annotated[str, typer.Option(help="The source of real frames for the parity check.")] = "demo",
     steps: Annotated[int, typer.Option(help="Length of the parity check's rollout.")] = 20,
     seed: Annotated[int, typer.Option(help="Of random weights and frames.")] = 0,
 ) -> None:
     """Export a network's step to ONNX, and check that ONNX Runtime equals PyTorch."""
     from framecast import terminal
-    from framecast.models.configs import find
+    from framecast.models.configs import find, parse
 
     find(config)  # said before torch is asked for
     if steps < 1:
         raise OptionError(f"--steps must be at least 1, not {steps}")
-    try:
+    with _needs_torch("export"):
         from framecast.export.command import export_config
-    except ModuleNotFoundError as error:
-        cure = "pip install 'framecast[models]', or in a clone pip install -e '.[models]'"
-        raise FramecastError(f"export needs {error.name}: {cure}") from error
+
+        changes = parse(config, settings or [])
     output = output or Path(f"{config}.onnx")
     print(f"exporting {config}, and stepping both through {steps} frames: a minute or so", file=sys.stderr)
-    parity = export_config(config, output, weights, frames=frames, steps=steps, seed=seed)
+    parity = export_config(config, output, weights, frames=frames, steps=steps, seed=seed, changes=changes)
     rows = [(name, str(p.steps), f"{p.max:.2e}", f"{p.mean:.2e}", f"{p.allowed:.0e}") for name, p in parity.items()]
     columns = ("frames", "steps", "max error", "mean error", "allowed")
     terminal.table(f"{config}: ONNX Runtime against PyTorch", columns, rows)
     kind = "trained" if weights else "random"
     print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB, {kind} weights)")
+
+
+@app.command()
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint as the authors (or OpenSTL) released it.")],
+    config: Annotated[str, typer.Option("--as", help="The configuration that it holds (framecast models).")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The weights to write; CONFIG.safetensors.")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Convert a released checkpoint of STIP, STAU, MAU or TAU to weights that export takes."""
+    from framecast.models.configs import find, parse
+
+    find(config)  # said before torch is asked for
+    with _needs_torch("import-checkpoint"):
+        from framecast.models import checkpoints
+
+        changes = parse(config, settings or [])
+    output = output or Path(f"{config}.safetensors")
+    found = checkpoints.import_checkpoint(checkpoint, config, output, changes)
+    for key in found.unused:
+        print(f"left out, the released network does not use it: {key}")
+    count = sum(value.numel() for name, value in found.tensors.items())
+    print(f"wrote {output} ({len(found.tensors)} tensors, {count:,} values; {len(found.unused)} keys left out)")
+    print(f"next: framecast export {config} --weights {output}")
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A shipped name (framecast models), or an artifact's path.")],
+    source: Annotated[str, typer.Argument(help="A clip, as for run: a file, a folder of images, demo, ….")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder for pictures and figures; made if it is not there.")
+    ] = Path("inspect"),
+    frames: Annotated[int, typer.Option(help="Look at so many frames of the source.")] = 40,
+) -> None:
+    """Draw what happens inside a model over a clip: gates, encoded features, attention."""
+    if frames < 1:
+        raise OptionError(f"--frames must be at least 1, not {frames}")
+    with _needs_torch("inspect"):  # onnx, to be exact
+        from framecast.export import inspect as inside
+    _check_outputs(source, [output / name for name in inside.FILES])
+    print("\n".join(inside.inspect(model, source, output, frames)))

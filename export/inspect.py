@@ -1,0 +1,287 @@
+"""``framecast inspect``: what an artifact computes inside, over a clip. It needs onnx, and no torch.
+
+The functions that stand for our operators (export/functions.py) name what is worth a look. Those names become further
+outputs of the functions, of their calls and of the graph, so that ONNX Runtime gives the artifact's own numbers:
+nothing is computed anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from framecast.camera import Image, Source, open_source
+from framecast.errors import EngineError, SourceError
+from framecast.export import inspect_pictures as pictures
+from framecast.runtime.convert import blank, see, to_frame, to_image
+from framecast.runtime.engines import open_engine
+from framecast.runtime.engines.engine import Tensor
+from framecast.runtime.manifest import Manifest
+from framecast.runtime.report import to_json, versions
+from framecast.runtime.shipped import find
+from framecast.runtime.sinks.files import check_writable, write
+
+DOMAIN = "framecast"  # as in export/functions.py, which needs torch
+SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter notes for each node the modules that it comes from
+FILES = ("gates.png", "features.png", "attention.png", "inspect.json")
+ROWS = 4  # moments that are shown
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Something inside the graph that is looked at.
+
+    Attributes:
+        group: the picture that it goes to: ``gates``, ``attention`` or ``features``.
+        name: what it is: ``update``, ``temporal attention``, ``encoder_s``.
+        layer: of the cell that it is in, from 1; 0 for an encoder.
+        tensors: in the graph; more than one where each slot has a tensor of its own.
+    """
+
+    group: str
+    name: str
+    layer: int
+    tensors: tuple[str, ...]
+
+    def figures(self, tensors: list[Tensor]) -> NDArray[np.float64]:
+        """Of a step: the weights by slot, 1, 2, … steps back or 0, 1, … layers down; of the rest mean, min and max."""
+        first = tensors[0]
+        if self.group != "attention":
+            return np.array([first.mean(dtype=np.float64), first.min(), first.max()])
+        if self.name == "cell attention":  # a weight for each element
+            return np.array([tensor.mean(dtype=np.float64) for tensor in tensors])
+        weights = first.ravel().astype(np.float64)  # [1, n, 1, 1]
+        return weights[::-1] if self.name == "spatial attention" else weights  # SAM gets a layer's own state last
+
+
+class Inside:
+    """An artifact's step with its taps, and the state that it carries.
+
+    Attributes:
+        manifest: of the artifact.
+        taps: all that it has, by layer.
+    """
+
+    def __init__(self, artifact: Path) -> None:
+        with open_engine(artifact, "onnxruntime") as engine:  # says what is wrong with a file
+            self.manifest: Manifest = engine.manifest
+            self.version = engine.version
+        proto = onnx.load(artifact)
+        self.taps = [*tap_functions(proto), *tap_encoders(proto.graph)]
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        self._session = onnxruntime.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._state = {
+            name: np.zeros((1, *spec.shape), np.float32) for spec in self.manifest.state for name in spec.inputs
+        }
+
+    def step(self, frame: Tensor) -> tuple[Tensor, dict[Tap, list[Tensor]]]:
+        """Advance by a frame, [1, C, H, W]; returns the prediction [1, K, C, H, W], and what the taps gave."""
+        values = dict(zip(self._outputs, self._session.run(None, {"frame": frame, **self._state}), strict=True))
+        for spec in self.manifest.state:
+            moved = [values[f"next.{spec.name}"], *(self._state[name] for name in spec.inputs[:-1])]
+            self._state |= dict(zip(spec.inputs, moved, strict=True))
+        return values["prediction"], {tap: [values[name] for name in tap.tensors] for tap in self.taps}
+
+
+def tap_functions(proto: ModelProto) -> list[Tap]:
+    """Lead gates and attention weights out of a graph; the calls stand in the order of the layers."""
+    found = {f.name: _worth_a_look(f) for f in proto.functions if f.domain == DOMAIN}
+    counts = {f.name: len(f.output) for f in proto.functions if f.domain == DOMAIN}
+    for function in proto.functions:
+        if function.domain == DOMAIN:
+            function.output.extend(name for names in found[function.name].values() for name in names)
+    inputs = {value.name for value in proto.graph.input}
+    layers: Counter[str] = Counter()
+    taps: list[Tap] = []
+    for call in (node for node in proto.graph.node if node.domain == DOMAIN and node.op_type in found):
+        call.output.extend([""] * (counts[call.op_type] - len(call.output)))  # what the graph has no use for
+        for stem, names in found[call.op_type].items():
+            shown = _shown_as(stem, call, inputs)
+            layers[shown] += 1
+            tensors = tuple(f"inspect.{len(taps)}.{name}" for name in names)
+            call.output.extend(tensors)
+            proto.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
+            taps.append(Tap("attention" if stem == "weights" else "gates", shown, layers[shown], tensors))
+    return taps
+
+
+def _worth_a_look(function: FunctionProto) -> dict[str, list[str]]:
+    """What a function's body names so, by the name without its slot: EIFAG's ``weights_0`` and on are one thing."""
+    found: dict[str, list[str]] = {}
+    for name in (output for node in function.node for output in node.output):
+        if match := re.fullmatch(r"(update|reset|fusion|gate|weights)(_\d+)?", name):
+            found.setdefault(match[1], []).append(name)
+    return found
+
+
+def _shown_as(stem: str, call: NodeProto, inputs: set[str]) -> str:
+    """What a body's name is called in the papers."""
+    if not call.op_type.startswith("stau_attention"):
+        return {"update": "update", "reset": "trend", "gate": "forget", "weights": "cell attention"}.get(stem, stem)
+    slots = int(call.op_type.rpartition("_")[2])
+    # TAM takes values that the state holds, SAM the inputs of layers, which are made in the same step.
+    kind = "temporal" if inputs.issuperset(call.input[slots : 2 * slots]) else "spatial"
+    return f"{kind} {'fusion' if stem == 'fusion' else 'attention'}"
+
+
+def tap_encoders(graph: GraphProto) -> list[Tap]:
+    """Lead out what each encoder gives: the last picture made in a module that is called so; none if nothing says."""
+    outputs = {value.name for value in graph.output}
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*graph.value_info, *graph.output)}
+    last: dict[str, str] = {}
+    for node in graph.node:
+        scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
+        if (encoder := re.search(r"'(?:model\.)?(encoder\w*)[.']", scopes)) and ranks.get(node.output[0]) == 4:
+            last[encoder[1]] = node.output[0]
+    new = [name for name in last.values() if name not in outputs]  # some are carried anyway
+    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in new)
+    return [Tap("features", encoder, 0, (name,)) for encoder, name in last.items()]
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """A step that is shown: frame and prediction, uint8 [h, w, 3] BGR, and gates and features, [C, h, w] each."""
+
+    index: int
+    time: float
+    input: Image
+    prediction: Image
+    maps: dict[Tap, Tensor]
+
+
+@dataclass(eq=False)
+class Look:
+    """What was seen of a model over a clip.
+
+    Attributes:
+        manifest: of the model.
+        source: name of the clip.
+        frames: how many were seen.
+        moments: a few of the steps, spread evenly.
+        courses: what each step gave of every tap, see :meth:`Tap.figures`.
+    """
+
+    manifest: Manifest
+    source: str
+    frames: int = 0
+    moments: list[Moment] = field(default_factory=list)
+    courses: dict[Tap, list[NDArray[np.float64]]] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> int:
+        """The first step whose past is full; 0 where the clip ends before."""
+        return self.manifest.warmup if self.frames > self.manifest.warmup else 0
+
+    def taps(self, group: str) -> list[Tap]:
+        """Those of a picture, by layer."""
+        return sorted((tap for tap in self.courses if tap.group == group), key=lambda tap: tap.layer)
+
+    def average(self, tap: Tap) -> list[float]:
+        """Over the settled steps: weights by slot; of the rest the mean, the least and the greatest."""
+        course = np.array(self.courses[tap][self.settled :])
+        if tap.group == "attention":
+            return [float(v) for v in course.mean(axis=0)]
+        return [float(course[:, 0].mean()), float(course[:, 1].min()), float(course[:, 2].max())]
+
+
+def watch(inside: Inside, source: Source, frames: int) -> Look:
+    """Step through the first ``frames`` frames of a source, or as many as there are.
+
+    Raises:
+        SourceError: the source was lost, or has no frame.
+        EngineError: a prediction is not finite.
+    """
+    look = Look(inside.manifest, source.name, courses={tap: [] for tap in inside.taps})
+    manifest, tensor, stride = inside.manifest, blank(inside.manifest), 1
+    for count in range(frames):
+        if (frame := source.read()) is None:
+            break
+        seen = see(frame.image, manifest)
+        to_frame(seen, manifest, tensor)
+        prediction, values = inside.step(tensor)
+        if not np.isfinite(prediction).all():
+            cure = f"look at fewer: --frames {count}" if count else "its weights are damaged, export it again"
+            raise EngineError(f"{manifest.config} predicts values that are not finite at frame {count + 1}: {cure}")
+        look.frames += 1
+        for tap, tensors in values.items():
+            look.courses[tap].append(tap.figures(tensors))
+        if count % stride == 0:
+            maps = {tap: tensors[0][0] for tap, tensors in values.items() if tap.group != "attention"}
+            look.moments.append(Moment(count, frame.time, seen, to_image(prediction[0, 0], manifest), maps))
+            if len(look.moments) == 4 * ROWS:  # so many are kept that the rows can be spread evenly
+                look.moments, stride = look.moments[::2], 2 * stride
+    if not look.moments:
+        raise SourceError(f"{source.name} has no frame to look at: give another source")
+    settled = [moment for moment in look.moments if moment.index >= look.settled] or look.moments
+    chosen = np.linspace(0, len(settled) - 1, min(ROWS, len(settled))).round().astype(int)
+    look.moments = [settled[i] for i in chosen]
+    return look
+
+
+def inspect(model: str, source: str, folder: Path, frames: int) -> list[str]:
+    """Look inside a model over a clip, and write what there is to see; returns what to tell, line by line.
+
+    Raises:
+        ArtifactError: there is no such model, or it is not an artifact.
+        SourceError: the source cannot be opened, was lost, or has no frame.
+        SinkError: the folder cannot be written.
+        EngineError: the model takes no pictures, or predicts what is not finite.
+    """
+    inside = Inside(find(model))
+    manifest = inside.manifest
+    if manifest.channel_order == "NONE":
+        raise EngineError(f"{manifest.config} takes channels that are no picture: no clip can be shown to it")
+    with open_source(source) as opened:
+        for name in FILES:
+            check_writable(folder / name)
+        look = watch(inside, opened, frames)
+    drawn = {
+        "gates.png": pictures.gates(look),
+        "features.png": pictures.features(look),
+        "attention.png": pictures.attention(look),
+    }
+    lines = []
+    for name, picture in drawn.items():
+        if picture is not None:
+            write(folder / name, pictures.png(picture))
+            lines.append(f"wrote {folder / name}")
+    write(folder / "inspect.json", f"{to_json(figures(look, inside.version), indent=2)}\n".encode())
+    lines.append(f"wrote {folder / 'inspect.json'}")
+    if drawn["features.png"] is None:
+        lines.append("features: left out, nothing in the artifact is marked as an encoder's")
+    if not manifest.trained:
+        lines.append("weights: random — the pictures show wiring, not what was learned")
+    return lines
+
+
+def figures(look: Look, version: str) -> dict[str, object]:
+    """The JSON: the numbers behind the pictures."""
+
+    def spread(tap: Tap) -> dict[str, float]:
+        return dict(zip(("mean", "min", "max"), look.average(tap), strict=True))
+
+    gates, attention, features = (look.taps(group) for group in ("gates", "attention", "features"))
+    return {
+        "model": look.manifest.config,
+        "weights": look.manifest.weights,
+        "source": look.source,
+        "frames": look.frames,
+        "averaged_from": look.settled,
+        "moments": [{"frame": m.index, "time": m.time} for m in look.moments],
+        "gates": [{"gate": t.name, "layer": t.layer, **spread(t)} for t in gates],
+        "attention": [{"attention": t.name, "layer": t.layer, "weights": look.average(t)} for t in attention],
+        "features": [{"encoder": t.name, **spread(t)} for t in features],
+        "versions": versions("onnxruntime", version),
+    }

@@ -1,0 +1,229 @@
+"""Draws what ``framecast inspect`` saw: heat maps beside frames, tables of weights. Every picture is uint8 BGR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.camera import Image
+from framecast.runtime.engines.engine import Tensor
+from framecast.runtime.manifest import Manifest
+from framecast.runtime.sinks.picture import CAPTION, caption
+
+if TYPE_CHECKING:
+    from framecast.export.inspect import Look
+
+WIDTH = 1800  # pixels that a picture may be wide
+TILE = (176, 256)  # width of a tile: a caption must fit, and no more is to be seen
+GAP = 4
+CELL = (64, 30)  # width and height of a table's cell
+LABEL = 70  # width of a table's row labels
+CHANNELS = 3  # of an encoder that are shown beside their mean
+TITLES = {
+    "update": "update gate Z",
+    "trend": "trend gate R",
+    "forget": "forget gate F",
+    "temporal fusion": "fusion over time",
+    "spatial fusion": "fusion over layers",
+    "temporal attention": "TAM: over time",
+    "spatial attention": "SAM: over layers",
+    "cell attention": "EIFAG: over time, mean over elements",
+}
+_LEAST = 1e-3  # of a scale: below there is no contrast, only the last bits of floats
+_BACK = (24, 20, 18)  # as captions have it
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """Tiles below each other.
+
+    Attributes:
+        title: what they show.
+        scale: what their colours stand for.
+        tiles: pictures at the model's size, [h, w, 3].
+        captions: one for each.
+    """
+
+    title: str
+    scale: str
+    tiles: Sequence[Image]
+    captions: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Weights of one kind of attention.
+
+    Attributes:
+        title: what attends.
+        slots: what the columns count.
+        first: number of the first column.
+        rows: of each layer the weights by slot; some may have fewer slots than others.
+        course: of the last layer, step by step, [N, slots].
+    """
+
+    title: str
+    slots: str
+    first: int
+    rows: Sequence[Sequence[float]]
+    course: NDArray[np.float64]
+
+
+def gates(look: Look) -> Image | None:
+    """A row for each moment: frame, prediction, and the gates of the first, the middle and the last layer."""
+    taps = look.taps("gates")
+    if not taps:
+        return None
+    last = taps[-1].layer
+    columns = _frames(look)
+    for tap in taps:
+        if tap.layer in (1, (last + 1) // 2, last):
+            maps = [moment.maps[tap].mean(axis=0) for moment in look.moments]
+            columns.append(_maps(look, f"layer {tap.layer}: {TITLES[tap.name]}", maps))
+    return grid(columns, look.manifest, f"{_heading(look)}: gates, mean over channels")
+
+
+def features(look: Look) -> Image | None:
+    """A row for each moment: the frame, and of each encoder the mean and the channels that vary most over a picture."""
+    taps = look.taps("features")
+    columns = _frames(look)[:1]
+    for tap in taps:
+        values = np.stack([moment.maps[tap] for moment in look.moments])  # [rows, C, h, w]
+        columns.append(_maps(look, f"{tap.name}: mean", list(values.mean(axis=1))))
+        strongest = np.argsort(-values.std(axis=(2, 3)).mean(axis=0), kind="stable")[:CHANNELS]
+        columns += [_maps(look, f"{tap.name}: channel {c}", list(values[:, c])) for c in strongest]
+    return grid(columns, look.manifest, f"{_heading(look)}: encoded features") if taps else None
+
+
+def attention(look: Look) -> Image | None:
+    """A table for each kind of attention, layers by slots, and the course of its last layer below."""
+    taps = look.taps("attention")
+    drawn = []
+    for name in dict.fromkeys(tap.name for tap in taps):
+        own = [tap for tap in taps if tap.name == name]
+        down = name == "spatial attention"
+        rows = [look.average(tap) for tap in own]
+        course = np.array(look.courses[own[-1]])
+        drawn.append(Table(TITLES[name], "layers down" if down else "steps back", 0 if down else 1, rows, course))
+    return tables(drawn, f"{_heading(look)}: frames {look.settled} to {look.frames - 1}") if drawn else None
+
+
+def _heading(look: Look) -> str:
+    return f"{look.manifest.config} ({'trained' if look.manifest.trained else 'random'} weights) on {look.source}"
+
+
+def _frames(look: Look) -> list[Column]:
+    times = [f"frame {moment.index}, {moment.time:.2f} s" for moment in look.moments]
+    predicted = [f"for frame {moment.index + 1}" for moment in look.moments]
+    return [
+        Column("input", "", [moment.input for moment in look.moments], times),
+        Column("prediction", "", [moment.prediction for moment in look.moments], predicted),
+    ]
+
+
+def _maps(look: Look, title: str, maps: list[Tensor]) -> Column:
+    """Maps, [h, w] over the whole frame of the network, in colours of one scale."""
+    low, high = float(np.min(maps)), float(np.max(maps))
+    frame = look.manifest.frame[2], look.manifest.frame[1]
+    width, height = look.manifest.size
+    tiles = [_scaled(_heat(values, low, high), frame)[:height, :width] for values in maps]  # without the padding
+    return Column(title, f"{low:.3f} to {high:.3f}", tiles, [f"mean {values.mean():.3f}" for values in maps])
+
+
+def grid(columns: Sequence[Column], manifest: Manifest, heading: str) -> Image:
+    """Columns side by side under a heading; maps share a scale with the column they are in, as the legend says."""
+    width, height = manifest.size
+    wide = min(max(width, TILE[0]), TILE[1], (WIDTH - GAP) // len(columns) - GAP)
+    size = wide, max(1, round(wide * height / width))
+    parts = [_column(column, size) for column in columns]
+    body = _beside(parts)
+    legend = _legend("each column from its least value to its greatest, as its title says")
+    return _below([caption(body.shape[1], heading), body, legend])
+
+
+def _column(column: Column, size: tuple[int, int]) -> Image:
+    parts = [caption(size[0], column.title), caption(size[0], column.scale)]
+    for tile, text in zip(column.tiles, column.captions, strict=True):
+        parts += [_scaled(tile, size), caption(size[0], text)]
+    return _below(parts)
+
+
+def tables(shown: Sequence[Table], heading: str) -> Image:
+    """Tables side by side under a heading."""
+    body = _beside([_table(table) for table in shown])
+    legend = _legend("from 0 to twice an even share of the layer's slots and more; the weights of a layer sum to 1")
+    return _below([caption(body.shape[1], heading), body, legend])
+
+
+def _table(table: Table) -> Image:
+    slots = max(len(row) for row in table.rows)
+    wide = LABEL + max(slots, 5) * CELL[0]
+    names = [caption(CELL[0], str(table.first + slot)) for slot in range(slots)]
+    parts = [caption(wide, table.title), np.hstack([caption(LABEL, table.slots), *names])]
+    for layer, row in enumerate(table.rows, start=1):
+        label = _framed(caption(LABEL, f"layer {layer}"), 0, 0, CELL[1] - CAPTION - 4, top=4)
+        parts.append(np.hstack([label, *(_cell(value, 2 / len(row)) for value in row)]))
+    steps, slots = table.course.shape
+    strip = _scaled(_heat(table.course.T, 0, 2 / slots), (wide - LABEL, CAPTION * slots))
+    names = [caption(LABEL, str(table.first + slot)) for slot in range(slots)]
+    ends = f"layer {len(table.rows)} over the clip, frames 0 to {steps - 1}"
+    parts += [caption(wide, ""), caption(wide, ends), np.hstack([np.vstack(names), strip])]
+    return _below(parts)
+
+
+def _cell(value: float, full: float) -> Image:
+    cell = _scaled(_heat(np.array([[value]]), 0, full), CELL)
+    ink = (20, 20, 20) if value > 0.6 * full else (235, 235, 235)
+    text = f"{value:.3f}"
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+    place = (CELL[0] - width) // 2, (CELL[1] + height) // 2
+    cv2.putText(cell, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, 1, cv2.LINE_AA)
+    cell[-1:], cell[:, -1:] = _BACK, _BACK
+    return cell
+
+
+def _heat(values: NDArray[Any], low: float, high: float) -> Image:
+    """[h, w] in colours, uint8 [h, w, 3]."""
+    scaled = np.clip(np.rint((values - low) * (255 / max(high - low, _LEAST))), 0, 255).astype(np.uint8)
+    heat: Image = cv2.applyColorMap(scaled, cv2.COLORMAP_VIRIDIS)  # type: ignore[assignment]
+    return heat
+
+
+def _scaled(picture: Image, size: tuple[int, int]) -> Image:
+    """At ``size`` (width, height), its pixels as squares where they grow."""
+    shrinks = size[0] < picture.shape[1]
+    scaled: Image = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)  # type: ignore[assignment]
+    return scaled
+
+
+def _legend(text: str) -> Image:
+    """A bar of all colours, and what its ends mean."""
+    ramp = _scaled(_heat(np.linspace(0, 1, 256)[None], 0, 1), (256, CAPTION - 10))
+    return np.hstack([_framed(ramp, 6, 0, 5, top=5), caption(WIDTH // 3, text)])
+
+
+def _beside(parts: Sequence[Image]) -> Image:
+    """Side by side with a gap around each, filled up to the tallest."""
+    tall = max(len(part) for part in parts)
+    return np.hstack([_framed(part, GAP if i == 0 else 0, GAP, tall - len(part)) for i, part in enumerate(parts)])
+
+
+def _below(parts: Sequence[Image]) -> Image:
+    """Below each other, filled up to the widest."""
+    wide = max(part.shape[1] for part in parts)
+    return np.vstack([_framed(part, 0, wide - part.shape[1], 0) for part in parts])
+
+
+def _framed(part: Image, left: int, right: int, bottom: int, *, top: int = 0) -> Image:
+    framed: Image = cv2.copyMakeBorder(part, top, bottom, left, right, cv2.BORDER_CONSTANT, value=_BACK)  # type: ignore[assignment]
+    return framed
+
+
+def png(picture: Image) -> bytes:
+    """A picture as a file."""
+    return cv2.imencode(".png", picture)[1].tobytes()

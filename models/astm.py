@@ -1,0 +1,190 @@
+"""ASTM: spatiotemporal memory cells over pairs of frames, with the EIFAG gate as the paper defines it.
+
+EIFAG gathers the last τ cells by a softmax of their agreement with the forget gate. In the authors' code the history is
+one list aliased τ times, so that the gate there does nothing; here it is the paper's (equations 7 and 8), and
+``eifag=False`` is what that code amounts to, and the ablation's basic model.
+
+The paper's tensors are [B, C, 2, h, w], two frames deep. Here they are [B, 2·C, h, w], so that each Conv3d is one
+Conv2d.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from framecast.kernels.eifag import eifag
+from framecast.models.blocks import ConvNorm, check_sizes, patchify, shrunk, unpatchify
+from framecast.models.step import History, State, StepModel
+
+FORGET_BIAS = 1.0
+_MINIMUMS = {"channels": 1, "patch": 1, "hidden": 1, "layers": 1, "kernel": 1, "stages": 0, "tau": 1}
+
+
+@dataclass(frozen=True)
+class ASTMConfig:
+    """Sizes and options of an ASTM network; the defaults are the paper's."""
+
+    height: int
+    width: int
+    channels: int
+    patch: int
+    hidden: int = 64
+    layers: int = 4
+    kernel: int = 5
+    stages: int = 0  # encoder stages of stride 2: log2 of the paper's ``sr``
+    tau: int = 5  # cells that EIFAG gathers
+    eifag: bool = True
+
+    def __post_init__(self) -> None:
+        check_sizes(self, _MINIMUMS)
+        _ = self.state_size  # refused here, where the frame does not divide
+
+    @property
+    def features(self) -> int:
+        """Channels of a patched frame."""
+        return self.channels * self.patch**2
+
+    @property
+    def state_size(self) -> tuple[int, int]:
+        """Height and width of a hidden state."""
+        return shrunk(self.height, self.width, self.patch * 2**self.stages)
+
+
+class PairConv(nn.Conv3d):
+    """A Conv3d over exactly two frames, padded to give two, as one Conv2d.
+
+    A third of a depth-3 kernel's taps would hit padding: what is left is the block kernel [[W1, W2], [W0, W1]], rows by
+    output frame. Channels are ordered (group, frame, channel), so that gates split, and states join, along channels.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, depth: int = 3, stride: int = 1, join: int = 1, split: int = 1
+    ) -> None:
+        """``join``: groups that the input is made of; ``split``: groups that the output falls into."""
+        half = kernel // 2
+        super().__init__(
+            inputs, outputs, (depth, kernel, kernel), stride=(1, stride, stride), padding=(depth // 2, half, half)
+        )
+        self.join, self.split = join, split
+
+    def as_conv2d(self) -> nn.Conv2d:
+        """The same function as a plain module, which does not build its kernel anew each time."""
+        inputs, outputs = 2 * self.in_channels, 2 * self.out_channels
+        kernel, (_, stride, _) = self.kernel_size[1], self.stride
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, device=self.weight.device)
+        weight, bias = self._blocks()
+        conv.weight, conv.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+        return conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 2·I, h, w] to [B, 2·O, h, w]."""
+        return functional.conv2d(x, *self._blocks(), stride=self.stride[1:], padding=self.kernel_size[1] // 2)
+
+    def _blocks(self) -> tuple[Tensor, Tensor]:
+        grouped = self.weight.reshape(
+            self.split, -1, self.join, self.in_channels // self.join, *self.kernel_size
+        )  # [s, O/s, j, I/j, D, k, k]
+        middle = self.kernel_size[0] // 2
+        before, now, after = (
+            grouped[..., middle + d, :, :] if abs(d) <= middle else torch.zeros_like(grouped[..., 0, :, :])
+            for d in (-1, 0, 1)
+        )
+        rows = [torch.stack(row, dim=3) for row in ((now, after), (before, now))]  # [s, O/s, j, 2, I/j, k, k] each
+        weight = torch.stack(rows, dim=1)  # [s, 2, O/s, j, 2, I/j, k, k]
+        shape = (2 * self.out_channels, 2 * self.in_channels, *self.kernel_size[1:])
+        assert self.bias is not None  # noqa: S101 (Conv3d's default)
+        bias = self.bias.reshape(self.split, 1, -1).expand(-1, 2, -1)
+        return weight.reshape(shape), bias.reshape(-1)
+
+
+class ASTMCell(nn.Module):
+    """One cell; every state [B, 2·C, h, w]."""
+
+    def __init__(self, inputs: int, config: ASTMConfig) -> None:
+        super().__init__()
+        hidden = config.hidden
+
+        def conv(source: int, gates: int, join: int = 1) -> ConvNorm:
+            pair = PairConv(source, gates * hidden, config.kernel, join=join, split=gates)
+            return ConvNorm(pair, (2 * gates * hidden, *config.state_size))
+
+        self.conv_x, self.conv_h, self.conv_m = conv(inputs, 7), conv(hidden, 4), conv(hidden, 3)
+        self.conv_o = conv(2 * hidden, 1, join=2)
+        self.conv_last = PairConv(2 * hidden, hidden, 1, depth=1, join=2)
+
+    def forward(self, x: Tensor, h: Tensor, cells: list[Tensor], count: Tensor, m: Tensor) -> tuple[Tensor, ...]:
+        """Input x, hidden state, last cells (newest first), steps so far, and memory M, to the new H, C and M."""
+        i_x, f_x, g_x, i_m_x, f_m_x, g_m_x, o_x = self.conv_x(x).chunk(7, dim=1)
+        i_h, f_h, g_h, o_h = self.conv_h(h).chunk(4, dim=1)
+        i_m, f_m, g_m = self.conv_m(m).chunk(3, dim=1)
+        c = eifag(cells, count, i_x + i_h, f_x + f_h, g_x + g_h, forget_bias=FORGET_BIAS)
+        m_forget = torch.sigmoid(f_m_x + f_m + FORGET_BIAS)
+        m = m_forget * m + torch.sigmoid(i_m_x + i_m) * torch.tanh(g_m_x + g_m)
+        both = torch.cat([c, m], dim=1)
+        h = torch.sigmoid(o_x + o_h + self.conv_o(both)) * torch.tanh(self.conv_last(both))
+        return h, c, m
+
+
+class ASTM(StepModel):
+    """ASTM as a step.
+
+    State: hidden states ``h1`` … ``hL``, the last τ cells of each layer (``c1`` … ``cL``) and how many steps there have
+    been (``count``, at most τ), the memory ``m`` that zigzags through the layers, and the last patched frame.
+    """
+
+    def __init__(self, config: ASTMConfig) -> None:
+        super().__init__()
+        features, hidden, stages = config.features, config.hidden, config.stages
+        self.config = config
+        self.encoders = nn.ModuleList(
+            nn.Sequential(PairConv(features, features, 3, stride=2), nn.ReLU()) for _ in range(stages)
+        )
+        self.cells = nn.ModuleList(ASTMCell(hidden if k else features, config) for k in range(config.layers))
+        self.last = nn.Conv2d(2 * hidden, features, 1)  # the paper's Conv3d of depth and stride 2
+        self.decoders = nn.ModuleList(
+            nn.ConvTranspose2d(features, features, 3, stride=2, padding=1, output_padding=1) for _ in range(stages)
+        )
+        self.frame_shape = (config.channels, config.height, config.width)
+        state = (2 * hidden, *config.state_size)
+        layers = range(1, config.layers + 1)
+        self.state_shapes = {
+            **{f"h{k}": state for k in layers},
+            "m": state,
+            "count": (1, 1, 1),
+            "previous": (features, config.height // config.patch, config.width // config.patch),
+        }
+        slots = config.tau if config.eifag else 1  # of one cell the softmax is 1: T = C_{t-1}
+        self.histories = {f"c{k}": History(slots, state) for k in layers}
+        self.warmup = max(2, slots)  # the first step sees a black frame before its own
+
+    def deployed(self) -> StepModel:
+        """The same network with its kernels laid out as plain Conv2d."""
+        network = copy.deepcopy(self)
+        for parent in list(network.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, PairConv):
+                    setattr(parent, name, child.as_conv2d())
+        return network
+
+    def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: see :meth:`StepModel.forward`."""
+        config = self.config
+        current = patchify(frame, config.patch)
+        x = torch.cat([state["previous"], current], dim=1)
+        for encoder in self.encoders:
+            x = encoder(x)
+        count, m = state["count"], state["m"]
+        written: State = {"count": (count + 1).clamp(max=config.tau), "previous": current}
+        for k, cell in enumerate(self.cells, start=1):
+            x, c, m = cell(x, state[f"h{k}"], self.past(state, f"c{k}"), count, m)
+            written |= {f"h{k}": x, f"c{k}": c}
+        y = self.last(x)
+        for i, decoder in enumerate(self.decoders):
+            y = decoder(y)
+            y = functional.relu(y) if i < config.stages - 1 else y
+        return unpatchify(y, config.patch).unsqueeze(1), {**written, "m": m}

@@ -1,0 +1,134 @@
+"""The authors' released checkpoints, read strictly, into our networks."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from framecast.errors import ArtifactError, ExportError
+from framecast.models.configs import build
+from framecast.models.step import StepModel
+
+PREFIXES = ("model.", "module.")  # of OpenSTL's Lightning module, of DataParallel
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file held.
+
+    Attributes:
+        tensors: ours, by our names, in float32.
+        unused: the file's keys that no computation of the released network reads: they were left out.
+    """
+
+    tensors: Mapping[str, Tensor]
+    unused: tuple[str, ...]
+
+
+def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Convert a released checkpoint to safetensors, which ``framecast export --weights`` takes.
+
+    Raises:
+        ArtifactError: there is no such configuration, or the file is not a checkpoint of it.
+        OptionError: no network can be built with these changes to the configuration's options.
+        ExportError: the output cannot be written.
+    """
+    with torch.device("meta"):
+        model = build(config, changes)
+    checkpoint = read_checkpoint(path, model, config)
+    metadata = {"weights": f"imported from {path.name}", "licence": "unknown: ask its authors"}
+    partial = output.with_name(output.name + ".partial")
+    try:
+        partial.write_bytes(save({name: value.contiguous() for name, value in checkpoint.tensors.items()}, metadata))
+        partial.replace(output)
+    except OSError as error:
+        raise ExportError(f"cannot write {output}: {error.strerror} (choose another --output)") from error
+    return checkpoint
+
+
+def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
+    """Read a released checkpoint of STIP, STAU or MAU (STIPHR, STAU, MAU), or of OpenSTL's TAU or MAU.
+
+    The file is read as plain tensors, so that it cannot run code. Every key must be known, every parameter present, and
+    every shape right.
+
+    Args:
+        path: of the file: a state dict, bare, under ``net_param``, or under ``state_dict`` as Lightning keeps it.
+        model: the network whose weights it should hold; may be on the meta device.
+        config: the configuration's name, for messages.
+
+    Raises:
+        ArtifactError: the file cannot be read, or does not hold exactly this network's weights.
+    """
+    kind = type(model).__name__
+    if not model.released:
+        raise ArtifactError(f"no checkpoint of {kind} was ever released: there is no format of it to import")
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    unused: list[str] = []
+    for key, value in _state_dict(path).items():
+        name = _rename(key, model)
+        if name is None:
+            unused.append(key)
+            continue
+        if name not in wanted or not isinstance(value, Tensor):
+            raise ArtifactError(f"{path} does not hold weights of {config}: {key!r} is unknown to a released {kind}")
+        if name in tensors:
+            raise ArtifactError(f"{path} does not hold weights of {config}: {key!r} gives {name} a second time")
+        found, want = list(value.shape), list(wanted[name])
+        if value.dim() == 5 and len(want) == 4:  # a Conv3d's depth, here in the channels: one frame, the next
+            value = value.permute(0, 2, 1, 3, 4).flatten(1, 2)
+        if list(value.shape) != want:
+            raise ArtifactError(
+                f"{path} does not hold weights of {config}: {key!r} has shape {found}, {want} is needed "
+                "(another configuration, or other --set options?)"
+            )
+        tensors[name] = value.float() if value.is_floating_point() else value
+    if missing := sorted(wanted.keys() - tensors.keys()):
+        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ArtifactError(f"{path} does not hold weights of {config}: nothing in it gives {missing[0]}{rest}")
+    return Checkpoint(tensors, tuple(unused))
+
+
+def _rename(key: str, model: StepModel) -> str | None:
+    """Our name of a released key; None where it is unused, and empty where it is not known."""
+    for pattern, replacement in model.released:
+        if match := re.fullmatch(pattern, key):
+            return match.expand(replacement) if replacement is not None else None
+    return ""
+
+
+def _state_dict(path: Path) -> dict[str, Any]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror or error} (give the path of a checkpoint)") from error
+    try:
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other kinds of files, beside the error
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make torch raise anything, IndexError and struct.error too
+        reason = next(line for line in [*str(error).splitlines(), type(error).__name__] if line.strip())
+        raise ArtifactError(
+            f"{path} cannot be read as a checkpoint of plain tensors ({reason[:120]}): "
+            "download it again, or save its state_dict() alone with torch.save"
+        ) from error
+    for holder in ("net_param", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(holder), dict):
+            content = content[holder]
+    if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
+        raise ArtifactError(
+            f"{path} holds no state dict (bare, 'net_param' or 'state_dict'): give the model's checkpoint"
+        )
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in content):
+            content = {key.removeprefix(prefix): value for key, value in content.items()}
+    return content

@@ -1,0 +1,181 @@
+"""STAU: a spatiotemporal attention unit, as its authors released it; MAU, its ancestor, is its temporal half.
+
+Each cell looks back over its own last τ states (TAM) and down over the layers below it (SAM), fuses what it finds with
+the current states, and mixes the two. Where code and paper differ, the released behaviour is the default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from framecast.kernels.stau_attention import stau_attention
+from framecast.models.blocks import ConvNorm, check_sizes, double, halve, patchify, shrunk, unpatchify
+from framecast.models.step import History, Released, State, StepModel
+
+_MINIMUMS = {"channels": 1, "patch": 1, "hidden": 1, "layers": 1, "kernel": 1, "stages": 0, "tau": 1, "theta": 1}
+
+
+@dataclass(frozen=True)
+class STAUConfig:
+    """Sizes and options of a STAU network; the defaults are the released ones."""
+
+    height: int
+    width: int
+    channels: int
+    patch: int = 1
+    hidden: int = 64
+    layers: int = 4
+    kernel: int = 5
+    stages: int = 2  # encoder stages of stride 2: log2 of the released ``sr_size``
+    tau: int = 5  # steps that TAM looks back
+    theta: int = 5  # layers that SAM looks down
+    residual: bool = False  # γ: add a cell's input S to its output
+    scaled: bool = True  # scores over √(C·H·W), as released; the paper does not scale them
+    recall: bool = False  # add the encoder's features in the decoder
+    temporal_attention: bool = True  # TAM
+    spatial_attention: bool = True  # SAM
+
+    def __post_init__(self) -> None:
+        check_sizes(self, _MINIMUMS)
+        _ = self.state_size  # refused here, where the frame does not divide
+
+    @property
+    def features(self) -> int:
+        """Channels of a patched frame."""
+        return self.channels * self.patch**2
+
+    @property
+    def state_size(self) -> tuple[int, int]:
+        """Height and width of a hidden state."""
+        return shrunk(self.height, self.width, self.patch * 2**self.stages)
+
+
+@dataclass(frozen=True)
+class MAUConfig(STAUConfig):
+    """MAU: no attention over the layers."""
+
+    spatial_attention: bool = False
+
+
+class STAUCell(nn.Module):
+    """One cell; [B, C, h, w] each state."""
+
+    def __init__(self, config: STAUConfig) -> None:
+        super().__init__()
+        hidden, size = config.hidden, config.state_size
+
+        def conv(outputs: int) -> ConvNorm:
+            return ConvNorm(nn.Conv2d(hidden, outputs, config.kernel, padding=config.kernel // 2), (outputs, *size))
+
+        self.config = config
+        self.scale = 1 / math.sqrt(hidden * size[0] * size[1]) if config.scaled else 1.0
+        if config.temporal_attention or config.spatial_attention:
+            self.conv_t_next, self.conv_s_next = conv(hidden), conv(hidden)
+        self.conv_t, self.conv_s = conv(3 * hidden), conv(3 * hidden)
+
+    def forward(
+        self,
+        s: Tensor,
+        t_past: Sequence[Tensor],
+        s_past: Sequence[Tensor],
+        t_layers: Sequence[Tensor],
+        s_layers: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Advance both states.
+
+        Args:
+            s: what the layer below gave.
+            t_past: this layer's last τ T, newest first.
+            s_past: this layer's last τ inputs S, newest first.
+            t_layers: the last T of the layers in SAM's reach, this one's last.
+            s_layers: the inputs S of the same layers.
+
+        Returns:
+            The new T and S.
+        """
+        t = t_past[0]
+        fused_t, fused_s = t, s
+        if self.config.temporal_attention or self.config.spatial_attention:
+            t_next, s_next = self.conv_t_next(t), self.conv_s_next(s)  # t', s'
+            if self.config.temporal_attention:
+                fused_t = stau_attention(s_past, t_past, query=s_next, gate=t_next, current=t, scale=self.scale)
+            if self.config.spatial_attention:
+                fused_s = stau_attention(t_layers, s_layers, query=t_next, gate=s_next, current=s, scale=self.scale)
+        g_t, t_t, s_t = self.conv_t(fused_t).chunk(3, dim=1)
+        g_s, t_s, s_s = self.conv_s(fused_s).chunk(3, dim=1)
+        new_t = g_t.sigmoid() * t_t + (1 - g_t.sigmoid()) * t_s
+        new_s = g_s.sigmoid() * s_s + (1 - g_s.sigmoid()) * s_t
+        return new_t, new_s + s if self.config.residual else new_s
+
+
+class STAU(StepModel):
+    """STAU as a step. State: of each layer the last τ T (``t1`` … ``tL``) and the last τ inputs S (``s1`` … ``sL``)."""
+
+    released: ClassVar[Released] = (
+        (r"cell_list\.(\d+)\.(conv_(?:t|s)(?:_next)?)\.0\.(\w+)", r"cells.\1.\2.conv.\3"),
+        (r"cell_list\.(\d+)\.(conv_(?:t|s)(?:_next)?)\.1\.(\w+)", r"cells.\1.\2.norm.\3"),
+        (r"encoders\.0\.encoder_t_conv-1\.(\w+)", r"first.\1"),
+        # Their list begins with the first convolution: number i there is i − 1 here, which its own name says too.
+        (r"encoders\.\d+\.encoder_t(\d+)\.(\w+)", r"encoders.\1.0.\2"),
+        (r"decoders\.(\d+)\.c_decoder\1\.(\w+)", r"decoders.\1.0.\2"),
+        (r"srcnn\.0\.(\w+)", r"srcnn.\1"),
+        (r"(?:merge|conv_last_sr)\.\w+", None),
+    )
+
+    def __init__(self, config: STAUConfig) -> None:
+        super().__init__()
+        hidden, stages = config.hidden, config.stages
+        self.config = config
+        self.first = nn.Conv2d(config.features, hidden, 1)
+        self.encoders = nn.ModuleList(halve(hidden) for _ in range(stages))
+        self.cells = nn.ModuleList(STAUCell(config) for _ in range(config.layers))
+        self.decoders = nn.ModuleList(double(hidden, activate=i < stages - 1) for i in range(stages))
+        self.srcnn = nn.Conv2d(hidden, config.features, 1)
+        self.frame_shape = (config.channels, config.height, config.width)
+        self.state_shapes = {}
+        shape = (hidden, *config.state_size)
+        layers = range(1, config.layers + 1)
+        slots = config.tau if config.temporal_attention else 1
+        self.histories = {f"t{k}": History(slots, shape) for k in layers}
+        if config.temporal_attention:
+            self.histories |= {f"s{k}": History(slots, shape) for k in layers}
+        self.warmup = slots
+
+    def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: see :meth:`StepModel.forward`."""
+        config = self.config
+        features = [functional.leaky_relu(self.first(patchify(frame, config.patch)), 0.2)]
+        for encoder in self.encoders:
+            features.append(encoder(features[-1]))
+        s = features[-1]
+        written: State = {}
+        t_layers: list[Tensor] = []
+        s_layers: list[Tensor] = []
+        for k, cell in enumerate(self.cells, start=1):
+            t_past = self.past(state, f"t{k}")
+            s_past = self.past(state, f"s{k}") if config.temporal_attention else []
+            t_layers.append(t_past[0])
+            s_layers.append(s)
+            reach = slice(-config.theta, None)
+            t, s = cell(s, t_past, s_past, t_layers[reach], s_layers[reach])
+            written[f"t{k}"] = t
+            if config.temporal_attention:
+                written[f"s{k}"] = s_layers[-1]
+        for i, decoder in enumerate(self.decoders):
+            s = decoder(s)
+            if config.recall:
+                s = s + features[-2 - i]
+        return unpatchify(self.srcnn(s), config.patch).unsqueeze(1), written
+
+
+class MAU(STAU):
+    """MAU as a step: STAU without attention over the layers."""
+
+    def __init__(self, config: MAUConfig) -> None:
+        super().__init__(config)

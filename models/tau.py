@@ -1,0 +1,258 @@
+"""TAU: the Temporal Attention Unit's network, as released in OpenSTL, as a stream.
+
+As published it maps a clip of T frames to the next T. Only its translator mixes frames, so a step encodes the newest
+frame, takes the other T − 1 embeddings from its state, and decodes only the frames that are wanted: the same prediction
+for less work. Where the release and the paper differ, the release is built, and the paper's is an option.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from framecast.errors import OptionError
+from framecast.models.step import History, Released, State, StepModel
+
+_UPSAMPLES = ("shuffle", "transpose")
+
+
+@dataclass(frozen=True)
+class TAUConfig:
+    """Sizes of a TAU network; in brackets the release's names.
+
+    Raises:
+        OptionError: there is no such network.
+    """
+
+    height: int
+    width: int
+    channels: int
+    frames: int  # T, seen and predicted
+    hidden_spatial: int  # a frame's embedding (hid_S)
+    hidden_temporal: int  # the translator between its ends (hid_T)
+    encoder_layers: int  # of the decoder as well (N_S)
+    translator_layers: int  # (N_T)
+    outputs: int = 1  # K, how many of the T predicted frames are decoded; no parameter depends on it
+    mlp_ratio: int = 8
+    drop_path: float = 0.0  # in training, from 1 % in the first block to this in the last; 0: none, not even there
+    spatial_attention: bool = True  # SA; False is the paper's ablation
+    dynamical_attention: bool = True  # DA; False is the paper's ablation
+    upsample: str = "shuffle"  # as released: conv and pixel shuffle; "transpose": ConvTranspose, as in the paper
+
+    def __post_init__(self) -> None:
+        scale = 2 ** (self.encoder_layers // 2)
+        rules = (
+            (
+                self.encoder_layers >= 2 and self.encoder_layers % 2 == 0,
+                f"encoder_layers must be even and at least 2, not {self.encoder_layers}",
+            ),
+            (
+                min(self.height, self.width) > 0 and self.height % scale == self.width % scale == 0,
+                f"height and width must divide by {scale}, {self.height}×{self.width} does not",
+            ),
+            (self.frames >= 2, f"frames must be at least 2, not {self.frames}"),
+            (1 <= self.outputs <= self.frames, f"outputs must be 1 to {self.frames} (frames), not {self.outputs}"),
+            (
+                self.hidden_spatial >= 2 and self.hidden_spatial % 2 == 0,
+                f"hidden_spatial must be even and at least 2, not {self.hidden_spatial}",  # two groups are normalised
+            ),
+            (self.hidden_temporal >= 4, f"hidden_temporal must be at least 4, not {self.hidden_temporal}"),
+            (self.translator_layers >= 2, f"translator_layers must be at least 2, not {self.translator_layers}"),
+            (0 <= self.drop_path < 1, f"drop_path must be 0 or more and below 1, not {self.drop_path}"),
+            (self.upsample in _UPSAMPLES, f"upsample must be {' or '.join(_UPSAMPLES)}, not {self.upsample!r}"),
+        )
+        for kept, message in rules:
+            if not kept:
+                raise OptionError(f"no such TAU: {message}")
+
+    @property
+    def features(self) -> int:
+        """Channels of T embeddings together: what the translator takes and gives."""
+        return self.frames * self.hidden_spatial
+
+    @property
+    def embedding_size(self) -> tuple[int, int]:
+        """Height and width of an embedding."""
+        scale = 2 ** (self.encoder_layers // 2)
+        return self.height // scale, self.width // scale
+
+
+class ConvSC(nn.Module):
+    """A layer of the encoder or decoder: Conv 3×3, which may halve or double the size, GroupNorm over 2, SiLU."""
+
+    def __init__(self, inputs: int, outputs: int, *, halve: bool = False, double: str | None = None) -> None:
+        """``double``: how the size is doubled, see ``TAUConfig.upsample``; None: it is not."""
+        super().__init__()
+        self.conv: nn.Conv2d | nn.ConvTranspose2d
+        if double == "transpose":
+            self.conv = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+        else:
+            self.conv = nn.Conv2d(inputs, 4 * outputs if double else outputs, 3, stride=2 if halve else 1, padding=1)
+        self.norm = nn.GroupNorm(2, outputs)
+        self.shuffle = double == "shuffle"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] to [B, outputs, …]."""
+        x = self.conv(x)
+        return functional.silu(self.norm(functional.pixel_shuffle(x, 2) if self.shuffle else x))
+
+
+class TemporalAttention(nn.Module):
+    """The Temporal Attention Unit: spatial (paper: statical) and dynamical attention both weigh the features u.
+
+    The frames of a clip are stacked as channels, so attention over channels is attention over time.
+    """
+
+    def __init__(self, config: TAUConfig, features: int) -> None:
+        super().__init__()
+        self.proj_1 = nn.Conv2d(features, features, 1)
+        self.proj_2 = nn.Conv2d(features, features, 1)
+        self.spatial: nn.Sequential | None = None
+        self.dynamical: nn.Sequential | None = None
+        if config.spatial_attention:  # a 21×21 convolution taken apart: near, far, and across channels
+            self.spatial = nn.Sequential(
+                OrderedDict(
+                    conv0=nn.Conv2d(features, features, 5, padding=2, groups=features),
+                    conv_spatial=nn.Conv2d(features, features, 7, padding=9, dilation=3, groups=features),
+                    conv1=nn.Conv2d(features, features, 1),
+                )
+            )
+        if config.dynamical_attention:
+            squeezed = features // max(features // 16, 4)  # as released: 16 in every published network
+            self.dynamical = nn.Sequential(
+                nn.Linear(features, squeezed, bias=False),
+                nn.ReLU(),
+                nn.Linear(squeezed, features, bias=False),
+                nn.Sigmoid(),
+            )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[B, D, h, w] to the same."""
+        u: Tensor = functional.gelu(self.proj_1(z))
+        attended = u
+        if self.spatial is not None:
+            attended = self.spatial(u) * attended
+        if self.dynamical is not None:
+            attended = self.dynamical(u.mean((2, 3)))[:, :, None, None] * attended
+        return self.proj_2(attended) + z  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """A layer of the translator: attention and MLP as residuals, then the number of channels changed where it must."""
+
+    def __init__(self, config: TAUConfig, inputs: int, outputs: int, drop_path: float) -> None:
+        super().__init__()
+        hidden = config.mlp_ratio * inputs
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.attention = TemporalAttention(config, inputs)
+        self.norm2 = nn.BatchNorm2d(inputs)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Conv2d(inputs, hidden, 1),
+                dwconv=nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+                act=nn.GELU(),
+                fc2=nn.Conv2d(hidden, inputs, 1),
+            )
+        )
+        self.layer_scale_1 = nn.Parameter(torch.full((inputs,), 1e-2))
+        self.layer_scale_2 = nn.Parameter(torch.full((inputs,), 1e-2))
+        self.reduction = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, h, w] to [B, outputs, h, w]."""
+        x = x + self.dropped(self.layer_scale_1[:, None, None] * self.attention(self.norm1(x)))
+        x = x + self.dropped(self.layer_scale_2[:, None, None] * self.mlp(self.norm2(x)))
+        return self.reduction(x)  # type: ignore[no-any-return]
+
+    def dropped(self, residual: Tensor) -> Tensor:
+        """In training: the residual of some samples left out, and of the others raised to make up for it."""
+        if not self.training or self.drop_path == 0:
+            return residual
+        kept = residual.new_empty(residual.shape[0], 1, 1, 1).bernoulli_(1 - self.drop_path)
+        return residual * kept / (1 - self.drop_path)
+
+
+class TAU(StepModel):
+    """TAU as a step (Tan et al., "Temporal Attention Unit", CVPR 2023).
+
+    State: of each of the T − 1 frames before the newest the embedding, [B, hid_S, h, w], and what the encoder's first
+    layer gave, which skips to the decoder, [B, hid_S, H, W]. Those of frames not yet seen are zeros.
+
+    The release upsamples by convolution and pixel shuffle, the paper by transposed convolution: ``TAUConfig.upsample``.
+    For streaming it must be in ``eval`` mode: in training, batch normalisation ties the samples of a batch together.
+    """
+
+    released: ClassVar[Released] = (
+        (r"enc\.enc\.(\d+)\.conv\.(conv|norm)\.(\w+)", r"encoder.\1.\2.\3"),
+        (r"dec\.dec\.(\d+)\.conv\.(conv|norm)\.(?:0\.)?(\w+)", r"decoder.\1.\2.\3"),
+        (r"dec\.readout\.(\w+)", r"readout.\1"),
+        (r"hid\.enc\.(\d+)\.(reduction\.\w+)", r"blocks.\1.\2"),
+        (r"hid\.enc\.(\d+)\.block\.(layer_scale_[12]|norm[12]\.\w+)", r"blocks.\1.\2"),
+        (r"hid\.enc\.(\d+)\.block\.attn\.(proj_[12]\.\w+)", r"blocks.\1.attention.\2"),
+        (r"hid\.enc\.(\d+)\.block\.attn\.spatial_gating_unit\.(conv\w+\.\w+)", r"blocks.\1.attention.spatial.\2"),
+        (r"hid\.enc\.(\d+)\.block\.attn\.spatial_gating_unit\.fc\.([02]\.\w+)", r"blocks.\1.attention.dynamical.\2"),
+        (r"hid\.enc\.(\d+)\.block\.mlp\.(?:dwconv\.)?(\w+\.\w+)", r"blocks.\1.mlp.\2"),
+    )
+
+    def __init__(self, config: TAUConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden, layers = config.hidden_spatial, range(config.encoder_layers)
+        self.encoder = nn.ModuleList(ConvSC(hidden if i else config.channels, hidden, halve=i % 2 == 1) for i in layers)
+        self.decoder = nn.ModuleList(
+            ConvSC(hidden, hidden, double=config.upsample if i % 2 == 0 else None) for i in layers
+        )
+        self.readout = nn.Conv2d(hidden, config.channels, 1)
+        inner = config.translator_layers - 1
+        widths = [config.features, *[config.hidden_temporal] * inner, config.features]
+        rates = [config.drop_path and 0.01 + (config.drop_path - 0.01) * j / inner for j in range(inner + 1)]
+        self.blocks = nn.ModuleList(
+            Block(config, inputs, outputs, rate)
+            for (inputs, outputs), rate in zip(pairwise(widths), rates, strict=True)
+        )
+        self.frame_shape = (config.channels, config.height, config.width)
+        self.outputs = config.outputs
+        self.warmup = config.frames
+        self.state_shapes = {}
+        self.histories = {
+            "embedding": History(config.frames - 1, (hidden, *config.embedding_size)),
+            "skip": History(config.frames - 1, (hidden, config.height, config.width)),
+        }
+
+    def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """One step: see :meth:`StepModel.forward`."""
+        embedding, skip = self.encode(frame)
+        embeddings = [*reversed(self.past(state, "embedding")), embedding]
+        skips = [*reversed(self.past(state, "skip")), skip]
+        return self.predict(embeddings, skips), {"embedding": embedding, "skip": skip}
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames, each for itself, [B, C, H, W], to embeddings [B, hid_S, h, w] and skips [B, hid_S, H, W]."""
+        first, *others = self.encoder
+        x: Tensor = first(frames)
+        skip = x
+        for layer in others:
+            x = layer(x)
+        return x, skip
+
+    def predict(self, embeddings: list[Tensor], skips: list[Tensor]) -> Tensor:
+        """Embeddings and skips of the last T frames, oldest first, to the K frames after them, [B, K, C, H, W]."""
+        hidden, wanted = self.config.hidden_spatial, self.outputs
+        x = torch.cat(embeddings, dim=1)  # [B, T·hid_S, h, w]
+        for block in self.blocks:
+            x = block(x)
+        # As released, output frame i is paired with input frame i: the very next frame with the oldest skip.
+        skip = torch.stack(skips[:wanted], dim=1).flatten(0, 1)  # [B·K, hid_S, H, W]
+        x = x[:, : wanted * hidden].reshape(-1, hidden, *self.config.embedding_size)  # [B·K, hid_S, h, w]
+        *others, last = self.decoder
+        for layer in others:
+            x = layer(x)
+        decoded: Tensor = self.readout(last(x + skip))
+        return decoded.reshape(-1, wanted, *self.frame_shape)

@@ -1,0 +1,128 @@
+"""Every network, with every option, as an artifact: equal to PyTorch, whatever the batch and the phase of its rings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.parity import compare, random_frames
+from framecast.models.step import StepModel
+from framecast.runtime.engines import Engine, open_engine
+from framecast.runtime.predictor import Predictor
+
+from ..networks import NETWORKS, make  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+STEPS = 20
+
+
+@pytest.fixture(params=NETWORKS, scope="module")
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:  # type: ignore[type-arg]
+    """A network, its graph, and an engine on it."""
+    model = make(request.param)
+    proto = to_onnx(model, describe(model, request.param))
+    path = tmp_path_factory.mktemp("artifact") / "model.onnx"
+    save(proto, path)
+    with open_engine(path) as engine:
+        yield model, proto, engine
+
+
+@pytest.fixture
+def model(exported: tuple) -> StepModel:  # type: ignore[type-arg]
+    return exported[0]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def engine(exported: tuple) -> Engine:  # type: ignore[type-arg]
+    return exported[2]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_onnxruntime_equals_torch(model: StepModel, engine: Engine, batch: int) -> None:
+    frames = [np.random.default_rng().random((batch, *model.frame_shape), np.float32) for _ in range(STEPS)]
+    # A warp on noise turns the last bit of a flow into a grey value: see the table of configurations.
+    parity = compare(model, engine, frames, allowed=1e-3 if engine.manifest.config == "stip-edge" else 1e-5)
+    assert parity.steps == STEPS
+    assert parity.holds, parity
+
+
+def test_graph_is_two_dimensional(exported: tuple) -> None:  # type: ignore[type-arg]
+    graph = exported[1].graph
+    ranks = {initializer.name: len(initializer.dims) for initializer in graph.initializer}
+    kernels = {ranks[node.input[1]] for node in graph.node if node.op_type in ("Conv", "ConvTranspose")}
+    assert kernels == {4}
+    assert max(ranks.values()) <= 4
+
+
+def test_no_history_is_copied(exported: tuple) -> None:  # type: ignore[type-arg]
+    """A history's slots are read, and one new value of one slot's shape leaves the graph."""
+    model, proto, engine = exported
+    assert [i.name for i in proto.graph.input] == ["frame", *(n for s in engine.manifest.state for n in s.inputs)]
+    assert [o.name for o in proto.graph.output] == ["prediction", *(f"next.{s.name}" for s in engine.manifest.state)]
+    shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim][1:] for o in proto.graph.output}
+    for name, history in model.histories.items():
+        assert shapes[f"next.{name}"] == list(history.shape)
+
+
+def test_any_phase_of_the_ring_gives_the_same(model: StepModel, engine: Engine) -> None:
+    frames = list(random_frames(model.frame_shape, 9, seed=np.random.SeedSequence().entropy))  # type: ignore[arg-type]
+    state, spare = engine.new_state(), engine.new_state()
+    runs = []
+    for _ in range(5):  # 9 steps a run: each begins at another phase of a ring of 2, 4, 6 or 10
+        state.reset()
+        run = []
+        for frame in frames:
+            run.append(engine.step(frame, state, spare).copy())
+            state, spare = spare, state
+        runs.append(np.array(run))
+    assert all(np.array_equal(run, runs[0]) for run in runs)
+
+
+def test_looking_ahead_leaves_the_stream_bit_equal(model: StepModel, engine: Engine) -> None:
+    height, width = model.frame_shape[1:]
+    images = np.random.default_rng().integers(0, 256, (9, height, width, 3), dtype=np.uint8)
+    plain, curious = Predictor(engine), Predictor(engine)
+    for image in images:
+        plain.step(image)
+        curious.step(image)
+        curious.rollout(7)
+        assert np.array_equal(plain._live.prediction, curious._live.prediction)
+
+
+@torch.inference_mode()
+def test_a_rollout_is_torchs(model: StepModel, engine: Engine) -> None:
+    """Blocks of K predictions and single ones alike, fed back as they are."""
+    predictor, state = Predictor(engine), model.init_state()
+    height, width = model.frame_shape[1:]
+    for image in np.random.default_rng().integers(0, 256, (3, height, width, 3), dtype=np.uint8):
+        predictor.step(image)
+        block, state = model.step(torch.from_numpy(predictor._frame.copy()), state)
+    wanted: list[np.ndarray] = []
+    while len(wanted) < 7:
+        wanted += list(block[0].numpy())
+        for frame in block.unbind(1):
+            block, state = model.step(frame, state)
+    for prediction, frame in zip(predictor.rollout(7), wanted, strict=False):
+        levels = np.clip(np.rint(255 * frame.transpose(1, 2, 0)), 0, 255)
+        assert np.abs(prediction.image - levels).max() <= 1
+
+
+def test_functions_are_those_of_the_network(exported: tuple) -> None:  # type: ignore[type-arg]
+    model, proto, engine = exported
+    names = {function.name.rstrip("0123456789").rstrip("_") for function in proto.functions}
+    config = model.config
+    attends = getattr(config, "temporal_attention", False) or getattr(config, "spatial_attention", False)
+    expected = {
+        "STIP": {"stgru_gates"},
+        "STIPEdge": {"stgru_gates"},
+        "ASTM": {"eifag"},
+        "STAU": {"stau_attention"} if attends else set(),
+        "MAU": {"stau_attention"},
+        "TAU": set(),
+    }
+    assert names == expected[engine.manifest.model]
+    onnx.checker.check_model(proto, full_check=True)

@@ -1,0 +1,161 @@
+"""The table of configurations: its figures are counted, and one row and one file are all that a new network takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from framecast.cli import main
+from framecast.errors import ArtifactError, OptionError
+from framecast.models.configs import CONFIGS, Data, Entry, build, find, parse
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_figures_are_counted(name: str) -> None:
+    entry = CONFIGS[name]
+    with torch.device("meta"):
+        model = build(name)
+        state = model.init_state()
+        with FlopCounterMode(display=False) as counter:
+            model.deployed().step(torch.empty(1, *model.frame_shape), state)
+    assert sum(p.numel() for p in model.parameters()) == entry.parameters
+    assert counter.get_total_flops() / 2e9 == pytest.approx(entry.gmacs, abs=5e-4)
+    assert 4 * sum(value[0].numel() for value in state.values()) == entry.state_bytes
+    assert model.frame_shape == (entry.data.channels, entry.data.height, entry.data.width)
+
+
+# GMAC a frame (TAU: a clip) as models.md has them; used parameters.
+@pytest.mark.parametrize(
+    ("name", "parameters", "gmacs"),
+    [
+        ("stip-ucf", 17_913_860, 6.887),
+        ("stip-h36m", 17_932_112, 8.076),
+        ("stip-4k", 22_218_496, 32.33),
+        ("stau-mnist", 4_475_329, 0.934),
+        ("stau-kitti", 18_580_291, 4.698),
+        ("stau-town", 21_772_912, 10.683),
+        ("mau-mnist", 4_475_329, 0.934),
+        ("astm-mnist", 22_019_088, 9.26),
+        ("astm-kth", 23_638_080, 10.08),
+        ("tau-mnist", 44_656_001, 15.894),
+        ("tau-kth", 14_955_201, 73.56),
+        ("tau-taxibj", 9_545_442, 2.487),
+        ("tau-caltech", 14_956_483, 92.2),
+    ],
+)
+def test_figures_are_the_published_ones(name: str, parameters: int, gmacs: float) -> None:
+    entry = CONFIGS[name]
+    assert entry.parameters == parameters
+    assert entry.window_gmacs is not None
+    frames = 1 if name.startswith("tau") else entry.window
+    assert entry.window_gmacs / frames == pytest.approx(gmacs, rel=0.01)
+    if name.startswith(("stip", "stau", "mau")):
+        assert entry.gmacs == pytest.approx(gmacs, rel=0.01)  # a step is what one frame of the window costs
+    else:  # ASTM's taps that hit padding are left out, and TAU encodes and decodes one frame
+        assert entry.gmacs < gmacs
+
+
+def test_options_are_parsed_by_their_type() -> None:
+    changes = parse("stip-ucf", ["layers=3", "forget_bias=0", "swapped=false", "MGIR=true".lower()])
+    assert changes == {"layers": 3, "forget_bias": 0.0, "swapped": False, "mgir": True}
+    with torch.device("meta"):
+        model = build("stip-ucf", changes)
+    assert len(model.cells) == 3
+    assert parse("tau-mnist", ["outputs=10", "upsample=transpose"]) == {"outputs": 10, "upsample": "transpose"}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "message"),
+    [
+        ("stip-ucf", "hiden=8", "no option 'hiden'; it has height, width"),
+        ("stip-ucf", "layers=two", "layers takes a value of type int"),
+        ("stip-ucf", "layers", "layers takes a value of type int"),
+        ("astm-mnist", "eifag=maybe", "eifag takes true or false"),
+        ("stau-mnist", "height=63", "must be multiples of 4 for this network, not 63 and 64"),
+        ("stip-ucf", "width=100", "must be multiples of 32"),
+        ("astm-kth", "width=4", "must be multiples of 8"),
+        ("tau-mnist", "outputs=11", "outputs must be 1 to 10"),
+        ("stau-mnist", "tau=0", "tau must be at least 1, not 0"),
+        ("stip-ucf", "layers=-1", "layers must be at least 1, not -1"),
+        ("stip-ucf", "kernel=4", "kernel must be odd, not 4"),
+    ],
+)
+def test_impossible_options_are_refused(name: str, setting: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message) as refused, torch.device("meta"):
+        build(name, parse(name, [setting]))
+    assert "\n" not in str(refused.value)
+
+
+def test_no_such_configuration() -> None:
+    with pytest.raises(ArtifactError, match="no configuration 'stip': there are stip-ucf"):
+        find("stip")
+
+
+FIFTH = '''
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from framecast.models.step import History, StepModel
+
+
+@dataclass(frozen=True)
+class FifthConfig:
+    height: int
+    width: int
+    channels: int
+    reach: int = 3
+
+
+class Fifth(StepModel):
+    """Mixes the newest frame with the last few, by learned weights."""
+
+    def __init__(self, config: FifthConfig) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.rand(config.reach + 1))
+        self.frame_shape = (config.channels, config.height, config.width)
+        self.state_shapes = {"count": (1, 1, 1)}
+        self.histories = {"frames": History(config.reach, self.frame_shape)}
+        self.warmup = config.reach + 1
+
+    def forward(self, frame, state):
+        frames = torch.stack([frame, *self.past(state, "frames")], dim=1)
+        mixed = (frames * self.mix.softmax(0)[None, :, None, None, None]).sum(dim=1, keepdim=True)
+        return mixed, {"count": state["count"] + 1, "frames": frame}
+'''
+
+
+def test_a_fifth_network_is_one_file_and_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fifth_network.py").write_text(FIFTH)
+    monkeypatch.syspath_prepend(tmp_path)
+    row = Entry("fifth_network:Fifth", Data(48, 64, 3, "BGR"), {"reach": 4}, 5, 0.0, 4 * (1 + 4 * 3 * 48 * 64), 0, None)
+    monkeypatch.setitem(CONFIGS, "fifth", row)  # type: ignore[arg-type]
+
+    def command(*arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["framecast", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        assert not ended.value.code, err
+        return out
+
+    artifact, report = tmp_path / "fifth.onnx", tmp_path / "report.json"
+    assert "fifth" in command("models")
+    assert "wrote" in command("export", "fifth", "-o", artifact, "--set", "reach=2")
+    assert "random weights: no quality claimed" in command(
+        "run", "demo", "--model", artifact, "--horizon", 3, "--max-frames", 20, "--report", report
+    )
+    figures = json.loads(report.read_text())
+    assert figures["weights"] == "random"
+    assert figures["frames"] == 20
+    assert np.isfinite(figures["psnr_db"]["prediction"])
+    sys.modules.pop("fifth_network")

@@ -1,0 +1,73 @@
+"""Small networks of every kind and option: what holds for one step holds for all, and is tested on all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from framecast.models.astm import ASTM, ASTMConfig
+from framecast.models.configs import build
+from framecast.models.stau import MAU, STAU, MAUConfig, STAUConfig
+from framecast.models.step import StepModel
+from framecast.models.stip import STIP, STIPConfig
+from framecast.models.tau import TAU, TAUConfig
+
+
+def _stip(**options: Any) -> STIP:
+    return STIP(STIPConfig(**{"height": 32, "width": 48, "patch": 2, "hidden": 8, "layers": 3, "stages": 2, **options}))
+
+
+def _stau(**options: Any) -> STAU:
+    sizes = {"height": 24, "width": 32, "channels": 3, "hidden": 6, "layers": 6, "stages": 2}
+    return STAU(STAUConfig(**{**sizes, **options}))
+
+
+def _astm(**options: Any) -> ASTM:
+    return ASTM(
+        ASTMConfig(**{"height": 16, "width": 24, "channels": 1, "patch": 2, "hidden": 4, "layers": 3, **options})
+    )
+
+
+def _tau(**options: Any) -> TAU:
+    return TAU(TAUConfig(**{**dict(zip(("height", "width", "channels"), (16, 24, 3), strict=True)), **_TAU, **options}))
+
+
+_TAU = {"frames": 5, "hidden_spatial": 8, "hidden_temporal": 16, "encoder_layers": 4, "translator_layers": 3}
+
+NETWORKS: dict[str, Callable[[], StepModel]] = {
+    "stip": _stip,
+    "stip-paper": lambda: _stip(forget_bias=0.0, swapped=False, first_skip=True),
+    "stip-without-sted": lambda: _stip(sted=False),
+    "stip-without-mgir": lambda: _stip(mgir=False),
+    "stip-bounded": lambda: _stip(bounded=True),
+    "stip-edge": lambda: build("stip-edge"),
+    "stau": _stau,
+    "stau-residual-recall": lambda: _stau(residual=True, recall=True, patch=2, stages=1),
+    "stau-unscaled": lambda: _stau(scaled=False),
+    "stau-tau-theta": lambda: _stau(tau=4, theta=2),
+    "stau-without-tam": lambda: _stau(temporal_attention=False),
+    "stau-without-both": lambda: _stau(temporal_attention=False, spatial_attention=False),
+    "mau": lambda: MAU(MAUConfig(height=16, width=16, channels=1, hidden=6, layers=2, stages=1)),
+    "astm": _astm,
+    "astm-tau": lambda: _astm(tau=2, stages=1, channels=3),
+    "astm-without-eifag": lambda: _astm(eifag=False),
+    "tau": _tau,
+    "tau-block": lambda: _tau(outputs=3),
+    "tau-clip": lambda: _tau(outputs=5, channels=1),
+    "tau-without-sa": lambda: _tau(spatial_attention=False),
+    "tau-without-da": lambda: _tau(dynamical_attention=False),
+    "tau-transpose": lambda: _tau(upsample="transpose", encoder_layers=2),
+}
+
+
+def make(name: str) -> StepModel:
+    """A network in ``eval`` mode with random weights, none of which is zero, as some are before training."""
+    model = NETWORKS[name]().eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+        elif "edge" not in name and parameter.dim() == 1:  # biases and norms, so that all matter
+            torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
+    return model

@@ -1,0 +1,178 @@
+"""Histories at run time: rings rotated by binding, in a graph whose every slot can be read off its prediction."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from framecast.errors import ArtifactError
+from framecast.runtime.engines import Engine, State, open_engine
+from framecast.runtime.manifest import KEY, Manifest, StateSpec
+from framecast.runtime.predictor import Predictor
+
+HEIGHT, WIDTH = 4, 6
+
+
+def artifact(path: Path, slots: int, outputs: int = 1, damage: dict[str, object] | None = None) -> Path:
+    """A graph with two histories of the frame's mean, ``long`` of ``slots`` and ``short`` of one, and a carried count.
+
+    Its prediction's k-th frame is ``(k + 1) · Σ_i weights[i] · values[i]``, the values being the frame's mean, the
+    count, the short history's slot and the long one's, newest first.
+    """
+    specs = (
+        StateSpec("count", (1, 1, 1)),
+        StateSpec("long", (1, 1, 1), "history", slots),
+        StateSpec("short", (1, 1, 1), "history", 1),
+    )
+    manifest = Manifest(
+        "Mean", "mean", (3, HEIGHT, WIDTH), specs, slots, 0, "random", "", "none", outputs=outputs, **(damage or {})
+    )
+
+    def tensor(name: str, *shape: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+
+    values = ["mean", "state.count", "state.short.0", *(f"state.long.{i}" for i in range(slots))]
+    nodes = [
+        helper.make_node("ReduceMean", ["frame", "axes"], ["mean"]),
+        helper.make_node("Identity", ["mean"], ["next.long"]),
+        helper.make_node("Identity", ["mean"], ["next.short"]),
+        helper.make_node("Add", ["state.count", "one"], ["next.count"]),
+        helper.make_node("Concat", values, ["values"], axis=1),
+        helper.make_node("Mul", ["values", "weights"], ["weighed"]),
+        helper.make_node("ReduceSum", ["weighed", "axes"], ["sum"]),
+        helper.make_node("Unsqueeze", ["sum", "two"], ["block"]),  # [batch, 1, 1, 1, 1]
+        helper.make_node("Mul", ["block", "spread"], ["prediction"]),
+    ]
+    spread = np.arange(1, outputs + 1, dtype=np.float32).reshape(1, -1, 1, 1, 1)
+    constants = {
+        "axes": np.array([1, 2, 3]),
+        "two": np.array([4]),
+        "one": np.ones((1, 1, 1, 1), np.float32),
+        "weights": weights(slots).reshape(1, -1, 1, 1),
+        "spread": np.broadcast_to(spread, (1, outputs, 3, HEIGHT, WIDTH)).copy(),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "mean",
+        [tensor("frame", 3, HEIGHT, WIDTH), *(tensor(name, 1, 1, 1) for spec in specs for name in spec.inputs)],
+        [tensor("prediction", outputs, 3, HEIGHT, WIDTH), *(tensor(f"next.{spec.name}", 1, 1, 1) for spec in specs)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {KEY: manifest.to_json()})
+    onnx.save(model, path)
+    return path
+
+
+def weights(slots: int) -> np.ndarray:
+    """All different, so that no two slots can be mistaken; small, so that predictions can be fed back."""
+    return np.array([0.5 / (i + 2) for i in range(slots + 3)], np.float32)
+
+
+def expected(means: list[float], slots: int) -> float:
+    """The prediction after frames of these means, from a reset."""
+    now, past = means[-1], [*reversed(means[:-1]), *[0.0] * (slots + 1)]
+    values = [now, float(len(means) - 1), past[0], *past[:slots]]
+    return float(np.dot(weights(slots), values))
+
+
+def frame(mean: float) -> np.ndarray:
+    return np.full((1, 3, HEIGHT, WIDTH), mean, np.float32)
+
+
+def poisoned(engine: Engine) -> State:
+    """A new state in whose buffers nothing can be read before it was written without being seen."""
+    state = engine.new_state()
+    state.prediction.fill(np.nan)
+    for moment in state.own:
+        for tensor in moment.tensors.values():
+            tensor.fill(np.nan)
+    return state
+
+
+@pytest.mark.parametrize("slots", range(1, 8))
+def test_slots_are_in_age_order_whatever_the_phase(tmp_path: Path, slots: int) -> None:
+    rng = np.random.default_rng()
+    with open_engine(artifact(tmp_path / "m.onnx", slots)) as engine:
+        for phase in range(2 * slots + 2):
+            state, spare = poisoned(engine), poisoned(engine)
+            for mean in rng.random(phase):
+                engine.step(frame(mean), state, spare)
+                state, spare = spare, state
+            state.reset()
+            means: list[float] = []
+            for mean in rng.random(3 * slots + 3, np.float32):
+                means.append(float(mean))
+                prediction = engine.step(frame(mean), state, spare)
+                assert np.abs(prediction - expected(means, slots)).max() < 1e-5
+                state, spare = spare, state
+
+
+def test_several_states_take_turns_and_cameras_do_not_meet(tmp_path: Path) -> None:
+    rng = np.random.default_rng()
+    with open_engine(artifact(tmp_path / "m.onnx", 5)) as engine:
+        cameras = [itertools.cycle([poisoned(engine) for _ in range(count)]) for count in (2, 3, 4)]
+        states = [next(camera) for camera in cameras]
+        means: list[list[float]] = [[], [], []]
+        for _ in range(20):
+            for c, camera in enumerate(cameras):
+                means[c].append(float(rng.random(dtype=np.float32)))
+                target = next(camera)
+                prediction = engine.step(frame(means[c][-1]), states[c], target)
+                states[c] = target
+                assert np.abs(prediction - expected(means[c], 5)).max() < 1e-5
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_looking_ahead_leaves_state_and_stream_bit_equal(tmp_path: Path, slots: int, outputs: int) -> None:
+    rng = np.random.default_rng()
+    images = rng.integers(0, 256, (14, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    path = artifact(tmp_path / "m.onnx", slots, outputs)
+    with Predictor(open_engine(path)) as plain, Predictor(open_engine(path)) as curious:
+        for i, image in enumerate(images):
+            plain.step(image)
+            curious.step(image)
+            state = curious._live
+            before = [t.copy() for t in (*state.tensors.values(), *(m.tensors["long"] for m in state.past))]
+            curious.rollout(1 + i % 9)
+            after = [*state.tensors.values(), *(m.tensors["long"] for m in state.past)]
+            assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+            assert np.array_equal(plain._live.prediction, curious._live.prediction)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+def test_a_block_of_predictions_is_fed_back_one_by_one(tmp_path: Path, outputs: int) -> None:
+    slots, horizon = 3, 9
+    with Predictor(open_engine(artifact(tmp_path / "m.onnx", slots, outputs))) as predictor:
+        means = []
+        for level in (10, 60, 30, 90, 20):
+            predictor.step(np.full((HEIGHT, WIDTH, 3), level, np.uint8))
+            means.append(level / 255)
+        wanted: list[float] = []
+        while len(wanted) < horizon:
+            block = [k * expected(means, slots) for k in range(1, outputs + 1)]
+            wanted += block
+            means += block
+        ahead = predictor.rollout(horizon)
+    levels = [min(255, round(255 * value)) for value in wanted[:horizon]]
+    assert [int(p.image[0, 0, 0]) for p in ahead] == pytest.approx(levels, abs=1)
+
+
+def test_a_kind_of_state_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    text = Manifest("M", "m", (3, 4, 6), (StateSpec("a", (1,), "history", 2),), 1, 0, "random", "", "none").to_json()
+    assert Manifest.from_json(text).state[0].inputs == ("state.a.0", "state.a.1")
+    for old, new in (('"slots": 2', '"slots": 0'), ('"history"', '"stack"'), ('"history"', '"carry"')):
+        with pytest.raises(ArtifactError, match="a kind of state or a value range that is not known"):
+            Manifest.from_json(text.replace(old, new))
+
+
+@pytest.mark.parametrize("damage", [{"channel_order": "GRAY"}, {"channel_order": "HSV"}, {"visible": (5, 6)}])
+def test_a_frame_that_contradicts_itself_is_refused(tmp_path: Path, damage: dict[str, object]) -> None:
+    with pytest.raises(ArtifactError, match="no usable frame shape or channel order"):
+        open_engine(artifact(tmp_path / "m.onnx", 2, damage=damage))

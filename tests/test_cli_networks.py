@@ -1,0 +1,94 @@
+"""The published networks from the command line: exported, imported, run on a clip, and refused where they cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framecast.runtime.predictor import load
+
+from .test_cli import Run, run  # noqa: F401, TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+# Options that make each network small enough to be exported in a second or two.
+SMALL = {
+    "stip-ucf": ("layers=2", "hidden=8", "height=64", "width=96"),
+    "stau-mnist": ("layers=2", "hidden=8"),
+    "mau-mnist": ("layers=2", "hidden=8"),
+    "astm-mnist": ("layers=2", "hidden=8"),
+    "tau-mnist": ("frames=4", "hidden_spatial=8", "hidden_temporal=16", "translator_layers=2"),
+    "tau-caltech": ("frames=4", "hidden_spatial=8", "hidden_temporal=16", "translator_layers=2", "outputs=2"),
+}
+
+
+def options(name: str) -> list[str]:
+    return [word for setting in SMALL[name] for word in ("--set", setting)]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_network_runs_on_the_demo(run: Run, tmp_path: Path, name: str) -> None:  # noqa: F811
+    artifact, report, strip = tmp_path / "model.onnx", tmp_path / "report.json", tmp_path / "strip.png"
+    code, out, err = run("export", name, "-o", artifact, "--steps", 3, *options(name))
+    assert code == 0, err
+    assert "random weights" in out
+    words = ("run", "demo", "--model", artifact, "--horizon", 3, "--max-frames", 24)
+    code, out, err = run(*words, "--report", report, "--record", strip)
+    assert code == 0, err
+    assert "random weights: no quality claimed" in out
+    figures = json.loads(report.read_text())
+    assert (figures["model"], figures["weights"], figures["resets"]) == (name, "random", 0)
+    assert [q["n"] > 0 for q in figures["psnr_db_by_horizon"]] == [True] * 3
+    assert strip.stat().st_size > 0
+    with load(artifact) as predictor:
+        manifest = predictor.manifest
+    assert manifest.options == dict(json.loads(json.dumps(manifest.options)))
+    assert {f"{k}={v}" for k, v in manifest.options.items()} == set(SMALL[name])
+    assert manifest.channel_order == {"stip-ucf": "BGR", "tau-caltech": "RGB"}.get(name, "GRAY")
+
+
+def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    artifact = tmp_path / "taxi.onnx"
+    settings = ("--set", "hidden_temporal=16", "--set", "translator_layers=2")
+    code, out, _ = run("export", "tau-taxibj", "-o", artifact, "--steps", 2, *settings)
+    assert code == 0
+    assert "real" not in out
+    code, _, err = run("run", "demo", "--model", artifact)
+    assert code == 1
+    assert "channels that are no picture" in err
+    assert err.count("\n") == 1
+
+
+def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    """SJTU4K's 2160 rows are padded to 2176: here scaled down, by the manifest alone."""
+    artifact = tmp_path / "4k.onnx"
+    code, _, err = run("export", "stip-4k", "-o", artifact, "--steps", 1, "--set", "layers=1", "--set", "hidden=2")
+    assert code == 0, err
+    with load(artifact) as predictor:
+        assert predictor.manifest.visible == (2160, 3840)
+        prediction = predictor.step(np.full((1080, 1920, 3), 255, np.uint8))
+        assert prediction.image.shape == predictor.input.shape == (2160, 3840, 3)
+        assert (predictor._frame[0, :, 2160:] == 0).all()
+        assert (predictor._frame[0, :, :2160] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "stip-ucf", "--set", "layer=2"), "no option 'layer'; it has height"),
+        (("export", "stip-ucf", "--set", "width=500"), "multiples of 32"),
+        (("export", "astm-kth", "--set", "eifag=paper"), "eifag takes true or false"),
+        (("import-checkpoint", "no.ckpt", "--as", "stip-ucf"), "no.ckpt: No such file or directory"),
+        (("import-checkpoint", "no.ckpt", "--as", "stip"), "no configuration 'stip'"),
+        (("import-checkpoint", "no.ckpt", "--as", "astm-mnist"), "no checkpoint of ASTM was ever released"),
+        (("import-checkpoint", "no.ckpt"), "Missing option '--as'"),
+    ],
+)
+def test_bad_requests_are_one_line_with_the_cure(run: Run, arguments: tuple[str, ...], message: str) -> None:  # noqa: F811
+    code, out, err = run(*arguments)
+    assert code in (1, 2)
+    (said,) = [line for line in err.splitlines() if line.startswith("framecast:")]
+    assert message in said
+    assert "Traceback" not in err
+    assert not out
