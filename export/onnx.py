@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from framecast.errors import ExportError
 from framecast.export.functions import DOMAIN, OPSET, function, translations
+from framecast.export.norms import TRANSLATIONS
 from framecast.models.configs import CONFIGS
 from framecast.models.step import StepModel
 from framecast.runtime.manifest import KEY, Manifest, Quality, StateSpec
@@ -102,7 +103,7 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
             input_names=inputs,
             output_names=["prediction", *(f"next.{spec.name}" for spec in manifest.state)],
             dynamic_shapes=({0: batch}, tuple({0: batch} for _ in state)),
-            custom_translation_table=translations(),
+            custom_translation_table={**translations(), **TRANSLATIONS},
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

@@ -95,8 +95,9 @@ CONFIGS: Mapping[str, Entry] = {
     "stau-kitti": Entry(_STAU, _KITTI, _DEEP, 18_580_291, 4.698, 13_107_200, 10, 46.98),
     "stau-town": Entry(_STAU, _TOWN, _DEEPER, 21_772_912, 10.683, 20_889_600, 4, 42.73),
     "mau-mnist": Entry(_MAU, _MNIST, {}, 4_475_329, 0.934, 2_621_440, 10, 9.34),
-    "astm-mnist": Entry(_ASTM, _MNIST, {"patch": 4}, 22_019_088, 6.194, 3_293_188, 10, 92.6),
-    "astm-kth": Entry(_ASTM, _KTH, {"patch": 8}, 23_638_080, 6.747, 3_342_340, 10, 100.8),
+    # Cells whose forget gate is nearly 1 add up each step's rounding: PyTorch is 2e-5 off its own float64 by step 20.
+    "astm-mnist": Entry(_ASTM, _MNIST, {"patch": 4}, 22_019_088, 6.194, 3_293_188, 10, 92.58, parity=5e-5),
+    "astm-kth": Entry(_ASTM, _KTH, {"patch": 8}, 23_638_080, 6.747, 3_342_340, 10, 100.85, parity=5e-5),
     "tau-mnist": Entry(_TAU, _MNIST, _TAU_MNIST, 44_656_001, 11.709, 10_027_008, 10, 15.89),
     "tau-kth": Entry(_TAU, _KTH, _TAU_VIDEO, 14_955_201, 61.238, 47_185_920, 10, 73.56),
     "tau-taxibj": Entry(_TAU, _TAXI, _TAU_TAXI, 9_545_442, 2.422, 491_520, 4, 2.49),
