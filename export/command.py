@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from framecast.camera import Source, open_source
-from framecast.errors import ArtifactError, ExportError
+from framecast.errors import ArtifactError, ExportError, OptionError
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import Parity, compare, random_frames
 from framecast.models.configs import build, find
@@ -45,12 +45,15 @@ def export_config(
         ExportError: the export failed, or differs from the network by more than is allowed; nothing is written.
         SourceError: the real frames cannot be read.
     """
-    allowed = find(config).parity
+    allowed = find(config).tolerance
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise ExportError(f"cannot write {output}: its folder is missing or closed to you (choose another --output)")
     torch.manual_seed(seed)
-    model = build(config, changes).eval()
-    manifest = load_weights(model, config, weights, changes) if weights else describe(model, config, changes)
+    if weights is None:
+        model = build(config, changes).eval()
+        manifest = describe(model, config, changes)
+    else:
+        model, manifest = load_trained(config, weights, changes)
     with open_source(frames) as source, tempfile.TemporaryDirectory() as folder:
         proto = to_onnx(model, manifest)
         draft = Path(folder) / "draft.onnx"
@@ -69,11 +72,33 @@ def export_config(
     return parity
 
 
-def load_weights(model: StepModel, config: str, path: Path, changes: Mapping[str, Any] | None = None) -> Manifest:
-    """Load safetensors into a network, strictly, and describe it by the file's own metadata.
+def export_random(config: str, folder: Path) -> Path:
+    """Write a configuration's artifact with random weights, always the same, into a folder; it is not held to anything.
+
+    It seeds torch.
+
+    Raises:
+        ArtifactError: no such configuration.
+        ExportError: the export failed.
+    """
+    torch.manual_seed(0)
+    model = build(config).eval()
+    path = folder / f"{config}.onnx"
+    save(to_onnx(model, describe(model, config)), path)
+    return path
+
+
+def load_trained(config: str, path: Path, changes: Mapping[str, Any] | None = None) -> tuple[StepModel, Manifest]:
+    """A configuration's network with weights from safetensors, strictly, and described by the file's own metadata.
+
+    Args:
+        config: its name.
+        path: of the weights; what their metadata says of the network's options holds.
+        changes: further options.
 
     Raises:
         ArtifactError: the file is not safetensors, or not of this configuration.
+        OptionError: no network can be built with these options, or the file's are others.
     """
     try:
         with safe_open(str(path), "pt") as file:
@@ -81,6 +106,14 @@ def load_weights(model: StepModel, config: str, path: Path, changes: Mapping[str
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{path} cannot be read as safetensors: {str(error).splitlines()[0]}") from error
+    if metadata.get("config", config) != config:
+        raise ArtifactError(f"{path} holds weights of {metadata['config']}, not of {config}: export that")
+    made = json.loads(metadata.get("options", "{}"))
+    for option, value in (changes or {}).items():
+        if made.get(option, value) != value:
+            raise OptionError(f"{path} was made with {option}={made[option]}: leave out --set {option}={value}")
+    options = {**made, **(changes or {})}
+    model = build(config, options).eval()
     expected = {name: value.shape for name, value in model.state_dict().items()}
     for name in sorted(expected.keys() | tensors.keys()):
         found, want = tensors.get(name), expected.get(name)
@@ -91,15 +124,16 @@ def load_weights(model: StepModel, config: str, path: Path, changes: Mapping[str
             raise ArtifactError(f"{path} does not hold weights of {config}: {name} is {what}")
     model.load_state_dict(tensors)
     quality = json.loads(metadata["quality"]) if "quality" in metadata else None
-    return describe(
+    manifest = describe(
         model,
         config,
-        changes,
+        options,
         weights=metadata.get("weights", f"from {path.name}"),
         licence=metadata.get("licence", "unknown"),
         interval=float(metadata["interval"]) if "interval" in metadata else None,
         quality=Quality(**quality) if quality else None,
     )
+    return model, manifest
 
 
 def real_frames(source: Source, manifest: Manifest, steps: int) -> Iterator[NDArray[np.float32]]:

@@ -24,12 +24,11 @@ from framecast.export import inspect_pictures as pictures
 from framecast.runtime.convert import blank, see, to_frame, to_image
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.engine import Tensor
-from framecast.runtime.manifest import Manifest
+from framecast.runtime.manifest import DOMAIN, Manifest
 from framecast.runtime.report import to_json, versions
 from framecast.runtime.shipped import find
 from framecast.runtime.sinks.files import check_writable, write
 
-DOMAIN = "framecast"  # as in export/functions.py, which needs torch
 SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter notes for each node the modules that it comes from
 FILES = ("gates.png", "features.png", "attention.png", "inspect.json")
 ROWS = 4  # moments that are shown
@@ -151,7 +150,7 @@ def tap_encoders(graph: GraphProto) -> list[Tap]:
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class Shown:
     """A step that is shown: frame and prediction, uint8 [h, w, 3] BGR, and gates and features, [C, h, w] each."""
 
     index: int
@@ -176,7 +175,7 @@ class Look:
     manifest: Manifest
     source: str
     frames: int = 0
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[Shown] = field(default_factory=list)
     courses: dict[Tap, list[NDArray[np.float64]]] = field(default_factory=dict)
 
     @property
@@ -219,7 +218,7 @@ def watch(inside: Inside, source: Source, frames: int) -> Look:
             look.courses[tap].append(tap.figures(tensors))
         if count % stride == 0:
             maps = {tap: tensors[0][0] for tap, tensors in values.items() if tap.group != "attention"}
-            look.moments.append(Moment(count, frame.time, seen, to_image(prediction[0, 0], manifest), maps))
+            look.moments.append(Shown(count, frame.time, seen, to_image(prediction[0, 0], manifest), maps))
             if len(look.moments) == 4 * ROWS:  # so many are kept that the rows can be spread evenly
                 look.moments, stride = look.moments[::2], 2 * stride
     if not look.moments:

@@ -16,11 +16,10 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from framecast.errors import ExportError
-from framecast.export.functions import DOMAIN, OPSET, function, translations
-from framecast.export.norms import TRANSLATIONS
+from framecast.export.functions import OPSET, function, translations
 from framecast.models.configs import CONFIGS
 from framecast.models.step import StepModel
-from framecast.runtime.manifest import KEY, Manifest, Quality, StateSpec
+from framecast.runtime.manifest import DOMAIN, KEY, Manifest, Quality, StateSpec
 
 IR_VERSION = 10  # ONNX Runtime 1.23 reads no newer
 _ORDERS = {1: "GRAY", 3: "BGR"}  # by their number, where no configuration says
@@ -79,7 +78,7 @@ def describe(
         quality=quality,
         channel_order=order,
         visible=visible,
-        options=dict(changes or {}),
+        options={**(CONFIGS[config].options if config in CONFIGS else {}), **(changes or {})},
     )
 
 
@@ -89,9 +88,10 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
     Raises:
         ExportError: weights are not finite, or the graph cannot be traced or is not valid.
     """
-    for name, value in model.named_parameters():
+    for name, value in model.state_dict().items():
         if not value.isfinite().all():  # a warp would hide it from the runtime: it clamps what is not finite
             raise ExportError(f"weights of {manifest.config} are not finite ({name}): train again, or take older ones")
+    training = model.training
     frame = torch.rand(2, *model.frame_shape)
     state = model.init_state(2)
     inputs = ["frame", *(name for spec in manifest.state for name in spec.inputs)]
@@ -103,11 +103,12 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
             input_names=inputs,
             output_names=["prediction", *(f"next.{spec.name}" for spec in manifest.state)],
             dynamic_shapes=({0: batch}, tuple({0: batch} for _ in state)),
-            custom_translation_table={**translations(), **TRANSLATIONS},
+            custom_translation_table=translations(),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
+    model.train(training)
     if program is None:
         raise ExportError(f"torch.onnx could not export {manifest.config}: update torch and onnxscript")
     proto: ModelProto = program.model_proto

@@ -12,47 +12,34 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from framecast.kernels.eifag import eifag
-from framecast.models.blocks import ConvNorm, check_sizes, patchify, shrunk, unpatchify
+from framecast.models.blocks import ConvNorm, PatchedConfig, check_sizes, patchify, unpatchify
 from framecast.models.step import History, State, StepModel
 
 FORGET_BIAS = 1.0
-_MINIMUMS = {"channels": 1, "patch": 1, "hidden": 1, "layers": 1, "kernel": 1, "stages": 0, "tau": 1}
 
 
 @dataclass(frozen=True)
-class ASTMConfig:
-    """Sizes and options of an ASTM network; the defaults are the paper's."""
+class ASTMConfig(PatchedConfig):
+    """Sizes and options of an ASTM network; the defaults are the paper's.
 
-    height: int
-    width: int
-    channels: int
-    patch: int
-    hidden: int = 64
-    layers: int = 4
-    kernel: int = 5
-    stages: int = 0  # encoder stages of stride 2: log2 of the paper's ``sr``
+    Raises:
+        OptionError: there is no such network.
+    """
+
+    stages: int = 0
     tau: int = 5  # cells that EIFAG gathers
-    eifag: bool = True
+    eifag: bool = True  # without it T = C_{t-1}
 
     def __post_init__(self) -> None:
-        check_sizes(self, _MINIMUMS)
-        _ = self.state_size  # refused here, where the frame does not divide
-
-    @property
-    def features(self) -> int:
-        """Channels of a patched frame."""
-        return self.channels * self.patch**2
-
-    @property
-    def state_size(self) -> tuple[int, int]:
-        """Height and width of a hidden state."""
-        return shrunk(self.height, self.width, self.patch * 2**self.stages)
+        super().__post_init__()
+        check_sizes(self, {"tau": 1})
 
 
 class PairConv(nn.Conv3d):
@@ -97,8 +84,7 @@ class PairConv(nn.Conv3d):
         rows = [torch.stack(row, dim=3) for row in ((now, after), (before, now))]  # [s, O/s, j, 2, I/j, k, k] each
         weight = torch.stack(rows, dim=1)  # [s, 2, O/s, j, 2, I/j, k, k]
         shape = (2 * self.out_channels, 2 * self.in_channels, *self.kernel_size[1:])
-        assert self.bias is not None  # noqa: S101 (Conv3d's default)
-        bias = self.bias.reshape(self.split, 1, -1).expand(-1, 2, -1)
+        bias = cast(Tensor, self.bias).reshape(self.split, 1, -1).expand(-1, 2, -1)
         return weight.reshape(shape), bias.reshape(-1)
 
 
@@ -117,12 +103,29 @@ class ASTMCell(nn.Module):
         self.conv_o = conv(2 * hidden, 1, join=2)
         self.conv_last = PairConv(2 * hidden, hidden, 1, depth=1, join=2)
 
-    def forward(self, x: Tensor, h: Tensor, cells: list[Tensor], count: Tensor, m: Tensor) -> tuple[Tensor, ...]:
-        """Input x, hidden state, last cells (newest first), steps so far, and memory M, to the new H, C and M."""
+    def forward(
+        self, x: Tensor, h: Tensor, cells: list[Tensor], m: Tensor, count: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Advance the states.
+
+        Args:
+            x: what the layer below gave, or the encoded pair of frames.
+            h: this layer's last H.
+            cells: this layer's last C, newest first.
+            m: the memory M, from the layer below or from the last step's top.
+            count: steps since the reset, [B, 1, 1, 1]; None without EIFAG.
+
+        Returns:
+            The new H, C and M.
+        """
         i_x, f_x, g_x, i_m_x, f_m_x, g_m_x, o_x = self.conv_x(x).chunk(7, dim=1)
         i_h, f_h, g_h, o_h = self.conv_h(h).chunk(4, dim=1)
         i_m, f_m, g_m = self.conv_m(m).chunk(3, dim=1)
-        c = eifag(cells, count, i_x + i_h, f_x + f_h, g_x + g_h, forget_bias=FORGET_BIAS)
+        if count is not None:  # equations 7 and 8
+            c = eifag(cells, count, i_x + i_h, f_x + f_h, g_x + g_h, forget_bias=FORGET_BIAS)
+        else:
+            c_forget = torch.sigmoid(f_x + f_h + FORGET_BIAS)
+            c = torch.sigmoid(i_x + i_h) * torch.tanh(g_x + g_h) + c_forget * cells[0]
         m_forget = torch.sigmoid(f_m_x + f_m + FORGET_BIAS)
         m = m_forget * m + torch.sigmoid(i_m_x + i_m) * torch.tanh(g_m_x + g_m)
         both = torch.cat([c, m], dim=1)
@@ -155,10 +158,10 @@ class ASTM(StepModel):
         self.state_shapes = {
             **{f"h{k}": state for k in layers},
             "m": state,
-            "count": (1, 1, 1),
+            **({"count": (1, 1, 1)} if config.eifag else {}),
             "previous": (features, config.height // config.patch, config.width // config.patch),
         }
-        slots = config.tau if config.eifag else 1  # of one cell the softmax is 1: T = C_{t-1}
+        slots = config.tau if config.eifag else 1
         self.histories = {f"c{k}": History(slots, state) for k in layers}
         self.warmup = max(2, slots)  # the first step sees a black frame before its own
 
@@ -178,10 +181,12 @@ class ASTM(StepModel):
         x = torch.cat([state["previous"], current], dim=1)
         for encoder in self.encoders:
             x = encoder(x)
-        count, m = state["count"], state["m"]
-        written: State = {"count": (count + 1).clamp(max=config.tau), "previous": current}
+        count, m = state.get("count"), state["m"]
+        written: State = {"previous": current}
+        if count is not None:
+            written["count"] = (count + 1).clamp(max=config.tau)
         for k, cell in enumerate(self.cells, start=1):
-            x, c, m = cell(x, state[f"h{k}"], self.past(state, f"c{k}"), count, m)
+            x, c, m = cell(x, state[f"h{k}"], self.past(state, f"c{k}"), m, count)
             written |= {f"h{k}": x, f"c{k}": c}
         y = self.last(x)
         for i, decoder in enumerate(self.decoders):

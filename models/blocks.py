@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import cast
 
 from torch import Tensor, nn
@@ -11,27 +12,55 @@ from framecast.errors import OptionError
 
 
 def check_sizes(config: object, minimums: Mapping[str, int]) -> None:
-    """Hold a config's sizes to their minimums, and its kernel to an odd size.
+    """Hold a config's sizes to their minimums.
 
     Raises:
-        OptionError: one is too small, or the kernel's is even.
+        OptionError: one is too small.
     """
     for name, minimum in minimums.items():
         if (value := getattr(config, name)) < minimum:
             raise OptionError(f"{name} must be at least {minimum}, not {value}")
-    if (kernel := getattr(config, "kernel", 1)) % 2 == 0:
-        raise OptionError(f"kernel must be odd, not {kernel}")
 
 
-def shrunk(height: int, width: int, scale: int) -> tuple[int, int]:
-    """Height and width of what an encoder leaves of a frame.
+@dataclass(frozen=True)
+class PatchedConfig:
+    """Sizes of a network that works on patched frames, with one stack of cells on what its encoder leaves of them.
 
     Raises:
-        OptionError: the frame does not divide so.
+        OptionError: there is no network of such sizes.
     """
-    if height % scale or width % scale or min(height, width) < scale:
-        raise OptionError(f"height and width must be multiples of {scale} for this network, not {height} and {width}")
-    return height // scale, width // scale
+
+    height: int
+    width: int
+    channels: int
+    patch: int = 1
+    hidden: int = 64
+    layers: int = 4
+    kernel: int = 5
+    stages: int = 2  # encoder stages of stride 2: log2 of the released ``sr_size``
+
+    def __post_init__(self) -> None:
+        check_sizes(self, {"channels": 1, "patch": 1, "hidden": 1, "layers": 1, "kernel": 1, "stages": 0})
+        if self.kernel % 2 == 0:
+            raise OptionError(f"kernel must be odd, not {self.kernel}")
+        if self.height % self.scale or self.width % self.scale or min(self.height, self.width) < self.scale:
+            sizes = f"not {self.height} and {self.width}"
+            raise OptionError(f"height and width must be multiples of {self.scale} for this network, {sizes}")
+
+    @property
+    def scale(self) -> int:
+        """How often a state's pixel is as wide as a frame's."""
+        return self.patch << self.stages
+
+    @property
+    def features(self) -> int:
+        """Channels of a patched frame."""
+        return self.channels * self.patch**2
+
+    @property
+    def state_size(self) -> tuple[int, int]:
+        """Height and width of a hidden state."""
+        return self.height // self.scale, self.width // self.scale
 
 
 def patchify(frame: Tensor, patch: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -44,7 +45,12 @@ def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[st
     with torch.device("meta"):
         model = build(config, changes)
     checkpoint = read_checkpoint(path, model, config)
-    metadata = {"weights": f"imported from {path.name}", "licence": "unknown: ask its authors"}
+    metadata = {
+        "config": config,
+        "options": json.dumps(dict(changes or {})),
+        "weights": f"imported from {path.name}",
+        "licence": "unknown: ask its authors",
+    }
     partial = output.with_name(output.name + ".partial")
     try:
         partial.write_bytes(save({name: value.contiguous() for name, value in checkpoint.tensors.items()}, metadata))
@@ -71,7 +77,7 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
     kind = type(model).__name__
     if not model.released:
         raise ArtifactError(f"no checkpoint of {kind} was ever released: there is no format of it to import")
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    own = model.state_dict()
     tensors: dict[str, Tensor] = {}
     unused: list[str] = []
     for key, value in _state_dict(path).items():
@@ -79,12 +85,14 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
         if name is None:
             unused.append(key)
             continue
-        if name not in wanted or not isinstance(value, Tensor):
+        if name not in own or not isinstance(value, Tensor):
             raise ArtifactError(f"{path} does not hold weights of {config}: {key!r} is unknown to a released {kind}")
         if name in tensors:
             raise ArtifactError(f"{path} does not hold weights of {config}: {key!r} gives {name} a second time")
-        found, want = list(value.shape), list(wanted[name])
-        if value.dim() == 5 and len(want) == 4:  # a Conv3d's depth, here in the channels: one frame, the next
+        found, want = list(value.shape), list(own[name].shape)
+        if value.is_floating_point() != own[name].is_floating_point():
+            raise ArtifactError(f"{path} does not hold weights of {config}: {key!r} holds {value.dtype}")
+        if found[2:] == [2, 1, 1] and len(want) == 4:  # a Conv3d over two frames, here in the channels: one, the next
             value = value.permute(0, 2, 1, 3, 4).flatten(1, 2)
         if list(value.shape) != want:
             raise ArtifactError(
@@ -92,7 +100,7 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
                 "(another configuration, or other --set options?)"
             )
         tensors[name] = value.float() if value.is_floating_point() else value
-    if missing := sorted(wanted.keys() - tensors.keys()):
+    if missing := sorted(own.keys() - tensors.keys()):
         rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ArtifactError(f"{path} does not hold weights of {config}: nothing in it gives {missing[0]}{rest}")
     return Checkpoint(tensors, tuple(unused))

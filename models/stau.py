@@ -1,4 +1,7 @@
-"""STAU: a spatiotemporal attention unit, as its authors released it; MAU, its ancestor, is its temporal half.
+"""STAU, and its ancestor MAU, as their authors released them.
+
+Chang et al., "STAU: A SpatioTemporal-Aware Unit for Video Prediction and Beyond", 2022; Chang et al., "MAU: A
+Motion-Aware Unit for Video Prediction and Beyond", NeurIPS 2021.
 
 Each cell looks back over its own last τ states (TAM) and down over the layers below it (SAM), fuses what it finds with
 the current states, and mixes the two. Where code and paper differ, the released behaviour is the default.
@@ -14,25 +17,20 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from framecast.errors import OptionError
 from framecast.kernels.stau_attention import stau_attention
-from framecast.models.blocks import ConvNorm, check_sizes, double, halve, patchify, shrunk, unpatchify
+from framecast.models.blocks import ConvNorm, PatchedConfig, check_sizes, double, halve, patchify, unpatchify
 from framecast.models.step import History, Released, State, StepModel
-
-_MINIMUMS = {"channels": 1, "patch": 1, "hidden": 1, "layers": 1, "kernel": 1, "stages": 0, "tau": 1, "theta": 1}
 
 
 @dataclass(frozen=True)
-class STAUConfig:
-    """Sizes and options of a STAU network; the defaults are the released ones."""
+class STAUConfig(PatchedConfig):
+    """Sizes and options of a STAU network; the defaults are the released ones.
 
-    height: int
-    width: int
-    channels: int
-    patch: int = 1
-    hidden: int = 64
-    layers: int = 4
-    kernel: int = 5
-    stages: int = 2  # encoder stages of stride 2: log2 of the released ``sr_size``
+    Raises:
+        OptionError: there is no such network.
+    """
+
     tau: int = 5  # steps that TAM looks back
     theta: int = 5  # layers that SAM looks down
     residual: bool = False  # γ: add a cell's input S to its output
@@ -42,25 +40,24 @@ class STAUConfig:
     spatial_attention: bool = True  # SAM
 
     def __post_init__(self) -> None:
-        check_sizes(self, _MINIMUMS)
-        _ = self.state_size  # refused here, where the frame does not divide
-
-    @property
-    def features(self) -> int:
-        """Channels of a patched frame."""
-        return self.channels * self.patch**2
-
-    @property
-    def state_size(self) -> tuple[int, int]:
-        """Height and width of a hidden state."""
-        return shrunk(self.height, self.width, self.patch * 2**self.stages)
+        super().__post_init__()
+        check_sizes(self, {"tau": 1, "theta": 1})
 
 
 @dataclass(frozen=True)
 class MAUConfig(STAUConfig):
-    """MAU: no attention over the layers."""
+    """Sizes and options of a MAU network.
+
+    Raises:
+        OptionError: there is no such network.
+    """
 
     spatial_attention: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.spatial_attention:
+            raise OptionError("MAU has no attention over the layers: with it, it is STAU")
 
 
 class STAUCell(nn.Module):

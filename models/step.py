@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-State = dict[str, Tensor]
+State = dict[str, Tensor]  # by name, [batch, …] each
 Released = Sequence[tuple[str, str | None]]
 
 

@@ -1,4 +1,7 @@
-"""STIP: a spatiotemporal information-preserving predictor, as its authors released it.
+"""STIP, as its authors released it.
+
+Chang et al., "STIP: A SpatioTemporal Information-Preserving and Perception-Augmented Model for High-Resolution Video
+Prediction", 2022.
 
 Two encoders (spatial, temporal) feed a stack of STGRU cells; two decoders, with residuals from the encoders (MGIR),
 give the next frame. Where the released code and the paper differ, the released behaviour is the default.
@@ -14,25 +17,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from framecast.kernels.stgru_gates import stgru_gates
-from framecast.models.blocks import check_sizes, double, halve, patchify, shrunk, unpatchify
+from framecast.models.blocks import PatchedConfig, check_sizes, double, halve, patchify, unpatchify
 from framecast.models.step import Released, State, StepModel
 
 
 @dataclass(frozen=True)
-class STIPConfig:
+class STIPConfig(PatchedConfig):
     """Sizes and options of a STIP network; the defaults are the released ones.
 
     The paper's own are ``forget_bias=0, swapped=False, first_skip=True``.
+
+    Raises:
+        OptionError: there is no such network.
     """
 
-    height: int
-    width: int
-    patch: int
     channels: int = 3
-    hidden: int = 64
     layers: int = 16
-    kernel: int = 5
-    stages: int = 4  # encoder stages of stride 2
+    stages: int = 4
     skip_weight: float = 0.1  # λ of MGIR, equation 3
     first_skip: bool = False  # the coarsest features are added too, before a decoder's first stage
     swapped: bool = True  # the spatial decoder reads T and the temporal one S, each with its own encoder's skips
@@ -42,18 +43,8 @@ class STIPConfig:
     bounded: bool = False  # tanh after the merge: the released T^1 is linear in itself, and may grow without end
 
     def __post_init__(self) -> None:
-        check_sizes(self, {"channels": 1, "patch": 1, "hidden": 1, "layers": 1, "kernel": 1, "stages": 1})
-        _ = self.state_size  # refused here, where the frame does not divide
-
-    @property
-    def features(self) -> int:
-        """Channels of a patched frame."""
-        return self.channels * self.patch**2
-
-    @property
-    def state_size(self) -> tuple[int, int]:
-        """Height and width of a hidden state."""
-        return shrunk(self.height, self.width, self.patch * 2**self.stages)
+        super().__post_init__()
+        check_sizes(self, {"stages": 1})
 
 
 class STGRU(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from framecast.errors import OptionError
 from framecast.models.blocks import patchify, unpatchify
 from framecast.models.motion import LucasKanade, Warp
 from framecast.models.step import Released, State
@@ -31,6 +32,10 @@ class STIPEdge(STIP):
     released: ClassVar[Released] = ()
 
     def __init__(self, config: STIPConfig) -> None:
+        if config.patch % 2:
+            raise OptionError(
+                f"patch must be even for this network, whose flow has half the resolution, not {config.patch}"
+            )
         flow = 2 * (config.patch // 2) ** 2  # the flow is kept at half resolution
         inputs = 3 * config.features + flow
         super().__init__(config, inputs=inputs, outputs=config.hidden)

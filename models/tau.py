@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from framecast.errors import OptionError
+from framecast.models.blocks import check_sizes
 from framecast.models.step import History, Released, State, StepModel
 
 _UPSAMPLES = ("shuffle", "transpose")
@@ -40,36 +41,29 @@ class TAUConfig:
     translator_layers: int  # (N_T)
     outputs: int = 1  # K, how many of the T predicted frames are decoded; no parameter depends on it
     mlp_ratio: int = 8
-    drop_path: float = 0.0  # in training, from 1 % in the first block to this in the last; 0: none, not even there
+    drop_path: float = 0.0  # in training, from 1 % in the first block to this in the last; 0: none (released: 1 % too)
     spatial_attention: bool = True  # SA; False is the paper's ablation
     dynamical_attention: bool = True  # DA; False is the paper's ablation
     upsample: str = "shuffle"  # as released: conv and pixel shuffle; "transpose": ConvTranspose, as in the paper
 
     def __post_init__(self) -> None:
+        minimums = {"channels": 1, "frames": 2, "hidden_spatial": 2, "hidden_temporal": 4, "encoder_layers": 2}
+        check_sizes(self, {**minimums, "translator_layers": 2, "mlp_ratio": 1})
         scale = 2 ** (self.encoder_layers // 2)
         rules = (
-            (
-                self.encoder_layers >= 2 and self.encoder_layers % 2 == 0,
-                f"encoder_layers must be even and at least 2, not {self.encoder_layers}",
-            ),
+            (self.encoder_layers % 2 == 0, f"encoder_layers must be even, not {self.encoder_layers}"),
+            (self.hidden_spatial % 2 == 0, f"hidden_spatial must be even, not {self.hidden_spatial}"),  # GroupNorm's 2
             (
                 min(self.height, self.width) > 0 and self.height % scale == self.width % scale == 0,
-                f"height and width must divide by {scale}, {self.height}×{self.width} does not",
+                f"height and width must be multiples of {scale}, not {self.height} and {self.width}",
             ),
-            (self.frames >= 2, f"frames must be at least 2, not {self.frames}"),
             (1 <= self.outputs <= self.frames, f"outputs must be 1 to {self.frames} (frames), not {self.outputs}"),
-            (
-                self.hidden_spatial >= 2 and self.hidden_spatial % 2 == 0,
-                f"hidden_spatial must be even and at least 2, not {self.hidden_spatial}",  # two groups are normalised
-            ),
-            (self.hidden_temporal >= 4, f"hidden_temporal must be at least 4, not {self.hidden_temporal}"),
-            (self.translator_layers >= 2, f"translator_layers must be at least 2, not {self.translator_layers}"),
             (0 <= self.drop_path < 1, f"drop_path must be 0 or more and below 1, not {self.drop_path}"),
             (self.upsample in _UPSAMPLES, f"upsample must be {' or '.join(_UPSAMPLES)}, not {self.upsample!r}"),
         )
         for kept, message in rules:
             if not kept:
-                raise OptionError(f"no such TAU: {message}")
+                raise OptionError(message)
 
     @property
     def features(self) -> int:

@@ -11,8 +11,9 @@ from typing import Any
 from framecast.errors import ArtifactError
 
 KEY = "framecast"  # of the ONNX metadata entry
+DOMAIN = "framecast"  # of our operators in the graph
 FORMAT = 1
-CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # orders, and how many there are
+_CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # orders, and how many there are
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class StateSpec:
         return tuple(f"state.{self.name}.{age}" for age in range(self.slots))
 
     @property
-    def usable(self) -> bool:
+    def known(self) -> bool:
         """Whether this version knows what to do with it."""
         return (self.kind, self.slots) == ("carry", 0) or (self.kind == "history" and self.slots > 0)
 
@@ -59,7 +60,8 @@ class Manifest:
     Attributes:
         model: name of the network's class.
         config: name of its configuration.
-        options: what was set otherwise than in that configuration.
+        options: of the network, where they are not its defaults. Patches are cut inside the graph, in the order of
+            ONNX's SpaceToDepth.
         frame: (C, H, W) that the step takes: float32, ``value_range``, ``channel_order``.
         visible: (H, W) of the picture in it, top left; the rest is black padding, never shown nor scored.
         channel_order: ``BGR``, ``RGB``, ``GRAY``, or ``NONE`` where the channels are no picture.
@@ -125,24 +127,33 @@ class Manifest:
                 raise ArtifactError(
                     f"its manifest has format {raw['format']}, this framecast reads {FORMAT}: update it"
                 )
-            raw["state"] = tuple(StateSpec(**{**s, "shape": tuple(s["shape"])}) for s in raw["state"])
-            raw["frame"] = tuple(int(v) for v in raw["frame"])
-            raw["value_range"] = tuple(raw["value_range"])
-            raw["visible"] = tuple(raw["visible"]) if raw.get("visible") else None
-            if raw["quality"] is not None:
-                raw["quality"] = Quality(**raw["quality"])
+            raw["state"] = tuple(
+                StateSpec(str(s["name"]), _whole(s["shape"]), str(s["kind"]), int(s.get("slots", 0)))
+                for s in raw["state"]
+            )
+            raw["frame"] = _whole(raw["frame"])
+            raw["visible"] = _whole(raw["visible"]) if raw.get("visible") else None
+            low, high = map(float, raw["value_range"])
+            raw["value_range"] = low, high
+            raw["outputs"], raw["warmup"] = int(raw["outputs"]), int(raw["warmup"])
+            raw["interval"] = None if raw["interval"] is None else float(raw["interval"])
+            raw["quality"] = None if raw["quality"] is None else Quality(**raw["quality"])
             manifest = cls(**raw)
+            manifest._check()
         except (ValueError, TypeError, KeyError) as error:
             raise ArtifactError(f"its manifest cannot be read ({error!r}): export it again") from error
-        manifest._check_frame()
-        if not all(s.usable for s in manifest.state) or not manifest.value_range[0] < manifest.value_range[1]:
-            raise ArtifactError(
-                "its manifest names a kind of state or a value range that is not known: update framecast"
-            )
         return manifest
 
-    def _check_frame(self) -> None:
-        known = CHANNELS.get(self.channel_order, 0)
+    def _check(self) -> None:
+        known = _CHANNELS.get(str(self.channel_order), 0)
         fits = len(self.frame) == 3 and min(self.frame) > 0 and known in (None, self.frame[0]) and self.outputs > 0
         if not fits or not all(0 < v <= f for v, f in zip(self.visible or (1, 1), self.frame[1:], strict=True)):
             raise ArtifactError("its manifest gives no usable frame shape or channel order: export it again")
+        if not all(s.known for s in self.state) or not self.value_range[0] < self.value_range[1]:
+            raise ArtifactError(
+                "its manifest names a kind of state or a value range that is not known: update framecast"
+            )
+
+
+def _whole(values: Any) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)

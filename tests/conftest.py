@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,3 +56,10 @@ def start_rtsp_server() -> Iterator[Callable[..., RtspServer]]:
 def rtsp_server(start_rtsp_server: Callable[..., RtspServer]) -> RtspServer:
     """A camera at ``rtsp_server.url``: 320x240, 25 frames a second; ``rtsp_server.process`` can be killed."""
     return start_rtsp_server()
+
+
+@pytest.fixture(autouse=True)
+def fresh_weights() -> None:
+    """Other random numbers in every run; a test that fails shows the seed, for ``torch.manual_seed``."""
+    if torch := sys.modules.get("torch"):  # the tests that need none run without it
+        print(f"torch's seed: {torch.seed()}")  # noqa: T201

@@ -16,7 +16,8 @@ from framecast.models.tau import TAU, TAUConfig
 
 
 def _stip(**options: Any) -> STIP:
-    return STIP(STIPConfig(**{"height": 32, "width": 48, "patch": 2, "hidden": 8, "layers": 3, "stages": 2, **options}))
+    sizes = {"height": 32, "width": 48, "patch": 2, "hidden": 8, "layers": 3, "stages": 2}
+    return STIP(STIPConfig(**{**sizes, **options}))
 
 
 def _stau(**options: Any) -> STAU:
@@ -25,16 +26,14 @@ def _stau(**options: Any) -> STAU:
 
 
 def _astm(**options: Any) -> ASTM:
-    return ASTM(
-        ASTMConfig(**{"height": 16, "width": 24, "channels": 1, "patch": 2, "hidden": 4, "layers": 3, **options})
-    )
+    sizes = {"height": 16, "width": 24, "channels": 1, "patch": 2, "hidden": 4, "layers": 3}
+    return ASTM(ASTMConfig(**{**sizes, **options}))
 
 
 def _tau(**options: Any) -> TAU:
-    return TAU(TAUConfig(**{**dict(zip(("height", "width", "channels"), (16, 24, 3), strict=True)), **_TAU, **options}))
+    sizes = {"height": 16, "width": 24, "channels": 3, "frames": 5, "hidden_spatial": 8, "hidden_temporal": 16}
+    return TAU(TAUConfig(**{**sizes, "encoder_layers": 4, "translator_layers": 3, **options}))
 
-
-_TAU = {"frames": 5, "hidden_spatial": 8, "hidden_temporal": 16, "encoder_layers": 4, "translator_layers": 3}
 
 NETWORKS: dict[str, Callable[[], StepModel]] = {
     "stip": _stip,
@@ -45,7 +44,7 @@ NETWORKS: dict[str, Callable[[], StepModel]] = {
     "stip-edge": lambda: build("stip-edge"),
     "stau": _stau,
     "stau-residual-recall": lambda: _stau(residual=True, recall=True, patch=2, stages=1),
-    "stau-unscaled": lambda: _stau(scaled=False),
+    "stau-unscaled": lambda: _stau(scaled=False, hidden=4, width=16),  # scores grow with the state: so does rounding
     "stau-tau-theta": lambda: _stau(tau=4, theta=2),
     "stau-without-tam": lambda: _stau(temporal_attention=False),
     "stau-without-both": lambda: _stau(temporal_attention=False, spatial_attention=False),

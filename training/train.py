@@ -117,7 +117,7 @@ def record(args: argparse.Namespace, average: AveragedModel, updates: int, minut
     made = (
         f"{args.videos.name}: {len(videos(args.videos))} clips, {updates} updates of {args.batch}x{args.unroll} frames"
     )
-    metadata = {"weights": made, "licence": args.licence}
+    metadata = {"config": args.model, "weights": made, "licence": args.licence}
     line: dict[str, object] = {"minutes": round(minutes, 1), "updates": updates}
     weights = args.out / "weights.safetensors"
     save_model(model, str(weights), metadata)

@@ -112,7 +112,8 @@ class Engine(ABC):
             ``state_out.prediction``, [B, K, C, H, W]: valid until that state is written again.
 
         Raises:
-            EngineError: the step failed, or both states are the same.
+            EngineError: the step failed, or both states are the same; ``state_out`` is undefined then until it is reset
+                or written.
         """
 
     @abstractmethod

@@ -50,7 +50,8 @@ class OnnxRuntimeEngine(Engine):
             self._check_boundary()
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
-        # By the state that is read, the one that is written, and the moments that the first looks back on.
+        # By the state that is read, the one that is written, and the moments of both: two states that take turns have
+        # as many as their ring has phases, and a few from resets.
         self._bindings: weakref.WeakKeyDictionary[
             State, weakref.WeakKeyDictionary[State, dict[tuple[Moment, ...], Any]]
         ] = weakref.WeakKeyDictionary()
@@ -62,14 +63,18 @@ class OnnxRuntimeEngine(Engine):
         found = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs()}
         if found != expected:
             raise ArtifactError("its inputs are not those in its manifest: export it again")
-        outputs = {"prediction", *(f"next.{s.name}" for s in manifest.state)}
-        if {o.name for o in self._session.get_outputs()} != outputs:
+        outputs = {
+            "prediction": (manifest.outputs, *manifest.frame),
+            **{f"next.{s.name}": s.shape for s in manifest.state},
+        }
+        if {o.name: tuple(o.shape[1:]) for o in self._session.get_outputs()} != outputs:
             raise ArtifactError("its outputs are not those in its manifest: export it again")
 
     def _binding(self, state_in: State, state_out: State) -> Any:
         phases = self._bindings.setdefault(state_in, weakref.WeakKeyDictionary()).setdefault(state_out, {})
         moment = state_out.follow(state_in)
-        if state_in.past not in phases:
+        phase = (moment, *state_in.past)
+        if phase not in phases:
             binding = self._session.io_binding()
             for spec in self.manifest.state:
                 if spec.kind == "carry":
@@ -80,8 +85,8 @@ class OnnxRuntimeEngine(Engine):
                     binding.bind_ortvalue_input(name, self._value(tensors[spec.name]))
                 binding.bind_ortvalue_output(f"next.{spec.name}", self._value(written[spec.name]))
             binding.bind_ortvalue_output("prediction", self._value(state_out.prediction))
-            phases[state_in.past] = binding
-        return phases[state_in.past]
+            phases[phase] = binding
+        return phases[phase]
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "127.0.0.1:8000"
 REFRESH = 0.25  # seconds between updates of the status line
+MODEL_HELP = "An artifact's path, or a name (framecast models); one that does not ship gets random weights."
 
 app = typer.Typer(
     name="framecast",
@@ -93,7 +95,7 @@ def run(
             "synthetic:// or demo."
         ),
     ],
-    model: Annotated[str, typer.Option(help="A shipped name (framecast models), or an artifact's path.")] = "stip-edge",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "stip-edge",
     engine: Annotated[str, typer.Option(help="What runs the step (framecast doctor).")] = "auto",
     horizon: Annotated[int, typer.Option(help="Predict so many frames ahead.")] = 1,
     serve: Annotated[
@@ -123,7 +125,8 @@ def run(
     _check_outputs(source, outputs)
     paced = realtime or serve is not None
     with ExitStack() as stack:
-        predictor = stack.enter_context(load(model, engine=engine, threads=threads))
+        with _artifact(model) as artifact:
+            predictor = stack.enter_context(load(artifact, engine=engine, threads=threads))
         opened = stack.enter_context(open_source(source, loop=loop))
         pipeline = Pipeline(opened, predictor, horizon=horizon, max_frames=max_frames, realtime=paced)
         if report is not None:
@@ -158,6 +161,22 @@ def _check_outputs(source: str, outputs: list[Path]) -> None:
         if where in taken or os.path.realpath(path.parent) in taken or fnmatch.fnmatch(path, place):
             raise OptionError(f"{path} is among the inputs, or named twice: give every output a place of its own")
         taken.add(where)
+
+
+@contextmanager
+def _artifact(model: str) -> Iterator[str]:
+    """What to load for a model's name: a configuration that does not ship is exported for this run, untrained."""
+    from framecast.models.configs import CONFIGS
+    from framecast.runtime.shipped import shipped
+
+    if model not in CONFIGS or model in shipped():
+        yield model
+        return
+    with _needs_extra(f"{model}, which does not ship,"):
+        from framecast.export.command import export_random
+    print(f"{model} comes without weights: exporting it with random ones for this run", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="framecast-") as folder:
+        yield str(export_random(model, Path(folder)))
 
 
 def _drive(pipeline: Pipeline, record: list[Path], serve: str | None) -> None:
@@ -251,7 +270,7 @@ def doctor() -> None:
 
 
 @contextmanager
-def _needs_torch(command: str) -> Iterator[None]:
+def _needs_extra(command: str) -> Iterator[None]:
     """Say how to get what a command's imports miss."""
     try:
         yield
@@ -283,11 +302,13 @@ def export(
     find(config)  # said before torch is asked for
     if steps < 1:
         raise OptionError(f"--steps must be at least 1, not {steps}")
-    with _needs_torch("export"):
+    with _needs_extra("export"):
         from framecast.export.command import export_config
 
         changes = parse(config, settings or [])
     output = output or Path(f"{config}.onnx")
+    for place in (frames, *([str(weights)] if weights else [])):
+        _check_outputs(place, [output])
     print(f"exporting {config}, and stepping both through {steps} frames: a minute or so", file=sys.stderr)
     parity = export_config(config, output, weights, frames=frames, steps=steps, seed=seed, changes=changes)
     rows = [(name, str(p.steps), f"{p.max:.2e}", f"{p.mean:.2e}", f"{p.allowed:.0e}") for name, p in parity.items()]
@@ -310,11 +331,12 @@ def import_checkpoint(
     from framecast.models.configs import find, parse
 
     find(config)  # said before torch is asked for
-    with _needs_torch("import-checkpoint"):
+    with _needs_extra("import-checkpoint"):
         from framecast.models import checkpoints
 
         changes = parse(config, settings or [])
     output = output or Path(f"{config}.safetensors")
+    _check_outputs(str(checkpoint), [output])
     found = checkpoints.import_checkpoint(checkpoint, config, output, changes)
     for key in found.unused:
         print(f"left out, the released network does not use it: {key}")
@@ -325,7 +347,7 @@ def import_checkpoint(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A shipped name (framecast models), or an artifact's path.")],
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     source: Annotated[str, typer.Argument(help="A clip, as for run: a file, a folder of images, demo, ….")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder for pictures and figures; made if it is not there.")
@@ -335,7 +357,8 @@ def inspect(
     """Draw what happens inside a model over a clip: gates, encoded features, attention."""
     if frames < 1:
         raise OptionError(f"--frames must be at least 1, not {frames}")
-    with _needs_torch("inspect"):  # onnx, to be exact
+    with _needs_extra("inspect"):
         from framecast.export import inspect as inside
     _check_outputs(source, [output / name for name in inside.FILES])
-    print("\n".join(inside.inspect(model, source, output, frames)))
+    with _artifact(model) as artifact:
+        print("\n".join(inside.inspect(artifact, source, output, frames)))

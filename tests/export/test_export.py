@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_model
 
-from framecast.errors import ArtifactError, ExportError
-from framecast.export.command import export_config, load_weights
-from framecast.export.functions import DOMAIN
+from framecast.errors import ArtifactError, ExportError, OptionError
+from framecast.export.command import export_config, load_trained
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import compare, random_frames
 from framecast.models.configs import build, find
 from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
-from framecast.runtime.manifest import KEY, Manifest, Quality
+from framecast.runtime.manifest import DOMAIN, KEY, Manifest, Quality
 
 SMALL = STIPConfig(height=64, width=96, patch=2, hidden=8, layers=3, stages=3)
 QUALITY = Quality("some clips", 31.5, 30.0, {"a": (31.5, 30.0)})
@@ -27,7 +27,6 @@ QUALITY = Quality("some clips", 31.5, 30.0, {"a": (31.5, 30.0)})
 
 @pytest.fixture(scope="module")
 def network() -> STIP:
-    torch.manual_seed(3)
     model = STIP(SMALL).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -106,7 +105,6 @@ def test_damaged_artifacts_are_refused(proto: onnx.ModelProto, tmp_path: Path, d
 
 
 def test_edge_export_equals_torch(tmp_path: Path) -> None:
-    torch.manual_seed(5)
     model = build("stip-edge")
     torch.nn.init.normal_(model.head[-1].weight, std=0.02)
     weights = tmp_path / "weights.safetensors"
@@ -121,18 +119,34 @@ def test_edge_export_equals_torch(tmp_path: Path) -> None:
 
 
 def test_wrong_weights_are_named(tmp_path: Path) -> None:
-    other = STIP(STIPConfig(height=64, width=96, patch=2, hidden=8, layers=2, stages=3))
     path = tmp_path / "other.safetensors"
-    save_model(other, str(path))
+    changes = {"layers": 2, "hidden": 8, "height": 64, "width": 64}
+    save_model(build("stip-ucf", changes), str(path))
     with pytest.raises(ArtifactError, match=r"cells\.2\.conv_s\.bias is missing"):
-        load_weights(STIP(SMALL), "small", path)
+        load_trained("stip-ucf", path, {**changes, "layers": 3})
+    save_model(build("stip-ucf", changes), str(path), {"config": "stip-h36m"})
+    with pytest.raises(ArtifactError, match="holds weights of stip-h36m, not of stip-ucf"):
+        load_trained("stip-ucf", path, changes)
     path.write_bytes(b"no safetensors")
     with pytest.raises(ArtifactError, match="cannot be read as safetensors"):
-        load_weights(STIP(SMALL), "small", path)
+        load_trained("stip-ucf", path, changes)
+
+
+def test_weights_bring_the_options_that_they_were_made_with(tmp_path: Path) -> None:
+    """Options that change no shape would be lost otherwise, and another function exported."""
+    path = tmp_path / "weights.safetensors"
+    made = {"layers": 2, "hidden": 4, "residual": True}
+    save_model(build("stau-mnist", made), str(path), {"config": "stau-mnist", "options": json.dumps(made)})
+    model, manifest = load_trained("stau-mnist", path)
+    assert model.config.residual
+    assert manifest.options == made
+    assert load_trained("stau-mnist", path, {"scaled": False})[1].options == {**made, "scaled": False}
+    with pytest.raises(OptionError, match="was made with residual=True: leave out --set residual=False"):
+        load_trained("stau-mnist", path, {"residual": False})
 
 
 def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    strict = dataclasses.replace(find("stip-edge"), parity=1e-12)
+    strict = dataclasses.replace(find("stip-edge"), tolerance=1e-12)
     monkeypatch.setattr("framecast.export.command.find", lambda name: strict)
     with pytest.raises(ExportError, match="1e-12 is allowed"):
         export_config("stip-edge", tmp_path / "edge.onnx", None, frames="demo", steps=2, seed=0)
@@ -153,3 +167,12 @@ def test_bad_requests(tmp_path: Path) -> None:
         export_config("stip-x", tmp_path / "x.onnx", None, **options)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="choose another --output"):
         export_config("stip-edge", tmp_path / "no" / "x.onnx", None, **options)  # type: ignore[arg-type]
+
+
+def test_buffers_that_are_not_finite_are_refused_too() -> None:
+    changes = {"hidden_temporal": 8, "translator_layers": 2, "hidden_spatial": 4}
+    model = build("tau-mnist", changes)
+    model.blocks[0].norm1.running_var[0] = torch.inf
+    with pytest.raises(ExportError, match=r"not finite \(blocks\.0\.norm1\.running_var\)"):
+        to_onnx(model, describe(model, "tau-mnist", changes))
+    assert model.training  # as it was

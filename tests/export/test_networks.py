@@ -72,8 +72,10 @@ def test_any_phase_of_the_ring_gives_the_same(model: StepModel, engine: Engine) 
     frames = list(random_frames(model.frame_shape, 9, seed=np.random.SeedSequence().entropy))  # type: ignore[arg-type]
     state, spare = engine.new_state(), engine.new_state()
     runs = []
-    for _ in range(5):  # 9 steps a run: each begins at another phase of a ring of 2, 4, 6 or 10
+    for _ in range(2 * len(state.own)):
         state.reset()
+        for s in (state, spare):
+            s.own = s.own[1:] + s.own[:1]  # the ring's first buffer is another
         run = []
         for frame in frames:
             run.append(engine.step(frame, state, spare).copy())
@@ -119,10 +121,9 @@ def test_functions_are_those_of_the_network(exported: tuple) -> None:  # type: i
     expected = {
         "STIP": {"stgru_gates"},
         "STIPEdge": {"stgru_gates"},
-        "ASTM": {"eifag"},
+        "ASTM": {"eifag"} if getattr(config, "eifag", False) else set(),
         "STAU": {"stau_attention"} if attends else set(),
         "MAU": {"stau_attention"},
-        "TAU": set(),
     }
-    assert names == expected[engine.manifest.model]
+    assert names - {"layer_norm", "group_norm"} == expected.get(engine.manifest.model, set())
     onnx.checker.check_model(proto, full_check=True)

@@ -139,7 +139,6 @@ def test_published_cost(name: str) -> None:
 @pytest.mark.parametrize("eifag", [True, False], ids=["eifag", "basic"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_step_equals_the_clip_wise_forward(name: str, eifag: bool) -> None:
-    torch.manual_seed(1)
     config = replace(SHAPES[name], eifag=eifag)
     weights = random_weights(shapes_of(config))
     model = filled(config, weights)
@@ -149,7 +148,6 @@ def test_step_equals_the_clip_wise_forward(name: str, eifag: bool) -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_equal_their_equations_and_change_the_output(name: str) -> None:
-    torch.manual_seed(1)
     config = replace(SMALL, **OPTIONS[name])
     weights = random_weights(shapes_of(SMALL))  # the same for all
     model = filled(config, weights)
@@ -161,7 +159,6 @@ def test_options_equal_their_equations_and_change_the_output(name: str) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_deployed_is_the_same_without_a_conv3d(name: str) -> None:
-    torch.manual_seed(1)
     config = SHAPES[name]
     model = filled(config, random_weights(shapes_of(config)))
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -178,7 +175,6 @@ def test_deployed_is_the_same_without_a_conv3d(name: str) -> None:
 @pytest.mark.parametrize("join", [1, 2])
 @pytest.mark.parametrize(("depth", "kernel"), [(3, 5), (3, 1), (1, 1), (1, 3)])
 def test_a_pair_conv_is_a_conv3d_of_two_frames(depth: int, kernel: int, join: int, split: int, stride: int) -> None:
-    torch.manual_seed(1)
     pair = PairConv(4, 6, kernel, depth=depth, stride=stride, join=join, split=split).double()
     x = torch.rand(2, 4, 2, 10, 8, dtype=torch.float64)
     padding = (depth // 2, kernel // 2, kernel // 2)

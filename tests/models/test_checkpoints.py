@@ -137,7 +137,6 @@ def refusal(path: Path, model: StepModel, config: str = "some-config") -> str:
 
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
-    torch.manual_seed(3)
     return CASES[request.param]
 
 

@@ -62,7 +62,7 @@ def test_figures_are_the_published_ones(name: str, parameters: int, gmacs: float
 
 
 def test_options_are_parsed_by_their_type() -> None:
-    changes = parse("stip-ucf", ["layers=3", "forget_bias=0", "swapped=false", "MGIR=true".lower()])
+    changes = parse("stip-ucf", ["layers=3", "forget_bias=0", "swapped=false", "mgir=true"])
     assert changes == {"layers": 3, "forget_bias": 0.0, "swapped": False, "mgir": True}
     with torch.device("meta"):
         model = build("stip-ucf", changes)
@@ -74,8 +74,8 @@ def test_options_are_parsed_by_their_type() -> None:
     ("name", "setting", "message"),
     [
         ("stip-ucf", "hiden=8", "no option 'hiden'; it has height, width"),
-        ("stip-ucf", "layers=two", "layers takes a value of type int"),
-        ("stip-ucf", "layers", "layers takes a value of type int"),
+        ("stip-ucf", "layers=two", "layers takes a whole number"),
+        ("stip-ucf", "layers", "layers takes a whole number"),
         ("astm-mnist", "eifag=maybe", "eifag takes true or false"),
         ("stau-mnist", "height=63", "must be multiples of 4 for this network, not 63 and 64"),
         ("stip-ucf", "width=100", "must be multiples of 32"),
@@ -84,6 +84,11 @@ def test_options_are_parsed_by_their_type() -> None:
         ("stau-mnist", "tau=0", "tau must be at least 1, not 0"),
         ("stip-ucf", "layers=-1", "layers must be at least 1, not -1"),
         ("stip-ucf", "kernel=4", "kernel must be odd, not 4"),
+        ("stip-ucf", "stages=0", "stages must be at least 1, not 0"),
+        ("stip-ucf", "forget_bias=nan", "forget_bias takes a finite number"),
+        ("stip-edge", "patch=1", "patch must be even"),
+        ("mau-mnist", "spatial_attention=true", "MAU has no attention over the layers"),
+        ("tau-mnist", "mlp_ratio=0", "mlp_ratio must be at least 1"),
     ],
 )
 def test_impossible_options_are_refused(name: str, setting: str, message: str) -> None:
@@ -137,6 +142,7 @@ def test_a_fifth_network_is_one_file_and_one_row(
 ) -> None:
     (tmp_path / "fifth_network.py").write_text(FIFTH)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "fifth_network", raising=False)
     row = Entry("fifth_network:Fifth", Data(48, 64, 3, "BGR"), {"reach": 4}, 5, 0.0, 4 * (1 + 4 * 3 * 48 * 64), 0, None)
     monkeypatch.setitem(CONFIGS, "fifth", row)  # type: ignore[arg-type]
 
@@ -154,8 +160,25 @@ def test_a_fifth_network_is_one_file_and_one_row(
     assert "random weights: no quality claimed" in command(
         "run", "demo", "--model", artifact, "--horizon", 3, "--max-frames", 20, "--report", report
     )
+    assert "wrote" in command("inspect", artifact, "demo", "--frames", 4, "-o", tmp_path / "look")
     figures = json.loads(report.read_text())
     assert figures["weights"] == "random"
     assert figures["frames"] == 20
     assert np.isfinite(figures["psnr_db"]["prediction"])
-    sys.modules.pop("fifth_network")
+
+
+def test_the_readme_shows_the_table() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    for name, entry in CONFIGS.items():
+        if entry.window_gmacs is None:
+            continue
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        height, width = entry.data.visible or (entry.data.height, entry.data.width)
+        assert cells[2].startswith(f"{width}×{height}")
+        assert cells[3:6] == [
+            f"{entry.parameters / 1e6:.2f} M",
+            f"{entry.state_bytes / 1e6:.1f} MB",
+            f"{entry.gmacs:.1f}",
+        ]
+        assert cells[6].startswith(f"{entry.window_gmacs:.1f} ({entry.window}")

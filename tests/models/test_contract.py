@@ -57,15 +57,14 @@ def test_deployed_is_the_same_function(model: StepModel) -> None:
 
 @torch.inference_mode()
 def test_batch_equals_each_alone(model: StepModel) -> None:
-    frames = torch.rand(12, 2, *model.frame_shape)
+    model = model.double()  # so that rounding, of which other batches have another, is no excuse
+    frames = torch.rand(12, 2, *model.frame_shape, dtype=torch.float64)
     state, alone = model.init_state(2), [model.init_state(1), model.init_state(1)]
-    # Noise is where warping is least well conditioned; a leak between cameras would be of order 1.
-    allowed = 2e-3 if "warp" in dict(model.named_children()) else 1e-5
-    for frame in frames[: 4 if allowed > 1e-5 else 12]:
+    for frame in frames:
         both, state = model.step(frame, state)
         for b in range(2):
             one, alone[b] = model.step(frame[b : b + 1], alone[b])
-            assert (both[b] - one[0]).abs().max() < allowed * max(1, one.abs().max())
+            assert (both[b] - one[0]).abs().max() < 1e-7 * max(1, one.abs().max())
 
 
 @torch.inference_mode()
@@ -92,7 +91,6 @@ def test_reset_is_all_zeros(model: StepModel) -> None:
 @torch.inference_mode()
 def test_edge_state_stays_bounded_however_long_the_stream() -> None:
     """The released merge is linear in T^1, and may let it grow without end; the edge configuration's cannot."""
-    torch.manual_seed(6)
     model = build("stip-edge").eval()
     model.merge_t.weight.mul_(5)
     state = model.init_state()
@@ -111,7 +109,6 @@ def test_edge_copies_before_it_knows_motion() -> None:
 
 @torch.inference_mode()
 def test_edge_prior_follows_a_moving_scene() -> None:
-    torch.manual_seed(4)
     model = build("stip-edge").eval()
     coarse = torch.rand(1, 3, 30, 40)
     scene = torch.nn.functional.interpolate(coarse, (240, 320), mode="bicubic", align_corners=False).clamp(0, 1)

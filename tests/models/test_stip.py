@@ -173,7 +173,6 @@ def test_patch_order_is_space_to_depth() -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_step_equals_the_released_clip_wise_forward(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(1)
     config = SHAPES[name]
     weights = random_weights(released_shapes(config))
     model = STIP(config)
@@ -184,7 +183,6 @@ def test_step_equals_the_released_clip_wise_forward(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_equal_their_equations_and_change_the_output(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(1)
     config = replace(SMALL, **OPTIONS[name])
     released = random_weights(released_shapes(SMALL))
     weights = {key: released[key] for key in released_shapes(config)}

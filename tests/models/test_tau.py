@@ -310,8 +310,8 @@ def test_drop_path_is_for_training_only() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"height": 18}, "divide by 4, 18×24"),
-        ({"width": 26}, "divide by 4, 16×26"),
+        ({"height": 18}, "multiples of 4, not 18 and 24"),
+        ({"width": 26}, "multiples of 4, not 16 and 26"),
         ({"outputs": 0}, "outputs must be 1 to 5"),
         ({"outputs": 6}, "outputs must be 1 to 5"),
         ({"frames": 1}, "frames must be at least 2"),
@@ -319,6 +319,8 @@ def test_drop_path_is_for_training_only() -> None:
         ({"translator_layers": 1}, "translator_layers must be at least 2"),
         ({"hidden_spatial": 7}, "hidden_spatial must be even"),
         ({"hidden_temporal": 0}, "hidden_temporal must be at least 4"),
+        ({"mlp_ratio": 0}, "mlp_ratio must be at least 1"),
+        ({"channels": 0}, "channels must be at least 1"),
         ({"drop_path": 1.0}, "drop_path must be"),
         ({"upsample": "nearest"}, "shuffle or transpose, not 'nearest'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from framecast.runtime.predictor import Predictor
 HEIGHT, WIDTH = 4, 6
 
 
-def artifact(path: Path, slots: int, outputs: int = 1, damage: dict[str, object] | None = None) -> Path:
+def artifact(path: Path, slots: int, outputs: int = 1) -> Path:
     """A graph with two histories of the frame's mean, ``long`` of ``slots`` and ``short`` of one, and a carried count.
 
     Its prediction's k-th frame is ``(k + 1) · Σ_i weights[i] · values[i]``, the values being the frame's mean, the
@@ -29,9 +30,7 @@ def artifact(path: Path, slots: int, outputs: int = 1, damage: dict[str, object]
         StateSpec("long", (1, 1, 1), "history", slots),
         StateSpec("short", (1, 1, 1), "history", 1),
     )
-    manifest = Manifest(
-        "Mean", "mean", (3, HEIGHT, WIDTH), specs, slots, 0, "random", "", "none", outputs=outputs, **(damage or {})
-    )
+    manifest = Manifest("Mean", "mean", (3, HEIGHT, WIDTH), specs, slots, 0, "random", "", "none", outputs=outputs)
 
     def tensor(name: str, *shape: int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
@@ -105,6 +104,9 @@ def test_slots_are_in_age_order_whatever_the_phase(tmp_path: Path, slots: int) -
                 engine.step(frame(mean), state, spare)
                 state, spare = spare, state
             state.reset()
+            for s in (state, spare):
+                turn = phase % len(s.own)
+                s.own = s.own[turn:] + s.own[:turn]  # the ring's first buffer is another
             means: list[float] = []
             for mean in rng.random(3 * slots + 3, np.float32):
                 means.append(float(mean))
@@ -164,6 +166,30 @@ def test_a_block_of_predictions_is_fed_back_one_by_one(tmp_path: Path, outputs: 
     assert [int(p.image[0, 0, 0]) for p in ahead] == pytest.approx(levels, abs=1)
 
 
+@pytest.mark.parametrize("slots", [1, 5, 9])
+def test_bindings_are_kept_for_phases_not_for_frames(tmp_path: Path, slots: int) -> None:
+    """What is kept for speed does not grow with the length of a stream."""
+    with Predictor(open_engine(artifact(tmp_path / "m.onnx", slots))) as predictor:
+
+        def kept() -> int:
+            pairs = [phases for others in predictor.engine._bindings.values() for phases in others.values()]  # type: ignore[attr-defined]
+            return sum(map(len, pairs))
+
+        def watch(frames: int) -> int:
+            for _ in range(frames):
+                predictor.step(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+                predictor.rollout(4)
+            return kept()
+
+        begun = watch(40)
+        assert watch(200) == begun
+        rng = np.random.default_rng()
+        for _ in range(60):  # streams of any length
+            predictor.reset()
+            watch(int(rng.integers(1, 9)))
+        assert kept() < 400
+
+
 def test_a_kind_of_state_that_is_not_known_is_refused(tmp_path: Path) -> None:
     text = Manifest("M", "m", (3, 4, 6), (StateSpec("a", (1,), "history", 2),), 1, 0, "random", "", "none").to_json()
     assert Manifest.from_json(text).state[0].inputs == ("state.a.0", "state.a.1")
@@ -172,7 +198,26 @@ def test_a_kind_of_state_that_is_not_known_is_refused(tmp_path: Path) -> None:
             Manifest.from_json(text.replace(old, new))
 
 
-@pytest.mark.parametrize("damage", [{"channel_order": "GRAY"}, {"channel_order": "HSV"}, {"visible": (5, 6)}])
-def test_a_frame_that_contradicts_itself_is_refused(tmp_path: Path, damage: dict[str, object]) -> None:
-    with pytest.raises(ArtifactError, match="no usable frame shape or channel order"):
-        open_engine(artifact(tmp_path / "m.onnx", 2, damage=damage))
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"channel_order": "GRAY"}, "no usable frame shape or channel order"),
+        ({"channel_order": "HSV"}, "no usable frame shape or channel order"),
+        ({"visible": (5, 6)}, "no usable frame shape or channel order"),
+        ({"visible": (1, 2, 3)}, "cannot be read"),
+        ({"value_range": (0,)}, "cannot be read"),
+        ({"value_range": ("a", "b")}, "cannot be read"),
+        ({"interval": "soon"}, "cannot be read"),
+        ({"warmup": "long"}, "cannot be read"),
+        ({"outputs": 2}, "outputs are not those in its manifest"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(tmp_path: Path, damage: dict[str, object], message: str) -> None:
+    path = artifact(tmp_path / "m.onnx", 2)
+    model = onnx.load(path)
+    manifest = {**json.loads(model.metadata_props[0].value), **damage}
+    helper.set_model_props(model, {KEY: json.dumps(manifest)})
+    onnx.save(model, path)
+    with pytest.raises(ArtifactError, match=message) as refused:
+        open_engine(path)
+    assert "\n" not in str(refused.value)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import framecast
-from framecast.export.command import load_weights
+from framecast.export.command import load_trained
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.models.configs import build
 from framecast.training import train
@@ -66,8 +66,7 @@ def test_training_runs_and_its_weights_can_be_exported(
     monkeypatch.setattr(sys, "argv", ["train", str(folder), "--out", str(out), "--val", str(folder), *options])
     train.main()
     assert '"updates"' in capsys.readouterr().out
-    model = build("stip-edge")
-    manifest = load_weights(model, "stip-edge", out / "weights.safetensors")
+    model, manifest = load_trained("stip-edge", out / "weights.safetensors")
     assert manifest.quality is not None
     assert "2 clips" in manifest.weights
     assert all(p.isfinite().all() for p in model.parameters())
