@@ -46,6 +46,8 @@ def export_config(
         SourceError: the real frames cannot be read.
     """
     allowed = find(config).tolerance
+    if output.suffix != ".onnx" or output.is_dir():
+        raise ExportError(f"cannot write {output}: name a file that ends in .onnx")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise ExportError(f"cannot write {output}: its folder is missing or closed to you (choose another --output)")
     torch.manual_seed(seed)
@@ -105,13 +107,17 @@ def load_trained(config: str, path: Path, changes: Mapping[str, Any] | None = No
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path} cannot be read as safetensors: {str(error).splitlines()[0]}") from error
+        raise ArtifactError(
+            f"{path} cannot be read as safetensors ({str(error).splitlines()[0]}): "
+            "a released checkpoint goes through 'framecast import-checkpoint' first"
+        ) from error
     if metadata.get("config", config) != config:
         raise ArtifactError(f"{path} holds weights of {metadata['config']}, not of {config}: export that")
     made = json.loads(metadata.get("options", "{}"))
     for option, value in (changes or {}).items():
         if made.get(option, value) != value:
-            raise OptionError(f"{path} was made with {option}={made[option]}: leave out --set {option}={value}")
+            was, wanted = (str(v).lower() for v in (made[option], value))
+            raise OptionError(f"{path} was made with {option}={was}: leave out --set {option}={wanted}")
     options = {**made, **(changes or {})}
     model = build(config, options).eval()
     expected = {name: value.shape for name, value in model.state_dict().items()}

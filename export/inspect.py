@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from framecast.camera import Image, Source, open_source
-from framecast.errors import EngineError, SourceError
+from framecast.errors import EngineError, SinkError, SourceError
 from framecast.export import inspect_pictures as pictures
 from framecast.runtime.convert import blank, see, to_frame, to_image
 from framecast.runtime.engines import open_engine
@@ -242,6 +242,8 @@ def inspect(model: str, source: str, folder: Path, frames: int) -> list[str]:
     manifest = inside.manifest
     if manifest.channel_order == "NONE":
         raise EngineError(f"{manifest.config} takes channels that are no picture: no clip can be shown to it")
+    if folder.exists() and not folder.is_dir():
+        raise SinkError(f"{folder} is a file: give a folder for the pictures with --output")
     with open_source(source) as opened:
         for name in FILES:
             check_writable(folder / name)
@@ -260,6 +262,8 @@ def inspect(model: str, source: str, folder: Path, frames: int) -> list[str]:
     lines.append(f"wrote {folder / 'inspect.json'}")
     if drawn["features.png"] is None:
         lines.append("features: left out, nothing in the artifact is marked as an encoder's")
+    if not look.settled and look.frames <= manifest.warmup:
+        lines.append(f"warming up: after {look.frames} frames, of {manifest.warmup}, the state is not filled yet")
     if not manifest.trained:
         lines.append("weights: random — the pictures show wiring, not what was learned")
     return lines

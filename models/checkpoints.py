@@ -18,6 +18,7 @@ from framecast.errors import ArtifactError, ExportError
 from framecast.models.configs import build
 from framecast.models.step import StepModel
 
+OTHER = "(another configuration, or other --set options?)"
 PREFIXES = ("model.", "module.")  # of OpenSTL's Lightning module, of DataParallel
 
 
@@ -76,33 +77,38 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
     """
     kind = type(model).__name__
     if not model.released:
-        raise ArtifactError(f"no checkpoint of {kind} was ever released: there is no format of it to import")
+        raise ArtifactError(f"no checkpoint of {config} was ever released: there is no format of it to import")
     own = model.state_dict()
     tensors: dict[str, Tensor] = {}
     unused: list[str] = []
-    for key, value in _state_dict(path).items():
-        name = _rename(key, model)
+    content = _state_dict(path)
+    prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in content)), "")
+    for key, value in content.items():
+        name = _rename(key.removeprefix(prefix), model)
         if name is None:
             unused.append(key)
             continue
         if name not in own or not isinstance(value, Tensor):
-            raise ArtifactError(f"{path} does not hold weights of {config}: {key!r} is unknown to a released {kind}")
+            raise ArtifactError(
+                f"{path} does not hold weights of {config}: {key!r} is no key of a released {kind} (another network?)"
+            )
         if name in tensors:
             raise ArtifactError(f"{path} does not hold weights of {config}: {key!r} gives {name} a second time")
         found, want = list(value.shape), list(own[name].shape)
         if value.is_floating_point() != own[name].is_floating_point():
             raise ArtifactError(f"{path} does not hold weights of {config}: {key!r} holds {value.dtype}")
+        if not value.isfinite().all():
+            raise ArtifactError(f"{path} holds weights that are not finite: {key!r}; download it again")
         if found[2:] == [2, 1, 1] and len(want) == 4:  # a Conv3d over two frames, here in the channels: one, the next
             value = value.permute(0, 2, 1, 3, 4).flatten(1, 2)
         if list(value.shape) != want:
             raise ArtifactError(
-                f"{path} does not hold weights of {config}: {key!r} has shape {found}, {want} is needed "
-                "(another configuration, or other --set options?)"
+                f"{path} does not hold weights of {config}: {key!r} has shape {found}, {want} is needed {OTHER}"
             )
         tensors[name] = value.float() if value.is_floating_point() else value
     if missing := sorted(own.keys() - tensors.keys()):
         rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ArtifactError(f"{path} does not hold weights of {config}: nothing in it gives {missing[0]}{rest}")
+        raise ArtifactError(f"{path} does not hold weights of {config}: nothing in it gives {missing[0]}{rest} {OTHER}")
     return Checkpoint(tensors, tuple(unused))
 
 
@@ -124,9 +130,8 @@ def _state_dict(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # of other kinds of files, beside the error
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make torch raise anything, IndexError and struct.error too
-        reason = next(line for line in [*str(error).splitlines(), type(error).__name__] if line.strip())
         raise ArtifactError(
-            f"{path} cannot be read as a checkpoint of plain tensors ({reason[:120]}): "
+            f"{path} is no checkpoint of plain tensors: "
             "download it again, or save its state_dict() alone with torch.save"
         ) from error
     for holder in ("net_param", "state_dict"):
@@ -136,7 +141,4 @@ def _state_dict(path: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{path} holds no state dict (bare, 'net_param' or 'state_dict'): give the model's checkpoint"
         )
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in content):
-            content = {key.removeprefix(prefix): value for key, value in content.items()}
     return content

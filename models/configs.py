@@ -138,10 +138,7 @@ def build(name: str, changes: Mapping[str, Any] | None = None) -> StepModel:
         ArtifactError: no such configuration.
         OptionError: no network can be built with these options.
     """
-    entry = find(name)
-    network = _resolve(entry.network)
-    data = {"height": entry.data.height, "width": entry.data.width, "channels": entry.data.channels}
-    model: StepModel = network(_config(network)(**{**data, **entry.options, **(changes or {})}))
+    model: StepModel = _resolve(find(name).network)(_configured(name, changes or {}))
     return model
 
 
@@ -150,7 +147,7 @@ def parse(name: str, settings: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         ArtifactError: no such configuration.
-        OptionError: its config has no such option, or the value is not of its type.
+        OptionError: its config has no such option, the value is not of its type, or it is no config with them.
     """
     config = _config(_resolve(find(name).network))
     types = typing.get_type_hints(config)
@@ -168,7 +165,15 @@ def parse(name: str, settings: Sequence[str]) -> dict[str, Any]:
         if kind is float and not math.isfinite(value):
             raise OptionError(f"--set {setting}: {field} takes {_WANTED[kind]}")
         changes[field] = value
+    _configured(name, changes)
     return changes
+
+
+def _configured(name: str, changes: Mapping[str, Any]) -> Any:
+    """What the constructor of a configuration's network takes."""
+    entry = find(name)
+    data = {"height": entry.data.height, "width": entry.data.width, "channels": entry.data.channels}
+    return _config(_resolve(entry.network))(**{**data, **entry.options, **changes})
 
 
 def _config(network: Any) -> Any:

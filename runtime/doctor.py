@@ -33,7 +33,11 @@ def examine() -> list[Finding]:
         _cameras(),
         Finding("shipped models", ", ".join(shipped()) or "none", "" if shipped() else "install the package again"),
         _package("browser page (aiohttp)", "aiohttp", "pip install aiohttp"),
-        _package("export (torch)", "torch", "only to export networks: pip install 'framecast[models]'"),
+        _package(
+            "networks (torch)",
+            "torch",
+            "to export, import or inspect networks: pip install 'framecast[models]' (in a clone -e '.[models]')",
+        ),
     ]
 
 

@@ -37,7 +37,7 @@ def find(model: str | os.PathLike[str]) -> Path:
         if path.suffix == ".onnx" or path.name != name:
             raise ArtifactError(f"no such artifact: {name} (make one with 'framecast export')")
         raise ArtifactError(
-            f"no model {name!r}: shipped are {', '.join(known)}; others need weights: framecast export, then its path"
+            f"no model {name!r}: shipped are {', '.join(known)}; 'framecast models' lists what can be exported"
         )
     if not path.is_file():
         raise ArtifactError(f"{name} is not a regular file: give the path of an .onnx artifact")

@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run", "gopher://host"], 1, "unknown scheme"),
             (["run", "rtsp://user:s3cret@127.0.0.1:1/x"], 1, "check the address"),
             (["run", "demo", "--model", "nope"], 1, "stip-edge"),
-            (["run", "demo", "--model", text], 1, "export it again"),
+            (["run", "demo", "--model", text], 1, "framecast export"),
             (["run", "demo", "--engine", "nope"], 1, "onnxruntime"),
             (["run", "demo", "--horizon", 0], 1, "at least 1"),
             (["run", "demo", "--max-frames", -3], 1, "at least 1"),

@@ -95,7 +95,7 @@ def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:  # noqa: F811
         (("export", "astm-kth", "--set", "eifag=paper"), "eifag takes true or false"),
         (("import-checkpoint", "no.ckpt", "--as", "stip-ucf"), "no.ckpt: No such file or directory"),
         (("import-checkpoint", "no.ckpt", "--as", "stip"), "no configuration 'stip'"),
-        (("import-checkpoint", "no.ckpt", "--as", "astm-mnist"), "no checkpoint of ASTM was ever released"),
+        (("import-checkpoint", "no.ckpt", "--as", "astm-mnist"), "no checkpoint of astm-mnist was ever released"),
         (("import-checkpoint", "no.ckpt"), "Missing option '--as'"),
     ],
 )

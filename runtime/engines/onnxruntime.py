@@ -39,7 +39,7 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
             reason = _first_line(error)
             raise ArtifactError(
-                f"{artifact} is not an ONNX file that can be run ({reason}): export it again"
+                f"{artifact} is not an ONNX file that can be run ({reason}): make one with 'framecast export'"
             ) from error
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         metadata = self._session.get_modelmeta().custom_metadata_map

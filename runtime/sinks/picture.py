@@ -10,6 +10,7 @@ from framecast.runtime.sinks.sink import Event
 
 GAIN = 4  # of the error, so that it can be seen; the page's index.html says so too
 CAPTION = 22  # pixels
+LEGIBLE = 250  # pixels that the longest caption takes
 _BACK, _INK = (24, 20, 18), (225, 222, 220)  # BGR
 
 
@@ -30,11 +31,15 @@ def caption(width: int, text: str) -> Image:
 def triptych(event: Event) -> Image:
     """What came, what had been predicted for that moment, and the error between, side by side.
 
-    Until there is a prediction for the moment its place is dark.
+    Until there is a prediction for the moment its place is dark. Small pictures are enlarged by a whole factor.
     """
     due = np.zeros_like(event.input) if event.due is None else event.due
-    tiles = [event.input, due, error_image(event.input, event.due)]
+    factor = -(-LEGIBLE // event.input.shape[1])
+    tiles = [
+        np.repeat(np.repeat(tile, factor, axis=0), factor, axis=1)
+        for tile in (event.input, due, error_image(event.input, event.due))
+    ]
     ahead = event.prediction.horizon
     score = "warming up" if event.psnr is None else f"{event.psnr:.1f} dB (copying {event.psnr_copy:.1f})"
     texts = (f"input  {event.frame.time:.2f} s", f"predicted {ahead} ahead  {score}", f"error x{GAIN}")
-    return np.vstack([np.hstack([caption(event.input.shape[1], text) for text in texts]), np.hstack(tiles)])
+    return np.vstack([np.hstack([caption(tiles[0].shape[1], text) for text in texts]), np.hstack(tiles)])

@@ -172,6 +172,10 @@ def _artifact(model: str) -> Iterator[str]:
     if model not in CONFIGS or model in shipped():
         yield model
         return
+    if CONFIGS[model].data.order == "NONE":
+        raise OptionError(
+            f"{model} takes channels that are no picture: it can be exported, but not shown a camera or clip"
+        )
     with _needs_extra(f"{model}, which does not ship,"):
         from framecast.export.command import export_random
     print(f"{model} comes without weights: exporting it with random ones for this run", file=sys.stderr)
@@ -309,7 +313,7 @@ def export(
     output = output or Path(f"{config}.onnx")
     for place in (frames, *([str(weights)] if weights else [])):
         _check_outputs(place, [output])
-    print(f"exporting {config}, and stepping both through {steps} frames: a minute or so", file=sys.stderr)
+    print(f"exporting {config}, and stepping both through {steps} frames: up to some minutes", file=sys.stderr)
     parity = export_config(config, output, weights, frames=frames, steps=steps, seed=seed, changes=changes)
     rows = [(name, str(p.steps), f"{p.max:.2e}", f"{p.mean:.2e}", f"{p.allowed:.0e}") for name, p in parity.items()]
     columns = ("frames", "steps", "max error", "mean error", "allowed")
@@ -341,7 +345,7 @@ def import_checkpoint(
     for key in found.unused:
         print(f"left out, the released network does not use it: {key}")
     count = sum(value.numel() for name, value in found.tensors.items())
-    print(f"wrote {output} ({len(found.tensors)} tensors, {count:,} values; {len(found.unused)} keys left out)")
+    print(f"wrote {output} ({len(found.tensors)} tensors, {count:,} values; left out: {len(found.unused)})")
     print(f"next: framecast export {config} --weights {output}")
 
 

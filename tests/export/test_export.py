@@ -141,7 +141,7 @@ def test_weights_bring_the_options_that_they_were_made_with(tmp_path: Path) -> N
     assert model.config.residual
     assert manifest.options == made
     assert load_trained("stau-mnist", path, {"scaled": False})[1].options == {**made, "scaled": False}
-    with pytest.raises(OptionError, match="was made with residual=True: leave out --set residual=False"):
+    with pytest.raises(OptionError, match="was made with residual=true: leave out --set residual=false"):
         load_trained("stau-mnist", path, {"residual": False})
 
 

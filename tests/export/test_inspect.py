@@ -312,7 +312,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
     out = ["-o", tmp_path / "out"]
     cases: list[tuple[list[object], int, str]] = [
         (["nope", "demo", *out], 1, "stip-edge"),
-        ([text, "demo", *out], 1, "export it again"),
+        ([text, "demo", *out], 1, "framecast export"),
         (["stip-edge", "demo", "--frames", 0, *out], 1, "--frames must be at least 1"),
         (["stip-edge", tmp_path / "none.mp4", *out], 1, "no such file"),
         (["stip-edge", "rtsp://user:s3cret@127.0.0.1:1/x", *out], 1, "check the address"),

@@ -147,7 +147,7 @@ def test_every_format_is_read_strictly(name: str, form: Callable[[State], object
     with torch.device("meta"):
         outline = case.model()
     checkpoint = read_checkpoint(saved(form(weights), tmp_path), outline, name)
-    assert set(checkpoint.unused) == case.unused
+    assert {key.removeprefix("model.").removeprefix("module.") for key in checkpoint.unused} == case.unused
     assert len(checkpoint.unused) == len(case.unused)
     assert len(checkpoint.tensors) == len(weights) - len(case.unused)
     model = case.model()
@@ -200,7 +200,7 @@ def test_many_missing_keys_are_counted(case: Case, tmp_path: Path) -> None:
 def test_an_unknown_key_is_named(case: Case, key: str, tmp_path: Path) -> None:
     weights = {**case.weights(), key: torch.zeros(3)}
     message = refusal(saved(net_param(weights), tmp_path), case.model())
-    assert f"{key!r} is unknown to a released {type(case.model()).__name__}" in message
+    assert f"{key!r} is no key of a released {type(case.model()).__name__}" in message
 
 
 def test_a_layer_too_many_is_named(case: Case, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_layer_too_many_is_named(case: Case, tmp_path: Path) -> None:
 
 def test_our_own_names_are_not_released_keys(case: Case, tmp_path: Path) -> None:
     model = case.model()
-    assert f"{case.ours!r} is unknown" in refusal(saved(net_param({case.ours: torch.zeros(1)}), tmp_path), model)
+    assert f"{case.ours!r} is no key" in refusal(saved(net_param({case.ours: torch.zeros(1)}), tmp_path), model)
     refusal(saved(net_param(model.state_dict()), tmp_path), model)
 
 
@@ -287,11 +287,11 @@ def _truncated(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        pytest.param(lambda path: path.write_text("404: Not Found\n"), "cannot be read as a checkpoint", id="text"),
-        pytest.param(lambda path: path.write_bytes(bytes(range(256))), "cannot be read as a checkpoint", id="bytes"),
-        pytest.param(lambda path: path.write_bytes(b"\x80\x02"), "cannot be read as a checkpoint", id="stub"),
-        pytest.param(lambda path: path.touch(), "cannot be read as a checkpoint", id="empty"),
-        pytest.param(_truncated, "cannot be read as a checkpoint", id="truncated"),
+        pytest.param(lambda path: path.write_text("404: Not Found\n"), "no checkpoint of plain tensors", id="text"),
+        pytest.param(lambda path: path.write_bytes(bytes(range(256))), "no checkpoint of plain tensors", id="bytes"),
+        pytest.param(lambda path: path.write_bytes(b"\x80\x02"), "no checkpoint of plain tensors", id="stub"),
+        pytest.param(lambda path: path.touch(), "no checkpoint of plain tensors", id="empty"),
+        pytest.param(_truncated, "no checkpoint of plain tensors", id="truncated"),
         pytest.param(lambda path: path.mkdir(), "cannot read", id="directory"),
         pytest.param(lambda path: None, "cannot read", id="missing"),
     ],
@@ -361,5 +361,5 @@ def test_a_file_cannot_run_code(form: str, tmp_path: Path) -> None:
 )
 def test_networks_without_a_released_checkpoint_are_refused(tmp_path: Path, model: StepModel) -> None:
     path = saved(net_param(model.state_dict()), tmp_path)
-    with pytest.raises(ArtifactError, match=r"^no checkpoint of [A-Za-z]+ was ever released"):
+    with pytest.raises(ArtifactError, match=r"^no checkpoint of any was ever released"):
         read_checkpoint(path, model, "any")

@@ -23,7 +23,7 @@ from framecast.runtime.sinks.strip import ROWS, StripSink
 from framecast.runtime.sinks.thread import SinkThread
 from framecast.runtime.sinks.video import VideoSink
 
-H, W = 48, 64
+H, W = 192, 256  # too wide to be enlarged
 
 
 def event(i: int, *, due: bool = True) -> Event:
@@ -51,6 +51,16 @@ def test_triptych_is_input_prediction_error() -> None:
     assert not triptych(event(1, due=False))[CAPTION:, W:].any()
     saturated = error_image(np.full((2, 2, 3), 255, np.uint8), np.zeros((2, 2, 3), np.uint8))
     assert (saturated == 255).all()
+
+
+def test_small_pictures_are_enlarged_until_their_captions_fit() -> None:
+    rng = np.random.default_rng()
+    real, guess = (rng.integers(0, 256, (24, 64, 3), dtype=np.uint8) for _ in range(2))
+    small = Event(Frame(real, 0.0, 0), real, Prediction(guess, 0.04, 1), due=guess, psnr=34.15, psnr_copy=30.0)
+    picture = triptych(small)[CAPTION:]
+    assert picture.shape == (4 * 24, 3 * 4 * 64, 3)  # 256 pixels, by a whole factor
+    assert np.array_equal(picture[::4, :256:4], real)
+    assert np.array_equal(picture[3::4, 259:512:4], guess)
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".avi"])
