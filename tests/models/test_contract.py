@@ -7,6 +7,7 @@ import torch
 
 from framecast.models.configs import build
 from framecast.models.step import State, StepModel
+from framecast.models.stip import STIP, STIPConfig
 
 from ..networks import NETWORKS, make  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -89,14 +90,19 @@ def test_reset_is_all_zeros(model: StepModel) -> None:
 
 
 @torch.inference_mode()
-def test_edge_state_stays_bounded_however_long_the_stream() -> None:
-    """The released merge is linear in T^1, and may let it grow without end; the edge configuration's cannot."""
-    model = build("stip-edge").eval()
-    model.merge_t.weight.mul_(5)
+@pytest.mark.parametrize("bounded", [False, True])
+def test_the_released_merge_may_grow_without_end(bounded: bool) -> None:
+    """It is linear in T^1: where it stretches, an endless stream ends in NaN (and the predictor starts anew)."""
+    config = STIPConfig(height=16, width=16, patch=2, hidden=4, layers=1, stages=2, bounded=bounded)
+    model = STIP(config).eval()
+    model.merge_t.weight[:, :4] = 3 * torch.eye(4)[:, :, None, None]
+    model.cells[0].norm_t.bias[:4] = 9  # z: the cell keeps its state
     state = model.init_state()
-    for _ in range(60):
+    for _ in range(120):
         _, state = model.step(torch.rand(1, *model.frame_shape), state)
-    assert all(state[name].abs().max() <= 1 for name in ("t1", "t2", "t3"))
+    assert bool(state["t1"].isfinite().all()) == bounded
+    assert not bounded or state["t1"].abs().max() <= 1
+    assert build("stip-edge").config.bounded
 
 
 @torch.inference_mode()
