@@ -1,4 +1,4 @@
-"""``framecast export``: build, load weights, export, and hold the artifact against the network."""
+"""``framecast export`` and ``import-checkpoint``: weights in, an artifact out, held against its network."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
 
 from framecast.camera import Source, open_source
 from framecast.errors import ArtifactError, ExportError, OptionError
-from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.onnx import describe, save, to_onnx, write_whole
 from framecast.export.parity import Parity, compare, random_frames
+from framecast.models.checkpoints import Checkpoint, read_checkpoint
 from framecast.models.configs import build, find
 from framecast.models.step import StepModel
 from framecast.runtime.convert import blank, see, to_frame
@@ -88,6 +90,28 @@ def export_random(config: str, folder: Path) -> Path:
     path = folder / f"{config}.onnx"
     save(to_onnx(model, describe(model, config)), path)
     return path
+
+
+def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Convert a released checkpoint to safetensors, which :func:`load_trained` reads.
+
+    Raises:
+        ArtifactError: there is no such configuration, or the file is not a checkpoint of it.
+        OptionError: no network can be built with these changes to the configuration's options.
+        ExportError: the output cannot be written.
+    """
+    with torch.device("meta"):
+        model = build(config, changes)
+    checkpoint = read_checkpoint(path, model, config)
+    metadata = {
+        "config": config,
+        "options": json.dumps(dict(changes or {})),
+        "weights": f"imported from {path.name}",
+        "licence": "unknown: ask its authors",
+    }
+    tensors = {name: value.contiguous() for name, value in checkpoint.tensors.items()}
+    write_whole(to_safetensors(tensors, metadata), output)
+    return checkpoint
 
 
 def load_trained(config: str, path: Path, changes: Mapping[str, Any] | None = None) -> tuple[StepModel, Manifest]:

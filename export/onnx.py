@@ -147,9 +147,18 @@ def save(proto: ModelProto, path: Path) -> None:
     Raises:
         ExportError: the file cannot be written.
     """
+    write_whole(proto.SerializeToString(), path)
+
+
+def write_whole(data: bytes, path: Path) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(proto.SerializeToString())
+        partial.write_bytes(data)
         partial.replace(path)
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror} (choose another --output)") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from framecast.errors import ArtifactError, ExportError
-from framecast.models.configs import build
+from framecast.errors import ArtifactError
 from framecast.models.step import StepModel
 
 OTHER = "(another configuration, or other --set options?)"
@@ -35,32 +32,6 @@ class Checkpoint:
     unused: tuple[str, ...]
 
 
-def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Convert a released checkpoint to safetensors, which ``framecast export --weights`` takes.
-
-    Raises:
-        ArtifactError: there is no such configuration, or the file is not a checkpoint of it.
-        OptionError: no network can be built with these changes to the configuration's options.
-        ExportError: the output cannot be written.
-    """
-    with torch.device("meta"):
-        model = build(config, changes)
-    checkpoint = read_checkpoint(path, model, config)
-    metadata = {
-        "config": config,
-        "options": json.dumps(dict(changes or {})),
-        "weights": f"imported from {path.name}",
-        "licence": "unknown: ask its authors",
-    }
-    partial = output.with_name(output.name + ".partial")
-    try:
-        partial.write_bytes(save({name: value.contiguous() for name, value in checkpoint.tensors.items()}, metadata))
-        partial.replace(output)
-    except OSError as error:
-        raise ExportError(f"cannot write {output}: {error.strerror} (choose another --output)") from error
-    return checkpoint
-
-
 def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
     """Read a released checkpoint of STIP, STAU or MAU (STIPHR, STAU, MAU), or of OpenSTL's TAU or MAU.
 
@@ -78,6 +49,7 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
     kind = type(model).__name__
     if not model.released:
         raise ArtifactError(f"no checkpoint of {config} was ever released: there is no format of it to import")
+    unfit = f"{path} does not hold weights of {config}"
     own = model.state_dict()
     tensors: dict[str, Tensor] = {}
     unused: list[str] = []
@@ -89,26 +61,22 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
             unused.append(key)
             continue
         if name not in own or not isinstance(value, Tensor):
-            raise ArtifactError(
-                f"{path} does not hold weights of {config}: {key!r} is no key of a released {kind} (another network?)"
-            )
+            raise ArtifactError(f"{unfit}: {key!r} is no key of a released {kind} (another network?)")
         if name in tensors:
-            raise ArtifactError(f"{path} does not hold weights of {config}: {key!r} gives {name} a second time")
+            raise ArtifactError(f"{unfit}: {key!r} gives {name} a second time")
         found, want = list(value.shape), list(own[name].shape)
         if value.is_floating_point() != own[name].is_floating_point():
-            raise ArtifactError(f"{path} does not hold weights of {config}: {key!r} holds {value.dtype}")
+            raise ArtifactError(f"{unfit}: {key!r} holds {value.dtype}")
         if not value.isfinite().all():
             raise ArtifactError(f"{path} holds weights that are not finite: {key!r}; download it again")
         if found[2:] == [2, 1, 1] and len(want) == 4:  # a Conv3d over two frames, here in the channels: one, the next
             value = value.permute(0, 2, 1, 3, 4).flatten(1, 2)
         if list(value.shape) != want:
-            raise ArtifactError(
-                f"{path} does not hold weights of {config}: {key!r} has shape {found}, {want} is needed {OTHER}"
-            )
+            raise ArtifactError(f"{unfit}: {key!r} has shape {found}, {want} is needed {OTHER}")
         tensors[name] = value.float() if value.is_floating_point() else value
     if missing := sorted(own.keys() - tensors.keys()):
         rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ArtifactError(f"{path} does not hold weights of {config}: nothing in it gives {missing[0]}{rest} {OTHER}")
+        raise ArtifactError(f"{unfit}: nothing in it gives {missing[0]}{rest} {OTHER}")
     return Checkpoint(tensors, tuple(unused))
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from framecast.cli import main
+
 SYSTEM_PYTHON = Path("/usr/bin/python3")  # GStreamer's bindings are Debian's, not the virtual environment's
 
 
@@ -56,6 +58,23 @@ def start_rtsp_server() -> Iterator[Callable[..., RtspServer]]:
 def rtsp_server(start_rtsp_server: Callable[..., RtspServer]) -> RtspServer:
     """A camera at ``rtsp_server.url``: 320x240, 25 frames a second; ``rtsp_server.process`` can be killed."""
     return start_rtsp_server()
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["framecast", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()  # native libraries' words too
+        return int(ended.value.code or 0), out, err
+
+    return call
 
 
 @pytest.fixture(autouse=True)

@@ -10,31 +10,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from framecast.cli import main
 from framecast.errors import SinkError
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["framecast", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()  # native libraries' words too
-        return int(ended.value.code or 0), out, err
-
-    return call
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
 def frames_in(path: Path) -> int:

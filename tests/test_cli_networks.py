@@ -11,7 +11,7 @@ import pytest
 from framecast.models.configs import CONFIGS
 from framecast.runtime.predictor import load
 
-from .test_cli import Run, run  # noqa: F401, TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 # Options that make each network small enough to be exported in a second or two.
 SMALL = {
@@ -29,7 +29,7 @@ def options(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_every_network_runs_on_the_demo(run: Run, tmp_path: Path, name: str) -> None:  # noqa: F811
+def test_every_network_runs_on_the_demo(run: Run, tmp_path: Path, name: str) -> None:
     artifact, report, strip = tmp_path / "model.onnx", tmp_path / "report.json", tmp_path / "strip.png"
     code, out, err = run("export", name, "-o", artifact, "--steps", 3, *options(name))
     assert code == 0, err
@@ -49,7 +49,7 @@ def test_every_network_runs_on_the_demo(run: Run, tmp_path: Path, name: str) -> 
     assert manifest.channel_order == {"stip-ucf": "BGR", "tau-caltech": "RGB"}.get(name, "GRAY")
 
 
-def test_a_configuration_that_does_not_ship_runs_untrained(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_configuration_that_does_not_ship_runs_untrained(run: Run, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     code, out, err = run("run", "demo", "--model", "mau-mnist", "--max-frames", 12, "--report", report)
     assert code == 0, err
@@ -62,7 +62,7 @@ def test_a_configuration_that_does_not_ship_runs_untrained(run: Run, tmp_path: P
     assert (tmp_path / "look" / "attention.png").exists()
 
 
-def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) -> None:
     artifact = tmp_path / "taxi.onnx"
     settings = ("--set", "hidden_temporal=16", "--set", "translator_layers=2")
     code, out, _ = run("export", "tau-taxibj", "-o", artifact, "--steps", 2, *settings)
@@ -74,7 +74,7 @@ def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) ->
     assert err.count("\n") == 1
 
 
-def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
     """SJTU4K's 2160 rows are padded to 2176: here scaled down, by the manifest alone."""
     artifact = tmp_path / "4k.onnx"
     code, _, err = run("export", "stip-4k", "-o", artifact, "--steps", 1, "--set", "layers=1", "--set", "hidden=2")
@@ -99,7 +99,7 @@ def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:  # noqa: F811
         (("import-checkpoint", "no.ckpt"), "Missing option '--as'"),
     ],
 )
-def test_bad_requests_are_one_line_with_the_cure(run: Run, arguments: tuple[str, ...], message: str) -> None:  # noqa: F811
+def test_bad_requests_are_one_line_with_the_cure(run: Run, arguments: tuple[str, ...], message: str) -> None:
     code, out, err = run(*arguments)
     assert code in (1, 2)
     (said,) = [line for line in err.splitlines() if line.startswith("framecast:")]

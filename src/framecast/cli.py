@@ -336,12 +336,12 @@ def import_checkpoint(
 
     find(config)  # said before torch is asked for
     with _needs_extra("import-checkpoint"):
-        from framecast.models import checkpoints
+        from framecast.export import command
 
         changes = parse(config, settings or [])
     output = output or Path(f"{config}.safetensors")
     _check_outputs(str(checkpoint), [output])
-    found = checkpoints.import_checkpoint(checkpoint, config, output, changes)
+    found = command.import_checkpoint(checkpoint, config, output, changes)
     for key in found.unused:
         print(f"left out, the released network does not use it: {key}")
     count = sum(value.numel() for name, value in found.tensors.items())

@@ -20,7 +20,6 @@ from torch.nn import functional
 
 import framecast.export
 from framecast.camera import open_source
-from framecast.cli import main
 from framecast.errors import EngineError, SourceError
 from framecast.export.inspect import Inside, Look, watch
 from framecast.export.inspect_pictures import WIDTH
@@ -31,6 +30,8 @@ from framecast.models.step import StepModel
 from framecast.models.stip import STIP, STIPConfig
 from framecast.models.tau import TAU, TAUConfig
 from framecast.runtime.engines import open_engine
+
+from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 STEPS = 9  # past every history, whose lengths are 5
 NETWORKS: dict[str, Callable[[], StepModel]] = {
@@ -44,21 +45,6 @@ NETWORKS: dict[str, Callable[[], StepModel]] = {
         )
     ),
 }
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["framecast", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

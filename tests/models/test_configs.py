@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from framecast.cli import main
 from framecast.errors import ArtifactError, OptionError
 from framecast.models.configs import CONFIGS, Data, Entry, build, find, parse
+
+from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -137,9 +138,7 @@ class Fifth(StepModel):
 '''
 
 
-def test_a_fifth_network_is_one_file_and_one_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fifth_network_is_one_file_and_one_row(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fifth_network.py").write_text(FIFTH)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fifth_network", raising=False)
@@ -147,11 +146,8 @@ def test_a_fifth_network_is_one_file_and_one_row(
     monkeypatch.setitem(CONFIGS, "fifth", row)  # type: ignore[arg-type]
 
     def command(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["framecast", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        assert not ended.value.code, err
+        code, out, err = run(*arguments)
+        assert code == 0, err
         return out
 
     artifact, report = tmp_path / "fifth.onnx", tmp_path / "report.json"
