@@ -1,0 +1,142 @@
+"""``framecast run``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from framecast.cli.shared import MODEL_HELP, artifact, check_outputs
+from framecast.errors import OptionError
+
+if TYPE_CHECKING:
+    from framecast.runtime import Pipeline
+    from framecast.runtime.sinks.sink import Event, Sink
+
+DEFAULT_ADDRESS = "127.0.0.1:8000"
+REFRESH = 0.25  # seconds between updates of the status line
+
+
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A video file, a folder or glob of images, a webcam's number, v4l2:///dev/video0, rtsp://…, "
+            "synthetic:// or demo."
+        ),
+    ],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "stip-edge",
+    engine: Annotated[str, typer.Option(help="What runs the step (framecast doctor).")] = "auto",
+    horizon: Annotated[int, typer.Option(help="Predict so many frames ahead.")] = 1,
+    serve: Annotated[
+        str | None, typer.Option(metavar="[HOST:PORT]", help=f"Show the run in a browser ({DEFAULT_ADDRESS}).")
+    ] = None,
+    record: Annotated[
+        list[Path] | None,
+        typer.Option(help="Record a video (.mp4, .mkv, .avi) or a strip of pictures (.png); repeatable."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="End after so many frames.")] = None,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Play a file at its own pace (always so with --serve).")
+    ] = False,
+    loop: Annotated[bool, typer.Option("--loop", help="Start a file over at its end, until Ctrl-C.")] = False,
+    threads: Annotated[int, typer.Option(help="CPU threads of the step; 0: one a core.")] = 0,
+) -> None:
+    """Predict a camera, a stream or a file, live, and score every prediction against the frame that came."""
+    from framecast import terminal
+    from framecast.camera import open_source
+    from framecast.runtime import Pipeline, load
+    from framecast.runtime.report import to_json
+    from framecast.runtime.sinks.files import check_writable, write
+
+    _check_numbers(horizon=horizon, max_frames=max_frames)
+    outputs = [*(record or []), *([report] if report else [])]
+    check_outputs(source, outputs)
+    paced = realtime or serve is not None
+    with ExitStack() as stack:
+        with artifact(model) as path:
+            predictor = stack.enter_context(load(path, engine=engine, threads=threads))
+        opened = stack.enter_context(open_source(source, loop=loop))
+        pipeline = Pipeline(opened, predictor, horizon=horizon, max_frames=max_frames, realtime=paced)
+        if report is not None:
+            check_writable(report)
+        stack.enter_context(_stop_on_signals(pipeline))
+        try:
+            _drive(pipeline, record or [], serve)
+        except Exception as error:
+            pipeline.ended = f"error: {error}"
+            raise
+        finally:
+            if pipeline.started:
+                if report is not None:
+                    write(report, f"{to_json(pipeline.report(), indent=2)}\n".encode())
+                terminal.summary(pipeline.report(), outputs)
+
+
+def _check_numbers(*, horizon: int, max_frames: int | None) -> None:
+    """What the pipeline would refuse as well, but only once the camera has been opened."""
+    for name, value in (("horizon", horizon), ("max-frames", max_frames)):
+        if value is not None and value < 1:
+            raise OptionError(f"--{name} must be at least 1, not {value}")
+
+
+def _drive(pipeline: Pipeline, record: list[Path], serve: str | None) -> None:
+    """Run the pipeline into its sinks, with a status line where there is a terminal."""
+    from framecast import terminal
+    from framecast.runtime.sinks.thread import SinkThread
+
+    fps = pipeline.source.fps or 1 / pipeline.predictor.interval
+    with ExitStack() as stack:
+        show: list[Callable[[Event], None]] = []
+        if serve is not None:  # before the recorders, so that it is closed after them: viewers may be slow to leave
+            from framecast.runtime.sinks.web import WebSink
+
+            page = WebSink(serve, snapshot=lambda: dict(pipeline.report()))
+            stack.callback(page.close)
+            show.append(page.show)
+            print(f"watch it at {page.url}", file=sys.stderr, flush=True)
+        for path in record:
+            recorder = SinkThread(_recorder(path, fps))
+            stack.callback(recorder.close)
+            show.append(recorder.show)
+        status = stack.enter_context(terminal.status_line())
+        shown = 0.0
+        for event in pipeline:
+            for call in show:
+                call(event)
+            if time.monotonic() - shown > REFRESH:
+                shown = time.monotonic()
+                status(pipeline.report())
+
+
+def _recorder(path: Path, fps: float) -> Sink:
+    if path.suffix.lower() == ".png":
+        from framecast.runtime.sinks.strip import StripSink
+
+        return StripSink(path)
+    from framecast.runtime.sinks.video import VideoSink
+
+    return VideoSink(path, fps)
+
+
+@contextmanager
+def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the run cleanly; the second one as it always does."""
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        pipeline.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

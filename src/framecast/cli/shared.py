@@ -1,0 +1,66 @@
+"""What several commands share: models by name, outputs that replace no input, extras that are missing."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framecast.errors import FramecastError, OptionError
+
+MODEL_HELP = "An artifact's path, or a name (framecast models); one that does not ship gets random weights."
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="OPTION=VALUE", help="Change an option of the configuration; repeatable."),
+]
+
+
+def check_outputs(source: str, outputs: list[Path]) -> None:
+    """No output may take the place of an input, or of another output."""
+    place = source.removeprefix("file://")  # or a URI that is no path at all
+    taken = {os.path.realpath(path) for path in [place, *glob.glob(place)]}  # noqa: PTH207
+    for path in outputs:
+        where = os.path.realpath(path)
+        # In a folder of images, or under its glob, it would be an input of the next run.
+        if where in taken or os.path.realpath(path.parent) in taken or fnmatch.fnmatch(path, place):
+            raise OptionError(f"{path} is among the inputs, or named twice: give every output a place of its own")
+        taken.add(where)
+
+
+@contextmanager
+def artifact(model: str) -> Iterator[str]:
+    """What to load for a model's name: a configuration that does not ship is exported for this run, untrained."""
+    from framecast.models.configs import CONFIGS
+    from framecast.runtime.shipped import shipped
+
+    if model not in CONFIGS or model in shipped():
+        yield model
+        return
+    if CONFIGS[model].data.order == "NONE":
+        raise OptionError(
+            f"{model} takes channels that are no picture: it can be exported, but not shown a camera or clip"
+        )
+    with needs_extra(f"{model}, which does not ship,"):
+        from framecast.export.command import export_random
+    print(f"{model} comes without weights: exporting it with random ones for this run", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="framecast-") as folder:
+        yield str(export_random(model, Path(folder)))
+
+
+@contextmanager
+def needs_extra(command: str) -> Iterator[None]:
+    """Say how to get what a command's imports miss."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        cure = "pip install 'framecast[models]', or in a clone pip install -e '.[models]'"
+        raise FramecastError(f"{command} needs {error.name}: {cure}") from error
