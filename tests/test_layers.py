@@ -2,7 +2,7 @@
 
 Every import counts alike, wherever it stands: at the top, inside a function (lazy), or under ``TYPE_CHECKING``, for a
 name that only the type checker sees is known all the same. ``importlib.import_module`` counts where its argument is
-written out. Excepted is the engine that is torch itself: it may import torch and the networks, inside functions.
+written out. Excepted, inside functions: the engine that is torch itself, and LPIPS, which is a network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "framecast"
-ROOMS = ("camera", "export", "kernels", "models", "runtime", "training")
+ROOMS = ("camera", "evaluation", "export", "kernels", "models", "runtime", "training")
 MAX_LINES = 400
 
 # What of framecast each part may import, beside itself and the package's version.
@@ -24,6 +24,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "errors": set(),
     "camera": {"errors"},
     "runtime": {"errors", "camera"},
+    "evaluation": {"errors", "camera", "runtime"},
     "kernels": {"errors"},
     "models": {"errors", "kernels"},
     "export": {"errors", "camera", "runtime", "kernels", "models"},
@@ -32,9 +33,12 @@ MAY_KNOW: dict[str, set[str]] = {
 KNOW_ALL = {"__init__", "__main__", "cli", "terminal"}
 FREE = {"__version__"}
 # Libraries of training and export, which a machine that only predicts does not have.
-TORCH = {"torch", "triton", "onnx", "onnxscript", "safetensors"}
-NO_TORCH = {"errors", "camera", "runtime"}
-TORCH_ENGINE = "runtime/engines/torch.py"
+TORCH = {"torch", "torchvision", "triton", "lpips", "onnx", "onnxscript", "safetensors"}
+NO_TORCH = {"errors", "camera", "runtime", "evaluation"}
+LAZILY = {
+    "runtime/engines/torch.py": {"torch", "framecast.models"},
+    "evaluation/perceptual.py": {"torch", "torchvision", "lpips"},
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def violations(path: str, source: str) -> list[str]:
     for item in imports(source):
         top, _, rest = item.name.partition(".")
         known = rest.partition(".")[0]
-        if path == TORCH_ENGINE and item.lazy and (top == "torch" or (top, known) == ("framecast", "models")):
+        if item.lazy and {top, f"{top}.{known}"} & LAZILY.get(path, set()):
             continue
         if item.relative:
             reason = "a relative import"
@@ -147,6 +151,9 @@ def test_what_surrounds_the_package_imports_it_by_its_name(folder: str) -> None:
         ("runtime/engines/torch.py", "import torch", "runtime works without it"),
         ("runtime/engines/torch.py", "def f():\n    from framecast.training import data", "may not know it"),
         ("runtime/engines/onnxruntime.py", "def f():\n    import torch", "runtime works without it"),
+        ("evaluation/perceptual.py", "import lpips", "evaluation works without it"),
+        ("evaluation/perceptual.py", "def f():\n    from framecast.models import stip", "evaluation may not know it"),
+        ("evaluation/metrics.py", "def f():\n    import torch", "evaluation works without it"),
         ("models/stip.py", "from framecast.runtime.score import psnr", "models may not know it"),
         ("kernels/gates/kernel.py", "from framecast.models import blocks", "kernels may not know it"),
         ("export/onnx.py", "from framecast.training.data import decode", "export may not know it"),
@@ -172,6 +179,8 @@ def test_a_violation_is_found(path: str, source: str, reason: str) -> None:
         ("runtime/report.py", "from framecast import __version__"),
         ("runtime/engines/torch.py", "def f():\n    import torch\n    from framecast.models.configs import build"),
         ("runtime/engines/onnxruntime.py", "import onnxruntime"),
+        ("evaluation/perceptual.py", "def f():\n    import torch\n    import lpips"),
+        ("evaluation/plots.py", "import matplotlib\nfrom framecast.runtime.score import psnr"),
         ("models/stip.py", "import torch\nfrom framecast.kernels.stgru_gates import stgru_gates"),
         (
             "export/onnx.py",

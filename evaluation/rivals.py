@@ -1,0 +1,85 @@
+"""What one would do without a model: copy the last frame, go on linearly, or warp along the optical flow."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.camera import Image
+
+MIN_SIDE = 12  # pixels: OpenCV's DIS takes no smaller frame
+
+
+class Rival(ABC):
+    """Predicts from the two newest frames alone.
+
+    Attributes:
+        name: in tables and reports.
+    """
+
+    name: str
+
+    @abstractmethod
+    def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
+        """The frames 1 … ``horizon`` steps after ``last``.
+
+        Args:
+            last: the newest frame, uint8 [h, w, C], C = 1 or 3 (BGR).
+            before: the frame before it; ``last`` itself where there was none.
+            horizon: how many.
+        """
+
+
+class CopyLast(Rival):
+    """Nothing changes."""
+
+    name = "copy-last"
+
+    def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
+        """See :meth:`Rival.predict`."""
+        return [last] * horizon
+
+
+class Linear(Rival):
+    """Every pixel goes on changing as it did: I_t + k (I_t − I_{t−1}), clipped to 0…255."""
+
+    name = "linear"
+
+    def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
+        """See :meth:`Rival.predict`."""
+        start = last.astype(np.int32)
+        change = start - before
+        return [np.clip(start + k * change, 0, 255).astype(np.uint8) for k in range(1, horizon + 1)]
+
+
+class DisFlow(Rival):
+    """Everything goes on moving as it did: out(p) = I_t(p + k F(p)), F the flow from I_t to I_{t−1}.
+
+    The flow is OpenCV's DIS at preset medium, on grey (Kroeger et al., "Fast optical flow using dense inverse search",
+    2016). Sampling is bilinear, and the border's pixels are repeated beyond it.
+    """
+
+    name = "dis-flow"
+
+    def __init__(self) -> None:
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
+        """See :meth:`Rival.predict`."""
+        height, width = last.shape[:2]
+        flow = self._dis.calc(_grey(last), _grey(before), None)  # type: ignore[call-overload]  # [h, w, 2]
+        grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+        return [_sample(last, grid + k * flow) for k in range(1, horizon + 1)]
+
+
+def _grey(image: Image) -> Image:
+    grey = image[..., 0] if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return np.ascontiguousarray(grey)
+
+
+def _sample(image: Image, places: NDArray[np.float32]) -> Image:
+    sampled = cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    return sampled.reshape(image.shape)  # type: ignore[no-any-return]  # a lone channel's axis is lost

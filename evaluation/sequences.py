@@ -1,0 +1,170 @@
+"""Models on test sequences, after the papers' protocol: from a reset, some frames given, the rest predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.camera import Image
+from framecast.camera.redact import redact
+from framecast.errors import EngineError, OptionError, SourceError
+from framecast.evaluation.metrics import Truth
+from framecast.evaluation.perceptual import find_lpips
+from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
+from framecast.evaluation.rivals import CopyLast, Linear, Rival
+from framecast.runtime.convert import blank, to_frame
+from framecast.runtime.engines.engine import Engine
+from framecast.runtime.score import psnr
+
+
+def open_sequences(place: str) -> Image:
+    """uint8 [T, N, H, W] out of a ``.npy`` file, the layout of Moving MNIST's ``mnist_test_seq.npy``; mapped, not read.
+
+    Raises:
+        SourceError: it is no such file.
+    """
+    path = Path(place.removeprefix("file://"))
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+        raise SourceError(f"cannot read {redact(place)} as sequences: {reason} (make or download it again)") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or 0 in array.shape:
+        got = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
+        raise SourceError(f"{redact(place)} must hold uint8 [T, N, H, W], as mnist_test_seq.npy does, not {got}")
+    return array
+
+
+def evaluate_sequences(
+    contenders: Sequence[Contender],
+    places: Sequence[str],
+    *,
+    given: int = 10,
+    limit: int | None = None,
+    advance: Advance = lambda what, done, total: None,
+) -> Results:
+    """Score models, copying and linear extrapolation on grey sequences; no frame is left out.
+
+    Args:
+        contenders: at least one; all of the sequences' size.
+        places: ``.npy`` files (:func:`open_sequences`), of one length.
+        given: frames that each sequence begins with; all others are predicted.
+        limit: take only the first so many sequences of a file.
+        advance: told of each sequence.
+
+    Raises:
+        SourceError: a file is not such sequences.
+        OptionError: a model does not take them, or no frame is left to predict.
+        EngineError: an engine failed, or a prediction is not finite.
+    """
+    files = [open_sequences(place) for place in places]
+    lengths = {file.shape[0] for file in files}
+    if len(lengths) > 1:
+        raise OptionError(f"sequences of {' and '.join(map(str, sorted(lengths)))} frames: evaluate them apart")
+    (length,) = lengths
+    if not 1 <= given < length:
+        raise OptionError(f"--given must be 1 to {length - 1}, not {given}: the sequences have {length} frames")
+    for contender in contenders:
+        manifest = contender.predictor.manifest
+        for place, file in zip(places, files, strict=True):
+            height, width = file.shape[2:]
+            if manifest.channel_order != "GRAY" or manifest.size != (width, height):
+                raise OptionError(
+                    f"{contender.name} takes {manifest.size[0]}×{manifest.size[1]} {manifest.channel_order}, "
+                    f"{redact(place)} holds {width}×{height} GRAY: sequences are not resized, choose a model of theirs"
+                )
+        if manifest.warmup > given:
+            raise OptionError(
+                f"{contender.name} needs {manifest.warmup} frames before it predicts: --given {manifest.warmup}"
+            )
+    rivals = (CopyLast(), Linear())
+    methods = (*(rival.name for rival in rivals), *(contender.name for contender in contenders))
+    judge = find_lpips()
+    clips = []
+    for place, file in zip(places, files, strict=True):
+        tally = Tally(methods, length - given, judge if callable(judge) else None)
+        clips.append(_score(place, file[:, :limit], given, tally, rivals, contenders, advance))
+    return Results(
+        tuple(contenders),
+        methods,
+        metrics_with(judge if callable(judge) else None),
+        length - given,
+        given,
+        tuple(clips),
+        (),
+        judge if isinstance(judge, str) else None,
+    )
+
+
+def _score(
+    place: str,
+    file: Image,
+    given: int,
+    tally: Tally,
+    rivals: Sequence[Rival],
+    contenders: Sequence[Contender],
+    advance: Advance,
+) -> ClipResult:
+    name, (length, count) = Path(place).stem, file.shape[:2]
+    horizon = length - given
+    for number in range(count):
+        frames = np.ascontiguousarray(file[:, number, :, :, None])  # [T, h, w, 1]
+        before = frames[max(given - 2, 0)]
+        ahead: list[Any] = [rival.predict(frames[given - 1], before, horizon) for rival in rivals]
+        ahead += [forecast(contender.predictor.engine, frames[:given], horizon) for contender in contenders]
+        for step, frame in enumerate(frames[given:], start=1):
+            tally.add(step, Truth(frame), [images[step - 1] for images in ahead])
+        if number == count // 2:
+            strip = _strip(frames, given, ahead)
+        advance(name, number + 1, count)
+    return ClipResult(name, redact(place), count, tuple(tally.scored), tally.means(), strip)
+
+
+def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]:
+    """Predict what follows a few grey frames, from a reset: [horizon, h, w, 1], floats that stand for 0…1, not clamped.
+
+    As :meth:`framecast.runtime.Predictor.rollout`, but its pictures are rounded to uint8, and the papers score floats.
+
+    Args:
+        engine: of a model that takes one channel.
+        frames: uint8 [t, h, w, 1], at the model's size.
+        horizon: how many frames.
+
+    Raises:
+        EngineError: the engine failed, or a prediction is not finite.
+    """
+    manifest = engine.manifest
+    low, high = manifest.value_range
+    width, height = manifest.size
+    state, other, frame = engine.new_state(), engine.new_state(), blank(manifest)
+    for image in frames:
+        to_frame(image, manifest, frame)
+        engine.step(frame, state, other)
+        state, other = other, state
+    predicted: list[NDArray[np.float32]] = []
+    while True:
+        block = state.prediction.copy()  # [1, K, C, h, w]: written again while it is fed back
+        predicted += [(p[0, :height, :width, None] - low) / (high - low) for p in block[0]]
+        if not np.isfinite(block).all():
+            raise EngineError(f"{manifest.config} predicts values that are not finite {len(predicted)} frames ahead")
+        if len(predicted) >= horizon:
+            return np.stack(predicted[:horizon])
+        for k in range(manifest.outputs):
+            engine.step(block[:, k], state, other)
+            state, other = other, state
+
+
+def _strip(frames: Image, given: int, ahead: Sequence[Any]) -> Strip:
+    steps = tuple(dict.fromkeys((1, len(frames) - given)))
+    truths = tuple(frames[given + step - 1] for step in steps)
+    rows = tuple(tuple(_picture(images[step - 1]) for step in steps) for images in ahead)
+    scores = tuple(tuple(psnr(*pair) for pair in zip(row, truths, strict=True)) for row in rows)
+    return Strip(frames[given - 1], steps, truths, rows, scores)
+
+
+def _picture(image: NDArray[Any]) -> Image:
+    return image if image.dtype == np.uint8 else np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)

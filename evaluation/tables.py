@@ -1,0 +1,131 @@
+"""Results as tables of text: what the terminal prints, and the page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from framecast.evaluation.metrics import METRICS
+from framecast.evaluation.results import COPY, Results
+from framecast.runtime.report import versions
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def titles(results: Results) -> list[str]:
+    """The methods as they are shown: models with random weights say so."""
+    random = {contender.name: contender.title for contender in results.contenders}
+    return [random.get(method, method) for method in results.methods]
+
+
+def tables(results: Results) -> list[Table]:
+    """All of them, the most important first."""
+    return _of_clips(results) if results.given is None else _of_sequences(results)
+
+
+def notes(results: Results) -> list[str]:
+    """What must be said beside the tables, a line each."""
+    lines = []
+    if results.skipped:
+        total = len(results.clips) + len(results.skipped)
+        lines.append(f"skipped {len(results.skipped)} of {total} clips:")
+        lines += [f"  {reason}" for _, reason in results.skipped]
+    for contender in results.contenders:
+        if not contender.predictor.manifest.trained:
+            lines.append(f"{contender.name} has random weights: its figures say nothing of the network")
+        if resets := contender.predictor.resets:
+            lines.append(f"{contender.name} began anew {resets} times, after predictions that were not finite")
+    if results.lpips:
+        lines.append(results.lpips)
+    return lines
+
+
+def _of_clips(results: Results) -> list[Table]:
+    count = f"{len(results.clips)} clip{'s' * (len(results.clips) != 1)}"
+    names = titles(results)
+    rows = [(clip.name, str(clip.scored[0]), *_numbers(results, clip.values, "psnr", 1)) for clip in results.clips]
+    rows.append(
+        (
+            f"mean of {count}",
+            str(sum(clip.scored[0] for clip in results.clips)),
+            *_numbers(results, results.mean, "psnr", 1),
+        )
+    )
+    return [
+        Table("next frame, PSNR in dB", ("clip", "frames scored", *names), rows),
+        _ahead(results, "psnr", f"mean of {count} by steps ahead, PSNR in dB"),
+        *(_others(results, step, count) for step in dict.fromkeys((1, results.horizon))),
+    ]
+
+
+def _of_sequences(results: Results) -> list[Table]:
+    order = [
+        m
+        for m in ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", "worse_than_copying")
+        if m in results.metrics
+    ]
+    sequences = sum(clip.frames for clip in results.clips)
+    overall = results.mean.mean(axis=1, keepdims=True)  # [method, 1, metric]
+    rows = [
+        (name, *(_figure(results.of(overall, method, metric)[0], metric) for metric in order))
+        for method, name in zip(results.methods, titles(results), strict=True)
+    ]
+    what = f"mean over the {results.horizon} frames after {results.given} given ones, {sequences} sequences"
+    first = Table(what, ("method", *(METRICS[metric].title for metric in order)), rows)
+    shown = ("mse", "ssim_published", "psnr")
+    return [first, *(_ahead(results, metric, f"{METRICS[metric].title} by frames ahead") for metric in shown)]
+
+
+def _ahead(results: Results, metric: str, title: str) -> Table:
+    rows = [(str(step), *_numbers(results, results.mean, metric, step)) for step in range(1, results.horizon + 1)]
+    return Table(title, ("ahead", *titles(results)), rows)
+
+
+def _others(results: Results, step: int, count: str) -> Table:
+    """All metrics but the PSNR that other tables show, and the clip where a method does worst."""
+    metrics = [metric for metric in results.metrics if metric != "psnr"]
+    rows = []
+    for method, name in zip(results.methods, titles(results), strict=True):
+        figures = [_figure(results.of(results.mean, method, metric)[step - 1], metric) for metric in metrics]
+        if method == COPY:
+            rows.append((name, *figures[:-1], "–", "–"))
+        else:
+            clip, gain = results.worst(method, step)
+            rows.append((name, *figures, f"{clip.name} {gain:+.2f} dB"))
+    columns = ("method", *(METRICS[metric].title for metric in metrics), "worst clip, against copying")
+    ahead = "next frame" if step == 1 else f"{step} steps ahead"
+    return Table(f"{ahead}, mean of {count}", columns, rows)
+
+
+def _numbers(results: Results, values: np.ndarray, metric: str, step: int) -> list[str]:
+    """A metric's figure for every method."""
+    return [_figure(results.of(values, method, metric)[step - 1], metric) for method in results.methods]
+
+
+def _figure(value: float, metric: str) -> str:
+    unit = " %" if METRICS[metric].scale == 100 else ""
+    return f"{value * METRICS[metric].scale:.{METRICS[metric].digits}f}{unit}"
+
+
+def provenance(results: Results) -> list[str]:
+    """On what the figures rest, a line each: models, weights, versions."""
+    first = results.contenders[0].predictor
+    width, height = first.manifest.size
+    lines = [f"compared at {width}×{height}, {first.manifest.frame[0]} channel{'s' * (first.manifest.frame[0] > 1)}"]
+    for contender in results.contenders:
+        manifest = contender.predictor.manifest
+        digest = f", sha256 {manifest.weights_sha256[:16]}" if manifest.weights_sha256 else ""
+        lines.append(
+            f"{contender.name}: {manifest.config}, weights {manifest.weights}{digest}, licence {manifest.licence}"
+        )
+    known = versions(first.engine.name, first.engine.version)
+    return [*lines, ", ".join(f"{name} {version}" for name, version in known.items())]

@@ -1,0 +1,36 @@
+"""Small things to train on: clips of sliding patterns, and blobs in place of MNIST's digits."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def write_clip(path: Path, frames: int, speed: int = 2, size: tuple[int, int] = (256, 192)) -> None:
+    """A pattern that slides by ``speed`` pixels a frame, as a video of ``size`` (width, height)."""
+    width, height = size
+    coarse = np.random.default_rng(speed).integers(0, 256, (12, 30, 3), dtype=np.uint8)
+    scene = cv2.resize(coarse, (2 * width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, size)
+    for index in range(frames):
+        x = speed * index % width
+        writer.write(np.ascontiguousarray(scene[:, x : x + width]))
+    writer.release()
+
+
+def write_clips(folder: Path, size: tuple[int, int] = (256, 192), seed: int = 0, **frames: int) -> Path:
+    """A folder of clips: their names, and how many frames each has."""
+    folder.mkdir()
+    for index, (name, count) in enumerate((frames or {"a": 30, "b": 30}).items()):
+        write_clip(folder / f"{name}.avi", count, 2 + seed + index, size)
+    return folder
+
+
+def write_digits(path: Path, seed: int = 4) -> Path:
+    """An IDX file of ten digits, or what stands for them."""
+    blobs = np.random.default_rng(seed).integers(0, 256, (10, 7, 7), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
+    path.write_bytes(struct.pack(">IIII", 0x803, 10, 28, 28) + blobs.tobytes())
+    return path

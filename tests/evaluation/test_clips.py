@@ -1,0 +1,221 @@
+"""Whole clips: every method on the frames that a live run scores, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framecast.camera import open_source
+from framecast.errors import OptionError, SourceError
+from framecast.evaluation import clips as clips_module
+from framecast.evaluation.clips import check_together, evaluate_clips, find_clips
+from framecast.evaluation.results import Contender, Results
+from framecast.evaluation.rivals import CopyLast, DisFlow, Linear
+from framecast.runtime import Pipeline
+from framecast.runtime.convert import see
+from framecast.runtime.score import psnr
+
+from .conftest import MakeContender, Moving  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+HORIZON = 3
+Write = Callable[[str, list[np.ndarray]], Path]
+
+
+def figure(results: Results, method: str, metric: str) -> list[float]:
+    return results.of(results.clips[0].values, method, metric)
+
+
+def unit(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float64) / 255
+
+
+@pytest.mark.parametrize("order", ["BGR", "RGB", "GRAY"])
+@pytest.mark.parametrize("warmup", [1, 12])
+def test_scores_are_those_of_a_live_run(
+    contender: MakeContender, moving_frames: Moving, write_clip: Write, order: str, warmup: int
+) -> None:
+    clip = write_clip("clip", moving_frames(26))
+    model = contender(order=order, warmup=warmup)
+    results = evaluate_clips([model], [str(clip)], horizon=HORIZON)
+    with open_source(clip) as source:
+        pipeline = Pipeline(source, contender(order=order, warmup=warmup).predictor, horizon=HORIZON)
+        list(pipeline)
+    for k, live in enumerate(pipeline.report()["psnr_db_by_horizon"]):
+        assert results.clips[0].scored[k] == live["n"]
+        assert figure(results, "trend", "psnr")[k] == pytest.approx(live["prediction"], abs=6e-4)  # it is rounded
+        assert figure(results, "copy-last", "psnr")[k] == pytest.approx(live["copy_last"], abs=6e-4)
+
+
+@pytest.mark.parametrize("order", ["BGR", "GRAY"])
+def test_every_figure_by_plain_recomputation(
+    contender: MakeContender, moving_frames: Moving, write_clip: Write, order: str
+) -> None:
+    frames = moving_frames(25)
+    model = contender(order=order)
+    results = evaluate_clips([model], [str(write_clip("clip", frames))], horizon=HORIZON)
+    channels = model.predictor.manifest.frame[0]
+    seen = [see(frame, model.predictor.manifest)[..., :channels] for frame in frames]
+    due = [t for t in range(8, 25) if not np.array_equal(seen[t], seen[t - 1])]
+    assert len(due) < 17  # some repeat
+    assert results.clips[0].scored == (len(due),) * HORIZON
+    rivals = {rival.name: rival for rival in (CopyLast(), Linear(), DisFlow())}
+    assert results.methods == (*rivals, "trend")
+    for k in range(1, HORIZON + 1):
+        errors: dict[str, list[np.ndarray]] = {}
+        for t in due:
+            last, before = seen[t - k], seen[max(t - k - 1, 0)]
+            for name, rival in rivals.items():
+                errors.setdefault(name, []).append(unit(rival.predict(last, before, k)[-1]) - unit(seen[t]))
+            values, change = unit(last), unit(last) - unit(before)
+            for _ in range(k):
+                change = 0.4 * change
+                values = values + change
+            errors.setdefault("trend", []).append(np.rint(255 * values).clip(0, 255) / 255 - unit(seen[t]))
+        psnr = {name: [10 * np.log10(1 / np.mean(d**2)) for d in found] for name, found in errors.items()}
+        for name, found in errors.items():
+            exact = name != "trend"  # a grey level of rounding, where float32 meets a half
+            assert figure(results, name, "psnr")[k - 1] == pytest.approx(
+                np.mean(psnr[name]), abs=1e-4 if exact else 5e-3
+            )
+            mse, mae = np.mean([(d**2).sum() for d in found]), np.mean([np.abs(d).sum() for d in found])
+            assert figure(results, name, "mse")[k - 1] == pytest.approx(mse, rel=1e-9 if exact else 1e-3)
+            assert figure(results, name, "mae")[k - 1] == pytest.approx(mae, rel=1e-9 if exact else 1e-3)
+            worse = np.mean(np.array(psnr[name]) < np.array(psnr["copy-last"]))
+            assert figure(results, name, "worse_than_copying")[k - 1] == pytest.approx(worse)
+
+
+def test_models_share_frames(contender: MakeContender, moving_frames: Moving, write_clip: Write) -> None:
+    """The longest warm-up holds for all."""
+    clip = str(write_clip("clip", moving_frames(26)))
+    alone = evaluate_clips([contender("slow", warmup=14)], [clip], horizon=2)
+    both = evaluate_clips([contender("trend", share=0.1), contender("slow", warmup=14)], [clip], horizon=2)
+    assert both.methods == ("copy-last", "linear", "dis-flow", "trend", "slow")
+    assert both.clips[0].scored == alone.clips[0].scored
+    assert max(both.clips[0].scored) <= 26 - 14
+    for method in alone.methods:
+        assert figure(both, method, "psnr") == figure(alone, method, "psnr")
+
+
+@pytest.mark.parametrize("breaks", ["size", "nan"])
+def test_a_broken_stream_starts_anew(
+    contender: MakeContender, moving_frames: Moving, write_clip: Write, breaks: str
+) -> None:
+    frames = moving_frames(32)
+    if breaks == "size":
+        frames[16:] = [frame[:36] for frame in frames[16:]]
+    clip = write_clip("clip", frames)
+    poison = 16 if breaks == "nan" else 0
+    results = evaluate_clips([contender(poison=poison)], [str(clip)], horizon=1)
+    with open_source(clip) as source:
+        pipeline = Pipeline(source, contender(poison=poison).predictor)
+        list(pipeline)
+    live = pipeline.report()["psnr_db"]
+    assert results.clips[0].scored[0] == live["n"] < 18
+    assert figure(results, "trend", "psnr")[0] == pytest.approx(live["prediction"], abs=6e-4)
+    assert results.contenders[0].predictor.resets == (breaks == "nan")
+
+
+def test_clips_count_alike_and_the_worst_is_named(
+    contender: MakeContender, moving_frames: Moving, write_clip: Write
+) -> None:
+    slow = write_clip("slow", moving_frames(16, step=(1, 0)))
+    fast = write_clip("fast", moving_frames(30, step=(2, 2)))
+    results = evaluate_clips([contender(share=-0.5)], [str(slow), str(fast)], horizon=2)
+    assert np.allclose(results.mean, (results.clips[0].values + results.clips[1].values) / 2)
+    gains = {
+        clip.name: results.of(clip.values, "trend", "psnr")[1] - results.of(clip.values, "copy-last", "psnr")[1]
+        for clip in results.clips
+    }
+    worst, gain = results.worst("trend", 2)
+    assert gains[worst.name] == gain == min(gains.values()) < 0
+
+
+def test_the_strip_is_a_moment_of_the_middle(
+    contender: MakeContender, moving_frames: Moving, write_clip: Write
+) -> None:
+    frames = [frame for i, frame in enumerate(moving_frames(70)) if i % 7 != 6]  # none repeats
+    model = contender()
+    (result,) = evaluate_clips([model], [str(write_clip("clip", frames))], horizon=HORIZON).clips
+    strip = result.strip
+    seen = [see(frame, model.predictor.manifest) for frame in frames]
+    assert strip.steps == (1, HORIZON)
+    (place,) = (t for t, image in enumerate(seen) if np.array_equal(image, strip.last))
+    assert 18 <= place <= 48
+    for truth, step in zip(strip.truths, strip.steps, strict=True):
+        assert np.array_equal(truth, seen[place + step])
+    assert strip.psnr[3][1] == psnr(strip.predictions[3][1], strip.truths[1])
+    assert np.array_equal(strip.predictions[0][0], strip.last)
+    assert len(strip.predictions) == len(strip.psnr) == 4
+
+
+def test_a_bad_clip_among_good_ones_is_skipped_and_named(
+    contender: MakeContender, moving_frames: Moving, write_clip: Write, tmp_path: Path
+) -> None:
+    good, short = write_clip("good", moving_frames(14)), write_clip("short", moving_frames(8))
+    still = write_clip("still", moving_frames(1) * 14)
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    places = [str(tmp_path / "bad.mp4"), str(short), str(good), str(still)]
+    results = evaluate_clips([contender()], places, horizon=HORIZON)
+    assert [clip.name for clip in results.clips] == ["good"]
+    assert [Path(place).name for place, _ in results.skipped] == ["bad.mp4", "short", "still"]
+    reasons = [reason for _, reason in results.skipped]
+    assert "decoded" in reasons[0]
+    assert "give a longer clip" in reasons[1]
+    assert "repeat" in reasons[2]
+    with pytest.raises(SourceError, match=r"none of the 2 clips can be scored: .*bad"):
+        evaluate_clips([contender()], places[:2], horizon=HORIZON)
+    with pytest.raises(SourceError, match="give a longer clip"):
+        evaluate_clips([contender()], places[1:2], horizon=HORIZON)
+
+
+def test_max_frames(contender: MakeContender, moving_frames: Moving, write_clip: Write) -> None:
+    clip = str(write_clip("clip", moving_frames(20)))
+    seen: list[tuple[str, int, int]] = []
+    results = evaluate_clips(
+        [contender()],
+        [clip],
+        horizon=1,
+        max_frames=12,
+        advance=lambda what, done, total: seen.append((what, done, total)),
+    )
+    assert results.clips[0].frames == 12
+    assert seen[-1] == ("clip: frame 12", 0, 1)
+
+
+def test_a_camera_is_refused(contender: MakeContender, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = open_source("synthetic://?frames=20")
+    live.live = True
+    monkeypatch.setattr(clips_module, "open_source", lambda place: live)
+    with pytest.raises(OptionError, match="is a camera: record it first"):
+        evaluate_clips([contender()], ["0"], horizon=1)
+
+
+def test_models_must_see_the_same_picture(contender: MakeContender) -> None:
+    check_together([contender("a"), contender("b", order="RGB")])
+    with pytest.raises(OptionError, match=r"grey sees 28×20 grey, a 28×20: .*one resolution"):
+        check_together([contender("a"), Contender("grey", "grey", contender(order="GRAY").predictor)])
+
+
+def test_folders(tmp_path: Path) -> None:
+    videos, images, both, empty = (tmp_path / name for name in ("videos", "images", "both", "empty"))
+    for folder in (videos, images, both, empty):
+        folder.mkdir()
+    for path in (
+        videos / "b.mp4",
+        videos / "a.MKV",
+        videos / "notes.txt",
+        images / "0.png",
+        both / "a.avi",
+        both / "0.png",
+    ):
+        path.touch()
+    found = find_clips([str(videos), str(images), "demo", str(videos / "b.mp4")])
+    assert found == [str(videos / "a.MKV"), str(videos / "b.mp4"), str(images), "demo"]
+    for folder, message in ((both, "both videos and images"), (empty, r"looked for \.avi")):
+        with pytest.raises(SourceError, match=message):
+            find_clips([str(folder)])
+    with pytest.raises(SourceError, match="no clips given"):
+        find_clips([])

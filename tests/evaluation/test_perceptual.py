@@ -1,0 +1,70 @@
+"""LPIPS: only where everything is here, and the pictures reach it as it takes them. The network itself is not ours."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from framecast.evaluation.perceptual import WEIGHTS, find_lpips
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """lpips whose distance is the mean of (a − b) · (1, 10, 100) by channel; the place of AlexNet's weights."""
+
+    class LPIPS(torch.nn.Module):
+        def __init__(self, net: str, verbose: bool) -> None:
+            super().__init__()
+            assert (net, verbose) == ("alex", False)
+            assert weights.read_bytes() == b"whole"
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return ((a - b) * torch.tensor([1.0, 10.0, 100.0])[:, None, None]).mean((1, 2, 3), keepdim=True)
+
+    module = ModuleType("lpips")
+    module.LPIPS = LPIPS  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lpips", module)
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    weights = tmp_path / "checkpoints" / WEIGHTS
+    weights.parent.mkdir()
+    return weights
+
+
+@pytest.mark.parametrize("missing", ["lpips", "torchvision", "torch"])
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, stand_in: Path, missing: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    found = find_lpips()
+    assert isinstance(found, str)
+    assert f"{missing} is not installed (pip install lpips torchvision)" in found
+
+
+def test_missing_and_damaged_weights_are_named(stand_in: Path) -> None:
+    found = find_lpips()
+    assert isinstance(found, str)
+    assert str(stand_in.parent) in found
+    assert f"download https://download.pytorch.org/models/{WEIGHTS}" in found
+    stand_in.write_bytes(b"cut")
+    found = find_lpips()
+    assert isinstance(found, str)
+    assert "download it again" in found
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_reach_it_as_rgb_within_one(stand_in: Path, channels: int) -> None:
+    stand_in.write_bytes(b"whole")
+    judge = find_lpips()
+    assert callable(judge)
+    rng = np.random.default_rng()
+    truth = rng.integers(0, 256, (8, 9, channels), np.uint8)
+    guess, wild = rng.integers(0, 256, truth.shape, np.uint8), rng.normal(0.5, 1, truth.shape)
+    expected = []
+    for image in (guess / 255, wild.clip(0, 1)):
+        difference = 2 * (image - truth / 255) * np.array([100, 10, 1])  # BGR
+        expected.append(difference.mean())
+    assert judge(truth, [guess, wild]) == pytest.approx(expected, rel=1e-4)

@@ -1,0 +1,127 @@
+"""Test sequences, after the papers' protocol: floats, from a reset, nothing left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framecast.errors import EngineError, OptionError, SourceError
+from framecast.evaluation.metrics import Truth
+from framecast.evaluation.sequences import evaluate_sequences, forecast, open_sequences
+
+from .conftest import HEIGHT, WIDTH, MakeContender  # noqa: TID252 (pytest's importlib mode puts no folder on the path)
+
+GIVEN, LENGTH = 4, 9
+
+
+def sequences(count: int = 3, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
+    """uint8 [LENGTH, count, H, W] that change slowly enough not to leave their range at once."""
+    rng = np.random.default_rng()
+    steps = rng.integers(-20, 21, (LENGTH, count, *size))
+    return np.clip(128 + np.cumsum(steps, axis=0), 0, 255).astype(np.uint8)
+
+
+def by_hand(given: np.ndarray, horizon: int, outputs: int) -> np.ndarray:
+    """What the model of conftest.py predicts after uint8 frames [t, H, W], in float64."""
+    values = list(given / 255.0)
+    predicted: list[np.ndarray] = []
+    while len(predicted) < horizon:
+        change = 0.4 * (values[-1] - values[-2])
+        block = [values[-1] + (k + 1) * change for k in range(outputs)]
+        values += block
+        predicted += block
+    return np.stack(predicted[:horizon])
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5, 7])
+def test_forecast_is_an_unclamped_rollout(contender: MakeContender, outputs: int) -> None:
+    frames = sequences(1)[:GIVEN, 0]
+    model = contender(order="GRAY", outputs=outputs)
+    found = forecast(model.predictor.engine, frames[..., None], 5)
+    assert found.shape == (5, HEIGHT, WIDTH, 1)
+    assert np.allclose(found[..., 0], by_hand(frames, 5, outputs), atol=1e-5)
+
+    for frame in frames:
+        model.predictor.step(np.repeat(frame[..., None], 3, axis=2))
+    for image, prediction in zip(found, model.predictor.rollout(5), strict=True):
+        assert np.abs(np.clip(255 * image, 0, 255) - prediction.image).max() <= 0.501  # rounded
+
+
+def test_every_figure_by_plain_recomputation(contender: MakeContender, tmp_path: Path) -> None:
+    array = sequences(3)
+    np.save(tmp_path / "test.npy", array)
+    results = evaluate_sequences([contender(order="GRAY", outputs=2)], [str(tmp_path / "test.npy")], given=GIVEN)
+    assert results.methods == ("copy-last", "linear", "trend")
+    (clip,) = results.clips
+    assert (clip.name, clip.frames, results.horizon, results.given) == ("test", 3, LENGTH - GIVEN, GIVEN)
+    assert clip.scored == (3,) * results.horizon
+    for k in range(1, results.horizon + 1):
+        mse, mae, ssim, copied, linear = [], [], [], [], []
+        for n in range(3):
+            truth = array[GIVEN + k - 1, n]
+            guess = by_hand(array[:GIVEN, n], k, 2)[-1]
+            mse.append(((guess - truth / 255) ** 2).sum())
+            mae.append(np.abs(guess - truth / 255).sum())
+            ssim.append(Truth(truth[..., None]).compare(guess[..., None])[2])
+            copied.append(((array[GIVEN - 1, n] / 255 - truth / 255) ** 2).sum())
+            last, before = (array[GIVEN - i, n].astype(np.float64) for i in (1, 2))
+            linear.append((((last + k * (last - before)).clip(0, 255) - truth) ** 2).sum() / 255**2)
+        assert results.of(clip.values, "linear", "mse")[k - 1] == pytest.approx(np.mean(linear))
+        assert results.of(clip.values, "trend", "mse")[k - 1] == pytest.approx(np.mean(mse), rel=1e-4)
+        assert results.of(clip.values, "trend", "mae")[k - 1] == pytest.approx(np.mean(mae), rel=1e-4)
+        assert results.of(clip.values, "trend", "ssim_published")[k - 1] == pytest.approx(np.mean(ssim), abs=1e-4)
+        assert results.of(clip.values, "copy-last", "mse")[k - 1] == pytest.approx(np.mean(copied))
+    assert clip.strip.steps == (1, LENGTH - GIVEN)
+    assert np.array_equal(clip.strip.last[..., 0], array[GIVEN - 1, 1])
+
+
+def test_only_the_first(contender: MakeContender, tmp_path: Path) -> None:
+    array = sequences(4)
+    np.save(tmp_path / "all.npy", array)
+    np.save(tmp_path / "two.npy", array[:, :2])
+    model = contender(order="GRAY")
+    first = evaluate_sequences([model], [str(tmp_path / "all.npy")], given=GIVEN, limit=2)
+    two = evaluate_sequences([model], [str(tmp_path / "two.npy")], given=GIVEN)
+    assert first.clips[0].frames == 2
+    assert np.array_equal(first.clips[0].values, two.clips[0].values)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    good = tmp_path / "good.npy"
+    np.save(good, sequences(2))
+    (tmp_path / "cut.npy").write_bytes(good.read_bytes()[:-100])
+    (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "empty.npy").touch()
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "floats.npy", np.zeros((5, 2, 8, 8)))
+    np.save(tmp_path / "flat.npy", np.zeros((5, 8, 8), np.uint8))
+    np.save(tmp_path / "none.npy", np.zeros((5, 0, 8, 8), np.uint8))
+    assert open_sequences(str(good)).shape == (LENGTH, 2, HEIGHT, WIDTH)
+    for name in ("cut", "text", "empty", "objects", "missing"):
+        with pytest.raises(SourceError, match=rf"cannot read .*{name}\.npy as sequences"):
+            open_sequences(str(tmp_path / f"{name}.npy"))
+    for name, got in (("floats", r"float64 \[5, 2, 8, 8\]"), ("flat", r"\[5, 8, 8\]"), ("none", r"\[5, 0, 8, 8\]")):
+        with pytest.raises(SourceError, match=rf"must hold uint8 \[T, N, H, W\].*{got}"):
+            open_sequences(str(tmp_path / f"{name}.npy"))
+
+
+def test_bad_use(contender: MakeContender, tmp_path: Path) -> None:
+    good, small, short = (str(tmp_path / f"{name}.npy") for name in ("good", "small", "short"))
+    np.save(good, sequences(1))
+    np.save(small, sequences(1, (16, 16)))
+    np.save(short, sequences(1)[:6])
+    grey = contender("grey", order="GRAY")
+    cases = (
+        (contender("colour"), [good], GIVEN, "colour takes 28×20 BGR.*holds 28×20 GRAY"),
+        (grey, [small], GIVEN, "holds 16×16 GRAY"),
+        (grey, [good, short], GIVEN, "of 6 and 9 frames: evaluate them apart"),
+        (grey, [good], LENGTH, "--given must be 1 to 8, not 9"),
+        (contender("slow", order="GRAY", warmup=6), [good], GIVEN, "slow needs 6 frames.*--given 6"),
+    )
+    for model, places, given, message in cases:
+        with pytest.raises(OptionError, match=message):
+            evaluate_sequences([model], places, given=given)
+    with pytest.raises(EngineError, match="not finite 2 frames ahead"):
+        evaluate_sequences([contender(order="GRAY", poison=GIVEN + 1)], [good], given=GIVEN)

@@ -1,0 +1,137 @@
+"""``framecast eval``: what a user types, sees, and is told when it is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from framecast.export.onnx import describe, save, to_onnx
+
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .networks import make  # noqa: TID252
+
+CLIP = "synthetic://?size=256x192&frames=14&seed=3"
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact with random weights that takes 16×16 grey."""
+    model = make("mau")
+    path = tmp_path_factory.mktemp("artifact") / "small.onnx"
+    save(to_onnx(model, describe(model, "mau")), path)
+    return path
+
+
+@pytest.fixture
+def sequences(tmp_path: Path) -> Path:
+    path = tmp_path / "test.npy"
+    np.save(path, np.random.default_rng().integers(0, 256, (9, 3, 16, 16), np.uint8))
+    return path
+
+
+def test_the_main_job(run: Run, tmp_path: Path) -> None:
+    """Two clips, one of them a video in a folder, beside one that is damaged."""
+    folder, figures, page = tmp_path / "clips", tmp_path / "out" / "eval.json", tmp_path / "out" / "eval.html"
+    folder.mkdir()
+    (folder / "damaged.mp4").write_bytes(b"no video")
+    writer = cv2.VideoWriter(str(folder / "good.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (160, 120))
+    for i in range(14):
+        writer.write(cv2.circle(np.zeros((120, 160, 3), np.uint8), (30 + 5 * i, 60), 20, (200, 180, 40), -1))
+    writer.release()
+    code, out, err = run("eval", "stip-edge", CLIP, folder, "--horizon", 2, "--json", figures, "--html", page)
+    assert (code, err) == (0, "")
+    assert "next frame, PSNR in dB" in out
+    assert "skipped 1 of 3 clips" in out
+    assert "damaged.mp4" in out
+    assert page.read_text().startswith("<!doctype html>")
+
+    found = json.loads(figures.read_text(), parse_constant=pytest.fail)
+    assert [clip["name"] for clip in found["clips"]] == [CLIP, "good"]
+    for clip, source in zip(found["clips"], (CLIP, folder / "good.avi"), strict=True):
+        live = tmp_path / "live.json"
+        assert run("run", source, "--horizon", 2, "--report", live)[0] == 0
+        for k, quality in enumerate(json.loads(live.read_text())["psnr_db_by_horizon"]):
+            assert clip["scored"][k] == quality["n"] > 0
+            assert clip["methods"]["stip-edge"]["psnr"][k] == pytest.approx(quality["prediction"], abs=6e-4)
+            assert clip["methods"]["copy-last"]["psnr"][k] == pytest.approx(quality["copy_last"], abs=6e-4)
+
+
+def test_sequences(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> None:
+    figures, page = tmp_path / "eval.json", tmp_path / "eval.html"
+    code, out, err = run(
+        "eval", grey, sequences, "--given", 5, "--sequences", 2, "--json", figures, "--html", page, "--threads", 1
+    )
+    assert (code, err) == (0, "")
+    assert "mean over the 4 frames after 5 given ones, 2 sequences" in out
+    assert "small has random weights" in out
+    found = json.loads(figures.read_text(), parse_constant=pytest.fail)
+    assert found["methods"] == ["copy-last", "linear", "small"]
+    assert (found["kind"], found["given"], found["horizon"]) == ("sequences", 5, 4)
+    truth = np.load(sequences)[:, :2].astype(np.float64) / 255
+    copied = np.mean([((truth[4] - truth[t]) ** 2).sum((1, 2)).mean() for t in range(5, 9)])
+    assert found["overall"]["copy-last"]["mse"] == pytest.approx(copied)
+
+
+def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> None:
+    empty, damaged, cut = tmp_path / "empty", tmp_path / "damaged.mp4", tmp_path / "cut.npy"
+    empty.mkdir()
+    damaged.write_bytes(b"no video")
+    cut.write_bytes(sequences.read_bytes()[:-9])
+    cases: list[tuple[list[object], int, str]] = [
+        (["stip-edge"], 2, "clips"),
+        (["stip-edge", empty], 1, "no videos and no images"),
+        (["stip-edge", damaged], 1, "not a video that can be decoded"),
+        (["stip-edge", damaged, tmp_path / "none.mp4"], 1, "none of the 2 clips"),
+        (["stip-edge", "synthetic://?frames=5"], 1, "give a longer clip"),
+        (["stip-edge", CLIP, "--horizon", 0], 1, "--horizon must be at least 1, not 0"),
+        (["stip-edge", CLIP, "--max-frames", 0], 1, "--max-frames must be at least 1"),
+        (["stip-edge", CLIP, "--given", 10], 1, "--given says nothing of clips"),
+        (["stip-edge", CLIP, "--sequences", 10], 1, "--sequences says nothing of clips"),
+        (["stip-edge", CLIP, "--also", grey], 1, "one resolution"),
+        (["stip-edge", CLIP, "--also", "nope"], 1, "no model 'nope'"),
+        (["nope", CLIP], 1, "stip-edge"),
+        (["tau-taxibj", CLIP], 1, "no picture"),
+        (["stip-edge", CLIP, "--json", "/proc/no/x.json"], 1, "another path"),
+        (["stip-edge", CLIP, "--html", "/proc/no/x.html"], 1, "another path"),
+        (["stip-edge", CLIP, "--html", tmp_path / "x", "--json", tmp_path / "x"], 1, "named twice"),
+        (["stip-edge", damaged, "--json", damaged], 1, "among the inputs"),
+        ([grey, sequences, "--given", 2, "--json", grey], 1, "among the inputs"),
+        ([grey, sequences, CLIP], 1, "evaluate them apart"),
+        ([grey, sequences, "--horizon", 2], 1, "--horizon says nothing of sequences"),
+        ([grey, sequences, "--max-frames", 2], 1, "--max-frames says nothing of sequences"),
+        ([grey, sequences, "--sequences", 0], 1, "--sequences must be at least 1"),
+        ([grey, sequences], 1, "--given must be 1 to 8, not 10"),
+        ([grey, sequences, "--given", 2], 1, "small needs 5 frames before it predicts: --given 5"),
+        ([grey, cut], 1, "cannot read"),
+        (["stip-edge", sequences, "--given", 5], 1, "choose a model of theirs"),
+    ]
+    for arguments, expected, words in cases:
+        code, out, err = run("eval", *arguments)
+        assert (code, out) == (expected, ""), (arguments, err)
+        assert len(err.splitlines()) == 1, err
+        assert words in err
+    assert damaged.read_bytes() == b"no video"
+
+
+def test_a_page_without_matplotlib_is_refused_before_the_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, err = run("eval", "stip-edge", CLIP, "--html", tmp_path / "x.html")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "--html needs matplotlib: pip install 'framecast[eval]'" in err
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_models_of_one_name_are_told_apart(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> None:
+    figures, other = tmp_path / "eval.json", tmp_path / grey.name
+    other.write_bytes(grey.read_bytes())
+    assert run("eval", grey, sequences, "--also", other, "--also", grey, "--given", 5, "--json", figures)[0] == 0
+    found = json.loads(figures.read_text())
+    assert found["methods"] == ["copy-last", "linear", str(grey), str(other)]
+    assert found["overall"][str(grey)] == found["overall"][str(other)]
