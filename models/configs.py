@@ -103,6 +103,11 @@ CONFIGS: Mapping[str, Entry] = {
     "tau-kth": Entry(_TAU, _KTH, _TAU_VIDEO, 14_955_201, 61.238, 47_185_920, 10, 73.56),
     "tau-taxibj": Entry(_TAU, _TAXI, _TAU_TAXI, 9_545_442, 2.422, 491_520, 4, 2.487),
     "tau-caltech": Entry(_TAU, _CALTECH, _TAU_VIDEO, 14_956_483, 76.574, 58_982_400, 10, 92.20),
+    "edge": Entry(
+        "framecast.models.edge:Edge",  # not a published network
+        _OURS, {}, 0, 0, 0, 2, None,
+        tolerance=1e-3,  # for the same reason as below
+    ),
     "stip-edge": Entry(
         "framecast.models.stip_edge:STIPEdge",  # not a published network
         _OURS, _SMALL, 1_941_128, 0.807, 737_284, 2, None,

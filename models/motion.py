@@ -27,7 +27,7 @@ class Warp(nn.Module):
         return functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def _box(x: Tensor, size: int) -> Tensor:
+def box(x: Tensor, size: int) -> Tensor:
     """Mean over a size×size window, replicated borders: ``x`` [B, C, H, W]."""
     half = size // 2
     padded = functional.pad(x, (half, half, half, half), mode="replicate")
@@ -40,17 +40,37 @@ def _gradients(image: Tensor) -> tuple[Tensor, Tensor]:
     return (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
 
 
+def _neighbours(x: Tensor, distance: int) -> Tensor:
+    """Every pixel's own value and its four diagonal neighbours': [B, C, H, W] to [5·B, C, H, W], replicated borders."""
+    height, width = x.shape[-2:]
+    padded = functional.pad(x, (distance,) * 4, mode="replicate")
+    corners = [(y, x) for y in (0, 2 * distance) for x in (0, 2 * distance)]
+    return torch.cat([padded[..., y : y + height, x : x + width] for y, x in [(distance, distance), *corners]])
+
+
 class LucasKanade(nn.Module):
     """Pyramidal Lucas–Kanade flow at half resolution (Lucas and Kanade 1981; Bouguet 2001), dense.
 
     At each level from coarse to fine the earlier frame is warped by the flow so far, and the windowed 2×2 system of the
     brightness constraint gives the correction; a floor on its determinant keeps flat areas still.
+
+    Args:
+        height: of the frames.
+        width: of the frames.
+        levels: of the pyramid.
+        window: pixels a side of what one 2×2 system sees.
+        smooth: pixels a side of the box that smooths each level's flow.
+        select: before that, give each pixel the flow, of its own and four neighbours', that explains it best: motion
+            then ends where things end. A soft choice, after the densification of DIS (Kroeger et al., 2016).
     """
 
-    def __init__(self, height: int, width: int, levels: int = 4, window: int = 9, smooth: int = 7) -> None:
+    def __init__(
+        self, height: int, width: int, levels: int = 4, window: int = 9, smooth: int = 7, select: bool = False
+    ) -> None:
         super().__init__()
         self.window = window
         self.smooth = smooth
+        self.select = select
         self.warps = nn.ModuleList(Warp(height >> (k + 1), width >> (k + 1)) for k in range(levels))
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
@@ -66,14 +86,23 @@ class LucasKanade(nn.Module):
                 flow = 2 * functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
             now, before = pyramid[level].chunk(2, dim=1)
             flow = flow + self._correction(now, self.warps[level](before, flow))
-            flow = _box(flow, self.smooth)
+            if self.select:
+                flow = self._selected(now, before, flow, self.warps[level])
+            flow = box(flow, self.smooth)
         return 2 * flow
+
+    def _selected(self, now: Tensor, before: Tensor, flow: Tensor, warp: nn.Module) -> Tensor:
+        flows = _neighbours(flow, distance=5)
+        errors = box((warp(before.repeat(5, 1, 1, 1), flows) - now.repeat(5, 1, 1, 1)).abs(), 5)
+        flows, errors = (x.reshape(5, -1, *x.shape[1:]) for x in (flows, errors))
+        weights = (0.003 / (errors + 0.003)).square().square()  # of values 0 to 1
+        return (weights * flows).sum(dim=0) / weights.sum(dim=0)
 
     def _correction(self, now: Tensor, before: Tensor) -> Tensor:
         gx, gy = _gradients((now + before) / 2)
         change = now - before
         products = torch.cat([gx * gx, gy * gy, gx * gy, gx * change, gy * change], dim=1)
-        xx, yy, xy, xt, yt = _box(products, self.window).chunk(5, dim=1)
+        xx, yy, xy, xt, yt = box(products, self.window).chunk(5, dim=1)
         floor = 1e-4  # in squared gradients, of values 0 to 1: below it the area is flat
         xx, yy = xx + floor, yy + floor
         determinant = xx * yy - xy * xy

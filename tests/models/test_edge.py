@@ -1,0 +1,151 @@
+"""edge: the mixture is least squares, its hypotheses are what they say, and it finds out what a stream does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from framecast.errors import OptionError
+from framecast.models.edge import BLOCK, MEMORY, SHARED, STEADY, TRUST, Edge, EdgeConfig
+from framecast.models.motion import LucasKanade, Warp
+
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture
+def model() -> Edge:
+    return Edge(EdgeConfig(HEIGHT, WIDTH, hidden=8, middle=8, deep=8)).eval()
+
+
+def scene(height: int, width: int) -> Tensor:
+    """A smooth picture [1, 3, height, width]."""
+    coarse = torch.rand(1, 3, height // 8, width // 8)
+    return functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def stepped(model: Edge, frames: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    state, predicted = model.init_state(), []
+    for frame in frames:
+        prediction, state = model.step(frame, state)
+        predicted.append(prediction[:, 0])
+    return predicted, state
+
+
+@torch.inference_mode()
+def test_weights_are_least_squares_held_to_the_prior(model: Edge) -> None:
+    """Against numpy's solver in float64, for the whole frame and then for each block."""
+    count, blocks = model.count, (HEIGHT // BLOCK) * (WIDTH // BLOCK)
+    samples = torch.randn(blocks, count + 1, 300) * torch.logspace(-3, -1, count + 1)[:, None]
+    statistics = (samples[:, :-1] @ samples.transpose(1, 2) / 300)[None]
+    found = model.weights(statistics).flatten(2)[0].T.double().numpy()  # [blocks, N]
+    a, b = np.split(statistics[0].double().numpy(), [count], axis=-1)
+    prior, unit = np.zeros((count, 1)), np.eye(count)
+    prior[0] = 1 - TRUST
+    whole, told = a.mean(axis=0), b.mean(axis=0)
+    frame = prior + np.linalg.solve(whole + STEADY * unit, told - whole @ prior)
+    wanted = frame + np.linalg.solve(a + SHARED * (whole + 4 * STEADY * unit), b - a @ frame)
+    assert np.allclose(found, wanted[..., 0], rtol=2e-3, atol=2e-3)
+
+
+@torch.inference_mode()
+def test_statistics_are_mean_products_of_what_was_said_and_what_came(model: Edge) -> None:
+    frames = [torch.rand(1, *model.frame_shape) for _ in range(4)]
+    _, before = stepped(model, frames[:3])
+    _, after = model.step(frames[3], before)
+    made, count = before["hypotheses"][0].double().numpy(), model.count
+    coloured, grey = made[3:9].reshape(2, 3, *made.shape[1:]), made[9:]
+    missed = frames[3][0, :, ::2, ::2].double().numpy() - made[:3]
+    told = np.concatenate([coloured, np.repeat(grey[:, None], 3, axis=1), missed[None]])
+    for block, (row, column) in enumerate(np.ndindex(HEIGHT // BLOCK, WIDTH // BLOCK)):
+        side = BLOCK // 2
+        part = told[:, :, row * side : (row + 1) * side, column * side : (column + 1) * side].reshape(count + 1, -1)
+        wanted = MEMORY * before["statistics"][0, block].double().numpy() + part[:count] @ part.T / part.shape[1]
+        assert np.allclose(after["statistics"][0, block], wanted, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_hypotheses_are_what_they_say(model: Edge) -> None:
+    """Of a frame that moves by (4, −2) pixels after one that moved by (2, −1)."""
+    frame, previous = scene(HEIGHT, WIDTH), scene(HEIGHT, WIDTH)
+    flow = torch.tensor([4.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, HEIGHT // 2, WIDTH // 2)
+    reference, aligned, coloured, grey = model.hypotheses(frame, previous, flow, flow / 2)
+
+    def pulled(picture: Tensor, x: float, y: float) -> Tensor:
+        return Warp(HEIGHT, WIDTH)(picture, torch.tensor([x, y]).view(1, 2, 1, 1).expand(1, 2, HEIGHT, WIDTH))
+
+    assert torch.allclose(reference, pulled(frame, 4, -2), atol=1e-5)
+    assert torch.allclose(aligned, pulled(previous, 4, -2), atol=1e-5)
+    copied, before = (reference + x for x in coloured)
+    assert torch.allclose(copied, frame, atol=1e-6)
+    assert torch.allclose(before, previous, atol=1e-6)
+    light = frame.mean(1)
+    wanted = {
+        "aligned": aligned.mean(1),
+        "earlier": pulled(previous, 8, -4).mean(1),
+        "steady": pulled(frame, 3, -1.5).mean(1),
+        "slower": pulled(frame, 1.5, -0.75).mean(1),
+        "faster": pulled(frame, 6, -3).mean(1),
+        "blurred": functional.avg_pool2d(functional.pad(reference.mean(1), (2,) * 4, mode="replicate"), 5, 1),
+        "soft": functional.avg_pool2d(functional.pad(light, (2,) * 4, mode="replicate"), 5, 1),
+    }
+    assert list(wanted) == list(model.grey)
+    for index, (name, picture) in enumerate(wanted.items()):
+        assert torch.allclose(reference.mean(1) + grey[:, index], picture, atol=1e-5), name
+
+
+@torch.inference_mode()
+def test_it_finds_out_what_a_stream_does(model: Edge) -> None:
+    """A camera that shakes to and fro: the next frame is the one before, which no constant velocity foresees."""
+    wide = scene(HEIGHT, WIDTH + 16)
+    frames = [wide[..., 8 * (i % 2) : 8 * (i % 2) + WIDTH] for i in range(14)]
+    predicted, _ = stepped(model, frames[:-1])
+    first, last, copying = (
+        (a - b).square().mean()
+        for a, b in ((predicted[1], frames[2]), (predicted[-1], frames[-1]), (frames[-2], frames[-1]))
+    )
+    assert last < first / 20
+    assert last < copying / 20
+
+
+@torch.inference_mode()
+def test_a_still_stream_is_copied_and_the_first_frame_too(model: Edge) -> None:
+    frame = scene(HEIGHT, WIDTH)
+    predicted, _ = stepped(model, [frame] * 4)
+    assert all((p - frame).abs().max() < 1e-3 for p in predicted)
+
+
+@torch.inference_mode()
+def test_weights_fit_every_resolution(model: Edge) -> None:
+    other = Edge(EdgeConfig(96, 160, hidden=8, middle=8, deep=8)).eval()
+    other.load_state_dict(model.state_dict())
+    prediction, _ = other.step(torch.rand(1, 3, 96, 160), other.init_state())
+    assert prediction.shape == (1, 1, 3, 96, 160)
+
+
+@torch.inference_mode()
+def test_selection_lets_motion_end_where_things_end() -> None:
+    """Two halves that slide past each other: around the border each pixel should have the motion of one of them."""
+    height, width = 96, 128
+    left, right = scene(height + 8, width), scene(height + 8, width)
+
+    def view(shift: int) -> Tensor:
+        up, down = left[..., 4 + shift : 4 + shift + height, :], right[..., 4 - shift : 4 - shift + height, :]
+        return torch.cat([up[..., : width // 2], down[..., width // 2 :]], dim=-1)
+
+    truth = torch.ones(1, 1, height // 2, width // 2)
+    truth[..., width // 4 :] = -1
+    errors = []
+    for select in (False, True):
+        flow = LucasKanade(height, width, smooth=3 if select else 7, select=select)(view(1), view(0))
+        near = (flow[:, 1:] - truth)[..., 8:-8, width // 4 - 6 : width // 4 + 6]
+        errors.append(float(near.abs().mean()))
+    assert errors[1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize("size", [(96, 100), (48, 96), (32, 96)])
+def test_sizes_that_cannot_be_are_said(size: tuple[int, int]) -> None:
+    with pytest.raises(OptionError, match="height and width must be multiples of 32, 64 or more, not"):
+        Edge(EdgeConfig(*size))
