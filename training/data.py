@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from framecast.camera import Image, open_source
 
@@ -38,26 +39,83 @@ def decode(video: Path, cache: Path) -> Image:
 
 
 @dataclass(frozen=True)
+class Camera:
+    """A camera that moves over a larger picture: it pans to and fro, and a hand shakes it.
+
+    Attributes:
+        pan: pixels of the source a frame, x and y.
+        shake: [n, 5] oscillations: pixels in x and in y, radians of roll, cycles a frame, phase.
+        zoom: share of the size by which it swells and shrinks, and its cycles a frame.
+    """
+
+    pan: tuple[float, float]
+    shake: NDArray[np.float64]
+    zoom: tuple[float, float]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Camera:
+        """Half of them held by a hand, a third zooming."""
+        held = rng.random() < 0.5
+        amplitudes = rng.normal(0, (1.5, 1.5, 0.004), (4, 3)) * (rng.uniform(0.1, 1) if held else 0)
+        rhythm = np.stack([rng.uniform(0.01, 0.2, 4), rng.uniform(0, 2 * np.pi, 4)], axis=1)
+        zoom = rng.uniform(0.02, 0.12) if rng.random() < 0.3 else 0.0
+        pan = rng.normal(0, 1.5, 2) * (rng.random() < 0.7)
+        return cls((pan[0], pan[1]), np.hstack([amplitudes, rhythm]), (zoom, rng.uniform(0.003, 0.02)))
+
+    def look(self, frame: Image, age: int, size: tuple[int, int]) -> Image:
+        """What it sees at its ``age``-th frame: ``size`` (width, height) pixels around the middle of ``frame``."""
+        height, width = frame.shape[:2]
+        w, h = size
+        waves = np.sin(2 * np.pi * self.shake[:, 3] * age + self.shake[:, 4])
+        x, y, roll = waves @ self.shake[:, :3]
+        x += _swing(self.pan[0] * age, (width - w) / 2)  # within what there is
+        y += _swing(self.pan[1] * age, (height - h) / 2)
+        scale = 1 + self.zoom[0] * np.sin(2 * np.pi * self.zoom[1] * age)
+        view = cv2.getRotationMatrix2D((width / 2 + x, height / 2 + y), np.degrees(roll), scale)
+        view[:, 2] += (w / 2 - width / 2 - x, h / 2 - height / 2 - y)
+        return cv2.warpAffine(frame, view, (w, h), borderMode=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
+
+
+def _swing(position: float, limit: float) -> float:
+    """A triangle wave: reflect ``position`` within ±``limit``."""
+    if limit <= 0:
+        return 0.0
+    phase = (position + limit) % (4 * limit)
+    return (phase if phase < 2 * limit else 4 * limit - phase) - limit
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """What happens to a whole stream, drawn once for it: every frame of the stream goes through the same lens."""
 
     crop: tuple[float, float, float, float]  # x, y, width, height; fractions of the frame
-    pan: tuple[float, float]  # camera motion, source pixels a frame
+    camera: Camera | None
     flip: tuple[bool, bool]  # horizontally, vertically
+    channels: tuple[int, ...]  # which of the frame's becomes which
     gain: float
     noise: float  # standard deviation, grey levels
     quality: int  # of JPEG, 0 for none
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Augmentation:
-        """Half of the streams are whole frames, as a camera gives them; the rest are crops, some of them moving."""
-        whole = rng.random() < 0.5
-        width, height = (1.0, 1.0) if whole else rng.uniform(0.5, 1.0) * rng.uniform(0.85, 1.0, 2)
-        moving = not whole and rng.random() < 0.4
+    def draw(cls, rng: np.random.Generator, aspect: float = 1.0, whole: float = 0.5) -> Augmentation:
+        """A lens: whole frames, as a camera gives them, or crops, some of them moving.
+
+        Args:
+            rng: to draw from.
+            aspect: of what is asked for, width to height, as a share of that of the source; crops keep it roughly.
+            whole: share of lenses that see whole frames.
+        """
+        crop, camera = (0.0, 0.0, 1.0, 1.0), None
+        if rng.random() >= whole:
+            ratio = aspect * np.exp(rng.uniform(-0.25, 0.25))
+            width, height = rng.uniform(0.45, 1.0) * np.array([min(1.0, ratio), min(1.0, 1 / ratio)])
+            crop = (rng.uniform(0, 1 - width), rng.uniform(0, 1 - height), float(width), float(height))
+            camera = Camera.draw(rng) if rng.random() < 0.4 else None
         return cls(
-            crop=(rng.uniform(0, 1 - width), rng.uniform(0, 1 - height), width, height),
-            pan=tuple(rng.normal(0, 1.5, 2)) if moving else (0.0, 0.0),
+            crop=crop,
+            camera=camera,
             flip=(rng.random() < 0.5, rng.random() < 0.15),
+            channels=tuple(rng.permutation(3).tolist()) if rng.random() < 0.2 else (0, 1, 2),
             gain=rng.uniform(0.6, 1.25) if rng.random() < 0.5 else 1.0,
             noise=rng.uniform(0, 4) if rng.random() < 0.15 else 0.0,
             quality=int(rng.integers(30, 95)) if rng.random() < 0.1 else 0,
@@ -67,16 +125,12 @@ class Augmentation:
         """The ``age``-th frame of a stream, at ``size`` (width, height)."""
         height, width = frame.shape[:2]
         x, y, w, h = (round(float(v)) for v in np.multiply(self.crop, (width, height, width, height)))
-        if any(self.pan):
-            limit = ((width - w) / 2, (height - h) / 2)  # swing to and fro within what there is
-            dx, dy = (_swing(p * age, m) for p, m in zip(self.pan, limit, strict=True))
-            shift = np.array([[1, 0, -((width - w) / 2 + dx)], [0, 1, -((height - h) / 2 + dy)]])
-            view = cv2.warpAffine(frame, shift, (w, h), borderMode=cv2.BORDER_REPLICATE)
-        else:
-            view = frame[y : y + h, x : x + w]
-        view = cv2.resize(view, size, interpolation=cv2.INTER_AREA)
+        seen = self.camera.look(frame, age, (w, h)) if self.camera else frame[y : y + h, x : x + w]
+        view = cv2.resize(seen, size, interpolation=cv2.INTER_AREA)
         if any(self.flip):
             view = cv2.flip(view, {(True, False): 1, (False, True): 0, (True, True): -1}[self.flip])
+        if self.channels != (0, 1, 2):
+            view = np.ascontiguousarray(view[..., self.channels])
         if self.gain != 1 or self.noise:
             view = view * self.gain + (rng.normal(0, self.noise, view.shape) if self.noise else 0)
             view = np.clip(view, 0, 255).astype(np.uint8)
@@ -84,14 +138,6 @@ class Augmentation:
             jpeg = cv2.imencode(".jpg", view, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1]
             view = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)  # type: ignore[assignment]
         return view  # type: ignore[return-value]
-
-
-def _swing(position: float, limit: float) -> float:
-    """A triangle wave: reflect ``position`` within ±``limit``."""
-    if limit <= 0:
-        return 0.0
-    phase = (position + limit) % (4 * limit)
-    return (phase if phase < 2 * limit else 4 * limit - phase) - limit
 
 
 def stream(clips: list[Image], size: tuple[int, int], rng: np.random.Generator) -> Iterator[tuple[Image, bool]]:

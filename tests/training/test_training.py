@@ -1,81 +1,326 @@
-"""Training's parts: streams are what a camera gives, and the score is the live one."""
+"""Training's parts: batches are what a camera gives, objectives what they say, and the score is the live one."""
 
 from __future__ import annotations
 
-import sys
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
 import framecast
-from framecast.export.command import load_trained
+from framecast.errors import FramecastError, OptionError, SourceError
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.models.configs import build
-from framecast.training import train
-from framecast.training.data import stream
+from framecast.models.step import StepModel
+from framecast.models.stip import STIP, STIPConfig
+from framecast.models.tau import TAU, TAUConfig
+from framecast.training.batches import Batch, Batches
 from framecast.training.evaluate import evaluate_folder
+from framecast.training.footage import Digits, Footage, Videos, open_footage
+from framecast.training.objectives import next_frames, over_sequences, over_streams, predict_clip
+from framecast.training.recipes import Recipe
+from framecast.training.sampling import rollout, strip, to_picture, to_tensor, validate
+from framecast.training.trainer import PATIENCE, Trainer
+from framecast.training.view import View
+
+from ..clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+COLOUR = View((3, 32, 40), "BGR", (32, 40))
+STREAMS = Recipe("streams", 100, 2, 1e-3, unroll=3, loss="log_mse")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two clips of a sliding pattern."""
-    scene = cv2.resize(np.random.default_rng(3).integers(0, 256, (12, 30, 3), dtype=np.uint8), (480, 192))
-    (tmp_path / "clips").mkdir()
-    for name, speed in (("a", 2), ("b", 3)):
-        fourcc = cv2.VideoWriter.fourcc(*"MJPG")
-        writer = cv2.VideoWriter(str(tmp_path / "clips" / f"{name}.avi"), fourcc, 25, (256, 192))
-        for i in range(30):
-            writer.write(np.ascontiguousarray(scene[:, speed * i : speed * i + 256]))
-        writer.release()
-    return tmp_path / "clips"
+def numbered(*lengths: int) -> Videos:
+    """Clips whose frames say which they are: blue is the clip, green the frame."""
+    clips = []
+    for number, length in enumerate(lengths):
+        clip = np.zeros((length, 64, 80, 3), np.uint8)
+        clip[..., 0], clip[..., 1] = number, np.arange(length)[:, None, None]
+        clips.append(clip)
+    return Videos("numbered", COLOUR, {}, {}, clips, 0.5)
 
 
-def test_streams_are_consecutive_and_repeatable() -> None:
-    clip = np.stack([np.full((64, 80, 3), i, np.uint8) for i in range(120)])
-    one, other = (stream([clip], (40, 32), np.random.default_rng(7)) for _ in range(2))
-    starts = 0
-    for _ in range(300):
-        (frame, begins), (again, _) = next(one), next(other)
-        assert frame.shape == (32, 40, 3)
-        assert frame.dtype == np.uint8
-        assert np.array_equal(frame, again)
-        starts += begins
-    assert starts > 1
+@contextmanager
+def drawn(footage: Footage, count: int, batch: int = 2, **options: object) -> Iterator[Batches]:
+    batches = Batches(footage, count, batch, 7, **options)  # type: ignore[arg-type]
+    yield batches
+    batches.close()
 
 
-def test_score_equals_that_of_a_live_run(folder: Path) -> None:
-    model = build("stip-edge").eval()  # untrained: the motion prior
+def small(**options: object) -> STIP:
+    sizes: dict[str, object] = {
+        "height": 16,
+        "width": 24,
+        "channels": 1,
+        "patch": 2,
+        "hidden": 4,
+        "layers": 2,
+        "stages": 1,
+    }
+    return STIP(STIPConfig(**{**sizes, **options}))  # type: ignore[arg-type]
+
+
+def random_batch(model: StepModel, count: int, batch: int = 2) -> Batch:
+    channels, height, width = model.frame_shape
+    frames = np.random.default_rng().integers(0, 256, (count, batch, height, width, channels), dtype=np.uint8)
+    starts = np.zeros((count, batch), bool)
+    starts[0] = True
+    return Batch(frames, starts, ((0, 0),) * batch)
+
+
+def test_streams_go_on_where_the_last_batch_ended() -> None:
+    with drawn(numbered(40, 60), 5, carried=True) as batches:
+        taken = [next(batches) for _ in range(30)]
+    for before, after in pairwise(taken):
+        assert np.array_equal(before.frames[-1], after.frames[0])
+        assert np.array_equal(before.starts[-1], after.starts[0])
+    assert taken[0].frames.shape == (5, 2, 32, 40, 3)
+    assert taken[0].starts[0].all()
+    assert sum(batch.starts[1:].sum() for batch in taken) > 2
+    assert not np.array_equal(taken[0].frames[:, 0], taken[0].frames[:, 1])
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_batches_depend_on_nothing_but_seed_and_position(carried: bool) -> None:
+    footage = numbered(30, 25)
+    with drawn(footage, 4, carried=carried) as batches:
+        taken = [next(batches) for _ in range(12)]
+    with drawn(footage, 4, carried=carried, position=taken[6].after) as batches:
+        for expected in taken[7:]:
+            again = next(batches)
+            assert np.array_equal(again.frames, expected.frames)
+            assert np.array_equal(again.starts, expected.starts)
+            assert again.after == expected.after
+
+
+def test_sequences_are_of_one_episode_each() -> None:
+    with drawn(numbered(8, 9), 8, batch=3, carried=False) as batches:
+        for _ in range(20):
+            batch = next(batches)
+            assert batch.starts[0].all()
+            assert not batch.starts[1:].any()
+            assert batch.frames.shape[0] == 8
+
+
+def test_footage_that_is_lost_is_said_where_it_is_needed() -> None:
+    class Lost(Digits):
+        def episode(self, seed: object, length: object) -> object:  # type: ignore[override]
+            raise SourceError("the disk is gone")
+
+    lost = Lost("lost", COLOUR, {}, np.zeros((1, 28, 28), np.uint8))
+    with drawn(lost, 4, carried=True) as batches, pytest.raises(SourceError, match="the disk is gone"):
+        next(batches)
+
+
+@pytest.mark.parametrize(("order", "pixel"), [("BGR", [10, 20, 30]), ("RGB", [30, 20, 10]), ("GRAY", [22])])
+def test_a_network_sees_its_own_order_of_channels(order: str, pixel: list[int]) -> None:
+    view = View((len(pixel), 6, 4), order, (5, 4))
+    picture = np.full((5, 4, 3), (10, 20, 30), np.uint8)
+    seen = view.see(picture)
+    assert seen.shape == (6, 4, len(pixel))
+    assert (seen[:5] == pixel).all()
+    assert not seen[5].any()  # padding
+    assert np.array_equal(view.show(seen), picture if order != "GRAY" else np.full((5, 4, 3), 22, np.uint8))
+
+
+def test_views_follow_configurations_and_their_options() -> None:
+    assert View.of("stip-4k", (3, 2176, 3840)) == View((3, 2176, 3840), "BGR", (2160, 3840))
+    assert View.of("tau-caltech", (3, 64, 64)).order == "RGB"
+    assert View.of("mau-mnist", (3, 64, 64)).order == "BGR"
+    with pytest.raises(OptionError, match="tau-taxibj takes channels that are no picture"):
+        View.of("tau-taxibj", (2, 32, 32))
+
+
+def test_loss_ignores_what_cannot_be_foreseen() -> None:
+    model = small()
+    frames = torch.rand(3, 1, *model.frame_shape)
+    objective = over_streams(model, STREAMS, frames, torch.ones(3, 1, dtype=torch.bool), None)
+    assert objective.loss == 0
+
+
+@torch.no_grad()
+def test_streams_reset_the_state_of_the_sample_that_starts() -> None:
+    model, recipe = small(), dataclasses.replace(STREAMS, loss="mse")
+    frames = torch.rand(4, 2, *model.frame_shape)
+    starts = torch.tensor([[True, True], [False, False], [False, True], [False, False]])
+    objective = over_streams(model, recipe, frames, starts, None)
+    errors = []
+    for sample in range(2):
+        state = model.init_state(1)
+        for t in range(3):
+            if starts[t, sample]:
+                state = model.init_state(1)
+            prediction, state = model.step(frames[t, sample][None], state)
+            error = (prediction[0, 0] - frames[t + 1, sample]).square().mean()
+            errors.append(0.0 if starts[t + 1, sample] else float(error))
+    assert float(objective.loss) == pytest.approx(sum(errors) / 6, rel=1e-5)
+    carried = over_streams(model, recipe, frames[:2], starts[3:].repeat(2, 1), objective.state)
+    assert float(carried.loss) != pytest.approx(float(over_streams(model, recipe, frames[:2], starts[1:3], None).loss))
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
+def test_scheduled_sampling_is_that_of_a_plain_loop(truth: float) -> None:
+    model = small().double()
+    frames = torch.rand(6, 3, *model.frame_shape, dtype=torch.float64)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        predicted = next_frames(model, frames, 2, truth)
+    torch.manual_seed(3)
+    flips = torch.rand(5, 3) < truth
+    assert truth in (0, 1) or 0 < flips[2:].float().mean() < 1
+    for sample in range(3):
+        state, last = model.init_state(1), None
+        for t in range(5):
+            own = t >= 2 and not flips[t, sample]
+            frame = last if own else frames[t, sample][None]
+            assert frame is not None
+            with torch.no_grad():
+                prediction, state = model.step(frame, state)
+            last = prediction[:, 0]
+            assert torch.allclose(last[0], predicted[sample, t], atol=1e-9)
+
+
+def tau(**options: object) -> TAU:
+    return TAU(TAUConfig(16, 24, 1, 4, 8, 16, 2, 3, outputs=4, **options))  # type: ignore[arg-type]
+
+
+def test_a_clip_at_once_is_the_clip_step_by_step() -> None:
+    model = tau().eval()
+    frames = torch.rand(4, 2, *model.frame_shape)
+    with torch.no_grad():
+        at_once = predict_clip(model, frames)
+        state = model.init_state(2)
+        for frame in frames:
+            prediction, state = model.step(frame, state)
+        assert torch.allclose(at_once, prediction, atol=1e-5)
+        assert torch.equal(rollout(model, frames, 3), at_once[:, :3])
+        blocks = rollout(model, frames, 6)  # past K the block is fed back
+        for frame in prediction.unbind(1):
+            following, state = model.step(frame, state)
+    assert torch.allclose(blocks, torch.cat([prediction, following[:, :2]], dim=1), atol=1e-5)
+
+
+@torch.no_grad()
+def test_tau_is_held_to_the_frames_after_its_clip() -> None:
+    model, recipe = tau(), Recipe("sequences", 10, 2, 1e-3, given=4, predicted=4, ddr=0.1, ddr_reduction="sum")
+    frames = torch.rand(8, 2, *model.frame_shape)
+    objective = over_sequences(model, recipe, frames, 1.0, None)
+    mse = (predict_clip(model, frames[:4]) - frames[4:].transpose(0, 1)).square().mean()
+    assert float(objective.parts["mse"]) == pytest.approx(float(mse), rel=1e-5)
+    assert float(objective.loss) == pytest.approx(float(mse + 0.1 * objective.parts["ddr"]), rel=1e-5)
+
+
+def test_one_turn_of_stips_algorithm() -> None:
+    model = small()
+    recipe = Recipe("sequences", 10, 2, 1e-3, given=3, predicted=1, perceptual=0.01, adversarial=0.001)
+    trainer = Trainer(model, recipe)
+    discriminator = trainer.discriminator
+    assert discriminator is not None
+    frames = torch.rand(4, 2, *model.frame_shape)
+    objective = over_sequences(model, recipe, frames, 1.0, discriminator)
+    parts = objective.parts
+    total = parts["mse"] + 0.01 * parts["perceptual"] + 0.001 * parts["adversarial"]
+    assert float(objective.loss.detach()) == pytest.approx(float(total), rel=1e-5)
+    objective.loss.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is None for p in discriminator.parameters())
+    model.zero_grad()
+    assert objective.adversary is not None
+    objective.adversary.backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is None for p in model.parameters())
+    assert all(p.grad is not None for p in discriminator.parameters())
+    before = [p.detach().clone() for net in (model, discriminator) for p in net.parameters()]
+    made = trainer.update(random_batch(model, 4), 0.0)
+    assert set(made.parts) == {"mse", "perceptual", "adversarial", "discriminator"}
+    after = [p for net in (model, discriminator) for p in net.parameters()]
+    changed = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert sum(changed) > 0.9 * len(changed)
+
+
+def test_a_batch_that_is_not_finite_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tau()
+    trainer = Trainer(model, Recipe("sequences", 10, 2, 1e-3, given=4, predicted=4))
+    batch = random_batch(model, 8)
+    assert trainer.update(batch, 0.0).finite
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    tensor = torch.from_numpy
+
+    def broken(array: object) -> torch.Tensor:
+        return tensor(array) * float("nan")
+
+    monkeypatch.setattr(torch, "from_numpy", broken)
+    for _ in range(PATIENCE - 1):
+        assert not trainer.update(batch, 0.0).finite
+    assert (trainer.updates, trainer.skipped) == (1, PATIENCE - 1)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    with pytest.raises(FramecastError, match=r"not finite 20 times in a row, after 1 updates: the last checkpoint"):
+        trainer.update(batch, 0.0)
+    monkeypatch.undo()
+    assert trainer.update(batch, 0.0).finite
+
+
+def test_the_average_is_that_of_the_weights() -> None:
+    model = small()
+    trainer = Trainer(model, Recipe("sequences", 10, 2, 1e-2, given=3, predicted=1, ema=0.9))
+    batch, expected = random_batch(model, 4), None
+    for _ in range(4):
+        trainer.update(batch, 0.0)
+        now = next(model.parameters()).detach().double()
+        expected = now.clone() if expected is None else 0.9 * expected + 0.1 * now
+    assert expected is not None
+    assert torch.allclose(next(trainer.average.parameters()).double(), expected, atol=1e-6)
+
+
+def test_half_precision_needs_cuda() -> None:
+    with pytest.raises(OptionError, match="fp16 needs CUDA"):
+        Trainer(small(), Recipe("sequences", 10, 2, 1e-3, precision="fp16"))
+
+
+def test_score_equals_that_of_a_live_run(tmp_path: Path) -> None:
+    size = {"height": 96, "width": 128}
+    model = build("stip-edge", size).eval()  # untrained: the motion prior
+    folder = write_clips(tmp_path / "clips", (160, 120))
     quality = evaluate_folder(model, folder)
     assert quality.prediction > quality.copy_last + 3
-    artifact = folder / "untrained.onnx"
-    save(to_onnx(model, describe(model, "stip-edge")), artifact)
+    artifact = tmp_path / "untrained.onnx"
+    save(to_onnx(model, describe(model, "stip-edge", size)), artifact)
     with framecast.open(folder / "a.avi", model=artifact) as live:
         list(live)
         report = live.report()["psnr_db"]
     assert (report["prediction"], report["copy_last"]) == pytest.approx(quality.clips["a"], abs=0.02)
+    view = View.of("stip-edge", model.frame_shape)
+    footage = open_footage(folder, view, tmp_path / "cache", 10, print)
+    found = validate(model, footage, 10, 5)
+    assert found is not None
+    assert found.quality.prediction == quality.prediction
+    assert list(found.quality.clips.values()) == list(quality.clips.values())
+    picture = strip(model, footage, 10, 5)
+    assert picture.shape == (22 + 2 * 96, 8 * 128, 3)
 
 
-def test_training_runs_and_its_weights_can_be_exported(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "run"
-    options = ["--updates", "3", "--batch", "1", "--unroll", "2", "--cache", str(tmp_path / "cache")]
-    monkeypatch.setattr(sys, "argv", ["train", str(folder), "--out", str(out), "--val", str(folder), *options])
-    train.main()
-    assert '"updates"' in capsys.readouterr().out
-    model, manifest = load_trained("stip-edge", out / "weights.safetensors")
-    assert manifest.quality is not None
-    assert "2 clips" in manifest.weights
-    assert all(p.isfinite().all() for p in model.parameters())
+def test_moving_mnist_is_scored_on_the_fixed_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from framecast.training import sampling
+    from framecast.training.moving_mnist import read_idx, test_set
 
-
-def test_loss_ignores_what_cannot_be_foreseen() -> None:
-    model = build("stip-edge").eval()
-    frames = torch.rand(3, 1, *model.frame_shape)
-    starts = torch.tensor([[True], [True], [True]])
-    loss, state = train.loss_over(model, frames, starts, model.init_state(1))
-    assert loss == 0
-    assert state["started"].item() == 1
+    monkeypatch.setattr(sampling, "SEQUENCES", 3)
+    monkeypatch.setattr(sampling, "_BATCH", 2)
+    path = write_digits(tmp_path / "digits")
+    model = build("mau-mnist", {"hidden": 4, "layers": 1}).eval()
+    footage = open_footage(path, View.of("mau-mnist", model.frame_shape), tmp_path, 20, print)
+    found = validate(model, footage, 10, 10)
+    assert found is not None
+    frames = test_set(read_idx(path), sequences=3)[..., None]  # [20, 3, 64, 64, 1]
+    errors = []
+    for index in range(3):
+        sequence = list(frames[:, index])
+        guesses = rollout(model, to_tensor(model, sequence[:10]), 10)[0]
+        truth = np.stack(sequence[10:]).astype(np.float64) / 255
+        errors += [np.square(g[0].numpy() - t[..., 0]).sum() for g, t in zip(guesses, truth, strict=True)]
+    assert found.mse == pytest.approx(np.mean(errors), rel=1e-4)
+    assert found.quality.data == "frame 11 of 3 Moving MNIST sequences it never saw"
+    assert strip(model, footage, 10, 10).shape == (22 + 2 * 128, 13 * 128, 3)
+    assert to_picture(torch.tensor([[[1.5, -1.0, 0.5]]])).ravel().tolist() == [255, 0, 128]

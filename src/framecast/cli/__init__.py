@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from framecast.cli import export, listing
+from framecast.cli import evaluate, export, listing, mnist, train
 from framecast.cli.run import DEFAULT_ADDRESS, run
 from framecast.errors import FramecastError
 
@@ -23,10 +23,13 @@ app = typer.Typer(
 )
 
 app.command()(run)
+app.command("eval")(evaluate.evaluate)
 app.command()(listing.models)
 app.command()(export.export)
 app.command()(export.import_checkpoint)
 app.command()(export.inspect)
+app.command()(train.train)
+app.command()(mnist.moving_mnist)
 app.command()(listing.doctor)
 
 

@@ -1,0 +1,184 @@
+"""``framecast train``: three commands from videos to a live run, and what goes wrong in one line each."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from framecast.training import footage
+
+from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (likewise)
+
+EDGE = ("--set", "height=48", "--set", "width=64", "--set", "hidden=8", "--set", "layers=1", "--device", "cpu")
+MAU = ("--set", "hidden=4", "--set", "layers=1", "--device", "cpu")
+SHORT = ("--updates", 3, "--batch", 2)
+
+
+def one_line(answer: tuple[int, str, str]) -> str:
+    """The last line of stderr of a command that failed as it should."""
+    code, _, err = answer
+    assert code == 1, err
+    assert "Traceback" not in err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("framecast: ")
+    return last
+
+
+def test_from_videos_to_a_live_run(run: Run, tmp_path: Path) -> None:
+    data, val = write_clips(tmp_path / "clips", (80, 60)), write_clips(tmp_path / "val", (80, 60), 5, c=16, d=20)
+    out, artifact = tmp_path / "runs" / "mine", tmp_path / "mine.onnx"
+    words = ("train", "stip-edge", data, "--out", out, "--val", val, "--licence", "mine alone", *SHORT, *EDGE)
+    code, said, err = run(*words)
+    assert code == 0, err
+    assert f"framecast export stip-edge --weights {out / 'weights.safetensors'}" in said
+    assert "framecast run 0 --model" in said
+    assert f"framecast eval {out / 'stip-edge.onnx'} {val}" in said
+    assert "frames/s" in err
+    assert "update 3: " in err
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["recipe"]["name"] == "stip-edge"
+    assert (facts["recipe"]["updates"], facts["recipe"]["batch"], facts["seed"]) == (3, 2, 1)
+    assert {name: len(f["sha256"]) for name, f in facts["data"]["files"].items()} == {"a.avi": 64, "b.avi": 64}
+    assert facts["data"]["files"]["a.avi"]["frames"] == 30
+    assert facts["sessions"][0]["versions"]["torch"]
+    assert (tmp_path / "runs" / "frames").is_dir()
+    with (out / "log.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["update"], row["skipped"]) == ("3", "0")
+    assert row["loss"] == row["log_mse"]
+    assert float(row["val_psnr"]) > float(row["val_psnr_copy"])  # the untrained network is a motion prior
+    strip = cv2.imread(str(out / "samples" / "000003.png"))
+    assert strip is not None
+    assert strip.shape == (22 + 2 * 96, 9 * 128, 3)
+    code, _, err = run("export", "stip-edge", "--weights", out / "weights.safetensors", "-o", artifact, "--steps", 3)
+    assert code == 0, err
+    report = tmp_path / "report.json"
+    code, _, err = run("run", data / "a.avi", "--model", artifact, "--report", report)
+    assert code == 0, err
+    assert json.loads(report.read_text())["weights"] == "clips: 2 clips, 3 updates of 2x4 frames"
+
+
+def test_moving_mnist_and_weights_to_begin_with(run: Run, tmp_path: Path) -> None:
+    digits, others = write_digits(tmp_path / "digits"), write_digits(tmp_path / "others", seed=9)
+    first, second = tmp_path / "first", tmp_path / "second"
+    code, said, err = run("train", "mau-mnist", digits, "--out", first, *SHORT, *MAU)
+    assert code == 0, err
+    assert "eval" in said
+    start = first / "weights.safetensors"
+    words = ("--weights", start, "--val", others, *SHORT, "--lr", 1e-3, "--device", "cpu")
+    code, _, err = run("train", "mau-mnist", digits, "--out", second, *words)  # the options are the weights' own
+    assert code == 0, err
+    facts = json.loads((second / "run.json").read_text())
+    assert facts["weights"]["file"] == "weights.safetensors"
+    assert facts["options"] == {"hidden": 4, "layers": 1}
+    with (second / "log.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["val_mse"]) > 0
+    code, _, err = run("export", "mau-mnist", "--weights", second / "weights.safetensors", "-o", tmp_path / "m.onnx")
+    assert code == 0, err
+
+
+def test_grey_networks_are_trained_on_colour_videos(run: Run, tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "clips", (80, 60))
+    code, _, err = run("train", "mau-mnist", data, "--out", tmp_path / "out", *SHORT, *MAU)
+    assert code == 0, err
+
+
+def test_clips_of_no_use_are_skipped_named_and_counted(run: Run, tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "clips", (80, 60), good=20, single=1)
+    (data / "broken.mp4").write_bytes(b"no video at all")
+    code, _, err = run("train", "stip-edge", data, "--out", tmp_path / "out", *SHORT, *EDGE)
+    assert code == 0, err
+    assert "skipped single.avi: 1 frame, 2 are needed" in err
+    assert "skipped broken.mp4: not a video that can be decoded" in err
+    assert "2 of 3 videos were skipped" in err
+    facts = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert list(facts["data"]["files"]) == ["good.avi"]
+    assert set(facts["sessions"][0]["skipped"]) == {"single.avi", "broken.mp4"}
+
+
+def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "clips", (80, 60), long=20, short=19)
+    code, _, err = run("train", "mau-mnist", data, "--out", tmp_path / "out", *SHORT, *MAU)
+    assert code == 0, err
+    assert "skipped short.avi: 19 frames, 20 are needed" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("stip-edge", "none"), "no videos in none: give a folder that holds some"),
+        (("stip-edge", "empty"), "no videos in empty: give a folder that holds some"),
+        (("stip-edge", "useless"), "no video in useless is of use (2 skipped): give clips of 2 frames or more"),
+        (("mau-mnist", "notes.txt"), "notes.txt is not an IDX file of images"),
+        (("stip-edge", "digits"), "Moving MNIST is grey and square, this network takes 256×192×3"),
+        (("tau-taxibj", "clips"), "tau-taxibj takes channels that are no picture"),
+        (("no-such", "clips"), "no configuration 'no-such'"),
+        (("stip-edge", "clips", "--recipe", "best"), "no recipe 'best': there are astm-mnist"),
+        (("stip-edge", "clips", "--set", "depth=3"), "stip-edge has no option 'depth'"),
+        (("stip-edge", "clips", "--updates", "0"), "updates must be 1 or more, not 0"),
+        (("stip-edge", "clips", "--updates", "5", "--minutes", "1"), "give --updates or --minutes, not both"),
+        (("stip-edge", "clips", "--minutes", "-1"), "minutes must be above 0, not -1.0"),
+        (("stip-edge", "clips", "--every", "0"), "every must be above 0, not 0.0"),
+        (("stip-edge", "clips", "--batch", "0"), "batch must be 1 or more, not 0"),
+        (("stip-edge", "clips", "--seed", "-1"), "seed must be from 0 to 4294967295, not -1"),
+        (("stip-edge", "clips", "--lr", "nan"), "lr must be 0 or more, not nan"),
+        (("stip-edge", "clips", "--precision", "fp8"), "precision must be one of fp32, bf16, fp16, not 'fp8'"),
+        (("stip-edge", "clips", "--precision", "fp16", "--device", "cpu"), "fp16 needs CUDA"),
+        (("stip-edge", "clips", "--device", "tpu"), "--device must be auto, cpu or cuda, not tpu"),
+        (("stip-edge", "clips", "--val", "clips"), "a.avi of --val is among what is trained on"),
+        (("stip-edge", "clips", "--val", "empty"), "no videos in empty"),
+        (("stip-edge", "clips", "--weights", "notes.txt"), "notes.txt cannot be read as safetensors"),
+        (("stip-edge", "clips", "--resume"), "no run to resume in out: leave out --resume"),
+        (("stip-edge", "clips", "--cache", "notes.txt/x"), "cannot keep frames in notes.txt/x: Not a directory"),
+    ],
+)
+def test_bad_input(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clips(Path("clips"), (80, 60))
+    write_clips(Path("useless"), (80, 60), single=1)
+    (Path("useless") / "broken.mp4").write_bytes(b"no video at all")
+    write_digits(Path("digits"))
+    Path("empty").mkdir()
+    Path("notes.txt").write_text("not what was asked for")
+    assert message in one_line(run("train", *words, "--out", "out"))
+    assert not Path("out").exists()
+
+
+def test_outputs_replace_no_input(run: Run, tmp_path: Path) -> None:
+    data = write_clips(tmp_path / "clips", (80, 60))
+    assert "is among the inputs" in one_line(run("train", "stip-edge", data, "--out", data))
+
+
+def test_cuda_that_is_not_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    data = write_clips(tmp_path / "clips", (80, 60))
+    said = one_line(run("train", "stip-edge", data, "--out", tmp_path / "out", "--device", "cuda"))
+    assert "torch finds no CUDA device: leave out --device" in said
+
+
+def test_decoded_frames_that_find_no_room(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(footage, "decode", full)
+    data = write_clips(tmp_path / "clips", (80, 60))
+    said = one_line(run("train", "stip-edge", data, "--out", tmp_path / "out"))
+    assert "No space left on device (choose another --cache)" in said
+
+
+def test_help_and_bad_configurations_need_no_torch() -> None:
+    code = "import sys\nfrom framecast.cli import main\nsys.argv = ['framecast', 'train', {}]\ntry:\n    main()\n"
+    code += "except SystemExit:\n    assert 'torch' not in sys.modules"
+    for words in ("'--help'", "'tau-taxibj', 'clips', '--out', 'out'", "'no-such', 'clips', '--out', 'out'"):
+        done = subprocess.run([sys.executable, "-c", code.format(words)], text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr

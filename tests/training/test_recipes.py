@@ -1,0 +1,121 @@
+"""Recipes: what the papers and the released code say, by name; and the schedules that they name."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from framecast.errors import OptionError
+from framecast.models.configs import CONFIGS
+from framecast.training.recipes import DEFAULTS, RECIPES, Recipe, choose, scale_of_rate, share_of_truth
+
+
+def test_recipes_are_those_of_the_papers() -> None:
+    facts = {  # optimizer, rate, batch, updates, given and predicted; sampling's rate and stop
+        "stau-mnist": ("adam", 1e-3, 16, 150_000, 10, 10, 2e-5, 50_000),
+        "mau-mnist": ("adam", 1e-3, 16, 80_000, 10, 10, 2e-5, 50_000),
+        "astm-mnist": ("adam", 1e-3, 16, 80_000, 10, 10, 2e-5, 50_000),
+        "stau-town": ("adam", 5e-4, 1, 80_000, 4, 4, 5e-5, 20_000),
+        "stip": ("adam", 5e-3, 1, 100_000, 4, 1, 5e-5, 20_000),
+        "stip-paper": ("adam", 5e-3, 1, 100_000, 4, 1, 5e-5, 20_000),
+        "stip-4k": ("adam", 5e-3, 1, 40_000, 4, 1, 5e-5, 20_000),
+        "tau": ("adamw", 1e-2, 16, 125_000, 10, 10, 0, 0),
+        "tau-openstl": ("adam", 1e-3, 16, 125_000, 10, 10, 0, 0),
+        "edge": ("adamw", 1e-3, 6, 12_000, 10, 10, 0, 0),
+        "stip-edge": ("adamw", 6e-4, 4, 7362, 10, 10, 0, 0),
+    }
+    fields = ("optimizer", "lr", "batch", "updates", "given", "predicted", "sampling_rate", "sampling_stop")
+    assert {name: tuple(getattr(recipe, field) for field in fields) for name, recipe in RECIPES.items()} == facts
+    weights = {name: (recipe.perceptual, recipe.adversarial) for name, recipe in RECIPES.items() if recipe.gan}
+    assert weights == {"stip": (0.01, 0.001), "stip-paper": (0.001, 0.01), "stip-4k": (0.0005, 0.005)}
+    assert {name: (r.ddr, r.ddr_reduction) for name, r in RECIPES.items() if r.ddr} == {
+        "tau": (0.1, "sum"),
+        "tau-openstl": (0.1, "mean"),
+    }
+    assert RECIPES["tau"].weight_decay == 0.05
+
+
+def test_every_configuration_has_a_recipe_of_its_own() -> None:
+    assert set(DEFAULTS.values()) <= set(RECIPES)
+    chosen = {name: choose(name)[0] for name in CONFIGS}
+    assert (chosen["stip-edge"], chosen["edge"]) == ("stip-edge", "edge")
+    assert chosen["stip-ucf"] == chosen["stip-h36m"] == "stip"
+    assert chosen["stau-town"] == "stau-town"
+    assert chosen["tau-kth"] == "tau-openstl"
+    assert choose("a-network-to-come")[0] == "stip-edge"
+
+
+def test_changes_override_fields_and_none_is_no_change() -> None:
+    name, recipe = choose("stip-edge", None, lr=1e-4, batch=None, precision="fp32")
+    assert name == "stip-edge"
+    assert recipe == dataclasses.replace(RECIPES["stip-edge"], lr=1e-4, precision="fp32")
+    assert choose("stip-edge", "mau-mnist")[1] == RECIPES["mau-mnist"]
+
+
+def test_a_shorter_run_goes_through_the_same_schedule() -> None:
+    whole, short = RECIPES["mau-mnist"], choose("mau-mnist", updates=8000)[1]
+    assert (short.sampling_stop, short.decay_every) == (5000, 200)
+    for done in (0.0, 0.1, 0.5, 0.62, 0.63, 0.9):
+        assert share_of_truth(short, done) == pytest.approx(share_of_truth(whole, done))
+        assert scale_of_rate(short, 0, done) == pytest.approx(scale_of_rate(whole, 0, done))
+
+
+def test_scheduled_sampling_falls_from_one_to_its_stop() -> None:
+    recipe = RECIPES["mau-mnist"]
+    for update, share in ((0, 1), (1, 1 - 2e-5), (25_000, 0.5), (49_999, 2e-5), (50_000, 0), (79_999, 0)):
+        assert share_of_truth(recipe, update / recipe.updates) == pytest.approx(share, abs=1e-9)
+    assert share_of_truth(RECIPES["tau"], 0.5) == 1
+
+
+def test_the_step_schedule_waits_for_the_end_of_sampling() -> None:
+    recipe = RECIPES["stau-mnist"]
+    for update, power in ((0, 0), (51_999, 0), (52_000, 1), (53_999, 1), (54_000, 2), (149_999, 49)):
+        assert scale_of_rate(recipe, update, update / recipe.updates) == (pytest.approx(0.9**power), 0.9)
+
+
+def test_cosine_with_warm_up() -> None:
+    recipe = RECIPES["stip-edge"]
+    for update in (0, 50, 199, 200, 5000, 7361):
+        done = update / recipe.updates
+        expected = min(1, (update + 1) / 200) * 0.5 * (1 + math.cos(math.pi * done))
+        assert scale_of_rate(recipe, update, done)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("updates", [10, 97, 300])
+def test_one_cycle_is_that_of_torch(updates: int) -> None:
+    recipe = Recipe("sequences", updates, 1, 3e-3, schedule="onecycle")
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=updates, final_div_factor=1e4)
+    for update in range(updates):
+        share, beta = scale_of_rate(recipe, update, update / updates)
+        assert recipe.lr * share == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6, abs=1e-12)
+        assert beta == pytest.approx(optimizer.param_groups[0]["betas"][0])
+        optimizer.step()
+        if update + 1 < updates:
+            schedule.step()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 0}, "batch must be 1 or more, not 0"),
+        ({"updates": 0}, "updates must be 1 or more"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be 0 or more, not nan"),
+        ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
+        ({"ema": 1.0}, "ema below 1"),
+        ({"rollout": 4}, "rollout must be below unroll, 4, not 4"),
+        ({"ddr": 0.1}, "needs batching in sequences"),
+    ],
+)
+def test_impossible_recipes_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        choose("stip-edge", **changes)
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
+    with pytest.raises(OptionError, match=r"no recipe 'best': there are astm-mnist, stau-mnist"):
+        choose("stip-edge", "best")

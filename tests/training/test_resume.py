@@ -1,0 +1,285 @@
+"""A run that was broken off goes on as if it had not been: the same weights, bit for bit; and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from framecast.errors import ArtifactError, FramecastError, OptionError, SinkError
+from framecast.training.command import Progress, Training
+from framecast.training.recipes import choose
+from framecast.training.settings import Settings, enough_memory
+
+from ..clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+Make = Callable[..., Settings]
+
+EDGE = {"height": 48, "width": 64, "hidden": 8, "layers": 1}
+STIP = {"height": 32, "width": 32, "hidden": 8, "layers": 1, "stages": 1}
+TAU = {"frames": 3, "hidden_spatial": 4, "hidden_temporal": 8, "encoder_layers": 2, "translator_layers": 2}
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
+    # configuration, its options, changes to its recipe, data
+    "streams": ("stip-edge", EDGE, {"batch": 2, "lr": 1e-2}, "clips"),
+    "crops": (
+        "edge",
+        {"height": 64, "width": 96, "hidden": 8, "middle": 8, "deep": 8},
+        {"batch": 2, "crop": 64},
+        "clips",
+    ),
+    "adversarial": ("stip-ucf", STIP, {"ema": 0.5}, "clips"),
+    "sampled": ("mau-mnist", {"hidden": 4, "layers": 1}, {"batch": 2}, "digits"),
+    "clips": ("tau-mnist", {**TAU, "drop_path": 0.5}, {"batch": 2}, "digits"),
+}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    data = {
+        "clips": write_clips(tmp_path / "clips", (80, 60), a=20, b=30),
+        "digits": write_digits(tmp_path / "digits"),
+    }
+
+    def settings(case: str, out: str, **changes: Any) -> Settings:
+        config, options, recipe, kind = CASES[case]
+        name, chosen = choose(config, None, **{"updates": 6, **recipe})
+        told = Settings(config, data[kind], tmp_path / out, options, name, chosen, tmp_path / "cache", device="cpu")
+        return dataclasses.replace(told, **changes)
+
+    return settings
+
+
+def nothing(_: Progress) -> None:
+    """Show it to nobody."""
+
+
+def train(settings: Settings, stop_after: int | None = None) -> Training:
+    training = Training(settings, print)
+    finished = training.go(nothing, lambda: training.trainer.updates == stop_after)
+    assert finished == (stop_after is None)
+    return training
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = (load_file(folder / "weights.safetensors") for folder in (one, other))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_three_updates_and_three_more_are_six(make: Make, case: str) -> None:
+    whole = train(make(case, "whole"))
+    first = train(make(case, "parts"), stop_after=3)
+    assert first.trainer.updates == 3
+    torch.manual_seed(99)  # whatever else the process did meanwhile
+    second = train(make(case, "parts", resume=True))
+    assert second.trainer.updates == 6
+    assert_same_weights(whole.settings.out, second.settings.out)
+    for name, value in whole.trainer.model.state_dict().items():
+        assert torch.equal(value, second.trainer.model.state_dict()[name]), name
+    with (second.settings.out / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[-1]["update"] == "6"
+    assert len({row["update"] for row in rows}) == len(rows)
+
+
+def test_other_seeds_give_other_weights(make: Make) -> None:
+    one, other = train(make("sampled", "one")), train(make("sampled", "other", seed=2))
+    with pytest.raises(AssertionError):
+        assert_same_weights(one.settings.out, other.settings.out)
+
+
+def command(settings: Settings, *more: str) -> list[str]:
+    sets = [word for option, value in settings.options.items() for word in ("--set", f"{option}={value}")]
+    places = ["--out", str(settings.out), "--cache", str(settings.cache)]
+    recipe = ["--updates", str(settings.recipe.updates), "--batch", "2", "--device", "cpu", "--every", "0.00001"]
+    words = [settings.config, str(settings.data), *places, *recipe, *sets, *more]
+    return [sys.executable, "-m", "framecast", "train", *words]
+
+
+def wait_for(folder: Path, update: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        log = folder / "log.csv"
+        if log.is_file() and re.search(rf"^{update},", log.read_text(), re.MULTILINE):
+            return
+        time.sleep(0.01)
+    process.kill()
+    pytest.fail(f"update {update} was not reached: {process.communicate()}")
+
+
+def test_a_killed_run_goes_on_and_so_does_one_that_was_interrupted(make: Make) -> None:
+    updates = {"recipe": choose("mau-mnist", updates=120, batch=2)[1]}
+    whole = train(make("sampled", "whole", **updates))
+    settings = make("sampled", "killed", **updates)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    killed = subprocess.Popen(command(settings), **pipes)
+    wait_for(settings.out, 8, killed)
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    stopped = subprocess.Popen(command(settings, "--resume"), **pipes)
+    wait_for(settings.out, 20, stopped)
+    stopped.send_signal(signal.SIGINT)
+    _, said = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
+    assert "go on with: " in said
+    assert "Traceback" not in said
+    last = train(make("sampled", "killed", resume=True, every=15, **updates))
+    assert last.trainer.updates == 120
+    assert_same_weights(whole.settings.out, last.settings.out)
+    facts = json.loads((settings.out / "run.json").read_text())
+    assert len(facts["sessions"]) == 3
+    assert facts["data"]["files"]["digits"]["digits"] == 10
+    assert len(facts["data"]["files"]["digits"]["sha256"]) == 64
+
+
+def test_a_run_before_its_first_checkpoint_begins_anew(make: Make) -> None:
+    settings = make("sampled", "out")
+    Training(settings, print)
+    resumed = train(dataclasses.replace(settings, resume=True))
+    assert resumed.trainer.updates == 6
+
+
+def test_a_finished_run_is_finished(make: Make) -> None:
+    settings = make("sampled", "out")
+    train(settings)
+    before = load_file(settings.out / "weights.safetensors")
+    again = train(dataclasses.replace(settings, resume=True))
+    assert again.trainer.updates == 6
+    assert all(torch.equal(v, before[k]) for k, v in load_file(settings.out / "weights.safetensors").items())
+
+
+def test_a_run_by_the_clock_keeps_its_time(make: Make) -> None:
+    settings = make("sampled", "out", minutes=10.0)
+    first = train(settings, stop_after=2)
+    assert first.minutes > 0
+    second = Training(dataclasses.replace(settings, resume=True), print)
+    assert second.minutes == first.minutes
+    second.minutes = 9.999
+    shown: list[Progress] = []
+    assert second.go(shown.append, lambda: False)
+    assert second.minutes >= 10
+    assert shown[-1].done == 1
+    assert [p.done for p in shown] == sorted(p.done for p in shown)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 5}, "seed was 1, is 5"),
+        ({"options": {"hidden": 6, "layers": 1}}, "options.hidden was 4, is 6"),
+        ({"recipe": choose("mau-mnist", updates=6, batch=2, lr=1e-4)[1]}, r"recipe.lr was 0.001, is 0.0001"),
+        ({"minutes": 3.0}, "minutes was null, is 3.0"),
+    ],
+)
+def test_a_run_that_was_begun_otherwise_is_not_resumed(make: Make, changes: dict[str, Any], message: str) -> None:
+    train(make("sampled", "out"), stop_after=1)
+    with pytest.raises(OptionError, match=f"was begun otherwise: {message}"):
+        Training(make("sampled", "out", resume=True, **changes), print)
+
+
+def test_other_data_is_not_gone_on_with(make: Make) -> None:
+    settings = make("streams", "out")
+    train(settings, stop_after=1)
+    (settings.data / "b.avi").write_bytes((settings.data / "a.avi").read_bytes())
+    with pytest.raises(OptionError, match=r"begun otherwise: data.files.b.avi.sha256 was .*frames was 30, is 20"):
+        Training(dataclasses.replace(settings, resume=True), print)
+
+
+def test_folders_that_are_there_and_runs_that_are_not(make: Make) -> None:
+    settings = make("sampled", "out")
+    with pytest.raises(OptionError, match=r"no run to resume in .*out: leave out --resume"):
+        Training(dataclasses.replace(settings, resume=True), print)
+    train(settings, stop_after=1)
+    with pytest.raises(OptionError, match="out is there already: go on with --resume"):
+        Training(settings, print)
+
+
+def test_damaged_files_of_a_run(make: Make) -> None:
+    settings = make("sampled", "out")
+    train(settings, stop_after=2)
+    checkpoint = settings.out / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match=r"checkpoint.pt is damaged: begin another run"):
+        Training(dataclasses.replace(settings, resume=True), print)
+    (settings.out / "run.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"run.json cannot be read"):
+        Training(dataclasses.replace(settings, resume=True), print)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As on a full disk, writing fails: Python ignores the signal, and gets an error."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(make: Make) -> None:
+    whole = train(make("sampled", "whole"))
+    settings = make("sampled", "out")
+    train(settings, stop_after=3)
+    checkpoint = settings.out / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+    second = Training(dataclasses.replace(settings, resume=True), print)
+    with largest_file(len(before) // 2), pytest.raises(SinkError, match=r"cannot write .*checkpoint.pt: .*make room"):
+        second.go(nothing, lambda: False)
+    assert checkpoint.read_bytes() == before
+    assert not list(settings.out.glob("*.partial"))
+    last = train(dataclasses.replace(settings, resume=True))
+    assert_same_weights(whole.settings.out, last.settings.out)
+
+
+def test_a_loss_that_stays_not_finite_ends_the_run_and_keeps_the_checkpoint(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = make("sampled", "out")
+    train(settings, stop_after=2)
+    before = (settings.out / "checkpoint.pt").read_bytes()
+    second = Training(dataclasses.replace(settings, resume=True), print)
+    monkeypatch.setattr("framecast.training.losses.mse", lambda prediction, _: prediction.sum() * float("nan"))
+    with pytest.raises(FramecastError, match="not finite 20 times in a row"):
+        second.go(nothing, lambda: False)
+    assert "update 2: the loss is not finite: skipped" in capsys.readouterr().out
+    assert (settings.out / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes"),
+        MemoryError("Unable to allocate 3 GiB"),
+    ],
+)
+def test_memory_that_runs_out(make: Make, error: Exception) -> None:
+    message = "out of memory with mau-mnist at batch 2 and 20 frames: lower --batch"
+    with pytest.raises(FramecastError, match=message), enough_memory(make("sampled", "out")):
+        raise error
+    with pytest.raises(RuntimeError, match="something else"), enough_memory(make("streams", "out")):
+        raise RuntimeError("something else")
+
+
+def test_memory_really_runs_out(make: Make) -> None:
+    settings = make("sampled", "out")
+    with pytest.raises(FramecastError, match="out of memory"), enough_memory(settings):
+        torch.empty(1 << 50)

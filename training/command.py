@@ -1,0 +1,219 @@
+"""``framecast train``: from a folder of videos to weights, to be broken off and gone on with at any time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from framecast.errors import OptionError
+from framecast.models.configs import build
+from framecast.training.batches import Batches
+from framecast.training.footage import open_footage
+from framecast.training.runs import Run
+from framecast.training.sampling import SCORABLE, strip, validate
+from framecast.training.settings import Settings, enough_memory, network
+from framecast.training.trainer import Made, Trainer
+from framecast.training.view import View
+
+LOGGED = 50  # updates that a row of the log sums up, at most
+_FADE = 0.95  # of what is shown
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: ``loss`` and ``fps`` (frames a second) of the last few updates, ``left`` in minutes."""
+
+    updates: int
+    done: float
+    left: float
+    loss: float
+    fps: float
+    skipped: int
+
+
+class Training:
+    """One run.
+
+    Args:
+        settings: of it.
+        say: for what a user should know, a line each.
+
+    Raises:
+        FramecastError: it cannot begin, or go on; nothing was changed.
+    """
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.settings, self.say = settings, say
+        self.run = Run(settings.out)
+        self.run.check(settings.resume)
+        with enough_memory(settings):
+            model, recipe = network(settings)
+            self.trainer, self.recipe = Trainer(model, recipe), recipe
+        self.whole = self.trainer.average if not recipe.crop else build(settings.config, settings.options).eval()
+        view, whole = (View.of(settings.config, network.frame_shape) for network in (model, self.whole))
+        shortest = 2 if recipe.batching == "streams" else recipe.frames
+        share = 0.15 if recipe.crop else 0.5  # a whole frame has other proportions than a square, and much less detail
+        self.footage = open_footage(settings.data, view, settings.cache, shortest, say, share)
+        scored = settings.val and open_footage(settings.val, whole, settings.cache, SCORABLE, say)
+        self.scored = scored or None
+        self._check_apart()
+        self.run.begin(*self._facts())
+        self.minutes, self._position = 0.0, None
+        if saved := self.run.load():
+            self.trainer.load_state_dict(saved["trainer"])
+            self.minutes, self._position = saved["minutes"], tuple(map(tuple, saved["position"]))
+        self.run.cut_log(self.trainer.updates)
+        self._rows: list[Made] = []
+
+    def _check_apart(self) -> None:
+        """A score on what was trained on would be none."""
+        trained = {facts["sha256"] for facts in self.footage.files.values()}
+        for name, facts in self.scored.files.items() if self.scored else ():
+            if facts["sha256"] in trained:
+                raise OptionError(f"{name} of --val is among what is trained on: give others to score on")
+
+    @property
+    def done(self) -> float:
+        """Share of the run that is over."""
+        if self.settings.minutes is not None:
+            return self.minutes / self.settings.minutes
+        return self.trainer.updates / self.recipe.updates
+
+    def go(self, show: Callable[[Progress], None], stopped: Callable[[], bool]) -> bool:
+        """Train to the end, or until ``stopped`` says so after an update; returns whether it is the end.
+
+        Raises:
+            FramecastError: it cannot go on; the last checkpoint is as it was.
+        """
+        recipe, carried = self.recipe, self.recipe.batching == "streams"
+        batches = Batches(
+            self.footage, recipe.frames, recipe.batch, self.settings.seed, carried=carried, position=self._position
+        )
+        before, since, recorded, at_first = self.minutes, time.monotonic(), self.minutes, self.done
+        loss = seconds = 0.0
+        with closing(batches), enough_memory(self.settings):
+            while self.done < 1:
+                begun = time.monotonic()
+                batch = next(batches)
+                made = self.trainer.update(batch, self.done)
+                self._position = batch.after
+                self.minutes = before + (time.monotonic() - since) / 60
+                self._note(made)
+                fade = _FADE if loss else 0
+                loss = fade * loss + (1 - fade) * made.loss if made.finite else loss
+                seconds = fade * seconds + (1 - fade) * (time.monotonic() - begun)
+                gained = self.done - at_first
+                left = (self.minutes - before) * (1 - self.done) / gained if gained > 0 else float("nan")
+                fps = recipe.batch * (recipe.frames - carried) / seconds
+                show(Progress(self.trainer.updates, min(1.0, self.done), left, loss, fps, self.trainer.skipped))
+                if self.done < 1 and stopped():
+                    self._save()
+                    self._save_weights(None)
+                    return False
+                if self.done < 1 and self.minutes - recorded >= self.settings.every:
+                    self._record()
+                    recorded = self.minutes
+            self._record()
+        return True
+
+    def _note(self, made: Made) -> None:
+        """Keep an update for the log."""
+        if not made.finite:
+            self.say(f"update {self.trainer.updates}: the loss is not finite: skipped, streams start anew")
+            return
+        self._rows.append(made)
+        if len(self._rows) == LOGGED:
+            self._log({})
+
+    def _log(self, scores: Mapping[str, float]) -> None:
+        if rows := self._rows:
+            means = {
+                "loss": sum(row.loss for row in rows) / len(rows),
+                **{name: sum(row.parts[name] for row in rows) / len(rows) for name in rows[0].parts},
+                "gradient_norm": sum(row.norm for row in rows) / len(rows),
+            }
+            self.run.log(
+                {
+                    "update": self.trainer.updates,
+                    "minutes": f"{self.minutes:.3f}",
+                    "lr": f"{rows[-1].lr:.4g}",
+                    **{name: f"{value:.6g}" for name, value in means.items()},
+                    "skipped": self.trainer.skipped,
+                    **{name: scores.get(name, "") for name in ("val_psnr", "val_psnr_copy", "val_mse")},
+                }
+            )
+        self._rows = []
+
+    def _save(self) -> None:
+        state = {"trainer": self.trainer.state_dict(), "minutes": self.minutes, "position": self._position}
+        self.run.save({**state, "position": [list(place) for place in self._position or ()]})
+
+    def _record(self) -> None:
+        """Checkpoint, score, weights, pictures, log: what is left if the next minutes are lost."""
+        self._save()
+        average, recipe = self.whole, self.recipe
+        if average is not self.trainer.average:  # it was trained on crops
+            average.load_state_dict(self.trainer.average.state_dict())
+        found = validate(average, self.scored, recipe.given, recipe.predicted) if self.scored else None
+        scores: dict[str, float] = {}
+        if found is not None:
+            scores = {"val_psnr": found.quality.prediction, "val_psnr_copy": found.quality.copy_last}
+            if found.mse is not None:
+                scores["val_mse"] = round(found.mse, 3)
+            copied = f"copying {found.quality.copy_last:.2f} dB"
+            self.say(f"update {self.trainer.updates}: {found.quality.prediction:.2f} dB, {copied}")
+        self._save_weights(json.dumps(dataclasses.asdict(found.quality)) if found else None)
+        seen = (average, self.scored) if self.scored else (self.trainer.average, self.footage)
+        picture = strip(*seen, recipe.given, recipe.predicted)
+        self.run.sample(self.trainer.updates, picture)
+        self._log(scores)
+
+    def _save_weights(self, quality: str | None) -> None:
+        settings, recipe = self.settings, self.recipe
+        size = f"{recipe.batch}x{recipe.unroll if recipe.batching == 'streams' else recipe.frames}"
+        made = f"{self.footage.name}: {self.footage.kind}, {self.trainer.updates} updates of {size} frames"
+        metadata = {
+            "config": settings.config,
+            "options": json.dumps(dict(settings.options)),
+            "weights": made + (f", from {settings.start[0]}" if settings.start else ""),
+            "licence": settings.licence,
+            "recipe": settings.name,
+            **({"quality": quality} if quality else {}),
+        }
+        self.run.save_weights(self.trainer.average.state_dict(), metadata)
+
+    def _facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What decides what comes of the run, and what may change when it goes on."""
+        settings, footage = self.settings, self.footage
+        facts = {
+            "config": settings.config,
+            "options": dict(settings.options),
+            "recipe": {"name": settings.name, **dataclasses.asdict(self.recipe)},
+            "minutes": settings.minutes,
+            "seed": settings.seed,
+            "weights": {"file": settings.start[0], "sha256": settings.start[1]} if settings.start else None,
+            "data": {"name": footage.name, "kind": footage.kind, "files": footage.files},
+        }
+        session = {
+            "command": settings.command,
+            "skipped": dict(footage.skipped),
+            "scored_on": {"name": self.scored.name, "files": self.scored.files} if self.scored else None,
+            "device": str(self.trainer.device),
+            "threads": torch.get_num_threads(),
+            "machine": platform.platform(),
+            "versions": {
+                "framecast": version("framecast"),
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "numpy", "opencv-python", "safetensors")},
+            },
+        }
+        return facts, session

@@ -1,0 +1,214 @@
+"""What networks are trained on: folders of videos, and Moving MNIST, both as episodes that a seed determines."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.camera import Image
+from framecast.errors import OptionError, SinkError, SourceError
+from framecast.runtime.convert import resize
+from framecast.training.data import Augmentation, decode, videos
+from framecast.training.moving_mnist import MovingMNIST, read_idx
+from framecast.training.view import Picture, View
+
+SHORTEST, LONGEST = 16, 240  # frames of a stream's episode
+
+
+class Episode(ABC):
+    """Consecutive frames of one scene."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def frame(self, age: int) -> Picture:
+        """The ``age``-th frame, [H, W, C]; the same whenever it is asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Stretch(Episode):
+    """A stretch of a video, through one lens."""
+
+    clip: Image  # [N, H, W, 3]
+    order: NDArray[np.int64]
+    lens: Augmentation
+    view: View
+    seed: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def frame(self, age: int) -> Picture:
+        rng = np.random.default_rng([*self.seed, age + 1])  # of the noise; the episode's own generator is [*seed, 0]
+        return self.view.see(self.lens.apply(self.clip[self.order[age]], age, self.view.size, rng))
+
+
+@dataclass(frozen=True, eq=False)
+class Videos:
+    """A folder of videos. Clips are drawn uniformly.
+
+    Attributes:
+        name: of the folder.
+        view: how its frames are seen.
+        files: SHA-256 and number of frames of each, by name.
+        skipped: why, by name of the file.
+        clips: of each file, uint8 [N, H, W, 3] BGR, as they were decoded.
+        whole: share of the episodes that see whole frames; the others see crops.
+    """
+
+    name: str
+    view: View
+    files: Mapping[str, Mapping[str, Any]]
+    skipped: Mapping[str, str]
+    clips: Sequence[Image] = field(repr=False)
+    whole: float
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words, with its size."""
+        return f"{len(self.clips)} clip{'s' * (len(self.clips) != 1)}"
+
+    def episode(self, seed: Sequence[int], length: int | None) -> Episode:
+        """The episode that a seed of up to three numbers determines, of ``length`` frames.
+
+        Forwards or backwards, at one to three frames a step, for up to 240 frames where no length is asked for.
+        """
+        rng = np.random.default_rng(seed)
+        clip = self.clips[int(rng.integers(len(self.clips)))]
+        stride = int(rng.choice([1, 1, 1, 2, 3]))
+        if len(clip) < (length or 2) * stride:
+            stride = 1
+        order = np.arange(len(clip))[::stride]
+        if rng.random() < 0.4:
+            order = order[::-1]
+        begin = rng.integers(max(1, len(order) - (length or SHORTEST) + 1))
+        order = order[begin:][: length or rng.integers(SHORTEST, LONGEST)]
+        (height, width), (w, h) = clip.shape[1:3], self.view.size
+        lens = Augmentation.draw(rng, w / h * height / width, self.whole)
+        return _Stretch(clip, order, lens, self.view, seed)
+
+    def scored(self, clip: Image) -> list[Picture]:
+        """Every frame of a clip as the network sees it, as it is scored."""
+        return [self.view.see(resize(frame, self.view.size)) for frame in clip]
+
+
+@dataclass(frozen=True, eq=False)
+class _Drift(Episode):
+    frames: Picture  # [T, H, W, 1]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def frame(self, age: int) -> Picture:
+        frame: Picture = self.frames[age]
+        return frame
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """Moving MNIST, made as it is asked for.
+
+    Attributes:
+        name: of the IDX file.
+        view: how its frames are seen.
+        files: its SHA-256 and number of digits, by its name.
+        digits: uint8 [N, 28, 28].
+        skipped: nothing.
+    """
+
+    name: str
+    view: View
+    files: Mapping[str, Mapping[str, Any]]
+    digits: Picture = field(repr=False)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words, with its size."""
+        return f"Moving MNIST from {len(self.digits)} digits"
+
+    def episode(self, seed: Sequence[int], length: int | None) -> Episode:
+        """The episode that a seed determines, of ``length`` frames or 120."""
+        source = MovingMNIST(self.digits, size=self.view.shape[1], length=length or LONGEST // 2)
+        return _Drift(source.sequence(np.random.default_rng(seed))[..., None])
+
+
+Footage = Videos | Digits
+
+
+def open_footage(
+    path: Path, view: View, cache: Path, shortest: int, say: Callable[[str], None], whole: float = 0.5
+) -> Footage:
+    """A folder of videos, or Moving MNIST from an IDX file of digits, by what it is.
+
+    Args:
+        path: of the folder or file.
+        view: how its frames are to be seen.
+        cache: the folder where decoded frames are kept.
+        shortest: frames that a clip must have; shorter ones, and those that cannot be decoded, are skipped.
+        say: what was skipped, and why.
+        whole: share of the episodes of videos that see whole frames.
+
+    Raises:
+        SourceError: there is nothing of use.
+        OptionError: the network cannot see digits.
+        SinkError: the decoded frames cannot be kept.
+    """
+    if path.is_file():
+        channels, height, width = view.shape
+        if channels != 1 or height != width or view.visible != (height, width):
+            shape = f"{width}×{height}×{channels}"
+            raise OptionError(f"Moving MNIST is grey and square, this network takes {shape}: give a folder of videos")
+        digits = read_idx(path)
+        return Digits(path.name, view, {path.name: {"sha256": sha256(path), "digits": len(digits)}}, digits)
+    if not path.is_dir() or not (found := videos(path)):
+        raise SourceError(f"no videos in {path}: give a folder that holds some, or an IDX file of MNIST's digits")
+    clips: list[Image] = []
+    files: dict[str, dict[str, Any]] = {}
+    skipped: dict[str, str] = {}
+    for video in found:
+        clip = _decoded(video, cache, shortest)
+        if isinstance(clip, str):
+            skipped[video.name] = clip
+        else:
+            clips.append(clip)
+            files[video.name] = {"sha256": sha256(video), "frames": len(clip)}
+    for name, reason in skipped.items():
+        say(f"skipped {name}: {reason}")
+    if not clips:
+        raise SourceError(
+            f"no video in {path} is of use ({len(skipped)} skipped): give clips of {shortest} frames or more"
+        )
+    if skipped:
+        say(f"{len(skipped)} of {len(found)} videos were skipped")
+    return Videos(path.name, view, files, skipped, clips, whole)
+
+
+def _decoded(video: Path, cache: Path, shortest: int) -> Image | str:
+    """A video's frames, or why they are of no use."""
+    try:
+        clip = decode(video, cache)
+    except (SourceError, ValueError) as error:  # ValueError: not one frame, or a damaged file in the cache
+        return str(error)
+    except OSError as error:
+        raise SinkError(f"cannot keep frames in {cache}: {error.strerror} (choose another --cache)") from error
+    if len(clip) < shortest:
+        return f"{len(clip)} frame{'s' * (len(clip) != 1)}, {shortest} are needed"
+    return clip
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

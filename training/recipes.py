@@ -1,0 +1,224 @@
+"""Recipes: how each network was trained by its authors, and how we train ours, by name.
+
+A recipe is everything but the data, the seed and the machine. The patched networks' loss is a mean over patched frames;
+the mean over the frames' pixels is the same number, so nothing is patched here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+from framecast.errors import OptionError
+
+_BETA = 0.9  # Adam's first, where the schedule leaves it alone
+_CYCLED = (0.95, 0.85)  # Adam's first in a one-cycle schedule: at the ends, and where the rate is highest
+_START, _END = 1 / 25, 1 / 25e4  # of a one-cycle schedule, of its highest rate
+_RISE = 0.3  # of its updates
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        batching: ``streams``: long ones, the state carried on, gradients through ``unroll`` steps (truncated
+            back-propagation); ``sequences``: of ``given + predicted`` frames, each from a zero state.
+        updates: of the weights, in all.
+        batch: streams or sequences side by side.
+        lr: of the optimizer, at its height.
+        given: frames of a sequence that are always the true ones.
+        predicted: frames of a sequence after them.
+        unroll: steps that a gradient reaches back.
+        rollout: steps that a branch from the first of these is fed its own predictions, without their gradient; they
+            count as much as the others. Fewer than ``unroll``.
+        crop: pixels a side of the squares of frames that it is trained on; 0 for whole frames. For networks that are
+            not bound to a resolution.
+        loss: ``mse``, or ``log_mse``, that of every frame's logarithm.
+        schedule: of the rate: ``constant``; ``step``, ×0.9 every ``decay_every`` updates once scheduled sampling has
+            ended; ``cosine``, to zero; ``onecycle``, as torch's OneCycleLR.
+        warmup: updates over which the rate rises to its schedule.
+        sampling_rate: scheduled sampling (Bengio et al., 2015): the share of true frames among the inputs after the
+            given ones falls by so much an update, from 1; 0 for only true ones.
+        sampling_stop: from this update on it is 0.
+        clip_norm: to which the gradient is shortened; 0 for not.
+        ema: decay of the average of the weights that is kept as the result; 0: the last weights.
+        ddr: weight of TAU's differential divergence; ``ddr_reduction``: ``mean`` (released) or ``sum`` (paper).
+        perceptual: weight of STIP's learned perceptual loss.
+        adversarial: weight of STIP's adversarial loss.
+        discriminator_lr: of the discriminator's own Adam.
+        discriminator_activation: ``relu`` (released) or ``leaky_relu`` (paper).
+        precision: ``fp32``; ``bf16``, autocast; ``fp16``, autocast with a scaled loss, on CUDA only.
+
+    Raises:
+        OptionError: there is no such recipe.
+    """
+
+    batching: Literal["streams", "sequences"]
+    updates: int
+    batch: int
+    lr: float
+    given: int = 10
+    predicted: int = 10
+    unroll: int = 4
+    rollout: int = 0
+    crop: int = 0
+    loss: Literal["mse", "log_mse"] = "mse"
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "step", "cosine", "onecycle"] = "constant"
+    decay_every: int = 2000
+    warmup: int = 0
+    sampling_rate: float = 0.0
+    sampling_stop: int = 0
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    ddr: float = 0.0
+    ddr_reduction: Literal["mean", "sum"] = "mean"
+    perceptual: float = 0.0
+    adversarial: float = 0.0
+    discriminator_lr: float = 5e-4
+    discriminator_activation: Literal["relu", "leaky_relu"] = "relu"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Recipe).items():
+            value, words = getattr(self, name), get_args(kind)
+            if words and value not in words:
+                raise OptionError(f"{name} must be one of {', '.join(words)}, not {value!r}")
+            least = 1 if name in ("updates", "batch", "given", "predicted", "unroll", "decay_every") else 0
+            if not words and not (math.isfinite(value) and value >= least):
+                raise OptionError(f"{name} must be {least} or more, not {value}")
+        if self.lr == 0 or self.ema >= 1:
+            raise OptionError(f"lr must be above 0, and ema below 1, not {self.lr} and {self.ema}")
+        if self.rollout >= self.unroll:
+            raise OptionError(f"rollout must be below unroll, {self.unroll}, not {self.rollout}")
+        if self.batching == "streams" and (self.ddr or self.gan):
+            raise OptionError("a loss over whole sequences (ddr, perceptual, adversarial) needs batching in sequences")
+
+    @property
+    def gan(self) -> bool:
+        """Whether there is a discriminator."""
+        return bool(self.perceptual or self.adversarial)
+
+    @property
+    def frames(self) -> int:
+        """Consecutive frames that an update takes."""
+        return self.unroll + 1 if self.batching == "streams" else self.given + self.predicted
+
+
+def _mnist(updates: int) -> Recipe:
+    return Recipe("sequences", updates, 16, 1e-3, schedule="step", sampling_rate=2e-5, sampling_stop=50_000)
+
+
+_STIP = Recipe(
+    # As released the rate falls from update 20,000 on, where scheduled sampling would end if there were more than one
+    # frame to predict.
+    "sequences", 100_000, 1, 5e-3, given=4, predicted=1, schedule="step", sampling_rate=5e-5, sampling_stop=20_000,
+    perceptual=0.01, adversarial=0.001,
+)  # fmt: skip
+_TAU = Recipe("sequences", 125_000, 16, 1e-3, schedule="onecycle", ddr=0.1)  # 200 epochs of 10,000 sequences
+
+RECIPES: Mapping[str, Recipe] = {
+    "astm-mnist": _mnist(80_000),  # its length is MAU's: the paper does not say
+    "stau-mnist": _mnist(150_000),
+    "mau-mnist": _mnist(80_000),
+    "stau-town": Recipe(  # TownCentre: 4 frames to 4; the batch is ours
+        "sequences", 80_000, 1, 5e-4, given=4, predicted=4, schedule="step", sampling_rate=5e-5, sampling_stop=20_000
+    ),
+    "stip": _STIP,
+    # Table I has the weights of the adversarial and the perceptual term the other way round than the code.
+    "stip-paper": dataclasses.replace(
+        _STIP, perceptual=0.001, adversarial=0.01, discriminator_activation="leaky_relu"
+    ),
+    "stip-4k": dataclasses.replace(_STIP, updates=40_000, perceptual=0.0005, adversarial=0.005),
+    # The paper names no schedule.
+    "tau": dataclasses.replace(
+        _TAU, lr=1e-2, optimizer="adamw", weight_decay=0.05, schedule="constant", ddr_reduction="sum"
+    ),
+    "tau-openstl": _TAU,
+    "edge": Recipe(
+        "streams", 12_000, 6, 1e-3, unroll=3, rollout=2, crop=128, loss="log_mse", optimizer="adamw", weight_decay=1e-4,
+        schedule="cosine", warmup=200, clip_norm=1.0, ema=0.998,
+    ),
+    "stip-edge": Recipe(
+        "streams", 7362, 4, 6e-4, unroll=4, loss="log_mse", optimizer="adamw", weight_decay=1e-4, schedule="cosine",
+        warmup=200, clip_norm=1.0, ema=0.998, precision="bf16",
+    ),
+}  # fmt: skip
+
+# By a configuration's name, or the part of it before the first dash; that of stip-edge, which any network can take, for
+# what is not here.
+DEFAULTS: Mapping[str, str] = {
+    "edge": "edge",
+    "stip-edge": "stip-edge",
+    "stip-4k": "stip-4k",
+    "stip": "stip",
+    "stau-mnist": "stau-mnist",
+    "stau": "stau-town",
+    "mau": "mau-mnist",
+    "astm": "astm-mnist",
+    "tau": "tau-openstl",
+}
+
+
+def choose(config: str, name: str | None = None, **changes: Any) -> tuple[str, Recipe]:
+    """The name of a recipe, and the recipe with changes to its fields; a change that is None is none.
+
+    A run of another length goes through the same schedule, compressed or stretched: with ``updates`` the updates at
+    which scheduled sampling ends, and by which the rate falls, change in proportion. The warm-up does not.
+
+    Raises:
+        OptionError: there is no such recipe.
+    """
+    name = name or DEFAULTS.get(config) or DEFAULTS.get(config.partition("-")[0], "stip-edge")
+    if name not in RECIPES:
+        raise OptionError(f"no recipe {name!r}: there are {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    changed = dataclasses.replace(recipe, **{field: value for field, value in changes.items() if value is not None})
+    factor = changed.updates / recipe.updates
+    if factor == 1:
+        return name, changed
+    return name, dataclasses.replace(
+        changed,
+        decay_every=max(1, round(recipe.decay_every * factor)),
+        sampling_rate=recipe.sampling_rate / factor,
+        sampling_stop=round(recipe.sampling_stop * factor),
+    )
+
+
+def scale_of_rate(recipe: Recipe, update: int, done: float) -> tuple[float, float]:
+    """The rate as a share of its height, and Adam's first beta, at one update.
+
+    Args:
+        recipe: of the run.
+        update: how many there have been.
+        done: share of the run that is over: of its updates or of its time.
+    """
+    share = min(1.0, (update + 1) / recipe.warmup) if recipe.warmup else 1.0
+    position = round(done * recipe.updates)
+    if recipe.schedule == "step":
+        share *= 0.9 ** (max(0, position - recipe.sampling_stop) // recipe.decay_every)
+    elif recipe.schedule == "cosine":
+        share *= (1 + math.cos(math.pi * done)) / 2
+    elif recipe.schedule == "onecycle":  # Smith and Topin, 2018; as torch has it, where the rate is a rate of updates
+        top, last = max(_RISE * recipe.updates - 1, 1e-9), recipe.updates - 1
+        if position <= top:
+            rise = (1 - math.cos(math.pi * position / top)) / 2
+            low = _START
+        else:
+            rise = (1 + math.cos(math.pi * min(1.0, (position - top) / max(last - top, 1e-9)))) / 2
+            low = _END
+        return share * (low + (1 - low) * rise), _CYCLED[0] + (_CYCLED[1] - _CYCLED[0]) * rise
+    return share, _BETA
+
+
+def share_of_truth(recipe: Recipe, done: float) -> float:
+    """Scheduled sampling: with what probability an input after the given frames is the true one."""
+    if not recipe.sampling_rate:
+        return 1.0
+    position = round(done * recipe.updates)
+    return max(0.0, 1 - recipe.sampling_rate * position) if position < recipe.sampling_stop else 0.0

@@ -1,0 +1,178 @@
+"""A run's folder: what it is, how it went, and from where it can go on. Files are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from framecast.camera import Image
+from framecast.errors import ArtifactError, OptionError, SinkError
+
+SHOWN = 3  # differences that a refusal names
+
+
+class Run:
+    """The folder of one training run.
+
+    ``run.json`` says what is needed to repeat it, ``log.csv`` how it went, ``samples/`` what its predictions look like;
+    ``checkpoint.pt`` is what it goes on from, ``weights.safetensors`` what came of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.weights = folder / "weights.safetensors"
+        self._facts, self._log, self._checkpoint = (folder / n for n in ("run.json", "log.csv", "checkpoint.pt"))
+
+    def check(self, resume: bool) -> None:
+        """Whether a run may begin, or go on, here.
+
+        Raises:
+            OptionError: it may not.
+        """
+        if resume and not self._facts.is_file():
+            raise OptionError(f"no run to resume in {self.folder}: leave out --resume")
+        if not resume and self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise OptionError(f"{self.folder} is there already: go on with --resume, or choose another --out")
+
+    def begin(self, facts: Mapping[str, Any], session: Mapping[str, Any]) -> None:
+        """Note what the run is, or that it goes on.
+
+        Args:
+            facts: all that decides what comes of it; a run that goes on must have the same.
+            session: what may change when it goes on: machine, versions, the command.
+
+        Raises:
+            OptionError: it was begun with other facts.
+            ArtifactError: what it was begun with cannot be read.
+            SinkError: it cannot be written down.
+        """
+        facts = json.loads(json.dumps(facts))
+        sessions = []
+        if self._facts.is_file():
+            try:
+                before = json.loads(self._facts.read_text())
+                sessions = before.pop("sessions")
+            except (OSError, ValueError, KeyError) as error:
+                raise ArtifactError(f"{self._facts} cannot be read ({error}): begin another run") from error
+            if changes := list(_differences(before, facts)):
+                more = f", and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+                raise OptionError(
+                    f"{self.folder} was begun otherwise: {'; '.join(changes[:SHOWN])}{more} "
+                    "(give what it was begun with, or another --out without --resume)"
+                )
+        text = json.dumps({**facts, "sessions": [*sessions, session]}, indent=2)
+        replace(self._facts, lambda file: file.write(f"{text}\n".encode()))
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint.
+
+        Raises:
+            SinkError: it cannot be written; the one before is as it was.
+        """
+        replace(self._checkpoint, lambda file: torch.save(dict(state), file))
+
+    def load(self) -> dict[str, Any] | None:
+        """The checkpoint, on the CPU; None before the first one.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        if not self._checkpoint.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged bytes make torch raise anything
+            raise ArtifactError(f"{self._checkpoint} is damaged: begin another run") from error
+        return state
+
+    def save_weights(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Write weights for ``framecast export``.
+
+        Raises:
+            SinkError: they cannot be written; those before are as they were.
+        """
+        data = to_safetensors({name: value.cpu().contiguous() for name, value in tensors.items()}, dict(metadata))
+        replace(self.weights, lambda file: file.write(data))
+
+    def sample(self, update: int, picture: Image) -> None:
+        """Keep a picture of the predictions after so many updates.
+
+        Raises:
+            SinkError: it cannot be written.
+        """
+        data = cv2.imencode(".png", picture)[1].tobytes()
+        replace(self.folder / "samples" / f"{update:06d}.png", lambda file: file.write(data))
+
+    def log(self, row: Mapping[str, object]) -> None:
+        """Add a row to the log; the first one names the columns.
+
+        Raises:
+            SinkError: it cannot be written.
+        """
+        try:
+            with self._log.open("a", newline="") as file:
+                writer = csv.DictWriter(file, list(row))
+                if not file.tell():
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            raise SinkError(f"cannot write {self._log}: {error.strerror} (make room, then --resume)") from error
+
+    def cut_log(self, updates: int) -> None:
+        """Leave out what the log says of updates after so many: they are made again.
+
+        Raises:
+            SinkError: it cannot be written.
+        """
+        if not self._log.is_file():
+            return
+        with self._log.open(newline="") as file:
+            header, *rows = [*csv.reader(file)] or [[]]
+        kept = io.StringIO()
+        complete = (row for row in rows if len(row) == len(header))  # a kill may have cut the last one
+        csv.writer(kept).writerows([header, *(row for row in complete if int(row[0]) <= updates)])
+        replace(self._log, lambda file: file.write(kept.getvalue().encode()))
+
+
+def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file whole or not at all, and onto the disk: after a power cut it is the old one or the new one.
+
+    Raises:
+        SinkError: it cannot be written; what was there is as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's, of a disk that is full
+        partial.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or "the disk is full"
+        raise SinkError(f"cannot write {path}: {reason} (make room, then --resume)") from error
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """In words, what is not the same in two nested dicts."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *(key for key in now if key not in before)]:
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield f"{name} was {_short(before)}, is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"

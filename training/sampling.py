@@ -1,0 +1,151 @@
+"""What a network makes of frames that it was not trained on: figures, and a strip of pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from framecast.camera import Image
+from framecast.models.step import StepModel
+from framecast.models.tau import TAU
+from framecast.runtime.manifest import Quality
+from framecast.runtime.score import psnr
+from framecast.runtime.sinks.picture import caption
+from framecast.training.evaluate import evaluate
+from framecast.training.footage import Digits, Footage
+from framecast.training.objectives import predict_clip
+from framecast.training.view import Picture
+
+SEQUENCES = 64  # of Moving MNIST that are scored: the first of the fixed test set
+_BATCH = 16  # of them at once
+SCORABLE = 10  # frames that a clip must have to be scored
+_KNOWN = 3  # true frames that a strip begins with
+_NARROWEST, _WIDEST = 120, 256  # pixels of a picture in a strip
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What was scored.
+
+    Attributes:
+        quality: of the next frame, in words and dB.
+        mse: of Moving MNIST, as the papers have it: a frame's sum of squared errors, the mean over predicted frames.
+    """
+
+    quality: Quality
+    mse: float | None = None
+
+
+def validate(model: StepModel, footage: Footage, given: int, predicted: int) -> Validation | None:
+    """Score a network on whole clips, or on the first sequences of Moving MNIST's fixed test set.
+
+    Args:
+        model: in ``eval`` mode.
+        footage: that it was not trained on.
+        given: frames of a sequence of digits that it gets.
+        predicted: frames after them, predicted from its own predictions.
+
+    Returns:
+        None where no frame could be scored.
+    """
+    if isinstance(footage, Digits):
+        return _on_digits(model, footage, given, predicted)
+    scores = {
+        name: evaluate(model, iter(footage.scored(clip)))
+        for name, clip in zip(footage.files, footage.clips, strict=True)
+    }
+    found = {name: score for name, score in scores.items() if np.isfinite(score).all()}
+    if not found:
+        return None
+    prediction, copy_last = np.mean(list(found.values()), axis=0)
+    clips = {name: (round(a, 2), round(b, 2)) for name, (a, b) in found.items()}
+    about = f"{len(found)} clip{'s' * (len(found) != 1)} it never saw"
+    return Validation(Quality(about, round(float(prediction), 2), round(float(copy_last), 2), clips))
+
+
+def _on_digits(model: StepModel, footage: Digits, given: int, predicted: int) -> Validation:
+    errors: list[float] = []
+    scores: list[tuple[float, float]] = []
+    for first in range(0, SEQUENCES, _BATCH):
+        indices = range(first, min(first + _BATCH, SEQUENCES))
+        sequences = [moment(footage, given + predicted, index) for index in indices]
+        frames = torch.cat([to_tensor(model, sequence) for sequence in sequences], dim=1)  # [T, B, 1, H, W]
+        guesses = rollout(model, frames[:given], predicted)
+        errors += ((guesses - frames[given:].transpose(0, 1)).square().sum((1, 2, 3, 4)) / predicted).tolist()
+        for sequence, guess in zip(sequences, guesses, strict=True):
+            last, truth = sequence[given - 1], sequence[given]
+            scores.append((psnr(to_picture(guess[0]), truth), psnr(last, truth)))
+    prediction, copy_last = (round(float(score), 2) for score in np.mean(scores, axis=0))
+    about = f"frame {given + 1} of {SEQUENCES} Moving MNIST sequences it never saw"
+    return Validation(Quality(about, prediction, copy_last), float(np.mean(errors)))
+
+
+def moment(footage: Footage, count: int, index: int = 0) -> list[Picture]:
+    """Consecutive frames: of the fixed test set's sequence number ``index``, or from the middle of a clip."""
+    if isinstance(footage, Digits):
+        episode = footage.episode([0, index], count)
+        return [episode.frame(age) for age in range(count)]
+    clip = footage.clips[index]
+    begin = max(0, (len(clip) - count) // 2)
+    return footage.scored(clip[begin : begin + count])
+
+
+def to_tensor(model: StepModel, frames: list[Picture]) -> Tensor:
+    """Frames as a network takes them, [T, 1, C, H, W], where its weights are."""
+    stacked = torch.from_numpy(np.stack(frames)).to(next(model.parameters()).device)
+    return stacked.permute(0, 3, 1, 2)[:, None].float() / 255
+
+
+def to_picture(frame: Tensor) -> Picture:
+    """[C, H, W] to uint8 [H, W, C], rounded and clamped."""
+    picture: Picture = (frame * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    return picture
+
+
+@torch.inference_mode()
+def rollout(model: StepModel, frames: Tensor, count: int) -> Tensor:
+    """The frames after some, [T, B, C, H, W] to [B, count, C, H, W]: predictions are fed back, unclamped."""
+    if isinstance(model, TAU) and len(frames) == model.config.frames and count <= model.outputs:
+        return predict_clip(model, frames)[:, :count]  # the same in one go
+    state = model.init_state(frames.shape[1])
+    prediction = frames[-1:].transpose(0, 1)
+    for frame in frames:
+        prediction, state = model.step(frame, state)
+    blocks = [prediction]
+    while sum(block.shape[1] for block in blocks) < count:
+        for frame in blocks[-1].unbind(1):
+            prediction, state = model.step(frame, state)
+        blocks.append(prediction)
+    return torch.cat(blocks, dim=1)[:, :count]
+
+
+def strip(model: StepModel, footage: Footage, given: int, predicted: int) -> Image:
+    """A picture [H, W, 3]: the truth above, what is predicted from its first frames below, with the PSNR."""
+    frames = moment(footage, given + predicted)
+    given = min(given, len(frames) - 1)
+    guesses = [to_picture(guess) for guess in rollout(model, to_tensor(model, frames[:given]), len(frames) - given)[0]]
+    columns = []
+    for index in range(max(0, given - _KNOWN), len(frames)):
+        truth, ahead = footage.view.show(frames[index]), index - given + 1
+        if ahead < 1:
+            below, text = np.zeros_like(truth), "given"
+        else:
+            below = footage.view.show(guesses[ahead - 1])
+            text = f"+{ahead}  {psnr(below, truth):.1f} dB"
+        tiles = [_scaled(truth), _scaled(below)]
+        columns.append(np.vstack([caption(tiles[0].shape[1], text), *tiles]))
+    return np.hstack(columns)
+
+
+def _scaled(image: Image) -> Image:
+    """Small pictures are enlarged by a whole factor, large ones reduced."""
+    height, width = image.shape[:2]
+    if width > _WIDEST:
+        size = (_WIDEST, max(1, round(height * _WIDEST / width)))
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    factor = -(-_NARROWEST // width)
+    return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)

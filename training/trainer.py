@@ -1,0 +1,180 @@
+"""One update after the other: network, average of its weights, optimizers, and all of it in a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from framecast.errors import FramecastError, OptionError
+from framecast.models.step import State, StepModel
+from framecast.training.batches import Batch
+from framecast.training.discriminator import Discriminator
+from framecast.training.objectives import Objective, over_sequences, over_streams
+from framecast.training.recipes import Recipe, scale_of_rate, share_of_truth
+
+PATIENCE = 20  # updates in a row that may fail
+_AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one update came to.
+
+    Attributes:
+        loss: before it.
+        parts: its terms by name.
+        lr: of the optimizer.
+        norm: of the gradient, before it was clipped.
+        finite: otherwise nothing was changed, and the streams start anew.
+    """
+
+    loss: float
+    parts: dict[str, float]
+    lr: float
+    norm: float
+    finite: bool
+
+
+class Trainer:
+    """Everything that an update changes.
+
+    Attributes:
+        average: of the weights, the result; in ``eval`` mode.
+        updates: how many there have been.
+        skipped: how many batches gave no finite loss or gradient.
+
+    Args:
+        model: to be trained, on its device.
+        recipe: of the training.
+
+    Raises:
+        OptionError: the precision cannot be had on this device.
+    """
+
+    def __init__(self, model: StepModel, recipe: Recipe) -> None:
+        self.model, self.recipe = model, recipe
+        self.device = next(model.parameters()).device
+        if recipe.precision == "fp16" and self.device.type != "cuda":
+            raise OptionError("fp16 needs CUDA: choose --precision bf16 or fp32")
+        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))  # type: ignore[no-untyped-call]
+        self.averaged.eval()
+        self.discriminator = _discriminator(model, recipe).to(self.device) if recipe.gan else None
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        self.optimizers = [kind(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)]
+        if self.discriminator is not None:
+            self.optimizers.append(torch.optim.Adam(self.discriminator.parameters(), lr=recipe.discriminator_lr))
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.precision == "fp16")
+        self.state: State | None = None
+        self.updates = self.skipped = self.in_row = 0
+
+    @property
+    def average(self) -> StepModel:
+        """The averaged network."""
+        return cast(StepModel, self.averaged.module)
+
+    def update(self, batch: Batch, done: float) -> Made:
+        """One update, or none where loss or gradient are not finite.
+
+        Args:
+            batch: of the footage.
+            done: share of the run that is over, for its schedules.
+
+        Raises:
+            FramecastError: this was the 20th in a row.
+        """
+        recipe = self.recipe
+        factor, beta = scale_of_rate(recipe, self.updates, done)
+        for optimizer, height in zip(self.optimizers, (recipe.lr, recipe.discriminator_lr), strict=False):
+            for group in optimizer.param_groups:
+                group["lr"], group["betas"] = height * factor, (beta, group["betas"][1])
+        frames = torch.from_numpy(batch.frames).to(self.device).permute(0, 1, 4, 2, 3).float() / 255
+        with torch.autocast(self.device.type, _AUTOCAST[recipe.precision], enabled=recipe.precision != "fp32"):
+            objective = self._objective(frames, torch.from_numpy(batch.starts).to(self.device), done)
+        norms = self._backward(objective)
+        finite = bool(torch.stack([objective.loss.detach(), *norms]).isfinite().all())
+        if finite:
+            self._step(objective.state)
+        else:
+            self._undo()
+        self.scaler.update()
+        parts = {name: float(value) for name, value in objective.parts.items()}
+        return Made(float(objective.loss.detach()), parts, recipe.lr * factor, float(norms[0]), finite)
+
+    def _objective(self, frames: Tensor, starts: Tensor, done: float) -> Objective:
+        if self.recipe.batching == "streams":
+            return over_streams(self.model, self.recipe, frames, starts, self.state)
+        return over_sequences(self.model, self.recipe, frames, share_of_truth(self.recipe, done), self.discriminator)
+
+    def _backward(self, objective: Objective) -> list[Tensor]:
+        """Gradients, clipped where the recipe says so; their norms before."""
+        norms = []
+        for optimizer, loss in zip(self.optimizers, (objective.loss, objective.adversary), strict=False):
+            optimizer.zero_grad()
+            self.scaler.scale(cast(Tensor, loss)).backward()  # type: ignore[no-untyped-call]
+            self.scaler.unscale_(optimizer)
+            clip = self.recipe.clip_norm if optimizer is self.optimizers[0] and self.recipe.clip_norm else torch.inf
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norms.append(nn.utils.clip_grad_norm_(parameters, clip))
+        return norms
+
+    def _step(self, state: State | None) -> None:
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+        self.averaged.update_parameters(self.model)
+        self.state = state
+        self.updates += 1
+        self.in_row = 0
+
+    def _undo(self) -> None:
+        """Leave nothing behind of a batch that failed."""
+        self.state = None
+        self.skipped += 1
+        self.in_row += 1
+        for buffer, kept in zip(self.model.buffers(), self.average.buffers(), strict=True):
+            buffer.copy_(kept)  # the statistics of a batch normalisation have seen it
+        if self.in_row == PATIENCE:
+            raise FramecastError(
+                f"the loss was not finite {PATIENCE} times in a row, after {self.updates} updates: the last checkpoint "
+                "is kept; start another run with a lower --lr, or --precision fp32"
+            )
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        """What keeps a state dict of its own."""
+        yield "model", self.model
+        yield "average", self.averaged
+        yield "scaler", self.scaler
+        if self.discriminator is not None:
+            yield "discriminator", self.discriminator
+        for index, optimizer in enumerate(self.optimizers):
+            yield f"optimizer {index}", optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next update depends on, beside the batch: tensors, numbers, and dicts and lists of them."""
+        return {
+            **{name: part.state_dict() for name, part in self._parts()},
+            "state": self.state,
+            "counters": [self.updates, self.skipped, self.in_row],
+            "generators": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave, of the same recipe."""
+        for name, part in self._parts():
+            part.load_state_dict(saved[name])
+        state = saved["state"]
+        self.state = None if state is None else {name: value.to(self.device) for name, value in state.items()}
+        self.updates, self.skipped, self.in_row = saved["counters"]
+        torch.set_rng_state(saved["generators"][0])
+        if len(saved["generators"]) == 1 + torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(saved["generators"][1:])
+
+
+def _discriminator(model: StepModel, recipe: Recipe) -> Discriminator:
+    channels, height, width = model.frame_shape
+    patch = getattr(getattr(model, "config", None), "patch", 1)
+    return Discriminator(height, width, channels, patch, recipe.discriminator_activation)
