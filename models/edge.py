@@ -67,6 +67,8 @@ class Edge(StepModel):
         "faster",
         "blurred",
         "soft",
+        "carried",
+        "filtered",
     )  # … and what others differ by in brightness
 
     def __init__(self, config: EdgeConfig) -> None:
@@ -104,7 +106,7 @@ class Edge(StepModel):
 
         flow = self.flow(frame, previous)
         before = self.warp_half(state["flow"], flow)
-        reference, aligned, coloured, grey = self.hypotheses(frame, previous, flow, before)
+        reference, aligned, coloured, grey = self.hypotheses(frame, previous, predicted, flow, before)
         fine = _resize(weights, BLOCK)
         mixture = reference + _mixed(fine, coloured, grey)
 
@@ -127,13 +129,14 @@ class Edge(StepModel):
         }
 
     def hypotheses(
-        self, frame: Tensor, previous: Tensor, flow: Tensor, before: Tensor
+        self, frame: Tensor, previous: Tensor, predicted: Tensor, flow: Tensor, before: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
         """The pictures that may come next.
 
         Args:
             frame: [B, C, H, W].
             previous: the frame before it.
+            predicted: what had been predicted for ``frame``.
             flow: from ``frame`` to ``previous``, [B, 2, H/2, W/2].
             before: the flow one frame earlier, of what is now at each pixel.
 
@@ -153,6 +156,8 @@ class Edge(StepModel):
             self.warp(light, 3 * now - 2 * mean),  # 2 · flow − before: it gains as much speed again
             box(dark, 5),
             box(light, 5),
+            self.warp(light, _resize(self.warp_half(flow, flow), 2)),  # motion goes along with what moves
+            self.warp(_brightness(predicted), now),  # all frames so far: noise averages out
         ]
         return reference, aligned, [frame - reference, previous - reference], torch.cat(pictures, dim=1) - dark
 

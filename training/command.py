@@ -61,9 +61,8 @@ class Training:
         self.whole = self.trainer.average if not recipe.crop else build(settings.config, settings.options).eval()
         view, whole = (View.of(settings.config, network.frame_shape) for network in (model, self.whole))
         shortest = 2 if recipe.batching == "streams" else recipe.frames
-        share = 0.15 if recipe.crop else 0.5  # a whole frame has other proportions than a square, and much less detail
-        self.footage = open_footage(settings.data, view, settings.cache, shortest, say, share)
-        scored = settings.val and open_footage(settings.val, whole, settings.cache, SCORABLE, say)
+        self.footage = open_footage(settings.data, view, settings.cache, shortest, say, recipe)
+        scored = settings.val and open_footage(settings.val, whole, settings.cache, SCORABLE, say, recipe)
         self.scored = scored or None
         self._check_apart()
         self.run.begin(*self._facts())

@@ -17,9 +17,11 @@ from framecast.errors import OptionError, SinkError, SourceError
 from framecast.runtime.convert import resize
 from framecast.training.data import Augmentation, decode, videos
 from framecast.training.moving_mnist import MovingMNIST, read_idx
+from framecast.training.recipes import Recipe
 from framecast.training.view import Picture, View
 
-SHORTEST, LONGEST = 16, 240  # frames of a stream's episode
+SHORTEST = 16  # frames of a stream's episode
+DRIFT = 120  # frames of a stream's episode of Moving MNIST
 
 
 class Episode(ABC):
@@ -62,6 +64,7 @@ class Videos:
         skipped: why, by name of the file.
         clips: of each file, uint8 [N, H, W, 3] BGR, as they were decoded.
         whole: share of the episodes that see whole frames; the others see crops.
+        longest: frames of a stream's episode, at most.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Videos:
     skipped: Mapping[str, str]
     clips: Sequence[Image] = field(repr=False)
     whole: float
+    longest: int
 
     @property
     def kind(self) -> str:
@@ -79,7 +83,7 @@ class Videos:
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
         """The episode that a seed of up to three numbers determines, of ``length`` frames.
 
-        Forwards or backwards, at one to three frames a step, for up to 240 frames where no length is asked for.
+        Forwards or backwards, at one to three frames a step, for up to ``longest`` frames where no length is asked for.
         """
         rng = np.random.default_rng(seed)
         clip = self.clips[int(rng.integers(len(self.clips)))]
@@ -90,7 +94,7 @@ class Videos:
         if rng.random() < 0.4:
             order = order[::-1]
         begin = rng.integers(max(1, len(order) - (length or SHORTEST) + 1))
-        order = order[begin:][: length or rng.integers(SHORTEST, LONGEST)]
+        order = order[begin:][: length or rng.integers(SHORTEST, max(self.longest, SHORTEST + 1))]
         (height, width), (w, h) = clip.shape[1:3], self.view.size
         lens = Augmentation.draw(rng, w / h * height / width, self.whole)
         return _Stretch(clip, order, lens, self.view, seed)
@@ -137,7 +141,7 @@ class Digits:
 
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
         """The episode that a seed determines, of ``length`` frames or 120."""
-        source = MovingMNIST(self.digits, size=self.view.shape[1], length=length or LONGEST // 2)
+        source = MovingMNIST(self.digits, size=self.view.shape[1], length=length or DRIFT)
         return _Drift(source.sequence(np.random.default_rng(seed))[..., None])
 
 
@@ -145,7 +149,7 @@ Footage = Videos | Digits
 
 
 def open_footage(
-    path: Path, view: View, cache: Path, shortest: int, say: Callable[[str], None], whole: float = 0.5
+    path: Path, view: View, cache: Path, shortest: int, say: Callable[[str], None], recipe: Recipe
 ) -> Footage:
     """A folder of videos, or Moving MNIST from an IDX file of digits, by what it is.
 
@@ -155,7 +159,7 @@ def open_footage(
         cache: the folder where decoded frames are kept.
         shortest: frames that a clip must have; shorter ones, and those that cannot be decoded, are skipped.
         say: what was skipped, and why.
-        whole: share of the episodes of videos that see whole frames.
+        recipe: says what episodes of videos are like.
 
     Raises:
         SourceError: there is nothing of use.
@@ -189,7 +193,7 @@ def open_footage(
         )
     if skipped:
         say(f"{len(skipped)} of {len(found)} videos were skipped")
-    return Videos(path.name, view, files, skipped, clips, whole)
+    return Videos(path.name, view, files, skipped, clips, recipe.whole, recipe.longest)
 
 
 def _decoded(video: Path, cache: Path, shortest: int) -> Image | str:

@@ -35,6 +35,8 @@ class Recipe:
         unroll: steps that a gradient reaches back.
         rollout: steps that a branch from the first of these is fed its own predictions, without their gradient; they
             count as much as the others. Fewer than ``unroll``.
+        whole: share of a folder's episodes that see whole frames; the others see crops of them.
+        longest: frames of a stream's episodes, at most.
         crop: pixels a side of the squares of frames that it is trained on; 0 for whole frames. For networks that are
             not bound to a resolution.
         loss: ``mse``, or ``log_mse``, that of every frame's logarithm.
@@ -65,6 +67,8 @@ class Recipe:
     predicted: int = 10
     unroll: int = 4
     rollout: int = 0
+    whole: float = 0.5
+    longest: int = 240
     crop: int = 0
     loss: Literal["mse", "log_mse"] = "mse"
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -141,8 +145,9 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "tau-openstl": _TAU,
     "edge": Recipe(
-        "streams", 12_000, 6, 1e-3, unroll=3, rollout=2, crop=128, loss="log_mse", optimizer="adamw", weight_decay=1e-4,
-        schedule="cosine", warmup=200, clip_norm=1.0, ema=0.998,
+        # A whole frame pressed into the square crop has other proportions, and much less detail: few of them.
+        "streams", 6000, 12, 1.5e-3, unroll=2, rollout=1, whole=0.15, longest=64, crop=128, loss="log_mse",
+        optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=200, clip_norm=1.0, ema=0.998,
     ),
     "stip-edge": Recipe(
         "streams", 7362, 4, 6e-4, unroll=4, loss="log_mse", optimizer="adamw", weight_decay=1e-4, schedule="cosine",

@@ -69,9 +69,9 @@ def test_statistics_are_mean_products_of_what_was_said_and_what_came(model: Edge
 @torch.inference_mode()
 def test_hypotheses_are_what_they_say(model: Edge) -> None:
     """Of a frame that moves by (4, −2) pixels after one that moved by (2, −1)."""
-    frame, previous = scene(HEIGHT, WIDTH), scene(HEIGHT, WIDTH)
+    frame, previous, predicted = (scene(HEIGHT, WIDTH) for _ in range(3))
     flow = torch.tensor([4.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, HEIGHT // 2, WIDTH // 2)
-    reference, aligned, coloured, grey = model.hypotheses(frame, previous, flow, flow / 2)
+    reference, aligned, coloured, grey = model.hypotheses(frame, previous, predicted, flow, flow / 2)
 
     def pulled(picture: Tensor, x: float, y: float) -> Tensor:
         return Warp(HEIGHT, WIDTH)(picture, torch.tensor([x, y]).view(1, 2, 1, 1).expand(1, 2, HEIGHT, WIDTH))
@@ -90,6 +90,8 @@ def test_hypotheses_are_what_they_say(model: Edge) -> None:
         "faster": pulled(frame, 6, -3).mean(1),
         "blurred": functional.avg_pool2d(functional.pad(reference.mean(1), (2,) * 4, mode="replicate"), 5, 1),
         "soft": functional.avg_pool2d(functional.pad(light, (2,) * 4, mode="replicate"), 5, 1),
+        "carried": reference.mean(1),  # the same motion everywhere
+        "filtered": pulled(predicted, 4, -2).mean(1),
     }
     assert list(wanted) == list(model.grey)
     for index, (name, picture) in enumerate(wanted.items()):
