@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 NOMINAL_FPS = 25.0
 """Frames a second where a file does not say."""
 
+SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+"""By which videos are known among the files of a folder."""
+
 # Containers only: a playlist (ffconcat, HLS, DASH, SDP) under the name of a clip opens other files and hosts.
 _FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,av1,ivf,obu,nut,mxf,dv"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from framecast.camera import Image, Source, open_source
+from framecast.camera import Image, Source, files, open_source
 from framecast.camera.images import SUFFIXES, images_among
 from framecast.camera.redact import redact
 from framecast.errors import OptionError, SourceError
@@ -17,8 +17,6 @@ from framecast.evaluation.perceptual import Judge, find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
 from framecast.evaluation.rivals import MIN_SIDE, CopyLast, DisFlow, Linear, Rival
 from framecast.runtime.score import Scorer, psnr
-
-VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"}
 
 
 def find_clips(places: Sequence[str]) -> list[str]:
@@ -37,12 +35,12 @@ def find_clips(places: Sequence[str]) -> list[str]:
         if inside is None:
             found.append(place)
             continue
-        videos = [str(path) for path in inside if path.suffix.lower() in VIDEOS and path.is_file()]
+        videos = [str(path) for path in inside if path.suffix.lower() in files.SUFFIXES and path.is_file()]
         images = images_among(inside)
         if videos and images:
             raise SourceError(f"{redact(place)} holds both videos and images: name the videos, or 'FOLDER/*.png'")
         if not videos and not images:
-            looked = " ".join((*sorted(VIDEOS), *SUFFIXES))
+            looked = " ".join((*files.SUFFIXES, *SUFFIXES))
             raise SourceError(f"no videos and no images in {redact(place)} (looked for {looked})")
         found += videos or [place]
     if not found:

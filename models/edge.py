@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from framecast.errors import OptionError
 from framecast.models.blocks import check_sizes
-from framecast.models.motion import LucasKanade, Warp, box
+from framecast.models.motion import REACH, LucasKanade, Warp, box
 from framecast.models.step import State, StepModel
 
 PATCH = 4  # the network's resolution is a quarter of the frame's
@@ -25,7 +25,9 @@ BLOCK = 32  # pixels a side of what has weights of its own
 MEMORY = 0.93  # how much of the statistics is kept from one frame to the next
 LEVEL = 1 / 255  # one grey level
 STEADY = 0.5 * LEVEL**2  # squared difference between hypotheses that is too small to tell them apart
+DOUBT = 1e-4  # what is added to that, as a share of the squared miss
 SHARED = 0.3  # how firmly a block is held to the weights of the whole frame
+LARGEST = 8.0  # weight: rounding may give larger ones where hypotheses are nearly the same
 TRUST = 0.7  # in the extrapolated frame against the plain last one, while nothing is known
 FLOW_UNIT = 4.0  # pixels: flows are divided by it where they are features
 ERROR_UNIT = 0.1  # of the value range: differences between frames are divided by it where they are features
@@ -83,7 +85,7 @@ class Edge(StepModel):
             "predicted": self.frame_shape,
             "flow": (2, *half),
             "hypotheses": ((1 + len(self.coloured)) * channels + len(self.grey), *half),
-            "statistics": ((height // BLOCK) * (width // BLOCK), count, count + 1),
+            "statistics": ((height // BLOCK) * (width // BLOCK), count + 1, count + 1),
             "started": (1, 1, 1),
         }
         self.flow = LucasKanade(height, width, smooth=3, select=True)
@@ -117,13 +119,15 @@ class Edge(StepModel):
         flows = torch.cat([flow / FLOW_UNIT, (flow - before) / FLOW_UNIT, misses], dim=1)
         changes, correction = self.refine(torch.cat(views, dim=1), flows, _resize(weights, BLOCK // PATCH))
         gates, moving, residual = torch.split(changes, [self.count, 1, self.config.channels], dim=1)
-        moved = self.warp(frame, _resize(flow + correction, 2))
+        moved = self.warp(frame, _resize(flow + correction.clamp(-REACH, REACH), 2))
         prediction = mixture + _mixed(gates, coloured, grey) + moving * (moved - mixture) + RESIDUAL_UNIT * residual
+        # Before there was motion hypotheses differ by rounding only, from which nothing is to be learned.
+        made = torch.cat([reference, *(started * picture for picture in (*coloured, grey))], dim=1)
         return prediction.unsqueeze(1), {
             "previous": frame,
-            "predicted": prediction,
+            "predicted": prediction.clamp(0, 1),  # it is an input again, without end: so it is bounded
             "flow": flow,
-            "hypotheses": torch.cat([reference, *coloured, grey], dim=1)[..., ::2, ::2],
+            "hypotheses": made[..., ::2, ::2],
             "statistics": statistics,
             "started": torch.ones_like(started),
         }
@@ -173,9 +177,9 @@ class Edge(StepModel):
         return torch.cat(told, dim=1)
 
     def products(self, told: Tensor) -> Tensor:
-        """Mean products of the hypotheses with each other and, last, with what came, for each block.
+        """Mean products of the hypotheses and, last, what came, with each other, for each block.
 
-        ``told`` [B, N + 1, C, H/2, W/2] to [B, blocks, N, N + 1].
+        ``told`` [B, N + 1, C, H/2, W/2] to [B, blocks, N + 1, N + 1].
         """
         count, channels, height, width = told.shape[1:]
         side = BLOCK // 2
@@ -183,17 +187,20 @@ class Edge(StepModel):
             0, 3, 5, 1, 2, 4, 6
         )
         blocks = blocks.reshape(-1, (height // side) * (width // side), count, channels * side**2)
-        return blocks[:, :, :-1] @ blocks.transpose(2, 3) / blocks.shape[-1]
+        return blocks @ blocks.transpose(2, 3) / blocks.shape[-1]
 
     def weights(self, statistics: Tensor) -> Tensor:
         """Least squares for the whole frame, held to the prior, then for each block, held to that.
 
-        ``statistics`` [B, blocks, N, N + 1] to [B, N, H/32, W/32].
+        ``statistics`` [B, blocks, N + 1, N + 1] to [B, N, H/32, W/32].
         """
-        unit = torch.eye(self.count, dtype=statistics.dtype, device=statistics.device)
         whole = statistics.mean(dim=1, keepdim=True)
-        frame = _solved(whole, self.prior, STEADY * unit)
-        block = _solved(statistics, frame, SHARED * (whole[..., : self.count] + 4 * STEADY * unit))
+        # By how much the first hypothesis missed, too: what differs by rounding only must not explain a large miss.
+        steady = STEADY + DOUBT * whole[..., -1:, -1:]
+        unit = steady * torch.eye(self.count, dtype=statistics.dtype, device=statistics.device)
+        frame = _solved(whole[..., :-1, :], self.prior, unit)
+        block = _solved(statistics[..., :-1, :], frame, SHARED * (whole[..., :-1, :-1] + 4 * unit))
+        block = block.clamp(-LARGEST, LARGEST)
         rows, columns = self.config.height // BLOCK, self.config.width // BLOCK
         return block.transpose(1, 2).reshape(-1, self.count, rows, columns)
 

@@ -58,7 +58,9 @@ class Training:
         with enough_memory(settings):
             model, recipe = network(settings)
             self.trainer, self.recipe = Trainer(model, recipe), recipe
-        self.whole = self.trainer.average if not recipe.crop else build(settings.config, settings.options).eval()
+        self.whole = self.trainer.average
+        if recipe.crop:  # trained on crops, scored on whole frames
+            self.whole = build(settings.config, settings.options).to(self.trainer.device).eval()
         view, whole = (View.of(settings.config, network.frame_shape) for network in (model, self.whole))
         shortest = 2 if recipe.batching == "streams" else recipe.frames
         self.footage = open_footage(settings.data, view, settings.cache, shortest, say, recipe)
@@ -160,7 +162,7 @@ class Training:
         """Checkpoint, score, weights, pictures, log: what is left if the next minutes are lost."""
         self._save()
         average, recipe = self.whole, self.recipe
-        if average is not self.trainer.average:  # it was trained on crops
+        if recipe.crop:
             average.load_state_dict(self.trainer.average.state_dict())
         found = validate(average, self.scored, recipe.given, recipe.predicted) if self.scored else None
         scores: dict[str, float] = {}

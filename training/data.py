@@ -1,8 +1,7 @@
-"""Videos as endless, augmented streams of consecutive frames."""
+"""Videos as arrays, and the lenses through which training sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image, open_source
-
-ENDINGS = {".mp4", ".avi", ".mkv", ".mov", ".webm"}
+from framecast.camera.files import SUFFIXES
 
 
 def videos(folder: Path) -> list[Path]:
     """The folder's videos, sorted."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS)
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
 
 
 def decode(video: Path, cache: Path) -> Image:
@@ -138,20 +136,3 @@ class Augmentation:
             jpeg = cv2.imencode(".jpg", view, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1]
             view = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)  # type: ignore[assignment]
         return view  # type: ignore[return-value]
-
-
-def stream(clips: list[Image], size: tuple[int, int], rng: np.random.Generator) -> Iterator[tuple[Image, bool]]:
-    """Frames without end, each with whether it starts a new stream (where the state must be reset).
-
-    Clips are drawn uniformly; a stream runs forwards or backwards, at one or two frames a step, for up to 240 frames.
-    """
-    while True:
-        clip = clips[rng.integers(len(clips))]
-        stride = int(rng.choice([1, 1, 1, 2]))
-        order = np.arange(len(clip))[::stride]
-        if rng.random() < 0.4:
-            order = order[::-1]
-        order = order[rng.integers(max(1, len(order) - 16)) :][: rng.integers(16, 240)]
-        augmentation = Augmentation.draw(rng)
-        for age, index in enumerate(order):
-            yield augmentation.apply(clip[index], age, size, rng), age == 0

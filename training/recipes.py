@@ -146,7 +146,7 @@ RECIPES: Mapping[str, Recipe] = {
     "tau-openstl": _TAU,
     "edge": Recipe(
         # A whole frame pressed into the square crop has other proportions, and much less detail: few of them.
-        "streams", 6000, 12, 1.5e-3, unroll=2, rollout=1, whole=0.15, longest=64, crop=128, loss="log_mse",
+        "streams", 5000, 12, 1.5e-3, unroll=2, rollout=1, whole=0.15, longest=64, crop=128, loss="log_mse",
         optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=200, clip_norm=1.0, ema=0.998,
     ),
     "stip-edge": Recipe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -13,9 +14,8 @@ from framecast.camera import Image
 from framecast.models.step import StepModel
 from framecast.models.tau import TAU
 from framecast.runtime.manifest import Quality
-from framecast.runtime.score import psnr
+from framecast.runtime.score import Scorer, psnr
 from framecast.runtime.sinks.picture import caption
-from framecast.training.evaluate import evaluate
 from framecast.training.footage import Digits, Footage
 from framecast.training.objectives import predict_clip
 from framecast.training.view import Picture
@@ -54,10 +54,7 @@ def validate(model: StepModel, footage: Footage, given: int, predicted: int) -> 
     """
     if isinstance(footage, Digits):
         return _on_digits(model, footage, given, predicted)
-    scores = {
-        name: evaluate(model, iter(footage.scored(clip)))
-        for name, clip in zip(footage.files, footage.clips, strict=True)
-    }
+    scores = {name: score(model, footage.scored(clip)) for name, clip in zip(footage.files, footage.clips, strict=True)}
     found = {name: score for name, score in scores.items() if np.isfinite(score).all()}
     if not found:
         return None
@@ -65,6 +62,22 @@ def validate(model: StepModel, footage: Footage, given: int, predicted: int) -> 
     clips = {name: (round(a, 2), round(b, 2)) for name, (a, b) in found.items()}
     about = f"{len(found)} clip{'s' * (len(found) != 1)} it never saw"
     return Validation(Quality(about, round(float(prediction), 2), round(float(copy_last), 2), clips))
+
+
+@torch.inference_mode()
+def score(model: StepModel, frames: Iterable[Picture]) -> tuple[float, float]:
+    """Mean PSNR in dB of each next frame, predicted and copied, as a live run scores it; NaN where there is none.
+
+    The state is carried over all ``frames``, uint8 [H, W, C] at the network's size.
+    """
+    state, scorer = model.init_state(), Scorer()
+    for index, frame in enumerate(frames):
+        scorer.arrive(frame, index, 1)
+        prediction, state = model.step(to_tensor(model, [frame])[0], state)
+        if index + 1 >= model.warmup:
+            scorer.expect(to_picture(prediction[0, 0]), index + 1, 1, frame)
+    _, predicted, copied = scorer.mean(1)
+    return (float("nan"), float("nan")) if predicted is None or copied is None else (predicted, copied)
 
 
 def _on_digits(model: StepModel, footage: Digits, given: int, predicted: int) -> Validation:

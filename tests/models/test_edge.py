@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from framecast.errors import OptionError
-from framecast.models.edge import BLOCK, MEMORY, SHARED, STEADY, TRUST, Edge, EdgeConfig
+from framecast.models.edge import BLOCK, DOUBT, MEMORY, SHARED, STEADY, TRUST, Edge, EdgeConfig
 from framecast.models.motion import LucasKanade, Warp
 
 HEIGHT, WIDTH = 64, 96
@@ -39,14 +39,15 @@ def test_weights_are_least_squares_held_to_the_prior(model: Edge) -> None:
     """Against numpy's solver in float64, for the whole frame and then for each block."""
     count, blocks = model.count, (HEIGHT // BLOCK) * (WIDTH // BLOCK)
     samples = torch.randn(blocks, count + 1, 300) * torch.logspace(-3, -1, count + 1)[:, None]
-    statistics = (samples[:, :-1] @ samples.transpose(1, 2) / 300)[None]
+    statistics = (samples @ samples.transpose(1, 2) / 300)[None]
     found = model.weights(statistics).flatten(2)[0].T.double().numpy()  # [blocks, N]
-    a, b = np.split(statistics[0].double().numpy(), [count], axis=-1)
-    prior, unit = np.zeros((count, 1)), np.eye(count)
+    products = statistics[0].double().numpy()
+    a, b, missed = products[:, :-1, :-1], products[:, :-1, -1:], products[:, -1, -1].mean()
+    prior, unit = np.zeros((count, 1)), (STEADY + DOUBT * missed) * np.eye(count)
     prior[0] = 1 - TRUST
     whole, told = a.mean(axis=0), b.mean(axis=0)
-    frame = prior + np.linalg.solve(whole + STEADY * unit, told - whole @ prior)
-    wanted = frame + np.linalg.solve(a + SHARED * (whole + 4 * STEADY * unit), b - a @ frame)
+    frame = prior + np.linalg.solve(whole + unit, told - whole @ prior)
+    wanted = frame + np.linalg.solve(a + SHARED * (whole + 4 * unit), b - a @ frame)
     assert np.allclose(found, wanted[..., 0], rtol=2e-3, atol=2e-3)
 
 
@@ -62,7 +63,7 @@ def test_statistics_are_mean_products_of_what_was_said_and_what_came(model: Edge
     for block, (row, column) in enumerate(np.ndindex(HEIGHT // BLOCK, WIDTH // BLOCK)):
         side = BLOCK // 2
         part = told[:, :, row * side : (row + 1) * side, column * side : (column + 1) * side].reshape(count + 1, -1)
-        wanted = MEMORY * before["statistics"][0, block].double().numpy() + part[:count] @ part.T / part.shape[1]
+        wanted = MEMORY * before["statistics"][0, block].double().numpy() + part @ part.T / part.shape[1]
         assert np.allclose(after["statistics"][0, block], wanted, atol=1e-6)
 
 

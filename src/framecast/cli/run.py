@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, artifact, check_outputs
+from framecast.cli.shared import MODEL_HELP, artifact, check_outputs, on_signals
 from framecast.errors import OptionError
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def run(
         pipeline = Pipeline(opened, predictor, horizon=horizon, max_frames=max_frames, realtime=paced)
         if report is not None:
             check_writable(report)
-        stack.enter_context(_stop_on_signals(pipeline))
+        stack.enter_context(on_signals(pipeline.stop))
         try:
             _drive(pipeline, record or [], serve)
         except Exception as error:
@@ -124,19 +123,3 @@ def _recorder(path: Path, fps: float) -> Sink:
     from framecast.runtime.sinks.video import VideoSink
 
     return VideoSink(path, fps)
-
-
-@contextmanager
-def _stop_on_signals(pipeline: Pipeline) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the run cleanly; the second one as it always does."""
-
-    def stop(number: int, _: object) -> None:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        pipeline.stop()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,22 @@ def check_outputs(source: str, outputs: list[Path]) -> None:
         if where in taken or os.path.realpath(path.parent) in taken or fnmatch.fnmatch(path, place):
             raise OptionError(f"{path} is among the inputs, or named twice: give every output a place of its own")
         taken.add(where)
+
+
+@contextmanager
+def on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM call ``stop``, which ends things cleanly; the second one does as always."""
+
+    def stopped(number: int, _: object) -> None:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        stop()
+
+    before = {number: signal.signal(number, stopped) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

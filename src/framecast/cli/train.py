@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import signal
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import Settings, check_outputs, needs_extra
+from framecast.cli.shared import Settings, check_outputs, needs_extra, on_signals
 from framecast.errors import OptionError
 
 if TYPE_CHECKING:
@@ -74,8 +73,9 @@ def train(
     )  # fmt: skip
     print(f"preparing {data} for {config}, recipe {name}", file=sys.stderr, flush=True)
     training = Training(told, _say)
-    with _stop_on_signals() as stopped, _progress() as show:
-        finished = training.go(show, stopped)
+    stop = threading.Event()
+    with on_signals(stop.set), _progress() as show:
+        finished = training.go(show, stop.is_set)
     done = f"{training.trainer.updates} updates in {training.minutes:.1f} minutes"
     if not finished:
         again = told.command if resume else f"{told.command} --resume"
@@ -92,23 +92,6 @@ def train(
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Yield what says whether to stop: after the first Ctrl-C or SIGTERM; the second one ends it as always."""
-    told = threading.Event()
-
-    def stop(number: int, _: object) -> None:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        told.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield told.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
