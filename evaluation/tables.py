@@ -76,7 +76,14 @@ def _of_sequences(results: Results) -> list[Table]:
     sequences = sum(clip.frames for clip in results.clips)
     overall = results.mean.mean(axis=1, keepdims=True)  # [method, 1, metric]
     rows = [
-        (name, *(_figure(results.of(overall, method, metric)[0], metric) for metric in order))
+        (
+            name,
+            *(
+                "–" if (method, metric) == (COPY, "worse_than_copying") else _figure(value, metric)
+                for metric in order
+                for value in results.of(overall, method, metric)[:1]
+            ),
+        )
         for method, name in zip(results.methods, titles(results), strict=True)
     ]
     what = f"mean over the {results.horizon} frames after {results.given} given ones, {sequences} sequences"

@@ -17,7 +17,7 @@ from safetensors.torch import save as to_safetensors
 
 from framecast.camera import Source, open_source
 from framecast.errors import ArtifactError, ExportError, OptionError
-from framecast.export.onnx import describe, save, to_onnx, write_whole
+from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import Parity, compare, random_frames
 from framecast.models.checkpoints import Checkpoint, read_checkpoint
 from framecast.models.configs import build, find
@@ -25,6 +25,7 @@ from framecast.models.step import StepModel
 from framecast.runtime.convert import blank, see, to_frame
 from framecast.runtime.engines import open_engine
 from framecast.runtime.manifest import Manifest, Quality
+from framecast.runtime.sinks.files import write
 
 
 def export_config(
@@ -98,7 +99,7 @@ def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[st
     Raises:
         ArtifactError: there is no such configuration, or the file is not a checkpoint of it.
         OptionError: no network can be built with these changes to the configuration's options.
-        ExportError: the output cannot be written.
+        SinkError: the output cannot be written.
     """
     with torch.device("meta"):
         model = build(config, changes)
@@ -110,7 +111,7 @@ def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[st
         "licence": "unknown: ask its authors",
     }
     tensors = {name: value.contiguous() for name, value in checkpoint.tensors.items()}
-    write_whole(to_safetensors(tensors, metadata), output)
+    write(output, to_safetensors(tensors, metadata), "choose another --output")
     return checkpoint
 
 

@@ -20,6 +20,7 @@ from framecast.export.functions import OPSET, function, translations
 from framecast.models.configs import CONFIGS
 from framecast.models.step import StepModel
 from framecast.runtime.manifest import DOMAIN, KEY, Manifest, Quality, StateSpec
+from framecast.runtime.sinks.files import write
 
 IR_VERSION = 10  # ONNX Runtime 1.23 reads no newer
 _ORDERS = {1: "GRAY", 3: "BGR"}  # by their number, where no configuration says
@@ -145,20 +146,6 @@ def save(proto: ModelProto, path: Path) -> None:
     """Write an artifact whole or not at all.
 
     Raises:
-        ExportError: the file cannot be written.
+        SinkError: the file cannot be written.
     """
-    write_whole(proto.SerializeToString(), path)
-
-
-def write_whole(data: bytes, path: Path) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        ExportError: the file cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise ExportError(f"cannot write {path}: {error.strerror} (choose another --output)") from error
+    write(path, proto.SerializeToString(), "choose another --output")

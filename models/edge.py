@@ -57,7 +57,17 @@ class EdgeConfig:
 
 
 class Edge(StepModel):
-    """State: the last frame, its flow and hypotheses, what was predicted, and the statistics of the hypotheses."""
+    """The network of this file.
+
+    State, for frames [C, H, W] and N hypotheses beside the first:
+
+    - ``previous`` [C, H, W]: the last frame; ``predicted`` [C, H, W]: what had been predicted for it, 0 to 1;
+    - ``flow`` [2, H/2, W/2]: from it to the one before, in pixels of the frame;
+    - ``hypotheses`` [3·C + N − 2, H/2, W/2]: every other pixel of the first one, and of what the others differ by;
+    - ``statistics`` [blocks, N + 1, N + 1]: products of the hypotheses and of what came, summed up over the frames,
+      older ones counting less;
+    - ``started`` [1, 1, 1]: 0 until there has been a frame.
+    """
 
     warmup = 2  # the first step knows no motion
     coloured = ("copy", "previous")  # hypotheses that cost nothing, in colour …
@@ -102,12 +112,12 @@ class Edge(StepModel):
         """One step: see :meth:`StepModel.forward`."""
         started = state["started"]
         previous, predicted = (started * state[name] + (1 - started) * frame for name in ("previous", "predicted"))
-        told = self.compared(state["hypotheses"], frame)
+        told = started.unsqueeze(1) * self.compared(state["hypotheses"], frame)
         statistics = MEMORY * state["statistics"] + self.products(told)
         weights = self.weights(statistics)  # [B, N, H/32, W/32]
 
         flow = self.flow(frame, previous)
-        before = self.warp_half(state["flow"], flow)
+        before = self.warp_half(state["flow"], flow / 2)  # a flow is in pixels of the frame
         reference, aligned, coloured, grey = self.hypotheses(frame, previous, predicted, flow, before)
         fine = _resize(weights, BLOCK)
         mixture = reference + _mixed(fine, coloured, grey)
@@ -121,7 +131,7 @@ class Edge(StepModel):
         gates, moving, residual = torch.split(changes, [self.count, 1, self.config.channels], dim=1)
         moved = self.warp(frame, _resize(flow + correction.clamp(-REACH, REACH), 2))
         prediction = mixture + _mixed(gates, coloured, grey) + moving * (moved - mixture) + RESIDUAL_UNIT * residual
-        # Before there was motion hypotheses differ by rounding only, from which nothing is to be learned.
+        # Before there was motion, hypotheses differ by rounding only, from which nothing is to be learned.
         made = torch.cat([reference, *(started * picture for picture in (*coloured, grey))], dim=1)
         return prediction.unsqueeze(1), {
             "previous": frame,
@@ -160,7 +170,7 @@ class Edge(StepModel):
             self.warp(light, 3 * now - 2 * mean),  # 2 · flow − before: it gains as much speed again
             box(dark, 5),
             box(light, 5),
-            self.warp(light, _resize(self.warp_half(flow, flow), 2)),  # motion goes along with what moves
+            self.warp(light, _resize(self.warp_half(flow, flow / 2), 2)),  # motion goes along with what moves
             self.warp(_brightness(predicted), now),  # all frames so far: noise averages out
         ]
         return reference, aligned, [frame - reference, previous - reference], torch.cat(pictures, dim=1) - dark

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from framecast.errors import ArtifactError
 
-DEFAULT_MODEL = "stip-edge"
+DEFAULT_MODEL = "edge"
 
 
 def shipped() -> dict[str, Path]:

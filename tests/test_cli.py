@@ -165,7 +165,7 @@ def test_the_page_shows_a_run(tmp_path: Path) -> None:
     wait_for(video)
     with urllib.request.urlopen(f"{url}stats.json") as answer:
         figures = json.load(answer)
-    assert figures["model"] == "stip-edge"
+    assert figures["model"] == "edge"
     assert figures["frames"] > 0
     with urllib.request.urlopen(url) as answer:
         assert b"framecast" in answer.read()

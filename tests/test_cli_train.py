@@ -12,7 +12,6 @@ import cv2
 import pytest
 
 from framecast.runtime import load
-from framecast.training import footage
 
 from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
@@ -145,6 +144,11 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
         (("tau-taxibj", "clips"), "tau-taxibj takes channels that are no picture"),
         (("no-such", "clips"), "no configuration 'no-such'"),
         (("stip-edge", "clips", "--recipe", "best"), "no recipe 'best': there are astm-mnist"),
+        (
+            ("stip-edge", "clips", "--recipe", "edge"),
+            "stip-edge is bound to the size of its frames, recipe edge trains on",
+        ),
+        (("stip-edge", "clips", "--cache", "clips"), "decoded frames would land among the videos in clips"),
         (("stip-edge", "clips", "--set", "depth=3"), "stip-edge has no option 'depth'"),
         (("stip-edge", "clips", "--updates", "0"), "updates must be 1 or more, not 0"),
         (("stip-edge", "clips", "--updates", "5", "--minutes", "1"), "give --updates or --minutes, not both"),
@@ -187,16 +191,6 @@ def test_cuda_that_is_not_there(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     data = write_clips(tmp_path / "clips", (80, 60))
     said = one_line(run("train", "stip-edge", data, "--out", tmp_path / "out", "--device", "cuda"))
     assert "torch finds no CUDA device: leave out --device" in said
-
-
-def test_decoded_frames_that_find_no_room(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(footage, "decode", full)
-    data = write_clips(tmp_path / "clips", (80, 60))
-    said = one_line(run("train", "stip-edge", data, "--out", tmp_path / "out"))
-    assert "No space left on device (choose another --cache)" in said
 
 
 def test_help_and_bad_configurations_need_no_torch() -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from framecast.errors import OptionError
-from framecast.models.configs import build
 from framecast.training.batches import Batches
 from framecast.training.footage import open_footage
 from framecast.training.runs import Run
@@ -56,20 +55,20 @@ class Training:
         self.run = Run(settings.out)
         self.run.check(settings.resume)
         with enough_memory(settings):
-            model, recipe = network(settings)
+            model, whole, recipe = network(settings)
             self.trainer, self.recipe = Trainer(model, recipe), recipe
-        self.whole = self.trainer.average
-        if recipe.crop:  # trained on crops, scored on whole frames
-            self.whole = build(settings.config, settings.options).to(self.trainer.device).eval()
-        view, whole = (View.of(settings.config, network.frame_shape) for network in (model, self.whole))
+        self.whole = whole or self.trainer.average  # trained on crops, scored on whole frames
+        seen, scored = (View.of(settings.config, network.frame_shape) for network in (model, self.whole))
         shortest = 2 if recipe.batching == "streams" else recipe.frames
-        self.footage = open_footage(settings.data, view, settings.cache, shortest, say, recipe)
-        scored = settings.val and open_footage(settings.val, whole, settings.cache, SCORABLE, say, recipe)
-        self.scored = scored or None
+        self.footage = open_footage(settings.data, seen, settings.cache, shortest, say, recipe, scored=False)
+        self.scored = settings.val and open_footage(
+            settings.val, scored, settings.cache, SCORABLE, say, recipe, scored=True
+        )
         self._check_apart()
+        saved = self.run.load()
         self.run.begin(*self._facts())
         self.minutes, self._position = 0.0, None
-        if saved := self.run.load():
+        if saved:
             self.trainer.load_state_dict(saved["trainer"])
             self.minutes, self._position = saved["minutes"], tuple(map(tuple, saved["position"]))
         self.run.cut_log(self.trainer.updates)
@@ -118,6 +117,7 @@ class Training:
                 show(Progress(self.trainer.updates, min(1.0, self.done), left, loss, fps, self.trainer.skipped))
                 if self.done < 1 and stopped():
                     self._save()
+                    self._log({})
                     self._save_weights(None)
                     return False
                 if self.done < 1 and self.minutes - recorded >= self.settings.every:
@@ -129,7 +129,8 @@ class Training:
     def _note(self, made: Made) -> None:
         """Keep an update for the log."""
         if not made.finite:
-            self.say(f"update {self.trainer.updates}: the loss is not finite: skipped, streams start anew")
+            what = "loss or gradient are not finite: skipped, streams start anew"
+            self.say(f"update {self.trainer.updates}: {what}")
             return
         self._rows.append(made)
         if len(self._rows) == LOGGED:
@@ -166,6 +167,8 @@ class Training:
             average.load_state_dict(self.trainer.average.state_dict())
         found = validate(average, self.scored, recipe.given, recipe.predicted) if self.scored else None
         scores: dict[str, float] = {}
+        if found is None and self.scored:
+            self.say(f"update {self.trainer.updates}: not scored, every frame of --val repeats the one before")
         if found is not None:
             scores = {"val_psnr": found.quality.prediction, "val_psnr_copy": found.quality.copy_last}
             if found.mse is not None:

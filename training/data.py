@@ -2,38 +2,84 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.camera import Image, open_source
+from framecast.camera import Image, Source, open_source
 from framecast.camera.files import SUFFIXES
+from framecast.errors import SourceError
 
 
 def videos(folder: Path) -> list[Path]:
     """The folder's videos, sorted."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
-def decode(video: Path, cache: Path) -> Image:
+def decode(video: Path, cache: Path, enough: tuple[int, int] | None = None) -> Image:
     """Every frame of a video, [N, H, W, 3] BGR, kept as a memory-mapped file under ``cache``.
+
+    Args:
+        video: the file.
+        cache: a folder, made if it is not there. A damaged file in it is made anew.
+        enough: width and height, both of which frames may exceed, but not need; larger ones are reduced to it.
 
     Raises:
         SourceError: the video cannot be decoded.
+        OSError: its frames cannot be kept.
     """
     facts = video.stat()
-    target = cache / f"{video.stem}-{facts.st_size}-{facts.st_mtime_ns}.npy"  # another video of that name is another
-    if not target.exists():
-        with open_source(video) as source:
-            frames = [frame.image for frame in iter(source.read, None)]
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial.npy")
-        np.save(partial, np.stack(frames))
-        partial.rename(target)
+    words = [video.stem, facts.st_size, facts.st_mtime_ns, *(enough or ())]  # another video of that name is another
+    target = cache / f"{'-'.join(map(str, words))}.npy"
+    with suppress(OSError, ValueError, EOFError):
+        return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=cache, suffix=".partial", delete=False) as file:
+        try:
+            with open_source(video) as source:
+                _keep(file, source, enough)
+            Path(file.name).replace(target)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
     return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
+
+
+def _keep(file: IO[bytes], source: Source, enough: tuple[int, int] | None) -> None:
+    """Write a source's frames as one array; never more than one of them is in memory."""
+    count, shape = 0, (0, 0, 0)
+    for frame in iter(source.read, None):
+        image = _reduced(frame.image, enough)
+        if not count:
+            shape = image.shape
+            _describe(file, 0, shape)
+        file.write(np.ascontiguousarray(image).data)
+        count += 1
+    if not count:
+        raise SourceError("it has not one frame")
+    file.seek(0)
+    _describe(file, count, shape)
+    file.flush()
+
+
+def _describe(file: IO[bytes], count: int, shape: tuple[int, ...]) -> None:
+    """The header of an array; numpy leaves room in it, so that its length is that of every count."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _reduced(image: Image, enough: tuple[int, int] | None) -> Image:
+    height, width = image.shape[:2]
+    scale = max(enough[0] / width, enough[1] / height) if enough else 1.0
+    if scale >= 1:
+        return image
+    return cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from framecast.training.recipes import Recipe
 from framecast.training.view import Picture, View
 
 SHORTEST = 16  # frames of a stream's episode
+DETAIL = 2.25  # source pixels for each that a network sees, of which crops can make use
 DRIFT = 120  # frames of a stream's episode of Moving MNIST
 
 
@@ -94,7 +95,7 @@ class Videos:
         if rng.random() < 0.4:
             order = order[::-1]
         begin = rng.integers(max(1, len(order) - (length or SHORTEST) + 1))
-        order = order[begin:][: length or rng.integers(SHORTEST, max(self.longest, SHORTEST + 1))]
+        order = order[begin:][: length or rng.integers(SHORTEST, self.longest + 1)]
         (height, width), (w, h) = clip.shape[1:3], self.view.size
         lens = Augmentation.draw(rng, w / h * height / width, self.whole)
         return _Stretch(clip, order, lens, self.view, seed)
@@ -149,7 +150,7 @@ Footage = Videos | Digits
 
 
 def open_footage(
-    path: Path, view: View, cache: Path, shortest: int, say: Callable[[str], None], recipe: Recipe
+    path: Path, view: View, cache: Path, shortest: int, say: Callable[[str], None], recipe: Recipe, *, scored: bool
 ) -> Footage:
     """A folder of videos, or Moving MNIST from an IDX file of digits, by what it is.
 
@@ -160,10 +161,11 @@ def open_footage(
         shortest: frames that a clip must have; shorter ones, and those that cannot be decoded, are skipped.
         say: what was skipped, and why.
         recipe: says what episodes of videos are like.
+        scored: frames are kept at the size that they have, so that scores are those of a live run.
 
     Raises:
         SourceError: there is nothing of use.
-        OptionError: the network cannot see digits.
+        OptionError: the network cannot see digits, or decoded frames would land among the videos.
         SinkError: the decoded frames cannot be kept.
     """
     if path.is_file():
@@ -175,11 +177,14 @@ def open_footage(
         return Digits(path.name, view, {path.name: {"sha256": sha256(path), "digits": len(digits)}}, digits)
     if not path.is_dir() or not (found := videos(path)):
         raise SourceError(f"no videos in {path}: give a folder that holds some, or an IDX file of MNIST's digits")
+    if cache.resolve() == path.resolve():
+        raise OptionError(f"decoded frames would land among the videos in {path}: choose another --cache")
+    enough = None if scored else (round(DETAIL * view.size[0]), round(DETAIL * view.size[1]))
     clips: list[Image] = []
     files: dict[str, dict[str, Any]] = {}
     skipped: dict[str, str] = {}
     for video in found:
-        clip = _decoded(video, cache, shortest)
+        clip = _decoded(video, cache, shortest, enough)
         if isinstance(clip, str):
             skipped[video.name] = clip
         else:
@@ -196,11 +201,11 @@ def open_footage(
     return Videos(path.name, view, files, skipped, clips, recipe.whole, recipe.longest)
 
 
-def _decoded(video: Path, cache: Path, shortest: int) -> Image | str:
+def _decoded(video: Path, cache: Path, shortest: int, enough: tuple[int, int] | None) -> Image | str:
     """A video's frames, or why they are of no use."""
     try:
-        clip = decode(video, cache)
-    except (SourceError, ValueError) as error:  # ValueError: not one frame, or a damaged file in the cache
+        clip = decode(video, cache, enough)
+    except SourceError as error:
         return str(error)
     except OSError as error:
         raise SinkError(f"cannot keep frames in {cache}: {error.strerror} (choose another --cache)") from error

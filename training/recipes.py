@@ -36,7 +36,7 @@ class Recipe:
         rollout: steps that a branch from the first of these is fed its own predictions, without their gradient; they
             count as much as the others. Fewer than ``unroll``.
         whole: share of a folder's episodes that see whole frames; the others see crops of them.
-        longest: frames of a stream's episodes, at most.
+        longest: frames of a stream's episodes, at most; they have 16 at least.
         crop: pixels a side of the squares of frames that it is trained on; 0 for whole frames. For networks that are
             not bound to a resolution.
         loss: ``mse``, or ``log_mse``, that of every frame's logarithm.
@@ -98,6 +98,8 @@ class Recipe:
                 raise OptionError(f"{name} must be {least} or more, not {value}")
         if self.lr == 0 or self.ema >= 1:
             raise OptionError(f"lr must be above 0, and ema below 1, not {self.lr} and {self.ema}")
+        if self.longest < 16:
+            raise OptionError(f"longest must be 16 or more, not {self.longest}")
         if self.rollout >= self.unroll:
             raise OptionError(f"rollout must be below unroll, {self.unroll}, not {self.rollout}")
         if self.batching == "streams" and (self.ddr or self.gan):
@@ -146,7 +148,7 @@ RECIPES: Mapping[str, Recipe] = {
     "tau-openstl": _TAU,
     "edge": Recipe(
         # A whole frame pressed into the square crop has other proportions, and much less detail: few of them.
-        "streams", 5000, 12, 1.5e-3, unroll=2, rollout=1, whole=0.15, longest=64, crop=128, loss="log_mse",
+        "streams", 4200, 12, 2e-3, unroll=2, rollout=1, whole=0.15, longest=64, crop=128, loss="log_mse",
         optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=200, clip_norm=1.0, ema=0.998,
     ),
     "stip-edge": Recipe(

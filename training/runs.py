@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from framecast.camera import Image
 from framecast.errors import ArtifactError, OptionError, SinkError
+from framecast.runtime.sinks.files import write
 
 SHOWN = 3  # differences that a refusal names
 
@@ -71,7 +71,7 @@ class Run:
                     "(give what it was begun with, or another --out without --resume)"
                 )
         text = json.dumps({**facts, "sessions": [*sessions, session]}, indent=2)
-        replace(self._facts, lambda file: file.write(f"{text}\n".encode()))
+        self._write(self._facts, f"{text}\n".encode())
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the checkpoint.
@@ -79,7 +79,7 @@ class Run:
         Raises:
             SinkError: it cannot be written; the one before is as it was.
         """
-        replace(self._checkpoint, lambda file: torch.save(dict(state), file))
+        self._write(self._checkpoint, lambda file: torch.save(dict(state), file))
 
     def load(self) -> dict[str, Any] | None:
         """The checkpoint, on the CPU; None before the first one.
@@ -102,7 +102,7 @@ class Run:
             SinkError: they cannot be written; those before are as they were.
         """
         data = to_safetensors({name: value.cpu().contiguous() for name, value in tensors.items()}, dict(metadata))
-        replace(self.weights, lambda file: file.write(data))
+        self._write(self.weights, data)
 
     def sample(self, update: int, picture: Image) -> None:
         """Keep a picture of the predictions after so many updates.
@@ -111,7 +111,7 @@ class Run:
             SinkError: it cannot be written.
         """
         data = cv2.imencode(".png", picture)[1].tobytes()
-        replace(self.folder / "samples" / f"{update:06d}.png", lambda file: file.write(data))
+        self._write(self.folder / "samples" / f"{update:06d}.png", data)
 
     def log(self, row: Mapping[str, object]) -> None:
         """Add a row to the log; the first one names the columns.
@@ -141,27 +141,11 @@ class Run:
         kept = io.StringIO()
         complete = (row for row in rows if len(row) == len(header))  # a kill may have cut the last one
         csv.writer(kept).writerows([header, *(row for row in complete if int(row[0]) <= updates)])
-        replace(self._log, lambda file: file.write(kept.getvalue().encode()))
+        self._write(self._log, kept.getvalue().encode())
 
-
-def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all, and onto the disk: after a power cut it is the old one or the new one.
-
-    Raises:
-        SinkError: it cannot be written; what was there is as it was.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: torch's, of a disk that is full
-        partial.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or "the disk is full"
-        raise SinkError(f"cannot write {path}: {reason} (make room, then --resume)") from error
+    @staticmethod
+    def _write(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None:
+        write(path, data, "make room, then --resume")
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -125,7 +125,6 @@ def rollout(model: StepModel, frames: Tensor, count: int) -> Tensor:
     if isinstance(model, TAU) and len(frames) == model.config.frames and count <= model.outputs:
         return predict_clip(model, frames)[:, :count]  # the same in one go
     state = model.init_state(frames.shape[1])
-    prediction = frames[-1:].transpose(0, 1)
     for frame in frames:
         prediction, state = model.step(frame, state)
     blocks = [prediction]

@@ -57,22 +57,35 @@ class Settings:
             raise OptionError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
 
 
-def network(settings: Settings) -> tuple[StepModel, Recipe]:
-    """The network where it is trained, and the recipe as it fits it."""
+def network(settings: Settings) -> tuple[StepModel, StepModel | None, Recipe]:
+    """The network where it is trained, the one that sees whole frames if that sees crops, and the recipe as it fits.
+
+    Raises:
+        OptionError: it is to be trained on crops, and cannot be.
+    """
     device, recipe = _device(settings.device), settings.recipe
 
     def built(options: Mapping[str, Any]) -> StepModel:
         torch.manual_seed(settings.seed)
         return build(settings.config, options)
 
-    model = built({**settings.options, **({"height": recipe.crop, "width": recipe.crop} if recipe.crop else {})})
+    model, whole = built(settings.options), None
+    if recipe.crop:
+        whole, model = model, built({**settings.options, "height": recipe.crop, "width": recipe.crop})
+        shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in (whole, model)]
+        if shapes[0] != shapes[1]:
+            raise OptionError(
+                f"{settings.config} is bound to the size of its frames, recipe {settings.name} trains on crops: "
+                "choose another --recipe"
+            )
+        whole = whole.to(device).eval()
     if isinstance(model, TAU) and recipe.batching == "sequences":  # it takes T frames at once, and gives T
         frames = model.config.frames
         model = built({**settings.options, "outputs": frames})  # no weight depends on it
         recipe = dataclasses.replace(recipe, given=frames, predicted=frames)
     if settings.start is not None:
         model.load_state_dict(dict(settings.start[2]))
-    return model.to(device).train(), recipe
+    return model.to(device).train(), whole, recipe
 
 
 def _device(name: str) -> torch.device:

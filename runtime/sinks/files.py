@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from framecast.camera.redact import redact
 from framecast.errors import SinkError
@@ -43,17 +47,31 @@ def check_room(path: Path) -> None:
         )
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a whole file.
+def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "choose another path") -> None:
+    """Write a file whole or not at all, and onto the disk: after a power cut it is the old one or the new one.
+
+    Args:
+        path: of the file; its folder is made.
+        data: what is in it, or what writes that.
+        cure: what to do where it fails.
 
     Raises:
-        SinkError: it cannot be written.
+        SinkError: it cannot be written; what was there is as it was.
     """
+    partial = path.with_name(path.name + ".partial")
     try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise _cannot(path, error) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            data(file) if callable(data) else file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's, of a disk that is full
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise _cannot(path, error, cure) from error
 
 
-def _cannot(path: Path, error: OSError) -> SinkError:
-    return SinkError(f"cannot write {redact(str(path))}: {error.strerror} (choose another path)")
+def _cannot(path: Path, error: Exception, cure: str = "choose another path") -> SinkError:
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or "the disk is full"
+    return SinkError(f"cannot write {redact(str(path))}: {reason} ({cure})")

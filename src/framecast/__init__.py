@@ -1,11 +1,11 @@
 """Watch a live camera and show, now, the frames still to come.
 
-    predictor = framecast.load("stip-edge")
+    predictor = framecast.load("edge")
     for frame in frames:                      # uint8 [H, W, 3] BGR
         prediction = predictor.step(frame)    # .image, .time, .horizon
     ahead = predictor.rollout(5)
 
-    with framecast.open("rtsp://camera/stream", model="stip-edge") as stream:
+    with framecast.open("rtsp://camera/stream", model="edge") as stream:
         for prediction in stream:
             ...
 

@@ -100,6 +100,33 @@ def test_hypotheses_are_what_they_say(model: Edge) -> None:
 
 
 @torch.inference_mode()
+def test_motion_is_looked_up_where_it_comes_from(model: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows that grow to the right, in pixels of the frame though they are kept at half its size."""
+    x = 2 * torch.arange(WIDTH // 2) + 0.5  # where the kept values lie, in pixels of the frame
+    ramp = torch.stack([2 + 0.05 * x, torch.zeros(WIDTH // 2)])[None, :, None].expand(1, 2, HEIGHT // 2, -1)
+    seen = {}
+
+    def spied(*arguments: Tensor) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
+        seen["before"] = arguments[-1]
+        return Edge.hypotheses(model, *arguments)
+
+    monkeypatch.setattr(model, "hypotheses", spied)
+    monkeypatch.setattr(model, "flow", lambda *_: torch.tensor([8.0, 0.0]).view(1, 2, 1, 1).expand_as(ramp))
+    frame = scene(HEIGHT, WIDTH)
+    model(frame, {**model.init_state(), "flow": ramp})
+    inner = slice(4, -8)
+    assert torch.allclose(seen["before"][0, 0, 5, inner], (2 + 0.05 * (x + 8))[inner], atol=1e-4)
+
+    reference, _, _, grey = model.hypotheses(frame, frame, frame, ramp, ramp)
+    x = torch.arange(WIDTH)
+    flow = torch.zeros(1, 2, HEIGHT, WIDTH)
+    flow[:, 0] = 2 + 0.05 * (x + 2 + 0.05 * x)
+    wanted = Warp(HEIGHT, WIDTH)(frame.mean(1, keepdim=True), flow)
+    carried = reference.mean(1) + grey[:, model.grey.index("carried")]
+    assert torch.allclose(carried[..., 8:-16], wanted[:, 0, :, 8:-16], atol=2e-3)
+
+
+@torch.inference_mode()
 def test_it_finds_out_what_a_stream_does(model: Edge) -> None:
     """A camera that shakes to and fro: the next frame is the one before, which no constant velocity foresees."""
     wide = scene(HEIGHT, WIDTH + 16)

@@ -161,7 +161,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
     empty = tmp_path / "empty.onnx"
     empty.touch()
     for model, message in (
-        ("stip-nope", "no model 'stip-nope': shipped are stip-edge"),
+        ("stip-nope", "no model 'stip-nope': shipped are edge, stip-edge"),
         ("nope.onnx", "no such artifact"),
         (tmp_path, "not a regular file"),
         ("x" * 300 + ".onnx", "cannot read"),

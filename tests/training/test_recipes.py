@@ -24,7 +24,7 @@ def test_recipes_are_those_of_the_papers() -> None:
         "stip-4k": ("adam", 5e-3, 1, 40_000, 4, 1, 5e-5, 20_000),
         "tau": ("adamw", 1e-2, 16, 125_000, 10, 10, 0, 0),
         "tau-openstl": ("adam", 1e-3, 16, 125_000, 10, 10, 0, 0),
-        "edge": ("adamw", 1.5e-3, 12, 5000, 10, 10, 0, 0),
+        "edge": ("adamw", 2e-3, 12, 4200, 10, 10, 0, 0),
         "stip-edge": ("adamw", 6e-4, 4, 7362, 10, 10, 0, 0),
     }
     fields = ("optimizer", "lr", "batch", "updates", "given", "predicted", "sampling_rate", "sampling_stop")

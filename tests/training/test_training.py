@@ -171,13 +171,16 @@ def test_a_rollout_is_held_to_frames_foreseen_from_predictions() -> None:
     plain = over_streams(model, dataclasses.replace(recipe, rollout=0), frames, starts, None)
     errors = [0.0] * 3
     for sample in range(3):
-        prediction, state = model.step(frames[0, sample][None], model.init_state(1))
+        with torch.no_grad():
+            prediction, state = model.step(frames[0, sample][None], model.init_state(1))
         for ahead in (2, 3):
-            prediction, state = model.step(prediction[:, 0], state)
+            with torch.no_grad():
+                prediction, state = model.step(prediction[:, 0], state)
             if not starts[1 : ahead + 1, sample].any():
                 errors[sample] += float((prediction[0, 0] - frames[ahead, sample]).square().mean())
     assert errors[1] == 0 < errors[2] < errors[0]
-    assert float(objective.loss) == pytest.approx((3 * float(plain.loss) + sum(errors) / 3) / 5, rel=1e-5)
+    expected = (3 * plain.loss.item() + sum(errors) / 3) / 5
+    assert objective.loss.item() == pytest.approx(expected, rel=1e-5)
     assert objective.state is not None
     assert plain.state is not None
     assert all(torch.equal(value, plain.state[name]) for name, value in objective.state.items())
@@ -305,7 +308,9 @@ def test_score_equals_that_of_a_live_run(tmp_path: Path) -> None:
     size = {"height": 96, "width": 128}
     model = build("stip-edge", size).eval()  # untrained: the motion prior
     folder = write_clips(tmp_path / "clips", (160, 120))
-    footage = open_footage(folder, View.of("stip-edge", model.frame_shape), tmp_path / "cache", 10, print, STREAMS)
+    footage = open_footage(
+        folder, View.of("stip-edge", model.frame_shape), tmp_path / "cache", 10, print, STREAMS, scored=True
+    )
     found = validate(model, footage, 10, 5)
     assert found is not None
     quality = found.quality
@@ -328,7 +333,7 @@ def test_moving_mnist_is_scored_on_the_fixed_test_set(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sampling, "_BATCH", 2)
     path = write_digits(tmp_path / "digits")
     model = build("mau-mnist", {"hidden": 4, "layers": 1}).eval()
-    footage = open_footage(path, View.of("mau-mnist", model.frame_shape), tmp_path, 20, print, STREAMS)
+    footage = open_footage(path, View.of("mau-mnist", model.frame_shape), tmp_path, 20, print, STREAMS, scored=True)
     found = validate(model, footage, 10, 10)
     assert found is not None
     frames = test_set(read_idx(path), sequences=3)[..., None]  # [20, 3, 64, 64, 1]

@@ -30,7 +30,7 @@ def run(
             "synthetic:// or demo."
         ),
     ],
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "stip-edge",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "edge",
     engine: Annotated[str, typer.Option(help="What runs the step (framecast doctor).")] = "auto",
     horizon: Annotated[int, typer.Option(help="Predict so many frames ahead.")] = 1,
     serve: Annotated[

@@ -84,10 +84,13 @@ def train(
     artifact = out / f"{config}.onnx"
     print(f"trained: {done}; {out / 'weights.safetensors'}")
     print("next:")
-    print(f"  framecast export {config} --weights {out / 'weights.safetensors'} -o {artifact}")
-    print(f"  framecast run 0 --model {artifact}")
     others = val if val and val.is_dir() else "OTHER_VIDEOS/" if data.is_dir() else "TEST.npy"
-    print(f"  framecast eval {artifact} {others}")
+    for words in (
+        ("export", config, "--weights", out / "weights.safetensors", "-o", artifact),
+        ("run", 0, "--model", artifact),
+        ("eval", artifact, others),
+    ):
+        print(" ", shlex.join(map(str, ("framecast", *words))))
 
 
 def _say(line: str) -> None:

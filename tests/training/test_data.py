@@ -1,0 +1,93 @@
+"""Videos as arrays: every frame, once, whatever happens to the file that keeps them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framecast.camera import open_source
+from framecast.errors import SinkError, SourceError
+from framecast.training.data import Augmentation, Camera, decode
+from framecast.training.footage import open_footage
+from framecast.training.recipes import RECIPES
+from framecast.training.view import View
+
+from ..clips import write_clip, write_clips  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .test_resume import largest_file  # noqa: TID252 (likewise)
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    write_clip(tmp_path / "a.avi", 12, size=(160, 120))
+    return tmp_path / "a.avi"
+
+
+def test_every_frame_is_kept_as_it_is(video: Path, tmp_path: Path) -> None:
+    kept = decode(video, tmp_path / "cache")
+    with open_source(video) as source:
+        frames = [frame.image for frame in iter(source.read, None)]
+    assert np.array_equal(kept, np.stack(frames))
+    assert isinstance(kept, np.memmap)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_frames_are_reduced_to_what_is_enough(video: Path, tmp_path: Path) -> None:
+    assert decode(video, tmp_path, (80, 48)).shape == (12, 60, 80, 3)
+    assert decode(video, tmp_path, (200, 48)).shape == (12, 120, 160, 3)
+
+
+@pytest.mark.parametrize("size", [0, 60, 5000])
+def test_a_damaged_file_is_made_anew(video: Path, tmp_path: Path, size: int) -> None:
+    cache = tmp_path / "cache"
+    whole = np.array(decode(video, cache))
+    (kept,) = cache.iterdir()
+    kept.write_bytes(kept.read_bytes()[:size])
+    assert np.array_equal(decode(video, cache), whole)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder, cache = write_clips(tmp_path / "clips", (160, 120)), tmp_path / "cache"
+    view = View((3, 96, 128), "BGR", (96, 128))
+    message = r"cannot keep frames in .*cache: File too large \(choose another --cache\)"
+    with largest_file(100_000), pytest.raises(SinkError, match=message):
+        open_footage(folder, view, cache, 2, print, RECIPES["edge"], scored=True)
+    assert not list(cache.iterdir())
+
+
+def test_a_file_that_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").write_text("nothing")
+    with pytest.raises(SourceError, match="not a video"):
+        decode(tmp_path / "x.mp4", tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_camera_that_stands_still_sees_the_middle() -> None:
+    frame = np.random.default_rng().integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    still = Camera((0.0, 0.0), np.zeros((1, 5)), (0.0, 0.01))
+    assert np.array_equal(still.look(frame, 7, (40, 30)), frame[15:45, 20:60])
+
+
+def test_a_camera_pans_to_and_fro_within_the_frame() -> None:
+    frame = np.zeros((60, 80, 3), np.uint8)
+    frame[..., 0] = np.arange(80)
+    camera = Camera((5.0, 0.0), np.zeros((1, 5)), (0.0, 0.01))
+    left = [int(camera.look(frame, age, (40, 30))[0, 0, 0]) for age in range(18)]
+    assert left[:5] == [20, 25, 30, 35, 40]
+    assert (min(left), max(left)) == (0, 40)
+    assert {abs(a - b) for a, b in pairwise(left)} == {5}
+
+
+def test_lenses_keep_to_the_frame_and_to_their_shares() -> None:
+    rng = np.random.default_rng()
+    lenses = [Augmentation.draw(rng, aspect=0.6, whole=0.25) for _ in range(400)]
+    for x, y, width, height in (lens.crop for lens in lenses):
+        assert min(x, y) >= 0 < min(width, height)
+        assert max(x + width, y + height) <= 1 + 1e-9
+    crops = [lens for lens in lenses if lens.crop != (0.0, 0.0, 1.0, 1.0)]
+    assert 0.6 < len(crops) / len(lenses) < 0.9
+    ratios = np.log([lens.crop[2] / lens.crop[3] / 0.6 for lens in crops])
+    assert abs(ratios).max() < 0.26
+    assert all(lens.camera is None for lens in lenses if lens not in crops)
