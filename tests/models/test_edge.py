@@ -111,7 +111,7 @@ def test_motion_is_looked_up_where_it_comes_from(model: Edge, monkeypatch: pytes
         return Edge.hypotheses(model, *arguments)
 
     monkeypatch.setattr(model, "hypotheses", spied)
-    monkeypatch.setattr(model, "flow", lambda *_: torch.tensor([8.0, 0.0]).view(1, 2, 1, 1).expand_as(ramp))
+    monkeypatch.setattr(model.flow, "forward", lambda *_: torch.tensor([8.0, 0.0]).view(1, 2, 1, 1).expand_as(ramp))
     frame = scene(HEIGHT, WIDTH)
     model(frame, {**model.init_state(), "flow": ramp})
     inner = slice(4, -8)
