@@ -24,8 +24,7 @@ PATCH = 4  # the network's resolution is a quarter of the frame's
 BLOCK = 32  # pixels a side of what has weights of its own
 MEMORY = 0.93  # how much of the statistics is kept from one frame to the next
 LEVEL = 1 / 255  # one grey level
-STEADY = 0.5 * LEVEL**2  # squared difference between hypotheses that is too small to tell them apart
-DOUBT = 1e-4  # what is added to that, as a share of the squared miss
+STEADY = 0.01  # energy of a difference between hypotheses, as a share of the miss, too small to tell them apart
 SHARED = 0.3  # how firmly a block is held to the weights of the whole frame
 LARGEST = 8.0  # weight: rounding may give larger ones where hypotheses are nearly the same
 TRUST = 0.7  # in the extrapolated frame against the plain last one, while nothing is known
@@ -66,6 +65,8 @@ class Edge(StepModel):
     - ``hypotheses`` [3·C + N − 2, H/2, W/2]: every other pixel of the first one, and of what the others differ by;
     - ``statistics`` [blocks, N + 1, N + 1]: products of the hypotheses and of what came, summed up over the frames,
       older ones counting less;
+    - ``corrected`` [2·C, H/2, W/2]: every other pixel of the mixture, and of what the network changed of it;
+    - ``helped`` [2, 1, 1]: as the statistics: products of that change with itself, and with what it should have been;
     - ``started`` [1, 1, 1]: 0 until there has been a frame.
     """
 
@@ -96,6 +97,8 @@ class Edge(StepModel):
             "flow": (2, *half),
             "hypotheses": ((1 + len(self.coloured)) * channels + len(self.grey), *half),
             "statistics": ((height // BLOCK) * (width // BLOCK), count + 1, count + 1),
+            "corrected": (2 * channels, *half),
+            "helped": (2, 1, 1),
             "started": (1, 1, 1),
         }
         self.flow = LucasKanade(height, width, smooth=3, select=True)
@@ -113,7 +116,11 @@ class Edge(StepModel):
         started = state["started"]
         previous, predicted = (started * state[name] + (1 - started) * frame for name in ("previous", "predicted"))
         told = started.unsqueeze(1) * self.compared(state["hypotheses"], frame)
-        statistics = MEMORY * state["statistics"] + self.products(told)
+        products = self.products(told)
+        # A frame counts by how well it could be foreseen, as in the PSNR: one cut does not drown what came before.
+        count = 1 / (products[..., -1:, -1:].mean(dim=1, keepdim=True) + LEVEL**2)  # [B, 1, 1, 1]
+        statistics = MEMORY * state["statistics"] + count * products
+        helped = MEMORY * state["helped"] + count * self.help(frame, state)
         weights = self.weights(statistics)  # [B, N, H/32, W/32]
 
         flow = self.flow(frame, previous)
@@ -130,7 +137,9 @@ class Edge(StepModel):
         changes, correction = self.refine(torch.cat(views, dim=1), flows, _resize(weights, BLOCK // PATCH))
         gates, moving, residual = torch.split(changes, [self.count, 1, self.config.channels], dim=1)
         moved = self.warp(frame, _resize(flow + correction.clamp(-REACH, REACH), 2))
-        prediction = mixture + _mixed(gates, coloured, grey) + moving * (moved - mixture) + RESIDUAL_UNIT * residual
+        change = _mixed(gates, coloured, grey) + moving * (moved - mixture) + RESIDUAL_UNIT * residual
+        worth = (helped[:, 1:] + STEADY) / (helped[:, :1] + STEADY)  # 1 while nothing is known
+        prediction = mixture + worth.clamp(0, 2) * change
         # Before there was motion, hypotheses differ by rounding only, from which nothing is to be learned.
         made = torch.cat([reference, *(started * picture for picture in (*coloured, grey))], dim=1)
         return prediction.unsqueeze(1), {
@@ -139,6 +148,8 @@ class Edge(StepModel):
             "flow": flow,
             "hypotheses": made[..., ::2, ::2],
             "statistics": statistics,
+            "corrected": torch.cat([mixture, change], dim=1)[..., ::2, ::2],
+            "helped": helped,
             "started": torch.ones_like(started),
         }
 
@@ -186,6 +197,12 @@ class Edge(StepModel):
         told = [torch.stack(coloured, dim=1), grey.unsqueeze(2).expand(-1, -1, channels, -1, -1), missed.unsqueeze(1)]
         return torch.cat(told, dim=1)
 
+    def help(self, frame: Tensor, state: State) -> Tensor:
+        """Mean products of the network's last change with itself, and with what it should have been: [B, 2, 1, 1]."""
+        mixture, change = state["corrected"].chunk(2, dim=1)
+        wanted = frame[..., ::2, ::2] - mixture
+        return torch.stack([change * change, change * wanted], dim=1).mean(dim=(2, 3, 4)).reshape(-1, 2, 1, 1)
+
     def products(self, told: Tensor) -> Tensor:
         """Mean products of the hypotheses and, last, what came, with each other, for each block.
 
@@ -205,9 +222,7 @@ class Edge(StepModel):
         ``statistics`` [B, blocks, N + 1, N + 1] to [B, N, H/32, W/32].
         """
         whole = statistics.mean(dim=1, keepdim=True)
-        # By how much the first hypothesis missed, too: what differs by rounding only must not explain a large miss.
-        steady = STEADY + DOUBT * whole[..., -1:, -1:]
-        unit = steady * torch.eye(self.count, dtype=statistics.dtype, device=statistics.device)
+        unit = STEADY * torch.eye(self.count, dtype=statistics.dtype, device=statistics.device)
         frame = _solved(whole[..., :-1, :], self.prior, unit)
         block = _solved(statistics[..., :-1, :], frame, SHARED * (whole[..., :-1, :-1] + 4 * unit))
         block = block.clamp(-LARGEST, LARGEST)

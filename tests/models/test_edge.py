@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from framecast.errors import OptionError
-from framecast.models.edge import BLOCK, DOUBT, MEMORY, SHARED, STEADY, TRUST, Edge, EdgeConfig
+from framecast.models.edge import BLOCK, LEVEL, MEMORY, SHARED, STEADY, TRUST, Edge, EdgeConfig
 from framecast.models.motion import LucasKanade, Warp
 
 HEIGHT, WIDTH = 64, 96
@@ -42,8 +42,8 @@ def test_weights_are_least_squares_held_to_the_prior(model: Edge) -> None:
     statistics = (samples @ samples.transpose(1, 2) / 300)[None]
     found = model.weights(statistics).flatten(2)[0].T.double().numpy()  # [blocks, N]
     products = statistics[0].double().numpy()
-    a, b, missed = products[:, :-1, :-1], products[:, :-1, -1:], products[:, -1, -1].mean()
-    prior, unit = np.zeros((count, 1)), (STEADY + DOUBT * missed) * np.eye(count)
+    a, b = products[:, :-1, :-1], products[:, :-1, -1:]
+    prior, unit = np.zeros((count, 1)), STEADY * np.eye(count)
     prior[0] = 1 - TRUST
     whole, told = a.mean(axis=0), b.mean(axis=0)
     frame = prior + np.linalg.solve(whole + unit, told - whole @ prior)
@@ -60,11 +60,30 @@ def test_statistics_are_mean_products_of_what_was_said_and_what_came(model: Edge
     coloured, grey = made[3:9].reshape(2, 3, *made.shape[1:]), made[9:]
     missed = frames[3][0, :, ::2, ::2].double().numpy() - made[:3]
     told = np.concatenate([coloured, np.repeat(grey[:, None], 3, axis=1), missed[None]])
+    weight = 1 / (np.mean(missed**2) + LEVEL**2)
     for block, (row, column) in enumerate(np.ndindex(HEIGHT // BLOCK, WIDTH // BLOCK)):
         side = BLOCK // 2
         part = told[:, :, row * side : (row + 1) * side, column * side : (column + 1) * side].reshape(count + 1, -1)
-        wanted = MEMORY * before["statistics"][0, block].double().numpy() + part @ part.T / part.shape[1]
-        assert np.allclose(after["statistics"][0, block], wanted, atol=1e-6)
+        wanted = MEMORY * before["statistics"][0, block].double().numpy() + weight * part @ part.T / part.shape[1]
+        assert np.allclose(after["statistics"][0, block], wanted, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_what_the_network_changes_counts_by_how_much_it_has_helped(model: Edge) -> None:
+    """A network that always adds the same: on frames that brighten it is trusted more, on others no longer."""
+    model.refine.changes.bias[-3:] = 0.2  # the residual: 0.02 of the value range
+    frame = 0.5 * scene(HEIGHT, WIDTH)
+    grown, kept = [], []
+    for step, found in ((0.02, grown), (0.0, kept)):
+        frames = [frame + step * index for index in range(12)]
+        state = model.init_state()
+        for index, now in enumerate(frames):
+            prediction, state = model.step(now, state)
+            mixture = state["corrected"][:, :3]
+            found.append(float((prediction[0, 0, :, ::2, ::2] - mixture).mean()) / 0.02)
+            assert index or found[0] == pytest.approx(1, abs=1e-3)
+    assert kept[-1] < 0.2
+    assert grown[-1] > kept[-1]
 
 
 @torch.inference_mode()
