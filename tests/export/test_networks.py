@@ -45,7 +45,7 @@ def engine(exported: tuple) -> Engine:  # type: ignore[type-arg]
 def test_onnxruntime_equals_torch(model: StepModel, engine: Engine, batch: int) -> None:
     frames = [np.random.default_rng().random((batch, *model.frame_shape), np.float32) for _ in range(STEPS)]
     # A warp on noise turns the last bit of a flow into a grey value: see the table of configurations.
-    parity = compare(model, engine, frames, allowed=1e-3 if engine.manifest.config == "stip-edge" else 1e-5)
+    parity = compare(model, engine, frames, allowed=5e-3 if "edge" in engine.manifest.config else 1e-5)
     assert parity.steps == STEPS
     assert parity.holds, parity
 
