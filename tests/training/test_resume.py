@@ -216,9 +216,12 @@ def test_damaged_files_of_a_run(make: Make) -> None:
     settings = make("sampled", "out")
     train(settings, stop_after=2)
     checkpoint = settings.out / "checkpoint.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    whole, facts = checkpoint.read_bytes(), (settings.out / "run.json").read_bytes()
+    checkpoint.write_bytes(whole[:1000])
     with pytest.raises(ArtifactError, match=r"checkpoint.pt is damaged: begin another run"):
         Training(dataclasses.replace(settings, resume=True), print)
+    assert (settings.out / "run.json").read_bytes() == facts
+    checkpoint.write_bytes(whole)
     (settings.out / "run.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"run.json cannot be read"):
         Training(dataclasses.replace(settings, resume=True), print)
@@ -260,7 +263,7 @@ def test_a_loss_that_stays_not_finite_ends_the_run_and_keeps_the_checkpoint(
     monkeypatch.setattr("framecast.training.losses.mse", lambda prediction, _: prediction.sum() * float("nan"))
     with pytest.raises(FramecastError, match="not finite 20 times in a row"):
         second.go(nothing, lambda: False)
-    assert "update 2: the loss is not finite: skipped" in capsys.readouterr().out
+    assert "update 2: loss or gradient are not finite: skipped" in capsys.readouterr().out
     assert (settings.out / "checkpoint.pt").read_bytes() == before
 
 
