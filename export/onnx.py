@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from framecast.errors import ExportError
 from framecast.export.functions import OPSET, function, translations
-from framecast.models.configs import CONFIGS
+from framecast.models.configs import CONFIGS, appearance
 from framecast.models.step import StepModel
 from framecast.runtime.manifest import DOMAIN, KEY, Manifest, Quality, StateSpec
 from framecast.runtime.sinks.files import write
 
 IR_VERSION = 10  # ONNX Runtime 1.23 reads no newer
-_ORDERS = {1: "GRAY", 3: "BGR"}  # by their number, where no configuration says
 
 
 class _Flat(nn.Module):
@@ -59,9 +58,7 @@ def describe(
     quality: Quality | None = None,
 ) -> Manifest:
     """The manifest of a network: what it and its configuration say, and what only its maker knows."""
-    data = CONFIGS[config].data if config in CONFIGS else None
-    order = data.order if data and data.channels == model.frame_shape[0] else _ORDERS.get(model.frame_shape[0], "NONE")
-    visible = data.visible if data and (data.height, data.width) == model.frame_shape[1:] else None
+    order, visible = appearance(config, model.frame_shape)
     carries = (StateSpec(name, shape) for name, shape in model.state_shapes.items())
     histories = (StateSpec(name, h.shape, "history", h.slots) for name, h in model.histories.items())
     return Manifest(

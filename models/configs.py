@@ -118,6 +118,17 @@ CONFIGS: Mapping[str, Entry] = {
 # fmt: on
 
 
+def appearance(config: str, shape: tuple[int, int, int]) -> tuple[str, tuple[int, int] | None]:
+    """Order of the channels, and the visible (H, W) where a frame is padded, of frames [C, H, W] of some ``shape``.
+
+    They are those of the configuration's data, where there is one of that name and it has this shape; otherwise the
+    channels' number says.
+    """
+    data = CONFIGS[config].data if config in CONFIGS else None
+    order = data.order if data and data.channels == shape[0] else {1: "GRAY", 3: "BGR"}.get(shape[0], "NONE")
+    return order, data.visible if data and (data.height, data.width) == shape[1:] else None
+
+
 _WANTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from framecast.errors import OptionError
 from framecast.models.blocks import check_sizes
-from framecast.models.motion import REACH, LucasKanade, Warp, box
+from framecast.models.motion import REACH, LucasKanade, Warp, box, enlarge
 from framecast.models.step import State, StepModel
 
 PATCH = 4  # the network's resolution is a quarter of the frame's
@@ -71,18 +71,8 @@ class Edge(StepModel):
     """
 
     warmup = 2  # the first step knows no motion
-    coloured = ("copy", "previous")  # hypotheses that cost nothing, in colour …
-    grey = (
-        "aligned",
-        "earlier",
-        "steady",
-        "slower",
-        "faster",
-        "blurred",
-        "soft",
-        "carried",
-        "filtered",
-    )  # … and what others differ by in brightness
+    coloured = ("copy", "previous")  # hypotheses that cost nothing, in colour; the others in brightness only:
+    grey = ("aligned", "earlier", "steady", "slower", "faster", "blurred", "soft", "carried", "filtered")
 
     def __init__(self, config: EdgeConfig) -> None:
         super().__init__()
@@ -118,15 +108,15 @@ class Edge(StepModel):
         told = started.unsqueeze(1) * self.compared(state["hypotheses"], frame)
         products = self.products(told)
         # A frame counts by how well it could be foreseen, as in the PSNR: one cut does not drown what came before.
-        count = 1 / (products[..., -1:, -1:].mean(dim=1, keepdim=True) + LEVEL**2)  # [B, 1, 1, 1]
-        statistics = MEMORY * state["statistics"] + count * products
-        helped = MEMORY * state["helped"] + count * self.help(frame, state)
+        share = 1 / (products[..., -1:, -1:].mean(dim=1, keepdim=True) + LEVEL**2)  # [B, 1, 1, 1]
+        statistics = MEMORY * state["statistics"] + share * products
+        helped = MEMORY * state["helped"] + share * self.help(frame, state)
         weights = self.weights(statistics)  # [B, N, H/32, W/32]
 
         flow = self.flow(frame, previous)
         before = self.warp_half(state["flow"], flow / 2)  # a flow is in pixels of the frame
         reference, aligned, coloured, grey = self.hypotheses(frame, previous, predicted, flow, before)
-        fine = _resize(weights, BLOCK)
+        fine = enlarge(weights, BLOCK)
         mixture = reference + _mixed(fine, coloured, grey)
 
         changed = [x - frame for x in (predicted, mixture, aligned)] + [_brightness(x) for x in coloured] + [grey]
@@ -134,17 +124,18 @@ class Edge(StepModel):
         missed = told.mean(dim=2)
         misses = torch.cat([missed[:, -1:], missed[:, -1:] - missed[:, :-1]], dim=1).abs() / ERROR_UNIT
         flows = torch.cat([flow / FLOW_UNIT, (flow - before) / FLOW_UNIT, misses], dim=1)
-        changes, correction = self.refine(torch.cat(views, dim=1), flows, _resize(weights, BLOCK // PATCH))
+        changes, correction = self.refine(torch.cat(views, dim=1), flows, enlarge(weights, BLOCK // PATCH))
         gates, moving, residual = torch.split(changes, [self.count, 1, self.config.channels], dim=1)
-        moved = self.warp(frame, _resize(flow + correction.clamp(-REACH, REACH), 2))
+        moved = self.warp(frame, enlarge(flow + correction.clamp(-REACH, REACH), 2))
         change = _mixed(gates, coloured, grey) + moving * (moved - mixture) + RESIDUAL_UNIT * residual
         worth = (helped[:, 1:] + STEADY) / (helped[:, :1] + STEADY)  # 1 while nothing is known
-        prediction = mixture + worth.clamp(0, 2) * change
+        # It is an input again, without end, here and where a predictor looks ahead: so it is bounded.
+        prediction = (mixture + worth.clamp(0, 2) * change).clamp(0, 1)
         # Before there was motion, hypotheses differ by rounding only, from which nothing is to be learned.
         made = torch.cat([reference, *(started * picture for picture in (*coloured, grey))], dim=1)
         return prediction.unsqueeze(1), {
             "previous": frame,
-            "predicted": prediction.clamp(0, 1),  # it is an input again, without end: so it is bounded
+            "predicted": prediction,
             "flow": flow,
             "hypotheses": made[..., ::2, ::2],
             "statistics": statistics,
@@ -170,7 +161,7 @@ class Edge(StepModel):
             it lies on this one [B, C, H, W]; by how much the others differ from the first: those in colour
             [B, C, H, W] each, and those in brightness only [B, N, H, W].
         """
-        now, mean = _resize(flow, 2), _resize((flow + before) / 2, 2)
+        now, mean = enlarge(flow, 2), enlarge((flow + before) / 2, 2)
         reference, aligned = self.warp(frame, now), self.warp(previous, now)
         light, dark = _brightness(frame), _brightness(reference)
         pictures = [
@@ -181,7 +172,7 @@ class Edge(StepModel):
             self.warp(light, 3 * now - 2 * mean),  # 2 · flow − before: it gains as much speed again
             box(dark, 5),
             box(light, 5),
-            self.warp(light, _resize(self.warp_half(flow, flow / 2), 2)),  # motion goes along with what moves
+            self.warp(light, enlarge(self.warp_half(flow, flow / 2), 2)),  # motion goes along with what moves
             self.warp(_brightness(predicted), now),  # all frames so far: noise averages out
         ]
         return reference, aligned, [frame - reference, previous - reference], torch.cat(pictures, dim=1) - dark
@@ -265,17 +256,13 @@ class Refine(nn.Module):
         entered = self.views(views) + self.flows(flows) + self.weights(weights)
         fine = self.enter(functional.leaky_relu(entered, 0.2))
         middle = self.down(fine)
-        middle = middle + _resize(self.bottom(middle), 2)
-        out = self.leave(fine + _resize(self.middle(middle), 2))
+        middle = middle + enlarge(self.bottom(middle), 2)
+        out = self.leave(fine + enlarge(self.middle(middle), 2))
         return self.changes(out), self.correction(out)
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.LeakyReLU(0.2))
-
-
-def _resize(x: Tensor, scale: int) -> Tensor:
-    return functional.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def _brightness(picture: Tensor) -> Tensor:

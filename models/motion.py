@@ -27,6 +27,11 @@ class Warp(nn.Module):
         return functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
+def enlarge(x: Tensor, scale: int) -> Tensor:
+    """[B, C, H, W] to [B, C, scale·H, scale·W], bilinear; the values stay, also where they are in pixels."""
+    return functional.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
 def box(x: Tensor, size: int) -> Tensor:
     """Mean over a size×size window, replicated borders: ``x`` [B, C, H, W]."""
     half = size // 2
@@ -83,7 +88,7 @@ class LucasKanade(nn.Module):
         flow = torch.zeros_like(pyramid[-1])
         for level in reversed(range(len(pyramid))):
             if level < len(pyramid) - 1:
-                flow = 2 * functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
+                flow = 2 * enlarge(flow, 2)
             now, before = pyramid[level].chunk(2, dim=1)
             flow = flow + self._correction(now, self.warps[level](before, flow))
             if self.select:

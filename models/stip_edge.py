@@ -11,11 +11,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from framecast.errors import OptionError
 from framecast.models.blocks import patchify, unpatchify
-from framecast.models.motion import LucasKanade, Warp
+from framecast.models.motion import LucasKanade, Warp, enlarge
 from framecast.models.step import Released, State
 from framecast.models.stip import STIP, STIPConfig
 
@@ -64,17 +63,12 @@ class STIPEdge(STIP):
         started = state["started"]
         previous = started * state["previous"] + (1 - started) * frame  # no motion into a black frame
         flow = self.flow(frame, previous)
-        moved, aligned = self.warp(torch.cat([frame, previous], dim=1), _upsample(flow)).chunk(2, dim=1)
+        moved, aligned = self.warp(torch.cat([frame, previous], dim=1), enlarge(flow, 2)).chunk(2, dim=1)
         views = torch.cat([frame - 0.5, (frame - aligned) / ERROR_UNIT, (moved - frame) / ERROR_UNIT], dim=1)
         inputs = torch.cat([patchify(views, patch), patchify(flow / FLOW_UNIT, patch // 2)], dim=1)
         core, new = self.advance(inputs, state)
         correction, blend, residual = self.head(core + self.detail(inputs)).split(self.split, dim=1)
-        moved = self.warp(frame, _upsample(flow + unpatchify(correction, patch // 2)))
+        moved = self.warp(frame, enlarge(flow + unpatchify(correction, patch // 2), 2))
         trust = torch.sigmoid(unpatchify(blend, patch) + TRUST)
         prediction = frame + trust * (moved - frame) + RESIDUAL_UNIT * unpatchify(residual, patch)
         return prediction.unsqueeze(1), {**new, "previous": frame, "started": torch.ones_like(started)}
-
-
-def _upsample(flow: Tensor) -> Tensor:
-    """A flow at half resolution to full: [B, 2, H/2, W/2] to [B, 2, H, W]; its pixels are full-size ones already."""
-    return functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)

@@ -17,10 +17,9 @@ from framecast.errors import OptionError, SinkError, SourceError
 from framecast.runtime.convert import resize
 from framecast.training.data import Augmentation, decode, videos
 from framecast.training.moving_mnist import MovingMNIST, read_idx
-from framecast.training.recipes import Recipe
+from framecast.training.recipes import SHORTEST, Recipe
 from framecast.training.view import Picture, View
 
-SHORTEST = 16  # frames of a stream's episode
 DETAIL = 2.25  # source pixels for each that a network sees, of which crops can make use
 DRIFT = 120  # frames of a stream's episode of Moving MNIST
 

@@ -107,13 +107,14 @@ def over_sequences(
         loss = loss + recipe.ddr * parts["ddr"]
     adversary = None
     if discriminator is not None:
+        real_scores, real_features = discriminator(wanted)
         discriminator.requires_grad_(False)  # the network's loss teaches it nothing
         scores, features = discriminator(predicted)
-        parts["perceptual"] = losses.learned_perceptual(features, discriminator(wanted)[1])
+        parts["perceptual"] = losses.learned_perceptual(features, real_features.detach())
         parts["adversarial"] = losses.adversarial(scores)
         loss = loss + recipe.perceptual * parts["perceptual"] + recipe.adversarial * parts["adversarial"]
         discriminator.requires_grad_(True)
-        adversary = losses.discrimination(discriminator(wanted)[0], discriminator(predicted.detach())[0])
+        adversary = losses.discrimination(real_scores, discriminator(predicted.detach())[0])
         parts["discriminator"] = adversary
     return Objective(loss, {name: value.detach() for name, value in parts.items()}, adversary=adversary)
 

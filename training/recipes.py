@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from framecast.errors import OptionError
 
+SHORTEST = 16  # frames of a stream's episode
 _BETA = 0.9  # Adam's first, where the schedule leaves it alone
 _CYCLED = (0.95, 0.85)  # Adam's first in a one-cycle schedule: at the ends, and where the rate is highest
 _START, _END = 1 / 25, 1 / 25e4  # of a one-cycle schedule, of its highest rate
@@ -36,7 +37,7 @@ class Recipe:
         rollout: steps that a branch from the first of these is fed its own predictions, without their gradient; they
             count as much as the others. Fewer than ``unroll``.
         whole: share of a folder's episodes that see whole frames; the others see crops of them.
-        longest: frames of a stream's episodes, at most; they have 16 at least.
+        longest: frames of a stream's episodes, at most; they have ``SHORTEST`` at least.
         crop: pixels a side of the squares of frames that it is trained on; 0 for whole frames. For networks that are
             not bound to a resolution.
         loss: ``mse``, or ``log_mse``, that of every frame's logarithm.
@@ -98,8 +99,8 @@ class Recipe:
                 raise OptionError(f"{name} must be {least} or more, not {value}")
         if self.lr == 0 or self.ema >= 1:
             raise OptionError(f"lr must be above 0, and ema below 1, not {self.lr} and {self.ema}")
-        if self.longest < 16:
-            raise OptionError(f"longest must be 16 or more, not {self.longest}")
+        if self.longest < SHORTEST:
+            raise OptionError(f"longest must be {SHORTEST} or more, not {self.longest}")
         if self.rollout >= self.unroll:
             raise OptionError(f"rollout must be below unroll, {self.unroll}, not {self.rollout}")
         if self.batching == "streams" and (self.ddr or self.gan):

@@ -15,7 +15,7 @@ from framecast.models.step import StepModel
 from framecast.models.tau import TAU
 from framecast.runtime.manifest import Quality
 from framecast.runtime.score import Scorer, psnr
-from framecast.runtime.sinks.picture import caption
+from framecast.runtime.sinks.picture import caption, enlarged
 from framecast.training.footage import Digits, Footage
 from framecast.training.objectives import predict_clip
 from framecast.training.view import Picture
@@ -159,5 +159,4 @@ def _scaled(image: Image) -> Image:
     if width > _WIDEST:
         size = (_WIDEST, max(1, round(height * _WIDEST / width)))
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
-    factor = -(-_NARROWEST // width)
-    return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+    return enlarged(image, _NARROWEST)

@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 
 from framecast.camera import Image
 from framecast.errors import OptionError
-from framecast.models.configs import find
+from framecast.models.configs import appearance
 
 Picture = NDArray[np.uint8]  # [H, W, C] in the network's order of channels
-
-_ORDERS = {1: "GRAY", 3: "BGR"}  # by their number, where the configuration's is another
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,9 @@ class View:
         Raises:
             OptionError: its channels are no picture.
         """
-        data = find(config).data
-        order = data.order if data.channels == shape[0] else _ORDERS.get(shape[0], "NONE")
+        order, visible = appearance(config, shape)
         if order == "NONE":
             raise OptionError(f"{config} takes channels that are no picture: it cannot be trained on videos or digits")
-        visible = data.visible if (data.height, data.width) == shape[1:] else None
         return cls(shape, order, visible or (shape[1], shape[2]))
 
     @property

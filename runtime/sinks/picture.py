@@ -28,17 +28,19 @@ def caption(width: int, text: str) -> Image:
     return bar
 
 
+def enlarged(image: Image, least: int) -> Image:
+    """A picture by the smallest whole factor that makes it ``least`` pixels wide."""
+    factor = -(-least // image.shape[1])
+    return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+
+
 def triptych(event: Event) -> Image:
     """What came, what had been predicted for that moment, and the error between, side by side.
 
     Until there is a prediction for the moment its place is dark. Small pictures are enlarged by a whole factor.
     """
     due = np.zeros_like(event.input) if event.due is None else event.due
-    factor = -(-LEGIBLE // event.input.shape[1])
-    tiles = [
-        np.repeat(np.repeat(tile, factor, axis=0), factor, axis=1)
-        for tile in (event.input, due, error_image(event.input, event.due))
-    ]
+    tiles = [enlarged(tile, LEGIBLE) for tile in (event.input, due, error_image(event.input, event.due))]
     ahead = event.prediction.horizon
     score = "warming up" if event.psnr is None else f"{event.psnr:.1f} dB (copying {event.psnr_copy:.1f})"
     texts = (f"input  {event.frame.time:.2f} s", f"predicted {ahead} ahead  {score}", f"error x{GAIN}")

@@ -27,7 +27,7 @@ def scene(height: int, width: int) -> Tensor:
 
 
 def stepped(model: Edge, frames: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
-    state, predicted = model.init_state(), []
+    state, predicted = model.init_state(len(frames[0])), []
     for frame in frames:
         prediction, state = model.step(frame, state)
         predicted.append(prediction[:, 0])
@@ -164,6 +164,20 @@ def test_a_still_stream_is_copied_and_the_first_frame_too(model: Edge) -> None:
     frame = scene(HEIGHT, WIDTH)
     predicted, _ = stepped(model, [frame] * 4)
     assert all((p - frame).abs().max() < 1e-3 for p in predicted)
+
+
+@torch.inference_mode()
+def test_whatever_is_fed_back_stays_in_range(model: Edge) -> None:
+    """Noise, and a network that answers wildly, fed their own predictions without end."""
+    for name, parameter in model.named_parameters():
+        if name.startswith(("refine.changes", "refine.correction")):
+            torch.nn.init.normal_(parameter, std=10)
+    predicted, state = stepped(model, [torch.rand(4, *model.frame_shape) for _ in range(2)])
+    for _ in range(40):
+        prediction, state = model.step(predicted[-1], state)
+        predicted.append(prediction[:, 0])
+        assert all(torch.isfinite(value).all() for value in state.values())
+    assert all(frame.min() >= 0 and frame.max() <= 1 for frame in predicted)
 
 
 @torch.inference_mode()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, artifact, check_outputs
-from framecast.errors import FramecastError, OptionError
+from framecast.cli.shared import MODEL_HELP, artifact, check_numbers, check_outputs, needs_extra
+from framecast.errors import OptionError
 
 if TYPE_CHECKING:
-    from framecast.evaluation.results import Advance, Contender, Results
+    from framecast.evaluation.results import Advance, Contender
 
 HORIZON, GIVEN = 5, 10
 
@@ -46,14 +46,17 @@ def evaluate(
 
     places = find_clips(clips)
     of_sequences = _is_sequences(places)
-    _check_options(
-        of_sequences, {"horizon": horizon, "max-frames": max_frames}, {"given": given, "sequences": sequences}
-    )
+    check_numbers(horizon=horizon, max_frames=max_frames, given=given, sequences=sequences)
+    if of_sequences:
+        _check_unsaid("sequences (.npy)", {"horizon": horizon, "max-frames": max_frames})
+    else:
+        _check_unsaid("clips", {"given": given, "sequences": sequences})
     outputs = [path for path in (json, html) if path is not None]
     for place in (*places, model, *(also or [])):
         check_outputs(place, outputs)
     if html is not None:
-        _check_matplotlib()
+        with needs_extra("--html", "eval"):
+            import matplotlib  # noqa: F401 (said before the work)
     for path in outputs:
         check_writable(path)
     with ExitStack() as stack:
@@ -70,7 +73,9 @@ def evaluate(
     if json is not None:
         write(json, f"{to_json(report(results), indent=2)}\n".encode())
     if html is not None:
-        write(html, _page(results).encode())
+        from framecast.evaluation.page import page
+
+        write(html, page(results).encode())
     for table in tables(results):
         terminal.table(table.title, table.columns, table.rows)
     for line in notes(results):
@@ -87,28 +92,10 @@ def _is_sequences(places: Sequence[str]) -> bool:
     return kinds.pop()
 
 
-def _check_options(of_sequences: bool, for_clips: dict[str, int | None], for_sequences: dict[str, int | None]) -> None:
-    for name, value in (for_clips | for_sequences).items():
-        if value is not None and value < 1:
-            raise OptionError(f"--{name} must be at least 1, not {value}")
-    kind, other = ("sequences (.npy)", for_clips) if of_sequences else ("clips", for_sequences)
-    for name, value in other.items():
+def _check_unsaid(kind: str, options: dict[str, int | None]) -> None:
+    for name, value in options.items():
         if value is not None:
             raise OptionError(f"--{name} says nothing of {kind}: leave it out")
-
-
-def _check_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        cure = "pip install 'framecast[eval]', or in a clone pip install -e '.[eval]'"
-        raise FramecastError(f"--html needs {error.name}: {cure}") from error
-
-
-def _page(results: Results) -> str:
-    from framecast.evaluation.page import page
-
-    return page(results)
 
 
 def _load(stack: ExitStack, models: Sequence[str], threads: int) -> list[Contender]:

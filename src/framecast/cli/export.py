@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, Settings, artifact, check_outputs, needs_extra
-from framecast.errors import OptionError
+from framecast.cli.shared import MODEL_HELP, Settings, artifact, check_numbers, check_outputs, needs_extra
 
 
 def export(
@@ -26,8 +25,7 @@ def export(
     from framecast.models.configs import find, parse
 
     find(config)  # said before torch is asked for
-    if steps < 1:
-        raise OptionError(f"--steps must be at least 1, not {steps}")
+    check_numbers(steps=steps)
     with needs_extra("export"):
         from framecast.export.command import export_config
 
@@ -79,8 +77,7 @@ def inspect(
     frames: Annotated[int, typer.Option(help="Look at so many frames of the source.")] = 40,
 ) -> None:
     """Draw what happens inside a model over a clip: gates, encoded features, attention."""
-    if frames < 1:
-        raise OptionError(f"--frames must be at least 1, not {frames}")
+    check_numbers(frames=frames)
     with needs_extra("inspect"):
         from framecast.export import inspect as inside
     check_outputs(source, [output / name for name in inside.FILES])

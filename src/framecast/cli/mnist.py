@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from framecast.cli.shared import check_outputs
-from framecast.errors import OptionError
+from framecast.cli.shared import check_numbers, check_outputs
 
 
 def moving_mnist(
@@ -34,9 +33,7 @@ def moving_mnist(
     from framecast.runtime.sinks.files import check_writable, write
     from framecast.training.moving_mnist import read_idx, test_set
 
-    for name, value in (("sequences", sequences), ("frames", frames), ("digits", digits)):
-        if value < 1:
-            raise OptionError(f"--{name} must be at least 1, not {value}")
+    check_numbers(sequences=sequences, frames=frames, digits=digits)
     check_outputs(str(digits_file), [output])
     pictures = read_idx(digits_file)
     check_writable(output)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, artifact, check_outputs, on_signals
-from framecast.errors import OptionError
+from framecast.cli.shared import MODEL_HELP, artifact, check_numbers, check_outputs, on_signals
 
 if TYPE_CHECKING:
     from framecast.runtime import Pipeline
@@ -55,7 +54,7 @@ def run(
     from framecast.runtime.report import to_json
     from framecast.runtime.sinks.files import check_writable, write
 
-    _check_numbers(horizon=horizon, max_frames=max_frames)
+    check_numbers(horizon=horizon, max_frames=max_frames)  # the pipeline would, once the camera has been opened
     outputs = [*(record or []), *([report] if report else [])]
     check_outputs(source, outputs)
     paced = realtime or serve is not None
@@ -77,13 +76,6 @@ def run(
                 if report is not None:
                     write(report, f"{to_json(pipeline.report(), indent=2)}\n".encode())
                 terminal.summary(pipeline.report(), outputs)
-
-
-def _check_numbers(*, horizon: int, max_frames: int | None) -> None:
-    """What the pipeline would refuse as well, but only once the camera has been opened."""
-    for name, value in (("horizon", horizon), ("max-frames", max_frames)):
-        if value is not None and value < 1:
-            raise OptionError(f"--{name} must be at least 1, not {value}")
 
 
 def _drive(pipeline: Pipeline, record: list[Path], serve: str | None) -> None:

@@ -25,6 +25,13 @@ Settings = Annotated[
 ]
 
 
+def check_numbers(**values: int | None) -> None:
+    """Options that count something are 1 or more; None is one that was not given."""
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise OptionError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+
+
 def check_outputs(source: str, outputs: list[Path]) -> None:
     """No output may take the place of an input, or of another output."""
     place = source.removeprefix("file://")  # or a URI that is no path at all
@@ -74,10 +81,10 @@ def artifact(model: str) -> Iterator[str]:
 
 
 @contextmanager
-def needs_extra(command: str) -> Iterator[None]:
-    """Say how to get what a command's imports miss."""
+def needs_extra(command: str, extra: str = "models") -> Iterator[None]:
+    """Say how to get what a command's imports miss: which ``extra`` of the package brings it."""
     try:
         yield
     except ModuleNotFoundError as error:
-        cure = "pip install 'framecast[models]', or in a clone pip install -e '.[models]'"
+        cure = f"pip install 'framecast[{extra}]', or in a clone pip install -e '.[{extra}]'"
         raise FramecastError(f"{command} needs {error.name}: {cure}") from error
