@@ -143,18 +143,19 @@ def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]
     state, other, frame = engine.new_state(), engine.new_state(), blank(manifest)
     for image in frames:
         to_frame(image, manifest, frame)
-        engine.step(frame, state, other)
+        block = engine.step(frame, state, other)
         state, other = other, state
     predicted: list[NDArray[np.float32]] = []
     while True:
-        block = state.prediction.copy()  # [1, K, C, h, w]: written again while it is fed back
+        block = block.copy()  # [1, K, C, h, w]: written again while it is fed back
         predicted += [(p[0, :height, :width, None] - low) / (high - low) for p in block[0]]
         if not np.isfinite(block).all():
             raise EngineError(f"{manifest.config} predicts values that are not finite {len(predicted)} frames ahead")
         if len(predicted) >= horizon:
             return np.stack(predicted[:horizon])
+        fed = block
         for k in range(manifest.outputs):
-            engine.step(block[:, k], state, other)
+            block = engine.step(fed[:, k], state, other)
             state, other = other, state
 
 

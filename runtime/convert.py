@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.runtime.engines.engine import Tensor
 from framecast.runtime.manifest import Manifest
+
+Tensor = NDArray[np.float32]
 
 # How a picture's three channels (BGR) become the network's, and back again.
 _TAKE = {"BGR": slice(None), "RGB": slice(None, None, -1), "GRAY": slice(1)}

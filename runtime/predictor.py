@@ -14,9 +14,7 @@ import numpy as np
 
 from framecast.camera import Image
 from framecast.errors import EngineError, FrameError, OptionError
-from framecast.runtime.convert import blank, see, to_frame, to_image
 from framecast.runtime.engines import Engine, open_engine
-from framecast.runtime.engines.engine import Tensor
 from framecast.runtime.shipped import DEFAULT_MODEL, find
 
 _log = logging.getLogger(__name__)
@@ -60,10 +58,9 @@ class Predictor:
         self.resets = 0
         width, height = self.manifest.size
         self.input: Image = np.zeros((height, width, 3), np.uint8)
-        self._frame: Tensor = blank(self.manifest)
         self._live, self._spare = engine.new_state(), engine.new_state()
-        self._scratch = engine.new_state(), engine.new_state()  # to look ahead without touching those two
-        self._block = np.empty_like(self._live.prediction)
+        # To look ahead without touching those two: one holds a block of predictions while the others take turns.
+        self._scratch = [engine.new_state() for _ in range(2 if self.manifest.outputs == 1 else 3)]
         self.reset()
 
     def reset(self) -> None:
@@ -102,10 +99,11 @@ class Predictor:
             self._intervals.append(time - self._time)
         if not math.isfinite(time):
             raise OptionError(f"time must be a number of seconds, not {time}")
-        self._time, self._shape = time, frame.shape
-        self.input = see(frame, self.manifest)
-        self._advance()
-        return Prediction(to_image(self._live.prediction[0, 0], self.manifest), time + self.interval, 1)
+        self._time, self._shape, self._image = time, frame.shape, frame
+        shown = self._advance()
+        if shown is None:
+            shown = self._start_anew()
+        return Prediction(shown[0], time + self.interval, 1)
 
     def rollout(self, horizon: int) -> list[Prediction]:
         """Predict the next ``horizon`` frames from the newest real one; the state is not touched.
@@ -134,17 +132,20 @@ class Predictor:
     def _look_ahead(self, horizon: int) -> list[Image] | None:
         """Images 1 … ``horizon`` steps ahead, on scratch states; None where one is not finite."""
         images: list[Image] = []
-        source, (target, other) = self._live, self._scratch
+        source = self._live
         while True:
-            images += [to_image(frame, self.manifest) for frame in source.prediction[0, : horizon - len(images)]]
+            shown = self.engine.shown(source, horizon - len(images))
+            if shown is None:
+                return None
+            images += shown
             if len(images) == horizon:
                 return images
-            np.copyto(self._block, source.prediction)  # the states that hold it are written while it is fed back
+            state, free = source, [scratch for scratch in self._scratch if scratch is not source]
             for k in range(self.manifest.outputs):
-                self.engine.step(self._block[:, k], source, target)
-                source, target, other = target, other, target
-            if not np.isfinite(source.prediction).all():
-                return None
+                target = free[k % 2]
+                self.engine.feed_back(source, k, state, target)
+                state = target
+            source = state
 
     def close(self) -> None:
         """Free the engine. May be called twice."""
@@ -168,29 +169,27 @@ class Predictor:
             was, now = (f"{shape[1]}x{shape[0]}" for shape in (self._shape, frame.shape))
             raise FrameError(f"the frame size changed from {was} to {now} in mid-stream: call reset() first")
 
-    def _advance(self) -> None:
-        """One step on the live state; started anew, once, when the prediction is not finite."""
-        to_frame(self.input, self.manifest, self._frame)
-        if not self._finite_step():
-            self._start_anew()
+    def _advance(self) -> list[Image] | None:
+        """One step of the live state on the newest frame: what it predicts; None where that is not finite."""
+        self.engine.watch(self._image, self._live, self._spare)
+        self.input = self.engine.seen
+        self._live, self._spare = self._spare, self._live
+        self.steps += 1
+        return self.engine.shown(self._live, 1)
 
-    def _start_anew(self) -> None:
+    def _start_anew(self) -> list[Image]:
         """A prediction was not finite: take the newest frame again, from a fresh state."""
         _log.warning("a prediction is not finite: the state is reset")
         self.resets += 1
         self._live.reset()
         self.steps = 0
-        if not self._finite_step():
+        shown = self._advance()
+        if shown is None:
             raise EngineError(
                 f"{self.manifest.config} predicts values that are not finite even from a fresh state: "
                 "its weights are damaged, export it again"
             )
-
-    def _finite_step(self) -> bool:
-        prediction = self.engine.step(self._frame, self._live, self._spare)
-        self._live, self._spare = self._spare, self._live
-        self.steps += 1
-        return bool(np.isfinite(prediction).all())
+        return shown
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto", threads: int = 0) -> Predictor:

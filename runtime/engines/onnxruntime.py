@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from pathlib import Path
 from typing import Any
 
 from framecast.errors import ArtifactError, EngineError
-from framecast.runtime.engines.engine import Engine, Moment, State, Tensor
+from framecast.runtime.convert import Tensor
+from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound
 from framecast.runtime.manifest import KEY, Manifest
 
 
@@ -50,11 +50,7 @@ class OnnxRuntimeEngine(Engine):
             self._check_boundary()
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
-        # By the state that is read, the one that is written, and the moments of both: two states that take turns have
-        # as many as their ring has phases, and a few from resets.
-        self._bindings: weakref.WeakKeyDictionary[
-            State, weakref.WeakKeyDictionary[State, dict[tuple[Moment, ...], Any]]
-        ] = weakref.WeakKeyDictionary()
+        self._bindings: Phases[Any] = Phases()
 
     def _check_boundary(self) -> None:
         """The graph's inputs and outputs must be those that the manifest promises."""
@@ -70,37 +66,27 @@ class OnnxRuntimeEngine(Engine):
         if {o.name: tuple(o.shape[1:]) for o in self._session.get_outputs()} != outputs:
             raise ArtifactError("its outputs are not those in its manifest: export it again")
 
-    def _binding(self, state_in: State, state_out: State) -> Any:
-        phases = self._bindings.setdefault(state_in, weakref.WeakKeyDictionary()).setdefault(state_out, {})
-        moment = state_out.follow(state_in)
-        phase = (moment, *state_in.past)
-        if phase not in phases:
-            binding = self._session.io_binding()
-            for spec in self.manifest.state:
-                if spec.kind == "carry":
-                    reads, written = [state_in.tensors], state_out.tensors
-                else:
-                    reads, written = [m.tensors for m in state_in.past], moment.tensors
-                for name, tensors in zip(spec.inputs, reads, strict=False):  # a history may reach less far back
-                    binding.bind_ortvalue_input(name, self._value(tensors[spec.name]))
-                binding.bind_ortvalue_output(f"next.{spec.name}", self._value(written[spec.name]))
-            binding.bind_ortvalue_output("prediction", self._value(state_out.prediction))
-            phases[phase] = binding
-        return phases[phase]
+    def _bind(self, state_in: State, state_out: State, moment: Moment) -> Any:
+        binding = self._session.io_binding()
+        reads, writes = bound(self.manifest, state_in, moment, state_out)
+        for name, tensor in reads.items():
+            binding.bind_ortvalue_input(name, self._value(tensor))
+        for name, tensor in writes.items():
+            binding.bind_ortvalue_output(name, self._value(tensor))
+        return binding
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""
         if self._session is None:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
-        if state_in is state_out:
-            raise EngineError("a step cannot read and write the same state: pass two")
-        binding = self._binding(state_in, state_out)
+        binding = self._bindings.at(state_in, state_out, lambda moment: self._bind(state_in, state_out, moment))
         binding.bind_cpu_input("frame", frame)
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise EngineError(f"onnxruntime could not run {self.manifest.config}: {_first_line(error)}") from error
-        return state_out.prediction
+        prediction: Tensor = state_out.prediction
+        return prediction
 
     def close(self) -> None:
         """See :meth:`Engine.close`."""

@@ -12,6 +12,7 @@ import torch
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import compare, random_frames
 from framecast.models.step import StepModel
+from framecast.runtime.convert import blank, to_frame
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.predictor import Predictor
 
@@ -100,16 +101,18 @@ def test_a_rollout_is_torchs(model: StepModel, engine: Engine) -> None:
     """Blocks of K predictions and single ones alike, fed back as they are."""
     predictor, state = Predictor(engine), model.init_state()
     height, width = model.frame_shape[1:]
+    frame = blank(engine.manifest)
     for image in np.random.default_rng().integers(0, 256, (3, height, width, 3), dtype=np.uint8):
         predictor.step(image)
-        block, state = model.step(torch.from_numpy(predictor._frame.copy()), state)
+        to_frame(predictor.input, engine.manifest, frame)
+        block, state = model.step(torch.from_numpy(frame.copy()), state)
     wanted: list[np.ndarray] = []
     while len(wanted) < 7:
         wanted += list(block[0].numpy())
-        for frame in block.unbind(1):
-            block, state = model.step(frame, state)
-    for prediction, frame in zip(predictor.rollout(7), wanted, strict=False):
-        levels = np.clip(np.rint(255 * frame.transpose(1, 2, 0)), 0, 255)
+        for fed in block.unbind(1):
+            block, state = model.step(fed, state)
+    for prediction, ahead in zip(predictor.rollout(7), wanted, strict=False):
+        levels = np.clip(np.rint(255 * ahead.transpose(1, 2, 0)), 0, 255)
         assert np.abs(prediction.image - levels).max() <= 1
 
 

@@ -172,7 +172,7 @@ def test_bindings_are_kept_for_phases_not_for_frames(tmp_path: Path, slots: int)
     with Predictor(open_engine(artifact(tmp_path / "m.onnx", slots))) as predictor:
 
         def kept() -> int:
-            pairs = [phases for others in predictor.engine._bindings.values() for phases in others.values()]  # type: ignore[attr-defined]
+            pairs = [phases for others in predictor.engine._bindings._kept.values() for phases in others.values()]  # type: ignore[attr-defined]
             return sum(map(len, pairs))
 
         def watch(frames: int) -> int:
