@@ -1,22 +1,27 @@
-"""EIFAG as an operator of our domain, so that an export keeps it in one piece."""
+"""EIFAG as an operator of our domain, so that an export, or a compiler, keeps it in one piece."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from framecast.kernels import switch
+from framecast.kernels.define import define
 from framecast.kernels.eifag import reference
 
 NAME = "framecast::eifag"
 
-_operator = torch.library.custom_op(NAME, reference.eifag, mutates_args=())
+
+def _kernel() -> Callable[..., Any]:
+    from framecast.kernels.eifag import kernel
+
+    return kernel.eifag
 
 
-@_operator.register_fake
-def _(cells: Sequence[Tensor], count: Tensor, *gates: Tensor | float) -> Tensor:
-    return torch.empty_like(cells[0])
+define(NAME, reference.eifag, _kernel, like=lambda arguments: arguments[0][0])  # the newest cell
 
 
 def eifag(
@@ -30,8 +35,9 @@ def eifag(
 ) -> Tensor:
     """Gather past cells, and write the new one: see :func:`framecast.kernels.eifag.reference.eifag`.
 
-    While exporting it is the operator ``framecast::eifag``; otherwise plain, differentiable torch.
+    While exporting, and where a kernel can run (``framecast.kernels.switch``), it is the operator ``framecast::eifag``;
+    otherwise plain torch. Both are differentiable.
     """
-    call = torch.ops.framecast.eifag if torch.compiler.is_exporting() else reference.eifag
+    call = torch.ops.framecast.eifag if switch.one_operator(input) else reference.eifag
     new: Tensor = call(list(cells), count, input, forget, candidate, forget_bias)
     return new

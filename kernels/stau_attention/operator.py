@@ -1,22 +1,27 @@
-"""The attention as an operator of our domain, so that an export keeps it in one piece."""
+"""The attention as an operator of our domain, so that an export, or a compiler, keeps it in one piece."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from framecast.kernels import switch
+from framecast.kernels.define import define
 from framecast.kernels.stau_attention import reference
 
 NAME = "framecast::stau_attention"
 
-_operator = torch.library.custom_op(NAME, reference.stau_attention, mutates_args=())
+
+def _kernel() -> Callable[..., Any]:
+    from framecast.kernels.stau_attention import kernel
+
+    return kernel.stau_attention
 
 
-@_operator.register_fake
-def _(keys: Sequence[Tensor], values: Sequence[Tensor], query: Tensor, *rest: Tensor | float) -> Tensor:
-    return torch.empty_like(query)
+define(NAME, reference.stau_attention, _kernel, like=lambda arguments: arguments[4])  # the current state
 
 
 def stau_attention(
@@ -30,8 +35,9 @@ def stau_attention(
 ) -> Tensor:
     """Attend and fuse: see :func:`framecast.kernels.stau_attention.reference.stau_attention`.
 
-    While exporting it is the operator ``framecast::stau_attention``; otherwise plain, differentiable torch.
+    While exporting, and where a kernel can run (``framecast.kernels.switch``), it is the operator
+    ``framecast::stau_attention``; otherwise plain torch. Both are differentiable.
     """
-    call = torch.ops.framecast.stau_attention if torch.compiler.is_exporting() else reference.stau_attention
+    call = torch.ops.framecast.stau_attention if switch.one_operator(current) else reference.stau_attention
     fused: Tensor = call(list(keys), list(values), query, gate, current, scale)
     return fused

@@ -1,20 +1,27 @@
-"""The gates as an operator of our domain, so that an export keeps them in one piece."""
+"""The gates as an operator of our domain, so that an export, or a compiler, keeps them in one piece."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from framecast.kernels import switch
+from framecast.kernels.define import define
 from framecast.kernels.stgru_gates import reference
 
 NAME = "framecast::stgru_gates"
 
-_operator = torch.library.custom_op(NAME, reference.stgru_gates, mutates_args=())
+
+def _kernel() -> Callable[..., Any]:
+    from framecast.kernels.stgru_gates import kernel
+
+    return kernel.stgru_gates
 
 
-@_operator.register_fake
-def _(*arguments: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(arguments[6]), torch.empty_like(arguments[7])  # as t and s
+define(NAME, reference.stgru_gates, _kernel, like=lambda arguments: (arguments[6], arguments[7]))  # both states
 
 
 def stgru_gates(
@@ -32,8 +39,9 @@ def stgru_gates(
 ) -> tuple[Tensor, Tensor]:
     """Gate both states: see :func:`framecast.kernels.stgru_gates.reference.stgru_gates`.
 
-    While exporting it is the operator ``framecast::stgru_gates``; otherwise plain, differentiable torch.
+    While exporting, and where a kernel can run (``framecast.kernels.switch``), it is the operator
+    ``framecast::stgru_gates``; otherwise plain torch. Both are differentiable.
     """
-    call = torch.ops.framecast.stgru_gates if torch.compiler.is_exporting() else reference.stgru_gates
+    call = torch.ops.framecast.stgru_gates if switch.one_operator(t) else reference.stgru_gates
     new_t, new_s = call(conv_t, weight_t, bias_t, conv_s, weight_s, bias_s, t, s, forget_bias, eps)
     return new_t, new_s

@@ -1,0 +1,88 @@
+"""Random inputs for the kernels, and how far a result is from float64: for the interpreter here, and for a GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Of max(1, |expected|), under the interpreter: arithmetic is in float32, and a half is rounded once, when it is stored.
+# That takes up to 2⁻¹¹ from a float16; of a bfloat16 the interpreter cuts off up to 2⁻⁷.
+TOLERANCES = {torch.float32: 3e-6, torch.float16: 6e-4, torch.bfloat16: 8e-3}
+
+Shape = tuple[int, int, int, int]
+Arguments = list[Any]
+
+
+def stgru_gates(
+    shape: Shape,
+    dtype: torch.dtype = torch.float32,
+    *,
+    affine: torch.dtype = torch.float32,
+    device: str = "cpu",
+    offset: float = 0.0,
+    spread: float = 1.0,
+    forget_bias: float = 1.0,
+) -> Arguments:
+    """Of the reference: convolutions with a mean of ``offset`` and a deviation of ``spread``."""
+    batch, channels, *image = shape
+    conv_t, conv_s = (offset + spread * torch.randn(batch, 4 * channels, *image, device=device) for _ in range(2))
+    scales = [torch.randn(4 * channels, *image, device=device).to(affine) for _ in range(4)]
+    states = [torch.randn(shape, device=device).to(dtype) for _ in range(2)]
+    return [conv_t.to(dtype), *scales[:2], conv_s.to(dtype), *scales[2:], *states, forget_bias, 1e-5]
+
+
+def eifag(
+    shape: Shape,
+    slots: int,
+    counts: Sequence[float],
+    dtype: torch.dtype = torch.float32,
+    *,
+    device: str = "cpu",
+    spread: float = 3.0,
+    forget_bias: float = 1.0,
+) -> Arguments:
+    """Of the reference: a count for each sample, and slots that are not written hold zeros."""
+    count = torch.tensor(counts, device=device).view(-1, 1, 1, 1)
+    cells = [(spread * torch.randn(shape, device=device) * (count >= i)).to(dtype) for i in range(slots)]
+    return [cells, count, *((2 * torch.randn(shape, device=device)).to(dtype) for _ in range(3)), forget_bias]
+
+
+def stau_attention(
+    shape: Shape,
+    slots: int,
+    dtype: torch.dtype = torch.float32,
+    *,
+    device: str = "cpu",
+    spread: float = 1.0,
+    scale: float | None = None,
+) -> Arguments:
+    """Of the reference: scores of about ±``spread``² with the default scale."""
+    tensors = [spread * torch.randn(shape, device=device) for _ in range(slots)]
+    keys = [tensor.to(dtype) for tensor in tensors]
+    values = [torch.randn(shape, device=device).to(dtype) for _ in range(slots)]
+    rest = [(torch.randn(shape, device=device) * (spread, 1, 1)[i]).to(dtype) for i in range(3)]
+    return [keys, values, *rest, 1 / math.sqrt(math.prod(shape[1:])) if scale is None else scale]
+
+
+def double(value: Any) -> Any:
+    """The same numbers in float64, lists of tensors too."""
+    if isinstance(value, (list, tuple)):
+        return [double(item) for item in value]
+    return value.double() if isinstance(value, Tensor) else value
+
+
+def error(actual: Tensor | tuple[Tensor, ...], expected: Tensor | tuple[Tensor, ...]) -> float:
+    """The largest, of max(1, |expected|); infinite where a result was not written, or the shape is wrong."""
+    actual = actual if isinstance(actual, tuple) else (actual,)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    errors = []
+    for x, y in zip(actual, expected, strict=True):
+        if x.shape != y.shape or not x.isfinite().all():
+            return math.inf
+        errors.append(float(((x.double() - y).abs() / y.abs().clamp(min=1)).max()))
+    return max(errors)

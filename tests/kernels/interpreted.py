@@ -1,0 +1,193 @@
+"""Our Triton kernels under its interpreter, on the CPU: a process of its own, for it is chosen when Triton is imported.
+
+Prints a line of JSON for each case: its name, the error against float64, and what is allowed. Whatever is not written
+is NaN beforehand, outputs and workspaces alike. An instance of a program takes milliseconds: tensors are small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from cases import DTYPES, TOLERANCES, double, eifag, error, stau_attention, stgru_gates
+
+from framecast.errors import OptionError
+from framecast.kernels import launch
+from framecast.kernels.eifag import kernel as eifag_kernel
+from framecast.kernels.eifag import reference as eifag_reference
+from framecast.kernels.stau_attention import kernel as stau_kernel
+from framecast.kernels.stau_attention import reference as stau_reference
+from framecast.kernels.stgru_gates import kernel as stgru_kernel
+from framecast.kernels.stgru_gates import reference as stgru_reference
+
+Case = tuple[str, float, float]  # name, error, tolerance
+SHAPES = [(1, 4, 3, 5), (3, 7, 9, 1), (2, 3, 11, 13)]
+FEW_PROGRAMS = {"LEAST": 16, "MOST_REDUCED": 16, "PARTIALS": 3}  # so that each takes several tiles, as of large states
+
+
+def stgru_cases() -> Iterator[Case]:
+    def case(name: str, arguments: list[object], tolerance: float) -> Case:
+        result = stgru_kernel.stgru_gates(*arguments)  # type: ignore[arg-type]
+        assert [x.dtype for x in result] == [x.dtype for x in arguments[6:8]]  # type: ignore[attr-defined]
+        return f"stgru {name}", error(result, stgru_reference.stgru_gates(*double(arguments))), tolerance
+
+    exact = TOLERANCES[torch.float32]
+    for shape in SHAPES:
+        for name, dtype in DTYPES.items():
+            yield case(f"{shape} {name}", stgru_gates(shape, dtype), TOLERANCES[dtype])
+    shape = SHAPES[1]
+    yield case("fp16 affine", stgru_gates(shape, torch.float16, affine=torch.float16), TOLERANCES[torch.float16])
+    yield case("no forget bias", stgru_gates(shape, forget_bias=0.0), exact)
+    yield case("mean of 1e3", stgru_gates(shape, offset=1e3), exact)
+    yield case("mean of -1e4", stgru_gates(shape, offset=-1e4), exact)
+    yield case("fp16, mean of 1e3", stgru_gates(shape, torch.float16, offset=1e3), TOLERANCES[torch.float16])
+    yield case("large", stgru_gates(shape, spread=1e6), exact)
+    yield case("fp16, large", stgru_gates(shape, torch.float16, spread=1e4), TOLERANCES[torch.float16])
+    odd = stgru_gates((1, 8, 8, 8), offset=1e3)
+    odd[0][:, 0, 0, 0] = 0.0  # the element that statistics are relative to is far off
+    yield case("far first element", odd, 1e-4)
+    yield partial_statistics(odd[0], odd[3])
+    apart = stgru_gates(SHAPES[2])
+    apart[0] += torch.arange(float(apart[0][0].numel())).view(apart[0][0].shape)  # each program's mean is its own
+    yield case("drift", apart, exact)
+    strided = stgru_gates(SHAPES[2])
+    strided = [x.to(memory_format=torch.channels_last) if getattr(x, "ndim", 0) == 4 else x for x in strided]
+    yield case("channels last", strided, exact)
+    with mock.patch.multiple(launch, **FEW_PROGRAMS):
+        stgru_kernel.launches.cache_clear()
+        for name, offset in (("many tiles", 0.0), ("many tiles, mean of 1e3", 1e3)):
+            yield case(name, stgru_gates(SHAPES[2], offset=offset), exact)
+    stgru_kernel.launches.cache_clear()
+
+    # The gates alone: after a layer norm of weight 1 and bias 0 of what is normalised already.
+    for name, dtype in DTYPES.items():
+        conv_t, _, _, conv_s, _, _, t, s, bias, _ = stgru_gates(SHAPES[1], dtype, spread=2.0)
+        c, (a, b) = t.shape[1], double([conv_t, conv_s])
+        update, reset = (a[:, :c] + b[:, :c] + bias).sigmoid(), (a[:, c : 2 * c] + b[:, c : 2 * c]).sigmoid()
+        t_candidate = (a[:, 2 * c : 3 * c] + reset * b[:, 2 * c : 3 * c]).tanh()
+        s_candidate = (b[:, 3 * c :] + reset * a[:, 3 * c :]).tanh()
+        expected = tuple((1 - update) * x + update * y.double() for x, y in ((t_candidate, t), (s_candidate, s)))
+        yield f"stgru gates {name}", error(stgru_kernel.gates(conv_t, conv_s, t, s, bias), expected), TOLERANCES[dtype]
+
+
+def partial_statistics(conv_t: torch.Tensor, conv_s: torch.Tensor) -> Case:
+    """Sums of squared deviations: as a difference of sums of squares they would lose all their digits here."""
+    shape = (8, 8, 8)
+    statistics = stgru_kernel.launches(1, shape, 1.0, 1e-5)[0]
+    partials = torch.empty(stgru_kernel.workspace(1, shape))
+    statistics(conv_t, conv_s, partials)
+    block = statistics.constants["block"]
+    off = 0.0
+    for conv, m2 in ((conv_t, partials[0, 1]), (conv_s, partials[0, 3])):
+        tiles = conv.double().view(-1, block)
+        expected = tiles.var(dim=1, correction=0) * block
+        off = max(off, float(((m2 - expected) / expected).abs().max()))
+    return "stgru partial statistics", off, 1e-5
+
+
+def eifag_cases() -> Iterator[Case]:
+    def case(name: str, arguments: list[object], tolerance: float) -> Case:
+        expected = eifag_reference.eifag(*double(arguments))
+        cells, count = arguments[:2]
+        for i, cell in enumerate(cells):  # type: ignore[arg-type]
+            cell.masked_fill_(count < i, torch.nan)  # not written, so never read
+        return f"eifag {name}", error(eifag_kernel.eifag(*arguments), expected), tolerance  # type: ignore[arg-type]
+
+    exact = TOLERANCES[torch.float32]
+    for shape in SHAPES:
+        for name, dtype in DTYPES.items():
+            yield case(f"{shape} {name}", eifag(shape, 5, [2.0, 5.0, 0.0][: shape[0]], dtype), TOLERANCES[dtype])
+    for slots in (1, 2, 8):
+        for count in (0, 1, slots - 1, slots):
+            counts = [float(count), 1.0, float(slots)]
+            yield case(f"{slots} slots, {count} written", eifag((3, 2, 3, 5), slots, counts), exact)
+    yield case("no forget bias", eifag(SHAPES[1], 3, [1.0, 2.0, 3.0], forget_bias=0.0), exact)
+    yield growing_history()
+    # Scores of some thousands: float32 knows them to 1e-4, and so the shares.
+    yield case("large", eifag(SHAPES[1], 5, [5.0] * 3, spread=1e3), 1e-3)
+    yield case("fp16, large", eifag(SHAPES[1], 5, [5.0] * 3, torch.float16, spread=1e4), 1e-2)
+    strided = eifag(SHAPES[2], 3, [1.0, 3.0])
+    gates = torch.randn(2, 9, 11, 13).chunk(3, dim=1)  # as the network has them
+    yield case("chunks", [*strided[:2], *gates, 1.0], exact)
+
+
+def growing_history() -> Case:
+    """Steps from a reset: each writes into the ring that the next one reads, of which ever more is written."""
+    tau, shape = 3, SHAPES[1]
+    written = [torch.zeros(shape, dtype=torch.float64)]
+    ring = [torch.zeros(shape), *(torch.full(shape, torch.nan) for _ in range(tau - 1))]
+    off = 0.0
+    for step in range(tau + 3):
+        gates = [2 * torch.randn(shape) for _ in range(3)]
+        count = torch.full((shape[0], 1, 1, 1), float(min(step, tau)))
+        past = written[:tau]
+        expected = eifag_reference.eifag(past, torch.full_like(count, tau).double(), *double(gates), 1.0)
+        new = eifag_kernel.eifag(ring, count, *gates, 1.0)
+        off = max(off, error(new, expected))
+        ring, written = [new, *ring[:-1]], [expected, *written]
+    return "eifag growing history", off, 2 * TOLERANCES[torch.float32]
+
+
+def stau_cases() -> Iterator[Case]:
+    def case(name: str, arguments: list[object], tolerance: float) -> Case:
+        expected = stau_reference.stau_attention(*double(arguments))
+        return f"stau {name}", error(stau_kernel.stau_attention(*arguments), expected), tolerance  # type: ignore[arg-type]
+
+    exact = TOLERANCES[torch.float32]
+    for shape in SHAPES:
+        for name, dtype in DTYPES.items():
+            yield case(f"{shape} {name}", stau_attention(shape, 5, dtype, spread=1.5), TOLERANCES[dtype])
+    for slots in (1, 2, 8):
+        yield case(f"{slots} slots", stau_attention((3, 2, 3, 5), slots), exact)
+    zeros = stau_attention(SHAPES[0], 4)
+    for i in (1, 3):
+        zeros[0][i].zero_(), zeros[1][i].zero_()
+    yield case("zero slots", zeros, exact)
+    yield case("unscaled", stau_attention(SHAPES[0], 5, scale=1.0), 1e-5)
+    # Scores of millions: one slot takes all.
+    yield case("large", stau_attention(SHAPES[1], 5, spread=1e3, scale=1.0), exact)
+    strided = stau_attention(SHAPES[2], 2)
+    strided = [x.to(memory_format=torch.channels_last) if getattr(x, "ndim", 0) == 4 else x for x in strided]
+    yield case("channels last", strided, exact)
+    with mock.patch.multiple(launch, **FEW_PROGRAMS):
+        stau_kernel.launches.cache_clear()
+        yield case("many tiles", stau_attention(SHAPES[2], 3), exact)
+    stau_kernel.launches.cache_clear()
+
+
+def refusals() -> Iterator[Case]:
+    """What no kernel takes is refused, in one line."""
+    gates = stgru_gates(SHAPES[0])
+    attention = stau_attention(SHAPES[0], 2)
+    cells = eifag(SHAPES[0], 2, [1.0])
+    calls = {
+        "float64": lambda: stgru_kernel.stgru_gates(*double(gates)),
+        "shape": lambda: stgru_kernel.stgru_gates(gates[0][:, 1:], *gates[1:]),
+        "values": lambda: stau_kernel.stau_attention(attention[0], attention[1][:1], *attention[2:]),
+        "empty": lambda: stau_kernel.stau_attention(*([x[:0] for x in y] for y in attention[:2]), *attention[2:]),
+        "count": lambda: eifag_kernel.eifag(cells[0], cells[1][0], *cells[2:]),
+        "large": lambda: launch.prepared(torch.empty(1, device="meta").expand(1, 2**10, 2**10, 2**10), []),
+    }
+    for name, call in calls.items():
+        with pytest.raises(OptionError) as refused:
+            call()
+        yield f"refused {name}", float("\n" in str(refused.value)), 0.5
+
+
+def main() -> None:
+    assert os.environ["TRITON_INTERPRET"] == "1"
+    torch.use_deterministic_algorithms(True)  # which fills what is empty with NaN
+    assert torch.empty(3).isnan().all()
+    with np.errstate(over="ignore"):  # as a GPU: an exponential that is too large is infinite
+        for cases in (stgru_cases, eifag_cases, stau_cases, refusals):
+            for name, off, tolerance in cases():
+                print(json.dumps({"case": name, "error": off, "tolerance": tolerance}))  # noqa: T201 (its output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Our Triton kernels compiled for GPUs that are not here: that they compile, fit, and are launched as we say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from framecast.errors import EngineError, OptionError
+from framecast.models.configs import build
+
+triton = pytest.importorskip("triton", reason="Triton is for Linux: pip install 'framecast[triton]'")
+if os.environ.get("TRITON_INTERPRET"):
+    pytest.skip("Triton interprets in this process, and cannot compile", allow_module_level=True)
+
+from framecast.kernels.cross import ARCHS, DTYPES, KERNELS, Compiled, compile_for  # noqa: E402 (needs Triton)
+
+SHAPES = {"stgru": (64, 17, 30), "eifag": (128, 16, 16), "stau": (64, 17, 30)}  # the largest of each network's
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+        yield
+
+
+def check(compiled: Compiled, arch: int, dtype: str) -> None:
+    """What a launcher relies on, and what makes a kernel fast."""
+    assert f".target sm_{arch}" in compiled.ptx
+    assert compiled.cubin[:4] == b"\x7fELF"
+    entries = re.findall(r"\.visible \.entry (\w+)\((.*?)\)", compiled.ptx, re.DOTALL)
+    assert [name for name, _ in entries] == [compiled.name]
+    parameters = re.findall(r"\.param \.(\w+)", entries[0][1])
+    assert parameters == ["u64"] * (len(compiled.parameters) + 2)  # and two pointers to scratch memory
+    assert f".reqntid {32 * compiled.num_warps}" in compiled.ptx
+    assert compiled.spills == 0
+    assert compiled.registers <= 128  # two programs of eight warps an SM, at the least
+    assert compiled.shared <= 48 * 1024  # what needs no leave of the driver
+    assert compiled.load_bits >= 4 * 8 * BYTES[dtype]  # four elements at once
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_generation(kernel: str, arch: int) -> None:
+    shape = SHAPES[kernel.partition("_")[0]]
+    for dtype in DTYPES if arch == 87 else ("fp16",) if arch != 90 else ("fp16", "fp32"):
+        check(compile_for(kernel, arch, dtype, shape), arch, dtype)
+
+
+@pytest.mark.parametrize("config", ["stip-ucf", "stip-edge", "stau-kitti", "astm-mnist"])
+def test_every_size(config: str) -> None:
+    model = build(config)
+    shape = (model.state_shapes | {name: ring.shape for name, ring in model.histories.items()})[
+        "t1" if config[0] == "s" else "c1"
+    ]
+    for kernel in KERNELS:
+        if kernel.partition("_")[0] == {"sti": "stgru", "sta": "stau", "ast": "eifag"}[config[:3]]:
+            check(compile_for(kernel, 87, "fp16", shape), 87, "fp16")
+
+
+@pytest.mark.parametrize("kernel", ["stgru_statistics", "stau_scores"])
+def test_large_states_take_several_tiles(kernel: str) -> None:
+    compiled = compile_for(kernel, 90, "fp32", (64, 135, 240), batch=2)
+    assert compiled.spills == 0
+    assert compiled.grid[0] <= 256
+    assert compiled.load_bits == 128
+
+
+def test_launchers_pass_what_their_kernels_take(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("launched.py")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    launched = [line.split() for line in done.stdout.splitlines()]
+    # Parameters: tensors, and two pointers to scratch memory. Vectors: all that is read but counts and first elements.
+    expected = {
+        "statistics_kernel": (5, 2),
+        "norm_gates_kernel": (13, 26),
+        "gates_kernel": (8, 10),
+        "eifag_kernel": (12, 8),
+        "scores_kernel": (9, 6),
+        "fuse_kernel": (11, 7),
+    }
+    assert [name for name, _, _ in launched] == 3 * list(expected)
+    for name, parameters, vectors in launched:
+        assert int(parameters) == expected[name][0]
+        assert int(vectors) >= expected[name][1]
+
+
+def test_parameters_are_in_the_order_of_the_launch() -> None:
+    compiled = compile_for("eifag", 87, "fp16", (4, 3, 5), slots=2, batch=3, types={"count": "fp16"})
+    names = ["cells[0]", "cells[1]", "count", "input", "forget", "candidate", "new"]
+    assert compiled.parameters == tuple((name, "*fp16") for name in names)
+    assert compiled.grid == (1, 3)
+    types = dict(compile_for("stgru_norm_gates", 87, "fp16", (4, 3, 5)).parameters)
+    assert (types["conv_t"], types["weight_t"], types["partials"], types["new_s"]) == (
+        "*fp16",
+        "*fp32",
+        "*fp32",
+        "*fp16",
+    )
+
+
+def test_ptx_for_an_older_driver() -> None:
+    assert ".version 8.5" in compile_for("stgru_gates", 87, "fp16", (64, 16, 16), ptx_version=85).ptx
+
+
+def test_bad_input() -> None:
+    with pytest.raises(OptionError, match="no kernel 'gates'"):
+        compile_for("gates", 87, "fp16", (1, 1, 1))
+    with pytest.raises(OptionError, match="fp32, fp16, bf16"):
+        compile_for("eifag", 87, "fp64", (1, 1, 1))
+    with pytest.raises(OptionError, match="sizes from 1"):
+        compile_for("eifag", 87, "fp16", (1, 0, 1))
+
+
+def test_an_interpreter_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(EngineError, match="unset TRITON_INTERPRET"):
+        compile_for("eifag", 87, "fp16", (1, 1, 1))
+
+
+def test_the_machine_code_does_not_depend_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compile_for("eifag", 90, "bf16", (64, 16, 16))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    assert compile_for("eifag", 90, "bf16", (64, 16, 16)).ptx == first.ptx
