@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constrain
 SETUP := pyproject.toml setup.py constraints.txt
 
 APT := chromium ffmpeg gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
-	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly libgl1 libglib2.0-0
+	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 xdotool xvfb
 
 .PHONY: help run live test test-full bench system-deps clean
 .DEFAULT_GOAL := help
@@ -39,7 +39,7 @@ test-full: $(VENV)/.test ## Export every configuration at its full size, and hol
 bench: $(VENV)/.test ## Measure start-up, memory, latency, cost by past frames, and quality on this machine
 	@for script in $(filter-out benchmarks/parity.py benchmarks/curves.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
-system-deps: ## Install what the tests need from Debian or Ubuntu (browser, GStreamer's RTSP server)
+system-deps: ## Install what the tests need from Debian or Ubuntu (browser, GStreamer, a virtual display)
 	@echo "Installing Debian's packages: $(APT)"
 	@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	$$sudo apt-get update -qq && \

@@ -70,14 +70,16 @@ def open_capture(
     cv = load()
     with _opening:
         users = os.environ.get(_FFMPEG_OPTIONS)
-        level = cv.utils.logging.setLogLevel(cv.utils.logging.LOG_LEVEL_SILENT)
+        log = getattr(cv.utils, "logging", None)  # OpenCV 4.8 has none: there the environment, above, must do
+        level = log.setLogLevel(log.LOG_LEVEL_SILENT) if log else None
         os.environ[_FFMPEG_OPTIONS] = ffmpeg_options
         try:
             capture: cv2.VideoCapture = cv.VideoCapture(target, backend, list(parameters))
         except cv.error:
             return None
         finally:
-            cv.utils.logging.setLogLevel(level)
+            if log:
+                log.setLogLevel(level)
             if users is None:
                 del os.environ[_FFMPEG_OPTIONS]
             else:

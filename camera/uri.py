@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 from urllib.parse import unquote
 
+from framecast.camera.csi import open_csi
 from framecast.camera.files import VideoFile
 from framecast.camera.images import SUFFIXES, Images, open_folder, open_glob
 from framecast.camera.redact import redact
@@ -19,7 +20,10 @@ from framecast.camera.synthetic import Synthetic, parse_scene
 from framecast.camera.webcam import open_number, open_v4l2
 from framecast.errors import OptionError, SourceError
 
-_KNOWN = "a video file, a folder or glob of images, a webcam's number, demo, file://, v4l2://, rtsp://, rtsps:// and synthetic://"
+_KNOWN = (
+    "a video file, a folder or glob of images, a webcam's number, demo, file://, v4l2://, csi://, rtsp://, rtsps:// "
+    "and synthetic://"
+)
 
 
 def open_source(uri: str | os.PathLike[str], *, loop: bool = False, timeout: float = 5.0) -> Source:
@@ -28,6 +32,7 @@ def open_source(uri: str | os.PathLike[str], *, loop: bool = False, timeout: flo
     ===============================  ==============================================================================
     ``0``                            a webcam by its number; as ``v4l2:///dev/video0``
     ``v4l2:///dev/video0``           a camera at this machine
+    ``csi://0``                      a Jetson's CSI camera: ``csi://0?size=1280x720&fps=30&flip=0``
     ``rtsp://user:pw@host/path``     a network camera, over TCP; also ``rtsps://``
     ``clip.mp4``, ``file:///clip``   a video file; 25 frames a second where it does not say
     ``frames/``, ``frames/*.png``    a folder or glob of images, sorted as people count, 25 frames a second; one image
@@ -41,7 +46,7 @@ def open_source(uri: str | os.PathLike[str], *, loop: bool = False, timeout: flo
         uri: one of these. A path object is always a file or folder.
         loop: start a clip over at its end, with a new epoch; time and index go on. A camera has no end: there it means
             nothing.
-        timeout: seconds that a network camera may take to answer, and to send each frame.
+        timeout: seconds that a network or CSI camera may take to answer, and to send each frame.
 
     Returns:
         The source, opened; close it, or use it in a ``with``.
@@ -70,6 +75,8 @@ def open_source(uri: str | os.PathLike[str], *, loop: bool = False, timeout: flo
             return _open_path(unquote(rest), loop)
         case "v4l2":
             return open_v4l2(rest)
+        case "csi":
+            return open_csi(rest, timeout=timeout)
         case "rtsp" | "rtsps":
             return open_rtsp(f"{scheme[1].lower()}://{rest}", timeout=timeout)
         case "synthetic":

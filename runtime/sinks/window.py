@@ -153,12 +153,18 @@ def view() -> None:
     os.write(1, _READY)
     threading.Thread(target=receive, daemon=True).start()
     shown: Image | None = None
-    while cv2.waitKey(_PAUSE) & 0xFF not in (27, ord("q"), ord("Q")):
-        if cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
-            break
+    while cv2.waitKey(_PAUSE) & 0xFF not in (27, ord("q"), ord("Q")) and _is_open():
         if newest and newest[0] is not shown:
             if shown is None:
                 cv2.resizeWindow(TITLE, newest[0].shape[1], newest[0].shape[0])
             shown = newest[0]
             cv2.imshow(TITLE, shown)
     os._exit(0)  # the thread that waits for input holds a lock that Python's own exit would want
+
+
+def _is_open() -> bool:
+    """Whether the user has left the window there."""
+    try:
+        return cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+    except cv2.error:  # Qt, whose last window has been closed
+        return False

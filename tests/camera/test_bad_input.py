@@ -138,7 +138,7 @@ def test_what_is_no_regular_file(tmp_path):
 
 
 def test_unknown_schemes_name_the_known_ones():
-    for uri in ("ftp://host/a.mp4", "concat:a.mp4|b.mp4", "http://user:s3cret@host/cam", "csi://0", "data:video/mp4,x"):
+    for uri in ("ftp://host/a.mp4", "concat:a.mp4|b.mp4", "http://user:s3cret@host/cam", "hls://a", "data:video/mp4,x"):
         message = refusal(uri)
         assert "unknown scheme" in message
         assert "rtsp://" in message

@@ -25,7 +25,7 @@ def run(
     source: Annotated[
         str,
         typer.Argument(
-            help="A video file, a folder or glob of images, a webcam's number, v4l2:///dev/video0, rtsp://…, "
+            help="A video file, a folder or glob of images, a webcam's number, v4l2:///dev/video0, csi://0, rtsp://…, "
             "synthetic:// or demo."
         ),
     ],
@@ -35,6 +35,7 @@ def run(
     serve: Annotated[
         str | None, typer.Option(metavar="[HOST:PORT]", help=f"Show the run in a browser ({DEFAULT_ADDRESS}).")
     ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show the run in a window; q, Esc or ✕ ends it.")] = False,
     record: Annotated[
         list[Path] | None,
         typer.Option(help="Record a video (.mp4, .mkv, .avi) or a strip of pictures (.png); repeatable."),
@@ -42,7 +43,7 @@ def run(
     report: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
     max_frames: Annotated[int | None, typer.Option(help="End after so many frames.")] = None,
     realtime: Annotated[
-        bool, typer.Option("--realtime", help="Play a file at its own pace (always so with --serve).")
+        bool, typer.Option("--realtime", help="Play a file at its own pace (always so with --serve and --show).")
     ] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Start a file over at its end, until Ctrl-C.")] = False,
     threads: Annotated[int, typer.Option(help="CPU threads of the step; 0: one a core.")] = 0,
@@ -57,7 +58,7 @@ def run(
     check_numbers(horizon=horizon, max_frames=max_frames)  # the pipeline would, once the camera has been opened
     outputs = [*(record or []), *([report] if report else [])]
     check_outputs(source, outputs)
-    paced = realtime or serve is not None
+    paced = realtime or show or serve is not None
     with ExitStack() as stack:
         with artifact(model) as path:
             predictor = stack.enter_context(load(path, engine=engine, threads=threads))
@@ -67,7 +68,7 @@ def run(
             check_writable(report)
         stack.enter_context(on_signals(pipeline.stop))
         try:
-            _drive(pipeline, record or [], serve)
+            _drive(pipeline, record or [], serve, window=show)
         except Exception as error:
             pipeline.ended = f"error: {error}"
             raise
@@ -78,7 +79,7 @@ def run(
                 terminal.summary(pipeline.report(), outputs)
 
 
-def _drive(pipeline: Pipeline, record: list[Path], serve: str | None) -> None:
+def _drive(pipeline: Pipeline, record: list[Path], serve: str | None, *, window: bool) -> None:
     """Run the pipeline into its sinks, with a status line where there is a terminal."""
     from framecast import terminal
     from framecast.runtime.sinks.thread import SinkThread
@@ -86,6 +87,12 @@ def _drive(pipeline: Pipeline, record: list[Path], serve: str | None) -> None:
     fps = pipeline.source.fps or 1 / pipeline.predictor.interval
     with ExitStack() as stack:
         show: list[Callable[[Event], None]] = []
+        if window:
+            from framecast.runtime.sinks.window import WindowSink
+
+            desktop = WindowSink(closed=pipeline.stop)
+            stack.callback(desktop.close)
+            show.append(desktop.show)
         if serve is not None:  # before the recorders, so that it is closed after them: viewers may be slow to leave
             from framecast.runtime.sinks.web import WebSink
 

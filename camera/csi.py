@@ -1,0 +1,388 @@
+"""The camera of a Jetson: MIPI CSI, through NVIDIA's libargus and GStreamer; only the newest frame is kept."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from framecast.camera import cv
+from framecast.camera.live import Live
+from framecast.camera.redact import redact
+from framecast.camera.source import Frame, Image
+from framecast.errors import SourceError
+
+_log = logging.getLogger(__name__)
+
+EXAMPLE = "csi://0?size=1280x720&fps=30&flip=0"
+LAUNCH = "gst-launch-1.0"
+GRACE = 1.0  # seconds for a process to end when asked to; a camera that is killed may leave nvargus-daemon stuck
+_LINES = 20  # of what GStreamer says that are kept, for the error message
+
+_RESTART = "sudo systemctl restart nvargus-daemon"
+_LOST = f"check its ribbon cable; if it stays lost: {_RESTART}"
+
+# What GStreamer 1.22 says, and libargus as users report it: libargus itself was not at hand. The first that fits.
+_REASONS = (
+    (
+        r'no element "nv\w+"',
+        "GStreamer has no {0} here: csi:// needs an NVIDIA Jetson (there: sudo apt-get install nvidia-l4t-gstreamer; "
+        "a container is started with --runtime nvidia)",
+    ),
+    (r'no element "\w+"', "GStreamer has no {0} (sudo apt-get install gstreamer1.0-plugins-base)"),
+    (
+        r"connecting to nvargus-daemon failed|create camera ?provider",
+        f"nvargus-daemon does not answer ({_RESTART}; a container is started with "
+        "-v /tmp/argus_socket:/tmp/argus_socket)",
+    ),
+    (
+        r"no cameras available",
+        "no CSI camera is connected (check its ribbon cable; choose the sensor with "
+        "sudo /opt/nvidia/jetson-io/jetson-io.py, and reboot)",
+    ),
+    (r"invalid camera device", "there are fewer cameras than that (the first one is csi://0)"),
+    (r"failed to create capturesession", f"another program is using it, or nvargus-daemon hangs ({_RESTART})"),
+    (
+        r"frame rate specified is greater|not-negotiated|could not link",
+        "it does not give this size at this rate (v4l2-ctl --list-formats-ext lists what it gives)",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Csi:
+    """What ``csi://0?size=1280x720&fps=30&flip=0`` asks for; these are the defaults.
+
+    Attributes:
+        sensor: number of the camera.
+        width: pixels of the sensor's picture, even, 64 to 8192; a flip of 90° swaps it with the height.
+        height: pixels, as the width.
+        fps: frames a second, 1 to 240.
+        flip: nvvidconv's flip-method: 1, 2, 3 turn by 90° counterclockwise, 180°, 90° clockwise; 4, 6 mirror
+            horizontally, vertically; 5, 7 mirror at the diagonals.
+    """
+
+    sensor: int = 0
+    width: int = 1280
+    height: int = 720
+    fps: int = 30
+    flip: int = 0
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return f"csi://{self.sensor}"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames that come out."""
+        return (self.height, self.width) if self.flip % 2 else (self.width, self.height)
+
+
+def parse_csi(rest: str) -> Csi:
+    """The camera of a URI, of which ``csi://`` has been taken off.
+
+    Raises:
+        SourceError: it is no number, or an option is unknown or out of its range.
+    """
+    number, _, query = rest.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    shown = redact(f"csi://{rest}")
+    if unknown := options.keys() - {"size", "fps", "flip"}:
+        raise SourceError(f"csi:// has no {redact(min(unknown))} (it takes size, fps and flip: {EXAMPLE})")
+    try:
+        width, height = map(int, options.get("size", f"{Csi.width}x{Csi.height}").split("x"))
+        camera = Csi(int(number), width, height, int(options.get("fps", Csi.fps)), int(options.get("flip", Csi.flip)))
+    except ValueError:
+        raise SourceError(f"not numbers: {shown} (write it like {EXAMPLE})") from None
+    even = all(64 <= side <= 8192 and side % 2 == 0 for side in (width, height))
+    if not (even and 0 <= camera.sensor <= 99 and 1 <= camera.fps <= 240 and 0 <= camera.flip <= 7):
+        ranges = "size even and 64x64 to 8192x8192, fps 1 to 240, flip 0 to 7"
+        raise SourceError(f"out of range: {shown} ({ranges})")
+    return camera
+
+
+def elements(camera: Csi) -> str:
+    """GStreamer's elements from the sensor to BGRx in the memory of the CPU."""
+    width, height = camera.size
+    return (
+        f"nvarguscamerasrc sensor-id={camera.sensor}"
+        f" ! video/x-raw(memory:NVMM),width={camera.width},height={camera.height},framerate={camera.fps}/1,format=NV12"
+        f" ! nvvidconv flip-method={camera.flip} ! video/x-raw,width={width},height={height},format=BGRx"
+    )
+
+
+def open_csi(rest: str, *, timeout: float) -> Live:
+    """A camera at the CSI connector: by OpenCV where it has GStreamer (not PyPI's), else by ``gst-launch-1.0``.
+
+    Args:
+        rest: ``0?size=1280x720&fps=30&flip=0``; see :class:`Csi`.
+        timeout: seconds that the first frame may take, and then every frame.
+
+    Raises:
+        SourceError: this is no Jetson, something is missing, or the camera gives no frames.
+    """
+    camera = parse_csi(rest)
+    cv2 = cv.load()
+    has_gstreamer = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
+    if has_gstreamer and _has(elements(camera).partition(" ")[0]):
+        sink = "videoconvert ! video/x-raw,format=BGR ! appsink max-buffers=1 drop=true sync=false"
+        watched = _Watched(f"{elements(camera)} ! {sink}", timeout)
+        if watched.wait():
+            _log.info("%s: by OpenCV's GStreamer", camera.name)
+            return _Camera(camera, watched, timeout)
+        watched.release()
+        if not watched.ended:
+            raise SourceError(_silent(camera, timeout))
+        _log.info("%s: OpenCV's GStreamer gives no frames; asking %s", camera.name, LAUNCH)
+    if shutil.which(LAUNCH) is None:
+        tried = "OpenCV's GStreamer gives no frames, and" if has_gstreamer else "OpenCV has no GStreamer here, and"
+        cure = "csi:// is for NVIDIA Jetson; there: sudo apt-get install gstreamer1.0-tools"
+        raise SourceError(f"cannot open {camera.name}: {tried} there is no {LAUNCH} ({cure})")
+    launch = _Launch(camera, timeout)
+    try:
+        if not launch.wait():
+            raise SourceError(_silent(camera, timeout))
+        if launch.ended:
+            raise SourceError(f"cannot open {camera.name}: {launch.reason()}")
+    except BaseException:
+        launch.release()
+        raise
+    _log.info("%s: by %s%s", camera.name, LAUNCH, "" if has_gstreamer else " (OpenCV has no GStreamer here)")
+    return _Camera(camera, launch, timeout)
+
+
+def _has(element: str) -> bool:
+    """Whether GStreamer has an element, as far as can be known: without it OpenCV 4.6 hangs, and says nothing."""
+    inspect = shutil.which("gst-inspect-1.0")
+    try:
+        return inspect is None or subprocess.run([inspect, "--exists", element], timeout=10).returncode != 1  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return True
+
+
+def _silent(camera: Csi, timeout: float) -> str:
+    cure = f"{_RESTART}; another program may be using it; check its ribbon cable"
+    return f"no frame from {camera.name} within {timeout:g} s ({cure})"
+
+
+class _Capture(Protocol):
+    """What :class:`Live` takes of a capture; ``stop`` ends a grab that is under way."""
+
+    def grab(self) -> bool: ...
+    def retrieve(self) -> tuple[bool, Image | None]: ...
+    def stop(self) -> None: ...
+    def release(self) -> None: ...
+
+
+class _Camera(Live):
+    def __init__(self, camera: Csi, capture: _Capture, patience: float) -> None:
+        super().__init__(camera.name, capture, float(camera.fps), patience=patience, cure=_LOST)  # type: ignore[arg-type]
+        self._stop = capture.stop
+
+    def read(self) -> Frame | None:
+        try:
+            return super().read()
+        except SourceError:
+            if self._closed:  # that is why it ended
+                return None
+            raise
+
+    def close(self) -> None:
+        super().close()
+        self._stop()
+
+
+class _Watched:
+    """A capture of OpenCV's GStreamer in a thread of its own: it knows no time limit, neither to open nor to read.
+
+    Args:
+        pipeline: as gst-launch-1.0 takes it, ending in an appsink.
+        patience: seconds that a frame may take.
+    """
+
+    def __init__(self, pipeline: str, patience: float) -> None:
+        self.ended = False
+        self._patience = patience
+        self._image: Image | None = None
+        self._stopped = False
+        self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._run, args=(pipeline,), name="framecast-csi", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> bool:
+        """Whether a frame comes in time."""
+        with self._news:
+            self._news.wait_for(lambda: self._image is not None or self.ended or self._stopped, self._patience)
+            return self._image is not None
+
+    grab = wait
+
+    def retrieve(self) -> tuple[bool, Image | None]:
+        with self._news:
+            image, self._image = self._image, None
+        return image is not None, image
+
+    def stop(self) -> None:
+        with self._news:
+            self._stopped = True
+            self._news.notify_all()
+
+    def release(self) -> None:
+        self.stop()
+        self._thread.join(GRACE)  # one that hangs is left behind, and lets go of the camera when it comes back
+
+    def _run(self, pipeline: str) -> None:
+        cv2 = cv.load()
+        try:
+            capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+            try:
+                while not self._stopped:
+                    more, image = capture.read()
+                    if not more:
+                        break
+                    with self._news:
+                        self._image = image  # the newest wins
+                        self._news.notify_all()
+            finally:
+                capture.release()
+        except cv2.error:
+            _log.info("OpenCV's GStreamer failed", exc_info=True)
+        finally:
+            with self._news:
+                self.ended = True
+                self._news.notify_all()
+
+
+class _Launch:
+    """``gst-launch-1.0``, whose frames come through a pipe, as BGRx: its rows need no padding.
+
+    When the reader is slow one frame waits half in the pipe and the newest behind it; the others are dropped.
+
+    Args:
+        camera: what to open.
+        patience: seconds that a frame may take.
+    """
+
+    def __init__(self, camera: Csi, patience: float) -> None:
+        self.ended = False
+        self._name = camera.name
+        self._patience = patience
+        self._picture: Image = np.empty((*camera.size[::-1], 4), np.uint8)
+        self._said: deque[str] = deque(maxlen=_LINES)
+        self._pipe, ours = os.pipe()
+        self._poll = select.poll()  # not select(): it takes no descriptor above 1023
+        self._poll.register(self._pipe, select.POLLIN)
+        started = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._minder = threading.Thread(
+            target=self._mind, args=(elements(camera), ours, started), name="framecast-gst-launch", daemon=True
+        )
+        self._minder.start()
+        started.wait()
+
+    def wait(self) -> bool:
+        """Whether a frame begins to come in time, or the process ends, which sets ``ended``."""
+        if not self._poll.poll(math.ceil(1000 * self._patience)):
+            return False
+        self.ended = not self._arrives()
+        return True
+
+    def grab(self) -> bool:
+        """Whether a frame came in time.
+
+        Raises:
+            SourceError: the process has ended; the message says why.
+        """
+        deadline = time.monotonic() + self._patience
+        rest = self._picture.data.cast("B")
+        while rest:
+            if not self._poll.poll(max(0, math.ceil(1000 * (deadline - time.monotonic())))):
+                return False
+            if not (count := os.readv(self._pipe, [rest])):
+                raise SourceError(f"lost {self._name}: {self.reason()}")
+            rest = rest[count:]
+        return True
+
+    def retrieve(self) -> tuple[bool, Image | None]:
+        cv2 = cv.load()
+        return True, cv2.cvtColor(self._picture, cv2.COLOR_BGRA2BGR)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)  # it lets go of the camera, and ends
+
+    def release(self) -> None:
+        self.stop()
+        deadline = time.monotonic() + GRACE
+        while self._poll.poll(max(0, math.ceil(1000 * (deadline - time.monotonic())))):
+            if not os.read(self._pipe, 1 << 20):  # what it has yet to write must not keep it
+                break
+        self._minder.join(max(0.0, deadline - time.monotonic()))
+        if self._minder.is_alive() and self._process is not None:
+            self._process.kill()
+            self._minder.join(GRACE)
+        os.close(self._pipe)
+
+    def reason(self) -> str:
+        """Why the process has ended, with the cure."""
+        self._minder.join(GRACE)  # its last words
+        said = "\n".join(self._said)
+        for pattern, reason in _REASONS:
+            if found := re.search(pattern, said, re.IGNORECASE):
+                return reason.format(found.group().rpartition(" ")[2].strip('"'))
+        code = self._process.poll() if self._process is not None else None
+        if code is not None and code < 0:
+            return f"{LAUNCH} was ended by signal {-code} ({_LOST})"
+        errors = [line for line in self._said if "error" in line.lower()] or [*self._said]
+        return f"{redact(errors[0]) if errors else 'it ended or broke off'} ({_LOST})"
+
+    def _arrives(self) -> bool:
+        """Whether there is something in the pipe, now that the wait is over: it may be its end."""
+        return bool(self._poll.poll(0)[0][1] & select.POLLIN)
+
+    def _mind(self, source: str, pipe: int, started: threading.Event) -> None:
+        """Start the process, listen to it, and see it end, so that there is no zombie.
+
+        It is killed with the *thread* that started it (``setpriv``, of util-linux): this thread stays as long as it
+        does. Without setpriv it ends at the next frame, which has nowhere to go. Ctrl-C, too, is not for it: it has a
+        session of its own.
+        """
+        try:
+            leaky = "queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0"
+            pipeline = f"{source} ! {leaky} ! fdsink fd={pipe} sync=false"
+            tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+            process = subprocess.Popen(  # noqa: S603 (numbers are all that it takes from the user)
+                [*tied, LAUNCH, "--quiet", *pipeline.split()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "LC_ALL": "C"},
+                pass_fds=[pipe],
+                start_new_session=True,
+                restore_signals=False,  # SIGPIPE stays ignored: without a reader it ends in an orderly way
+            )
+            self._process = process
+        except OSError as error:
+            self._said.append(f"{LAUNCH} cannot be started: error {error.strerror}")
+            return
+        finally:
+            os.close(pipe)
+            started.set()
+        with process:  # waits for it at the end
+            while process.stdout and (line := process.stdout.readline(500)):
+                if text := line.decode(errors="replace").strip():
+                    self._said.append(text)

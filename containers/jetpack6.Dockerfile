@@ -1,0 +1,43 @@
+# JetPack 6.1 and 6.2 (L4T r36.4, Orin): CUDA 12.6, TensorRT 10.3, Python 3.10.
+# NOT BUILT ON A DEVICE YET: written from what NVIDIA publishes. tests/test_containers.py checks what needs no Jetson.
+#
+#     sudo docker build -t framecast -f containers/jetpack6.Dockerfile .
+#     sudo docker run --rm --runtime nvidia framecast doctor
+#     sudo docker run --rm --runtime nvidia --network host -v /tmp/argus_socket:/tmp/argus_socket \
+#         -v framecast:/home/framecast framecast run csi://0 --engine tensorrt --serve
+#
+# A webcam instead: --device /dev/video0. The volume keeps engines that were built.
+ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
+FROM ${BASE}
+
+# NVIDIA's own GStreamer elements come from the host, by --runtime nvidia.
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        build-essential gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-tools libglib2.0-0 \
+        python3-dev python3-libnvinfer python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /src
+COPY pyproject.toml setup.py README.md LICENSE NOTICE ./
+COPY camera camera
+COPY evaluation evaluation
+COPY export export
+COPY kernels kernels
+COPY models models
+COPY runtime runtime
+COPY training training
+COPY src src
+
+# TensorRT is the system's. OpenCV is not: Ubuntu's is older than framecast needs, and csi:// has gst-launch-1.0.
+# Therefore --no-deps, and the dependencies by name, with the OpenCV that needs no libGL. pycuda is built here.
+ENV PATH=/opt/framecast/bin:/usr/local/cuda/bin:${PATH}
+RUN python3 -m venv --system-site-packages /opt/framecast \
+    && pip install --no-cache-dir aiohttp numpy onnxruntime opencv-python-headless rich typer "pycuda>=2024.1" \
+    && pip install --no-cache-dir --no-deps . \
+    && framecast doctor
+
+RUN useradd --create-home --groups video framecast
+USER framecast
+WORKDIR /home/framecast
+ENTRYPOINT ["framecast"]
+CMD ["doctor"]

@@ -1,0 +1,58 @@
+"""What the doctor says of OpenCV, GStreamer, and a system's OpenCV that is hidden by another."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from framecast.runtime import doctor
+
+
+def findings() -> dict[str, doctor.Finding]:
+    return {finding.part: finding for finding in doctor.examine()}
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A system with an OpenCV of its own, beside ours from PyPI."""
+    monkeypatch.setattr(doctor, "_SYSTEM", tmp_path)
+    monkeypatch.setattr(doctor, "_SYSTEM_PYTHON", sys.executable)
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: backend != cv2.CAP_GSTREAMER)
+    package = tmp_path / "python3.10" / "dist-packages" / "cv2"
+    package.mkdir(parents=True)
+    return package / "__init__.py"
+
+
+REGISTRY = "CAP_GSTREAMER = 1\nclass videoio_registry:\n    hasBackend = staticmethod(lambda backend: {})\n"
+
+
+def test_a_hidden_opencv_with_gstreamer_is_found(system: Path) -> None:
+    system.write_text(REGISTRY.format(True))
+    found = findings()["opencv of the system"]
+    assert found.state == f"{system} has GSTREAMER; {cv2.__file__} hides it"
+    assert "--system-site-packages; there pip uninstall opencv-python" in found.cure
+    assert "numpy<2" in found.cure
+
+
+@pytest.mark.parametrize("text", [REGISTRY.format(False), "raise ImportError('numpy.core.multiarray')"])
+def test_one_that_has_none_or_is_broken_is_not(system: Path, text: str) -> None:
+    system.write_text(text)
+    assert "opencv of the system" not in findings()
+
+
+def test_where_ours_has_gstreamer_there_is_nothing_to_say(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system.write_text(REGISTRY.format(True))
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: True)
+    found = findings()
+    assert "opencv of the system" not in found
+    assert found["opencv GSTREAMER (csi://)"] == doctor.Finding("opencv GSTREAMER (csi://)", "here")
+
+
+def test_no_gst_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = findings()["gst-launch-1.0 (csi://)"]
+    assert found.state == "missing"
+    assert "apt-get install gstreamer1.0-tools" in found.cure

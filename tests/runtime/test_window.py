@@ -1,0 +1,239 @@
+"""The window: a real one on a virtual display, its ends, and what is said where there can be none."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from framecast.camera import Frame
+from framecast.errors import SinkError
+from framecast.runtime.predictor import Prediction
+from framecast.runtime.sinks import window
+from framecast.runtime.sinks.picture import CAPTION, triptych
+from framecast.runtime.sinks.sink import Event
+from framecast.runtime.sinks.window import WindowSink
+
+H, W = 192, 256
+SCREEN = (720, 1280)
+
+
+def event(red: int) -> Event:
+    """A grey frame, for which a red one had been predicted."""
+    real, guess = np.full((H, W, 3), 60, np.uint8), np.zeros((H, W, 3), np.uint8)
+    guess[..., 2] = red
+    return Event(Frame(real, 0.0, 0), real, Prediction(guess, 0.04, 1), due=guess, psnr=34.15, psnr_copy=30.0)
+
+
+def until(done: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Display:
+    """A display that nobody sees.
+
+    Attributes:
+        name: as in DISPLAY.
+        process: of the server.
+        memory: the file that holds its screen.
+    """
+
+    name: str
+    process: subprocess.Popen[str]
+    memory: Path
+
+    def screen(self) -> np.ndarray:
+        """What is on it, uint8 [H, W, 3] BGR."""
+        height, width = SCREEN
+        pixels = np.fromfile(self.memory, np.uint8)[-4 * height * width :]  # XWD: a header, then BGRX
+        return pixels.reshape(height, width, 4)[..., :3]
+
+    def window(self) -> int:
+        """The window's number, once it is there."""
+        command = ["xdotool", "search", "--sync", "--onlyvisible", "--name", f"^{window.TITLE}$"]
+        return int(subprocess.check_output(command, env=self.environment, timeout=20, text=True).split()[0])
+
+    def press(self, key: str) -> None:
+        number = str(self.window())
+        subprocess.check_call(
+            ["xdotool", "windowfocus", "--sync", number, "key", key], env=self.environment, timeout=20
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "DISPLAY": self.name}
+
+    def press_close(self) -> None:
+        """Ask the window to close, as a window manager does when its ✕ is clicked."""
+        x11 = ctypes.CDLL(ctypes.util.find_library("X11"))
+        x11.XOpenDisplay.restype = ctypes.c_void_p
+        x11.XInternAtom.restype = ctypes.c_ulong
+        display = ctypes.c_void_p(x11.XOpenDisplay(self.name.encode()))
+        number = self.window()
+        kinds = [x11.XInternAtom(display, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW")]
+        # XClientMessageEvent: type 33, serial, send_event, display, window, message_type, format 32, data
+        message = (ctypes.c_long * 24)(33, 0, 0, display.value, number, kinds[0], 32, kinds[1])
+        x11.XSendEvent(display, ctypes.c_ulong(number), 0, ctypes.c_long(0), ctypes.byref(message))
+        x11.XCloseDisplay(display)
+
+
+@pytest.fixture
+def display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Display]:
+    if missing := [name for name in ("Xvfb", "xdotool") if shutil.which(name) is None]:
+        pytest.skip(f"no {' '.join(missing)} (make system-deps)")
+    if "NONE" in cv2.getBuildInformation().partition("GUI:")[2].partition("\n")[0]:
+        pytest.skip("this OpenCV has no windows (pip install opencv-python)")
+    size = f"{SCREEN[1]}x{SCREEN[0]}x24"
+    command = ["Xvfb", "-displayfd", "1", "-screen", "0", size, "-fbdir", str(tmp_path), "-nolisten", "tcp"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout
+        number = server.stdout.readline().strip()
+        assert number.isdecimal()
+        monkeypatch.setenv("DISPLAY", f":{number}")
+        yield Display(f":{number}", server, tmp_path / "Xvfb_screen0")
+        server.terminate()
+
+
+@pytest.fixture
+def sink(display: Display) -> Iterator[WindowSink]:
+    """A window; ``sink.gone`` is set when the user closes it."""
+    gone = threading.Event()
+    shown = WindowSink(gone.set)
+    shown.gone = gone  # type: ignore[attr-defined]
+    yield shown
+    shown.close()
+    shown.close()
+    assert shown._process.returncode is not None
+
+
+def test_the_window_shows_the_newest_triptych(display: Display, sink: WindowSink) -> None:
+    for red in range(256):
+        sink.show(event(red))
+    expected = triptych(event(255))
+    size = expected.shape[:2]
+    until(lambda: any(np.array_equal(expected, part) for part in places(display.screen(), size)))
+    assert (expected[CAPTION:, W : 2 * W] == (0, 0, 255)).all()
+
+
+def places(screen: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Every part of that size that begins where the screen is not black."""
+    rows, columns = np.nonzero(screen.any(axis=2))
+    if rows.size:
+        top, left = rows.min(), columns.min()
+        yield screen[top : top + size[0], left : left + size[1]]
+
+
+@pytest.mark.parametrize("way", ["q", "Escape", "✕"])
+def test_the_user_closes_it(display: Display, sink: WindowSink, way: str) -> None:
+    sink.show(event(200))
+    until(lambda: display.screen().any())
+    display.press_close() if way == "✕" else display.press(way)
+    until(sink.gone.is_set)  # type: ignore[attr-defined]
+    assert sink._process.returncode == 0
+    sink.show(event(1))  # the run has yet to end: nothing to complain about
+
+
+def test_a_window_that_hangs_keeps_nobody_waiting(display: Display, sink: WindowSink) -> None:
+    sink._process.send_signal(signal.SIGSTOP)
+    begun = time.monotonic()
+    for red in range(200):
+        sink.show(event(red))
+    assert time.monotonic() - begun < 1
+    assert sink._news.dropped > 150
+    begun = time.monotonic()
+    sink.close()
+    assert time.monotonic() - begun < 2 * window.GRACE
+    assert sink._process.returncode == -signal.SIGKILL
+    assert not sink.gone.is_set()  # type: ignore[attr-defined]
+
+
+def test_a_display_that_goes_away_is_said(display: Display, sink: WindowSink) -> None:
+    sink.show(event(1))
+    display.process.kill()
+    until(lambda: sink._failure)
+    with pytest.raises(SinkError, match=r"^the window has failed: .*--serve shows the run in a browser") as raised:
+        sink.show(event(2))
+    assert str(raised.value).isprintable()
+
+
+def test_a_run_ends_with_its_window(display: Display, tmp_path: Path) -> None:
+    video, report = tmp_path / "run.avi", tmp_path / "run.json"
+    outputs = ["--record", str(video), "--report", str(report)]
+    command = [sys.executable, "-W", "error", "-m", "framecast", "run", "demo", "--show", "--loop", *outputs]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: video.exists() and video.stat().st_size > 100_000, 60)
+        display.press("q")
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+    figures = json.loads(report.read_text())
+    assert figures["ended"] == "interrupted"
+    assert 5 < figures["frames"] < 217
+    capture, frames = cv2.VideoCapture(str(video)), 0
+    while capture.read()[0]:
+        frames += 1
+    assert frames == figures["frames"]
+
+
+def test_no_display(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    code, _, err = run("run", "demo", "--show")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(
+        "framecast: no window can be shown: there is no display here, DISPLAY is not set (--serve shows"
+    )
+
+
+def prelude(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Let the window's process run something first."""
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        return popen([*command[:-1], f"{code}\n{command[-1]}"], **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(window.subprocess, "Popen", start)
+    monkeypatch.setenv("DISPLAY", ":77")
+
+
+def test_an_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the headless build does.
+    error = "cv2.error('The function is not implemented. Rebuild')"
+    prelude(monkeypatch, f"import cv2\ndef none(*_):\n raise {error}\ncv2.namedWindow = none")
+    with pytest.raises(SinkError, match="the headless build: pip install opencv-python in its place"):
+        WindowSink(lambda: None)
+
+
+def test_a_window_that_never_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    prelude(monkeypatch, "import time; time.sleep(60)")
+    monkeypatch.setattr(window, "START", 0.5)
+    begun = time.monotonic()
+    with pytest.raises(SinkError, match=r"none came up in 0\.5 s"):
+        WindowSink(lambda: None)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_display_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":77")
+    begun = time.monotonic()
+    with pytest.raises(SinkError, match=r"^no window can be shown: .*\(--serve shows") as raised:
+        WindowSink(lambda: None)
+    assert str(raised.value).isprintable()
+    assert time.monotonic() - begun < 20

@@ -1,0 +1,118 @@
+"""The container files and the systemd unit, as far as that goes without a Jetson."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from framecast.camera.csi import parse_csi
+
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+ROOT = Path(__file__).resolve().parents[1]
+CONTAINERS = sorted((ROOT / "containers").glob("*.Dockerfile"))
+UNIT = ROOT / "containers" / "framecast.service"
+PROJECT = (ROOT / "pyproject.toml").read_text()
+every_container = pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.stem)
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """(instruction, arguments), with continued lines joined, comments left out."""
+    text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
+    lines = filter(None, re.sub(r"\\\n\s*", " ", text).splitlines())
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def requirements(name: str) -> list[str]:
+    """The requirements in a list of pyproject.toml (tomllib is Python 3.11's)."""
+    found = re.search(rf"^{name} = \[(.*?)\]", PROJECT, re.MULTILINE | re.DOTALL)
+    assert found
+    return re.findall(r'"([^"]+)"', found[1])
+
+
+def test_there_is_one_for_each_jetpack() -> None:
+    assert [path.stem for path in CONTAINERS] == ["jetpack6", "jetpack7"]
+
+
+@every_container
+def test_what_is_copied_is_there_and_is_what_the_build_needs(path: Path) -> None:
+    copied = set()
+    for word, rest in instructions(path):
+        if word == "COPY":
+            *sources, target = rest.split()
+            assert all((ROOT / source).exists() for source in sources), rest
+            assert target == "./" or sources == [target]
+            copied |= set(sources)
+    rooms = {link.name for link in (ROOT / "src" / "framecast").iterdir() if link.is_symlink()}
+    assert copied == rooms | {"src", "pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"}
+
+
+@every_container
+def test_what_is_installed_is_what_framecast_depends_on(path: Path) -> None:
+    commands = [shlex.split(rest) for word, rest in instructions(path) if word == "RUN"]
+    words = [word for command in commands for word in command]
+    start = words.index("--no-cache-dir") + 1
+    named = {re.split("[<>=]", word)[0] for word in words[start : words.index("&&", start)]}
+    needed = {re.split("[<>=]", word)[0] for word in requirements("dependencies") + requirements("cuda")}
+    assert named == needed - {"opencv-python"} | {"opencv-python-headless"}
+    assert words[words.index("--no-deps") : words.index("--no-deps") + 2] == ["--no-deps", "."]
+    for package in ("python3-venv", "gstreamer1.0-tools", "--system-site-packages"):
+        assert package in words
+
+
+@every_container
+def test_its_form(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) < 50
+    assert max(map(len, lines)) <= 120
+    assert "NOT BUILT ON A DEVICE YET" in lines[1]
+    found = instructions(path)
+    known = {"ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "ENTRYPOINT", "CMD"}
+    assert {word for word, _ in found} <= known
+    assert [rest for word, rest in found if word == "ENTRYPOINT"] == ['["framecast"]']
+    assert [word for word, _ in found].index("USER") > max(i for i, (word, _) in enumerate(found) if word == "RUN")
+    for word, rest in found:
+        if word == "RUN":
+            subprocess.run(["sh", "-n", "-c", rest], check=True)
+
+
+def settings() -> dict[str, list[str]]:
+    pairs = re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE)
+    return {name: [value.strip('"') for other, value in pairs if other == name] for name, _ in pairs}
+
+
+def test_the_unit_runs_a_command_that_there_is(run: Run) -> None:
+    set_ = settings()
+    environment = dict(pair.split("=", 1) for pair in set_["Environment"])
+    (command,) = set_["ExecStart"]
+    program, *arguments = command.replace("${SOURCE}", environment["SOURCE"]).split()
+    assert program == "/opt/framecast/bin/framecast"
+    assert arguments == ["run", environment["SOURCE"], "$OPTIONS"]
+    assert parse_csi(environment["SOURCE"].removeprefix("csi://")).sensor == 0
+    help_text = run("run", "--help")[1]
+    shown = environment["OPTIONS"] + UNIT.read_text().partition("[Unit]")[0].partition("OPTIONS=")[2]
+    for option in re.findall(r"--[\w-]+", shown):
+        assert option in help_text
+
+
+def test_the_unit_leaves_what_a_camera_needs() -> None:
+    set_ = settings()
+    assert set_["PrivateTmp"] == ["no"]  # /tmp/argus_socket
+    assert set_["PrivateDevices"] == ["no"]
+    assert set_["KillMode"] == ["mixed"]  # SIGTERM to gst-launch-1.0 as well would look like a lost camera
+    assert set_["Restart"] == ["always"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    text = UNIT.read_text().replace("/opt/framecast/bin/framecast", sys.executable)
+    unit.write_text(text.replace("User=framecast", "User=root"))  # who may not be here
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60)
+    assert [line for line in done.stderr.splitlines() if UNIT.name in line] == []
