@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
 from framecast.camera import Source, open_source
-from framecast.errors import ArtifactError, ExportError, OptionError
+from framecast.errors import ExportError
+from framecast.export.network import load_trained
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import Parity, compare, random_frames
 from framecast.models.checkpoints import Checkpoint, read_checkpoint
 from framecast.models.configs import build, find
-from framecast.models.step import StepModel
 from framecast.runtime.convert import blank, see, to_frame
 from framecast.runtime.engines import open_engine
-from framecast.runtime.manifest import Manifest, Quality
+from framecast.runtime.manifest import Manifest
 from framecast.runtime.sinks.files import write
 
 
@@ -94,7 +93,7 @@ def export_random(config: str, folder: Path) -> Path:
 
 
 def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Convert a released checkpoint to safetensors, which :func:`load_trained` reads.
+    """Convert a released checkpoint to safetensors, which :func:`framecast.export.network.load_trained` reads.
 
     Raises:
         ArtifactError: there is no such configuration, or the file is not a checkpoint of it.
@@ -113,58 +112,6 @@ def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[st
     tensors = {name: value.contiguous() for name, value in checkpoint.tensors.items()}
     write(output, to_safetensors(tensors, metadata), "choose another --output")
     return checkpoint
-
-
-def load_trained(config: str, path: Path, changes: Mapping[str, Any] | None = None) -> tuple[StepModel, Manifest]:
-    """A configuration's network with weights from safetensors, strictly, and described by the file's own metadata.
-
-    Args:
-        config: its name.
-        path: of the weights; what their metadata says of the network's options holds.
-        changes: further options.
-
-    Raises:
-        ArtifactError: the file is not safetensors, or not of this configuration.
-        OptionError: no network can be built with these options, or the file's are others.
-    """
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(
-            f"{path} cannot be read as safetensors ({str(error).splitlines()[0]}): "
-            "a released checkpoint goes through 'framecast import-checkpoint' first"
-        ) from error
-    if metadata.get("config", config) != config:
-        raise ArtifactError(f"{path} holds weights of {metadata['config']}, not of {config}: export that")
-    made = json.loads(metadata.get("options", "{}"))
-    for option, value in (changes or {}).items():
-        if made.get(option, value) != value:
-            was, wanted = (str(v).lower() for v in (made[option], value))
-            raise OptionError(f"{path} was made with {option}={was}: leave out --set {option}={wanted}")
-    options = {**made, **(changes or {})}
-    model = build(config, options).eval()
-    expected = {name: value.shape for name, value in model.state_dict().items()}
-    for name in sorted(expected.keys() | tensors.keys()):
-        found, want = tensors.get(name), expected.get(name)
-        if found is None or want is None or found.shape != want:
-            what = (
-                "missing" if found is None else "unknown" if want is None else f"{list(found.shape)}, not {list(want)}"
-            )
-            raise ArtifactError(f"{path} does not hold weights of {config}: {name} is {what}")
-    model.load_state_dict(tensors)
-    quality = json.loads(metadata["quality"]) if "quality" in metadata else None
-    manifest = describe(
-        model,
-        config,
-        options,
-        weights=metadata.get("weights", f"from {path.name}"),
-        licence=metadata.get("licence", "unknown"),
-        interval=float(metadata["interval"]) if "interval" in metadata else None,
-        quality=Quality(**quality) if quality else None,
-    )
-    return model, manifest
 
 
 def real_frames(source: Source, manifest: Manifest, steps: int) -> Iterator[NDArray[np.float32]]:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cv2
 
+from framecast.errors import EngineError
+from framecast.runtime.engines.tensorrt.library import gpu, library
 from framecast.runtime.shipped import shipped
+
+_SYSTEM, _SYSTEM_PYTHON = Path("/usr/lib"), "/usr/bin/python3"
+_GSTREAMER_CURE = "only for csi:// on a Jetson: its system's OpenCV has it, or apt-get install gstreamer1.0-tools"
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ def examine() -> list[Finding]:
             "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
         ),
         _engine(),
+        _tensorrt(),
         *_opencv(),
         _cameras(),
         Finding("shipped models", ", ".join(shipped()) or "none", "" if shipped() else "install the package again"),
@@ -56,17 +64,59 @@ def _engine() -> Finding:
     return Finding("engine onnxruntime", f"{onnxruntime.__version__} (CPU)")
 
 
+def _tensorrt() -> Finding:
+    """The library and the GPU; whichever is missing brings its cure along."""
+    parts, cures = [], []
+    try:
+        found = library()
+        parts.append(f"{found.name} {found.version}")
+    except EngineError as error:
+        what, _, cure = str(error).partition(": ")
+        parts.append(what)
+        cures.append(cure)
+    try:
+        device = gpu()
+        parts.append(f"{device.name}, compute capability {device.capability}, CUDA {device.driver}")
+    except EngineError as error:
+        what, _, cure = str(error).partition(": ")
+        parts.append(what)
+        cures.append(cure)
+    return Finding("engine tensorrt", "; ".join(parts), "; ".join(cures))
+
+
 def _opencv() -> list[Finding]:
     wanted = {
         "FFMPEG": (cv2.CAP_FFMPEG, "files and rtsp://", "install opencv-python from PyPI"),
         "V4L2": (cv2.CAP_V4L2, "webcams", "install opencv-python from PyPI, on Linux"),
-        "GSTREAMER": (cv2.CAP_GSTREAMER, "not used yet", "nothing: no source needs it"),
+        "GSTREAMER": (cv2.CAP_GSTREAMER, "csi://", _GSTREAMER_CURE),
     }
     rows = [Finding("opencv", cv2.__version__)]
     for name, (backend, use, cure) in wanted.items():
         here = cv2.videoio_registry.hasBackend(backend)
         rows.append(Finding(f"opencv {name} ({use})", "here" if here else "missing", "" if here else cure))
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER) and (hidden := _hidden_opencv()):
+        cure = f"to use it: {_SYSTEM_PYTHON} -m venv --system-site-packages; there pip uninstall opencv-python, and "
+        cure += "pip install 'numpy<2' where it was built for that; csi:// also works without, by gst-launch-1.0"
+        rows.append(Finding("opencv of the system", f"{hidden} has GSTREAMER; {cv2.__file__} hides it", cure))
+    launch = shutil.which("gst-launch-1.0")
+    rows.append(Finding("gst-launch-1.0 (csi://)", launch or "missing", "" if launch else _GSTREAMER_CURE))
     return rows
+
+
+def _hidden_opencv() -> str | None:
+    """The system's OpenCV, if it is another one than ours and has GStreamer: on a Jetson it does."""
+    ours = Path(cv2.__file__).resolve()
+    for folder in sorted(_SYSTEM.glob("python3*/dist-packages")):
+        if any(folder.glob("cv2*")) and folder.resolve() not in ours.parents:
+            code = "import cv2; print(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), cv2.__file__)"
+            path = f"import sys; sys.path.insert(0, {str(folder)!r}); {code}"
+            try:
+                done = subprocess.run([_SYSTEM_PYTHON, "-I", "-c", path], capture_output=True, text=True, timeout=20)  # noqa: S603
+            except (OSError, subprocess.TimeoutExpired):
+                continue
+            if done.stdout.startswith("True "):
+                return done.stdout.removeprefix("True ").strip()
+    return None
 
 
 def _cameras() -> Finding:

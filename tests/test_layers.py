@@ -36,7 +36,8 @@ FREE = {"__version__"}
 TORCH = {"torch", "torchvision", "triton", "lpips", "onnx", "onnxscript", "safetensors"}
 NO_TORCH = {"errors", "camera", "runtime", "evaluation"}
 LAZILY = {
-    "runtime/engines/torch.py": {"torch", "framecast.models"},
+    "runtime/engines/torch.py": {"torch", "framecast.export", "framecast.kernels"},
+    "runtime/engines/onnxruntime_cuda.py": {"onnx", "framecast.export"},
     "evaluation/perceptual.py": {"torch", "torchvision", "lpips"},
 }
 
@@ -151,6 +152,8 @@ def test_what_surrounds_the_package_imports_it_by_its_name(folder: str) -> None:
         ("runtime/engines/torch.py", "import torch", "runtime works without it"),
         ("runtime/engines/torch.py", "def f():\n    from framecast.training import data", "may not know it"),
         ("runtime/engines/onnxruntime.py", "def f():\n    import torch", "runtime works without it"),
+        ("runtime/engines/tensorrt/library.py", "def f():\n    import onnx", "runtime works without it"),
+        ("runtime/engines/tensorrt/cache.py", "from framecast.export import live", "runtime may not know it"),
         ("evaluation/perceptual.py", "import lpips", "evaluation works without it"),
         ("evaluation/perceptual.py", "def f():\n    from framecast.models import stip", "evaluation may not know it"),
         ("evaluation/metrics.py", "def f():\n    import torch", "evaluation works without it"),
@@ -177,8 +180,12 @@ def test_a_violation_is_found(path: str, source: str, reason: str) -> None:
         ),
         ("runtime/predictor.py", "from framecast.camera import Frame\nfrom framecast.runtime import score"),
         ("runtime/report.py", "from framecast import __version__"),
-        ("runtime/engines/torch.py", "def f():\n    import torch\n    from framecast.models.configs import build"),
+        (
+            "runtime/engines/torch.py",
+            "def f():\n    import torch\n    from framecast.export.network import open_network",
+        ),
         ("runtime/engines/onnxruntime.py", "import onnxruntime"),
+        ("runtime/engines/tensorrt/library.py", "def f():\n    import tensorrt_rtx"),
         ("evaluation/perceptual.py", "def f():\n    import torch\n    import lpips"),
         ("evaluation/plots.py", "import matplotlib\nfrom framecast.runtime.score import psnr"),
         ("models/stip.py", "import torch\nfrom framecast.kernels.stgru_gates import stgru_gates"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from framecast.errors import OptionError
@@ -10,7 +11,9 @@ from framecast.runtime.engines.engine import Engine, State
 
 __all__ = ["ENGINES", "Engine", "State", "open_engine"]
 
-ENGINES = ("onnxruntime",)
+ENGINES = ("onnxruntime", "onnxruntime-cuda", "torch", "tensorrt")
+
+PRECISIONS = {"torch": ("fp32", "tf32", "fp16"), "tensorrt": ("fp32", "fp16")}
 
 _log = logging.getLogger(__name__)
 
@@ -19,8 +22,10 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0) -> Engi
     """Load an artifact into an engine.
 
     Args:
-        artifact: path of the ONNX file.
-        name: one of ``ENGINES``, or ``auto`` for the first that can be had here.
+        artifact: path of the ONNX file; for ``torch`` it may be the weights, ``.safetensors``.
+        name: one of ``ENGINES``, or ``auto`` for the one that runs everywhere, ``onnxruntime``. For ``torch`` and
+            ``tensorrt`` a precision may follow, ``tensorrt:fp32``; without, torch computes in fp32, and of TensorRT's
+            engines the one that was built last is taken.
         threads: of the step on a CPU; 0 for one a core.
 
     Raises:
@@ -28,12 +33,47 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0) -> Engi
         ArtifactError: the file is no artifact that can be run.
         EngineError: the engine cannot be had here.
     """
-    if name not in ("auto", *ENGINES):
+    chosen, colon, precision = ("onnxruntime" if name == "auto" else name).partition(":")
+    if chosen not in ENGINES:
         raise OptionError(f"no engine {name!r}: this version has {', '.join(ENGINES)} (and auto)")
+    if colon and chosen not in PRECISIONS:
+        raise OptionError(f"{chosen} has one precision: leave out ':{precision}'")
+    if colon and precision not in PRECISIONS[chosen]:
+        raise OptionError(f"{chosen} runs in {' or '.join(PRECISIONS[chosen])}, not in {precision!r}")
     if threads < 0:
         raise OptionError(f"threads must be at least 0 (one a core), not {threads}")
-    from framecast.runtime.engines.onnxruntime import OnnxRuntimeEngine
-
-    engine = OnnxRuntimeEngine(artifact, threads=threads)
+    engine = _OPEN[chosen](artifact, threads, precision)
     _log.info("engine %s on %s: %s", engine.name, engine.device, "requested" if name != "auto" else "runs everywhere")
     return engine
+
+
+def _onnxruntime(artifact: Path, threads: int, _: str) -> Engine:
+    from framecast.runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(artifact, threads=threads)
+
+
+def _onnxruntime_cuda(artifact: Path, threads: int, _: str) -> Engine:
+    from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+
+    return OnnxRuntimeCudaEngine(artifact, threads=threads)
+
+
+def _torch(artifact: Path, threads: int, precision: str) -> Engine:
+    from framecast.runtime.engines.torch import TorchEngine
+
+    return TorchEngine.open(artifact, threads=threads, precision=precision or "fp32")
+
+
+def _tensorrt(artifact: Path, _: int, precision: str) -> Engine:
+    from framecast.runtime.engines.tensorrt.engine import TensorRTEngine
+
+    return TensorRTEngine(artifact, precision=precision or None)
+
+
+_OPEN: Mapping[str, Callable[[Path, int, str], Engine]] = {
+    "onnxruntime": _onnxruntime,
+    "onnxruntime-cuda": _onnxruntime_cuda,
+    "torch": _torch,
+    "tensorrt": _tensorrt,
+}

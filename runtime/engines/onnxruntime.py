@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,7 @@ class OnnxRuntimeEngine(Engine):
         try:
             import onnxruntime
         except ImportError as error:
-            raise EngineError(
-                f"onnxruntime cannot be loaded ({_first_line(error)}): pip install onnxruntime"
-            ) from error
+            raise EngineError(f"onnxruntime cannot be loaded ({first_line(error)}): pip install onnxruntime") from error
 
         self.version: str = onnxruntime.__version__
         options = onnxruntime.SessionOptions()
@@ -37,7 +36,7 @@ class OnnxRuntimeEngine(Engine):
                 str(artifact), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
-            reason = _first_line(error)
+            reason = first_line(error)
             raise ArtifactError(
                 f"{artifact} is not an ONNX file that can be run ({reason}): make one with 'framecast export'"
             ) from error
@@ -47,24 +46,10 @@ class OnnxRuntimeEngine(Engine):
             raise ArtifactError(f"{artifact} has no framecast manifest: make artifacts with 'framecast export'")
         try:
             self.manifest = Manifest.from_json(metadata[KEY])
-            self._check_boundary()
+            check_boundary(self.manifest, self._session.get_inputs(), self._session.get_outputs())
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
         self._bindings: Phases[Any] = Phases()
-
-    def _check_boundary(self) -> None:
-        """The graph's inputs and outputs must be those that the manifest promises."""
-        manifest = self.manifest
-        expected = {"frame": manifest.frame, **{name: s.shape for s in manifest.state for name in s.inputs}}
-        found = {i.name: tuple(i.shape[1:]) for i in self._session.get_inputs()}
-        if found != expected:
-            raise ArtifactError("its inputs are not those in its manifest: export it again")
-        outputs = {
-            "prediction": (manifest.outputs, *manifest.frame),
-            **{f"next.{s.name}": s.shape for s in manifest.state},
-        }
-        if {o.name: tuple(o.shape[1:]) for o in self._session.get_outputs()} != outputs:
-            raise ArtifactError("its outputs are not those in its manifest: export it again")
 
     def _bind(self, state_in: State, state_out: State, moment: Moment) -> Any:
         binding = self._session.io_binding()
@@ -84,7 +69,7 @@ class OnnxRuntimeEngine(Engine):
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
-            raise EngineError(f"onnxruntime could not run {self.manifest.config}: {_first_line(error)}") from error
+            raise EngineError(f"onnxruntime could not run {self.manifest.config}: {first_line(error)}") from error
         prediction: Tensor = state_out.prediction
         return prediction
 
@@ -94,5 +79,27 @@ class OnnxRuntimeEngine(Engine):
         self._session = None
 
 
-def _first_line(error: Exception) -> str:
+def check_boundary(manifest: Manifest, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """A graph's inputs and outputs, ONNX's or ONNX Runtime's, must be those that the manifest promises.
+
+    Raises:
+        ArtifactError: they are not.
+    """
+    expected = {"frame": manifest.frame, **{name: s.shape for s in manifest.state for name in s.inputs}}
+    if {i.name: _shape(i) for i in inputs} != expected:
+        raise ArtifactError("its inputs are not those in its manifest: export it again")
+    promised = {f"next.{s.name}": s.shape for s in manifest.state}
+    if {o.name: _shape(o) for o in outputs} != {"prediction": (manifest.outputs, *manifest.frame), **promised}:
+        raise ArtifactError("its outputs are not those in its manifest: export it again")
+
+
+def _shape(value: Any) -> tuple[Any, ...]:
+    """Without the batch."""
+    if hasattr(value, "shape"):
+        return tuple(value.shape[1:])
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_model
 
 from framecast.errors import ArtifactError, ExportError, OptionError
-from framecast.export.command import export_config, load_trained
+from framecast.export.command import export_config
+from framecast.export.network import load_trained
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import compare, random_frames
 from framecast.models.configs import build, find

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from framecast.cli import evaluate, export, listing, mnist, train
+from framecast.cli import build, evaluate, export, listing, mnist, parity, train
 from framecast.cli.run import DEFAULT_ADDRESS, run
 from framecast.errors import FramecastError
 
@@ -28,6 +28,8 @@ app.command()(listing.models)
 app.command()(export.export)
 app.command()(export.import_checkpoint)
 app.command()(export.inspect)
+app.command()(parity.parity)
+app.command()(build.build)
 app.command()(train.train)
 app.command()(mnist.moving_mnist)
 app.command()(listing.doctor)

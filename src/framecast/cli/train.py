@@ -63,7 +63,7 @@ def train(
     start = None
     if weights is not None:
         with needs_extra("train --weights"):
-            from framecast.export.command import load_trained
+            from framecast.export.network import load_trained
         model, manifest = load_trained(config, weights, options)
         options = {k: v for k, v in manifest.options.items() if CONFIGS[config].options.get(k) != v}
         start = (weights.name, sha256(weights), model.state_dict())

@@ -1,0 +1,85 @@
+"""TensorRT engines of every configuration at its full size: ``python benchmarks/build.py [CONFIG…] [--for 8.9]``.
+
+Random weights where none ship; builds by ``framecast build``'s own code, in both precisions, into a cache of their own.
+With no GPU TensorRT for RTX builds ahead of time for the named compute capability, and times no kernels. "Peak" is the
+process's largest memory so far: each configuration has a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from _machine import header
+
+from framecast.errors import EngineError, FramecastError
+from framecast.models.configs import CONFIGS
+from framecast.runtime.engines.tensorrt.library import gpu, library
+from framecast.runtime.shipped import shipped
+
+
+def main() -> None:
+    """Print a row for each configuration and precision."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="*", default=list(CONFIGS), metavar="CONFIG")
+    parser.add_argument("--for", dest="target", default=None)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # in this process
+    args = parser.parse_args()
+    if args.one:
+        measure(args.configs[0], args.target)
+        return
+    found = library()
+    print(header())
+    print(f"\n{found.name} {found.version} for {args.target or gpu()}; layers as parsed")
+    columns = f"{'layers':>7} {'float16':>8} {'float32':>8} {'peak MB':>8}"
+    print(f"{'model':12s} {'precision':9s} {'seconds':>8} {'engine MB':>10} {columns}", flush=True)
+    failures = 0
+    for config in args.configs:
+        target = ["--for", args.target] if args.target else []
+        failures += subprocess.run([sys.executable, __file__, config, "--one", *target], check=False).returncode != 0
+    sys.exit(failures > 0)
+
+
+def measure(config: str, target: str | None) -> None:
+    """Print the rows of a configuration."""
+    from framecast.export.tensorrt import PRECISIONS, Order, build
+
+    try:
+        device = gpu()
+    except EngineError:
+        device = None
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FRAMECAST_CACHE"] = str(Path(folder) / "cache")
+        path = shipped().get(config) or exported(config, Path(folder))
+        for precision in PRECISIONS:
+            begun = time.perf_counter()
+            try:
+                _, record = build(Order(path, config, library(), device, target, precision))
+            except FramecastError as error:
+                print(f"{config:12s} {precision:9s} {error}", flush=True)
+                continue
+            network = record.layers["network"]
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            row = f"{time.perf_counter() - begun:8.1f} {record.size / 1e6:10.1f} {network['layers']:7d}"
+            print(
+                f"{config:12s} {precision:9s} {row} {network['float16']:8d} {network['float32']:8d} {peak:8.0f}",
+                flush=True,
+            )
+
+
+def exported(config: str, folder: Path) -> Path:
+    """Its artifact, by another process: torch's memory is not the build's."""
+    code = "import sys, pathlib; from framecast.export.command import export_random as export\n"
+    code += "export(sys.argv[1], pathlib.Path(sys.argv[2]))"
+    subprocess.run([sys.executable, "-c", code, config, str(folder)], check=True)
+    return folder / f"{config}.onnx"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""An artifact to a TensorRT engine, without torch: mixed precision, pictures on both sides, a fixed batch, the build.
+
+Networks are strongly typed: precision stands in the graph, and TensorRT keeps to it. TF32 is off: what is left in
+float32 there (statistics, least squares, coordinates) needs all its digits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, TensorProto
+
+from framecast.errors import ArtifactError, EngineError, ExportError, OptionError, SinkError
+from framecast.export.live import live, manifest_of
+from framecast.export.plain import fixed, without_moving_rows
+from framecast.export.precision import to_half
+from framecast.runtime.engines.tensorrt import cache
+from framecast.runtime.engines.tensorrt.cache import Key, Record
+from framecast.runtime.engines.tensorrt.library import RTX_TARGETS, Gpu, Library
+
+_log = logging.getLogger(__name__)
+PRECISIONS = ("fp16", "fp32")
+# Told which share is done (0 to 1) and of what; the build ends when it returns False.
+Progress = Callable[[float, str], bool]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be built.
+
+    Attributes:
+        artifact: path of the ONNX file.
+        model: as the user named it.
+        library: that builds, and is to run it.
+        gpu: at hand, or None.
+        target: compute capability to build for where that is not the GPU's at hand.
+        precision: one of ``PRECISIONS``.
+        batch: how many cameras.
+        camera: (width, height) of the pictures, where the engine is to resize them.
+    """
+
+    artifact: Path
+    model: str
+    library: Library
+    gpu: Gpu | None = None
+    target: str | None = None
+    precision: str = "fp16"
+    batch: int = 1
+    camera: tuple[int, int] | None = None
+
+    def key(self) -> Key:
+        """Of the engine that it will be.
+
+        Raises:
+            OptionError: the library does not build for the target.
+            EngineError: it does not build for the GPU at hand, or there is neither GPU nor target.
+        """
+        name, targets = self.library.name, ", ".join(RTX_TARGETS)
+        if self.target is not None and not self.library.rtx:
+            raise OptionError(
+                f"--for {self.target}: {name} builds for the GPU at hand only: build on the device, without --for"
+            )
+        if self.target is not None and self.target not in RTX_TARGETS:
+            raise OptionError(f"--for takes a compute capability that TensorRT for RTX knows ({targets})")
+        if self.target is None and self.gpu is None:
+            raise EngineError(
+                f"no GPU to build for: name another's compute capability with --for (TensorRT for RTX: {targets})"
+            )
+        capability = self.target or (self.gpu.capability if self.gpu else "")
+        if self.library.rtx and capability not in RTX_TARGETS:
+            raise EngineError(
+                f"TensorRT for RTX does not build for compute capability {capability} (it does for {targets}): "
+                "install tensorrt itself, which comes with JetPack and NVIDIA's containers"
+            )
+        return Key(
+            artifact=cache.fingerprint(self.artifact),
+            library=name,
+            version=self.library.version,
+            gpu="" if self.library.rtx or self.gpu is None else self.gpu.name,
+            capability=capability,
+            precision=self.precision,
+            batch=self.batch,
+            camera=self.camera,
+        )
+
+
+def build(order: Order, progress: Progress = lambda share, phase: True) -> tuple[bytes, Record]:
+    """Build an engine and keep it in the cache; returns it and its record.
+
+    Raises:
+        ArtifactError: the file is no artifact.
+        ExportError: its network cannot be built: it takes no pictures, or TensorRT does not know an operator.
+        OptionError, EngineError: see :meth:`Order.key`; the build failed, or the cache cannot be used.
+        SinkError: the engine cannot be written.
+        KeyboardInterrupt: ``progress`` returned False; nothing is kept.
+    """
+    key = order.key()
+    cache.folder()  # said before minutes are spent
+    network = prepare(order)
+    if cache.fingerprint(order.artifact) != key.artifact:
+        raise ArtifactError(f"{order.artifact} has just changed: build it again")
+    started = time.monotonic()
+    engine, layers = compile_network(order, key, network, progress)
+    layers["engine"] = inspect(order, key, engine)
+    record = Record(
+        key=key,
+        model=manifest_of(network).config,
+        path=str(order.artifact.resolve()),
+        sha256=hashlib.sha256(engine).hexdigest(),
+        size=len(engine),
+        seconds=round(time.monotonic() - started, 2),
+        built=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        layers=layers,
+        manifest=manifest_of(network).to_json(),
+    )
+    cache.put(record, engine)
+    return engine, record
+
+
+def prepare(order: Order) -> ModelProto:
+    """The graph as TensorRT is given it.
+
+    Precision comes first: what :func:`live` puts around the network stays float32.
+
+    Raises:
+        ArtifactError: the file is no artifact.
+        ExportError: its network takes no pictures.
+    """
+    artifact = read(order.artifact)
+    network = to_half(artifact) if order.precision == "fp16" else artifact
+    return without_moving_rows(fixed(live(network, order.camera), order.batch))
+
+
+def read(path: Path) -> ModelProto:
+    """An artifact's graph, which must be all in its one file.
+
+    Raises:
+        ArtifactError: it is not ONNX, has no manifest, or refers to other files.
+    """
+    try:
+        proto = onnx.load_model_from_string(path.read_bytes())
+        manifest_of(proto)
+    except (DecodeError, ValueError, OSError) as error:
+        raise ArtifactError(f"{path} is not an ONNX file: make one with 'framecast export'") from error
+    except (ArtifactError, ExportError) as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    if any(i.data_location == TensorProto.EXTERNAL for i in proto.graph.initializer):
+        raise ArtifactError(f"{path} keeps its weights in other files, which are not read: export it again")
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ArtifactError(f"{path} is not valid ONNX ({_line(str(error))}): export it again") from error
+    return proto
+
+
+def compile_network(
+    order: Order, key: Key, proto: ModelProto, progress: Progress
+) -> tuple[bytes, dict[str, dict[str, Any]]]:
+    """The engine of a graph, and what its network consists of."""
+    trt, logger = order.library.trt, order.library.logger()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # what one version wants another deprecates
+        builder = trt.Builder(logger)
+        flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # 11 knows no other networks
+        network = builder.create_network(0 if flag is None else 1 << int(flag))
+        _parse(trt, network, logger, proto, order.model)
+        config = builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        watch = _monitor(trt, progress)
+        config.progress_monitor = watch
+        if order.library.rtx:
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(getattr(trt.ComputeCapability, RTX_TARGETS[key.capability]), 0)
+        else:  # TensorRT for RTX times nothing
+            place = cache.timing(order.library, key.device)
+            measured = config.create_timing_cache(cache.get_timing(place)) or config.create_timing_cache(b"")
+            config.set_timing_cache(measured, ignore_mismatch=False)
+        try:
+            engine = builder.build_serialized_network(network, config)
+        except MemoryError:
+            engine = None
+            logger.errors.append("out of memory")
+        if watch.stopped:
+            raise KeyboardInterrupt
+        if engine is None:
+            raise EngineError(_failure(order.model, logger.errors))
+        if not order.library.rtx:
+            try:
+                cache.put_timing(place, bytes(config.get_timing_cache().serialize()))
+            except SinkError as error:
+                _log.warning("the next build will measure its kernels again: %s", error)
+        return bytes(engine), {"network": _types(trt, network)}
+
+
+def _parse(trt: Any, network: Any, logger: Any, proto: ModelProto, model: str) -> None:
+    parser = trt.OnnxParser(network, logger)
+    if parser.parse(proto.SerializeToString()):
+        return
+    error = parser.get_error(0) if parser.num_errors else None
+    where = f"operator {error.node_operator()} (node {error.node_name()!r})" if error else "graph"
+    why = _line(error.desc() if error else "; ".join(logger.errors) or "it gives no reason")
+    raise ExportError(
+        f"TensorRT cannot take the {where} of {model} ({why}): run it with another engine, or report this"
+    )
+
+
+def _failure(model: str, errors: list[str]) -> str:
+    if any(words in error.lower() for error in errors for words in ("out of memory", "outofmemory", "bad_alloc")):
+        return (
+            f"not enough memory to build {model}: end other programs, those on the GPU first, or take a smaller --batch"
+        )
+    return f"TensorRT could not build {model} ({_line(errors[0] if errors else 'it gives no reason')}): try --verbose"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200].rstrip(". ")
+
+
+def _types(trt: Any, network: Any) -> dict[str, Any]:
+    """How many layers a parsed network has, and how many of them give float16 and float32."""
+    outputs = (network.get_layer(i).get_output(0) for i in range(network.num_layers))
+    found = Counter(output.dtype for output in outputs if output is not None)
+    return {"layers": network.num_layers, "float16": found[trt.float16], "float32": found[trt.float32]}
+
+
+def _monitor(trt: Any, progress: Progress) -> Any:
+    """An ``IProgressMonitor`` that tells ``progress`` how much is done, and notes whether it was to stop."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.stopped = False
+            self._phases: dict[str, list[Any]] = {}  # by name: its parent, its steps, how many of them are done
+            self._share = 0.0
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._phases[phase_name] = [parent_phase, max(num_steps, 1), 0]
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self._phases[phase_name][2] = step + 1
+            return self._tell(phase_name)
+
+        def phase_finish(self, phase_name: str) -> None:
+            parent, steps, _ = self._phases.pop(phase_name)
+            if parent is None:
+                self._phases[phase_name] = [None, steps, steps]
+                self._tell(phase_name)
+
+        def _tell(self, phase: str) -> bool:
+            share, name = 0.0, phase
+            while name in self._phases:
+                parent, steps, done = self._phases[name]
+                share = min((done + share) / steps, 1.0)
+                name = parent
+            self._share = max(self._share, share)
+            try:
+                self.stopped = self.stopped or not progress(self._share, phase)
+            except KeyboardInterrupt:  # must not pass through TensorRT
+                self.stopped = True
+            return not self.stopped
+
+    return Monitor()
+
+
+def inspect(order: Order, key: Key, engine: bytes) -> dict[str, Any]:
+    """What an engine consists of, as TensorRT's inspector says: its layers, precisions and plugins.
+
+    Where there is no GPU that could run it, ``not_inspected`` says so instead.
+
+    Raises:
+        EngineError: TensorRT does not read what it has built.
+    """
+    if order.gpu is None or order.gpu.capability != key.capability:
+        return {"not_inspected": f"there is no GPU of compute capability {key.capability} here"}
+    trt = order.library.trt
+    logger = order.library.logger()
+    read_back = trt.Runtime(logger).deserialize_cuda_engine(engine)
+    if read_back is None:
+        raise EngineError(_failure(order.model, logger.errors))
+    inspector = read_back.create_engine_inspector()
+    return summary(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def summary(information: str) -> dict[str, Any]:
+    """The inspector's JSON in short: layers, how many give which type, and the plugins among them."""
+    layers = json.loads(information).get("Layers", [])
+    detailed = [layer for layer in layers if isinstance(layer, dict)]  # with less detail they are names only
+    types = Counter(_type(layer) for layer in detailed)
+    plugins = [str(layer.get("Name")) for layer in detailed if "plugin" in str(layer.get("LayerType")).lower()]
+    return {"layers": len(layers), "types": dict(types.most_common()), "plugins": plugins}
+
+
+def _type(layer: dict[str, Any]) -> str:
+    """The type of a layer's first output, found in the words for its format."""
+    words = str((layer.get("Outputs") or [{}])[0].get("Format/Datatype", "")).lower()
+    known = {"float16": ("fp16", "half"), "float32": ("fp32", "float"), "int8": ("int8",), "bool": ("bool",)}
+    return next((name for name, marks in known.items() if any(mark in words for mark in marks)), "other")

@@ -1,0 +1,115 @@
+"""ONNX Runtime on CUDA: states stay bound on the device; only pictures go in, and only pictures come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.errors import ArtifactError, EngineError
+from framecast.runtime.engines.live import Buffer, LiveEngine, Region
+from framecast.runtime.engines.onnxruntime import check_boundary, first_line
+
+_PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+
+
+class _OrtBuffer(Buffer):
+    def __init__(self, value: Any, zeros: NDArray[Any]) -> None:
+        self.value, self.shape, self.dtype = value, zeros.shape, zeros.dtype
+        self.address: int = value.data_ptr()
+        self._zeros = zeros  # on a CPU the value lies in it
+
+    def upload(self, array: NDArray[Any]) -> None:
+        self.value.update_inplace(np.ascontiguousarray(array))
+
+    def download(self) -> NDArray[Any]:
+        return np.array(self.value.numpy())
+
+
+class OnnxRuntimeCudaEngine(LiveEngine):
+    """See :class:`Engine`.
+
+    Args:
+        artifact: path of the ONNX file.
+        threads: of what runs on the CPU; 0 for one a core.
+        device: ``cuda``; ``cpu`` is for checking the same path where there is no GPU.
+
+    Raises:
+        ArtifactError: the file is no artifact that can be run.
+        EngineError: this ONNX Runtime has no CUDA, or finds no GPU.
+    """
+
+    name = "onnxruntime-cuda"
+
+    def __init__(self, artifact: Path, *, threads: int = 0, device: str = "cuda") -> None:
+        super().__init__()
+        try:
+            import onnx
+            import onnxruntime
+
+            from framecast.export.live import live, manifest_of
+        except ImportError as error:
+            raise EngineError(
+                f"onnxruntime-cuda needs {error.name}: pip install onnxruntime-gpu onnx (in place of onnxruntime)"
+            ) from error
+        self.version: str = onnxruntime.__version__
+        self.device = device
+        self._value = onnxruntime.OrtValue.ortvalue_from_numpy
+        provider = _PROVIDERS[device]
+        if provider not in onnxruntime.get_available_providers():
+            raise EngineError(
+                f"this onnxruntime {self.version} was built without CUDA: pip uninstall onnxruntime, then pip install "
+                "onnxruntime-gpu (or use --engine onnxruntime)"
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # what goes wrong is raised, in one line
+        try:
+            proto = onnx.load(str(artifact))
+            self.manifest = manifest_of(proto)
+            check_boundary(self.manifest, proto.graph.input, proto.graph.output)
+            graph = live(proto).SerializeToString()
+        except ArtifactError as error:
+            raise ArtifactError(f"{artifact}: {error}") from error
+        except Exception as error:  # of protobuf, of onnx's checker, of this file's system
+            reason = first_line(error)
+            raise ArtifactError(
+                f"{artifact} is not an ONNX file that can be run ({reason}): make one with 'framecast export'"
+            ) from error
+        try:
+            self._session: Any = onnxruntime.InferenceSession(graph, options, providers=[provider])
+        except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
+            raise EngineError(
+                f"onnxruntime cannot use this GPU ({first_line(error)}): see 'framecast doctor'"
+            ) from error
+        if provider not in self._session.get_providers():
+            raise EngineError("onnxruntime finds no GPU that it can use: see 'framecast doctor' for the driver")
+
+    def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
+        """See :meth:`LiveEngine.allocate`."""
+        zeros = np.zeros(shape, dtype)
+        return _OrtBuffer(self._value(zeros, self.device, 0), zeros)
+
+    def prepare(self, reads: Mapping[str, Region], writes: Mapping[str, Region]) -> Callable[[], None]:
+        """See :meth:`LiveEngine.prepare`."""
+        session, binding = self._session, self._session.io_binding()
+        for bind, regions in ((binding.bind_input, reads), (binding.bind_output, writes)):
+            for name, region in regions.items():
+                whole = region if isinstance(region, Buffer) else region.whole
+                bind(name, self.device, 0, whole.dtype.type, list(region.shape), region.address)
+
+        def run(_: Any = (reads, writes)) -> None:  # it keeps the buffers, which are bound by their address
+            try:
+                session.run_with_iobinding(binding)
+            except Exception as error:
+                raise EngineError(f"onnxruntime could not run {self.manifest.config}: {first_line(error)}") from error
+
+        return run
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        super().close()
+        self._session = None

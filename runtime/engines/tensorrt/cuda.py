@@ -1,0 +1,167 @@
+"""Memory, streams and events of one GPU, by pycuda; and CUDA graphs, which pycuda has not, by the driver itself.
+
+Three streams, so that copies and steps overlap: what the next step reads is uploaded while one runs, and what a step
+told is downloaded while the next one runs. Events keep them in order; the host waits for nothing but what it asks for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.errors import EngineError
+from framecast.runtime.engines.live import Buffer
+
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating
+_log = logging.getLogger(__name__)
+
+
+class Cuda:
+    """The first GPU's primary context, which torch and others share.
+
+    Raises:
+        EngineError: pycuda is not here, or cannot be loaded.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import pycuda.driver
+        except ImportError as error:
+            raise EngineError(
+                f"the tensorrt engine needs pycuda ({error}): pip install 'framecast[cuda]', with CUDA's bin folder "
+                "first on PATH, on a machine with an NVIDIA driver"
+            ) from error
+        self.driver: Any = pycuda.driver
+        self.driver.init()
+        self._context: Any = self.driver.Device(0).retain_primary_context()
+        with self.current():
+            self.uploads, self.steps, self.downloads = (self.driver.Stream() for _ in range(3))
+            self.stepped = self.event()  # the last step is done
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Use this GPU in this thread: a context belongs to the thread that made it current."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self._context.pop()
+
+    def event(self) -> Any:
+        """A new event, which takes no time."""
+        return self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
+
+    def captured(self, run: Callable[[], None]) -> Callable[[], None]:
+        """A CUDA graph of what ``run`` puts on the stream of steps; ``run`` itself where it cannot be captured.
+
+        ``run`` has been called before: libraries allocate in their first call.
+        """
+        libcuda, stream = libcuda_(), ctypes.c_void_p(self.steps.handle)
+        graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+        self.steps.synchronize()
+        code = libcuda.cuStreamBeginCapture_v2(stream, _THREAD_LOCAL)
+        if not code:
+            try:
+                run()
+            finally:
+                code = libcuda.cuStreamEndCapture(stream, ctypes.byref(graph))
+        if not code:
+            code = libcuda.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+            libcuda.cuGraphDestroy(graph)
+        if code:
+            _log.warning("no CUDA graph of this engine (error %d): its kernels are launched one by one", code)
+            return run
+
+        def launch() -> None:
+            if code := libcuda.cuGraphLaunch(executable, stream):
+                raise EngineError(
+                    f"the GPU could not run a step (error {code}): see dmesg, and whether it is still there"
+                )
+
+        weakref.finalize(launch, libcuda.cuGraphExecDestroy, executable)
+        return launch
+
+
+def libcuda_() -> Any:
+    """The driver's own library."""
+    return ctypes.CDLL("libcuda.so.1")
+
+
+class DeviceBuffer(Buffer):
+    """See :class:`Buffer`: in the GPU's memory, with page-locked memory beside it once it is uploaded or downloaded.
+
+    Raises:
+        EngineError: the GPU's memory is full.
+    """
+
+    def __init__(self, cuda: Cuda, shape: tuple[int, ...], dtype: type[Any]) -> None:
+        self._cuda, self.shape, self.dtype = cuda, shape, np.dtype(dtype)
+        self._size = int(np.prod(shape)) * self.dtype.itemsize
+        self._host: NDArray[Any] | None = None
+        self._fetching = False
+        with cuda.current():
+            try:
+                self._memory = cuda.driver.mem_alloc(max(1, self._size))
+            except cuda.driver.MemoryError as error:
+                raise EngineError(
+                    f"the GPU's memory is full ({self._size / 1e6:.0f} MB more were wanted): end what else uses it, or "
+                    "take a smaller model"
+                ) from error
+            self._uploaded, self._fetched = cuda.event(), cuda.event()
+            self._zero()
+        self.address = int(self._memory)
+
+    def upload(self, array: NDArray[Any]) -> None:
+        """See :meth:`Buffer.upload`."""
+        cuda = self._cuda
+        with cuda.current():
+            host = self._locked()
+            self._uploaded.synchronize()  # the last upload has left the host's memory
+            self._fetched.synchronize()
+            np.copyto(host, array)
+            cuda.uploads.wait_for_event(cuda.stepped)  # nothing reads it any more
+            cuda.driver.memcpy_htod_async(self._memory, host, cuda.uploads)
+            self._uploaded.record(cuda.uploads)
+            cuda.steps.wait_for_event(self._uploaded)
+
+    def fetch(self) -> None:
+        """See :meth:`Buffer.fetch`."""
+        cuda = self._cuda
+        with cuda.current():
+            cuda.downloads.wait_for_event(cuda.stepped)
+            cuda.driver.memcpy_dtoh_async(self._locked(), self._memory, cuda.downloads)
+            self._fetched.record(cuda.downloads)
+        self._fetching = True
+
+    def download(self) -> NDArray[Any]:
+        """See :meth:`Buffer.download`."""
+        if not self._fetching:
+            self.fetch()
+        with self._cuda.current():
+            self._fetched.synchronize()
+        self._fetching = False
+        return np.array(self._locked())
+
+    def fill(self, value: float) -> None:
+        """See :meth:`Buffer.fill`."""
+        if value:
+            super().fill(value)
+        else:
+            with self._cuda.current():
+                self._zero()
+
+    def _zero(self) -> None:
+        self._cuda.driver.memset_d8_async(self._memory, 0, self._size, self._cuda.steps)
+        self._cuda.stepped.record(self._cuda.steps)
+
+    def _locked(self) -> NDArray[Any]:
+        if self._host is None:
+            self._host = self._cuda.driver.pagelocked_empty(self.shape, self.dtype)
+        return self._host

@@ -1,0 +1,84 @@
+"""TensorRT: an engine that ``framecast build`` made, run with one CUDA graph for each phase of the state's ring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from framecast.errors import EngineError
+from framecast.runtime.engines.live import Buffer, LiveEngine, Region
+from framecast.runtime.engines.tensorrt import cache
+from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer
+from framecast.runtime.engines.tensorrt.library import gpu, library
+from framecast.runtime.manifest import Manifest
+
+
+class TensorRTEngine(LiveEngine):
+    """See :class:`Engine`.
+
+    Args:
+        artifact: path of the ONNX file that the engine was built from.
+        precision: ``fp16`` or ``fp32``; by default the one that was built last.
+        camera: (width, height) of the pictures that the engine was built to resize.
+
+    Raises:
+        EngineError: no driver, no TensorRT, no pycuda, no engine for this GPU and version, a damaged one, or no memory
+            for it.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, artifact: Path, *, precision: str | None = None, camera: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        found = gpu()  # before TensorRT: without a driver parts of it end the process
+        trt = library()
+        self._cuda = Cuda()
+        self.device, self.version, self.camera = found.name, f"{trt.name} {trt.version}", camera
+        data, self.record = cache.find(artifact, artifact.stem, trt, found, precision=precision, camera=camera)
+        self.manifest = Manifest.from_json(self.record.manifest)
+        logger = trt.logger()
+        with self._cuda.current():
+            self._runtime: Any = trt.trt.Runtime(logger)
+            self._engine: Any = self._runtime.deserialize_cuda_engine(data)
+            self._context: Any = self._engine.create_execution_context() if self._engine else None
+        if self._context is None:
+            reason = logger.errors[-1] if logger.errors else "it does not say why"
+            raise EngineError(
+                f"TensorRT could not load the engine of {self.manifest.config} ({reason}): build it again with "
+                f"'{cache.cure(artifact.stem, self.record.key)}'"
+            )
+
+    def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
+        """See :meth:`LiveEngine.allocate`."""
+        return DeviceBuffer(self._cuda, shape, dtype)
+
+    def prepare(self, reads: Mapping[str, Region], writes: Mapping[str, Region]) -> Callable[[], None]:
+        """See :meth:`LiveEngine.prepare`."""
+        cuda, context = self._cuda, self._context
+        regions = {**reads, **writes}
+
+        def enqueue() -> None:
+            for name, region in regions.items():
+                context.set_tensor_address(name, region.address)
+            if not context.execute_async_v3(cuda.steps.handle):
+                raise EngineError(
+                    f"TensorRT could not run {self.manifest.config}: build it again with 'framecast build' (the log, "
+                    "--verbose, says more)"
+                )
+
+        with cuda.current():
+            enqueue()  # a step may be repeated: it reads one state and writes another
+            launch = cuda.captured(enqueue)
+
+        def run() -> None:
+            with cuda.current():
+                launch()
+                cuda.stepped.record(cuda.steps)
+
+        return run
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        super().close()
+        self._context = self._engine = self._runtime = None

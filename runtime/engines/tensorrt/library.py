@@ -1,0 +1,152 @@
+"""Which TensorRT is here, and which GPU: ``tensorrt`` 10 and 11, or ``tensorrt_rtx``, behind one small interface.
+
+The driver is asked first, and past TensorRT: without one, parts of some versions end the process (8.6's Runtime).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import logging
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from framecast.errors import EngineError
+
+NAMES = ("tensorrt", "tensorrt_rtx")  # the first that is here is taken
+OLDEST = 10  # of ``tensorrt``: before it neither strongly typed networks nor plugins of the kind that we write
+# What TensorRT for RTX builds for with no GPU at hand: compute capabilities, and the name that its enumeration has.
+RTX_TARGETS = {"7.5": "SM75", "8.0": "SM80", "8.6": "SM86", "8.9": "SM89", "12.0": "SM120", "12.1": "SM121"}
+
+_CURES = {
+    "tensorrt": "it comes with JetPack and NVIDIA's containers (a virtual environment needs --system-site-packages)",
+    "tensorrt_rtx": "pip install 'framecast[rtx]', for RTX GPUs",
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU: its name, compute capability (``8.7``), and the newest CUDA that its driver knows (``12.6``)."""
+
+    name: str
+    capability: str
+    driver: str
+
+
+@dataclass(frozen=True)
+class Library:
+    """A TensorRT that can be used.
+
+    Attributes:
+        name: ``tensorrt`` or ``tensorrt_rtx``.
+        version: as it gives it.
+        trt: the module itself.
+    """
+
+    name: str
+    version: str
+    trt: Any
+
+    @property
+    def rtx(self) -> bool:
+        """Whether it is TensorRT for RTX: no plugins, and it builds with no GPU."""
+        return self.name == "tensorrt_rtx"
+
+    def logger(self) -> Any:
+        """An ``ILogger`` that hands everything on to Python's logging, and keeps what failed in ``errors``."""
+        return _logger(self.trt)()
+
+
+def gpu() -> Gpu:
+    """The GPU at hand, as the driver itself describes it.
+
+    Raises:
+        EngineError: there is no driver, or it finds no GPU.
+    """
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise EngineError(
+            "no NVIDIA driver here (libcuda.so.1 cannot be loaded): install the driver, or start the container with "
+            "--gpus all"
+        ) from error
+    if code := cuda.cuInit(0):
+        raise EngineError(f"the NVIDIA driver finds no GPU (cuInit: error {code}): see that nvidia-smi lists one")
+    device, major, minor, driver = (ctypes.c_int() for _ in range(4))
+    name = ctypes.create_string_buffer(256)
+    failed = (
+        cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDeviceGetName(name, len(name), device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+        or cuda.cuDriverGetVersion(ctypes.byref(driver))
+    )
+    if failed:
+        raise EngineError(f"the NVIDIA driver does not describe its GPU (error {failed}): see what nvidia-smi says")
+    version = f"{driver.value // 1000}.{driver.value % 1000 // 10}"
+    return Gpu(name.value.decode(errors="replace"), f"{major.value}.{minor.value}", version)
+
+
+def library(name: str | None = None) -> Library:
+    """The TensorRT that is here; it needs no GPU to be named.
+
+    Args:
+        name: one of ``NAMES``; by default the first of them that is installed.
+
+    Raises:
+        EngineError: there is none, it cannot be loaded, or it is too old.
+    """
+    wanted = (name,) if name else NAMES
+    found = next((n for n in wanted if importlib.util.find_spec(n)), None)
+    if found is None:
+        cures = "; ".join(f"{n}: {_CURES[n]}" for n in wanted)
+        raise EngineError(f"no TensorRT here: {cures}")
+    return _checked(found, _load(found))
+
+
+def _load(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".").replace(": ", ", ")
+        raise EngineError(f"{name} is installed but cannot be loaded ({reason}): {_CURES[name]}") from error
+
+
+def _checked(name: str, module: ModuleType) -> Library:
+    version = getattr(module, "__version__", None)
+    if version is None or not hasattr(module, "Builder"):
+        raise EngineError(f"{name} here is only its bindings, without the libraries: {_CURES[name]}")
+    if name == "tensorrt" and int(str(version).partition(".")[0]) < OLDEST:
+        raise EngineError(f"tensorrt {version} is too old: framecast needs {OLDEST}.0 or newer (JetPack 6.1 has 10.3)")
+    return Library(name, str(version), module)
+
+
+@cache
+def _logger(trt: Any) -> Any:
+    levels = {
+        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.ERROR: logging.ERROR,
+        trt.ILogger.WARNING: logging.INFO,  # of its own workings: unused inputs, nodes of one name
+        trt.ILogger.INFO: logging.DEBUG,
+        trt.ILogger.VERBOSE: logging.DEBUG,
+    }
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        """TensorRT's words to Python's logging. What fails is raised by the caller, in these words."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            """One message of TensorRT."""
+            level = levels.get(severity, logging.DEBUG)
+            if level == logging.ERROR:
+                self.errors.append(message)
+            _log.log(min(level, logging.INFO), "%s", message)
+
+    return Logger

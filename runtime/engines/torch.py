@@ -1,0 +1,247 @@
+"""PyTorch: the reference, and what runs our Triton kernels directly.
+
+On CUDA a step is one CUDA graph for each way in which the states' buffers lie, from the uploaded picture to the new
+state: that never leaves the device, and a frame costs one synchronisation, when its prediction is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.camera import Image
+from framecast.errors import EngineError, OptionError
+from framecast.runtime.convert import Tensor, see
+from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound
+from framecast.runtime.manifest import Manifest
+
+WARM = 3  # steps before a capture: in the first ones libraries choose and allocate
+# How a picture's channels (BGR, the last axis) become the network's, and back. Without lists of indices, which would be
+# uploaded each time.
+_TAKE: Mapping[str, Callable[[Any], Any]] = {
+    "BGR": lambda picture: picture,
+    "RGB": lambda picture: picture.flip(-1),
+    "GRAY": lambda picture: picture[..., :1],
+}
+_GIVE: Mapping[str, Callable[[Any], Any]] = {**_TAKE, "GRAY": lambda picture: picture.expand(-1, -1, -1, 3)}
+
+
+class Buffer:
+    """A tensor where the engine keeps it."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+
+    def fill(self, value: float) -> None:
+        """Set every element."""
+        self.tensor.fill_(value)
+
+
+class _Input:
+    """Where arrays of one shape from the host are put, through page-locked memory."""
+
+    def __init__(self, torch: Any, array: NDArray[Any], device: Any) -> None:
+        self.host = torch.empty(array.shape, dtype=getattr(torch, str(array.dtype)), pin_memory=device.type == "cuda")
+        self.device = self.host.to(device)
+        self._uploaded = torch.cuda.Event() if device.type == "cuda" else None
+
+    def put(self, array: NDArray[Any]) -> Any:
+        """Copy an array to the device, without waiting for it."""
+        if self._uploaded is None:
+            np.copyto(self.device.numpy(), array)
+        else:
+            self._uploaded.synchronize()  # the last one has left the host
+            np.copyto(self.host.numpy(), array)
+            self.device.copy_(self.host, non_blocking=True)
+            self._uploaded.record()
+        return self.device
+
+
+class TorchEngine(Engine):
+    """See :class:`Engine`.
+
+    Args:
+        network: a :class:`framecast.models.step.StepModel`.
+        manifest: of it.
+        device: ``cuda`` or ``cpu``; by default the first of them that is here.
+        precision: ``fp32``; on CUDA also ``tf32``, in which convolutions round their inputs to 10 bits, or ``fp16``,
+            in which convolutions and what autocast allows run in half; the state is float32 in all.
+        kernels: whether our Triton kernels run, on CUDA.
+        graph: whether steps are captured as CUDA graphs, on CUDA.
+        compiled: whether the network goes through ``torch.compile``.
+        threads: of a step on the CPU, for the whole process; 0 for torch's own choice.
+
+    Raises:
+        EngineError: there is no such device.
+        OptionError: there is no such precision there.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        network: Any,
+        manifest: Manifest,
+        *,
+        device: str = "",
+        precision: str = "fp32",
+        kernels: bool = True,
+        graph: bool = True,
+        compiled: bool = False,
+        threads: int = 0,
+    ) -> None:
+        import torch
+
+        self._torch: Any = torch
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        on_gpu = self._device.type == "cuda"
+        if on_gpu and not torch.cuda.is_available():
+            raise EngineError("torch sees no CUDA device: see 'framecast doctor', or use --engine onnxruntime")
+        if precision != "fp32" and not on_gpu:
+            raise OptionError(f"on a CPU torch runs in fp32 here, not in {precision}: leave the precision out")
+        if threads:
+            torch.set_num_threads(threads)
+        self.device = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
+        self.version: str = torch.__version__
+        self.manifest = manifest
+        self._network = network.to(self._device).eval()
+        if precision == "fp16":  # cast once, where autocast would at every step
+            for module in self._network.modules():
+                if type(module).__name__.startswith(("Conv", "Linear")):
+                    module.half()
+        self._forward: Any = torch.compile(self._network) if compiled else self._network
+        self._precision, self._kernels, self._graph = precision, kernels, graph and on_gpu
+        self._stream = self._torch.cuda.Stream(self._device) if on_gpu else None
+        self._pool = torch.cuda.graph_pool_handle() if self._graph else None
+        self._inputs: dict[Hashable, _Input] = {}
+        self._phases: Phases[Callable[[], None]] = Phases()
+
+    @classmethod
+    def open(cls, path: Path, **options: Any) -> TorchEngine:
+        """The engine of a ``.safetensors`` file, or of an artifact that holds its weights one by one.
+
+        Raises:
+            ArtifactError: the file does not give a network.
+            EngineError: torch is not here, or has no such device.
+        """
+        try:
+            from framecast.export.network import open_network
+        except ImportError as error:
+            raise EngineError(
+                f"the torch engine needs {error.name}: pip install 'framecast[models]', in a clone -e '.[models]'"
+            ) from error
+        return cls(*open_network(path), **options)
+
+    def zeros(self, shape: tuple[int, ...]) -> Buffer:
+        """See :meth:`Engine.zeros`."""
+        return Buffer(self._torch.zeros(shape, device=self._device))
+
+    def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+        """See :meth:`Engine.step`."""
+        with self._running():
+            self._advance(self._put(frame), None, state_in, state_out)
+            prediction = state_out.prediction.tensor.cpu().numpy()
+        return cast(Tensor, prediction)
+
+    def watch(self, image: Image, state_in: State, state_out: State) -> None:
+        """See :meth:`Engine.watch`. Only bytes are uploaded."""
+        self.seen = see(image, self.manifest)
+        with self._running():
+            self._advance(self._put(self.seen), self._to_frame, state_in, state_out)
+
+    def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
+        """See :meth:`Engine.feed_back`. Nothing leaves the device."""
+        with self._running():
+            self._advance(source.prediction.tensor[:, k], None, state_in, state_out)
+
+    def shown(self, state: State, count: int) -> list[Image] | None:
+        """See :meth:`Engine.shown`. Only bytes are downloaded."""
+        torch = self._torch
+        low, high = self.manifest.value_range
+        width, height = self.manifest.size
+        with self._running():
+            prediction = state.prediction.tensor
+            pictures = (prediction[0, :count, :, :height, :width] - low) * np.float32(255 / (high - low)).item()
+            pictures = pictures.round().clamp(0, 255).to(torch.uint8)
+            pictures = _GIVE[self.manifest.channel_order](pictures.permute(0, 2, 3, 1))  # [K, h, w, 3]
+            finite = prediction.isfinite().all().to(torch.uint8).reshape(1)
+            # In one piece: this transfer is the frame's one synchronisation.
+            told = torch.cat([finite, pictures.flatten()]).cpu().numpy()
+        return list(told[1:].reshape(-1, height, width, 3)) if told[0] else None
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        self._phases.clear()
+        self._inputs.clear()
+        self._network = self._forward = None
+
+    def _running(self) -> AbstractContextManager[Any]:
+        """What every call happens in."""
+        if self._forward is None:
+            raise EngineError(f"{self.manifest.config} is closed: load it again")
+        torch, stack = self._torch, ExitStack()
+        stack.enter_context(torch.inference_mode())
+        if self._stream is not None:
+            stack.enter_context(torch.cuda.stream(self._stream))
+        return stack
+
+    def _put(self, array: NDArray[Any]) -> Any:
+        key = (array.shape, array.dtype)
+        if key not in self._inputs:
+            self._inputs[key] = _Input(self._torch, array, self._device)
+        return self._inputs[key].put(array)
+
+    def _to_frame(self, picture: Any) -> Any:
+        """[h, w, 3] uint8 BGR to [1, C, H, W]: as :func:`framecast.runtime.convert.to_frame`."""
+        low, high = self.manifest.value_range
+        (width, height), (_, rows, columns) = self.manifest.size, self.manifest.frame
+        frame = _TAKE[self.manifest.channel_order](picture).permute(2, 0, 1)[None].float()
+        frame = frame * np.float32((high - low) / 255).item() + low
+        return self._torch.nn.functional.pad(frame, (0, columns - width, 0, rows - height), value=low)
+
+    def _advance(self, source: Any, convert: Callable[[Any], Any] | None, state_in: State, state_out: State) -> None:
+        """One step on what lies in ``source``, once it has been converted to a frame."""
+
+        def prepared(moment: Moment) -> Callable[[], None]:
+            reads, writes = bound(self.manifest, state_in, moment, state_out)
+            state = {name.removeprefix("state."): buffer.tensor for name, buffer in reads.items()}
+            targets = {name.removeprefix("next."): buffer.tensor for name, buffer in writes.items()}
+
+            def run() -> None:
+                with self._arithmetic():
+                    prediction, written = self._forward(convert(source) if convert else source, state)
+                self._torch._foreach_copy_(
+                    list(targets.values()), [{**written, "prediction": prediction}[n] for n in targets]
+                )
+
+            return self._captured(run) if self._graph else run
+
+        self._phases.at(state_in, state_out, prepared, source.data_ptr())()
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        torch, stack = self._torch, ExitStack()
+        if self._device.type == "cuda":
+            stack.enter_context(
+                torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self._precision != "fp32")
+            )
+            stack.enter_context(torch.autocast("cuda", torch.float16, enabled=self._precision == "fp16"))
+            if not self._kernels:
+                from framecast.kernels.switch import plain
+
+                stack.enter_context(plain())
+        return stack
+
+    def _captured(self, run: Callable[[], None]) -> Callable[[], None]:
+        """A CUDA graph of ``run``, which may be repeated: it reads one state and writes another."""
+        torch = self._torch
+        for _ in range(WARM):
+            run()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            run()
+        return cast(Callable[[], None], graph.replay)

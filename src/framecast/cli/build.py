@@ -1,0 +1,162 @@
+"""``framecast build``: a TensorRT engine from an artifact."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from framecast.cli.shared import check_numbers, check_outputs, needs_extra, on_signals
+from framecast.errors import EngineError, OptionError
+
+if TYPE_CHECKING:
+    from framecast.export.tensorrt import Order
+    from framecast.runtime.engines.tensorrt.cache import Record
+    from framecast.runtime.engines.tensorrt.library import Gpu, Library
+
+LARGEST = 16384  # pixels a side of a camera's picture
+
+
+def build(
+    model: Annotated[str, typer.Argument(help="An artifact's path, or the name of a shipped model.")],
+    precision: Annotated[str, typer.Option(help="fp16: mixed, where a network bears it; or fp32.")] = "fp16",
+    batch: Annotated[int, typer.Option(help="So many cameras at once.")] = 1,
+    camera: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Pictures come at this size: resize them in the engine.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--for", metavar="CAPABILITY", help="For another GPU (TensorRT for RTX only), as 8.9.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the engine here, and its record beside it.")
+    ] = None,
+) -> None:
+    """Build a TensorRT engine from an artifact, and keep it for 'run' on this machine."""
+    from framecast.runtime.shipped import find
+
+    path = find(model)
+    if precision not in ("fp16", "fp32"):
+        raise OptionError(f"--precision takes fp16 or fp32, not {precision}")
+    check_numbers(batch=batch)
+    size = _size(camera)
+    beside = [output, _record_of(output)] if output else []
+    check_outputs(str(path), beside)
+    with needs_extra("build", "build"):
+        from framecast.export import tensorrt
+    library, gpu = _library(target), _gpu_or_none(target)
+    order = tensorrt.Order(path, model, library, gpu, target, precision, batch, size)
+    from framecast.runtime.engines.tensorrt import cache
+
+    key = order.key()
+    cache.folder()
+    try:
+        found = cache.load(key)
+        reason = "" if found else cache.missing(key, model, path, ignore=())
+    except EngineError as error:
+        found, reason = None, str(error)
+    if found is None:
+        print(f"{reason}: building it with {library.name} {library.version} for {key.device}", file=sys.stderr)
+        found = _built(order)
+        _show(found[1])
+    else:
+        print(f"up to date: {model} in {precision} for {key.device}, built {found[1].built[:10]}")
+    if output:
+        from framecast.runtime.sinks.files import write
+
+        for place, data in zip(beside, (found[0], found[1].to_json().encode()), strict=True):
+            write(place, data, "choose another --output")
+        print(f"wrote {output} ({len(found[0]) / 1e6:.1f} MB)")
+
+
+def _built(order: Order) -> tuple[bytes, Record]:
+    from framecast.export import tensorrt
+
+    stopped: list[bool] = []
+    with on_signals(lambda: stopped.append(True)), _progress_bar() as show:
+
+        def progress(share: float, phase: str) -> bool:
+            show(share, phase)
+            return not stopped
+
+        return tensorrt.build(order, progress)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[float, str], None]]:
+    """Yield what shows the share that is done, and of what; it does nothing where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda share, phase: None
+        return
+    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as bars:
+        bar = bars.add_task("", total=1.0)
+        yield lambda share, phase: bars.update(bar, completed=share, description=phase)
+
+
+def _show(record: Record) -> None:
+    """Print what was built."""
+    from framecast import terminal
+
+    key, network, engine = record.key, record.layers["network"], record.layers["engine"]
+    parsed = f"{network['layers']} layers parsed: {network['float16']} in float16, {network['float32']} in float32"
+    if "not_inspected" in engine:
+        inside = f"not inspected: {engine['not_inspected']}"
+    else:
+        types = ", ".join(f"{count} {name}" for name, count in engine["types"].items())
+        inside = f"{engine['layers']} layers ({types}), {len(engine['plugins'])} plugins"
+    rows = [
+        ("model", record.model),
+        ("built for", key.device),
+        ("library", f"{key.library} {key.version}"),
+        ("precision", key.precision),
+        ("cameras", f"{key.batch}" + (f", {key.camera[0]}x{key.camera[1]}" if key.camera else "")),
+        ("network", parsed),
+        ("engine", f"{record.size / 1e6:.1f} MB in {record.seconds:.1f} s; {inside}"),
+    ]
+    terminal.table("framecast build", ("", ""), rows)
+
+
+def _size(camera: str | None) -> tuple[int, int] | None:
+    """(width, height) of ``640x480``."""
+    if camera is None:
+        return None
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", camera)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not all(0 < side <= LARGEST for side in size):
+        raise OptionError(f"--camera takes WIDTHxHEIGHT in pixels, as 640x480 (to {LARGEST} each), not {camera}")
+    return size
+
+
+def _library(target: str | None) -> Library:
+    """The TensorRT to build with: for another GPU the one that can."""
+    from framecast.runtime.engines.tensorrt.library import library
+
+    if target is not None:
+        with suppress(EngineError):
+            return library("tensorrt_rtx")
+    return library()
+
+
+def _gpu_or_none(target: str | None) -> Gpu | None:
+    """The GPU at hand; there need be none if the engine is for another one."""
+    from framecast.runtime.engines.tensorrt.library import gpu
+
+    try:
+        return gpu()
+    except EngineError as error:
+        if target is None:
+            raise EngineError(f"{error}; for another machine's GPU name it with --for (TensorRT for RTX)") from error
+        return None
+
+
+def _record_of(output: Path) -> Path:
+    return output.with_name(output.name + ".json")

@@ -1,0 +1,337 @@
+"""``framecast build``: every network becomes an engine, by TensorRT for RTX, which needs no GPU for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from framecast.errors import ArtifactError, EngineError, ExportError, OptionError
+from framecast.export import tensorrt
+from framecast.export.command import export_random
+from framecast.export.tensorrt import Order, build, prepare, summary
+from framecast.runtime.engines.tensorrt import cache
+from framecast.runtime.engines.tensorrt.library import RTX_TARGETS, Gpu, Library, library
+from framecast.runtime.manifest import KEY
+from framecast.runtime.shipped import shipped
+
+from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import exported  # noqa: TID252
+
+Run = Callable[..., tuple[int, str, str]]
+FULL = ("stip", "edge", "tau-block")  # built in float32 too
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "cache"
+    monkeypatch.setenv("FRAMECAST_CACHE", str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def rtx() -> Library:
+    pytest.importorskip("tensorrt_rtx", reason="no TensorRT for RTX: pip install 'framecast[rtx]'")
+    return library("tensorrt_rtx")
+
+
+def saved(proto: onnx.ModelProto, path: Path) -> Path:
+    onnx.save(proto, path)
+    return path
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_builds(name: str, rtx: Library, tmp_path: Path) -> None:
+    path = saved(exported(name), tmp_path / "model.onnx")
+    for precision in ("fp16", "fp32") if name in FULL else ("fp16",):
+        order = Order(path, name, rtx, target="8.9", precision=precision)
+        engine, record = build(order)
+        layers = record.layers["network"]
+        assert (layers["float16"] > 0) == (precision == "fp16")
+        assert layers["float32"] > 0
+        assert cache.load(order.key()) == (engine, record)
+        # With no GPU it is not read back, and that is what stands there.
+        assert record.layers["engine"] == {"not_inspected": "there is no GPU of compute capability 8.9 here"}
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_models_build_in_seconds(name: str, rtx: Library) -> None:
+    """At their full size; for several cameras, whose pictures are resized. Edge's elimination once took minutes."""
+    shares: list[float] = []
+    order = Order(shipped()[name], name, rtx, target="8.6", batch=2, camera=(640, 480))
+    _, record = build(order, lambda share, phase: bool(phase) and (shares.append(share) or True))
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] < 0.5
+    assert shares[-1] == 1
+    assert record.seconds < 120
+    assert record.size < 60e6
+
+
+@pytest.mark.parametrize("config", ["stip-ucf", "stau-mnist", "mau-mnist", "astm-mnist", "tau-kth"])
+def test_published_networks_build_at_their_full_size(config: str, rtx: Library, tmp_path: Path) -> None:
+    """One of each kind; all of them: benchmarks/build.py."""
+    _, record = build(Order(export_random(config, tmp_path), config, rtx, target="8.9"))
+    assert record.layers["network"]["float16"] > 30
+
+
+def test_the_graph_that_is_built(rtx: Library) -> None:
+    proto = prepare(Order(shipped()["edge"], "edge", rtx, target="8.9", batch=3, camera=(640, 480)))
+    sizes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in proto.graph.input}
+    assert sizes["image"] == [3, 480, 640, 3]
+    assert sizes["state.flow"] == [3, 2, 96, 128]
+    assert {o.name for o in proto.graph.output} >= {"prediction", "next.flow", "shown", "finite"}
+    kinds = {o.name: o.type.tensor_type.elem_type for o in (*proto.graph.input, *proto.graph.output)}
+    assert TensorProto.FLOAT16 not in kinds.values()
+    assert "MatMul" in {node.op_type for node in proto.graph.node if node.name.startswith("live.")}  # it resizes
+    assert not any(".half" in name for node in proto.graph.node if node.name.startswith("live.") for name in node.input)
+
+
+def test_a_build_that_is_stopped_keeps_nothing(rtx: Library, place: Path) -> None:
+    def interrupted(share: float, phase: str) -> bool:
+        raise KeyboardInterrupt
+
+    for progress in (lambda share, phase: False, interrupted):
+        with pytest.raises(KeyboardInterrupt):
+            build(Order(shipped()["stip-edge"], "stip-edge", rtx, target="8.9"), progress)
+    assert list(place.iterdir()) == []
+
+
+def test_ctrl_c_ends_the_command(rtx: Library, place: Path) -> None:
+    command = [sys.executable, "-m", "framecast", "build", "edge", "--for", "8.9"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert "building it" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == ""
+    assert not list(place.glob("*.engine"))
+
+
+def test_the_command_builds_once_and_says_why_again(run: Run, rtx: Library, place: Path, tmp_path: Path) -> None:
+    path = saved(exported("stip"), tmp_path / "model.onnx")
+    output = tmp_path / "stip.engine"
+    asked = ("build", path, "--for", "8.9")
+    code, out, err = run(*asked)
+    assert (code, err.count("\n")) == (0, 1)
+    assert f"no engine of {path} has been built: building it with tensorrt_rtx {rtx.version}" in err
+    assert "not inspected" in out
+    assert "float16" in out
+    code, out, err = run(*asked, "--output", output)
+    assert (code, err) == (0, "")
+    assert "up to date" in out
+    (engine,) = place.glob("*.engine")
+    assert output.read_bytes() == engine.read_bytes()
+    assert json.loads(output.with_name("stip.engine.json").read_text())["key"]["capability"] == "8.9"
+    for option, says in [
+        (("--batch", "2"), "for a batch of 1, not of 2"),
+        (("--precision", "fp32"), "in fp16, not in fp32"),
+        (("--camera", "64x64"), "for pictures of another size"),
+    ]:
+        code, _, err = run(*asked, *option)
+        assert code == 0
+        assert says in err
+    engine.write_bytes(engine.read_bytes()[:-1] + b"!")
+    code, _, err = run(*asked)
+    assert code == 0
+    assert "is damaged: its SHA-256" in err
+    assert "up to date" in run(*asked)[1]
+    saved(exported("stip-paper"), path)
+    assert "from another artifact (the file has changed since)" in run(*asked)[2]
+
+
+def test_building_needs_no_torch(rtx: Library, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'onnxscript', 'safetensors', 'triton'): sys.modules[name] = None\n"
+        "from framecast.cli import main\n"
+        "sys.argv = ['framecast', 'build', 'stip-edge', '--for', '12.0']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1  # TensorRT's own words go to the log
+
+
+def test_bad_input_is_one_line_with_the_cure(
+    run: Run, rtx: Library, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("text", "plain", "channels", "strange", "invalid", "scattered")
+    text, plain, channels, strange, invalid, scattered = (tmp_path / f"{name}.onnx" for name in names)
+    onnx.save(onnx.load(shipped()["edge"]), scattered, save_as_external_data=True, size_threshold=0)
+    text.write_text("no protobuf")
+    proto = onnx.load(shipped()["stip-edge"])
+    manifest = next(entry for entry in proto.metadata_props if entry.key == KEY)
+    fields = json.loads(manifest.value)
+    manifest.value = json.dumps({**fields, "channel_order": "NONE"})
+    saved(proto, channels)
+    manifest.value = json.dumps(fields)
+    proto.graph.node.append(helper.make_node("Unique", ["prediction"], ["unused"], name="levels"))
+    saved(proto, strange)
+    proto.graph.node[-1].op_type = "Nonesuch"
+    saved(proto, invalid)
+    proto.graph.node.pop()
+    del proto.metadata_props[:]
+    saved(proto, plain)
+    monkeypatch.setattr("ctypes.CDLL", no_driver)
+    cases: list[tuple[list[object], str]] = [
+        (["nonesuch"], "'framecast models' lists"),
+        (["edge"], "no NVIDIA driver here .*install the driver.*--for"),
+        (
+            ["edge", "--for", "9.0"],
+            "--for takes a compute capability that .* knows \\(7.5, 8.0, 8.6, 8.9, 12.0, 12.1\\)",
+        ),
+        (["edge", "--for", "8.9", "--precision", "int8"], "--precision takes fp16 or fp32"),
+        (["edge", "--for", "8.9", "--batch", "0"], "--batch must be at least 1"),
+        (["edge", "--for", "8.9", "--camera", "640"], "--camera takes WIDTHxHEIGHT .*640x480"),
+        (["edge", "--for", "8.9", "--camera", "0x480"], "--camera takes WIDTHxHEIGHT"),
+        (["edge", "--for", "8.9", "--output", shipped()["edge"]], "among the inputs"),
+        ([text, "--for", "8.9"], "is not an ONNX file: make one with 'framecast export'"),
+        ([plain, "--for", "8.9"], "has no framecast manifest: make artifacts with 'framecast export'"),
+        ([invalid, "--for", "8.9"], "is not valid ONNX .*Nonesuch.*: export it again"),
+        ([scattered, "--for", "8.9"], "keeps its weights in other files"),
+        ([channels, "--for", "8.9"], "takes channels that are no picture"),
+        (
+            [strange, "--for", "8.9"],
+            "TensorRT cannot take the operator Unique \\(node 'levels'\\).*: run it with another",
+        ),
+    ]
+    for arguments, says in cases:
+        code, out, err = run("build", *arguments)
+        said = [line for line in err.splitlines() if "building it with" not in line]
+        assert (code, out, len(said)) == (1, "", 1), (arguments, err)
+        assert re.search(says, said[0]), err
+    place.chmod(0o777)
+    code, _, err = run("build", "edge", "--for", "8.9")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "chmod 700" in err
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, _, err = run("build", "edge", "--for", "8.9")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no TensorRT here" in err
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for name in [name for name in sys.modules if name.startswith("framecast.export")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("framecast.export.tensorrt", raising=False)
+    code, _, err = run("build", "edge", "--for", "8.9")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "pip install 'framecast[build]'" in err
+
+
+def no_driver(name: str) -> None:
+    raise OSError(name)
+
+
+def test_doctor_says_what_of_tensorrt_is_here(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from framecast.runtime.doctor import examine
+
+    monkeypatch.setattr("ctypes.CDLL", no_driver)
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    (row,) = [finding for finding in examine() if finding.part == "engine tensorrt"]
+    assert row.state == "no TensorRT here; no NVIDIA driver here (libcuda.so.1 cannot be loaded)"
+    assert "JetPack" in row.cure
+    assert "--gpus all" in row.cure
+
+
+def test_what_is_built_for(tmp_path: Path) -> None:
+    path = shipped()["edge"]
+    full, rtx = Library("tensorrt", "10.3.0", None), Library("tensorrt_rtx", "1.7", None)
+    orin, ada = Gpu("Orin", "8.7", "12.6"), Gpu("RTX 4090", "8.9", "13.0")
+    assert Order(path, "edge", full, orin).key().device == "Orin (compute capability 8.7)"
+    assert Order(path, "edge", rtx, ada).key().device == "compute capability 8.9"
+    assert Order(path, "edge", rtx, ada, target="12.0").key().capability == "12.0"
+    with pytest.raises(OptionError, match="builds for the GPU at hand only: build on the device"):
+        Order(path, "edge", full, orin, target="8.9").key()
+    with pytest.raises(EngineError, match=r"no GPU to build for.*--for"):
+        Order(path, "edge", rtx).key()
+    with pytest.raises(EngineError, match=r"does not build for compute capability 8\.7 .*: install tensorrt itself"):
+        Order(path, "edge", rtx, orin).key()
+
+
+def test_the_targets_are_the_librarys(rtx: Library) -> None:
+    known = set(rtx.trt.ComputeCapability.__members__) - {"NONE", "CURRENT"}
+    assert set(RTX_TARGETS.values()) == known
+
+
+def test_full_tensorrt_keeps_what_it_measured(
+    rtx: Library, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A contract test: TensorRT for RTX in the place of TensorRT, whose libraries are not here."""
+    monkeypatch.setattr(tensorrt, "inspect", lambda order, key, engine: {"layers": 1, "types": {}, "plugins": []})
+    full = Library("tensorrt", "10.3.0", rtx.trt)
+    order = Order(saved(exported("mau"), tmp_path / "model.onnx"), "mau", full, Gpu("Orin", "8.7", "12.6"))
+    _, record = build(order)
+    assert (record.key.library, record.key.gpu, record.key.capability) == ("tensorrt", "Orin", "8.7")
+    timings = cache.timing(full, record.key.device)
+    assert len(timings.read_bytes()) > 0
+    assert timings.stat().st_mode & 0o777 == 0o600
+    timings.write_bytes(b"garbage")
+    build(order)
+    monkeypatch.undo()
+    monkeypatch.setenv("FRAMECAST_CACHE", str(place))
+    with pytest.raises(EngineError, match="TensorRT could not build mau"):  # read back without a driver
+        build(order)
+
+
+def test_an_artifact_that_changes_meanwhile_is_not_kept(
+    rtx: Library, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(exported("mau"), tmp_path / "model.onnx")
+    order = Order(path, "mau", rtx, target="8.9")
+
+    def changed(order: Order) -> onnx.ModelProto:
+        proto = prepare(order)
+        path.write_bytes(b"another")
+        return proto
+
+    monkeypatch.setattr(tensorrt, "prepare", changed)
+    with pytest.raises(ArtifactError, match="has just changed: build it again"):
+        build(order)
+    assert list(place.iterdir()) == []
+
+
+def test_failures_of_a_build_are_told_in_one_line() -> None:
+    for error in ("[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)", "std::bad_alloc"):
+        said = tensorrt._failure("edge", ["first", error])
+        assert "not enough memory to build edge: end other programs" in said
+    assert "(Error Code 10: no implementation): try --verbose" in tensorrt._failure(
+        "edge", ["Error Code 10:\n no implementation."]
+    )
+    assert "gives no reason" in tensorrt._failure("edge", [])
+
+
+def test_a_parser_that_gives_no_reason_is_an_export_error() -> None:
+    parser = SimpleNamespace(parse=lambda data: False, num_errors=0)
+    trt = SimpleNamespace(OnnxParser=lambda network, logger: parser)
+    with pytest.raises(ExportError, match="cannot take the graph of edge \\(it gives no reason\\)"):
+        tensorrt._parse(trt, None, SimpleNamespace(errors=[]), onnx.ModelProto(), "edge")
+
+
+def test_the_inspectors_words_in_short() -> None:
+    """A contract test: the form is that of TensorRT's documentation, as no engine can be read back without a GPU."""
+
+    def layer(name: str, kind: str, type_: str) -> dict[str, Any]:
+        output = {"Name": "x", "Location": "Device", "Dimensions": [1, 8, 4, 4], "Format/Datatype": type_}
+        return {"Name": name, "LayerType": kind, "Inputs": [], "Outputs": [output]}
+
+    layers = [
+        layer("conv", "CaskConvolution", "Channel major FP16 format where channel % 8 == 0"),
+        layer("gates", "PluginV3", "Row major linear FP32"),
+        layer("norm", "kgen", "Float"),
+    ]
+    found = summary(json.dumps({"Layers": layers, "Bindings": []}))
+    assert (found["layers"], found["plugins"]) == (3, ["gates"])
+    assert found["types"] == {"float16": 1, "float32": 2}
+    assert summary(json.dumps({"Layers": ["conv", "gates"]})) == {"layers": 2, "types": {}, "plugins": []}

@@ -1,0 +1,61 @@
+"""Artifacts of the small networks, each exported once for all tests of this run; float16 as a GPU rounds it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from framecast.export.onnx import describe, to_onnx
+from framecast.export.precision import HALF
+
+from .networks import make  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+
+@cache
+def exported(name: str) -> ModelProto:
+    """The artifact of a network of ``tests/networks.py``, with random weights; not to be changed."""
+    model = make(name)
+    return to_onnx(model, describe(model, name))
+
+
+def rounded(half: ModelProto) -> ModelProto:
+    """A graph in mixed precision as float32 arithmetic that rounds to float16's 11 bits wherever that one would.
+
+    ONNX Runtime's CPU has no float16 convolutions: it computes them in float32, and leaves out the rounding between one
+    and the next. Here every value is rounded (Veltkamp's splitting), which no optimizer takes away: up to 3 times the
+    error. Range is not emulated.
+    """
+    proto = ModelProto()
+    proto.CopyFrom(half)
+    graph = proto.graph
+    nodes: list[NodeProto] = []
+
+    def split(source: str, output: str) -> None:
+        nodes.append(helper.make_node("Mul", [source, "splitter"], [f"{output}.far"]))
+        nodes.append(helper.make_node("Sub", [f"{output}.far", source], [f"{output}.rest"]))
+        nodes.append(helper.make_node("Sub", [f"{output}.far", f"{output}.rest"], [output]))
+
+    for node in graph.node:
+        if node.op_type == "Cast" and node.output[0].endswith(HALF):
+            split(node.input[0], node.output[0])
+        elif node.op_type == "Cast" and node.input[0].endswith(HALF):
+            nodes.append(helper.make_node("Identity", node.input, node.output))
+        else:
+            made = [name for name in node.output if name.endswith(HALF)]
+            nodes.append(NodeProto())
+            nodes[-1].CopyFrom(node)
+            nodes[-1].output[:] = [f"{name}.exact" if name in made else name for name in node.output]
+            for name in made:
+                split(f"{name}.exact", name)
+    constants = [numpy_helper.from_array(np.float32(2**13 + 1), "splitter")]
+    for value in graph.initializer:
+        array = numpy_helper.to_array(value)
+        wide = array.astype(np.float32) if value.data_type == TensorProto.FLOAT16 else array
+        constants.append(numpy_helper.from_array(wide, value.name))
+    for field in (graph.node, graph.initializer, graph.value_info):
+        del field[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
+    return proto

@@ -1,0 +1,215 @@
+"""The TensorRT engine's own work, on a GPU that is none (``fake_gpu.py``): what is bound, captured and waited for.
+
+That TensorRT and a GPU do as they are told needs both: ``benchmarks/gpu_check.py`` checks that where they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from framecast.errors import EngineError, FrameError
+from framecast.export.live import live
+from framecast.export.onnx import save
+from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.engines import open_engine
+from framecast.runtime.engines.tensorrt import cache, cuda
+from framecast.runtime.engines.tensorrt import engine as tensorrt_engine
+from framecast.runtime.engines.tensorrt.engine import TensorRTEngine
+from framecast.runtime.engines.tensorrt.library import Gpu
+from framecast.runtime.predictor import Predictor
+
+from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .fake_gpu import Driver, TensorRT  # noqa: TID252
+
+GPU = Gpu("Fake 9000", "8.7", "12.6")
+NAMES = ["stip", "astm-tau", "stau", "tau-block", "mau"]
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Driver:
+    driver = Driver()
+    package: Any = ModuleType("pycuda")
+    package.driver = driver
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    monkeypatch.setattr(cuda, "libcuda_", lambda: driver)
+    monkeypatch.setenv("FRAMECAST_CACHE", str(tmp_path / "cache"))
+    logger = SimpleNamespace(errors=[])
+    here = SimpleNamespace(name="tensorrt", version="10.3", rtx=False, trt=TensorRT(driver), logger=lambda: logger)
+    monkeypatch.setattr(tensorrt_engine, "library", lambda: here)
+    monkeypatch.setattr(tensorrt_engine, "gpu", lambda: GPU)
+    return driver
+
+
+def artifact(name: str, folder: Path) -> Path:
+    path = folder / f"{name}.onnx"
+    save(exported(name), path)
+    return path
+
+
+def built(path: Path, data: bytes | None = None, camera: tuple[int, int] | None = None) -> None:
+    """Keep a fake engine in the cache, as ``framecast build`` would a real one."""
+    proto = onnx.load(str(path))
+    data = live(proto, camera).SerializeToString() if data is None else data
+    key = cache.Key(cache.fingerprint(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16", camera=camera)
+    manifest = next(entry.value for entry in proto.metadata_props)
+    digest = hashlib.sha256(data).hexdigest()
+    record = cache.Record(key, path.stem, str(path), digest, len(data), 1.0, "2026-01-01", manifest=manifest)
+    cache.put(record, data)
+
+
+@pytest.fixture(params=NAMES)
+def path(request: pytest.FixtureRequest, tmp_path: Path, driver: Driver) -> Path:
+    path = artifact(request.param, tmp_path)
+    built(path)
+    return path
+
+
+@pytest.fixture
+def engine(path: Path) -> Iterator[TensorRTEngine]:
+    with TensorRTEngine(path) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("captures", [True, False])
+def test_it_predicts_what_onnxruntime_predicts(path: Path, driver: Driver, captures: bool) -> None:
+    driver.gpu.captures = captures
+    rng = np.random.default_rng()
+    with open_engine(path) as plain, open_engine(path, "tensorrt") as engine:
+        one, other = Predictor(plain), Predictor(engine)
+        width, height = plain.manifest.size
+        for length in (7, 1, 3):  # streams, each from a reset
+            for image in rng.integers(0, 256, (length, height, width, 3), dtype=np.uint8):
+                pairs = [(one.step(image), other.step(image)), *zip(one.rollout(4), other.rollout(4), strict=True)]
+                for expected, got in pairs:
+                    assert np.abs(expected.image.astype(int) - got.image).max() <= 1
+            one.reset()
+            other.reset()
+        assert one.resets == other.resets == 0
+    assert bool(driver.gpu.launches) == captures
+    assert driver.gpu.pushed == 0
+
+
+@pytest.mark.parametrize("first", list(itertools.permutations(range(3))))
+def test_nothing_is_read_early_or_overwritten_late(driver: Driver, tmp_path: Path, first: tuple[int, ...]) -> None:
+    """Frames are given without asking for every prediction, while one stream or another lags behind."""
+    path = artifact("mau", tmp_path)
+    built(path)
+    with open_engine(path) as plain, open_engine(path, "tensorrt") as engine:
+        driver.gpu.first = first
+        states = [[one.new_state(), one.new_state()] for one in (plain, engine)]
+        for turn in range(40):
+            image = np.random.default_rng().integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            for one, pair in zip((plain, engine), states, strict=True):
+                one.watch(image, *pair)
+                pair.reverse()
+            if turn % 3 == 2:
+                (expected,), (got,) = (
+                    one.shown(pair[0], 1) or () for one, pair in zip((plain, engine), states, strict=True)
+                )
+                assert np.abs(expected.astype(int) - got).max() <= 1
+
+
+def test_floats_in_and_out(path: Path, engine: TensorRTEngine) -> None:
+    with open_engine(path) as plain:
+        pairs = [(one, (one.new_state(), one.new_state())) for one in (plain, engine)]
+        for _ in range(5):
+            frame = np.random.default_rng().random((1, *plain.manifest.frame), np.float32)
+            pairs[1][1][1].prediction.fill(np.nan)
+            expected, got = (one.step(frame, *states) for one, states in pairs)
+            pairs = [(one, states[::-1]) for one, states in pairs]
+            assert np.array_equal(expected, got)
+
+
+def test_a_steady_stream_allocates_nothing_and_waits_once_a_frame(engine: TensorRTEngine, driver: Driver) -> None:
+    predictor = Predictor(engine)
+    width, height = engine.manifest.size
+    image = np.zeros((height, width, 3), np.uint8)
+    for _ in range(40):  # every phase of the ring
+        predictor.step(image)
+    gpu = driver.gpu
+    before = driver.allocations, len(gpu.graphs), gpu.synchronisations, gpu.launches
+    for _ in range(10):
+        predictor.step(image)
+    after = driver.allocations, len(gpu.graphs), gpu.synchronisations, gpu.launches
+    assert after[:2] == before[:2]
+    assert after[3] - before[3] == 10
+    # Of the two arrays that are told the second may still be on its way when the first is there.
+    assert after[2] - before[2] <= 20
+
+
+@pytest.mark.parametrize("camera", [(64, 40), (97, 71)])
+def test_pictures_are_resized_where_it_was_built_for_that(
+    driver: Driver, tmp_path: Path, camera: tuple[int, int]
+) -> None:
+    path = artifact("mau", tmp_path)
+    built(path, camera=camera)
+    with pytest.raises(EngineError, match="for pictures of another size"):
+        TensorRTEngine(path)
+    with TensorRTEngine(path, camera=camera) as engine, open_engine(path) as plain:
+        predictor, states = Predictor(engine), (plain.new_state(), plain.new_state())
+        for image in np.random.default_rng().integers(0, 256, (4, camera[1], camera[0], 3), dtype=np.uint8):
+            got = predictor.step(image)
+            assert np.abs(predictor.input.astype(int) - see(image, plain.manifest)).max() <= 1
+            frame = blank(plain.manifest)
+            to_frame(predictor.input, plain.manifest, frame)
+            expected = np.clip(np.rint(255 * plain.step(frame, *states)[0, 0, 0]), 0, 255)
+            states = states[::-1]
+            assert np.abs(got.image[..., 0] - expected).max() <= 1
+        predictor.reset()
+        with pytest.raises(FrameError, match=r"built for .*, not 20x10: build it with --camera 20x10"):
+            predictor.step(np.zeros((10, 20, 3), np.uint8))
+
+
+def test_what_is_wrong_is_said(driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = artifact("mau", tmp_path)
+    with pytest.raises(EngineError, match=r"no engine of mau has been built: framecast build mau"):
+        TensorRTEngine(path)
+    built(path, data=b"not an engine")
+    with pytest.raises(EngineError, match=r"could not load the engine.*framecast build mau"):
+        TensorRTEngine(path)
+    built(path)
+    with TensorRTEngine(path) as engine:
+        state, spare = engine.new_state(), engine.new_state()
+        frame = np.zeros((1, *engine.manifest.frame), np.float32)
+        with pytest.raises(EngineError, match="same state"):
+            engine.step(frame, state, state)
+        engine._context.fails = True
+        with pytest.raises(EngineError, match="could not run"):
+            engine.step(frame, state, spare)
+
+        def full(size: int) -> int:
+            raise driver.MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, "mem_alloc", full)
+            with pytest.raises(EngineError, match=r"memory is full \(.* MB more were wanted"):
+                engine.new_state()
+    with pytest.raises(EngineError, match="load it again"):
+        engine.step(frame, state, spare)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    with pytest.raises(EngineError, match=r"needs pycuda .*pip install 'framecast\[cuda\]'"):
+        TensorRTEngine(path)
+
+
+def test_without_a_driver_it_says_so(tmp_path: Path) -> None:
+    try:
+        import ctypes
+
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        with pytest.raises(EngineError, match="no NVIDIA driver"):
+            open_engine(artifact("mau", tmp_path), "tensorrt")
+    else:
+        pytest.skip("there is a driver")

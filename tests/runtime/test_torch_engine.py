@@ -1,0 +1,152 @@
+"""The torch engine: the network itself, behind the same contract; on a CPU here, on CUDA where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from safetensors.torch import save_file
+
+import framecast
+from framecast.errors import ArtifactError, EngineError, OptionError
+from framecast.export.onnx import describe, save, to_onnx
+from framecast.models.configs import build
+from framecast.models.step import StepModel
+from framecast.runtime.engines import Engine, open_engine
+from framecast.runtime.engines.torch import TorchEngine
+from framecast.runtime.predictor import Predictor
+from framecast.runtime.shipped import find
+
+from ..networks import NETWORKS, make  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+NAMES = ("stip", "edge", "astm-tau", "stau", "tau-block")
+
+
+@pytest.fixture(params=NAMES)
+def network(request: pytest.FixtureRequest) -> StepModel:
+    return make(request.param)
+
+
+@pytest.fixture
+def engine(network: StepModel) -> Iterator[TorchEngine]:
+    with TorchEngine(network, describe(network, "small")) as engine:
+        yield engine
+
+
+@torch.inference_mode()
+def test_steps_are_the_networks(network: StepModel, engine: TorchEngine) -> None:
+    states, expected_state = (engine.new_state(2), engine.new_state(2)), None
+    reference = network.cpu()
+    for _ in range(9):
+        frame = np.random.default_rng().random((2, *network.frame_shape), np.float32)
+        expected, expected_state = reference.step(torch.from_numpy(frame), expected_state or reference.init_state(2))
+        states[1].prediction.fill(np.nan)
+        got = engine.step(frame, *states)
+        states = states[::-1]
+        assert np.array_equal(got, expected.numpy())
+
+
+def test_it_predicts_what_onnxruntime_predicts(network: StepModel, engine: TorchEngine, tmp_path: Path) -> None:
+    """Live, looking ahead, from a fresh state after a reset; pictures within a grey level."""
+    save(to_onnx(network, engine.manifest), tmp_path / "model.onnx")
+    rng = np.random.default_rng()
+    height, width = network.frame_shape[1:]
+    # Smooth: a warp of noise turns the last bit of a flow into a grey value.
+    images = [np.kron(rng.integers(0, 256, (height // 8, width // 8, 3)), np.ones((8, 8, 1))) for _ in range(5)]
+    with Predictor(open_engine(tmp_path / "model.onnx")) as other:
+        predictor = Predictor(engine)
+        for _ in range(2):
+            for image in images:
+                pairs = [[p.step(image.astype(np.uint8)) for p in (predictor, other)]]
+                pairs += zip(predictor.rollout(5), other.rollout(5), strict=True)
+                assert np.array_equal(predictor.input, other.input)
+                for got, expected in pairs:
+                    assert np.abs(got.image.astype(int) - expected.image).max() <= 1
+            predictor.reset()
+            other.reset()
+
+
+def test_a_shipped_artifact_holds_its_network() -> None:
+    clip = [np.full((192, 256, 3), 10 * i, np.uint8) for i in range(4)]
+    with framecast.load("edge", engine="torch") as predictor, framecast.load("edge") as other:
+        assert predictor.engine.name == "torch"
+        for image in clip:
+            got, expected = predictor.step(image).image, other.step(image).image
+            assert np.abs(got.astype(int) - expected).max() <= 1
+
+
+def test_weights_that_an_export_merged_are_not_guessed(tmp_path: Path) -> None:
+    model = build("stau-mnist", {"layers": 1, "hidden": 4})
+    manifest = describe(model, "stau-mnist", {"layers": 1, "hidden": 4})
+    save(to_onnx(model, manifest), tmp_path / "stau.onnx")
+    with pytest.raises(ArtifactError, match=r"one by one.*give the \.safetensors"):
+        open_engine(tmp_path / "stau.onnx", "torch")
+    weights = tmp_path / "stau.safetensors"
+    save_file(model.state_dict(), weights, {"config": "stau-mnist", "options": '{"layers": 1, "hidden": 4}'})
+    with open_engine(weights, "torch") as engine:
+        assert engine.manifest.weights_sha256 == manifest.weights_sha256
+    save_file(model.state_dict(), weights)
+    with pytest.raises(ArtifactError, match="does not say which configuration"):
+        open_engine(weights, "torch")
+
+
+def test_weights_that_were_changed_are_found(tmp_path: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    proto = onnx.load(str(find("edge")))
+    weight = next(i for i in proto.graph.initializer if i.name == "model.refine.views.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + 1e-3, weight.name))
+    onnx.save(proto, str(tmp_path / "edge.onnx"))
+    with pytest.raises(ArtifactError, match="one by one"):
+        open_engine(tmp_path / "edge.onnx", "torch")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_needs_a_gpu_says_so() -> None:
+    network = make("mau")
+    with pytest.raises(EngineError, match="no CUDA device"):
+        TorchEngine(network, describe(network, "mau"), device="cuda")
+    with pytest.raises(OptionError, match="on a CPU torch runs in fp32"):
+        TorchEngine(network, describe(network, "mau"), precision="fp16")
+
+
+def test_a_closed_engine_says_so(engine: TorchEngine) -> None:
+    state, spare = engine.new_state(), engine.new_state()
+    frame = np.zeros((1, *engine.manifest.frame), np.float32)
+    with pytest.raises(EngineError, match="same state"):
+        engine.step(frame, state, state)
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="load it again"):
+        engine.step(frame, state, spare)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_cuda_equals_the_cpu(name: str, kernels: bool, graph: bool) -> None:
+    network = make(name)
+    engines: list[Engine] = [
+        TorchEngine(make_like(network), describe(network, name), device="cpu"),
+        TorchEngine(network, describe(network, name), device="cuda", kernels=kernels, graph=graph),
+    ]
+    states = [(engine.new_state(), engine.new_state()) for engine in engines]
+    for _ in range(12):
+        frame = np.random.default_rng().random((1, *network.frame_shape), np.float32)
+        expected, got = (engine.step(frame, *pair) for engine, pair in zip(engines, states, strict=True))
+        states = [pair[::-1] for pair in states]
+        assert np.abs(expected - got).max() < (5e-3 if "edge" in name else 1e-4)
+
+
+def make_like(network: StepModel) -> StepModel:
+    import copy
+
+    return copy.deepcopy(network)
