@@ -37,7 +37,7 @@ test-full: $(VENV)/.test ## Export every configuration at its full size, and hol
 	$(BIN)/python benchmarks/parity.py
 
 bench: $(VENV)/.test ## Measure start-up, memory, latency, cost by past frames, and quality on this machine
-	@for script in $(filter-out benchmarks/parity.py benchmarks/curves.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in $(filter-out benchmarks/parity.py benchmarks/curves.py benchmarks/build.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 system-deps: ## Install what the tests need from Debian or Ubuntu (browser, GStreamer, a virtual display)
 	@echo "Installing Debian's packages: $(APT)"

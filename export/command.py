@@ -76,10 +76,10 @@ def export_config(
     return parity
 
 
-def export_random(config: str, folder: Path) -> Path:
+def export_random(config: str, folder: Path, *, artifact: bool = True) -> Path:
     """Write a configuration's artifact with random weights, always the same, into a folder; it is not held to anything.
 
-    It seeds torch.
+    Without ``artifact`` the weights alone, as safetensors. It seeds torch.
 
     Raises:
         ArtifactError: no such configuration.
@@ -87,6 +87,10 @@ def export_random(config: str, folder: Path) -> Path:
     """
     torch.manual_seed(0)
     model = build(config).eval()
+    if not artifact:
+        path = folder / f"{config}.safetensors"
+        write(path, to_safetensors(model.state_dict(), {"config": config, "weights": "random"}), "free some space")
+        return path
     path = folder / f"{config}.onnx"
     save(to_onnx(model, describe(model, config)), path)
     return path

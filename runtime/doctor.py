@@ -61,7 +61,8 @@ def _engine() -> Finding:
         import onnxruntime
     except ImportError as error:
         return Finding("engine onnxruntime", f"cannot be loaded: {error}", "pip install onnxruntime")
-    return Finding("engine onnxruntime", f"{onnxruntime.__version__} (CPU)")
+    where = "CPU, CUDA" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "CPU"
+    return Finding("engine onnxruntime", f"{onnxruntime.__version__} ({where})")
 
 
 def _tensorrt() -> Finding:

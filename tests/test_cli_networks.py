@@ -106,3 +106,11 @@ def test_bad_requests_are_one_line_with_the_cure(run: Run, arguments: tuple[str,
     assert message in said
     assert "Traceback" not in err
     assert not out
+
+
+def test_the_torch_engine_runs_a_network_that_does_not_ship(run: Run, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command = ("run", "demo", "--model", "mau-mnist", "--engine", "torch", "--max-frames", 3, "--report", report)
+    code, _, err = run(*command)
+    assert (code, json.loads(report.read_text())["engine"]) == (0, "torch"), err
+    assert json.loads(report.read_text())["weights"] == "random"

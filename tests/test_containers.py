@@ -59,7 +59,10 @@ def test_what_is_installed_is_what_framecast_depends_on(path: Path) -> None:
     words = [word for command in commands for word in command]
     start = words.index("--no-cache-dir") + 1
     named = {re.split("[<>=]", word)[0] for word in words[start : words.index("&&", start)]}
-    needed = {re.split("[<>=]", word)[0] for word in requirements("dependencies") + requirements("cuda")}
+    needed = {
+        re.split("[<>=]", word)[0]
+        for word in requirements("dependencies") + requirements("cuda") + requirements("build")
+    }
     assert named == needed - {"opencv-python"} | {"opencv-python-headless"}
     assert words[words.index("--no-deps") : words.index("--no-deps") + 2] == ["--no-deps", "."]
     for package in ("python3-venv", "gstreamer1.0-tools", "--system-site-packages"):

@@ -136,7 +136,8 @@ class LiveEngine(Engine):
         elif image.shape[1::-1] != self.camera:
             (width, height), (w, h) = self.camera, image.shape[1::-1]
             raise FrameError(
-                f"this engine was built for {width}x{height} frames, not {w}x{h}: build it with --camera {w}x{h}"
+                f"this engine was built for {width}x{height} frames, not {w}x{h}: build one with --camera {w}x{h}, or "
+                "without, for frames of any size"
             )
         self._input("image", (1, *image.shape), np.uint8).upload(image[None])
         self._advance(self._input("fed", (1, *self.manifest.frame)), True, state_in, state_out)
@@ -150,9 +151,8 @@ class LiveEngine(Engine):
     def shown(self, state: State, count: int) -> list[Image] | None:
         """See :meth:`Engine.shown`. Only bytes are downloaded."""
         told = self._told[state]
-        if not told.finite.download().all():
-            return None
-        return list(told.shown.download()[0, :count])
+        pictures = told.shown.download()  # the one wait: what is told first is then there too
+        return list(pictures[0, :count]) if told.finite.download().all() else None
 
     def close(self) -> None:
         """See :meth:`Engine.close`. States stay as they are, and are of no more use."""

@@ -209,7 +209,9 @@ class TorchEngine(Engine):
 
         def prepared(moment: Moment) -> Callable[[], None]:
             reads, writes = bound(self.manifest, state_in, moment, state_out)
-            state = {name.removeprefix("state."): buffer.tensor for name, buffer in reads.items()}
+            # A tensor of its own for each: slots that are still one zero would make torch.compile take them for one.
+            views = {name: buffer.tensor.view(buffer.tensor.shape) for name, buffer in reads.items()}
+            state = {name.removeprefix("state."): view for name, view in views.items()}
             targets = {name.removeprefix("next."): buffer.tensor for name, buffer in writes.items()}
 
             def run() -> None:

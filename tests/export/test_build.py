@@ -26,8 +26,8 @@ from framecast.runtime.engines.tensorrt.library import RTX_TARGETS, Gpu, Library
 from framecast.runtime.manifest import KEY
 from framecast.runtime.shipped import shipped
 
-from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from ..exported import exported  # noqa: TID252
+from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 Run = Callable[..., tuple[int, str, str]]
 FULL = ("stip", "edge", "tau-block")  # built in float32 too

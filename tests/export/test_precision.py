@@ -19,8 +19,8 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.score import psnr
 from framecast.runtime.shipped import shipped
 
-from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from ..exported import exported, rounded  # noqa: TID252
+from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 STEPS = 20
 # Half a unit in float16's last place is 2.4e-4 of a value near 1: a few of them add up over 20 steps. On noise, where a

@@ -144,8 +144,7 @@ def test_a_steady_stream_allocates_nothing_and_waits_once_a_frame(engine: Tensor
     after = driver.allocations, len(gpu.graphs), gpu.synchronisations, gpu.launches
     assert after[:2] == before[:2]
     assert after[3] - before[3] == 10
-    # Of the two arrays that are told the second may still be on its way when the first is there.
-    assert after[2] - before[2] <= 20
+    assert after[2] - before[2] == 10
 
 
 @pytest.mark.parametrize("camera", [(64, 40), (97, 71)])
@@ -154,9 +153,7 @@ def test_pictures_are_resized_where_it_was_built_for_that(
 ) -> None:
     path = artifact("mau", tmp_path)
     built(path, camera=camera)
-    with pytest.raises(EngineError, match="for pictures of another size"):
-        TensorRTEngine(path)
-    with TensorRTEngine(path, camera=camera) as engine, open_engine(path) as plain:
+    with TensorRTEngine(path) as engine, open_engine(path) as plain:
         predictor, states = Predictor(engine), (plain.new_state(), plain.new_state())
         for image in np.random.default_rng().integers(0, 256, (4, camera[1], camera[0], 3), dtype=np.uint8):
             got = predictor.step(image)
@@ -167,7 +164,7 @@ def test_pictures_are_resized_where_it_was_built_for_that(
             states = states[::-1]
             assert np.abs(got.image[..., 0] - expected).max() <= 1
         predictor.reset()
-        with pytest.raises(FrameError, match=r"built for .*, not 20x10: build it with --camera 20x10"):
+        with pytest.raises(FrameError, match=r"built for .*, not 20x10: build one with --camera 20x10, or without"):
             predictor.step(np.zeros((10, 20, 3), np.uint8))
 
 

@@ -178,7 +178,6 @@ def find(
     *,
     precision: str | None = None,
     batch: int = 1,
-    camera: tuple[int, int] | None = None,
 ) -> tuple[bytes, Record]:
     """The engine to run an artifact with, verified, and its record.
 
@@ -187,9 +186,8 @@ def find(
         model: as the user named it, for the message.
         library: that is to run it.
         gpu: that is to run it.
-        precision: ``fp16`` or ``fp32``; by default the one that was built last.
+        precision: ``fp16`` or ``fp32``; by default, as with all that is not said, the one that was built last.
         batch: how many cameras.
-        camera: (width, height) of the pictures that it is to resize.
 
     Raises:
         EngineError: nothing was built for this, or for another GPU, version, artifact or size; or it is damaged. The
@@ -203,9 +201,8 @@ def find(
         capability=gpu.capability,
         precision=precision or "",
         batch=batch,
-        camera=camera,
     )
-    ignore = ("rung",) if precision else ("rung", "precision")
+    ignore = ("rung", "camera") if precision else ("rung", "camera", "precision")
     fitting = [record for record in records() if not differences(record.key, wanted, ignore)]
     if not fitting:
         raise EngineError(f"{missing(wanted, model, artifact, ignore)}: {cure(model, wanted)}")

@@ -20,7 +20,6 @@ class TensorRTEngine(LiveEngine):
     Args:
         artifact: path of the ONNX file that the engine was built from.
         precision: ``fp16`` or ``fp32``; by default the one that was built last.
-        camera: (width, height) of the pictures that the engine was built to resize.
 
     Raises:
         EngineError: no driver, no TensorRT, no pycuda, no engine for this GPU and version, a damaged one, or no memory
@@ -29,13 +28,14 @@ class TensorRTEngine(LiveEngine):
 
     name = "tensorrt"
 
-    def __init__(self, artifact: Path, *, precision: str | None = None, camera: tuple[int, int] | None = None) -> None:
+    def __init__(self, artifact: Path, *, precision: str | None = None) -> None:
         super().__init__()
         found = gpu()  # before TensorRT: without a driver parts of it end the process
         trt = library()
         self._cuda = Cuda()
-        self.device, self.version, self.camera = found.name, f"{trt.name} {trt.version}", camera
-        data, self.record = cache.find(artifact, artifact.stem, trt, found, precision=precision, camera=camera)
+        self.device, self.version = found.name, f"{trt.name} {trt.version}"
+        data, self.record = cache.find(artifact, artifact.stem, trt, found, precision=precision)
+        self.camera = self.record.key.camera
         self.manifest = Manifest.from_json(self.record.manifest)
         logger = trt.logger()
         with self._cuda.current():

@@ -60,7 +60,7 @@ def run(
     check_outputs(source, outputs)
     paced = realtime or show or serve is not None
     with ExitStack() as stack:
-        with artifact(model) as path:
+        with artifact(model, engine) as path:
             predictor = stack.enter_context(load(path, engine=engine, threads=threads))
         opened = stack.enter_context(open_source(source, loop=loop))
         pipeline = Pipeline(opened, predictor, horizon=horizon, max_frames=max_frames, realtime=paced)

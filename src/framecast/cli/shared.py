@@ -61,8 +61,11 @@ def on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def artifact(model: str) -> Iterator[str]:
-    """What to load for a model's name: a configuration that does not ship is exported for this run, untrained."""
+def artifact(model: str, engine: str = "auto") -> Iterator[str]:
+    """What to load for a model's name: a configuration that does not ship is exported for this run, untrained.
+
+    The torch engine is given the weights instead: an artifact may hold them merged.
+    """
     from framecast.models.configs import CONFIGS
     from framecast.runtime.shipped import shipped
 
@@ -77,7 +80,7 @@ def artifact(model: str) -> Iterator[str]:
         from framecast.export.command import export_random
     print(f"{model} comes without weights: exporting it with random ones for this run", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="framecast-") as folder:
-        yield str(export_random(model, Path(folder)))
+        yield str(export_random(model, Path(folder), artifact=not engine.startswith("torch")))
 
 
 @contextmanager

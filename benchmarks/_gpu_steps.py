@@ -1,0 +1,312 @@
+"""The networks' part of ``gpu_check.py``: right on every engine, how long a live step takes, what a stream costs."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from framecast.camera import open_source
+from framecast.errors import FramecastError
+from framecast.export.network import open_network
+from framecast.export.onnx import describe, save, to_onnx
+from framecast.models.configs import CONFIGS, build
+from framecast.models.step import StepModel
+from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.engines.engine import Engine
+from framecast.runtime.manifest import Manifest
+from framecast.runtime.shipped import shipped
+
+STEPS = 20
+FRAMES = 120  # timed, after as many to warm up
+# Largest error over the rollout, in units of the value range: rounding in another order; TF32's and fp16's 11 bits.
+ALLOWED = {"fp32": 1e-4, "tf32": 2e-2, "fp16": 2e-2}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "torch eager": {"kernels": False, "graph": False},
+    "torch eager, kernels": {"graph": False},
+    "torch compiled": {"kernels": False, "graph": False, "compiled": True},
+    "torch graph": {"kernels": False},
+    "torch graph, kernels": {},
+    "torch graph, kernels, tf32": {"precision": "tf32"},
+    "torch graph, fp16": {"kernels": False, "precision": "fp16"},
+    "torch graph, kernels, fp16": {"precision": "fp16"},
+    "torch compiled, graph, kernels, fp16": {"precision": "fp16", "compiled": True},
+}
+OTHERS = ("onnxruntime-cuda", "tensorrt:fp32", "tensorrt:fp16")
+Row = Callable[..., None]
+Found = tuple[str, bool, dict[str, Any]]  # of a row: its text, whether it is wrong, its figures
+_RAN = "ran (a figure would be no GPU's)"
+
+
+def check(configs: Sequence[str], device: str, row: Row, late: Callable[[], bool]) -> None:
+    """A row for each network and engine: the largest error over a rollout of real frames."""
+    row(f"{'config':11s} {'engine':37s} {'max error':>9} {'allowed':>8}")
+    for config in configs:
+        expected = rollout_of_network(*network_of(config))
+        for name, made in engines(config, device):
+            if late():
+                return
+            precision = next((p for p in ALLOWED if p in name), "fp32")
+            # A warp turns the last bit of a flow into a grey value: see the table of configurations.
+            allowed = max(ALLOWED[precision], 10 * CONFIGS[config].tolerance)
+
+            def run(engine: Engine, expected: Any = expected, allowed: float = allowed) -> Found:
+                error = max(float(np.abs(a - b).max()) for a, b in zip(rollout(engine), expected, strict=True))
+                wrong = not error <= allowed
+                return f"{error:9.1e} {allowed:8.0e}", wrong, {"error": error, "allowed": allowed}
+
+            attempt(config, name, made, run, row)
+
+
+def latency(
+    configs: Sequence[str], device: str, ceilings: dict[str, float] | None, row: Row, late: Callable[[], bool]
+) -> None:
+    """A row for each network and engine: a live step, from the camera's picture to the predicted one."""
+    row(
+        f"{'config':11s} {'engine':37s} {'p50 ms':>8} {'p99':>8} {'enqueue':>8} {'device':>8} {'roofline':>9} "
+        f"{'window, eager':>14}"
+    )
+    for config in configs:
+        window = _window(network_of(config)[0].to(device), CONFIGS[config].window)
+        for name, made in engines(config, device):
+            if late():
+                return
+
+            def run(engine: Engine, config: str = config, window: float = window) -> Found:
+                times = live(engine)
+                if ceilings is None:
+                    return _RAN, False, {}
+                bound = roofline(config, ceilings)
+                p50, p99 = (float(p) for p in np.percentile(times["whole"], [50, 99]))
+                figures = {
+                    "p50": p50, "p99": p99, "n": len(times["whole"]), "enqueue": statistics.median(times["enqueue"]),
+                    "device": times["device"], "roofline": bound, "window_eager": window,
+                }  # fmt: skip
+                text = f"{p50:8.3f} {p99:8.3f} {figures['enqueue']:8.3f} {figures['device']:8.3f}"
+                return f"{text} {bound:9.3f} {window:14.3f}", False, figures
+
+            attempt(config, name, made, run, row)
+        torch.cuda.empty_cache()
+
+
+def steady(configs: Sequence[str], device: str, row: Row, late: Callable[[], bool]) -> None:
+    """What 50 frames of a stream that runs allocate on the device, and how often the host waits for it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    row(f"{'config':11s} {'engine':37s} {'allocations a frame':>20} {'waits a frame':>14}")
+    name = "torch graph, kernels"
+
+    def run(engine: Engine) -> Found:
+        images, states = pictures(engine.manifest), [engine.new_state(), engine.new_state()]
+
+        def frames(count: int) -> None:
+            for i in range(count):
+                engine.watch(images[i % len(images)], *states)
+                states.reverse()
+                engine.shown(states[0], 1)
+
+        frames(40)
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+        with profile(activities=activities) as profiled:
+            frames(50)
+        names = [event.name for event in profiled.events() or []]
+        allocations = sum(n in ("cudaMalloc", "cudaMallocAsync", "cuMemCreate") for n in names) / 50
+        waits = sum("Synchronize" in n for n in names) / 50
+        if device == "cpu":
+            return _RAN, False, {}
+        return f"{allocations:20.2f} {waits:14.2f}", False, {"allocations": allocations, "waits": waits}
+
+    for config in configs:
+        if late():
+            return
+        attempt(config, name, dict(engines(config, device))[name], run, row)
+
+
+def attempt(
+    config: str,
+    name: str,
+    made: Callable[[], Any],
+    run: Callable[[Engine], Found],
+    row: Row,
+) -> None:
+    """A row of what ``run`` finds on an engine; what cannot be had is "not run", what breaks is wrong."""
+    begin, figures = f"{config:11s} {name:37s}", {"config": config, "engine": name}
+    try:
+        with made() as engine:
+            text, wrong, found = run(engine)
+    except (FramecastError, ImportError) as reason:
+        row(f"{begin} not run: {_line(reason)}", **figures, not_run=_line(reason))
+    except Exception as reason:  # noqa: BLE001 (whatever a GPU's libraries raise: the other rows are still to come)
+        row(f"{begin} broke off: {type(reason).__name__}: {_line(reason)}", wrong=True, **figures, error=_line(reason))
+    else:
+        row(f"{begin} {text}", wrong, **figures, **found)
+
+
+def network_of(config: str) -> tuple[StepModel, Manifest]:
+    """The weights that ship, or random ones, always the same."""
+    if config in shipped():
+        return open_network(shipped()[config])
+    torch.manual_seed(0)
+    network = build(config).eval()
+    return network, describe(network, config)
+
+
+def engines(config: str, device: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Every way to run a configuration, by name."""
+    from framecast.runtime.engines.torch import TorchEngine
+
+    def torch_engine(options: dict[str, Any]) -> Callable[[], Any]:
+        return lambda: TorchEngine(*network_of(config), device=device, **options)
+
+    for name, options in VARIANTS.items():
+        if device == "cpu" and options.get("precision"):
+            continue  # there are none on a CPU
+        yield name, torch_engine(options)
+    for name in OTHERS:
+        yield name, lambda name=name: _from_artifact(config, name)  # type: ignore[misc]
+
+
+@contextmanager
+def _from_artifact(config: str, name: str) -> Iterator[Engine]:
+    """An engine on an exported artifact; TensorRT's is built first."""
+    from framecast.runtime.engines import open_engine
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = shipped().get(config) or Path(folder) / f"{config}.onnx"
+        engine, _, precision = name.partition(":")
+        if engine == "tensorrt":
+            from framecast.export import tensorrt
+            from framecast.runtime.engines.tensorrt.library import gpu, library
+
+            here, found = gpu(), library()
+            _exported(config, path)
+            tensorrt.build(tensorrt.Order(path, config, found, here, precision=precision))
+        elif engine == "onnxruntime-cuda":
+            import onnxruntime
+
+            if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+                raise FramecastError(f"onnxruntime {onnxruntime.__version__} here has no CUDA")
+            _exported(config, path)
+        with open_engine(path, name) as opened:
+            yield opened
+
+
+def _exported(config: str, path: Path) -> None:
+    if not path.exists():
+        save(to_onnx(*network_of(config)), path)
+
+
+def pictures(manifest: Manifest) -> list[Any]:
+    """Real frames at the size that the model sees: how long a warp takes depends on the motion."""
+    with open_source("demo") as source:
+        frames = [frame.image for _ in range(60) if (frame := source.read()) is not None]
+    return [see(image, manifest) for image in frames]
+
+
+def _frames(manifest: Manifest) -> list[Any]:
+    frames = []
+    for image in pictures(manifest)[:STEPS]:
+        frame = blank(manifest)
+        to_frame(image, manifest, frame)
+        frames.append(frame)
+    return frames
+
+
+@torch.inference_mode()
+def rollout_of_network(network: StepModel, manifest: Manifest) -> list[Any]:
+    """Predictions over the first frames, by PyTorch on the CPU."""
+    state, predicted = network.init_state(), []
+    for frame in _frames(manifest):
+        prediction, state = network.step(torch.from_numpy(frame), state)
+        predicted.append(prediction.numpy().copy())
+    return predicted
+
+
+def rollout(engine: Engine) -> list[Any]:
+    """The same by an engine; what it does not write shows as NaN."""
+    states, predicted = [engine.new_state(), engine.new_state()], []
+    for frame in _frames(engine.manifest):
+        states[1].prediction.fill(np.nan)
+        predicted.append(np.array(engine.step(frame, *states)))
+        states.reverse()
+    return predicted
+
+
+def live(engine: Engine) -> dict[str, Any]:
+    """Milliseconds of a live step: the whole, of that until all is enqueued, and on the device alone (median)."""
+    images, states = pictures(engine.manifest), [engine.new_state(), engine.new_state()]
+    whole, enqueue, device = [], [], []
+    for i in range(2 * FRAMES):
+        image = images[i % len(images)]
+        begun = time.perf_counter()
+        engine.watch(image, *states)
+        queued = time.perf_counter()
+        states.reverse()
+        engine.shown(states[0], 1)
+        ended = time.perf_counter()
+        if i >= FRAMES:
+            whole.append(1e3 * (ended - begun))
+            enqueue.append(1e3 * (queued - begun))
+    for _ in range(20):  # back to back, without asking for the prediction: what the device itself takes
+        begun = time.perf_counter()
+        for _ in range(10):
+            engine.watch(images[0], *states)
+            states.reverse()
+        engine.shown(states[0], 1)
+        device.append(1e3 * (time.perf_counter() - begun) / 10)
+    return {"whole": whole, "enqueue": enqueue, "device": statistics.median(device)}
+
+
+@torch.inference_mode()
+def _window(network: StepModel, known: int) -> float:
+    """Milliseconds of a prediction the published way: from nothing, over all known frames; eager, float32."""
+    device = next(network.parameters()).device
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    frame = torch.rand(1, *network.frame_shape, device=device)
+    times = []
+    for i in range(25 if device.type == "cuda" else 6):
+        wait()
+        begun = time.perf_counter()
+        state = network.init_state()
+        for _ in range(known):
+            _, state = network.step(frame, state)
+        wait()
+        if i >= 5:
+            times.append(1e3 * (time.perf_counter() - begun))
+    return statistics.median(times)
+
+
+def roofline(config: str, ceilings: dict[str, float]) -> float:
+    """Milliseconds that a float32 step takes at least: weights and state over the bandwidth, or its products."""
+    entry = CONFIGS[config]
+    moved = 4 * entry.parameters + 2 * entry.state_bytes
+    by_bytes, by_products = moved / ceilings["copy GB/s"] / 1e6, 2 * entry.gmacs / ceilings["fp32 TFLOP/s"]
+    return max(by_bytes, by_products)  # ms: bytes over GB/s are 1e-9 s, GFLOP over TFLOP/s are 1e-3 s
+
+
+def ceilings() -> dict[str, float]:
+    """What this GPU reaches: GB/s of a large copy (read and written), TFLOP/s of a large matrix product."""
+    from _gpu_kernels import microseconds
+
+    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    found = {"copy GB/s": 2 * source.numel() / microseconds(lambda: target.copy_(source), 20) / 1e3}
+    size = 8192
+    for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
+        a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
+        out = torch.empty_like(a)
+        found[f"{name} TFLOP/s"] = (
+            2 * size**3 / microseconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), 10) / 1e6
+        )
+    return found
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:110]
