@@ -110,14 +110,14 @@ def evaluate_clips(
         reason = skipped[0][1]
         raise SourceError(reason if len(skipped) == 1 else f"none of the {len(skipped)} clips can be scored: {reason}")
     return Results(
-        run.contenders,
-        run.methods,
-        metrics_with(run.judge),
-        horizon,
-        None,
-        tuple(clips),
-        tuple(skipped),
-        judge if isinstance(judge, str) else None,
+        contenders=run.contenders,
+        methods=run.methods,
+        metrics=metrics_with(run.judge),
+        horizon=horizon,
+        given=None,
+        clips=tuple(clips),
+        skipped=tuple(skipped),
+        lpips=judge if isinstance(judge, str) else None,
     )
 
 

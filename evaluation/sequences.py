@@ -86,17 +86,17 @@ def evaluate_sequences(
     judge = find_lpips()
     clips = []
     for place, file in zip(places, files, strict=True):
-        tally = Tally(methods, length - given, judge if callable(judge) else None)
+        tally = Tally(methods, length - given, None if isinstance(judge, str) else judge)
         clips.append(_score(place, file[:, :limit], given, tally, rivals, contenders, advance))
     return Results(
-        tuple(contenders),
-        methods,
-        metrics_with(judge if callable(judge) else None),
-        length - given,
-        given,
-        tuple(clips),
-        (),
-        judge if isinstance(judge, str) else None,
+        contenders=tuple(contenders),
+        methods=methods,
+        metrics=metrics_with(None if isinstance(judge, str) else judge),
+        horizon=length - given,
+        given=given,
+        clips=tuple(clips),
+        skipped=(),
+        lpips=judge if isinstance(judge, str) else None,
     )
 
 

@@ -100,7 +100,7 @@ class Training:
         )
         before, since, recorded, at_first = self.minutes, time.monotonic(), self.minutes, self.done
         loss = seconds = 0.0
-        with closing(batches), enough_memory(self.settings):
+        with self.run.alone(), closing(batches), enough_memory(self.settings):
             while self.done < 1:
                 begun = time.monotonic()
                 batch = next(batches)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,6 +75,23 @@ class Run:
                 )
         text = json.dumps({**facts, "sessions": [*sessions, session]}, indent=2)
         self._write(self._facts, f"{text}\n".encode())
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder against other processes.
+
+        Raises:
+            OptionError: another run holds it.
+        """
+        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OptionError(f"{self.folder} is being trained in: wait, or choose another --out") from error
+            yield
+        finally:
+            os.close(handle)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the checkpoint.

@@ -100,7 +100,7 @@ class Trainer:
         if finite:
             self._step(objective.state)
         else:
-            self._undo()
+            self._undo(objective)
         self.scaler.update()
         parts = {name: float(value) for name, value in objective.parts.items()}
         return Made(float(objective.loss.detach()), parts, recipe.lr * factor, float(norms[0]), finite)
@@ -130,9 +130,11 @@ class Trainer:
         self.updates += 1
         self.in_row = 0
 
-    def _undo(self) -> None:
+    def _undo(self, objective: Objective) -> None:
         """Leave nothing behind of a batch that failed."""
-        self.state = None
+        # Where only the scaled gradient overflowed, which fp16 tries out, what the streams carry is sound.
+        overflowed = self.scaler.is_enabled() and bool(objective.loss.isfinite())
+        self.state = objective.state if overflowed else None
         self.skipped += 1
         self.in_row += 1
         for buffer, kept in zip(self.model.buffers(), self.average.buffers(), strict=True):

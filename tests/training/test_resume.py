@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from framecast.errors import ArtifactError, FramecastError, OptionError, SinkError
 from framecast.training.command import Progress, Training
 from framecast.training.recipes import choose
+from framecast.training.runs import Run
 from framecast.training.settings import Settings, enough_memory
 
 from ..clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
@@ -287,3 +288,9 @@ def test_memory_really_runs_out(make: Make) -> None:
     settings = make("sampled", "out")
     with pytest.raises(FramecastError, match="out of memory"), enough_memory(settings):
         torch.empty(1 << 50)
+
+
+def test_two_processes_do_not_train_in_one_folder(make: Make) -> None:
+    training = Training(make("clips", "out"), print)
+    with Run(training.run.folder).alone(), pytest.raises(OptionError, match="is being trained in: wait"):
+        training.go(nothing, lambda: False)
