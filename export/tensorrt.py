@@ -13,7 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ from onnx import ModelProto, TensorProto
 from framecast.errors import ArtifactError, EngineError, ExportError, OptionError, SinkError
 from framecast.export.live import live, manifest_of
 from framecast.export.plain import fixed, without_moving_rows
+from framecast.export.plugins.candidates import Built, best, check, prepared
+from framecast.export.plugins.ladder import choose
+from framecast.export.plugins.measure import measure
+from framecast.export.plugins.rewrite import PREFIX, has_operators
 from framecast.export.precision import to_half
 from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt.cache import Key, Record
@@ -49,6 +53,7 @@ class Order:
         precision: one of ``PRECISIONS``.
         batch: how many cameras.
         camera: (width, height) of the pictures, where the engine is to resize them.
+        plugins: one of :data:`framecast.export.plugins.ladder.CHOICES`.
     """
 
     artifact: Path
@@ -59,9 +64,10 @@ class Order:
     precision: str = "fp16"
     batch: int = 1
     camera: tuple[int, int] | None = None
+    plugins: str = "auto"
 
     def key(self) -> Key:
-        """Of the engine that it will be.
+        """Of the engine that it will be, but for its rung, which may be found while it is built.
 
         Raises:
             OptionError: the library does not build for the target.
@@ -111,18 +117,28 @@ def build(order: Order, progress: Progress = lambda share, phase: True) -> tuple
     network = prepare(order)
     if cache.fingerprint(order.artifact) != key.artifact:
         raise ArtifactError(f"{order.artifact} has just changed: build it again")
+    choice = choose(order.plugins, order.library, order.gpu, has_operators(network))
     started = time.monotonic()
-    engine, layers = compile_network(order, key, network, progress)
-    layers["engine"] = inspect(order, key, engine)
+
+    def one(rung: str, begin: float, end: float) -> Built:
+        graph, plugins = prepared(network, rung, order.library, order.gpu)
+        told = lambda share, phase: progress(begin + (end - begin) * share, phase)  # noqa: E731
+        engine, layers = compile_network(order, key, graph, told)
+        layers["engine"] = inspect(order, key, engine)
+        check(rung, plugins, layers["engine"].get("plugins", ()), order.model)
+        return Built(rung, engine, layers)
+
+    built, compared = best(choice, one, lambda engine: measure(order.library, engine))
+    engine = built.engine
     record = Record(
-        key=key,
+        key=replace(key, rung=built.rung),
         model=manifest_of(network).config,
         path=str(order.artifact.resolve()),
         sha256=hashlib.sha256(engine).hexdigest(),
         size=len(engine),
         seconds=round(time.monotonic() - started, 2),
         built=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        layers=layers,
+        layers={**built.layers, "plugins": {"asked": order.plugins, **compared}},
         manifest=manifest_of(network).to_json(),
     )
     cache.put(record, engine)
@@ -299,8 +315,13 @@ def summary(information: str) -> dict[str, Any]:
     layers = json.loads(information).get("Layers", [])
     detailed = [layer for layer in layers if isinstance(layer, dict)]  # with less detail they are names only
     types = Counter(_type(layer) for layer in detailed)
-    plugins = [str(layer.get("Name")) for layer in detailed if "plugin" in str(layer.get("LayerType")).lower()]
+    plugins = [str(layer.get("Name")) for layer in detailed if _is_plugin(layer)]
     return {"layers": len(layers), "types": dict(types.most_common()), "plugins": plugins}
+
+
+def _is_plugin(layer: dict[str, Any]) -> bool:
+    """By its type; or by its name, where ahead-of-time plugins should have another type."""
+    return "plugin" in str(layer.get("LayerType")).lower() or PREFIX in str(layer.get("Name"))
 
 
 def _type(layer: dict[str, Any]) -> str:

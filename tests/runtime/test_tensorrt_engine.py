@@ -57,11 +57,11 @@ def artifact(name: str, folder: Path) -> Path:
     return path
 
 
-def built(path: Path, data: bytes | None = None, camera: tuple[int, int] | None = None) -> None:
+def built(path: Path, data: bytes | None = None, camera: tuple[int, int] | None = None, rung: str = "plain") -> None:
     """Keep a fake engine in the cache, as ``framecast build`` would a real one."""
     proto = onnx.load(str(path))
     data = live(proto, camera).SerializeToString() if data is None else data
-    key = cache.Key(cache.fingerprint(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16", camera=camera)
+    key = cache.Key(cache.fingerprint(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16", 1, camera, rung)
     manifest = next(entry.value for entry in proto.metadata_props)
     digest = hashlib.sha256(data).hexdigest()
     record = cache.Record(key, path.stem, str(path), digest, len(data), 1.0, "2026-01-01", manifest=manifest)
@@ -145,6 +145,20 @@ def test_a_steady_stream_allocates_nothing_and_waits_once_a_frame(engine: Tensor
     assert after[:2] == before[:2]
     assert after[3] - before[3] == 10
     assert after[2] - before[2] == 10
+
+
+@pytest.mark.parametrize("rung", ["plain", "aot", "v3"])
+def test_plugins_that_run_in_python_are_registered_before_the_engine_is_read(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rung: str
+) -> None:
+    path = artifact("mau", tmp_path)
+    built(path, rung=rung)
+    called: list[str] = []
+    read = TensorRT.deserialize_cuda_engine
+    monkeypatch.setattr(tensorrt_engine.plugin, "register", lambda trt: called.append("registered"))
+    monkeypatch.setattr(TensorRT, "deserialize_cuda_engine", lambda *a: (called.append("read"), read(*a))[1])
+    TensorRTEngine(path).close()
+    assert called == (["registered", "read"] if rung == "v3" else ["read"])
 
 
 @pytest.mark.parametrize("camera", [(64, 40), (97, 71)])

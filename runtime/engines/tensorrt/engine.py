@@ -8,7 +8,7 @@ from typing import Any
 
 from framecast.errors import EngineError
 from framecast.runtime.engines.live import Buffer, LiveEngine, Region
-from framecast.runtime.engines.tensorrt import cache
+from framecast.runtime.engines.tensorrt import cache, plugin
 from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer
 from framecast.runtime.engines.tensorrt.library import gpu, library
 from framecast.runtime.manifest import Manifest
@@ -37,6 +37,8 @@ class TensorRTEngine(LiveEngine):
         data, self.record = cache.find(artifact, artifact.stem, trt, found, precision=precision)
         self.camera = self.record.key.camera
         self.manifest = Manifest.from_json(self.record.manifest)
+        if self.record.key.rung == "v3":
+            plugin.register(trt.trt)
         logger = trt.logger()
         with self._cuda.current():
             self._runtime: Any = trt.trt.Runtime(logger)

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,10 @@ def build(
     target: Annotated[
         str | None, typer.Option("--for", metavar="CAPABILITY", help="For another GPU (TensorRT for RTX only), as 8.9.")
     ] = None,
+    plugins: Annotated[
+        str,
+        typer.Option(help="auto: our kernels where they are measured faster; or aot, v3 (kernels anyway), none."),
+    ] = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the engine here, and its record beside it.")
     ] = None,
@@ -42,6 +47,8 @@ def build(
     path = find(model)
     if precision not in ("fp16", "fp32"):
         raise OptionError(f"--precision takes fp16 or fp32, not {precision}")
+    if plugins not in ("auto", "aot", "v3", "none"):
+        raise OptionError(f"--plugins takes auto, aot, v3 or none, not {plugins}")
     check_numbers(batch=batch)
     size = _size(camera)
     beside = [output, _record_of(output)] if output else []
@@ -49,14 +56,17 @@ def build(
     with needs_extra("build", "build"):
         from framecast.export import tensorrt
     library, gpu = _library(target), _gpu_or_none(target)
-    order = tensorrt.Order(path, model, library, gpu, target, precision, batch, size)
+    order = tensorrt.Order(path, model, library, gpu, target, precision, batch, size, plugins)
+    from framecast.export.plugins.candidates import cached
     from framecast.runtime.engines.tensorrt import cache
 
     key = order.key()
     cache.folder()
+    measurable = gpu is not None and not library.rtx
+    wanted = key if plugins == "none" or (plugins == "auto" and not measurable) else replace(key, rung=plugins)
     try:
-        found = cache.load(key)
-        reason = "" if found else cache.missing(key, model, path, ignore=())
+        found = cached(key, plugins, library, gpu)
+        reason = "" if found else cache.missing(wanted, model, path, ignore=())
     except EngineError as error:
         found, reason = None, str(error)
     if found is None:
@@ -64,7 +74,8 @@ def build(
         found = _built(order)
         _show(found[1])
     else:
-        print(f"up to date: {model} in {precision} for {key.device}, built {found[1].built[:10]}")
+        built = found[1]
+        print(f"up to date: {model} in {precision} for {key.device}, built {built.built[:10]}, {_plugins(built)}")
     if output:
         from framecast.runtime.sinks.files import write
 
@@ -121,8 +132,16 @@ def _show(record: Record) -> None:
         ("cameras", f"{key.batch}" + (f", {key.camera[0]}x{key.camera[1]}" if key.camera else "")),
         ("network", parsed),
         ("engine", f"{record.size / 1e6:.1f} MB in {record.seconds:.1f} s; {inside}"),
+        ("plugins", _plugins(record)),
     ]
     terminal.table("framecast build", ("", ""), rows)
+
+
+def _plugins(record: Record) -> str:
+    """Which rung was taken, and why."""
+    why = record.layers.get("plugins", {}).get("why", "")
+    rung = {"plain": "no plugins", "aot": "AOT plugins", "v3": "IPluginV3"}.get(record.key.rung, record.key.rung)
+    return f"{rung} ({why})" if why else rung
 
 
 def _size(camera: str | None) -> tuple[int, int] | None:

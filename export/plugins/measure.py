@@ -1,0 +1,76 @@
+"""How long an engine takes for a step on the GPU at hand, run as it will be: one CUDA graph."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.errors import EngineError
+from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer
+from framecast.runtime.engines.tensorrt.library import Library
+
+WARM_UP, ROUNDS, STEPS = 50, 20, 50
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Milliseconds a step, the median of rounds, and what it predicted from inputs that are the same for all."""
+
+    milliseconds: float
+    prediction: NDArray[Any]
+
+
+def measure(library: Library, engine: bytes) -> Measured:
+    """Run an engine on the same random inputs over and over.
+
+    Raises:
+        EngineError: there is no pycuda, or the engine does not run.
+    """
+    cuda, trt, logger = Cuda(), library.trt, library.logger()
+    with cuda.current():
+        runtime = trt.Runtime(logger)  # an engine needs it as long as it lives
+        loaded = runtime.deserialize_cuda_engine(engine)
+        context = loaded.create_execution_context() if loaded is not None else None
+        if context is None:
+            raise EngineError(f"TensorRT could not load what it has built ({' '.join(logger.errors[-1:])})")
+        buffers = _buffers(trt, cuda, loaded)
+
+        def enqueue() -> None:
+            for name, buffer in buffers.items():
+                context.set_tensor_address(name, buffer.address)
+            if not context.execute_async_v3(cuda.steps.handle):
+                raise EngineError(f"TensorRT could not run what it has built ({' '.join(logger.errors[-1:])})")
+
+        enqueue()
+        launch = cuda.captured(enqueue)
+        for _ in range(WARM_UP):
+            launch()
+        cuda.steps.synchronize()
+        times = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter()
+            for _ in range(STEPS):
+                launch()
+            cuda.steps.synchronize()
+            times.append((time.perf_counter() - started) / STEPS)
+        cuda.stepped.record(cuda.steps)
+        return Measured(float(np.median(times)) * 1e3, buffers["prediction"].download())
+
+
+def _buffers(trt: Any, cuda: Cuda, engine: Any) -> dict[str, DeviceBuffer]:
+    """Memory for all that an engine reads and writes; inputs hold numbers that depend on their order alone."""
+    random = np.random.default_rng(0)
+    found = {}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+        buffer = DeviceBuffer(cuda, tuple(engine.get_tensor_shape(name)), dtype.type)
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+            values = random.random(buffer.shape)
+            buffer.upload((values * 255 if dtype == np.uint8 else values).astype(dtype))
+        found[name] = buffer
+    return found
