@@ -6,7 +6,7 @@ OUT := out
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SETUP := pyproject.toml setup.py constraints.txt
 
-APT := chromium ffmpeg gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+APT := chromium ffmpeg gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 xdotool xvfb
 
 .PHONY: help run live test test-full bench system-deps clean

@@ -9,15 +9,21 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from framecast.export.onnx import describe, to_onnx
 from framecast.export.precision import HALF
+from framecast.models.step import StepModel
 
 from .networks import make  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
 @cache
-def exported(name: str) -> ModelProto:
-    """The artifact of a network of ``tests/networks.py``, with random weights; not to be changed."""
+def pair(name: str) -> tuple[StepModel, ModelProto]:
+    """A network of ``tests/networks.py``, with random weights, and its artifact; neither is to be changed."""
     model = make(name)
-    return to_onnx(model, describe(model, name))
+    return model, to_onnx(model, describe(model, name))
+
+
+def exported(name: str) -> ModelProto:
+    """The artifact alone."""
+    return pair(name)[1]
 
 
 def rounded(half: ModelProto) -> ModelProto:

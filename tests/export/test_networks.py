@@ -9,14 +9,15 @@ import onnx
 import pytest
 import torch
 
-from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.onnx import save
 from framecast.export.parity import compare, random_frames
 from framecast.models.step import StepModel
 from framecast.runtime.convert import blank, to_frame
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.predictor import Predictor
 
-from ..networks import NETWORKS, make  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import pair  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..networks import NETWORKS  # noqa: TID252
 
 STEPS = 20
 
@@ -24,8 +25,7 @@ STEPS = 20
 @pytest.fixture(params=NETWORKS, scope="module")
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:  # type: ignore[type-arg]
     """A network, its graph, and an engine on it."""
-    model = make(request.param)
-    proto = to_onnx(model, describe(model, request.param))
+    model, proto = pair(request.param)
     path = tmp_path_factory.mktemp("artifact") / "model.onnx"
     save(proto, path)
     with open_engine(path) as engine:
