@@ -41,8 +41,10 @@ def examine() -> list[Finding]:
         _cameras(),
         Finding("shipped models", ", ".join(shipped()) or "none", "" if shipped() else "install the package again"),
         _package("browser page (aiohttp)", "aiohttp", "pip install aiohttp"),
+        _package("pycuda (engine tensorrt)", "pycuda", "only with a GPU: pip install 'framecast[cuda]'"),
+        _package("triton (our kernels)", "triton", "only with a GPU: pip install 'framecast[triton]'"),
         _package(
-            "networks (torch)",
+            "torch (networks, engine torch)",
             "torch",
             "to export, import or inspect networks: pip install 'framecast[models]' (in a clone -e '.[models]')",
         ),

@@ -168,6 +168,7 @@ class Pipeline:
             "weights": self.predictor.manifest.weights,
             "engine": engine.name,
             "horizon": self.horizon,
+            "ahead_ms": round(1e3 * self.horizon * self.predictor.interval, 1),
             "frames": self._frames,
             "dropped": self._mailbox.dropped,
             "epochs": self._epochs,

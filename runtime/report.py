@@ -44,6 +44,7 @@ class Report(TypedDict):
         weights: what they were trained on, or ``random``.
         engine: what ran the step.
         horizon: how many steps ahead was predicted.
+        ahead_ms: how far that is, in milliseconds.
         frames: how many were predicted.
         dropped: frames of a camera that came while the model was busy.
         epochs: streams begun (a clip that starts over and a new frame size begin one).
@@ -62,6 +63,7 @@ class Report(TypedDict):
     weights: str
     engine: str
     horizon: int
+    ahead_ms: float
     frames: int
     dropped: int
     epochs: int

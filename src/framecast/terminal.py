@@ -17,8 +17,8 @@ from framecast.runtime.report import Report
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table; cells are text as it is, no markup."""
     printed = Table(title=title, title_justify="left")
-    for column in columns:
-        printed.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        printed.add_column(column, overflow="fold", no_wrap=index == 0)
     for row in rows:
         printed.add_row(*map(Text, row))
     Console().print(printed)
@@ -72,6 +72,9 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
             f"p50 {latency['p50']:.1f}  p90 {latency['p90']:.1f}  p99 {latency['p99']:.1f}  max {latency['max']:.1f} ms"
         )
         rows += [("speed", f"{report['fps']} fps"), ("latency", f"{figures}  (n={latency['n']})")]
+        if latency["p50"] > report["ahead_ms"]:
+            what = f"a prediction takes {latency['p50']:.0f} ms, and looks only {report['ahead_ms']:.0f} ms ahead"
+            rows.append(("too slow", f"{what}: its moment is past by then (a smaller horizon or model, or a GPU)"))
     rows.append(("ended", report["ended"] or "before the first frame"))
     rows += [("written", str(p)) if p.exists() else ("not written", f"{p}  (nothing was scored)") for p in outputs]
     printed = Table(title="framecast", show_header=False, title_justify="left")

@@ -116,9 +116,11 @@ def _progress_bar() -> Iterator[Callable[[float, str], None]]:
 def _show(record: Record) -> None:
     """Print what was built."""
     from framecast import terminal
+    from framecast.runtime.engines.tensorrt import cache
 
     key, network, engine = record.key, record.layers["network"], record.layers["engine"]
     parsed = f"{network['layers']} layers parsed: {network['float16']} in float16, {network['float32']} in float32"
+    parsed += ", the others constants and shapes"
     if "not_inspected" in engine:
         inside = f"not inspected: {engine['not_inspected']}"
     else:
@@ -133,8 +135,9 @@ def _show(record: Record) -> None:
         ("network", parsed),
         ("engine", f"{record.size / 1e6:.1f} MB in {record.seconds:.1f} s; {inside}"),
         ("plugins", _plugins(record)),
+        ("kept as", str(cache.folder() / f"{key.digest}.engine")),
     ]
-    terminal.table("framecast build", ("", ""), rows)
+    terminal.table("framecast build", ("what", ""), rows)
 
 
 def _plugins(record: Record) -> str:

@@ -24,7 +24,8 @@ def models() -> None:
         with open_engine(artifact) as engine:
             quality = engine.manifest.quality
         score = f"{quality.prediction:.2f} dB, copying {quality.copy_last:.2f} dB" if quality else "not measured"
-        print(f"{name} ships trained: next frame {score}. The others come without weights: framecast export")
+        print(f"{name} ships trained: next frame {score}")
+    print("The others come without weights: framecast export")
 
 
 def doctor() -> None:

@@ -60,9 +60,9 @@ def parity(
             raise SourceError(f"no frame in {source}: name a clip that has some")
         with open_engine(path, "onnxruntime") as reference:
             for name in names:
-                print(f"{name}: {len(images)} frames", file=sys.stderr)
                 try:
                     with _opened(path, name) as engine:
+                        print(f"{name}: {len(images)} frames", file=sys.stderr)
                         one = drift(reference, engine, images)
                         device = f"{engine.device}, {engine.version}"
                 except (EngineError, ArtifactError) as error:
@@ -76,7 +76,8 @@ def parity(
     missing = [f"{name}: not run: {row['not run']}" for name, row in found.items() if "not run" in row]
     title = f"{model} on {len(images)} frames of {source}, against ONNX Runtime on the CPU (float32)"
     terminal.table(title, ("engine", "max error", "mean error", "PSNR change, dB", "device"), rows)
-    print("\n".join(missing))
+    for line in missing:
+        print(line)
     if json is not None:
         write(json, f"{to_json({'model': model, 'source': source, 'engines': found}, indent=2)}\n".encode())
 
