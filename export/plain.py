@@ -49,10 +49,12 @@ def without_moving_rows(artifact: ModelProto) -> ModelProto:
 
 
 def _pivot_row(node: NodeProto, makers: dict[str, NodeProto]) -> NodeProto | None:
-    """The slice ``row`` of ``row / row[..., i : i + 1]``."""
+    """The slice ``row`` of ``row / row[..., i : i + 1].clamp(min)``."""
     if node.op_type != "Div":
         return None
     row, pivot = (makers.get(name) for name in node.input)
+    if pivot is not None and pivot.op_type in ("Clip", "Max"):
+        pivot = makers.get(pivot.input[0])
     if row is None or pivot is None or not row.op_type == pivot.op_type == "Slice" or pivot.input[0] != row.output[0]:
         return None
     return row

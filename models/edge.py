@@ -25,6 +25,7 @@ BLOCK = 32  # pixels a side of what has weights of its own
 MEMORY = 0.93  # how much of the statistics is kept from one frame to the next
 LEVEL = 1 / 255  # one grey level
 STEADY = 0.01  # energy of a difference between hypotheses, as a share of the miss, too small to tell them apart
+HUGE = 1e12  # in an elimination: far beyond what is exact, far from what overflows
 SHARED = 0.3  # how firmly a block is held to the weights of the whole frame
 LARGEST = 8.0  # weight: rounding may give larger ones where hypotheses are nearly the same
 TRUST = 0.7  # in the extrapolated frame against the plain last one, while nothing is known
@@ -287,7 +288,7 @@ def _solved(statistics: Tensor, prior: Tensor, firmness: Tensor) -> Tensor:
     Args:
         statistics: [..., N, N + 1]: products of the hypotheses with each other, and with what came.
         prior: [..., N, 1].
-        firmness: [..., N, N], positive definite.
+        firmness: [..., N, N], its eigenvalues ``STEADY`` at least.
 
     Returns:
         [..., N, 1].
@@ -297,6 +298,9 @@ def _solved(statistics: Tensor, prior: Tensor, firmness: Tensor) -> Tensor:
     system = torch.cat([products + firmness, told - products @ prior], dim=-1)
     unit = torch.eye(count, dtype=statistics.dtype, device=statistics.device)
     for i in range(count):
-        row = system[..., i : i + 1, :] / system[..., i : i + 1, i : i + 1]
-        system = system - (system[..., i : i + 1] - unit[:, i : i + 1]) * row
+        row = system[..., i : i + 1, :]
+        # A pivot is the least eigenvalue of the firmness at least, and nothing grows far: but for rounding, where
+        # hypotheses are nearly the same and what came was foreseen exactly. Then too it must be a number.
+        row = row / row[..., i : i + 1].clamp(min=STEADY)
+        system = (system - (system[..., i : i + 1] - unit[:, i : i + 1]) * row).clamp(-HUGE, HUGE)
     return prior + system[..., count:]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from framecast.errors import OptionError
-from framecast.models.edge import BLOCK, LEVEL, MEMORY, SHARED, STEADY, TRUST, Edge, EdgeConfig
+from framecast.models.edge import BLOCK, LEVEL, MEMORY, SHARED, STEADY, TRUST, Edge, EdgeConfig, _solved
 from framecast.models.motion import LucasKanade, Warp
 
 HEIGHT, WIDTH = 64, 96
@@ -49,6 +49,18 @@ def test_weights_are_least_squares_held_to_the_prior(model: Edge) -> None:
     frame = prior + np.linalg.solve(whole + unit, told - whole @ prior)
     wanted = frame + np.linalg.solve(a + SHARED * (whole + 4 * unit), b - a @ frame)
     assert np.allclose(found, wanted[..., 0], rtol=2e-3, atol=2e-3)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e6])
+def test_weights_are_numbers_where_rounding_eats_the_digits(model: Edge, scale: float) -> None:
+    """Hypotheses that are nearly the same, and a miss next to which their energy is huge."""
+    count = model.count
+    alike = torch.randn(300, 1, 1, 300) + torch.randn(300, 1, count, 300) * 10 ** (-6 * torch.rand(300, 1, count, 1))
+    told = torch.cat([alike, alike[:, :, :1] + 1e-3 * torch.randn(300, 1, 1, 300)], dim=2)
+    statistics = scale * (told @ told.transpose(2, 3)) / 300
+    found = _solved(statistics[:, :, :-1], model.prior, STEADY * torch.eye(count))
+    assert found.isfinite().all()
 
 
 @torch.inference_mode()
