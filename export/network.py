@@ -104,7 +104,8 @@ def load_trained(config: str, path: Path, changes: Mapping[str, Any] | None = No
             )
             raise ArtifactError(f"{path} does not hold weights of {config}: {name} is {what}")
     model.load_state_dict(tensors)
-    quality = json.loads(metadata["quality"]) if "quality" in metadata else None
+    # It was measured with the options that it was trained with: at another size, say, it is another.
+    quality = json.loads(metadata["quality"]) if "quality" in metadata and options == made else None
     manifest = describe(
         model,
         config,

@@ -21,6 +21,7 @@ from framecast.models.configs import build, find
 from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
 from framecast.runtime.manifest import DOMAIN, KEY, Manifest, Quality
+from framecast.runtime.shipped import shipped
 
 SMALL = STIPConfig(height=64, width=96, patch=2, hidden=8, layers=3, stages=3)
 QUALITY = Quality("some clips", 31.5, 30.0, {"a": (31.5, 30.0)})
@@ -177,3 +178,15 @@ def test_buffers_that_are_not_finite_are_refused_too() -> None:
     with pytest.raises(ExportError, match=r"not finite \(blocks\.0\.norm1\.running_var\)"):
         to_onnx(model, describe(model, "tau-mnist", changes))
     assert model.training  # as it was
+
+
+def test_the_weights_that_ship_are_those_of_the_artifact() -> None:
+    artifact = shipped()["edge"]
+    path = artifact.with_suffix(".safetensors")
+    with open_engine(artifact) as engine:
+        manifest = engine.manifest
+    assert load_trained("edge", path)[1] == manifest
+    larger = load_trained("edge", path, {"height": 384, "width": 512})[1]
+    assert (larger.weights_sha256, larger.frame) == (manifest.weights_sha256, (3, 384, 512))
+    assert manifest.quality is not None
+    assert larger.quality is None  # it was not measured at that size
