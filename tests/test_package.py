@@ -103,7 +103,8 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(tree: Path, wheel: P
     for room in ROOMS:
         assert f"framecast/{room}/__init__.py" in expected
     assert "framecast/py.typed" in expected
-    assert {f"framecast/assets/{name}" for name in ("demo.mp4", "edge.onnx", "edge.safetensors", "stip-edge.onnx")} <= set(expected)
+    assets = ("demo.mp4", "edge.onnx", "edge.safetensors", "stip-edge.onnx")
+    assert {f"framecast/assets/{name}" for name in assets} <= set(expected)
     assert any(name.startswith("framecast/runtime/sinks/page/") for name in expected)
 
     information = f"framecast-{version()}.dist-info"

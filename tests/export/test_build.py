@@ -66,19 +66,18 @@ def test_every_network_builds(name: str, rtx: Library, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_shipped_models_build_in_seconds(name: str, rtx: Library) -> None:
-    """At their full size; for several cameras, whose pictures are resized. Edge's elimination once took minutes."""
+def test_shipped_models_build(name: str, rtx: Library) -> None:
+    """At their full size; for several cameras, whose pictures are resized. Edge's elimination once made it 49 MB."""
     shares: list[float] = []
     order = Order(shipped()[name], name, rtx, target="8.6", batch=2, camera=(640, 480))
     _, record = build(order, lambda share, phase: bool(phase) and (shares.append(share) or True))
     assert shares == sorted(shares)
     assert 0 <= shares[0] < 0.5
     assert shares[-1] == 1
-    assert record.seconds < 120
-    assert record.size < 60e6
+    assert record.size < 40e6
 
 
-@pytest.mark.parametrize("config", ["stip-ucf", "stau-mnist", "mau-mnist", "astm-mnist", "tau-kth"])
+@pytest.mark.parametrize("config", ["stip-ucf", "stau-mnist", "astm-mnist", "tau-kth"])
 def test_published_networks_build_at_their_full_size(config: str, rtx: Library, tmp_path: Path) -> None:
     """One of each kind; all of them: benchmarks/build.py."""
     _, record = build(Order(export_random(config, tmp_path), config, rtx, target="8.9"))
