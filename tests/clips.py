@@ -34,3 +34,14 @@ def write_digits(path: Path, seed: int = 4) -> Path:
     blobs = np.random.default_rng(seed).integers(0, 256, (10, 7, 7), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
     path.write_bytes(struct.pack(">IIII", 0x803, 10, 28, 28) + blobs.tobytes())
     return path
+
+
+def moving_pictures(size: tuple[int, int], count: int) -> list[np.ndarray]:
+    """A smooth picture that moves by a pixel or two a frame, uint8 [h, w, 3] at ``size`` (width, height).
+
+    For what warps: on noise, or at hard edges, the last bit of a flow is a grey value.
+    """
+    rng, (width, height) = np.random.default_rng(), size
+    coarse = rng.integers(60, 196, (5, 6, 3)).astype(np.uint8)
+    whole = cv2.resize(coarse, (width + 2 * count, height + count), interpolation=cv2.INTER_CUBIC)
+    return [np.ascontiguousarray(whole[i : i + height, 2 * i : 2 * i + width]) for i in range(count)]

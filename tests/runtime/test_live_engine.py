@@ -24,6 +24,7 @@ from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import find
 
+from ..clips import moving_pictures  # noqa: TID252
 from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 GPU = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -44,13 +45,9 @@ def engines(artifact: Path) -> Iterator[tuple[Engine, LiveEngine]]:
 
 def compare(plain: Engine, live: Engine, allowed: int) -> None:
     """Live, looking ahead, over resets of streams of any length."""
-    rng = np.random.default_rng()
-    width, height = plain.manifest.size
     one, other = Predictor(plain), Predictor(live)
     for length in (9, 1, 4):
-        blocks = rng.integers(0, 256, (length, height // 8, width // 8, 3))  # smooth, so that a warp adds no noise
-        for block in blocks:
-            image = np.kron(block, np.ones((8, 8, 1))).astype(np.uint8)
+        for image in moving_pictures(plain.manifest.size, length):
             pairs = [(one.step(image), other.step(image)), *zip(one.rollout(4), other.rollout(4), strict=True)]
             assert np.array_equal(one.input, other.input)
             for expected, got in pairs:
