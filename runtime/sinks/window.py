@@ -7,6 +7,7 @@ neither takes the run and its recordings along.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 import subprocess
@@ -143,6 +144,10 @@ def view() -> None:
                 newest[:] = [pixels.reshape(height, width, 3)]
         os._exit(0)  # whatever the toolkit is doing
 
+    with suppress(OSError):  # not here: the wheel's own, then
+        # opencv-python's copy writes into a structure of libX11 as it was years ago, so that libX11 1.8 takes events
+        # that are Qt's, the one that says the window is there among them: in 9 of 60 trials it stayed black.
+        ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
     try:
         cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         cv2.waitKey(1)
