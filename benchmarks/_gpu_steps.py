@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import torch
 
 from framecast.camera import open_source
 from framecast.errors import FramecastError
+from framecast.export.command import real_frames
 from framecast.export.network import open_network
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.models.configs import CONFIGS, build
 from framecast.models.step import StepModel
-from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.convert import see
 from framecast.runtime.engines.engine import Engine
 from framecast.runtime.manifest import Manifest
 from framecast.runtime.shipped import shipped
@@ -206,17 +208,12 @@ def _exported(config: str, path: Path) -> None:
 def pictures(manifest: Manifest) -> list[Any]:
     """Real frames at the size that the model sees: how long a warp takes depends on the motion."""
     with open_source("demo") as source:
-        frames = [frame.image for _ in range(60) if (frame := source.read()) is not None]
-    return [see(image, manifest) for image in frames]
+        return [see(frame.image, manifest) for frame in islice(source, 60)]
 
 
 def _frames(manifest: Manifest) -> list[Any]:
-    frames = []
-    for image in pictures(manifest)[:STEPS]:
-        frame = blank(manifest)
-        to_frame(image, manifest, frame)
-        frames.append(frame)
-    return frames
+    with open_source("demo") as source:
+        return list(real_frames(source, manifest, STEPS))
 
 
 @torch.inference_mode()

@@ -48,7 +48,8 @@ def main() -> None:
 
 def measure(config: str, target: str | None) -> None:
     """Print the rows of a configuration."""
-    from framecast.export.tensorrt import PRECISIONS, Order, build
+    from framecast.export.tensorrt import Order, build
+    from framecast.runtime.engines import PRECISIONS
 
     try:
         device = gpu()
@@ -57,7 +58,7 @@ def measure(config: str, target: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FRAMECAST_CACHE"] = str(Path(folder) / "cache")
         path = shipped().get(config) or exported(config, Path(folder))
-        for precision in PRECISIONS:
+        for precision in PRECISIONS["tensorrt"]:
             begun = time.perf_counter()
             try:
                 _, record = build(Order(path, config, library(), device, target, precision))

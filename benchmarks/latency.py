@@ -23,10 +23,8 @@ MODELS = ("edge", "stip-edge")
 def main() -> None:
     """Print the table."""
     print(header())
-    frames = []
     with open_source("demo") as source:
-        while (frame := source.read()) is not None:
-            frames.append(frame.image)
+        frames = [frame.image for frame in source]
     threads = sorted({1, min(2, os.cpu_count() or 1), os.cpu_count() or 1})
     predictors = {(name, n): framecast.load(name, threads=n) for name in MODELS for n in threads}
     whole: dict[tuple[str, int], list[float]] = {key: [] for key in predictors}

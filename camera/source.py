@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -56,6 +57,10 @@ class Source(ABC):
 
         It waits for no read: one that is under way lets go of the device when it returns, and returns None.
         """
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames to come, to the end."""
+        return iter(self.read, None)
 
     def __enter__(self) -> Source:
         return self

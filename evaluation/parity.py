@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from framecast.camera import Image, Source
+from framecast.camera import Image
 from framecast.runtime.convert import blank, see, to_frame, to_image
 from framecast.runtime.engines import Engine
-from framecast.runtime.score import SETTLE, psnr
+from framecast.runtime.score import Scorer
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class Drift:
 def drift(reference: Engine, engine: Engine, images: Iterable[Image]) -> Drift:
     """Step both through the same pictures, uint8 [H, W, 3] BGR each, at least one, and compare what they predict.
 
-    PSNR is of the next frame, as :mod:`framecast.runtime.score` has it: the first 8 frames, and frames that repeat the
-    one before, are left out.
+    PSNR is of the next frame, as :mod:`framecast.runtime.score` has it.
 
     Raises:
         EngineError: an engine failed.
@@ -44,13 +43,10 @@ def drift(reference: Engine, engine: Engine, images: Iterable[Image]) -> Drift:
     manifest = reference.manifest
     low, high = manifest.value_range
     pairs = [[one.new_state(), one.new_state()] for one in (reference, engine)]
-    worst, means, scores = [], [], []
-    shown: list[Image] = []
-    last: Image | None = None
+    scorers = Scorer(), Scorer()
+    worst, means = [], []
     for index, image in enumerate(images):
         seen, frame = see(image, manifest), blank(manifest)
-        if shown and index >= SETTLE and last is not None and not np.array_equal(seen, last):
-            scores.append([psnr(predicted, seen) for predicted in shown])
         to_frame(seen, manifest, frame)
         predictions = []
         for one, states in zip((reference, engine), pairs, strict=True):
@@ -61,15 +57,9 @@ def drift(reference: Engine, engine: Engine, images: Iterable[Image]) -> Drift:
         worst.append(float(error.max()))
         means.append(float(error.mean()))
         finite = all(np.isfinite(p).all() for p in predictions)
-        shown = [to_image(p[0, 0], manifest) for p in predictions] if finite else []
-        last = seen
-    expected, found = np.mean(scores, axis=0) if scores else (np.nan, np.nan)
-    return Drift(len(worst), float(np.max(worst)), float(np.mean(means)), float(found), float(found - expected))
-
-
-def pictures(source: Source, count: int) -> Iterable[Image]:
-    """The first frames of a source, at most ``count``."""
-    for _ in range(count):
-        if (frame := source.read()) is None:
-            return
-        yield frame.image
+        for scorer, prediction in zip(scorers, predictions, strict=True):
+            scorer.arrive(seen, index, interval=1)
+            if finite:
+                scorer.expect(to_image(prediction[0, 0], manifest), index + 1, 1, seen)
+    expected, found = (scorer.mean(1)[1] or np.nan for scorer in scorers)
+    return Drift(len(worst), float(np.max(worst)), float(np.mean(means)), found, found - expected)

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,7 @@ def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[st
 
 def real_frames(source: Source, manifest: Manifest, steps: int) -> Iterator[NDArray[np.float32]]:
     """The first frames of a source as the step takes them, [1, C, H, W] each."""
-    for _ in range(steps):
-        if (frame := source.read()) is None:
-            break
+    for frame in islice(source, steps):
         tensor = blank(manifest)
         to_frame(see(frame.image, manifest), manifest, tensor)
         yield tensor

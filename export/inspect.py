@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -204,9 +205,7 @@ def watch(inside: Inside, source: Source, frames: int) -> Look:
     """
     look = Look(inside.manifest, source.name, courses={tap: [] for tap in inside.taps})
     manifest, tensor, stride = inside.manifest, blank(inside.manifest), 1
-    for count in range(frames):
-        if (frame := source.read()) is None:
-            break
+    for count, frame in enumerate(islice(source, frames)):
         seen = see(frame.image, manifest)
         to_frame(seen, manifest, tensor)
         prediction, values = inside.step(tensor)

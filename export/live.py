@@ -20,23 +20,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from framecast.errors import ExportError
-from framecast.runtime.manifest import KEY, Manifest
+from framecast.export.artifact import manifest_of
+from framecast.runtime.manifest import Manifest
 
 _GREY = (0.114, 0.587, 0.299)  # of B, G, R: OpenCV's, after ITU-R BT.601
 _BATCH = "batch"
-
-
-def manifest_of(proto: ModelProto) -> Manifest:
-    """What an artifact says of itself.
-
-    Raises:
-        ArtifactError: its manifest cannot be read.
-        ExportError: it has none.
-    """
-    for entry in proto.metadata_props:
-        if entry.key == KEY:
-            return Manifest.from_json(entry.value)
-    raise ExportError("the file has no framecast manifest: make artifacts with 'framecast export'")
 
 
 def live(artifact: ModelProto, camera: tuple[int, int] | None = None) -> ModelProto:

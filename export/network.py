@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 from safetensors import SafetensorError, safe_open
 
-from framecast.errors import ArtifactError, OptionError
-from framecast.export.live import manifest_of
+from framecast.errors import ArtifactError, OptionError, first_line
+from framecast.export.artifact import manifest_of, read
 from framecast.export.onnx import describe, weights_hash
 from framecast.models.configs import CONFIGS, build
 from framecast.models.step import StepModel
@@ -32,18 +30,8 @@ def open_network(path: Path) -> tuple[StepModel, Manifest]:
         OptionError: no network can be built with its options.
     """
     if path.suffix == ".safetensors":
-        try:
-            with safe_open(str(path), "pt") as file:
-                config = (file.metadata() or {}).get("config", "")
-        except (OSError, SafetensorError) as error:
-            raise ArtifactError(f"{path} cannot be read as safetensors: {str(error).splitlines()[0]}") from error
-        if config not in CONFIGS:
-            raise ArtifactError(f"{path} does not say which configuration its weights are of: export it to an artifact")
-        return load_trained(config, path)
-    try:
-        proto = onnx.load(str(path))
-    except (OSError, DecodeError) as error:
-        raise ArtifactError(f"{path} is not an ONNX file: make one with 'framecast export'") from error
+        return load_trained(None, path)
+    proto = read(path)
     manifest = manifest_of(proto)
     if manifest.config not in CONFIGS:
         raise ArtifactError(f"{path}: this version has no configuration {manifest.config!r}: update framecast")
@@ -65,11 +53,13 @@ def open_network(path: Path) -> tuple[StepModel, Manifest]:
     return model, manifest
 
 
-def load_trained(config: str, path: Path, changes: Mapping[str, Any] | None = None) -> tuple[StepModel, Manifest]:
+def load_trained(
+    config: str | None, path: Path, changes: Mapping[str, Any] | None = None
+) -> tuple[StepModel, Manifest]:
     """A configuration's network with weights from safetensors, strictly, and described by the file's own metadata.
 
     Args:
-        config: its name.
+        config: its name; None for the one that the file names.
         path: of the weights; what their metadata says of the network's options holds.
         changes: further options.
 
@@ -83,9 +73,13 @@ def load_trained(config: str, path: Path, changes: Mapping[str, Any] | None = No
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(
-            f"{path} cannot be read as safetensors ({str(error).splitlines()[0]}): "
+            f"{path} cannot be read as safetensors ({first_line(error)}): "
             "a released checkpoint goes through 'framecast import-checkpoint' first"
         ) from error
+    named = metadata.get("config")
+    if config is None and named not in CONFIGS:
+        raise ArtifactError(f"{path} does not say which configuration its weights are of: export it to an artifact")
+    config = config or str(named)
     if metadata.get("config", config) != config:
         raise ArtifactError(f"{path} holds weights of {metadata['config']}, not of {config}: export that")
     made = json.loads(metadata.get("options", "{}"))

@@ -18,12 +18,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
 from framecast.errors import ArtifactError, EngineError, ExportError, OptionError, SinkError
-from framecast.export.live import live, manifest_of
+from framecast.export.artifact import manifest_of, one_line, read
+from framecast.export.live import live
 from framecast.export.plain import fixed, without_moving_rows
 from framecast.export.plugins.candidates import Built, best, check, prepared
 from framecast.export.plugins.ladder import choose
@@ -33,9 +32,9 @@ from framecast.export.precision import to_half
 from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt.cache import Key, Record
 from framecast.runtime.engines.tensorrt.library import RTX_TARGETS, Gpu, Library
+from framecast.runtime.sinks.files import sha256
 
 _log = logging.getLogger(__name__)
-PRECISIONS = ("fp16", "fp32")
 # Told which share is done (0 to 1) and of what; the build ends when it returns False.
 Progress = Callable[[float, str], bool]
 
@@ -50,7 +49,7 @@ class Order:
         library: that builds, and is to run it.
         gpu: at hand, or None.
         target: compute capability to build for where that is not the GPU's at hand.
-        precision: one of ``PRECISIONS``.
+        precision: ``fp16`` or ``fp32``.
         batch: how many cameras.
         camera: (width, height) of the pictures, where the engine is to resize them.
         plugins: one of :data:`framecast.export.plugins.ladder.CHOICES`.
@@ -91,7 +90,7 @@ class Order:
                 "install tensorrt itself, which comes with JetPack and NVIDIA's containers"
             )
         return Key(
-            artifact=cache.fingerprint(self.artifact),
+            artifact=sha256(self.artifact),
             library=name,
             version=self.library.version,
             gpu="" if self.library.rtx or self.gpu is None else self.gpu.name,
@@ -115,7 +114,7 @@ def build(order: Order, progress: Progress = lambda share, phase: True) -> tuple
     key = order.key()
     cache.folder()  # said before minutes are spent
     network = prepare(order)
-    if cache.fingerprint(order.artifact) != key.artifact:
+    if sha256(order.artifact) != key.artifact:
         raise ArtifactError(f"{order.artifact} has just changed: build it again")
     choice = choose(order.plugins, order.library, order.gpu, has_operators(network))
     started = time.monotonic()
@@ -157,28 +156,6 @@ def prepare(order: Order) -> ModelProto:
     artifact = read(order.artifact)
     network = to_half(artifact) if order.precision == "fp16" else artifact
     return without_moving_rows(fixed(live(network, order.camera), order.batch))
-
-
-def read(path: Path) -> ModelProto:
-    """An artifact's graph, which must be all in its one file.
-
-    Raises:
-        ArtifactError: it is not ONNX, has no manifest, or refers to other files.
-    """
-    try:
-        proto = onnx.load_model_from_string(path.read_bytes())
-        manifest_of(proto)
-    except (DecodeError, ValueError, OSError) as error:
-        raise ArtifactError(f"{path} is not an ONNX file: make one with 'framecast export'") from error
-    except (ArtifactError, ExportError) as error:
-        raise ArtifactError(f"{path}: {error}") from error
-    if any(i.data_location == TensorProto.EXTERNAL for i in proto.graph.initializer):
-        raise ArtifactError(f"{path} keeps its weights in other files, which are not read: export it again")
-    try:
-        onnx.checker.check_model(proto, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ArtifactError(f"{path} is not valid ONNX ({_line(str(error))}): export it again") from error
-    return proto
 
 
 def compile_network(
@@ -227,7 +204,7 @@ def _parse(trt: Any, network: Any, logger: Any, proto: ModelProto, model: str) -
         return
     error = parser.get_error(0) if parser.num_errors else None
     where = f"operator {error.node_operator()} (node {error.node_name()!r})" if error else "graph"
-    why = _line(error.desc() if error else "; ".join(logger.errors) or "it gives no reason")
+    why = one_line(error.desc() if error else "; ".join(logger.errors) or "it gives no reason")
     raise ExportError(
         f"TensorRT cannot take the {where} of {model} ({why}): run it with another engine, or report this"
     )
@@ -238,11 +215,9 @@ def _failure(model: str, errors: list[str]) -> str:
         return (
             f"not enough memory to build {model}: end other programs, those on the GPU first, or take a smaller --batch"
         )
-    return f"TensorRT could not build {model} ({_line(errors[0] if errors else 'it gives no reason')}): try --verbose"
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:200].rstrip(". ")
+    return (
+        f"TensorRT could not build {model} ({one_line(errors[0] if errors else 'it gives no reason')}): try --verbose"
+    )
 
 
 def _types(trt: Any, network: Any) -> dict[str, Any]:

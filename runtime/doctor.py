@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,22 +70,27 @@ def _engine() -> Finding:
 
 def _tensorrt() -> Finding:
     """The library and the GPU; whichever is missing brings its cure along."""
-    parts, cures = [], []
+    told = [_told(look) for look in (_library, _gpu)]
+    return Finding("engine tensorrt", "; ".join(part for part, _ in told), "; ".join(cure for _, cure in told if cure))
+
+
+def _told(look: Callable[[], str]) -> tuple[str, str]:
+    """What is there, or what is missing and its cure."""
     try:
-        found = library()
-        parts.append(f"{found.name} {found.version}")
+        return look(), ""
     except EngineError as error:
         what, _, cure = str(error).partition(": ")
-        parts.append(what)
-        cures.append(cure)
-    try:
-        device = gpu()
-        parts.append(f"{device.name}, compute capability {device.capability}, CUDA {device.driver}")
-    except EngineError as error:
-        what, _, cure = str(error).partition(": ")
-        parts.append(what)
-        cures.append(cure)
-    return Finding("engine tensorrt", "; ".join(parts), "; ".join(cures))
+        return what, cure
+
+
+def _library() -> str:
+    found = library()
+    return f"{found.name} {found.version}"
+
+
+def _gpu() -> str:
+    found = gpu()
+    return f"{found.name}, compute capability {found.capability}, CUDA {found.driver}"
 
 
 def _opencv() -> list[Finding]:

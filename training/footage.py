@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from framecast.camera import Image
 from framecast.errors import OptionError, SinkError, SourceError
 from framecast.runtime.convert import resize
+from framecast.runtime.sinks.files import sha256
 from framecast.training.data import Augmentation, decode, videos
 from framecast.training.moving_mnist import MovingMNIST, read_idx
 from framecast.training.recipes import SHORTEST, Recipe
@@ -211,12 +211,3 @@ def _decoded(video: Path, cache: Path, shortest: int, enough: tuple[int, int] | 
     if len(clip) < shortest:
         return f"{len(clip)} frame{'s' * (len(clip) != 1)}, {shortest} are needed"
     return clip
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import EngineError
-from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer
+from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, launcher
 from framecast.runtime.engines.tensorrt.library import Library
 
 WARM_UP, ROUNDS, STEPS = 50, 20, 50
@@ -39,14 +39,12 @@ def measure(library: Library, engine: bytes) -> Measured:
             raise EngineError(f"TensorRT could not load what it has built ({' '.join(logger.errors[-1:])})")
         buffers = _buffers(trt, cuda, loaded)
 
-        def enqueue() -> None:
-            for name, buffer in buffers.items():
-                context.set_tensor_address(name, buffer.address)
-            if not context.execute_async_v3(cuda.steps.handle):
-                raise EngineError(f"TensorRT could not run what it has built ({' '.join(logger.errors[-1:])})")
-
-        enqueue()
-        launch = cuda.captured(enqueue)
+        launch = launcher(
+            cuda,
+            context,
+            {name: buffer.address for name, buffer in buffers.items()},
+            lambda: f"TensorRT could not run what it has built ({' '.join(logger.errors[-1:])})",
+        )
         for _ in range(WARM_UP):
             launch()
         cuda.steps.synchronize()

@@ -13,7 +13,7 @@ __all__ = ["ENGINES", "Engine", "State", "open_engine"]
 
 ENGINES = ("onnxruntime", "onnxruntime-cuda", "torch", "tensorrt")
 
-PRECISIONS = {"torch": ("fp32", "tf32", "fp16"), "tensorrt": ("fp32", "fp16")}
+PRECISIONS = {"torch": ("fp32", "tf32", "fp16"), "tensorrt": ("fp16", "fp32")}
 
 _log = logging.getLogger(__name__)
 

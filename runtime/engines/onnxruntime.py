@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from framecast.errors import ArtifactError, EngineError
+from framecast.errors import ArtifactError, EngineError, first_line
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound
 from framecast.runtime.manifest import KEY, Manifest
@@ -98,8 +98,3 @@ def _shape(value: Any) -> tuple[Any, ...]:
     if hasattr(value, "shape"):
         return tuple(value.shape[1:])
     return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.errors import ArtifactError, EngineError
+from framecast.errors import ArtifactError, EngineError, first_line
 from framecast.runtime.engines.live import Buffer, LiveEngine, Region
-from framecast.runtime.engines.onnxruntime import check_boundary, first_line
+from framecast.runtime.engines.onnxruntime import check_boundary
 
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 
@@ -50,7 +50,8 @@ class OnnxRuntimeCudaEngine(LiveEngine):
             import onnx
             import onnxruntime
 
-            from framecast.export.live import live, manifest_of
+            from framecast.export.artifact import manifest_of
+            from framecast.export.live import live
         except ImportError as error:
             raise EngineError(
                 f"onnxruntime-cuda needs {error.name}: pip install onnxruntime-gpu onnx (in place of onnxruntime)"

@@ -1,7 +1,8 @@
-"""Where files may be written."""
+"""Where files may be written, whole or not at all, and what tells one content from another."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -70,6 +71,15 @@ def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "c
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise _cannot(path, error, cure) from error
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _cannot(path: Path, error: Exception, cure: str = "choose another path") -> SinkError:

@@ -43,3 +43,8 @@ class SinkError(FramecastError):
 
 class OptionError(FramecastError):
     """An argument is out of its range."""
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, in one line, for a message of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

@@ -21,6 +21,7 @@ from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt import library as tensorrt
 from framecast.runtime.engines.tensorrt.cache import Key, Record
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
+from framecast.runtime.sinks.files import sha256
 
 ORIN = Gpu("Orin", "8.7", "12.6")
 LIBRARY = Library("tensorrt", "10.3.0", None)
@@ -42,7 +43,7 @@ def artifact(tmp_path: Path) -> Path:
 
 
 def put(artifact: Path, engine: bytes = ENGINE, **changes: Any) -> Path:
-    key = Key(cache.fingerprint(artifact), "tensorrt", "10.3.0", "Orin", "8.7", "fp16")
+    key = Key(sha256(artifact), "tensorrt", "10.3.0", "Orin", "8.7", "fp16")
     key = dataclasses.replace(key, **changes)
     digest = cache.hashlib.sha256(engine).hexdigest()
     built = f"2026-01-01T00:00:{len(cache.records()):02d}"
@@ -200,7 +201,7 @@ for turn in range(int(sys.argv[3])):
 
 
 def writer(artifact: Path, first: int, turns: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, cache.fingerprint(artifact), str(first), str(turns)]
+    command = [sys.executable, "-c", WRITER, sha256(artifact), str(first), str(turns)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 

@@ -27,6 +27,7 @@ from framecast.runtime.engines.tensorrt import engine as tensorrt_engine
 from framecast.runtime.engines.tensorrt.engine import TensorRTEngine
 from framecast.runtime.engines.tensorrt.library import Gpu
 from framecast.runtime.predictor import Predictor
+from framecast.runtime.sinks.files import sha256
 
 from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .fake_gpu import Driver, TensorRT  # noqa: TID252
@@ -61,7 +62,7 @@ def built(path: Path, data: bytes | None = None, camera: tuple[int, int] | None 
     """Keep a fake engine in the cache, as ``framecast build`` would a real one."""
     proto = onnx.load(str(path))
     data = live(proto, camera).SerializeToString() if data is None else data
-    key = cache.Key(cache.fingerprint(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16", 1, camera, rung)
+    key = cache.Key(sha256(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16", 1, camera, rung)
     manifest = next(entry.value for entry in proto.metadata_props)
     digest = hashlib.sha256(data).hexdigest()
     record = cache.Record(key, path.stem, str(path), digest, len(data), 1.0, "2026-01-01", manifest=manifest)

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from framecast import __version__
 from framecast.errors import EngineError
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
-from framecast.runtime.sinks.files import write
+from framecast.runtime.sinks.files import sha256, write
 
 ENVIRONMENT = "FRAMECAST_CACHE"
 FORMAT = 1  # of the record
@@ -135,11 +135,6 @@ def folder() -> Path:
     return path
 
 
-def fingerprint(artifact: Path) -> str:
-    """SHA-256 of an artifact's file."""
-    return hashlib.sha256(artifact.read_bytes()).hexdigest()
-
-
 def put(record: Record, engine: bytes) -> Path:
     """Keep an engine; one of the same key is replaced. Returns its path.
 
@@ -194,7 +189,7 @@ def find(
             message says which, and what to build.
     """
     wanted = Key(
-        artifact=fingerprint(artifact),
+        artifact=sha256(artifact),
         library=library.name,
         version=library.version,
         gpu="" if library.rtx else gpu.name,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,6 +87,31 @@ class Cuda:
 
         weakref.finalize(launch, libcuda.cuGraphExecDestroy, executable)
         return launch
+
+
+def launcher(cuda: Cuda, context: Any, addresses: Mapping[str, int], failure: Callable[[], str]) -> Callable[[], None]:
+    """What runs a TensorRT context on tensors that lie at these addresses: one CUDA graph. It has run once.
+
+    That does no harm: a step reads one state and writes another.
+
+    Args:
+        cuda: whose context is current.
+        context: of TensorRT.
+        addresses: of its inputs and outputs, by name.
+        failure: says what is wrong where it does not run.
+
+    Raises:
+        EngineError: it does not.
+    """
+
+    def enqueue() -> None:
+        for name, address in addresses.items():
+            context.set_tensor_address(name, address)
+        if not context.execute_async_v3(cuda.steps.handle):
+            raise EngineError(failure())
+
+    enqueue()
+    return cuda.captured(enqueue)
 
 
 def libcuda_() -> Any:

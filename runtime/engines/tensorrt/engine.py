@@ -9,7 +9,7 @@ from typing import Any
 from framecast.errors import EngineError
 from framecast.runtime.engines.live import Buffer, LiveEngine, Region
 from framecast.runtime.engines.tensorrt import cache, plugin
-from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer
+from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, launcher
 from framecast.runtime.engines.tensorrt.library import gpu, library
 from framecast.runtime.manifest import Manifest
 
@@ -57,21 +57,14 @@ class TensorRTEngine(LiveEngine):
 
     def prepare(self, reads: Mapping[str, Region], writes: Mapping[str, Region]) -> Callable[[], None]:
         """See :meth:`LiveEngine.prepare`."""
-        cuda, context = self._cuda, self._context
-        regions = {**reads, **writes}
-
-        def enqueue() -> None:
-            for name, region in regions.items():
-                context.set_tensor_address(name, region.address)
-            if not context.execute_async_v3(cuda.steps.handle):
-                raise EngineError(
-                    f"TensorRT could not run {self.manifest.config}: build it again with 'framecast build' (the log, "
-                    "--verbose, says more)"
-                )
-
+        cuda = self._cuda
+        addresses = {name: region.address for name, region in {**reads, **writes}.items()}
+        failure = (
+            f"TensorRT could not run {self.manifest.config}: build it again with 'framecast build' (the log, "
+            "--verbose, says more)"
+        )
         with cuda.current():
-            enqueue()  # a step may be repeated: it reads one state and writes another
-            launch = cuda.captured(enqueue)
+            launch = launcher(cuda, self._context, addresses, lambda: failure)
 
         def run() -> None:
             with cuda.current():

@@ -14,7 +14,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from framecast.errors import EngineError
+from framecast.errors import EngineError, first_line
 
 NAMES = ("tensorrt", "tensorrt_rtx")  # the first that is here is taken
 OLDEST = 10  # of ``tensorrt``: before it neither strongly typed networks nor plugins of the kind that we write
@@ -112,7 +112,7 @@ def _load(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".").replace(": ", ", ")
+        reason = first_line(error).replace(": ", ", ")
         raise EngineError(f"{name} is installed but cannot be loaded ({reason}): {_CURES[name]}") from error
 
 

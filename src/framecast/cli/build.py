@@ -42,11 +42,12 @@ def build(
     ] = None,
 ) -> None:
     """Build a TensorRT engine from an artifact, and keep it for 'run' on this machine."""
+    from framecast.runtime.engines import PRECISIONS
     from framecast.runtime.shipped import find
 
     path = find(model)
-    if precision not in ("fp16", "fp32"):
-        raise OptionError(f"--precision takes fp16 or fp32, not {precision}")
+    if precision not in PRECISIONS["tensorrt"]:
+        raise OptionError(f"--precision takes {' or '.join(PRECISIONS['tensorrt'])}, not {precision}")
     if plugins not in ("auto", "aot", "v3", "none"):
         raise OptionError(f"--plugins takes auto, aot, v3 or none, not {plugins}")
     check_numbers(batch=batch)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +37,7 @@ def parity(
     """Hold every engine against the float32 reference, ONNX Runtime on the CPU, over a stream of real frames."""
     from framecast import terminal
     from framecast.camera import open_source
-    from framecast.evaluation.parity import drift, pictures
+    from framecast.evaluation.parity import drift
     from framecast.runtime.engines import ENGINES, open_engine
     from framecast.runtime.report import to_json
     from framecast.runtime.shipped import find
@@ -55,7 +56,7 @@ def parity(
     with artifact(model) as place:
         path = find(place)
         with open_source(source) as opened:
-            images = list(pictures(opened, steps))
+            images = [frame.image for frame in islice(opened, steps)]
         if not images:
             raise SourceError(f"no frame in {source}: name a clip that has some")
         with open_engine(path, "onnxruntime") as reference:

@@ -51,8 +51,8 @@ def train(
     if updates is not None and minutes is not None:
         raise OptionError("give --updates or --minutes, not both")
     with needs_extra("train"):
+        from framecast.runtime.sinks.files import sha256
         from framecast.training.command import Training
-        from framecast.training.footage import sha256
         from framecast.training.recipes import choose
         from framecast.training.settings import Settings as Told
 
