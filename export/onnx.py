@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from framecast.errors import ExportError
 from framecast.export.functions import OPSET, function, translations
+from framecast.export.patches import fuse_patches
 from framecast.models.configs import CONFIGS, appearance
 from framecast.models.step import StepModel
 from framecast.runtime.manifest import DOMAIN, KEY, Manifest, Quality, StateSpec
@@ -110,6 +111,7 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
     if program is None:
         raise ExportError(f"torch.onnx could not export {manifest.config}: update torch and onnxscript")
     proto: ModelProto = program.model_proto
+    fuse_patches(proto)
     proto.ir_version = min(proto.ir_version, IR_VERSION)
     used = {node.op_type for node in proto.graph.node if node.domain == DOMAIN}
     proto.functions.extend(function(name) for name in sorted(used))

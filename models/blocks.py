@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from framecast.errors import OptionError
@@ -65,6 +66,8 @@ class PatchedConfig:
 
 def patchify(frame: Tensor, patch: int) -> Tensor:
     """[B, C, H, W] to [B, p·p·C, H/p, W/p], channel (row·p + column)·C + c: ONNX SpaceToDepth, not PixelUnshuffle."""
+    if patch == 1:
+        return frame
     batch, channels, height, width = frame.shape
     blocks = frame.reshape(batch, channels, height // patch, patch, width // patch, patch)
     return blocks.permute(0, 3, 5, 1, 2, 4).reshape(batch, -1, height // patch, width // patch)
@@ -72,6 +75,8 @@ def patchify(frame: Tensor, patch: int) -> Tensor:
 
 def unpatchify(patches: Tensor, patch: int) -> Tensor:
     """The inverse of :func:`patchify`: ONNX DepthToSpace in mode DCR."""
+    if patch == 1:
+        return patches
     batch, depth, height, width = patches.shape
     blocks = patches.reshape(batch, patch, patch, depth // patch**2, height, width)
     return blocks.permute(0, 3, 4, 1, 5, 2).reshape(batch, -1, height * patch, width * patch)
@@ -86,6 +91,33 @@ def double(channels: int, activate: bool) -> nn.Sequential:
     """ConvTranspose 3×3, stride 2 to exactly twice the size: a decoder's stage."""
     up = nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1)
     return nn.Sequential(up, nn.LeakyReLU(0.2)) if activate else nn.Sequential(up)
+
+
+def pointwise(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """A 1×1 convolution as a matrix over the channels, [C_out, C_in], and its bias, both float64."""
+    weight, bias = cast(nn.Conv2d, conv).weight, cast(Tensor, conv.bias)
+    return weight[:, :, 0, 0].double(), bias.double()
+
+
+def merged(stages: Sequence[nn.Module], matrices: Sequence[Tensor], bias: Tensor) -> nn.ConvTranspose2d:
+    """Stages of :func:`double`, not activated, each with a matrix over its channels after it, summed, as one layer.
+
+    It takes their inputs side by side, gives the same but for rounding, and costs less where few channels come out.
+
+    Args:
+        stages: [B, C_i, h, w] to [B, M_i, 2h, 2w] each.
+        matrices: [outputs, M_i] each, float64, of the 1×1 convolutions that follow.
+        bias: [outputs], float64, added to the sum.
+    """
+    ups = [cast(nn.ConvTranspose2d, cast(nn.Sequential, stage)[0]) for stage in stages]
+    weights = [torch.einsum("imkl,om->iokl", up.weight.double(), m) for up, m in zip(ups, matrices, strict=True)]
+    for up, matrix in zip(ups, matrices, strict=True):
+        bias = bias + matrix @ cast(Tensor, up.bias).double()
+    weight = torch.cat(weights)
+    one = cast(nn.ConvTranspose2d, double(1, activate=False)[0])
+    one.in_channels, one.out_channels = weight.shape[:2]
+    one.weight, one.bias = nn.Parameter(weight.to(ups[0].weight)), nn.Parameter(bias.to(ups[0].weight))
+    return one
 
 
 class ConvNorm(nn.Module):

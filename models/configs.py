@@ -89,13 +89,13 @@ _SMALL = {"patch": 4, "layers": 3, "kernel": 3, "stages": 2, "bounded": True}
 # fmt: off
 CONFIGS: Mapping[str, Entry] = {
     # name: network, data, options, parameters, GMAC, bytes of state, known frames, GMAC to recompute them
-    "stip-ucf": Entry(_STIP, _UCF, {"patch": 2}, 17_913_860, 6.887, 4_194_304, 4, 27.548),
-    "stip-h36m": Entry(_STIP, _H36M, {"patch": 4}, 17_932_112, 8.076, 13_631_488, 4, 32.305),
-    "stip-4k": Entry(_STIP, _4K, {"patch": 8}, 22_218_496, 32.333, 102_359_040, 4, 129.332),
-    "stau-mnist": Entry(_STAU, _MNIST, {}, 4_475_329, 0.934, 2_621_440, 10, 9.338),
-    "stau-kitti": Entry(_STAU, _KITTI, _DEEP, 18_580_291, 4.698, 13_107_200, 10, 46.976),
-    "stau-town": Entry(_STAU, _TOWN, _DEEPER, 21_772_912, 10.683, 20_889_600, 4, 42.732),
-    "mau-mnist": Entry(_MAU, _MNIST, {}, 4_475_329, 0.934, 2_621_440, 10, 9.338),
+    "stip-ucf": Entry(_STIP, _UCF, {"patch": 2}, 17_913_860, 5.786, 4_194_304, 4, 27.548),
+    "stip-h36m": Entry(_STIP, _H36M, {"patch": 4}, 17_932_112, 7.069, 13_631_488, 4, 32.305),
+    "stip-4k": Entry(_STIP, _4K, {"patch": 8}, 22_218_496, 24.311, 102_359_040, 4, 129.332),
+    "stau-mnist": Entry(_STAU, _MNIST, {}, 4_475_329, 0.896, 2_621_440, 10, 9.338),
+    "stau-kitti": Entry(_STAU, _KITTI, _DEEP, 18_580_291, 4.514, 13_107_200, 10, 46.976),
+    "stau-town": Entry(_STAU, _TOWN, _DEEPER, 21_772_912, 9.981, 20_889_600, 4, 42.732),
+    "mau-mnist": Entry(_MAU, _MNIST, {}, 4_475_329, 0.896, 2_621_440, 10, 9.338),
     # Cells whose forget gate is nearly 1 add up each step's rounding: PyTorch is 2e-5 off its own float64 by step 20.
     "astm-mnist": Entry(_ASTM, _MNIST, {"patch": 4}, 22_019_088, 6.194, 3_293_188, 10, 92.579, tolerance=5e-5),
     "astm-kth": Entry(_ASTM, _KTH, {"patch": 8}, 23_638_080, 6.747, 3_342_340, 10, 100.852, tolerance=5e-5),
@@ -111,7 +111,7 @@ CONFIGS: Mapping[str, Entry] = {
     ),
     "stip-edge": Entry(
         "framecast.models.stip_edge:STIPEdge",  # not a published network
-        _OURS, _SMALL, 1_941_128, 0.807, 737_284, 2, None,
+        _OURS, _SMALL, 1_941_128, 0.757, 737_284, 2, None,
         tolerance=1e-3,  # for the same reason
     ),
 }

@@ -9,6 +9,7 @@ the current states, and mixes the two. Where code and paper differ, the released
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,17 @@ from torch.nn import functional
 
 from framecast.errors import OptionError
 from framecast.kernels.stau_attention import stau_attention
-from framecast.models.blocks import ConvNorm, PatchedConfig, check_sizes, double, halve, patchify, unpatchify
+from framecast.models.blocks import (
+    ConvNorm,
+    PatchedConfig,
+    check_sizes,
+    double,
+    halve,
+    merged,
+    patchify,
+    pointwise,
+    unpatchify,
+)
 from framecast.models.step import History, Released, State, StepModel
 
 
@@ -133,7 +144,7 @@ class STAU(StepModel):
         self.encoders = nn.ModuleList(halve(hidden) for _ in range(stages))
         self.cells = nn.ModuleList(STAUCell(config) for _ in range(config.layers))
         self.decoders = nn.ModuleList(double(hidden, activate=i < stages - 1) for i in range(stages))
-        self.srcnn = nn.Conv2d(hidden, config.features, 1)
+        self.srcnn: nn.Module = nn.Conv2d(hidden, config.features, 1)
         self.frame_shape = (config.channels, config.height, config.width)
         self.state_shapes = {}
         shape = (hidden, *config.state_size)
@@ -143,6 +154,16 @@ class STAU(StepModel):
         if config.temporal_attention:
             self.histories |= {f"s{k}": History(slots, shape) for k in layers}
         self.warmup = slots
+
+    def deployed(self) -> StepModel:
+        """The same with what is linear at the decoder's end as one layer."""
+        costlier = 5 * self.config.features > 9 * self.config.hidden  # 9/4 h f against 9/4 h² + h f for each pixel
+        if self.config.recall or not self.config.stages or costlier:
+            return self  # recall: something comes between
+        network = copy.deepcopy(self)
+        matrix, bias = pointwise(network.srcnn)
+        network.decoders[-1], network.srcnn = merged([network.decoders[-1]], [matrix], bias), nn.Identity()
+        return network
 
     def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: see :meth:`StepModel.forward`."""

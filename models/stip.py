@@ -9,6 +9,7 @@ give the next frame. Where the released code and the paper differ, the released 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from framecast.kernels.stgru_gates import stgru_gates
-from framecast.models.blocks import PatchedConfig, check_sizes, double, halve, patchify, unpatchify
+from framecast.models.blocks import PatchedConfig, check_sizes, double, halve, merged, patchify, pointwise, unpatchify
 from framecast.models.step import Released, State, StepModel
 
 
@@ -103,7 +104,7 @@ class Decoder(nn.Module):
         super().__init__()
         last = config.stages - 1
         self.stages = nn.ModuleList(double(config.hidden, activate=i < last) for i in range(config.stages))
-        self.srcnn = nn.Conv2d(config.hidden, outputs, 1)
+        self.srcnn: nn.Module = nn.Conv2d(config.hidden, outputs, 1)
         self.skip_weight = config.skip_weight
         self.skips_from = (0 if config.first_skip else 1) if config.mgir else config.stages
 
@@ -146,12 +147,27 @@ class STIP(StepModel):
         if config.sted:
             self.encoder_t = Encoder(inputs, config)
             self.decoder_t = Decoder(outputs, config)
-        self.conv_last_sr = nn.Conv2d(2 * outputs, outputs, 1)
+        self.conv_last_sr: nn.Module = nn.Conv2d(2 * outputs, outputs, 1)
         self.frame_shape = (config.channels, config.height, config.width)
         self.state_shapes = {
             **{f"t{k + 1}": (hidden, *config.state_size) for k in range(config.layers)},
             "previous": (config.features, config.height // config.patch, config.width // config.patch),
         }
+
+    def deployed(self) -> StepModel:
+        """The same with what is linear at the end of both decoders as one layer."""
+        network = copy.deepcopy(self)
+        decoders = [network.decoder_s, network.decoder_t if self.config.sted else network.decoder_s]
+        last, bias = pointwise(network.conv_last_sr)
+        matrices = []
+        for decoder, half in zip(decoders, last.chunk(2, dim=1), strict=True):
+            matrix, offset = pointwise(decoder.srcnn)
+            matrices.append(half @ matrix)
+            bias = bias + half @ offset
+        network.conv_last_sr = merged([decoder.stages[-1] for decoder in decoders], matrices, bias)
+        for decoder in decoders:
+            decoder.stages[-1], decoder.srcnn = nn.Identity(), nn.Identity()
+        return network
 
     def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: see :meth:`StepModel.forward`."""
