@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from framecast.cli import build, evaluate, export, listing, mnist, parity, train
+from framecast.cli import bench, build, evaluate, export, listing, mnist, parity, train
 from framecast.cli.run import DEFAULT_ADDRESS, run
 from framecast.errors import FramecastError
 
@@ -30,6 +30,7 @@ app.command()(export.import_checkpoint)
 app.command()(export.inspect)
 app.command()(parity.parity)
 app.command()(build.build)
+app.command()(bench.bench)
 app.command()(train.train)
 app.command()(mnist.moving_mnist)
 app.command()(listing.doctor)

@@ -1,0 +1,1 @@
+"""What a predictor costs in a live loop: steps, streams, cold starts, memory and power; and the page that shows it."""

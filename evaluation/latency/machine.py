@@ -1,0 +1,198 @@
+"""What a figure was measured on: processor, memory, GPU, versions, commit; and whether something else runs there."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypedDict
+
+from framecast.errors import EngineError
+from framecast.runtime.report import versions
+
+BUSY = 0.5  # load average a core from which on figures are doubted
+_CLONE = Path(__file__).resolve().parents[2]  # the repository's root where this is a clone, not an installed package
+_CPU = "sys/devices/system/cpu/cpu0/cpufreq"
+
+
+class Machine(TypedDict):
+    """What :func:`describe` finds; None for what the system does not tell.
+
+    Attributes:
+        processor: its name.
+        cores: logical ones.
+        usable: those that this process may run on.
+        memory_bytes: of the machine.
+        system: operating system and architecture.
+        governor: of the first core's clock, such as ``performance``.
+        max_mhz: the fastest that it may set.
+        gpu: name of the first one.
+        cuda: the newest that its driver knows.
+        driver: of the GPU.
+        load: average over the last minute, when it was described.
+        versions: of what the figures depend on.
+        commit: of the clone, with ``-dirty`` where it has changes.
+        date: of the description, in UTC.
+    """
+
+    processor: str
+    cores: int
+    usable: int
+    memory_bytes: int | None
+    system: str
+    governor: str | None
+    max_mhz: float | None
+    gpu: str | None
+    cuda: str | None
+    driver: str | None
+    load: float | None
+    versions: dict[str, str]
+    commit: str | None
+    date: str
+
+
+def describe(engines: Mapping[str, str], root: Path = Path("/")) -> Machine:
+    """Look at this machine.
+
+    Args:
+        engines: versions of what is measured, by name; the others are added.
+        root: of the file system, for tests.
+    """
+    parts: dict[str, str] = {}
+    for name, version in (engines or {"python": platform.python_version()}).items():
+        parts |= versions(name, version)
+    system = parts.pop("machine", f"{platform.system()} {platform.machine()}")
+    gpu, cuda = _gpu()
+    fastest = _read(root / _CPU / "scaling_max_freq")
+    return {
+        "processor": _field(root / "proc/cpuinfo", "model name") or _read(root / "proc/device-tree/model")
+        or platform.processor() or platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "usable": usable_cores(),
+        "memory_bytes": _kilobytes(root / "proc/meminfo", "MemTotal"),
+        "system": system,
+        "governor": _read(root / _CPU / "scaling_governor"),
+        "max_mhz": int(fastest) / 1e3 if fastest and fastest.isdecimal() else None,
+        "gpu": gpu,
+        "cuda": cuda,
+        "driver": _driver(root),
+        "load": load(),
+        "versions": parts,
+        "commit": commit(),
+        "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+    }  # fmt: skip
+
+
+def lines(machine: Machine) -> list[tuple[str, str]]:
+    """The description in words, a label and a text each; what is not known is left out."""
+    cores = f"{machine['cores']} cores" if machine["usable"] == machine["cores"] else (
+        f"{machine['usable']} of {machine['cores']} cores"
+    )  # fmt: skip
+    what = [machine["processor"], cores]
+    if machine["memory_bytes"] is not None:
+        what.append(f"{machine['memory_bytes'] / 2**30:.0f} GiB")
+    what.append(machine["system"])
+    rows = [("date", machine["date"])]
+    if machine["commit"] is not None:
+        rows.append(("commit", machine["commit"]))
+    rows.append(("machine", ", ".join(what)))
+    if machine["governor"] is not None:
+        clock = f", at most {machine['max_mhz']:.0f} MHz" if machine["max_mhz"] else ""
+        rows.append(("clock", f"governor {machine['governor']}{clock}"))
+    if machine["gpu"] is not None:
+        driver = f", driver {machine['driver']}" if machine["driver"] else ""
+        rows.append(("gpu", f"{machine['gpu']}, CUDA {machine['cuda']}{driver}"))
+    if machine["load"] is not None:
+        rows.append(("load", f"{machine['load']:.2f} before the measuring began"))
+    rows.append(("versions", ", ".join(f"{name} {version}" for name, version in machine["versions"].items())))
+    return rows
+
+
+def load() -> float | None:
+    """How many threads wanted a core, on average over the last minute."""
+    try:
+        return os.getloadavg()[0]
+    except (OSError, AttributeError):  # not on every system
+        return None
+
+
+def busy(machine: Machine) -> str | None:
+    """What to say where something else was running when the machine was described."""
+    average, cores = machine["load"], machine["usable"]
+    if average is None or average < BUSY * cores:
+        return None
+    return f"the machine is busy: load average {average:.2f} on {cores} cores (end what else runs, and measure again)"
+
+
+def usable_cores() -> int:
+    """On how many cores this process may run."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_memory(pid: int | None = None, root: Path = Path("/")) -> int | None:
+    """The most resident memory that a process has had so far, in bytes (VmHWM); None where the system does not tell.
+
+    (``getrusage`` would count what the parent had before the process was its own.)
+    """
+    return _kilobytes(root / "proc" / ("self" if pid is None else str(pid)) / "status", "VmHWM")
+
+
+def commit() -> str | None:
+    """Of the clone that runs, with ``-dirty`` where it has changes beside results; None where it is no clone."""
+    if not (_CLONE / ".git").exists():
+        return None
+    found = _git("rev-parse", "--short=10", "HEAD")
+    if found and _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results"):  # those are being written
+        found += "-dirty"
+    return found or None
+
+
+def _git(*arguments: str) -> str:
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    command = [git, "-C", str(_CLONE), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
+
+
+def _gpu() -> tuple[str | None, str | None]:
+    from framecast.runtime.engines.tensorrt.library import gpu
+
+    try:
+        found = gpu()
+    except EngineError:
+        return None, None
+    return found.name, found.driver
+
+
+def _driver(root: Path) -> str | None:
+    """``NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.86.10  Wed …``: the first word that may be a version."""
+    words = (_read(root / "proc/driver/nvidia/version") or "").split()
+    return next((word for word in words if word[0].isdecimal() and "." in word), None)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip("\0 \n") or None
+    except OSError:
+        return None
+
+
+def _field(path: Path, name: str) -> str | None:
+    """The first ``name : value`` of a file of such lines."""
+    for line in (_read(path) or "").splitlines():
+        key, colon, value = line.partition(":")
+        if colon and key.strip() == name:
+            return value.strip()
+    return None
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    value = _field(path, name)
+    return None if value is None else 1024 * int(value.split()[0])

@@ -1,0 +1,150 @@
+"""``framecast bench``: what it prints, writes and refuses. No figure is held to a limit: machines differ."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from framecast.cli import bench
+from framecast.runtime.engines import ENGINES
+
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+QUICK = ("--warmup", 0, "--duration", 0, "--iterations", 5, "--cold-starts", 0, "--threads", 1)
+
+
+def test_models_take_turns_and_everything_is_exported(run: Run, tmp_path: Path) -> None:
+    figures, page = tmp_path / "new" / "bench.json", tmp_path / "bench.html"
+    options = ("--warmup", 0, "--duration", 0.3, "--cold-starts", 1, "--threads", 1, "--percentiles", "50,99")
+    code, out, err = run("bench", "edge", "stip-edge", *options, "--export", figures, "--report", page)
+    assert code == 0, err
+    for word in ("Latency of a live step", "Times as long as edge", "picture in", "Cold start", "versions", "commit"):
+        assert word in out
+    told = json.loads(figures.read_text())
+    assert [one["name"] for one in told["results"]] == ["edge", "stip-edge"]
+    for one in told["results"]:
+        samples, summary = one["samples"], one["summary"]
+        assert summary["n"] == len(samples["starts"]) == len(samples["milliseconds"]) == len(samples["parts"]["step"])
+        assert summary["min"] <= summary["median"] <= summary["percentiles"]["99"] <= summary["max"]
+        parts = sum(sum(values) for values in samples["parts"].values())
+        assert parts == pytest.approx(sum(samples["milliseconds"]), rel=0.05)
+        assert one["cold"]["times"] == 1
+        assert one["trained"] is True
+    assert told["results"][0]["ratio"] is None
+    assert told["results"][1]["ratio"]["rounds"] == len({*told["results"][1]["samples"]["rounds"]})
+    assert told["machine"]["versions"]["onnxruntime"]
+    assert told["settings"]["duration"] == 0.3
+    text = page.read_text()
+    assert text.count("<svg") == 3
+    loaded = re.findall(r"""(?:src|href)=["']?([^"'> ]+)|url\(([^)]+)""", text)
+    assert all(place.startswith(("data:", "#")) for pair in loaded for place in pair if place)
+    assert "<script" not in text
+    assert "few samples for" in err
+
+
+def test_engines_are_compared_as_a_picture_and_rows(run: Run, tmp_path: Path) -> None:
+    rows, picture = tmp_path / "bench.csv", tmp_path / "bench.png"
+    where = ("--export", rows, "--report", picture)
+    code, out, err = run("bench", "stip-edge", "--engine", "onnxruntime,torch", *QUICK, *where)
+    assert code == 0, err
+    assert "Times as long as stip-edge onnxruntime" in out
+    assert "wrote" in out
+    table = list(csv.DictReader(rows.read_text().splitlines()))
+    assert {row["case"] for row in table} == {"stip-edge onnxruntime", "stip-edge torch"}
+    assert all(float(row["ms"]) > 0 for row in table)
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_configuration_that_does_not_ship_is_exported(run: Run) -> None:
+    code, out, err = run("bench", "mau-mnist", "--engine", "torch", *QUICK, "--markdown")  # weights are enough for it
+    assert code == 0, err
+    assert "random" in err
+    assert "| mau-mnist |" in out
+    assert "*Measured by `framecast bench mau-mnist --engine torch" in out
+
+
+def test_all_lists_what_cannot_be_had(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, err = run("bench", "all", *QUICK)
+    assert code == 0, err
+    for model in ("edge", "stip-edge"):
+        for engine in ENGINES:
+            assert f"{model} {engine}: not run: " in out or f"{model} {engine}" in out.partition("not run")[0]
+
+
+def test_a_single_stream_states_what_it_needs(run: Run) -> None:
+    code, out, err = run("bench", "stip-edge", "--single-stream", *QUICK)
+    assert code == 0, err
+    assert "INVALID" in out
+    assert "662" in out
+    assert "INVALID: 5 queries, and the 90 % estimate needs 64 (--iterations)" in err
+    code, out, err = run("bench", "stip-edge", "--single-stream", *QUICK, "--iterations", 64)
+    assert code == 0, err
+    assert "VALID" in out.replace("INVALID", "")
+    assert "MLPerf asks for 600 s" in err
+
+
+def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
+    figures, page = tmp_path / "stream.json", tmp_path / "stream.html"
+    options = ("--stream", "demo", "--fps", 20, "--duration", 1, "--threads", 1)
+    code, out, err = run("bench", "stip-edge", *options, "--export", figures, "--report", page)
+    assert code == 0, err
+    assert "corrected" in out
+    told = json.loads(figures.read_text())["streams"]["stip-edge"]
+    assert told["loop"]["frames"] == 20
+    assert page.read_text().count("<svg") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nowhere",), "no model 'nowhere'"),
+        (("nowhere.onnx",), "no such artifact"),
+        (("edge", "--engine", "tensorflow"), "no engine 'tensorflow'"),
+        (("edge", "--engine", "onnxruntime:fp16"), "one precision"),
+        (("edge", "--iterations", 0), "--iterations must be at least 1, not 0"),
+        (("edge", "--duration", -1), "--duration must be 0 or more, not -1"),
+        (("edge", "--duration", "nan"), "--duration must be 0 or more, not nan"),
+        (("edge", "--warmup", -1), "--warmup must be 0 or more, not -1"),
+        (("edge", "--cold-starts", -1), "--cold-starts must be 0 or more, not -1"),
+        (("edge", "--threads", -1), "threads must be at least 0"),
+        (("edge", "--percentiles", "50,100"), "--percentiles 50,100: numbers between 0 and 100"),
+        (("edge", "--percentiles", "most"), "--percentiles most: numbers between 0 and 100"),
+        (("edge", "--source", "nowhere.mp4"), "no such file"),
+        (("edge", "--export", "figures.txt"), "an export ends in .json or .csv"),
+        (("edge", "--report", "figures.pdf"), "a report ends in .html or .png"),
+        (("edge", "--fps", 5), "give --stream SOURCE"),
+        (("edge", "--cameras"), "give --stream SOURCE"),
+        (("edge", "--stream", "demo", "--single-stream"), "choose one"),
+        (("edge", "--stream", "demo", "--fps", 0), "must be above 0"),
+        (("edge", "--stream", "nowhere.mp4"), "no such file"),
+        (("tau-taxibj",), "no picture"),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, arguments: tuple[object, ...], says: str) -> None:
+    code, out, err = run("bench", *arguments)
+    assert (code, out) == (1, "")
+    assert says in err.strip().splitlines()[-1]
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_an_output_replaces_no_input(run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "mine.json"
+    model.write_text("{}")
+    code, _, err = run("bench", model, "--export", model)
+    assert code == 1
+    assert "among the inputs" in err
+    code, _, err = run("bench", "edge", "--export", tmp_path / "a.json", "--report", "/proc/a.html", *QUICK)
+    assert code == 1
+    assert "cannot write" in err
+
+
+def test_a_busy_machine_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framecast.evaluation.latency.machine.load", lambda: 1e3)
+    code, _, err = run("bench", "stip-edge", *QUICK)
+    assert code == 0
+    assert "warning: the machine is busy: load average 1000.00" in err
+    assert bench.ALL == "all"
