@@ -31,13 +31,16 @@ test: $(VENV)/.test ## Check format, style, types, and run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p framecast
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-full: $(VENV)/.test ## Export every configuration at its full size, and hold it against PyTorch (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py
 
-bench: $(VENV)/.test ## Measure start-up, memory, latency, cost by past frames, and quality on this machine
-	@for script in $(filter-out benchmarks/parity.py benchmarks/curves.py benchmarks/build.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+bench: $(VENV)/.test ## Measure on this machine what the README says of it: half an hour; leave it alone meanwhile
+	@mkdir -p $(OUT) && rm -f $(OUT)/rivals.jsonl
+	@for command in startup live pipeline flat quality "rivals --jsonl $(OUT)/rivals.jsonl" "report $(OUT)/rivals.jsonl"; do \
+		set -- $$command; name=$$1; shift; echo; echo "benchmarks/$$name.py"; \
+		$(BIN)/python "benchmarks/$$name.py" "$$@" || exit 1; done
 
 system-deps: ## Install what the tests need from Debian or Ubuntu (browser, GStreamer, a virtual display)
 	@echo "Installing Debian's packages: $(APT)"

@@ -21,6 +21,7 @@ import numpy as np
 
 from framecast.camera import cv
 from framecast.camera.live import Live
+from framecast.camera.pool import Pool
 from framecast.camera.redact import redact
 from framecast.camera.source import Frame, Image
 from framecast.errors import SourceError
@@ -183,7 +184,7 @@ class _Capture(Protocol):
     """What :class:`Live` takes of a capture; ``stop`` ends a grab that is under way."""
 
     def grab(self) -> bool: ...
-    def retrieve(self) -> tuple[bool, Image | None]: ...
+    def retrieve(self, image: Image | None, /) -> tuple[bool, Image | None]: ...
     def stop(self) -> None: ...
     def release(self) -> None: ...
 
@@ -231,8 +232,8 @@ class _Watched:
 
     grab = wait
 
-    def retrieve(self) -> tuple[bool, Image | None]:
-        with self._news:
+    def retrieve(self, _: Image | None, /) -> tuple[bool, Image | None]:
+        with self._news:  # the thread has decoded it, into an array of its own
             image, self._image = self._image, None
         return image is not None, image
 
@@ -249,9 +250,10 @@ class _Watched:
         cv2 = cv.load()
         try:
             capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+            pool, image = Pool(), None
             try:
                 while not self._stopped:
-                    more, image = capture.read()
+                    more, image = capture.read(None if image is None else pool.take(image.shape))
                     if not more:
                         break
                     with self._news:
@@ -317,9 +319,9 @@ class _Launch:
             rest = rest[count:]
         return True
 
-    def retrieve(self) -> tuple[bool, Image | None]:
+    def retrieve(self, image: Image | None, /) -> tuple[bool, Image | None]:
         cv2 = cv.load()
-        return True, cv2.cvtColor(self._picture, cv2.COLOR_BGRA2BGR)
+        return True, cv2.cvtColor(self._picture, cv2.COLOR_BGRA2BGR, dst=image)
 
     def stop(self) -> None:
         if self._process is not None:

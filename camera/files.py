@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from framecast.camera import cv
 from framecast.camera.clip import Clip
+from framecast.camera.pool import Pool
 from framecast.camera.redact import redact
 from framecast.camera.source import Image
 from framecast.errors import SourceError
@@ -43,11 +44,16 @@ class VideoFile(Clip):
         # Absolute: FFmpeg takes the colon of a relative name, "concat:a|b.mp4", for a protocol.
         self._path = str(path.absolute())
         self._capture = _open(self._path)
+        self._pool = Pool()
+        self._shape: tuple[int, ...] | None = None  # of the frame before, into the like of which the next is decoded
         super().__init__(name or redact(str(path)), cv.frame_rate(self._capture) or NOMINAL_FPS, loop)
 
     def _next(self) -> Image | None:
-        more, image = self._capture.read()
-        return image if more else None  # type: ignore[return-value]  # OpenCV's stubs allow any dtype
+        more, image = self._capture.read(self._pool.take(self._shape) if self._shape else None)
+        if not more:
+            return None
+        self._shape = image.shape
+        return image  # type: ignore[return-value]  # OpenCV's stubs allow any dtype
 
     def _rewind(self) -> None:
         # Opened anew: seeking to frame 0 lands elsewhere in files that do not begin with a key frame.

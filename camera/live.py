@@ -6,6 +6,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from framecast.camera.pool import Pool
 from framecast.camera.reader import Reader
 from framecast.camera.source import Frame
 from framecast.errors import SourceError
@@ -39,6 +40,8 @@ class Live(Reader):
         self._capture = capture
         self._patience = patience
         self._cure = cure
+        self._pool = Pool()
+        self._shape: tuple[int, ...] | None = None  # of the frame before, into the like of which the next is decoded
         self._index = 0
         self._lost: str | None = None
 
@@ -50,8 +53,10 @@ class Live(Reader):
             if grabbed - begun >= self._patience:
                 self._lost = f"lost {self.name}: no frame for {self._patience:g} s ({self._cure})"
             else:
-                more, image = self._capture.retrieve() if more else (False, None)
-                if more:
+                into = self._pool.take(self._shape) if self._shape else None
+                more, image = self._capture.retrieve(into) if more else (False, None)
+                if more and image is not None:
+                    self._shape = image.shape
                     frame = Frame(image, grabbed, self._index)  # type: ignore[arg-type]  # OpenCV's stubs allow any dtype
                     self._index += 1
                     return frame

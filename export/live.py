@@ -42,6 +42,9 @@ def live(artifact: ModelProto, camera: tuple[int, int] | None = None) -> ModelPr
     manifest = manifest_of(artifact)
     if manifest.channel_order == "NONE":
         raise ExportError(f"{manifest.config} takes channels that are no picture: it cannot be built for a live run")
+    if manifest.ready or manifest.precision != "fp32":
+        form = "in two halves" if manifest.ready else manifest.precision
+        raise ExportError(f"{manifest.config} is {form}, which is for a CPU: take the whole float32 artifact")
     proto = ModelProto()
     proto.CopyFrom(artifact)
     graph = proto.graph

@@ -1,32 +1,44 @@
-"""Between a camera's pictures and the tensors of a step: one way, for live runs and for checks."""
+"""Between a camera's pictures and the tensors of a step: one way, for live runs and for checks.
+
+Nothing here asks for memory in a steady stream: pictures that are handed out and scratch alike come from a pool, which
+takes them back once nobody holds them.
+"""
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
+from framecast.camera.pool import Pool
 from framecast.runtime.manifest import Manifest
 
 Tensor = NDArray[np.float32]
 
-# How a picture's three channels (BGR) become the network's, and back again.
-_TAKE = {"BGR": slice(None), "RGB": slice(None, None, -1), "GRAY": slice(1)}
-_GIVE: dict[str, slice | list[int]] = {"BGR": slice(None), "RGB": slice(None, None, -1), "GRAY": [0, 0, 0]}
+# Where a picture's three channels (BGR) are among the network's.
+_PLANES = {"BGR": (0, 1, 2), "RGB": (2, 1, 0), "GRAY": (0, 0, 0)}
+
+_BLOCK = 1 << 18  # floats that are worked on at a time: about what a core's cache holds
+
+_pool = Pool()
 
 
-def resize(image: Image, size: tuple[int, int]) -> Image:
-    """A picture at ``size`` (width, height), by INTER_AREA."""
-    resized: Image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+def resize(image: Image, size: tuple[int, int], out: Image | None = None) -> Image:
+    """A picture at ``size`` (width, height), by INTER_AREA; written into ``out`` if given."""
+    resized: Image = cv2.resize(image, size, dst=out, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     return resized
 
 
 def see(image: Image, manifest: Manifest) -> Image:
     """uint8 [H, W, 3] BGR of any size as a network sees it, and as scores compare it: [h, w, 3], grey where it is."""
-    seen = resize(image, manifest.size)
+    width, height = manifest.size
+    seen = resize(image, manifest.size, _pool.take((height, width, 3)))
     if manifest.channel_order == "GRAY":
-        seen = cv2.cvtColor(cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)  # type: ignore[assignment]
+        grey = _pool.take((height, width))
+        cv2.cvtColor(cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY, dst=grey), cv2.COLOR_GRAY2BGR, dst=seen)
     return seen
 
 
@@ -40,17 +52,39 @@ def to_frame(seen: Image, manifest: Manifest, out: Tensor) -> None:
     low, high = manifest.value_range
     width, height = manifest.size
     picture = out[0, :, :height, :width]
-    np.multiply(
-        seen[..., _TAKE[manifest.channel_order]].transpose(2, 0, 1), np.float32((high - low) / 255), out=picture
-    )
+    # Bytes are parted into planes before they become floats: what numpy then does lies in a row, and is vectorised.
+    planes = _pool.take(picture.shape)
+    if manifest.channel_order == "GRAY":
+        cv2.extractChannel(seen, 0, dst=planes[0])
+    else:
+        cv2.split(seen, [planes[channel] for channel in _PLANES[manifest.channel_order]])
+    np.copyto(picture, planes)  # not np.multiply: to change the type it would allocate buffers
+    picture *= np.float32((high - low) / 255)
     if low:
         picture += np.float32(low)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all of it is."""
+    # NaN and infinities go through a sum, which needs no mask; a sum of finite numbers may still overflow.
+    return math.isfinite(cv2.sumElems(tensor.reshape(1, -1))[0]) or bool(np.isfinite(tensor).all())
 
 
 def to_image(frame: Tensor, manifest: Manifest) -> Image:
     """A predicted frame, [C, H, W], as uint8 [h, w, 3] BGR, clamped, without its padding."""
     low, high = manifest.value_range
     width, height = manifest.size
-    scaled = (frame[:, :height, :width].transpose(1, 2, 0) - np.float32(low)) * np.float32(255 / (high - low))
-    image: Image = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(image[..., _GIVE[manifest.channel_order]])
+    planes = [frame[channel] for channel in _PLANES[manifest.channel_order]]
+    image: Image = _pool.take((height, width, 3))
+    rows = max(1, _BLOCK // (3 * width))
+    scratch: Tensor = _pool.take((rows, width, 3), np.float32)
+    for top in range(0, height, rows):
+        part = image[top : top + rows]
+        scaled = scratch[: len(part)]
+        cv2.merge([plane[top : top + len(part), :width] for plane in planes], dst=scaled)
+        if low:
+            scaled -= np.float32(low)
+        scaled *= np.float32(255 / (high - low))
+        np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled)
+        np.copyto(part, scaled, casting="unsafe")
+    return image

@@ -37,6 +37,9 @@ def examine() -> list[Finding]:
             "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
         ),
         _engine(),
+        _package(
+            "engine openvino", "openvino", "only for a CPU, where it is faster: pip install 'framecast[openvino]'"
+        ),
         _tensorrt(),
         *_opencv(),
         _cameras(),

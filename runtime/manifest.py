@@ -6,11 +6,13 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from framecast.errors import ArtifactError
 
 KEY = "framecast"  # of the ONNX metadata entry
+PREPARES = "framecast.prepares"  # of that in the half of a step that runs before the frame: the other's manifest
 DOMAIN = "framecast"  # of our operators in the graph
 FORMAT = 1
 _CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # orders, and how many there are
@@ -74,6 +76,10 @@ class Manifest:
         weights_sha256: hash over all weights.
         quality: as measured at training, or None.
         licence: of the weights.
+        precision: ``fp32``, or ``int8``: of the layers that are quantized (:mod:`framecast.export.quantize`).
+        calibration: on what an int8 artifact was calibrated.
+        ready: where the step is in two halves (:mod:`framecast.export.prepare`), the shape without the batch of every
+            tensor that the other half makes of the state beforehand, by the name of this graph's input.
     """
 
     model: str
@@ -92,6 +98,9 @@ class Manifest:
     options: Mapping[str, Any] = field(default_factory=dict)
     value_range: tuple[float, float] = (0.0, 1.0)
     quality: Quality | None = None
+    precision: str = "fp32"
+    calibration: str | None = None
+    ready: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -137,6 +146,7 @@ class Manifest:
             raw["value_range"] = low, high
             raw["outputs"], raw["warmup"] = int(raw["outputs"]), int(raw["warmup"])
             raw["interval"] = None if raw["interval"] is None else float(raw["interval"])
+            raw["ready"] = {str(name): _whole(shape) for name, shape in raw.get("ready", {}).items()}
             raw["quality"] = None if raw["quality"] is None else Quality(**raw["quality"])
             manifest = cls(**raw)
             manifest._check()
@@ -153,6 +163,11 @@ class Manifest:
             raise ArtifactError(
                 "its manifest names a kind of state or a value range that is not known: update framecast"
             )
+
+
+def other_half(artifact: Path) -> Path:
+    """Where the half of a step lies that runs before the frame, for the artifact that holds the rest."""
+    return artifact.with_suffix(f".prepare{artifact.suffix}")
 
 
 def _whole(values: Any) -> tuple[int, ...]:

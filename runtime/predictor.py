@@ -147,6 +147,16 @@ class Predictor:
                 state = target
             source = state
 
+    def precompute(self) -> None:
+        """Do now, between two frames, what the next step needs of no frame; without this call the step does it.
+
+        Only where the artifact is in two halves (``framecast prepare``) is there anything to be done.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        self.engine.precompute(self._live)
+
     def close(self) -> None:
         """Free the engine. May be called twice."""
         self.engine.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,8 +21,7 @@ MSE_FLOOR = 0.01  # squared grey levels: bounds the PSNR of an exact match at 68
 
 def psnr(image: Image, truth: Image) -> float:
     """Peak signal-to-noise ratio in dB of two uint8 images of one shape, the MSE floored at 0.01."""
-    difference = image.astype(np.int16) - truth
-    mse = max(float(np.mean(np.square(difference, dtype=np.float32))), MSE_FLOOR)
+    mse = max(cv2.norm(image, truth, cv2.NORM_L2SQR) / image.size, MSE_FLOOR)  # a sum of whole numbers, exact
     return float(10 * np.log10(255**2 / mse))
 
 
@@ -62,7 +62,7 @@ class Scorer:
 
     def arrive(self, frame: Image, time: float, interval: float) -> list[Scored]:
         """Score what was predicted for this frame: all that is within half an ``interval`` (seconds) of ``time``."""
-        repeated = self._last is not None and np.array_equal(frame, self._last)
+        repeated = self._last is not None and not cv2.norm(frame, self._last, cv2.NORM_INF)
         settled = self._seen >= SETTLE
         self._last, self._seen = frame, self._seen + 1
         due: dict[int, _Pending] = {}

@@ -38,6 +38,7 @@ NO_TORCH = {"errors", "camera", "runtime", "evaluation"}
 LAZILY = {
     "runtime/engines/torch.py": {"torch", "framecast.export", "framecast.kernels"},
     "runtime/engines/onnxruntime_cuda.py": {"onnx", "framecast.export"},
+    "runtime/engines/openvino.py": {"onnx", "framecast.export"},
     "evaluation/perceptual.py": {"torch", "torchvision", "lpips"},
 }
 

@@ -35,11 +35,18 @@ class Case:
         name: shown, and told apart by it.
         iterate: does it once, and returns the milliseconds of its parts by name (or of none).
         warmup: iterations before which it is not itself, however long they take.
+        idle: done after each iteration, and not in its time: what a live loop does until the next frame is there.
     """
 
     name: str
     iterate: Callable[[], Mapping[str, float]]
     warmup: int = LEAST
+    idle: Callable[[], object] = lambda: None
+
+    def once(self) -> None:
+        """Iterate without a measurement."""
+        self.iterate()
+        self.idle()
 
 
 @dataclass
@@ -65,6 +72,7 @@ class Series:
         begun = clock()
         parts = case.iterate()
         spent = clock() - begun
+        case.idle()
         self.starts.append(begun - zero)
         self.milliseconds.append(1e3 * spent)
         self.rounds.append(number)
@@ -110,7 +118,7 @@ def measure(
     for case in cases:
         begun, done = clock(), 0
         while done < case.warmup or clock() - begun < warmup:
-            case.iterate()
+            case.once()
             done += 1
     zero = clock()
     series = [Series(case.name) for case in cases]
@@ -120,7 +128,7 @@ def measure(
         order = range(len(cases)) if number % 2 == 0 else reversed(range(len(cases)))
         for index in order:
             if len(cases) > 1:
-                cases[index].iterate()
+                cases[index].once()
             taken[index] += _turn(cases[index], series[index], number, zero, clock)
             if advance is not None:
                 advance(_share(taken, duration, series, iterations))
@@ -143,14 +151,14 @@ def _turn(case: Case, series: Series, number: int, zero: float, clock: Clock) ->
     return taken
 
 
-def called(name: str, call: Callable[[], object]) -> Case:
-    """A case that is one call, of which no parts are known."""
+def called(name: str, call: Callable[[], object], idle: Callable[[], object] = lambda: None) -> Case:
+    """A case that is one call, of which no parts are known; ``idle`` as in :class:`Case`."""
 
     def iterate() -> Mapping[str, float]:
         call()
         return {}
 
-    return Case(name, iterate)
+    return Case(name, iterate, idle=idle)
 
 
 def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock = time.perf_counter) -> Case:
@@ -184,7 +192,7 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
             states.reverse()
             return {}
 
-        return Case(name, step, warmup)
+        return Case(name, step, warmup, idle=lambda: engine.precompute(states[0]))
     inside, images = _watched(engine, clock), itertools.cycle(frames)
     whole, after = ("enqueue", "wait, download") if _has_device(engine) else ("step", "picture out")
 
@@ -203,7 +211,7 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
         parts = {"picture in": watched - begun - stepped, "step": stepped} if inside else {whole: watched - begun}
         return {part: 1e3 * seconds for part, seconds in (parts | {after: ended - watched}).items()}
 
-    return Case(name, iterate, warmup)
+    return Case(name, iterate, warmup, idle=lambda: engine.precompute(states[0]))
 
 
 def _watched(engine: Engine, clock: Clock) -> list[float]:

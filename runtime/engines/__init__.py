@@ -11,9 +11,9 @@ from framecast.runtime.engines.engine import Engine, State
 
 __all__ = ["ENGINES", "Engine", "State", "open_engine"]
 
-ENGINES = ("onnxruntime", "onnxruntime-cuda", "torch", "tensorrt")
+ENGINES = ("onnxruntime", "openvino", "onnxruntime-cuda", "torch", "tensorrt")
 
-PRECISIONS = {"torch": ("fp32", "tf32", "fp16"), "tensorrt": ("fp16", "fp32")}
+PRECISIONS = {"openvino": ("fp32", "bf16"), "torch": ("fp32", "tf32", "fp16"), "tensorrt": ("fp16", "fp32")}
 
 _log = logging.getLogger(__name__)
 
@@ -23,9 +23,9 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0) -> Engi
 
     Args:
         artifact: path of the ONNX file; for ``torch`` it may be the weights, ``.safetensors``.
-        name: one of ``ENGINES``, or ``auto`` for the one that runs everywhere, ``onnxruntime``. For ``torch`` and
-            ``tensorrt`` a precision may follow, ``tensorrt:fp32``; without, torch computes in fp32, and of TensorRT's
-            engines the one that was built last is taken.
+        name: one of ``ENGINES``, or ``auto`` for the one that runs everywhere, ``onnxruntime``. For ``openvino``,
+            ``torch`` and ``tensorrt`` a precision may follow, ``tensorrt:fp32``; without, the first two compute in
+            fp32, and of TensorRT's engines the one that was built last is taken.
         threads: of the step on a CPU; 0 for one a core.
 
     Raises:
@@ -53,6 +53,12 @@ def _onnxruntime(artifact: Path, threads: int, _: str) -> Engine:
     return OnnxRuntimeEngine(artifact, threads=threads)
 
 
+def _openvino(artifact: Path, threads: int, precision: str) -> Engine:
+    from framecast.runtime.engines.openvino import OpenVinoEngine
+
+    return OpenVinoEngine(artifact, threads=threads, precision=precision or "fp32")
+
+
 def _onnxruntime_cuda(artifact: Path, threads: int, _: str) -> Engine:
     from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 
@@ -73,6 +79,7 @@ def _tensorrt(artifact: Path, _: int, precision: str) -> Engine:
 
 _OPEN: Mapping[str, Callable[[Path, int, str], Engine]] = {
     "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
     "onnxruntime-cuda": _onnxruntime_cuda,
     "torch": _torch,
     "tensorrt": _tensorrt,

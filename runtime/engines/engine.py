@@ -13,10 +13,10 @@ import numpy as np
 
 from framecast.camera import Image
 from framecast.errors import EngineError
-from framecast.runtime.convert import Tensor, blank, see, to_frame, to_image
+from framecast.runtime.convert import Tensor, blank, is_finite, see, to_frame, to_image
 from framecast.runtime.manifest import Manifest, StateSpec
 
-__all__ = ["Engine", "Moment", "Phases", "State", "Tensor", "bound"]
+__all__ = ["Engine", "Moment", "Phases", "State", "Tensor", "bound", "held"]
 
 # Where an engine keeps a tensor: a numpy array, or something of its own on its device. All that is asked of it from
 # outside is ``fill(value)``.
@@ -47,6 +47,8 @@ class State:
         zero: the moment before the first frame.
         own: the moments that this state may write.
         past: what the next step reads, newest first.
+        ready: what an artifact in two halves makes of this state beforehand, by name.
+        prepared: whether that has been made since the state was written.
     """
 
     tensors: dict[str, Buffer]
@@ -54,9 +56,12 @@ class State:
     zero: Moment
     own: tuple[Moment, ...]
     past: tuple[Moment, ...]
+    ready: dict[str, Buffer]
+    prepared: bool = False
 
     def reset(self) -> None:
         """All zeros: what comes before the first frame."""
+        self.prepared = False
         for tensor in self.tensors.values():
             tensor.fill(0)
         self.past = (self.zero,) * len(self.past)
@@ -67,6 +72,7 @@ class State:
         One of its own is always free: a state is never written twice in a row, so of ``before``'s past at most every
         second moment, not counting the newest, is this state's.
         """
+        self.prepared = False
         moment = next(m for m in self.own if m not in before.past)
         self.past = (moment, *before.past)[: len(self.past)]
         return moment
@@ -117,6 +123,7 @@ class Engine(ABC):
             zero=zero,
             own=tuple(Moment(zeros(kinds["history"])) for _ in range(slots // 2 + 1)),
             past=(zero,) * slots,
+            ready={name: self.zeros((batch, *shape)) for name, shape in self.manifest.ready.items()},
         )
 
     @abstractmethod
@@ -137,6 +144,16 @@ class Engine(ABC):
                 or written.
         """
 
+    def precompute(self, state: State) -> None:
+        """Do now what the next step on this state needs of no frame, so that it is not done when the frame is there.
+
+        It may be left out: the step does it then. Where the artifact is not in two halves there is nothing to be done.
+
+        Raises:
+            EngineError: it failed.
+        """
+        del state
+
     def watch(self, image: Image, state_in: State, state_out: State) -> None:
         """Step on a camera's picture, uint8 [H, W, 3] BGR of any size; states and errors as for :meth:`step`."""
         self.seen = see(image, self.manifest)
@@ -150,7 +167,7 @@ class Engine(ABC):
 
     def shown(self, state: State, count: int) -> list[Image] | None:
         """A state's first ``count`` predictions, uint8 [h, w, 3] BGR each; None where any of them all is not finite."""
-        if not np.isfinite(state.prediction).all():
+        if not is_finite(state.prediction):
             return None
         return [to_image(frame, self.manifest) for frame in state.prediction[0, :count]]
 
@@ -204,15 +221,19 @@ class Phases(Generic[T]):
 def bound(
     manifest: Manifest, state_in: State, moment: Moment, state_out: State
 ) -> tuple[dict[str, Buffer], dict[str, Buffer]]:
-    """Which buffers a step reads and writes, by the graph's names: ``state.*``; ``next.*`` and ``prediction``."""
-    reads: dict[str, Buffer] = {}
+    """Which buffers a step reads and writes, by the graph's names: as :func:`held`; ``next.*`` and ``prediction``."""
     writes: dict[str, Buffer] = {"prediction": state_out.prediction}
     for spec in manifest.state:
-        if spec.kind == "carry":
-            sources, target = [state_in.tensors], state_out.tensors
-        else:
-            sources, target = [m.tensors for m in state_in.past], moment.tensors
-        # A history may reach less far back than the longest one.
-        reads |= {name: tensors[spec.name] for name, tensors in zip(spec.inputs, sources, strict=False)}
+        target = state_out.tensors if spec.kind == "carry" else moment.tensors
         writes[f"next.{spec.name}"] = target[spec.name]
-    return reads, writes
+    return held(manifest, state_in), writes
+
+
+def held(manifest: Manifest, state: State) -> dict[str, Buffer]:
+    """A state's buffers by the graph's names, ``state.*`` and what is ready."""
+    buffers = dict(state.ready)
+    for spec in manifest.state:
+        sources = [state.tensors] if spec.kind == "carry" else [moment.tensors for moment in state.past]
+        # A history may reach less far back than the longest one.
+        buffers |= {name: tensors[spec.name] for name, tensors in zip(spec.inputs, sources, strict=False)}
+    return buffers

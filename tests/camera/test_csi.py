@@ -318,7 +318,7 @@ class Capture:
         self.pipeline, self.level, self.released = pipeline, 0, threading.Event()
         self.opened.append(self)
 
-    def read(self):
+    def read(self, image):
         if self.level >= self.frames:
             if self.hangs:
                 self.released.wait(3)

@@ -174,7 +174,7 @@ class Capture:
         self.left -= 1
         return self.left >= 0
 
-    def retrieve(self):
+    def retrieve(self, image):
         return True, np.zeros((2, 2, 3), np.uint8)
 
     def release(self) -> None:
@@ -187,3 +187,29 @@ def test_a_webcam_that_is_unplugged():
         for _ in range(2):
             with pytest.raises(SourceError, match=r"lost /dev/video0: it ended or broke off \(check its cable"):
                 source.read()
+
+
+class Decoder(Capture):
+    """One that decodes into the array that it is given, where that fits; its pictures grow once."""
+
+    def __init__(self, frames: int) -> None:
+        self.left = self.frames = frames
+
+    def retrieve(self, image):
+        side = 2 if 2 * self.left >= self.frames else 4
+        if image is None or image.shape != (side, side, 3):
+            image = np.empty((side, side, 3), np.uint8)
+        image[:] = self.left
+        return True, image
+
+
+def test_frames_are_decoded_into_arrays_that_nobody_holds():
+    with Live("/dev/video0", Decoder(40), 30.0, cure="") as source:
+        held: deque[np.ndarray] = deque(maxlen=3)
+        addresses = set()
+        for left in range(39, -1, -1):
+            held.append(source.read().image)
+            addresses.add(held[-1].__array_interface__["data"][0])
+            assert [image[0, 0, 0] for image in held] == list(range(left + len(held) - 1, left - 1, -1))
+    assert held[-1].shape == (4, 4, 3)
+    assert len(addresses) <= 2 * 5  # of each size three that are held, one more, and the first, which was not ours

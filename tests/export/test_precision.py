@@ -63,7 +63,9 @@ def test_a_rollout_stays_close(name: str, tmp_path: Path) -> None:
     for graph in (to_half(proto), rounded(to_half(proto))):
         with opened(graph, tmp_path / "half.onnx") as engine:
             error = np.abs(np.array(rollout(engine, frames)) - wanted).max()
-        assert 0 < error <= (ALLOWED_WARPED if "edge" in name else ALLOWED * max(1, np.abs(wanted).max()))
+        allowed = ALLOWED_WARPED if "edge" in name else ALLOWED * max(1, np.abs(wanted).max())
+        # A softmax over scores that are not scaled is a choice, and rounding may choose otherwise.
+        assert 0 < error <= (5 * allowed if "unscaled" in name else allowed)
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from framecast.runtime.convert import blank, see, to_frame, to_image
+from framecast.runtime import convert
+from framecast.runtime.convert import blank, is_finite, see, to_frame, to_image
 from framecast.runtime.manifest import Manifest
 
 
@@ -52,3 +53,117 @@ def test_padding_stays_black_and_is_never_shown() -> None:
         assert (frame[0, :, 10:] == -1).all()
         frame[0, :, 10:] = -1
         assert np.array_equal(to_image(frame[0], made_for), image)
+
+
+def seen_before(image: np.ndarray, made_for: Manifest) -> np.ndarray:
+    """What ``see`` gave when all was plain numpy, and allocated: what it gives must stay as it is, to the bit."""
+    seen = cv2.resize(image, made_for.size, interpolation=cv2.INTER_AREA)
+    if made_for.channel_order == "GRAY":
+        seen = cv2.cvtColor(cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return seen
+
+
+def frame_before(seen: np.ndarray, made_for: Manifest) -> np.ndarray:
+    low, high = made_for.value_range
+    width, height = made_for.size
+    frame = np.full((1, *made_for.frame), low, np.float32)
+    take = {"BGR": slice(None), "RGB": slice(None, None, -1), "GRAY": slice(1)}[made_for.channel_order]
+    picture = frame[0, :, :height, :width]
+    np.multiply(seen[..., take].transpose(2, 0, 1), np.float32((high - low) / 255), out=picture)
+    if low:
+        picture += np.float32(low)
+    return frame
+
+
+def image_before(frame: np.ndarray, made_for: Manifest) -> np.ndarray:
+    low, high = made_for.value_range
+    width, height = made_for.size
+    scaled = (frame[:, :height, :width].transpose(1, 2, 0) - np.float32(low)) * np.float32(255 / (high - low))
+    give = {"BGR": slice(None), "RGB": slice(None, None, -1), "GRAY": [0, 0, 0]}[made_for.channel_order]
+    return np.ascontiguousarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8)[..., give])
+
+
+def predictions(shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
+    """Values within the range and well beyond it, ties between two bytes, zeros of both signs, denormals, extremes."""
+    random = np.random.default_rng()
+    low, high = value_range
+    values = random.uniform(2 * low - high, 2 * high - low, shape)
+    ties = low + (random.integers(-300, 600, shape) + 0.5) / 255 * (high - low)
+    special = np.array([0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, low, high, 1e9, -1e9, 1e30, -1e30])
+    which = random.integers(0, 3, shape)
+    return np.where(which == 0, values, np.where(which == 1, ties, random.choice(special, shape))).astype(np.float32)
+
+
+@pytest.mark.parametrize(("channels", "order"), [(3, "BGR"), (3, "RGB"), (1, "GRAY")])
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-0.5, 2.7), (16.0, 235.0)])
+@pytest.mark.parametrize(("height", "width", "visible"), [(12, 16, None), (12, 16, (9, 13)), (130, 300, (121, 290))])
+def test_every_bit_is_as_it_was(
+    channels: int,
+    order: str,
+    value_range: tuple[float, float],
+    height: int,
+    width: int,
+    visible: tuple[int, int] | None,
+) -> None:
+    shape = channels, height, width
+    made_for = Manifest(
+        *("M", "m", shape, (), 1, 0, "random", "", "none"),
+        channel_order=order,
+        visible=visible,
+        value_range=value_range,
+    )
+    frame = blank(made_for)
+    for camera in ((480, 640), (height, width), (7, 9), made_for.size[::-1]):
+        image = picture(*camera)
+        seen = see(image, made_for)
+        assert np.array_equal(seen, seen_before(image, made_for))
+        assert not np.shares_memory(seen, image)
+        to_frame(seen, made_for, frame)
+        assert np.array_equal(frame.view(np.uint32), frame_before(seen, made_for).view(np.uint32))
+        predicted = predictions(shape, value_range)
+        shown = to_image(predicted, made_for)
+        assert np.array_equal(shown, image_before(predicted, made_for))
+        assert shown.flags.c_contiguous
+
+
+@pytest.mark.parametrize("order", ["BGR", "RGB"])
+def test_pictures_may_lie_in_memory_as_they_like(order: str) -> None:
+    made_for, frame = manifest(order=order), blank(manifest())
+    image = picture(48, 64)
+    for other in (image[::2, ::2], image[::-1, :, ::-1], image[:12, 3:19]):
+        frozen = other.view()
+        frozen.flags.writeable = False
+        assert np.array_equal(see(frozen, made_for), seen_before(np.ascontiguousarray(other), made_for))
+        if other.shape == (12, 16, 3):
+            to_frame(frozen, made_for, frame)
+            assert np.array_equal(frame, frame_before(other, made_for))
+    strided = predictions((3, 12, 32), (0.0, 1.0))[..., ::2]
+    assert np.array_equal(to_image(strided, made_for), image_before(strided, made_for))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_value_that_is_not_finite_is_seen_wherever_it_is(value: float) -> None:
+    tensor = np.random.default_rng().standard_normal((1, 2, 3, 5, 7)).astype(np.float32)
+    assert is_finite(tensor)
+    for place in np.ndindex(tensor.shape):
+        before, tensor[place] = tensor[place], value
+        assert not is_finite(tensor)
+        tensor[place] = before
+    tensor[0, 0, 0, 0, :2] = np.inf, -np.inf
+    assert not is_finite(tensor)
+
+
+def test_large_is_finite() -> None:
+    for sign in (1, -1):
+        assert is_finite(np.full((1, 1, 3, 200, 300), sign * np.finfo(np.float32).max, np.float32))
+    mixed = np.full((2, 1000), np.finfo(np.float32).max, np.float32)
+    mixed[1] *= -1
+    assert is_finite(mixed)
+
+
+@pytest.mark.parametrize("block", [1, 700, 5000])
+def test_a_picture_in_blocks_is_the_same_picture(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "_BLOCK", block)
+    made_for = manifest(visible=(11, 15), value_range=(-1.0, 1.0))
+    predicted = predictions(made_for.frame, made_for.value_range)
+    assert np.array_equal(to_image(predicted, made_for), image_before(predicted, made_for))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from framecast.cli import bench, build, evaluate, export, listing, mnist, parity, train
+from framecast.cli import bench, build, evaluate, export, forms, listing, mnist, parity, train
 from framecast.cli.run import DEFAULT_ADDRESS, run
 from framecast.errors import FramecastError
 
@@ -29,6 +29,8 @@ app.command()(export.export)
 app.command()(export.import_checkpoint)
 app.command()(export.inspect)
 app.command()(parity.parity)
+app.command()(forms.quantize)
+app.command()(forms.prepare)
 app.command()(build.build)
 app.command()(bench.bench)
 app.command()(train.train)

@@ -1,0 +1,96 @@
+"""What the shipped models cost live on this machine: their step in every CPU engine, in turns, and whole streams.
+
+``python benchmarks/live.py [--seconds S]``. The steps are those of ``framecast bench``; the streams those of its
+``--stream``: at 30 frames a second, with the CPU time that they take; and at such a rate that the model is busy for
+70 % of the time, ``RUNS`` times beside a loop that does nothing, since the tail of a single run is the machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+
+from _machine import header
+
+from framecast.camera import open_source
+from framecast.errors import EngineError
+from framecast.evaluation.latency.results import ratios
+from framecast.evaluation.latency.steps import Series, live_step, measure
+from framecast.evaluation.latency.stream import StreamResult, bench_stream
+from framecast.evaluation.latency.summary import summarize
+from framecast.runtime.engines import open_engine
+from framecast.runtime.predictor import Predictor
+from framecast.runtime.shipped import find
+
+MODELS = ("edge", "stip-edge")
+ENGINES = ("onnxruntime", "openvino")
+THREADS = (1, 2)
+FPS = 30.0
+LOAD = 0.7
+RUNS = 5
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each step and stream")
+    seconds = parser.parse_args().seconds
+    print(header())
+    with open_source("demo") as source:
+        frames = [frame.image for frame in source]
+    height, width = frames[0].shape[:2]
+    print(f"\nLive step on the demo clip, {width}x{height}, ms; the ratio is to the first line\n")
+    columns = f"{'p50':>6} {'p90':>6} {'p99':>6}  {'network p50':>11}  {'fps':>5}  {'ratio':>5} {'95 %':>13}  {'n':>5}"
+    print(f"{'model':10s} {'engine':12s} {'threads':>7}  {columns}")
+    medians: dict[tuple[str, str, int], float] = {}
+    with ExitStack() as stack:
+        cases, keys = [], []
+        for model in MODELS:
+            for engine in ENGINES:
+                for threads in THREADS:
+                    try:
+                        opened = stack.enter_context(open_engine(find(model), engine, threads=threads))
+                    except EngineError as error:
+                        print(f"{model:10s} {engine:12s} {threads:7d}  not run: {error}")
+                        continue
+                    keys.append((model, engine, threads))
+                    cases.append(live_step(" ".join(map(str, keys[-1])), opened, frames))
+        series = measure(cases, duration=seconds)
+        for key, one, ratio in zip(keys, series, ratios(series), strict=True):
+            medians[key] = _line(
+                key, one, "" if ratio is None else f"{ratio.median:5.2f} {ratio.low:6.2f}-{ratio.high:.2f}"
+            )
+    print(f"\nStreams of edge on the demo clip, {seconds:g} s each, from when a frame was due to its hand-over, ms\n")
+    print(f"{'engine':12s} {'threads':>7} {'fps':>5}  {'p50':>6} {'p99':>6}  {'dropped':>7}  {'busy':>5}  {'cores':>5}")
+    for model, engine, threads in medians:
+        if model == "edge":
+            live = _stream(engine, threads, FPS, seconds)
+            told, loop = live.loop.corrected, live.loop
+            share = f"{loop.dropped / loop.frames:7.1%}  {loop.load:5.0%}  {loop.cores:5.2f}"
+            print(f"{engine:12s} {threads:7d} {FPS:5.1f}  {told.median:6.1f} {told.percentiles[99]:6.1f}  {share}")
+    print(f"\nThe tail of edge at {LOAD:.0%} load: p99 / p50 (p99 - p50 in ms; that of an empty loop), {RUNS} runs\n")
+    for (model, engine, threads), median in medians.items():
+        if (model, threads) == ("edge", 1):  # the camera's thread has the other core
+            runs = [_stream(engine, threads, LOAD * 1e3 / median, seconds) for _ in range(RUNS)]
+            tails = "  ".join(f"{run.loop.tail:.2f} ({run.loop.apart:.1f}; {run.empty.apart:.1f})" for run in runs)
+            best = min(run.loop.tail or 0.0 for run in runs)
+            print(f"{engine:12s} {threads:7d} at {runs[0].fps:.1f} fps: best {best:.2f}   {tails}")
+
+
+def _line(key: tuple[str, str, int], series: Series, ratio: str) -> float:
+    """Print a step's row; returns its median."""
+    model, engine, threads = key
+    all_, network = summarize(series.milliseconds), summarize(series.parts["step"])
+    p = all_.percentiles
+    figures = f"{all_.median:6.2f} {p[90]:6.2f} {p[99]:6.2f}  {network.median:11.2f}  {1e3 / all_.mean:5.1f}"
+    print(f"{model:10s} {engine:12s} {threads:7d}  {figures}  {ratio:19s}  {all_.n:5d}")
+    return all_.median
+
+
+def _stream(engine: str, threads: int, fps: float, seconds: float) -> StreamResult:
+    with open_engine(find("edge"), engine, threads=threads) as opened:
+        return bench_stream(Predictor(opened), "demo", fps=fps, seconds=seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""An artifact's layers in int8, for CPUs: static quantization, calibrated over streams with the state in the loop.
+
+Weights are int8, symmetric, a scale a channel; what flows in and out is uint8 (u8s8), as ONNX Runtime's and OpenVINO's
+convolutions want it: QuantizeLinear and DequantizeLinear around each (QDQ). Jacob et al., "Quantization and Training of
+Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018. A state that was never seen in calibration has
+no range: so the float32 network is stepped through real frames, and every step's state is among the samples.
+
+What is left in float32: normalisations, gates, warps, solvers and whatever else is no convolution; the first
+convolutions on a frame and the last before the prediction; and those of few channels, which in a network with a motion
+prior are filters and differences rather than layers, and would gain nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, numpy_helper
+
+from framecast.camera import Image
+from framecast.errors import ExportError
+from framecast.export.artifact import manifest_of, read
+from framecast.export.onnx import IR_VERSION, save
+from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.engines import open_engine
+from framecast.runtime.engines.engine import held
+from framecast.runtime.manifest import KEY, Manifest
+
+LEAST_CHANNELS = 16  # in or out: below, a convolution stays as it is
+_LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+_QUANTIZED = ("Conv", "MatMul", "Gemm")  # ONNX Runtime has no transposed convolution in int8
+
+
+def quantize(
+    artifact: Path, output: Path, clips: Iterable[Iterable[Image]], calibration: str, *, ends: bool = False
+) -> tuple[int, int]:
+    """Write an artifact's int8 form.
+
+    Args:
+        artifact: float32.
+        output: where the other goes; whole or not at all.
+        clips: frames to calibrate on, uint8 [H, W, 3] BGR; each clip begins from a reset.
+        calibration: what they are, for the manifest.
+        ends: the first and last layers are int8 as well.
+
+    Returns:
+        How many layers are int8, and how many there are.
+
+    Raises:
+        ArtifactError: the file is no artifact.
+        ExportError: it is not float32, takes no pictures, has no layer that could be int8, or there is no frame.
+        EngineError: it cannot be run.
+        SinkError: the output cannot be written.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    proto = read(artifact)
+    manifest = manifest_of(proto)
+    if manifest.precision != "fp32":
+        raise ExportError(f"{artifact} is {manifest.precision} already: quantize the float32 artifact")
+    if manifest.channel_order == "NONE":
+        raise ExportError(f"{manifest.config} takes channels that are no picture: there is nothing to calibrate it on")
+    chosen = layers(proto, ends=ends)
+    count = sum(node.op_type in _LAYERS for node in proto.graph.node)
+    if not chosen:
+        raise ExportError(f"{manifest.config} has no layer that could be int8: {count} are first, last or too narrow")
+    steps = _samples(artifact, manifest, clips)
+    if (first := next(steps, None)) is None:
+        raise ExportError("there is no frame to calibrate on: name clips that have some")
+    samples = _Samples(chain([first], steps))
+    with tempfile.TemporaryDirectory(prefix="framecast-") as folder, _quiet():
+        made = Path(folder) / "int8.onnx"
+        quantize_static(
+            str(artifact),
+            str(made),
+            samples,
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTIZED),
+            nodes_to_quantize=chosen,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        quantized = onnx.load(str(made))
+    told = dataclasses.replace(
+        manifest, precision="int8", calibration=f"{calibration}, {samples.count} frames", quality=None
+    )
+    quantized.ir_version = min(quantized.ir_version, IR_VERSION)
+    onnx.helper.set_model_props(quantized, {KEY: told.to_json()})
+    save(quantized, output)
+    return len(chosen), count
+
+
+def layers(proto: ModelProto, *, ends: bool = False) -> list[str]:
+    """Names of the nodes that can be int8: not narrow, and unless ``ends`` neither first nor last on their way."""
+    nodes = proto.graph.node
+    weights = {i.name: i for i in proto.graph.initializer}
+    after = _reached(nodes, {"frame"}, lambda node: (node.input, node.output))
+    before = _reached(reversed(nodes), {"prediction"}, lambda node: (node.output, node.input))
+    chosen = []
+    for node in nodes:
+        if node.op_type not in _QUANTIZED or node.input[1] not in weights:
+            continue
+        shape = numpy_helper.to_array(weights[node.input[1]]).shape
+        at_an_end = after & set(node.input) or before & set(node.output)
+        if min(shape[:2]) >= LEAST_CHANNELS and (ends or not at_an_end):
+            chosen.append(node.name)
+    return chosen
+
+
+def _reached(nodes: Iterable[NodeProto], names: set[str], ends: Any) -> set[str]:
+    """What can be come to from these names, in the nodes' order, without passing through a layer."""
+    for node in nodes:
+        sources, targets = ends(node)
+        if node.op_type not in _LAYERS and names & set(sources):
+            names |= {name for name in targets if name}
+    return names
+
+
+class _Samples:
+    """What ONNX Runtime's calibration reads from."""
+
+    def __init__(self, samples: Iterator[Mapping[str, NDArray[Any]]]) -> None:
+        self._samples = samples
+        self.count = 0
+
+    def get_next(self) -> Mapping[str, NDArray[Any]] | None:
+        """The next step's inputs, by name; None at the end."""
+        sample = next(self._samples, None)
+        self.count += sample is not None
+        return sample
+
+
+def _samples(
+    artifact: Path, manifest: Manifest, clips: Iterable[Iterable[Image]]
+) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Every step's inputs along the clips, as the float32 network comes to them."""
+    with open_engine(artifact, "onnxruntime") as engine:
+        live, spare = engine.new_state(), engine.new_state()
+        for clip in clips:
+            live.reset()
+            for image in clip:
+                frame = blank(manifest)
+                to_frame(see(image, manifest), manifest, frame)
+                yield {"frame": frame, **{name: tensor.copy() for name, tensor in held(manifest, live).items()}}
+                engine.step(frame, live, spare)
+                live, spare = spare, live
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the quantizer's advice to preprocess the model, which our exporter has done, and its own sessions."""
+    import onnxruntime
+
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    onnxruntime.set_default_logger_severity(3)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        onnxruntime.set_default_logger_severity(2)

@@ -1,0 +1,124 @@
+"""Layers in int8: which they are, what they cost, and that the states of a rollout calibrate them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from framecast.errors import ArtifactError, ExportError
+from framecast.evaluation.parity import drift
+from framecast.export import quantize as module
+from framecast.export.live import live
+from framecast.export.network import open_network
+from framecast.export.onnx import save
+from framecast.export.prepare import prepare
+from framecast.export.quantize import layers, quantize
+from framecast.models.stip import STIP, STIPConfig
+from framecast.runtime.engines import open_engine
+from framecast.runtime.shipped import find
+
+from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with layers that are wide enough."""
+    from framecast.export.onnx import describe, to_onnx
+
+    model = STIP(STIPConfig(height=32, width=48, patch=2, hidden=16, layers=3, stages=2, kernel=3)).eval()
+    path = tmp_path_factory.mktemp("wide") / "wide.onnx"
+    save(to_onnx(model, describe(model, "stip-ucf")), path)
+    return path
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    return moving_pictures((48, 32), count)
+
+
+@pytest.fixture(scope="module")
+def small(wide: Path) -> Path:
+    path = wide.with_name("int8.onnx")
+    done, count = quantize(wide, path, [pictures(12), pictures(6)], "patterns")
+    assert 0 < done < count
+    return path
+
+
+def test_what_stays_float(wide: Path) -> None:
+    proto = onnx.load(wide)
+    weights = {i.name: numpy_helper.to_array(i).shape for i in proto.graph.initializer}
+    chosen = layers(proto)
+    convolutions = [node for node in proto.graph.node if node.op_type == "Conv"]
+    stay = [node for node in convolutions if node.name not in chosen]
+    # Both encoders' first; the last is a transposed convolution.
+    assert [weights[node.input[1]] for node in stay] == [(16, 24, 1, 1), (16, 24, 1, 1)]
+    assert [node.name for node in convolutions] == layers(proto, ends=True)
+    assert layers(onnx.load(find("edge")), ends=True)
+    narrow = [n for n in onnx.load(find("edge")).graph.node if n.op_type == "Conv" and n.name not in layers(proto)]
+    assert narrow  # its flow's filters and differences
+
+
+def test_int8_stays_close_over_a_rollout(wide: Path, small: Path) -> None:
+    assert small.stat().st_size < wide.stat().st_size
+    with open_engine(wide) as reference, open_engine(small) as engine:
+        assert engine.manifest.precision == "int8"
+        assert engine.manifest.calibration == "patterns, 18 frames"
+        assert engine.manifest.quality is None
+        found = drift(reference, engine, pictures(40))
+        assert 0 < found.mean < 0.05
+        assert np.isfinite(found.max)
+    kinds = [node.op_type for node in onnx.load(small).graph.node]
+    assert kinds.count("QuantizeLinear") > 4
+
+
+def test_states_are_in_the_loop(wide: Path) -> None:
+    """Every sample holds the state that the frames before it led to, and each clip begins from zeros."""
+    with open_engine(wide) as engine:
+        manifest = engine.manifest
+        taken = list(module._samples(wide, manifest, [pictures(3), pictures(2)]))
+        states = engine.new_state(), engine.new_state()
+        expected = []
+        for sample in taken[:3]:
+            expected.append(states[0].tensors["t2"].copy())
+            engine.step(sample["frame"], *states)
+            states = states[::-1]
+    assert len(taken) == 5
+    for sample, value in zip(taken[:3], expected, strict=True):
+        assert np.array_equal(sample["state.t2"], value)
+    assert [bool(sample["state.t2"].any()) for sample in taken] == [False, True, True, False, True]
+
+
+def test_it_can_be_prepared_as_well(small: Path, tmp_path: Path) -> None:
+    output = tmp_path / "both.onnx"
+    prepare(small, output)
+    with open_engine(small) as one, open_engine(output) as other:
+        assert other.manifest.precision == "int8"
+        found = drift(one, other, pictures(12))
+    assert found.max < 1e-4
+
+
+def test_bad_input(wide: Path, small: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    with pytest.raises(ExportError, match="is int8 already: quantize the float32 artifact"):
+        quantize(small, output, [pictures(2)], "x")
+    with pytest.raises(ExportError, match="no frame to calibrate on: name clips that have some"):
+        quantize(wide, output, [[]], "x")
+    with pytest.raises(ArtifactError, match="is not an ONNX file"):
+        quantize(Path(__file__), output, [pictures(2)], "x")
+    with pytest.raises(ExportError, match="is int8, which is for a CPU: take the whole float32 artifact"):
+        live(onnx.load(small))
+    with pytest.raises(ArtifactError, match="is int8, and no network can be made of it"):
+        open_network(small)
+    assert not output.exists()
+
+
+def test_a_network_without_such_layers(tmp_path: Path) -> None:
+    from ..exported import exported  # noqa: TID252
+
+    path = tmp_path / "mau.onnx"
+    save(exported("mau"), path)
+    with pytest.raises(ExportError, match=r"has no layer that could be int8: .* are first, last or too narrow"):
+        quantize(path, tmp_path / "out.onnx", [pictures(2)], "x")

@@ -1,0 +1,58 @@
+"""``framecast quantize`` and ``prepare`` as a user runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from framecast.runtime.engines import open_engine
+
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+
+def test_quantize_and_check(run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "int8.onnx"
+    code, out, err = run("quantize", "stip-edge", "--calibration", "demo", "--frames", 4, "-o", output)
+    assert code == 0, err
+    assert "against float32" in out
+    assert "times as fast" in out
+    with open_engine(output) as engine:
+        assert engine.manifest.precision == "int8"
+    code, out, err = run("run", "demo", "--model", output, "--max-frames", 3)
+    assert code == 0, err
+
+
+def test_prepare_and_run(run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "mau.onnx"
+    code, out, err = run("prepare", "mau-mnist", "-o", output)
+    assert code == 0, err
+    assert "mau.prepare.onnx: keep them together" in out
+    code, out, err = run("run", "demo", "--model", output, "--max-frames", 12)
+    assert code == 0, err
+    code, out, err = run("bench", output, "--duration", 0, "--iterations", 2, "--warmup", 0, "--cold-starts", 0)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["quantize", "edge", "--calibration", "nothing.mp4"], "no such file: nothing.mp4"),
+        (["quantize", "edge", "--calibration", "demo", "--frames", "0"], "--frames must be at least 1"),
+        (["quantize", "edge", "--calibration", "demo", "-o", "x.txt"], "x.txt: an artifact ends in .onnx"),
+        (["quantize", "nonesuch", "--calibration", "demo"], "'framecast models' lists"),
+        (["prepare", "edge"], "no layer of edge can run before the frame is there"),
+        (["prepare", "edge", "-o", "x.txt"], "x.txt: an artifact ends in .onnx"),
+        (["prepare", "nonesuch"], "'framecast models' lists"),
+    ],
+)
+def test_bad_input_is_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*command)
+    assert (code, out) == (1, "")
+    said = [line for line in err.splitlines() if not line.startswith("stepping ")]
+    assert len(said) == 1
+    assert says in said[0]
+    assert not list(tmp_path.iterdir())
