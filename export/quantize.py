@@ -56,7 +56,7 @@ def quantize(
 
     Raises:
         ArtifactError: the file is no artifact.
-        ExportError: it is not float32, takes no pictures, has no layer that could be int8, or there is no frame.
+        ExportError: it is not float32 or not whole, takes no pictures, has no layer that could be int8; or no frame.
         EngineError: it cannot be run.
         SinkError: the output cannot be written.
     """
@@ -64,6 +64,8 @@ def quantize(
 
     proto = read(artifact)
     manifest = manifest_of(proto)
+    if manifest.ready:
+        raise ExportError(f"{artifact} is half of a step: quantize the whole artifact, then prepare that")
     if manifest.precision != "fp32":
         raise ExportError(f"{artifact} is {manifest.precision} already: quantize the float32 artifact")
     if manifest.channel_order == "NONE":

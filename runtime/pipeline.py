@@ -12,6 +12,7 @@ import numpy as np
 
 from framecast.camera import Frame, Source
 from framecast.errors import OptionError
+from framecast.runtime.engines import Engine
 from framecast.runtime.mailbox import Mailbox
 from framecast.runtime.predictor import Prediction, Predictor
 from framecast.runtime.report import HorizonPsnr, Psnr, Report, latency, versions
@@ -171,6 +172,7 @@ class Pipeline:
             "model": self.predictor.manifest.config,
             "weights": self.predictor.manifest.weights,
             "engine": engine.name,
+            "precision": _precision(engine),
             "horizon": self.horizon,
             "ahead_ms": round(1e3 * self.horizon * self.predictor.interval, 1),
             "frames": self._frames,
@@ -184,6 +186,12 @@ class Pipeline:
             "ended": self.ended,
             "versions": versions(engine.name, engine.version),
         }
+
+
+def _precision(engine: Engine) -> str:
+    """An int8 artifact is that wherever it runs; a float32 one may be opened for less."""
+    of_artifact = engine.manifest.precision
+    return of_artifact if of_artifact != "fp32" else engine.precision or of_artifact
 
 
 def _quality(count: int, predicted: float | None, copied: float | None) -> Psnr:

@@ -44,6 +44,7 @@ class Report(TypedDict):
         model: the configuration's name.
         weights: what they were trained on, or ``random``.
         engine: what ran the step.
+        precision: in which it computed: the artifact's, or what the engine was opened for.
         horizon: how many steps ahead was predicted.
         ahead_ms: how far that is, in milliseconds.
         frames: how many were predicted.
@@ -63,6 +64,7 @@ class Report(TypedDict):
     model: str
     weights: str
     engine: str
+    precision: str
     horizon: int
     ahead_ms: float
     frames: int

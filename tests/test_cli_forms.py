@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,11 @@ def test_quantize_and_check(run: Run, tmp_path: Path) -> None:
     assert "times as fast" in out
     with open_engine(output) as engine:
         assert engine.manifest.precision == "int8"
-    code, out, err = run("run", "demo", "--model", output, "--max-frames", 3)
+    report = tmp_path / "run.json"
+    code, out, err = run("run", "demo", "--model", output, "--max-frames", 3, "--report", report)
     assert code == 0, err
+    assert json.loads(report.read_text())["precision"] == "int8"
+    assert ", int8" in out
 
 
 def test_prepare_and_run(run: Run, tmp_path: Path) -> None:

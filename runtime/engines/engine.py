@@ -91,6 +91,7 @@ class Engine(ABC):
         name: as in ``ENGINES``.
         device: what it runs on.
         version: of the library underneath.
+        precision: in which it was opened to compute, where it has more than one; None where the artifact says all.
         manifest: of the artifact.
         seen: the last picture that was watched as the model saw it, uint8 [h, w, 3] BGR.
     """
@@ -98,6 +99,7 @@ class Engine(ABC):
     name: str
     device: str
     version: str
+    precision: str | None = None
     manifest: Manifest
     seen: Image
     _frame: Tensor | None = None

@@ -45,6 +45,7 @@ class OpenVinoEngine(Engine):
             raise EngineError(
                 f"openvino cannot be loaded ({first_line(error)}): pip install 'framecast[openvino]'"
             ) from error
+        self.precision = precision
         self.version: str = self._openvino.__version__.partition("-")[0]
         self._core: Any = self._openvino.Core()
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

@@ -115,7 +115,7 @@ class TorchEngine(Engine):
                 if type(module).__name__.startswith(("Conv", "Linear")):
                     module.half()
         self._forward: Any = torch.compile(self._network) if compiled else self._network
-        self._precision, self._kernels, self._graph = precision, kernels, graph and on_gpu
+        self.precision, self._kernels, self._graph = precision, kernels, graph and on_gpu
         self._stream = self._torch.cuda.Stream(self._device) if on_gpu else None
         self._pool = torch.cuda.graph_pool_handle() if self._graph else None
         self._inputs: dict[Hashable, _Input] = {}
@@ -229,9 +229,9 @@ class TorchEngine(Engine):
         torch, stack = self._torch, ExitStack()
         if self._device.type == "cuda":
             stack.enter_context(
-                torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self._precision != "fp32")
+                torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self.precision != "fp32")
             )
-            stack.enter_context(torch.autocast("cuda", torch.float16, enabled=self._precision == "fp16"))
+            stack.enter_context(torch.autocast("cuda", torch.float16, enabled=self.precision == "fp16"))
             if not self._kernels:
                 from framecast.kernels.switch import plain
 

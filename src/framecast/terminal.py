@@ -61,7 +61,7 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
     rows = [
         ("source", report["source"]),
         ("model", report["model"] + random),
-        ("engine", f"{engine} {report['versions'][engine]}"),
+        ("engine", f"{engine} {report['versions'][engine]}, {report['precision']}"),
         ("frames", f"{report['frames']} predicted, {report['dropped']} dropped, {report['epochs']} stream(s)"),
         ("score", f"{ahead}: {_score(report)}  (n={report['psnr_db']['n']})"),
     ]

@@ -91,13 +91,16 @@ def test_states_are_in_the_loop(wide: Path) -> None:
     assert [bool(sample["state.t2"].any()) for sample in taken] == [False, True, True, False, True]
 
 
-def test_it_can_be_prepared_as_well(small: Path, tmp_path: Path) -> None:
+def test_it_can_be_prepared_as_well(wide: Path, small: Path, tmp_path: Path) -> None:
     output = tmp_path / "both.onnx"
     prepare(small, output)
     with open_engine(small) as one, open_engine(output) as other:
         assert other.manifest.precision == "int8"
         found = drift(one, other, pictures(12))
     assert found.max < 1e-4
+    prepare(wide, output)
+    with pytest.raises(ExportError, match="is half of a step: quantize the whole artifact, then prepare that"):
+        quantize(output, tmp_path / "out.onnx", [pictures(2)], "x")
 
 
 def test_bad_input(wide: Path, small: Path, tmp_path: Path) -> None:

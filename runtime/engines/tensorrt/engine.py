@@ -35,6 +35,7 @@ class TensorRTEngine(LiveEngine):
         self._cuda = Cuda()
         self.device, self.version = found.name, f"{trt.name} {trt.version}"
         data, self.record = cache.find(artifact, artifact.stem, trt, found, precision=precision)
+        self.precision = self.record.key.precision
         self.camera = self.record.key.camera
         self.manifest = Manifest.from_json(self.record.manifest)
         if self.record.key.rung == "v3":

@@ -104,7 +104,8 @@ def bench(
     if report is not None:
         from framecast.evaluation.latency.page import write_report
 
-        write_report(report, said.title, machine, said.tables, said.traces(), [*missing, *warnings])
+        typed = shlex.join(["framecast", *sys.argv[1:]])
+        write_report(report, said.title, machine, said.tables, said.traces(), [typed, *missing, *warnings])
     for table in said.tables:
         if markdown:
             print(as_markdown(table))

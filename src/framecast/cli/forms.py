@@ -61,7 +61,8 @@ def quantize(
         print(f"stepping {model} through {len(clips)} clip(s) of {frames} frames at most", file=sys.stderr)
         done, count = write_int8(path, output, (_frames(clip, frames) for clip in clips), ", ".join(clips), ends=ends)
         with open_source(source) as opened:
-            images = [frame.image for frame in islice(opened, CHECKED)]
+            seen = frames if source in clips else 0  # not those that it was calibrated on
+            images = [frame.image for frame in islice(opened, seen, seen + CHECKED)]
         if not images:
             raise SourceError(f"no frame in {source}: name a clip that has some")
         with open_engine(path, "onnxruntime") as whole, open_engine(output, "onnxruntime") as small:
