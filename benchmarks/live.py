@@ -33,7 +33,7 @@ RUNS = 5
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each step and stream")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each step and stream")
     seconds = parser.parse_args().seconds
     print(header())
     with open_source("demo") as source:
