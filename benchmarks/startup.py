@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 from _machine import header
+
+from framecast.evaluation.latency.machine import peak_memory
 
 ROUNDS = 7
 FRAMECAST = [sys.executable, "-m", "framecast"]
@@ -24,17 +25,12 @@ def run(*arguments: str) -> tuple[float, float]:
     begun = time.perf_counter()
     process = subprocess.Popen([*FRAMECAST, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = 0
-    status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:
-        try:
-            lines = status.read_text().splitlines()
-        except OSError:
-            break
-        peak = max([peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))])
+        peak = max(peak, peak_memory(process.pid) or 0)
         time.sleep(0.005)
     if process.wait():
         raise SystemExit(f"framecast {' '.join(arguments)} failed")
-    return time.perf_counter() - begun, peak / 1024
+    return time.perf_counter() - begun, peak / 2**20
 
 
 def main() -> None:

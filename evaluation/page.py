@@ -55,17 +55,27 @@ def page(results: Results) -> str:
         f"<dt>{escape(METRICS[name].title)}</dt><dd>{escape(METRICS[name].meaning)}</dd>" for name in results.metrics
     )
     strips = "".join(_strip(results, clip) for clip in results.clips)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>framecast eval: {escape(names)}</title><style>{STYLE}</style></head><body>\n"
-        f"<h1>{escape(names)}, on {what}</h1>\n"
-        f"{heads}\n{''.join(map(_table, tables(results)))}\n<h2>By steps ahead</h2><div class='plots'>{plots}</div>\n"
-        f"<h2>Pictures of one moment</h2>\n{strips}\n<h2>What the figures are</h2><dl>{meanings}</dl>\n</body></html>\n"
+    return document(
+        f"framecast eval: {names}",
+        f"{names}, on {what}",
+        f"{heads}\n{''.join(map(table_html, tables(results)))}\n"
+        f"<h2>By steps ahead</h2><div class='plots'>{plots}</div>\n"
+        f"<h2>Pictures of one moment</h2>\n{strips}\n<h2>What the figures are</h2><dl>{meanings}</dl>\n",
     )
 
 
-def _table(table: Table) -> str:
+def document(title: str, heading: str, body: str) -> str:
+    """A whole HTML document around a body; title and heading are text."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
+        f"<h1>{escape(heading)}</h1>\n{body}</body></html>\n"
+    )
+
+
+def table_html(table: Table) -> str:
+    """A table under its title; rows of means stand out."""
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     rows = "".join(
         f"<tr{' class=mean' * row[0].startswith('mean ')}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"

@@ -11,6 +11,8 @@ from onnx import ModelProto, TensorProto
 from framecast.errors import ArtifactError, ExportError
 from framecast.runtime.manifest import KEY, Manifest
 
+LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # operators that multiply by weights
+
 
 def manifest_of(proto: ModelProto) -> Manifest:
     """What an artifact says of itself.

@@ -38,6 +38,6 @@ def fuse_patches(proto: ModelProto) -> None:
             )
         else:
             continue
-        nodes[list(nodes).index(after)].CopyFrom(fused)
+        after.CopyFrom(fused)
         nodes.remove(before)
         nodes.remove(middle)

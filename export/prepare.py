@@ -16,11 +16,10 @@ from onnx import ModelProto, NodeProto, helper, inliner
 from onnx.utils import Extractor
 
 from framecast.errors import ExportError
-from framecast.export.artifact import manifest_of, read
+from framecast.export.artifact import LAYERS, manifest_of, read
 from framecast.export.onnx import save
 from framecast.runtime.manifest import KEY, PREPARES, Manifest, other_half
 
-_LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 # What moves numbers about costs less than another tensor between the halves: it is done where it is read.
 _MOVES = {"Split", "Slice", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Concat", "Identity", "Shape", "Cast"}
 _MOVES |= {"Gather", "QuantizeLinear", "DequantizeLinear"}
@@ -73,13 +72,13 @@ def split(proto: ModelProto, manifest: Manifest) -> tuple[ModelProto, ModelProto
             continue
         seen.add(name)
         node = made[name]
-        small = node.op_type not in _LAYERS and all(math.prod(shapes.get(source, ())) <= _FEW for source in node.input)
+        small = node.op_type not in LAYERS and all(math.prod(shapes.get(source, ())) <= _FEW for source in node.input)
         if name in alone and name not in outputs and node.op_type not in _MOVES and not small:
             ready[name] = shapes[name]
         else:
             left.extend(node.input)
     beforehand = _ancestors(list(ready), made)
-    if not any(node.op_type in _LAYERS for node in beforehand):
+    if not any(node.op_type in LAYERS for node in beforehand):
         raise ExportError(f"no layer of {manifest.config} can run before the frame is there: all of them need it")
     read_ = {name for node in beforehand for name in node.input}
     inputs = [value.name for value in graph.input]

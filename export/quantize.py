@@ -27,7 +27,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from framecast.camera import Image
 from framecast.errors import ExportError
-from framecast.export.artifact import manifest_of, read
+from framecast.export.artifact import LAYERS, manifest_of, read
 from framecast.export.onnx import IR_VERSION, save
 from framecast.runtime.convert import blank, see, to_frame
 from framecast.runtime.engines import open_engine
@@ -35,7 +35,6 @@ from framecast.runtime.engines.engine import held
 from framecast.runtime.manifest import KEY, Manifest
 
 LEAST_CHANNELS = 16  # in or out: below, a convolution stays as it is
-_LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _QUANTIZED = ("Conv", "MatMul", "Gemm")  # ONNX Runtime has no transposed convolution in int8
 
 
@@ -71,7 +70,7 @@ def quantize(
     if manifest.channel_order == "NONE":
         raise ExportError(f"{manifest.config} takes channels that are no picture: there is nothing to calibrate it on")
     chosen = layers(proto, ends=ends)
-    count = sum(node.op_type in _LAYERS for node in proto.graph.node)
+    count = sum(node.op_type in LAYERS for node in proto.graph.node)
     if not chosen:
         raise ExportError(f"{manifest.config} has no layer that could be int8: {count} are first, last or too narrow")
     steps = _samples(artifact, manifest, clips)
@@ -123,7 +122,7 @@ def _reached(nodes: Iterable[NodeProto], names: set[str], ends: Any) -> set[str]
     """What can be come to from these names, in the nodes' order, without passing through a layer."""
     for node in nodes:
         sources, targets = ends(node)
-        if node.op_type not in _LAYERS and names & set(sources):
+        if node.op_type not in LAYERS and names & set(sources):
             names |= {name for name in targets if name}
     return names
 

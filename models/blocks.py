@@ -110,8 +110,9 @@ def merged(stages: Sequence[nn.Module], matrices: Sequence[Tensor], bias: Tensor
         bias: [outputs], float64, added to the sum.
     """
     ups = [cast(nn.ConvTranspose2d, cast(nn.Sequential, stage)[0]) for stage in stages]
-    weights = [torch.einsum("imkl,om->iokl", up.weight.double(), m) for up, m in zip(ups, matrices, strict=True)]
+    weights = []
     for up, matrix in zip(ups, matrices, strict=True):
+        weights.append(torch.einsum("imkl,om->iokl", up.weight.double(), matrix))
         bias = bias + matrix @ cast(Tensor, up.bias).double()
     weight = torch.cat(weights)
     one = cast(nn.ConvTranspose2d, double(1, activate=False)[0])

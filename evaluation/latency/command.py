@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framecast.camera import Image, open_source
-from framecast.errors import SourceError
 from framecast.evaluation.latency import results as of
 from framecast.evaluation.latency.cold_start import cold_start
+from framecast.evaluation.latency.loop import preload
 from framecast.evaluation.latency.power import Sampler
 from framecast.evaluation.latency.single_stream import SingleStream, single_stream
 from framecast.evaluation.latency.steps import Case, Series, live_step, measure, on_device
@@ -243,7 +242,4 @@ def stream(
 
 def _frames(source: str) -> list[Image]:
     with open_source(source) as opened:
-        images = [frame.image for frame in islice(opened, FRAMES)]
-    if not images:
-        raise SourceError(f"no frame in {source}: name a clip that has some")
-    return images
+        return preload(opened, FRAMES, most=None)

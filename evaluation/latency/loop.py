@@ -128,8 +128,8 @@ class Bounded(Source):
         self._source.close()
 
 
-def preload(source: Source, count: int | None = None) -> list[Image]:
-    """A source's pictures, its first ``count``, and no more than :data:`PRELOADED` bytes of them.
+def preload(source: Source, count: int | None = None, most: int | None = PRELOADED) -> list[Image]:
+    """A source's pictures, its first ``count``, and none after those that fill ``most`` bytes.
 
     Raises:
         SourceError: there is none.
@@ -139,7 +139,7 @@ def preload(source: Source, count: int | None = None) -> list[Image]:
     for frame in islice(source, count):
         images.append(frame.image)
         held += frame.image.nbytes
-        if held >= PRELOADED:
+        if most is not None and held >= most:
             break
     if not images:
         raise SourceError(f"no frame in {source.name}: name a clip that has some")

@@ -9,7 +9,7 @@ from pathlib import Path
 from framecast.errors import OptionError
 from framecast.evaluation.latency.machine import Machine, lines
 from framecast.evaluation.latency.plots import Trace, png, svgs
-from framecast.evaluation.page import STYLE
+from framecast.evaluation.page import document, table_html
 from framecast.evaluation.tables import Table
 from framecast.runtime.sinks.files import write
 
@@ -65,16 +65,9 @@ def html(
     heads = "".join(f"<p>{escape(line)}</p>" for line in notes)
     drawings = f"<div class='plots'>{''.join(svgs(series))}</div>" if series else ""
     foot = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in lines(machine))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>\n"
-        f"<h1>{escape(title)}</h1>\n{heads}\n{''.join(map(_table, tables))}\n<h2>Every sample</h2>{drawings}\n"
-        f"<h2>Measured on</h2><dl>{foot}</dl>\n</body></html>\n"
+    return document(
+        title,
+        title,
+        f"{heads}\n{''.join(map(table_html, tables))}\n<h2>Every sample</h2>{drawings}\n"
+        f"<h2>Measured on</h2><dl>{foot}</dl>\n",
     )
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    return f"<h2>{escape(table.title)}</h2><div class='scroll'><table><tr>{head}</tr>{rows}</table></div>\n"

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from framecast.errors import OptionError
-from framecast.evaluation.latency.steps import Case, Clock, Series
+from framecast.evaluation.latency.steps import Case, Clock, Series, warm_up
 
 CONFIDENCE = 0.99
 TARGET = 90.0  # the percentile that a single-stream result is
@@ -151,10 +151,7 @@ def single_stream(
     queries = least if min_queries is None else min_queries
     if warmup < 0 or min_duration < 0 or queries < 1:
         raise OptionError("a stream takes a warm-up and a duration of 0 or more, and 1 query or more")
-    begun, done = clock(), 0
-    while done < case.warmup or clock() - begun < warmup:
-        case.iterate()
-        done += 1
+    warm_up(case, warmup, clock)
     series = Series(case.name)
     zero = clock()
     while len(series.starts) < queries or series.starts[-1] < min_duration:

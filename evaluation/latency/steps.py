@@ -116,10 +116,7 @@ def measure(
     if warmup < 0 or duration < 0 or iterations < 1:
         raise OptionError("a benchmark takes a warm-up and a duration of 0 or more, and 1 iteration or more")
     for case in cases:
-        begun, done = clock(), 0
-        while done < case.warmup or clock() - begun < warmup:
-            case.once()
-            done += 1
+        warm_up(case, warmup, clock)
     zero = clock()
     series = [Series(case.name) for case in cases]
     taken = [0.0] * len(cases)  # seconds of samples
@@ -134,6 +131,14 @@ def measure(
                 advance(_share(taken, duration, series, iterations))
         number += 1
     return series
+
+
+def warm_up(case: Case, seconds: float, clock: Clock) -> None:
+    """Iterate for ``seconds`` and until the case is itself, whichever is later."""
+    begun, done = clock(), 0
+    while done < case.warmup or clock() - begun < seconds:
+        case.once()
+        done += 1
 
 
 def _share(taken: Sequence[float], duration: float, series: Sequence[Series], iterations: int) -> float:

@@ -98,20 +98,20 @@ def bench(
                     advance,
                 )
     warnings = [*filter(None, [busy(machine)]), *said.warnings]
+    typed = shlex.join(["framecast", *sys.argv[1:]])
     told = {"command": sys.argv[1:], "machine": machine, "not_run": missing, "warnings": warnings, **said.figures}
     if export is not None:
         write(export, (said.csv if export.suffix.lower() == ".csv" else f"{to_json(told)}\n").encode())
     if report is not None:
         from framecast.evaluation.latency.page import write_report
 
-        typed = shlex.join(["framecast", *sys.argv[1:]])
         write_report(report, said.title, machine, said.tables, said.traces(), [typed, *missing, *warnings])
     for table in said.tables:
         if markdown:
             print(as_markdown(table))
         else:
             terminal.table(table.title, table.columns, table.rows)
-    _print_machine(machine, markdown)
+    _print_machine(machine, typed, markdown)
     for line in (*missing, *(f"wrote {path}" for path in outputs)):
         print(line)
     for line in warnings:
@@ -179,10 +179,9 @@ def _check_suffixes(export: Path | None, report: Path | None) -> None:
         check(report)
 
 
-def _print_machine(machine: Machine, markdown: bool) -> None:
+def _print_machine(machine: Machine, typed: str, markdown: bool) -> None:
     from framecast.evaluation.latency.machine import lines
 
-    typed = shlex.join(["framecast", *sys.argv[1:]])
     if markdown:
         said = "; ".join(value for label, value in lines(machine) if label != "load")
         print(f"*Measured by `{typed}`: {said}.*")

@@ -60,6 +60,7 @@ def quantize(
         check_outputs(str(path), [output])
         print(f"stepping {model} through {len(clips)} clip(s) of {frames} frames at most", file=sys.stderr)
         done, count = write_int8(path, output, (_frames(clip, frames) for clip in clips), ", ".join(clips), ends=ends)
+        sizes = [file.stat().st_size / 1e6 for file in (path, output)]
         with open_source(source) as opened:
             seen = frames if source in clips else 0  # not those that it was calibrated on
             images = [frame.image for frame in islice(opened, seen, seen + CHECKED)]
@@ -70,7 +71,6 @@ def quantize(
             cases = [live_step("float32", whole, images), live_step("int8", small, images)]
             times = [series.by_round() for series in measure(cases)]
     faster = ratio(times[0], times[1])
-    sizes = [file.stat().st_size / 1e6 for file in (path, output) if file.exists()]
     rows = [
         ("layers in int8", f"{done} of {count}"),
         ("file", " → ".join(f"{size:.1f} MB" for size in sizes)),
