@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from framecast.camera import Image
 from framecast.camera.pool import Pool
 from framecast.runtime.manifest import Manifest
+from framecast.runtime.resize import resize
 
 Tensor = NDArray[np.float32]
 
@@ -24,12 +25,6 @@ _PLANES = {"BGR": (0, 1, 2), "RGB": (2, 1, 0), "GRAY": (0, 0, 0)}
 _BLOCK = 1 << 18  # floats that are worked on at a time: about what a core's cache holds
 
 _pool = Pool()
-
-
-def resize(image: Image, size: tuple[int, int], out: Image | None = None) -> Image:
-    """A picture at ``size`` (width, height), by INTER_AREA; written into ``out`` if given."""
-    resized: Image = cv2.resize(image, size, dst=out, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    return resized
 
 
 def see(image: Image, manifest: Manifest) -> Image:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from framecast.camera import Image
 from framecast.errors import OptionError, SinkError, SourceError
-from framecast.runtime.convert import resize
+from framecast.runtime.resize import resize
 from framecast.runtime.sinks.files import sha256
 from framecast.training.data import Augmentation, decode, videos
 from framecast.training.moving_mnist import MovingMNIST, read_idx

@@ -16,10 +16,11 @@ import numpy as np
 
 from framecast.camera import Image
 from framecast.errors import OptionError
-from framecast.runtime.convert import Tensor, blank, resize
+from framecast.runtime.convert import Tensor, blank
 from framecast.runtime.engines import Engine
 from framecast.runtime.engines.live import LiveEngine
 from framecast.runtime.manifest import Manifest
+from framecast.runtime.resize import resize
 
 TURN = 0.25  # seconds that a case keeps the machine for
 LEAST = 5  # iterations of a turn, however long they take
