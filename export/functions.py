@@ -252,6 +252,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
         **{getattr(ours, name).default: _translation(name) for name in ("stgru_gates", "eifag", "stau_attention")},
         aten.layer_norm.default: _layer_norm,
         aten.group_norm.default: _group_norm,
+        aten.gelu.default: _gelu,
     }
 
 
@@ -279,6 +280,13 @@ def _layer_norm(x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float
 
 def _group_norm(x: Any, groups: int, weight: Any, bias: Any, eps: float = 1e-5, _cudnn: bool = True) -> Any:
     return _call("group_norm", groups, [x, weight, bias], [eps])
+
+
+def _gelu(x: Any) -> Any:
+    """x·(1 + erf(x/√2))/2, in the order in which ONNX Runtime makes one node of it; as torch writes it, it does not."""
+    op = onnxscript.opset18
+    erf = op.Erf(op.Div(x, op.Constant(value_float=math.sqrt(2))))
+    return op.Mul(op.Mul(x, op.Add(erf, op.Constant(value_float=1.0))), op.Constant(value_float=0.5))
 
 
 def _call(name: str, count: int, tensors: Sequence[Any], attributes: Sequence[Any]) -> Any:

@@ -99,6 +99,15 @@ def pointwise(conv: nn.Module) -> tuple[Tensor, Tensor]:
     return weight[:, :, 0, 0].double(), bias.double()
 
 
+def mixing(matrix: Tensor, bias: Tensor | None, like: Tensor) -> nn.Conv2d:
+    """The inverse of :func:`pointwise`: a 1×1 convolution, of the type and on the device of ``like``."""
+    conv = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1, bias=bias is not None)
+    conv.weight = nn.Parameter(matrix[:, :, None, None].to(like))
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.to(like))
+    return conv
+
+
 def merged(stages: Sequence[nn.Module], matrices: Sequence[Tensor], bias: Tensor) -> nn.ConvTranspose2d:
     """Stages of :func:`double`, not activated, each with a matrix over its channels after it, summed, as one layer.
 

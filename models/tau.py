@@ -7,17 +7,18 @@ for less work. Where the release and the paper differ, the release is built, and
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from framecast.errors import OptionError
-from framecast.models.blocks import check_sizes
+from framecast.models.blocks import check_sizes, mixing, pointwise
 from framecast.models.step import History, Released, State, StepModel
 
 _UPSAMPLES = ("shuffle", "transpose")
@@ -128,13 +129,17 @@ class TemporalAttention(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """[B, D, h, w] to the same."""
+        return self.change(z) + z
+
+    def change(self, z: Tensor) -> Tensor:
+        """What is added to z."""
         u: Tensor = functional.gelu(self.proj_1(z))
         attended = u
         if self.spatial is not None:
             attended = self.spatial(u) * attended
         if self.dynamical is not None:
             attended = self.dynamical(u.mean((2, 3)))[:, :, None, None] * attended
-        return self.proj_2(attended) + z  # type: ignore[no-any-return]
+        return self.proj_2(attended)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -171,6 +176,57 @@ class Block(nn.Module):
             return residual
         kept = residual.new_empty(residual.shape[0], 1, 1, 1).bernoulli_(1 - self.drop_path)
         return residual * kept / (1 - self.drop_path)
+
+
+class DeployedBlock(nn.Module):
+    """A :class:`Block` in ``eval`` mode as it is exported, equal but for rounding, with less to compute.
+
+    Batch norms and layer scales are in the convolutions beside them. Where fewer channels come out than go through, the
+    MLP's last layer gives those at once: of the last block, that is what the decoder wants.
+    """
+
+    def __init__(self, block: Block, wanted: int | None = None) -> None:
+        """``wanted``: how many of the channels that come out are used, the first ones; None: all."""
+        super().__init__()
+        self.attention, self.mlp = copy.deepcopy(block.attention), copy.deepcopy(block.mlp)
+        scales = [block.layer_scale_1.double(), block.layer_scale_2.double()]
+
+        factor, offset = _affine(block.norm1)
+        matrix, bias = pointwise(block.attention.proj_1)
+        self.attention.proj_1 = mixing(matrix * factor, bias + matrix @ offset, block.layer_scale_1)
+        matrix, bias = pointwise(block.attention.proj_2)
+        self.attention.proj_2 = mixing(
+            scales[0][:, None] * matrix, scales[0] * (bias + offset), block.layer_scale_1
+        )  # x + scale·(change + z), where z = factor·x + offset
+        self.kept = nn.Parameter((1 + scales[0] * factor).to(block.layer_scale_1)[:, None, None])
+
+        factor, offset = _affine(block.norm2)
+        matrix, bias = pointwise(block.mlp.get_submodule("fc1"))
+        self.mlp.fc1 = mixing(matrix * factor, bias + matrix @ offset, block.layer_scale_2)
+        matrix, bias = pointwise(block.mlp.get_submodule("fc2"))
+        matrix, bias = scales[1][:, None] * matrix, scales[1] * bias
+        self.before: nn.Module = nn.Identity()
+        self.after: nn.Module = nn.Identity()
+        if isinstance(block.reduction, nn.Conv2d):
+            reduced, constant = (value[:wanted] for value in pointwise(block.reduction))
+            if len(reduced) < len(matrix):
+                matrix, bias = reduced @ matrix, reduced @ bias + constant
+                self.before = mixing(reduced, None, block.layer_scale_2)
+            else:
+                self.after = mixing(reduced, constant, block.layer_scale_2)
+        self.mlp.fc2 = mixing(matrix, bias, block.layer_scale_2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, h, w] to [B, outputs, h, w], or to the first channels of that."""
+        x = self.kept * x + self.attention.change(x)
+        return self.after(self.before(x) + self.mlp(x))  # type: ignore[no-any-return]
+
+
+def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies each channel with in ``eval`` mode, and what it then adds, float64."""
+    mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
+    factor = norm.weight.double() / (variance + norm.eps).sqrt()
+    return factor, norm.bias.double() - factor * mean
 
 
 class TAU(StepModel):
@@ -219,6 +275,14 @@ class TAU(StepModel):
             "embedding": History(config.frames - 1, (hidden, *config.embedding_size)),
             "skip": History(config.frames - 1, (hidden, config.height, config.width)),
         }
+
+    def deployed(self) -> StepModel:
+        """The same, as in ``eval`` mode, with the translator in the form of :class:`DeployedBlock`."""
+        network = copy.deepcopy(self)
+        *others, last = (cast(Block, block) for block in self.blocks)
+        wanted = self.outputs * self.config.hidden_spatial
+        network.blocks = nn.ModuleList([*(DeployedBlock(block) for block in others), DeployedBlock(last, wanted)])
+        return network
 
     def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: see :meth:`StepModel.forward`."""

@@ -71,4 +71,8 @@ def make(name: str) -> StepModel:
             torch.nn.init.normal_(parameter, std=0.02)
         elif "edge" not in name and parameter.dim() == 1:  # biases and norms, so that all matter
             torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # as if it had seen data
+            torch.nn.init.normal_(module.running_mean, std=0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
     return model
