@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
 from framecast.errors import OptionError
+from framecast.models.step import StepModel
 from framecast.models.tau import TAU, Block, TAUConfig
 
 # Config, parameters, and GMAC of a clip, T frames to T frames.
@@ -227,6 +228,19 @@ def test_published_cost(name: str) -> None:
     assert counter.get_total_flops() / 2e9 == pytest.approx(gmac, rel=0.01)
 
 
+@pytest.mark.parametrize("outputs", [1, 3, 4])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_deployed_form_costs_less(name: str, outputs: int) -> None:
+    def cost(model: StepModel) -> int:
+        with FlopCounterMode(display=False) as counter:
+            model.step(torch.empty(1, *model.frame_shape), model.init_state())
+        return counter.get_total_flops()
+
+    with torch.device("meta"):
+        model = TAU(replace(PUBLISHED[name][0], outputs=outputs))
+        assert cost(model.deployed()) < cost(model)
+
+
 @pytest.mark.parametrize(
     "config", [*(entry[0] for entry in PUBLISHED.values()), *SMALLS.values()], ids=[*PUBLISHED, *SMALLS]
 )
@@ -242,11 +256,13 @@ def test_every_released_key_is_ours(config: TAUConfig) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("outputs", ["one", "some", "all"])
 @pytest.mark.parametrize("config", SMALLS.values(), ids=SMALLS)
-def test_step_equals_the_released_clip_wise_forward(config: TAUConfig, outputs: str) -> None:
+@pytest.mark.parametrize("deployed", [False, True], ids=["trained", "deployed"])
+def test_step_equals_the_released_clip_wise_forward(config: TAUConfig, outputs: str, deployed: bool) -> None:
     frames = config.frames
     config = replace(config, outputs={"one": 1, "some": (frames + 1) // 2, "all": frames}[outputs])
     weights = random_weights(config)
     model, reference = build(config, weights), Clip(config, weights)
+    model = model.deployed() if deployed else model
     stream = torch.rand(2, 14 + frames - 1, *model.frame_shape)
     state = model.init_state(2)
     for i in range(stream.shape[1]):
