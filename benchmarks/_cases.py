@@ -231,10 +231,6 @@ def _stepping(task: Task, engine: Engine) -> Ready:
     return Ready(predict, rollout, idle=lambda: engine.precompute(states[0]))
 
 
-def _engine(name: str) -> Callable[[Task], Ready]:
-    return lambda task: _stepping(task, open_engine(task.artifact, name, threads=THREADS))
-
-
 def _eager(task: Task) -> Ready:
     from framecast.runtime.engines.torch import TorchEngine
 
@@ -255,11 +251,12 @@ def _compiled(task: Task) -> Ready:
     return ready
 
 
-def _int8(name: str) -> Callable[[Task], Ready]:
-    return lambda task: _stepping(task, open_engine(_quantized(task), name, threads=THREADS))
+def _engine(name: str, form: Callable[[Task], Path] = lambda task: task.artifact) -> Callable[[Task], Ready]:
+    """An engine on the artifact, or on another form of it."""
+    return lambda task: _stepping(task, open_engine(form(task), name, threads=THREADS))
 
 
-def _quantized(task: Task) -> Path:
+def _int8(task: Task) -> Path:
     """The int8 artifact; what makes it is not part of running it, and not imported where it is there."""
     output = task.folder / f"{task.model}.int8.onnx"
     if not output.exists():
@@ -269,17 +266,19 @@ def _quantized(task: Task) -> Path:
     return output
 
 
-def _halves(whole: Callable[[Task], Path]) -> Callable[[Task], Ready]:
-    def setup(task: Task) -> Ready:
+def _halves(whole: Callable[[Task], Path] = lambda task: task.artifact) -> Callable[[Task], Path]:
+    """The artifact in two halves; likewise."""
+
+    def form(task: Task) -> Path:
         artifact = whole(task)
         output = artifact.with_name(f"{artifact.stem}.halves.onnx")
         if not output.exists():
             from framecast.export.prepare import prepare as write_halves
 
             write_halves(artifact, output)
-        return _stepping(task, open_engine(output, "onnxruntime", threads=THREADS))
+        return output
 
-    return setup
+    return form
 
 
 @contextmanager
@@ -314,12 +313,21 @@ CONTESTANTS: Mapping[str, Contestant] = {
         _compiled, f"torch.compile (inductor); {_STEP}; its memory counts what compiling took"
     ),
     "ONNX Runtime step": Contestant(_engine("onnxruntime"), f"framecast's default engine; {_STEP}"),
-    "ONNX Runtime step, halves": Contestant(_halves(lambda task: task.artifact), f"{_AHEAD}; {_STEP}"),
+    "ONNX Runtime step, halves": Contestant(_engine("onnxruntime", _halves()), f"{_AHEAD}; {_STEP}"),
+    "ONNX Runtime step, int8": Contestant(_engine("onnxruntime", _int8), f"8-bit integers; {_LESS}", None),
+    "ONNX Runtime step, int8, halves": Contestant(
+        _engine("onnxruntime", _halves(_int8)), f"8-bit integers; {_AHEAD}; {_LESS}", None
+    ),
     "OpenVINO step": Contestant(_engine("openvino"), f"float32; {_STEP}"),
-    "OpenVINO step, bf16": Contestant(_engine("openvino:bf16"), f"computes in bfloat16; {_LESS}", allowed=None),
-    "ONNX Runtime step, int8": Contestant(_int8("onnxruntime"), f"8-bit integers; {_LESS}", allowed=None),
-    "ONNX Runtime step, int8, halves": Contestant(_halves(_quantized), f"{_AHEAD}; {_LESS}", allowed=None),
-    "OpenVINO step, int8": Contestant(_int8("openvino"), f"8-bit integers; {_LESS}", allowed=None),
+    "OpenVINO step, halves": Contestant(_engine("openvino", _halves()), f"float32; {_AHEAD}; {_STEP}"),
+    "OpenVINO step, bf16": Contestant(_engine("openvino:bf16"), f"computes in bfloat16; {_LESS}", None),
+    "OpenVINO step, int8": Contestant(_engine("openvino", _int8), f"8-bit integers; {_LESS}", None),
+    "OpenVINO step, int8 and bf16": Contestant(
+        _engine("openvino:bf16", _int8), f"8-bit integers, and what is float32 beside them in bfloat16; {_LESS}", None
+    ),
+    "OpenVINO step, all three": Contestant(
+        _engine("openvino:bf16", _halves(_int8)), f"int8 and bf16, in two halves; {_AHEAD}; {_LESS}", None
+    ),
 }
 
 

@@ -33,13 +33,24 @@ def read(path: Path) -> ModelProto:
     Raises:
         ArtifactError: it is not ONNX, has no manifest, or refers to other files.
     """
+    proto = load(path)
     try:
-        proto = onnx.load_model_from_string(path.read_bytes())
         manifest_of(proto)
-    except (DecodeError, ValueError, OSError) as error:
-        raise ArtifactError(f"{path} is not an ONNX file: make one with 'framecast export'") from error
     except (ArtifactError, ExportError) as error:
         raise ArtifactError(f"{path}: {error}") from error
+    return proto
+
+
+def load(path: Path) -> ModelProto:
+    """A graph, be it an artifact's or its other half, which must be all in its one file.
+
+    Raises:
+        ArtifactError: it is not ONNX, or refers to other files.
+    """
+    try:
+        proto = onnx.load_model_from_string(path.read_bytes())
+    except (DecodeError, ValueError, OSError) as error:
+        raise ArtifactError(f"{path} is not an ONNX file: make one with 'framecast export'") from error
     if any(i.data_location == TensorProto.EXTERNAL for i in proto.graph.initializer):
         raise ArtifactError(f"{path} keeps its weights in other files, which are not read: export it again")
     try:

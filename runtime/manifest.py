@@ -16,6 +16,7 @@ PREPARES = "framecast.prepares"  # of that in the half of a step that runs befor
 DOMAIN = "framecast"  # of our operators in the graph
 FORMAT = 1
 _CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # orders, and how many there are
+_TOGETHER = "put the one beside it that was made with it, or make both with 'framecast prepare'"
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,28 @@ class Manifest:
 def other_half(artifact: Path) -> Path:
     """Where the half of a step lies that runs before the frame, for the artifact that holds the rest."""
     return artifact.with_suffix(f".prepare{artifact.suffix}")
+
+
+def beside(artifact: Path) -> Path:
+    """The other half of an artifact in two halves.
+
+    Raises:
+        ArtifactError: it is not there.
+    """
+    path = other_half(artifact)
+    if not path.exists():
+        raise ArtifactError(f"{artifact} is half of a step, and {path.name} is not there: {_TOGETHER}")
+    return path
+
+
+def check_halves(artifact: Path, metadata: Mapping[str, str], of_other: Mapping[str, str]) -> None:
+    """Two halves must have been made together, as the metadata of both files tell.
+
+    Raises:
+        ArtifactError: they were not.
+    """
+    if of_other.get(PREPARES) != metadata[KEY]:
+        raise ArtifactError(f"{other_half(artifact)} is not the other half of {artifact.name}: {_TOGETHER}")
 
 
 def _whole(values: Any) -> tuple[int, ...]:

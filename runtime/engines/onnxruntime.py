@@ -9,7 +9,7 @@ from typing import Any
 from framecast.errors import ArtifactError, EngineError, first_line
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound, held
-from framecast.runtime.manifest import KEY, PREPARES, Manifest, other_half
+from framecast.runtime.manifest import KEY, Manifest, beside, check_halves
 
 
 class OnnxRuntimeEngine(Engine):
@@ -41,19 +41,11 @@ class OnnxRuntimeEngine(Engine):
             check_boundary(self.manifest, self._session.get_inputs(), self._session.get_outputs())
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
-        self._before: Any = self._other_half(artifact, metadata[KEY], options) if self.manifest.ready else None
+        self._before: Any = None
+        if self.manifest.ready:
+            self._before = _session(beside(artifact), options)
+            check_halves(artifact, metadata, self._before.get_modelmeta().custom_metadata_map)
         self._bindings: Phases[Any] = Phases()
-
-    def _other_half(self, artifact: Path, told: str, options: Any) -> Any:
-        """The session that runs before the frame."""
-        path = other_half(artifact)
-        cure = "put the one beside it that was made with it, or make both with 'framecast prepare'"
-        if not path.exists():
-            raise ArtifactError(f"{artifact} is half of a step, and {path.name} is not there: {cure}")
-        session = _session(path, options)
-        if session.get_modelmeta().custom_metadata_map.get(PREPARES) != told:
-            raise ArtifactError(f"{path} is not the other half of {artifact.name}: {cure}")
-        return session
 
     def _bind(self, state_in: State, state_out: State, moment: Moment) -> Any:
         binding = self._session.io_binding()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from framecast.errors import ArtifactError, EngineError, ExportError, FramecastError
+from framecast.errors import ArtifactError, EngineError, ExportError
 from framecast.export.live import live
 from framecast.export.network import open_network
 from framecast.export.onnx import save
@@ -21,6 +23,13 @@ from framecast.runtime.predictor import Predictor
 from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from ..exported import exported  # noqa: TID252
 
+ENGINES = [
+    "onnxruntime",
+    pytest.param(
+        "openvino",
+        marks=pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed"),
+    ),
+]
 # Networks, and layers that can run before the frame is there.
 HALVES = {"stip": 2, "stip-paper": 2, "stau": 6, "stau-tau-theta": 6, "mau": 2, "astm": 4, "astm-without-eifag": 4}
 
@@ -33,8 +42,9 @@ def halves(name: str, folder: Path) -> tuple[Path, Path]:
     return whole, output
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", HALVES)
-def test_halves_are_the_whole(name: str, tmp_path: Path) -> None:
+def test_halves_are_the_whole(name: str, engine: str, tmp_path: Path) -> None:
     whole, output = halves(name, tmp_path)
     first, second = onnx.load(other_half(output)), onnx.load(output)
 
@@ -43,8 +53,8 @@ def test_halves_are_the_whole(name: str, tmp_path: Path) -> None:
 
     assert convolutions(first) == HALVES[name]
     assert convolutions(first) + convolutions(second) == convolutions(onnx.load(whole))
-    with open_engine(whole) as one, open_engine(output) as other:
-        states = [[engine.new_state(2), engine.new_state(2)] for engine in (one, other)]
+    with open_engine(whole) as one, open_engine(output, engine) as other:
+        states = [[each.new_state(2), each.new_state(2)] for each in (one, other)]
         rng = np.random.default_rng()
         for step in range(12):
             if step == 9:  # a reset forgets what was ready
@@ -52,6 +62,9 @@ def test_halves_are_the_whole(name: str, tmp_path: Path) -> None:
                     pair[0].reset()
             frame = rng.random((2, *one.manifest.frame), np.float32)
             states[1][1].prediction.fill(np.nan)
+            if not states[1][0].prepared:
+                for buffer in states[1][0].ready.values():
+                    buffer.fill(np.nan)
             if step % 3 != 1:  # beforehand, or in the step: told or not
                 other.precompute(states[1][0])
                 assert states[1][0].prepared
@@ -64,21 +77,22 @@ def test_halves_are_the_whole(name: str, tmp_path: Path) -> None:
 
 
 def counted(engine: Engine) -> list[bool]:
-    """Notes for every run of the first half from here on."""
+    """Notes for every run from here on whether it is the first half's."""
     runs: list[bool] = []
-    inner = engine._run  # type: ignore[attr-defined]
+    inner: Callable[..., None] = engine._run  # type: ignore[attr-defined]
 
-    def run(session: object, binding: object) -> None:
-        runs.append(session is engine._before)  # type: ignore[attr-defined]
-        inner(session, binding)
+    def run(half: object, *buffers: object) -> None:
+        runs.append(half is engine._before)  # type: ignore[attr-defined]
+        inner(half, *buffers)
 
     engine._run = run  # type: ignore[attr-defined]
     return runs
 
 
-def test_the_first_half_runs_once_a_frame(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_first_half_runs_once_a_frame(name: str, tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
-    with open_engine(output) as engine:
+    with open_engine(output, name) as engine:
         predictor, runs = Predictor(engine), counted(engine)
         images = moving_pictures(engine.manifest.size, 4)
         for image in images:
@@ -94,9 +108,10 @@ def test_the_first_half_runs_once_a_frame(tmp_path: Path) -> None:
         del before
 
 
-def test_a_look_ahead_leaves_what_is_ready(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_look_ahead_leaves_what_is_ready(engine: str, tmp_path: Path) -> None:
     whole, output = halves("stau", tmp_path)
-    with open_engine(whole) as one, open_engine(output) as other:
+    with open_engine(whole) as one, open_engine(output, engine) as other:
         expected, found = Predictor(one), Predictor(other)
         for image in moving_pictures(one.manifest.size, 8):
             a, b = expected.step(image), found.step(image)
@@ -112,24 +127,25 @@ def test_where_every_layer_needs_the_frame(name: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["whole.onnx"]
 
 
-def test_halves_belong_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_halves_belong_together(engine: str, tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
     half = other_half(output)
     with pytest.raises(ExportError, match="in two halves already"):
         prepare(output, tmp_path / "again.onnx")
     with pytest.raises(ArtifactError, match="has no framecast manifest"):
-        open_engine(half)
+        open_engine(half, engine)
     kept = half.read_bytes()
     (tmp_path / "other").mkdir()
     halves("stip-paper", tmp_path / "other")
     half.write_bytes((tmp_path / "other" / half.name).read_bytes())
     with pytest.raises(ArtifactError, match=r"is not the other half of halves\.onnx: put the one beside it"):
-        open_engine(output)
+        open_engine(output, engine)
     half.unlink()
     with pytest.raises(ArtifactError, match=r"is half of a step, and halves\.prepare\.onnx is not there: put the one"):
-        open_engine(output)
+        open_engine(output, engine)
     half.write_bytes(kept)
-    open_engine(output).close()
+    open_engine(output, engine).close()
 
 
 def test_other_engines_want_the_whole(tmp_path: Path) -> None:
@@ -138,15 +154,12 @@ def test_other_engines_want_the_whole(tmp_path: Path) -> None:
         live(onnx.load(output))
     with pytest.raises(ArtifactError, match="is half of a step, and no network can be made of it"):
         open_network(output)
-    with pytest.raises(
-        FramecastError, match="is half of a step, which openvino does not run: use --engine onnxruntime"
-    ):
-        open_engine(output, "openvino")
 
 
-def test_a_closed_engine_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_closed_engine_says_so(name: str, tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
-    engine = open_engine(output)
+    engine = open_engine(output, name)
     states = engine.new_state(), engine.new_state()
     engine.close()
     engine.close()
