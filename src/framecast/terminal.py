@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -13,15 +18,66 @@ from rich.text import Text
 
 from framecast.runtime.report import Report
 
+WORD = 24  # characters of a name or path beyond which it may be broken
+MORE = " (more)"
+_FIGURE = re.compile(r"\W*(\d|$)")  # what begins so stays in one line
+
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; cells are text as it is, no markup."""
-    printed = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        printed.add_column(column, overflow="fold", no_wrap=index == 0)
-    for row in rows:
-        printed.add_row(*map(Text, row))
-    Console().print(printed)
+    """Print a table; cells are text as it is, no markup.
+
+    No figure is broken. Where a terminal is narrow, heads fold first, then text, then the names in the first column;
+    the columns that do not fit even so follow in a table of their own, with the names beside them. A file gets lines as
+    long as they come, unless ``COLUMNS`` is set.
+    """
+    console, rows, left = Console(), list(rows), list(range(1, len(columns)))
+    room = console.width if console.is_terminal or os.environ.get("COLUMNS") else sys.maxsize
+    while left:
+        for count in range(len(left), 0, -1):
+            shown = (0, *left[:count])
+            heads, cells = [columns[i] for i in shown], [[row[i] for i in shown] for row in rows]
+            widths = _widths(heads, cells, room - 3 * len(shown) - 1)
+            needed = sum(widths) + 3 * len(shown) + 1  # the lines, and a blank on either side
+            if needed <= room:
+                break
+        printed = Table(title=title, title_justify="left", show_header=any(heads))
+        for head, width in zip(heads, widths, strict=True):
+            printed.add_column(head, width=width, overflow="fold")
+        for row in cells:
+            printed.add_row(*(Text(_folded(cell, width)) for cell, width in zip(row, widths, strict=True)))
+        Console(width=needed).print(printed)
+        left, title = left[count:], f"{title.removesuffix(MORE)}{MORE}"
+
+
+def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Of the columns, in characters: so that they fit into the room, if that breaks no figure."""
+    columns = [[row[i] for row in rows] for i in range(len(heads))]
+    whole = [_longest(column) for column in columns]
+    loose = [
+        whole[i]
+        if all(map(_FIGURE.match, column))
+        else min(WORD, _longest(word for cell in column for word in cell.split()))
+        for i, column in enumerate(columns)
+    ]
+    for cells in (whole, [whole[0], *loose[1:]], loose):
+        widths = [max(cell_len(head), width) for head, width in zip(heads, whole, strict=True)]
+        least = [max(_longest(head.split()), width) for head, width in zip(heads, cells, strict=True)]
+        while sum(widths) > room and widths != least:
+            widths[max(range(len(widths)), key=lambda i: widths[i] - least[i])] -= 1
+        if sum(widths) <= room:
+            break
+    return widths
+
+
+def _longest(texts: Iterable[str]) -> int:
+    return max(map(cell_len, texts), default=0)
+
+
+def _folded(text: str, width: int) -> str:
+    """Broken where two blanks stand, if that will do, so that "p50 22.1" stays together; between words otherwise."""
+    together = re.sub(r"(?<=\S) (?=\S)", "\0", text)
+    text = together if _longest(together.split()) <= width else text
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)).replace("\0", " ")
 
 
 @contextmanager
@@ -77,7 +133,4 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
             rows.append(("too slow", f"{what}: its moment is past by then (a smaller horizon or model, or a GPU)"))
     rows.append(("ended", report["ended"] or "before the first frame"))
     rows += [("written", str(p)) if p.exists() else ("not written", f"{p}  (nothing was scored)") for p in outputs]
-    printed = Table(title="framecast", show_header=False, title_justify="left")
-    for row in rows:
-        printed.add_row(*map(Text, row))
-    Console().print(printed)
+    table("framecast", ("", ""), rows)

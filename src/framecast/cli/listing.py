@@ -18,8 +18,9 @@ def models() -> None:
         rows.append((name, f"{width}×{height}×{entry.data.channels}", *cost))
     columns = ("name", "frame", "parameters", "GMAC", "state", "as published")
     terminal.table("framecast models", columns, rows)
-    print("GMAC: of a step, which is the next frame. As published: what the authors' code spends")
-    print("on the same frame, from so many known ones. State: what a step reads, float32.")
+    print("GMAC: of a step, which is the next frame. As published: what the authors' code")
+    print("spends on the same frame, from so many known ones. State: what a step reads,")
+    print("float32.")
     for name, artifact in shipped().items():
         with open_engine(artifact) as engine:
             quality = engine.manifest.quality
