@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from framecast.evaluation.plots import COLOURS, INK, STYLE
@@ -19,7 +20,9 @@ BINS = 60
 COLUMNS = 130  # of the text below a picture
 CUT = 99.5  # percentile of all samples at which a histogram's axis ends; what lies beyond is counted in the last bin
 WIDE = 8  # times the fastest sample's latency, beyond which the axis is logarithmic
-PARTS = ("#4a80e8", "#2f9e6b", "#e0533d", "#c79a00", "#a35bd1", "#1aa0b8", "#b3693a", "#8a8f98")
+# Of the parts of a step, from dark to light: they differ by brightness, to any eye and in print, and none stands for a
+# case. Nuñez, Anderton and Renslow, "Optimizing colormaps with consideration for color vision deficiency", 2018.
+PARTS = "cividis"
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,19 @@ def breakdown(axes: Axes, traces: Sequence[Trace]) -> None:
     shown = [trace for trace in traces if trace.parts]
     names = list(dict.fromkeys(name for trace in shown for name in trace.parts))
     ends = [0.0] * len(shown)
-    for number, name in enumerate(names):
+    for name, colour in zip(names, shades(len(names)), strict=True):
         means = [float(np.mean(trace.parts[name])) if len(trace.parts.get(name, ())) else 0.0 for trace in shown]
-        axes.barh([trace.name for trace in shown], means, left=ends, color=PARTS[number % len(PARTS)], label=name)
+        labels = [trace.name for trace in shown]
+        axes.barh(labels, means, left=ends, color=colour, edgecolor=INK, linewidth=0.4, label=name)
         ends = [end + mean for end, mean in zip(ends, means, strict=True)]
     axes.invert_yaxis()
     _titled(axes, "Where the time goes", "ms, means", "")
     axes.legend(frameon=False, fontsize=8, ncols=min(4, len(names)), loc="upper left", bbox_to_anchor=(0, -0.35))
+
+
+def shades(count: int) -> list[str]:
+    """As many colours of :data:`PARTS`, as far apart as they can be."""
+    return [to_hex(colour) for colour in mpl.colormaps[PARTS](np.linspace(0.1, 0.95, count))]
 
 
 def _draws(traces: Sequence[Trace]) -> list[Draw]:
