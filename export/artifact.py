@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto
 
 from framecast.errors import ArtifactError, ExportError
-from framecast.runtime.manifest import KEY, Manifest
+from framecast.runtime.manifest import KEY, Manifest, nameless
 
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # operators that multiply by weights
 
@@ -34,9 +34,12 @@ def read(path: Path) -> ModelProto:
         ArtifactError: it is not ONNX, has no manifest, or refers to other files.
     """
     proto = load(path)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    if KEY not in metadata:
+        raise nameless(path, metadata)
     try:
         manifest_of(proto)
-    except (ArtifactError, ExportError) as error:
+    except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
     return proto
 

@@ -27,6 +27,18 @@ _GREY = (0.114, 0.587, 0.299)  # of B, G, R: OpenCV's, after ITU-R BT.601
 _BATCH = "batch"
 
 
+def check_live(manifest: Manifest) -> None:
+    """An artifact must be one that a device can run on pictures.
+
+    Raises:
+        ExportError: it is not.
+    """
+    if manifest.channel_order == "NONE":
+        raise ExportError(f"{manifest.config} takes channels that are no picture: it cannot be built for a live run")
+    if manifest.form != "fp32":
+        raise ExportError(f"{manifest.config} is {manifest.form}, which is for a CPU: take the whole float32 artifact")
+
+
 def live(artifact: ModelProto, camera: tuple[int, int] | None = None) -> ModelProto:
     """An artifact's graph with pictures on both sides; the artifact itself is left as it is.
 
@@ -40,11 +52,7 @@ def live(artifact: ModelProto, camera: tuple[int, int] | None = None) -> ModelPr
         ExportError: there is none, or the network's channels are no picture.
     """
     manifest = manifest_of(artifact)
-    if manifest.channel_order == "NONE":
-        raise ExportError(f"{manifest.config} takes channels that are no picture: it cannot be built for a live run")
-    if manifest.ready or manifest.precision != "fp32":
-        form = "in two halves" if manifest.ready else manifest.precision
-        raise ExportError(f"{manifest.config} is {form}, which is for a CPU: take the whole float32 artifact")
+    check_live(manifest)
     proto = ModelProto()
     proto.CopyFrom(artifact)
     graph = proto.graph

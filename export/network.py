@@ -33,9 +33,10 @@ def open_network(path: Path) -> tuple[StepModel, Manifest]:
         return load_trained(None, path)
     proto = read(path)
     manifest = manifest_of(proto)
-    if manifest.ready or manifest.precision != "fp32":
-        form = "half of a step" if manifest.ready else manifest.precision
-        raise ArtifactError(f"{path} is {form}, and no network can be made of it: take the whole float32 artifact")
+    if manifest.form != "fp32":
+        raise ArtifactError(
+            f"{path} is {manifest.form}, and no network can be made of it: take the whole float32 artifact"
+        )
     if manifest.config not in CONFIGS:
         raise ArtifactError(f"{path}: this version has no configuration {manifest.config!r}: update framecast")
     model = build(manifest.config, manifest.options).eval()

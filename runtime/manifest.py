@@ -120,6 +120,11 @@ class Manifest:
         """How many steps back the longest history reaches."""
         return max((spec.slots for spec in self.state), default=0)
 
+    @property
+    def form(self) -> str:
+        """``fp32``, or what else it is, for a message: ``int8``, ``half of a step``."""
+        return "half of a step" if self.ready else self.precision
+
     def to_json(self) -> str:
         """One JSON object."""
         return json.dumps(dataclasses.asdict(self), allow_nan=False)
@@ -191,6 +196,17 @@ def check_halves(artifact: Path, metadata: Mapping[str, str], of_other: Mapping[
     """
     if of_other.get(PREPARES) != metadata[KEY]:
         raise ArtifactError(f"{other_half(artifact)} is not the other half of {artifact.name}: {_TOGETHER}")
+
+
+def nameless(path: Path, metadata: Mapping[str, str]) -> ArtifactError:
+    """What is wrong with a graph whose file has no manifest."""
+    if PREPARES in metadata:
+        name = path.with_suffix("").with_suffix(path.suffix).name
+        named = f" ({name})" if other_half(path.with_name(name)) == path else ""
+        return ArtifactError(
+            f"{path} is the half of a step that runs before the frame: give the artifact that lies beside it{named}"
+        )
+    return ArtifactError(f"{path} has no framecast manifest: make artifacts with 'framecast export'")
 
 
 def _whole(values: Any) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from framecast.errors import ArtifactError, EngineError, first_line
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound, held
-from framecast.runtime.manifest import KEY, Manifest, beside, check_halves
+from framecast.runtime.manifest import KEY, Manifest, beside, check_halves, nameless
 
 
 class OnnxRuntimeEngine(Engine):
@@ -35,7 +35,7 @@ class OnnxRuntimeEngine(Engine):
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         metadata = self._session.get_modelmeta().custom_metadata_map
         if KEY not in metadata:
-            raise ArtifactError(f"{artifact} has no framecast manifest: make artifacts with 'framecast export'")
+            raise nameless(artifact, metadata)
         try:
             self.manifest = Manifest.from_json(metadata[KEY])
             check_boundary(self.manifest, self._session.get_inputs(), self._session.get_outputs())

@@ -133,8 +133,11 @@ def test_halves_belong_together(engine: str, tmp_path: Path) -> None:
     half = other_half(output)
     with pytest.raises(ExportError, match="in two halves already"):
         prepare(output, tmp_path / "again.onnx")
-    with pytest.raises(ArtifactError, match="has no framecast manifest"):
+    with pytest.raises(ArtifactError, match=r"is the half of a step that runs before the frame: .*\(halves\.onnx\)"):
         open_engine(half, engine)
+    with pytest.raises(ArtifactError, match=r"give the artifact that lies beside it$"):
+        open_engine(half.rename(tmp_path / "renamed.onnx"), engine)
+    (tmp_path / "renamed.onnx").rename(half)
     kept = half.read_bytes()
     (tmp_path / "other").mkdir()
     halves("stip-paper", tmp_path / "other")
@@ -150,10 +153,13 @@ def test_halves_belong_together(engine: str, tmp_path: Path) -> None:
 
 def test_other_engines_want_the_whole(tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
-    with pytest.raises(ExportError, match="is in two halves, which is for a CPU: take the whole float32 artifact"):
+    with pytest.raises(ExportError, match="is half of a step, which is for a CPU: take the whole float32 artifact"):
         live(onnx.load(output))
     with pytest.raises(ArtifactError, match="is half of a step, and no network can be made of it"):
         open_network(output)
+    for engine in ("onnxruntime-cuda", "torch", "tensorrt"):
+        with pytest.raises(ArtifactError, match="half of a step"):
+            open_engine(output, engine)
 
 
 @pytest.mark.parametrize("name", ENGINES)

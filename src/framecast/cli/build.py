@@ -56,6 +56,9 @@ def build(
     check_outputs(str(path), beside)
     with needs_extra("build", "build"):
         from framecast.export import tensorrt
+        from framecast.export.artifact import manifest_of, read
+        from framecast.export.live import check_live
+    check_live(manifest_of(read(path)))  # before the driver is asked for, which would not help
     library, gpu = _library(target), _gpu_or_none(target)
     order = tensorrt.Order(path, model, library, gpu, target, precision, batch, size, plugins)
     from framecast.export.plugins.candidates import cached

@@ -1,0 +1,70 @@
+"""Which engines run which form of an artifact: said before what is missing on the machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+from framecast.errors import ArtifactError, EngineError, OptionError
+from framecast.export.artifact import manifest_of
+from framecast.runtime.engines import ENGINES, FORMS, MIXED, choose, open_engine
+from framecast.runtime.manifest import KEY
+from framecast.runtime.shipped import shipped
+
+from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+
+@pytest.fixture
+def quantized(tmp_path: Path) -> Path:
+    """By its manifest alone."""
+    proto = onnx.load(shipped()["stip-edge"])
+    manifest = dataclasses.replace(manifest_of(proto), precision="int8")
+    onnx.helper.set_model_props(proto, {KEY: manifest.to_json()})
+    onnx.save(proto, tmp_path / "int8.onnx")
+    return tmp_path / "int8.onnx"
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in FORMS])
+def test_what_is_wrong_with_the_artifact_comes_first(
+    engine: str, quantized: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    def no_driver(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", no_driver)
+    for library in ("tensorrt", "tensorrt_rtx", "onnx", "framecast.export.network", "pycuda"):
+        monkeypatch.setitem(sys.modules, library, None)
+    says = f"int8.onnx is int8, which {engine} does not run: run it with onnxruntime or openvino, or give the whole "
+    with pytest.raises(ArtifactError, match=says):
+        open_engine(quantized, engine)
+    code, out, err = run("run", "demo", "--model", quantized, "--engine", engine)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert says in err
+
+
+def test_a_build_says_it_without_a_driver(quantized: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    def no_driver(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", no_driver)
+    code, out, err = run("build", quantized)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "stip-edge is int8, which is for a CPU: take the whole float32 artifact" in err
+
+
+def test_weights_alone_are_no_artifact_to_look_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "framecast.export.network", None)  # as if torch, which it needs, were missing
+    (tmp_path / "edge.safetensors").write_bytes(b"")
+    with pytest.raises(EngineError, match="the torch engine needs"):
+        open_engine(tmp_path / "edge.safetensors", "torch")
+
+
+def test_the_mixed_graph_is_for_parity_alone() -> None:
+    with pytest.raises(OptionError, match=r"is only what 'framecast parity' checks.*: use onnxruntime; openvino"):
+        choose(MIXED)
+    assert choose("auto") == ("onnxruntime", "")
+    assert choose("torch:fp16") == ("torch", "fp16")
