@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save as to_safetensors
 
 from framecast.camera import Source, open_source
-from framecast.errors import ExportError
+from framecast.errors import ExportError, OptionError
 from framecast.export.network import load_trained
 from framecast.export.onnx import describe, save, to_onnx
 from framecast.export.parity import Parity, compare, random_frames
@@ -25,7 +25,7 @@ from framecast.models.configs import build, find
 from framecast.runtime.convert import blank, see, to_frame
 from framecast.runtime.engines import open_engine
 from framecast.runtime.manifest import Manifest
-from framecast.runtime.sinks.files import write
+from framecast.runtime.sinks.files import check_writable, write
 
 
 def export_config(
@@ -37,14 +37,16 @@ def export_config(
     steps: int,
     seed: int,
     changes: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Parity]:
     """Write a configuration's artifact to ``output``; returns its parity on random and on real frames.
 
-    Real frames are left out where the network's channels are no picture.
+    Real frames are left out where the network's channels are no picture. ``say`` is told when the work begins.
 
     Raises:
         ArtifactError: no such configuration, or the weights are not its.
-        OptionError: no network can be built with these changes to the configuration's options.
+        OptionError: no network can be built with these changes to the configuration's options, or the seed is none.
+        SinkError: the output cannot be written.
         ExportError: the export failed, or differs from the network by more than is allowed; nothing is written.
         SourceError: the real frames cannot be read.
     """
@@ -53,6 +55,9 @@ def export_config(
         raise ExportError(f"cannot write {output}: name a file that ends in .onnx")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise ExportError(f"cannot write {output}: its folder is missing or closed to you (choose another --output)")
+    check_writable(output)
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"--seed must be from 0 to {2**32 - 1}, not {seed}")
     torch.manual_seed(seed)
     if weights is None:
         model = build(config, changes).eval()
@@ -60,6 +65,7 @@ def export_config(
     else:
         model, manifest = load_trained(config, weights, changes)
     with open_source(frames) as source, tempfile.TemporaryDirectory() as folder:
+        say(f"exporting {config}, and stepping both through {steps} frames: up to some minutes")
         proto = to_onnx(model, manifest)
         draft = Path(folder) / "draft.onnx"
         save(proto, draft)

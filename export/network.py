@@ -71,6 +71,8 @@ def load_trained(
         ArtifactError: the file is not safetensors, or not of this configuration.
         OptionError: no network can be built with these options, or the file's are others.
     """
+    if not path.is_file():
+        raise ArtifactError(f"no such file of weights: {path} (check the path; it ends in .safetensors)")
     try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}

@@ -122,7 +122,16 @@ def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
         (("edge", "--stream", "demo", "--single-stream"), "choose one"),
         (("edge", "--stream", "demo", "--fps", 0), "must be above 0"),
         (("edge", "--stream", "nowhere.mp4"), "no such file"),
+        (("edge", "--stream", "demo", "--duration", 0), "must be above 0"),
         (("tau-taxibj",), "no picture"),
+        # One that would be exported first: what is known before that is said before that.
+        (("mau-mnist", "nowhere.onnx"), "no such artifact"),
+        (("mau-mnist", "--engine", "tensorflow"), "no engine 'tensorflow'"),
+        (("mau-mnist", "--engine", "openvino:int8"), "openvino runs in fp32 or bf16"),
+        (("mau-mnist", "--threads", -1), "threads must be at least 0"),
+        (("mau-mnist", "--source", "nowhere.mp4"), "no such file"),
+        (("mau-mnist", "--stream", "nowhere.mp4"), "no such file"),
+        (("mau-mnist", "--stream", "demo", "--fps", -1), "must be above 0"),
     ],
 )
 def test_bad_input_is_one_line(run: Run, arguments: tuple[object, ...], says: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import artifact, check_numbers, check_outputs, needs_extra
+from framecast.cli.shared import artifact, check_clips, check_models, check_numbers, check_outputs, needs_extra
 from framecast.errors import ArtifactError, EngineError, OptionError
 
 if TYPE_CHECKING:
@@ -76,13 +76,14 @@ def bench(
 
     wanted = _percentiles(percentiles)
     _check(warmup, duration, iterations, cold_starts)
-    _check_modes(single_stream, stream, fps, cameras)
+    _check_modes(single_stream, stream, fps, cameras, duration)
     outputs = [path for path in (export, report) if path is not None]
     for place in (*models, source if stream is None else stream):
         check_outputs(place, outputs)
     _check_suffixes(export, report)
     for path in outputs:
         check_writable(path)
+    check_clips(source if stream is None else stream)
     before = load()
     with ExitStack() as stack:
         opened, missing = _open(stack, models, engine, threads)
@@ -121,12 +122,15 @@ def bench(
 def _open(stack: ExitStack, models: Sequence[str], engines: str | None, threads: int) -> tuple[list[Opened], list[str]]:
     """Every model in every engine, opened until the stack is left; and what could not be, where none was named."""
     from framecast.evaluation.latency.command import Opened
-    from framecast.runtime.engines import ENGINES, open_engine
+    from framecast.runtime.engines import ENGINES, choose, open_engine
     from framecast.runtime.shipped import find, shipped
 
     names = list(dict.fromkeys(shipped() if ALL in models else models))
     every = engines == ALL or (engines is None and ALL in models)
     asked = list(dict.fromkeys(ENGINES if every else (engines or "auto").split(",")))
+    for engine in asked:
+        choose(engine, threads)
+    check_models(*names)
     short = [Path(name).stem if name.endswith(".onnx") else name for name in names]
     titles = names if len(set(short)) < len(names) else short
     opened, missing = [], []
@@ -163,11 +167,15 @@ def _check(warmup: float, duration: float, iterations: int | None, cold_starts: 
             raise OptionError(f"--{name} must be 0 or more, not {value:g}")
 
 
-def _check_modes(single_stream: bool, stream: str | None, fps: float | None, cameras: bool) -> None:
+def _check_modes(single_stream: bool, stream: str | None, fps: float | None, cameras: bool, duration: float) -> None:
+    from framecast.evaluation.latency.loop import check
+
     if stream is None and (fps is not None or cameras):
         raise OptionError("--fps and --cameras are of a stream: give --stream SOURCE with them")
     if stream is not None and single_stream:
         raise OptionError("--stream and --single-stream are two ways of measuring: choose one")
+    if stream is not None:
+        check(fps, duration)
 
 
 def _check_suffixes(export: Path | None, report: Path | None) -> None:

@@ -44,6 +44,7 @@ def build(
     """Build a TensorRT engine from an artifact, and keep it for 'run' on this machine."""
     from framecast.runtime.engines import PRECISIONS
     from framecast.runtime.shipped import find
+    from framecast.runtime.sinks.files import check_writable
 
     path = find(model)
     if precision not in PRECISIONS["tensorrt"]:
@@ -58,14 +59,18 @@ def build(
         from framecast.export import tensorrt
         from framecast.export.artifact import manifest_of, read
         from framecast.export.live import check_live
+    for place in beside:
+        check_writable(place)
     check_live(manifest_of(read(path)))  # before the driver is asked for, which would not help
     library, gpu = _library(target), _gpu_or_none(target)
     order = tensorrt.Order(path, model, library, gpu, target, precision, batch, size, plugins)
     from framecast.export.plugins.candidates import cached
+    from framecast.export.plugins.ladder import choose
     from framecast.runtime.engines.tensorrt import cache
 
     key = order.key()
     cache.folder()
+    choose(plugins, library, gpu, has_operators=True)  # whether it has some is known once it has been read
     measurable = gpu is not None and not library.rtx
     wanted = key if plugins == "none" or (plugins == "auto" and not measurable) else replace(key, rung=plugins)
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, artifact, check_numbers, check_outputs, needs_extra
+from framecast.cli.shared import MODEL_HELP, artifact, check_models, check_numbers, check_outputs, needs_extra
 from framecast.errors import OptionError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def evaluate(
     from framecast.evaluation.results import report
     from framecast.evaluation.sequences import evaluate_sequences
     from framecast.evaluation.tables import notes, tables
+    from framecast.runtime.engines import choose
     from framecast.runtime.report import to_json
     from framecast.runtime.sinks.files import check_writable, write
 
@@ -59,6 +60,8 @@ def evaluate(
             import matplotlib  # noqa: F401 (said before the work)
     for path in outputs:
         check_writable(path)
+    choose("auto", threads)
+    check_models(model, *(also or []))
     with ExitStack() as stack:
         contenders = _load(stack, list(dict.fromkeys((model, *(also or [])))), threads)
         check_together(contenders)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, Settings, artifact, check_numbers, check_outputs, needs_extra
+from framecast.cli.shared import (
+    MODEL_HELP,
+    Settings,
+    artifact,
+    check_clips,
+    check_numbers,
+    check_outputs,
+    needs_extra,
+    say,
+)
 
 
 def export(
@@ -33,8 +41,7 @@ def export(
     output = output or Path(f"{config}.onnx")
     for place in (frames, *([str(weights)] if weights else [])):
         check_outputs(place, [output])
-    print(f"exporting {config}, and stepping both through {steps} frames: up to some minutes", file=sys.stderr)
-    parity = export_config(config, output, weights, frames=frames, steps=steps, seed=seed, changes=changes)
+    parity = export_config(config, output, weights, frames=frames, steps=steps, seed=seed, changes=changes, say=say)
     rows = [(name, str(p.steps), f"{p.max:.2e}", f"{p.mean:.2e}", f"{p.allowed:.0e}") for name, p in parity.items()]
     columns = ("frames", "steps", "max error", "mean error", "allowed")
     terminal.table(f"{config}: ONNX Runtime against PyTorch", columns, rows)
@@ -81,5 +88,6 @@ def inspect(
     with needs_extra("inspect"):
         from framecast.export import inspect as inside
     check_outputs(source, [output / name for name in inside.FILES])
+    check_clips(source)
     with artifact(model) as path:
         print("\n".join(inside.inspect(path, source, output, frames)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, artifact, check_numbers, check_outputs, needs_extra
+from framecast.cli.shared import MODEL_HELP, artifact, check_clips, check_numbers, check_outputs, needs_extra
 from framecast.errors import OptionError, SourceError
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def quantize(
 ) -> None:
     """Write an artifact's int8 form, calibrated over clips with the state in the loop, and check what it costs."""
     from framecast import terminal
-    from framecast.camera import open_source
     from framecast.evaluation.clips import find_clips
     from framecast.evaluation.latency.steps import live_step, measure
     from framecast.evaluation.latency.summary import ratio
@@ -55,17 +54,22 @@ def quantize(
     for place in (model, source, *clips):
         check_outputs(place, [output])
     check_writable(output)
+    check_clips(*clips, source)
+    seen = frames if source in clips else 0  # those that it was calibrated on
+    if next(_frames(source, seen, 1), None) is None:
+        more = f" after the {frames} to calibrate on: fewer --frames, or another --source" if seen else ": name another"
+        raise SourceError(f"no frame to check on in {source}{more}")
+
+    def told() -> Iterator[Iterator[Image]]:  # asked for the first clip once the model is known to be of use
+        print(f"stepping {model} through {len(clips)} clip(s) of {frames} frames at most", file=sys.stderr)
+        yield from (_frames(clip, 0, frames) for clip in clips)
+
     with artifact(model) as place:
         path = find(place)
         check_outputs(str(path), [output])
-        print(f"stepping {model} through {len(clips)} clip(s) of {frames} frames at most", file=sys.stderr)
-        done, count = write_int8(path, output, (_frames(clip, frames) for clip in clips), ", ".join(clips), ends=ends)
+        done, count = write_int8(path, output, told(), ", ".join(clips), ends=ends)
         sizes = [file.stat().st_size / 1e6 for file in (path, output)]
-        with open_source(source) as opened:
-            seen = frames if source in clips else 0  # not those that it was calibrated on
-            images = [frame.image for frame in islice(opened, seen, seen + CHECKED)]
-        if not images:
-            raise SourceError(f"no frame in {source}: name a clip that has some")
+        images = list(_frames(source, seen, CHECKED))
         with open_engine(path, "onnxruntime") as whole, open_engine(output, "onnxruntime") as small:
             found = drift(whole, small, images)
             cases = [live_step("float32", whole, images), live_step("int8", small, images)]
@@ -114,9 +118,9 @@ def _check_output(output: Path) -> None:
         raise OptionError(f"{output}: an artifact ends in .onnx")
 
 
-def _frames(clip: str, count: int) -> Iterator[Image]:
+def _frames(clip: str, begin: int, count: int) -> Iterator[Image]:
     from framecast.camera import open_source
 
     with open_source(clip) as opened:
-        for frame in islice(opened, count):
+        for frame in islice(opened, begin, begin + count):
             yield frame.image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import artifact, check_numbers, check_outputs, needs_extra
+from framecast.cli.shared import artifact, check_clips, check_numbers, check_outputs, needs_extra
 from framecast.errors import ArtifactError, EngineError, OptionError, SourceError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def parity(
     from framecast import terminal
     from framecast.camera import open_source
     from framecast.evaluation.parity import drift
-    from framecast.runtime.engines import ENGINES, open_engine
+    from framecast.runtime.engines import ENGINES, choose, open_engine
     from framecast.runtime.report import to_json
     from framecast.runtime.shipped import find
     from framecast.runtime.sinks.files import check_writable, write
@@ -47,10 +48,15 @@ def parity(
     names = engines.split(",") if engines else [*ENGINES[1:], MIXED]
     for name in names:
         if name.partition(":")[0] not in ENGINES:
-            raise OptionError(f"--engines {name}: there are {', '.join(ENGINES)}; with a precision, as tensorrt:fp16")
+            raise OptionError(
+                f"--engines {engines}: there are {', '.join(ENGINES)}; with a precision, as tensorrt:fp16"
+            )
+        if name != MIXED:
+            choose(name)
     if json is not None:
         check_outputs(source, [json])
         check_writable(json)
+    check_clips(source)
     found: dict[str, dict[str, object]] = {}
     rows = []
     with artifact(model) as place:
@@ -72,7 +78,7 @@ def parity(
                     found[name] = {"not run": str(error)}
                     continue
                 found[name] = {"device": device, **dataclasses.asdict(one)}
-                change = f"{one.psnr_change:+.3f}"
+                change = "–" if math.isnan(one.psnr_change) else f"{one.psnr_change:+.3f}"  # too few frames to score
                 rows.append((name, f"{one.max:.2e}", f"{one.mean:.2e}", change, device))
     missing = [f"{name}: not run: {row['not run']}" for name, row in found.items() if "not run" in row]
     title = f"{model} on {len(images)} frames of {source}, against ONNX Runtime on the CPU (float32)"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, artifact, check_numbers, check_outputs, on_signals
+from framecast.cli.shared import MODEL_HELP, artifact, check_clips, check_numbers, check_outputs, exported, on_signals
 
 if TYPE_CHECKING:
     from framecast.runtime import Pipeline
@@ -52,20 +52,26 @@ def run(
     from framecast import terminal
     from framecast.camera import open_source
     from framecast.runtime import Pipeline, load
+    from framecast.runtime.engines import choose
     from framecast.runtime.report import to_json
     from framecast.runtime.sinks.files import check_writable, write
 
     check_numbers(horizon=horizon, max_frames=max_frames)  # the pipeline would, once the camera has been opened
     outputs = [*(record or []), *([report] if report else [])]
     check_outputs(source, outputs)
+    choose(engine, threads)
+    for place in record or []:
+        _recorder(place, fps=1)  # it says whether it can write there, and writes nothing yet
+    if report is not None:
+        check_writable(report)
+    if exported(model):
+        check_clips(source)
     paced = realtime or show or serve is not None
     with ExitStack() as stack:
         with artifact(model, engine) as path:
             predictor = stack.enter_context(load(path, engine=engine, threads=threads))
         opened = stack.enter_context(open_source(source, loop=loop))
         pipeline = Pipeline(opened, predictor, horizon=horizon, max_frames=max_frames, realtime=paced)
-        if report is not None:
-            check_writable(report)
         stack.enter_context(on_signals(pipeline.stop))
         try:
             _drive(pipeline, record or [], serve, window=show)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -44,6 +45,29 @@ def check_outputs(source: str, outputs: list[Path]) -> None:
         taken.add(where)
 
 
+def say(line: str) -> None:
+    """Tell how far a command is, beside what it prints."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def check_clips(*places: str) -> None:
+    """Clips can be opened: said before what takes long. Cameras are left alone: one may not bear to be opened twice."""
+    from framecast.camera import open_source
+
+    for place in dict.fromkeys(places):
+        if not re.match(r"[0-9]{1,3}$|(v4l2|csi|rtsps?):", place, re.IGNORECASE):
+            open_source(place).close()
+
+
+def check_models(*models: str) -> None:
+    """Each is a configuration, or can be found; said before the first of them is exported."""
+    from framecast.runtime.shipped import find
+
+    for model in models:
+        if not exported(model):
+            find(model)
+
+
 @contextmanager
 def on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Let the first Ctrl-C or SIGTERM call ``stop``, which ends things cleanly; the second one does as always."""
@@ -60,6 +84,14 @@ def on_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def exported(model: str) -> bool:
+    """Whether a model's name is a configuration that does not ship."""
+    from framecast.models.configs import CONFIGS
+    from framecast.runtime.shipped import shipped
+
+    return model in CONFIGS and model not in shipped()
+
+
 @contextmanager
 def artifact(model: str, engine: str = "auto") -> Iterator[str]:
     """What to load for a model's name: a configuration that does not ship is exported for this run, untrained.
@@ -67,9 +99,8 @@ def artifact(model: str, engine: str = "auto") -> Iterator[str]:
     The torch engine is given the weights instead: an artifact may hold them merged.
     """
     from framecast.models.configs import CONFIGS
-    from framecast.runtime.shipped import shipped
 
-    if model not in CONFIGS or model in shipped():
+    if not exported(model):
         yield model
         return
     if CONFIGS[model].data.order == "NONE":
