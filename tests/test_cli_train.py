@@ -181,6 +181,28 @@ def test_bad_input(
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("empty", "--out", "out"), "no videos in empty"),
+        (("clips", "--out", "out", "--val", "nowhere"), "no videos in nowhere"),
+        (("clips", "--out", "/proc/out"), "cannot write /proc/out/run.json"),
+        (("clips", "--out", "out", "--device", "tpu"), "--device must be auto, cpu or cuda"),
+        (("clips", "--out", "out", "--resume"), "no run to resume in out"),
+    ],
+)
+def test_nothing_is_prepared_before_it_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clips(Path("clips"), (80, 60))
+    Path("empty").mkdir()
+    code, out, err = run("train", "stip-edge", *words)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert message in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "empty"]
+
+
 def test_outputs_replace_no_input(run: Run, tmp_path: Path) -> None:
     data = write_clips(tmp_path / "clips", (80, 60))
     assert "is among the inputs" in one_line(run("train", "stip-edge", data, "--out", data))

@@ -16,7 +16,7 @@ import torch
 
 from framecast.errors import OptionError
 from framecast.training.batches import Batches
-from framecast.training.footage import open_footage
+from framecast.training.footage import check_footage, open_footage
 from framecast.training.runs import Run
 from framecast.training.sampling import SCORABLE, strip, validate
 from framecast.training.settings import Settings, enough_memory, network
@@ -60,6 +60,9 @@ class Training:
         self.whole = whole or self.trainer.average  # trained on crops, scored on whole frames
         seen, scored = (View.of(settings.config, network.frame_shape) for network in (model, self.whole))
         shortest = 2 if recipe.batching == "streams" else recipe.frames
+        for path, view in ((settings.data, seen), *([(settings.val, scored)] if settings.val else [])):
+            check_footage(path, view, settings.cache)
+        say(f"preparing {settings.data} for {settings.config}, recipe {settings.name}")
         self.footage = open_footage(settings.data, seen, settings.cache, shortest, say, recipe, scored=False)
         self.scored = settings.val and open_footage(
             settings.val, scored, settings.cache, SCORABLE, say, recipe, scored=True

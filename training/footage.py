@@ -167,17 +167,11 @@ def open_footage(
         OptionError: the network cannot see digits, or decoded frames would land among the videos.
         SinkError: the decoded frames cannot be kept.
     """
+    check_footage(path, view, cache)
     if path.is_file():
-        channels, height, width = view.shape
-        if channels != 1 or height != width or view.visible != (height, width):
-            shape = f"{width}×{height}×{channels}"
-            raise OptionError(f"Moving MNIST is grey and square, this network takes {shape}: give a folder of videos")
         digits = read_idx(path)
         return Digits(path.name, view, {path.name: {"sha256": sha256(path), "digits": len(digits)}}, digits)
-    if not path.is_dir() or not (found := videos(path)):
-        raise SourceError(f"no videos in {path}: give a folder that holds some, or an IDX file of MNIST's digits")
-    if cache.resolve() == path.resolve():
-        raise OptionError(f"decoded frames would land among the videos in {path}: choose another --cache")
+    found = videos(path)
     enough = None if scored else (round(DETAIL * view.size[0]), round(DETAIL * view.size[1]))
     clips: list[Image] = []
     files: dict[str, dict[str, Any]] = {}
@@ -198,6 +192,24 @@ def open_footage(
     if skipped:
         say(f"{len(skipped)} of {len(found)} videos were skipped")
     return Videos(path.name, view, files, skipped, clips, recipe.whole, recipe.longest)
+
+
+def check_footage(path: Path, view: View, cache: Path) -> None:
+    """What can be said of footage before any of it is decoded.
+
+    Raises:
+        SourceError: there is nothing of use.
+        OptionError: the network cannot see digits, or decoded frames would land among the videos.
+    """
+    if path.is_file():
+        channels, height, width = view.shape
+        if channels != 1 or height != width or view.visible != (height, width):
+            shape = f"{width}×{height}×{channels}"
+            raise OptionError(f"Moving MNIST is grey and square, this network takes {shape}: give a folder of videos")
+    elif not path.is_dir() or not videos(path):
+        raise SourceError(f"no videos in {path}: give a folder that holds some, or an IDX file of MNIST's digits")
+    elif cache.resolve() == path.resolve():
+        raise OptionError(f"decoded frames would land among the videos in {path}: choose another --cache")
 
 
 def _decoded(video: Path, cache: Path, shortest: int, enough: tuple[int, int] | None) -> Image | str:

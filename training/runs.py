@@ -19,7 +19,7 @@ from torch import Tensor
 
 from framecast.camera import Image
 from framecast.errors import ArtifactError, OptionError, SinkError
-from framecast.runtime.sinks.files import write
+from framecast.runtime.sinks.files import check_writable, write
 
 SHOWN = 3  # differences that a refusal names
 
@@ -41,11 +41,16 @@ class Run:
 
         Raises:
             OptionError: it may not.
+            SinkError: it cannot be written.
         """
         if resume and not self._facts.is_file():
             raise OptionError(f"no run to resume in {self.folder}: leave out --resume")
         if not resume and self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise OptionError(f"{self.folder} is there already: go on with --resume, or choose another --out")
+        new = not self.folder.exists()
+        check_writable(self._facts)
+        if new:
+            self.folder.rmdir()  # it is made once there is something for it
 
     def begin(self, facts: Mapping[str, Any], session: Mapping[str, Any]) -> None:
         """Note what the run is, or that it goes on.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import Settings, check_outputs, needs_extra, on_signals
+from framecast.cli.shared import Settings, check_outputs, needs_extra, on_signals, say
 from framecast.errors import OptionError
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ def train(
         config, data, out, options, name, chosen, cache or out.parent / "frames", val, minutes, every, seed, device,
         licence, resume, start, shlex.join(["framecast", *sys.argv[1:]]),
     )  # fmt: skip
-    print(f"preparing {data} for {config}, recipe {name}", file=sys.stderr, flush=True)
-    training = Training(told, _say)
+    training = Training(told, say)
     stop = threading.Event()
     with on_signals(stop.set), _progress() as show:
         finished = training.go(show, stop.is_set)
@@ -91,10 +90,6 @@ def train(
         ("eval", artifact, others),
     ):
         print(" ", shlex.join(map(str, ("framecast", *words))))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -116,7 +111,7 @@ def _progress() -> Iterator[Callable[[command.Progress], None]]:
             nonlocal said
             if time.monotonic() - said >= SAID:
                 said = time.monotonic()
-                _say(f"{at.done:6.1%}  {words(at)}")
+                say(f"{at.done:6.1%}  {words(at)}")
 
         yield line
         return
