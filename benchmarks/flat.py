@@ -3,7 +3,7 @@
 ``python benchmarks/flat.py [MODEL…] [--past 1 2 4 8 16 32]``: networks are exported with random weights, which take as
 long as trained ones, and run by ONNX Runtime. "Step" is one step after so many past frames. "Window" begins from
 nothing each time: for the recurrent networks with those frames, by the same graph from a reset; TAU as published always
-takes its T frames, all of them encoded, and decodes T.
+takes its T frames, all of them encoded, and decodes T, in a graph as torch exports it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from _machine import header
 from torch import Tensor, nn
 
-from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.onnx import describe, quiet, save, to_onnx
 from framecast.export.parity import random_frames
 from framecast.models.configs import build
 from framecast.models.tau import TAU
@@ -98,7 +98,9 @@ def clip_wise(model: TAU, path: Path) -> Callable[[], float]:
             return self.model.predict(list(embeddings.split(1)), list(skips.split(1)))
 
     clip = np.random.default_rng(0).random((1, model.config.frames, *model.frame_shape), np.float32)
-    torch.onnx.export(Clip().eval(), (torch.from_numpy(clip),), path, input_names=["clip"], dynamo=True, verbose=False)
+    with quiet():
+        given = (torch.from_numpy(clip),)
+        torch.onnx.export(Clip().eval(), given, path, input_names=["clip"], dynamo=True, verbose=False)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the engine has it
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

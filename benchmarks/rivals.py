@@ -42,12 +42,11 @@ def main() -> None:
     parser.add_argument("--jsonl", type=Path, help="add the entries to this file")
     args = parser.parse_args()
     print(header())
+    if warning := busy(look()):  # later on the load is our own
+        # Threads of PyTorch wait for each other by spinning: it suffers more from what else runs than others do.
+        print(f"\nWARNING   {warning}; ratios to PyTorch are flattered")
     for model in args.models:
-        machine = look()
-        if warning := busy(machine):
-            # Threads of PyTorch wait for each other by spinning: it suffers more from what else runs than others do.
-            print(f"\nWARNING   {warning}; ratios to PyTorch are flattered")
-        run = provenance(machine)
+        run = provenance(look())
         entries = [{**entry, **run} for entry in compare(model, args.seconds)]
         if args.jsonl:  # first: whoever reads the table may have gone
             args.jsonl.parent.mkdir(parents=True, exist_ok=True)

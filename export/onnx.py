@@ -95,7 +95,7 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
     state = model.init_state(2)
     inputs = ["frame", *(name for spec in manifest.state for name in spec.inputs)]
     batch = torch.export.Dim("batch", min=1, max=64)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         program = torch.onnx.export(
             _Flat(model.deployed(), list(state)).eval(),
             (frame, *state.values()),
@@ -128,7 +128,7 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back what torch's exporter says of its own insides (deprecations, missing torchvision)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
