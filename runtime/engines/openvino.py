@@ -27,11 +27,13 @@ class OpenVinoEngine(Engine):
     Args:
         artifact: path of the ONNX file. One that is quantised (QDQ nodes) runs in int8 in either precision.
         threads: of the step; 0 for one a core.
-        precision: ``fp32``; or ``bf16``, in which a convolution's numbers keep 8 bits and the state stays float32.
+        precision: ``fp32``; or ``bf16``, in which a convolution's numbers keep 8 bits and the state stays float32. A
+            network that warps is not run so: OpenVINO rounds the coordinates too, and pictures land elsewhere.
 
     Raises:
         ArtifactError: the file is no artifact that can be run.
-        EngineError: OpenVINO or onnx is missing, the CPU has no bf16, or OpenVINO lacks one of the operators.
+        EngineError: OpenVINO or onnx is missing, the CPU or the network is not for bf16, or OpenVINO lacks one of the
+            operators.
     """
 
     name = "openvino"
@@ -57,6 +59,11 @@ class OpenVinoEngine(Engine):
             check_boundary(self.manifest, proto.graph.input, proto.graph.output)
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
+        if precision == "bf16" and any(node.op_type == "GridSample" for node in proto.graph.node):
+            raise EngineError(
+                f"{self.manifest.config} warps pictures, and bf16 is too coarse for where to (decibels would be lost): "
+                "use openvino:fp32"
+            )
         if self.manifest.ready:
             before = load(beside(artifact))
             check_halves(artifact, *({e.key: e.value for e in half.metadata_props} for half in (proto, before)))
