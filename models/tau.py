@@ -194,10 +194,10 @@ class DeployedBlock(nn.Module):
         factor, offset = _affine(block.norm1)
         matrix, bias = pointwise(block.attention.proj_1)
         self.attention.proj_1 = mixing(matrix * factor, bias + matrix @ offset, block.layer_scale_1)
+        # x + scale·(change + z), where z = factor·x + offset, is kept·x + scale·(change + offset).
         matrix, bias = pointwise(block.attention.proj_2)
-        self.attention.proj_2 = mixing(
-            scales[0][:, None] * matrix, scales[0] * (bias + offset), block.layer_scale_1
-        )  # x + scale·(change + z), where z = factor·x + offset
+        matrix, bias = scales[0][:, None] * matrix, scales[0] * (bias + offset)
+        self.attention.proj_2 = mixing(matrix, bias, block.layer_scale_1)
         self.kept = nn.Parameter((1 + scales[0] * factor).to(block.layer_scale_1)[:, None, None])
 
         factor, offset = _affine(block.norm2)
