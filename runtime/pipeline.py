@@ -189,9 +189,9 @@ class Pipeline:
 
 
 def _precision(engine: Engine) -> str:
-    """An int8 artifact is that wherever it runs; a float32 one may be opened for less."""
-    of_artifact = engine.manifest.precision
-    return of_artifact if of_artifact != "fp32" else engine.precision or of_artifact
+    """An int8 artifact is that wherever it runs; what is float32 in an artifact may be opened for less."""
+    of_artifact, opened = engine.manifest.precision, engine.precision or "fp32"
+    return " and ".join(dict.fromkeys(p for p in (of_artifact, opened) if p != "fp32")) or "fp32"
 
 
 def _quality(count: int, predicted: float | None, copied: float | None) -> Psnr:

@@ -61,7 +61,7 @@ class OpenVinoEngine(Engine):
             raise ArtifactError(f"{artifact}: {error}") from error
         if precision == "bf16" and any(node.op_type == "GridSample" for node in proto.graph.node):
             raise EngineError(
-                f"{self.manifest.config} warps pictures, and bf16 is too coarse for where to (decibels would be lost): "
+                f"{self.manifest.config} warps pictures, and bf16 is too coarse for the positions that it reads: "
                 "use openvino:fp32"
             )
         if self.manifest.ready:

@@ -129,7 +129,8 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
         )
         rows += [("speed", f"{report['fps']} fps"), ("latency", f"{figures}  (n={latency['n']})")]
         if latency["p50"] > report["ahead_ms"]:
-            what = f"a prediction takes {latency['p50']:.0f} ms, and looks only {report['ahead_ms']:.0f} ms ahead"
+            after, ahead = f"{latency['p50']:.0f} ms", f"{report['ahead_ms']:.0f} ms"
+            what = f"a prediction comes {after} after its frame, and looks only {ahead} ahead"
             rows.append(("too slow", f"{what}: its moment is past by then (a smaller horizon or model, or a GPU)"))
     rows.append(("ended", report["ended"] or "before the first frame"))
     rows += [("written", str(p)) if p.exists() else ("not written", f"{p}  (nothing was scored)") for p in outputs]

@@ -151,7 +151,9 @@ def test_bf16_is_near_or_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.
                 steps.append(engine.step(frame, engine.new_state(), engine.new_state()))
         assert 0 < np.abs(steps[0] - steps[1]).max() < 0.05
         for model in ("edge", "stip-edge"):
-            with pytest.raises(EngineError, match=f"^{model} warps pictures, and bf16 is too coarse .*: use openvino:"):
+            with pytest.raises(
+                EngineError, match=f"^{model} warps pictures, and bf16 is too coarse for .*: use openvino:fp32"
+            ):
                 open_engine(find(model), "openvino:bf16")
     plain = SimpleNamespace(get_property=lambda *_: ["FP32", "INT8"])
     library = SimpleNamespace(__version__="0", Core=lambda: plain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import framecast
 from framecast.camera import Frame
 from framecast.errors import OptionError, SourceError
-from framecast.runtime.pipeline import Pipeline
+from framecast.runtime.pipeline import Pipeline, _precision
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import to_json
 from framecast.runtime.score import SETTLE, psnr
@@ -167,3 +168,19 @@ def test_a_real_rtsp_server_is_predicted_live(rtsp_server) -> None:  # type: ign
     assert report["frames"] == 40
     assert report["epochs"] == 1
     assert report["psnr_db"]["n"] > 0
+
+
+@pytest.mark.parametrize(
+    ("of_artifact", "opened", "told"),
+    [
+        ("fp32", None, "fp32"),
+        ("fp32", "fp32", "fp32"),
+        ("fp32", "bf16", "bf16"),
+        ("int8", None, "int8"),
+        ("int8", "fp32", "int8"),
+        ("int8", "bf16", "int8 and bf16"),
+    ],
+)
+def test_the_report_says_in_what_it_computed(of_artifact: str, opened: str | None, told: str) -> None:
+    engine = SimpleNamespace(manifest=SimpleNamespace(precision=of_artifact), precision=opened)
+    assert _precision(engine) == told  # type: ignore[arg-type]
