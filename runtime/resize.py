@@ -38,8 +38,8 @@ def resize(image: Image, size: tuple[int, int], out: Image | None = None) -> Ima
 def _parted(shape: tuple[int, ...], target: tuple[int, int]) -> bool:
     """Whether the halves give what the whole gives, to the bit.
 
-    No row of the result may need both, as where a picture is enlarged, and as many rows to one must be a number that
-    binary fractions hold: another would be rounded elsewhere in the lower half.
+    No row of the result may need both, as where a picture is enlarged. And the picture's rows to one of the result's
+    must be a binary fraction: any other number would be rounded differently in the lower half.
     """
     (rows, columns), (height, width) = shape, target
     smaller = height <= rows and width <= columns

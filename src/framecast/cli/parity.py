@@ -20,15 +20,14 @@ from framecast.errors import ArtifactError, EngineError, OptionError, SourceErro
 if TYPE_CHECKING:
     from framecast.runtime.engines import Engine
 
-MIXED = "onnxruntime:fp16"  # what a build does to the graph, run on the CPU
-
 
 def parity(
     model: Annotated[str, typer.Argument(help="An artifact's path, or a name (framecast models).")],
     engines: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME[:PRECISION],…", help=f"What to compare, such as torch,tensorrt:fp16,{MIXED}; all without."
+            metavar="NAME[:PRECISION],…",
+            help="What to compare, such as torch,tensorrt:fp16,onnxruntime:fp16; all without.",
         ),
     ] = None,
     source: Annotated[str, typer.Option(help="Where the frames come from: a clip, as for run.")] = "demo",
@@ -39,7 +38,7 @@ def parity(
     from framecast import terminal
     from framecast.camera import open_source
     from framecast.evaluation.parity import drift
-    from framecast.runtime.engines import ENGINES, choose, open_engine
+    from framecast.runtime.engines import ENGINES, MIXED, choose, open_engine
     from framecast.runtime.report import to_json
     from framecast.runtime.shipped import find
     from framecast.runtime.sinks.files import check_writable, write
@@ -91,7 +90,7 @@ def parity(
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[Engine]:
-    from framecast.runtime.engines import open_engine
+    from framecast.runtime.engines import MIXED, open_engine
 
     if name != MIXED:
         with open_engine(path, name) as engine:
