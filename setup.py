@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import setup
 
 PACKAGE = Path(__file__).resolve().parent / "src" / "framecast"
-ROOMS = ("camera", "evaluation", "export", "kernels", "models", "runtime", "training")
+ROOMS = ("bench", "camera", "evaluation", "export", "graph", "kernels", "models", "runtime", "training")
 
 for room in ROOMS:
     if not (PACKAGE / room / "__init__.py").is_file():

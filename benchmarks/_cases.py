@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from framecast.bench.machine import peak_memory
 from framecast.camera import Image, open_source
 from framecast.errors import FramecastError
-from framecast.evaluation.latency.machine import peak_memory
+from framecast.graph.manifest import Manifest
 from framecast.models.configs import CONFIGS
 from framecast.runtime.convert import Tensor, blank, see, to_frame
 from framecast.runtime.engines import Engine, open_engine
-from framecast.runtime.manifest import Manifest
 
 MODELS = ("stip-ucf", "stau-mnist", "mau-mnist", "astm-mnist", "tau-mnist")
 BASELINE = "clip-wise PyTorch"  # what all are compared with
@@ -110,12 +110,12 @@ def prepare(model: str, folder: Path) -> Task:
     """Write what the contestants share: artifact, weights, frames of the demo clip, and what is expected of them."""
     import torch
 
-    from framecast.export.command import export_random
-    from framecast.export.network import open_network
+    from framecast.export.exporter import export_random
+    from framecast.export.load_network import load_network
 
     task = Task(model, folder)
     export_random(model, folder)
-    network, manifest = open_network(export_random(model, folder, artifact=False))
+    network, manifest = load_network(export_random(model, folder, artifact=False))
     np.save(folder / f"{model}.npy", np.stack([_framed(picture, manifest) for picture in _pictures(0, STEPS)]))
     frames = torch.from_numpy(np.stack(task.frames()))
     expected = []
@@ -273,9 +273,9 @@ def _halves(whole: Callable[[Task], Path] = lambda task: task.artifact) -> Calla
         artifact = whole(task)
         output = artifact.with_name(f"{artifact.stem}.halves.onnx")
         if not output.exists():
-            from framecast.export.prepare import prepare as write_halves
+            from framecast.graph.split import split_artifact
 
-            write_halves(artifact, output)
+            split_artifact(artifact, output)
         return output
 
     return form

@@ -18,14 +18,15 @@ from _clipwise import clip_wise
 
 from framecast.camera import open_source
 from framecast.errors import FramecastError
-from framecast.export.command import real_frames
-from framecast.export.network import open_network
-from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.exporter import real_frames
+from framecast.export.load_network import load_network
+from framecast.export.onnx import describe, to_onnx
+from framecast.graph.artifact import save
+from framecast.graph.manifest import Manifest
 from framecast.models.configs import CONFIGS, build
 from framecast.models.step import StepModel
 from framecast.runtime.convert import see
 from framecast.runtime.engines.engine import Engine
-from framecast.runtime.manifest import Manifest
 from framecast.runtime.shipped import shipped
 
 STEPS = 20
@@ -157,7 +158,7 @@ def attempt(
 def network_of(config: str) -> tuple[StepModel, Manifest]:
     """The weights that ship, or random ones, always the same."""
     if config in shipped():
-        return open_network(shipped()[config])
+        return load_network(shipped()[config])
     torch.manual_seed(0)
     network = build(config).eval()
     return network, describe(network, config)
@@ -192,7 +193,7 @@ def _from_artifact(config: str, name: str) -> Iterator[Engine]:
 
             here, found = gpu(), library()
             _exported(config, path)
-            tensorrt.build(tensorrt.Order(path, config, found, here, precision=precision))
+            tensorrt.build(tensorrt.BuildRequest(path, config, found, here, precision=precision))
         elif engine == "onnxruntime-cuda":
             import onnxruntime
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from framecast.evaluation.latency.machine import describe
+from framecast.bench.machine import describe
 
 
 def header() -> str:

@@ -48,7 +48,7 @@ def main() -> None:
 
 def measure(config: str, target: str | None) -> None:
     """Print the rows of a configuration."""
-    from framecast.export.tensorrt import Order, build
+    from framecast.export.tensorrt import BuildRequest, build
     from framecast.runtime.engines import PRECISIONS
 
     try:
@@ -61,7 +61,7 @@ def measure(config: str, target: str | None) -> None:
         for precision in PRECISIONS["tensorrt"]:
             begun = time.perf_counter()
             try:
-                _, record = build(Order(path, config, library(), device, target, precision))
+                _, record = build(BuildRequest(path, config, library(), device, target, precision))
             except FramecastError as error:
                 print(f"{config:12s} {precision:9s} {error}", flush=True)
                 continue
@@ -76,7 +76,7 @@ def measure(config: str, target: str | None) -> None:
 
 def exported(config: str, folder: Path) -> Path:
     """Its artifact, by another process: torch's memory is not the build's."""
-    code = "import sys, pathlib; from framecast.export.command import export_random as export\n"
+    code = "import sys, pathlib; from framecast.export.exporter import export_random as export\n"
     code += "export(sys.argv[1], pathlib.Path(sys.argv[2]))"
     subprocess.run([sys.executable, "-c", code, config, str(folder)], check=True)
     return folder / f"{config}.onnx"

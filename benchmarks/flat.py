@@ -21,8 +21,9 @@ import torch
 from _machine import header
 from torch import Tensor, nn
 
-from framecast.export.onnx import describe, quiet, save, to_onnx
+from framecast.export.onnx import describe, quiet, to_onnx
 from framecast.export.parity import random_frames
+from framecast.graph.artifact import save
 from framecast.models.configs import build
 from framecast.models.tau import TAU
 from framecast.runtime.engines import Engine, State, open_engine

@@ -12,12 +12,12 @@ from contextlib import ExitStack
 
 from _machine import header
 
+from framecast.bench.results import ratios
+from framecast.bench.steps import Series, live_step, measure
+from framecast.bench.stream import StreamResult, bench_stream
+from framecast.bench.summary import summarize
 from framecast.camera import open_source
 from framecast.errors import EngineError
-from framecast.evaluation.latency.results import ratios
-from framecast.evaluation.latency.steps import Series, live_step, measure
-from framecast.evaluation.latency.stream import StreamResult, bench_stream
-from framecast.evaluation.latency.summary import summarize
 from framecast.runtime.engines import open_engine
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import find

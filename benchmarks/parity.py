@@ -17,7 +17,7 @@ import torch
 from _machine import header
 
 from framecast.errors import ExportError
-from framecast.export.command import export_config
+from framecast.export.exporter import export_config
 from framecast.export.parity import random_frames
 from framecast.models.configs import CONFIGS, build
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framecast.evaluation.latency.results import markdown, number
-from framecast.evaluation.tables import Table
+from framecast.bench.results import number
+from framecast.tables import Table, to_markdown
 
 RESULTS = Path(__file__).parent / "results" / "rivals.jsonl"
 COLUMNS = ("", "median, ms", "p99, ms", "n", "times as fast", "95 % interval", "error", "of change", "peak, MB")
@@ -38,7 +38,7 @@ def report(entries: Sequence[Entry], models: Sequence[str] = ()) -> str:
     for model in models or dict.fromkeys(entry["model"] for entry in entries):
         of_model = [entry for entry in entries if entry["model"] == model]
         run = [entry for entry in of_model if entry["date"] == of_model[-1]["date"]]
-        parts.append("\n".join((markdown(table(model, run)), *notes(run), "", provenance(run[0]))))
+        parts.append("\n".join((to_markdown(table(model, run)), *notes(run), "", provenance(run[0]))))
     return "\n\n".join(parts) + "\n"
 
 

@@ -25,10 +25,10 @@ from typing import Any
 from _cases import BASELINE, CONTESTANTS, MODELS, THREADS, Ready, Unavailable, memory, note, prepare, set_up
 from _machine import header
 
-from framecast.evaluation.latency.machine import Machine, busy, describe
-from framecast.evaluation.latency.results import number
-from framecast.evaluation.latency.steps import Series, called, measure
-from framecast.evaluation.latency.summary import ratio, summarize
+from framecast.bench.machine import Machine, busy, describe
+from framecast.bench.results import number
+from framecast.bench.steps import Series, called, measure
+from framecast.bench.summary import ratio, summarize
 
 LIBRARIES = ("torch", "onnxruntime", "openvino")
 Entry = dict[str, Any]

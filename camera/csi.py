@@ -20,11 +20,11 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from framecast.camera import cv
-from framecast.camera.live import Live
+from framecast.camera.live import LiveSource
 from framecast.camera.pool import Pool
-from framecast.camera.redact import redact
 from framecast.camera.source import Frame, Image
 from framecast.errors import SourceError
+from framecast.redact import redact
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def elements(camera: Csi) -> str:
     )
 
 
-def open_csi(rest: str, *, timeout: float) -> Live:
+def open_csi(rest: str, *, timeout: float) -> LiveSource:
     """A camera at the CSI connector: by OpenCV where it has GStreamer (not PyPI's), else by ``gst-launch-1.0``.
 
     Args:
@@ -181,7 +181,7 @@ def _silent(camera: Csi, timeout: float) -> str:
 
 
 class _Capture(Protocol):
-    """What :class:`Live` takes of a capture; ``stop`` ends a grab that is under way."""
+    """What :class:`LiveSource` takes of a capture; ``stop`` ends a grab that is under way."""
 
     def grab(self) -> bool: ...
     def retrieve(self, image: Image | None, /) -> tuple[bool, Image | None]: ...
@@ -189,7 +189,7 @@ class _Capture(Protocol):
     def release(self) -> None: ...
 
 
-class _Camera(Live):
+class _Camera(LiveSource):
     def __init__(self, camera: Csi, capture: _Capture, patience: float) -> None:
         super().__init__(camera.name, capture, float(camera.fps), patience=patience, cure=_LOST)  # type: ignore[arg-type]
         self._stop = capture.stop

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from framecast.camera import cv
 from framecast.camera.clip import Clip
 from framecast.camera.pool import Pool
-from framecast.camera.redact import redact
 from framecast.camera.source import Image
 from framecast.errors import SourceError
+from framecast.redact import redact
 
 if TYPE_CHECKING:
     import cv2

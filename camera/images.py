@@ -10,9 +10,9 @@ import numpy as np
 
 from framecast.camera import cv
 from framecast.camera.clip import Clip
-from framecast.camera.redact import redact
 from framecast.camera.source import Image
 from framecast.errors import SourceError
+from framecast.redact import redact
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image, by the end of its name in any case."""

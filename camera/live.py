@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import cv2
 
 
-class Live(Reader):
+class LiveSource(Reader):
     """A camera or stream. Read it all the time, in a thread: what is not read queues up, and what is read then is old.
 
     A broken capture never recovers, so once lost it stays lost; open the source again.

@@ -6,16 +6,16 @@ import math
 import time
 
 from framecast.camera import cv
-from framecast.camera.live import Live
-from framecast.camera.redact import redact
+from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
+from framecast.redact import redact
 
 # TCP: with 1 % of loss over UDP a fifth of the frames is visibly corrupt, and no read says so.
 # analyzeduration, in µs: the first frame comes after 0.2 s instead of 1.2 s.
 _OPTIONS = "rtsp_transport;tcp|analyzeduration;100000"
 
 
-def open_rtsp(uri: str, *, timeout: float) -> Live:
+def open_rtsp(uri: str, *, timeout: float) -> LiveSource:
     """A stream, over TCP; OPENCV_FFMPEG_CAPTURE_OPTIONS in the environment takes the place of our options.
 
     Args:
@@ -49,4 +49,4 @@ def open_rtsp(uri: str, *, timeout: float) -> Live:
     if cv.pixels(capture) > cv.MAX_PIXELS:
         capture.release()
         raise SourceError(f"frames too large: {name} sends more than {cv.MAX_PIXELS} pixels (choose a smaller stream)")
-    return Live(name, capture, cv.frame_rate(capture), patience=timeout, cure="check the camera and the network")
+    return LiveSource(name, capture, cv.frame_rate(capture), patience=timeout, cure="check the camera and the network")

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera.clip import Clip
-from framecast.camera.redact import redact
 from framecast.camera.source import Image
 from framecast.errors import SourceError
+from framecast.redact import redact
 
 SHAPES = 5
 

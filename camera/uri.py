@@ -13,12 +13,12 @@ from urllib.parse import unquote
 from framecast.camera.csi import open_csi
 from framecast.camera.files import VideoFile
 from framecast.camera.images import SUFFIXES, Images, open_folder, open_glob
-from framecast.camera.redact import redact
 from framecast.camera.rtsp import open_rtsp
 from framecast.camera.source import Source
 from framecast.camera.synthetic import Synthetic, parse_scene
 from framecast.camera.webcam import open_number, open_v4l2
 from framecast.errors import OptionError, SourceError
+from framecast.redact import redact
 
 _KNOWN = (
     "a video file, a folder or glob of images, a webcam's number, demo, file://, v4l2://, csi://, rtsp://, rtsps:// "

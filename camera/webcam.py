@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 from framecast.camera import cv
-from framecast.camera.live import Live
-from framecast.camera.redact import redact
+from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
+from framecast.redact import redact
 
 _LOST = "check its cable; a camera that was unplugged comes back when it is opened again"
 
 
-def open_number(number: int) -> Live:
+def open_number(number: int) -> LiveSource:
     """A camera by its number: on Linux /dev/video<number>, elsewhere what OpenCV finds.
 
     Raises:
@@ -26,10 +26,10 @@ def open_number(number: int) -> Live:
     capture = cv.open_capture(number, cv.load().CAP_ANY)
     if capture is None:
         raise SourceError(f"no camera {number} (check its cable, and that this program may use the camera)")
-    return Live(f"camera {number}", capture, cv.frame_rate(capture), cure=_LOST)
+    return LiveSource(f"camera {number}", capture, cv.frame_rate(capture), cure=_LOST)
 
 
-def open_v4l2(device: str) -> Live:
+def open_v4l2(device: str) -> LiveSource:
     """A camera by its device: ``/dev/video0``, or a name that stays, ``/dev/v4l/by-id/…``.
 
     A camera that stalls is lost after 2 s (OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT in the environment says otherwise). Its
@@ -55,4 +55,4 @@ def open_v4l2(device: str) -> Live:
     if capture is None:
         cure = "another program may be using it, or it gives no pictures: try its neighbour, /dev/video0"
         raise SourceError(f"cannot open the camera {name} ({cure})")
-    return Live(name, capture, cv.frame_rate(capture), cure=_LOST)
+    return LiveSource(name, capture, cv.frame_rate(capture), cure=_LOST)

@@ -20,7 +20,9 @@ RUN apt-get update \
 WORKDIR /src
 COPY pyproject.toml setup.py README.md LICENSE NOTICE ./
 COPY camera camera
+COPY bench bench
 COPY evaluation evaluation
+COPY graph graph
 COPY export export
 COPY kernels kernels
 COPY models models

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from framecast.camera import Image, Source, files, open_source
 from framecast.camera.images import SUFFIXES, images_among
-from framecast.camera.redact import redact
 from framecast.errors import OptionError, SourceError
 from framecast.evaluation.metrics import Truth
 from framecast.evaluation.perceptual import Judge, find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
 from framecast.evaluation.rivals import MIN_SIDE, CopyLast, DisFlow, Linear, Rival
+from framecast.redact import redact
 from framecast.runtime.score import Scorer, psnr
 
 

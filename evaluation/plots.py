@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from framecast.drawing import COLOURS, STYLE, to_svg
 from framecast.evaluation.metrics import METRICS
 from framecast.evaluation.results import Results
 from framecast.evaluation.tables import titles
-
-INK = "#010203"  # stands for the page's own, light or dark
-COLOURS = ("#8a8f98", "#c79a00", "#2f9e6b", "#e0533d", "#4a80e8", "#a35bd1", "#1aa0b8", "#b3693a")
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text, in the page's font
-    "svg.hashsalt": "framecast",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
-    ),
-}
 
 
 def curves(results: Results, metric: str) -> str:
@@ -42,7 +28,4 @@ def curves(results: Results, metric: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.15)
         axes.legend(frameon=False, fontsize=9)
-        written = io.StringIO()
-        figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
-    svg = written.getvalue()
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")
+        return to_svg(figure)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.camera.redact import redact
 from framecast.errors import EngineError, OptionError, SourceError
 from framecast.evaluation.metrics import Truth
 from framecast.evaluation.perceptual import find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
 from framecast.evaluation.rivals import CopyLast, Linear, Rival
+from framecast.redact import redact
 from framecast.runtime.convert import blank, to_frame
 from framecast.runtime.engines.engine import Engine
 from framecast.runtime.score import psnr

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 
 from framecast.evaluation.metrics import METRICS
 from framecast.evaluation.results import COPY, Results
 from framecast.runtime.report import versions
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+from framecast.tables import Table
 
 
 def titles(results: Results) -> list[str]:

@@ -25,10 +25,10 @@ import onnxscript
 import torch
 from onnx import AttributeProto, FunctionProto, NodeProto, helper
 
+from framecast.graph.manifest import DOMAIN
 from framecast.kernels.eifag import eifag as _eifag  # noqa: F401 (registers the operator, as those below do)
 from framecast.kernels.stau_attention import stau_attention as _stau_attention  # noqa: F401
 from framecast.kernels.stgru_gates import stgru_gates as _stgru_gates  # noqa: F401
-from framecast.runtime.manifest import DOMAIN
 
 OPSET = 18  # the newest that the ONNX Runtime of Python 3.10 (1.23) and TensorRT 10 both read
 # Elements from which on a layer norm is ours: STAU-KITTI's 61,440 are 1e-5 off after 20 steps, against 2e-6. It costs

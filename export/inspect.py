@@ -1,6 +1,6 @@
 """``framecast inspect``: what an artifact computes inside, over a clip. It needs onnx, and no torch.
 
-The functions that stand for our operators (export/functions.py) name what is worth a look. Those names become further
+The functions that stand for our operators (export/functions.py) name what is worth showing. Those names become further
 outputs of the functions, of their calls and of the graph, so that ONNX Runtime gives the artifact's own numbers:
 nothing is computed anew.
 """
@@ -9,60 +9,32 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from framecast.camera import Image, Source, open_source
+from framecast.camera import Source, open_source
 from framecast.errors import EngineError, SinkError, SourceError
 from framecast.export import inspect_pictures as pictures
+from framecast.export.inspection import Inspection, Moment, Tap
+from framecast.files import check_writable, write
+from framecast.graph.manifest import DOMAIN, Manifest
 from framecast.runtime.convert import blank, see, to_frame, to_image
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.engine import Tensor
-from framecast.runtime.manifest import DOMAIN, Manifest
 from framecast.runtime.report import to_json, versions
 from framecast.runtime.shipped import find
-from framecast.runtime.sinks.files import check_writable, write
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter notes for each node the modules that it comes from
 FILES = ("gates.png", "features.png", "attention.png", "inspect.json")
 ROWS = 4  # moments that are shown
 
 
-@dataclass(frozen=True)
-class Tap:
-    """Something inside the graph that is looked at.
-
-    Attributes:
-        group: the picture that it goes to: ``gates``, ``attention`` or ``features``.
-        name: what it is: ``update``, ``temporal attention``, ``encoder_s``.
-        layer: of the cell that it is in, from 1; 0 for an encoder.
-        tensors: in the graph; more than one where each slot has a tensor of its own.
-    """
-
-    group: str
-    name: str
-    layer: int
-    tensors: tuple[str, ...]
-
-    def figures(self, tensors: list[Tensor]) -> NDArray[np.float64]:
-        """Of a step: the weights by slot, 1, 2, … steps back or 0, 1, … layers down; of the rest mean, min and max."""
-        first = tensors[0]
-        if self.group != "attention":
-            return np.array([first.mean(dtype=np.float64), first.min(), first.max()])
-        if self.name == "cell attention":  # a weight for each element
-            return np.array([tensor.mean(dtype=np.float64) for tensor in tensors])
-        weights = first.ravel().astype(np.float64)  # [1, n, 1, 1]
-        return weights[::-1] if self.name == "spatial attention" else weights  # SAM gets a layer's own state last
-
-
-class Inside:
+class TappedGraph:
     """An artifact's step with its taps, and the state that it carries.
 
     Attributes:
@@ -97,7 +69,7 @@ class Inside:
 
 def tap_functions(proto: ModelProto) -> list[Tap]:
     """Lead gates and attention weights out of a graph; the calls stand in the order of the layers."""
-    found = {f.name: _worth_a_look(f) for f in proto.functions if f.domain == DOMAIN}
+    found = {f.name: _named_taps(f) for f in proto.functions if f.domain == DOMAIN}
     counts = {f.name: len(f.output) for f in proto.functions if f.domain == DOMAIN}
     for function in proto.functions:
         if function.domain == DOMAIN:
@@ -117,7 +89,7 @@ def tap_functions(proto: ModelProto) -> list[Tap]:
     return taps
 
 
-def _worth_a_look(function: FunctionProto) -> dict[str, list[str]]:
+def _named_taps(function: FunctionProto) -> dict[str, list[str]]:
     """What a function's body names so, by the name without its slot: EIFAG's ``weights_0`` and on are one thing."""
     found: dict[str, list[str]] = {}
     for name in (output for node in function.node for output in node.output):
@@ -150,60 +122,14 @@ def tap_encoders(graph: GraphProto) -> list[Tap]:
     return [Tap("features", encoder, 0, (name,)) for encoder, name in last.items()]
 
 
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A step that is shown: frame and prediction, uint8 [h, w, 3] BGR, and gates and features, [C, h, w] each."""
-
-    index: int
-    time: float
-    input: Image
-    prediction: Image
-    maps: dict[Tap, Tensor]
-
-
-@dataclass(eq=False)
-class Look:
-    """What was seen of a model over a clip.
-
-    Attributes:
-        manifest: of the model.
-        source: name of the clip.
-        frames: how many were seen.
-        moments: a few of the steps, spread evenly.
-        courses: what each step gave of every tap, see :meth:`Tap.figures`.
-    """
-
-    manifest: Manifest
-    source: str
-    frames: int = 0
-    moments: list[Shown] = field(default_factory=list)
-    courses: dict[Tap, list[NDArray[np.float64]]] = field(default_factory=dict)
-
-    @property
-    def settled(self) -> int:
-        """The first step whose past is full; 0 where the clip ends before."""
-        return self.manifest.warmup if self.frames > self.manifest.warmup else 0
-
-    def taps(self, group: str) -> list[Tap]:
-        """Those of a picture, by layer."""
-        return sorted((tap for tap in self.courses if tap.group == group), key=lambda tap: tap.layer)
-
-    def average(self, tap: Tap) -> list[float]:
-        """Over the settled steps: weights by slot; of the rest the mean, the least and the greatest."""
-        course = np.array(self.courses[tap][self.settled :])
-        if tap.group == "attention":
-            return [float(v) for v in course.mean(axis=0)]
-        return [float(course[:, 0].mean()), float(course[:, 1].min()), float(course[:, 2].max())]
-
-
-def watch(inside: Inside, source: Source, frames: int) -> Look:
+def watch(inside: TappedGraph, source: Source, frames: int) -> Inspection:
     """Step through the first ``frames`` frames of a source, or as many as there are.
 
     Raises:
         SourceError: the source was lost, or has no frame.
         EngineError: a prediction is not finite.
     """
-    look = Look(inside.manifest, source.name, courses={tap: [] for tap in inside.taps})
+    found = Inspection(inside.manifest, source.name, courses={tap: [] for tap in inside.taps})
     manifest, tensor, stride = inside.manifest, blank(inside.manifest), 1
     for count, frame in enumerate(islice(source, frames)):
         seen = see(frame.image, manifest)
@@ -212,24 +138,24 @@ def watch(inside: Inside, source: Source, frames: int) -> Look:
         if not np.isfinite(prediction).all():
             cure = f"look at fewer: --frames {count}" if count else "its weights are damaged, export it again"
             raise EngineError(f"{manifest.config} predicts values that are not finite at frame {count + 1}: {cure}")
-        look.frames += 1
+        found.frames += 1
         for tap, tensors in values.items():
-            look.courses[tap].append(tap.figures(tensors))
+            found.courses[tap].append(tap.figures(tensors))
         if count % stride == 0:
             maps = {tap: tensors[0][0] for tap, tensors in values.items() if tap.group != "attention"}
-            look.moments.append(Shown(count, frame.time, seen, to_image(prediction[0, 0], manifest), maps))
-            if len(look.moments) == 4 * ROWS:  # so many are kept that the rows can be spread evenly
-                look.moments, stride = look.moments[::2], 2 * stride
-    if not look.moments:
+            found.moments.append(Moment(count, frame.time, seen, to_image(prediction[0, 0], manifest), maps))
+            if len(found.moments) == 4 * ROWS:  # so many are kept that the rows can be spread evenly
+                found.moments, stride = found.moments[::2], 2 * stride
+    if not found.moments:
         raise SourceError(f"{source.name} has no frame to look at: give another source")
-    settled = [moment for moment in look.moments if moment.index >= look.settled] or look.moments
+    settled = [moment for moment in found.moments if moment.index >= found.settled] or found.moments
     chosen = np.linspace(0, len(settled) - 1, min(ROWS, len(settled))).round().astype(int)
-    look.moments = [settled[i] for i in chosen]
-    return look
+    found.moments = [settled[i] for i in chosen]
+    return found
 
 
 def inspect(model: str, source: str, folder: Path, frames: int) -> list[str]:
-    """Look inside a model over a clip, and write what there is to see; returns what to tell, line by line.
+    """Inspection inside a model over a clip, and write what there is to see; returns what to tell, line by line.
 
     Raises:
         ArtifactError: there is no such model, or it is not an artifact.
@@ -237,53 +163,53 @@ def inspect(model: str, source: str, folder: Path, frames: int) -> list[str]:
         SinkError: the folder cannot be written.
         EngineError: the model takes no pictures, or predicts what is not finite.
     """
-    inside = Inside(find(model))
+    inside = TappedGraph(find(model))
     manifest = inside.manifest
-    if manifest.channel_order == "NONE":
+    if not manifest.is_picture:
         raise EngineError(f"{manifest.config} takes channels that are no picture: no clip can be shown to it")
     if folder.exists() and not folder.is_dir():
         raise SinkError(f"{folder} is a file: give a folder for the pictures with --output")
     with open_source(source) as opened:
         for name in FILES:
             check_writable(folder / name)
-        look = watch(inside, opened, frames)
+        found = watch(inside, opened, frames)
     drawn = {
-        "gates.png": pictures.gates(look),
-        "features.png": pictures.features(look),
-        "attention.png": pictures.attention(look),
+        "gates.png": pictures.gates(found),
+        "features.png": pictures.features(found),
+        "attention.png": pictures.attention(found),
     }
     lines = []
     for name, picture in drawn.items():
         if picture is not None:
             write(folder / name, pictures.png(picture))
             lines.append(f"wrote {folder / name}")
-    write(folder / "inspect.json", f"{to_json(figures(look, inside.version), indent=2)}\n".encode())
+    write(folder / "inspect.json", f"{to_json(figures(found, inside.version), indent=2)}\n".encode())
     lines.append(f"wrote {folder / 'inspect.json'}")
     if drawn["features.png"] is None:
         lines.append("features: left out, nothing in the artifact is marked as an encoder's")
-    if not look.settled and look.frames <= manifest.warmup:
-        lines.append(f"warming up: after {look.frames} frames, of {manifest.warmup}, the state is not filled yet")
+    if not found.settled and found.frames <= manifest.warmup:
+        lines.append(f"warming up: after {found.frames} frames, of {manifest.warmup}, the state is not filled yet")
     if not manifest.trained:
         lines.append("weights: random — the pictures show wiring, not what was learned")
     return lines
 
 
-def figures(look: Look, version: str) -> dict[str, object]:
+def figures(found: Inspection, version: str) -> dict[str, object]:
     """The JSON: the numbers behind the pictures."""
 
     def spread(tap: Tap) -> dict[str, float]:
-        return dict(zip(("mean", "min", "max"), look.average(tap), strict=True))
+        return dict(zip(("mean", "min", "max"), found.average(tap), strict=True))
 
-    gates, attention, features = (look.taps(group) for group in ("gates", "attention", "features"))
+    gates, attention, features = (found.taps(group) for group in ("gates", "attention", "features"))
     return {
-        "model": look.manifest.config,
-        "weights": look.manifest.weights,
-        "source": look.source,
-        "frames": look.frames,
-        "averaged_from": look.settled,
-        "moments": [{"frame": m.index, "time": m.time} for m in look.moments],
+        "model": found.manifest.config,
+        "weights": found.manifest.weights,
+        "source": found.source,
+        "frames": found.frames,
+        "averaged_from": found.settled,
+        "moments": [{"frame": m.index, "time": m.time} for m in found.moments],
         "gates": [{"gate": t.name, "layer": t.layer, **spread(t)} for t in gates],
-        "attention": [{"attention": t.name, "layer": t.layer, "weights": look.average(t)} for t in attention],
+        "attention": [{"attention": t.name, "layer": t.layer, "weights": found.average(t)} for t in attention],
         "features": [{"encoder": t.name, **spread(t)} for t in features],
         "versions": versions("onnxruntime", version),
     }

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
+from framecast.export.inspection import Inspection
+from framecast.graph.manifest import Manifest
 from framecast.runtime.engines.engine import Tensor
-from framecast.runtime.manifest import Manifest
 from framecast.runtime.sinks.picture import CAPTION, caption
-
-if TYPE_CHECKING:
-    from framecast.export.inspect import Look
 
 WIDTH = 1800  # pixels that a picture may be wide
 TILE = (176, 256)  # width of a tile: a caption must fit, and no more is to be seen
@@ -74,63 +72,63 @@ class Table:
     course: NDArray[np.float64]
 
 
-def gates(look: Look) -> Image | None:
+def gates(found: Inspection) -> Image | None:
     """A row for each moment: frame, prediction, and the gates of the first, the middle and the last layer."""
-    taps = look.taps("gates")
+    taps = found.taps("gates")
     if not taps:
         return None
     last = taps[-1].layer
-    columns = _frames(look)
+    columns = _frames(found)
     for tap in taps:
         if tap.layer in (1, (last + 1) // 2, last):
-            maps = [moment.maps[tap].mean(axis=0) for moment in look.moments]
-            columns.append(_maps(look, f"layer {tap.layer}: {TITLES[tap.name]}", maps))
-    return grid(columns, look.manifest, f"{_heading(look)}: gates, mean over channels")
+            maps = [moment.maps[tap].mean(axis=0) for moment in found.moments]
+            columns.append(_maps(found, f"layer {tap.layer}: {TITLES[tap.name]}", maps))
+    return grid(columns, found.manifest, f"{_heading(found)}: gates, mean over channels")
 
 
-def features(look: Look) -> Image | None:
+def features(found: Inspection) -> Image | None:
     """A row for each moment: the frame, and of each encoder the mean and the channels that vary most over a picture."""
-    taps = look.taps("features")
-    columns = _frames(look)[:1]
+    taps = found.taps("features")
+    columns = _frames(found)[:1]
     for tap in taps:
-        values = np.stack([moment.maps[tap] for moment in look.moments])  # [rows, C, h, w]
-        columns.append(_maps(look, f"{tap.name}: mean", list(values.mean(axis=1))))
+        values = np.stack([moment.maps[tap] for moment in found.moments])  # [rows, C, h, w]
+        columns.append(_maps(found, f"{tap.name}: mean", list(values.mean(axis=1))))
         strongest = np.argsort(-values.std(axis=(2, 3)).mean(axis=0), kind="stable")[:CHANNELS]
-        columns += [_maps(look, f"{tap.name}: channel {c}", list(values[:, c])) for c in strongest]
-    return grid(columns, look.manifest, f"{_heading(look)}: encoded features") if taps else None
+        columns += [_maps(found, f"{tap.name}: channel {c}", list(values[:, c])) for c in strongest]
+    return grid(columns, found.manifest, f"{_heading(found)}: encoded features") if taps else None
 
 
-def attention(look: Look) -> Image | None:
+def attention(found: Inspection) -> Image | None:
     """A table for each kind of attention, layers by slots, and the course of its last layer below."""
-    taps = look.taps("attention")
+    taps = found.taps("attention")
     drawn = []
     for name in dict.fromkeys(tap.name for tap in taps):
         own = [tap for tap in taps if tap.name == name]
         down = name == "spatial attention"
-        rows = [look.average(tap) for tap in own]
-        course = np.array(look.courses[own[-1]])
+        rows = [found.average(tap) for tap in own]
+        course = np.array(found.courses[own[-1]])
         drawn.append(Table(TITLES[name], "layers down" if down else "steps back", 0 if down else 1, rows, course))
-    return tables(drawn, f"{_heading(look)}: frames {look.settled} to {look.frames - 1}") if drawn else None
+    return tables(drawn, f"{_heading(found)}: frames {found.settled} to {found.frames - 1}") if drawn else None
 
 
-def _heading(look: Look) -> str:
-    return f"{look.manifest.config} ({'trained' if look.manifest.trained else 'random'} weights) on {look.source}"
+def _heading(found: Inspection) -> str:
+    return f"{found.manifest.config} ({'trained' if found.manifest.trained else 'random'} weights) on {found.source}"
 
 
-def _frames(look: Look) -> list[Column]:
-    times = [f"frame {moment.index}, {moment.time:.2f} s" for moment in look.moments]
-    predicted = [f"for frame {moment.index + 1}" for moment in look.moments]
+def _frames(found: Inspection) -> list[Column]:
+    times = [f"frame {moment.index}, {moment.time:.2f} s" for moment in found.moments]
+    predicted = [f"for frame {moment.index + 1}" for moment in found.moments]
     return [
-        Column("input", "", [moment.input for moment in look.moments], times),
-        Column("prediction", "", [moment.prediction for moment in look.moments], predicted),
+        Column("input", "", [moment.input for moment in found.moments], times),
+        Column("prediction", "", [moment.prediction for moment in found.moments], predicted),
     ]
 
 
-def _maps(look: Look, title: str, maps: list[Tensor]) -> Column:
+def _maps(found: Inspection, title: str, maps: list[Tensor]) -> Column:
     """Maps, [h, w] over the whole frame of the network, in colours of one scale."""
     low, high = float(np.min(maps)), float(np.max(maps))
-    frame = look.manifest.frame[2], look.manifest.frame[1]
-    width, height = look.manifest.size
+    frame = found.manifest.frame[2], found.manifest.frame[1]
+    width, height = found.manifest.size
     tiles = [_scaled(_heat(values, low, high), frame)[:height, :width] for values in maps]  # without the padding
     return Column(title, f"{low:.3f} to {high:.3f}", tiles, [f"mean {values.mean():.3f}" for values in maps])
 

@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -17,13 +16,11 @@ from torch import Tensor, nn
 
 from framecast.errors import ExportError
 from framecast.export.functions import OPSET, function, translations
-from framecast.export.patches import fuse_patches
+from framecast.graph.artifact import IR_VERSION
+from framecast.graph.manifest import DOMAIN, KEY, Manifest, Quality, StateSpec
+from framecast.graph.patchify import fuse_patchify
 from framecast.models.configs import CONFIGS, appearance
 from framecast.models.step import StepModel
-from framecast.runtime.manifest import DOMAIN, KEY, Manifest, Quality, StateSpec
-from framecast.runtime.sinks.files import write
-
-IR_VERSION = 10  # ONNX Runtime 1.23 reads no newer
 
 
 class _Flat(nn.Module):
@@ -111,7 +108,7 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
     if program is None:
         raise ExportError(f"torch.onnx could not export {manifest.config}: update torch and onnxscript")
     proto: ModelProto = program.model_proto
-    fuse_patches(proto)
+    fuse_patchify(proto)
     proto.ir_version = min(proto.ir_version, IR_VERSION)
     used = {node.op_type for node in proto.graph.node if node.domain == DOMAIN}
     proto.functions.extend(function(name) for name in sorted(used))
@@ -139,12 +136,3 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
-
-
-def save(proto: ModelProto, path: Path) -> None:
-    """Write an artifact whole or not at all.
-
-    Raises:
-        SinkError: the file cannot be written.
-    """
-    write(path, proto.SerializeToString(), "choose another --output")

@@ -27,12 +27,11 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from framecast.camera import Image
 from framecast.errors import ExportError
-from framecast.export.artifact import LAYERS, manifest_of, read
-from framecast.export.onnx import IR_VERSION, save
+from framecast.graph.artifact import IR_VERSION, LAYERS, manifest_of, read, save
+from framecast.graph.manifest import KEY, Manifest
 from framecast.runtime.convert import blank, see, to_frame
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.engine import held
-from framecast.runtime.manifest import KEY, Manifest
 
 LEAST_CHANNELS = 16  # in or out: below, a convolution stays as it is
 _QUANTIZED = ("Conv", "MatMul", "Gemm")  # ONNX Runtime has no transposed convolution in int8
@@ -63,11 +62,11 @@ def quantize(
 
     proto = read(artifact)
     manifest = manifest_of(proto)
-    if manifest.ready:
-        raise ExportError(f"{artifact} is half of a step: quantize the whole artifact, then prepare that")
+    if manifest.precomputed:
+        raise ExportError(f"{artifact} is half of a step: quantize the whole artifact, then split that")
     if manifest.precision != "fp32":
         raise ExportError(f"{artifact} is {manifest.precision} already: quantize the float32 artifact")
-    if manifest.channel_order == "NONE":
+    if not manifest.is_picture:
         raise ExportError(f"{manifest.config} takes channels that are no picture: there is nothing to calibrate it on")
     chosen = layers(proto, ends=ends)
     count = sum(node.op_type in LAYERS for node in proto.graph.node)

@@ -21,18 +21,18 @@ from typing import Any
 from onnx import ModelProto
 
 from framecast.errors import ArtifactError, EngineError, ExportError, OptionError, SinkError
-from framecast.export.artifact import manifest_of, one_line, read
-from framecast.export.live import live
-from framecast.export.plain import fixed, without_moving_rows
-from framecast.export.plugins.candidates import Built, best, check, prepared
+from framecast.export.plugins.candidates import Built, best, check, with_plugins
 from framecast.export.plugins.ladder import choose
 from framecast.export.plugins.measure import measure
 from framecast.export.plugins.rewrite import PREFIX, has_operators
-from framecast.export.precision import to_half
+from framecast.files import sha256
+from framecast.graph.artifact import manifest_of, one_line, read
+from framecast.graph.device import device_graph
+from framecast.graph.mixed_precision import to_half
+from framecast.graph.tensorrt_workarounds import fixed, without_moving_rows
 from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt.cache import Key, Record
 from framecast.runtime.engines.tensorrt.library import RTX_TARGETS, Gpu, Library
-from framecast.runtime.sinks.files import sha256
 
 _log = logging.getLogger(__name__)
 # Told which share is done (0 to 1) and of what; the build ends when it returns False.
@@ -40,7 +40,7 @@ Progress = Callable[[float, str], bool]
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildRequest:
     """What is to be built.
 
     Attributes:
@@ -101,84 +101,84 @@ class Order:
         )
 
 
-def build(order: Order, progress: Progress = lambda share, phase: True) -> tuple[bytes, Record]:
+def build(request: BuildRequest, progress: Progress = lambda share, phase: True) -> tuple[bytes, Record]:
     """Build an engine and keep it in the cache; returns it and its record.
 
     Raises:
         ArtifactError: the file is no artifact.
         ExportError: its network cannot be built: it takes no pictures, or TensorRT does not know an operator.
-        OptionError, EngineError: see :meth:`Order.key`; the build failed, or the cache cannot be used.
+        OptionError, EngineError: see :meth:`BuildRequest.key`; the build failed, or the cache cannot be used.
         SinkError: the engine cannot be written.
         KeyboardInterrupt: ``progress`` returned False; nothing is kept.
     """
-    key = order.key()
+    key = request.key()
     cache.folder()  # said before minutes are spent
-    network = prepare(order)
-    if sha256(order.artifact) != key.artifact:
-        raise ArtifactError(f"{order.artifact} has just changed: build it again")
-    choice = choose(order.plugins, order.library, order.gpu, has_operators(network))
+    network = network_graph(request)
+    if sha256(request.artifact) != key.artifact:
+        raise ArtifactError(f"{request.artifact} has just changed: build it again")
+    choice = choose(request.plugins, request.library, request.gpu, has_operators(network))
     started = time.monotonic()
 
     def one(rung: str, begin: float, end: float) -> Built:
-        graph, plugins = prepared(network, rung, order.library, order.gpu)
+        graph, plugins = with_plugins(network, rung, request.library, request.gpu)
         told = lambda share, phase: progress(begin + (end - begin) * share, phase)  # noqa: E731
-        engine, layers = compile_network(order, key, graph, told)
-        layers["engine"] = inspect(order, key, engine)
-        check(rung, plugins, layers["engine"].get("plugins", ()), order.model)
+        engine, layers = compile_network(request, key, graph, told)
+        layers["engine"] = inspect(request, key, engine)
+        check(rung, plugins, layers["engine"].get("plugins", ()), request.model)
         return Built(rung, engine, layers)
 
-    built, compared = best(choice, one, lambda engine: measure(order.library, engine))
+    built, compared = best(choice, one, lambda engine: measure(request.library, engine))
     engine = built.engine
     record = Record(
         key=replace(key, rung=built.rung),
         model=manifest_of(network).config,
-        path=str(order.artifact.resolve()),
+        path=str(request.artifact.resolve()),
         sha256=hashlib.sha256(engine).hexdigest(),
         size=len(engine),
         seconds=round(time.monotonic() - started, 2),
         built=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        layers={**built.layers, "plugins": {"asked": order.plugins, **compared}},
+        layers={**built.layers, "plugins": {"asked": request.plugins, **compared}},
         manifest=manifest_of(network).to_json(),
     )
     cache.put(record, engine)
     return engine, record
 
 
-def prepare(order: Order) -> ModelProto:
+def network_graph(request: BuildRequest) -> ModelProto:
     """The graph as TensorRT is given it.
 
-    Precision comes first: what :func:`live` puts around the network stays float32.
+    Precision comes first: what :func:`device_graph` puts around the network stays float32.
 
     Raises:
         ArtifactError: the file is no artifact.
         ExportError: its network takes no pictures.
     """
-    artifact = read(order.artifact)
-    network = to_half(artifact) if order.precision == "fp16" else artifact
-    return without_moving_rows(fixed(live(network, order.camera), order.batch))
+    artifact = read(request.artifact)
+    network = to_half(artifact) if request.precision == "fp16" else artifact
+    return without_moving_rows(fixed(device_graph(network, request.camera), request.batch))
 
 
 def compile_network(
-    order: Order, key: Key, proto: ModelProto, progress: Progress
+    request: BuildRequest, key: Key, proto: ModelProto, progress: Progress
 ) -> tuple[bytes, dict[str, dict[str, Any]]]:
     """The engine of a graph, and what its network consists of."""
-    trt, logger = order.library.trt, order.library.logger()
+    trt, logger = request.library.trt, request.library.logger()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # what one version wants another deprecates
         builder = trt.Builder(logger)
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # 11 knows no other networks
         network = builder.create_network(0 if flag is None else 1 << int(flag))
-        _parse(trt, network, logger, proto, order.model)
+        _parse(trt, network, logger, proto, request.model)
         config = builder.create_builder_config()
         config.clear_flag(trt.BuilderFlag.TF32)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         watch = _monitor(trt, progress)
         config.progress_monitor = watch
-        if order.library.rtx:
+        if request.library.rtx:
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(trt.ComputeCapability, RTX_TARGETS[key.capability]), 0)
         else:  # TensorRT for RTX times nothing
-            place = cache.timing(order.library, key.device)
+            place = cache.timing(request.library, key.device)
             measured = config.create_timing_cache(cache.get_timing(place)) or config.create_timing_cache(b"")
             config.set_timing_cache(measured, ignore_mismatch=False)
         try:
@@ -189,8 +189,8 @@ def compile_network(
         if watch.stopped:
             raise KeyboardInterrupt
         if engine is None:
-            raise EngineError(_failure(order.model, logger.errors))
-        if not order.library.rtx:
+            raise EngineError(_failure(request.model, logger.errors))
+        if not request.library.rtx:
             try:
                 cache.put_timing(place, bytes(config.get_timing_cache().serialize()))
             except SinkError as error:
@@ -266,7 +266,7 @@ def _monitor(trt: Any, progress: Progress) -> Any:
     return Monitor()
 
 
-def inspect(order: Order, key: Key, engine: bytes) -> dict[str, Any]:
+def inspect(request: BuildRequest, key: Key, engine: bytes) -> dict[str, Any]:
     """What an engine consists of, as TensorRT's inspector says: its layers, precisions and plugins.
 
     Where there is no GPU that could run it, ``not_inspected`` says so instead.
@@ -274,13 +274,13 @@ def inspect(order: Order, key: Key, engine: bytes) -> dict[str, Any]:
     Raises:
         EngineError: TensorRT does not read what it has built.
     """
-    if order.gpu is None or order.gpu.capability != key.capability:
+    if request.gpu is None or request.gpu.capability != key.capability:
         return {"not_inspected": f"there is no GPU of compute capability {key.capability} here"}
-    trt = order.library.trt
-    logger = order.library.logger()
+    trt = request.library.trt
+    logger = request.library.logger()
     read_back = trt.Runtime(logger).deserialize_cuda_engine(engine)
     if read_back is None:
-        raise EngineError(_failure(order.model, logger.errors))
+        raise EngineError(_failure(request.model, logger.errors))
     inspector = read_back.create_engine_inspector()
     return summary(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 

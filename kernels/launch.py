@@ -96,7 +96,7 @@ class Launch:
             self.kernel[self.grid](*arguments, **self.constants, num_warps=self.warps)
 
 
-def prepared(like: Tensor, shapes: Sequence[tuple[Tensor, Sequence[int]]]) -> tuple[Tensor, ...]:
+def launch_arguments(like: Tensor, shapes: Sequence[tuple[Tensor, Sequence[int]]]) -> tuple[Tensor, ...]:
     """The tensors, contiguous.
 
     Args:

@@ -24,7 +24,7 @@ class Data:
         height: of a frame, with its padding.
         width: of a frame.
         channels: of a frame.
-        order: of the channels; see :class:`framecast.runtime.manifest.Manifest`.
+        order: of the channels; see :class:`framecast.graph.manifest.Manifest`.
         visible: (H, W) of the picture where the frame is padded.
     """
 
@@ -33,6 +33,11 @@ class Data:
     channels: int
     order: str
     visible: tuple[int, int] | None = None
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether frames are pictures rather than other channels."""
+        return self.order != "NONE"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from framecast.camera import Image
 from framecast.camera.pool import Pool
-from framecast.runtime.manifest import Manifest
+from framecast.graph.manifest import Manifest
 from framecast.runtime.resize import resize
 
 Tensor = NDArray[np.float32]

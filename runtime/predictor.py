@@ -50,7 +50,7 @@ class Predictor:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.manifest = engine.manifest
-        if self.manifest.channel_order == "NONE":
+        if not self.manifest.is_picture:
             raise EngineError(
                 f"{self.manifest.config} takes {self.manifest.frame[0]} channels that are no picture: "
                 "it can be exported and compared, but not run on a camera or clip"
@@ -150,7 +150,7 @@ class Predictor:
     def precompute(self) -> None:
         """Do now, between two frames, what the next step needs of no frame; without this call the step does it.
 
-        Only where the artifact is in two halves (``framecast prepare``) is there anything to be done.
+        Only where the artifact is in two halves (``framecast split``) is there anything to be done.
 
         Raises:
             EngineError: the engine failed.

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from framecast.export.onnx import describe, to_onnx
-from framecast.export.precision import HALF
+from framecast.graph.mixed_precision import HALF
 from framecast.models.step import StepModel
 
 from .networks import make  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)

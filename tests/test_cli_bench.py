@@ -153,7 +153,7 @@ def test_an_output_replaces_no_input(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_busy_machine_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framecast.evaluation.latency.machine.load", lambda: 1e3)
+    monkeypatch.setattr("framecast.bench.machine.load", lambda: 1e3)
     code, _, err = run("bench", "stip-edge", *QUICK)
     assert code == 0
     assert "warning: the machine is busy: load average 1000.00" in err

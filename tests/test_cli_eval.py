@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.onnx import describe, to_onnx
+from framecast.graph.artifact import save
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .networks import make  # noqa: TID252

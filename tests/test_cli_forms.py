@@ -31,7 +31,7 @@ def test_prepare_and_run(run: Run, tmp_path: Path) -> None:
     output = tmp_path / "mau.onnx"
     code, out, err = run("prepare", "mau-mnist", "-o", output)
     assert code == 0, err
-    assert "mau.prepare.onnx: keep them together" in out
+    assert "mau.before.onnx: keep them together" in out
     code, out, err = run("run", "demo", "--model", output, "--max-frames", 12)
     assert code == 0, err
     code, out, err = run("bench", output, "--duration", 0, "--iterations", 2, "--warmup", 0, "--cold-starts", 0)

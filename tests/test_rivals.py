@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from framecast.bench.steps import Series
 from framecast.errors import EngineError
-from framecast.evaluation.latency.steps import Series
 from framecast.models.astm import ASTM, ASTMConfig
 from framecast.models.configs import CONFIGS, build
 from framecast.models.stau import MAU, STAU, MAUConfig, STAUConfig

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from framecast.camera import Image
 from framecast.errors import OptionError, SinkError, SourceError
+from framecast.files import sha256
 from framecast.runtime.resize import resize
-from framecast.runtime.sinks.files import sha256
 from framecast.training.data import Augmentation, decode, videos
 from framecast.training.moving_mnist import MovingMNIST, read_idx
 from framecast.training.recipes import SHORTEST, Recipe

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from framecast.camera import Image
 from framecast.errors import ArtifactError, OptionError, SinkError
-from framecast.runtime.sinks.files import check_writable, write
+from framecast.files import check_writable, write
 
 SHOWN = 3  # differences that a refusal names
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from framecast.camera import Image
+from framecast.graph.manifest import Quality
 from framecast.models.step import StepModel
 from framecast.models.tau import TAU
-from framecast.runtime.manifest import Quality
 from framecast.runtime.score import Scorer, psnr
 from framecast.runtime.sinks.picture import caption, enlarged
 from framecast.training.footage import Digits, Footage

@@ -20,7 +20,7 @@ from framecast.runtime.engines.tensorrt.library import Gpu, Library
 
 _log = logging.getLogger(__name__)
 # Of the largest prediction: what the tactics of two builds in float16 may differ by in a step. Another operator, or
-# inputs in another order, are off by more.
+# inputs in another request, are off by more.
 MOST_OFF = 0.05
 _ALIGNED = 256  # bytes: as TensorRT aligns tensors
 
@@ -34,7 +34,7 @@ class Built:
     layers: dict[str, Any]
 
 
-def prepared(network: ModelProto, rung: str, library: Library, gpu: Gpu | None) -> tuple[ModelProto, list[str]]:
+def with_plugins(network: ModelProto, rung: str, library: Library, gpu: Gpu | None) -> tuple[ModelProto, list[str]]:
     """The graph as a rung takes it, with its plugins registered, and the names of the plugins' nodes.
 
     Raises:

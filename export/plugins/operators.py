@@ -1,4 +1,4 @@
-"""Our operators as launches of our kernels: what each reads and writes, of which shape and type, in which order.
+"""Our operators as launches of our kernels: what each reads and writes, of which shape and type, in which request.
 
 Batch and sizes are fixed when an engine is built, so each launch is a kernel of one static shape. Where an operator
 takes two of them, a tensor of partial results stands in between: an AOT plugin has one kernel, and no workspace.
@@ -45,8 +45,8 @@ class Kernel:
 
     Attributes:
         kernel: one of :data:`framecast.kernels.cross.KERNELS`.
-        inputs: in the kernel's order.
-        outputs: in the kernel's order, which follow the inputs.
+        inputs: in the kernel's request.
+        outputs: in the kernel's request, which follow the inputs.
         state: (C, H, W).
         batch: samples.
         slots: cells, keys or values.
@@ -103,7 +103,7 @@ class Site:
 
 
 def calls(site: Site) -> list[Call]:
-    """The launches of a node, in order.
+    """The launches of a node, in request.
 
     Raises:
         ExportError: its inputs have not the shapes that its kernels take.

@@ -16,8 +16,8 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from framecast.export.plugins.operators import Call, Kernel, Site, Tensor, calls, narrow, parsed
+from framecast.graph.manifest import DOMAIN
 from framecast.runtime.engines.tensorrt.plugin import NAMESPACE, VERSION
-from framecast.runtime.manifest import DOMAIN
 
 PREFIX = "plugin."  # begins the name of every node that is a plugin
 _TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}

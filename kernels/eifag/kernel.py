@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from framecast.kernels.launch import Launch, pointwise, prepared, tanh
+from framecast.kernels.launch import Launch, launch_arguments, pointwise, tanh
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -75,7 +75,7 @@ def eifag(
     """
     shape = cells[0].shape
     gates = [(tensor, shape) for tensor in (input, forget, candidate)]
-    tensors = prepared(cells[0], [*((cell, shape) for cell in cells), (count, (shape[0], 1, 1, 1)), *gates])
+    tensors = launch_arguments(cells[0], [*((cell, shape) for cell in cells), (count, (shape[0], 1, 1, 1)), *gates])
     new = cells[0].new_empty(shape)
     launch(shape[0], tuple(shape[1:]), forget_bias)(tensors[: len(cells)], *tensors[len(cells) :], new)
     return new

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from framecast.errors import OptionError
-from framecast.kernels.launch import Launch, pointwise, prepared, reduction
+from framecast.kernels.launch import Launch, launch_arguments, pointwise, reduction
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -124,7 +124,7 @@ def stau_attention(
     n, shape = len(keys), current.shape
     if len(values) != n:
         raise OptionError(f"there must be a value for each key, not {len(values)} for {n}")
-    tensors = prepared(current, [(tensor, shape) for tensor in (*keys, *values, query, gate, current)])
+    tensors = launch_arguments(current, [(tensor, shape) for tensor in (*keys, *values, query, gate, current)])
     scores, fuse = launches(shape[0], tuple(shape[1:]), scale)
     partials = current.new_empty(workspace(shape[0], tuple(shape[1:]), n), dtype=torch.float32)
     fused = current.new_empty(shape)

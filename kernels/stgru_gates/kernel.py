@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from framecast.kernels.launch import Launch, pointwise, prepared, reduction, tanh
+from framecast.kernels.launch import Launch, launch_arguments, pointwise, reduction, tanh
 
 
 @triton.jit
@@ -230,7 +230,7 @@ def stgru_gates(
     affine = (4 * channels, *image)
     conv = (batch, *affine)
     shapes = [(conv_t, conv), (weight_t, affine), (bias_t, affine), (conv_s, conv), (weight_s, affine)]
-    arguments = prepared(t, [*shapes, (bias_s, affine), (t, t.shape), (s, t.shape)])
+    arguments = launch_arguments(t, [*shapes, (bias_s, affine), (t, t.shape), (s, t.shape)])
     shape = tuple(t.shape[1:])
     statistics, gates, _ = launches(batch, shape, forget_bias, eps)
     partials = t.new_empty(workspace(batch, shape), dtype=torch.float32)
@@ -248,7 +248,7 @@ def gates(norm_t: Tensor, norm_s: Tensor, t: Tensor, s: Tensor, forget_bias: flo
     """
     batch, channels, *image = t.shape
     conv = (batch, 4 * channels, *image)
-    arguments = prepared(t, [(norm_t, conv), (norm_s, conv), (t, t.shape), (s, t.shape)])
+    arguments = launch_arguments(t, [(norm_t, conv), (norm_s, conv), (t, t.shape), (s, t.shape)])
     new_t, new_s = t.new_empty(t.shape), s.new_empty(s.shape)
     launches(batch, tuple(t.shape[1:]), forget_bias, 0.0)[2](*arguments, new_t, new_s)
     return new_t, new_s

@@ -13,8 +13,8 @@ import numpy as np
 
 from framecast.camera import Image
 from framecast.errors import EngineError
+from framecast.graph.manifest import Manifest, StateSpec
 from framecast.runtime.convert import Tensor, blank, is_finite, see, to_frame, to_image
-from framecast.runtime.manifest import Manifest, StateSpec
 
 __all__ = ["Engine", "Moment", "Phases", "State", "Tensor", "bound", "held"]
 
@@ -47,8 +47,8 @@ class State:
         zero: the moment before the first frame.
         own: the moments that this state may write.
         past: what the next step reads, newest first.
-        ready: what an artifact in two halves makes of this state beforehand, by name.
-        prepared: whether that has been made since the state was written.
+        precomputed: what an artifact in two halves computes from this state before the frame, by name.
+        is_precomputed: whether that is done since the state was written.
     """
 
     tensors: dict[str, Buffer]
@@ -56,12 +56,12 @@ class State:
     zero: Moment
     own: tuple[Moment, ...]
     past: tuple[Moment, ...]
-    ready: dict[str, Buffer]
-    prepared: bool = False
+    precomputed: dict[str, Buffer]
+    is_precomputed: bool = False
 
     def reset(self) -> None:
         """All zeros: what comes before the first frame."""
-        self.prepared = False
+        self.is_precomputed = False
         for tensor in self.tensors.values():
             tensor.fill(0)
         self.past = (self.zero,) * len(self.past)
@@ -72,7 +72,7 @@ class State:
         One of its own is always free: a state is never written twice in a row, so of ``before``'s past at most every
         second moment, not counting the newest, is this state's.
         """
-        self.prepared = False
+        self.is_precomputed = False
         moment = next(m for m in self.own if m not in before.past)
         self.past = (moment, *before.past)[: len(self.past)]
         return moment
@@ -125,7 +125,7 @@ class Engine(ABC):
             zero=zero,
             own=tuple(Moment(zeros(kinds["history"])) for _ in range(slots // 2 + 1)),
             past=(zero,) * slots,
-            ready={name: self.zeros((batch, *shape)) for name, shape in self.manifest.ready.items()},
+            precomputed={name: self.zeros((batch, *shape)) for name, shape in self.manifest.precomputed.items()},
         )
 
     @abstractmethod
@@ -233,7 +233,7 @@ def bound(
 
 def held(manifest: Manifest, state: State) -> dict[str, Buffer]:
     """A state's buffers by the graph's names, ``state.*`` and what is ready."""
-    buffers = dict(state.ready)
+    buffers = dict(state.precomputed)
     for spec in manifest.state:
         sources = [state.tensors] if spec.kind == "carry" else [moment.tensors for moment in state.past]
         # A history may reach less far back than the longest one.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from framecast.errors import ArtifactError, EngineError, first_line
+from framecast.graph.manifest import KEY, Manifest, beside, check_halves, nameless
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound, held
-from framecast.runtime.manifest import KEY, Manifest, beside, check_halves, nameless
 
 
 class OnnxRuntimeEngine(Engine):
@@ -42,7 +42,7 @@ class OnnxRuntimeEngine(Engine):
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
         self._before: Any = None
-        if self.manifest.ready:
+        if self.manifest.precomputed:
             self._before = _session(beside(artifact), options)
             check_halves(artifact, metadata, self._before.get_modelmeta().custom_metadata_map)
         self._bindings: Phases[Any] = Phases()
@@ -58,16 +58,16 @@ class OnnxRuntimeEngine(Engine):
 
     def precompute(self, state: State) -> None:
         """See :meth:`Engine.precompute`."""
-        if self._before is None or state.prepared:
+        if self._before is None or state.is_precomputed:
             return
         binding = self._before.io_binding()
         buffers = held(self.manifest, state)
         for value in self._before.get_inputs():
             binding.bind_ortvalue_input(value.name, self._value(buffers[value.name]))
-        for name, tensor in state.ready.items():
+        for name, tensor in state.precomputed.items():
             binding.bind_ortvalue_output(name, self._value(tensor))
         self._run(self._before, binding)
-        state.prepared = True
+        state.is_precomputed = True
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""
@@ -112,7 +112,7 @@ def check_boundary(manifest: Manifest, inputs: Sequence[Any], outputs: Sequence[
     """
     expected = {
         "frame": manifest.frame,
-        **manifest.ready,
+        **manifest.precomputed,
         **{name: s.shape for s in manifest.state for name in s.inputs},
     }
     if {i.name: _shape(i) for i in inputs} != expected:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import ArtifactError, EngineError, first_line
-from framecast.runtime.engines.live import Buffer, LiveEngine, Region
+from framecast.runtime.engines.device import Buffer, DeviceEngine, Region
 from framecast.runtime.engines.onnxruntime import check_boundary
 
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -29,7 +29,7 @@ class _OrtBuffer(Buffer):
         return np.array(self.value.numpy())
 
 
-class OnnxRuntimeCudaEngine(LiveEngine):
+class OnnxRuntimeCudaEngine(DeviceEngine):
     """See :class:`Engine`.
 
     Args:
@@ -50,8 +50,8 @@ class OnnxRuntimeCudaEngine(LiveEngine):
             import onnx
             import onnxruntime
 
-            from framecast.export.artifact import manifest_of
-            from framecast.export.live import live
+            from framecast.graph.artifact import manifest_of
+            from framecast.graph.device import device_graph
         except ImportError as error:
             raise EngineError(
                 f"onnxruntime-cuda needs {error.name}: pip install onnxruntime-gpu onnx (in place of onnxruntime)"
@@ -72,7 +72,7 @@ class OnnxRuntimeCudaEngine(LiveEngine):
             proto = onnx.load(str(artifact))
             self.manifest = manifest_of(proto)
             check_boundary(self.manifest, proto.graph.input, proto.graph.output)
-            graph = live(proto).SerializeToString()
+            graph = device_graph(proto).SerializeToString()
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
         except Exception as error:  # of protobuf, of onnx's checker, of this file's system
@@ -90,12 +90,12 @@ class OnnxRuntimeCudaEngine(LiveEngine):
             raise EngineError("onnxruntime finds no GPU that it can use: see 'framecast doctor' for the driver")
 
     def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
-        """See :meth:`LiveEngine.allocate`."""
+        """See :meth:`DeviceEngine.allocate`."""
         zeros = np.zeros(shape, dtype)
         return _OrtBuffer(self._value(zeros, self.device, 0), zeros)
 
     def prepare(self, reads: Mapping[str, Region], writes: Mapping[str, Region]) -> Callable[[], None]:
-        """See :meth:`LiveEngine.prepare`."""
+        """See :meth:`DeviceEngine.prepare`."""
         session, binding = self._session, self._session.io_binding()
         for bind, regions in ((binding.bind_input, reads), (binding.bind_output, writes)):
             for name, region in regions.items():

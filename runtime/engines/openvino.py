@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from framecast.errors import ArtifactError, EngineError, first_line
+from framecast.graph.manifest import beside, check_halves
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound, held
 from framecast.runtime.engines.onnxruntime import check_boundary
-from framecast.runtime.manifest import beside, check_halves
 
 # What stands around the reason in an error of OpenVINO's: where it was thrown, and what was checked there.
 _AROUND = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
@@ -41,7 +41,7 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, artifact: Path, *, threads: int = 0, precision: str = "fp32") -> None:
         try:
-            from framecast.export.artifact import load, manifest_of, read
+            from framecast.graph.artifact import load, manifest_of, read
 
             self._openvino = _without_telemetry()
         except ImportError as error:
@@ -64,7 +64,7 @@ class OpenVinoEngine(Engine):
                 f"{self.manifest.config} warps pictures, and bf16 is too coarse for the positions that it reads: "
                 "use openvino:fp32"
             )
-        if self.manifest.ready:
+        if self.manifest.precomputed:
             before = load(beside(artifact))
             check_halves(artifact, *({e.key: e.value for e in half.metadata_props} for half in (proto, before)))
         options = {
@@ -84,11 +84,11 @@ class OpenVinoEngine(Engine):
 
     def precompute(self, state: State) -> None:
         """See :meth:`Engine.precompute`."""
-        if self._before is None or state.prepared:
+        if self._before is None or state.is_precomputed:
             return
         graph = self._before
-        self._run(graph, len(state.prediction), graph.bind(held(self.manifest, state), state.ready))
-        state.prepared = True
+        self._run(graph, len(state.prediction), graph.bind(held(self.manifest, state), state.precomputed))
+        state.is_precomputed = True
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""

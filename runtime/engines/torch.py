@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from framecast.camera import Image
 from framecast.errors import EngineError, OptionError
+from framecast.graph.manifest import Manifest
 from framecast.runtime.convert import Tensor, see
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound
-from framecast.runtime.manifest import Manifest
 
 WARM = 3  # steps before a capture: in the first ones libraries choose and allocate
 # How a picture's channels (BGR, the last axis) become the network's, and back. Without lists of indices, which would be
@@ -130,12 +130,12 @@ class TorchEngine(Engine):
             EngineError: torch is not here, or has no such device.
         """
         try:
-            from framecast.export.network import open_network
+            from framecast.export.load_network import load_network
         except ImportError as error:
             raise EngineError(
                 f"the torch engine needs {error.name}: pip install 'framecast[models]', in a clone -e '.[models]'"
             ) from error
-        return cls(*open_network(path), **options)
+        return cls(*load_network(path), **options)
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """See :meth:`Engine.zeros`."""

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from framecast.camera import Image
-from framecast.runtime.sinks.files import check_writable, write
+from framecast.files import check_writable, write
 from framecast.runtime.sinks.picture import triptych
 from framecast.runtime.sinks.sink import Event, Sink
 

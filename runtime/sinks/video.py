@@ -6,9 +6,9 @@ from pathlib import Path
 
 import cv2
 
-from framecast.camera.redact import redact
 from framecast.errors import OptionError, SinkError
-from framecast.runtime.sinks.files import check_room, check_writable
+from framecast.files import check_room, check_writable
+from framecast.redact import redact
 from framecast.runtime.sinks.picture import triptych
 from framecast.runtime.sinks.sink import Event, Sink
 

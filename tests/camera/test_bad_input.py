@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from framecast.camera import open_source
-from framecast.camera.redact import redact
 from framecast.errors import SourceError
+from framecast.redact import redact
 
 
 def refusal(uri, **options) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from framecast.camera import open_source
-from framecast.camera.live import Live
+from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
 
 
@@ -182,7 +182,7 @@ class Capture:
 
 
 def test_a_webcam_that_is_unplugged():
-    with Live("/dev/video0", Capture(), 30.0, cure="check its cable") as source:
+    with LiveSource("/dev/video0", Capture(), 30.0, cure="check its cable") as source:
         assert [source.read().index for _ in range(3)] == [0, 1, 2]
         for _ in range(2):
             with pytest.raises(SourceError, match=r"lost /dev/video0: it ended or broke off \(check its cable"):
@@ -204,7 +204,7 @@ class Decoder(Capture):
 
 
 def test_frames_are_decoded_into_arrays_that_nobody_holds():
-    with Live("/dev/video0", Decoder(40), 30.0, cure="") as source:
+    with LiveSource("/dev/video0", Decoder(40), 30.0, cure="") as source:
         held: deque[np.ndarray] = deque(maxlen=3)
         addresses = set()
         for left in range(39, -1, -1):

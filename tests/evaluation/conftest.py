@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from framecast.evaluation.results import Contender
+from framecast.graph.manifest import Manifest, StateSpec
 from framecast.runtime.engines import Engine, State
-from framecast.runtime.manifest import Manifest, StateSpec
 from framecast.runtime.predictor import Predictor
 
 HEIGHT, WIDTH = 20, 28

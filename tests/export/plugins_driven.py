@@ -165,14 +165,14 @@ def main() -> None:
     if hasattr(trt, "QuickPluginCreationRequest"):  # 10.9 and newer
         placed = rewrite.with_aot(proto)[1]
         for _ in range(2):  # a second build in the same process
-            rewritten, names = candidates.prepared(proto, "aot", library, ORIN)
+            rewritten, names = candidates.with_plugins(proto, "aot", library, ORIN)
         nodes = {node.name: node for node in rewritten.graph.node}
         assert names == [place.node for place in placed]
         found = [drive_aot(nodes[place.node], place.calls[0], folder) for place in placed]
     placed = rewrite.with_v3(proto, v3.NAME)[1]
     plugins = [candidates.packed(place, *target(ORIN)) for place in placed]
     for _ in range(2):
-        rewritten, names = candidates.prepared(proto, "v3", library, ORIN)
+        rewritten, names = candidates.with_plugins(proto, "v3", library, ORIN)
     nodes = {node.name: node for node in rewritten.graph.node}
     assert names == [place.node for place in placed]
     found += [drive_v3(nodes[place.node], plugins) for place in placed]

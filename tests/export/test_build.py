@@ -19,11 +19,11 @@ from onnx import TensorProto, helper
 
 from framecast.errors import ArtifactError, EngineError, ExportError, OptionError
 from framecast.export import tensorrt
-from framecast.export.command import export_random
-from framecast.export.tensorrt import Order, build, prepare, summary
+from framecast.export.exporter import export_random
+from framecast.export.tensorrt import BuildRequest, build, network_graph, summary
+from framecast.graph.manifest import KEY
 from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt.library import RTX_TARGETS, Gpu, Library, library
-from framecast.runtime.manifest import KEY
 from framecast.runtime.shipped import shipped
 
 from ..exported import exported  # noqa: TID252
@@ -55,12 +55,12 @@ def saved(proto: onnx.ModelProto, path: Path) -> Path:
 def test_every_network_builds(name: str, rtx: Library, tmp_path: Path) -> None:
     path = saved(exported(name), tmp_path / "model.onnx")
     for precision in ("fp16", "fp32") if name in FULL else ("fp16",):
-        order = Order(path, name, rtx, target="8.9", precision=precision)
-        engine, record = build(order)
+        request = BuildRequest(path, name, rtx, target="8.9", precision=precision)
+        engine, record = build(request)
         layers = record.layers["network"]
         assert (layers["float16"] > 0) == (precision == "fp16")
         assert layers["float32"] > 0
-        assert cache.load(order.key()) == (engine, record)
+        assert cache.load(request.key()) == (engine, record)
         # With no GPU it is not read back, and that is what stands there.
         assert record.layers["engine"] == {"not_inspected": "there is no GPU of compute capability 8.9 here"}
 
@@ -69,8 +69,8 @@ def test_every_network_builds(name: str, rtx: Library, tmp_path: Path) -> None:
 def test_shipped_models_build(name: str, rtx: Library) -> None:
     """At their full size; for several cameras, whose pictures are resized. Edge's elimination once made it 49 MB."""
     shares: list[float] = []
-    order = Order(shipped()[name], name, rtx, target="8.6", batch=2, camera=(640, 480))
-    _, record = build(order, lambda share, phase: bool(phase) and (shares.append(share) or True))
+    request = BuildRequest(shipped()[name], name, rtx, target="8.6", batch=2, camera=(640, 480))
+    _, record = build(request, lambda share, phase: bool(phase) and (shares.append(share) or True))
     assert shares == sorted(shares)
     assert 0 <= shares[0] < 0.5
     assert shares[-1] == 1
@@ -80,12 +80,12 @@ def test_shipped_models_build(name: str, rtx: Library) -> None:
 @pytest.mark.parametrize("config", ["stip-ucf", "stau-mnist", "astm-mnist", "tau-kth"])
 def test_published_networks_build_at_their_full_size(config: str, rtx: Library, tmp_path: Path) -> None:
     """One of each kind; all of them: benchmarks/build.py."""
-    _, record = build(Order(export_random(config, tmp_path), config, rtx, target="8.9"))
+    _, record = build(BuildRequest(export_random(config, tmp_path), config, rtx, target="8.9"))
     assert record.layers["network"]["float16"] > 30
 
 
 def test_the_graph_that_is_built(rtx: Library) -> None:
-    proto = prepare(Order(shipped()["edge"], "edge", rtx, target="8.9", batch=3, camera=(640, 480)))
+    proto = network_graph(BuildRequest(shipped()["edge"], "edge", rtx, target="8.9", batch=3, camera=(640, 480)))
     sizes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in proto.graph.input}
     assert sizes["image"] == [3, 480, 640, 3]
     assert sizes["state.flow"] == [3, 2, 96, 128]
@@ -102,7 +102,7 @@ def test_a_build_that_is_stopped_keeps_nothing(rtx: Library, place: Path) -> Non
 
     for progress in (lambda share, phase: False, interrupted):
         with pytest.raises(KeyboardInterrupt):
-            build(Order(shipped()["stip-edge"], "stip-edge", rtx, target="8.9"), progress)
+            build(BuildRequest(shipped()["stip-edge"], "stip-edge", rtx, target="8.9"), progress)
     assert list(place.iterdir()) == []
 
 
@@ -250,15 +250,15 @@ def test_what_is_built_for(tmp_path: Path) -> None:
     path = shipped()["edge"]
     full, rtx = Library("tensorrt", "10.3.0", None), Library("tensorrt_rtx", "1.7", None)
     orin, ada = Gpu("Orin", "8.7", "12.6"), Gpu("RTX 4090", "8.9", "13.0")
-    assert Order(path, "edge", full, orin).key().device == "Orin (compute capability 8.7)"
-    assert Order(path, "edge", rtx, ada).key().device == "compute capability 8.9"
-    assert Order(path, "edge", rtx, ada, target="12.0").key().capability == "12.0"
+    assert BuildRequest(path, "edge", full, orin).key().device == "Orin (compute capability 8.7)"
+    assert BuildRequest(path, "edge", rtx, ada).key().device == "compute capability 8.9"
+    assert BuildRequest(path, "edge", rtx, ada, target="12.0").key().capability == "12.0"
     with pytest.raises(OptionError, match="builds for the GPU at hand only: build on the device"):
-        Order(path, "edge", full, orin, target="8.9").key()
+        BuildRequest(path, "edge", full, orin, target="8.9").key()
     with pytest.raises(EngineError, match=r"no GPU to build for.*--for"):
-        Order(path, "edge", rtx).key()
+        BuildRequest(path, "edge", rtx).key()
     with pytest.raises(EngineError, match=r"does not build for compute capability 8\.7 .*: install tensorrt itself"):
-        Order(path, "edge", rtx, orin).key()
+        BuildRequest(path, "edge", rtx, orin).key()
 
 
 def test_the_targets_are_the_librarys(rtx: Library) -> None:
@@ -270,36 +270,38 @@ def test_full_tensorrt_keeps_what_it_measured(
     rtx: Library, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A contract test: TensorRT for RTX in the place of TensorRT, whose libraries are not here."""
-    monkeypatch.setattr(tensorrt, "inspect", lambda order, key, engine: {"layers": 1, "types": {}, "plugins": []})
+    monkeypatch.setattr(tensorrt, "inspect", lambda request, key, engine: {"layers": 1, "types": {}, "plugins": []})
     full = Library("tensorrt", "10.3.0", rtx.trt)
-    order = Order(saved(exported("mau"), tmp_path / "model.onnx"), "mau", full, Gpu("Orin", "8.7", "12.6"))
-    _, record = build(order)
+    request = BuildRequest(saved(exported("mau"), tmp_path / "model.onnx"), "mau", full, Gpu("Orin", "8.7", "12.6"))
+    _, record = build(request)
     assert (record.key.library, record.key.gpu, record.key.capability) == ("tensorrt", "Orin", "8.7")
     timings = cache.timing(full, record.key.device)
     assert len(timings.read_bytes()) > 0
     assert timings.stat().st_mode & 0o777 == 0o600
     timings.write_bytes(b"garbage")
-    build(order)
+    build(request)
     monkeypatch.undo()
     monkeypatch.setenv("FRAMECAST_CACHE", str(place))
     with pytest.raises(EngineError, match="TensorRT could not build mau"):  # read back without a driver
-        build(order)
+        build(request)
 
 
 def test_an_artifact_that_changes_meanwhile_is_not_kept(
     rtx: Library, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(exported("mau"), tmp_path / "model.onnx")
-    order = Order(path, "mau", rtx, target="8.9")
+    request = BuildRequest(path, "mau", rtx, target="8.9")
 
-    def changed(order: Order) -> onnx.ModelProto:
-        proto = prepare(order)
+    real = tensorrt.network_graph
+
+    def changed(request: BuildRequest) -> onnx.ModelProto:
+        proto = real(request)
         path.write_bytes(b"another")
         return proto
 
-    monkeypatch.setattr(tensorrt, "prepare", changed)
+    monkeypatch.setattr(tensorrt, "network_graph", changed)
     with pytest.raises(ArtifactError, match="has just changed: build it again"):
-        build(order)
+        build(request)
     assert list(place.iterdir()) == []
 
 

@@ -13,14 +13,15 @@ import torch
 from safetensors.torch import save_model
 
 from framecast.errors import ArtifactError, ExportError, OptionError
-from framecast.export.command import export_config
-from framecast.export.network import load_trained
-from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.exporter import export_config
+from framecast.export.load_network import load_trained
+from framecast.export.onnx import describe, to_onnx
 from framecast.export.parity import compare, random_frames
+from framecast.graph.artifact import save
+from framecast.graph.manifest import DOMAIN, KEY, Manifest, Quality
 from framecast.models.configs import build, find
 from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
-from framecast.runtime.manifest import DOMAIN, KEY, Manifest, Quality
 from framecast.runtime.shipped import shipped
 
 SMALL = STIPConfig(height=64, width=96, patch=2, hidden=8, layers=3, stages=3)
@@ -149,7 +150,7 @@ def test_weights_bring_the_options_that_they_were_made_with(tmp_path: Path) -> N
 
 def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     strict = dataclasses.replace(find("stip-edge"), tolerance=1e-12)
-    monkeypatch.setattr("framecast.export.command.find", lambda name: strict)
+    monkeypatch.setattr("framecast.export.exporter.find", lambda name: strict)
     with pytest.raises(ExportError, match="1e-12 is allowed"):
         export_config("stip-edge", tmp_path / "edge.onnx", None, frames="demo", steps=2, seed=0)
     assert not (tmp_path / "edge.onnx").exists()

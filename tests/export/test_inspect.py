@@ -21,9 +21,11 @@ from torch.nn import functional
 import framecast.export
 from framecast.camera import open_source
 from framecast.errors import EngineError, SourceError
-from framecast.export.inspect import Inside, Look, watch
+from framecast.export.inspect import TappedGraph, watch
+from framecast.export.inspection import Inspection
 from framecast.export.inspect_pictures import WIDTH
-from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.onnx import describe, to_onnx
+from framecast.graph.artifact import save
 from framecast.models.astm import ASTM, FORGET_BIAS, ASTMConfig
 from framecast.models.stau import MAU, STAU, MAUConfig, STAUConfig
 from framecast.models.step import StepModel
@@ -141,7 +143,7 @@ def test_what_is_tapped_is_what_torch_computes(
     reference: Callable[[StepModel, Calls], Iterator[tuple[str, int, Tensor]]],
 ) -> None:
     model, artifact = networks[name]
-    calls, inside, state = Calls(model), Inside(artifact), model.init_state()
+    calls, inside, state = Calls(model), TappedGraph(artifact), model.init_state()
     frames = torch.rand(STEPS, 1, *model.frame_shape)
     for step in range(STEPS):
         with torch.no_grad():
@@ -165,9 +167,9 @@ def tap_order(weights: np.ndarray) -> list[int]:
 
 
 def test_the_pictures_of_the_model_that_ships(run: Run, tmp_path: Path) -> None:
-    code, out, err = run("inspect", "stip-edge", "demo", "-o", tmp_path / "new" / "look", "--frames", 12)
+    code, out, err = run("inspect", "stip-edge", "demo", "-o", tmp_path / "new" / "found", "--frames", 12)
     assert (code, err) == (0, "")
-    folder = tmp_path / "new" / "look"
+    folder = tmp_path / "new" / "found"
     assert {path.name for path in folder.iterdir()} == {"gates.png", "features.png", "inspect.json"}
     assert all(f"wrote {path}" in out for path in folder.iterdir())
     assert "random" not in out
@@ -251,14 +253,14 @@ def test_padding_is_not_shown(tmp_path: Path, run: Run, networks: dict[str, tupl
 
 
 def test_moments_are_spread_over_a_clip_of_any_length(networks: dict[str, tuple[StepModel, Path]]) -> None:
-    def look(frames: int) -> Look:
+    def found(frames: int) -> Inspection:
         with open_source("demo") as source:
-            return watch(Inside(networks["astm"][1]), source, frames)
+            return watch(TappedGraph(networks["astm"][1]), source, frames)
 
-    assert [m.index for m in look(2).moments] == [0, 1]  # before the past is full
-    assert look(2).settled == 0
-    assert [m.index for m in look(9).moments] == [5, 6, 7, 8]
-    indices = [m.index for m in look(100).moments]
+    assert [m.index for m in found(2).moments] == [0, 1]  # before the past is full
+    assert found(2).settled == 0
+    assert [m.index for m in found(9).moments] == [5, 6, 7, 8]
+    indices = [m.index for m in found(100).moments]
     assert indices[0] >= 5
     assert len(indices) == 4
     assert indices[-1] >= 88
@@ -267,7 +269,7 @@ def test_moments_are_spread_over_a_clip_of_any_length(networks: dict[str, tuple[
 
 def test_a_gate_is_averaged_once_the_past_is_full(networks: dict[str, tuple[StepModel, Path]]) -> None:
     with open_source("demo") as source:
-        seen = watch(Inside(networks["stau"][1]), source, 8)
+        seen = watch(TappedGraph(networks["stau"][1]), source, 8)
     tap = seen.taps("gates")[0]
     course = np.array(seen.courses[tap])
     assert course.shape == (8, 3)
@@ -276,7 +278,7 @@ def test_a_gate_is_averaged_once_the_past_is_full(networks: dict[str, tuple[Step
 
 def test_the_tapped_graph_predicts_what_the_engine_predicts(networks: dict[str, tuple[StepModel, Path]]) -> None:
     model, artifact = networks["stau"]
-    inside = Inside(artifact)
+    inside = TappedGraph(artifact)
     with open_engine(artifact) as engine:
         live, spare = engine.new_state(), engine.new_state()
         for _ in range(STEPS):
@@ -326,7 +328,7 @@ def test_without_onnx_it_says_how_to_get_it(run: Run, tmp_path: Path, monkeypatc
 
 
 def test_what_cannot_be_shown_is_refused(tmp_path: Path, networks: dict[str, tuple[StepModel, Path]]) -> None:
-    inside = Inside(networks["astm"][1])
+    inside = TappedGraph(networks["astm"][1])
     ended = open_source("synthetic://?frames=1")
     ended.read()
     with pytest.raises(SourceError, match="no frame to look at"):

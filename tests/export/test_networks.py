@@ -9,8 +9,8 @@ import onnx
 import pytest
 import torch
 
-from framecast.export.onnx import save
 from framecast.export.parity import compare, random_frames
+from framecast.graph.artifact import save
 from framecast.models.step import StepModel
 from framecast.runtime.convert import blank, to_frame
 from framecast.runtime.engines import Engine, open_engine

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from framecast.export.functions import MANY, function, translations
-from framecast.runtime.manifest import DOMAIN
+from framecast.graph.manifest import DOMAIN
 
 LARGE = (896, 16, 16)  # ASTM's: 229,376 elements
 

@@ -17,13 +17,13 @@ import pytest
 
 from framecast.errors import EngineError, OptionError
 from framecast.export import tensorrt
-from framecast.export.live import live
-from framecast.export.plain import fixed
 from framecast.export.plugins import ladder, measure
 from framecast.export.plugins.candidates import Built, best, cached, check
 from framecast.export.plugins.ladder import LEAST_PTX, PLAIN, Choice, choose, driver_ptx, target
 from framecast.export.plugins.measure import Measured
-from framecast.export.tensorrt import Order, build, summary
+from framecast.export.tensorrt import BuildRequest, build, summary
+from framecast.graph.device import device_graph
+from framecast.graph.tensorrt_workarounds import fixed
 from framecast.runtime.engines.tensorrt import cache, cuda, plugin
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
 from framecast.runtime.shipped import shipped
@@ -236,7 +236,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_an_engine_is_timed_as_it_runs(gpu: Any) -> None:
     """On a GPU that is none (``fake_gpu.py``): every buffer is bound, in one CUDA graph, and inputs are the same."""
-    proto = fixed(live(onnx.load(shipped()["stip-edge"])), 1).SerializeToString()
+    proto = fixed(device_graph(onnx.load(shipped()["stip-edge"])), 1).SerializeToString()
     first, second = measure.measure(gpu, proto), measure.measure(gpu, proto)
     assert first.milliseconds > 0
     assert first.prediction.shape[0] == 1
@@ -258,47 +258,47 @@ def test_a_build_records_its_choice_and_finds_it_again(place: Path, monkeypatch:
     nodes = {"plain": [], "aot": ["plugin.0.eifag"]}
     shares: list[float] = []
 
-    def compile_network(order: Any, key: Any, graph: Any, progress: Any) -> Any:
+    def compile_network(request: Any, key: Any, graph: Any, progress: Any) -> Any:
         progress(0.0, "begin"), progress(1.0, "end")
         return str(graph).encode(), {"network": {"layers": 1, "float16": 0, "float32": 1}}
 
-    monkeypatch.setattr(tensorrt, "prepared", lambda network, rung, library, gpu: (rung, nodes[rung]))
+    monkeypatch.setattr(tensorrt, "with_plugins", lambda network, rung, library, gpu: (rung, nodes[rung]))
     monkeypatch.setattr(tensorrt, "compile_network", compile_network)
-    monkeypatch.setattr(tensorrt, "inspect", lambda order, key, engine: {"plugins": nodes[engine.decode()]})
+    monkeypatch.setattr(tensorrt, "inspect", lambda request, key, engine: {"plugins": nodes[engine.decode()]})
     monkeypatch.setattr(tensorrt, "measure", lambda library, engine: measured(**speeds)(engine))
-    order = Order(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN)
-    engine, record = build(order, lambda share, phase: (shares.append(share), True)[1])
+    request = BuildRequest(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN)
+    engine, record = build(request, lambda share, phase: (shares.append(share), True)[1])
     assert (engine, record.key.rung) == (b"aot", "aot")
     assert shares == [0.0, 0.5, 0.5, 1.0]
     assert record.layers["plugins"]["asked"] == "auto"
     assert record.layers["plugins"]["milliseconds"] == speeds
-    key = order.key()
-    assert cached(key, "auto", order.library, ORIN) == cache.load(record.key) == (b"aot", record)
-    assert cached(key, "none", order.library, ORIN) is None
-    assert cached(key, "v3", order.library, ORIN) is None
+    key = request.key()
+    assert cached(key, "auto", request.library, ORIN) == cache.load(record.key) == (b"aot", record)
+    assert cached(key, "none", request.library, ORIN) is None
+    assert cached(key, "v3", request.library, ORIN) is None
     # What is asked for by name is built, and found, beside it; the last one is the one that runs.
-    plain = Order(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN, plugins="none")
+    plain = BuildRequest(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN, plugins="none")
     assert build(plain)[1].key.rung == PLAIN
-    assert cache.find(order.artifact, "stip-edge", order.library, ORIN)[0] == b"plain"
-    again = cached(key, "auto", order.library, ORIN)
+    assert cache.find(request.artifact, "stip-edge", request.library, ORIN)[0] == b"plain"
+    again = cached(key, "auto", request.library, ORIN)
     assert again is not None
     assert again[0] == b"aot"
-    assert cache.find(order.artifact, "stip-edge", order.library, ORIN)[0] == b"aot"
-    assert cached(key, "none", order.library, ORIN)[0] == b"plain"  # type: ignore[index]
+    assert cache.find(request.artifact, "stip-edge", request.library, ORIN)[0] == b"aot"
+    assert cached(key, "none", request.library, ORIN)[0] == b"plain"  # type: ignore[index]
 
 
 def test_auto_is_built_again_once_its_obstacle_is_gone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt, "compile_network", lambda *_: (b"plain", {"network": {}}))
     monkeypatch.setattr(tensorrt, "inspect", lambda *_: {"plugins": []})
-    order = Order(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN)
+    request = BuildRequest(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN)
     with monkeypatch.context() as patch:
         patch.setattr(ladder.importlib.util, "find_spec", lambda name: None)
-        _, record = build(order)
+        _, record = build(request)
         assert "pip install 'framecast[triton]'" in record.layers["plugins"]["why"]
-        assert cached(order.key(), "auto", order.library, ORIN) == (b"plain", record)
-    assert cached(order.key(), "auto", order.library, ORIN) is None
-    assert cached(order.key(), "none", order.library, ORIN) == (b"plain", record)
-    edge = Order(shipped()["edge"], "edge", full("10.13"), ORIN)  # has none: there is nothing to measure
+        assert cached(request.key(), "auto", request.library, ORIN) == (b"plain", record)
+    assert cached(request.key(), "auto", request.library, ORIN) is None
+    assert cached(request.key(), "none", request.library, ORIN) == (b"plain", record)
+    edge = BuildRequest(shipped()["edge"], "edge", full("10.13"), ORIN)  # has none: there is nothing to measure
     _, record = build(edge)
     assert cached(edge.key(), "auto", edge.library, ORIN) == (b"plain", record)
 

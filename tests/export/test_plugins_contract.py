@@ -33,11 +33,11 @@ from onnx import ModelProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from framecast.errors import EngineError, ExportError
-from framecast.export.plain import fixed
 from framecast.export.plugins import rewrite
 from framecast.export.plugins.candidates import packed
 from framecast.export.plugins.operators import Tensor, compiled, parameters
-from framecast.export.precision import to_half
+from framecast.graph.mixed_precision import to_half
+from framecast.graph.tensorrt_workarounds import fixed
 from framecast.runtime.engines.tensorrt import plugin
 from framecast.runtime.engines.tensorrt.plugin import NAME, Launch, Plugin
 from framecast.runtime.shipped import shipped

@@ -12,11 +12,11 @@ from onnx import numpy_helper
 from framecast.errors import ArtifactError, ExportError
 from framecast.evaluation.parity import drift
 from framecast.export import quantize as module
-from framecast.export.live import live
-from framecast.export.network import open_network
-from framecast.export.onnx import save
-from framecast.export.prepare import prepare
+from framecast.export.load_network import load_network
 from framecast.export.quantize import layers, quantize
+from framecast.graph.artifact import save
+from framecast.graph.device import device_graph
+from framecast.graph.split import split_artifact
 from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
 from framecast.runtime.shipped import find
@@ -93,13 +93,13 @@ def test_states_are_in_the_loop(wide: Path) -> None:
 
 def test_it_can_be_prepared_as_well(wide: Path, small: Path, tmp_path: Path) -> None:
     output = tmp_path / "both.onnx"
-    prepare(small, output)
+    split_artifact(small, output)
     with open_engine(small) as one, open_engine(output) as other:
         assert other.manifest.precision == "int8"
         found = drift(one, other, pictures(12))
     assert found.max < 1e-4
-    prepare(wide, output)
-    with pytest.raises(ExportError, match="is half of a step: quantize the whole artifact, then prepare that"):
+    split_artifact(wide, output)
+    with pytest.raises(ExportError, match="is half of a step: quantize the whole artifact, then split that"):
         quantize(output, tmp_path / "out.onnx", [pictures(2)], "x")
 
 
@@ -112,9 +112,9 @@ def test_bad_input(wide: Path, small: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is not an ONNX file"):
         quantize(Path(__file__), output, [pictures(2)], "x")
     with pytest.raises(ExportError, match="is int8, which is for a CPU: take the whole float32 artifact"):
-        live(onnx.load(small))
+        device_graph(onnx.load(small))
     with pytest.raises(ArtifactError, match="is int8, and no network can be made of it"):
-        open_network(small)
+        load_network(small)
     assert not output.exists()
 
 

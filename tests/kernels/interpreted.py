@@ -171,7 +171,7 @@ def refusals() -> Iterator[Case]:
         "values": lambda: stau_kernel.stau_attention(attention[0], attention[1][:1], *attention[2:]),
         "empty": lambda: stau_kernel.stau_attention(*([x[:0] for x in y] for y in attention[:2]), *attention[2:]),
         "count": lambda: eifag_kernel.eifag(cells[0], cells[1][0], *cells[2:]),
-        "large": lambda: launch.prepared(torch.empty(1, device="meta").expand(1, 2**10, 2**10, 2**10), []),
+        "large": lambda: launch.launch_arguments(torch.empty(1, device="meta").expand(1, 2**10, 2**10, 2**10), []),
     }
     for name, call in calls.items():
         with pytest.raises(OptionError) as refused:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from framecast.camera import Frame, Source
+from framecast.graph.manifest import Manifest, StateSpec
 from framecast.runtime.engines import Engine, State
-from framecast.runtime.manifest import Manifest, StateSpec
 
 HEIGHT, WIDTH = 12, 16
 

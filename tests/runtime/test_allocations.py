@@ -20,9 +20,9 @@ import pytest
 
 import framecast
 from framecast.camera import Frame, open_source
+from framecast.graph.manifest import Manifest
 from framecast.runtime import convert, score
 from framecast.runtime.engines import Engine, State, engine
-from framecast.runtime.manifest import Manifest
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.score import SETTLE

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from framecast.graph.manifest import Manifest
 from framecast.runtime import convert
 from framecast.runtime.convert import blank, is_finite, see, to_frame, to_image
-from framecast.runtime.manifest import Manifest
 
 
 def manifest(channels: int = 3, order: str = "BGR", **more: object) -> Manifest:

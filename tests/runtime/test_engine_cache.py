@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from framecast.errors import EngineError, SinkError
+from framecast.files import sha256
 from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt import library as tensorrt
 from framecast.runtime.engines.tensorrt.cache import Key, Record
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
-from framecast.runtime.sinks.files import sha256
 
 ORIN = Gpu("Orin", "8.7", "12.6")
 LIBRARY = Library("tensorrt", "10.3.0", None)

@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 from framecast.errors import ArtifactError, EngineError, OptionError
-from framecast.export.artifact import manifest_of
+from framecast.graph.artifact import manifest_of
+from framecast.graph.manifest import KEY
 from framecast.runtime.engines import ENGINES, FORMS, MIXED, choose, open_engine
-from framecast.runtime.manifest import KEY
 from framecast.runtime.shipped import shipped
 
 from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
@@ -36,7 +36,7 @@ def test_what_is_wrong_with_the_artifact_comes_first(
         raise OSError(name)
 
     monkeypatch.setattr("ctypes.CDLL", no_driver)
-    for library in ("tensorrt", "tensorrt_rtx", "onnx", "framecast.export.network", "pycuda"):
+    for library in ("tensorrt", "tensorrt_rtx", "onnx", "framecast.export.load_network", "pycuda"):
         monkeypatch.setitem(sys.modules, library, None)
     says = f"int8.onnx is int8, which {engine} does not run: run it with onnxruntime or openvino, or give the whole "
     with pytest.raises(ArtifactError, match=says):
@@ -57,7 +57,7 @@ def test_a_build_says_it_without_a_driver(quantized: Path, monkeypatch: pytest.M
 
 
 def test_weights_alone_are_no_artifact_to_look_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "framecast.export.network", None)  # as if torch, which it needs, were missing
+    monkeypatch.setitem(sys.modules, "framecast.export.load_network", None)  # as if torch, which it needs, were missing
     (tmp_path / "edge.safetensors").write_bytes(b"")
     with pytest.raises(EngineError, match="the torch engine needs"):
         open_engine(tmp_path / "edge.safetensors", "torch")

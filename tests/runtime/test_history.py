@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from framecast.errors import ArtifactError
+from framecast.graph.manifest import KEY, Manifest, StateSpec
 from framecast.runtime.engines import Engine, State, open_engine
-from framecast.runtime.manifest import KEY, Manifest, StateSpec
 from framecast.runtime.predictor import Predictor
 
 HEIGHT, WIDTH = 4, 6

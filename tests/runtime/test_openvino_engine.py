@@ -22,7 +22,7 @@ from onnx import helper
 
 import framecast.runtime.engines.openvino as openvino_engine
 from framecast.errors import ArtifactError, EngineError, OptionError
-from framecast.export.onnx import save
+from framecast.graph.artifact import save
 from framecast.models.step import StepModel
 from framecast.runtime.doctor import examine
 from framecast.runtime.engines import Engine, State, open_engine

@@ -18,8 +18,9 @@ import onnx
 import pytest
 
 from framecast.errors import EngineError, FrameError
-from framecast.export.live import live
-from framecast.export.onnx import save
+from framecast.files import sha256
+from framecast.graph.artifact import save
+from framecast.graph.device import device_graph
 from framecast.runtime.convert import blank, see, to_frame
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.tensorrt import cache, cuda
@@ -27,7 +28,6 @@ from framecast.runtime.engines.tensorrt import engine as tensorrt_engine
 from framecast.runtime.engines.tensorrt.engine import TensorRTEngine
 from framecast.runtime.engines.tensorrt.library import Gpu
 from framecast.runtime.predictor import Predictor
-from framecast.runtime.sinks.files import sha256
 
 from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .fake_gpu import Driver, TensorRT  # noqa: TID252
@@ -61,7 +61,7 @@ def artifact(name: str, folder: Path) -> Path:
 def built(path: Path, data: bytes | None = None, camera: tuple[int, int] | None = None, rung: str = "plain") -> None:
     """Keep a fake engine in the cache, as ``framecast build`` would a real one."""
     proto = onnx.load(str(path))
-    data = live(proto, camera).SerializeToString() if data is None else data
+    data = device_graph(proto, camera).SerializeToString() if data is None else data
     key = cache.Key(sha256(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16", 1, camera, rung)
     manifest = next(entry.value for entry in proto.metadata_props)
     digest = hashlib.sha256(data).hexdigest()

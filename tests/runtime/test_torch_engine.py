@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 import framecast
 from framecast.errors import ArtifactError, EngineError, OptionError
-from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.onnx import describe, to_onnx
+from framecast.graph.artifact import save
 from framecast.models.configs import build
 from framecast.models.step import StepModel
 from framecast.runtime.engines import Engine, open_engine

@@ -21,10 +21,10 @@ import torch
 from safetensors.torch import load_file
 
 from framecast.errors import ArtifactError, FramecastError, OptionError, SinkError
-from framecast.training.command import Progress, Training
 from framecast.training.recipes import choose
 from framecast.training.runs import Run
 from framecast.training.settings import Settings, enough_memory
+from framecast.training.train import Progress, Training
 
 from ..clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 

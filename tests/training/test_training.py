@@ -14,7 +14,8 @@ import torch
 
 import framecast
 from framecast.errors import FramecastError, OptionError, SourceError
-from framecast.export.onnx import describe, save, to_onnx
+from framecast.export.onnx import describe, to_onnx
+from framecast.graph.artifact import save
 from framecast.models.configs import build
 from framecast.models.step import StepModel
 from framecast.models.stip import STIP, STIPConfig

@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 
 from framecast import __version__
 from framecast.errors import EngineError
+from framecast.files import sha256, write
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
-from framecast.runtime.sinks.files import sha256, write
 
 ENVIRONMENT = "FRAMECAST_CACHE"
 FORMAT = 1  # of the record

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import EngineError
-from framecast.runtime.engines.live import Buffer
+from framecast.runtime.engines.device import Buffer
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating
 _log = logging.getLogger(__name__)

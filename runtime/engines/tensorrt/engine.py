@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from framecast.errors import EngineError
-from framecast.runtime.engines.live import Buffer, LiveEngine, Region
+from framecast.graph.manifest import Manifest
+from framecast.runtime.engines.device import Buffer, DeviceEngine, Region
 from framecast.runtime.engines.tensorrt import cache, plugin
 from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, launcher
 from framecast.runtime.engines.tensorrt.library import gpu, library
-from framecast.runtime.manifest import Manifest
 
 
-class TensorRTEngine(LiveEngine):
+class TensorRTEngine(DeviceEngine):
     """See :class:`Engine`.
 
     Args:
@@ -53,11 +53,11 @@ class TensorRTEngine(LiveEngine):
             )
 
     def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
-        """See :meth:`LiveEngine.allocate`."""
+        """See :meth:`DeviceEngine.allocate`."""
         return DeviceBuffer(self._cuda, shape, dtype)
 
     def prepare(self, reads: Mapping[str, Region], writes: Mapping[str, Region]) -> Callable[[], None]:
-        """See :meth:`LiveEngine.prepare`."""
+        """See :meth:`DeviceEngine.prepare`."""
         cuda = self._cuda
         addresses = {name: region.address for name, region in {**reads, **writes}.items()}
         failure = (

@@ -17,8 +17,8 @@ from framecast.cli.shared import artifact, check_clips, check_models, check_numb
 from framecast.errors import ArtifactError, EngineError, OptionError
 
 if TYPE_CHECKING:
-    from framecast.evaluation.latency.command import Opened
-    from framecast.evaluation.latency.machine import Machine
+    from framecast.bench.benchmark import Opened
+    from framecast.bench.machine import Machine
 
 ALL = "all"
 ITERATIONS = 10
@@ -68,11 +68,11 @@ def bench(
 ) -> None:
     """Measure what a step costs, in the manner of trtexec; several models and engines take turns and are compared."""
     from framecast import terminal
-    from framecast.evaluation.latency import command
-    from framecast.evaluation.latency.machine import busy, describe, load
-    from framecast.evaluation.latency.results import markdown as as_markdown
+    from framecast.bench import benchmark as command
+    from framecast.bench.machine import busy, describe, load
+    from framecast.files import check_writable, write
     from framecast.runtime.report import to_json
-    from framecast.runtime.sinks.files import check_writable, write
+    from framecast.tables import to_markdown
 
     wanted = _percentiles(percentiles)
     _check(warmup, duration, iterations, cold_starts)
@@ -104,12 +104,12 @@ def bench(
     if export is not None:
         write(export, (said.csv if export.suffix.lower() == ".csv" else f"{to_json(told)}\n").encode())
     if report is not None:
-        from framecast.evaluation.latency.page import write_report
+        from framecast.bench.page import write_report
 
         write_report(report, said.title, machine, said.tables, said.traces(), [typed, *missing, *warnings])
     for table in said.tables:
         if markdown:
-            print(as_markdown(table))
+            print(to_markdown(table))
         else:
             terminal.table(table.title, table.columns, table.rows)
     _print_machine(machine, typed, markdown)
@@ -121,7 +121,7 @@ def bench(
 
 def _open(stack: ExitStack, models: Sequence[str], engines: str | None, threads: int) -> tuple[list[Opened], list[str]]:
     """Every model in every engine, opened until the stack is left; and what could not be, where none was named."""
-    from framecast.evaluation.latency.command import Opened
+    from framecast.bench.benchmark import Opened
     from framecast.runtime.engines import ENGINES, choose, open_engine
     from framecast.runtime.shipped import find, shipped
 
@@ -168,7 +168,7 @@ def _check(warmup: float, duration: float, iterations: int | None, cold_starts: 
 
 
 def _check_modes(single_stream: bool, stream: str | None, fps: float | None, cameras: bool, duration: float) -> None:
-    from framecast.evaluation.latency.loop import check
+    from framecast.bench.loop import check
 
     if stream is None and (fps is not None or cameras):
         raise OptionError("--fps and --cameras are of a stream: give --stream SOURCE with them")
@@ -183,12 +183,12 @@ def _check_suffixes(export: Path | None, report: Path | None) -> None:
         raise OptionError(f"{export}: an export ends in .json or .csv")
     if report is not None:
         with needs_extra("--report", "eval"):
-            from framecast.evaluation.latency.page import check
+            from framecast.bench.page import check
         check(report)
 
 
 def _print_machine(machine: Machine, typed: str, markdown: bool) -> None:
-    from framecast.evaluation.latency.machine import lines
+    from framecast.bench.machine import lines
 
     if markdown:
         said = "; ".join(value for label, value in lines(machine) if label != "load")

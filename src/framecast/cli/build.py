@@ -16,7 +16,7 @@ from framecast.cli.shared import check_numbers, check_outputs, needs_extra, on_s
 from framecast.errors import EngineError, OptionError
 
 if TYPE_CHECKING:
-    from framecast.export.tensorrt import Order
+    from framecast.export.tensorrt import BuildRequest
     from framecast.runtime.engines.tensorrt.cache import Record
     from framecast.runtime.engines.tensorrt.library import Gpu, Library
 
@@ -42,9 +42,9 @@ def build(
     ] = None,
 ) -> None:
     """Build a TensorRT engine from an artifact, and keep it for 'run' on this machine."""
+    from framecast.files import check_writable
     from framecast.runtime.engines import PRECISIONS
     from framecast.runtime.shipped import find
-    from framecast.runtime.sinks.files import check_writable
 
     path = find(model)
     if precision not in PRECISIONS["tensorrt"]:
@@ -57,18 +57,18 @@ def build(
     check_outputs(str(path), beside)
     with needs_extra("build", "build"):
         from framecast.export import tensorrt
-        from framecast.export.artifact import manifest_of, read
-        from framecast.export.live import check_live
+        from framecast.graph.artifact import manifest_of, read
+        from framecast.graph.device import check_device
     for place in beside:
         check_writable(place)
-    check_live(manifest_of(read(path)))  # before the driver is asked for, which would not help
+    check_device(manifest_of(read(path)))  # before the driver is asked for, which would not help
     library, gpu = _library(target), _gpu_or_none(target)
-    order = tensorrt.Order(path, model, library, gpu, target, precision, batch, size, plugins)
+    request = tensorrt.BuildRequest(path, model, library, gpu, target, precision, batch, size, plugins)
     from framecast.export.plugins.candidates import cached
     from framecast.export.plugins.ladder import choose
     from framecast.runtime.engines.tensorrt import cache
 
-    key = order.key()
+    key = request.key()
     cache.folder()
     choose(plugins, library, gpu, has_operators=True)  # whether it has some is known once it has been read
     measurable = gpu is not None and not library.rtx
@@ -80,20 +80,20 @@ def build(
         found, reason = None, str(error)
     if found is None:
         print(f"{reason}: building it with {library.name} {library.version} for {key.device}", file=sys.stderr)
-        found = _built(order)
+        found = _built(request)
         _show(found[1])
     else:
         built = found[1]
         print(f"up to date: {model} in {precision} for {key.device}, built {built.built[:10]}, {_plugins(built)}")
     if output:
-        from framecast.runtime.sinks.files import write
+        from framecast.files import write
 
         for place, data in zip(beside, (found[0], found[1].to_json().encode()), strict=True):
             write(place, data, "choose another --output")
         print(f"wrote {output} ({len(found[0]) / 1e6:.1f} MB)")
 
 
-def _built(order: Order) -> tuple[bytes, Record]:
+def _built(request: BuildRequest) -> tuple[bytes, Record]:
     from framecast.export import tensorrt
 
     stopped: list[bool] = []
@@ -103,7 +103,7 @@ def _built(order: Order) -> tuple[bytes, Record]:
             show(share, phase)
             return not stopped
 
-        return tensorrt.build(order, progress)
+        return tensorrt.build(request, progress)
 
 
 @contextmanager

@@ -41,9 +41,9 @@ def evaluate(
     from framecast.evaluation.results import report
     from framecast.evaluation.sequences import evaluate_sequences
     from framecast.evaluation.tables import notes, tables
+    from framecast.files import check_writable, write
     from framecast.runtime.engines import choose
     from framecast.runtime.report import to_json
-    from framecast.runtime.sinks.files import check_writable, write
 
     places = find_clips(clips)
     of_sequences = _is_sequences(places)

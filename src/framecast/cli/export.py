@@ -35,7 +35,7 @@ def export(
     find(config)  # said before torch is asked for
     check_numbers(steps=steps)
     with needs_extra("export"):
-        from framecast.export.command import export_config
+        from framecast.export.exporter import export_config
 
         changes = parse(config, settings or [])
     output = output or Path(f"{config}.onnx")
@@ -62,7 +62,7 @@ def import_checkpoint(
 
     find(config)  # said before torch is asked for
     with needs_extra("import-checkpoint"):
-        from framecast.export import command
+        from framecast.export import exporter as command
 
         changes = parse(config, settings or [])
     output = output or Path(f"{config}.safetensors")

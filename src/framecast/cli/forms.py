@@ -37,13 +37,13 @@ def quantize(
 ) -> None:
     """Write an artifact's int8 form, calibrated over clips with the state in the loop, and check what it costs."""
     from framecast import terminal
+    from framecast.bench.steps import live_step, measure
+    from framecast.bench.summary import ratio
     from framecast.evaluation.clips import find_clips
-    from framecast.evaluation.latency.steps import live_step, measure
-    from framecast.evaluation.latency.summary import ratio
     from framecast.evaluation.parity import drift
+    from framecast.files import check_writable
     from framecast.runtime.engines import open_engine
     from framecast.runtime.shipped import find
-    from framecast.runtime.sinks.files import check_writable
 
     check_numbers(frames=frames)
     with needs_extra("quantize", "build"):
@@ -93,24 +93,24 @@ def prepare(
     ] = None,
 ) -> None:
     """Write an artifact in two halves: what needs no frame runs before it is there, and its prediction comes sooner."""
+    from framecast.files import check_writable
     from framecast.runtime.shipped import find
-    from framecast.runtime.sinks.files import check_writable
 
     with needs_extra("prepare", "build"):
-        from framecast.export.prepare import prepare as write_halves
-    from framecast.runtime.manifest import other_half
+        from framecast.graph.split import split_artifact
+    from framecast.graph.manifest import before_half
 
     output = output or Path(f"{Path(model).stem}.halves.onnx")
     _check_output(output)
-    outputs = [output, other_half(output)]
+    outputs = [output, before_half(output)]
     check_outputs(model, outputs)
     for path in outputs:
         check_writable(path)
     with artifact(model) as place:
         path = find(place)
         check_outputs(str(path), outputs)
-        beside, manifest = write_halves(path, output)
-    print(f"wrote {output} and {beside}: keep them together ({len(manifest.ready)} tensors are ready beforehand)")
+        beside, manifest = split_artifact(path, output)
+    print(f"wrote {output} and {beside}: keep them together ({len(manifest.precomputed)} tensors are ready beforehand)")
 
 
 def _check_output(output: Path) -> None:

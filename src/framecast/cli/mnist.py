@@ -30,7 +30,7 @@ def moving_mnist(
     """Write a fixed Moving MNIST test set, in the layout of the standard mnist_test_seq.npy."""
     import numpy as np
 
-    from framecast.runtime.sinks.files import check_writable, write
+    from framecast.files import check_writable, write
     from framecast.training.moving_mnist import read_idx, test_set
 
     check_numbers(sequences=sequences, frames=frames, digits=digits)

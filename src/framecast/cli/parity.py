@@ -38,10 +38,10 @@ def parity(
     from framecast import terminal
     from framecast.camera import open_source
     from framecast.evaluation.parity import drift
+    from framecast.files import check_writable, write
     from framecast.runtime.engines import ENGINES, MIXED, choose, open_engine
     from framecast.runtime.report import to_json
     from framecast.runtime.shipped import find
-    from framecast.runtime.sinks.files import check_writable, write
 
     check_numbers(steps=steps)
     names = engines.split(",") if engines else [*ENGINES[1:], MIXED]
@@ -99,7 +99,7 @@ def _opened(path: Path, name: str) -> Iterator[Engine]:
     with needs_extra(MIXED, "build"):
         import onnx
 
-        from framecast.export.precision import to_half
+        from framecast.graph.mixed_precision import to_half
     with tempfile.TemporaryDirectory() as folder:
         mixed = Path(folder) / path.name
         onnx.save(to_half(onnx.load(str(path))), str(mixed))

@@ -51,10 +51,10 @@ def run(
     """Predict a camera, a stream or a file, live, and score every prediction against the frame that came."""
     from framecast import terminal
     from framecast.camera import open_source
+    from framecast.files import check_writable, write
     from framecast.runtime import Pipeline, load
     from framecast.runtime.engines import choose
     from framecast.runtime.report import to_json
-    from framecast.runtime.sinks.files import check_writable, write
 
     check_numbers(horizon=horizon, max_frames=max_frames)  # the pipeline would, once the camera has been opened
     outputs = [*(record or []), *([report] if report else [])]

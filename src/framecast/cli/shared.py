@@ -103,12 +103,12 @@ def artifact(model: str, engine: str = "auto") -> Iterator[str]:
     if not exported(model):
         yield model
         return
-    if CONFIGS[model].data.order == "NONE":
+    if not CONFIGS[model].data.is_picture:
         raise OptionError(
             f"{model} takes channels that are no picture: it can be exported, but not shown a camera or clip"
         )
     with needs_extra(f"{model}, which does not ship,"):
-        from framecast.export.command import export_random
+        from framecast.export.exporter import export_random
     print(f"{model} comes without weights: exporting it with random ones for this run", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="framecast-") as folder:
         yield str(export_random(model, Path(folder), artifact=not engine.startswith("torch")))

@@ -18,7 +18,7 @@ from framecast.cli.shared import Settings, check_outputs, needs_extra, on_signal
 from framecast.errors import OptionError
 
 if TYPE_CHECKING:
-    from framecast.training import command
+    from framecast.training import train as command
 
 SAID = 30.0  # seconds between lines where there is no terminal
 
@@ -46,15 +46,15 @@ def train(
     """Train a network on a folder of videos, or on Moving MNIST. Ctrl-C saves; --resume goes on, bit for bit."""
     from framecast.models.configs import CONFIGS, find, parse
 
-    if find(config).data.order == "NONE":  # said before torch is asked for
+    if not find(config).data.is_picture:  # said before torch is asked for
         raise OptionError(f"{config} takes channels that are no picture: it cannot be trained on videos or digits")
     if updates is not None and minutes is not None:
         raise OptionError("give --updates or --minutes, not both")
     with needs_extra("train"):
-        from framecast.runtime.sinks.files import sha256
-        from framecast.training.command import Training
+        from framecast.files import sha256
         from framecast.training.recipes import choose
         from framecast.training.settings import Settings as Told
+        from framecast.training.train import Training
 
         options = parse(config, settings or [])
     name, chosen = choose(config, recipe, updates=updates, batch=batch, lr=lr, precision=precision)
@@ -63,7 +63,7 @@ def train(
     start = None
     if weights is not None:
         with needs_extra("train --weights"):
-            from framecast.export.network import load_trained
+            from framecast.export.load_network import load_trained
         model, manifest = load_trained(config, weights, options)
         options = {k: v for k, v in manifest.options.items() if CONFIGS[config].options.get(k) != v}
         start = (weights.name, sha256(weights), model.state_dict())

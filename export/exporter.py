@@ -1,0 +1,134 @@
+"""``framecast export`` and ``import-checkpoint``: weights in, an artifact out, held against its network."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save as to_safetensors
+
+from framecast.camera import Source, open_source
+from framecast.errors import ExportError, OptionError
+from framecast.export.load_network import load_trained
+from framecast.export.onnx import describe, to_onnx
+from framecast.export.parity import Parity, compare, random_frames
+from framecast.files import check_writable, write
+from framecast.graph.artifact import save
+from framecast.graph.manifest import Manifest
+from framecast.models.checkpoints import Checkpoint, read_checkpoint
+from framecast.models.configs import build, find
+from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.engines import open_engine
+
+
+def export_config(
+    config: str,
+    output: Path,
+    weights: Path | None,
+    *,
+    frames: str,
+    steps: int,
+    seed: int,
+    changes: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Parity]:
+    """Write a configuration's artifact to ``output``; returns its parity on random and on real frames.
+
+    Real frames are left out where the network's channels are no picture. ``say`` is told when the work begins.
+
+    Raises:
+        ArtifactError: no such configuration, or the weights are not its.
+        OptionError: no network can be built with these changes to the configuration's options, or the seed is none.
+        SinkError: the output cannot be written.
+        ExportError: the export failed, or differs from the network by more than is allowed; nothing is written.
+        SourceError: the real frames cannot be read.
+    """
+    allowed = find(config).tolerance
+    if output.suffix != ".onnx" or output.is_dir():
+        raise ExportError(f"cannot write {output}: name a file that ends in .onnx")
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise ExportError(f"cannot write {output}: its folder is missing or closed to you (choose another --output)")
+    check_writable(output)
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"--seed must be from 0 to {2**32 - 1}, not {seed}")
+    torch.manual_seed(seed)
+    if weights is None:
+        model = build(config, changes).eval()
+        manifest = describe(model, config, changes)
+    else:
+        model, manifest = load_trained(config, weights, changes)
+    with open_source(frames) as source, tempfile.TemporaryDirectory() as folder:
+        say(f"exporting {config}, and stepping both through {steps} frames: up to some minutes")
+        proto = to_onnx(model, manifest)
+        draft = Path(folder) / "draft.onnx"
+        save(proto, draft)
+        with open_engine(draft) as engine:
+            parity = {"random": compare(model, engine, random_frames(manifest.frame, steps, seed), allowed)}
+            if manifest.is_picture:
+                parity["real"] = compare(model, engine, real_frames(source, manifest, steps), allowed)
+    for name, found in parity.items():
+        if not found.holds:
+            raise ExportError(
+                f"the export of {config} differs from it by {found.max:.2e} on {name} frames, {found.allowed:.0e} is "
+                "allowed: nothing is written; report this with the versions that 'framecast doctor' prints"
+            )
+    save(proto, output)
+    return parity
+
+
+def export_random(config: str, folder: Path, *, artifact: bool = True) -> Path:
+    """Write a configuration's artifact with random weights, always the same, into a folder; it is not held to anything.
+
+    Without ``artifact`` the weights alone, as safetensors. It seeds torch.
+
+    Raises:
+        ArtifactError: no such configuration.
+        ExportError: the export failed.
+    """
+    torch.manual_seed(0)
+    model = build(config).eval()
+    if not artifact:
+        path = folder / f"{config}.safetensors"
+        write(path, to_safetensors(model.state_dict(), {"config": config, "weights": "random"}), "free some space")
+        return path
+    path = folder / f"{config}.onnx"
+    save(to_onnx(model, describe(model, config)), path)
+    return path
+
+
+def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Convert a released checkpoint to safetensors, which :func:`framecast.export.load_network.load_trained` reads.
+
+    Raises:
+        ArtifactError: there is no such configuration, or the file is not a checkpoint of it.
+        OptionError: no network can be built with these changes to the configuration's options.
+        SinkError: the output cannot be written.
+    """
+    with torch.device("meta"):
+        model = build(config, changes)
+    checkpoint = read_checkpoint(path, model, config)
+    metadata = {
+        "config": config,
+        "options": json.dumps(dict(changes or {})),
+        "weights": f"imported from {path.name}",
+        "licence": "unknown: ask its authors",
+    }
+    tensors = {name: value.contiguous() for name, value in checkpoint.tensors.items()}
+    write(output, to_safetensors(tensors, metadata), "choose another --output")
+    return checkpoint
+
+
+def real_frames(source: Source, manifest: Manifest, steps: int) -> Iterator[NDArray[np.float32]]:
+    """The first frames of a source as the step takes them, [1, C, H, W] each."""
+    for frame in islice(source, steps):
+        tensor = blank(manifest)
+        to_frame(see(frame.image, manifest), manifest, tensor)
+        yield tensor

@@ -1,0 +1,118 @@
+"""A network from what was kept of it: weights as safetensors, or an artifact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from onnx import numpy_helper
+from safetensors import SafetensorError, safe_open
+
+from framecast.errors import ArtifactError, OptionError, first_line
+from framecast.export.onnx import describe, weights_hash
+from framecast.graph.artifact import manifest_of, read
+from framecast.graph.manifest import Manifest, Quality
+from framecast.models.configs import CONFIGS, build
+from framecast.models.step import StepModel
+
+
+def load_network(path: Path) -> tuple[StepModel, Manifest]:
+    """The network of a ``.safetensors`` file that names its configuration, or of an artifact that holds every weight.
+
+    An export merges weights that are equal, folds some into others, and lays some out anew. Where it did, the artifact
+    is not enough; whether it did the hash in the manifest says.
+
+    Raises:
+        ArtifactError: the file cannot be read, names no configuration, or does not hold the weights as they were.
+        OptionError: no network can be built with its options.
+    """
+    if path.suffix == ".safetensors":
+        return load_trained(None, path)
+    proto = read(path)
+    manifest = manifest_of(proto)
+    if manifest.form != "fp32":
+        raise ArtifactError(
+            f"{path} is {manifest.form}, and no network can be made of it: take the whole float32 artifact"
+        )
+    if manifest.config not in CONFIGS:
+        raise ArtifactError(f"{path}: this version has no configuration {manifest.config!r}: update framecast")
+    model = build(manifest.config, manifest.options).eval()
+    held = {i.name.removeprefix("model."): i for i in proto.graph.initializer}
+    expected = model.state_dict()
+    tensors = {
+        name: torch.from_numpy(numpy_helper.to_array(held[name]).copy())
+        for name, value in expected.items()
+        if name in held and tuple(held[name].dims) == value.shape
+    }
+    if tensors.keys() == expected.keys():
+        model.load_state_dict(tensors)
+    if tensors.keys() != expected.keys() or weights_hash(model) != manifest.weights_sha256:
+        raise ArtifactError(
+            f"{path} does not hold its weights one by one, as an export may merge them: give the .safetensors file "
+            "that it was made from"
+        )
+    return model, manifest
+
+
+def load_trained(
+    config: str | None, path: Path, changes: Mapping[str, Any] | None = None
+) -> tuple[StepModel, Manifest]:
+    """A configuration's network with weights from safetensors, strictly, and described by the file's own metadata.
+
+    Args:
+        config: its name; None for the one that the file names.
+        path: of the weights; what their metadata says of the network's options holds.
+        changes: further options.
+
+    Raises:
+        ArtifactError: the file is not safetensors, or not of this configuration.
+        OptionError: no network can be built with these options, or the file's are others.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"no such file of weights: {path} (check the path; it ends in .safetensors)")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read as safetensors ({first_line(error)}): "
+            "a released checkpoint goes through 'framecast import-checkpoint' first"
+        ) from error
+    named = metadata.get("config")
+    if config is None and named not in CONFIGS:
+        raise ArtifactError(f"{path} does not say which configuration its weights are of: export it to an artifact")
+    config = config or str(named)
+    if metadata.get("config", config) != config:
+        raise ArtifactError(f"{path} holds weights of {metadata['config']}, not of {config}: export that")
+    made = json.loads(metadata.get("options", "{}"))
+    for option, value in (changes or {}).items():
+        if made.get(option, value) != value:
+            was, wanted = (str(v).lower() for v in (made[option], value))
+            raise OptionError(f"{path} was made with {option}={was}: leave out --set {option}={wanted}")
+    options = {**made, **(changes or {})}
+    model = build(config, options).eval()
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    for name in sorted(expected.keys() | tensors.keys()):
+        found, want = tensors.get(name), expected.get(name)
+        if found is None or want is None or found.shape != want:
+            what = (
+                "missing" if found is None else "unknown" if want is None else f"{list(found.shape)}, not {list(want)}"
+            )
+            raise ArtifactError(f"{path} does not hold weights of {config}: {name} is {what}")
+    model.load_state_dict(tensors)
+    # It was measured with the options that it was trained with: at another size, say, it is another.
+    quality = json.loads(metadata["quality"]) if "quality" in metadata and options == made else None
+    manifest = describe(
+        model,
+        config,
+        options,
+        weights=metadata.get("weights", f"from {path.name}"),
+        licence=metadata.get("licence", "unknown"),
+        interval=float(metadata["interval"]) if "interval" in metadata else None,
+        quality=Quality(**quality) if quality else None,
+    )
+    return model, manifest

@@ -1,0 +1,36 @@
+"""Tables of text, which a terminal, a page and a README show alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def to_markdown(table: Table) -> str:
+    """A table for a README."""
+
+    def row(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+    rule = ["---", *["---:"] * (len(table.columns) - 1)]
+    return f"{table.title}:\n\n{row(table.columns)}{row(rule)}{''.join(map(row, table.rows))}"
+
+
+def to_html(table: Table) -> str:
+    """A table for a page (:func:`framecast.html.document`), below its title. Rows of means stand out."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
+    rows = "".join(
+        f"<tr{' class=mean' * row[0].startswith('mean ')}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
+        for row in table.rows
+    )
+    return f"<h2>{escape(table.title)}</h2><div class='scroll'><table><tr>{head}</tr>{rows}</table></div>\n"

@@ -1,0 +1,100 @@
+"""How many cameras are carried: machines of known speed, shared by all of them in virtual time."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from framecast.bench import cameras
+from framecast.bench.cameras import Cameras, carry, search
+from framecast.bench.loop import WARM_STEPS
+from framecast.errors import EngineError, OptionError
+from framecast.runtime.predictor import Predictor
+
+from ..evaluation.conftest import TrendEngine  # noqa: TID252
+from .virtual_time import PacedEngine, VirtualClock  # noqa: TID252
+
+CLIP = "synthetic://?size=56x40&frames=8"
+
+
+class Watched(Predictor):
+    closed = 0
+
+    def close(self) -> None:
+        Watched.closed += 1
+        super().close()
+
+
+def carried(step: float, limit: int = 16) -> tuple[Cameras, int]:
+    """With a machine that does one step at a time; and how many predictors were opened."""
+    clock, machine, opened = VirtualClock(), [0.0], []
+
+    def open_predictor() -> Predictor:
+        opened.append(Watched(PacedEngine(clock, lambda n: step, machine)))
+        return opened[-1]
+
+    Watched.closed = 0
+    found = carry(open_predictor, CLIP, fps=None, seconds=3, limit=limit, clock=clock)
+    assert Watched.closed == len(opened)
+    return found, len(opened)
+
+
+def test_as_many_as_have_their_steps_within_an_interval() -> None:
+    found, opened = carried(0.0101)  # 3 × 10.1 ms are within 33.3 ms, 4 are not
+    assert found.carried == 3
+    assert [run.cameras for run in found.runs] == [1, 2, 3, 4]
+    assert opened == 4
+    one, _, three, four = found.runs
+    assert (one.p50, one.p99) == (pytest.approx(10.1), pytest.approx(10.1))
+    assert 20 < three.p99 <= 30.4  # the last of the three waits for both others
+    assert three.dropped == 0
+    assert four.p99 > found.interval_ms
+    assert {run.n for run in found.runs} == {90}
+    assert not [t for t in threading.enumerate() if t.name.startswith("camera-")]
+
+
+def test_no_camera_or_as_many_as_are_allowed() -> None:
+    none, _ = carried(0.040)
+    assert (none.carried, [run.cameras for run in none.runs]) == (0, [1])
+    some, opened = carried(0.001, limit=3)
+    assert (some.carried, opened) == (3, 3)
+    assert dict(some.rows())["cameras carried"] == "3 or more at 30 frames a second each"
+    assert json.loads(json.dumps(some.to_dict()))["runs"][-1]["cameras"] == 3
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 16, 17])
+def test_search_finds_the_edge_and_asks_nothing_twice(limit: int) -> None:
+    for edge in range(limit + 3):
+        asked: list[int] = []
+
+        def passes(count: int, edge: int = edge, asked: list[int] = asked) -> bool:
+            asked.append(count)
+            return count <= edge
+
+        assert search(passes, limit) == min(edge, limit)
+        assert len(asked) == len(set(asked))
+        assert max(asked) <= limit
+
+
+def test_bad_input() -> None:
+    predictor = Predictor(TrendEngine(0.4, "BGR", 1, 1, 0))
+    for options in ({"fps": -1}, {"seconds": 0}, {"limit": 0}):
+        with pytest.raises(OptionError, match=r"above 0|at least 1"):
+            carry(lambda: predictor, CLIP, **{"fps": 30, "seconds": 1, **options})
+
+
+def test_a_camera_that_fails_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(TrendEngine):
+        def step(self, frame, state_in, state_out):  # type: ignore[no-untyped-def]
+            if self.steps == WARM_STEPS + 5:
+                raise EngineError("the network is gone")
+            return super().step(frame, state_in, state_out)
+
+    kinds = [TrendEngine, Broken, TrendEngine]
+    monkeypatch.setattr(cameras, "search", lambda passes, limit: passes(len(kinds)))
+    engines = iter([kind(0.4, "BGR", 1, 1, 0) for kind in kinds])
+    with pytest.raises(EngineError, match="the network is gone"):
+        carry(lambda: Predictor(next(engines)), CLIP, fps=100, seconds=200)
+    assert not [t for t in threading.enumerate() if t.name.startswith(("camera-", "framecast-capture"))]

@@ -1,0 +1,95 @@
+"""MLPerf's single stream: how many queries a percentile needs, and that its estimate is no less than it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from framecast.bench.single_stream import estimate, needed, single_stream, slowest
+from framecast.bench.steps import called
+from framecast.errors import OptionError
+
+
+class Clock:
+    """Every query takes what it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("percentile", "queries"), [(50, 11), (90, 64), (95, 130), (99, 662), (99.9, 6636)])
+def test_the_fewest_queries_are_those_of_loadgen(percentile: float, queries: int) -> None:
+    assert needed(percentile) == queries  # LoadGen's own for 90 and 99: 64 and 662
+    assert slowest(queries, percentile) == 1
+    assert slowest(queries - 1, percentile) == 0
+
+
+@pytest.mark.parametrize("percentile", [50, 90, 97])
+def test_the_slowest_are_counted_by_the_binomial_distribution(percentile: float) -> None:
+    p = percentile / 100
+    for n in (1, 2, 10, 100, 333, 800):
+        chances = np.cumsum([math.comb(n, k) * (1 - p) ** k * p ** (n - k) for k in range(n + 1)])
+        assert slowest(n, percentile) == max(0, int((chances < 0.01).sum()) - 1)
+
+
+@pytest.mark.parametrize("percentile", [90, 99])
+def test_the_estimate_is_no_less_than_the_percentile_in_99_of_100_runs(percentile: float) -> None:
+    rng = np.random.default_rng(0)
+    runs = rng.exponential(1.0, (1000, 1500))
+    t = slowest(1500, percentile)
+    estimates = np.sort(runs, axis=1)[:, -t]
+    share = float((estimates >= -math.log(1 - percentile / 100)).mean())
+    assert share >= 0.985
+    assert estimate(runs[0].tolist(), percentile).estimate == estimates[0]
+
+
+def test_an_estimate_beside_what_was_seen() -> None:
+    values = np.random.default_rng(0).permutation(np.arange(1.0, 1001)).tolist()
+    found = estimate(values, 90)
+    assert found.seen == 901  # LoadGen takes the sample at n·p, counted from 0
+    assert found.estimate == 1001 - slowest(1000, 90)
+    assert found.estimate > found.seen
+    assert estimate(values[:100], 99).estimate is None
+
+
+def test_queries_follow_each_other_until_there_are_enough() -> None:
+    clock = Clock()
+
+    def query() -> None:
+        clock.now += 0.02
+
+    found = single_stream(called("x", query), warmup=0.1, min_duration=0, clock=clock)
+    assert (found.queries, found.valid, found.short) == (64, True, True)
+    assert found.series.starts == pytest.approx([0.02 * i for i in range(64)])
+    assert [one.needed for one in found.estimates] == [64, 662]
+    assert found.estimates[0].estimate == pytest.approx(20)
+    assert found.estimates[1].estimate is None
+    long = single_stream(called("x", query), min_duration=600, clock=clock)
+    assert long.queries == pytest.approx(30_001, abs=1)
+    assert not long.short
+    assert long.estimates[1].estimate == pytest.approx(20)
+
+
+def test_too_few_queries_are_not_valid_and_say_why() -> None:
+    clock = Clock()
+
+    def query() -> None:
+        clock.now += 0.5
+
+    found = single_stream(called("x", query), min_duration=1, min_queries=10, clock=clock)
+    assert (found.queries, found.valid) == (10, False)
+    assert found.reasons == ["10 queries, and the 90 % estimate needs 64"]
+
+
+def test_bad_settings_are_said() -> None:
+    with pytest.raises(OptionError, match="1 query or more"):
+        single_stream(called("x", lambda: None), min_queries=0)
+    with pytest.raises(OptionError, match="between 0 and 100"):
+        needed(100)
+    with pytest.raises(OptionError, match="nothing was measured"):
+        estimate([], 90)

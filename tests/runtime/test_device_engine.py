@@ -1,0 +1,135 @@
+"""What runs the live graph on a device's memory, checked with ONNX Runtime's CPU as the device.
+
+This shows that the right buffers are bound in every phase, not that a GPU does as it is told: for that see the test
+marked ``gpu``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+pytest.importorskip("onnx")
+
+from framecast.errors import ArtifactError, EngineError
+from framecast.graph.artifact import save
+from framecast.runtime.engines import open_engine
+from framecast.runtime.engines.device import DeviceEngine, Part
+from framecast.runtime.engines.engine import Engine
+from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+from framecast.runtime.predictor import Predictor
+from framecast.runtime.shipped import find
+
+from ..clips import moving_pictures  # noqa: TID252
+from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+GPU = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+@pytest.fixture(params=["stip", "edge", "astm-tau", "stau", "tau-block", "mau"])
+def artifact(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    save(exported(request.param), path)
+    return path
+
+
+@pytest.fixture
+def engines(artifact: Path) -> Iterator[tuple[Engine, DeviceEngine]]:
+    with open_engine(artifact) as plain, OnnxRuntimeCudaEngine(artifact, device="cpu") as live:
+        yield plain, live
+
+
+def compare(plain: Engine, live: Engine, allowed: int) -> None:
+    """Live, looking ahead, over resets of streams of any length."""
+    one, other = Predictor(plain), Predictor(live)
+    for length in (9, 1, 4):
+        for image in moving_pictures(plain.manifest.size, length):
+            pairs = [(one.step(image), other.step(image)), *zip(one.rollout(4), other.rollout(4), strict=True)]
+            assert np.array_equal(one.input, other.input)
+            for expected, got in pairs:
+                assert np.abs(expected.image.astype(int) - got.image).max() <= allowed
+        one.reset()
+        other.reset()
+    assert one.resets == other.resets == 0
+
+
+def test_it_predicts_what_the_plain_engine_predicts(engines: tuple[Engine, DeviceEngine]) -> None:
+    compare(*engines, allowed=1)
+
+
+def test_floats_in_and_out(engines: tuple[Engine, DeviceEngine]) -> None:
+    states = [(engine.new_state(2), engine.new_state(2)) for engine in engines]
+    for _ in range(7):
+        frame = np.random.default_rng().random((2, *engines[0].manifest.frame), np.float32)
+        for pair in states:
+            pair[1].prediction.fill(np.nan)
+        plain, live = (engine.step(frame, *pair) for engine, pair in zip(engines, states, strict=True))
+        states = [pair[::-1] for pair in states]
+        assert np.array_equal(plain, live)
+
+
+def test_what_is_prepared_does_not_grow_with_a_stream(artifact: Path) -> None:
+    with OnnxRuntimeCudaEngine(artifact, device="cpu") as engine:
+        predictor = Predictor(engine)
+        width, height = engine.manifest.size
+        counts = []
+        for _ in range(3):
+            for _ in range(30):
+                predictor.step(np.zeros((height, width, 3), np.uint8))
+                predictor.rollout(3)
+            counts.append(sum(len(p) for others in engine._phases._kept.values() for p in others.values()))
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_a_state_that_is_not_finite_starts_anew() -> None:
+    with OnnxRuntimeCudaEngine(find("stip-edge"), device="cpu") as engine:
+        predictor = Predictor(engine)
+        image = np.full((192, 256, 3), 90, np.uint8)
+        predictor.step(image)
+        predictor._live.tensors["t1"].fill(np.nan)
+        predictor.step(image)
+        assert predictor.resets == 1
+
+
+def test_parts_of_a_block_are_where_they_are() -> None:
+    with OnnxRuntimeCudaEngine(find("edge"), device="cpu") as engine:
+        whole = engine.allocate((1, 3, 2, 4, 5), np.float32)
+        part = Part.of(whole, 2)
+        assert (part.shape, part.address - whole.address) == ((1, 2, 4, 5), 2 * 40 * 4)
+        with pytest.raises(EngineError, match="one camera only"):
+            Part.of(engine.allocate((2, 3, 2, 4, 5), np.float32), 0)
+
+
+@pytest.mark.skipif(GPU, reason="this onnxruntime has CUDA")
+def test_without_cuda_it_says_how_to_get_it() -> None:
+    with pytest.raises(EngineError, match=r"built without CUDA.*pip install onnxruntime-gpu"):
+        open_engine(find("edge"), "onnxruntime-cuda")
+
+
+def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"not onnx")
+    with pytest.raises(ArtifactError, match="not an ONNX file that can be run"):
+        OnnxRuntimeCudaEngine(tmp_path / "model.onnx", device="cpu")
+
+
+def test_a_closed_engine_says_so() -> None:
+    engine = OnnxRuntimeCudaEngine(find("edge"), device="cpu")
+    state, spare = engine.new_state(), engine.new_state()
+    frame = np.zeros((1, *engine.manifest.frame), np.float32)
+    with pytest.raises(EngineError, match="same state"):
+        engine.step(frame, state, state)
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="load it again"):
+        engine.step(frame, state, spare)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="no onnxruntime with CUDA")
+def test_cuda_predicts_what_the_cpu_predicts(artifact: Path) -> None:
+    with open_engine(artifact) as plain, OnnxRuntimeCudaEngine(artifact) as live:
+        compare(plain, live, allowed=2)
