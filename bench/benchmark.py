@@ -17,7 +17,6 @@ from framecast.bench.steps import Case, Series, live_step, measure, on_device
 from framecast.bench.summary import PERCENTILES, Ratio
 from framecast.camera import Image, open_source
 from framecast.runtime.engines import Engine, open_engine
-from framecast.runtime.predictor import Predictor
 from framecast.tables import Table
 
 if TYPE_CHECKING:  # it needs matplotlib
@@ -200,14 +199,14 @@ def stream(
 
     found, tables, figures = {}, [], dict[str, object]()
     for one in opened:
-        result = bench_stream(Predictor(one.engine), source, fps=fps, seconds=seconds, percentiles=percentiles)
+        result = bench_stream(one.engine, source, fps=fps, seconds=seconds, percentiles=percentiles)
         found[one.name] = result
         tables.append(Table(f"{one.name}, live", ("", ""), result.rows()))
         told = result.to_dict()
         if cameras:
 
-            def another(one: Opened = one) -> Predictor:
-                return Predictor(open_engine(one.path, one.asked, threads=one.threads))
+            def another(one: Opened = one) -> Engine:
+                return open_engine(one.path, one.asked, threads=one.threads)
 
             carried = carry(another, source, fps=fps, seconds=seconds)
             tables.append(Table(f"{one.name}, cameras", ("", ""), carried.rows()))

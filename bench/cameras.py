@@ -1,9 +1,8 @@
 """How many cameras one machine carries: streams side by side until predictions come later than frames do.
 
-Every camera has what a user would give it: a :class:`Pipeline` with threads of its own to capture and to predict, and a
-predictor of its own, engine and all. An engine holds scratch for one picture, so that two threads cannot share it; the
-weights are therefore there once a camera. All cameras' frames are due at the same moments, as if they were genlocked:
-the worst case, and one that can be repeated.
+Every camera has a :class:`Pipeline` with threads of its own to capture and to predict, and an engine of its own, since
+steppers that share one take turns. The weights are therefore there once a camera. All cameras' frames are due at the
+same moments, as if they were genlocked: the worst case, and one that can be repeated.
 
 A count is carried if the p99 of every single camera's corrected latency (``stream.py``) is within the frame interval.
 All together would hide one that starves.
@@ -17,11 +16,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from framecast.bench.loop import REAL, Clock, Loop, Marks, Scheduled, check, frames_of, read_frames, warm
+from framecast.bench.loop import FrameTimes, Loop, Scheduled, check, frames_of, read_frames, warm
 from framecast.bench.stream import Figures, figures
 from framecast.bench.summary import TAIL
 from framecast.camera import Image, open_source
+from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
+from framecast.runtime.engines import Engine
 from framecast.runtime.predictor import Predictor
 
 START = 0.2  # seconds from when a run's first thread is started to when the first frames are due
@@ -87,13 +88,13 @@ class Cameras:
 
 
 def carry(
-    open_predictor: Callable[[], Predictor],
+    open_engine: Callable[[], Engine],
     source: str,
     *,
     fps: float | None,
     seconds: float,
     limit: int = 16,
-    clock: Clock = REAL,
+    clock: Clock = SYSTEM,
 ) -> Cameras:
     """Find how many cameras are carried: 1, 2, 4, … until it is too many, then by bisection.
 
@@ -101,7 +102,7 @@ def carry(
     may say one more or less.
 
     Args:
-        open_predictor: opens one camera's predictor; it is closed here.
+        open_engine: opens one camera's engine; it is closed here.
         source: a clip, shown by all of them.
         fps: frames a second of each camera; the clip's own if None.
         seconds: for which each run's frames are counted.
@@ -127,7 +128,7 @@ def carry(
 
         def carried(count: int) -> bool:
             while len(predictors) < count:
-                predictors.append(stack.enter_context(open_predictor()))
+                predictors.append(Predictor(stack.enter_context(open_engine()), clock=clock))
                 warm(predictors[-1], images[0])
             every = _run(predictors[:count], images, rate, seconds, clock)
             runs[count] = _summed(every)
@@ -158,11 +159,11 @@ def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: 
         for number, predictor in enumerate(predictors)
     ]
     ended = clock.condition()
-    marks: dict[int, list[Marks]] = {}
+    frames: dict[int, list[FrameTimes]] = {}
     failures: list[Exception] = []
 
     def work(number: int) -> None:
-        found: list[Marks] = []
+        found: list[FrameTimes] = []
         try:
             found = loops[number].run()
         except Exception as error:  # noqa: BLE001 (raised where it was begun)
@@ -171,7 +172,7 @@ def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: 
                 loop.stop()
         finally:
             with ended:
-                marks[number] = found
+                frames[number] = found
                 ended.notify_all()
 
     threads: list[threading.Thread] = []
@@ -180,7 +181,8 @@ def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: 
             for number in range(len(loops)):
                 threads.append(threading.Thread(target=work, args=(number,), name=f"camera-{number}", daemon=True))
                 threads[-1].start()
-            ended.wait_for(lambda: len(marks) == len(loops))
+            while len(frames) < len(loops):
+                clock.wait(ended)
     finally:
         for loop in loops:  # where the wait was broken off
             loop.stop()
@@ -188,7 +190,7 @@ def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: 
             thread.join()
     if failures:
         raise failures[0]
-    return [figures(marks[number], (50.0, 99.0)) for number in range(len(loops))]
+    return [figures(frames[number], (50.0, 99.0)) for number in range(len(loops))]
 
 
 def _summed(every: list[Figures]) -> CameraRun:

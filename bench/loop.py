@@ -1,69 +1,28 @@
 """The live loop with a stamp at every station: source, mailbox, engine, hand-over.
 
-It is :class:`Pipeline` itself that runs, with its capture thread and its mailbox. A clip stands in for the camera: its
-frames are decoded beforehand, and come when they are due, whatever becomes of those before them (an open loop).
+:class:`Pipeline` itself runs, with its capture thread and its mailbox, and its results carry the stamps. A clip stands
+in for the camera: its frames are decoded beforehand, and come when they are due, whatever became of those before them
+(an open loop).
 """
 
 from __future__ import annotations
 
 import math
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
 
 from framecast.camera import Frame, Image, Source
+from framecast.clock import Clock
 from framecast.errors import OptionError, SourceError
-from framecast.runtime.engines import Engine
-from framecast.runtime.mailbox import Mailbox
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
+from framecast.runtime.telemetry import Stamps
 
 WARM_STEPS = 10  # of a predictor, at least, before it is measured: its engine compiles or captures in the first ones
 LEAD = 1.0  # seconds of every loop that are not counted: threads start, caches fill, a camera's queue empties
 PRELOADED = 256 << 20  # bytes of a clip that are held; one that is longer is shown from its beginning again
-
-
-class Clock(Protocol):
-    """What time is read from, and waited by; tests have one on which no time passes while anybody works."""
-
-    def now(self) -> float:
-        """Seconds, running forward."""
-
-    def wait_until(self, moment: float) -> None:
-        """Return at ``moment`` (seconds), or at once where it has passed."""
-
-    def cpu(self) -> float:
-        """Seconds of CPU time that this process has used, over all its threads."""
-
-    def condition(self) -> threading.Condition:
-        """What a thread waits by for another: this clock knows of nobody who waits otherwise."""
-
-
-class RealClock:
-    """``time.monotonic()``, on which cameras say when they grabbed a frame."""
-
-    def now(self) -> float:
-        """See :meth:`Clock.now`."""
-        return time.monotonic()
-
-    def wait_until(self, moment: float) -> None:
-        """See :meth:`Clock.wait_until`. The kernel wakes a thread some 0.1 ms late; that counts as capture's."""
-        time.sleep(max(0.0, moment - time.monotonic()))
-
-    def cpu(self) -> float:
-        """See :meth:`Clock.cpu`."""
-        return time.process_time()
-
-    def condition(self) -> threading.Condition:
-        """See :meth:`Clock.condition`."""
-        return threading.Condition()
-
-
-REAL = RealClock()
 
 
 class Scheduled(Source):
@@ -146,116 +105,75 @@ def read_frames(source: Source, count: int | None = None, most: int | None = PRE
     return images
 
 
-@dataclass
-class Marks:
-    """What became of one frame. Moments in seconds on the loop's clock; None where it was dropped before.
+@dataclass(frozen=True)
+class FrameTimes:
+    """What became of one frame.
 
     Attributes:
-        due: when it should have been there; of a real camera, the moment of its grab.
-        arrived: left in the mailbox.
-        taken: out of it, by the thread that predicts.
-        predicted: the prediction's picture was there.
-        handed: the sink was given it.
-        cpu: seconds of CPU time that the process had used by then.
-        step: seconds spent in the engine's ``step``; None where its pictures do not go through that.
-        picture: seconds until the prediction was a picture.
+        due: when it should have been there, in seconds on the loop's clock; of a real camera, the moment of its grab.
+        stamps: when it passed each station; None where it was dropped.
+        cpu: seconds of CPU time that the process had used when its result was handed over.
     """
 
     due: float
-    arrived: float
-    taken: float | None = None
-    predicted: float = 0.0
-    handed: float | None = None
+    stamps: Stamps | None = None
     cpu: float = 0.0
-    step: float | None = None
-    picture: float = 0.0
 
 
-class _Stamped(Mailbox[tuple[Frame, float]]):
-    """Notes what comes and goes, by a frame's number."""
+class _Noted(Source):
+    """Notes when each frame of a source was due, whatever becomes of it."""
 
-    def __init__(self, clock: Clock, *, newest: bool) -> None:
-        super().__init__(newest=newest)
-        self._changed = clock.condition()
-        self._clock = clock
-        self.marks: dict[int, Marks] = {}
-        self.current = Marks(0.0, 0.0)  # of the frame that is being predicted
+    def __init__(self, source: Source) -> None:
+        self.name, self.live, self.fps = source.name, source.live, source.fps
+        self.due: dict[int, float] = {}  # by the frame's number
+        self._source = source
 
-    def put(self, item: tuple[Frame, float]) -> bool:
-        """See :meth:`Mailbox.put`."""
-        frame, _ = item
-        self.marks[frame.index] = Marks(frame.time, self._clock.now())
-        return super().put(item)
+    def read(self) -> Frame | None:
+        """See :meth:`Source.read`."""
+        frame = self._source.read()
+        if frame is not None:
+            self.due[frame.index] = frame.time
+        return frame
 
-    def get(self) -> tuple[Frame, float] | None:
-        """See :meth:`Mailbox.get`."""
-        item = super().get()
-        if item is not None:
-            self.current = self.marks[item[0].index]
-            self.current.taken = self._clock.now()
-        return item
+    def close(self) -> None:
+        """See :meth:`Source.close`."""
+        self._source.close()
 
 
-class Loop(Pipeline):
-    """A pipeline into a sink that takes no time, every frame of which leaves its marks.
+class Loop:
+    """A pipeline into a sink that takes no time.
 
     Args:
         source: closed at the end.
-        predictor: one that is :func:`warm`; closed by its owner.
+        predictor: one that is :func:`warm`, on the same clock; closed by its owner.
         clock: what to read the time from.
     """
 
     def __init__(self, source: Source, predictor: Predictor, clock: Clock) -> None:
-        super().__init__(source, predictor)
+        self._source = _Noted(source)
+        self._pipeline = Pipeline(self._source, predictor, clock=clock)
         self._clock = clock
-        self._mailbox = self._stamped = _Stamped(clock, newest=source.live)
 
-    def run(self) -> list[Marks]:
+    def run(self) -> list[FrameTimes]:
         """Run to the end of the source.
 
         Returns:
-            The frames' marks in their order, without the first :data:`LEAD` seconds; dropped ones too.
+            Every frame in its order, dropped ones too, without the first :data:`LEAD` seconds.
 
         Raises:
             SourceError: the source was lost.
             EngineError: the engine failed.
         """
-        clock = self._clock
-        with self._timed(self.predictor.engine), closing(iter(self)) as events:
-            for event in events:
-                marks = self._stamped.marks[event.frame.index]
-                marks.handed, marks.cpu = clock.now(), clock.cpu()
-        every = list(self._stamped.marks.values())
-        return [m for m in every if m.due >= every[0].due + LEAD]
+        shown: dict[int, FrameTimes] = {}
+        with closing(iter(self._pipeline)) as results:
+            for result in results:
+                shown[result.frame.index] = FrameTimes(result.stamps.due, result.stamps, self._clock.cpu())
+        every = [shown.get(index, FrameTimes(due)) for index, due in self._source.due.items()]
+        return [one for one in every if one.due >= every[0].due + LEAD]
 
-    @contextmanager
-    def _timed(self, engine: Engine) -> Iterator[None]:
-        """Time what the predictor calls, on this one engine: an engine's own pictures go through its own step."""
-        clock, box = self._clock, self._stamped
-        calls: dict[str, Callable[..., Any]] = {"step": engine.step, "shown": engine.shown}
-
-        def step(*arguments: Any) -> Any:
-            begun = clock.now()
-            result = calls["step"](*arguments)
-            box.current.step = (box.current.step or 0.0) + clock.now() - begun
-            return result
-
-        def shown(*arguments: Any) -> Any:
-            begun = clock.now()
-            result = calls["shown"](*arguments)
-            box.current.predicted = clock.now()
-            box.current.picture += box.current.predicted - begun
-            return result
-
-        # Attributes of the instance hide the class's methods.
-        before = {name: vars(engine)[name] for name in calls if name in vars(engine)}
-        vars(engine).update(step=step, shown=shown)
-        try:
-            yield
-        finally:
-            for name in calls:
-                del vars(engine)[name]
-            vars(engine).update(before)
+    def stop(self) -> None:
+        """End the run soon. May be called from any thread."""
+        self._pipeline.stop()
 
 
 def warm(predictor: Predictor, image: Image) -> None:
@@ -282,15 +200,15 @@ def frames_of(fps: float, seconds: float) -> int:
     return math.ceil((LEAD + seconds) * fps)
 
 
-def corrected(marks: Sequence[Marks]) -> list[float]:
-    """Of every frame, the seconds from when it was due until the sink was given it, or the first one after it.
+def corrected(frames: Sequence[FrameTimes]) -> list[float]:
+    """Of every frame, the seconds from when it was due until the sink was given its result, or the first later one.
 
     Those after the last hand-over are left out: a run that ends with its source has none.
     """
     latencies: list[float] = []
     covered: float | None = None
-    for m in reversed(marks):
-        covered = covered if m.handed is None else m.handed
+    for one in reversed(frames):
+        covered = covered if one.stamps is None else one.stamps.handed
         if covered is not None:
-            latencies.append(covered - m.due)
+            latencies.append(covered - one.due)
     return latencies[::-1]

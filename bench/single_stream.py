@@ -16,13 +16,13 @@ This is the scenario and the arithmetic, not a submission: no LoadGen, no accura
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from framecast.bench.steps import Case, Clock, Series, warm_up
+from framecast.bench.steps import Case, Series, warm_up
+from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
 
 CONFIDENCE = 0.99
@@ -129,7 +129,7 @@ def single_stream(
     warmup: float = 0.2,
     min_duration: float = 3.0,
     min_queries: int | None = None,
-    clock: Clock = time.perf_counter,
+    clock: Clock = SYSTEM,
     advance: Callable[[float], None] | None = None,
 ) -> SingleStream:
     """Make one query after the other until there have been enough for long enough.
@@ -153,7 +153,7 @@ def single_stream(
         raise OptionError("a stream takes a warm-up and a duration of 0 or more, and 1 query or more")
     warm_up(case, warmup, clock)
     series = Series(case.name)
-    zero = clock()
+    zero = clock.now()
     while len(series.starts) < queries or series.starts[-1] < min_duration:
         series.take(case, 0, zero, clock)
         if advance is not None and len(series.starts) % 10 == 0:

@@ -8,24 +8,24 @@ one's weights. Every second round goes through the cases backwards, so that a dr
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from framecast.camera import Image
+from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
 from framecast.graph.manifest import Manifest
-from framecast.runtime.convert import Tensor, blank
+from framecast.runtime.convert import Tensor, blank_frame
 from framecast.runtime.engines import Engine
 from framecast.runtime.engines.device import DeviceEngine
 from framecast.runtime.resize import resize
+from framecast.runtime.stepper import Stepper
 
 TURN = 0.25  # seconds that a case keeps the machine for
 LEAST = 5  # iterations of a turn, however long they take
 BACK_TO_BACK = 20  # steps on a device between two waits for it
-Clock = Callable[[], float]  # seconds
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Series:
 
     def take(self, case: Case, number: int, zero: float, clock: Clock) -> float:
         """Measure one iteration in a round; returns its seconds. ``zero`` is when the measuring began."""
-        begun = clock()
+        begun = clock.now()
         parts = case.iterate()
-        spent = clock() - begun
+        spent = clock.now() - begun
         case.idle()
         self.starts.append(begun - zero)
         self.milliseconds.append(1e3 * spent)
@@ -95,7 +95,7 @@ def measure(
     warmup: float = 0.2,
     duration: float = 3.0,
     iterations: int = 10,
-    clock: Clock = time.perf_counter,
+    clock: Clock = SYSTEM,
     advance: Callable[[float], None] | None = None,
 ) -> list[Series]:
     """Measure cases in turns, until each has been measured for ``duration`` and ``iterations`` times at least.
@@ -105,7 +105,7 @@ def measure(
         warmup: seconds of each before anything is measured.
         duration: seconds of samples of each.
         iterations: samples of each.
-        clock: the time in seconds.
+        clock: measures.
         advance: told after every turn what share, 0 … 1, is done.
 
     Raises:
@@ -118,7 +118,7 @@ def measure(
         raise OptionError("a benchmark takes a warm-up and a duration of 0 or more, and 1 iteration or more")
     for case in cases:
         warm_up(case, warmup, clock)
-    zero = clock()
+    zero = clock.now()
     series = [Series(case.name) for case in cases]
     taken = [0.0] * len(cases)  # seconds of samples
     number = 0
@@ -136,8 +136,8 @@ def measure(
 
 def warm_up(case: Case, seconds: float, clock: Clock) -> None:
     """Iterate for ``seconds`` and until the case is itself, whichever is later."""
-    begun, done = clock(), 0
-    while done < case.warmup or clock() - begun < seconds:
+    begun, done = clock.now(), 0
+    while done < case.warmup or clock.now() - begun < seconds:
         case.once()
         done += 1
 
@@ -167,7 +167,7 @@ def called(name: str, call: Callable[[], object], idle: Callable[[], object] = l
     return Case(name, iterate, idle=idle)
 
 
-def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock = time.perf_counter) -> Case:
+def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock = SYSTEM) -> Case:
     """A live step as ``predictor.step`` does it: from a camera's picture to the predicted one, the state carried on.
 
     Its parts are ``picture in`` (resizing, colour, layout), ``step`` and ``picture out`` (check, clamping, layout)
@@ -176,9 +176,9 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
 
     Args:
         name: of the case.
-        engine: steps; it is the case's own from here on, and is left open.
+        engine: steps; it is left open.
         frames: uint8 [H, W, 3] BGR, one after the other and then again from the first.
-        clock: the time in seconds.
+        clock: measures the parts.
 
     Raises:
         OptionError: there is no frame.
@@ -186,64 +186,44 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
     """
     if not frames:
         raise OptionError("no frame to measure with: name a clip that has some")
-    states = [engine.new_state(), engine.new_state()]
-    warmup = (
-        LEAST + 3 * engine.manifest.slots
-    )  # buffers are bound once a phase of the ring, and once more after a reset
+    stepper = Stepper(engine, clock=clock)
+    warmup = LEAST + 3 * engine.manifest.slots  # buffers are bound once a phase of the ring, and again after a reset
     if not engine.manifest.is_picture:
         tensors = itertools.cycle([floats(image, engine.manifest) for image in frames])
 
         def step() -> Mapping[str, float]:
-            engine.step(next(tensors), *states)
-            states.reverse()
+            stepper.step(next(tensors))
             return {}
 
-        return Case(name, step, warmup, idle=lambda: engine.precompute(states[0]))
-    inside, images = _watched(engine, clock), itertools.cycle(frames)
-    whole, after = ("enqueue", "wait, download") if _has_device(engine) else ("step", "picture out")
+        return Case(name, step, warmup, idle=stepper.precompute)
+    images = itertools.cycle(frames)
+    has_device = _has_device(engine)
 
     def iterate() -> Mapping[str, float]:
-        image = next(images)
-        inside.clear()
-        begun = clock()
-        engine.watch(image, *states)
-        watched = clock()
-        finite = engine.shown(states[1], 1) is not None
-        ended = clock()
-        states.reverse()
-        if not finite:  # as the predictor does; random weights may come to that
-            states[0].reset()
-        stepped = sum(inside)
-        parts = {"picture in": watched - begun - stepped, "step": stepped} if inside else {whole: watched - begun}
-        return {part: 1e3 * seconds for part, seconds in (parts | {after: ended - watched}).items()}
+        stepper.advance([next(images)])
+        (pictures,) = stepper.render()
+        if pictures is None:  # as the predictor does; random weights may come to that
+            stepper.reset()
+        times = stepper.times
+        if has_device:
+            parts = {"enqueue": times.picture_in + times.step, "wait, download": times.picture_out}
+        else:
+            parts = {"picture in": times.picture_in, "step": times.step, "picture out": times.picture_out}
+        return {part: 1e3 * seconds for part, seconds in parts.items()}
 
-    return Case(name, iterate, warmup, idle=lambda: engine.precompute(states[0]))
-
-
-def _watched(engine: Engine, clock: Clock) -> list[float]:
-    """Where the seconds of every ``engine.step`` are noted from here on, which ``watch`` calls on the host."""
-    inner, seconds = engine.step, list[float]()
-
-    def step(*args: object) -> Tensor:
-        begun = clock()
-        prediction: Tensor = inner(*args)  # type: ignore[arg-type]
-        seconds.append(clock() - begun)
-        return prediction
-
-    engine.step = step  # type: ignore[method-assign, assignment]
-    return seconds
+    return Case(name, iterate, warmup, idle=stepper.precompute)
 
 
 def floats(image: Image, manifest: Manifest) -> Tensor:
     """A picture as a frame of a model that takes none, [1, C, H, W]: its channels over and over, in its range."""
     (low, high), (width, height) = manifest.value_range, manifest.size
-    frame = blank(manifest)
+    frame = blank_frame(manifest)
     planes = resize(image, manifest.size)[..., np.arange(manifest.frame[0]) % 3].transpose(2, 0, 1)
     frame[0, :, :height, :width] = low + planes * np.float32((high - low) / 255)
     return frame
 
 
-def on_device(engine: Engine, frames: Sequence[Image], clock: Clock = time.perf_counter) -> dict[str, float]:
+def on_device(engine: Engine, frames: Sequence[Image], clock: Clock = SYSTEM) -> dict[str, float]:
     """What an engine's device does, apart, in milliseconds (medians); empty where the step runs on the host.
 
     ``step, back to back``: a step of many that are enqueued without a wait, with their uploads beside them: what the
@@ -252,13 +232,12 @@ def on_device(engine: Engine, frames: Sequence[Image], clock: Clock = time.perf_
     """
     if not _has_device(engine) or not engine.manifest.is_picture:
         return {}
-    states = [engine.new_state(), engine.new_state()]
+    stepper = Stepper(engine)
 
     def enqueued() -> None:
         for image in itertools.islice(itertools.cycle(frames), BACK_TO_BACK):
-            engine.watch(image, *states)
-            states.reverse()
-        engine.shown(states[0], 1)
+            stepper.advance([image])
+        stepper.render()
 
     found = {"step, back to back": _median(enqueued, clock) / BACK_TO_BACK}
     if isinstance(engine, DeviceEngine):
@@ -283,7 +262,7 @@ def _median(call: Callable[[], None], clock: Clock, times: int = 5) -> float:
     call()
     taken = []
     for _ in range(times):
-        begun = clock()
+        begun = clock.now()
         call()
-        taken.append(1e3 * (clock() - begun))
+        taken.append(1e3 * (clock.now() - begun))
     return float(np.median(taken))

@@ -23,7 +23,6 @@ know: its frames are due when they were grabbed, and what it or its driver lost 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,11 +32,9 @@ import numpy as np
 
 from framecast.bench.loop import (
     LEAD,
-    REAL,
     Bounded,
-    Clock,
+    FrameTimes,
     Loop,
-    Marks,
     Scheduled,
     check,
     corrected,
@@ -46,12 +43,13 @@ from framecast.bench.loop import (
     warm,
 )
 from framecast.bench.summary import PERCENTILES, Summary, summarize
-from framecast.camera import Image, Source, open_source
+from framecast.camera import Source, open_source
+from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
-from framecast.graph.manifest import Manifest
-from framecast.runtime.convert import Tensor
-from framecast.runtime.engines import Engine, State
+from framecast.runtime.engines import Engine
 from framecast.runtime.predictor import Predictor
+from framecast.runtime.telemetry import Stamps
+from framecast.testing import EmptyEngine
 
 STAGES = (
     "capture late",  # from when it was due until it lay in the mailbox
@@ -67,7 +65,7 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Figures:
-    """What a loop's marks say. Latencies in milliseconds.
+    """What a loop's stamps say. Latencies in milliseconds.
 
     Attributes:
         frames: that were due; ``shown``: those whose prediction was handed over; ``dropped``: the others.
@@ -162,18 +160,18 @@ class StreamResult:
 
 
 def bench_stream(
-    predictor: Predictor,
+    engine: Engine,
     source: str,
     *,
     fps: float | None,
     seconds: float,
     percentiles: Sequence[float] = PERCENTILES,
-    clock: Clock = REAL,
+    clock: Clock = SYSTEM,
 ) -> StreamResult:
-    """Show a predictor a stream, and after it one that does nothing; twice ``seconds`` and some more altogether.
+    """Show a predictor a stream, and then one that does nothing: twice ``seconds`` and some more altogether.
 
     Args:
-        predictor: reset before; closed by its owner.
+        engine: of the predictor; closed by its owner.
         source: as for :func:`open_source`. A clip's frames come on a schedule, over and over.
         fps: frames a second of a clip; its own if None. A real camera comes at its own rate.
         seconds: for which frames are counted, after :data:`LEAD` that are not.
@@ -196,18 +194,19 @@ def bench_stream(
 
     def begin() -> Source:
         if rate is None:
-            return Bounded(open_source(source), LEAD + seconds)
+            return Bounded(open_source(source, clock=clock), LEAD + seconds)
         return Scheduled(name, images, rate, frames_of(rate, seconds), clock.now() + 1 / rate, clock)
 
+    predictor = Predictor(engine, clock=clock)
     warm(predictor, images[0])
-    marks = Loop(begin(), predictor, clock).run()
-    nothing = Loop(begin(), Predictor(EmptyEngine(predictor.manifest)), clock).run()
-    loop, empty = figures(marks, percentiles, predictor.engine.device), figures(nothing, percentiles)
-    interval = 1 / rate if rate else float(np.median(np.diff([m.due for m in marks])))
+    frames = Loop(begin(), predictor, clock).run()
+    nothing = Loop(begin(), Predictor(EmptyEngine(predictor.manifest), clock=clock), clock).run()
+    loop, empty = figures(frames, percentiles, engine.device), figures(nothing, percentiles)
+    interval = 1 / rate if rate else float(np.median(np.diff([one.due for one in frames])))
     return StreamResult(
         source=name,
         model=predictor.manifest.config,
-        engine=predictor.engine.name,
+        engine=engine.name,
         due="schedule" if rate else "grab",
         fps=rate or 1 / interval,
         interval_ms=1e3 * interval,
@@ -217,30 +216,29 @@ def bench_stream(
     )
 
 
-def figures(marks: Sequence[Marks], percentiles: Sequence[float] = PERCENTILES, device: str = "cpu") -> Figures:
+def figures(frames: Sequence[FrameTimes], percentiles: Sequence[float] = PERCENTILES, device: str = "cpu") -> Figures:
     """Sum up a loop.
 
     Args:
-        marks: of its frames, in their order.
+        frames: every frame, in their order.
         percentiles: of every distribution.
         device: of the engine: what is called the step on the host is only enqueued elsewhere.
 
     Raises:
         OptionError: fewer than two predictions were handed over, or a percentile is not between 0 and 100.
     """
-    late = [1e3 * s for s in corrected(marks)]
-    known = marks[: len(late)]
-    # Those that were handed over, with what the type checker does not see: that they were taken up then.
-    shown = [(m, m.taken, m.handed) for m in known if m.taken is not None and m.handed is not None]
-    gaps = [1e3 * (later - before) for (_, _, before), (_, _, later) in pairwise(shown)]
+    late = [1e3 * s for s in corrected(frames)]
+    known = frames[: len(late)]
+    shown = [one.stamps for one in known if one.stamps is not None]
+    gaps = [1e3 * (later.handed - before.handed) for before, later in pairwise(shown)]
     if not gaps:
         raise OptionError(f"{len(shown)} predictions were handed over, too few to sum up: allow more seconds")
-    first, last = shown[0], shown[-1]
-    wall = last[2] - first[2]
-    cpu = last[0].cpu - first[0].cpu
+    wall = shown[-1].handed - shown[0].handed
+    used = [one.cpu for one in known if one.stamps is not None]
+    cpu = used[-1] - used[0]
     columns: dict[str, list[float]] = {}
-    for m, taken, handed in shown:
-        for stage, s in _stages(m, taken, handed, device).items():
+    for stamps in shown:
+        for stage, s in _stages(stamps, device).items():
             columns.setdefault(stage, []).append(1e3 * s)
     parts = {stage: columns[stage] for stage in STAGES if stage in columns}
     p50, p99 = (float(ms) for ms in np.percentile(late, [50, 99]))
@@ -249,69 +247,35 @@ def figures(marks: Sequence[Marks], percentiles: Sequence[float] = PERCENTILES, 
         shown=len(shown),
         dropped=len(known) - len(shown),
         corrected=summarize(late, percentiles),
-        age=summarize([1e3 * (handed - m.due) for m, _, handed in shown], percentiles),
-        raw=summarize([1e3 * (handed - taken) for _, taken, handed in shown], percentiles),
+        age=summarize([1e3 * (s.handed - s.due) for s in shown], percentiles),
+        raw=summarize([1e3 * (s.handed - s.taken) for s in shown], percentiles),
         gaps=summarize(gaps, percentiles),
         tail=p99 / p50 if p50 else None,
         apart=p99 - p50,
         stages={stage: summarize(times, percentiles) for stage, times in parts.items()},
-        load=sum(handed - taken for _, taken, handed in shown[1:]) / wall,
+        load=sum(s.handed - s.taken for s in shown[1:]) / wall,
         cores=cpu / wall,
         cpu_ms=1e3 * cpu / len(gaps),
         samples={
-            "due_s": [m.due - known[0].due for m in known],
+            "due_s": [one.due - known[0].due for one in known],
             "corrected_ms": list(late),
-            "raw_ms": [None if m.taken is None or m.handed is None else 1e3 * (m.handed - m.taken) for m in known],
+            "raw_ms": [1e3 * (one.stamps.handed - one.stamps.taken) if one.stamps else None for one in known],
         },
         parts=parts,
     )
 
 
-class EmptyEngine(Engine):
-    """Predicts black, at no cost, nothing of which is ever scored.
-
-    Args:
-        manifest: of the model whose place it takes.
-    """
-
-    name, device, version = "empty", "none", "0"
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = dataclasses.replace(manifest, state=(), warmup=sys.maxsize)
-        width, height = manifest.size
-        self.seen = np.zeros((height, width, 3), np.uint8)
-
-    def watch(self, image: Image, state_in: State, state_out: State) -> None:
-        """See :meth:`Engine.watch`: looks at nothing."""
-        self.step(state_in.prediction[:, 0], state_in, state_out)
-
-    def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
-        """See :meth:`Engine.step`: does nothing."""
-        prediction: Tensor = state_out.prediction
-        return prediction
-
-    def shown(self, state: State, count: int) -> list[Image] | None:
-        """See :meth:`Engine.shown`."""
-        return [self.seen] * count
-
-    def close(self) -> None:
-        """See :meth:`Engine.close`: there is nothing to free."""
-
-
-def _stages(m: Marks, taken: float, handed: float, device: str) -> dict[str, float]:
+def _stages(stamps: Stamps, device: str) -> dict[str, float]:
     """Seconds by the stage's name; their sum is the frame's age at its hand-over."""
-    watched = m.predicted - taken - m.picture
-    if m.step is not None:
-        inside = {"picture in": watched - m.step, "step": m.step, "picture out": m.picture}
-    elif device == "cpu":  # an engine that does it all in one
-        inside = {"step": watched, "picture out": m.picture}
+    if device == "cpu":
+        inside = {"picture in": stamps.picture_in, "step": stamps.step, "picture out": stamps.picture_out}
     else:
-        inside = {"enqueue": watched, "wait, download": m.picture}
+        inside = {"enqueue": stamps.picture_in + stamps.step, "wait, download": stamps.picture_out}
     return {
-        "capture late": m.arrived - m.due,
-        "mailbox": taken - m.arrived,
+        "capture late": stamps.grabbed - stamps.due,
+        "mailbox": stamps.taken - stamps.grabbed,
         **inside,
-        "score, hand-over": handed - m.predicted,
+        "score, hand-over": stamps.handed - stamps.stepped,
     }
 
 

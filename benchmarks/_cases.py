@@ -25,8 +25,9 @@ from framecast.camera import Image, open_source
 from framecast.errors import FramecastError
 from framecast.graph.manifest import Manifest
 from framecast.models.configs import CONFIGS
-from framecast.runtime.convert import Tensor, blank, see, to_frame
+from framecast.runtime.convert import Tensor, to_input
 from framecast.runtime.engines import Engine, open_engine
+from framecast.runtime.stepper import Stepper
 
 MODELS = ("stip-ucf", "stau-mnist", "mau-mnist", "astm-mnist", "tau-mnist")
 BASELINE = "clip-wise PyTorch"  # what all are compared with
@@ -136,9 +137,7 @@ def _pictures(begin: int, end: int) -> list[Image]:
 
 
 def _framed(picture: Image, manifest: Manifest) -> Tensor:
-    frame = blank(manifest)
-    to_frame(see(picture, manifest), manifest, frame)
-    return frame
+    return to_input(picture, manifest)
 
 
 def set_up(task: Task, name: str) -> tuple[Ready, dict[str, float]]:
@@ -215,20 +214,15 @@ def _clip_wise(task: Task) -> Ready:
 
 def _stepping(task: Task, engine: Engine) -> Ready:
     """A step on an engine, its state carried on."""
-    states, frames = [engine.new_state(), engine.new_state()], itertools.cycle(task.frames())
-
-    def predict() -> object:
-        states.reverse()
-        return engine.step(next(frames), states[1], states[0])
+    stepper, frames = Stepper(engine), itertools.cycle(task.frames())
 
     def rollout(frames: Sequence[Tensor]) -> Tensor:
-        own = [engine.new_state(), engine.new_state()]
+        own = Stepper(engine)
         for frame in frames:
-            prediction = engine.step(frame, *own)
-            own.reverse()
+            prediction = own.step(frame)
         return np.array(prediction[:, 0])
 
-    return Ready(predict, rollout, idle=lambda: engine.precompute(states[0]))
+    return Ready(lambda: stepper.step(next(frames)), rollout, idle=stepper.precompute)
 
 
 def _eager(task: Task) -> Ready:

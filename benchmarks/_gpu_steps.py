@@ -25,9 +25,10 @@ from framecast.graph.artifact import save
 from framecast.graph.manifest import Manifest
 from framecast.models.configs import CONFIGS, build
 from framecast.models.step import StepModel
-from framecast.runtime.convert import see
+from framecast.runtime.convert import to_model_size
 from framecast.runtime.engines.engine import Engine
 from framecast.runtime.shipped import shipped
+from framecast.runtime.stepper import Stepper
 
 STEPS = 20
 FRAMES = 120  # timed, after as many to warm up
@@ -110,13 +111,12 @@ def steady(configs: Sequence[str], device: str, row: Row, late: Callable[[], boo
     name = "torch graph, kernels"
 
     def run(engine: Engine) -> Found:
-        images, states = pictures(engine.manifest), [engine.new_state(), engine.new_state()]
+        images, stepper = pictures(engine.manifest), Stepper(engine)
 
         def frames(count: int) -> None:
             for i in range(count):
-                engine.watch(images[i % len(images)], *states)
-                states.reverse()
-                engine.shown(states[0], 1)
+                stepper.advance([images[i % len(images)]])
+                stepper.render()
 
         frames(40)
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
@@ -212,7 +212,7 @@ def _exported(config: str, path: Path) -> None:
 def pictures(manifest: Manifest) -> list[Any]:
     """Real frames at the size that the model sees: how long a warp takes depends on the motion."""
     with open_source("demo") as source:
-        return [see(frame.image, manifest) for frame in islice(source, 60)]
+        return [to_model_size(frame.image, manifest) for frame in islice(source, 60)]
 
 
 def _frames(manifest: Manifest) -> list[Any]:
@@ -232,25 +232,20 @@ def rollout_of_network(network: StepModel, manifest: Manifest) -> list[Any]:
 
 def rollout(engine: Engine) -> list[Any]:
     """The same by an engine; what it does not write shows as NaN."""
-    states, predicted = [engine.new_state(), engine.new_state()], []
-    for frame in _frames(engine.manifest):
-        states[1].prediction.fill(np.nan)
-        predicted.append(np.array(engine.step(frame, *states)))
-        states.reverse()
-    return predicted
+    stepper = Stepper(engine)
+    return [np.array(stepper.step(frame, poison=True)) for frame in _frames(engine.manifest)]
 
 
 def live(engine: Engine) -> dict[str, Any]:
     """Milliseconds of a live step: the whole, of that until all is enqueued, and on the device alone (median)."""
-    images, states = pictures(engine.manifest), [engine.new_state(), engine.new_state()]
+    images, stepper = pictures(engine.manifest), Stepper(engine)
     whole, enqueue, device = [], [], []
     for i in range(2 * FRAMES):
         image = images[i % len(images)]
         begun = time.perf_counter()
-        engine.watch(image, *states)
+        stepper.advance([image])
         queued = time.perf_counter()
-        states.reverse()
-        engine.shown(states[0], 1)
+        stepper.render()
         ended = time.perf_counter()
         if i >= FRAMES:
             whole.append(1e3 * (ended - begun))
@@ -258,9 +253,8 @@ def live(engine: Engine) -> dict[str, Any]:
     for _ in range(20):  # back to back, without asking for the prediction: what the device itself takes
         begun = time.perf_counter()
         for _ in range(10):
-            engine.watch(images[0], *states)
-            states.reverse()
-        engine.shown(states[0], 1)
+            stepper.advance([images[0]])
+        stepper.render()
         device.append(1e3 * (time.perf_counter() - begun) / 10)
     return {"whole": whole, "enqueue": enqueue, "device": statistics.median(device)}
 

@@ -23,6 +23,7 @@ from framecast.camera import cv
 from framecast.camera.live import LiveSource
 from framecast.camera.pool import Pool
 from framecast.camera.source import Frame, Image
+from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 from framecast.redact import redact
 
@@ -126,12 +127,13 @@ def elements(camera: Csi) -> str:
     )
 
 
-def open_csi(rest: str, *, timeout: float) -> LiveSource:
+def open_csi(rest: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
     """A camera at the CSI connector: by OpenCV where it has GStreamer (not PyPI's), else by ``gst-launch-1.0``.
 
     Args:
         rest: ``0?size=1280x720&fps=30&flip=0``; see :class:`Csi`.
         timeout: seconds that the first frame may take, and then every frame.
+        clock: on which frames say when they were grabbed.
 
     Raises:
         SourceError: this is no Jetson, something is missing, or the camera gives no frames.
@@ -144,7 +146,7 @@ def open_csi(rest: str, *, timeout: float) -> LiveSource:
         watched = _Watched(f"{elements(camera)} ! {sink}", timeout)
         if watched.wait():
             _log.info("%s: by OpenCV's GStreamer", camera.name)
-            return _Camera(camera, watched, timeout)
+            return _Camera(camera, watched, timeout, clock)
         watched.release()
         if not watched.ended:
             raise SourceError(_silent(camera, timeout))
@@ -163,7 +165,7 @@ def open_csi(rest: str, *, timeout: float) -> LiveSource:
         launch.release()
         raise
     _log.info("%s: by %s%s", camera.name, LAUNCH, "" if has_gstreamer else " (OpenCV has no GStreamer here)")
-    return _Camera(camera, launch, timeout)
+    return _Camera(camera, launch, timeout, clock)
 
 
 def _has(element: str) -> bool:
@@ -190,8 +192,8 @@ class _Capture(Protocol):
 
 
 class _Camera(LiveSource):
-    def __init__(self, camera: Csi, capture: _Capture, patience: float) -> None:
-        super().__init__(camera.name, capture, float(camera.fps), patience=patience, cure=_LOST)  # type: ignore[arg-type]
+    def __init__(self, camera: Csi, capture: _Capture, patience: float, clock: Clock) -> None:
+        super().__init__(camera.name, capture, float(camera.fps), patience=patience, cure=_LOST, clock=clock)  # type: ignore[arg-type]
         self._stop = capture.stop
 
     def read(self) -> Frame | None:

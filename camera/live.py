@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING
 
 from framecast.camera.pool import Pool
 from framecast.camera.reader import Reader
 from framecast.camera.source import Frame
+from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 
 if TYPE_CHECKING:
@@ -27,12 +27,20 @@ class LiveSource(Reader):
         patience: seconds that a read may take. What comes later is not trusted: FFmpeg, once it timed out, still hands
             out frames that its decoder had held back.
         cure: what to do when it is lost.
+        clock: on which frames say when they were grabbed.
     """
 
     live = True
 
     def __init__(
-        self, name: str, capture: cv2.VideoCapture, fps: float | None, *, patience: float = math.inf, cure: str
+        self,
+        name: str,
+        capture: cv2.VideoCapture,
+        fps: float | None,
+        *,
+        patience: float = math.inf,
+        cure: str,
+        clock: Clock = SYSTEM,
     ) -> None:
         super().__init__()
         self.name = name
@@ -40,6 +48,7 @@ class LiveSource(Reader):
         self._capture = capture
         self._patience = patience
         self._cure = cure
+        self._clock = clock
         self._pool = Pool()
         self._shape: tuple[int, ...] | None = None  # of the frame before, into the like of which the next is decoded
         self._index = 0
@@ -47,9 +56,9 @@ class LiveSource(Reader):
 
     def _read(self) -> Frame | None:
         if self._lost is None:
-            begun = time.monotonic()
+            begun = self._clock.now()
             more = self._capture.grab()
-            grabbed = time.monotonic()
+            grabbed = self._clock.now()
             if grabbed - begun >= self._patience:
                 self._lost = f"lost {self.name}: no frame for {self._patience:g} s ({self._cure})"
             else:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 
 from framecast.camera import cv
 from framecast.camera.live import LiveSource
+from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 from framecast.redact import redact
 
@@ -15,13 +15,14 @@ from framecast.redact import redact
 _OPTIONS = "rtsp_transport;tcp|analyzeduration;100000"
 
 
-def open_rtsp(uri: str, *, timeout: float) -> LiveSource:
+def open_rtsp(uri: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
     """A stream, over TCP; OPENCV_FFMPEG_CAPTURE_OPTIONS in the environment takes the place of our options.
 
     Args:
         uri: ``rtsp://user:password@host:port/path``, or ``rtsps://``.
         timeout: seconds that opening may take, and then every read. (A name server that does not answer is not counted:
             nothing can interrupt the system's resolver.)
+        clock: on which frames say when they were grabbed.
 
     Raises:
         SourceError: nothing answers, it refuses, or it sends no video.
@@ -31,7 +32,7 @@ def open_rtsp(uri: str, *, timeout: float) -> LiveSource:
         raise SourceError(f"not a URL: {name} (it holds characters that must be percent-encoded)")
     cv2 = cv.load()
     milliseconds = min(math.ceil(timeout * 1000), 2**31 - 1)  # a C int
-    begun = time.monotonic()
+    begun = clock.now()
     capture = cv.open_capture(
         uri,
         cv2.CAP_FFMPEG,
@@ -45,8 +46,9 @@ def open_rtsp(uri: str, *, timeout: float) -> LiveSource:
     )
     if capture is None:
         cure = "check the address, the user and password, and that the camera is on"
-        raise SourceError(f"no stream from {name} after {time.monotonic() - begun:.1f} s ({cure})")
+        raise SourceError(f"no stream from {name} after {clock.now() - begun:.1f} s ({cure})")
     if cv.pixels(capture) > cv.MAX_PIXELS:
         capture.release()
         raise SourceError(f"frames too large: {name} sends more than {cv.MAX_PIXELS} pixels (choose a smaller stream)")
-    return LiveSource(name, capture, cv.frame_rate(capture), patience=timeout, cure="check the camera and the network")
+    cure = "check the camera and the network"
+    return LiveSource(name, capture, cv.frame_rate(capture), patience=timeout, cure=cure, clock=clock)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]  # [H, W, 3] BGR
+DEFAULT_FPS = 25.0  # frames a second, where a source does not say
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Frame:
 
     Attributes:
         image: uint8 [H, W, 3], BGR.
-        time: seconds. Of a live source the moment of the grab on ``time.monotonic()``; of a file its place in the clip.
+        time: seconds. Of a live source the moment of the grab, on its clock; of a file its place in the clip.
         index: number of the frame in its source from 0, counted before any is dropped.
         epoch: counts up where the stream is broken (a clip starts over): nothing before it explains what follows.
     """

@@ -17,6 +17,7 @@ from framecast.camera.rtsp import open_rtsp
 from framecast.camera.source import Source
 from framecast.camera.synthetic import Synthetic, parse_scene
 from framecast.camera.webcam import open_number, open_v4l2
+from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError, SourceError
 from framecast.redact import redact
 
@@ -26,7 +27,9 @@ _KNOWN = (
 )
 
 
-def open_source(uri: str | os.PathLike[str], *, loop: bool = False, timeout: float = 5.0) -> Source:
+def open_source(
+    uri: str | os.PathLike[str], *, loop: bool = False, timeout: float = 5.0, clock: Clock = SYSTEM
+) -> Source:
     """Open a camera, a stream, a clip or a folder of images.
 
     ===============================  ==============================================================================
@@ -47,6 +50,7 @@ def open_source(uri: str | os.PathLike[str], *, loop: bool = False, timeout: flo
         loop: start a clip over at its end, with a new epoch; time and index go on. A camera has no end: there it means
             nothing.
         timeout: seconds that a network or CSI camera may take to answer, and to send each frame.
+        clock: on which a camera's frames say when they were grabbed.
 
     Returns:
         The source, opened; close it, or use it in a ``with``.
@@ -63,7 +67,7 @@ def open_source(uri: str | os.PathLike[str], *, loop: bool = False, timeout: flo
     if not text:
         raise SourceError(f"no source given (known: {_KNOWN})")
     if re.fullmatch(r"[0-9]{1,3}", text):
-        return open_number(int(text))
+        return open_number(int(text), clock=clock)
     if text == "demo":
         return _open_demo(loop)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)
@@ -74,11 +78,11 @@ def open_source(uri: str | os.PathLike[str], *, loop: bool = False, timeout: flo
         case "file":
             return _open_path(unquote(rest), loop)
         case "v4l2":
-            return open_v4l2(rest)
+            return open_v4l2(rest, clock=clock)
         case "csi":
-            return open_csi(rest, timeout=timeout)
+            return open_csi(rest, timeout=timeout, clock=clock)
         case "rtsp" | "rtsps":
-            return open_rtsp(f"{scheme[1].lower()}://{rest}", timeout=timeout)
+            return open_rtsp(f"{scheme[1].lower()}://{rest}", timeout=timeout, clock=clock)
         case "synthetic":
             return Synthetic(parse_scene(text), loop=loop)
         case _:

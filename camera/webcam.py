@@ -9,27 +9,28 @@ from pathlib import Path
 
 from framecast.camera import cv
 from framecast.camera.live import LiveSource
+from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 from framecast.redact import redact
 
 _LOST = "check its cable; a camera that was unplugged comes back when it is opened again"
 
 
-def open_number(number: int) -> LiveSource:
+def open_number(number: int, *, clock: Clock = SYSTEM) -> LiveSource:
     """A camera by its number: on Linux /dev/video<number>, elsewhere what OpenCV finds.
 
     Raises:
         SourceError: there is no such camera, or it cannot be opened.
     """
     if sys.platform == "linux":
-        return open_v4l2(f"/dev/video{number}")
+        return open_v4l2(f"/dev/video{number}", clock=clock)
     capture = cv.open_capture(number, cv.load().CAP_ANY)
     if capture is None:
         raise SourceError(f"no camera {number} (check its cable, and that this program may use the camera)")
-    return LiveSource(f"camera {number}", capture, cv.frame_rate(capture), cure=_LOST)
+    return LiveSource(f"camera {number}", capture, cv.frame_rate(capture), cure=_LOST, clock=clock)
 
 
-def open_v4l2(device: str) -> LiveSource:
+def open_v4l2(device: str, *, clock: Clock = SYSTEM) -> LiveSource:
     """A camera by its device: ``/dev/video0``, or a name that stays, ``/dev/v4l/by-id/…``.
 
     A camera that stalls is lost after 2 s (OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT in the environment says otherwise). Its
@@ -55,4 +56,4 @@ def open_v4l2(device: str) -> LiveSource:
     if capture is None:
         cure = "another program may be using it, or it gives no pictures: try its neighbour, /dev/video0"
         raise SourceError(f"cannot open the camera {name} ({cure})")
-    return LiveSource(name, capture, cv.frame_rate(capture), cure=_LOST)
+    return LiveSource(name, capture, cv.frame_rate(capture), cure=_LOST, clock=clock)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from framecast.camera import Image
-from framecast.runtime.convert import blank, see, to_frame, to_image
+from framecast.runtime.convert import blank_frame, to_frame, to_image, to_model_size
 from framecast.runtime.engines import Engine
-from framecast.runtime.score import Scorer
+from framecast.runtime.score import Score, Scorer
+from framecast.runtime.stepper import Stepper
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,21 @@ def drift(reference: Engine, engine: Engine, images: Iterable[Image]) -> Drift:
     """
     manifest = reference.manifest
     low, high = manifest.value_range
-    pairs = [[one.new_state(), one.new_state()] for one in (reference, engine)]
-    scorers = Scorer(), Scorer()
+    steppers = Stepper(reference), Stepper(engine)
+    scorers, scores = (Scorer(), Scorer()), [Score(), Score()]
     worst, means = [], []
     for index, image in enumerate(images):
-        seen, frame = see(image, manifest), blank(manifest)
-        to_frame(seen, manifest, frame)
-        predictions = []
-        for one, states in zip((reference, engine), pairs, strict=True):
-            states[1].prediction.fill(np.nan)  # so that an output that is not written shows
-            predictions.append(one.step(frame, *states).copy())
-            states.reverse()
+        seen, frame = to_model_size(image, manifest), blank_frame(manifest)
+        to_frame(seen, manifest, frame[0])
+        predictions = [stepper.step(frame, poison=True).copy() for stepper in steppers]
         error = np.abs(predictions[0] - predictions[1]) / (high - low)
         worst.append(float(error.max()))
         means.append(float(error.mean()))
         finite = all(np.isfinite(p).all() for p in predictions)
-        for scorer, prediction in zip(scorers, predictions, strict=True):
-            scorer.arrive(seen, index, interval=1)
+        for i, (scorer, prediction) in enumerate(zip(scorers, predictions, strict=True)):
+            for scored in scorer.arrive(seen, index, interval=1):
+                scores[i] = scores[i].plus(scored.psnr, scored.psnr_copy)
             if finite:
                 scorer.expect(to_image(prediction[0, 0], manifest), index + 1, 1, seen)
-    expected, found = (scorer.mean(1)[1] or np.nan for scorer in scorers)
+    expected, found = (score.prediction or np.nan for score in scores)
     return Drift(len(worst), float(np.max(worst)), float(np.mean(means)), found, found - expected)

@@ -16,9 +16,10 @@ from framecast.evaluation.perceptual import find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
 from framecast.evaluation.rivals import CopyLast, Linear, Rival
 from framecast.redact import redact
-from framecast.runtime.convert import blank, to_frame
+from framecast.runtime.convert import blank_frame, to_frame
 from framecast.runtime.engines.engine import Engine
 from framecast.runtime.score import psnr
+from framecast.runtime.stepper import Stepper
 
 
 def open_sequences(place: str) -> Image:
@@ -140,23 +141,16 @@ def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]
     manifest = engine.manifest
     low, high = manifest.value_range
     width, height = manifest.size
-    state, other, frame = engine.new_state(), engine.new_state(), blank(manifest)
+    stepper, frame = Stepper(engine), blank_frame(manifest)
     for image in frames:
-        to_frame(image, manifest, frame)
-        block = engine.step(frame, state, other)
-        state, other = other, state
-    predicted: list[NDArray[np.float32]] = []
-    while True:
-        block = block.copy()  # [1, K, C, h, w]: written again while it is fed back
-        predicted += [(p[0, :height, :width, None] - low) / (high - low) for p in block[0]]
-        if not np.isfinite(block).all():
-            raise EngineError(f"{manifest.config} predicts values that are not finite {len(predicted)} frames ahead")
-        if len(predicted) >= horizon:
-            return np.stack(predicted[:horizon])
-        fed = block
-        for k in range(manifest.outputs):
-            block = engine.step(fed[:, k], state, other)
-            state, other = other, state
+        to_frame(image, manifest, frame[0])
+        stepper.step(frame)
+    predicted = stepper.predict(horizon)[0, :, 0, :height, :width, None]
+    finite = np.isfinite(predicted).all(axis=(1, 2, 3))
+    if not finite.all():
+        first = int(np.argmin(finite)) + 1
+        raise EngineError(f"{manifest.config} predicts values that are not finite {first} frames ahead")
+    return (predicted - low) / (high - low)
 
 
 def _strip(frames: Image, given: int, ahead: Sequence[Any]) -> Strip:

@@ -25,7 +25,7 @@ from framecast.graph.artifact import save
 from framecast.graph.manifest import Manifest
 from framecast.models.checkpoints import Checkpoint, read_checkpoint
 from framecast.models.configs import build, find
-from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.convert import to_input
 from framecast.runtime.engines import open_engine
 
 
@@ -129,6 +129,4 @@ def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[st
 def real_frames(source: Source, manifest: Manifest, steps: int) -> Iterator[NDArray[np.float32]]:
     """The first frames of a source as the step takes them, [1, C, H, W] each."""
     for frame in islice(source, steps):
-        tensor = blank(manifest)
-        to_frame(see(frame.image, manifest), manifest, tensor)
-        yield tensor
+        yield to_input(frame.image, manifest)

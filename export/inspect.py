@@ -23,7 +23,7 @@ from framecast.export import inspect_pictures as pictures
 from framecast.export.inspection import Inspection, Moment, Tap
 from framecast.files import check_writable, write
 from framecast.graph.manifest import DOMAIN, Manifest
-from framecast.runtime.convert import blank, see, to_frame, to_image
+from framecast.runtime.convert import blank_frame, to_frame, to_image, to_model_size
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.engine import Tensor
 from framecast.runtime.report import to_json, versions
@@ -130,10 +130,10 @@ def watch(inside: TappedGraph, source: Source, frames: int) -> Inspection:
         EngineError: a prediction is not finite.
     """
     found = Inspection(inside.manifest, source.name, courses={tap: [] for tap in inside.taps})
-    manifest, tensor, stride = inside.manifest, blank(inside.manifest), 1
+    manifest, tensor, stride = inside.manifest, blank_frame(inside.manifest), 1
     for count, frame in enumerate(islice(source, frames)):
-        seen = see(frame.image, manifest)
-        to_frame(seen, manifest, tensor)
+        seen = to_model_size(frame.image, manifest)
+        to_frame(seen, manifest, tensor[0])
         prediction, values = inside.step(tensor)
         if not np.isfinite(prediction).all():
             cure = f"look at fewer: --frames {count}" if count else "its weights are damaged, export it again"

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from framecast.models.step import StepModel
-from framecast.runtime.engines import Engine, State
-from framecast.runtime.engines.engine import Tensor
+from framecast.runtime.convert import Tensor
+from framecast.runtime.engines import Engine
+from framecast.runtime.stepper import Stepper
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,13 @@ def compare(model: StepModel, engine: Engine, frames: Iterable[Tensor], allowed:
         frames: [B, C, H, W] each, at least one.
         allowed: the largest error, in units of the value range.
     """
-    states: tuple[State, State] | None = None
+    stepper: Stepper | None = None
     worst, means = [], []
     for frame in frames:
-        if states is None:
-            expected_state = model.init_state(len(frame))
-            states = engine.new_state(len(frame)), engine.new_state(len(frame))
-        state, spare = states
+        if stepper is None:
+            stepper, expected_state = Stepper(engine, len(frame)), model.init_state(len(frame))
         expected, expected_state = model.step(torch.from_numpy(frame), expected_state)
-        spare.prediction.fill(np.nan)  # so that an output that is not written shows
-        error = np.abs(engine.step(frame, state, spare) - expected.numpy())
-        states = spare, state
+        error = np.abs(stepper.step(frame, poison=True) - expected.numpy())
         worst.append(float(error.max()))
         means.append(float(error.mean()))
     return Parity(len(worst), float(np.max(worst)), float(np.mean(means)), allowed)

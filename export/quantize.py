@@ -29,9 +29,10 @@ from framecast.camera import Image
 from framecast.errors import ExportError
 from framecast.graph.artifact import IR_VERSION, LAYERS, manifest_of, read, save
 from framecast.graph.manifest import KEY, Manifest
-from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.convert import to_input
 from framecast.runtime.engines import open_engine
-from framecast.runtime.engines.engine import held
+from framecast.runtime.engines.engine import state_buffers
+from framecast.runtime.stepper import Stepper
 
 LEAST_CHANNELS = 16  # in or out: below, a convolution stays as it is
 _QUANTIZED = ("Conv", "MatMul", "Gemm")  # ONNX Runtime has no transposed convolution in int8
@@ -145,15 +146,13 @@ def _samples(
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
     """Every step's inputs along the clips, as the float32 network comes to them."""
     with open_engine(artifact, "onnxruntime") as engine:
-        live, spare = engine.new_state(), engine.new_state()
+        stepper = Stepper(engine)
         for clip in clips:
-            live.reset()
+            stepper.reset()
             for image in clip:
-                frame = blank(manifest)
-                to_frame(see(image, manifest), manifest, frame)
-                yield {"frame": frame, **{name: tensor.copy() for name, tensor in held(manifest, live).items()}}
-                engine.step(frame, live, spare)
-                live, spare = spare, live
+                frame, state = to_input(image, manifest), state_buffers(manifest, stepper.state)
+                yield {"frame": frame, **{name: tensor.copy() for name, tensor in state.items()}}
+                stepper.step(frame)
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from framecast.camera import cv, open_source
 cv.load()  # before anything here imports cv2: it sets OpenCV's bounds, and says what is missing where it cannot load
 
 from framecast.runtime.pipeline import Pipeline, Stream  # noqa: E402
-from framecast.runtime.predictor import Prediction, Predictor, load  # noqa: E402
+from framecast.runtime.predictor import load  # noqa: E402
 from framecast.runtime.shipped import DEFAULT_MODEL  # noqa: E402
 
-__all__ = ["Pipeline", "Prediction", "Predictor", "Stream", "load", "open"]
+__all__ = ["Pipeline", "load", "open"]
 
 
 def open(

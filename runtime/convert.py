@@ -1,7 +1,7 @@
-"""Between a camera's pictures and the tensors of a step: one way, for live runs and for checks.
+"""Between a camera's pictures and the tensors of a step: the same code for live runs and for checks.
 
-Nothing here asks for memory in a steady stream: pictures that are handed out and scratch alike come from a pool, which
-takes them back once nobody holds them.
+A steady stream allocates nothing here: pictures and scratch come from a pool, which takes them back once nobody holds
+them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ _BLOCK = 1 << 18  # floats that are worked on at a time: about what a core's cac
 _pool = Pool()
 
 
-def see(image: Image, manifest: Manifest) -> Image:
-    """uint8 [H, W, 3] BGR of any size as a network sees it, and as scores compare it: [h, w, 3], grey where it is."""
+def to_model_size(image: Image, manifest: Manifest) -> Image:
+    """A picture, uint8 [H, W, 3] BGR of any size, as the network sees it and scores compare it: uint8 [h, w, 3] BGR.
+
+    It is grey where the network is.
+    """
     width, height = manifest.size
     seen = resize(image, manifest.size, _pool.take((height, width, 3)))
     if manifest.channel_order == "GRAY":
@@ -37,17 +40,17 @@ def see(image: Image, manifest: Manifest) -> Image:
     return seen
 
 
-def blank(manifest: Manifest) -> Tensor:
-    """A black frame for :func:`to_frame` to write in, [1, C, H, W]: what is padding stays as it is here."""
-    return np.full((1, *manifest.frame), manifest.value_range[0], np.float32)
+def blank_frame(manifest: Manifest, batch: int = 1) -> Tensor:
+    """Black frames [B, C, H, W] for :func:`to_frame` to write in; it leaves their padding as it is."""
+    return np.full((batch, *manifest.frame), manifest.value_range[0], np.float32)
 
 
 def to_frame(seen: Image, manifest: Manifest, out: Tensor) -> None:
-    """Write what :func:`see` gave into ``out``, [1, C, H, W], in the network's order of channels and range."""
+    """Write what :func:`to_model_size` gave into ``out``, [C, H, W], in the network's channel order and value range."""
     low, high = manifest.value_range
     width, height = manifest.size
-    picture = out[0, :, :height, :width]
-    # Bytes are parted into planes before they become floats: what numpy then does lies in a row, and is vectorised.
+    picture = out[:, :height, :width]
+    # Split bytes into planes before they become floats: numpy then works on contiguous rows, which is vectorised.
     planes = _pool.take(picture.shape)
     if manifest.channel_order == "GRAY":
         cv2.extractChannel(seen, 0, dst=planes[0])
@@ -59,8 +62,15 @@ def to_frame(seen: Image, manifest: Manifest, out: Tensor) -> None:
         picture += np.float32(low)
 
 
+def to_input(image: Image, manifest: Manifest) -> Tensor:
+    """A picture, uint8 [H, W, 3] BGR of any size, as a new frame [1, C, H, W] for a step."""
+    frame = blank_frame(manifest)
+    to_frame(to_model_size(image, manifest), manifest, frame[0])
+    return frame
+
+
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all of it is."""
+    """Whether every element is a finite number."""
     # NaN and infinities go through a sum, which needs no mask; a sum of finite numbers may still overflow.
     return math.isfinite(cv2.sumElems(tensor.reshape(1, -1))[0]) or bool(np.isfinite(tensor).all())
 

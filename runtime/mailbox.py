@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import Generic, TypeVar
+
+from framecast.clock import SYSTEM, Clock
 
 T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """For a live source it holds the newest item and counts those it replaces; for a file it makes the sender wait."""
+    """Holds the newest item of a live source and counts those it replaces; for a file it makes the sender wait.
 
-    def __init__(self, *, newest: bool, capacity: int = 2) -> None:
+    Args:
+        newest: whether a new item replaces one that nobody has taken.
+        capacity: how many items wait otherwise.
+        clock: to wait by.
+
+    Attributes:
+        dropped: items that were replaced.
+    """
+
+    def __init__(self, *, newest: bool, capacity: int = 2, clock: Clock = SYSTEM) -> None:
         self.dropped = 0
         self._newest = newest
         self._items: deque[T] = deque()
         self._capacity = 1 if newest else capacity
-        self._changed = threading.Condition()
+        self._clock = clock
+        self._changed = clock.condition()
         self._closed = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed and empty: nothing more will come."""
+        with self._changed:
+            return self._closed and not self._items
 
     def put(self, item: T) -> bool:
         """Leave an item. False when the mailbox is closed and nobody will take it."""
@@ -27,24 +44,25 @@ class Mailbox(Generic[T]):
                 self.dropped += len(self._items)
                 self._items.clear()
             while len(self._items) >= self._capacity and not self._closed:
-                self._changed.wait()
+                self._clock.wait(self._changed)
             if self._closed:
                 return False
             self._items.append(item)
             self._changed.notify_all()
             return True
 
-    def get(self) -> T | None:
-        """Wait for the next item; None once the mailbox is closed and empty."""
+    def get(self, deadline: float | None = None) -> T | None:
+        """Wait for the next item; None once the mailbox has :attr:`ended`, or when ``deadline`` (seconds) has come."""
         with self._changed:
             while not self._items and not self._closed:
-                self._changed.wait()
+                if not self._clock.wait(self._changed, deadline) and not self._items:
+                    return None
             item = self._items.popleft() if self._items else None
             self._changed.notify_all()
             return item
 
     def close(self) -> None:
-        """No more items; what is there can still be taken. Safe in a signal handler: the lock is re-entrant."""
+        """Take no more items; those inside can still be taken. Safe in a signal handler: the lock is re-entrant."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

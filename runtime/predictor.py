@@ -10,16 +10,17 @@ from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
 
+import cv2
 import numpy as np
 
-from framecast.camera import Image
+from framecast.camera import DEFAULT_FPS, Image
+from framecast.clock import SYSTEM, Clock
 from framecast.errors import EngineError, FrameError, OptionError
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.shipped import DEFAULT_MODEL, find
+from framecast.runtime.stepper import Stepper, StepTimes
 
 _log = logging.getLogger(__name__)
-
-FALLBACK_INTERVAL = 1 / 25  # seconds, until two frames' times have told
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,18 +37,32 @@ class Prediction:
     time: float
     horizon: int
 
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        return f"Prediction({width}x{height}, {self.horizon} ahead, time {self.time:.3f} s)"
+
+    def _repr_png_(self) -> bytes:
+        """The picture, as a notebook shows it."""
+        return cv2.imencode(".png", self.image)[1].tobytes()
+
 
 class Predictor:
-    """One camera's view of a model: carries the state from frame to frame.
+    """One camera's view of a model: a stepper with times and checks.
+
+    Args:
+        engine: runs the steps; other predictors may use it too.
+        owns_engine: whether :meth:`close` closes it.
+        clock: measures the steps.
 
     Attributes:
         engine: runs the steps.
-        steps: real frames seen since the last reset.
         resets: how often a non-finite prediction made it start anew.
-        input: the newest real frame as the model sees it, uint8 [h, w, 3] BGR.
+
+    Raises:
+        EngineError: the model takes no pictures, or there is no memory for its states.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, owns_engine: bool = False, clock: Clock = SYSTEM) -> None:
         self.engine = engine
         self.manifest = engine.manifest
         if not self.manifest.is_picture:
@@ -56,17 +71,33 @@ class Predictor:
                 "it can be exported and compared, but not run on a camera or clip"
             )
         self.resets = 0
-        width, height = self.manifest.size
-        self.input: Image = np.zeros((height, width, 3), np.uint8)
-        self._live, self._spare = engine.new_state(), engine.new_state()
-        # To look ahead without touching those two: one holds a block of predictions while the others take turns.
-        self._scratch = [engine.new_state() for _ in range(2 if self.manifest.outputs == 1 else 3)]
+        self._owns_engine = owns_engine
+        self._input: Image | None = None
+        self._stepper = Stepper(engine, clock=clock)
         self.reset()
+
+    @property
+    def steps(self) -> int:
+        """Real frames since the last reset."""
+        return self._stepper.steps[0]
+
+    @property
+    def input(self) -> Image:
+        """The newest real frame as the model sees it, uint8 [h, w, 3] BGR; black before the first."""
+        if self._input is None:
+            width, height = self.manifest.size
+            self._input = self._stepper.seen()[0] if self.steps else np.zeros((height, width, 3), np.uint8)
+        return self._input
+
+    @property
+    def times(self) -> StepTimes:
+        """Seconds that the newest step took, by part."""
+        return self._stepper.times
 
     def reset(self) -> None:
         """Forget every frame: the next one may have another size, and starts a new stream."""
-        self._live.reset()
-        self.steps = 0
+        self._stepper.reset()
+        self._input = None
         self._shape: tuple[int, ...] | None = None
         self._time: float | None = None
         self._intervals: deque[float] = deque(maxlen=9)
@@ -76,14 +107,14 @@ class Predictor:
         """Seconds from one frame to the next: the median of the last few, or what the model was trained for."""
         if self._intervals:
             return statistics.median(self._intervals)
-        return self.manifest.interval or FALLBACK_INTERVAL
+        return self.manifest.interval or 1 / DEFAULT_FPS
 
     def step(self, frame: Image, time: float | None = None) -> Prediction:
         """Take a real frame, and predict the next one.
 
         Args:
             frame: uint8 [H, W, 3] BGR, of any size, but the same until the next reset.
-            time: seconds, on any clock that runs forward; without it frames are one interval apart.
+            time: seconds, on any clock that runs forward (default: one interval after the last frame).
 
         Raises:
             FrameError: the frame is not such an image, or its size has changed.
@@ -100,17 +131,17 @@ class Predictor:
         if not math.isfinite(time):
             raise OptionError(f"time must be a number of seconds, not {time}")
         self._time, self._shape, self._image = time, frame.shape, frame
-        shown = self._advance()
-        if shown is None:
-            shown = self._start_anew()
-        return Prediction(shown[0], time + self.interval, 1)
+        image = self._advance()
+        if image is None:
+            image = self._start_anew()
+        return Prediction(image, time + self.interval, 1)
 
     def rollout(self, horizon: int) -> list[Prediction]:
         """Predict the next ``horizon`` frames from the newest real one; the state is not touched.
 
-        Predictions are fed back as they are: floats, not clamped. A model that predicts K frames at once gives them all
-        before they are fed back, one by one, for the next K. If one is not finite, the state is reset, that is counted,
-        and the newest frame is looked ahead from anew.
+        Predictions are fed back as they are: floats, not clamped. A model that predicts K frames a step gives all K,
+        then takes them back one by one for the next K. If a prediction is not finite, the state is reset, that is
+        counted, and the rollout starts again from the newest frame.
 
         Raises:
             OptionError: the horizon is below 1, or there has been no frame yet.
@@ -120,46 +151,29 @@ class Predictor:
             raise OptionError(f"the horizon must be at least 1, not {horizon}")
         if self._time is None or not self.steps:
             raise OptionError("nothing to look ahead from: call step() with a frame first")
-        images = self._look_ahead(horizon)
+        (images,) = self._stepper.look_ahead(horizon)
         if images is None:
             self._start_anew()
-            images = self._look_ahead(horizon)
+            (images,) = self._stepper.look_ahead(horizon)
         if images is None:
             raise EngineError(f"predictions up to {horizon} steps ahead are not finite: look less far ahead")
         interval = self.interval
         return [Prediction(image, self._time + k * interval, k) for k, image in enumerate(images, start=1)]
 
-    def _look_ahead(self, horizon: int) -> list[Image] | None:
-        """Images 1 … ``horizon`` steps ahead, on scratch states; None where one is not finite."""
-        images: list[Image] = []
-        source = self._live
-        while True:
-            shown = self.engine.shown(source, horizon - len(images))
-            if shown is None:
-                return None
-            images += shown
-            if len(images) == horizon:
-                return images
-            state, free = source, [scratch for scratch in self._scratch if scratch is not source]
-            for k in range(self.manifest.outputs):
-                target = free[k % 2]
-                self.engine.feed_back(source, k, state, target)
-                state = target
-            source = state
-
     def precompute(self) -> None:
-        """Do now, between two frames, what the next step needs of no frame; without this call the step does it.
+        """Compute now, between two frames, what the next step needs of no frame. Optional: otherwise the step does it.
 
-        Only where the artifact is in two halves (``framecast split``) is there anything to be done.
+        It does nothing unless the artifact is in two halves (``framecast split``).
 
         Raises:
             EngineError: the engine failed.
         """
-        self.engine.precompute(self._live)
+        self._stepper.precompute()
 
     def close(self) -> None:
-        """Free the engine. May be called twice."""
-        self.engine.close()
+        """Close the engine, if this predictor owns it, as one from :func:`load` does. May be called twice."""
+        if self._owns_engine:
+            self.engine.close()
 
     def __enter__(self) -> Predictor:
         return self
@@ -179,27 +193,25 @@ class Predictor:
             was, now = (f"{shape[1]}x{shape[0]}" for shape in (self._shape, frame.shape))
             raise FrameError(f"the frame size changed from {was} to {now} in mid-stream: call reset() first")
 
-    def _advance(self) -> list[Image] | None:
-        """One step of the live state on the newest frame: what it predicts; None where that is not finite."""
-        self.engine.watch(self._image, self._live, self._spare)
-        self.input = self.engine.seen
-        self._live, self._spare = self._spare, self._live
-        self.steps += 1
-        return self.engine.shown(self._live, 1)
+    def _advance(self) -> Image | None:
+        """Step on the newest frame: the next frame's picture; None where it is not finite."""
+        self._input = None
+        self._stepper.advance([self._image])
+        (pictures,) = self._stepper.render()
+        return pictures[0] if pictures else None
 
-    def _start_anew(self) -> list[Image]:
+    def _start_anew(self) -> Image:
         """A prediction was not finite: take the newest frame again, from a fresh state."""
         _log.warning("a prediction is not finite: the state is reset")
         self.resets += 1
-        self._live.reset()
-        self.steps = 0
-        shown = self._advance()
-        if shown is None:
+        self._stepper.reset()
+        image = self._advance()
+        if image is None:
             raise EngineError(
                 f"{self.manifest.config} predicts values that are not finite even from a fresh state: "
                 "its weights are damaged, export it again"
             )
-        return shown
+        return image
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto", threads: int = 0) -> Predictor:
@@ -215,4 +227,4 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto",
         EngineError: the engine cannot be had here.
         OptionError: there is no such engine.
     """
-    return Predictor(open_engine(find(model), engine, threads=threads))
+    return Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True)

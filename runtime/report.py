@@ -1,4 +1,4 @@
-"""What a run says of itself: the figures of its status line, its page and its JSON report."""
+"""The report of a run: the figures of its status line, its page and its JSON file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+
+from framecast.runtime.engines import Engine
+from framecast.runtime.score import Score
+from framecast.runtime.telemetry import Histogram, Snapshot
 
 
 class Latency(TypedDict):
-    """Milliseconds over the last ``n`` predictions, 10,000 at least if there were as many; null where there is none."""
+    """Milliseconds over the last ``n`` predictions, at least 10,000 if there were as many; null where there is none.
+
+    Percentiles are within 0.25 %, since durations are counted in buckets.
+    """
 
     p50: float | None
     p90: float | None
@@ -37,14 +43,14 @@ class HorizonPsnr(Psnr):
 
 
 class Report(TypedDict):
-    """The JSON of ``framecast run --report``, and what a page polls while the run goes on.
+    """The JSON of ``framecast run --json``, and what a page polls while the run goes on.
 
     Attributes:
         source: what was watched, without credentials.
         model: the configuration's name.
         weights: what they were trained on, or ``random``.
         engine: what ran the step.
-        precision: in which it computed: the artifact's, or what the engine was opened for.
+        precision: of its arithmetic: the artifact's, or the one that the engine was opened in.
         horizon: how many steps ahead was predicted.
         ahead_ms: how far that is, in milliseconds.
         frames: how many were predicted.
@@ -52,6 +58,7 @@ class Report(TypedDict):
         epochs: streams begun (a clip that starts over and a new frame size begin one).
         resets: predictions that were not finite, and made the state start anew.
         fps: predictions a second of wall time.
+        silent_s: seconds since the newest frame, when none has come for a while.
         latency_ms: from the grab of a frame to its finished prediction; for a file that is read at full speed, from
             when its turn came.
         psnr_db: at ``horizon``.
@@ -72,6 +79,7 @@ class Report(TypedDict):
     epochs: int
     resets: int
     fps: float | None
+    silent_s: float
     latency_ms: Latency
     psnr_db: Psnr
     psnr_db_by_horizon: list[HorizonPsnr]
@@ -79,12 +87,58 @@ class Report(TypedDict):
     versions: dict[str, str]
 
 
-def latency(milliseconds: NDArray[np.float64]) -> Latency:
-    """Percentiles of latencies."""
-    if not len(milliseconds):
+def report(snapshot: Snapshot, source: str, engine: Engine, horizon: int) -> Report:
+    """The report of a run.
+
+    Args:
+        snapshot: of its telemetry.
+        source: name of what is watched.
+        engine: runs the step.
+        horizon: how many steps ahead is predicted.
+    """
+    seconds, histogram = snapshot.seconds, snapshot.latency
+    at = {k: _psnr(snapshot.scores.get(k, Score())) for k in range(1, horizon + 1)}
+    by_horizon: list[HorizonPsnr] = [{"k": k, **psnr} for k, psnr in at.items()]
+    return {
+        "source": source,
+        "model": engine.manifest.config,
+        "weights": engine.manifest.weights,
+        "engine": engine.name,
+        "precision": _precision(engine),
+        "horizon": horizon,
+        "ahead_ms": round(1e3 * horizon * snapshot.interval, 1),
+        "frames": snapshot.frames,
+        "dropped": snapshot.dropped,
+        "epochs": snapshot.epochs,
+        "resets": snapshot.resets,
+        "fps": round(snapshot.frames / seconds, 2) if seconds else None,
+        "silent_s": round(snapshot.silent, 1),
+        "latency_ms": _latency(histogram),
+        "psnr_db": at[horizon],
+        "psnr_db_by_horizon": by_horizon,
+        "ended": snapshot.ended,
+        "versions": versions(engine.name, engine.version),
+    }
+
+
+def _latency(histogram: Histogram) -> Latency:
+    if not histogram.n:
         return {"p50": None, "p90": None, "p99": None, "max": None, "n": 0}
-    p50, p90, p99 = (round(float(v), 3) for v in np.percentile(milliseconds, [50, 90, 99]))
-    return {"p50": p50, "p90": p90, "p99": p99, "max": round(float(milliseconds.max()), 3), "n": len(milliseconds)}
+    p50, p90, p99 = (round(histogram.percentile(p), 3) for p in (50, 90, 99))
+    return {"p50": p50, "p90": p90, "p99": p99, "max": round(histogram.max, 3), "n": histogram.n}
+
+
+def _psnr(score: Score) -> Psnr:
+    predicted, copied = score.prediction, score.copy_last
+    if predicted is None or copied is None:
+        return {"prediction": None, "copy_last": None, "n": 0}
+    return {"prediction": round(predicted, 3), "copy_last": round(copied, 3), "n": score.n}
+
+
+def _precision(engine: Engine) -> str:
+    """An int8 artifact is int8 wherever it runs; a float32 one may be opened for less."""
+    of_artifact, opened = engine.manifest.precision, engine.precision or "fp32"
+    return " and ".join(dict.fromkeys(p for p in (of_artifact, opened) if p != "fp32")) or "fp32"
 
 
 def versions(engine: str, engine_version: str) -> dict[str, str]:
@@ -104,7 +158,7 @@ def versions(engine: str, engine_version: str) -> dict[str, str]:
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """JSON, with null for what it cannot say: NaN and Infinity."""
+    """JSON, with null for NaN and Infinity."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 

@@ -1,7 +1,7 @@
-"""Scores: PSNR of a prediction against the real frame that follows, beside that of copying the last frame.
+"""Scores: PSNR of a prediction against the real frame that comes, beside that of copying the last frame.
 
-The whole frame is resized to the model's size (INTER_AREA) and compared as uint8. Left out are the first frames of a
-stream, and frames that only repeat the one before.
+The whole frame is resized to the model's size (INTER_AREA) and compared as uint8. The first frames of a stream, and
+frames that only repeat the one before, are not scored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from framecast.camera import Image
 
@@ -25,9 +24,32 @@ def psnr(image: Image, truth: Image) -> float:
     return float(10 * np.log10(255**2 / mse))
 
 
+@dataclass(frozen=True)
+class Score:
+    """Sums over ``n`` scored predictions, in dB: of their PSNR, and of copying the last frame in their place."""
+
+    n: int = 0
+    prediction_sum: float = 0.0
+    copy_sum: float = 0.0
+
+    def plus(self, prediction: float, copy_last: float) -> Score:
+        """With one more."""
+        return Score(self.n + 1, self.prediction_sum + prediction, self.copy_sum + copy_last)
+
+    @property
+    def prediction(self) -> float | None:
+        """Mean PSNR of the predictions in dB; None where there is none."""
+        return self.prediction_sum / self.n if self.n else None
+
+    @property
+    def copy_last(self) -> float | None:
+        """Mean PSNR of copying in dB; None where there is none."""
+        return self.copy_sum / self.n if self.n else None
+
+
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One prediction, held against the frame that came: PSNR in dB, and that of the frame copied in its place."""
+    """One prediction, compared with the frame that came: PSNR in dB, and that of the frame copied in its place."""
 
     horizon: int
     image: Image
@@ -44,14 +66,13 @@ class _Pending:
 
 
 class Scorer:
-    """Holds predictions until the real frame of their time arrives, and keeps the means for each horizon."""
+    """Holds predictions until the real frame of their time arrives, and scores them then."""
 
     def __init__(self) -> None:
-        self._sums: dict[int, NDArray[np.float64]] = {}  # horizon: [n, prediction, copy]
         self.restart()
 
     def restart(self) -> None:
-        """The stream is broken: what is pending is void, and the first frames are left out again."""
+        """A new stream begins: forget what is pending, and do not score the first frames."""
         self._pending: deque[_Pending] = deque()
         self._last: Image | None = None
         self._seen = 0
@@ -72,12 +93,4 @@ class Scorer:
         self._pending = deque(p for p in self._pending if p.time > time + interval / 2)
         if repeated or not settled:
             return []
-        scored = [Scored(p.horizon, p.image, psnr(p.image, frame), psnr(p.last, frame)) for p in due.values()]
-        for s in scored:
-            self._sums[s.horizon] = self._sums.get(s.horizon, np.zeros(3)) + np.array([1, s.psnr, s.psnr_copy])
-        return scored
-
-    def mean(self, horizon: int) -> tuple[int, float | None, float | None]:
-        """How many predictions were scored, and their mean PSNR and that of copying, in dB; None where none was."""
-        count, predicted, copied = self._sums.get(horizon, np.zeros(3))
-        return (int(count), float(predicted / count), float(copied / count)) if count else (0, None, None)
+        return [Scored(p.horizon, p.image, psnr(p.image, frame), psnr(p.last, frame)) for p in due.values()]

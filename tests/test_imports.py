@@ -16,6 +16,11 @@ HEAVY = ("torch", "cv2", "onnxruntime", "onnx", "aiohttp")
 API = {
     "load",
     "open",
+    "run",
+    "Frame",
+    "Source",
+    "Result",
+    "Sink",
     "Predictor",
     "Prediction",
     "Stream",

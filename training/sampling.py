@@ -14,7 +14,7 @@ from framecast.camera import Image
 from framecast.graph.manifest import Quality
 from framecast.models.step import StepModel
 from framecast.models.tau import TAU
-from framecast.runtime.score import Scorer, psnr
+from framecast.runtime.score import Score, Scorer, psnr
 from framecast.runtime.sinks.picture import caption, enlarged
 from framecast.training.footage import Digits, Footage
 from framecast.training.objectives import predict_clip
@@ -70,13 +70,14 @@ def score(model: StepModel, frames: Iterable[Picture]) -> tuple[float, float]:
 
     The state is carried over all ``frames``, uint8 [H, W, C] at the network's size.
     """
-    state, scorer = model.init_state(), Scorer()
+    state, scorer, total = model.init_state(), Scorer(), Score()
     for index, frame in enumerate(frames):
-        scorer.arrive(frame, index, 1)
+        for scored in scorer.arrive(frame, index, 1):
+            total = total.plus(scored.psnr, scored.psnr_copy)
         prediction, state = model.step(to_tensor(model, [frame])[0], state)
         if index + 1 >= model.warmup:
             scorer.expect(to_picture(prediction[0, 0]), index + 1, 1, frame)
-    _, predicted, copied = scorer.mean(1)
+    predicted, copied = total.prediction, total.copy_last
     return (float("nan"), float("nan")) if predicted is None or copied is None else (predicted, copied)
 
 

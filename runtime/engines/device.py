@@ -1,10 +1,10 @@
-"""What engines have in common that run the live graph (see ``export/live.py``) on a device's own memory."""
+"""What engines share that run the device graph (``graph/device.py``) on a device's own memory."""
 
 from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from framecast.camera import Image
 from framecast.errors import EngineError, FrameError
-from framecast.runtime.convert import Tensor, see
-from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound
+from framecast.runtime.convert import Tensor, to_model_size
+from framecast.runtime.engines.engine import Engine, Moment, Phases, State, step_buffers
 
 
 class Buffer(ABC):
     """An array on the device.
 
     Attributes:
-        shape: of it.
+        shape: its shape.
         dtype: of its elements.
         address: of its first byte.
     """
@@ -32,68 +32,46 @@ class Buffer(ABC):
 
     @abstractmethod
     def upload(self, array: NDArray[Any]) -> None:
-        """Overwrite it by ``array``, before the next step runs and after the last one."""
+        """Overwrite it with ``array``, after the last step and before the next one."""
 
     @abstractmethod
     def download(self) -> NDArray[Any]:
-        """What it holds once every step so far is done, as an array of the caller's own."""
+        """Wait until every step so far is done, and return a copy of what it holds."""
 
     def fetch(self) -> None:  # noqa: B027 (a device that can do it early does)
-        """It will be downloaded: it may be copied as soon as the last step is done."""
+        """Begin to copy it to the host as soon as the last step is done: it will be downloaded."""
 
     def fill(self, value: float) -> None:
         """Set every element."""
         self.upload(np.full(self.shape, value, self.dtype))
 
 
-@dataclass(frozen=True)
-class Part:
-    """One of the predictions in a buffer [1, K, C, H, W], or the only one for each camera of [B, 1, C, H, W].
-
-    Attributes:
-        whole: the buffer.
-        shape: [B, C, H, W].
-        address: of its first byte.
-    """
-
-    whole: Buffer
-    shape: tuple[int, ...]
-    address: int
-
-    @classmethod
-    def of(cls, whole: Buffer, k: int) -> Part:
-        """The ``k``-th, from 0."""
-        batch, outputs, *frame = whole.shape
-        if batch > 1 and outputs > 1:
-            raise EngineError("several predictions at once are fed back for one camera only: use a state each")
-        return cls(whole, (batch, *frame), whole.address + k * int(np.prod(frame)) * whole.dtype.itemsize)
-
-
-Region = Buffer | Part
-
-
 @dataclass(frozen=True, eq=False)
-class _Told:
-    """What a step tells the host, where it lies on the device."""
+class _Outputs:
+    """What a step gives the host, where it lies on the device; and how many past steps each row of the state keeps."""
 
     shown: Buffer
     finite: Buffer
+    seen: Buffer | None
+    keep: list[int]
 
 
 class DeviceEngine(Engine):
-    """See :class:`Engine`. A subclass says how buffers are made, and how a step is prepared on some of them.
+    """See :class:`Engine`. A subclass says how buffers are made, and how the graph is bound to some of them.
+
+    Rows of a batch are reset by the graph's ``keep`` input alone: no state is overwritten, whatever is in it.
 
     Attributes:
-        camera: (width, height) of the pictures that its graph takes, where it resizes them; otherwise None, and they
-            are resized on the host.
+        camera: (width, height) of the pictures that its graph takes, where it resizes them; None where the host does.
     """
 
     camera: tuple[int, int] | None = None
 
     def __init__(self) -> None:
         self._phases: Phases[Callable[[], None]] = Phases()
-        self._told: weakref.WeakKeyDictionary[State, _Told] = weakref.WeakKeyDictionary()
+        self._outputs: weakref.WeakKeyDictionary[State, _Outputs] = weakref.WeakKeyDictionary()
         self._inputs: dict[tuple[str, int], Buffer] = {}
+        self._kept: dict[int, list[int]] = {}  # by batch: what was uploaded to "keep"
         self._closed = False
 
     @abstractmethod
@@ -101,8 +79,8 @@ class DeviceEngine(Engine):
         """A new buffer of zeros."""
 
     @abstractmethod
-    def prepare(self, reads: Mapping[str, Region], writes: Mapping[str, Region]) -> Callable[[], None]:
-        """What runs the graph on these buffers, by the names of its inputs and outputs, as often as it is called."""
+    def bind(self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer]) -> Callable[[], None]:
+        """Bind the graph to buffers, by the names of its inputs and outputs; returns what runs it on them."""
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """See :meth:`Engine.zeros`."""
@@ -112,84 +90,117 @@ class DeviceEngine(Engine):
         """See :meth:`Engine.new_state`."""
         state = super().new_state(batch)
         width, height = self.manifest.size
-        shown = self.allocate((batch, self.manifest.outputs, height, width, 3), np.uint8)
-        self._told[state] = _Told(shown, self.allocate((batch,), np.float32))
+        self._outputs[state] = _Outputs(
+            shown=self.allocate((batch, self.manifest.outputs, height, width, 3), np.uint8),
+            finite=self.allocate((batch,), np.float32),
+            seen=self.allocate((batch, height, width, 3), np.uint8) if self.camera else None,
+            keep=[0] * batch,
+        )
         return state
+
+    def reset(self, state: State, rows: Sequence[int] | None = None) -> None:
+        """See :meth:`Engine.reset`."""
+        keep = self._outputs[state].keep
+        for row in range(len(keep)) if rows is None else rows:
+            keep[row] = 0
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""
-        fed = self._input("fed", (len(frame), *self.manifest.frame))
-        fed.upload(frame)
-        self._advance(fed, False, state_in, state_out)
+        fed = self._input("fed", (len(frame), self.manifest.outputs, *self.manifest.frame))
+        if self.manifest.outputs == 1:
+            fed.upload(frame[:, None])
+        else:
+            predictions = np.zeros(fed.shape, np.float32)
+            predictions[:, 0] = frame
+            fed.upload(predictions)
+        self._advance(fed, 0, False, state_in, state_out)
         prediction: Tensor = state_out.prediction.download()
         return prediction
 
-    def watch(self, image: Image, state_in: State, state_out: State) -> None:
-        """See :meth:`Engine.watch`. Only bytes are uploaded.
+    def take(self, images: Sequence[Image], state: State) -> None:
+        """See :meth:`Engine.take`. Only bytes are uploaded.
 
         Raises:
-            FrameError: the graph resizes pictures of another size than this.
-            EngineError: as :meth:`step`.
+            FrameError: the graph resizes pictures of another size than these.
         """
         if self.camera is None:
-            image = self.seen = see(image, self.manifest)
-        elif image.shape[1::-1] != self.camera:
-            (width, height), (w, h) = self.camera, image.shape[1::-1]
-            raise FrameError(
-                f"this engine was built for {width}x{height} frames, not {w}x{h}: build one with --camera {w}x{h}, or "
-                "without, for frames of any size"
-            )
-        self._input("image", (1, *image.shape), np.uint8).upload(image[None])
-        self._advance(self._input("fed", (1, *self.manifest.frame)), True, state_in, state_out)
-        if self.camera is not None:
-            self.seen = self._seen(1).download()[0]
+            images = state.seen = [to_model_size(image, self.manifest) for image in images]
+        for image in images:
+            if self.camera is not None and image.shape[1::-1] != self.camera:
+                (width, height), (w, h) = self.camera, image.shape[1::-1]
+                raise FrameError(
+                    f"this engine was built for {width}x{height} frames, not {w}x{h}: build one with --camera {w}x{h}, "
+                    "or without, for frames of any size"
+                )
+        taken = self._input("image", (len(images), *images[0].shape), np.uint8)
+        taken.upload(images[0][None] if len(images) == 1 else np.stack(images))
+
+    def run(self, state_in: State, state_out: State) -> None:
+        """See :meth:`Engine.run`. It is only enqueued."""
+        batch = len(self._outputs[state_out].keep)
+        fed = self._input("fed", (batch, self.manifest.outputs, *self.manifest.frame))
+        self._advance(fed, 0, True, state_in, state_out)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
         """See :meth:`Engine.feed_back`. Nothing leaves the device."""
-        self._advance(Part.of(source.prediction, k), False, state_in, state_out)
+        self._advance(source.prediction, k, False, state_in, state_out)
 
-    def shown(self, state: State, count: int) -> list[Image] | None:
-        """See :meth:`Engine.shown`. Only bytes are downloaded."""
-        told = self._told[state]
-        pictures = told.shown.download()  # the one wait: what is told first is then there too
-        return list(pictures[0, :count]) if told.finite.download().all() else None
+    def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
+        """See :meth:`Engine.render`. Only bytes are downloaded."""
+        outputs = self._outputs[state]
+        pictures = outputs.shown.download()  # the one wait: ``finite`` is then there too
+        finite = outputs.finite.download()
+        return [[row[k - 1] for k in ahead] if finite[i] else None for i, row in enumerate(pictures)]
+
+    def seen(self, state: State) -> list[Image]:
+        """See :meth:`Engine.seen`."""
+        seen = self._outputs[state].seen
+        return state.seen if seen is None else list(seen.download())
 
     def close(self) -> None:
-        """See :meth:`Engine.close`. States stay as they are, and are of no more use."""
+        """See :meth:`Engine.close`. States stay allocated, but cannot be used any more."""
         self._closed = True
         self._phases.clear()
         self._inputs.clear()
+        self._kept.clear()
 
-    def _advance(self, fed: Region, camera: bool, state_in: State, state_out: State) -> None:
+    def _advance(self, fed: Buffer, pick: int, camera: bool, state_in: State, state_out: State) -> None:
         if self._closed:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
-        told = self._told[state_out]
+        outputs, keep = self._outputs[state_out], self._outputs[state_in].keep
+        batch = len(keep)
 
-        def prepared(moment: Moment) -> Callable[[], None]:
-            reads, writes = bound(self.manifest, state_in, moment, state_out)
+        def bind(moment: Moment) -> Callable[[], None]:
+            reads, writes = step_buffers(self.manifest, state_in, moment, state_out)
             width, height = self.camera or self.manifest.size
-            batch = fed.shape[0]
             reads |= {
                 "image": self._input("image", (batch, height, width, 3), np.uint8),
                 "fed": fed,
                 "camera": self._input(f"camera {camera}", (1,), np.bool_),
+                "keep": self._input("keep", (batch,)),
             }
             reads["camera"].fill(camera)
-            writes |= {"shown": told.shown, "finite": told.finite}
-            if self.camera is not None:
-                writes["seen"] = self._seen(batch)
-            return self.prepare(reads, writes)
+            if self.manifest.outputs > 1:
+                reads["pick"] = self._input(f"pick {pick}", (1,), np.int64)
+                reads["pick"].fill(pick)
+            writes |= {"shown": outputs.shown, "finite": outputs.finite}
+            if outputs.seen is not None:
+                writes["seen"] = outputs.seen
+            return self.bind(reads, writes)
 
-        self._phases.at(state_in, state_out, prepared, camera, fed.address)()
-        told.finite.fetch()
-        told.shown.fetch()
-
-    def _seen(self, batch: int) -> Buffer:
-        width, height = self.manifest.size
-        return self._input("seen", (batch, height, width, 3), np.uint8)
+        run = self._phases.at(state_in, state_out, bind, camera, pick, fed.address)
+        if self._kept.get(batch) != keep:
+            self._input("keep", (batch,)).upload(np.array(keep, np.float32))
+            self._kept[batch] = list(keep)
+        run()
+        longest = max(1, self.manifest.slots)
+        for row, kept in enumerate(keep):
+            outputs.keep[row] = min(kept + 1, longest)
+        outputs.finite.fetch()
+        outputs.shown.fetch()
 
     def _input(self, name: str, shape: tuple[int, ...], dtype: type[Any] = np.float32) -> Buffer:
-        """The buffer that goes by this name, for a batch of this size."""
+        """The buffer of this name for a batch of this size."""
         key = name, shape[0]
         if key not in self._inputs:
             self._inputs[key] = self.allocate(shape, dtype)

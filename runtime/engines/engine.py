@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -14,14 +15,14 @@ import numpy as np
 from framecast.camera import Image
 from framecast.errors import EngineError
 from framecast.graph.manifest import Manifest, StateSpec
-from framecast.runtime.convert import Tensor, blank, is_finite, see, to_frame, to_image
+from framecast.runtime.convert import Tensor, blank_frame, is_finite, to_frame, to_image, to_model_size
 
-__all__ = ["Engine", "Moment", "Phases", "State", "Tensor", "bound", "held"]
+__all__ = ["Engine", "Moment", "Phases", "State", "Tensor", "state_buffers", "step_buffers"]
 
-# Where an engine keeps a tensor: a numpy array, or something of its own on its device. All that is asked of it from
-# outside is ``fill(value)``.
+# Where an engine keeps a tensor: a numpy array, or something of its own on its device. Others only call ``fill``.
 Buffer = Any
 T = TypeVar("T")
+Self = TypeVar("Self", bound="Engine")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,22 +34,23 @@ class Moment:
 
 @dataclass(eq=False)
 class State:
-    """Buffers of one state, and of the prediction that was made with it; allocated once, written in place.
+    """Buffers of one state and of the prediction made with it; allocated once, written in place.
 
-    The histories of states that follow each other share their moments: a state's past is its own newest moment, then
+    States that follow each other share the moments of their histories: a state's past is its own newest moment, then
     what the states before it wrote. Nothing is shifted or copied, only bound to another slot. Each state owns buffers
-    for half of a history's slots and one more: between two that are swapped that makes a ring. So writing a state
-    destroys the past of those that were carried on from it; whoever looks ahead without touching a stream's two states
-    takes others for it.
+    for half of a history's slots and one more, so two that are swapped make a ring. Writing a state therefore
+    invalidates states derived from it. To look ahead, use scratch states.
 
     Attributes:
         tensors: the carried tensors, [B, …] each, by name, where the engine keeps them.
-        prediction: [B, K, C, H, W], of the step that wrote this state; likewise.
+        prediction: [B, K, C, H, W], of the step that wrote this state; kept there too.
         zero: the moment before the first frame.
         own: the moments that this state may write.
         past: what the next step reads, newest first.
         precomputed: what an artifact in two halves computes from this state before the frame, by name.
         is_precomputed: whether that is done since the state was written.
+        seen: the pictures that the step took, at the model's size, uint8 [h, w, 3] BGR, one a row.
+        frame: the same as the step takes them, [B, C, H, W], on the host; None before the first.
     """
 
     tensors: dict[str, Buffer]
@@ -58,19 +60,21 @@ class State:
     past: tuple[Moment, ...]
     precomputed: dict[str, Buffer]
     is_precomputed: bool = False
+    seen: list[Image] = field(default_factory=list)
+    frame: Tensor | None = None
 
     def reset(self) -> None:
-        """All zeros: what comes before the first frame."""
+        """All zeros: the state before the first frame."""
         self.is_precomputed = False
         for tensor in self.tensors.values():
             tensor.fill(0)
         self.past = (self.zero,) * len(self.past)
 
     def follow(self, before: State) -> Moment:
-        """Make this the state after ``before``; returns the moment that the step is to write.
+        """Make this the state after ``before``; returns the moment that the step must write.
 
-        One of its own is always free: a state is never written twice in a row, so of ``before``'s past at most every
-        second moment, not counting the newest, is this state's.
+        One of its own is always free: a state is never written twice in a row, so at most every second moment of
+        ``before``'s past, not counting the newest, belongs to this state.
         """
         self.is_precomputed = False
         moment = next(m for m in self.own if m not in before.past)
@@ -79,37 +83,52 @@ class State:
 
 
 class Engine(ABC):
-    """Runs one artifact. It holds no state: the caller brings the one to read and the one to write.
+    """Runs one artifact. It holds no stream: callers bring the state to read and the state to write.
 
-    Swapping the two is carrying on; reading the live one and writing a scratch one is a branch, with no copy.
-
-    What is public here is all that the rest of framecast calls. :meth:`step` takes and gives floats, on the host. Live
-    pictures go through :meth:`watch`, :meth:`feed_back` and :meth:`shown`, which a device does without giving anything
-    but bytes to the host; here they are done with :meth:`step`.
+    Most callers use a :class:`framecast.runtime.stepper.Stepper`, which owns the states. Several steppers may share one
+    engine: each call of theirs holds :attr:`lock`. :meth:`step` takes and gives floats on the host. Pictures go through
+    :meth:`take`, :meth:`run`, :meth:`feed_back` and :meth:`render`, for which a device gives the host only bytes; the
+    methods here do it with :meth:`step`.
 
     Attributes:
         name: as in ``ENGINES``.
         device: what it runs on.
         version: of the library underneath.
-        precision: in which it was opened to compute, where it has more than one; None where the artifact says all.
+        precision: the one it was opened in, where the engine has several; None where the artifact decides.
+        batch: the only batch size that it runs; None where it runs any.
         manifest: of the artifact.
-        seen: the last picture that was watched as the model saw it, uint8 [h, w, 3] BGR.
+        lock: held by one caller at a time.
     """
 
     name: str
     device: str
     version: str
     precision: str | None = None
+    batch: int | None = None
     manifest: Manifest
-    seen: Image
-    _frame: Tensor | None = None
+    lock: threading.RLock
+
+    def __new__(cls: type[Self], *_: Any, **__: Any) -> Self:
+        """Give every engine its lock, so that a subclass need not remember it."""
+        engine = super().__new__(cls)
+        engine.lock = threading.RLock()
+        return engine
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """A new float32 tensor where this engine keeps them."""
         return np.zeros(shape, np.float32)
 
     def new_state(self, batch: int = 1) -> State:
-        """A fresh state of zeros for ``batch`` cameras."""
+        """A fresh state of zeros for ``batch`` streams.
+
+        Raises:
+            EngineError: the engine runs another batch size only, or there is no memory for it.
+        """
+        if self.batch is not None and batch != self.batch:
+            raise EngineError(
+                f"this engine of {self.manifest.config} was built for a batch of {self.batch}, not of {batch}: build "
+                f"another with 'framecast build --batch {batch}'"
+            )
         kinds: dict[str, list[StateSpec]] = {"carry": [], "history": []}
         for spec in self.manifest.state:
             kinds[spec.kind].append(spec)
@@ -128,6 +147,19 @@ class Engine(ABC):
             precomputed={name: self.zeros((batch, *shape)) for name, shape in self.manifest.precomputed.items()},
         )
 
+    def reset(self, state: State, rows: Sequence[int] | None = None) -> None:
+        """Make some rows of a state (default: all) those before the first frame. The others are not touched."""
+        if rows is None:
+            state.reset()
+            return
+        state.is_precomputed = False
+        for tensors in (state.tensors, *(moment.tensors for moment in {id(m): m for m in state.past}.values())):
+            for tensor in tensors.values():
+                self._zero_rows(tensor, rows)
+
+    def _zero_rows(self, tensor: Buffer, rows: Sequence[int]) -> None:
+        tensor[list(rows)] = 0
+
     @abstractmethod
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """Predict the next frame.
@@ -135,49 +167,75 @@ class Engine(ABC):
         Args:
             frame: [B, C, H, W], in the manifest's value range and channel order; no part of ``state_out``.
             state_in: read.
-            state_out: written, and with it the past of any state that was carried on from it but ``state_in``; another
-                one than ``state_in``.
+            state_out: written, which invalidates states derived from it; not ``state_in``.
 
         Returns:
             The prediction [B, K, C, H, W]: valid until the next step, or until ``state_out`` is written again.
 
         Raises:
-            EngineError: the step failed, or both states are the same; ``state_out`` is undefined then until it is reset
+            EngineError: the step failed, or both states are the same. ``state_out`` is then undefined until it is reset
                 or written.
         """
 
     def precompute(self, state: State) -> None:
-        """Do now what the next step on this state needs of no frame, so that it is not done when the frame is there.
+        """Compute now what the next step on this state needs of no frame, so that it is done when the frame arrives.
 
-        It may be left out: the step does it then. Where the artifact is not in two halves there is nothing to be done.
+        Optional: otherwise the step does it. It does nothing where the artifact is not in two halves.
 
         Raises:
             EngineError: it failed.
         """
         del state
 
-    def watch(self, image: Image, state_in: State, state_out: State) -> None:
-        """Step on a camera's picture, uint8 [H, W, 3] BGR of any size; states and errors as for :meth:`step`."""
-        self.seen = see(image, self.manifest)
-        self._frame = blank(self.manifest) if self._frame is None else self._frame
-        to_frame(self.seen, self.manifest, self._frame)
-        self.step(self._frame, state_in, state_out)
+    def take(self, images: Sequence[Image], state: State) -> None:
+        """Take the pictures, one a row, for the step that will write ``state``; :meth:`run` follows at once.
+
+        Args:
+            images: uint8 [H, W, 3] BGR each, of any size.
+            state: not read; its :attr:`State.seen` is written.
+
+        Raises:
+            FrameError: the engine takes pictures of another size only.
+        """
+        if state.frame is None or len(state.frame) != len(images):
+            state.frame = blank_frame(self.manifest, len(images))
+        state.seen = [to_model_size(image, self.manifest) for image in images]
+        for seen, frame in zip(state.seen, state.frame, strict=True):
+            to_frame(seen, self.manifest, frame)
+
+    def run(self, state_in: State, state_out: State) -> None:
+        """Step on the pictures that :meth:`take` has just taken for ``state_out``; errors as for :meth:`step`."""
+        assert state_out.frame is not None  # noqa: S101 (the caller has called take)
+        self.step(state_out.frame, state_in, state_out)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
-        """Step on the ``k``-th prediction (from 0) of ``source``, which ``state_out`` is not, as it is: not clamped."""
+        """Step on the ``k``-th prediction (from 0) of ``source``, not ``state_out``; as it is, not clamped."""
         self.step(source.prediction[:, k], state_in, state_out)
 
-    def shown(self, state: State, count: int) -> list[Image] | None:
-        """A state's first ``count`` predictions, uint8 [h, w, 3] BGR each; None where any of them all is not finite."""
-        if not is_finite(state.prediction):
-            return None
-        return [to_image(frame, self.manifest) for frame in state.prediction[0, :count]]
+    def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
+        """Pictures of what a state predicts. A network's render picks among its predictions.
+
+        Args:
+            state: written by a step.
+            ahead: which ones: 1 … K steps after the newest frame.
+
+        Returns:
+            For each row the pictures, uint8 [h, w, 3] BGR; None where any of the row's K predictions is not finite.
+        """
+        return [
+            [to_image(predictions[k - 1], self.manifest) for k in ahead] if is_finite(predictions) else None
+            for predictions in state.prediction
+        ]
+
+    def seen(self, state: State) -> list[Image]:
+        """The pictures of the step that wrote ``state``, one a row, as the model saw them: uint8 [h, w, 3] BGR."""
+        return state.seen
 
     @abstractmethod
     def close(self) -> None:
         """Free what it holds. May be called twice."""
 
-    def __enter__(self) -> Engine:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(
@@ -187,10 +245,10 @@ class Engine(ABC):
 
 
 class Phases(Generic[T]):
-    """What an engine prepares once for each way in which two states' buffers lie, such as a set of bound addresses.
+    """Caches what an engine makes once for each way in which two states' buffers lie, such as a set of bound addresses.
 
-    Two states that take turns have as many as their ring has phases, and a few from resets. They are forgotten with the
-    states: what is kept must not hold on to these.
+    Two states that take turns have as many ways as their ring has phases, and a few more after resets. The cache
+    forgets a state's entries with the state, so what it keeps must not hold on to the states.
     """
 
     def __init__(self) -> None:
@@ -199,9 +257,13 @@ class Phases(Generic[T]):
         ] = weakref.WeakKeyDictionary()
 
     def at(self, state_in: State, state_out: State, make: Callable[[Moment], T], *of: Hashable) -> T:
-        """Lead ``state_out`` on from ``state_in``; what was kept for that, or what ``make`` now gives for the moment.
+        """Advance ``state_out`` and return the cached binding, creating it on first use.
 
-        ``of`` tells apart what else it depends on.
+        Args:
+            state_in: the state that the step reads.
+            state_out: becomes the state after it.
+            make: given the moment that the step writes; makes the binding.
+            of: what else the binding depends on.
 
         Raises:
             EngineError: both states are the same.
@@ -220,19 +282,19 @@ class Phases(Generic[T]):
         self._kept.clear()
 
 
-def bound(
+def step_buffers(
     manifest: Manifest, state_in: State, moment: Moment, state_out: State
 ) -> tuple[dict[str, Buffer], dict[str, Buffer]]:
-    """Which buffers a step reads and writes, by the graph's names: as :func:`held`; ``next.*`` and ``prediction``."""
+    """The buffers that a step reads and writes, by the graph's names; reads as :func:`state_buffers`."""
     writes: dict[str, Buffer] = {"prediction": state_out.prediction}
     for spec in manifest.state:
         target = state_out.tensors if spec.kind == "carry" else moment.tensors
         writes[f"next.{spec.name}"] = target[spec.name]
-    return held(manifest, state_in), writes
+    return state_buffers(manifest, state_in), writes
 
 
-def held(manifest: Manifest, state: State) -> dict[str, Buffer]:
-    """A state's buffers by the graph's names, ``state.*`` and what is ready."""
+def state_buffers(manifest: Manifest, state: State) -> dict[str, Buffer]:
+    """A state's buffers by the graph's names: ``state.*``, and what is precomputed."""
     buffers = dict(state.precomputed)
     for spec in manifest.state:
         sources = [state.tensors] if spec.kind == "carry" else [moment.tensors for moment in state.past]

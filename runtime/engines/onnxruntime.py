@@ -9,7 +9,7 @@ from typing import Any
 from framecast.errors import ArtifactError, EngineError, first_line
 from framecast.graph.manifest import KEY, Manifest, beside, check_halves, nameless
 from framecast.runtime.convert import Tensor
-from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound, held
+from framecast.runtime.engines.engine import Engine, Moment, Phases, State, state_buffers, step_buffers
 
 
 class OnnxRuntimeEngine(Engine):
@@ -49,7 +49,7 @@ class OnnxRuntimeEngine(Engine):
 
     def _bind(self, state_in: State, state_out: State, moment: Moment) -> Any:
         binding = self._session.io_binding()
-        reads, writes = bound(self.manifest, state_in, moment, state_out)
+        reads, writes = step_buffers(self.manifest, state_in, moment, state_out)
         for name, tensor in reads.items():
             binding.bind_ortvalue_input(name, self._value(tensor))
         for name, tensor in writes.items():
@@ -61,7 +61,7 @@ class OnnxRuntimeEngine(Engine):
         if self._before is None or state.is_precomputed:
             return
         binding = self._before.io_binding()
-        buffers = held(self.manifest, state)
+        buffers = state_buffers(self.manifest, state)
         for value in self._before.get_inputs():
             binding.bind_ortvalue_input(value.name, self._value(buffers[value.name]))
         for name, tensor in state.precomputed.items():

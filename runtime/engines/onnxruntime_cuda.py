@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import ArtifactError, EngineError, first_line
-from framecast.runtime.engines.device import Buffer, DeviceEngine, Region
+from framecast.runtime.engines.device import Buffer, DeviceEngine
 from framecast.runtime.engines.onnxruntime import check_boundary
 
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -94,13 +94,12 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         zeros = np.zeros(shape, dtype)
         return _OrtBuffer(self._value(zeros, self.device, 0), zeros)
 
-    def prepare(self, reads: Mapping[str, Region], writes: Mapping[str, Region]) -> Callable[[], None]:
-        """See :meth:`DeviceEngine.prepare`."""
+    def bind(self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer]) -> Callable[[], None]:
+        """See :meth:`DeviceEngine.bind`."""
         session, binding = self._session, self._session.io_binding()
-        for bind, regions in ((binding.bind_input, reads), (binding.bind_output, writes)):
-            for name, region in regions.items():
-                whole = region if isinstance(region, Buffer) else region.whole
-                bind(name, self.device, 0, whole.dtype.type, list(region.shape), region.address)
+        for bind, buffers in ((binding.bind_input, reads), (binding.bind_output, writes)):
+            for name, buffer in buffers.items():
+                bind(name, self.device, 0, buffer.dtype.type, list(buffer.shape), buffer.address)
 
         def run(_: Any = (reads, writes)) -> None:  # it keeps the buffers, which are bound by their address
             try:

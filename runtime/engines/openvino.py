@@ -12,7 +12,7 @@ import numpy as np
 from framecast.errors import ArtifactError, EngineError, first_line
 from framecast.graph.manifest import beside, check_halves
 from framecast.runtime.convert import Tensor
-from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound, held
+from framecast.runtime.engines.engine import Engine, Moment, Phases, State, state_buffers, step_buffers
 from framecast.runtime.engines.onnxruntime import check_boundary
 
 # What stands around the reason in an error of OpenVINO's: where it was thrown, and what was checked there.
@@ -87,7 +87,7 @@ class OpenVinoEngine(Engine):
         if self._before is None or state.is_precomputed:
             return
         graph = self._before
-        self._run(graph, len(state.prediction), graph.bind(held(self.manifest, state), state.precomputed))
+        self._run(graph, len(state.prediction), graph.bind(state_buffers(self.manifest, state), state.precomputed))
         state.is_precomputed = True
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
@@ -97,7 +97,7 @@ class OpenVinoEngine(Engine):
             raise EngineError(f"{self.manifest.config} is closed: load it again")
 
         def bind(moment: Moment) -> _Bound:
-            return graph.bind(*bound(self.manifest, state_in, moment, state_out))
+            return graph.bind(*step_buffers(self.manifest, state_in, moment, state_out))
 
         reads, writes = self._bindings.at(state_in, state_out, bind)
         self.precompute(state_in)

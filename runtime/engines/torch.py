@@ -6,7 +6,7 @@ state: that never leaves the device, and a frame costs one synchronisation, when
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from framecast.camera import Image
 from framecast.errors import EngineError, OptionError
 from framecast.graph.manifest import Manifest
-from framecast.runtime.convert import Tensor, see
-from framecast.runtime.engines.engine import Engine, Moment, Phases, State, bound
+from framecast.runtime.convert import Tensor, to_model_size
+from framecast.runtime.engines.engine import Engine, Moment, Phases, State, step_buffers
 
 WARM = 3  # steps before a capture: in the first ones libraries choose and allocate
 # How a picture's channels (BGR, the last axis) become the network's, and back. Without lists of indices, which would be
@@ -119,6 +119,7 @@ class TorchEngine(Engine):
         self._stream = self._torch.cuda.Stream(self._device) if on_gpu else None
         self._pool = torch.cuda.graph_pool_handle() if self._graph else None
         self._inputs: dict[Hashable, _Input] = {}
+        self._pictures: Any = None  # on the device, taken for the next run
         self._phases: Phases[Callable[[], None]] = Phases()
 
     @classmethod
@@ -148,31 +149,42 @@ class TorchEngine(Engine):
             prediction = state_out.prediction.tensor.cpu().numpy()
         return cast(Tensor, prediction)
 
-    def watch(self, image: Image, state_in: State, state_out: State) -> None:
-        """See :meth:`Engine.watch`. Only bytes are uploaded."""
-        self.seen = see(image, self.manifest)
+    def take(self, images: Sequence[Image], state: State) -> None:
+        """See :meth:`Engine.take`. Only bytes are uploaded."""
+        state.seen = [to_model_size(image, self.manifest) for image in images]
         with self._running():
-            self._advance(self._put(self.seen), self._to_frame, state_in, state_out)
+            self._pictures = self._put(state.seen[0][None] if len(images) == 1 else np.stack(state.seen))
+
+    def run(self, state_in: State, state_out: State) -> None:
+        """See :meth:`Engine.run`."""
+        with self._running():
+            self._advance(self._pictures, self._to_frame, state_in, state_out)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
         """See :meth:`Engine.feed_back`. Nothing leaves the device."""
         with self._running():
             self._advance(source.prediction.tensor[:, k], None, state_in, state_out)
 
-    def shown(self, state: State, count: int) -> list[Image] | None:
-        """See :meth:`Engine.shown`. Only bytes are downloaded."""
+    def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
+        """See :meth:`Engine.render`. Only bytes are downloaded."""
         torch = self._torch
         low, high = self.manifest.value_range
         width, height = self.manifest.size
         with self._running():
             prediction = state.prediction.tensor
-            pictures = (prediction[0, :count, :, :height, :width] - low) * np.float32(255 / (high - low)).item()
+            pictures = (prediction[:, : max(ahead), :, :height, :width] - low) * np.float32(255 / (high - low)).item()
             pictures = pictures.round().clamp(0, 255).to(torch.uint8)
-            pictures = _GIVE[self.manifest.channel_order](pictures.permute(0, 2, 3, 1))  # [K, h, w, 3]
-            finite = prediction.isfinite().all().to(torch.uint8).reshape(1)
+            pictures = _GIVE[self.manifest.channel_order](pictures.permute(0, 1, 3, 4, 2))  # [B, K, h, w, 3]
+            finite = prediction.isfinite().flatten(1).all(1).to(torch.uint8)  # [B]
             # In one piece: this transfer is the frame's one synchronisation.
-            told = torch.cat([finite, pictures.flatten()]).cpu().numpy()
-        return list(told[1:].reshape(-1, height, width, 3)) if told[0] else None
+            transferred = torch.cat([finite, pictures.flatten()]).cpu().numpy()
+        batch = len(prediction)
+        rows = transferred[batch:].reshape(batch, -1, height, width, 3)
+        return [[row[k - 1] for k in ahead] if transferred[i] else None for i, row in enumerate(rows)]
+
+    def _zero_rows(self, tensor: Buffer, rows: Sequence[int]) -> None:
+        with self._running():
+            tensor.tensor[list(rows)] = 0
 
     def close(self) -> None:
         """See :meth:`Engine.close`."""
@@ -181,7 +193,7 @@ class TorchEngine(Engine):
         self._network = self._forward = None
 
     def _running(self) -> AbstractContextManager[Any]:
-        """What every call happens in."""
+        """The context of every call."""
         if self._forward is None:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
         torch, stack = self._torch, ExitStack()
@@ -197,18 +209,18 @@ class TorchEngine(Engine):
         return self._inputs[key].put(array)
 
     def _to_frame(self, picture: Any) -> Any:
-        """[h, w, 3] uint8 BGR to [1, C, H, W]: as :func:`framecast.runtime.convert.to_frame`."""
+        """[B, h, w, 3] uint8 BGR to [B, C, H, W]: as :func:`framecast.runtime.convert.to_frame`."""
         low, high = self.manifest.value_range
         (width, height), (_, rows, columns) = self.manifest.size, self.manifest.frame
-        frame = _TAKE[self.manifest.channel_order](picture).permute(2, 0, 1)[None].float()
+        frame = _TAKE[self.manifest.channel_order](picture).permute(0, 3, 1, 2).float()
         frame = frame * np.float32((high - low) / 255).item() + low
         return self._torch.nn.functional.pad(frame, (0, columns - width, 0, rows - height), value=low)
 
     def _advance(self, source: Any, convert: Callable[[Any], Any] | None, state_in: State, state_out: State) -> None:
-        """One step on what lies in ``source``, once it has been converted to a frame."""
+        """One step on ``source``, converted to frames first where ``convert`` is given."""
 
-        def prepared(moment: Moment) -> Callable[[], None]:
-            reads, writes = bound(self.manifest, state_in, moment, state_out)
+        def bind(moment: Moment) -> Callable[[], None]:
+            reads, writes = step_buffers(self.manifest, state_in, moment, state_out)
             # A tensor of its own for each: slots that are still one zero would make torch.compile take them for one.
             views = {name: buffer.tensor.view(buffer.tensor.shape) for name, buffer in reads.items()}
             state = {name.removeprefix("state."): view for name, view in views.items()}
@@ -223,7 +235,7 @@ class TorchEngine(Engine):
 
             return self._captured(run) if self._graph else run
 
-        self._phases.at(state_in, state_out, prepared, source.data_ptr())()
+        self._phases.at(state_in, state_out, bind, source.data_ptr())()
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         torch, stack = self._torch, ExitStack()
@@ -239,7 +251,7 @@ class TorchEngine(Engine):
         return stack
 
     def _captured(self, run: Callable[[], None]) -> Callable[[], None]:
-        """A CUDA graph of ``run``, which may be repeated: it reads one state and writes another."""
+        """A CUDA graph of ``run``. It may be repeated, since it reads one state and writes another."""
         torch = self._torch
         for _ in range(WARM):
             run()

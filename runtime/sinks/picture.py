@@ -1,4 +1,4 @@
-"""Pictures of an event: captions, and the error between what was predicted and what came."""
+"""Pictures of an result: captions, and the error between what was predicted and what came."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from framecast.camera import Image
-from framecast.runtime.sinks.sink import Event
+from framecast.runtime.sinks.sink import Result
 
 GAIN = 4  # of the error, so that it can be seen; the page's index.html says so too
 CAPTION = 22  # pixels
@@ -34,14 +34,14 @@ def enlarged(image: Image, least: int) -> Image:
     return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
 
 
-def triptych(event: Event) -> Image:
+def triptych(result: Result) -> Image:
     """What came, what had been predicted for that moment, and the error between, side by side.
 
     Until there is a prediction for the moment its place is dark. Small pictures are enlarged by a whole factor.
     """
-    due = np.zeros_like(event.input) if event.due is None else event.due
-    tiles = [enlarged(tile, LEGIBLE) for tile in (event.input, due, error_image(event.input, event.due))]
-    ahead = event.prediction.horizon
-    score = "warming up" if event.psnr is None else f"{event.psnr:.1f} dB (copying {event.psnr_copy:.1f})"
-    texts = (f"input  {event.frame.time:.2f} s", f"predicted {ahead} ahead  {score}", f"error x{GAIN}")
+    due = np.zeros_like(result.input) if result.due is None else result.due
+    tiles = [enlarged(tile, LEGIBLE) for tile in (result.input, due, error_image(result.input, result.due))]
+    ahead = result.prediction.horizon
+    score = "warming up" if result.psnr is None else f"{result.psnr:.1f} dB (copying {result.psnr_copy:.1f})"
+    texts = (f"input  {result.frame.time:.2f} s", f"predicted {ahead} ahead  {score}", f"error x{GAIN}")
     return np.vstack([np.hstack([caption(tiles[0].shape[1], text) for text in texts]), np.hstack(tiles)])

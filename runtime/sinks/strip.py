@@ -10,7 +10,7 @@ import numpy as np
 from framecast.camera import Image
 from framecast.files import check_writable, write
 from framecast.runtime.sinks.picture import triptych
-from framecast.runtime.sinks.sink import Event, Sink
+from framecast.runtime.sinks.sink import Result, Sink
 
 ROWS = 4
 
@@ -26,15 +26,15 @@ class StripSink(Sink):
         check_writable(path)
         self.path = path
         self._rows: list[Image] = []
-        self._stride = 1  # every stride-th scored event is kept, up to twice the rows that are shown
+        self._stride = 1  # every stride-th scored result is kept, up to twice the rows that are shown
         self._seen = 0
 
-    def show(self, event: Event) -> None:
+    def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
-        if event.due is None:
+        if result.due is None:
             return
         if self._seen % self._stride == 0:
-            self._rows.append(triptych(event))
+            self._rows.append(triptych(result))
             if len(self._rows) == 2 * ROWS:
                 self._rows = self._rows[::2]
                 self._stride *= 2

@@ -5,31 +5,31 @@ from __future__ import annotations
 import queue
 import threading
 
-from framecast.runtime.sinks.sink import Event, Sink
+from framecast.runtime.sinks.sink import Result, Sink
 
 # Events, each with a whole frame. When a sink falls this far behind, the run waits for it, and a camera's frames drop.
 CAPACITY = 4
 
 
 class SinkThread:
-    """Hands events to a sink in order; what goes wrong there is raised at the next ``show`` or at ``close``."""
+    """Hands results to a sink in order; what goes wrong there is raised at the next ``show`` or at ``close``."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._queue: queue.Queue[Event | None] = queue.Queue(CAPACITY)
+        self._queue: queue.Queue[Result | None] = queue.Queue(CAPACITY)
         self._failure: Exception | None = None
         self._said = False
         self._thread = threading.Thread(target=self._run, name=f"framecast-{type(sink).__name__}", daemon=True)
         self._thread.start()
 
-    def show(self, event: Event) -> None:
-        """Hand over an event.
+    def show(self, result: Result) -> None:
+        """Hand over an result.
 
         Raises:
             SinkError: the sink failed.
         """
         self._raise()
-        self._queue.put(event)
+        self._queue.put(result)
 
     def close(self) -> None:
         """Wait until everything handed over is done, and close the sink.
@@ -50,10 +50,10 @@ class SinkThread:
 
     def _run(self) -> None:
         try:
-            while (event := self._queue.get()) is not None:
+            while (result := self._queue.get()) is not None:
                 if self._failure is None:
                     try:
-                        self._sink.show(event)
+                        self._sink.show(result)
                     except Exception as error:  # noqa: BLE001 (raised where it is fed)
                         self._failure = error
         finally:

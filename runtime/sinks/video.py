@@ -10,7 +10,7 @@ from framecast.errors import OptionError, SinkError
 from framecast.files import check_room, check_writable
 from framecast.redact import redact
 from framecast.runtime.sinks.picture import triptych
-from framecast.runtime.sinks.sink import Event, Sink
+from framecast.runtime.sinks.sink import Result, Sink
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}  # what OpenCV's own FFmpeg can always write
 LONGEST_GAP = 10.0  # seconds without a frame that are kept as they were; longer ones are cut to this
@@ -42,16 +42,16 @@ class VideoSink(Sink):
         self._begun = 0.0  # time of the first frame, moved on where a gap is cut
         self._written = 0
 
-    def show(self, event: Event) -> None:
+    def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
-        picture = triptych(event)
+        picture = triptych(result)
         if self._writer is None:
             fourcc = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, fourcc, self._fps, picture.shape[1::-1])
             if not self._writer.isOpened():
                 raise SinkError(f"cannot record to {self.path}: OpenCV opened no encoder (try an .avi file)")
-            self._begun = event.frame.time
-        due = event.frame.time - self._begun - self._written / self._fps  # seconds that the file lags behind
+            self._begun = result.frame.time
+        due = result.frame.time - self._begun - self._written / self._fps  # seconds that the file lags behind
         if due > LONGEST_GAP:
             self._begun += due - LONGEST_GAP
             due = LONGEST_GAP

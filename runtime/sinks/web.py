@@ -1,7 +1,7 @@
 """A page in the browser: what the camera sees now, what is predicted, and how well that went.
 
-Three threads never wait for one another: the pipeline's leaves its newest event here and goes on; the server's own
-encodes that event for whoever is watching; a viewer that cannot keep up misses frames, and is dropped when it hangs.
+Three threads never wait for one another: the pipeline's leaves its newest result here and goes on; the server's own
+encodes that result for whoever is watching; a viewer that cannot keep up misses frames, and is dropped when it hangs.
 
 The page's files and the updates that it reads are in ``page``.
 """
@@ -27,7 +27,7 @@ from aiohttp import web
 from framecast.errors import OptionError, SinkError
 from framecast.runtime.report import to_json
 from framecast.runtime.sinks import page
-from framecast.runtime.sinks.sink import Event, Sink
+from framecast.runtime.sinks.sink import Result, Sink
 
 MAX_VIEWERS = 8
 MAX_CONNECTIONS = 64  # all of them: pages, statistics, viewers, and those that never ask for anything
@@ -82,7 +82,7 @@ class WebSink(Sink):
         self._url = f"http://{_bracketed(shown)}:{port}/{query}"
         self._files = page.files(title, query)
 
-        self._event: Event | None = None  # the newest; replaced whole, so no lock is needed
+        self._result: Result | None = None  # the newest; replaced whole, so no lock is needed
         self._viewers: set[asyncio.Queue[bytes]] = set()
         self._stats_sent = -math.inf
         self._closing = False
@@ -101,14 +101,14 @@ class WebSink(Sink):
         """What to open in a browser; holds the token where there is one."""
         return self._url
 
-    def show(self, event: Event) -> None:
-        """Leave the event for the viewers: returns at once, whoever is watching.
+    def show(self, result: Result) -> None:
+        """Leave the result for the viewers: returns at once, whoever is watching.
 
         Raises:
             SinkError: the server has failed.
         """
         self._check()
-        self._event = event
+        self._result = result
         self._notify()
 
     def close(self) -> None:
@@ -163,25 +163,25 @@ class WebSink(Sink):
             await runner.cleanup()
 
     async def _broadcast(self) -> None:
-        """Give the newest event to every viewer, until the run ends."""
+        """Give the newest result to every viewer, until the run ends."""
         while not self._closing:
             await self._wake.wait()
             self._wake.clear()
             if self._viewers and not self._closing:
-                self._publish(self._event)
+                self._publish(self._result)
                 await asyncio.sleep(MIN_INTERVAL)
         self._ended = True
         self._stats_sent = -math.inf  # the last picture comes with the last figures
-        self._publish(self._event)
+        self._publish(self._result)
 
-    def _publish(self, event: Event | None) -> None:
+    def _publish(self, result: Result | None) -> None:
         if not self._viewers:
             return
         stats = None
         if time.monotonic() - self._stats_sent >= STATS_INTERVAL:
             self._stats_sent = time.monotonic()
             stats = self._snapshot()
-        message = page.update(event, stats)
+        message = page.update(result, stats)
         for news in self._viewers:
             if news.full():
                 news.get_nowait()  # the newest wins

@@ -24,7 +24,7 @@ from framecast.camera import Image
 from framecast.errors import SinkError
 from framecast.runtime.mailbox import Mailbox
 from framecast.runtime.sinks.picture import triptych
-from framecast.runtime.sinks.sink import Event, Sink
+from framecast.runtime.sinks.sink import Result, Sink
 
 TITLE = "framecast"
 START = 30.0  # seconds that the window may take to open
@@ -38,7 +38,7 @@ _ELSEWHERE = "--serve shows the run in a browser"
 
 
 class WindowSink(Sink):
-    """Shows the newest event; those that come while it draws are left out, and nobody waits for it.
+    """Shows the newest result; those that come while it draws are left out, and nobody waits for it.
 
     Args:
         closed: called, in another thread, when the user closes the window: by q, Esc or its ✕.
@@ -51,7 +51,7 @@ class WindowSink(Sink):
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise SinkError(f"no window can be shown: there is no display here, DISPLAY is not set ({_ELSEWHERE})")
         self._closed = closed
-        self._news: Mailbox[Event] = Mailbox(newest=True)
+        self._news: Mailbox[Result] = Mailbox(newest=True)
         self._ready = threading.Event()
         self._opened = self._ending = False
         self._failure: str | None = None
@@ -74,15 +74,15 @@ class WindowSink(Sink):
             self.close()
             raise SinkError(f"no window can be shown: {self._failure or f'none came up in {START:g} s'} ({_ELSEWHERE})")
 
-    def show(self, event: Event) -> None:
-        """Leave the event for the window: returns at once.
+    def show(self, result: Result) -> None:
+        """Leave the result for the window: returns at once.
 
         Raises:
             SinkError: the window has failed.
         """
         if self._failure is not None:
             raise SinkError(f"the window has failed: {self._failure} ({_ELSEWHERE})")
-        self._news.put(event)
+        self._news.put(result)
 
     def close(self) -> None:
         """Take the window away. May be called twice."""
@@ -99,8 +99,8 @@ class WindowSink(Sink):
     def _send(self) -> None:
         pipe = self._process.stdin
         with suppress(OSError):  # the window is gone
-            while pipe and (event := self._news.get()) is not None:
-                picture = triptych(event)
+            while pipe and (result := self._news.get()) is not None:
+                picture = triptych(result)
                 pipe.write(_HEADER.pack(*picture.shape[:2]))
                 pipe.write(picture.data)
                 pipe.flush()
@@ -145,7 +145,7 @@ def view() -> None:
         os._exit(0)  # whatever the toolkit is doing
 
     with suppress(OSError):  # not here: the wheel's own, then
-        # opencv-python's copy writes into a structure of libX11 as it was years ago, so that libX11 1.8 takes events
+        # opencv-python's copy writes into a structure of libX11 as it was years ago, so that libX11 1.8 takes results
         # that are Qt's, the one that says the window is there among them: in 9 of 60 trials it stayed black.
         ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
     try:

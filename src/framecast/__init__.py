@@ -9,7 +9,9 @@
         for prediction in stream:
             ...
 
-Everything public is here; importing it loads no heavy library.
+    framecast.run("rtsp://camera/stream", sinks=[lambda result: ...])   # any callable is a sink
+
+Everything public is here; importing it loads no heavy library. Fakes for tests are in :mod:`framecast.testing`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,12 @@ from framecast.errors import (
 )
 
 if TYPE_CHECKING:
-    from framecast.runtime import Prediction, Predictor, Stream, load, open
+    from framecast.camera import Frame, Source
+    from framecast.runtime import open
+    from framecast.runtime.pipeline import Stream
+    from framecast.runtime.predictor import Prediction, Predictor, load
+    from framecast.runtime.run import run
+    from framecast.runtime.sinks.sink import Result, Sink
 
 __version__ = version("framecast")
 
@@ -38,23 +45,43 @@ __all__ = [
     "ArtifactError",
     "EngineError",
     "ExportError",
+    "Frame",
     "FrameError",
     "FramecastError",
     "OptionError",
     "Prediction",
     "Predictor",
+    "Result",
+    "Sink",
     "SinkError",
+    "Source",
     "SourceError",
     "Stream",
     "__version__",
     "load",
     "open",
+    "run",
 ]
 
 
+# Where each public name lives; a module is imported when one of its names is first asked for.
+_HOMES = {
+    "Frame": "camera",
+    "Prediction": "runtime.predictor",
+    "Predictor": "runtime.predictor",
+    "Result": "runtime.sinks.sink",
+    "Sink": "runtime.sinks.sink",
+    "Source": "camera",
+    "Stream": "runtime.pipeline",
+    "load": "runtime.predictor",
+    "open": "runtime",
+    "run": "runtime.run",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module("framecast.runtime"), name)
+    if name in _HOMES:
+        return getattr(import_module(f"framecast.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,7 +1,7 @@
 """Time, as one protocol: sources, mailbox, pipeline and benchmarks are handed a clock and never ask the system.
 
-:data:`SYSTEM` is the machine's. :class:`framecast.testing.VirtualClock` is one on which only waiting takes time, so that
-what several threads do gives the same figures on any machine.
+:data:`SYSTEM` is the machine's. :class:`framecast.testing.VirtualClock` is one on which only waiting takes time, so
+that what several threads do gives the same figures on any machine.
 """
 
 from __future__ import annotations

@@ -11,15 +11,13 @@ from framecast.bench import cameras
 from framecast.bench.cameras import Cameras, carry, search
 from framecast.bench.loop import WARM_STEPS
 from framecast.errors import EngineError, OptionError
-from framecast.runtime.predictor import Predictor
-
-from ..evaluation.conftest import TrendEngine  # noqa: TID252
-from .virtual_time import PacedEngine, VirtualClock  # noqa: TID252
+from framecast.runtime.engines import Engine
+from framecast.testing import PacedEngine, TrendEngine, VirtualClock
 
 CLIP = "synthetic://?size=56x40&frames=8"
 
 
-class Watched(Predictor):
+class Watched(PacedEngine):
     closed = 0
 
     def close(self) -> None:
@@ -28,15 +26,15 @@ class Watched(Predictor):
 
 
 def carried(step: float, limit: int = 16) -> tuple[Cameras, int]:
-    """With a machine that does one step at a time; and how many predictors were opened."""
+    """With a machine that does one step at a time; and how many engines were opened."""
     clock, machine, opened = VirtualClock(), [0.0], []
 
-    def open_predictor() -> Predictor:
-        opened.append(Watched(PacedEngine(clock, lambda n: step, machine)))
+    def open_engine() -> Engine:
+        opened.append(Watched(clock, lambda n: step, machine))
         return opened[-1]
 
     Watched.closed = 0
-    found = carry(open_predictor, CLIP, fps=None, seconds=3, limit=limit, clock=clock)
+    found = carry(open_engine, CLIP, fps=None, seconds=3, limit=limit, clock=clock)
     assert Watched.closed == len(opened)
     return found, len(opened)
 
@@ -79,10 +77,10 @@ def test_search_finds_the_edge_and_asks_nothing_twice(limit: int) -> None:
 
 
 def test_bad_input() -> None:
-    predictor = Predictor(TrendEngine(0.4, "BGR", 1, 1, 0))
+    engine = TrendEngine(0.4)
     for options in ({"fps": -1}, {"seconds": 0}, {"limit": 0}):
         with pytest.raises(OptionError, match=r"above 0|at least 1"):
-            carry(lambda: predictor, CLIP, **{"fps": 30, "seconds": 1, **options})
+            carry(lambda: engine, CLIP, **{"fps": 30, "seconds": 1, **options})
 
 
 def test_a_camera_that_fails_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,5 +94,5 @@ def test_a_camera_that_fails_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cameras, "search", lambda passes, limit: passes(len(kinds)))
     engines = iter([kind(0.4, "BGR", 1, 1, 0) for kind in kinds])
     with pytest.raises(EngineError, match="the network is gone"):
-        carry(lambda: Predictor(next(engines)), CLIP, fps=100, seconds=200)
+        carry(lambda: next(engines), CLIP, fps=100, seconds=200)
     assert not [t for t in threading.enumerate() if t.name.startswith(("camera-", "framecast-capture"))]

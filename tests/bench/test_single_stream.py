@@ -10,16 +10,7 @@ import pytest
 from framecast.bench.single_stream import estimate, needed, single_stream, slowest
 from framecast.bench.steps import called
 from framecast.errors import OptionError
-
-
-class Clock:
-    """Every query takes what it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from framecast.testing import ManualClock
 
 
 @pytest.mark.parametrize(("percentile", "queries"), [(50, 11), (90, 64), (95, 130), (99, 662), (99.9, 6636)])
@@ -58,10 +49,10 @@ def test_an_estimate_beside_what_was_seen() -> None:
 
 
 def test_queries_follow_each_other_until_there_are_enough() -> None:
-    clock = Clock()
+    clock = ManualClock()
 
     def query() -> None:
-        clock.now += 0.02
+        clock.time += 0.02
 
     found = single_stream(called("x", query), warmup=0.1, min_duration=0, clock=clock)
     assert (found.queries, found.valid, found.short) == (64, True, True)
@@ -76,10 +67,10 @@ def test_queries_follow_each_other_until_there_are_enough() -> None:
 
 
 def test_too_few_queries_are_not_valid_and_say_why() -> None:
-    clock = Clock()
+    clock = ManualClock()
 
     def query() -> None:
-        clock.now += 0.5
+        clock.time += 0.5
 
     found = single_stream(called("x", query), min_duration=1, min_queries=10, clock=clock)
     assert (found.queries, found.valid) == (10, False)

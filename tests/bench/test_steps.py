@@ -6,7 +6,7 @@ import csv
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, cycle, repeat
 from pathlib import Path
 
@@ -24,21 +24,20 @@ from framecast.errors import EngineError, OptionError
 from framecast.runtime.engines import State
 from framecast.runtime.shipped import find
 from framecast.tables import Table, to_markdown
+from framecast.testing import ManualClock, TrendEngine
 
-from .conftest import TrendEngine, moving  # noqa: TID252
+from ..evaluation.conftest import moving  # noqa: TID252
 
 
-class Clock:
-    """Time passes when somebody says so, at the machine's speed of the moment."""
+class WorkClock(ManualClock):
+    """Time passes when somebody works, at the machine's speed of the moment."""
 
     def __init__(self, slower: Callable[[float], float] = lambda now: 1.0) -> None:
-        self.now, self.slower = 0.0, slower
-
-    def __call__(self) -> float:
-        return self.now
+        super().__init__()
+        self.slower = slower
 
     def work(self, milliseconds: float) -> None:
-        self.now += 1e-3 * milliseconds * self.slower(self.now)
+        super().work(milliseconds * self.slower(self.time))
 
 
 class Known(TrendEngine):
@@ -46,21 +45,21 @@ class Known(TrendEngine):
 
     device = "cpu"
 
-    def __init__(self, clock: Clock, latencies: Iterator[float], order: str = "BGR", poison: int = 0) -> None:
+    def __init__(self, clock: WorkClock, latencies: Iterator[float], order: str = "BGR", poison: int = 0) -> None:
         super().__init__(0.5, order, 1, 1, poison)
         self.clock, self.latencies = clock, latencies
 
-    def watch(self, image: Image, state_in: State, state_out: State) -> None:
+    def take(self, images: Sequence[Image], state: State) -> None:
         self.clock.work(1)
-        super().watch(image, state_in, state_out)
+        super().take(images, state)
 
     def step(self, frame: np.ndarray, state_in: State, state_out: State) -> np.ndarray:
         self.clock.work(next(self.latencies))
         return super().step(frame, state_in, state_out)
 
-    def shown(self, state: State, count: int) -> list[Image] | None:
+    def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         self.clock.work(2)
-        return super().shown(state, count)
+        return super().render(state, ahead)
 
 
 def test_a_known_distribution_with_stalls_is_reported_within_two_percent() -> None:
@@ -70,7 +69,7 @@ def test_a_known_distribution_with_stalls_is_reported_within_two_percent() -> No
         """Milliseconds: a lognormal of median 8, and one in 50 hangs for 180 to 220 more."""
         return rng.lognormal(np.log(8), 0.2, n) + (rng.random(n) < 0.02) * rng.uniform(180, 220, n)
 
-    clock = Clock()
+    clock = WorkClock()
     before = repeat(5000.0, LEAST)  # the first steps take long, and are none of what is reported
     engine = Known(clock, chain(before, drawn(rng, 100_000)))
     (series,) = measure([live_step("known", engine, moving(4), clock)], iterations=20_000, clock=clock)
@@ -89,7 +88,7 @@ def test_a_known_distribution_with_stalls_is_reported_within_two_percent() -> No
 
 
 def test_every_sample_is_kept_with_its_time() -> None:
-    clock = Clock()
+    clock = WorkClock()
     (series,) = measure([live_step("x", Known(clock, cycle([4.0, 7.0])), moving(2), clock)], clock=clock)
     ends = np.array(series.starts) + 1e-3 * np.array(series.milliseconds)
     assert series.starts[0] == 0
@@ -107,7 +106,7 @@ def turns(log: list[str]) -> list[tuple[str, int]]:
 
 
 def test_cases_take_turns_forwards_and_backwards() -> None:
-    clock, log = Clock(), list[str]()
+    clock, log = WorkClock(), list[str]()
 
     def case(name: str, milliseconds: float) -> Case:
         def call() -> None:
@@ -136,7 +135,7 @@ def test_cases_take_turns_forwards_and_backwards() -> None:
 
 
 def test_a_known_factor_is_found_although_the_machine_slows_down_midway() -> None:
-    clock = Clock(lambda now: 1 if now < 4 else 3)  # for good, and in the middle of somebody's turn
+    clock = WorkClock(lambda now: 1 if now < 4 else 3)  # for good, and in the middle of somebody's turn
     rng = np.random.default_rng(3)
 
     def case(name: str, median: float) -> Case:
@@ -153,14 +152,14 @@ def test_a_known_factor_is_found_although_the_machine_slows_down_midway() -> Non
 
 
 def test_a_prediction_that_is_not_finite_begins_anew() -> None:
-    clock = Clock()
+    clock = WorkClock()
     engine = Known(clock, repeat(5.0), poison=8)
     measure([live_step("x", engine, moving(3), clock)], warmup=0, duration=0, clock=clock)
     assert engine.steps > 8
 
 
 def test_a_model_without_pictures_is_stepped_on_floats() -> None:
-    clock = Clock()
+    clock = WorkClock()
     engine = Known(clock, repeat(5.0), order="NONE")
     seen: list[np.ndarray] = []
     inner = engine.step
@@ -174,20 +173,22 @@ def test_a_model_without_pictures_is_stepped_on_floats() -> None:
 
 
 def test_a_device_is_asked_for_its_own_parts() -> None:
-    clock = Clock()
+    clock = WorkClock()
 
     class Device(Known):
         """Steps by itself: it is enqueued in 1 ms, and takes 6 to be done."""
 
         device, done = "a GPU", 0.0
 
-        def watch(self, image: Image, state_in: State, state_out: State) -> None:
+        def take(self, images: Sequence[Image], state: State) -> None:
             clock.work(1)
-            self.done = max(self.done, clock.now) + 6e-3
 
-        def shown(self, state: State, count: int) -> list[Image] | None:
-            clock.now = max(clock.now, self.done)
-            return []
+        def run(self, state_in: State, state_out: State) -> None:
+            self.done = max(self.done, clock.time) + 6e-3
+
+        def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
+            clock.time = max(clock.time, self.done)
+            return [[]]
 
     engine = Device(clock, repeat(0.0))
     (series,) = measure([live_step("x", engine, moving(2), clock)], duration=0, clock=clock)
@@ -223,7 +224,7 @@ def test_bad_settings_are_said(cases: list[str], options: dict[str, float], says
 
 def test_no_frame_is_said() -> None:
     with pytest.raises(OptionError, match="no frame to measure with"):
-        live_step("x", Known(Clock(), repeat(1.0)), [])
+        live_step("x", Known(WorkClock(), repeat(1.0)), [])
 
 
 def result(name: str, milliseconds: list[float], **more: object) -> Result:

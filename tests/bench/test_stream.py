@@ -6,19 +6,18 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from framecast.bench import stream
-from framecast.bench.loop import LEAD, WARM_STEPS, Marks, RealClock, corrected
+from framecast.bench.loop import LEAD, WARM_STEPS, FrameTimes, corrected
 from framecast.bench.stream import StreamResult, bench_stream
 from framecast.camera import Frame, Source
+from framecast.clock import SYSTEM
 from framecast.errors import EngineError, OptionError, SourceError
-from framecast.runtime.predictor import Predictor
-
-from ..evaluation.conftest import TrendEngine  # noqa: TID252
-from .virtual_time import PacedEngine, VirtualClock  # noqa: TID252
+from framecast.testing import STAMPS, PacedEngine, TrendEngine, VirtualClock
 
 CLIP = "synthetic://?size=56x40&frames=8"
 PERCENTILES = (50, 90, 95, 99)
@@ -27,8 +26,8 @@ FPS, STEP, STALL, EVERY = 30, 0.010, 0.995, 600  # a stall each 20 s; its end is
 
 def bench(seconds_of: Callable[[int], float], seconds: float, fps: float | None = FPS) -> StreamResult:
     clock = VirtualClock()
-    with Predictor(PacedEngine(clock, seconds_of)) as predictor:
-        return bench_stream(predictor, CLIP, fps=fps, seconds=seconds, percentiles=PERCENTILES, clock=clock)
+    with PacedEngine(clock, seconds_of) as engine:
+        return bench_stream(engine, CLIP, fps=fps, seconds=seconds, percentiles=PERCENTILES, clock=clock)
 
 
 def stalled() -> StreamResult:
@@ -137,8 +136,12 @@ def test_it_is_json_and_rows_and_comes_out_the_same_every_time() -> None:
 
 
 def test_a_dropped_frame_lasts_until_the_next_hand_over() -> None:
-    marks = [Marks(float(due), due, handed=handed) for due, handed in enumerate([0.5, None, None, 3.25, None])]
-    assert corrected(marks) == [0.5, 2.25, 1.25, 0.25]  # of the last one nothing is known
+    handed = [0.5, None, None, 3.25, None]
+    frames = [
+        FrameTimes(float(due), None if at is None else replace(STAMPS, due=float(due), handed=at))
+        for due, at in enumerate(handed)
+    ]
+    assert corrected(frames) == [0.5, 2.25, 1.25, 0.25]  # of the last one nothing is known
 
 
 class Camera(Source):
@@ -160,27 +163,27 @@ class Camera(Source):
 
 def test_a_cameras_frames_are_due_when_they_are_grabbed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = VirtualClock()
-    monkeypatch.setattr(stream, "open_source", lambda _: Camera(clock))
-    predictor = Predictor(PacedEngine(clock, lambda n: 0.010))
-    result = bench_stream(predictor, "0", fps=None, seconds=4, percentiles=PERCENTILES, clock=clock)
+    monkeypatch.setattr(stream, "open_source", lambda *_, **__: Camera(clock))
+    engine = PacedEngine(clock, lambda n: 0.010)
+    result = bench_stream(engine, "0", fps=None, seconds=4, percentiles=PERCENTILES, clock=clock)
     assert (result.due, result.loop.frames) == ("grab", 100)
     assert result.fps == pytest.approx(25)
     assert result.loop.corrected.max == pytest.approx(10)
     with pytest.raises(OptionError, match="a rate of its own"):
-        bench_stream(predictor, "0", fps=30, seconds=4, clock=clock)
+        bench_stream(engine, "0", fps=30, seconds=4, clock=clock)
 
 
 def test_bad_input() -> None:
-    predictor = Predictor(TrendEngine(0.4, "BGR", 1, 1, 0))
+    engine = TrendEngine(0.4)
     for options in ({"fps": 0}, {"fps": float("inf")}, {"seconds": 0}, {"seconds": -1}, {"seconds": float("nan")}):
         with pytest.raises(OptionError, match="above 0"):
-            bench_stream(predictor, CLIP, **{"fps": 30, "seconds": 1, **options})
+            bench_stream(engine, CLIP, **{"fps": 30, "seconds": 1, **options})
     with pytest.raises(OptionError, match="between 0 and 100"):
-        bench_stream(predictor, CLIP, fps=30, seconds=1, percentiles=(50, 100))
+        bench_stream(engine, CLIP, fps=30, seconds=1, percentiles=(50, 100))
     with pytest.raises(OptionError, match="allow more seconds"):
-        bench_stream(predictor, CLIP, fps=200, seconds=0.005)
+        bench_stream(engine, CLIP, fps=200, seconds=0.005)
     with pytest.raises(SourceError, match="no such file"):
-        bench_stream(predictor, "missing.mp4", fps=30, seconds=1)
+        bench_stream(engine, "missing.mp4", fps=30, seconds=1)
 
 
 def test_an_engine_that_fails_ends_it_and_leaves_no_thread() -> None:
@@ -192,9 +195,8 @@ def test_an_engine_that_fails_ends_it_and_leaves_no_thread() -> None:
 
     engine = Broken(0.4, "BGR", 1, 1, 0)
     with pytest.raises(EngineError, match="the network is gone"):
-        bench_stream(Predictor(engine), CLIP, fps=100, seconds=60)
+        bench_stream(engine, CLIP, fps=100, seconds=60)
     assert not [t for t in threading.enumerate() if t.name == "framecast-capture"]
-    assert not {"step", "shown"} & vars(engine).keys()  # it is as it was
 
 
 def test_real_time() -> None:
@@ -203,8 +205,8 @@ def test_real_time() -> None:
             time.sleep(0.010)
             return super().step(frame, state_in, state_out)
 
-    predictor = Predictor(Sleeping(0.4, "BGR", 1, 1, 0))
-    result = bench_stream(predictor, CLIP, fps=20, seconds=1, clock=RealClock())
+    engine = Sleeping(0.4)
+    result = bench_stream(engine, CLIP, fps=20, seconds=1, clock=SYSTEM)
     # However busy this machine is: what has slept took longer, never less.
     assert result.loop.frames == result.empty.frames == 20
     assert result.loop.raw.min >= 10

@@ -10,50 +10,10 @@ import numpy as np
 import pytest
 
 from framecast.evaluation.results import Contender
-from framecast.graph.manifest import Manifest, StateSpec
-from framecast.runtime.engines import Engine, State
 from framecast.runtime.predictor import Predictor
+from framecast.testing import TrendEngine
 
 HEIGHT, WIDTH = 20, 28
-
-
-class TrendEngine(Engine):
-    """Predicts frame + (k + 1) · share · (frame − the one before), K frames a step, not clamped."""
-
-    name, device, version = "trend", "test", "0"
-
-    def __init__(self, share: float, order: str, outputs: int, warmup: int, poison: int) -> None:
-        channels = 1 if order == "GRAY" else 3
-        carried = (StateSpec("before", (channels, HEIGHT, WIDTH)), StateSpec("count", (1,)))
-        self.manifest = Manifest(
-            "Trend",
-            "trend",
-            (channels, HEIGHT, WIDTH),
-            carried,
-            warmup,
-            0,
-            "by hand",
-            "",
-            "none",
-            outputs=outputs,
-            channel_order=order,
-        )
-        self.share, self.poison = share, poison
-        self.steps = 0
-
-    def step(self, frame: np.ndarray, state_in: State, state_out: State) -> np.ndarray:
-        self.steps += 1
-        change = self.share * (frame - state_in.tensors["before"]) * (state_in.tensors["count"][0] > 0)
-        for k in range(self.manifest.outputs):
-            state_out.prediction[:, k] = frame + (k + 1) * change
-        if self.steps == self.poison:
-            state_out.prediction[:] = np.nan
-        state_out.tensors["count"][:] = state_in.tensors["count"] + 1
-        state_out.tensors["before"][:] = frame
-        return state_out.prediction
-
-    def close(self) -> None:
-        pass
 
 
 MakeContender = Callable[..., Contender]

@@ -15,7 +15,7 @@ from framecast.evaluation.clips import check_together, evaluate_clips, find_clip
 from framecast.evaluation.results import Contender, Results
 from framecast.evaluation.rivals import CopyLast, DisFlow, Linear
 from framecast.runtime import Pipeline
-from framecast.runtime.convert import see
+from framecast.runtime.convert import to_model_size
 from framecast.runtime.score import psnr
 
 from .conftest import MakeContender, Moving  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
@@ -57,7 +57,7 @@ def test_every_figure_by_plain_recomputation(
     model = contender(order=order)
     results = evaluate_clips([model], [str(write_clip("clip", frames))], horizon=HORIZON)
     channels = model.predictor.manifest.frame[0]
-    seen = [see(frame, model.predictor.manifest)[..., :channels] for frame in frames]
+    seen = [to_model_size(frame, model.predictor.manifest)[..., :channels] for frame in frames]
     due = [t for t in range(8, 25) if not np.array_equal(seen[t], seen[t - 1])]
     assert len(due) < 17  # some repeat
     assert results.clips[0].scored == (len(due),) * HORIZON
@@ -140,7 +140,7 @@ def test_the_strip_is_a_moment_of_the_middle(
     model = contender()
     (result,) = evaluate_clips([model], [str(write_clip("clip", frames))], horizon=HORIZON).clips
     strip = result.strip
-    seen = [see(frame, model.predictor.manifest) for frame in frames]
+    seen = [to_model_size(frame, model.predictor.manifest) for frame in frames]
     assert strip.steps == (1, HORIZON)
     (place,) = (t for t, image in enumerate(seen) if np.array_equal(image, strip.last))
     assert 18 <= place <= 48

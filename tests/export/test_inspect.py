@@ -22,8 +22,8 @@ import framecast.export
 from framecast.camera import open_source
 from framecast.errors import EngineError, SourceError
 from framecast.export.inspect import TappedGraph, watch
-from framecast.export.inspection import Inspection
 from framecast.export.inspect_pictures import WIDTH
+from framecast.export.inspection import Inspection
 from framecast.export.onnx import describe, to_onnx
 from framecast.graph.artifact import save
 from framecast.models.astm import ASTM, FORGET_BIAS, ASTMConfig

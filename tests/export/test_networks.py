@@ -12,7 +12,7 @@ import torch
 from framecast.export.parity import compare, random_frames
 from framecast.graph.artifact import save
 from framecast.models.step import StepModel
-from framecast.runtime.convert import blank, to_frame
+from framecast.runtime.convert import blank_frame, to_frame
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.predictor import Predictor
 
@@ -93,7 +93,7 @@ def test_looking_ahead_leaves_the_stream_bit_equal(model: StepModel, engine: Eng
         plain.step(image)
         curious.step(image)
         curious.rollout(7)
-        assert np.array_equal(plain._live.prediction, curious._live.prediction)
+        assert np.array_equal(plain._stepper.state.prediction, curious._stepper.state.prediction)
 
 
 @torch.inference_mode()
@@ -101,10 +101,10 @@ def test_a_rollout_is_torchs(model: StepModel, engine: Engine) -> None:
     """Blocks of K predictions and single ones alike, fed back as they are."""
     predictor, state = Predictor(engine), model.init_state()
     height, width = model.frame_shape[1:]
-    frame = blank(engine.manifest)
+    frame = blank_frame(engine.manifest)
     for image in np.random.default_rng().integers(0, 256, (3, height, width, 3), dtype=np.uint8):
         predictor.step(image)
-        to_frame(predictor.input, engine.manifest, frame)
+        to_frame(predictor.input, engine.manifest, frame[0])
         block, state = model.step(torch.from_numpy(frame.copy()), state)
     wanted: list[np.ndarray] = []
     while len(wanted) < 7:

@@ -20,7 +20,7 @@ from framecast.export.onnx import describe, to_onnx
 from framecast.graph.device import area_weights, device_graph
 from framecast.graph.manifest import KEY, Manifest
 from framecast.models.step import State, StepModel
-from framecast.runtime.convert import blank, see, to_frame, to_image
+from framecast.runtime.convert import blank_frame, to_frame, to_image, to_model_size
 
 HEIGHT, WIDTH = 24, 32
 
@@ -63,6 +63,13 @@ def run(proto: ModelProto, **inputs: Any) -> dict[str, Any]:
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
+CAMERA = np.array([True])
+
+
+def kept(batch: int, pick: int = 0) -> dict[str, Any]:
+    return {"keep": np.ones(batch, np.float32), "pick": np.array([pick], np.int64)}
+
+
 CASES = [
     (3, {}),
     (3, {"channel_order": "RGB", "value_range": (-1.0, 1.0)}),
@@ -78,13 +85,13 @@ def test_pictures_are_those_of_the_host(channels: int, changes: dict[str, Any], 
     rng = np.random.default_rng()
     width, height = manifest.size
     images = rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
-    images = np.stack([see(image, manifest) for image in images])
+    images = np.stack([to_model_size(image, manifest) for image in images])
     last = rng.random((batch, *manifest.frame), np.float32)
-    fed = np.full((batch, *manifest.frame), np.nan, np.float32)
-    got = run(device_graph(proto), image=images, fed=fed, camera=np.array([True]), **{"state.last": last})
+    fed = np.full((batch, manifest.outputs, *manifest.frame), np.nan, np.float32)
+    got = run(device_graph(proto), image=images, fed=fed, camera=CAMERA, **kept(batch), **{"state.last": last})
     for b, image in enumerate(images):
-        frame = blank(manifest)
-        to_frame(image, manifest, frame)
+        frame = blank_frame(manifest)
+        to_frame(image, manifest, frame[0])
         expected = run(proto, frame=frame, **{"state.last": last[b : b + 1]})
         assert np.array_equal(got["prediction"][b], expected["prediction"][0])
         assert np.array_equal(got["next.last"][b], frame[0])
@@ -96,11 +103,13 @@ def test_pictures_are_those_of_the_host(channels: int, changes: dict[str, Any], 
 def test_a_prediction_is_fed_back_as_it_is() -> None:
     proto, manifest = artifact(3)
     image = np.full((1, HEIGHT, WIDTH, 3), 77, np.uint8)
-    fed = (3 * np.random.default_rng().standard_normal((1, *manifest.frame))).astype(np.float32)  # not clamped
-    state = {"state.last": np.zeros((1, *manifest.frame), np.float32)}
-    got = run(device_graph(proto), image=image, fed=fed, camera=np.array([False]), **state)
-    assert np.array_equal(got["prediction"], run(proto, frame=fed, **state)["prediction"])
-    assert np.array_equal(got["next.last"], fed)
+    fed = (3 * np.random.default_rng().standard_normal((2, 2, *manifest.frame))).astype(np.float32)  # not clamped
+    state = {"state.last": np.zeros((2, *manifest.frame), np.float32)}
+    image = image.repeat(2, axis=0)
+    for pick in range(2):
+        got = run(device_graph(proto), image=image, fed=fed, camera=~CAMERA, **kept(2, pick), **state)
+        assert np.array_equal(got["prediction"], run(proto, frame=fed[:, pick], **state)["prediction"])
+        assert np.array_equal(got["next.last"], fed[:, pick])
     assert got["shown"].min() == 0  # clamped, not wrapped around
     assert got["shown"].max() == 255
 
@@ -108,11 +117,26 @@ def test_a_prediction_is_fed_back_as_it_is() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_told_by_sample(value: float) -> None:
     proto, manifest = artifact(3)
-    fed = np.zeros((3, *manifest.frame), np.float32)
-    fed[1, 2, 5, 6] = value
+    fed = np.zeros((3, 2, *manifest.frame), np.float32)
+    fed[1, 0, 2, 5, 6] = value
     image, last = np.zeros((3, HEIGHT, WIDTH, 3), np.uint8), np.zeros((3, *manifest.frame), np.float32)
-    got = run(device_graph(proto), image=image, fed=fed, camera=np.array([False]), **{"state.last": last})
+    got = run(device_graph(proto), image=image, fed=fed, camera=~CAMERA, **kept(3), **{"state.last": last})
     assert got["finite"].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("poison", [1.5, np.nan, np.inf])
+def test_rows_are_reset_one_by_one(poison: float) -> None:
+    proto, manifest = artifact(3)
+    image = np.full((3, HEIGHT, WIDTH, 3), 77, np.uint8)
+    fed = np.zeros((3, 2, *manifest.frame), np.float32)
+    last = np.random.default_rng().random((3, *manifest.frame), np.float32)
+    expected = last.copy()
+    last[1], expected[1] = poison, 0
+    inputs = {"image": image, "fed": fed, "camera": CAMERA, **kept(3)}
+    whole = run(device_graph(proto), **inputs, **{"state.last": expected})
+    inputs["keep"] = np.array([1, 0, 5], np.float32)
+    got = run(device_graph(proto), **inputs, **{"state.last": last})
+    assert all(np.array_equal(got[name], whole[name]) for name in whole)
 
 
 @pytest.mark.parametrize(("channels", "changes"), CASES)
@@ -121,12 +145,12 @@ def test_resizing_is_opencvs(channels: int, changes: dict[str, Any], camera: tup
     proto, manifest = artifact(channels, **changes)
     image = np.random.default_rng().integers(0, 256, (camera[1], camera[0], 3), dtype=np.uint8)
     state = {"state.last": np.zeros((1, *manifest.frame), np.float32)}
-    fed = np.zeros((1, *manifest.frame), np.float32)
-    got = run(device_graph(proto, camera), image=image[None], fed=fed, camera=np.array([True]), **state)
+    fed = np.zeros((1, 2, *manifest.frame), np.float32)
+    got = run(device_graph(proto, camera), image=image[None], fed=fed, camera=CAMERA, **kept(1), **state)
     # Bytes are rounded by fixed-point arithmetic there, and grey after that.
-    assert np.abs(got["seen"][0].astype(int) - see(image, manifest)).max() <= 1
-    frame = blank(manifest)
-    to_frame(got["seen"][0], manifest, frame)
+    assert np.abs(got["seen"][0].astype(int) - to_model_size(image, manifest)).max() <= 1
+    frame = blank_frame(manifest)
+    to_frame(got["seen"][0], manifest, frame[0])
     assert np.allclose(got["prediction"], run(proto, frame=frame, **state)["prediction"], atol=1e-6)
 
 

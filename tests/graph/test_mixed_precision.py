@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from framecast.camera import open_source
 from framecast.graph.mixed_precision import BETWEEN, LAYERS, MOVES, to_half
 from framecast.graph.tensorrt_workarounds import fixed, without_moving_rows
-from framecast.runtime.convert import see
+from framecast.runtime.convert import to_model_size
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.score import psnr
@@ -79,7 +79,7 @@ def test_quality_on_the_demo_clip_stays(name: str, tmp_path: Path) -> None:
         with opened(graph, tmp_path / "model.onnx") as engine:
             predictor = Predictor(engine)
             predicted = [predictor.step(image).image.copy() for image in images]
-            seen = [see(image, engine.manifest) for image in images]
+            seen = [to_model_size(image, engine.manifest) for image in images]
         scores.append(np.mean([psnr(p, s) for p, s in zip(predicted[8:-1], seen[9:], strict=True)]))
     assert np.ptp(scores) < 0.01, scores
 

@@ -63,7 +63,7 @@ def test_halves_are_the_whole(name: str, engine: str, tmp_path: Path) -> None:
             frame = rng.random((2, *one.manifest.frame), np.float32)
             states[1][1].prediction.fill(np.nan)
             if not states[1][0].is_precomputed:
-                for buffer in states[1][0].ready.values():
+                for buffer in states[1][0].precomputed.values():
                     buffer.fill(np.nan)
             if step % 3 != 1:  # beforehand, or in the step: told or not
                 other.precompute(states[1][0])

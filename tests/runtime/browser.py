@@ -26,8 +26,9 @@ import pytest
 from framecast.camera import Frame
 from framecast.runtime.predictor import Prediction
 from framecast.runtime.score import Image, psnr
-from framecast.runtime.sinks.sink import Event
+from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.web import WebSink
+from framecast.testing import STAMPS
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -67,15 +68,15 @@ def picture(place: float) -> Image:
     return image
 
 
-def event(index: int) -> Event:
+def event(index: int) -> Result:
     """A frame, and a prediction that lags the truth by less than the last frame does, and by a changing amount."""
     now, lag = picture(index), 0.7 + 0.3 * math.sin(index / 20)
     prediction = Prediction(picture(index + HORIZON - lag), (index + HORIZON) / 30, HORIZON)
     if index < SETTLE:
-        return Event(Frame(now, index / 30, index), now, prediction)
+        return Result(Frame(now, index / 30, index), now, prediction, STAMPS)
     due = picture(index - lag)
     scores = psnr(due, now), psnr(picture(index - HORIZON), now)
-    return Event(Frame(now, index / 30, index), now, prediction, due, *scores)
+    return Result(Frame(now, index / 30, index), now, prediction, STAMPS, due, *scores)
 
 
 def snapshot() -> Mapping[str, object]:

@@ -215,6 +215,7 @@ class TensorRT:
 
     def _run(self, at: dict[str, int]) -> None:
         types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
+        types["tensor(int64)"] = np.int64
 
         def view(value: Any) -> np.ndarray:
             shape = [dim if isinstance(dim, int) else 1 for dim in value.shape]

@@ -8,7 +8,7 @@ import pytest
 
 from framecast.graph.manifest import Manifest
 from framecast.runtime import convert
-from framecast.runtime.convert import blank, is_finite, see, to_frame, to_image
+from framecast.runtime.convert import blank_frame, is_finite, to_frame, to_image, to_model_size
 
 
 def manifest(channels: int = 3, order: str = "BGR", **more: object) -> Manifest:
@@ -23,8 +23,8 @@ def picture(height: int = 12, width: int = 16) -> np.ndarray:
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
 def test_colour_there_and_back(order: str, value_range: tuple[float, float]) -> None:
     made_for = manifest(order=order, value_range=value_range)
-    image, frame = picture(), blank(made_for)
-    to_frame(see(image, made_for), made_for, frame)
+    image, frame = picture(), blank_frame(made_for)
+    to_frame(to_model_size(image, made_for), made_for, frame[0])
     low, high = value_range
     blue = frame[0, 0 if order == "BGR" else 2]
     assert np.allclose(blue, image[..., 0] / 255 * (high - low) + low, atol=1e-6)
@@ -33,11 +33,11 @@ def test_colour_there_and_back(order: str, value_range: tuple[float, float]) -> 
 
 def test_grey_is_seen_fed_and_shown_as_grey() -> None:
     made_for = manifest(1, "GRAY")
-    image, frame = picture(24, 32), blank(made_for)
-    seen = see(image, made_for)
+    image, frame = picture(24, 32), blank_frame(made_for)
+    seen = to_model_size(image, made_for)
     grey = cv2.cvtColor(cv2.resize(image, (16, 12), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
     assert np.array_equal(seen, np.repeat(grey[..., None], 3, axis=2))
-    to_frame(seen, made_for, frame)
+    to_frame(seen, made_for, frame[0])
     assert frame.shape == (1, 1, 12, 16)
     assert np.allclose(frame[0, 0], grey / 255, atol=1e-6)
     assert np.array_equal(to_image(frame[0], made_for), seen)
@@ -46,10 +46,10 @@ def test_grey_is_seen_fed_and_shown_as_grey() -> None:
 def test_padding_stays_black_and_is_never_shown() -> None:
     made_for = manifest(visible=(10, 16), value_range=(-1.0, 1.0))
     assert made_for.size == (16, 10)
-    frame = blank(made_for)
+    frame = blank_frame(made_for)
     for _ in range(2):
         image = picture(10, 16)
-        to_frame(see(image, made_for), made_for, frame)
+        to_frame(to_model_size(image, made_for), made_for, frame[0])
         assert (frame[0, :, 10:] == -1).all()
         frame[0, :, 10:] = -1
         assert np.array_equal(to_image(frame[0], made_for), image)
@@ -112,13 +112,13 @@ def test_every_bit_is_as_it_was(
         visible=visible,
         value_range=value_range,
     )
-    frame = blank(made_for)
+    frame = blank_frame(made_for)
     for camera in ((480, 640), (height, width), (7, 9), made_for.size[::-1]):
         image = picture(*camera)
-        seen = see(image, made_for)
+        seen = to_model_size(image, made_for)
         assert np.array_equal(seen, seen_before(image, made_for))
         assert not np.shares_memory(seen, image)
-        to_frame(seen, made_for, frame)
+        to_frame(seen, made_for, frame[0])
         assert np.array_equal(frame.view(np.uint32), frame_before(seen, made_for).view(np.uint32))
         predicted = predictions(shape, value_range)
         shown = to_image(predicted, made_for)
@@ -128,14 +128,14 @@ def test_every_bit_is_as_it_was(
 
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
 def test_pictures_may_lie_in_memory_as_they_like(order: str) -> None:
-    made_for, frame = manifest(order=order), blank(manifest())
+    made_for, frame = manifest(order=order), blank_frame(manifest())
     image = picture(48, 64)
     for other in (image[::2, ::2], image[::-1, :, ::-1], image[:12, 3:19]):
         frozen = other.view()
         frozen.flags.writeable = False
-        assert np.array_equal(see(frozen, made_for), seen_before(np.ascontiguousarray(other), made_for))
+        assert np.array_equal(to_model_size(frozen, made_for), seen_before(np.ascontiguousarray(other), made_for))
         if other.shape == (12, 16, 3):
-            to_frame(frozen, made_for, frame)
+            to_frame(frozen, made_for, frame[0])
             assert np.array_equal(frame, frame_before(other, made_for))
     strided = predictions((3, 12, 32), (0.0, 1.0))[..., ::2]
     assert np.array_equal(to_image(strided, made_for), image_before(strided, made_for))

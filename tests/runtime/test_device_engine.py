@@ -18,7 +18,7 @@ pytest.importorskip("onnx")
 from framecast.errors import ArtifactError, EngineError
 from framecast.graph.artifact import save
 from framecast.runtime.engines import open_engine
-from framecast.runtime.engines.device import DeviceEngine, Part
+from framecast.runtime.engines.device import DeviceEngine
 from framecast.runtime.engines.engine import Engine
 from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from framecast.runtime.predictor import Predictor
@@ -90,18 +90,9 @@ def test_a_state_that_is_not_finite_starts_anew() -> None:
         predictor = Predictor(engine)
         image = np.full((192, 256, 3), 90, np.uint8)
         predictor.step(image)
-        predictor._live.tensors["t1"].fill(np.nan)
+        predictor._stepper.state.tensors["t1"].fill(np.nan)
         predictor.step(image)
         assert predictor.resets == 1
-
-
-def test_parts_of_a_block_are_where_they_are() -> None:
-    with OnnxRuntimeCudaEngine(find("edge"), device="cpu") as engine:
-        whole = engine.allocate((1, 3, 2, 4, 5), np.float32)
-        part = Part.of(whole, 2)
-        assert (part.shape, part.address - whole.address) == ((1, 2, 4, 5), 2 * 40 * 4)
-        with pytest.raises(EngineError, match="one camera only"):
-            Part.of(engine.allocate((2, 3, 2, 4, 5), np.float32), 0)
 
 
 @pytest.mark.skipif(GPU, reason="this onnxruntime has CUDA")

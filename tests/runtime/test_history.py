@@ -140,12 +140,12 @@ def test_looking_ahead_leaves_state_and_stream_bit_equal(tmp_path: Path, slots: 
         for i, image in enumerate(images):
             plain.step(image)
             curious.step(image)
-            state = curious._live
+            state = curious._stepper.state
             before = [t.copy() for t in (*state.tensors.values(), *(m.tensors["long"] for m in state.past))]
             curious.rollout(1 + i % 9)
             after = [*state.tensors.values(), *(m.tensors["long"] for m in state.past)]
             assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-            assert np.array_equal(plain._live.prediction, curious._live.prediction)
+            assert np.array_equal(plain._stepper.state.prediction, curious._stepper.state.prediction)
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 4])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from framecast.runtime.mailbox import Mailbox
+from framecast.testing import ManualClock
 
 
 def test_newest_frame_wins_and_drops_are_counted() -> None:
@@ -40,3 +41,16 @@ def test_close_wakes_both_sides() -> None:
     sender.join(5)
     assert results == [False]
     assert (box.get(), box.get()) == (1, None)
+
+
+def test_a_deadline_ends_the_wait_for_an_item() -> None:
+    clock = ManualClock()
+    box: Mailbox[int] = Mailbox(newest=True, clock=clock)
+    assert box.get(clock.now() - 1) is None
+    assert not box.ended
+    box.put(7)
+    assert box.get(clock.now() - 1) == 7  # what is there is given, however late it is
+    box.put(8)
+    box.close()
+    assert not box.ended
+    assert (box.get(), box.ended) == (8, True)

@@ -104,7 +104,7 @@ def test_it_predicts_what_onnxruntime_predicts(name: str, tmp_path: Path) -> Non
         for length in (5, 1, 2):
             for image in moving_pictures(one.manifest.size, length):
                 pairs = [(one.step(image), other.step(image))]
-                kept = [(buffer, buffer.copy()) for buffer in buffers(other._live)]
+                kept = [(buffer, buffer.copy()) for buffer in buffers(other._stepper.state)]
                 pairs += zip(one.rollout(4), other.rollout(4), strict=True)
                 assert all(np.array_equal(buffer, before) for buffer, before in kept)
                 for expected, got in pairs:

@@ -13,9 +13,9 @@ import pytest
 import framecast
 from framecast.camera import Frame
 from framecast.errors import OptionError, SourceError
-from framecast.runtime.pipeline import Pipeline, _precision
+from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
-from framecast.runtime.report import to_json
+from framecast.runtime.report import _precision, to_json
 from framecast.runtime.score import SETTLE, psnr
 
 
@@ -90,10 +90,10 @@ def test_stop_ends_cleanly_from_another_thread(engine, list_source) -> None:  # 
 
 
 def test_max_frames_and_options(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
-    pipeline = Pipeline(list_source(make_frames(30)), Predictor(engine), max_frames=7)
+    pipeline = Pipeline(list_source(make_frames(30)), Predictor(engine), frames=7)
     assert len(list(pipeline)) == 7
     assert pipeline.report()["ended"] == "max frames"
-    for options in ({"horizon": 0}, {"max_frames": 0}):
+    for options in ({"horizon": 0}, {"frames": 0}):
         with pytest.raises(OptionError, match="at least 1"):
             Pipeline(list_source([]), Predictor(engine), **options)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framecast.runtime.score import SETTLE, Scorer, psnr
+from framecast.runtime.score import SETTLE, Score, Scorer, psnr
 
 
 def image(seed: int) -> np.ndarray:
@@ -34,8 +34,12 @@ def test_each_prediction_meets_the_frame_of_its_time() -> None:
         for k in (1, 3):
             if i + k < len(frames):
                 scorer.expect(frames[i + k], (i + k) * 0.04 + 0.01, k, frame)
-    assert scorer.mean(1)[0] == len(frames) - SETTLE
-    assert scorer.mean(2) == (0, None, None)
+
+
+def test_means_are_over_what_was_scored() -> None:
+    assert (Score().prediction, Score().copy_last) == (None, None)
+    score = Score().plus(30.0, 20.0).plus(40.0, 25.0)
+    assert (score.n, score.prediction, score.copy_last) == (2, 35.0, 22.5)
 
 
 def test_a_prediction_for_another_time_is_not_scored() -> None:

@@ -18,20 +18,21 @@ from framecast.camera import Frame
 from framecast.errors import OptionError, SinkError
 from framecast.runtime.predictor import Prediction
 from framecast.runtime.sinks.picture import CAPTION, error_image, triptych
-from framecast.runtime.sinks.sink import Event, Sink
+from framecast.runtime.sinks.sink import Result, Sink
 from framecast.runtime.sinks.strip import ROWS, StripSink
 from framecast.runtime.sinks.thread import SinkThread
 from framecast.runtime.sinks.video import VideoSink
+from framecast.testing import STAMPS
 
 H, W = 192, 256  # too wide to be enlarged
 
 
-def event(i: int, *, due: bool = True) -> Event:
+def event(i: int, *, due: bool = True) -> Result:
     real = np.full((H, W, 3), i, np.uint8)
     guess = np.full((H, W, 3), i + 5, np.uint8)
     frame = Frame(real, i / 25, i)
     scores = {"due": guess, "psnr": 34.15, "psnr_copy": 30.0} if due else {}
-    return Event(frame, real, Prediction(guess, (i + 1) / 25, 1), **scores)  # type: ignore[arg-type]
+    return Result(frame, real, Prediction(guess, (i + 1) / 25, 1), STAMPS, **scores)  # type: ignore[arg-type]
 
 
 def count_frames(path: Path) -> tuple[int, tuple[int, ...]]:
@@ -56,7 +57,7 @@ def test_triptych_is_input_prediction_error() -> None:
 def test_small_pictures_are_enlarged_until_their_captions_fit() -> None:
     rng = np.random.default_rng()
     real, guess = (rng.integers(0, 256, (24, 64, 3), dtype=np.uint8) for _ in range(2))
-    small = Event(Frame(real, 0.0, 0), real, Prediction(guess, 0.04, 1), due=guess, psnr=34.15, psnr_copy=30.0)
+    small = Result(Frame(real, 0.0, 0), real, Prediction(guess, 0.04, 1), STAMPS, due=guess, psnr=34.15, psnr_copy=30.0)
     picture = triptych(small)[CAPTION:]
     assert picture.shape == (4 * 24, 3 * 4 * 64, 3)  # 256 pixels, by a whole factor
     assert np.array_equal(picture[::4, :256:4], real)
@@ -159,7 +160,7 @@ class Failing(Sink):
     def __init__(self, after: int) -> None:
         self.shown, self.after, self.closed = 0, after, 0
 
-    def show(self, event: Event) -> None:
+    def show(self, event: Result) -> None:
         self.shown += 1
         if self.shown > self.after:
             raise SinkError("the disk is full: make room")

@@ -21,13 +21,14 @@ from framecast.errors import EngineError, FrameError
 from framecast.files import sha256
 from framecast.graph.artifact import save
 from framecast.graph.device import device_graph
-from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.convert import blank_frame, to_frame, to_model_size
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.tensorrt import cache, cuda
 from framecast.runtime.engines.tensorrt import engine as tensorrt_engine
 from framecast.runtime.engines.tensorrt.engine import TensorRTEngine
 from framecast.runtime.engines.tensorrt.library import Gpu
 from framecast.runtime.predictor import Predictor
+from framecast.runtime.stepper import Stepper
 
 from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .fake_gpu import Driver, TensorRT  # noqa: TID252
@@ -108,16 +109,13 @@ def test_nothing_is_read_early_or_overwritten_late(driver: Driver, tmp_path: Pat
     built(path)
     with open_engine(path) as plain, open_engine(path, "tensorrt") as engine:
         driver.gpu.first = first
-        states = [[one.new_state(), one.new_state()] for one in (plain, engine)]
+        steppers = [Stepper(one) for one in (plain, engine)]
         for turn in range(40):
             image = np.random.default_rng().integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            for one, pair in zip((plain, engine), states, strict=True):
-                one.watch(image, *pair)
-                pair.reverse()
+            for stepper in steppers:
+                stepper.advance([image])
             if turn % 3 == 2:
-                (expected,), (got,) = (
-                    one.shown(pair[0], 1) or () for one, pair in zip((plain, engine), states, strict=True)
-                )
+                (expected,), (got,) = (stepper.render()[0] or () for stepper in steppers)
                 assert np.abs(expected.astype(int) - got).max() <= 1
 
 
@@ -172,9 +170,9 @@ def test_pictures_are_resized_where_it_was_built_for_that(
         predictor, states = Predictor(engine), (plain.new_state(), plain.new_state())
         for image in np.random.default_rng().integers(0, 256, (4, camera[1], camera[0], 3), dtype=np.uint8):
             got = predictor.step(image)
-            assert np.abs(predictor.input.astype(int) - see(image, plain.manifest)).max() <= 1
-            frame = blank(plain.manifest)
-            to_frame(predictor.input, plain.manifest, frame)
+            assert np.abs(predictor.input.astype(int) - to_model_size(image, plain.manifest)).max() <= 1
+            frame = blank_frame(plain.manifest)
+            to_frame(predictor.input, plain.manifest, frame[0])
             expected = np.clip(np.rint(255 * plain.step(frame, *states)[0, 0, 0]), 0, 255)
             states = states[::-1]
             assert np.abs(got.image[..., 0] - expected).max() <= 1

@@ -24,8 +24,9 @@ from framecast.errors import OptionError, SinkError
 from framecast.runtime.predictor import Prediction
 from framecast.runtime.score import psnr
 from framecast.runtime.sinks import web
-from framecast.runtime.sinks.sink import Event
+from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.web import WebSink
+from framecast.testing import STAMPS
 
 # Beside this file; pytest's importlib mode puts no folder of tests on the path.
 from .browser import (  # noqa: TID252
@@ -249,7 +250,7 @@ def test_a_viewer_that_talks_is_dropped(sink: WebSink) -> None:
 def test_a_viewer_that_hangs_holds_nothing_up(sink: WebSink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "SEND_TIMEOUT", 0.5)
     noise = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8)  # megabytes, however encoded
-    big = Event(Frame(noise, 0.0, 0), noise, Prediction(noise, 0.1, 1))
+    big = Result(Frame(noise, 0.0, 0), noise, Prediction(noise, 0.1, 1), STAMPS)
     where = urlsplit(sink.url)
     ask = (
         f"GET /stream HTTP/1.1\r\nHost: {where.netloc}\r\nOrigin: http://{where.netloc}\r\nConnection: Upgrade\r\n"

@@ -25,18 +25,19 @@ from framecast.errors import SinkError
 from framecast.runtime.predictor import Prediction
 from framecast.runtime.sinks import window
 from framecast.runtime.sinks.picture import CAPTION, triptych
-from framecast.runtime.sinks.sink import Event
+from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.window import WindowSink
+from framecast.testing import STAMPS
 
 H, W = 192, 256
 SCREEN = (720, 1280)
 
 
-def event(red: int) -> Event:
+def event(red: int) -> Result:
     """A grey frame, for which a red one had been predicted."""
     real, guess = np.full((H, W, 3), 60, np.uint8), np.zeros((H, W, 3), np.uint8)
     guess[..., 2] = red
-    return Event(Frame(real, 0.0, 0), real, Prediction(guess, 0.04, 1), due=guess, psnr=34.15, psnr_copy=30.0)
+    return Result(Frame(real, 0.0, 0), real, Prediction(guess, 0.04, 1), STAMPS, due=guess, psnr=34.15, psnr_copy=30.0)
 
 
 def until(done: Callable[[], object], seconds: float = 20.0) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from framecast.errors import EngineError
 from framecast.graph.manifest import Manifest
-from framecast.runtime.engines.device import Buffer, DeviceEngine, Region
+from framecast.runtime.engines.device import Buffer, DeviceEngine
 from framecast.runtime.engines.tensorrt import cache, plugin
 from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, launcher
 from framecast.runtime.engines.tensorrt.library import gpu, library
@@ -20,6 +20,7 @@ class TensorRTEngine(DeviceEngine):
     Args:
         artifact: path of the ONNX file that the engine was built from.
         precision: ``fp16`` or ``fp32``; by default the one that was built last.
+        batch: how many streams it steps at once: the engine that was built for as many.
 
     Raises:
         EngineError: no driver, no TensorRT, no pycuda, no engine for this GPU and version, a damaged one, or no memory
@@ -28,15 +29,16 @@ class TensorRTEngine(DeviceEngine):
 
     name = "tensorrt"
 
-    def __init__(self, artifact: Path, *, precision: str | None = None) -> None:
+    def __init__(self, artifact: Path, *, precision: str | None = None, batch: int = 1) -> None:
         super().__init__()
         found = gpu()  # before TensorRT: without a driver parts of it end the process
         trt = library()
         self._cuda = Cuda()
         self.device, self.version = found.name, f"{trt.name} {trt.version}"
-        data, self.record = cache.find(artifact, artifact.stem, trt, found, precision=precision)
+        data, self.record = cache.find(artifact, artifact.stem, trt, found, precision=precision, batch=batch)
         self.precision = self.record.key.precision
         self.camera = self.record.key.camera
+        self.batch = self.record.key.batch
         self.manifest = Manifest.from_json(self.record.manifest)
         if self.record.key.rung == "v3":
             plugin.register(trt.trt)
@@ -56,10 +58,10 @@ class TensorRTEngine(DeviceEngine):
         """See :meth:`DeviceEngine.allocate`."""
         return DeviceBuffer(self._cuda, shape, dtype)
 
-    def prepare(self, reads: Mapping[str, Region], writes: Mapping[str, Region]) -> Callable[[], None]:
-        """See :meth:`DeviceEngine.prepare`."""
+    def bind(self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer]) -> Callable[[], None]:
+        """See :meth:`DeviceEngine.bind`."""
         cuda = self._cuda
-        addresses = {name: region.address for name, region in {**reads, **writes}.items()}
+        addresses = {name: buffer.address for name, buffer in {**reads, **writes}.items()}
         failure = (
             f"TensorRT could not run {self.manifest.config}: build it again with 'framecast build' (the log, "
             "--verbose, says more)"

@@ -16,7 +16,7 @@ import cv2
 
 from framecast.runtime.report import to_json
 from framecast.runtime.sinks.picture import error_image
-from framecast.runtime.sinks.sink import Event
+from framecast.runtime.sinks.sink import Result
 
 JPEG_QUALITY = 85
 
@@ -47,16 +47,16 @@ def files(title: str, query: str) -> dict[str, str]:
     return texts
 
 
-def update(event: Event | None, stats: Mapping[str, object] | None) -> bytes:
-    """One update; without pictures before the first event, and without statistics where there are none to send."""
+def update(result: Result | None, stats: Mapping[str, object] | None) -> bytes:
+    """One update; without pictures before the first result, and without statistics where there are none to send."""
     header: dict[str, object] = {} if stats is None else {"stats": stats}
     pictures = [b"", b"", b""]
-    if event is not None:
-        header |= {"index": event.frame.index, "time": event.frame.time, "horizon": event.prediction.horizon}
-        header |= {"psnr": event.psnr, "psnr_copy": event.psnr_copy}
-        pictures[:2] = [_jpeg(event.input), _jpeg(event.prediction.image)]
-        if event.due is not None:
-            pictures[2] = _jpeg(error_image(event.input, event.due))
+    if result is not None:
+        header |= {"index": result.frame.index, "time": result.frame.time, "horizon": result.prediction.horizon}
+        header |= {"psnr": result.psnr, "psnr_copy": result.psnr_copy}
+        pictures[:2] = [_jpeg(result.input), _jpeg(result.prediction.image)]
+        if result.due is not None:
+            pictures[2] = _jpeg(error_image(result.input, result.due))
     text = to_json(header | {"sizes": [len(picture) for picture in pictures]}).encode()
     return b"".join([struct.pack(">I", len(text)), text, *pictures])
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from framecast.cli.shared import MODEL_HELP, artifact, check_clips, check_numbers, check_outputs, exported, on_signals
+from framecast.errors import OptionError
 
 if TYPE_CHECKING:
-    from framecast.runtime import Pipeline
-    from framecast.runtime.sinks.sink import Event, Sink
+    from framecast.runtime.report import Report
 
 DEFAULT_ADDRESS = "127.0.0.1:8000"
-REFRESH = 0.25  # seconds between updates of the status line
 
 
 def run(
@@ -31,7 +28,7 @@ def run(
     ],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "edge",
     engine: Annotated[str, typer.Option(help="What runs the step (framecast doctor).")] = "auto",
-    horizon: Annotated[int, typer.Option(help="Predict so many frames ahead.")] = 1,
+    horizon: Annotated[int, typer.Option(help="How many frames ahead to predict.")] = 1,
     serve: Annotated[
         str | None, typer.Option(metavar="[HOST:PORT]", help=f"Show the run in a browser ({DEFAULT_ADDRESS}).")
     ] = None,
@@ -40,91 +37,61 @@ def run(
         list[Path] | None,
         typer.Option(help="Record a video (.mp4, .mkv, .avi) or a strip of pictures (.png); repeatable."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
-    max_frames: Annotated[int | None, typer.Option(help="End after so many frames.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON.")] = None,
+    frames: Annotated[int | None, typer.Option(help="End after so many frames.")] = None,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="Play a file at its own pace (always so with --serve and --show).")
     ] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Start a file over at its end, until Ctrl-C.")] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads of the step; 0: one a core.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads of the step (default: one a core).")] = 0,
 ) -> None:
-    """Predict a camera, a stream or a file, live, and score every prediction against the frame that came."""
+    """Predict a camera, a stream or a file, live, and score every prediction against the frame that comes."""
     from framecast import terminal
-    from framecast.camera import open_source
     from framecast.files import check_writable, write
-    from framecast.runtime import Pipeline, load
     from framecast.runtime.engines import choose
     from framecast.runtime.report import to_json
+    from framecast.runtime.run import check_recording
+    from framecast.runtime.run import run as run_live
 
-    check_numbers(horizon=horizon, max_frames=max_frames)  # the pipeline would, once the camera has been opened
-    outputs = [*(record or []), *([report] if report else [])]
+    check_numbers(horizon=horizon, frames=frames)  # before the camera is opened
+    outputs = [*(record or []), *([json] if json else [])]
     check_outputs(source, outputs)
     choose(engine, threads)
     for place in record or []:
-        _recorder(place, fps=1)  # it says whether it can write there, and writes nothing yet
-    if report is not None:
-        check_writable(report)
+        check_recording(place)
+    if json is not None:
+        if json.suffix.lower() != ".json":
+            raise OptionError(f"--json {json}: name a file that ends in .json")
+        check_writable(json)
     if exported(model):
         check_clips(source)
-    paced = realtime or show or serve is not None
-    with ExitStack() as stack:
-        with artifact(model, engine) as path:
-            predictor = stack.enter_context(load(path, engine=engine, threads=threads))
-        opened = stack.enter_context(open_source(source, loop=loop))
-        pipeline = Pipeline(opened, predictor, horizon=horizon, max_frames=max_frames, realtime=paced)
-        stack.enter_context(on_signals(pipeline.stop))
-        try:
-            _drive(pipeline, record or [], serve, window=show)
-        except Exception as error:
-            pipeline.ended = f"error: {error}"
-            raise
-        finally:
-            if pipeline.started:
-                if report is not None:
-                    write(report, f"{to_json(pipeline.report(), indent=2)}\n".encode())
-                terminal.summary(pipeline.report(), outputs)
+    stop = threading.Event()
+    newest: list[Report] = []
+    try:
+        with terminal.status_line() as status, artifact(model, engine) as path, on_signals(stop.set):
 
+            def observe(report: Report) -> None:
+                newest[:] = [report]
+                status(report)
 
-def _drive(pipeline: Pipeline, record: list[Path], serve: str | None, *, window: bool) -> None:
-    """Run the pipeline into its sinks, with a status line where there is a terminal."""
-    from framecast import terminal
-    from framecast.runtime.sinks.thread import SinkThread
-
-    fps = pipeline.source.fps or 1 / pipeline.predictor.interval
-    with ExitStack() as stack:
-        show: list[Callable[[Event], None]] = []
-        if window:
-            from framecast.runtime.sinks.window import WindowSink
-
-            desktop = WindowSink(closed=pipeline.stop)
-            stack.callback(desktop.close)
-            show.append(desktop.show)
-        if serve is not None:  # before the recorders, so that it is closed after them: viewers may be slow to leave
-            from framecast.runtime.sinks.web import WebSink
-
-            page = WebSink(serve, snapshot=lambda: dict(pipeline.report()))
-            stack.callback(page.close)
-            show.append(page.show)
-            print(f"watch it at {page.url}", file=sys.stderr, flush=True)
-        for path in record:
-            recorder = SinkThread(_recorder(path, fps))
-            stack.callback(recorder.close)
-            show.append(recorder.show)
-        status = stack.enter_context(terminal.status_line())
-        shown = 0.0
-        for event in pipeline:
-            for call in show:
-                call(event)
-            if time.monotonic() - shown > REFRESH:
-                shown = time.monotonic()
-                status(pipeline.report())
-
-
-def _recorder(path: Path, fps: float) -> Sink:
-    if path.suffix.lower() == ".png":
-        from framecast.runtime.sinks.strip import StripSink
-
-        return StripSink(path)
-    from framecast.runtime.sinks.video import VideoSink
-
-    return VideoSink(path, fps)
+            run_live(
+                source,
+                model=path,
+                engine=engine,
+                threads=threads,
+                horizon=horizon,
+                frames=frames,
+                realtime=realtime,
+                loop=loop,
+                record=record or (),
+                serve=serve,
+                show=show,
+                observe=observe,
+                announce=lambda line: print(line, file=sys.stderr, flush=True),
+                stop=stop,
+            )
+    finally:
+        for report in newest:  # none where it failed before the first frame
+            if json is not None:
+                write(json, f"{to_json(report, indent=2)}\n".encode())
+            terminal.summary(report, outputs)

@@ -1,0 +1,83 @@
+"""Capture: a thread that reads a source and leaves its frames in a mailbox."""
+
+from __future__ import annotations
+
+import threading
+
+from framecast.camera import DEFAULT_FPS, Frame, Source
+from framecast.clock import SYSTEM, Clock
+from framecast.runtime.mailbox import Mailbox
+
+CATCH_UP = 1.0  # seconds: after a longer halt a paced file does not race to catch up
+JOIN = 10.0  # seconds that a read may take to return once the source is closed
+
+
+class Capture:
+    """Reads one source in a thread of its own.
+
+    Args:
+        source: closed by :meth:`close`.
+        paced: hand out a file's frames at the clip's own pace rather than as fast as they are taken.
+        clock: to wait by, and to stamp by.
+
+    Attributes:
+        mailbox: frames, each with the moment (seconds) at which it was left there.
+        failure: what the source raised; known once the mailbox has ended.
+        started: whether the thread was started.
+    """
+
+    def __init__(self, source: Source, *, paced: bool = False, clock: Clock = SYSTEM) -> None:
+        self.mailbox: Mailbox[tuple[Frame, float]] = Mailbox(newest=source.live, clock=clock)
+        self.failure: Exception | None = None
+        self._source = source
+        self._paced = paced
+        self._clock = clock
+        self._changed = clock.condition()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._read, name="framecast-capture", daemon=True)
+
+    @property
+    def started(self) -> bool:
+        """Whether the thread has been started."""
+        return self._thread.ident is not None
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End soon: no more frames are left in the mailbox. Safe in a signal handler."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self.mailbox.close()
+
+    def close(self) -> None:
+        """Stop, close the source, and wait for the thread, but not for ever: a driver may hang in a read."""
+        self.stop()
+        self._source.close()
+        if self.started:
+            self._thread.join(JOIN)
+
+    def _read(self) -> None:
+        try:
+            due = self._clock.now()
+            while (frame := self._source.read()) is not None:
+                if self._paced:
+                    due = max(due, self._clock.now() - CATCH_UP)
+                    if not self._wait_until(due):
+                        break
+                    due += 1 / (self._source.fps or DEFAULT_FPS)
+                if not self.mailbox.put((frame, self._clock.now())):
+                    break
+        except Exception as error:  # noqa: BLE001 (raised where the frames are taken)
+            self.failure = error
+        finally:
+            self.mailbox.close()
+
+    def _wait_until(self, moment: float) -> bool:
+        """Whether that moment came before a stop."""
+        with self._changed:
+            while not self._stopped and self._clock.now() < moment:
+                self._clock.wait(self._changed, moment)
+            return not self._stopped

@@ -1,0 +1,171 @@
+"""One call that runs a source through a model into sinks: ``framecast run``, once it has parsed its options."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from framecast.camera import Source, open_source
+from framecast.clock import SYSTEM, Clock
+from framecast.runtime.pipeline import Pipeline
+from framecast.runtime.predictor import load
+from framecast.runtime.report import Report
+from framecast.runtime.shipped import DEFAULT_MODEL
+from framecast.runtime.sinks.sink import FunctionSink, Result, Sink
+
+REFRESH = 0.25  # seconds between two calls of ``observe``, and between two looks at ``stop``
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    source: str | os.PathLike[str] | Source,
+    *,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    engine: str = "auto",
+    threads: int = 0,
+    horizon: int = 1,
+    frames: int | None = None,
+    realtime: bool = False,
+    loop: bool = False,
+    record: Iterable[str | os.PathLike[str]] = (),
+    serve: str | None = None,
+    show: bool = False,
+    sinks: Iterable[Sink | Callable[[Result], object]] = (),
+    observe: Callable[[Report], object] = lambda report: None,
+    announce: Callable[[str], object] = _log.info,
+    stop: threading.Event | None = None,
+    clock: Clock = SYSTEM,
+) -> Report:
+    """Predict a camera, a stream or a file, live, and score every prediction against the frame that comes.
+
+    Args:
+        source: as for :func:`framecast.open`, or an opened source, which is closed at the end.
+        model: a shipped name, or the path of an artifact.
+        engine: see ``framecast doctor``.
+        threads: CPU threads of the step; 0 for one a core.
+        horizon: how many steps ahead the predictions are.
+        frames: end after so many frames.
+        realtime: hand out a file's frames at the clip's own pace; always so with ``serve`` and ``show``.
+        loop: start a file over at its end.
+        record: videos (.mp4, .mkv, .avi) or strips of pictures (.png) to write.
+        serve: HOST:PORT, HOST or PORT at which to show the run in a browser.
+        show: show the run in a window; closing it ends the run.
+        sinks: further ones: objects with ``show`` and ``close``, or any callable that takes a :class:`Result`. They are
+            called in the loop's thread, so they should return soon; they are closed at the end.
+        observe: called with the report some four times a second, also while no frame comes, and once at the end.
+        announce: called with a line that the user should read, such as the page's address.
+        stop: set it, from any thread or signal handler, to end the run.
+        clock: what time is read from, and waited by.
+
+    Returns:
+        The final report.
+
+    Raises:
+        SourceError: the source cannot be opened, or was lost.
+        ArtifactError: there is no such model, or the file is no artifact.
+        EngineError: the engine cannot be had here, or failed.
+        SinkError: an output cannot be written or served.
+        OptionError: an argument is out of its range.
+    """
+    places = [Path(place) for place in record]
+    for place in places:
+        check_recording(place)
+    with ExitStack() as stack:
+        predictor = stack.enter_context(load(model, engine=engine, threads=threads))
+        opened = source if isinstance(source, Source) else open_source(source, loop=loop, clock=clock)
+        stack.enter_context(opened)
+        paced = realtime or show or serve is not None
+        pipeline = Pipeline(opened, predictor, horizon=horizon, frames=frames, realtime=paced, clock=clock)
+        try:
+            with ExitStack() as sinks_open:
+                shown = _open_sinks(sinks_open, pipeline, places, serve, show, sinks, announce)
+                _drive(pipeline, shown, observe, stop or threading.Event(), clock)
+        except Exception as error:
+            pipeline.telemetry.end(f"error: {error}")
+            raise
+        finally:
+            if pipeline.started:
+                observe(pipeline.report())
+        return pipeline.report()
+
+
+def _drive(
+    pipeline: Pipeline,
+    sinks: list[Callable[[Result], object]],
+    observe: Callable[[Report], object],
+    stop: threading.Event,
+    clock: Clock,
+) -> None:
+    observed = clock.now()
+    for result in pipeline.results(REFRESH):
+        for sink in sinks if result is not None else ():
+            sink(result)  # type: ignore[arg-type]  # mypy does not narrow over the conditional
+        if clock.now() - observed >= REFRESH:
+            observed = clock.now()
+            observe(pipeline.report())
+        if stop.is_set():
+            pipeline.stop()
+
+
+def _open_sinks(
+    stack: ExitStack,
+    pipeline: Pipeline,
+    record: list[Path],
+    serve: str | None,
+    show: bool,
+    sinks: Iterable[Sink | Callable[[Result], object]],
+    announce: Callable[[str], object],
+) -> list[Callable[[Result], object]]:
+    """Open every sink until the stack is left; returns what shows them a result."""
+    opened: list[Callable[[Result], object]] = []
+    for sink in sinks:
+        one = sink if isinstance(sink, Sink) else FunctionSink(sink)
+        stack.callback(one.close)
+        opened.append(one.show)
+    if show:
+        from framecast.runtime.sinks.window import WindowSink
+
+        window = WindowSink(closed=pipeline.stop)
+        stack.callback(window.close)
+        opened.append(window.show)
+    if serve is not None:  # before the recorders, so that it is closed after them: viewers may be slow to leave
+        from framecast.runtime.sinks.web import WebSink
+
+        page = WebSink(serve, snapshot=lambda: dict(pipeline.report()))
+        stack.callback(page.close)
+        opened.append(page.show)
+        announce(f"watch it at {page.url}")
+    if record:
+        from framecast.runtime.sinks.thread import SinkThread
+
+        fps = pipeline.source.fps or 1 / pipeline.predictor.interval
+        for path in record:
+            recorder = SinkThread(_recorder(path, fps))
+            stack.callback(recorder.close)
+            opened.append(recorder.show)
+    return opened
+
+
+def check_recording(path: Path) -> None:
+    """Refuse a recording before anything is opened: a video's suffix must be known, and its place writable.
+
+    Raises:
+        OptionError: no container has this suffix.
+        SinkError: the path cannot be written.
+    """
+    _recorder(path, fps=1)  # it looks at its place, and writes nothing yet
+
+
+def _recorder(path: Path, fps: float) -> Sink:
+    if path.suffix.lower() == ".png":
+        from framecast.runtime.sinks.strip import StripSink
+
+        return StripSink(path)
+    from framecast.runtime.sinks.video import VideoSink
+
+    return VideoSink(path, fps)

@@ -1,0 +1,180 @@
+"""A stepper: an engine and the states that it carries from frame to frame, for one stream or a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from framecast.camera import Image
+from framecast.clock import SYSTEM, Clock
+from framecast.runtime.convert import Tensor
+from framecast.runtime.engines import Engine, State
+
+
+@dataclass
+class StepTimes:
+    """Seconds that the newest step took, by part. On a device, ``step`` only enqueues, and ``picture_out`` waits.
+
+    Attributes:
+        picture_in: resizing, colour, layout, upload.
+        step: the network.
+        picture_out: check, clamping, layout, download.
+    """
+
+    picture_in: float = 0.0
+    step: float = 0.0
+    picture_out: float = 0.0
+
+
+class Stepper:
+    """Steps an engine through B streams side by side. The one place where states are swapped.
+
+    Several steppers may share one engine, also from several threads: each has states of its own, and holds the engine's
+    lock while it calls it.
+
+    Args:
+        engine: not closed here.
+        batch: how many streams, B.
+        clock: measures :attr:`times`.
+
+    Attributes:
+        engine: runs the steps.
+        batch: B.
+        steps: frames of each stream since its last reset.
+        times: of the newest :meth:`advance` and :meth:`render`.
+
+    Raises:
+        EngineError: the engine runs another batch size only, or has no memory for the states.
+    """
+
+    def __init__(self, engine: Engine, batch: int = 1, *, clock: Clock = SYSTEM) -> None:
+        self.engine = engine
+        self.batch = batch
+        self.steps = [0] * batch
+        self.times = StepTimes()
+        self._clock = clock
+        self._current, self._spare = engine.new_state(batch), engine.new_state(batch)
+        # To look ahead without touching those two. One holds a block of K predictions while the others take turns.
+        self._scratch: list[State] = []
+
+    @property
+    def state(self) -> State:
+        """The state after the newest frame: read it, but do not write it."""
+        return self._current
+
+    def advance(self, images: Sequence[Image]) -> None:
+        """Step every stream by its newest picture, uint8 [H, W, 3] BGR of any size.
+
+        Raises:
+            FrameError: the engine takes pictures of another size only.
+            EngineError: the step failed; the state is as it was.
+        """
+        with self.engine.lock:
+            begun = self._clock.now()
+            self.engine.take(images, self._spare)
+            taken = self._clock.now()
+            self.engine.run(self._current, self._spare)
+            self.times.picture_in, self.times.step = taken - begun, self._clock.now() - taken
+        self._swap()
+
+    def step(self, frame: Tensor, *, poison: bool = False) -> Tensor:
+        """Step every stream by a frame of floats; returns the prediction, valid until the second next step.
+
+        Args:
+            frame: [B, C, H, W], in the manifest's value range and channel order.
+            poison: write NaN into the prediction first, so that an output that the engine does not write shows.
+
+        Returns:
+            [B, K, C, H, W], likewise.
+
+        Raises:
+            EngineError: the step failed; the state is as it was.
+        """
+        with self.engine.lock:
+            if poison:
+                self._spare.prediction.fill(np.nan)
+            prediction = self.engine.step(frame, self._current, self._spare)
+        self._swap()
+        return prediction
+
+    def render(self, ahead: Sequence[int] = (1,)) -> list[list[Image] | None]:
+        """Pictures of the newest prediction, 1 … K steps ahead; see :meth:`Engine.render`."""
+        with self.engine.lock:
+            begun = self._clock.now()
+            pictures = self.engine.render(self._current, ahead)
+            self.times.picture_out = self._clock.now() - begun
+        return pictures
+
+    def seen(self) -> list[Image]:
+        """The newest pictures at the model's size, uint8 [h, w, 3] BGR, one a stream."""
+        with self.engine.lock:
+            return self.engine.seen(self._current)
+
+    def look_ahead(self, horizon: int) -> list[list[Image] | None]:
+        """Pictures 1 … ``horizon`` steps ahead, one list a stream; None for one with a prediction that is not finite.
+
+        Predictions are fed back as they are: floats, not clamped. The state is not touched.
+
+        Raises:
+            EngineError: a step failed.
+        """
+        with self.engine.lock:
+            rows: list[list[Image] | None] = [[] for _ in range(self.batch)]
+            for state, count in self._blocks(horizon):
+                for i, pictures in enumerate(self.engine.render(state, range(1, count + 1))):
+                    row = rows[i]
+                    rows[i] = None if row is None or pictures is None else row + pictures
+                if not any(row is not None for row in rows):
+                    break
+        return rows
+
+    def predict(self, horizon: int) -> Tensor:
+        """What :meth:`look_ahead` renders, as floats in the manifest's value range: a copy, [B, horizon, C, H, W].
+
+        For engines whose states lie on the host.
+        """
+        with self.engine.lock:
+            blocks = [state.prediction[:, :count].copy() for state, count in self._blocks(horizon)]
+        return np.concatenate(blocks, axis=1)
+
+    def precompute(self) -> None:
+        """Compute now, between two frames, what the next step needs of no frame. Optional: otherwise the step does it.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        with self.engine.lock:
+            self.engine.precompute(self._current)
+
+    def reset(self, rows: Sequence[int] | None = None) -> None:
+        """Start some streams anew, all by default. The others carry on as they are."""
+        with self.engine.lock:
+            self.engine.reset(self._current, rows)
+        for row in range(self.batch) if rows is None else rows:
+            self.steps[row] = 0
+
+    def _swap(self) -> None:
+        self._current, self._spare = self._spare, self._current
+        for row in range(self.batch):
+            self.steps[row] += 1
+
+    def _blocks(self, horizon: int) -> Iterator[tuple[State, int]]:
+        """States that hold the next predictions, K at a time, on scratch states; and how many of them are wanted."""
+        outputs = self.engine.manifest.outputs
+        source = self._current
+        while True:
+            yield source, min(outputs, horizon)
+            horizon -= outputs
+            if horizon <= 0:
+                return
+            if not self._scratch:
+                self._scratch = [self.engine.new_state(self.batch) for _ in range(2 if outputs == 1 else 3)]
+            free = [state for state in self._scratch if state is not source]
+            state = source
+            for k in range(outputs):
+                target = free[k % 2]
+                self.engine.feed_back(source, k, state, target)
+                state = target
+            source = state

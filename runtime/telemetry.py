@@ -1,0 +1,179 @@
+"""Telemetry: what a run measures of itself. The loop alone writes it; any number of threads read snapshots.
+
+Memory is bounded however long the run lasts: latencies are counted in buckets, not kept.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from framecast.runtime.score import Score
+
+WINDOW = 10_000  # predictions: percentiles are over the last one to two windows
+_GROWTH = math.log(1.005)  # of a bucket's upper edge over its lower one
+_LEAST, _MOST = 1e-3, 1e8  # milliseconds: 1 µs to a day
+_BUCKETS = math.ceil(math.log(_MOST / _LEAST) / _GROWTH)
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """When a frame passed each station, in seconds on the run's clock, and how its step divides.
+
+    Attributes:
+        due: when the frame should be there: its grab by the camera, its place in a clip that is paced, or otherwise
+            when the predictor took it.
+        grabbed: left in the mailbox by the capture thread.
+        taken: taken from it by the loop.
+        stepped: the prediction's picture was there.
+        handed: the result was handed over to the sinks.
+        step: seconds of the network's step; on a device, until it was enqueued.
+        picture_out: seconds from the step to the prediction's picture; on a device, that waits for the step.
+    """
+
+    due: float
+    grabbed: float
+    taken: float
+    stepped: float
+    handed: float
+    step: float
+    picture_out: float
+
+    @property
+    def picture_in(self) -> float:
+        """Seconds of all else between ``taken`` and ``stepped``: resizing, colour, layout, looking further ahead."""
+        return self.stepped - self.taken - self.step - self.picture_out
+
+    @property
+    def latency(self) -> float:
+        """Seconds from ``due`` to ``stepped``."""
+        return self.stepped - self.due
+
+
+class Histogram:
+    """Durations counted in buckets 0.5 % wide, so percentiles are within 0.25 %; the maximum is exact.
+
+    Attributes:
+        n: how many durations.
+        max: the longest, in milliseconds.
+    """
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_BUCKETS, np.int64)
+        self.n = 0
+        self.max = 0.0
+
+    def add(self, milliseconds: float) -> None:
+        """Count a duration."""
+        bounded = min(max(milliseconds, _LEAST), _MOST)
+        self._counts[min(int(math.log(bounded / _LEAST) / _GROWTH), _BUCKETS - 1)] += 1
+        self.n += 1
+        self.max = max(self.max, milliseconds)
+
+    def plus(self, other: Histogram) -> Histogram:
+        """A new histogram of both's durations."""
+        both = Histogram()
+        both._counts[:] = self._counts + other._counts
+        both.n, both.max = self.n + other.n, max(self.max, other.max)
+        return both
+
+    def percentile(self, percent: float) -> float:
+        """Milliseconds that ``percent`` (0 … 100) of the durations do not exceed; NaN where there is none."""
+        if not self.n:
+            return math.nan
+        rank = max(1, math.ceil(self.n * percent / 100 - 1e-9))  # of 99.9 % of 1000, 999
+        index = int(np.searchsorted(np.cumsum(self._counts), rank))
+        return min(_LEAST * math.exp((index + 0.5) * _GROWTH), self.max)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The figures of a run at one moment. It does not change any more.
+
+    Attributes:
+        interval: seconds between frames, as the predictor estimates it.
+        frames: predicted so far.
+        dropped: frames of a live source that were replaced in the mailbox.
+        epochs: streams begun: a clip that starts over and a new frame size begin one.
+        resets: predictions that were not finite and made the state start anew.
+        seconds: from the first frame's due time to the newest prediction.
+        silent: seconds since the newest frame was taken, when the loop last woke.
+        latency: milliseconds from due to stepped, over the last one to two windows of ``WINDOW`` predictions.
+        scores: by steps ahead.
+        ended: None while the run goes on, then why it ended.
+    """
+
+    interval: float
+    frames: int = 0
+    dropped: int = 0
+    epochs: int = 0
+    resets: int = 0
+    seconds: float = 0.0
+    silent: float = 0.0
+    latency: Histogram = field(default_factory=Histogram)
+    scores: Mapping[int, Score] = field(default_factory=dict)
+    ended: str | None = None
+
+
+class Telemetry:
+    """The one object that a run's loop writes, and that report, status line, page and benchmark read.
+
+    Args:
+        interval: seconds between frames, as far as is known before the first one.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._lock = threading.Lock()  # held for microseconds, by the writer too
+        self._now = Snapshot(interval=interval)
+        self._begun: float | None = None
+        self._newest = 0.0
+        self._windows = [Histogram(), Histogram()]  # the last full one, and the one that is being filled
+        self._scores: dict[int, Score] = {}
+
+    def begin_epoch(self) -> None:
+        """A stream begins."""
+        with self._lock:
+            self._now = replace(self._now, epochs=self._now.epochs + 1)
+
+    def record(self, stamps: Stamps, *, interval: float, resets: int, dropped: int) -> None:
+        """A prediction was made."""
+        with self._lock:
+            self._begun = stamps.due if self._begun is None else self._begun
+            self._newest = stamps.taken
+            if self._windows[1].n >= WINDOW:
+                self._windows = [self._windows[1], Histogram()]
+            self._windows[1].add(1e3 * stamps.latency)
+            self._now = replace(
+                self._now,
+                frames=self._now.frames + 1,
+                dropped=dropped,
+                resets=resets,
+                interval=interval,
+                seconds=stamps.stepped - self._begun,
+                silent=0.0,
+            )
+
+    def score(self, horizon: int, prediction: float, copy_last: float) -> None:
+        """A prediction ``horizon`` steps ahead was scored: PSNR in dB of it, and of copying."""
+        with self._lock:
+            self._scores[horizon] = self._scores.get(horizon, Score()).plus(prediction, copy_last)
+
+    def wake(self, now: float, dropped: int) -> None:
+        """The loop woke with no frame."""
+        with self._lock:
+            silent = now - self._newest if self._begun is not None else 0.0
+            self._now = replace(self._now, silent=silent, dropped=dropped)
+
+    def end(self, reason: str) -> None:
+        """The run has ended, or a step after it failed."""
+        with self._lock:
+            self._now = replace(self._now, ended=reason)
+
+    def snapshot(self) -> Snapshot:
+        """The figures so far. May be called from any thread."""
+        with self._lock:
+            return replace(self._now, latency=self._windows[0].plus(self._windows[1]), scores=dict(self._scores))

@@ -1,0 +1,173 @@
+"""Engines that are computed by hand: what they predict, and how long they take, is known exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from framecast.camera import Image
+from framecast.clock import SYSTEM, Clock
+from framecast.graph.manifest import Manifest, StateSpec
+from framecast.runtime.convert import Tensor
+from framecast.runtime.engines import Engine, State
+
+
+def manifest(size: tuple[int, int] = (12, 16), *, channels: int = 3, **fields: Any) -> Manifest:
+    """The manifest of a model that does not exist, on frames of ``size`` (height, width); ``fields`` change it."""
+    return dataclasses.replace(Manifest("Fake", "fake", (channels, *size), (), 1, 0, "by hand", "", "none"), **fields)
+
+
+class DriftEngine(Engine):
+    """Predicts frame + 0.1, not clamped, and counts its steps in a carried state.
+
+    Args:
+        seconds: that a step takes.
+        clock: to wait by.
+
+    Attributes:
+        poison: given how many steps a stream has seen; where it is true the prediction is NaN.
+    """
+
+    name, device, version = "drift", "cpu", "0"
+
+    def __init__(self, seconds: float = 0.0, clock: Clock = SYSTEM) -> None:
+        self.manifest = manifest(model="Drift", config="drift", state=(StateSpec("count", (1,)),), weights="random")
+        self.poison: Callable[[float], bool] = lambda count: False
+        self.seconds = seconds
+        self._clock = clock
+
+    def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+        """See :meth:`Engine.step`."""
+        assert state_in is not state_out  # noqa: S101 (the contract)
+        assert not np.shares_memory(frame, state_out.prediction)  # noqa: S101
+        if self.seconds:
+            self._clock.wait_until(self._clock.now() + self.seconds)
+        state_out.tensors["count"][:] = state_in.tensors["count"] + 1
+        for row, count in enumerate(state_in.tensors["count"][:, 0]):
+            state_out.prediction[row, 0] = np.nan if self.poison(float(count)) else frame[row] + np.float32(0.1)
+        prediction: Tensor = state_out.prediction
+        return prediction
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`: there is nothing to free."""
+
+
+class TrendEngine(Engine):
+    """Predicts frame + (k + 1) · share · (frame − the one before), K frames a step, not clamped.
+
+    Args:
+        share: of the newest change.
+        order: of the channels: ``BGR``, ``RGB``, ``GRAY``, or ``NONE``.
+        outputs: K.
+        warmup: as in the manifest.
+        poison: the number of the step whose prediction is NaN; 0 for none.
+        size: (height, width) of a frame.
+    """
+
+    name, device, version = "trend", "cpu", "0"
+
+    def __init__(
+        self,
+        share: float,
+        order: str = "BGR",
+        outputs: int = 1,
+        warmup: int = 1,
+        poison: int = 0,
+        size: tuple[int, int] = (20, 28),
+    ) -> None:
+        channels = 1 if order == "GRAY" else 3
+        self.manifest = manifest(
+            size,
+            channels=channels,
+            model="Trend",
+            config="trend",
+            state=(StateSpec("before", (channels, *size)), StateSpec("count", (1,))),
+            warmup=warmup,
+            outputs=outputs,
+            channel_order=order,
+        )
+        self.share, self.poison = share, poison
+        self.steps = 0
+
+    def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+        """See :meth:`Engine.step`."""
+        self.steps += 1
+        seen = (state_in.tensors["count"] > 0)[..., None, None]
+        change = self.share * (frame - state_in.tensors["before"]) * seen
+        for k in range(self.manifest.outputs):
+            state_out.prediction[:, k] = frame + (k + 1) * change
+        if self.steps == self.poison:
+            state_out.prediction[:] = np.nan
+        state_out.tensors["count"][:] = state_in.tensors["count"] + 1
+        state_out.tensors["before"][:] = frame
+        prediction: Tensor = state_out.prediction
+        return prediction
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`: there is nothing to free."""
+
+
+class PacedEngine(TrendEngine):
+    """A :class:`TrendEngine` whose n-th step takes ``seconds(n)``.
+
+    Args:
+        clock: to wait by.
+        seconds: by the number of the step, from 0.
+        machine: engines that are given the same one run one after another on it; ``[0.0]`` makes one.
+    """
+
+    def __init__(self, clock: Clock, seconds: Callable[[int], float], machine: list[float] | None = None) -> None:
+        super().__init__(0.4, warmup=1)
+        self._clock, self._seconds = clock, seconds
+        self._machine = machine if machine is not None else [0.0]  # the moment from which it is free
+        self._count = 0
+
+    def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+        """See :meth:`Engine.step`."""
+        with _granting:
+            done = self._machine[0] = max(self._machine[0], self._clock.now()) + self._seconds(self._count)
+        self._count += 1
+        self._clock.wait_until(done)
+        return super().step(frame, state_in, state_out)
+
+
+_granting = threading.Lock()
+
+
+class EmptyEngine(Engine):
+    """Predicts black at no cost; nothing of it is ever scored. What a loop takes with it, the loop takes.
+
+    Args:
+        manifest: of the model whose place it takes.
+    """
+
+    name, device, version = "empty", "none", "0"
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = dataclasses.replace(manifest, state=(), precomputed={}, warmup=sys.maxsize)
+        width, height = manifest.size
+        self._black = np.zeros((height, width, 3), np.uint8)
+
+    def take(self, images: Sequence[Image], state: State) -> None:
+        """See :meth:`Engine.take`: looks at nothing."""
+        state.seen = [self._black] * len(images)
+
+    def run(self, state_in: State, state_out: State) -> None:
+        """See :meth:`Engine.run`: does nothing."""
+
+    def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+        """See :meth:`Engine.step`: does nothing."""
+        prediction: Tensor = state_out.prediction
+        return prediction
+
+    def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
+        """See :meth:`Engine.render`."""
+        return [[self._black] * len(ahead) for _ in state.seen]
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`: there is nothing to free."""

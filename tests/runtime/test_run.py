@@ -1,0 +1,116 @@
+"""One call that runs a source through a model into sinks."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import pytest
+
+import framecast
+from framecast.camera import Frame
+from framecast.errors import OptionError, SinkError, SourceError
+from framecast.runtime.pipeline import Pipeline
+from framecast.runtime.predictor import Predictor
+from framecast.runtime.report import Report
+from framecast.testing import DriftEngine, ListSource, VirtualClock, shades
+
+CLIP = "synthetic://?size=160x120&frames=30"
+
+
+class Kept(framecast.Sink):
+    def __init__(self) -> None:
+        self.indices: list[int] = []
+        self.closed = 0
+
+    def show(self, result: framecast.Result) -> None:
+        self.indices.append(result.frame.index)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_any_callable_and_any_sink_is_shown_every_result(tmp_path: Path) -> None:
+    called: list[int] = []
+    kept, reports = Kept(), list[Report]()
+    report = framecast.run(
+        CLIP,
+        horizon=2,
+        record=[tmp_path / "run.mp4", tmp_path / "run.png"],
+        sinks=[lambda result: called.append(result.prediction.horizon), kept],
+        observe=reports.append,
+    )
+    assert kept.indices == list(range(30))
+    assert called == [2] * 30
+    assert kept.closed == 1
+    assert report == reports[-1]
+    assert (report["frames"], report["ended"]) == (30, "end of source")
+    assert {path.name for path in tmp_path.iterdir() if path.stat().st_size} == {"run.mp4", "run.png"}
+
+
+def test_an_opened_source_is_taken_and_closed() -> None:
+    source = ListSource(shades(12, size=(120, 160)))
+    assert framecast.run(source, frames=5)["ended"] == "max frames"
+    assert source.closed
+
+
+def test_the_stop_of_a_caller_ends_it() -> None:
+    stop = threading.Event()
+    report = framecast.run("demo", loop=True, stop=stop, sinks=[lambda result: stop.set()])
+    assert report["ended"] == "interrupted"
+    assert report["frames"] <= 4  # those that were on their way
+
+
+def test_a_sink_that_fails_ends_it_and_the_others_are_closed() -> None:
+    def fail(result: framecast.Result) -> None:
+        if result.frame.index == 7:
+            raise SinkError("cannot write x: it is full (make room)")
+
+    kept, reports = Kept(), list[Report]()
+    with pytest.raises(SinkError, match="it is full"):
+        framecast.run(CLIP, sinks=[kept, fail], observe=reports.append)
+    assert kept.closed == 1
+    assert reports[-1]["ended"] == "error: cannot write x: it is full (make room)"
+
+
+def test_what_is_wrong_is_said_before_anything_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"end it in \.mp4"):
+        framecast.run("rtsp://nobody.invalid/", record=[tmp_path / "run.gif"])
+    reports = list[Report]()
+    with pytest.raises(SourceError, match="no such file"):
+        framecast.run(str(tmp_path / "none.mp4"), observe=reports.append)
+    assert reports == []
+
+
+def test_a_silent_source_is_observed() -> None:
+    """The loop wakes for a frame or a deadline: a camera that stands still is seen to."""
+    clock = VirtualClock()
+
+    class Stalling(ListSource):
+        def read(self) -> Frame | None:
+            frame = super().read()
+            if frame is not None and frame.index == 3:
+                self._clock.wait_until(self._clock.now() + 2.0)
+            return None if frame is None else dataclasses.replace(frame, time=self._clock.now())
+
+    source = Stalling(shades(6), live=True, gap=0.04, clock=clock)
+    pipeline = Pipeline(source, Predictor(DriftEngine(), clock=clock), clock=clock)
+    silences: list[float] = []
+    shown: list[int] = []
+    for result in pipeline.results(0.25):
+        if result is None:
+            silences.append(pipeline.report()["silent_s"])
+        else:
+            shown.append(result.frame.index)
+            assert pipeline.report()["silent_s"] == 0
+    assert shown == list(range(6))
+    assert silences == pytest.approx([0.2, 0.5, 0.8, 1.0, 1.2, 1.5, 1.8, 2.0], abs=0.051)
+
+
+def test_a_prediction_is_short_in_words_and_a_picture_in_a_notebook() -> None:
+    prediction = framecast.load().step(shades(1, size=(120, 160))[0].image, 2.0)  # type: ignore[union-attr]
+    assert repr(prediction) == "Prediction(256x192, 1 ahead, time 2.041 s)" or repr(prediction).startswith(
+        "Prediction(256x192, 1 ahead, time 2.0"
+    )
+    assert prediction._repr_png_().startswith(b"\x89PNG")

@@ -1,0 +1,189 @@
+"""The stepper: states are swapped in one place, one engine serves many, and rows of a batch start anew one by one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framecast.camera import Image
+from framecast.errors import EngineError
+from framecast.graph.artifact import manifest_of, save
+from framecast.runtime.engines import Engine, open_engine
+from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+from framecast.runtime.engines.torch import TorchEngine
+from framecast.runtime.predictor import Predictor
+from framecast.runtime.stepper import Stepper
+from framecast.testing import DriftEngine, TrendEngine
+
+from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import exported, pair  # noqa: TID252
+
+NETWORKS = ["stip", "edge", "astm-tau", "stau", "tau-block"]  # carried states and histories; K > 1 in the last
+OPENERS: dict[str, Callable[[Path], Engine]] = {
+    "onnxruntime": lambda path: open_engine(path, threads=1),
+    "openvino": lambda path: open_engine(path, "openvino", threads=1),
+    "torch": lambda path: TorchEngine(pair(path.stem)[0], manifest_of(pair(path.stem)[1]), device="cpu"),
+    "device": lambda path: OnnxRuntimeCudaEngine(path, device="cpu", threads=1),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def artifact(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"{request.param}.onnx"
+    save(exported(request.param), path)
+    return path
+
+
+def clips(engine: Engine, count: int, length: int) -> list[list[Image]]:
+    """Different pictures for each of some streams."""
+    pictures = moving_pictures(engine.manifest.size, count * length)
+    return [pictures[i * length : (i + 1) * length] for i in range(count)]
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "device"])
+def test_two_predictors_on_one_engine_are_bit_equal_to_two_on_their_own(artifact: Path, name: str) -> None:
+    with OPENERS[name](artifact) as shared, OPENERS[name](artifact) as first, OPENERS[name](artifact) as second:
+        together = [Predictor(shared), Predictor(shared)]
+        alone = [Predictor(first), Predictor(second)]
+        streams = clips(shared, 2, 8)
+        for turn in range(8):
+            for which, stream in enumerate(streams):
+                if turn == 5 and which == 1:
+                    together[1].reset()
+                    alone[1].reset()
+                pair = together[which].step(stream[turn]), alone[which].step(stream[turn])
+                pairs = [pair, *zip(together[which].rollout(3), alone[which].rollout(3), strict=True)]
+                assert all(np.array_equal(a.image, b.image) for a, b in pairs)
+                assert np.array_equal(together[which].input, alone[which].input)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "device"])
+def test_they_may_step_in_threads_of_their_own(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "stau.onnx"
+    save(exported("stau"), path)
+    with OPENERS[name](path) as shared, OPENERS[name](path) as own:
+        streams = clips(shared, 3, 30)
+        expected = [[p.image for p in map(Predictor(own).step, stream)] for stream in streams]
+        found: list[list[Image]] = [[], [], []]
+        predictors = [Predictor(shared) for _ in streams]
+
+        def work(which: int) -> None:
+            for image in streams[which]:
+                found[which].append(predictors[which].step(image).image.copy())
+
+        threads = [threading.Thread(target=work, args=(which,)) for which in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for a, b in zip(expected, found, strict=True):
+        assert len(a) == len(b) == 30
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("name", OPENERS)
+def test_rows_of_a_batch_start_anew_one_by_one(artifact: Path, name: str) -> None:
+    """A row that is reset is a fresh stream; the others are as if nothing had happened; looking ahead changes none."""
+    with OPENERS[name](artifact) as engine:
+        batch, length = 3, 11
+        streams = clips(engine, batch, length)
+        resets = {4: [1], 7: [0, 1]}
+        together = Stepper(engine, batch)
+        alone = [Stepper(engine) for _ in range(batch)]
+        for turn in range(length):
+            for row in resets.get(turn, []):
+                alone[row].reset()
+            if turn in resets:
+                together.reset(resets[turn])
+            together.advance([stream[turn] for stream in streams])
+            for row, stepper in enumerate(alone):
+                stepper.advance([streams[row][turn]])
+            ahead = together.look_ahead(3)
+            for row, stepper in enumerate(alone):
+                (expected,), got = stepper.look_ahead(3), ahead[row]
+                assert expected is not None
+                assert got is not None
+                assert len(expected) == len(got) == 3
+                for a, b in zip(expected, got, strict=True):  # a library sums a batch in another order
+                    assert np.abs(a.astype(int) - b).max() <= 1
+                assert np.array_equal(stepper.seen()[0], together.seen()[row])
+            assert together.steps == [stepper.steps[0] for stepper in alone]
+
+
+def test_a_row_that_is_not_finite_leaves_the_others() -> None:
+    engine = DriftEngine()
+    stepper = Stepper(engine, 2)
+    black, grey = (np.full((12, 16, 3), level, np.uint8) for level in (0, 100))
+    stepper.advance([black, grey])
+    stepper.reset([1])
+    engine.poison = lambda count: count == 0
+    stepper.advance([black, grey])
+    first, second = stepper.render()
+    assert first is not None
+    assert second is None
+    assert stepper.look_ahead(2)[1] is None
+    assert stepper.steps == [2, 1]
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_floats_ahead_are_those_that_are_rendered(outputs: int) -> None:
+    engine = TrendEngine(0.5, outputs=outputs)
+    stepper = Stepper(engine)
+    for level in (10, 14, 20):
+        stepper.advance([np.full((20, 28, 3), level, np.uint8)])
+    predicted = stepper.predict(5)
+    assert predicted.shape == (1, 5, 3, 20, 28)
+    (images,) = stepper.look_ahead(5)
+    assert images is not None
+    rendered = np.stack(images).transpose(0, 3, 1, 2)
+    assert np.abs(255 * predicted[0].clip(0, 1) - rendered).max() <= 0.5 + 1e-3
+
+
+def test_a_step_that_fails_leaves_the_stream_as_it_was() -> None:
+    engine, broken = DriftEngine(), [False]
+    inner = engine.step
+
+    class Breaking(DriftEngine):
+        def step(self, *arguments):  # type: ignore[no-untyped-def]
+            if broken[0]:
+                raise EngineError("it broke")
+            return inner(*arguments)
+
+    stepper = Stepper(Breaking())
+    image = np.full((12, 16, 3), 50, np.uint8)
+    stepper.advance([image])
+    broken[0] = True
+    with pytest.raises(EngineError, match="it broke"):
+        stepper.advance([image])
+    broken[0] = False
+    stepper.advance([image])
+    assert stepper.steps == [2]
+    assert stepper.state.tensors["count"].item() == 2
+
+
+def test_an_engine_of_one_batch_size_refuses_another() -> None:
+    engine = DriftEngine()
+    engine.batch = 4
+    assert Stepper(engine, 4).batch == 4
+    with pytest.raises(EngineError, match="built for a batch of 4, not of 1: build another with 'framecast build --ba"):
+        Predictor(engine)
+
+
+def test_a_predictor_closes_only_an_engine_of_its_own() -> None:
+    class Closing(DriftEngine):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+    engine = Closing()
+    with Predictor(engine):
+        pass
+    assert engine.closed == 0
+    with Predictor(engine, owns_engine=True):
+        pass
+    assert engine.closed == 1

@@ -1,0 +1,97 @@
+"""The fakes that ship: they keep the contracts that they stand for."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from framecast import testing
+from framecast.clock import SYSTEM, Clock
+from framecast.runtime.mailbox import Mailbox
+from framecast.runtime.predictor import Predictor
+from framecast.testing import DriftEngine, EmptyEngine, ListSource, ManualClock, TrendEngine, VirtualClock, shades
+
+
+def test_everything_that_is_promised_is_there_and_documented() -> None:
+    for name in testing.__all__:
+        assert getattr(testing, name).__doc__
+
+
+@pytest.mark.parametrize("clock", [SYSTEM, VirtualClock()])
+def test_clocks_keep_their_contract(clock: Clock) -> None:
+    begun = clock.now()
+    clock.wait_until(begun + 0.02)
+    assert clock.now() >= begun + 0.02
+    clock.wait_until(begun)  # has passed
+    assert clock.cpu() >= 0
+    condition = clock.condition()
+    with condition, condition:  # re-entrant: a signal handler may come in between
+        assert not clock.wait(condition, clock.now() + 0.02)
+        assert not clock.wait(condition, clock.now() - 1)
+
+
+@pytest.mark.parametrize("clock", [SYSTEM, VirtualClock()])
+def test_a_condition_is_notified_before_its_deadline(clock: Clock) -> None:
+    condition, done = clock.condition(), list[float]()
+
+    def tell() -> None:
+        clock.wait_until(clock.now() + 0.05)
+        with condition:
+            done.append(clock.now())
+            condition.notify_all()
+
+    thread = threading.Thread(target=tell)
+    with condition:
+        thread.start()
+        while not done:
+            assert clock.wait(condition, clock.now() + 60)
+    thread.join()
+
+
+def test_virtual_time_passes_only_while_everybody_waits() -> None:
+    clock = VirtualClock()
+    mailbox: Mailbox[float] = Mailbox(newest=False, clock=clock)
+    begun = clock.now()
+
+    def send() -> None:
+        for _ in range(3):
+            clock.wait_until(clock.now() + 100)
+            mailbox.put(clock.now() - begun)
+        mailbox.close()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    got: list[float | None] = [mailbox.get(begun + 30), mailbox.get(begun + 130)]
+    while not mailbox.ended:
+        got.append(mailbox.get())
+    thread.join()
+    assert got[:4] == [None, 100, 200, 300]
+    assert clock.now() - begun == 300
+
+
+def test_a_manual_clock_goes_as_it_is_told() -> None:
+    clock = ManualClock()
+    clock.work(250)
+    clock.wait_until(2.0)
+    assert clock.now() == 2.0
+
+
+def test_engines_predict_what_they_say() -> None:
+    image = np.full((12, 16, 3), 100, np.uint8)
+    assert np.abs(Predictor(DriftEngine()).step(image).image.astype(float) - 125.5).max() <= 0.5
+    trend = Predictor(TrendEngine(1.0, outputs=2, size=(12, 16)))
+    trend.step(image)
+    trend.step(image + 10)
+    assert [int(p.image[0, 0, 0]) for p in trend.rollout(2)] == [120, 130]
+    empty = Predictor(EmptyEngine(trend.manifest))
+    assert not empty.step(image).image.any()
+
+
+def test_a_source_from_a_list() -> None:
+    source = ListSource([*shades(2), ValueError("broken")])
+    assert [source.read().index, source.read().index] == [0, 1]  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="broken"):
+        source.read()
+    assert source.read() is None
