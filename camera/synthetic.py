@@ -37,7 +37,8 @@ class Scene:
     @property
     def uri(self) -> str:
         """The URI that gives this scene."""
-        return f"synthetic://?size={self.width}x{self.height}&fps={self.fps:g}&frames={self.frames}&seed={self.seed}"
+        fps = np.format_float_positional(self.fps, trim="-")  # 30, but 29.97002997 in full
+        return f"synthetic://?size={self.width}x{self.height}&fps={fps}&frames={self.frames}&seed={self.seed}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def parse_scene(uri: str) -> Scene:
         SourceError: an option is unknown, or out of its range.
     """
     default = Scene()
-    place, _, query = uri.partition("://")[2].partition("?")
+    place, _, query = uri.partition(":")[2].removeprefix("//").partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = [*([place] if place else []), *(options.keys() - {"size", "fps", "frames", "seed"})]
     if unknown:

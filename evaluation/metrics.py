@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -16,86 +17,90 @@ from framecast.runtime.score import MSE_FLOOR, psnr
 Array = NDArray[np.float64]
 
 WINDOW = 7  # pixels: side of SSIM's uniform window
+LPIPS = "lpips"  # present only where torch and its weights are
+WORSE = "worse_than_copying"  # says nothing of copying itself
 _K1, _K2 = 0.01, 0.03
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a figure is called, and shown.
-
-    Attributes:
-        title: of its column; an arrow says which way is better.
-        meaning: one line, with the convention.
-        digits: after the point.
-        scale: figures are multiplied by it before they are shown.
-    """
-
-    title: str
-    meaning: str
-    digits: int
-    scale: float = 1.0
-
-
-METRICS: Mapping[str, Metric] = {
-    "psnr": Metric("PSNR dB ↑", "10·log10(255²/MSE) of each frame, MSE floored at 0.01 squared grey levels", 2),
-    "ssim": Metric("SSIM ↑", "7×7 uniform window, sample covariance, K 0.01 and 0.03, values 0…1, data_range=1", 4),
-    "ssim_published": Metric(
-        "SSIM as published ↑", "the same with data_range=2, as old scikit-image took it for floats: higher", 4
-    ),
-    "mse": Metric("MSE ↓", "sum over a frame's pixels and channels of squared differences, values 0…1", 2),
-    "mae": Metric("MAE ↓", "sum over a frame's pixels and channels of absolute differences, values 0…1", 1),
-    "lpips": Metric("LPIPS ↓", "AlexNet, version 0.1 of the lpips package", 4),
-    "worse_than_copying": Metric(
-        "worse than copying ↓", "share of the frames on which PSNR is below copying's", 1, 100
-    ),
-}
-COMPARED = ("psnr", "ssim", "ssim_published", "mse", "mae")  # what a Truth gives, in this order
 
 
 class Truth:
     """A real frame, and what all comparisons with it share.
 
-    SSIM is that of Wang et al., "Image quality assessment: from error visibility to structural similarity" (2004),
-    equation 13, over scikit-image's default window; both conventions come out of the same moments.
-
     Args:
-        image: uint8 [h, w, C], 7 pixels a side at least.
+        image: uint8 [h, w, C], at least 7 pixels a side.
     """
 
     def __init__(self, image: Image) -> None:
         self.image = image
-        self._x = _unit(image)
-        self._mean, self._variance = _moments(self._x)
+        self.values = _unit(image)
+        self.mean, self.variance = _moments(self.values)
 
-    def compare(self, prediction: Image | NDArray[np.floating]) -> tuple[float, float, float, float, float]:
-        """PSNR in dB, SSIM, SSIM as published, MSE, MAE: the order of ``COMPARED``.
+    def compare(
+        self,
+        prediction: Image | NDArray[np.floating],
+        *,
+        copied: Comparison | None = None,
+        lpips: float = math.nan,
+    ) -> Comparison:
+        """Put a prediction beside this frame; see :class:`Comparison` for the arguments."""
+        return Comparison(self, prediction, copied, lpips)
 
-        Args:
-            prediction: [h, w, C]; uint8, or floats that stand for 0…1. Floats that lie outside are clamped for PSNR and
-                SSIM, and taken as they are for MSE and MAE, as OpenSTL does.
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """One prediction beside the real frame; what several metrics share is computed once, on first use.
+
+    Floats outside 0…1 are clamped for PSNR and SSIM, and taken as they are for MSE and MAE, as OpenSTL does.
+
+    Attributes:
+        truth: the real frame.
+        prediction: [h, w, C]; uint8, or floats that stand for 0…1.
+        copied: the same for the last frame copied, the baseline; None for the baseline itself.
+        lpips: as LPIPS gave it; NaN where it did not run.
+    """
+
+    truth: Truth
+    prediction: Image | NDArray[np.floating]
+    copied: Comparison | None = None
+    lpips: float = math.nan
+
+    @cached_property
+    def values(self) -> Array:
+        """The prediction as float64 values of 0…1, not clamped; [h, w, 3] or [h, w]."""
+        return _unit(self.prediction)
+
+    @cached_property
+    def difference(self) -> Array:
+        """The prediction less the real frame, in values of 0…1, not clamped."""
+        return self.values - self.truth.values
+
+    @cached_property
+    def psnr(self) -> float:
+        """In dB."""
+        if self.prediction.dtype == np.uint8:
+            return psnr(self.prediction, self.truth.image)  # type: ignore[arg-type]
+        mse = float(np.mean(np.square(self._clamped - self.truth.values)))
+        return -10 * math.log10(max(mse, MSE_FLOOR / 255**2))
+
+    def ssim(self, *, data_range: int) -> float:
+        """SSIM of Wang et al., "Image quality assessment: from error visibility to structural similarity" (2004).
+
+        Equation 13, over scikit-image's default window.
         """
-        y = _unit(prediction)
-        difference = y - self._x
-        mse, mae = float(np.sum(difference * difference)), float(np.sum(np.abs(difference)))
-        if prediction.dtype == np.uint8:
-            quality = psnr(prediction, self.image)  # type: ignore[arg-type]
-        else:
-            y = np.clip(y, 0, 1)
-            quality = -10 * math.log10(max(float(np.mean(np.square(y - self._x))), MSE_FLOOR / 255**2))
-        return (quality, *self._ssim(y), mse, mae)
+        product, squares, deviations, variances = self._terms
+        c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
+        return float(np.mean((product + c1) * (deviations + c2) / ((squares + c1) * (variances + c2))))
 
-    def _ssim(self, y: Array) -> tuple[float, float]:
-        """With data_range=1, and with data_range=2."""
+    @cached_property
+    def _clamped(self) -> Array:
+        return self.values if self.prediction.dtype == np.uint8 else np.clip(self.values, 0, 1)
+
+    @cached_property
+    def _terms(self) -> tuple[Array, Array, Array, Array]:
+        """The terms of equation 13 without its constants."""
+        x, y = self.truth, self._clamped
         mean, variance = _moments(y)
-        covariance = _covariance(_blur(self._x * y), self._mean, mean)
-        product, squares = 2 * self._mean * mean, self._mean**2 + mean**2
-        deviations, variances = 2 * covariance, self._variance + variance
-
-        def ssim(data_range: int) -> float:
-            c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
-            return float(np.mean((product + c1) * (deviations + c2) / ((squares + c1) * (variances + c2))))
-
-        return ssim(1), ssim(2)
+        covariance = _covariance(_blur(x.values * y), x.mean, mean)
+        return 2 * x.mean * mean, x.mean**2 + mean**2, 2 * covariance, x.variance + variance
 
 
 def _unit(image: NDArray[np.uint8] | NDArray[np.floating]) -> Array:
@@ -118,3 +123,65 @@ def _covariance(mean_of_product: Array, mean: Array, other: Array) -> Array:
 def _moments(values: Array) -> tuple[Array, Array]:
     mean = _blur(values)
     return mean, _covariance(_blur(values * values), mean, mean)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of ``METRICS``: how a figure is computed, named and shown.
+
+    Attributes:
+        title: of its column; an arrow says which way is better.
+        meaning: one line, with the convention.
+        digits: after the point.
+        measure: computes the figure of one prediction.
+        scale: figures are multiplied by it before they are shown.
+    """
+
+    title: str
+    meaning: str
+    digits: int
+    measure: Callable[[Comparison], float]
+    scale: float = 1.0
+
+
+METRICS: dict[str, Metric] = {
+    "psnr": Metric(
+        "PSNR dB ↑",
+        "10·log10(255²/MSE) of each frame, MSE floored at 0.01 squared grey levels",
+        2,
+        lambda compared: compared.psnr,
+    ),
+    "ssim": Metric(
+        "SSIM ↑",
+        "7×7 uniform window, sample covariance, K 0.01 and 0.03, values 0…1, data_range=1",
+        4,
+        lambda compared: compared.ssim(data_range=1),
+    ),
+    "ssim_published": Metric(
+        "SSIM as published ↑",
+        "the same with data_range=2, as old scikit-image took it for floats: higher",
+        4,
+        lambda compared: compared.ssim(data_range=2),
+    ),
+    "mse": Metric(
+        "MSE ↓",
+        "sum over a frame's pixels and channels of squared differences, values 0…1",
+        2,
+        lambda compared: float(np.sum(compared.difference * compared.difference)),
+    ),
+    "mae": Metric(
+        "MAE ↓",
+        "sum over a frame's pixels and channels of absolute differences, values 0…1",
+        1,
+        lambda compared: float(np.sum(np.abs(compared.difference))),
+    ),
+    LPIPS: Metric("LPIPS ↓", "AlexNet, version 0.1 of the lpips package", 4, lambda compared: compared.lpips),
+    WORSE: Metric(
+        "worse than copying ↓",
+        "share of the frames on which PSNR is below copying's",
+        1,
+        lambda compared: float(compared.copied is not None and compared.psnr < compared.copied.psnr),
+        scale=100,
+    ),
+}
+"""Every metric of ``framecast eval``, by the name it has in the JSON. Tables, JSON and page show whatever is here."""

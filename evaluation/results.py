@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.evaluation.metrics import COMPARED, METRICS, Array, Truth
+from framecast.evaluation.metrics import LPIPS, METRICS, Array, Truth
 from framecast.evaluation.perceptual import Judge
 from framecast.evaluation.rivals import CopyLast
 from framecast.runtime.predictor import Predictor
@@ -129,15 +130,19 @@ class Tally:
     def __init__(self, methods: Sequence[str], horizon: int, judge: Judge | None) -> None:
         self._copy = methods.index(COPY)
         self._judge = judge
-        self._sums = np.zeros((len(methods), horizon, len(metrics_with(judge))))
+        self._metrics = metrics_with(judge)
+        self._sums = np.zeros((len(methods), horizon, len(self._metrics)))
         self.scored = [0] * horizon
 
     def add(self, step: int, truth: Truth, predictions: Sequence[NDArray[Any]]) -> None:
         """Score what each method predicted ``step`` steps ahead for a frame."""
-        rows = np.array([truth.compare(prediction) for prediction in predictions])
-        worse = rows[:, COMPARED.index("psnr")] < rows[self._copy, COMPARED.index("psnr")]
-        judged = [] if self._judge is None else [self._judge(truth.image, predictions)]
-        self._sums[:, step - 1] += np.column_stack([rows, *judged, worse])
+        judged = [math.nan] * len(predictions) if self._judge is None else self._judge(truth.image, predictions)
+        copied = truth.compare(predictions[self._copy], lpips=judged[self._copy])
+        compared = [
+            copied if method == self._copy else truth.compare(prediction, copied=copied, lpips=lpips)
+            for method, (prediction, lpips) in enumerate(zip(predictions, judged, strict=True))
+        ]
+        self._sums[:, step - 1] += [[METRICS[name].measure(one) for name in self._metrics] for one in compared]
         self.scored[step - 1] += 1
 
     def means(self) -> Array:
@@ -146,8 +151,8 @@ class Tally:
 
 
 def metrics_with(judge: Judge | None) -> tuple[str, ...]:
-    """What a tally measures."""
-    return tuple(name for name in METRICS if name != "lpips" or judge is not None)
+    """The names of the metrics that can be measured: all of them, but LPIPS only with a judge."""
+    return tuple(name for name in METRICS if name != LPIPS or judge is not None)
 
 
 def report(results: Results) -> dict[str, Any]:

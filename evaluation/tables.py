@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from framecast.evaluation.metrics import METRICS
+from framecast.evaluation.metrics import METRICS, WORSE
 from framecast.evaluation.results import COPY, Results
 from framecast.runtime.report import versions
 from framecast.tables import Table
+
+_PAPERS = ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", WORSE)  # their order of columns for sequences
 
 
 def titles(results: Results) -> list[str]:
@@ -57,21 +59,13 @@ def _of_clips(results: Results) -> list[Table]:
 
 
 def _of_sequences(results: Results) -> list[Table]:
-    order = [
-        m
-        for m in ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", "worse_than_copying")
-        if m in results.metrics
-    ]
+    order = sorted(results.metrics, key=lambda metric: _PAPERS.index(metric) if metric in _PAPERS else len(_PAPERS))
     sequences = sum(clip.frames for clip in results.clips)
     overall = results.mean.mean(axis=1, keepdims=True)  # [method, 1, metric]
     rows = [
         (
             name,
-            *(
-                "–" if (method, metric) == (COPY, "worse_than_copying") else _figure(value, metric)
-                for metric in order
-                for value in results.of(overall, method, metric)[:1]
-            ),
+            *(_figure(results.of(overall, method, metric)[0], metric, method) for metric in order),
         )
         for method, name in zip(results.methods, titles(results), strict=True)
     ]
@@ -91,12 +85,12 @@ def _others(results: Results, step: int, count: str) -> Table:
     metrics = [metric for metric in results.metrics if metric != "psnr"]
     rows = []
     for method, name in zip(results.methods, titles(results), strict=True):
-        figures = [_figure(results.of(results.mean, method, metric)[step - 1], metric) for metric in metrics]
-        if method == COPY:
-            rows.append((name, *figures[:-1], "–", "–"))
-        else:
+        figures = [_figure(results.of(results.mean, method, metric)[step - 1], metric, method) for metric in metrics]
+        worst = "–"
+        if method != COPY:
             clip, gain = results.worst(method, step)
-            rows.append((name, *figures, f"{clip.name} {gain:+.2f} dB"))
+            worst = f"{clip.name} {gain:+.2f} dB"
+        rows.append((name, *figures, worst))
     columns = ("method", *(METRICS[metric].title for metric in metrics), "worst clip, against copying")
     ahead = "next frame" if step == 1 else f"{step} steps ahead"
     return Table(f"{ahead}, mean of {count}", columns, rows)
@@ -104,10 +98,12 @@ def _others(results: Results, step: int, count: str) -> Table:
 
 def _numbers(results: Results, values: np.ndarray, metric: str, step: int) -> list[str]:
     """A metric's figure for every method."""
-    return [_figure(results.of(values, method, metric)[step - 1], metric) for method in results.methods]
+    return [_figure(results.of(values, method, metric)[step - 1], metric, method) for method in results.methods]
 
 
-def _figure(value: float, metric: str) -> str:
+def _figure(value: float, metric: str, method: str) -> str:
+    if (method, metric) == (COPY, WORSE):
+        return "–"
     unit = " %" if METRICS[metric].scale == 100 else ""
     return f"{value * METRICS[metric].scale:.{METRICS[metric].digits}f}{unit}"
 

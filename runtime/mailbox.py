@@ -40,7 +40,7 @@ class Mailbox(Generic[T]):
     def put(self, item: T) -> bool:
         """Leave an item. False when the mailbox is closed and nobody will take it."""
         with self._changed:
-            if self._newest:
+            if self._newest and not self._closed:
                 self.dropped += len(self._items)
                 self._items.clear()
             while len(self._items) >= self._capacity and not self._closed:

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from framecast.cli import main
+
+# Property tests: the same examples in every run, on a machine of any speed.
+settings.register_profile("framecast", max_examples=50, deadline=None, derandomize=True, database=None)
+settings.load_profile("framecast")
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")  # GStreamer's bindings are Debian's, not the virtual environment's
 

@@ -1,4 +1,4 @@
-"""What may be said of a source in a message, a log or a report: never its credentials, never two lines."""
+"""Makes a URI safe to show in a message, a log or a report: no credentials, one line."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ import re
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
 # "…password=x", wherever it stands: cameras take it in the query, and some in the path.
-_SECRET = re.compile(
-    r"([\w.%-]*(?:pass|pwd|psw|pw|token|key|secret|auth|sign|session|cred)[\w.%-]*=)[^&]*", re.IGNORECASE
-)
+_NAME = r"[\w.%-]*(?:pass|pwd|psw|pw|token|key|secret|auth|sign|session|cred)[\w.%-]*="
+_SECRET = re.compile(rf"({_NAME})[^&]*", re.IGNORECASE)
+_OPEN_SECRET = re.compile(rf"[/?].*{_NAME}[^&]*\Z", re.IGNORECASE | re.DOTALL)
 
 
 def redact(uri: str) -> str:
-    """The URI without its credentials, on one line.
+    """Hide the credentials of a URI, and put it on one line.
 
-    All up to the *last* ``@`` is taken for a user's name and password: somebody who forgot to percent-encode a ``/``
-    or an ``@`` in a password gets an error message, and that must not hold the rest of it.
+    Everything up to the *last* ``@`` counts as user name and password: a user may forget to percent-encode a ``/`` or
+    an ``@`` in a password, and the error message must not show the rest of it. That ``@`` may also be part of a secret
+    in the path or the query, ``…?password=p@ss``: then the secret goes on behind it.
 
     Args:
         uri: a URI or path as a user typed it, valid or not.
 
     Returns:
-        The same with ``***`` for credentials, and with ``�`` for what cannot be printed.
+        The text with ``***`` in place of credentials, and ``�`` in place of each character that cannot be printed.
     """
     scheme = found.group() if (found := _SCHEME.match(uri)) else ""
     rest = uri[len(scheme) :]
     before, at, after = rest.rpartition("@")
     credentials = bool(at) and (bool(scheme) or ":" in before)  # a path may hold an @ of its own: clips/cup@2x.mp4
     if credentials:
+        if _OPEN_SECRET.search(before):
+            after = re.sub(r"\A[^&]*", "***", after)
         rest = f"***@{after}"
     if scheme or credentials:
         rest = _SECRET.sub(r"\1***", rest)

@@ -171,6 +171,8 @@ open_source("demo")
         ("rtsp://host/a?access_token=s3/cret", "rtsp://host/a?access_token=***"),
         ("rtsp://host/a?Api-Key=s3cret", "rtsp://host/a?Api-Key=***"),
         ("rtsp://host/user=x_password=s3cret_channel=1.sdp", "rtsp://host/user=x_password=***"),
+        ("rtsp://host/a?password=s3@cret&fps=5", "rtsp://***@***&fps=5"),
+        ("rtsp://cam:s3key=c@host/a?fps=5", "rtsp://***@host/a?fps=5"),
         ("rtsp://host/a?fps=5", "rtsp://host/a?fps=5"),
         ("clips/cup@2x.mp4", "clips/cup@2x.mp4"),
         ("clips/key=1.mp4", "clips/key=1.mp4"),

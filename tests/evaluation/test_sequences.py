@@ -64,7 +64,7 @@ def test_every_figure_by_plain_recomputation(contender: MakeContender, tmp_path:
             guess = by_hand(array[:GIVEN, n], k, 2)[-1]
             mse.append(((guess - truth / 255) ** 2).sum())
             mae.append(np.abs(guess - truth / 255).sum())
-            ssim.append(Truth(truth[..., None]).compare(guess[..., None])[2])
+            ssim.append(Truth(truth[..., None]).compare(guess[..., None]).ssim(data_range=2))
             copied.append(((array[GIVEN - 1, n] / 255 - truth / 255) ** 2).sum())
             last, before = (array[GIVEN - i, n].astype(np.float64) for i in (1, 2))
             linear.append((((last + k * (last - before)).clip(0, 255) - truth) ** 2).sum() / 255**2)

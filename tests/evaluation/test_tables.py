@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from framecast.evaluation.clips import evaluate_clips
-from framecast.evaluation.metrics import METRICS
+from framecast.evaluation.metrics import METRICS, Metric
 from framecast.evaluation.page import page
 from framecast.evaluation.results import Results, report
 from framecast.evaluation.sequences import evaluate_sequences
@@ -89,6 +89,29 @@ def test_the_report_has_every_figure(results: Results, of_sequences: Results) ->
     assert found["versions"]["trend"] == "0"
     assert report(of_sequences)["kind"] == "sequences"
     assert report(of_sequences)["given"] == 3
+
+
+def test_a_metric_is_one_row(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else is written for it: it is measured, and shown in every table of figures, the JSON and the page."""
+    bias = Metric("bias & ↓", "mean <difference>", 3, lambda compared: float(np.mean(compared.difference)), scale=100)
+    monkeypatch.setitem(METRICS, "bias", bias)
+    for kind in ("results", "of_sequences"):
+        found: Results = request.getfixturevalue(kind)
+        model = found.methods[-1]
+        figures = found.of(found.mean, model, "bias")
+        assert np.isfinite(figures).all()
+        written = json.loads(json.dumps(report(found)))
+        assert written["metrics"]["bias"] == "mean <difference>"
+        assert written["mean"][model]["bias"] == figures
+        assert written["clips"][0]["methods"][model]["bias"] == found.of(found.clips[0].values, model, "bias")
+        shown = [table for table in tables(found) if "bias & ↓" in table.columns]
+        assert len(shown) == (2 if kind == "results" else 1)
+        figure = figures[0] if kind == "results" else np.mean(figures)
+        assert shown[0].rows[-1][shown[0].columns.index("bias & ↓")] == f"{100 * figure:.3f} %"
+        assert shown[0].rows[0][shown[0].columns.index("worse than copying ↓")] == "–"
+        text = page(found)
+        assert "<th>bias &amp; ↓</th>" in text
+        assert "<dt>bias &amp; ↓</dt><dd>mean &lt;difference&gt;</dd>" in text
 
 
 class Page(HTMLParser):
