@@ -15,7 +15,6 @@ Everything public is here; importing it loads no heavy library.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from framecast.errors import (
@@ -32,7 +31,7 @@ from framecast.errors import (
 if TYPE_CHECKING:
     from framecast.runtime import Prediction, Predictor, Stream, load, open
 
-__version__ = version("framecast")
+__version__: str
 
 __all__ = [
     "ArtifactError",
@@ -53,6 +52,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # a third of the time that this module would take to import
+
+        return version("framecast")
     if name in __all__:
         return getattr(import_module("framecast.runtime"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
