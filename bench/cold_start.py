@@ -7,6 +7,7 @@ boot.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from framecast.bench.machine import peak_memory
 from framecast.bench.power import device_memory
 from framecast.errors import EngineError
 
@@ -78,6 +78,19 @@ def cold_start(
         device_bytes=None if device is None else int(device),
         times=times,
     )
+
+
+def peak_memory(pid: int | None = None, root: Path = Path("/")) -> int | None:
+    """The most resident memory that a process has had so far, in bytes (VmHWM); None where the system does not tell.
+
+    (psutil does not read it; ``getrusage`` would count what the parent had before the process was its own.)
+    """
+    try:
+        status = (root / "proc" / ("self" if pid is None else str(pid)) / "status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return 1024 * int(found[1]) if found else None
 
 
 def _one(command: Sequence[str], timeout: float) -> ColdStart:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypedDict
+
+import psutil
 
 from framecast.errors import EngineError
 from framecast.runtime.report import versions
@@ -42,14 +43,14 @@ class Machine(TypedDict):
     processor: str
     cores: int
     usable: int
-    memory_bytes: int | None
+    memory_bytes: int
     system: str
     governor: str | None
     max_mhz: float | None
     gpu: str | None
     cuda: str | None
     driver: str | None
-    load: float | None
+    load: float
     versions: dict[str, str]
     commit: str | None
     date: str
@@ -71,9 +72,9 @@ def describe(engines: Mapping[str, str], root: Path = Path("/")) -> Machine:
     return {
         "processor": _field(root / "proc/cpuinfo", "model name") or _read(root / "proc/device-tree/model")
         or platform.processor() or platform.machine(),
-        "cores": os.cpu_count() or 1,
+        "cores": psutil.cpu_count() or 1,
         "usable": usable_cores(),
-        "memory_bytes": _kilobytes(root / "proc/meminfo", "MemTotal"),
+        "memory_bytes": psutil.virtual_memory().total,
         "system": system,
         "governor": _read(root / _CPU / "scaling_governor"),
         "max_mhz": int(fastest) / 1e3 if fastest and fastest.isdecimal() else None,
@@ -92,10 +93,7 @@ def lines(machine: Machine) -> list[tuple[str, str]]:
     cores = f"{machine['cores']} cores" if machine["usable"] == machine["cores"] else (
         f"{machine['usable']} of {machine['cores']} cores"
     )  # fmt: skip
-    what = [machine["processor"], cores]
-    if machine["memory_bytes"] is not None:
-        what.append(f"{machine['memory_bytes'] / 2**30:.0f} GiB")
-    what.append(machine["system"])
+    what = [machine["processor"], cores, f"{machine['memory_bytes'] / 2**30:.0f} GiB", machine["system"]]
     rows = [("date", machine["date"])]
     if machine["commit"] is not None:
         rows.append(("commit", machine["commit"]))
@@ -106,41 +104,28 @@ def lines(machine: Machine) -> list[tuple[str, str]]:
     if machine["gpu"] is not None:
         driver = f", driver {machine['driver']}" if machine["driver"] else ""
         rows.append(("gpu", f"{machine['gpu']}, CUDA {machine['cuda']}{driver}"))
-    if machine["load"] is not None:
-        rows.append(("load", f"{machine['load']:.2f} before the measuring began"))
+    rows.append(("load", f"{machine['load']:.2f} before the measuring began"))
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in machine["versions"].items())))
     return rows
 
 
-def load() -> float | None:
+def load() -> float:
     """How many threads wanted a core, on average over the last minute."""
-    try:
-        return os.getloadavg()[0]
-    except (OSError, AttributeError):  # not on every system
-        return None
+    return psutil.getloadavg()[0]
 
 
 def busy(machine: Machine) -> str | None:
     """What to say where something else was running when the machine was described."""
     average, cores = machine["load"], machine["usable"]
-    if average is None or average < BUSY * cores:
+    if average < BUSY * cores:
         return None
     return f"the machine is busy: load average {average:.2f} on {cores} cores (end what else runs, and measure again)"
 
 
 def usable_cores() -> int:
     """On how many cores this process may run."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def peak_memory(pid: int | None = None, root: Path = Path("/")) -> int | None:
-    """The most resident memory that a process has had so far, in bytes (VmHWM); None where the system does not tell.
-
-    (``getrusage`` would count what the parent had before the process was its own.)
-    """
-    return _kilobytes(root / "proc" / ("self" if pid is None else str(pid)) / "status", "VmHWM")
+    process = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1  # not on macOS
 
 
 def commit() -> str | None:
@@ -191,8 +176,3 @@ def _field(path: Path, name: str) -> str | None:
         if colon and key.strip() == name:
             return value.strip()
     return None
-
-
-def _kilobytes(path: Path, name: str) -> int | None:
-    value = _field(path, name)
-    return None if value is None else 1024 * int(value.split()[0])

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from framecast.bench.machine import peak_memory
+from framecast.bench.cold_start import peak_memory
 from framecast.camera import Image, open_source
 from framecast.errors import FramecastError
 from framecast.graph.manifest import Manifest

@@ -14,7 +14,7 @@ import time
 
 from _machine import header
 
-from framecast.bench.machine import peak_memory
+from framecast.bench.cold_start import peak_memory
 
 ROUNDS = 7
 FRAMECAST = [sys.executable, "-m", "framecast"]

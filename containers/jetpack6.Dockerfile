@@ -34,7 +34,8 @@ COPY src src
 # Therefore --no-deps, and the dependencies by name, with the OpenCV that needs no libGL. pycuda is built here.
 ENV PATH=/opt/framecast/bin:/usr/local/cuda/bin:${PATH}
 RUN python3 -m venv --system-site-packages /opt/framecast \
-    && pip install --no-cache-dir aiohttp numpy onnx onnxruntime opencv-python-headless rich typer "pycuda>=2024.1" \
+    && pip install --no-cache-dir aiohttp msgspec numpy onnx onnxruntime opencv-python-headless platformdirs psutil \
+        rich typer "pycuda>=2024.1" \
     && pip install --no-cache-dir --no-deps . \
     && framecast doctor
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,22 @@ from safetensors import SafetensorError, safe_open
 from framecast.errors import ArtifactError, OptionError, first_line
 from framecast.export.onnx import describe, weights_hash
 from framecast.graph.artifact import manifest_of, read
-from framecast.graph.manifest import Manifest, Quality
+from framecast.graph.manifest import Manifest, Quality, Seconds
 from framecast.models.configs import CONFIGS, build
 from framecast.models.step import StepModel
+from framecast.parsing import convert, decode
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    """What a file of weights tells of them; see :class:`Manifest`. All of it may be missing."""
+
+    config: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    licence: str = "unknown"
+    interval: Seconds | None = None
+    quality: Quality | None = None
 
 
 def load_network(path: Path) -> tuple[StepModel, Manifest]:
@@ -75,20 +88,20 @@ def load_trained(
         raise ArtifactError(f"no such file of weights: {path} (check the path; it ends in .safetensors)")
     try:
         with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
+            texts: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(
             f"{path} cannot be read as safetensors ({first_line(error)}): "
             "a released checkpoint goes through 'framecast import-checkpoint' first"
         ) from error
-    named = metadata.get("config")
-    if config is None and named not in CONFIGS:
+    metadata = _metadata(path, texts)
+    if config is None and metadata.config not in CONFIGS:
         raise ArtifactError(f"{path} does not say which configuration its weights are of: export it to an artifact")
-    config = config or str(named)
-    if metadata.get("config", config) != config:
-        raise ArtifactError(f"{path} holds weights of {metadata['config']}, not of {config}: export that")
-    made = json.loads(metadata.get("options", "{}"))
+    config = config or str(metadata.config)
+    if metadata.config not in (None, config):
+        raise ArtifactError(f"{path} holds weights of {metadata.config}, not of {config}: export that")
+    made = metadata.options
     for option, value in (changes or {}).items():
         if made.get(option, value) != value:
             was, wanted = (str(v).lower() for v in (made[option], value))
@@ -104,15 +117,29 @@ def load_trained(
             )
             raise ArtifactError(f"{path} does not hold weights of {config}: {name} is {what}")
     model.load_state_dict(tensors)
-    # It was measured with the options that it was trained with: at another size, say, it is another.
-    quality = json.loads(metadata["quality"]) if "quality" in metadata and options == made else None
     manifest = describe(
         model,
         config,
         options,
-        weights=metadata.get("weights", f"from {path.name}"),
-        licence=metadata.get("licence", "unknown"),
-        interval=float(metadata["interval"]) if "interval" in metadata else None,
-        quality=Quality(**quality) if quality else None,
+        weights=metadata.weights or f"from {path.name}",
+        licence=metadata.licence,
+        interval=metadata.interval,
+        # It was measured with the options that it was trained with: at another size, say, it is another.
+        quality=metadata.quality if options == made else None,
     )
     return model, manifest
+
+
+def _metadata(path: Path, texts: Mapping[str, str]) -> _Metadata:
+    """What safetensors keeps as texts, two of them JSON.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        parts = {name: decode(texts[name], dict[str, Any]) for name in ("options", "quality") if name in texts}
+        return convert({**texts, **parts}, _Metadata)
+    except ValueError as error:
+        raise ArtifactError(
+            f"the metadata of {path} cannot be read ({error}): train it, or import it, again"
+        ) from error

@@ -10,39 +10,38 @@ from onnx import ModelProto, TensorProto
 
 from framecast.errors import ArtifactError, ExportError
 from framecast.files import write
-from framecast.graph.manifest import KEY, Manifest, nameless
+from framecast.graph.manifest import KEY, Manifest, read_metadata
 
 IR_VERSION = 10  # ONNX Runtime 1.23 reads no newer
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # operators that multiply by weights
 
 
 def manifest_of(proto: ModelProto) -> Manifest:
-    """What an artifact says of itself.
+    """The manifest of an artifact's graph.
 
     Raises:
-        ArtifactError: its manifest cannot be read.
+        ArtifactError: its manifest cannot be used.
         ExportError: it has none.
     """
-    for entry in proto.metadata_props:
-        if entry.key == KEY:
-            return Manifest.from_json(entry.value)
-    raise ExportError("the file has no framecast manifest: make artifacts with 'framecast export'")
+    metadata = metadata_of(proto)
+    if KEY not in metadata:
+        raise ExportError("the file has no framecast manifest: make artifacts with 'framecast export'")
+    return Manifest.from_json(metadata[KEY])
+
+
+def metadata_of(proto: ModelProto) -> dict[str, str | bytes]:
+    """A graph's metadata; protobuf gives bytes for what is not UTF-8."""
+    return {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def read(path: Path) -> ModelProto:
     """An artifact's graph, which must be all in its one file.
 
     Raises:
-        ArtifactError: it is not ONNX, has no manifest, or refers to other files.
+        ArtifactError: it is not ONNX, has no manifest or one that cannot be used, or refers to other files.
     """
     proto = load(path)
-    metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    if KEY not in metadata:
-        raise nameless(path, metadata)
-    try:
-        manifest_of(proto)
-    except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error}") from error
+    read_metadata(path, metadata_of(proto))
     return proto
 
 

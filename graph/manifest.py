@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from framecast.errors import ArtifactError
+from framecast.parsing import decode
 
 KEY = "framecast"  # of the ONNX metadata entry
 BEFORE = "framecast.before"  # the same entry in the half that runs before the frame: the other half's manifest
 DOMAIN = "framecast"  # of our operators in the graph
 FORMAT = 1
 _CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # orders, and how many there are
+# Bounds of what a manifest may ask for: a damaged or hostile one must cost neither time nor memory. Of our
+# configurations, stau-town has the most slots (160), stip-4k the most elements (51 million, half in the prediction).
+MAX_CHARACTERS = 1 << 20  # of the JSON
+MAX_DEPTH = 16  # of objects and arrays in one another
+MAX_SLOTS = 4096  # of all histories together
+MAX_ELEMENTS = 1 << 31  # float32 values of the state and of a prediction together: 8 GiB
+_Whole = Annotated[int, Meta(ge=1, le=1 << 28)]
+_Count = Annotated[int, Meta(ge=0, le=1 << 48)]
+_Steps = Annotated[int, Meta(ge=0, le=MAX_SLOTS)]
+_Level = Annotated[float, Meta(ge=-1e9, le=1e9)]  # finite, that is
+_Shape = Annotated[tuple[_Whole, ...], Meta(max_length=8)]
+Seconds = Annotated[float, Meta(gt=0, le=1e6)]
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # would break a message's line, or drive a terminal
 _TOGETHER = "put the one beside it that was made with it, or make both with 'framecast split'"
 
 
@@ -29,9 +47,9 @@ class StateSpec:
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: _Shape
     kind: str = "carry"
-    slots: int = 0
+    slots: _Steps = 0
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -51,9 +69,9 @@ class Quality:
     """PSNR in dB on ``data``, as :mod:`framecast.runtime.score` defines it, beside that of copying the last frame."""
 
     data: str
-    prediction: float
-    copy_last: float
-    clips: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    prediction: _Level
+    copy_last: _Level
+    clips: Mapping[str, tuple[_Level, _Level]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,24 +104,24 @@ class Manifest:
 
     model: str
     config: str
-    frame: tuple[int, int, int]
-    state: tuple[StateSpec, ...]
-    warmup: int
-    parameters: int
+    frame: tuple[_Whole, _Whole, _Whole]
+    state: Annotated[tuple[StateSpec, ...], Meta(max_length=MAX_SLOTS)]
+    warmup: _Steps
+    parameters: _Count
     weights: str
     weights_sha256: str
     licence: str
-    outputs: int = 1
-    interval: float | None = None
+    outputs: Annotated[int, Meta(ge=1, le=MAX_SLOTS)] = 1
+    interval: Seconds | None = None
     channel_order: str = "BGR"
-    visible: tuple[int, int] | None = None
+    visible: tuple[_Whole, _Whole] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    value_range: tuple[float, float] = (0.0, 1.0)
+    value_range: tuple[_Level, _Level] = (0.0, 1.0)
     quality: Quality | None = None
     precision: str = "fp32"
     calibration: str | None = None
-    precomputed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    format: int = FORMAT
+    precomputed: Mapping[str, _Shape] = field(default_factory=dict)
+    format: Annotated[int, Meta(ge=1)] = FORMAT
 
     @property
     def is_picture(self) -> bool:
@@ -132,54 +150,74 @@ class Manifest:
         return "half of a step" if self.precomputed else self.precision
 
     def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(dataclasses.asdict(self), allow_nan=False)
+        """One JSON object; raises ValueError where a number in it is not finite (msgspec would write null)."""
+        return json.dumps(msgspec.to_builtins(self), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
-        """Read what :meth:`to_json` wrote.
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Read what :meth:`to_json` wrote, here or in a newer version that added fields: those are passed over.
 
         Raises:
-            ArtifactError: it is no manifest, or one of a format that this version does not know.
+            ArtifactError: it is no manifest, one of a newer format, or one that asks for more than its bounds.
         """
         try:
-            raw: dict[str, Any] = json.loads(text)
-            if int(raw["format"]) > FORMAT:
+            # By itself, and first: in a newer format all else may be otherwise.
+            if (newer := decode(text, _Format, MAX_CHARACTERS).format) > FORMAT:
                 raise ArtifactError(
-                    f"its manifest has format {raw['format']}, this framecast reads up to {FORMAT}: update framecast"
+                    f"its manifest has format {newer}, this framecast reads up to {FORMAT}: update framecast"
                 )
-            # A newer version may have added fields. Those that change what a step means raise FORMAT.
-            raw = {name: value for name, value in raw.items() if name in _FIELDS}
-            raw["state"] = tuple(
-                StateSpec(str(s["name"]), _whole(s["shape"]), str(s["kind"]), int(s.get("slots", 0)))
-                for s in raw["state"]
-            )
-            raw["frame"] = _whole(raw["frame"])
-            raw["visible"] = _whole(raw["visible"]) if raw.get("visible") else None
-            low, high = map(float, raw["value_range"])
-            raw["value_range"] = low, high
-            raw["outputs"], raw["warmup"] = int(raw["outputs"]), int(raw["warmup"])
-            raw["interval"] = None if raw["interval"] is None else float(raw["interval"])
-            raw["precomputed"] = {str(name): _whole(shape) for name, shape in raw.get("precomputed", {}).items()}
-            raw["quality"] = None if raw["quality"] is None else Quality(**raw["quality"])
-            manifest = cls(**raw)
+            manifest = decode(text, cls, MAX_CHARACTERS)
             manifest._check()
-        except (ValueError, TypeError, KeyError) as error:
-            raise ArtifactError(f"its manifest cannot be read ({error!r}): export it again") from error
+        except ValueError as error:
+            raise ArtifactError(f"its manifest cannot be read ({error}): export it again") from error
         return manifest
 
     def _check(self) -> None:
-        known = _CHANNELS.get(str(self.channel_order), 0)
-        fits = len(self.frame) == 3 and min(self.frame) > 0 and known in (None, self.frame[0]) and self.outputs > 0
-        if not fits or not all(0 < v <= f for v, f in zip(self.visible or (1, 1), self.frame[1:], strict=True)):
+        known = _CHANNELS.get(self.channel_order, 0)
+        fits = known in (None, self.frame[0])
+        if not fits or not all(v <= f for v, f in zip(self.visible or (1, 1), self.frame[1:], strict=True)):
             raise ArtifactError("its manifest gives no usable frame shape or channel order: export it again")
         if not all(s.known for s in self.state) or not self.value_range[0] < self.value_range[1]:
             raise ArtifactError(
                 "its manifest names a kind of state or a value range that is not known: update framecast"
             )
+        texts = [*_texts(self.options)]  # first: only these can be nested too deeply for what follows
+        if any(_CONTROL.search(words) for words in (*texts, *_texts(msgspec.to_builtins(self)))):
+            raise ValueError("a text in it has control characters")
+        if sum(spec.slots for spec in self.state) > MAX_SLOTS:
+            raise ValueError(f"its histories have more than {MAX_SLOTS} slots")
+        sizes = [math.prod(spec.shape) * max(spec.slots, 1) for spec in self.state]
+        sizes += [self.outputs * math.prod(self.frame), *map(math.prod, self.precomputed.values())]
+        if sum(sizes) > MAX_ELEMENTS:
+            raise ValueError(f"its tensors have more than {MAX_ELEMENTS} elements")
+        names = ["frame", *self.precomputed, *(name for spec in self.state for name in spec.inputs)]
+        if len(set(names)) < len(names):
+            raise ValueError("two of its inputs have one name")
 
 
-_FIELDS = {field.name for field in dataclasses.fields(Manifest)}
+@dataclass(frozen=True)
+class _Format:
+    """What is read before all else."""
+
+    format: Annotated[int, Meta(ge=1)]
+
+
+def read_metadata(path: Path, metadata: Mapping[str, str | bytes]) -> Manifest:
+    """The manifest of an artifact, from its file's metadata: the one way in, however the file was opened.
+
+    Args:
+        path: of the file, for messages.
+        metadata: of the file, by key; bytes where they are not UTF-8.
+
+    Raises:
+        ArtifactError: it has none, or one that cannot be used.
+    """
+    if KEY not in metadata:
+        raise nameless(path, metadata)
+    try:
+        return Manifest.from_json(metadata[KEY])
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
 
 
 def before_half(artifact: Path) -> Path:
@@ -199,7 +237,7 @@ def beside(artifact: Path) -> Path:
     return path
 
 
-def check_halves(artifact: Path, metadata: Mapping[str, str], of_other: Mapping[str, str]) -> None:
+def check_halves(artifact: Path, metadata: Mapping[str, str | bytes], of_other: Mapping[str, str | bytes]) -> None:
     """Two halves must have been made together, as the metadata of both files tell.
 
     Raises:
@@ -209,7 +247,7 @@ def check_halves(artifact: Path, metadata: Mapping[str, str], of_other: Mapping[
         raise ArtifactError(f"{before_half(artifact)} is not the other half of {artifact.name}: {_TOGETHER}")
 
 
-def nameless(path: Path, metadata: Mapping[str, str]) -> ArtifactError:
+def nameless(path: Path, metadata: Mapping[str, str | bytes]) -> ArtifactError:
     """What is wrong with a graph whose file has no manifest."""
     if BEFORE in metadata:
         name = path.with_suffix("").with_suffix(path.suffix).name
@@ -220,5 +258,14 @@ def nameless(path: Path, metadata: Mapping[str, str]) -> ArtifactError:
     return ArtifactError(f"{path} has no framecast manifest: make artifacts with 'framecast export'")
 
 
-def _whole(values: Any) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
+def _texts(value: Any, depth: int = 0) -> Iterator[str]:
+    """Every text in what JSON gives, names included; raises ValueError past ``MAX_DEPTH`` objects or arrays."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        if depth > MAX_DEPTH:
+            raise ValueError("nested too deeply")
+        if isinstance(value, dict):
+            yield from value
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part, depth + 1)

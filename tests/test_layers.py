@@ -28,24 +28,25 @@ MAY_KNOW: dict[str, set[str]] = {
     "tables": set(),
     "html": set(),
     "drawing": set(),
+    "parsing": set(),
     "files": {"errors", "redact"},
     "camera": {"errors", "clock", "redact"},
-    "graph": {"errors", "files"},
-    "runtime": {"errors", "clock", "redact", "files", "camera", "graph"},
+    "graph": {"errors", "files", "parsing"},
+    "runtime": {"errors", "clock", "redact", "files", "parsing", "camera", "graph"},
     "testing": {"errors", "clock", "camera", "graph", "runtime"},
     "evaluation": {"errors", "redact", "files", "tables", "html", "drawing", "camera", "graph", "runtime"},
     "bench": {"errors", "clock", "files", "tables", "html", "drawing", "camera", "graph", "runtime", "testing"},
     "kernels": {"errors"},
     "models": {"errors", "kernels"},
-    "export": {"errors", "redact", "files", "camera", "graph", "runtime", "kernels", "models"},
-    "training": {"errors", "redact", "files", "camera", "graph", "runtime", "kernels", "models"},
+    "export": {"errors", "redact", "files", "parsing", "camera", "graph", "runtime", "kernels", "models"},
+    "training": {"errors", "redact", "files", "parsing", "camera", "graph", "runtime", "kernels", "models"},
 }
 KNOW_ALL = {"__init__", "__main__", "cli", "terminal"}
 FREE = {"__version__"}
 # Libraries of training and export, which a machine that only predicts does not have.
 TORCH = {"torch", "torchvision", "triton", "lpips", "onnx", "onnxscript", "safetensors"}
-NO_TORCH = {"errors", "clock", "redact", "files", "tables", "html", "drawing", "camera", "graph", "runtime", "testing"}
-NO_TORCH |= {"evaluation", "bench"}
+NO_TORCH = {"errors", "clock", "redact", "files", "tables", "html", "drawing", "parsing", "camera", "graph", "runtime"}
+NO_TORCH |= {"testing", "evaluation", "bench"}
 ONNX = {"graph"}  # works on graphs
 LAZILY = {
     "runtime/engines/torch.py": {"torch", "framecast.export", "framecast.kernels"},

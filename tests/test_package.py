@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("camera", "evaluation", "export", "kernels", "models", "runtime", "training")
+ROOMS = ("bench", "camera", "evaluation", "export", "graph", "kernels", "models", "runtime", "training")
 TEXTS = ("README.md", "CHANGELOG.md", "LICENSE", "NOTICE")
 PARTS = (*ROOMS, "src", "tests", "pyproject.toml", "setup.py", "MANIFEST.in", *TEXTS)
 # The checkout must not help out what was installed: neither as import path nor as working directory.

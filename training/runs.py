@@ -18,8 +18,9 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from framecast.camera import Image
-from framecast.errors import ArtifactError, OptionError, SinkError
+from framecast.errors import ArtifactError, OptionError, SinkError, first_line
 from framecast.files import check_writable, write
+from framecast.parsing import convert, decode
 
 SHOWN = 3  # differences that a refusal names
 
@@ -68,10 +69,11 @@ class Run:
         sessions = []
         if self._facts.is_file():
             try:
-                before = json.loads(self._facts.read_text())
-                sessions = before.pop("sessions")
-            except (OSError, ValueError, KeyError) as error:
-                raise ArtifactError(f"{self._facts} cannot be read ({error}): begin another run") from error
+                before = decode(self._facts.read_bytes(), dict[str, Any])
+                sessions = convert(before.pop("sessions", None), list[dict[str, Any]])
+            except (OSError, ValueError) as error:
+                reason = first_line(error)
+                raise ArtifactError(f"{self._facts} cannot be read ({reason}): train into another --out") from error
             if changes := list(_differences(before, facts)):
                 more = f", and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
                 raise OptionError(

@@ -17,7 +17,6 @@ Everything public is here; importing it loads no heavy library. Fakes for tests 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from framecast.errors import (
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from framecast.runtime.run import run
     from framecast.runtime.sinks.sink import Result, Sink
 
-__version__ = version("framecast")
+__version__: str
 
 __all__ = [
     "ArtifactError",
@@ -80,6 +79,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # a third of the time that this module would take to import
+
+        return version("framecast")
     if name in _HOMES:
         return getattr(import_module(f"framecast.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -73,10 +73,12 @@ def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "c
         raise _cannot(path, error, cure) from error
 
 
-def sha256(path: Path) -> str:
-    """Of a file's content."""
+def sha256(content: Path | bytes) -> str:
+    """SHA-256 of a file's content, or of bytes, in hexadecimal."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with content.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -148,6 +148,27 @@ def test_weights_bring_the_options_that_they_were_made_with(tmp_path: Path) -> N
         load_trained("stau-mnist", path, {"residual": False})
 
 
+@pytest.mark.parametrize(
+    ("metadata", "says"),
+    [
+        ({"options": "{"}, "input data was truncated"),
+        ({"options": "[]"}, "expected object, got array"),
+        ({"options": '{"a": ' + "[" * 50_000}, "nested too deeply"),
+        ({"interval": "-1"}, r"interval: expected float > 0\.0"),
+        ({"interval": "soon"}, "interval: expected float"),
+        ({"interval": "nan"}, "interval: expected float"),
+        ({"quality": '{"data": "d"}'}, "quality: .*missing required field prediction"),
+        ({"quality": '{"data": "d", "prediction": "high", "copy_last": 1}'}, r"quality\.prediction: expected float"),
+    ],
+)
+def test_metadata_of_weights_that_cannot_be_read_is_named(tmp_path: Path, metadata: dict[str, str], says: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_model(build("stau-mnist", {"layers": 1, "hidden": 4}), str(path), {"config": "stau-mnist", **metadata})
+    with pytest.raises(ArtifactError, match=rf"the metadata of .*weights.* cannot be read \({says}") as caught:
+        load_trained(None, path)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     strict = dataclasses.replace(find("stip-edge"), tolerance=1e-12)
     monkeypatch.setattr("framecast.export.exporter.find", lambda name: strict)

@@ -45,7 +45,7 @@ def artifact(tmp_path: Path) -> Path:
 def put(artifact: Path, engine: bytes = ENGINE, **changes: Any) -> Path:
     key = Key(sha256(artifact), "tensorrt", "10.3.0", "Orin", "8.7", "fp16")
     key = dataclasses.replace(key, **changes)
-    digest = cache.hashlib.sha256(engine).hexdigest()
+    digest = sha256(engine)
     built = f"2026-01-01T00:00:{len(cache.records()):02d}"
     return cache.put(Record(key, "edge", str(artifact.resolve()), digest, len(engine), 2.5, built), engine)
 
@@ -100,7 +100,9 @@ def test_an_engine_for_rtx_is_for_every_gpu_of_its_capability(artifact: Path) ->
         ({"gpu": "Thor", "capability": "11.0"}, {}, "another GPU (Thor (compute capability 11.0), not Orin"),
         ({"gpu": "Other", "capability": "8.7"}, {}, "another GPU (Other"),
         ({"library": "tensorrt_rtx"}, {}, "built with tensorrt_rtx, and tensorrt is to run it"),
-        ({}, {"batch": 2}, "for a batch of 1, not of 2: framecast build edge --batch 2"),
+        ({}, {"batch": 2}, "of 1, not of 2 (open that one with batch=1): framecast build edge --batch 2"),
+        ({"batch": 4}, {}, "built for a batch of 4, not of 1 (open that one with batch=4): framecast build edge"),
+        ({"batch": 4}, {"precision": "fp32"}, "built in fp16, not in fp32: framecast build edge --precision fp32"),
         ({}, {"precision": "fp32"}, "in fp16, not in fp32: framecast build edge --precision fp32"),
         ({"recipe": 0}, {}, "by another version of framecast"),
     ],
@@ -112,6 +114,13 @@ def test_another_engine_is_refused_with_the_difference(
     with pytest.raises(EngineError) as caught:
         find(artifact, **options)
     assert says in str(caught.value)
+
+
+def test_the_engine_of_the_wanted_batch_is_taken(artifact: Path) -> None:
+    put(artifact)
+    put(artifact, b"four", batch=4)
+    assert find(artifact)[0] == ENGINE
+    assert find(artifact, batch=4)[0] == b"four"
 
 
 def test_nothing_built_and_a_changed_artifact_differ(artifact: Path) -> None:
@@ -148,12 +157,30 @@ def test_a_record_that_is_not_one_or_of_another_is_no_entry(artifact: Path) -> N
     path = put(artifact)
     key, beside = find(artifact)[1].key, path.with_suffix(".json")
     text = beside.read_text()
-    for bad in ("", "[]", "{}", text.replace('"format": 1', '"format": 9'), text.replace('"fp16"', '"fp32"')):
+    damaged = {
+        "": "truncated",
+        "[]": "array",
+        "{}": "missing required field key",
+        "[" * 50_000: "expected object, got array",
+        text.replace('"format": 1', '"format": 9'): "format: invalid enum value 9",
+        text.replace('"batch": 1', '"batch": 0'): r"key.batch: expected int >= 1",
+        text.replace('"size": 16384', '"size": "big"'): "size: expected int, got str",
+        text.replace('"camera": null', '"camera": [640]'): r"key.camera: expected array of length 2",
+        text.replace('"fp16"', '"fp32"'): "of another engine",
+    }
+    for bad, says in damaged.items():
+        assert bad != text
         beside.write_text(bad)
-        with pytest.raises(EngineError, match=r"record of .* (cannot be read|is of another engine)"):
+        with pytest.raises(EngineError, match=rf"record of .* (cannot be read \(.*)?({says})") as caught:
             cache.load(key)
+        assert "\n" not in str(caught.value)
         with pytest.raises(EngineError, match="no engine of edge has been built"):
             find(artifact)
+    beside.write_bytes(b"\xff" + text.encode())
+    with pytest.raises(EngineError, match="cannot be read \\('utf-8' codec"):
+        cache.load(key)
+    beside.write_text(text.replace('"format": 1', '"format": 1, "new": [{}]'))
+    assert cache.load(key) is not None
     beside.unlink()
     assert cache.load(key) is None
 
@@ -178,8 +205,10 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("FRAMECAST_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache.folder() == tmp_path / "xdg" / "framecast"
-    monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache.folder() == tmp_path / ".cache" / "framecast"
+    monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.folder() == tmp_path / ".cache" / "framecast"
     (tmp_path / "file").touch()
     monkeypatch.setenv("FRAMECAST_CACHE", str(tmp_path / "file"))
@@ -190,11 +219,12 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 WRITER = """
 import sys
 from pathlib import Path
+from framecast.files import sha256
 from framecast.runtime.engines.tensorrt import cache
 key = cache.Key(sys.argv[1], "tensorrt", "10.3.0", "Orin", "8.7", "fp16")
 for turn in range(int(sys.argv[3])):
     engine = bytes([int(sys.argv[2]) + turn]) * 3_000_000
-    digest = cache.hashlib.sha256(engine).hexdigest()
+    digest = sha256(engine)
     cache.put(cache.Record(key, "edge", "model.onnx", digest, len(engine), 1.0, "2026"), engine)
     print(turn, flush=True)
 """

@@ -223,9 +223,19 @@ def test_damaged_files_of_a_run(make: Make) -> None:
         Training(dataclasses.replace(settings, resume=True), print)
     assert (settings.out / "run.json").read_bytes() == facts
     checkpoint.write_bytes(whole)
-    (settings.out / "run.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"run.json cannot be read"):
-        Training(dataclasses.replace(settings, resume=True), print)
+    for damaged, says in {
+        "{": "truncated",
+        "[]": "expected object, got array",
+        "[" * 50_000: "expected object, got array",
+        '{"new": ' + "[" * 50_000: "nested too deeply",
+        "{}": "expected array, got null",
+        '{"sessions": [1]}': r"\[0\]: expected object, got int",
+        "\udcff": "'utf-8' codec can't decode byte 0xff",
+    }.items():
+        (settings.out / "run.json").write_text(damaged, errors="surrogateescape")
+        with pytest.raises(ArtifactError, match=rf"run\.json cannot be read \(.*{says}") as caught:
+            Training(dataclasses.replace(settings, resume=True), print)
+        assert "\n" not in str(caught.value)
 
 
 @contextmanager

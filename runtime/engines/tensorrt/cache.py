@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
-import hashlib
 import json
 import os
 import stat
@@ -17,18 +16,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
+
+import platformdirs
+from msgspec import Meta
 
 from framecast import __version__
-from framecast.errors import EngineError
+from framecast.errors import EngineError, first_line
 from framecast.files import sha256, write
+from framecast.parsing import decode
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
 
 ENVIRONMENT = "FRAMECAST_CACHE"
-FORMAT = 1  # of the record
+FORMAT: Literal[1] = 1  # of the record
 # Of what a build makes of an artifact. Raise it when other code gives an engine other inputs, outputs or numbers.
-RECIPE = 1
+# 2: the inputs ``keep`` and ``pick``.
+RECIPE = 2
 _ELSEWHERE = f"set {ENVIRONMENT} to a folder of your own"
+_Whole = Annotated[int, Meta(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,15 @@ class Key:
     gpu: str
     capability: str
     precision: str
-    batch: int = 1
-    camera: tuple[int, int] | None = None
+    batch: _Whole = 1
+    camera: tuple[_Whole, _Whole] | None = None
     rung: str = "plain"
     recipe: int = RECIPE
 
     @property
     def digest(self) -> str:
         """SHA-256 over all of it: the entry's name."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        return sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode())
 
     @property
     def device(self) -> str:
@@ -92,13 +97,13 @@ class Record:
     model: str
     path: str
     sha256: str
-    size: int
-    seconds: float
+    size: _Whole
+    seconds: Annotated[float, Meta(ge=0)]
     built: str
     layers: dict[str, Any] = field(default_factory=dict)
     manifest: str = ""
     framecast: str = __version__
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
 
     def to_json(self) -> str:
         """One JSON object, to be read by people too."""
@@ -106,13 +111,8 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Read what :meth:`to_json` wrote; raises ValueError, TypeError, KeyError or AttributeError otherwise."""
-        raw = json.loads(text)
-        if raw["format"] != FORMAT:
-            raise ValueError(f"format {raw['format']}")
-        camera = raw["key"]["camera"]
-        raw["key"] = Key(**{**raw["key"], "camera": (int(camera[0]), int(camera[1])) if camera else None})
-        return cls(**raw)
+        """Read what :meth:`to_json` wrote; raises ValueError, whose message is one line, where it did not."""
+        return decode(text, cls)
 
 
 def folder() -> Path:
@@ -121,8 +121,7 @@ def folder() -> Path:
     Raises:
         EngineError: it is not a folder, belongs to another user, or others may write into it.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(os.environ.get(ENVIRONMENT) or Path(home) / "framecast")
+    path = Path(os.environ.get(ENVIRONMENT) or platformdirs.user_cache_path("framecast"))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
@@ -182,7 +181,7 @@ def find(
         library: that is to run it.
         gpu: that is to run it.
         precision: ``fp16`` or ``fp32``; by default, as with all that is not said, the one that was built last.
-        batch: how many cameras.
+        batch: how many cameras it steps at once. It is never the one that was built last: a batch of 4 takes 4 frames.
 
     Raises:
         EngineError: nothing was built for this, or for another GPU, version, artifact or size; or it is damaged. The
@@ -236,9 +235,13 @@ def missing(wanted: Key, model: str, artifact: Path, ignore: tuple[str, ...] = (
     known = [r for r in records() if r.key.artifact == wanted.artifact or r.path == str(artifact.resolve())]
     if not known:
         return f"no engine of {model} has been built"
-    nearest = min(known, key=lambda record: len(differences(record.key, wanted, ignore)))
-    words = differences(nearest.key, wanted, ignore)
-    return f"the engine of {model} was built {words[0]}" if words else f"the engine of {model} is not in the cache"
+    nearest = min(known, key=lambda record: len(differences(record.key, wanted, ignore))).key
+    words = differences(nearest, wanted, ignore)
+    if not words:
+        return f"the engine of {model} is not in the cache"
+    only_batch = not differences(nearest, wanted, (*ignore, "batch"))
+    instead = f" (open that one with batch={nearest.batch})" if only_batch else ""
+    return f"the engine of {model} was built {words[0]}{instead}"
 
 
 def cure(model: str, key: Key) -> str:
@@ -255,7 +258,7 @@ def records() -> list[Record]:
     """Of every engine in the cache; what cannot be read as a record is no entry."""
     found = []
     for path in sorted(folder().glob("*.json")):
-        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        with suppress(OSError, ValueError):
             record = Record.from_json(path.read_text())
             if record.key.digest == path.stem:
                 found.append(record)
@@ -264,7 +267,7 @@ def records() -> list[Record]:
 
 def timing(library: Library, device: str) -> Path:
     """Where TensorRT's measurements of kernels are kept, which make the next build quicker; of one library and GPU."""
-    name = hashlib.sha256(f"{library.name} {library.version} {device}".encode()).hexdigest()
+    name = sha256(f"{library.name} {library.version} {device}".encode())
     return folder() / f"{name}.timing"
 
 
@@ -290,8 +293,8 @@ def _verified(path: Path, key: Key) -> tuple[bytes, Record]:
     """An entry's bytes, held to its record."""
     try:
         record = Record.from_json(path.with_suffix(".json").read_text())
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise EngineError(f"the record of {path} cannot be read ({type(error).__name__})") from error
+    except (OSError, ValueError) as error:
+        raise EngineError(f"the record of {path} cannot be read ({first_line(error)})") from error
     if record.key != key:
         raise EngineError(f"the record of {path} is of another engine")
     if not _private(path):
@@ -302,7 +305,7 @@ def _verified(path: Path, key: Key) -> tuple[bytes, Record]:
         raise EngineError(f"{path} cannot be read ({error.strerror})") from error
     if len(engine) != record.size:
         raise EngineError(f"{path} is damaged: {len(engine)} bytes, of {record.size}")
-    if hashlib.sha256(engine).hexdigest() != record.sha256:
+    if sha256(engine) != record.sha256:
         raise EngineError(f"{path} is damaged: its SHA-256 is not that of its record")
     return engine, record
 

@@ -1,0 +1,232 @@
+"""The manifest: what is read, what is ignored, and what is refused, in one line and at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from framecast.errors import ArtifactError
+from framecast.graph.artifact import read
+from framecast.graph.manifest import FORMAT, KEY, Manifest, Quality, StateSpec
+from framecast.runtime.engines import open_engine
+
+WHOLE = Manifest(
+    model="Still",
+    config="still",
+    frame=(3, 4, 6),
+    state=(StateSpec("count", (1, 1, 1)), StateSpec("past", (2,), "history", 3)),
+    warmup=3,
+    parameters=12,
+    weights="clips of ours",
+    weights_sha256="0" * 64,
+    licence="Apache-2.0",
+    outputs=2,
+    interval=0.04,
+    visible=(3, 6),
+    options={"layers": 2, "gates": {"kind": "soft", "widths": [1, 2]}},
+    value_range=(-1.0, 1.0),
+    quality=Quality("some clips", 31.5, 30, {"a": (31.5, 30.25)}),
+    calibration="the demo",
+    precomputed={"ready.a": (4, 5)},
+)
+
+
+def fields(**changes: Any) -> dict[str, Any]:
+    """A manifest as JSON has it, with changes; ``None`` stays ``null``."""
+    return {**json.loads(WHOLE.to_json()), **changes}
+
+
+def text(**changes: Any) -> str:
+    return json.dumps(fields(**changes))
+
+
+def artifact(path: Path, manifest: str | bytes) -> Path:
+    """The smallest graph that predicts: the frame again, and a count; with any bytes as its manifest."""
+    shapes = {"frame": (3, 4, 6), "state.count": (1,), "prediction": (1, 3, 4, 6), "next.count": (1,)}
+    values = {
+        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        for name, shape in shapes.items()
+    }
+    nodes = [
+        helper.make_node("Unsqueeze", ["frame", "one"], ["prediction"]),
+        helper.make_node("Identity", ["state.count"], ["next.count"]),
+    ]
+    ones = numpy_helper.from_array(np.array([1]), "one")
+    inputs, outputs = [values["frame"], values["state.count"]], [values["prediction"], values["next.count"]]
+    graph = helper.make_graph(nodes, "still", inputs, outputs, [ones])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    marker = "the manifest, of as many bytes ".ljust(len(manifest), ".")[: len(manifest)]
+    helper.set_model_props(model, {KEY: marker})
+    raw = manifest.encode() if isinstance(manifest, str) else manifest
+    path.write_bytes(model.SerializeToString().replace(marker.encode(), raw))  # protobuf writes no text but UTF-8
+    return path
+
+
+def still(**changes: Any) -> str:
+    """The manifest of :func:`artifact`, with changes."""
+    plain = Manifest("Still", "still", (3, 4, 6), (StateSpec("count", (1,)),), 1, 0, "random", "", "none")
+    return json.dumps({**json.loads(plain.to_json()), **changes})
+
+
+def test_what_is_written_is_read() -> None:
+    assert Manifest.from_json(WHOLE.to_json()) == WHOLE
+    assert Manifest.from_json(WHOLE.to_json().encode()) == WHOLE
+    least = Manifest("M", "m", (1, 1, 1), (), 0, 0, "random", "", "none", channel_order="GRAY")
+    assert Manifest.from_json(least.to_json()) == least
+
+
+def test_what_no_json_can_hold_is_not_written() -> None:
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="JSON compliant"):
+            dataclasses.replace(WHOLE, interval=bad).to_json()
+
+
+def test_fields_of_a_newer_version_are_ignored_wherever_they_stand() -> None:
+    new: dict[str, Any] = {"new": {"a": [1, None, {"b": "c\n"}]}, "newer": None, "newest": 1e300}
+    raw = {**fields(), **new}
+    raw["state"] = [{**spec, **new} for spec in raw["state"]]
+    raw["quality"] = {**raw["quality"], **new}
+    assert Manifest.from_json(json.dumps(raw)) == WHOLE
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Manifest) if f.name not in ("format",)])
+def test_a_field_of_a_newer_version_may_have_any_name_but_ours(name: str) -> None:
+    assert Manifest.from_json(text(**{f"{name}_2": [[]]})) == WHOLE
+    with pytest.raises(ArtifactError, match=r"export it again|update framecast"):
+        Manifest.from_json(text(**{name: [[]]}))
+
+
+def test_only_a_newer_format_asks_for_an_update() -> None:
+    newer = {"format": FORMAT + 1, "state": "of another kind", "frame": None}
+    for raw in (json.dumps(newer), text(format=FORMAT + 1)):
+        says = f"its manifest has format {FORMAT + 1}, this framecast reads up to {FORMAT}: update framecast"
+        with pytest.raises(ArtifactError, match=f"^{says}$"):
+            Manifest.from_json(raw)
+    # No framecast wrote these.
+    for bad in (0, -1, None, "1", True, 1.5, [1]):
+        with pytest.raises(ArtifactError, match=r"cannot be read \(format: expected int.*\): export it again"):
+            Manifest.from_json(text(format=bad))
+    without = fields()
+    del without["format"]
+    with pytest.raises(ArtifactError, match="missing required field format"):
+        Manifest.from_json(json.dumps(without))
+
+
+@pytest.mark.parametrize("name", ["model", "config", "frame", "state", "warmup", "parameters", "weights", "licence"])
+def test_what_every_version_has_written_must_be_there(name: str) -> None:
+    raw = fields()
+    del raw[name]
+    with pytest.raises(ArtifactError, match=f"missing required field {name}.*: export it again"):
+        Manifest.from_json(json.dumps(raw))
+
+
+def spec(**changes: Any) -> list[dict[str, Any]]:
+    return [{"name": "s", "shape": [2], "kind": "carry", "slots": 0, **changes}]
+
+
+DAMAGE: list[tuple[dict[str, Any], str]] = [
+    ({"frame": [3, 4]}, "frame: expected array of length 3"),
+    ({"frame": [3, 0, 6]}, r"frame\[1\]: expected int >= 1"),
+    ({"frame": [3, -4, 6]}, r"frame\[1\]: expected int >= 1"),
+    ({"frame": [3, 1 << 29, 6]}, r"frame\[1\]: expected int <="),
+    ({"frame": [3, 1 << 27, 1 << 27]}, "more than 2147483648 elements"),
+    ({"frame": [3, 10**40, 6]}, r"frame\[1\]: expected int <="),
+    ({"frame": ["3", 4, 6]}, r"frame\[0\]: expected int, got str"),
+    ({"frame": [4, 4, 6]}, "no usable frame shape or channel order"),
+    ({"channel_order": "HSV"}, "no usable frame shape or channel order"),
+    ({"visible": [5, 6]}, "no usable frame shape or channel order"),
+    ({"visible": [0, 6]}, r"visible\[0\]: expected int >= 1"),
+    ({"outputs": 0}, "outputs: expected int >= 1"),
+    ({"outputs": 10**9}, "outputs: expected int <= 4096"),
+    ({"warmup": -1}, "warmup: expected int >= 0"),
+    ({"warmup": 10**9}, "warmup: expected int <= 4096"),
+    ({"parameters": -1}, "parameters: expected int >= 0"),
+    ({"interval": 0}, "interval: expected float > 0"),
+    ({"interval": -1}, "interval: expected float > 0"),
+    ({"interval": 1e300}, "interval: expected float <= "),
+    ({"interval": float("inf")}, "malformed"),
+    ({"interval": float("nan")}, "malformed"),
+    ({"value_range": [0, float("inf")]}, "malformed"),
+    ({"value_range": [0, 1e300]}, r"value_range\[1\]: expected float <="),
+    ({"value_range": [1, 1]}, "a value range that is not known: update framecast"),
+    ({"value_range": None}, "value_range: expected array, got null"),
+    ({"options": None}, "options: expected object, got null"),
+    ({"precomputed": None}, "precomputed: expected object, got null"),
+    ({"precomputed": {"a": [0]}}, r"expected int >= 1"),
+    ({"precomputed": {"a": [1 << 20, 1 << 20]}}, "more than 2147483648 elements"),
+    ({"precomputed": {"frame": [1]}}, "two of its inputs have one name"),
+    ({"state": None}, "state: expected array, got null"),
+    ({"state": [None]}, r"state\[0\]: expected object, got null"),
+    ({"state": spec(shape=[1] * 9)}, r"state\[0\].shape: expected array of length <= 8"),
+    ({"state": spec(shape=[-1])}, r"state\[0\].shape\[0\]: expected int >= 1"),
+    ({"state": spec(shape=[1 << 28] * 8)}, "more than 2147483648 elements"),
+    ({"state": spec(kind="history", slots=10**7)}, r"state\[0\].slots: expected int <= 4096"),
+    ({"state": spec(kind="history", slots=-1)}, r"state\[0\].slots: expected int >= 0"),
+    ({"state": spec(kind="history", slots=0)}, "a kind of state .* not known: update framecast"),
+    ({"state": spec(kind="stack")}, "a kind of state .* not known: update framecast"),
+    ({"state": spec() * 2}, "two of its inputs have one name"),
+    ({"state": spec() * 4097}, "state: expected array of length <= 4096"),
+    ({"state": spec(name="a.0") + spec(name="a", kind="history", slots=1)}, "two of its inputs have one name"),
+    ({"state": [{**s, "name": str(i)} for i in range(3) for s in spec(kind="history", slots=2000)]}, "4096 slots"),
+    ({"quality": {}}, "quality: object missing required field data"),
+    ({"quality": {"data": "d", "prediction": "30", "copy_last": 1}}, "quality.prediction: expected float, got str"),
+    ({"quality": {"data": "d", "prediction": 1, "copy_last": 1, "clips": {"a": [1]}}}, "expected array of length 2"),
+    ({"config": "two\nlines"}, "a text in it has control characters"),
+    ({"weights": "\x1b[2J"}, "a text in it has control characters"),
+    ({"options": {"a": [{"\x07": 1}]}}, "a text in it has control characters"),
+    ({"licence": None}, "licence: expected str, got null"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), DAMAGE, ids=lambda value: str(value)[:40])
+def test_damage_is_named(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ArtifactError, match=says) as caught:
+        Manifest.from_json(text(**changes))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith((": export it again", ": update framecast"))
+
+
+TEXTS: dict[str, tuple[Callable[[], str | bytes], str]] = {
+    "empty": (lambda: "", "truncated"),
+    "cut off": (lambda: still()[:-9], "truncated"),
+    "two": (lambda: still() * 2, "trailing characters"),
+    "no object": (lambda: "[1, 2]", "expected object, got array"),
+    "deep": (lambda: "[" * 50_000, "expected object, got array"),
+    "deep in options": (lambda: still(options=1).replace('"options": 1', '"options": ' + "[" * 50_000), "deeply"),
+    "deep in what is ignored": (lambda: still()[:-1] + ', "new": ' + "[" * 50_000, "deeply"),
+    "deep and well formed": (
+        lambda: still(options=1).replace('"options": 1', '"options": {"a": ' + "[" * 900 + "]" * 900 + "}"),
+        "deeply",
+    ),
+    "long": (lambda: still(licence="x" * (1 << 20)), "longer than 1048576 characters"),
+    "not UTF-8": (lambda: still(new="?").encode().replace(b"?", b"\xb9"), "byte 0xb9|UTF-8"),
+}
+
+
+@pytest.mark.parametrize("way", [read, open_engine], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_that_is_no_manifest_is_refused_by_both_ways_in(tmp_path: Path, way: Any, name: str) -> None:
+    make, says = TEXTS[name]
+    with pytest.raises(ArtifactError, match=says) as caught:
+        way(artifact(tmp_path / "m.onnx", make()))
+    assert str(caught.value).startswith(str(tmp_path / "m.onnx"))
+    assert str(caught.value).endswith("export it again")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("way", [read, open_engine], ids=lambda way: way.__name__)
+def test_both_ways_in_read_the_same(tmp_path: Path, way: Any) -> None:
+    path = artifact(tmp_path / "m.onnx", still(new=[{}]))
+    assert onnx.load(path).metadata_props[0].key == KEY
+    way(path)
+    for changes in ({"interval": -1}, {"state": spec(kind="history", slots=10**7)}, {"format": FORMAT + 1}):
+        with pytest.raises(ArtifactError, match=r"m\.onnx: its manifest "):
+            way(artifact(path, still(**changes)))
