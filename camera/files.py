@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 from framecast.camera import cv
 from framecast.camera.clip import Clip
 from framecast.camera.pool import Pool
-from framecast.camera.source import Image
+from framecast.camera.source import DEFAULT_FPS, Image
 from framecast.errors import SourceError
 from framecast.redact import redact
 
 if TYPE_CHECKING:
     import cv2
-
-NOMINAL_FPS = 25.0
-"""Frames a second where a file does not say."""
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 """By which videos are known among the files of a folder."""
@@ -46,7 +43,7 @@ class VideoFile(Clip):
         self._capture = _open(self._path)
         self._pool = Pool()
         self._shape: tuple[int, ...] | None = None  # of the frame before, into the like of which the next is decoded
-        super().__init__(name or redact(str(path)), cv.frame_rate(self._capture) or NOMINAL_FPS, loop)
+        super().__init__(name or redact(str(path)), cv.frame_rate(self._capture) or DEFAULT_FPS, loop)
 
     def _next(self) -> Image | None:
         more, image = self._capture.read(self._pool.take(self._shape) if self._shape else None)

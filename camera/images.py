@@ -10,15 +10,12 @@ import numpy as np
 
 from framecast.camera import cv
 from framecast.camera.clip import Clip
-from framecast.camera.source import Image
+from framecast.camera.source import DEFAULT_FPS, Image
 from framecast.errors import SourceError
 from framecast.redact import redact
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image, by the end of its name in any case."""
-
-FPS = 25.0
-"""Nominal frames a second: images do not say."""
 
 
 class Images(Clip):
@@ -32,7 +29,7 @@ class Images(Clip):
 
     def __init__(self, name: str, paths: Sequence[Path], *, loop: bool = False) -> None:
         self._cv = cv.load()
-        super().__init__(name, FPS, loop)
+        super().__init__(name, DEFAULT_FPS, loop)
         self._paths = paths
         self._rewind()
 

@@ -20,6 +20,8 @@ from framecast.camera.webcam import open_number, open_v4l2
 from framecast.errors import OptionError, SourceError
 from framecast.redact import redact
 
+_NUMBER = re.compile(r"[0-9]{1,3}")  # of a webcam
+_CAMERAS = ("v4l2", "csi", "rtsp", "rtsps")
 _KNOWN = (
     "a video file, a folder or glob of images, a webcam's number, demo, file://, v4l2://, csi://, rtsp://, rtsps:// "
     "and synthetic://"
@@ -62,15 +64,15 @@ def open_source(uri: str | os.PathLike[str], *, loop: bool = False, timeout: flo
         return _open_path(text, loop)
     if not text:
         raise SourceError(f"no source given (known: {_KNOWN})")
-    if re.fullmatch(r"[0-9]{1,3}", text):
+    if _NUMBER.fullmatch(text):
         return open_number(int(text))
     if text == "demo":
         return _open_demo(loop)
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)
-    if not scheme or _exists(text):  # a file's name may hold a colon
+    scheme = _scheme(text)
+    if scheme is None:
         return _open_path(text, loop)
-    rest = text[scheme.end() :].removeprefix("//")
-    match scheme[1].lower():
+    rest = text[len(scheme) + 1 :].removeprefix("//")
+    match scheme:
         case "file":
             return _open_path(unquote(rest), loop)
         case "v4l2":
@@ -78,11 +80,26 @@ def open_source(uri: str | os.PathLike[str], *, loop: bool = False, timeout: flo
         case "csi":
             return open_csi(rest, timeout=timeout)
         case "rtsp" | "rtsps":
-            return open_rtsp(f"{scheme[1].lower()}://{rest}", timeout=timeout)
+            return open_rtsp(f"{scheme}://{rest}", timeout=timeout)
         case "synthetic":
             return Synthetic(parse_scene(text), loop=loop)
         case _:
             raise SourceError(f"unknown scheme in {redact(text)} (known: {_KNOWN})")
+
+
+def is_camera(uri: str) -> bool:
+    """Whether a URI names a camera: one has no end, may be open in one place only, and cannot be played twice.
+
+    Args:
+        uri: as :func:`open_source` takes it; it need not be valid.
+    """
+    return bool(_NUMBER.fullmatch(uri)) or (_scheme(uri) in _CAMERAS)
+
+
+def _scheme(uri: str) -> str | None:
+    """The scheme of a URI in small letters, or None for a path. A file's name may hold a colon."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", uri)
+    return found[1].lower() if found and not _exists(uri) else None
 
 
 def _open_path(text: str, loop: bool) -> Source:
