@@ -67,13 +67,22 @@ def examine() -> list[Finding]:
     ]
 
 
+def ready(findings: Sequence[Finding]) -> bool:
+    """Whether ``framecast run demo`` works on this machine."""
+    return all(finding.here for finding in findings if finding.needed)
+
+
 def verdict(findings: Sequence[Finding]) -> str:
     """Whether framecast works on this machine, in one sentence."""
-    broken = [finding for finding in findings if finding.needed and not finding.here]
-    if broken:
+    if not ready(findings):
+        broken = [finding for finding in findings if finding.needed and not finding.here]
         return f"Not ready: {'; '.join(f'{one.part}: {one.state} ({one.cure})' for one in broken)}"
-    engines = [name for name in ENGINES if any(one.here for one in findings if one.part == _part(name))]
-    return f"Ready: 'framecast run demo' works here. Engines that work: {', '.join(engines)}."
+    return "Ready: 'framecast run demo' works here."
+
+
+def engines(findings: Sequence[Finding]) -> list[str]:
+    """The engines that can be used."""
+    return [name for name in ENGINES if any(one.here for one in findings if one.part == _part(name))]
 
 
 def _part(engine: str) -> str:

@@ -16,6 +16,8 @@ HEAVY = ("torch", "cv2", "onnxruntime", "onnx", "aiohttp")
 API = {
     "load",
     "open",
+    "evaluate",
+    "benchmark",
     "Predictor",
     "Prediction",
     "Stream",

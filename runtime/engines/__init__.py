@@ -163,5 +163,5 @@ ENGINES: Mapping[str, EngineRow] = {
     "torch": EngineRow(
         _torch, presence.torch, "an NVIDIA GPU with our kernels, or the CPU", precisions=("fp32", "tf32", "fp16")
     ),
-    "tensorrt": EngineRow(_tensorrt, presence.tensorrt, "an NVIDIA GPU, fastest", precisions=("fp16", "fp32")),
+    "tensorrt": EngineRow(_tensorrt, presence.tensorrt, "an NVIDIA GPU", precisions=("fp16", "fp32")),
 }

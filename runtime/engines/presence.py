@@ -5,6 +5,7 @@ No model is opened here, and nothing is loaded but what says whether it works: O
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
@@ -67,16 +68,20 @@ def tensorrt() -> str:
     Raises:
         EngineError: one of them is missing; it names all that are.
     """
-    found, missing = [], []
-    for look in (_tensorrt_library, _gpu, _pycuda):
-        try:
-            found.append(look())
-        except EngineError as error:
-            missing.append(str(error))
-    if missing:
-        what, cures = zip(*(text.partition(": ")[::2] for text in missing), strict=True)
-        raise EngineError(f"{'; '.join((*what, *found))}: {'; '.join(cures)}")
-    return "; ".join(found)
+    parts = [_told(look) for look in (_tensorrt_library, _gpu, _pycuda)]
+    state = "; ".join(text for text, _ in parts)
+    if cures := "; ".join(cure for _, cure in parts if cure):
+        raise EngineError(f"{state}: {cures}")
+    return state
+
+
+def _told(look: Callable[[], str]) -> tuple[str, str]:
+    """What is there, or what is missing and its cure."""
+    try:
+        return look(), ""
+    except EngineError as error:
+        what, _, cure = str(error).partition(": ")
+        return what, cure
 
 
 def _tensorrt_library() -> str:

@@ -9,6 +9,9 @@
         for prediction in stream:
             ...
 
+    framecast.evaluate("edge", "clips/").to_dict()          # quality beside copying and optical flow
+    framecast.benchmark("edge").to_dict()                   # what a live step costs on this machine
+
 Everything public is here; importing it loads no heavy library.
 """
 
@@ -30,6 +33,8 @@ from framecast.errors import (
 )
 
 if TYPE_CHECKING:
+    from framecast.bench.benchmark import benchmark
+    from framecast.evaluation.evaluate import evaluate
     from framecast.runtime import Prediction, Predictor, Stream, load, open
 
 __version__ = version("framecast")
@@ -47,14 +52,19 @@ __all__ = [
     "SourceError",
     "Stream",
     "__version__",
+    "benchmark",
+    "evaluate",
     "load",
     "open",
 ]
 
 
+_ROOMS = {"benchmark": "framecast.bench.benchmark", "evaluate": "framecast.evaluation.evaluate"}
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("framecast.runtime"), name)
+        return getattr(import_module(_ROOMS.get(name, "framecast.runtime")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,7 +1,7 @@
 """What is typed: where ``--serve`` may stand alone, and what to say of a command line that cannot be read.
 
-The library that reads it words its errors for programmers. The messages here are ours; only its kinds of error are used,
-by their names, since its releases keep them in different modules.
+The library that reads it words its errors for programmers. The messages here are ours; only its kinds of error are
+used, by their names, since its releases keep them in different modules.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _reason(error: Exception, command: str, arguments: Sequence[str], commands: 
         return f"{command} needs {_name(error)}"
     if kind == "BadParameter":
         return f"{_name(error)} takes {_wanted(message)}{_typed(error, arguments)}"
-    extra = re.search(r"unexpected extra arguments? \((.*)\)", message)
+    extra = re.search(r"unexpected extra argument(?:s|\(s\))? \((.*)\)", message)
     if extra:
         return f"{command} takes no further argument: {extra[1]}"
     if "No such command" in message:
@@ -96,7 +96,7 @@ def _wanted(message: str) -> str:
 def _name(error: Exception) -> str:
     """An option as it is typed, or an argument as the help shows it."""
     parameter = getattr(error, "param", None)
-    options = [option for option in getattr(parameter, "opts", ()) if option.startswith("-")]
+    options = [str(option) for option in getattr(parameter, "opts", ()) if str(option).startswith("-")]
     if options:
         return max(options, key=len)
     name = getattr(parameter, "metavar", None) or getattr(parameter, "name", None) or "an argument"
