@@ -1,21 +1,26 @@
-"""``framecast bench``: opened models in; tables, warnings, figures and drawings out."""
+"""``framecast.benchmark``: what models cost in a live loop here. ``framecast bench`` prints what it gives."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from framecast.bench import results as of
 from framecast.bench.cold_start import cold_start
+from framecast.bench.loop import check as check_schedule
 from framecast.bench.loop import read_frames
+from framecast.bench.machine import Machine, busy, describe, load
+from framecast.bench.opened import Models, Opened, open_all
 from framecast.bench.power import Sampler
 from framecast.bench.single_stream import SingleStream, single_stream
 from framecast.bench.steps import Case, Series, live_step, measure, on_device
 from framecast.bench.summary import PERCENTILES, Ratio
 from framecast.camera import Image, open_source
+from framecast.errors import OptionError
 from framecast.runtime.engines import Engine, open_engine
 from framecast.tables import Table
 
@@ -24,81 +29,149 @@ if TYPE_CHECKING:  # it needs matplotlib
 
 FRAMES = 100  # of the source, held in memory
 ITERATIONS = 10
-Advance = Callable[[float], None]
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model in an engine.
-
-    Attributes:
-        name: to call it by.
-        path: of what the engine opened.
-        asked: for the engine, as it was named.
-        threads: as it was opened with.
-        engine: closed by its owner.
-    """
-
-    name: str
-    path: Path
-    asked: str
-    threads: int
-    engine: Engine
+Advance = Callable[[float, str], None]  # told which share is done, and what is being done
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """How to measure; see :func:`benchmark`. Durations are in seconds."""
 
-    Attributes:
-        percentiles: to be given.
-        warmup: seconds of each case before anything is measured.
-        duration: seconds of samples of each at least.
-        iterations: samples of each at least; as many as the way of measuring needs where it is None.
-        source: a clip's frames.
-        cold_starts: fresh processes of each; 0 leaves them out.
-        single_stream: MLPerf's scenario in place of turns.
-    """
-
-    percentiles: Sequence[float] = PERCENTILES
+    source: str = "demo"
+    stream: bool = False
+    fps: float | None = None
+    cameras: bool = False
+    single_stream: bool = False
     warmup: float = 0.2
     duration: float = 3.0
     iterations: int | None = None
-    source: str = "demo"
+    percentiles: Sequence[float] = PERCENTILES
     cold_starts: int = 3
-    single_stream: bool = False
+
+    def __post_init__(self) -> None:
+        if self.iterations is not None and self.iterations < 1:
+            raise OptionError(f"iterations must be at least 1, not {self.iterations}")
+        for name in ("warmup", "duration", "cold_starts"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise OptionError(f"{name.replace('_', '-')} must be 0 or more, not {value:g}")
+        if not self.percentiles or not all(0 < p < 100 for p in self.percentiles):
+            given = ",".join(f"{p:g}" for p in self.percentiles)
+            raise OptionError(f"percentiles {given}: give numbers between 0 and 100, such as 50,90,95,99")
+        if not self.stream and (self.fps is not None or self.cameras):
+            raise OptionError("fps and cameras need a stream: add --stream (in Python, stream=True)")
+        if self.stream and self.single_stream:
+            raise OptionError("stream and single-stream are two ways of measuring: choose one")
+        if self.stream:
+            check_schedule(self.fps, self.duration)
 
 
 @dataclass(frozen=True)
-class Said:
-    """What is printed and written of a benchmark.
+class Benchmark:
+    """What was measured.
 
     Attributes:
-        title: of the report.
+        title: of a report.
+        machine: what it was measured on.
         tables: the most important first.
-        figures: for JSON.
+        warnings: why the figures may not be what they seem, a line each.
+        not_run: where ``all`` was asked for, what cannot run here and why, a line each.
         csv: a row a sample.
-        traces: drawn in the report; made when they are asked for, as they need matplotlib.
-        warnings: a line each.
+        traces: what is drawn in a report; made when it is called, because it needs matplotlib.
     """
+
+    title: str
+    machine: Machine
+    tables: Sequence[Table]
+    warnings: Sequence[str]
+    not_run: Sequence[str]
+    csv: str
+    traces: Callable[[], list[Trace]]
+    _figures: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the machine, every setting and every sample."""
+        return {
+            "machine": self.machine,
+            "not_run": list(self.not_run),
+            "warnings": list(self.warnings),
+            **self._figures,
+        }
+
+
+def benchmark(
+    models: Models,
+    *,
+    engines: str | Sequence[str] = ("auto",),
+    source: str = Settings.source,
+    stream: bool = False,
+    fps: float | None = None,
+    cameras: bool = False,
+    single_stream: bool = False,
+    warmup: float = Settings.warmup,
+    duration: float = Settings.duration,
+    iterations: int | None = None,
+    percentiles: Sequence[float] = Settings.percentiles,
+    cold_starts: int = Settings.cold_starts,
+    threads: int = 0,
+    advance: Advance = lambda share, what: None,
+) -> Benchmark:
+    """Measure what a live step costs, or with ``stream`` a live stream from end to end.
+
+        result = framecast.benchmark(["edge", "stip-edge"], engines=["onnxruntime", "openvino"])
+        print(result.tables[0])
+        result.to_dict()["results"][0]["summary"]["median"]     # ms
+
+    Several cases take turns, so that what the machine is doing otherwise falls on all of them.
+
+    Args:
+        models: a shipped name or an artifact's path; several of them; ``all`` for those that ship; or a mapping from
+            the names that tables show.
+        engines: what runs the step (:func:`framecast.runtime.engines.open_engine`); ``all`` for those that work here.
+        source: where the frames come from: a clip; with ``stream`` it may be a camera.
+        stream: measure from when a frame was due until its prediction is handed over.
+        fps: with ``stream``: frames a second of a clip (default: its own).
+        cameras: with ``stream``: also find how many such cameras this machine carries.
+        single_stream: MLPerf's scenario in place of turns.
+        warmup: seconds of each case before anything is measured.
+        duration: seconds of each case, at least.
+        iterations: samples of each case, at least (default: 10; in a single stream, what its estimate needs).
+        percentiles: that are given, each between 0 and 100.
+        cold_starts: fresh processes of each case; 0 for none.
+        threads: CPU threads of a step; 0 for one a core.
+        advance: called with the share that is done, 0 to 1, and what is being done.
+
+    Raises:
+        OptionError: an argument is out of its range, or two exclude each other.
+        ArtifactError: there is no such model.
+        SourceError: the source cannot be read, or has no frame.
+        EngineError: an engine cannot be had here, or failed; or a fresh process could not predict.
+    """
+    settings = Settings(
+        source, stream, fps, cameras, single_stream, warmup, duration, iterations, tuple(percentiles), cold_starts
+    )
+    before = load()
+    with ExitStack() as stack:
+        opened, not_run = open_all(stack, models, [engines] if isinstance(engines, str) else engines, threads)
+        machine = describe({one.engine.name: one.engine.version for one in opened})
+        machine["load"] = before  # exporting and opening are work too
+        said = _stream(opened, settings, advance) if stream else _steps(opened, settings, advance)
+    warnings = [*filter(None, [busy(machine)]), *said.warnings]
+    return Benchmark(said.title, machine, said.tables, warnings, not_run, said.csv, said.traces, said.figures)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What one way of measuring gives; see :class:`Benchmark`."""
 
     title: str
     tables: Sequence[Table]
     figures: dict[str, object]
     csv: str
     traces: Callable[[], list[Trace]]
-    warnings: Sequence[str] = field(default_factory=tuple)
+    warnings: Sequence[str] = ()
 
 
-def steps(opened: Sequence[Opened], settings: Settings, advance: Advance) -> Said:
-    """Measure steps: in turns, or each as a single stream.
-
-    Raises:
-        OptionError: a setting is out of its range.
-        SourceError: the source cannot be read, or has no frame.
-        FrameError: an engine was built for frames of another size.
-        EngineError: an engine failed, or a fresh process could not predict.
-    """
+def _steps(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _Said:
+    """Measure steps: in turns, or each as a single stream."""
     images = _frames(settings.source)
     cases = [live_step(one.name, one.engine, images) for one in opened]
     with Sampler() as sampler:
@@ -121,7 +194,7 @@ def steps(opened: Sequence[Opened], settings: Settings, advance: Advance) -> Sai
         "power": {name: dataclasses.asdict(value) for name, value in power.items()},
     }
     title = f"framecast bench: {', '.join(one.name for one in opened)}"
-    return Said(title, of.tables(found, power), figures, of.to_csv(series), traces, of.warnings(found))
+    return _Said(title, of.tables(found, power), figures, of.to_csv(series), traces, of.warnings(found))
 
 
 def _taken(
@@ -130,13 +203,19 @@ def _taken(
     """The samples of each case, and MLPerf's view of them where that was asked for."""
     if not settings.single_stream:
         count = ITERATIONS if settings.iterations is None else settings.iterations
-        series = measure(cases, warmup=settings.warmup, duration=settings.duration, iterations=count, advance=advance)
+        series = measure(
+            cases,
+            warmup=settings.warmup,
+            duration=settings.duration,
+            iterations=count,
+            advance=lambda share: advance(share, "measuring"),
+        )
         return series, [None] * len(series)
     streams = []
     for done, case in enumerate(cases):
 
         def so_far(share: float, done: int = done) -> None:
-            advance((done + share) / len(cases))
+            advance((done + share) / len(cases), "measuring")
 
         streams.append(
             single_stream(
@@ -178,38 +257,26 @@ def _result(
     )
 
 
-def stream(
-    opened: Sequence[Opened],
-    source: str,
-    *,
-    fps: float | None,
-    seconds: float,
-    percentiles: Sequence[float],
-    cameras: bool,
-) -> Said:
-    """Measure predictors end to end, one after the other; and how many cameras each carries.
-
-    Raises:
-        OptionError: a rate, a duration or a percentile is out of its range, or a model takes no pictures.
-        SourceError: the source cannot be opened, or was lost.
-        EngineError: an engine failed, or the model takes no pictures.
-    """
+def _stream(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _Said:
+    """Measure predictors end to end, one after the other; and how many cameras each carries."""
     from framecast.bench.cameras import carry
     from framecast.bench.stream import bench_stream
 
+    schedule: dict[str, Any] = {"fps": settings.fps, "seconds": settings.duration}
     found, tables, figures = {}, [], dict[str, object]()
-    for one in opened:
-        result = bench_stream(one.engine, source, fps=fps, seconds=seconds, percentiles=percentiles)
+    for done, one in enumerate(opened):
+        advance(done / len(opened), f"streaming to {one.name}")
+        result = bench_stream(one.engine, settings.source, **schedule, percentiles=settings.percentiles)
         found[one.name] = result
-        tables.append(Table(f"{one.name}, live", ("", ""), result.rows()))
+        tables.append(Table(f"{one.title}, live", ("", ""), result.rows()))
         told = result.to_dict()
-        if cameras:
+        if settings.cameras:
 
             def another(one: Opened = one) -> Engine:
                 return open_engine(one.path, one.asked, threads=one.threads)
 
-            carried = carry(another, source, fps=fps, seconds=seconds)
-            tables.append(Table(f"{one.name}, cameras", ("", ""), carried.rows()))
+            carried = carry(another, settings.source, **schedule)
+            tables.append(Table(f"{one.title}, cameras", ("", ""), carried.rows()))
             told["cameras"] = carried.to_dict()
         figures[one.name] = told
 
@@ -236,7 +303,7 @@ def stream(
         for row in zip(*(result.loop.samples[column] for column in names), strict=True)
     ]
     title = f"framecast bench --stream: {', '.join(found)}"
-    return Said(title, tables, {"streams": figures}, of.csv_text(("case", *names), rows), traces)
+    return _Said(title, tables, {"streams": figures}, of.csv_text(("case", *names), rows), traces)
 
 
 def _frames(source: str) -> list[Image]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framecast.bench.cold_start import ColdStart
+from framecast.bench.opened import titled
 from framecast.bench.power import Range
 from framecast.bench.single_stream import MLPERF_DURATION, MLPERF_QUERIES, SingleStream
 from framecast.bench.steps import Series
@@ -47,6 +48,11 @@ class Result:
     stream: SingleStream | None = None
     cold: ColdStart | None = None
 
+    @property
+    def title(self) -> str:
+        """The name, and what must be known to read its figures."""
+        return titled(self.name, trained=self.trained)
+
 
 def summaries(series: Series, percentiles: Sequence[float]) -> tuple[Summary, dict[str, Summary]]:
     """Of the whole, and of each part.
@@ -81,7 +87,7 @@ def _latencies(results: Sequence[Result]) -> Table:
     columns = ("", "n", "min", "mean", "median", *(f"p{p:g}" for p in percentiles), "max", "CV %")
     rows = [
         (
-            result.name,
+            result.title,
             str(s.n),
             *(number(value) for value in (s.min, s.mean, s.median, *(s.percentiles[p] for p in percentiles), s.max)),
             f"{100 * s.cv:.1f}",
@@ -102,7 +108,7 @@ def _streams(results: Sequence[Result]) -> Table:
             vouched = "too few" if one.estimate is None else number(one.estimate)
             counts = one is stream.estimates[0]
             verdict = ("VALID" if stream.valid else "INVALID") if counts else ""
-            rows.append((result.name, f"{one.percentile:g} %", number(one.seen), vouched, str(one.needed), verdict))
+            rows.append((result.title, f"{one.percentile:g} %", number(one.seen), vouched, str(one.needed), verdict))
     columns = ("", "percentile", "seen, ms", "99 % sure, ms", "queries needed", "result")
     return Table("Single stream, as MLPerf's LoadGen estimates it", columns, rows)
 
@@ -112,8 +118,8 @@ def _ratios(results: Sequence[Result]) -> Table:
     for result in results:
         r = result.ratio
         if r is not None:
-            rows.append((result.name, f"{r.median:.3f}", f"{r.low:.3f} … {r.high:.3f}", str(r.rounds)))
-    return Table(f"Times as long as {results[0].name}", ("", "ratio", "95 % interval", "rounds"), rows)
+            rows.append((result.title, f"{r.median:.3f}", f"{r.low:.3f} … {r.high:.3f}", str(r.rounds)))
+    return Table(f"Times as long as {results[0].title}", ("", "ratio", "95 % interval", "rounds"), rows)
 
 
 def _parts(results: Sequence[Result]) -> Table:
@@ -121,13 +127,13 @@ def _parts(results: Sequence[Result]) -> Table:
     for result in results:
         for name, s in result.parts.items():
             shares = f"{100 * s.mean / result.summary.mean:.1f} %"
-            rows.append((result.name, name, number(s.median), number(s.mean), number(s.max), shares))
-        rows += [(result.name, name, number(value), "", "", "") for name, value in result.device_ms.items()]
+            rows.append((result.title, name, number(s.median), number(s.mean), number(s.max), shares))
+        rows += [(result.title, name, number(value), "", "", "") for name, value in result.device_ms.items()]
     return Table("Where it goes, ms", ("", "part", "median", "mean", "max", "share"), rows)
 
 
 def _cold(results: Sequence[Result]) -> Table:
-    found = [(result.name, result.cold) for result in results if result.cold]
+    found = [(result.title, result.cold) for result in results if result.cold]
     devices = any(cold.device_bytes is not None for _, cold in found)
     columns = ("", "first prediction, s", "load, s", "predict, s", "peak, MB", *(["device, MB"] * devices), "n")
     rows = []

@@ -49,7 +49,7 @@ def main() -> None:
 def measure(config: str, target: str | None) -> None:
     """Print the rows of a configuration."""
     from framecast.export.tensorrt import BuildRequest, build
-    from framecast.runtime.engines import PRECISIONS
+    from framecast.runtime.engines import ENGINES
 
     try:
         device = gpu()
@@ -58,7 +58,7 @@ def measure(config: str, target: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FRAMECAST_CACHE"] = str(Path(folder) / "cache")
         path = shipped().get(config) or exported(config, Path(folder))
-        for precision in PRECISIONS["tensorrt"]:
+        for precision in ENGINES["tensorrt"].precisions:
             begun = time.perf_counter()
             try:
                 _, record = build(BuildRequest(path, config, library(), device, target, precision))

@@ -38,7 +38,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "model.onnx"
             try:
-                found = export_config(config, output, None, frames="demo", steps=STEPS, seed=SEED)
+                found = export_config(config, output, None, source="demo", frames=STEPS, seed=SEED)
             except ExportError as error:
                 failures += 1
                 print(f"{config:12s} {error}", flush=True)

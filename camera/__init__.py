@@ -4,6 +4,6 @@ Importing this loads no OpenCV; opening a source does.
 """
 
 from framecast.camera.source import DEFAULT_FPS, Frame, Image, Source
-from framecast.camera.uri import open_source
+from framecast.camera.uri import is_camera, open_source
 
-__all__ = ["DEFAULT_FPS", "Frame", "Image", "Source", "open_source"]
+__all__ = ["DEFAULT_FPS", "Frame", "Image", "Source", "is_camera", "open_source"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]  # [H, W, 3] BGR
-DEFAULT_FPS = 25.0  # frames a second, where a source does not say
+DEFAULT_FPS = 25.0  # frames a second of a source that does not say
 
 
 @dataclass(frozen=True)

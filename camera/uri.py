@@ -21,6 +21,8 @@ from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError, SourceError
 from framecast.redact import redact
 
+_NUMBER = re.compile(r"[0-9]{1,3}")  # of a webcam
+_CAMERAS = ("v4l2", "csi", "rtsp", "rtsps")
 _KNOWN = (
     "a video file, a folder or glob of images, a webcam's number, demo, file://, v4l2://, csi://, rtsp://, rtsps:// "
     "and synthetic://"
@@ -66,15 +68,15 @@ def open_source(
         return _open_path(text, loop)
     if not text:
         raise SourceError(f"no source given (known: {_KNOWN})")
-    if re.fullmatch(r"[0-9]{1,3}", text):
+    if _NUMBER.fullmatch(text):
         return open_number(int(text), clock=clock)
     if text == "demo":
         return _open_demo(loop)
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)
-    if not scheme or _exists(text):  # a file's name may hold a colon
+    scheme = _scheme(text)
+    if scheme is None:
         return _open_path(text, loop)
-    rest = text[scheme.end() :].removeprefix("//")
-    match scheme[1].lower():
+    rest = text[len(scheme) + 1 :].removeprefix("//")
+    match scheme:
         case "file":
             return _open_path(unquote(rest), loop)
         case "v4l2":
@@ -82,11 +84,26 @@ def open_source(
         case "csi":
             return open_csi(rest, timeout=timeout, clock=clock)
         case "rtsp" | "rtsps":
-            return open_rtsp(f"{scheme[1].lower()}://{rest}", timeout=timeout, clock=clock)
+            return open_rtsp(f"{scheme}://{rest}", timeout=timeout, clock=clock)
         case "synthetic":
             return Synthetic(parse_scene(text), loop=loop)
         case _:
             raise SourceError(f"unknown scheme in {redact(text)} (known: {_KNOWN})")
+
+
+def is_camera(uri: str) -> bool:
+    """Whether a URI names a camera: one has no end, may be open in one place only, and cannot be played twice.
+
+    Args:
+        uri: as :func:`open_source` takes it; it need not be valid.
+    """
+    return bool(_NUMBER.fullmatch(uri)) or (_scheme(uri) in _CAMERAS)
+
+
+def _scheme(uri: str) -> str | None:
+    """The scheme of a URI in small letters, or None for a path. A file's name may hold a colon."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", uri)
+    return found[1].lower() if found and not _exists(uri) else None
 
 
 def _open_path(text: str, loop: bool) -> Source:

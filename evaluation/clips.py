@@ -14,7 +14,7 @@ from framecast.errors import OptionError, SourceError
 from framecast.evaluation.metrics import Truth
 from framecast.evaluation.perceptual import Judge, find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
-from framecast.evaluation.rivals import MIN_SIDE, CopyLast, DisFlow, Linear, Rival
+from framecast.evaluation.rivals import MIN_SIDE, Rival, standard
 from framecast.redact import redact
 from framecast.runtime.score import Scorer, psnr
 
@@ -78,7 +78,8 @@ def evaluate_clips(
     places: Sequence[str],
     *,
     horizon: int,
-    max_frames: int | None = None,
+    rivals: Sequence[Rival] | None = None,
+    frames: int | None = None,
     advance: Advance = lambda what, done, total: None,
 ) -> Results:
     """Score models and rivals on clips (:mod:`framecast.runtime.score`), 1 … ``horizon`` steps ahead.
@@ -87,7 +88,8 @@ def evaluate_clips(
         contenders: at least one; all of one resolution (:func:`check_together`).
         places: what :func:`find_clips` gave.
         horizon: how many steps ahead.
-        max_frames: take no more of a clip.
+        rivals: what the models are compared with; copying must be the first (default: :func:`standard`).
+        frames: take at most this many of each clip.
         advance: told of each frame.
 
     Raises:
@@ -95,9 +97,9 @@ def evaluate_clips(
         OptionError: a place is a camera.
         EngineError: an engine failed.
     """
-    rivals = (CopyLast(), Linear(), DisFlow())
     judge = find_lpips()
-    run = _Run(tuple(contenders), rivals, horizon, max_frames, None if isinstance(judge, str) else judge)
+    every = tuple(standard() if rivals is None else rivals)
+    run = _Run(tuple(contenders), every, horizon, frames, None if isinstance(judge, str) else judge)
     clips: list[ClipResult] = []
     skipped: list[tuple[str, str]] = []
     for number, (place, name) in enumerate(zip(places, _names(places), strict=True)):
@@ -147,7 +149,7 @@ class _Run:
     contenders: tuple[Contender, ...]
     rivals: tuple[Rival, ...]
     horizon: int
-    max_frames: int | None
+    most: int | None  # frames of a clip
     judge: Judge | None
 
     @property
@@ -176,7 +178,7 @@ class _Run:
         moments: deque[_Moment] = deque(maxlen=self.horizon)
         shape: tuple[int, ...] | None = None
         frames = 0
-        while frames != self.max_frames and (frame := source.read()) is not None:
+        while frames != self.most and (frame := source.read()) is not None:
             if frame.image.shape != shape:
                 shape = frame.image.shape
                 moments.clear()

@@ -16,6 +16,7 @@ from framecast.evaluation.perceptual import Judge
 from framecast.evaluation.rivals import CopyLast
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import versions
+from framecast.tables import Table
 
 COPY = CopyLast.name
 Advance = Callable[[str, int, int], None]  # told what is at work, how many clips or sequences are done, and of how many
@@ -117,6 +118,74 @@ class Results:
         worst = int(np.argmin(gains))
         return self.clips[worst], gains[worst]
 
+    @property
+    def tables(self) -> list[Table]:
+        """The tables that ``framecast eval`` prints, the most important first."""
+        from framecast.evaluation.tables import tables
+
+        return tables(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of ``framecast eval --json``. Lists that hold a figure for each step ahead begin at 1.
+
+        ==============  ===============================================================================================
+        ``kind``        ``clips`` or ``sequences``
+        ``horizon``     steps ahead; of sequences all that are predicted, after ``given`` frames (null for clips)
+        ``size``        [width, height] at which everything is compared; ``channels``
+        ``models``      of each ``name`` among the methods, ``given`` (how it was named), ``config``, ``weights`` (what
+                        they were trained on, or ``random``), ``weights_sha256``, ``licence``, ``engine``, and
+                        ``resets`` (predictions that were not finite)
+        ``methods``     names, rivals first
+        ``metrics``     what each is, by name
+        ``clips``       of each ``name``, ``source``, ``frames``, ``scored`` (how many frames, by steps ahead), and
+                        ``methods``: by method and metric the means over those frames, a list
+        ``mean``        the same over all clips, which count alike
+        ``overall``     the mean of that over all steps ahead, what papers give for sequences: by method and metric a
+                        figure
+        ``worst``       by method, for each step ahead: ``clip`` and ``gain_db``, its PSNR less that of copying
+        ``skipped``     ``source`` and ``reason`` of what could not be scored
+        ``lpips``       why it is not among the metrics, or null
+        ``versions``    of everything that a figure depends on, and the machine
+        ==============  ===============================================================================================
+        """
+        first = self.contenders[0].predictor
+        return {
+            "kind": "clips" if self.given is None else "sequences",
+            "horizon": self.horizon,
+            "given": self.given,
+            "size": list(first.manifest.size),
+            "channels": first.manifest.frame[0],
+            "models": [_model(contender) for contender in self.contenders],
+            "methods": list(self.methods),
+            "metrics": {name: METRICS[name].meaning for name in self.metrics},
+            "clips": [
+                {
+                    "name": clip.name,
+                    "source": clip.source,
+                    "frames": clip.frames,
+                    "scored": list(clip.scored),
+                    "methods": _by_method(self, clip.values),
+                }
+                for clip in self.clips
+            ],
+            "mean": _by_method(self, self.mean),
+            "overall": {
+                method: {metric: float(np.mean(steps)) for metric, steps in metrics.items()}
+                for method, metrics in _by_method(self, self.mean).items()
+            },
+            "worst": {
+                method: [
+                    {"clip": clip.name, "gain_db": gain}
+                    for clip, gain in (self.worst(method, step) for step in range(1, self.horizon + 1))
+                ]
+                for method in self.methods
+                if method != COPY
+            },
+            "skipped": [{"source": source, "reason": reason} for source, reason in self.skipped],
+            "lpips": self.lpips,
+            "versions": versions(first.engine.name, first.engine.version),
+        }
+
 
 class Tally:
     """Adds up a clip's figures; every method is scored on the same frames.
@@ -153,67 +222,6 @@ class Tally:
 def metrics_with(judge: Judge | None) -> tuple[str, ...]:
     """The names of the metrics that can be measured: all of them, but LPIPS only with a judge."""
     return tuple(name for name in METRICS if name != LPIPS or judge is not None)
-
-
-def report(results: Results) -> dict[str, Any]:
-    """The JSON of ``framecast eval --json``. Lists that hold a figure for each step ahead begin at 1.
-
-    ==============  ===============================================================================================
-    ``kind``        ``clips`` or ``sequences``
-    ``horizon``     steps ahead; of sequences all that are predicted, after ``given`` frames (null for clips)
-    ``size``        [width, height] at which everything is compared; ``channels``
-    ``models``      of each ``name`` among the methods, ``given`` (how it was named), ``config``, ``weights`` (what they
-                    were trained on, or ``random``), ``weights_sha256``, ``licence``, ``engine``, and ``resets``
-                    (predictions that were not finite)
-    ``methods``     names, rivals first
-    ``metrics``     what each is, by name
-    ``clips``       of each ``name``, ``source``, ``frames``, ``scored`` (how many frames, by steps ahead), and
-                    ``methods``: by method and metric the means over those frames, a list
-    ``mean``        the same over all clips, which count alike
-    ``overall``     the mean of that over all steps ahead, what papers give for sequences: by method and metric a figure
-    ``worst``       by method, for each step ahead: ``clip`` and ``gain_db``, its PSNR less that of copying
-    ``skipped``     ``source`` and ``reason`` of what could not be scored
-    ``lpips``       why it is not among the metrics, or null
-    ``versions``    of everything that a figure depends on, and the machine
-    ==============  ===============================================================================================
-    """
-    first = results.contenders[0].predictor
-    return {
-        "kind": "clips" if results.given is None else "sequences",
-        "horizon": results.horizon,
-        "given": results.given,
-        "size": list(first.manifest.size),
-        "channels": first.manifest.frame[0],
-        "models": [_model(contender) for contender in results.contenders],
-        "methods": list(results.methods),
-        "metrics": {name: METRICS[name].meaning for name in results.metrics},
-        "clips": [
-            {
-                "name": clip.name,
-                "source": clip.source,
-                "frames": clip.frames,
-                "scored": list(clip.scored),
-                "methods": _by_method(results, clip.values),
-            }
-            for clip in results.clips
-        ],
-        "mean": _by_method(results, results.mean),
-        "overall": {
-            method: {metric: float(np.mean(steps)) for metric, steps in metrics.items()}
-            for method, metrics in _by_method(results, results.mean).items()
-        },
-        "worst": {
-            method: [
-                {"clip": clip.name, "gain_db": gain}
-                for clip, gain in (results.worst(method, step) for step in range(1, results.horizon + 1))
-            ]
-            for method in results.methods
-            if method != COPY
-        },
-        "skipped": [{"source": source, "reason": reason} for source, reason in results.skipped],
-        "lpips": results.lpips,
-        "versions": versions(first.engine.name, first.engine.version),
-    }
 
 
 def _by_method(results: Results, values: Array) -> dict[str, dict[str, list[float]]]:

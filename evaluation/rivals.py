@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
+from framecast.errors import OptionError
 
 MIN_SIDE = 12  # pixels: OpenCV's DIS takes no smaller frame
 
@@ -73,6 +75,36 @@ class DisFlow(Rival):
         flow = self._dis.calc(_grey(last), _grey(before), None)  # type: ignore[call-overload]  # [h, w, 2]
         grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
         return [_sample(last, grid + k * flow) for k in range(1, horizon + 1)]
+
+
+class Custom(Rival):
+    """A baseline of the user's own.
+
+    Args:
+        name: in tables and reports.
+        predict: called as :meth:`Rival.predict`.
+    """
+
+    def __init__(self, name: str, predict: Callable[[Image, Image, int], Sequence[Image]]) -> None:
+        self.name, self._predict = name, predict
+
+    def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
+        """See :meth:`Rival.predict`.
+
+        Raises:
+            OptionError: it does not give as many frames, or they are of another shape or type.
+        """
+        images = [np.asarray(image) for image in self._predict(last, before, horizon)]
+        if len(images) != horizon or any((image.shape, image.dtype) != (last.shape, last.dtype) for image in images):
+            got = ", ".join(sorted({f"{image.dtype} {list(image.shape)}" for image in images})) or "nothing"
+            wanted = f"{horizon} frames, uint8 {list(last.shape)}"
+            raise OptionError(f"rival {self.name} must give {wanted}; it gave {len(images)}: {got}")
+        return images
+
+
+def standard() -> list[Rival]:
+    """Those that every evaluation of clips has."""
+    return [CopyLast(), Linear(), DisFlow()]
 
 
 def _grey(image: Image) -> Image:

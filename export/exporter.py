@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
@@ -34,15 +33,23 @@ def export_config(
     output: Path,
     weights: Path | None,
     *,
-    frames: str,
-    steps: int,
+    source: str,
+    frames: int,
     seed: int,
     changes: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Parity]:
     """Write a configuration's artifact to ``output``; returns its parity on random and on real frames.
 
-    Real frames are left out where the network's channels are no picture. ``say`` is told when the work begins.
+    Args:
+        config: name of the configuration.
+        output: where to write it; its folder is made.
+        weights: trained ones, ``.safetensors``, or None for random ones.
+        source: a clip, for the real frames. They are left out where the network's channels are no picture.
+        frames: how many of either kind.
+        seed: of random weights and random frames.
+        changes: options of the configuration that are to be otherwise.
+        say: told when the work begins.
 
     Raises:
         ArtifactError: no such configuration, or the weights are not its.
@@ -54,8 +61,6 @@ def export_config(
     allowed = find(config).tolerance
     if output.suffix != ".onnx" or output.is_dir():
         raise ExportError(f"cannot write {output}: name a file that ends in .onnx")
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise ExportError(f"cannot write {output}: its folder is missing or closed to you (choose another --output)")
     check_writable(output)
     if not 0 <= seed < 2**32:
         raise OptionError(f"--seed must be from 0 to {2**32 - 1}, not {seed}")
@@ -65,15 +70,15 @@ def export_config(
         manifest = describe(model, config, changes)
     else:
         model, manifest = load_trained(config, weights, changes)
-    with open_source(frames) as source, tempfile.TemporaryDirectory() as folder:
-        say(f"exporting {config}, and stepping both through {steps} frames: up to some minutes")
+    with open_source(source) as opened, tempfile.TemporaryDirectory() as folder:
+        say(f"exporting {config}, and stepping both through {frames} frames: up to some minutes")
         proto = to_onnx(model, manifest)
         draft = Path(folder) / "draft.onnx"
         save(proto, draft)
         with open_engine(draft) as engine:
-            parity = {"random": compare(model, engine, random_frames(manifest.frame, steps, seed), allowed)}
+            parity = {"random": compare(model, engine, random_frames(manifest.frame, frames, seed), allowed)}
             if manifest.is_picture:
-                parity["real"] = compare(model, engine, real_frames(source, manifest, steps), allowed)
+                parity["real"] = compare(model, engine, real_frames(opened, manifest, frames), allowed)
     for name, found in parity.items():
         if not found.holds:
             raise ExportError(

@@ -40,6 +40,19 @@ Progress = Callable[[float, str], bool]
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """An artifact that has been read and checked.
+
+    Attributes:
+        sha256: of its file, from before it was read: a file that changes afterwards is noticed.
+        graph: its step.
+    """
+
+    sha256: str
+    graph: ModelProto
+
+
+@dataclass(frozen=True)
 class BuildRequest:
     """What is to be built.
 
@@ -53,6 +66,7 @@ class BuildRequest:
         batch: how many cameras.
         camera: (width, height) of the pictures, where the engine is to resize them.
         plugins: one of :data:`framecast.export.plugins.ladder.CHOICES`.
+        loaded: the artifact, if the caller has read it; otherwise it is read when it is built.
     """
 
     artifact: Path
@@ -64,6 +78,7 @@ class BuildRequest:
     batch: int = 1
     camera: tuple[int, int] | None = None
     plugins: str = "auto"
+    loaded: Loaded | None = None
 
     def key(self) -> Key:
         """Of the engine that it will be, but for its rung, which may be found while it is built.
@@ -90,7 +105,7 @@ class BuildRequest:
                 "install tensorrt itself, which comes with JetPack and NVIDIA's containers"
             )
         return Key(
-            artifact=sha256(self.artifact),
+            artifact=self.loaded.sha256 if self.loaded else sha256(self.artifact),
             library=name,
             version=self.library.version,
             gpu="" if self.library.rtx or self.gpu is None else self.gpu.name,
@@ -153,7 +168,7 @@ def network_graph(request: BuildRequest) -> ModelProto:
         ArtifactError: the file is no artifact.
         ExportError: its network takes no pictures.
     """
-    artifact = read(request.artifact)
+    artifact = request.loaded.graph if request.loaded else read(request.artifact)
     network = to_half(artifact) if request.precision == "fp16" else artifact
     return without_moving_rows(fixed(device_graph(network, request.camera), request.batch))
 

@@ -148,6 +148,23 @@ def find(name: str) -> Entry:
     return CONFIGS[name]
 
 
+def find_pictures(name: str, cannot: str) -> Entry:
+    """The configuration of that name, whose frames are pictures.
+
+    Args:
+        name: of the configuration.
+        cannot: what a network of other channels cannot be used for, for the message.
+
+    Raises:
+        ArtifactError: there is none.
+        OptionError: its channels are no picture.
+    """
+    entry = find(name)
+    if not entry.data.is_picture:
+        raise OptionError(f"{name} takes channels that are no picture: {cannot}")
+    return entry
+
+
 def build(name: str, changes: Mapping[str, Any] | None = None) -> StepModel:
     """The network of a configuration, with fresh random weights.
 

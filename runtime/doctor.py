@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 
 from framecast.errors import EngineError
-from framecast.runtime.engines.tensorrt.library import gpu, library
+from framecast.runtime.engines import ENGINES, EngineRow
 from framecast.runtime.shipped import shipped
 
 _SYSTEM, _SYSTEM_PYTHON = Path("/usr/lib"), "/usr/bin/python3"
@@ -23,95 +23,107 @@ _GSTREAMER_CURE = "only for csi:// on a Jetson: its system's OpenCV has it, or a
 
 @dataclass(frozen=True)
 class Finding:
-    """One part of the machine: its state, and the cure where something is missing."""
+    """One part of the machine.
+
+    Attributes:
+        part: its name.
+        state: what was found, in words.
+        cure: what to do; empty where there is nothing to do.
+        here: whether it can be used.
+        needed: whether ``framecast run demo`` needs it.
+    """
 
     part: str
     state: str
     cure: str = ""
+    here: bool = True
+    needed: bool = False
 
 
 def examine() -> list[Finding]:
     """Look at the interpreter, the engines, OpenCV's backends, the cameras and the shipped models."""
+    models = shipped()
+    system = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return [
-        Finding(
-            "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-        ),
-        _engine(),
-        _package(
-            "engine openvino", "openvino", "only for a CPU, where it is faster: pip install 'framecast[openvino]'"
-        ),
-        _tensorrt(),
+        Finding("python", system, needed=True),
+        *(_engine(name, row) for name, row in ENGINES.items()),
         *_opencv(),
         _cameras(),
-        Finding("shipped models", ", ".join(shipped()) or "none", "" if shipped() else "install the package again"),
+        Finding(
+            "shipped models",
+            ", ".join(models) or "none",
+            "" if models else "install the package again",
+            here=bool(models),
+            needed=True,
+        ),
         _package("browser page (aiohttp)", "aiohttp", "pip install aiohttp"),
-        _package("pycuda (engine tensorrt)", "pycuda", "only with a GPU: pip install 'framecast[cuda]'"),
         _package("triton (our kernels)", "triton", "only with a GPU: pip install 'framecast[triton]'"),
+        _package("onnx (build, quantize, split)", "onnx", "only for those commands: pip install 'framecast[build]'"),
         _package(
-            "torch (networks, engine torch)",
+            "torch (networks)",
             "torch",
-            "to export, import or inspect networks: pip install 'framecast[models]' (in a clone -e '.[models]')",
+            "only to export, import or train networks: pip install 'framecast[models]' (in a clone -e '.[models]')",
         ),
     ]
+
+
+def ready(findings: Sequence[Finding]) -> bool:
+    """Whether ``framecast run demo`` works on this machine."""
+    return all(finding.here for finding in findings if finding.needed)
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """Whether framecast works on this machine, in one sentence."""
+    if not ready(findings):
+        broken = [finding for finding in findings if finding.needed and not finding.here]
+        return f"Not ready: {'; '.join(f'{one.part}: {one.state} ({one.cure})' for one in broken)}"
+    return "Ready: 'framecast run demo' works here."
+
+
+def engines(findings: Sequence[Finding]) -> list[str]:
+    """The engines that can be used."""
+    return [name for name in ENGINES if any(one.here for one in findings if one.part == _part(name))]
+
+
+def _part(engine: str) -> str:
+    return f"engine {engine}"
+
+
+def _engine(name: str, row: EngineRow) -> Finding:
+    needed = name == next(iter(ENGINES))  # the one that runs everywhere
+    try:
+        return Finding(_part(name), row.look(), needed=needed)
+    except EngineError as error:
+        state, _, cure = str(error).partition(": ")
+        return Finding(_part(name), state, cure if needed else f"only for {row.use}: {cure}", here=False, needed=needed)
 
 
 def _package(part: str, name: str, cure: str) -> Finding:
     try:
         return Finding(part, version(name))
     except PackageNotFoundError:
-        return Finding(part, "missing", cure)
-
-
-def _engine() -> Finding:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return Finding("engine onnxruntime", f"cannot be loaded: {error}", "pip install onnxruntime")
-    where = "CPU, CUDA" if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "CPU"
-    return Finding("engine onnxruntime", f"{onnxruntime.__version__} ({where})")
-
-
-def _tensorrt() -> Finding:
-    """The library and the GPU; whichever is missing brings its cure along."""
-    told = [_told(look) for look in (_library, _gpu)]
-    return Finding("engine tensorrt", "; ".join(part for part, _ in told), "; ".join(cure for _, cure in told if cure))
-
-
-def _told(look: Callable[[], str]) -> tuple[str, str]:
-    """What is there, or what is missing and its cure."""
-    try:
-        return look(), ""
-    except EngineError as error:
-        what, _, cure = str(error).partition(": ")
-        return what, cure
-
-
-def _library() -> str:
-    found = library()
-    return f"{found.name} {found.version}"
-
-
-def _gpu() -> str:
-    found = gpu()
-    return f"{found.name}, compute capability {found.capability}, CUDA {found.driver}"
+        return Finding(part, "missing", cure, here=False)
 
 
 def _opencv() -> list[Finding]:
-    wanted = {
-        "FFMPEG": (cv2.CAP_FFMPEG, "files and rtsp://", "install opencv-python from PyPI"),
-        "V4L2": (cv2.CAP_V4L2, "webcams", "install opencv-python from PyPI, on Linux"),
-        "GSTREAMER": (cv2.CAP_GSTREAMER, "csi://", _GSTREAMER_CURE),
+    launch = shutil.which("gst-launch-1.0")
+    wanted = {  # backend, what it is for, what to do where it is missing, whether the demo clip needs it
+        "FFMPEG": (cv2.CAP_FFMPEG, "files and rtsp://", "install opencv-python from PyPI", True),
+        "V4L2": (cv2.CAP_V4L2, "webcams", "install opencv-python from PyPI, on Linux", False),
+        "GSTREAMER": (cv2.CAP_GSTREAMER, "csi://", "" if launch else _GSTREAMER_CURE, False),  # either will do
     }
-    rows = [Finding("opencv", cv2.__version__)]
-    for name, (backend, use, cure) in wanted.items():
+    rows = [Finding("opencv", cv2.__version__, needed=True)]
+    for name, (backend, use, cure, needed) in wanted.items():
         here = cv2.videoio_registry.hasBackend(backend)
-        rows.append(Finding(f"opencv {name} ({use})", "here" if here else "missing", "" if here else cure))
+        state = "here" if here else "missing" if cure else "missing, gst-launch-1.0 does its work"
+        rows.append(Finding(f"opencv {name} ({use})", state, "" if here else cure, here=here, needed=needed))
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER) and (hidden := _hidden_opencv()):
         cure = f"to use it: {_SYSTEM_PYTHON} -m venv --system-site-packages; there pip uninstall opencv-python, and "
         cure += "pip install 'numpy<2' where it was built for that; csi:// also works without, by gst-launch-1.0"
         rows.append(Finding("opencv of the system", f"{hidden} has GSTREAMER; {cv2.__file__} hides it", cure))
-    launch = shutil.which("gst-launch-1.0")
-    rows.append(Finding("gst-launch-1.0 (csi://)", launch or "missing", "" if launch else _GSTREAMER_CURE))
+    gstreamer = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
+    cure = "" if launch or gstreamer else _GSTREAMER_CURE
+    rows.append(Finding("gst-launch-1.0 (csi://)", launch or "missing", cure, here=bool(launch)))
     return rows
 
 
@@ -134,7 +146,7 @@ def _hidden_opencv() -> str | None:
 def _cameras() -> Finding:
     devices = sorted(Path("/dev").glob("video*"))
     if not devices:
-        return Finding("cameras", "no /dev/video*", "plug one in, or use rtsp://…, a file, or demo")
+        return Finding("cameras", "no /dev/video*", "plug one in, or use rtsp://…, a file, or demo", here=False)
     closed = [str(d) for d in devices if not os.access(d, os.R_OK | os.W_OK)]
     cure = f"no permission for {', '.join(closed)}: add yourself to the group 'video'" if closed else ""
-    return Finding("cameras", ", ".join(map(str, devices)), cure)
+    return Finding("cameras", ", ".join(map(str, devices)), cure, here=len(closed) < len(devices))

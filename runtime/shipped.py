@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +16,17 @@ def shipped() -> dict[str, Path]:
     """Artifacts that ship with the package, by name."""
     assets = Path(str(resources.files("framecast"))) / "assets"
     return {path.stem: path for path in sorted(assets.glob("*.onnx"))}
+
+
+def labels(models: Sequence[str], taken: Collection[str] = ()) -> list[str]:
+    """Short names for tables: an artifact's file name without its ending, where those are all different.
+
+    Args:
+        models: shipped names, and paths of artifacts.
+        taken: names that stand for something else.
+    """
+    short = [Path(model).stem if model.endswith(".onnx") else model for model in models]
+    return short if len({*short} - {*taken}) == len({*models}) else list(models)
 
 
 def find(model: str | os.PathLike[str]) -> Path:

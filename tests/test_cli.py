@@ -116,7 +116,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["export", "edge", "-o", tmp_path / "x.txt"], 1, "ends in .onnx"),
             (["export", "edge", "-o", "/proc/x.onnx"], 1, "choose another"),
             (["export", "edge", "--seed", -1], 1, "--seed must be from 0"),
-            (["export", "edge", "--frames", empty, "-o", tmp_path / "x.onnx"], 1, "empty"),
+            (["export", "edge", "--source", empty, "-o", tmp_path / "x.onnx"], 1, "empty"),
             (
                 ["export", "edge", "--weights", "no.safetensors", "-o", tmp_path / "x.onnx"],
                 1,
@@ -129,10 +129,10 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run", "demo", "--model", "mau-mnist", "--record", tmp_path / "x.gif"], 1, ".mp4"),
             (["run", "demo", "--model", "mau-mnist", "--report", "/proc/no/x.json"], 1, "another path"),
             (["run", empty, "--model", "mau-mnist"], 1, "empty"),
-            (["run"], 2, "'source'"),
-            (["run", "demo", "--horizon", "far"], 2, "integer"),
-            (["run", "demo", "--nope"], 2, "--nope"),
-            (["nope"], 2, "nope"),
+            (["run"], 2, "framecast run needs SOURCE"),
+            (["run", "demo", "--horizon", "far"], 2, "--horizon takes a whole number, not 'far'"),
+            (["run", "demo", "--zzz"], 2, "framecast run has no option --zzz (see 'framecast run --help')"),
+            (["nope"], 2, "no command 'nope': there are run, eval"),
             (["rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
             (["run", "demo", "rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
             (["run", "demo", "--model", "rtsp://user:s3cret@127.0.0.1/x"], 1, "no such artifact"),
@@ -228,4 +228,4 @@ def test_what_was_not_foreseen_is_one_line_too(run: Run, monkeypatch: pytest.Mon
     monkeypatch.setattr("framecast.runtime.doctor.examine", lambda: 1 / 0)
     code, _, err = run("doctor")
     assert code == 1
-    assert err.startswith("framecast: ZeroDivisionError: division by zero (not foreseen")
+    assert err.startswith("framecast: unexpected ZeroDivisionError: division by zero: rerun with --verbose")

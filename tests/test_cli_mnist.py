@@ -28,7 +28,7 @@ def digits_file(tmp_path: Path) -> Path:
 
 def test_writes_the_set_of_a_seed_and_says_its_hash(run: Run, digits_file: Path, tmp_path: Path) -> None:
     file = tmp_path / "new" / "test.npy"
-    options = ("--sequences", 3, "--seed", 5, "--frames", 4, "--digits", 1)
+    options = ("--sequences", 3, "--seed", 5, "--length", 4, "--digits", 1)
     code, out, err = run("moving-mnist", digits_file, "-o", file, *options)
     assert (code, err) == (0, "")
     made = np.load(file)
@@ -59,7 +59,7 @@ def test_the_test_set_of_mnist_is_the_one_that_is_documented(run: Run, tmp_path:
     ("options", "message"),
     [
         (("--sequences", 0), "--sequences must be at least 1, not 0"),
-        (("--frames", 0), "--frames must be at least 1, not 0"),
+        (("--length", 0), "--length must be at least 1, not 0"),
         (("--digits", -1), "--digits must be at least 1, not -1"),
         (("--seed", -1), "seed must be from 0 to 4294967295, not -1"),
     ],

@@ -31,7 +31,7 @@ def options(name: str) -> list[str]:
 @pytest.mark.parametrize("name", SMALL)
 def test_every_network_runs_on_the_demo(run: Run, tmp_path: Path, name: str) -> None:
     artifact, report, strip = tmp_path / "model.onnx", tmp_path / "report.json", tmp_path / "strip.png"
-    code, out, err = run("export", name, "-o", artifact, "--steps", 3, *options(name))
+    code, out, err = run("export", name, "-o", artifact, "--frames", 3, *options(name))
     assert code == 0, err
     assert "random weights" in out
     words = ("run", "demo", "--model", artifact, "--horizon", 3, "--max-frames", 24)
@@ -65,7 +65,7 @@ def test_a_configuration_that_does_not_ship_runs_untrained(run: Run, tmp_path: P
 def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) -> None:
     artifact = tmp_path / "taxi.onnx"
     settings = ("--set", "hidden_temporal=16", "--set", "translator_layers=2")
-    code, out, _ = run("export", "tau-taxibj", "-o", artifact, "--steps", 2, *settings)
+    code, out, _ = run("export", "tau-taxibj", "-o", artifact, "--frames", 2, *settings)
     assert code == 0
     assert "real" not in out
     code, _, err = run("run", "demo", "--model", artifact)
@@ -77,7 +77,7 @@ def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) ->
 def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
     """SJTU4K's 2160 rows are padded to 2176: here scaled down, by the manifest alone."""
     artifact = tmp_path / "4k.onnx"
-    code, _, err = run("export", "stip-4k", "-o", artifact, "--steps", 1, "--set", "layers=1", "--set", "hidden=2")
+    code, _, err = run("export", "stip-4k", "-o", artifact, "--frames", 1, "--set", "layers=1", "--set", "hidden=2")
     assert code == 0, err
     with load(artifact) as predictor:
         assert predictor.manifest.visible == (2160, 3840)
@@ -96,7 +96,10 @@ def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
         (("import-checkpoint", "no.ckpt", "--as", "stip-ucf"), "no.ckpt: No such file or directory"),
         (("import-checkpoint", "no.ckpt", "--as", "stip"), "no configuration 'stip'"),
         (("import-checkpoint", "no.ckpt", "--as", "astm-mnist"), "no checkpoint of astm-mnist was ever released"),
-        (("import-checkpoint", "no.ckpt"), "Missing option '--as'"),
+        (
+            ("import-checkpoint", "no.ckpt"),
+            "framecast import-checkpoint needs --as (see 'framecast import-checkpoint --help')",
+        ),
     ],
 )
 def test_bad_requests_are_one_line_with_the_cure(run: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -20,7 +20,7 @@ from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folde
 def test_engines_are_held_against_the_reference(run: Run, tmp_path: Path) -> None:
     figures = tmp_path / "parity.json"
     names = "torch,onnxruntime:fp16"
-    code, out, err = run("parity", "stip-edge", "--engines", names, "--steps", 30, "--json", figures)
+    code, out, err = run("parity", "stip-edge", "--engine", names, "--frames", 30, "--json", figures)
     assert code == 0, err
     found = json.loads(figures.read_text())["engines"]
     for name, most in (("torch", 1e-3), ("onnxruntime:fp16", 2e-2)):
@@ -32,7 +32,7 @@ def test_engines_are_held_against_the_reference(run: Run, tmp_path: Path) -> Non
 
 
 def test_what_cannot_run_here_is_listed_where_nothing_was_named(run: Run) -> None:
-    code, out, err = run("parity", "mau-mnist", "--steps", 2)
+    code, out, err = run("parity", "mau-mnist", "--frames", 2)
     assert code == 0, err
     for name in ("torch", "onnxruntime-cuda", "tensorrt"):
         assert f"{name}: not run: " in out or name in out.partition("not run")[0]
@@ -41,11 +41,11 @@ def test_what_cannot_run_here_is_listed_where_nothing_was_named(run: Run) -> Non
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--engines", "tensorflow"), "there are onnxruntime"),
-        (("--engines", "onnxruntime-cuda:fp16"), "one precision"),
-        (("--steps", "0"), "--steps must be at least 1"),
-        (("--engines", "onnxruntime:fp16,tensorrt:int8"), "tensorrt runs in fp16 or fp32"),
-        (("--engines", ","), "--engines ,: there are onnxruntime"),
+        (("--engine", "tensorflow"), "there are onnxruntime"),
+        (("--engine", "onnxruntime-cuda:fp16"), "one precision"),
+        (("--frames", "0"), "--frames must be at least 1"),
+        (("--engine", "onnxruntime:fp16,tensorrt:int8"), "tensorrt runs in fp16 or fp32"),
+        (("--engine", ","), "--engine ,: there are onnxruntime"),
         (("--source", "nowhere.mp4"), "no such file"),
     ],
 )
@@ -56,7 +56,7 @@ def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], says: str) 
 
 
 def test_too_few_frames_have_no_psnr(run: Run) -> None:
-    code, out, _ = run("parity", "stip-edge", "--engines", "onnxruntime", "--steps", 2)
+    code, out, _ = run("parity", "stip-edge", "--engine", "onnxruntime", "--frames", 2)
     assert code == 0
     assert "nan" not in out
 

@@ -57,7 +57,7 @@ def test_from_videos_to_a_live_run(run: Run, tmp_path: Path) -> None:
     strip = cv2.imread(str(out / "samples" / "000003.png"))
     assert strip is not None
     assert strip.shape == (22 + 2 * 96, 9 * 128, 3)
-    code, _, err = run("export", "stip-edge", "--weights", out / "weights.safetensors", "-o", artifact, "--steps", 3)
+    code, _, err = run("export", "stip-edge", "--weights", out / "weights.safetensors", "-o", artifact, "--frames", 3)
     assert code == 0, err
     report = tmp_path / "report.json"
     code, _, err = run("run", data / "a.avi", "--model", artifact, "--report", report)
@@ -75,7 +75,7 @@ def test_edge_is_trained_on_crops_and_scored_on_whole_frames(run: Run, tmp_path:
     strip = cv2.imread(str(out / "samples" / "000002.png"))
     assert strip is not None
     assert strip.shape[0] == 22 + 2 * 192
-    code, _, err = run("export", "edge", "--weights", out / "weights.safetensors", "-o", artifact, "--steps", 3)
+    code, _, err = run("export", "edge", "--weights", out / "weights.safetensors", "-o", artifact, "--frames", 3)
     assert code == 0, err
     with load(artifact) as predictor:
         assert predictor.manifest.size == (256, 192)

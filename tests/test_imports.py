@@ -21,6 +21,8 @@ API = {
     "Source",
     "Result",
     "Sink",
+    "evaluate",
+    "benchmark",
     "Predictor",
     "Prediction",
     "Stream",

@@ -64,13 +64,19 @@ def test_what_belongs_together_stays_together(
     assert "┃" not in told  # no head where there is nothing in it
 
 
-def test_a_file_gets_whole_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_gets_lines_of_100_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     numbers = figures(len(NAMES), 30)
     told = lines([f"column {i}" for i in range(31)], list(zip(NAMES, *zip(*numbers, strict=True), strict=True)), capsys)
-    for name, row in zip(NAMES, numbers, strict=True):
-        (line,) = [line for line in told if name in line]
-        assert re.findall(r"\d+\.\d", line) == row
+    assert 80 < max(map(len, told)) <= terminal.WIDTH == 100
+    assert sorted(re.findall(r"\d+\.\d", "\n".join(told))) == sorted(number for row in numbers for number in row)
+
+
+def test_text_is_broken_between_words_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    told = lines(("part", "state"), [("engine onnxruntime", "1.31.1, on the CPU")], capsys)
+    cells = " ".join(re.split("[│┃]", line)[2].strip() for line in told if line.startswith("│"))
+    assert cells.strip() == "1.31.1, on the CPU"
 
 
 @pytest.mark.parametrize("command", ["models", "doctor"])

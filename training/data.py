@@ -17,9 +17,14 @@ from framecast.camera.files import SUFFIXES
 from framecast.errors import SourceError
 
 
-def videos(folder: Path) -> list[Path]:
-    """The folder's videos, sorted."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+def is_video(path: Path) -> bool:
+    """Whether a path is a file that is called as a video is."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def videos(path: Path) -> list[Path]:
+    """The videos in a folder, sorted; or the one video that the path is."""
+    return [path] if path.is_file() else sorted(filter(is_video, path.iterdir()))
 
 
 def decode(video: Path, cache: Path, enough: tuple[int, int] | None = None) -> Image:

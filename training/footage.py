@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from framecast.camera import Image
 from framecast.errors import OptionError, SinkError, SourceError
 from framecast.files import sha256
 from framecast.runtime.resize import resize
-from framecast.training.data import Augmentation, decode, videos
+from framecast.training.data import Augmentation, decode, is_video, videos
 from framecast.training.moving_mnist import MovingMNIST, read_idx
 from framecast.training.recipes import SHORTEST, Recipe
 from framecast.training.view import Picture, View
@@ -55,10 +55,10 @@ class _Stretch(Episode):
 
 @dataclass(frozen=True, eq=False)
 class Videos:
-    """A folder of videos. Clips are drawn uniformly.
+    """One video, or a folder of them. Clips are drawn uniformly.
 
     Attributes:
-        name: of the folder.
+        name: of the video or folder.
         view: how its frames are seen.
         files: SHA-256 and number of frames of each, by name.
         skipped: why, by name of the file.
@@ -99,9 +99,9 @@ class Videos:
         lens = Augmentation.draw(rng, w / h * height / width, self.whole)
         return _Stretch(clip, order, lens, self.view, seed)
 
-    def scored(self, clip: Image) -> list[Picture]:
-        """Every frame of a clip as the network sees it, as it is scored."""
-        return [self.view.see(resize(frame, self.view.size)) for frame in clip]
+    def scored(self, clip: Image) -> Iterator[Picture]:
+        """The frames of a clip as the network sees them, as they are scored."""
+        return (self.view.see(resize(frame, self.view.size)) for frame in clip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +151,7 @@ Footage = Videos | Digits
 def open_footage(
     path: Path, view: View, cache: Path, shortest: int, say: Callable[[str], None], recipe: Recipe, *, scored: bool
 ) -> Footage:
-    """A folder of videos, or Moving MNIST from an IDX file of digits, by what it is.
+    """A video, a folder of videos, or Moving MNIST from an IDX file of digits, by what it is.
 
     Args:
         path: of the folder or file.
@@ -168,7 +168,7 @@ def open_footage(
         SinkError: the decoded frames cannot be kept.
     """
     check_footage(path, view, cache)
-    if path.is_file():
+    if path.is_file() and not is_video(path):
         digits = read_idx(path)
         return Digits(path.name, view, {path.name: {"sha256": sha256(path), "digits": len(digits)}}, digits)
     found = videos(path)
@@ -201,13 +201,17 @@ def check_footage(path: Path, view: View, cache: Path) -> None:
         SourceError: there is nothing of use.
         OptionError: the network cannot see digits, or decoded frames would land among the videos.
     """
-    if path.is_file():
+    if path.is_file() and not is_video(path):
         channels, height, width = view.shape
         if channels != 1 or height != width or view.visible != (height, width):
             shape = f"{width}×{height}×{channels}"
-            raise OptionError(f"Moving MNIST is grey and square, this network takes {shape}: give a folder of videos")
-    elif not path.is_dir() or not videos(path):
-        raise SourceError(f"no videos in {path}: give a folder that holds some, or an IDX file of MNIST's digits")
+            raise OptionError(
+                f"Moving MNIST is grey and square, this network takes {shape}: give a video, or a folder of videos"
+            )
+    elif not is_video(path) and (not path.is_dir() or not videos(path)):
+        raise SourceError(
+            f"no videos in {path}: give a video, a folder that holds some, or an IDX file of MNIST's digits"
+        )
     elif cache.resolve() == path.resolve():
         raise OptionError(f"decoded frames would land among the videos in {path}: choose another --cache")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -40,7 +40,12 @@ class Validation:
     mse: float | None = None
 
 
-def validate(model: StepModel, footage: Footage, given: int, predicted: int) -> Validation | None:
+Watch = Callable[[int, int], bool]  # told how many frames or sequences are scored, and of how many; False ends it
+
+
+def validate(
+    model: StepModel, footage: Footage, given: int, predicted: int, watch: Watch = lambda done, total: True
+) -> Validation | None:
     """Score a network on whole clips, or on the first sequences of Moving MNIST's fixed test set.
 
     Args:
@@ -48,27 +53,43 @@ def validate(model: StepModel, footage: Footage, given: int, predicted: int) -> 
         footage: that it was not trained on.
         given: frames of a sequence of digits that it gets.
         predicted: frames after them, predicted from its own predictions.
+        watch: called after each frame, or after some sequences. Where it ends the scoring early, the result is of what
+            was scored until then, and says so.
 
     Returns:
         None where no frame could be scored.
     """
     if isinstance(footage, Digits):
-        return _on_digits(model, footage, given, predicted)
-    scores = {name: score(model, footage.scored(clip)) for name, clip in zip(footage.files, footage.clips, strict=True)}
+        return _on_digits(model, footage, given, predicted, watch)
+    done, total = 0, sum(map(len, footage.clips))
+    more = True
+
+    def scored() -> bool:
+        nonlocal done, more
+        done += 1
+        more = watch(done, total)
+        return more
+
+    scores = {}
+    for name, clip in zip(footage.files, footage.clips, strict=True):
+        if more:
+            scores[name] = score(model, footage.scored(clip), scored)
     found = {name: score for name, score in scores.items() if np.isfinite(score).all()}
     if not found:
         return None
     prediction, copy_last = np.mean(list(found.values()), axis=0)
     clips = {name: (round(a, 2), round(b, 2)) for name, (a, b) in found.items()}
-    about = f"{len(found)} clip{'s' * (len(found) != 1)} it never saw"
+    part = "" if done == total else f" (the first {done} of {total} frames)"
+    about = f"{len(found)} clip{'s' * (len(found) != 1)} it never saw{part}"
     return Validation(Quality(about, round(float(prediction), 2), round(float(copy_last), 2), clips))
 
 
 @torch.inference_mode()
-def score(model: StepModel, frames: Iterable[Picture]) -> tuple[float, float]:
+def score(model: StepModel, frames: Iterable[Picture], more: Callable[[], bool] = lambda: True) -> tuple[float, float]:
     """Mean PSNR in dB of each next frame, predicted and copied, as a live run scores it; NaN where there is none.
 
-    The state is carried over all ``frames``, uint8 [H, W, C] at the network's size.
+    The state is carried over all ``frames``, uint8 [H, W, C] at the network's size. ``more`` is called after each, and
+    ends the scoring where it returns False.
     """
     state, scorer, total = model.init_state(), Scorer(), Score()
     for index, frame in enumerate(frames):
@@ -77,11 +98,13 @@ def score(model: StepModel, frames: Iterable[Picture]) -> tuple[float, float]:
         prediction, state = model.step(to_tensor(model, [frame])[0], state)
         if index + 1 >= model.warmup:
             scorer.expect(to_picture(prediction[0, 0]), index + 1, 1, frame)
+        if not more():
+            break
     predicted, copied = total.prediction, total.copy_last
     return (float("nan"), float("nan")) if predicted is None or copied is None else (predicted, copied)
 
 
-def _on_digits(model: StepModel, footage: Digits, given: int, predicted: int) -> Validation:
+def _on_digits(model: StepModel, footage: Digits, given: int, predicted: int, watch: Watch) -> Validation:
     errors: list[float] = []
     scores: list[tuple[float, float]] = []
     for first in range(0, SEQUENCES, _BATCH):
@@ -93,8 +116,10 @@ def _on_digits(model: StepModel, footage: Digits, given: int, predicted: int) ->
         for sequence, guess in zip(sequences, guesses, strict=True):
             last, truth = sequence[given - 1], sequence[given]
             scores.append((psnr(to_picture(guess[0]), truth), psnr(last, truth)))
+        if not watch(len(scores), SEQUENCES):
+            break
     prediction, copy_last = (round(float(score), 2) for score in np.mean(scores, axis=0))
-    about = f"frame {given + 1} of {SEQUENCES} Moving MNIST sequences it never saw"
+    about = f"frame {given + 1} of {len(scores)} Moving MNIST sequences it never saw"
     return Validation(Quality(about, prediction, copy_last), float(np.mean(errors)))
 
 
@@ -105,7 +130,7 @@ def moment(footage: Footage, count: int, index: int = 0) -> list[Picture]:
         return [episode.frame(age) for age in range(count)]
     clip = footage.clips[index]
     begin = max(0, (len(clip) - count) // 2)
-    return footage.scored(clip[begin : begin + count])
+    return list(footage.scored(clip[begin : begin + count]))
 
 
 def to_tensor(model: StepModel, frames: list[Picture]) -> Tensor:

@@ -26,7 +26,7 @@ class Settings:
     Attributes:
         options: of the configuration, where they are changed.
         name: of the recipe.
-        minutes: of wall time, all sessions together; None to count updates.
+        minutes: of wall time, scoring included, all sessions together; None to count updates.
         every: minutes between checkpoints.
         start: name, SHA-256 and tensors of the weights to begin with.
         command: by which it was called.

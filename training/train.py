@@ -1,9 +1,10 @@
-"""``framecast train``: from a folder of videos to weights, to be broken off and gone on with at any time."""
+"""``framecast train``: from videos to weights. A run can be stopped and resumed at any time."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -18,18 +19,31 @@ from framecast.errors import OptionError
 from framecast.training.batches import Batches
 from framecast.training.footage import check_footage, open_footage
 from framecast.training.runs import Run
-from framecast.training.sampling import SCORABLE, strip, validate
+from framecast.training.sampling import SCORABLE, Validation, Watch, strip, validate
 from framecast.training.settings import Settings, enough_memory, network
 from framecast.training.trainer import Made, Trainer
 from framecast.training.view import View
 
 LOGGED = 50  # updates that a row of the log sums up, at most
 _FADE = 0.95  # of what is shown
+# Of a run by the clock: what is spent at its beginning to learn how long scoring takes, and what is kept for scoring at
+# its end, at most.
+_PROBED, _KEPT = 0.05, 0.5
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: ``loss`` and ``fps`` (frames a second) of the last few updates, ``left`` in minutes."""
+    """How far a run is.
+
+    Attributes:
+        updates: that were made.
+        done: share of the run that is over.
+        left: minutes, or NaN where that is not known yet.
+        loss: of the last few updates.
+        fps: frames a second, of the last few updates.
+        skipped: updates that were not finite.
+        scoring: how far the scoring is, while the network is scored; empty while it is trained.
+    """
 
     updates: int
     done: float
@@ -37,6 +51,7 @@ class Progress:
     loss: float
     fps: float
     skipped: int
+    scoring: str = ""
 
 
 class Training:
@@ -76,6 +91,9 @@ class Training:
             self.minutes, self._position = saved["minutes"], tuple(map(tuple, saved["position"]))
         self.run.cut_log(self.trainer.updates)
         self._rows: list[Made] = []
+        self._show: Callable[[Progress], None] = lambda at: None
+        self._shown = Progress(self.trainer.updates, 0.0, math.nan, 0.0, 0.0, 0)
+        self._kept = 0.0  # minutes, for the last score
 
     def _check_apart(self) -> None:
         """A score on what was trained on would be none."""
@@ -88,11 +106,14 @@ class Training:
     def done(self) -> float:
         """Share of the run that is over."""
         if self.settings.minutes is not None:
-            return self.minutes / self.settings.minutes
+            return self.minutes / (self.settings.minutes - self._kept)
         return self.trainer.updates / self.recipe.updates
 
     def go(self, show: Callable[[Progress], None], stopped: Callable[[], bool]) -> bool:
         """Train to the end, or until ``stopped`` says so after an update; returns whether it is the end.
+
+        A run by the clock ends with its minutes, the last score included: how long that takes is tried out first, and
+        where it would take more than half of the minutes, only as many frames are scored as fit into that half.
 
         Raises:
             FramecastError: it cannot go on; the last checkpoint is as it was.
@@ -101,23 +122,33 @@ class Training:
         batches = Batches(
             self.footage, recipe.frames, recipe.batch, self.settings.seed, carried=carried, position=self._position
         )
-        before, since, recorded, at_first = self.minutes, time.monotonic(), self.minutes, self.done
-        loss = seconds = 0.0
+        before, since, loss, seconds = self.minutes, time.monotonic(), 0.0, 0.0
+        self._show = show
+
+        def elapsed() -> float:
+            return before + (time.monotonic() - since) / 60
+
+        with enough_memory(self.settings):
+            self._kept = self._scoring_time()
+        self.minutes = elapsed()
+        recorded, at_first = before, self.done
         with self.run.alone(), closing(batches), enough_memory(self.settings):
             while self.done < 1:
                 begun = time.monotonic()
                 batch = next(batches)
                 made = self.trainer.update(batch, self.done)
                 self._position = batch.after
-                self.minutes = before + (time.monotonic() - since) / 60
+                self.minutes = elapsed()
                 self._note(made)
                 fade = _FADE if loss else 0
                 loss = fade * loss + (1 - fade) * made.loss if made.finite else loss
                 seconds = fade * seconds + (1 - fade) * (time.monotonic() - begun)
                 gained = self.done - at_first
-                left = (self.minutes - before) * (1 - self.done) / gained if gained > 0 else float("nan")
+                left = (self.minutes - before) * (1 - self.done) / gained if gained > 0 else math.nan
                 fps = recipe.batch * (recipe.frames - carried) / seconds
-                show(Progress(self.trainer.updates, min(1.0, self.done), left, loss, fps, self.trainer.skipped))
+                done = min(1.0, self.done)
+                self._shown = Progress(self.trainer.updates, done, left, loss, fps, self.trainer.skipped)
+                show(self._shown)
                 if self.done < 1 and stopped():
                     self._save()
                     self._log({})
@@ -125,9 +156,34 @@ class Training:
                     return False
                 if self.done < 1 and self.minutes - recorded >= self.settings.every:
                     self._record()
-                    recorded = self.minutes
-            self._record()
+                    recorded = elapsed()
+            self._record(60 * self._kept if self._kept else None)
+            self.minutes = elapsed()
         return True
+
+    def _scoring_time(self) -> float:
+        """Minutes to keep for the last score of a run by the clock: tried out on a few frames."""
+        if self.settings.minutes is None or not self.scored:
+            return 0.0
+        begun, seen = time.monotonic(), (0, 1)
+
+        def watch(done: int, total: int) -> bool:
+            nonlocal seen
+            seen = done, total
+            return time.monotonic() - begun < 60 * _PROBED * wanted
+
+        wanted = self.settings.minutes
+        self._validate(watch)
+        done, total = seen
+        return min((time.monotonic() - begun) / 60 * total / max(1, done), _KEPT * wanted)
+
+    def _validate(self, watch: Watch) -> Validation | None:
+        if not self.scored:
+            return None
+        average, recipe = self.whole, self.recipe
+        if recipe.crop:
+            average.load_state_dict(self.trainer.average.state_dict())
+        return validate(average, self.scored, recipe.given, recipe.predicted, watch)
 
     def _note(self, made: Made) -> None:
         """Keep an update for the log."""
@@ -162,13 +218,22 @@ class Training:
         state = {"trainer": self.trainer.state_dict(), "minutes": self.minutes, "position": self._position}
         self.run.save({**state, "position": [list(place) for place in self._position or ()]})
 
-    def _record(self) -> None:
-        """Checkpoint, score, weights, pictures, log: what is left if the next minutes are lost."""
+    def _record(self, most: float | None = None) -> None:
+        """Checkpoint, score, weights, pictures, log: what is left if the next minutes are lost.
+
+        Scoring takes ``most`` seconds, if that is given.
+        """
         self._save()
-        average, recipe = self.whole, self.recipe
-        if recipe.crop:
-            average.load_state_dict(self.trainer.average.state_dict())
-        found = validate(average, self.scored, recipe.given, recipe.predicted) if self.scored else None
+        begun, whole = time.monotonic(), True
+
+        def watch(done: int, total: int) -> bool:
+            nonlocal whole
+            self._show(dataclasses.replace(self._shown, scoring=f"{done} of {total}"))
+            whole = most is None or time.monotonic() - begun < most or done == total
+            return whole
+
+        recipe = self.recipe
+        found = self._validate(watch)
         scores: dict[str, float] = {}
         if found is None and self.scored:
             self.say(f"update {self.trainer.updates}: not scored, every frame of --val repeats the one before")
@@ -177,9 +242,11 @@ class Training:
             if found.mse is not None:
                 scores["val_mse"] = round(found.mse, 3)
             copied = f"copying {found.quality.copy_last:.2f} dB"
+            if not whole:
+                copied += f"; {found.quality.data}, as --minutes leaves no time for more"
             self.say(f"update {self.trainer.updates}: {found.quality.prediction:.2f} dB, {copied}")
         self._save_weights(json.dumps(dataclasses.asdict(found.quality)) if found else None)
-        seen = (average, self.scored) if self.scored else (self.trainer.average, self.footage)
+        seen = (self.whole, self.scored) if self.scored else (self.trainer.average, self.footage)
         picture = strip(*seen, recipe.given, recipe.predicted)
         self.run.sample(self.trainer.updates, picture)
         self._log(scores)

@@ -10,6 +10,8 @@
             ...
 
     framecast.run("rtsp://camera/stream", sinks=[lambda result: ...])   # any callable is a sink
+    framecast.evaluate("edge", "clips/").to_dict()          # quality beside copying and optical flow
+    framecast.benchmark("edge").to_dict()                   # what a live step costs on this machine
 
 Everything public is here; importing it loads no heavy library. Fakes for tests are in :mod:`framecast.testing`.
 """
@@ -31,7 +33,9 @@ from framecast.errors import (
 )
 
 if TYPE_CHECKING:
+    from framecast.bench.benchmark import benchmark
     from framecast.camera import Frame, Source
+    from framecast.evaluation.evaluate import evaluate
     from framecast.runtime import open
     from framecast.runtime.pipeline import Stream
     from framecast.runtime.predictor import Prediction, Predictor, load
@@ -57,6 +61,8 @@ __all__ = [
     "SourceError",
     "Stream",
     "__version__",
+    "benchmark",
+    "evaluate",
     "load",
     "open",
     "run",
@@ -72,6 +78,8 @@ _HOMES = {
     "Sink": "runtime.sinks.sink",
     "Source": "camera",
     "Stream": "runtime.pipeline",
+    "benchmark": "bench.benchmark",
+    "evaluate": "evaluation.evaluate",
     "load": "runtime.predictor",
     "open": "runtime",
     "run": "runtime.run",

@@ -15,6 +15,9 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
+    def __str__(self) -> str:
+        return to_markdown(self)
+
 
 def to_markdown(table: Table) -> str:
     """A table for a README."""

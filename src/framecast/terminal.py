@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +17,10 @@ from rich.text import Text
 
 from framecast.runtime.report import Report
 
+WIDTH = 100  # columns where there is no terminal
 WORD = 24  # characters of a name or path beyond which it may be broken
 MORE = " (more)"
+JOINED = "\ue000"  # stands for a blank that is not to be broken at; as wide as one
 _FIGURE = re.compile(r"\W*(\d|$)")  # what begins so stays in one line
 
 
@@ -27,11 +28,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     """Print a table; cells are text as it is, no markup.
 
     No figure is broken. Where a terminal is narrow, heads fold first, then text, then the names in the first column;
-    the columns that do not fit even so follow in a table of their own, with the names beside them. A file gets lines as
-    long as they come, unless ``COLUMNS`` is set.
+    the columns that do not fit even so follow in a table of their own, with the names beside them. A file or a pipe
+    counts as a terminal of 100 columns, unless ``COLUMNS`` is set.
     """
     console, rows, left = Console(), list(rows), list(range(1, len(columns)))
-    room = console.width if console.is_terminal or os.environ.get("COLUMNS") else sys.maxsize
+    room = console.width if console.is_terminal or os.environ.get("COLUMNS") else WIDTH
     while left:
         for count in range(len(left), 0, -1):
             shown = (0, *left[:count])
@@ -75,9 +76,9 @@ def _longest(texts: Iterable[str]) -> int:
 
 def _folded(text: str, width: int) -> str:
     """Broken where two blanks stand, if that will do, so that "p50 22.1" stays together; between words otherwise."""
-    together = re.sub(r"(?<=\S) (?=\S)", "\0", text)
+    together = re.sub(r"(?<=\S) (?=\S)", JOINED, text)
     text = together if _longest(together.split()) <= width else text
-    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)).replace("\0", " ")
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)).replace(JOINED, " ")
 
 
 @contextmanager

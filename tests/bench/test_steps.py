@@ -282,9 +282,9 @@ def test_the_machine_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert told["clock"] == "governor powersave, at most 3000 MHz"
     assert peak_memory(42, tmp_path) == 2 << 20
     assert peak_memory(43, tmp_path) is None
-    machine["load"] = 0.4 * machine["usable"]
+    machine["load"] = 0.2 * machine["usable"]
     assert busy(machine) is None
-    machine["load"] = 0.6 * machine["usable"]
+    machine["load"] = 0.5 * machine["usable"]  # of two cores, one is another process's
     assert "the machine is busy" in (busy(machine) or "")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framecast.camera import Frame, Source, open_source
+from framecast.camera import Frame, Source, is_camera, open_source
 from framecast.errors import OptionError, SourceError
 
 
@@ -209,3 +209,30 @@ def test_a_path_object_is_never_a_uri(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match="no such file: demo"):
         open_source(Path("demo"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "camera"),
+    [
+        ("0", True),
+        ("12", True),
+        ("v4l2:///dev/video0", True),
+        ("csi://0", True),
+        ("RTSP://host/stream", True),
+        ("rtsps://user:pw@host/stream", True),
+        ("./0", False),
+        ("1234", False),
+        ("demo", False),
+        ("clip.mp4", False),
+        ("file:///clip.mp4", False),
+        ("synthetic://?seed=1", False),
+    ],
+)
+def test_what_is_a_camera(uri, camera):
+    assert is_camera(uri) is camera
+
+
+def test_a_file_that_is_called_as_a_camera_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("csi:0").touch()
+    assert not is_camera("csi:0")

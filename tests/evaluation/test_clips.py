@@ -171,14 +171,14 @@ def test_a_bad_clip_among_good_ones_is_skipped_and_named(
         evaluate_clips([contender()], places[1:2], horizon=HORIZON)
 
 
-def test_max_frames(contender: MakeContender, moving_frames: Moving, write_clip: Write) -> None:
+def test_frames(contender: MakeContender, moving_frames: Moving, write_clip: Write) -> None:
     clip = str(write_clip("clip", moving_frames(20)))
     seen: list[tuple[str, int, int]] = []
     results = evaluate_clips(
         [contender()],
         [clip],
         horizon=1,
-        max_frames=12,
+        frames=12,
         advance=lambda what, done, total: seen.append((what, done, total)),
     )
     assert results.clips[0].frames == 12

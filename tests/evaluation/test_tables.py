@@ -14,7 +14,7 @@ import pytest
 from framecast.evaluation.clips import evaluate_clips
 from framecast.evaluation.metrics import METRICS, Metric
 from framecast.evaluation.page import page
-from framecast.evaluation.results import Results, report
+from framecast.evaluation.results import Results
 from framecast.evaluation.sequences import evaluate_sequences
 from framecast.evaluation.tables import notes, provenance, tables
 
@@ -70,8 +70,8 @@ def test_notes_say_what_is_missing(results: Results) -> None:
 
 
 def test_the_report_has_every_figure(results: Results, of_sequences: Results) -> None:
-    found = json.loads(json.dumps(report(results), allow_nan=False))
-    documented = set(re.findall(r"``(\w+)``", report.__doc__ or ""))
+    found = json.loads(json.dumps(results.to_dict(), allow_nan=False))
+    documented = set(re.findall(r"``(\w+)``", Results.to_dict.__doc__ or ""))
     assert set(found) <= documented
     assert {key for entry in (*found["models"], *found["clips"], *found["skipped"]) for key in entry} <= documented
     assert found["kind"] == "clips"
@@ -87,8 +87,8 @@ def test_the_report_has_every_figure(results: Results, of_sequences: Results) ->
     assert set(found["worst"]) == {"linear", "dis-flow", "<i>model"}
     assert len(found["worst"]["linear"]) == HORIZON
     assert found["versions"]["trend"] == "0"
-    assert report(of_sequences)["kind"] == "sequences"
-    assert report(of_sequences)["given"] == 3
+    assert of_sequences.to_dict()["kind"] == "sequences"
+    assert of_sequences.to_dict()["given"] == 3
 
 
 def test_a_metric_is_one_row(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_a_metric_is_one_row(request: pytest.FixtureRequest, monkeypatch: pytest
         model = found.methods[-1]
         figures = found.of(found.mean, model, "bias")
         assert np.isfinite(figures).all()
-        written = json.loads(json.dumps(report(found)))
+        written = json.loads(json.dumps(found.to_dict()))
         assert written["metrics"]["bias"] == "mean <difference>"
         assert written["mean"][model]["bias"] == figures
         assert written["clips"][0]["methods"][model]["bias"] == found.of(found.clips[0].values, model, "bias")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_model
 
-from framecast.errors import ArtifactError, ExportError, OptionError
+from framecast.errors import ArtifactError, ExportError, OptionError, SinkError
 from framecast.export.exporter import export_config
 from framecast.export.load_network import load_trained
 from framecast.export.onnx import describe, to_onnx
@@ -113,7 +113,7 @@ def test_edge_export_equals_torch(tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     save_model(model, str(weights), {"weights": "a test", "licence": "Apache-2.0"})
     output = tmp_path / "edge.onnx"
-    parity = export_config("stip-edge", output, weights, frames="demo", steps=20, seed=0)
+    parity = export_config("stip-edge", output, weights, source="demo", frames=20, seed=0)
     assert parity["real"].max <= 1e-4
     assert parity["random"].max <= 1e-3  # noise is where a warp is least well conditioned
     assert {p.steps for p in parity.values()} == {20}
@@ -173,7 +173,7 @@ def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
     strict = dataclasses.replace(find("stip-edge"), tolerance=1e-12)
     monkeypatch.setattr("framecast.export.exporter.find", lambda name: strict)
     with pytest.raises(ExportError, match="1e-12 is allowed"):
-        export_config("stip-edge", tmp_path / "edge.onnx", None, frames="demo", steps=2, seed=0)
+        export_config("stip-edge", tmp_path / "edge.onnx", None, source="demo", frames=2, seed=0)
     assert not (tmp_path / "edge.onnx").exists()
 
 
@@ -186,11 +186,14 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 
 
 def test_bad_requests(tmp_path: Path) -> None:
-    options = {"frames": "demo", "steps": 2, "seed": 0}
+    options = {"source": "demo", "frames": 2, "seed": 0}
     with pytest.raises(ArtifactError, match="no configuration 'stip-x'"):
         export_config("stip-x", tmp_path / "x.onnx", None, **options)  # type: ignore[arg-type]
-    with pytest.raises(ExportError, match="choose another --output"):
-        export_config("stip-edge", tmp_path / "no" / "x.onnx", None, **options)  # type: ignore[arg-type]
+    (tmp_path / "file").touch()
+    with pytest.raises(SinkError, match="cannot write .*choose another path"):
+        export_config("stip-edge", tmp_path / "file" / "x.onnx", None, **options)  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match=r"name a file that ends in \.onnx"):
+        export_config("stip-edge", tmp_path / "x.txt", None, **options)  # type: ignore[arg-type]
 
 
 def test_buffers_that_are_not_finite_are_refused_too() -> None:

@@ -12,7 +12,7 @@ import pytest
 from framecast.errors import ArtifactError, EngineError, OptionError
 from framecast.graph.artifact import manifest_of
 from framecast.graph.manifest import KEY
-from framecast.runtime.engines import ENGINES, FORMS, MIXED, choose, open_engine
+from framecast.runtime.engines import ENGINES, MIXED, check_presence, choose, open_engine
 from framecast.runtime.shipped import shipped
 
 from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
@@ -28,7 +28,7 @@ def quantized(tmp_path: Path) -> Path:
     return tmp_path / "int8.onnx"
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in FORMS])
+@pytest.mark.parametrize("engine", [name for name, row in ENGINES.items() if row.forms == ("fp32",)])
 def test_what_is_wrong_with_the_artifact_comes_first(
     engine: str, quantized: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
@@ -68,3 +68,23 @@ def test_the_mixed_graph_is_for_parity_alone() -> None:
         choose(MIXED)
     assert choose("auto") == ("onnxruntime", "")
     assert choose("torch:fp16") == ("torch", "fp16")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_says_what_of_it_is_here_or_how_to_get_it(name: str) -> None:
+    try:
+        assert ENGINES[name].look()
+    except EngineError as error:
+        assert all(str(error).partition(": "))
+
+
+def test_presence_is_checked_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_driver(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", no_driver)
+    check_presence("auto")
+    with pytest.raises(EngineError, match=r"^cannot use tensorrt: .*no NVIDIA driver here"):
+        check_presence("tensorrt:fp16")
+    with pytest.raises(OptionError, match="no engine 'tensorflow'"):
+        check_presence("tensorflow")

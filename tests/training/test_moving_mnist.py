@@ -195,5 +195,7 @@ def test_bad_seed_or_number_of_sequences(seed: int) -> None:
 
 
 def test_no_torch_is_needed() -> None:
-    program = "import sys, framecast.training.moving_mnist, framecast.cli.mnist; sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys, framecast.training.moving_mnist, framecast.cli.moving_mnist; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -2,85 +2,150 @@
 
 from __future__ import annotations
 
+import errno
+import functools
+import inspect as signatures
+import io
 import logging
+import os
 import re
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from framecast.cli import bench, build, evaluate, export, forms, listing, mnist, parity, train
+from framecast.cli.bench import bench
+from framecast.cli.build import build
+from framecast.cli.doctor import doctor
+from framecast.cli.evaluate import evaluate
+from framecast.cli.examples import epilog
+from framecast.cli.export import export
+from framecast.cli.import_checkpoint import import_checkpoint
+from framecast.cli.inspect import inspect
+from framecast.cli.models import models
+from framecast.cli.moving_mnist import moving_mnist
+from framecast.cli.parity import parity
+from framecast.cli.quantize import quantize
 from framecast.cli.run import DEFAULT_ADDRESS, run
+from framecast.cli.split import split
+from framecast.cli.train import train
+from framecast.cli.usage import explain, with_address
 from framecast.errors import FramecastError
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "eval": evaluate,
+    "models": models,
+    "export": export,
+    "import-checkpoint": import_checkpoint,
+    "inspect": inspect,
+    "parity": parity,
+    "quantize": quantize,
+    "split": split,
+    "build": build,
+    "bench": bench,
+    "train": train,
+    "moving-mnist": moving_mnist,
+    "doctor": doctor,
+}
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what is chosen, and why.")]
 
 app = typer.Typer(
     name="framecast",
     help="Watch a live camera and show, now, the frames still to come.",
-    no_args_is_help=True,
-    add_completion=False,
+    epilog="'framecast COMMAND --help' says more, with examples.",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # plain text fits into 80 columns, and needs no library
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-app.command()(run)
-app.command("eval")(evaluate.evaluate)
-app.command()(listing.models)
-app.command()(export.export)
-app.command()(export.import_checkpoint)
-app.command()(export.inspect)
-app.command()(parity.parity)
-app.command()(forms.quantize)
-app.command()(forms.prepare)
-app.command()(build.build)
-app.command()(bench.bench)
-app.command()(train.train)
-app.command()(mnist.moving_mnist)
-app.command()(listing.doctor)
 
 
 def main() -> None:
     """Entry point: errors are one line and exit code 1; wrong usage is one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows ASCII only gets "?" for the rest
     try:
-        sys.exit(app(_with_address(sys.argv[1:]), prog_name="framecast", standalone_mode=False) or 0)
+        Path.cwd()
+    except OSError:
+        _fail("the current folder is gone: cd to one that is there", 1)
+    arguments = with_address(sys.argv[1:] or ["--help"], DEFAULT_ADDRESS)
+    try:
+        code = app(arguments, prog_name="framecast", standalone_mode=False) or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except FramecastError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        format_message = getattr(error, "format_message", None)  # Typer's own, whichever Click is underneath
-        if format_message is not None:
-            _fail(f"{message.rstrip('.')} (see 'framecast --help')" if (message := format_message()) else "", 2)
+        if (message := explain(error, arguments, COMMANDS)) is not None:
+            _fail(message, 2)
+        if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and _is_output(error)):
+            _leave_output(error)
         if logging.getLogger().isEnabledFor(logging.INFO):  # --verbose
             raise
-        _fail(f"{type(error).__name__}: {error} (not foreseen: run it again with --verbose, and report that)", 1)
+        _fail(f"unexpected {type(error).__name__}: {error}: rerun with --verbose and open an issue", 1)
+
+
+def _is_output(error: OSError) -> bool:
+    """Whether it was raised by writing to a stream that was open already, as standard output is."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EIO)
+
+
+def _leave_output(error: OSError) -> None:
+    """Leave where standard output takes no more; what is still in its buffer is given up."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+        sys.exit(1)
+    _fail(f"cannot write the output: {error.strerror} (make room, or send it elsewhere)", 1)
 
 
 def _fail(message: str, code: int) -> None:
     """Leave with a message on one line; wherever a URL has landed in it, its credentials are left out."""
     if message:
-        print("framecast:", re.sub(r"(\w+://)\S*@", r"\1***@", " ".join(message.split())), file=sys.stderr)
+        with suppress(OSError):
+            print("framecast:", re.sub(r"(\w+://)\S*@", r"\1***@", " ".join(message.split())), file=sys.stderr)
     sys.exit(code)
 
 
-def _with_address(arguments: list[str]) -> list[str]:
-    """Let ``--serve`` stand alone: an address follows if it looks like HOST:PORT, or a PORT of four digits or five."""
-    out: list[str] = []
-    for index, argument in enumerate(arguments):
-        out.append(argument)
-        following = arguments[index + 1] if index + 1 < len(arguments) else ""
-        if argument == "--serve" and not re.fullmatch(r"[^/]*:\d+|\d{4,5}", following):
-            out.append(DEFAULT_ADDRESS)
-    return out
+def _log(verbose: bool) -> None:
+    logging.basicConfig(format="%(name)s: %(message)s")
+    logging.getLogger().setLevel(logging.INFO if verbose else logging.ERROR)
+
+
+def _with_verbose(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes ``--verbose`` as well, as ``framecast`` itself does before its name."""
+
+    @functools.wraps(command)
+    def called(*arguments: Any, verbose: bool, **options: Any) -> None:
+        if verbose:
+            _log(verbose)
+        command(*arguments, **options)
+
+    signature = signatures.signature(command, eval_str=True)
+    last = signatures.Parameter("verbose", signatures.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+    called.__signature__ = signature.replace(parameters=[*signature.parameters.values(), last])  # type: ignore[attr-defined]
+    called.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()} | {"verbose": Verbose}
+    return called
+
+
+for _name, _command in COMMANDS.items():
+    app.command(_name, epilog=epilog(_name))(_with_verbose(_command))
 
 
 @app.callback(invoke_without_command=True)
 def _common(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is chosen, and why.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     if version:
         from framecast import __version__
 
         print(f"framecast {__version__}")
         raise typer.Exit
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(name)s: %(message)s")
+    _log(verbose)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import check_numbers, check_outputs, needs_extra, on_signals
+from framecast.cli.checks import check_numbers, check_outputs
+from framecast.cli.extras import needs_extra
+from framecast.cli.model_ref import complete_models
+from framecast.cli.progress import progress
+from framecast.cli.signals import on_signals
 from framecast.errors import EngineError, OptionError
 
 if TYPE_CHECKING:
@@ -23,32 +26,59 @@ if TYPE_CHECKING:
 LARGEST = 16384  # pixels a side of a camera's picture
 
 
+def _precisions(incomplete: str) -> list[str]:
+    """Names for shell completion."""
+    from framecast.runtime.engines import ENGINES
+
+    return [name for name in ENGINES["tensorrt"].precisions if name.startswith(incomplete)]
+
+
 def build(
-    model: Annotated[str, typer.Argument(help="An artifact's path, or the name of a shipped model.")],
-    precision: Annotated[str, typer.Option(help="fp16: mixed, where a network bears it; or fp32.")] = "fp16",
-    batch: Annotated[int, typer.Option(help="So many cameras at once.")] = 1,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="The path of an artifact, or the name of a model that ships.",
+            autocompletion=complete_models,
+        ),
+    ],
+    precision: Annotated[
+        str, typer.Option(help="fp16: mixed, where the network can take it; or fp32.", autocompletion=_precisions)
+    ] = "fp16",
+    batch: Annotated[int, typer.Option(metavar="N", help="Number of cameras in one step.")] = 1,
     camera: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Pictures come at this size: resize them in the engine.")
+        str | None,
+        typer.Option(metavar="WxH", help="Size of the camera's pictures, such as 1920x1080: resize in the engine."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--for", metavar="CAPABILITY", help="For another GPU (TensorRT for RTX only), as 8.9.")
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="CAPABILITY",
+            help="Build for another GPU, by its compute capability, such as 8.9. Only with TensorRT for RTX.",
+        ),
     ] = None,
     plugins: Annotated[
         str,
-        typer.Option(help="auto: our kernels where they are measured faster; or aot, v3 (kernels anyway), none."),
+        typer.Option(help="Our kernels in the engine. auto: where they are measured faster; aot, v3: always; none."),
     ] = "auto",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the engine here, and its record beside it.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Also write the engine here, and its record beside it."),
     ] = None,
 ) -> None:
-    """Build a TensorRT engine from an artifact, and keep it for 'run' on this machine."""
-    from framecast.files import check_writable
-    from framecast.runtime.engines import PRECISIONS
+    """Build a TensorRT engine from an artifact.
+
+    The engine is kept on this machine, where 'framecast run --engine tensorrt' finds it.
+    """
+    from framecast.files import check_writable, sha256
+    from framecast.runtime.engines import ENGINES
     from framecast.runtime.shipped import find
 
     path = find(model)
-    if precision not in PRECISIONS["tensorrt"]:
-        raise OptionError(f"--precision takes {' or '.join(PRECISIONS['tensorrt'])}, not {precision}")
+    precisions = ENGINES["tensorrt"].precisions
+    if precision not in precisions:
+        raise OptionError(f"--precision takes {' or '.join(precisions)}, not {precision}")
     if plugins not in ("auto", "aot", "v3", "none"):
         raise OptionError(f"--plugins takes auto, aot, v3 or none, not {plugins}")
     check_numbers(batch=batch)
@@ -61,9 +91,10 @@ def build(
         from framecast.graph.device import check_device
     for place in beside:
         check_writable(place)
-    check_device(manifest_of(read(path)))  # before the driver is asked for, which would not help
+    loaded = tensorrt.Loaded(sha256(path), read(path))
+    check_device(manifest_of(loaded.graph))  # before the driver is asked for, which would not help
     library, gpu = _library(target), _gpu_or_none(target)
-    request = tensorrt.BuildRequest(path, model, library, gpu, target, precision, batch, size, plugins)
+    request = tensorrt.BuildRequest(path, model, library, gpu, target, precision, batch, size, plugins, loaded)
     from framecast.export.plugins.candidates import cached
     from framecast.export.plugins.ladder import choose
     from framecast.runtime.engines.tensorrt import cache
@@ -97,29 +128,13 @@ def _built(request: BuildRequest) -> tuple[bytes, Record]:
     from framecast.export import tensorrt
 
     stopped: list[bool] = []
-    with on_signals(lambda: stopped.append(True)), _progress_bar() as show:
+    with on_signals(lambda: stopped.append(True)), progress() as show:
 
-        def progress(share: float, phase: str) -> bool:
+        def advance(share: float, phase: str) -> bool:
             show(share, phase)
             return not stopped
 
-        return tensorrt.build(request, progress)
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[float, str], None]]:
-    """Yield what shows the share that is done, and of what; it does nothing where there is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda share, phase: None
-        return
-    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console, transient=True) as bars:
-        bar = bars.add_task("", total=1.0)
-        yield lambda share, phase: bars.update(bar, completed=share, description=phase)
+        return tensorrt.build(request, advance)
 
 
 def _show(record: Record) -> None:
@@ -163,7 +178,9 @@ def _size(camera: str | None) -> tuple[int, int] | None:
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", camera)
     size = (int(found[1]), int(found[2])) if found else (0, 0)
     if not all(0 < side <= LARGEST for side in size):
-        raise OptionError(f"--camera takes WIDTHxHEIGHT in pixels, as 640x480 (to {LARGEST} each), not {camera}")
+        raise OptionError(
+            f"--camera takes WIDTHxHEIGHT in pixels, such as 640x480 (up to {LARGEST} each), not {camera}"
+        )
     return size
 
 

@@ -2,84 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, artifact, check_models, check_numbers, check_outputs, needs_extra
+from framecast.cli.checks import check_ending, check_numbers, check_outputs
+from framecast.cli.extras import needs_extra
+from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.progress import progress
 from framecast.errors import OptionError
 
 if TYPE_CHECKING:
-    from framecast.evaluation.results import Advance, Contender
-
-HORIZON, GIVEN = 5, 10
+    from framecast.runtime.predictor import Predictor
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)],
     clips: Annotated[
         list[str],
-        typer.Argument(help="Videos, folders of videos or of images, demo; or .npy files of sequences [T, N, H, W]."),
+        typer.Argument(
+            metavar="CLIP...",
+            help="Videos, folders of videos or of images, demo; or .npy files of sequences, uint8 [T, N, H, W].",
+        ),
     ],
-    horizon: Annotated[int | None, typer.Option(help=f"Clips: score 1 … so many frames ahead; {HORIZON}.")] = None,
-    also: Annotated[
-        list[str] | None, typer.Option(metavar="MODEL", help="A further model in the same tables; repeatable.")
+    horizon: Annotated[
+        int | None, typer.Option(metavar="N", help="Clips: score 1 to N frames ahead (default: 5).")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all figures as JSON.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with tables, curves and pictures.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads of the step; 0: one a core.")] = 0,
-    max_frames: Annotated[int | None, typer.Option(help="Clips: take only the first so many frames of each.")] = None,
-    given: Annotated[int | None, typer.Option(help=f"Sequences: frames that each begins with; {GIVEN}.")] = None,
-    sequences: Annotated[int | None, typer.Option(help="Sequences: take only the first so many of a file.")] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL", help="A further model in the same tables. Repeatable.", autocompletion=complete_models
+        ),
+    ] = None,
+    rival: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="Clips: a baseline of your own. FUNCTION(last, before, horizon) returns the next frames. Repeatable.",
+        ),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with tables, curves and pictures.")
+    ] = None,
+    threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one a core.")] = 0,
+    frames: Annotated[
+        int | None, typer.Option(metavar="N", help="Clips: take at most N frames of each (default: all).")
+    ] = None,
+    given: Annotated[
+        int | None, typer.Option(metavar="N", help="Sequences: show the model the first N frames (default: 10).")
+    ] = None,
+    sequences: Annotated[
+        int | None, typer.Option(metavar="N", help="Sequences: take at most N of each file (default: all).")
+    ] = None,
 ) -> None:
-    """Score a model on whole clips, beside copying the last frame, linear extrapolation and optical flow."""
+    """Score models on whole clips or on test sequences.
+
+    On clips every model is compared with copying the last frame, linear extrapolation and optical flow; on sequences
+    with the first two.
+    """
     from framecast import terminal
-    from framecast.evaluation.clips import check_together, evaluate_clips, find_clips
-    from framecast.evaluation.results import report
-    from framecast.evaluation.sequences import evaluate_sequences
-    from framecast.evaluation.tables import notes, tables
+    from framecast.evaluation.evaluate import evaluate as score
+    from framecast.evaluation.evaluate import look_up
+    from framecast.evaluation.tables import notes
     from framecast.files import check_writable, write
+    from framecast.runtime import load
     from framecast.runtime.engines import choose
     from framecast.runtime.report import to_json
+    from framecast.runtime.shipped import labels
 
-    places = find_clips(clips)
-    of_sequences = _is_sequences(places)
-    check_numbers(horizon=horizon, max_frames=max_frames, given=given, sequences=sequences)
-    if of_sequences:
-        _check_unsaid("sequences (.npy)", {"horizon": horizon, "max-frames": max_frames})
-    else:
-        _check_unsaid("clips", {"given": given, "sequences": sequences})
+    check_numbers(horizon=horizon, frames=frames, given=given, sequences=sequences)
+    rivals = dict(map(_rival, rival)) if rival else None
+    options: dict[str, Any] = {
+        "horizon": horizon,
+        "rivals": rivals,
+        "frames": frames,
+        "given": given,
+        "sequences": sequences,
+    }
+    places, _ = look_up(clips, **options)
     outputs = [path for path in (json, html) if path is not None]
     for place in (*places, model, *(also or [])):
         check_outputs(place, outputs)
+    check_ending("--json", json, ".json")
+    check_ending("--html", html, ".html")
     if html is not None:
         with needs_extra("--html", "eval"):
             import matplotlib  # noqa: F401 (said before the work)
     for path in outputs:
         check_writable(path)
     choose("auto", threads)
-    check_models(model, *(also or []))
+    refs = [ModelRef.resolve(name) for name in dict.fromkeys((model, *(also or [])))]
+    taken = {"copy-last", "linear", "dis-flow", *(rivals or {})}
+    names = labels([ref.given for ref in refs], taken)
     with ExitStack() as stack:
-        contenders = _load(stack, list(dict.fromkeys((model, *(also or [])))), threads)
-        check_together(contenders)
-        if of_sequences:
-            with _progress() as advance:
-                results = evaluate_sequences(contenders, places, given=given or GIVEN, limit=sequences, advance=advance)
-        else:
-            with _progress() as advance:
-                results = evaluate_clips(
-                    contenders, places, horizon=horizon or HORIZON, max_frames=max_frames, advance=advance
-                )
+        models: dict[str, str | Predictor] = {}
+        for name, ref in zip(names, refs, strict=True):
+            if ref.path is not None:
+                models[name] = ref.given
+            else:
+                with ref.artifact() as path:
+                    models[name] = stack.enter_context(load(path, threads=threads))
+        show = stack.enter_context(progress())
+        results = score(
+            models,
+            places,
+            **options,
+            threads=threads,
+            advance=lambda what, done, total: show(done / total if total else None, what),
+        )
     if json is not None:
-        write(json, f"{to_json(report(results), indent=2)}\n".encode())
+        write(json, f"{to_json(results.to_dict(), indent=2)}\n".encode())
     if html is not None:
         from framecast.evaluation.page import page
 
         write(html, page(results).encode())
-    for table in tables(results):
+    for table in results.tables:
         terminal.table(table.title, table.columns, table.rows)
     for line in notes(results):
         print(line)
@@ -87,44 +131,24 @@ def evaluate(
         print(f"wrote {path}")
 
 
-def _is_sequences(places: Sequence[str]) -> bool:
-    """Whether to follow the protocol for sequences rather than that for clips."""
-    kinds = {place.lower().endswith(".npy") for place in places}
-    if len(kinds) > 1:
-        raise OptionError("clips and sequences (.npy) are scored in different ways: evaluate them apart")
-    return kinds.pop()
-
-
-def _check_unsaid(kind: str, options: dict[str, int | None]) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise OptionError(f"--{name} says nothing of {kind}: leave it out")
-
-
-def _load(stack: ExitStack, models: Sequence[str], threads: int) -> list[Contender]:
-    """The models, opened until the stack is left; each with a short name where that tells them apart."""
-    from framecast.evaluation.results import Contender
-    from framecast.evaluation.rivals import CopyLast, DisFlow, Linear
-    from framecast.runtime import load
-
-    short = [Path(model).stem if model.endswith(".onnx") else model for model in models]
-    taken = {CopyLast.name, Linear.name, DisFlow.name}
-    names = short if len(set(short) - taken) == len(models) else models
-    contenders = []
-    for name, model in zip(names, models, strict=True):
-        with artifact(model) as path:
-            contenders.append(Contender(name, model, stack.enter_context(load(path, threads=threads))))
-    return contenders
-
-
-@contextmanager
-def _progress() -> Iterator[Advance]:
-    """A bar on stderr where there is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("opening", total=None)
-        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+def _rival(text: str) -> tuple[str, Callable[..., Sequence[Any]]]:
+    """A function out of ``FILE.py:FUNCTION`` or ``package.module:FUNCTION``, by its name."""
+    place, _, name = text.rpartition(":")
+    if not place or not name.isidentifier():
+        raise OptionError(f"--rival {text}: give a file and a function in it, such as mine.py:predict")
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location("framecast_rival", place)
+            assert spec is not None  # noqa: S101 (its name ends in .py)
+            assert spec.loader is not None  # noqa: S101 (likewise)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            sys.path.insert(0, "")
+            module = importlib.import_module(place)
+    except Exception as error:  # it is the user's own code
+        raise OptionError(f"--rival {text}: {place} cannot be loaded ({type(error).__name__}: {error})") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise OptionError(f"--rival {text}: {place} has no function {name}")
+    return name, function

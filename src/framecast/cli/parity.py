@@ -14,65 +14,75 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import artifact, check_clips, check_numbers, check_outputs, needs_extra
+from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs
+from framecast.cli.extras import needs_extra
+from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
 from framecast.errors import ArtifactError, EngineError, OptionError, SourceError
 
 if TYPE_CHECKING:
     from framecast.runtime.engines import Engine
 
+ALL = "all"
+
 
 def parity(
-    model: Annotated[str, typer.Argument(help="An artifact's path, or a name (framecast models).")],
-    engines: Annotated[
-        str | None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)],
+    engine: Annotated[
+        str,
         typer.Option(
             metavar="NAME[:PRECISION],…",
-            help="What to compare, such as torch,tensorrt:fp16,onnxruntime:fp16; all without.",
+            help="What to compare; all: everything that works here. onnxruntime:fp16 is the graph that 'build' makes, "
+            "run on the CPU.",
         ),
-    ] = None,
-    source: Annotated[str, typer.Option(help="Where the frames come from: a clip, as for run.")] = "demo",
-    steps: Annotated[int, typer.Option(help="How many frames.")] = 100,
-    json: Annotated[Path | None, typer.Option(help="Write the figures.")] = None,
+    ] = ALL,
+    source: Annotated[
+        str, typer.Option(metavar="SOURCE", help="Where the frames come from: a clip, as for 'run'.")
+    ] = "demo",
+    frames: Annotated[int, typer.Option(metavar="N", help="Compare at most N frames.")] = 100,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
 ) -> None:
-    """Hold every engine against the float32 reference, ONNX Runtime on the CPU, over a stream of real frames."""
+    """Compare engines with the reference, frame by frame.
+
+    The reference is ONNX Runtime on the CPU in float32. Every engine gets the same frames and carries a state of its
+    own. What counts is the change in PSNR.
+    """
     from framecast import terminal
     from framecast.camera import open_source
     from framecast.evaluation.parity import drift
     from framecast.files import check_writable, write
     from framecast.runtime.engines import ENGINES, MIXED, choose, open_engine
     from framecast.runtime.report import to_json
-    from framecast.runtime.shipped import find
 
-    check_numbers(steps=steps)
-    names = engines.split(",") if engines else [*ENGINES[1:], MIXED]
+    check_numbers(frames=frames)
+    every = engine == ALL
+    names = [*[name for name in ENGINES if name != "onnxruntime"], MIXED] if every else engine.split(",")
     for name in names:
         if name.partition(":")[0] not in ENGINES:
-            raise OptionError(
-                f"--engines {engines}: there are {', '.join(ENGINES)}; with a precision, as tensorrt:fp16"
-            )
+            raise OptionError(f"--engine {engine}: there are {', '.join(ENGINES)}; with a precision, as tensorrt:fp16")
         if name != MIXED:
             choose(name)
+    check_ending("--json", json, ".json")
     if json is not None:
         check_outputs(source, [json])
         check_writable(json)
+    ref = ModelRef.resolve(model)
     check_clips(source)
     found: dict[str, dict[str, object]] = {}
     rows = []
-    with artifact(model) as place:
-        path = find(place)
+    with ref.artifact() as path:
         with open_source(source) as opened:
-            images = [frame.image for frame in islice(opened, steps)]
+            images = [frame.image for frame in islice(opened, frames)]
         if not images:
             raise SourceError(f"no frame in {source}: name a clip that has some")
         with open_engine(path, "onnxruntime") as reference:
             for name in names:
                 try:
-                    with _opened(path, name) as engine:
+                    with _opened(path, name) as other:
                         print(f"{name}: {len(images)} frames", file=sys.stderr)
-                        one = drift(reference, engine, images)
-                        device = f"{engine.device}, {engine.version}"
+                        one = drift(reference, other, images)
+                        device = f"{other.device}, {other.version}"
                 except (EngineError, ArtifactError) as error:
-                    if engines:  # it was asked for
+                    if not every:  # it was asked for
                         raise
                     found[name] = {"not run": str(error)}
                     continue
@@ -86,6 +96,7 @@ def parity(
         print(line)
     if json is not None:
         write(json, f"{to_json({'model': model, 'source': source, 'engines': found}, indent=2)}\n".encode())
+        print(f"wrote {json}")
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, artifact, check_clips, check_numbers, check_outputs, exported, on_signals
+from framecast.cli.checks import check_clips, check_numbers, check_outputs
+from framecast.cli.model_ref import MODEL_HELP, artifact, exported
+from framecast.cli.signals import on_signals
 from framecast.errors import OptionError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``framecast quantize`` and ``prepare`` as a user runs them."""
+"""``framecast quantize`` and ``split`` as a user runs them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_quantize_and_check(run: Run, tmp_path: Path) -> None:
     assert ", int8" in out
 
 
-def test_prepare_and_run(run: Run, tmp_path: Path) -> None:
+def test_split_and_run(run: Run, tmp_path: Path) -> None:
     output = tmp_path / "mau.onnx"
-    code, out, err = run("prepare", "mau-mnist", "-o", output)
+    code, out, err = run("split", "mau-mnist", "-o", output)
     assert code == 0, err
     assert "mau.before.onnx: keep them together" in out
     code, out, err = run("run", "demo", "--model", output, "--max-frames", 12)
@@ -43,7 +43,10 @@ def test_prepare_and_run(run: Run, tmp_path: Path) -> None:
     [
         (["quantize", "edge", "--calibration", "nothing.mp4"], "no such file: nothing.mp4"),
         (["quantize", "edge", "--calibration", "demo", "--frames", "0"], "--frames must be at least 1"),
-        (["quantize", "edge", "--calibration", "demo", "-o", "x.txt"], "x.txt: an artifact ends in .onnx"),
+        (
+            ["quantize", "edge", "--calibration", "demo", "-o", "x.txt"],
+            "--output x.txt: give a file that ends in .onnx",
+        ),
         (["quantize", "nonesuch", "--calibration", "demo"], "'framecast models' lists"),
         (["quantize", "mau-mnist", "--calibration", "demo", "--source", "nothing.mp4"], "no such file: nothing.mp4"),
         (
@@ -51,9 +54,9 @@ def test_prepare_and_run(run: Run, tmp_path: Path) -> None:
             "after the 300 to calibrate on: fewer --frames",
         ),
         (["quantize", __file__, "--calibration", "demo"], "is not an ONNX file: make one with 'framecast export'"),
-        (["prepare", "edge"], "no layer of edge can run before the frame is there"),
-        (["prepare", "edge", "-o", "x.txt"], "x.txt: an artifact ends in .onnx"),
-        (["prepare", "nonesuch"], "'framecast models' lists"),
+        (["split", "edge"], "no layer of edge can run before the frame is there"),
+        (["split", "edge", "-o", "x.txt"], "--output x.txt: give a file that ends in .onnx"),
+        (["split", "nonesuch"], "'framecast models' lists"),
     ],
 )
 def test_bad_input_is_one_line(

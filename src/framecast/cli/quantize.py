@@ -1,4 +1,4 @@
-"""``framecast quantize`` and ``prepare``: an artifact in another form, for a CPU."""
+"""``framecast quantize``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, artifact, check_clips, check_numbers, check_outputs, needs_extra
-from framecast.errors import OptionError, SourceError
+from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs
+from framecast.cli.extras import needs_extra
+from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.errors import SourceError
 
 if TYPE_CHECKING:
     from framecast.camera import Image
@@ -20,22 +22,29 @@ CHECKED = 100  # frames of the check
 
 
 def quantize(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)],
     calibration: Annotated[
         list[str],
-        typer.Option(metavar="CLIP", help="A clip to calibrate on, or a folder of them, as for eval; repeatable."),
+        typer.Option(
+            metavar="CLIP", help="Calibrate on this clip, or on the clips in this folder, as for 'eval'. Repeatable."
+        ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The artifact to write; MODEL.int8.onnx.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The artifact to write (default: MODEL.int8.onnx)."),
     ] = None,
-    frames: Annotated[int, typer.Option(help="Frames of each clip to calibrate on.")] = 32,
+    frames: Annotated[int, typer.Option(metavar="N", help="Calibrate on at most N frames of each clip.")] = 32,
     ends: Annotated[
-        bool,
-        typer.Option("--ends", help="The first and last layers in int8 too: faster, and the check says at what cost."),
+        bool, typer.Option("--ends", help="Quantize the first and last layers too: faster, and less exact.")
     ] = False,
-    source: Annotated[str, typer.Option(help="A clip to check the result on, against float32.")] = "demo",
+    source: Annotated[
+        str, typer.Option(metavar="SOURCE", help="A clip on which the result is checked against float32.")
+    ] = "demo",
 ) -> None:
-    """Write an artifact's int8 form, calibrated over clips with the state in the loop, and check what it costs."""
+    """Write an artifact's int8 form, and check what it costs.
+
+    It is calibrated on whole streams, with the state carried on. For the engines onnxruntime and openvino.
+    """
     from framecast import terminal
     from framecast.bench.steps import live_step, measure
     from framecast.bench.summary import ratio
@@ -43,15 +52,15 @@ def quantize(
     from framecast.evaluation.parity import drift
     from framecast.files import check_writable
     from framecast.runtime.engines import open_engine
-    from framecast.runtime.shipped import find
 
     check_numbers(frames=frames)
     with needs_extra("quantize", "build"):
         from framecast.export.quantize import quantize as write_int8
     clips = find_clips(calibration)
     output = output or Path(f"{Path(model).stem}.int8.onnx")
-    _check_output(output)
-    for place in (model, source, *clips):
+    check_ending("--output", output, ".onnx")
+    ref = ModelRef.resolve(model)
+    for place in (str(ref.path or model), source, *clips):
         check_outputs(place, [output])
     check_writable(output)
     check_clips(*clips, source)
@@ -64,9 +73,7 @@ def quantize(
         print(f"stepping {model} through {len(clips)} clip(s) of {frames} frames at most", file=sys.stderr)
         yield from (_frames(clip, 0, frames) for clip in clips)
 
-    with artifact(model) as place:
-        path = find(place)
-        check_outputs(str(path), [output])
+    with ref.artifact() as path:
         done, count = write_int8(path, output, told(), ", ".join(clips), ends=ends)
         sizes = [file.stat().st_size / 1e6 for file in (path, output)]
         images = list(_frames(source, seen, CHECKED))
@@ -79,43 +86,11 @@ def quantize(
         ("layers in int8", f"{done} of {count}"),
         ("file", " → ".join(f"{size:.1f} MB" for size in sizes)),
         ("PSNR of the next frame", f"{found.psnr:.3f} dB, {found.psnr_change:+.3f} against float32"),
-        ("error of what is predicted", f"mean {found.mean:.1e}, at most {found.max:.1e}"),
+        ("error of the prediction", f"mean {found.mean:.1e}, at most {found.max:.1e}"),
         ("a step in ONNX Runtime", f"{faster.median:.2f} times as fast ({faster.low:.2f} … {faster.high:.2f})"),
     ]
     terminal.table(f"{model} in int8, on {len(images)} frames of {source}", ("", ""), rows)
     print(f"wrote {output}")
-
-
-def prepare(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The artifact to write, and beside it its other half.")
-    ] = None,
-) -> None:
-    """Write an artifact in two halves: what needs no frame runs before it is there, and its prediction comes sooner."""
-    from framecast.files import check_writable
-    from framecast.runtime.shipped import find
-
-    with needs_extra("prepare", "build"):
-        from framecast.graph.split import split_artifact
-    from framecast.graph.manifest import before_half
-
-    output = output or Path(f"{Path(model).stem}.halves.onnx")
-    _check_output(output)
-    outputs = [output, before_half(output)]
-    check_outputs(model, outputs)
-    for path in outputs:
-        check_writable(path)
-    with artifact(model) as place:
-        path = find(place)
-        check_outputs(str(path), outputs)
-        beside, manifest = split_artifact(path, output)
-    print(f"wrote {output} and {beside}: keep them together ({len(manifest.precomputed)} tensors are ready beforehand)")
-
-
-def _check_output(output: Path) -> None:
-    if output.suffix.lower() != ".onnx":
-        raise OptionError(f"{output}: an artifact ends in .onnx")
 
 
 def _frames(clip: str, begin: int, count: int) -> Iterator[Image]:

@@ -1,0 +1,130 @@
+"""The models that are measured, each opened in each engine."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Protocol
+
+from framecast.errors import ArtifactError, EngineError, OptionError
+from framecast.runtime.engines import ENGINES, Engine, choose, open_engine
+from framecast.runtime.shipped import find, labels, shipped
+
+ALL = "all"  # every model that ships; every engine that works here
+
+Place = str | os.PathLike[str]
+
+
+class Artifacts(Protocol):
+    """A model that gives an artifact for an engine: some need another file than others."""
+
+    @property
+    def given(self) -> str:
+        """How the user named it."""
+
+    def artifact(self, engine: str) -> AbstractContextManager[Path]:
+        """The file to open, which is there inside the ``with``."""
+
+
+Models = Place | Sequence[Place | Artifacts] | Mapping[str, Place | Artifacts]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model in an engine.
+
+    Attributes:
+        name: to call it by; no two are alike.
+        path: of what the engine opened.
+        asked: the engine, as it was named.
+        threads: CPU threads that it was opened with.
+        engine: closed by its owner.
+    """
+
+    name: str
+    path: Path
+    asked: str
+    threads: int
+    engine: Engine
+
+    @property
+    def title(self) -> str:
+        """The name, and what must be known to read its figures."""
+        return titled(self.name, trained=self.engine.manifest.trained)
+
+
+def titled(name: str, *, trained: bool) -> str:
+    """How tables call a case."""
+    return name if trained else f"{name} (random weights)"
+
+
+def open_all(stack: ExitStack, models: Models, engines: Sequence[str], threads: int) -> tuple[list[Opened], list[str]]:
+    """Open every model in every engine until the stack is left.
+
+    Returns:
+        Those that are open; and where ``all`` was asked for, why each other one is not, a line each.
+
+    Raises:
+        OptionError: no model, or no such engine.
+        ArtifactError: there is no such model.
+        EngineError: an engine that was named cannot be had here, or none can.
+    """
+    every = ALL in engines
+    asked = list(ENGINES) if every else list(engines)
+    for engine in asked:
+        choose(engine, threads)
+    named = _named(models)
+    if not named or not asked:
+        raise OptionError("nothing to measure: name a model and an engine")
+    opened: list[Opened] = []
+    missing: list[str] = []
+    cases = _distinct(f"{name} {engine}" if len(asked) > 1 else name for (name, _), engine in product(named, asked))
+    for case, ((_, model), engine) in zip(cases, product(named, asked), strict=True):
+        try:
+            path = _path(stack, model, engine)
+            made = stack.enter_context(open_engine(path, engine, threads=threads))
+        except (EngineError, ArtifactError) as error:
+            if not every:
+                raise
+            missing.append(f"{case}: not run: {error}")
+            continue
+        opened.append(Opened(case, path, engine, threads, made))
+    if not opened:
+        raise EngineError(f"no engine can be had here ({missing[0]})")
+    return opened, missing
+
+
+def _path(stack: ExitStack, model: Place | Artifacts, engine: str) -> Path:
+    return find(model) if isinstance(model, (str, os.PathLike)) else stack.enter_context(model.artifact(engine))
+
+
+def _named(models: Models) -> list[tuple[str, Place | Artifacts]]:
+    if isinstance(models, Mapping):
+        return list(models.items())
+    given: Sequence[Place | Artifacts] = [models] if isinstance(models, (str, os.PathLike)) else models
+    every: list[Place | Artifacts] = []
+    for model in given:
+        every += [*shipped()] if model == ALL else [model]
+    names = []
+    for model in every:
+        if isinstance(model, (str, os.PathLike)):
+            find(model)  # said before the first is opened
+            names.append(os.fspath(model))
+        else:
+            names.append(model.given)
+    return list(zip(labels(names), every, strict=True))
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """A model may be measured against itself, which shows how far two figures of the same thing differ."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+    return found

@@ -1,0 +1,109 @@
+"""What of each engine is on this machine: its version and device, or what is missing and how to get it.
+
+No model is opened here, and nothing is loaded but what says whether it works: ONNX Runtime, TensorRT, the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from framecast.errors import EngineError, first_line
+from framecast.runtime.engines.tensorrt.library import gpu, library
+
+
+def onnxruntime() -> str:
+    """ONNX Runtime on the CPU.
+
+    Raises:
+        EngineError: it cannot be loaded.
+    """
+    try:
+        import onnxruntime as found
+    except ImportError as error:
+        raise EngineError(f"it cannot be loaded ({_reason(error)}): pip install onnxruntime") from error
+    return f"{found.__version__}, on the CPU"
+
+
+def onnxruntime_cuda() -> str:
+    """ONNX Runtime with CUDA, and onnx, with which the graph is made ready for a device.
+
+    Raises:
+        EngineError: one of them is missing, or there is no GPU.
+    """
+    cure = "pip uninstall onnxruntime, then pip install onnxruntime-gpu onnx"
+    try:
+        import onnxruntime as found
+    except ImportError as error:
+        raise EngineError(f"it cannot be loaded ({_reason(error)}): {cure}") from error
+    if "CUDAExecutionProvider" not in found.get_available_providers():
+        raise EngineError(f"onnxruntime {found.__version__} has no CUDA: {cure}")
+    if find_spec("onnx") is None:
+        raise EngineError("onnx is missing: pip install onnx")
+    return f"{found.__version__}, on {gpu().name}"
+
+
+def openvino() -> str:
+    """OpenVINO on the CPU.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    return f"{_version('openvino', 'openvino')}, on the CPU"
+
+
+def torch() -> str:
+    """PyTorch, on whichever device it has.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    return _version("torch", "models")
+
+
+def tensorrt() -> str:
+    """TensorRT or TensorRT for RTX, the GPU, and pycuda, which runs the engines.
+
+    Raises:
+        EngineError: one of them is missing; it names all that are.
+    """
+    parts = [_told(look) for look in (_tensorrt_library, _gpu, _pycuda)]
+    state = "; ".join(text for text, _ in parts)
+    if cures := "; ".join(cure for _, cure in parts if cure):
+        raise EngineError(f"{state}: {cures}")
+    return state
+
+
+def _told(look: Callable[[], str]) -> tuple[str, str]:
+    """What is there, or what is missing and its cure."""
+    try:
+        return look(), ""
+    except EngineError as error:
+        what, _, cure = str(error).partition(": ")
+        return what, cure
+
+
+def _tensorrt_library() -> str:
+    found = library()
+    return f"{found.name} {found.version}"
+
+
+def _gpu() -> str:
+    found = gpu()
+    return f"{found.name}, compute capability {found.capability}, CUDA {found.driver}"
+
+
+def _pycuda() -> str:
+    return f"pycuda {_version('pycuda', 'cuda')}"
+
+
+def _reason(error: ImportError) -> str:
+    return first_line(error).replace(": ", ", ")  # what follows the first ": " of a message is its cure
+
+
+def _version(package: str, extra: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise EngineError(f"{package} is not installed: pip install 'framecast[{extra}]'") from None

@@ -1,0 +1,66 @@
+"""Checks that several commands make before they begin anything that takes long."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from framecast.errors import OptionError
+
+
+def check_numbers(**values: int | None) -> None:
+    """Options that count something must be 1 or more. None stands for one that was not given.
+
+    Raises:
+        OptionError: one is below 1.
+    """
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise OptionError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+
+
+def check_outputs(source: str, outputs: Sequence[Path]) -> None:
+    """No output may replace an input or another output.
+
+    Raises:
+        OptionError: one would.
+    """
+    place = source.removeprefix("file://")  # or a URI that is no path at all
+    taken = {os.path.realpath(path) for path in [place, *glob.glob(place)]}  # noqa: PTH207
+    for path in outputs:
+        where = os.path.realpath(path)
+        # In a folder of images, or under its glob, it would be an input of the next run.
+        if where in taken or os.path.realpath(path.parent) in taken or fnmatch.fnmatch(path, place):
+            raise OptionError(f"{path} is among the inputs, or named twice: give every output a place of its own")
+        taken.add(where)
+
+
+def check_ending(option: str, path: Path | None, ending: str) -> None:
+    """A file is written in the format that its option names, so its name must say the same.
+
+    Args:
+        option: as it is typed, ``--json``.
+        path: that was given, or None.
+        ending: that it must have, ``.json``.
+
+    Raises:
+        OptionError: it has another.
+    """
+    if path is not None and path.suffix.lower() != ending:
+        raise OptionError(f"{option} {path}: give a file that ends in {ending}")
+
+
+def check_clips(*places: str) -> None:
+    """Clips can be opened. Cameras are left alone, because some cannot be opened twice.
+
+    Raises:
+        SourceError: one cannot.
+    """
+    from framecast.camera import is_camera, open_source
+
+    for place in dict.fromkeys(places):
+        if not is_camera(place):
+            open_source(place).close()

@@ -1,0 +1,86 @@
+"""What a model's name on the command line stands for, resolved once."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from framecast.cli.extras import needs_extra
+
+MODEL_HELP = (
+    "The path of an artifact, or a name that 'framecast models' lists. A network that does not ship gets random "
+    "weights for this command."
+)
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model as the user named it, and what that stands for.
+
+    Attributes:
+        given: the name or path, as it was typed.
+        path: of the artifact; None for a configuration that does not ship, which is exported when it is opened.
+    """
+
+    given: str
+    path: Path | None
+
+    @classmethod
+    def resolve(cls, given: str) -> ModelRef:
+        """Find out what a name stands for. Nothing is exported yet.
+
+        Raises:
+            ArtifactError: there is no such model, configuration or file.
+            OptionError: it is a configuration whose frames are no pictures, and it would have to be exported first.
+        """
+        from framecast.models.configs import CONFIGS, find_pictures
+        from framecast.runtime.shipped import find, shipped
+
+        if given in CONFIGS and given not in shipped():
+            find_pictures(given, "it can be exported, but it cannot be shown a camera or a clip")
+            return cls(given, None)
+        return cls(given, find(given))
+
+    @contextmanager
+    def artifact(self, engine: str = "auto") -> Iterator[Path]:
+        """The path to open, valid inside the ``with``. A configuration that does not ship is exported untrained.
+
+        The torch engine gets the weights instead: an artifact may hold them merged.
+
+        Raises:
+            EngineError: the engine cannot be had here; nothing was exported for it.
+            ExportError: the export failed.
+            FramecastError: torch is needed and missing.
+        """
+        if self.path is not None:
+            yield self.path
+            return
+        from framecast.runtime.engines import check_presence
+
+        with needs_extra(f"{self.given}, which does not ship,"):
+            from framecast.export.exporter import export_random
+        check_presence(engine)
+        print(f"{self.given} comes without weights: exporting it with random ones for this run", file=sys.stderr)
+        with tempfile.TemporaryDirectory(prefix="framecast-") as folder:
+            yield export_random(self.given, Path(folder), artifact=not engine.startswith("torch"))
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Names for shell completion."""
+    from framecast.models.configs import CONFIGS
+
+    return [name for name in CONFIGS if name.startswith(incomplete)]
+
+
+def exported(model: str) -> bool:
+    """Whether a model has to be exported before it can be opened."""
+    return ModelRef.resolve(model).path is None
+
+
+def artifact(model: str, engine: str = "auto") -> AbstractContextManager[Path]:
+    """See :meth:`ModelRef.artifact`."""
+    return ModelRef.resolve(model).artifact(engine)

@@ -1,0 +1,82 @@
+"""``framecast models``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from framecast.cli.checks import check_ending
+
+
+def models(
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the list as JSON.")] = None,
+) -> None:
+    """List the models, those that are ready to run first.
+
+    GMAC: multiply-accumulates of one step, in billions. As published: what the authors' code spends on the same frame,
+    and in brackets from how many known frames. State: what a step reads, in float32.
+    """
+    from framecast import terminal
+    from framecast.files import check_writable, write
+    from framecast.runtime.report import to_json
+
+    check_ending("--json", json, ".json")
+    if json is not None:
+        check_writable(json)
+    listed = _listed()
+    columns = ("name", "next frame, dB", "frame", "parameters", "GMAC", "state", "as published")
+    terminal.table("framecast models", columns, [_row(one) for one in listed])
+    print("Next frame: PSNR on clips it never saw, and in brackets of copying the last one.")
+    print("Models with – have no weights yet: train or import some, then framecast export.")
+    if json is not None:
+        write(json, f"{to_json(listed, indent=2)}\n".encode())
+        print(f"wrote {json}")
+
+
+def _listed() -> list[dict[str, Any]]:
+    """Every configuration, with what an artifact that ships says of its quality."""
+    from framecast.models.configs import CONFIGS
+    from framecast.runtime.engines import open_engine
+    from framecast.runtime.shipped import shipped
+
+    paths, listed = shipped(), []
+    for name, entry in sorted(CONFIGS.items(), key=lambda item: item[0] not in paths):
+        quality = None
+        if name in paths:
+            with open_engine(paths[name]) as engine:
+                quality = engine.manifest.quality
+        height, width = entry.data.visible or (entry.data.height, entry.data.width)
+        listed.append(
+            {
+                "name": name,
+                "ships": name in paths,
+                "path": str(paths[name]) if name in paths else None,
+                "psnr_db": quality and {"prediction": quality.prediction, "copy_last": quality.copy_last},
+                "width": width,
+                "height": height,
+                "channels": entry.data.channels,
+                "is_picture": entry.data.is_picture,
+                "parameters": entry.parameters,
+                "gmacs": entry.gmacs,
+                "state_bytes": entry.state_bytes,
+                "published_gmacs": entry.window_gmacs,
+                "published_window": entry.window,
+            }
+        )
+    return listed
+
+
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    quality, published = one["psnr_db"], one["published_gmacs"]
+    score = f"{quality['prediction']:.2f} ({quality['copy_last']:.2f})" if quality else "not measured"
+    return (
+        one["name"],
+        score if one["ships"] else "–",
+        f"{one['width']}×{one['height']}×{one['channels']}",
+        f"{one['parameters'] / 1e6:.2f} M",
+        f"{one['gmacs']:.2f}",
+        f"{one['state_bytes'] / 1e6:.2f} MB",
+        "–" if published is None else f"{published:.1f} ({one['published_window']})",
+    )

@@ -1,0 +1,47 @@
+"""``framecast split``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framecast.cli.checks import check_ending, check_outputs
+from framecast.cli.extras import needs_extra
+from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+
+
+def split(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The artifact to write; its other half goes beside it (default: MODEL.halves.onnx).",
+        ),
+    ] = None,
+) -> None:
+    """Split an artifact in two, for sooner predictions.
+
+    One half needs no frame. It runs while the camera is waited for; the other half runs when the frame is there. The
+    numbers stay the same. For the engines onnxruntime and openvino.
+    """
+    from framecast.files import check_writable
+
+    with needs_extra("split", "build"):
+        from framecast.graph.split import split_artifact
+    from framecast.graph.manifest import before_half
+
+    output = output or Path(f"{Path(model).stem}.halves.onnx")
+    check_ending("--output", output, ".onnx")
+    ref = ModelRef.resolve(model)
+    outputs = [output, before_half(output)]
+    check_outputs(str(ref.path or model), outputs)
+    for path in outputs:
+        check_writable(path)
+    with ref.artifact() as path:
+        beside, manifest = split_artifact(path, output)
+    print(f"wrote {output} and {beside}: keep them together ({len(manifest.precomputed)} tensors are ready beforehand)")

@@ -1,0 +1,113 @@
+"""What is typed: where ``--serve`` may stand alone, and what to say of a command line that cannot be read.
+
+The library that reads it words its errors for programmers. The messages here are ours; only its kinds of error are
+used, by their names, since its releases keep them in different modules.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Sequence
+
+_ADDRESS = re.compile(r"[^/:]*:\d{1,5}|\[[^/]*\](:\d{1,5})?|\d{4,5}|localhost|\d+\.\d+\.\d+\.\d+", re.IGNORECASE)
+
+
+def with_address(arguments: Sequence[str], default: str) -> list[str]:
+    """Let ``--serve`` stand alone or take an address: HOST:PORT, :PORT, a PORT of four or five digits, or a HOST.
+
+    As a host stand ``localhost`` and IP addresses; another word after ``--serve`` is the source.
+
+    Args:
+        arguments: as they were typed.
+        default: HOST:PORT where none is given.
+    """
+    host = default.partition(":")[0]
+    out: list[str] = []
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if out and out[-1] == "--serve" and argument.startswith(":"):
+            out.append(f"{host}{argument}")
+        elif option == "--serve" and equals:
+            out.append(f"--serve={host if value.startswith(':') else ''}{value}")
+        else:
+            out.append(argument)
+        following = arguments[index + 1] if index + 1 < len(arguments) else ""
+        if argument == "--serve" and not _ADDRESS.fullmatch(following):
+            out.append(default)
+    return out
+
+
+def command_in(arguments: Sequence[str], commands: Collection[str]) -> str:
+    """``framecast``, and the command that was typed, if there is one."""
+    typed = next((argument for argument in arguments if not argument.startswith("-")), "")
+    return f"framecast {typed}" if typed in commands else "framecast"
+
+
+def explain(error: Exception, arguments: Sequence[str], commands: Collection[str]) -> str | None:
+    """One line on a command line that cannot be read, or None where the error is of another kind.
+
+    Args:
+        error: what reading it has raised.
+        arguments: as they were typed.
+        commands: all that there are.
+    """
+    if not hasattr(error, "format_message"):
+        return None
+    command = command_in(arguments, commands)
+    return f"{_reason(error, command, arguments, commands)} (see '{command} --help')"
+
+
+def _reason(error: Exception, command: str, arguments: Sequence[str], commands: Collection[str]) -> str:
+    kind, message = type(error).__name__, str(getattr(error, "message", ""))
+    option = str(getattr(error, "option_name", ""))
+    if kind == "NoSuchOption":
+        near = getattr(error, "possibilities", None)
+        return f"{command} has no option {option}" + (f": did you mean {near[0]}?" if near else "")
+    if kind == "BadOptionUsage":
+        if "does not take" in message:
+            return f"{option} takes no value"
+        return f"{option} needs a value"
+    if kind == "MissingParameter":
+        return f"{command} needs {_name(error)}"
+    if kind == "BadParameter":
+        return f"{_name(error)} takes {_wanted(message)}{_typed(error, arguments)}"
+    extra = re.search(r"unexpected extra argument(?:s|\(s\))? \((.*)\)", message)
+    if extra:
+        return f"{command} takes no further argument: {extra[1]}"
+    if "No such command" in message:
+        word = next(argument for argument in arguments if not argument.startswith("-"))
+        close = difflib.get_close_matches(word, commands, 1)
+        return f"no command {word!r}: " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}")
+    if "Missing command" in message:
+        return f"give a command: {', '.join(commands)}"
+    return message.rstrip(".")
+
+
+def _wanted(message: str) -> str:
+    words = message.lower()
+    if "integer" in words:
+        return "a whole number"
+    if "number" in words or "float" in words:
+        return "a number"
+    return "another value"
+
+
+def _name(error: Exception) -> str:
+    """An option as it is typed, or an argument as the help shows it."""
+    parameter = getattr(error, "param", None)
+    options = [str(option) for option in getattr(parameter, "opts", ()) if str(option).startswith("-")]
+    if options:
+        return max(options, key=len)
+    name = getattr(parameter, "metavar", None) or getattr(parameter, "name", None) or "an argument"
+    return str(name).upper() if str(name).islower() and " " not in str(name) else str(name)
+
+
+def _typed(error: Exception, arguments: Sequence[str]) -> str:
+    """The value that the option was given, for the end of a message."""
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in getattr(getattr(error, "param", None), "opts", ()):
+            value = value if equals else "".join(arguments[index + 1 : index + 2])
+            return f", not {value!r}"
+    return ""
