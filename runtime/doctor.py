@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 
 from framecast.errors import EngineError
+from framecast.runtime.cpu import int8
 from framecast.runtime.engines.tensorrt.library import gpu, library
 from framecast.runtime.shipped import shipped
 
@@ -31,11 +32,12 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the interpreter, the engines, OpenCV's backends, the cameras and the shipped models."""
+    """Look at the interpreter, the CPU, the engines, OpenCV's backends, the cameras and the shipped models."""
     return [
         Finding(
             "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
         ),
+        _int8(),
         _engine(),
         _package(
             "engine openvino", "openvino", "only for a CPU, where it is faster: pip install 'framecast[openvino]'"
@@ -53,6 +55,14 @@ def examine() -> list[Finding]:
             "to export, import or inspect networks: pip install 'framecast[models]' (in a clone -e '.[models]')",
         ),
     ]
+
+
+def _int8() -> Finding:
+    cpu = int8()
+    if not cpu.saturates:
+        return Finding("int8 on this CPU", cpu.instructions)
+    cure = "int8 artifacts of older versions are wrong here: make them again with 'framecast quantize'"
+    return Finding("int8 on this CPU", f"{cpu.instructions}: adds two products in 16 bits", cure)
 
 
 def _package(part: str, name: str, cure: str) -> Finding:

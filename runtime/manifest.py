@@ -11,6 +11,7 @@ from typing import Any
 
 from framecast.errors import ArtifactError
 
+LARGEST_SUM = 32_767  # of two products, that fits into 16 bits
 KEY = "framecast"  # of the ONNX metadata entry
 PREPARES = "framecast.prepares"  # of that in the half of a step that runs before the frame: the other's manifest
 DOMAIN = "framecast"  # of our operators in the graph
@@ -79,6 +80,8 @@ class Manifest:
         licence: of the weights.
         precision: ``fp32``, or ``int8``: of the layers that are quantized (:mod:`framecast.export.quantize`).
         calibration: on what an int8 artifact was calibrated.
+        pair_sum: the largest sum of two products that an int8 layer can come to, as an absolute value; None where
+            that is unknown, as in artifacts older than this field. See :attr:`may_saturate`.
         ready: where the step is in two halves (:mod:`framecast.export.prepare`), the shape without the batch of every
             tensor that the other half makes of the state beforehand, by the name of this graph's input.
     """
@@ -101,6 +104,7 @@ class Manifest:
     quality: Quality | None = None
     precision: str = "fp32"
     calibration: str | None = None
+    pair_sum: int | None = None
     ready: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -124,6 +128,11 @@ class Manifest:
     def form(self) -> str:
         """``fp32``, or what else it is, for a message: ``int8``, ``half of a step``."""
         return "half of a step" if self.ready else self.precision
+
+    @property
+    def may_saturate(self) -> bool:
+        """Whether its int8 layers may come out wrong on a CPU that adds two products in 16 bits."""
+        return self.precision == "int8" and (self.pair_sum is None or self.pair_sum > LARGEST_SUM)
 
     def to_json(self) -> str:
         """One JSON object."""
@@ -152,6 +161,7 @@ class Manifest:
             raw["value_range"] = low, high
             raw["outputs"], raw["warmup"] = int(raw["outputs"]), int(raw["warmup"])
             raw["interval"] = None if raw["interval"] is None else float(raw["interval"])
+            raw["pair_sum"] = None if raw.get("pair_sum") is None else int(raw["pair_sum"])
             raw["ready"] = {str(name): _whole(shape) for name, shape in raw.get("ready", {}).items()}
             raw["quality"] = None if raw["quality"] is None else Quality(**raw["quality"])
             manifest = cls(**raw)

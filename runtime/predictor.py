@@ -14,6 +14,7 @@ import numpy as np
 
 from framecast.camera import Image
 from framecast.errors import EngineError, FrameError, OptionError
+from framecast.runtime.cpu import caution
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.shipped import DEFAULT_MODEL, find
 
@@ -205,6 +206,8 @@ class Predictor:
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto", threads: int = 0) -> Predictor:
     """A predictor for a shipped model's name, or for the path of an artifact.
 
+    It logs a warning if the artifact is int8 and its sums can saturate on this CPU.
+
     Args:
         model: see ``framecast models``.
         engine: see ``framecast doctor``; ``auto`` takes what runs everywhere.
@@ -215,4 +218,7 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto",
         EngineError: the engine cannot be had here.
         OptionError: there is no such engine.
     """
-    return Predictor(open_engine(find(model), engine, threads=threads))
+    predictor = Predictor(open_engine(find(model), engine, threads=threads))
+    if line := caution(predictor.manifest):
+        _log.warning("%s", line)
+    return predictor

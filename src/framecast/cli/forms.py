@@ -1,4 +1,4 @@
-"""``framecast quantize`` and ``prepare``: an artifact in another form, for a CPU."""
+"""``framecast quantize`` and ``prepare``: other forms of an artifact, for CPUs."""
 
 from __future__ import annotations
 
@@ -26,22 +26,24 @@ def quantize(
         typer.Option(metavar="CLIP", help="A clip to calibrate on, or a folder of them, as for eval; repeatable."),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The artifact to write; MODEL.int8.onnx.")
+        Path | None, typer.Option("--output", "-o", help="The artifact to write (default: MODEL.int8.onnx).")
     ] = None,
-    frames: Annotated[int, typer.Option(help="Frames of each clip to calibrate on.")] = 32,
+    frames: Annotated[int, typer.Option(help="Calibrate on up to this many frames of each clip.")] = 32,
     ends: Annotated[
         bool,
-        typer.Option("--ends", help="The first and last layers in int8 too: faster, and the check says at what cost."),
+        typer.Option("--ends", help="Quantize the first and last layers too: faster; the check shows the cost."),
     ] = False,
-    source: Annotated[str, typer.Option(help="A clip to check the result on, against float32.")] = "demo",
+    source: Annotated[str, typer.Option(help="A clip to compare the result with float32 on.")] = "demo",
 ) -> None:
-    """Write an artifact's int8 form, calibrated over clips with the state in the loop, and check what it costs."""
+    """Write an artifact's int8 form, calibrated over clips with the state in the loop, and compare it with float32."""
     from framecast import terminal
     from framecast.evaluation.clips import find_clips
     from framecast.evaluation.latency.steps import live_step, measure
     from framecast.evaluation.latency.summary import ratio
     from framecast.evaluation.parity import drift
+    from framecast.runtime.cpu import int8
     from framecast.runtime.engines import open_engine
+    from framecast.runtime.manifest import LARGEST_SUM
     from framecast.runtime.shipped import find
     from framecast.runtime.sinks.files import check_writable
 
@@ -55,13 +57,13 @@ def quantize(
         check_outputs(place, [output])
     check_writable(output)
     check_clips(*clips, source)
-    seen = frames if source in clips else 0  # those that it was calibrated on
+    seen = frames if source in clips else 0  # the calibration frames: the check leaves them out
     if next(_frames(source, seen, 1), None) is None:
         more = f" after the {frames} to calibrate on: fewer --frames, or another --source" if seen else ": name another"
         raise SourceError(f"no frame to check on in {source}{more}")
 
-    def told() -> Iterator[Iterator[Image]]:  # asked for the first clip once the model is known to be of use
-        print(f"stepping {model} through {len(clips)} clip(s) of {frames} frames at most", file=sys.stderr)
+    def told() -> Iterator[Iterator[Image]]:  # quantize asks for the first clip once it has accepted the model
+        print(f"stepping {model} through {len(clips)} clip(s), up to {frames} frames each", file=sys.stderr)
         yield from (_frames(clip, 0, frames) for clip in clips)
 
     with artifact(model) as place:
@@ -74,12 +76,15 @@ def quantize(
             found = drift(whole, small, images)
             cases = [live_step("float32", whole, images), live_step("int8", small, images)]
             times = [series.by_round() for series in measure(cases)]
+            largest = small.manifest.pair_sum
     faster = ratio(times[0], times[1])
     rows = [
         ("layers in int8", f"{done} of {count}"),
         ("file", " → ".join(f"{size:.1f} MB" for size in sizes)),
         ("PSNR of the next frame", f"{found.psnr:.3f} dB, {found.psnr_change:+.3f} against float32"),
         ("error of what is predicted", f"mean {found.mean:.1e}, at most {found.max:.1e}"),
+        ("checked on", f"{int8().instructions}, in ONNX Runtime"),
+        ("on other CPUs", f"the same sums: two products come to {largest:,} at most, and 16 bits hold {LARGEST_SUM:,}"),
         ("a step in ONNX Runtime", f"{faster.median:.2f} times as fast ({faster.low:.2f} … {faster.high:.2f})"),
     ]
     terminal.table(f"{model} in int8, on {len(images)} frames of {source}", ("", ""), rows)
@@ -89,10 +94,10 @@ def quantize(
 def prepare(
     model: Annotated[str, typer.Argument(help=MODEL_HELP)],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The artifact to write, and beside it its other half.")
+        Path | None, typer.Option("--output", "-o", help="The artifact to write; the other half goes beside it.")
     ] = None,
 ) -> None:
-    """Write an artifact in two halves: what needs no frame runs before it is there, and its prediction comes sooner."""
+    """Split an artifact into two halves: the one that needs no frame runs early, and the prediction comes sooner."""
     from framecast.runtime.shipped import find
     from framecast.runtime.sinks.files import check_writable
 
@@ -110,7 +115,7 @@ def prepare(
         path = find(place)
         check_outputs(str(path), outputs)
         beside, manifest = write_halves(path, output)
-    print(f"wrote {output} and {beside}: keep them together ({len(manifest.ready)} tensors are ready beforehand)")
+    print(f"wrote {output} and {beside}: keep them together ({len(manifest.ready)} tensors are computed early)")
 
 
 def _check_output(output: Path) -> None:

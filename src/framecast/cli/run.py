@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.shared import MODEL_HELP, artifact, check_clips, check_numbers, check_outputs, exported, on_signals
+from framecast.cli.shared import (
+    MODEL_HELP,
+    artifact,
+    check_clips,
+    check_numbers,
+    check_outputs,
+    exported,
+    on_signals,
+    say,
+)
 
 if TYPE_CHECKING:
     from framecast.runtime import Pipeline
@@ -52,6 +61,7 @@ def run(
     from framecast import terminal
     from framecast.camera import open_source
     from framecast.runtime import Pipeline, load
+    from framecast.runtime.cpu import caution
     from framecast.runtime.engines import choose
     from framecast.runtime.report import to_json
     from framecast.runtime.sinks.files import check_writable, write
@@ -70,6 +80,8 @@ def run(
     with ExitStack() as stack:
         with artifact(model, engine) as path:
             predictor = stack.enter_context(load(path, engine=engine, threads=threads))
+        if line := caution(predictor.manifest):
+            say(f"framecast: {line}")
         opened = stack.enter_context(open_source(source, loop=loop))
         pipeline = Pipeline(opened, predictor, horizon=horizon, max_frames=max_frames, realtime=paced)
         stack.enter_context(on_signals(pipeline.stop))
