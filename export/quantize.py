@@ -1,13 +1,18 @@
-"""An artifact's layers in int8, for CPUs: static quantization, calibrated over streams with the state in the loop.
+"""Makes the int8 form of an artifact, for CPUs: static quantization, calibrated with the state in the loop.
 
-Weights are int8, symmetric, a scale a channel; what flows in and out is uint8 (u8s8), as ONNX Runtime's and OpenVINO's
-convolutions want it: QuantizeLinear and DequantizeLinear around each (QDQ). Jacob et al., "Quantization and Training of
-Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018. A state that was never seen in calibration has
-no range: so the float32 network is stepped through real frames, and every step's state is among the samples.
+Layers take and give uint8 activations; weights are int8, symmetric, with a scale for each output channel, between -64
+and 64: 7 bits. In the graph QuantizeLinear and DequantizeLinear stand around each layer (QDQ). Jacob et al.,
+"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018. A state that
+calibration never saw has no range, so the float32 network steps through real frames, and each step's state is a sample.
 
-What is left in float32: normalisations, gates, warps, solvers and whatever else is no convolution; the first
-convolutions on a frame and the last before the prediction; and those of few channels, which in a network with a motion
-prior are filters and differences rather than layers, and would gain nothing.
+Why 7 bits: with AVX2 and no VNNI, ONNX Runtime and OpenVINO add two products in 16 bits. 255 × 127 × 2 does not fit and
+becomes 32,767; 255 × 64 × 2 = 32,640 fits. So the sums are the same integers on every CPU.
+
+``benchmarks/int8_cpus.py`` measured the schemes.
+
+Convolutions stay in float32 if they are the first on a frame, the last before the prediction, or have few channels (in
+a network with a motion prior those are filters and differences, and would gain nothing). Normalisations, gates, warps
+and solvers stay in float32 too.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,6 +33,7 @@ from onnx import ModelProto, NodeProto, numpy_helper
 
 from framecast.camera import Image
 from framecast.errors import ExportError
+from framecast.export.pair_sums import pair_sums
 from framecast.graph.artifact import IR_VERSION, LAYERS, manifest_of, read, save
 from framecast.graph.manifest import KEY, Manifest
 from framecast.runtime.convert import to_input
@@ -34,33 +41,66 @@ from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.engine import state_buffers
 from framecast.runtime.stepper import Stepper
 
-LEAST_CHANNELS = 16  # in or out: below, a convolution stays as it is
+LEAST_CHANNELS = 16  # in or out: below, a convolution stays float32
+SCHEME = "u8s7"
 _QUANTIZED = ("Conv", "MatMul", "Gemm")  # ONNX Runtime has no transposed convolution in int8
 
 
+@dataclass(frozen=True)
+class Scheme:
+    """The integers that a layer computes with.
+
+    Attributes:
+        activations: ``QUInt8`` or ``QInt8``, as ONNX Runtime names them.
+        weights: likewise.
+        reduced: the weights have 7 bits.
+    """
+
+    activations: str
+    weights: str
+    reduced: bool = False
+
+
+SCHEMES = {
+    "u8s7": Scheme("QUInt8", "QInt8", reduced=True),
+    "u8s8": Scheme("QUInt8", "QInt8"),
+    "s8s8": Scheme("QInt8", "QInt8"),
+    "u8u8": Scheme("QUInt8", "QUInt8"),
+}
+
+
 def quantize(
-    artifact: Path, output: Path, clips: Iterable[Iterable[Image]], calibration: str, *, ends: bool = False
+    artifact: Path,
+    output: Path,
+    clips: Iterable[Iterable[Image]],
+    calibration: str,
+    *,
+    ends: bool = False,
+    scheme: str = SCHEME,
 ) -> tuple[int, int]:
     """Write an artifact's int8 form.
 
     Args:
         artifact: float32.
-        output: where the other goes; whole or not at all.
+        output: the file to write; on an error nothing is written.
         clips: frames to calibrate on, uint8 [H, W, 3] BGR; each clip begins from a reset.
-        calibration: what they are, for the manifest.
-        ends: the first and last layers are int8 as well.
+        calibration: a description of the clips, for the manifest.
+        ends: quantize the first and last layers too.
+        scheme: one of ``SCHEMES``; all but the default are there to be compared with it.
 
     Returns:
         How many layers are int8, and how many there are.
 
     Raises:
         ArtifactError: the file is no artifact.
-        ExportError: it is not float32 or not whole, takes no pictures, has no layer that could be int8; or no frame.
-        EngineError: it cannot be run.
+        ExportError: the artifact is not float32 or not whole, takes no pictures, or has no layer that could be int8; or
+            there is no frame.
+        EngineError: the artifact cannot be run.
         SinkError: the output cannot be written.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+    integers = SCHEMES[scheme]
     proto = read(artifact)
     manifest = manifest_of(proto)
     if manifest.precomputed:
@@ -87,13 +127,18 @@ def quantize(
             op_types_to_quantize=list(_QUANTIZED),
             nodes_to_quantize=chosen,
             per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            activation_type=QuantType[integers.activations],
+            weight_type=QuantType[integers.weights],
+            reduce_range=integers.reduced,
             calibrate_method=CalibrationMethod.MinMax,
         )
         quantized = onnx.load(str(made))
     told = dataclasses.replace(
-        manifest, precision="int8", calibration=f"{calibration}, {samples.count} frames", quality=None
+        manifest,
+        precision="int8",
+        calibration=f"{calibration}, {samples.count} frames",
+        pair_sum=max(pair_sums(quantized).values()),
+        quality=None,
     )
     quantized.ir_version = min(quantized.ir_version, IR_VERSION)
     onnx.helper.set_model_props(quantized, {KEY: told.to_json()})
@@ -102,7 +147,7 @@ def quantize(
 
 
 def layers(proto: ModelProto, *, ends: bool = False) -> list[str]:
-    """Names of the nodes that can be int8: not narrow, and unless ``ends`` neither first nor last on their way."""
+    """Names of the nodes that can be int8: wide enough and, unless ``ends``, neither the first nor the last layers."""
     nodes = proto.graph.node
     weights = {i.name: i for i in proto.graph.initializer}
     after = _reached(nodes, {"frame"}, lambda node: (node.input, node.output))
@@ -119,7 +164,7 @@ def layers(proto: ModelProto, *, ends: bool = False) -> list[str]:
 
 
 def _reached(nodes: Iterable[NodeProto], names: set[str], ends: Any) -> set[str]:
-    """What can be come to from these names, in the nodes' order, without passing through a layer."""
+    """Names that are reachable from these, in the nodes' order, without passing through a layer."""
     for node in nodes:
         sources, targets = ends(node)
         if node.op_type not in LAYERS and names & set(sources):
@@ -128,7 +173,7 @@ def _reached(nodes: Iterable[NodeProto], names: set[str], ends: Any) -> set[str]
 
 
 class _Samples:
-    """What ONNX Runtime's calibration reads from."""
+    """The source that ONNX Runtime's calibration reads samples from."""
 
     def __init__(self, samples: Iterator[Mapping[str, NDArray[Any]]]) -> None:
         self._samples = samples
@@ -144,7 +189,7 @@ class _Samples:
 def _samples(
     artifact: Path, manifest: Manifest, clips: Iterable[Iterable[Image]]
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Every step's inputs along the clips, as the float32 network comes to them."""
+    """The inputs of every step along the clips, with the state that the float32 network carries."""
     with open_engine(artifact, "onnxruntime") as engine:
         stepper = Stepper(engine)
         for clip in clips:
@@ -157,7 +202,7 @@ def _samples(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the quantizer's advice to preprocess the model, which our exporter has done, and its own sessions."""
+    """Silence the quantizer's advice to preprocess the model (our exporter does), and the warnings of its sessions."""
     import onnxruntime
 
     root = logging.getLogger()

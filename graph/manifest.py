@@ -18,6 +18,7 @@ from framecast.parsing import decode
 
 KEY = "framecast"  # of the ONNX metadata entry
 BEFORE = "framecast.before"  # the same entry in the half that runs before the frame: the other half's manifest
+LARGEST_SUM = 32_767  # of two products, that fits into 16 bits
 DOMAIN = "framecast"  # of our operators in the graph
 FORMAT = 1
 _CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # orders, and how many there are
@@ -97,6 +98,8 @@ class Manifest:
         licence: of the weights.
         precision: ``fp32``, or ``int8``: of the layers that are quantized (:mod:`framecast.export.quantize`).
         calibration: on what an int8 artifact was calibrated.
+        pair_sum: the largest sum of two products that an int8 layer can come to, as an absolute value; None where
+            that is unknown, as in artifacts older than this field. See :attr:`may_saturate`.
         precomputed: where the step is in two halves (:mod:`framecast.graph.split`), the shape, without the batch, of
             every tensor that the other half computes from the state before the frame, by the name of this graph's
             input.
@@ -120,6 +123,7 @@ class Manifest:
     quality: Quality | None = None
     precision: str = "fp32"
     calibration: str | None = None
+    pair_sum: _Count | None = None
     precomputed: Mapping[str, _Shape] = field(default_factory=dict)
     format: Annotated[int, Meta(ge=1)] = FORMAT
 
@@ -132,6 +136,11 @@ class Manifest:
     def trained(self) -> bool:
         """Whether any quality can be expected."""
         return self.weights != "random"
+
+    @property
+    def may_saturate(self) -> bool:
+        """Whether its int8 layers may come out wrong on a CPU that adds two products in 16 bits."""
+        return self.precision == "int8" and (self.pair_sum is None or self.pair_sum > LARGEST_SUM)
 
     @property
     def size(self) -> tuple[int, int]:

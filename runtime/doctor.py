@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 
 from framecast.errors import EngineError
+from framecast.runtime.cpu import int8
 from framecast.runtime.engines import ENGINES, EngineRow
 from framecast.runtime.shipped import shipped
 
@@ -41,11 +42,12 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the interpreter, the engines, OpenCV's backends, the cameras and the shipped models."""
+    """Look at the interpreter, the CPU, the engines, OpenCV's backends, the cameras and the shipped models."""
     models = shipped()
     system = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return [
         Finding("python", system, needed=True),
+        _int8(),
         *(_engine(name, row) for name, row in ENGINES.items()),
         *_opencv(),
         _cameras(),
@@ -96,6 +98,14 @@ def _engine(name: str, row: EngineRow) -> Finding:
     except EngineError as error:
         state, _, cure = str(error).partition(": ")
         return Finding(_part(name), state, cure if needed else f"only for {row.use}: {cure}", here=False, needed=needed)
+
+
+def _int8() -> Finding:
+    cpu = int8()
+    if not cpu.saturates:
+        return Finding("int8 on this CPU", cpu.instructions)
+    cure = "int8 artifacts of older versions are wrong here: make them again with 'framecast quantize'"
+    return Finding("int8 on this CPU", f"{cpu.instructions}: adds two products in 16 bits", cure)
 
 
 def _package(part: str, name: str, cure: str) -> Finding:

@@ -16,6 +16,7 @@ import numpy as np
 from framecast.camera import DEFAULT_FPS, Image
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import EngineError, FrameError, OptionError
+from framecast.runtime.cpu import caution
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.shipped import DEFAULT_MODEL, find
 from framecast.runtime.stepper import Stepper, StepTimes
@@ -217,6 +218,8 @@ class Predictor:
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto", threads: int = 0) -> Predictor:
     """A predictor for a shipped model's name, or for the path of an artifact.
 
+    It logs a warning if the artifact is int8 and its sums can saturate on this CPU.
+
     Args:
         model: see ``framecast models``.
         engine: see ``framecast doctor``; ``auto`` takes what runs everywhere.
@@ -227,4 +230,7 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto",
         EngineError: the engine cannot be had here.
         OptionError: there is no such engine.
     """
-    return Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True)
+    predictor = Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True)
+    if line := caution(predictor.manifest):
+        _log.warning("%s", line)
+    return predictor

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from framecast.camera import Source, open_source
 from framecast.clock import SYSTEM, Clock
+from framecast.runtime.cpu import caution
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import load
 from framecast.runtime.report import Report
@@ -77,6 +78,8 @@ def run(
         check_recording(place)
     with ExitStack() as stack:
         predictor = stack.enter_context(load(model, engine=engine, threads=threads))
+        if line := caution(predictor.manifest):
+            announce(line)
         opened = source if isinstance(source, Source) else open_source(source, loop=loop, clock=clock)
         stack.enter_context(opened)
         paced = realtime or show or serve is not None

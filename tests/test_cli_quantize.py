@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from framecast.runtime.cpu import int8
 from framecast.runtime.engines import open_engine
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
@@ -18,6 +20,8 @@ def test_quantize_and_check(run: Run, tmp_path: Path) -> None:
     assert code == 0, err
     assert "against float32" in out
     assert "times as fast" in out
+    assert f"{int8().instructions}, in ONNX Runtime" in out
+    assert re.search(r"two products come to 3\d,\d{3} at most, and 16 bits hold 32,767", out)
     with open_engine(output) as engine:
         assert engine.manifest.precision == "int8"
     report = tmp_path / "run.json"

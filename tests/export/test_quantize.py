@@ -1,4 +1,4 @@
-"""Layers in int8: which they are, what they cost, and that the states of a rollout calibrate them."""
+"""Layers in int8: which they are, what they cost, that no CPU rounds their sums, and that states calibrate them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from framecast.errors import ArtifactError, ExportError
 from framecast.evaluation.parity import drift
 from framecast.export import quantize as module
 from framecast.export.load_network import load_network
+from framecast.export.pair_sums import pair_sums
 from framecast.export.quantize import layers, quantize
 from framecast.graph.artifact import save
 from framecast.graph.device import device_graph
+from framecast.graph.manifest import LARGEST_SUM
 from framecast.graph.split import split_artifact
 from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
@@ -74,6 +76,39 @@ def test_int8_stays_close_over_a_rollout(wide: Path, small: Path) -> None:
     assert kinds.count("QuantizeLinear") > 4
 
 
+def largest_adjacent(path: Path) -> dict[str, int]:
+    """Each layer's largest ``|a₀w₀ + a₁w₁|`` of adjacent weights, for activations from 0 to 255."""
+    proto = onnx.load(path)
+    constants = {i.name: numpy_helper.to_array(i) for i in proto.graph.initializer}
+    weights = {n.output[0]: constants.get(n.input[0]) for n in proto.graph.node if n.op_type == "DequantizeLinear"}
+    found = {}
+    for node in proto.graph.node:
+        if node.op_type == "Conv" and (w := weights.get(node.input[1])) is not None:
+            assert w.dtype == np.int8
+            taps = w.astype(np.int64).transpose(0, 2, 3, 1)  # as ONNX Runtime packs them: channels are adjacent
+            pairs = taps.reshape(-1, 2)
+            found[node.name] = int(255 * max(np.abs(pairs).max(), np.abs(pairs.sum(1)).max()))
+    return found
+
+
+def test_no_cpu_can_saturate_a_sum(wide: Path, small: Path, tmp_path: Path) -> None:
+    """VPMADDUBSW, of CPUs with AVX2 and without VNNI, adds two products in 16 bits."""
+    exact = largest_adjacent(small)
+    assert exact
+    assert max(exact.values()) <= LARGEST_SUM
+    bounds = pair_sums(onnx.load(small))
+    assert bounds.keys() == exact.keys()
+    assert all(exact[name] <= bounds[name] <= LARGEST_SUM for name in exact)
+    with open_engine(small) as engine:
+        assert engine.manifest.pair_sum == max(bounds.values())
+        assert not engine.manifest.may_saturate
+    full = tmp_path / "full.onnx"
+    quantize(wide, full, [pictures(4)], "patterns", scheme="u8s8")
+    assert max(largest_adjacent(full).values()) > LARGEST_SUM
+    with open_engine(full) as engine:
+        assert engine.manifest.may_saturate
+
+
 def test_states_are_in_the_loop(wide: Path) -> None:
     """Every sample holds the state that the frames before it led to, and each clip begins from zeros."""
     with open_engine(wide) as engine:
@@ -97,7 +132,10 @@ def test_it_can_be_prepared_as_well(wide: Path, small: Path, tmp_path: Path) -> 
     with open_engine(small) as one, open_engine(output) as other:
         assert other.manifest.precision == "int8"
         found = drift(one, other, pictures(12))
-    assert found.max < 1e-4
+    # The cut changes float32's last bit, and so now and then a rounding to int8: 5e-4 at most in 1 of 52 networks, and
+    # 6e-8 in the mean. Sums that saturate change every picture: 1.5e-3 in the mean.
+    assert found.mean < 1e-5
+    assert found.max < 5e-3
     split_artifact(wide, output)
     with pytest.raises(ExportError, match="is half of a step: quantize the whole artifact, then split that"):
         quantize(output, tmp_path / "out.onnx", [pictures(2)], "x")

@@ -51,6 +51,8 @@ def quantize(
     from framecast.evaluation.clips import find_clips
     from framecast.evaluation.parity import drift
     from framecast.files import check_writable
+    from framecast.graph.manifest import LARGEST_SUM
+    from framecast.runtime.cpu import int8
     from framecast.runtime.engines import open_engine
 
     check_numbers(frames=frames)
@@ -64,13 +66,13 @@ def quantize(
         check_outputs(place, [output])
     check_writable(output)
     check_clips(*clips, source)
-    seen = frames if source in clips else 0  # those that it was calibrated on
+    seen = frames if source in clips else 0  # the calibration frames: the check leaves them out
     if next(_frames(source, seen, 1), None) is None:
         more = f" after the {frames} to calibrate on: fewer --frames, or another --source" if seen else ": name another"
         raise SourceError(f"no frame to check on in {source}{more}")
 
-    def told() -> Iterator[Iterator[Image]]:  # asked for the first clip once the model is known to be of use
-        print(f"stepping {model} through {len(clips)} clip(s) of {frames} frames at most", file=sys.stderr)
+    def told() -> Iterator[Iterator[Image]]:  # quantize asks for the first clip once it has accepted the model
+        print(f"stepping {model} through {len(clips)} clip(s), up to {frames} frames each", file=sys.stderr)
         yield from (_frames(clip, 0, frames) for clip in clips)
 
     with ref.artifact() as path:
@@ -81,12 +83,15 @@ def quantize(
             found = drift(whole, small, images)
             cases = [live_step("float32", whole, images), live_step("int8", small, images)]
             times = [series.by_round() for series in measure(cases)]
+            largest = small.manifest.pair_sum
     faster = ratio(times[0], times[1])
     rows = [
         ("layers in int8", f"{done} of {count}"),
         ("file", " → ".join(f"{size:.1f} MB" for size in sizes)),
         ("PSNR of the next frame", f"{found.psnr:.3f} dB, {found.psnr_change:+.3f} against float32"),
         ("error of the prediction", f"mean {found.mean:.1e}, at most {found.max:.1e}"),
+        ("checked on", f"{int8().instructions}, in ONNX Runtime"),
+        ("on other CPUs", f"the same sums: two products come to {largest:,} at most, and 16 bits hold {LARGEST_SUM:,}"),
         ("a step in ONNX Runtime", f"{faster.median:.2f} times as fast ({faster.low:.2f} … {faster.high:.2f})"),
     ]
     terminal.table(f"{model} in int8, on {len(images)} frames of {source}", ("", ""), rows)

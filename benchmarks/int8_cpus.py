@@ -1,0 +1,210 @@
+"""int8 on several kinds of CPU: which scheme gives the same integers on all of them, its cost in dB, and its speed.
+
+``python benchmarks/int8_cpus.py --calibration CLIPS [MODEL…]`` prints
+
+- single integer layers of each scheme on each CPU, against a computation in 64-bit integers;
+- for each model, how far predictions on the emulated CPUs are from those on this one (ONNX Runtime, one thread);
+- dB of the next frame against float32, and the speed of a live step beside float32's, in turns, on this CPU: in ONNX
+  Runtime, in OpenVINO, and in OpenVINO without VNNI (ONEDNN_MAX_CPU_ISA=AVX2, no emulation).
+
+The CPUs are emulated by QEMU's user mode (``apt-get install qemu-user``), which says nothing about speed: Haswell has
+AVX2 and no VNNI, Nehalem no AVX2. ``--python NAME=COMMAND`` adds another Python that has numpy and onnxruntime, such as
+an ARM one: ``qemu-aarch64 -L ROOT -cpu cortex-a72 ROOT/usr/bin/python3.11``, where ROOT has Debian's arm64 packages and
+/proc/cpuinfo is bind-mounted with an ARM CPU's text, which ONNX Runtime reads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _int8_layers import write
+from _machine import header
+
+from framecast.bench.machine import busy, describe
+from framecast.bench.steps import live_step, measure
+from framecast.bench.summary import ratio
+from framecast.camera import Image, open_source
+from framecast.evaluation.clips import find_clips
+from framecast.evaluation.parity import drift
+from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.cpu import int8
+from framecast.runtime.engines import open_engine
+from framecast.runtime.shipped import find
+
+CHILD = Path(__file__).with_name("_int8_child.py")
+HERE = "this CPU"
+
+
+def main() -> None:
+    """Print all three parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=["edge", "stip-edge"], metavar="MODEL")
+    parser.add_argument("--calibration", nargs="+", required=True, help="clips, or folders of them")
+    parser.add_argument("--frames", type=int, default=32, help="of each clip to calibrate on")
+    parser.add_argument("--schemes", nargs="+", default=["u8s8", "u8s7", "s8s8", "u8u8"])
+    parser.add_argument("--check", nargs="+", default=["demo"], help="clips, or folders of them, to measure dB on")
+    parser.add_argument("--checked", type=int, default=100, help="frames of each of those")
+    parser.add_argument("--cpus", nargs="*", default=["Haswell"], help="QEMU's names of x86-64 CPUs")
+    parser.add_argument("--python", nargs="*", default=[], metavar="NAME=COMMAND")
+    parser.add_argument("--steps", type=int, default=8, help="of a rollout on the emulated CPUs")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of samples of each case; 0: no speed")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--engine", help=argparse.SUPPRESS)  # part of this run, in a process of its own
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.engine:
+        print(json.dumps(in_engine(args)))
+        return
+    print(f"{header()}\nint8      {int8().instructions}")
+    if warning := busy(describe({})):
+        print(f"WARNING   {warning}")
+    pythons = {HERE: [sys.executable]}
+    pythons |= {f"QEMU {cpu}": ["qemu-x86_64", "-cpu", cpu, sys.executable] for cpu in args.cpus}
+    pythons |= {name: shlex.split(command) for name, _, command in (one.partition("=") for one in args.python)}
+    with tempfile.TemporaryDirectory(prefix="framecast-") as name:
+        folder = Path(name)
+        layers(folder / "layers", pythons)
+        args.folder = folder / "artifacts"
+        for model in args.models:
+            predictions(model, args, pythons)
+
+
+def layers(folder: Path, pythons: dict[str, list[str]]) -> None:
+    """Print how many single layers of each scheme are exact on each CPU."""
+    folder.mkdir()
+    expected = write(folder)
+    schemes = list(dict.fromkeys(name.partition("-")[0] for name in expected))
+    print("\nONNX Runtime, single integer layers: how many of how many are exact")
+    print(f"{'':24s}" + "".join(f"{scheme:>10s}" for scheme in schemes), flush=True)
+    for cpu, command in pythons.items():
+        found = on(command, folder)
+        cells = []
+        for scheme in schemes:
+            names = [name for name in expected if name.startswith(f"{scheme}-")]
+            cells.append(f"{sum(np.array_equal(found[n], expected[n]) for n in names)}/{len(names)}")
+        print(f"{cpu:24s}" + "".join(f"{cell:>10s}" for cell in cells), flush=True)
+
+
+def predictions(model: str, args: argparse.Namespace, pythons: dict[str, list[str]]) -> None:
+    """Print a model's part: what its artifacts predict on each CPU, and how fast they are on this one."""
+    from framecast.export.quantize import quantize
+
+    args.folder.mkdir(exist_ok=True)
+    for old in args.folder.iterdir():
+        old.unlink()
+    clips = find_clips(args.calibration)
+    (args.folder / "float32.onnx").write_bytes(find(model).read_bytes())
+    for scheme in args.schemes:
+        frames = (pictures(clip, args.frames) for clip in clips)
+        done, count = quantize(find(model), args.folder / f"{scheme}.onnx", frames, "clips", scheme=scheme)
+    names = ["float32", *args.schemes]
+    print(f"\n{model}: {done} of {count} layers in int8, calibrated on {args.frames} frames of {len(clips)} clips")
+    across(names, args, pythons)
+    checked = f"{args.checked} frames of {', '.join(args.check)}"
+    print(f"dB of the next frame against float32, mean (worst clip) over {checked};")
+    print(f"times as fast as float32 in the same engine, {args.threads} thread(s) of {HERE}")
+    print(f"{'':8s}" + "".join(f"{engine:>44s}" for engine in ENGINES))
+    parts = {engine: part(args, model, engine) for engine in ENGINES}
+    for name in names:
+        cells = []
+        for found in parts.values():
+            changes, speed = found["psnr"][name], found["speed"].get(name)
+            cell = f"{np.mean(changes):+.3f} dB ({min(changes):+.3f})"
+            cells.append(cell + (f"  {speed[0]:.2f} ({speed[1]:.2f} … {speed[2]:.2f})" if speed else ""))
+        print(f"{name:8s}" + "".join(f"{cell:>44s}" for cell in cells), flush=True)
+
+
+def across(names: list[str], args: argparse.Namespace, pythons: dict[str, list[str]]) -> None:
+    """Print how far the predictions of each CPU are from this one's."""
+    if len(pythons) == 1:
+        return
+    with open_engine(args.folder / "float32.onnx") as engine:
+        frames = []
+        for image in pictures("demo", args.steps):
+            frame = blank(engine.manifest)
+            to_frame(see(image, engine.manifest), engine.manifest, frame)
+            frames.append(frame)
+    for name in names:
+        np.savez(args.folder / f"{name}.npz", frames=np.stack(frames))
+    print(f"ONNX Runtime, predictions of {args.steps} steps against those of {HERE}: largest difference, mean")
+    print(f"{'':24s}" + "".join(f"{name:>20s}" for name in names), flush=True)
+    reference = on(pythons[HERE], args.folder)
+    for cpu, command in list(pythons.items())[1:]:
+        found = on(command, args.folder)
+        errors = [np.abs(found[name] - reference[name]) for name in names]
+        print(f"{cpu:24s}" + "".join(f"{e.max():>11.1e}{e.mean():>9.1e}" for e in errors), flush=True)
+
+
+ENGINES = {
+    "ONNX Runtime": ("onnxruntime", {}),
+    "OpenVINO": ("openvino", {}),
+    "OpenVINO, AVX2": ("openvino", {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
+}
+
+
+def part(args: argparse.Namespace, model: str, engine: str) -> dict[str, Any]:
+    """What :func:`in_engine` finds, in a process of its own: oneDNN reads its environment once."""
+    name, environment = ENGINES[engine]
+    command = [sys.executable, __file__, model, "--engine", name, "--folder", str(args.folder), "--calibration", "-"]
+    command += ["--check", *args.check, "--schemes", *args.schemes]
+    for option in ("checked", "seconds", "threads"):
+        command += [f"--{option}", str(getattr(args, option))]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def in_engine(args: argparse.Namespace) -> dict[str, Any]:
+    """Of every artifact: change of the PSNR on each clip, in dB; and how many times as fast as float32 it is."""
+    names = ["float32", *args.schemes]
+    psnr: dict[str, list[float]] = {}
+    for name in names:
+        with (
+            open_engine(args.folder / "float32.onnx", "onnxruntime", threads=args.threads) as whole,
+            open_engine(args.folder / f"{name}.onnx", args.engine, threads=args.threads) as engine,
+        ):
+            clips = find_clips(args.check) if args.check != ["demo"] else args.check
+            psnr[name] = [drift(whole, engine, pictures(clip, args.checked)).psnr_change for clip in clips]
+    speed = {}
+    if args.seconds:
+        frames = pictures("demo", 40)
+        opened = [open_engine(args.folder / f"{name}.onnx", args.engine, threads=args.threads) for name in names]
+        cases = [live_step(name, engine, frames) for name, engine in zip(names, opened, strict=True)]
+        rounds = [series.by_round() for series in measure(cases, duration=args.seconds)]
+        for name, one in zip(names, rounds, strict=True):
+            found = ratio(rounds[0], one)
+            speed[name] = (found.median, found.low, found.high)
+    return {"psnr": psnr, "speed": speed}
+
+
+def on(command: list[str], folder: Path) -> dict[str, np.ndarray]:
+    """Run a folder's graphs with another Python."""
+    output = folder / "found.npz"
+    done = subprocess.run([*command, CHILD, folder, output], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr[-2000:]}")
+    found = dict(np.load(output))
+    output.unlink()
+    return found
+
+
+def pictures(clip: str, count: int) -> list[Image]:
+    """The first frames of a clip."""
+    with open_source(clip) as source:
+        return [frame.image for frame in islice(source, count)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The CPU's integer instructions: whether int8 layers of full range come out right on it.
+
+ONNX Runtime and OpenVINO multiply uint8 activations by int8 weights. With AVX2 they add two products in 16 bits
+(``VPMADDUBSW``), and a sum beyond 32,767 becomes 32,767. VNNI and ARM's NEON add them in 32 bits, and so does ONNX
+Runtime on a CPU that is older than AVX2.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from framecast.graph.manifest import Manifest
+
+_ARM = ("aarch64", "arm64")
+_X86 = (  # /proc/cpuinfo's flags, the newest first
+    ("avx512_vnni", "AVX-512 VNNI"),
+    ("avx_vnni", "AVX-VNNI"),
+    ("avx2", "AVX2 without VNNI"),
+    ("sse4_1", "SSE4.1"),
+)
+
+
+@dataclass(frozen=True)
+class Int8:
+    """How a CPU multiplies 8-bit integers.
+
+    Attributes:
+        instructions: their name, or ``unknown``.
+        saturates: whether it is known to add two products in 16 bits.
+    """
+
+    instructions: str
+    saturates: bool = False
+
+
+def int8(root: Path = Path("/"), machine: str | None = None) -> Int8:
+    """Look at this CPU.
+
+    Args:
+        root: of the file system, for tests.
+        machine: the architecture, for tests (default: this one).
+    """
+    if (machine or platform.machine()).lower() in _ARM:
+        return Int8("NEON")
+    try:
+        lines = (root / "proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return Int8("unknown")
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    name = next((name for flag, name in _X86 if flag in flags), "unknown")
+    return Int8(name, saturates=name == "AVX2 without VNNI")
+
+
+def caution(manifest: Manifest, cpu: Int8 | None = None) -> str | None:
+    """One line on an artifact whose predictions are wrong on this CPU, and the cure; None where they are right.
+
+    Args:
+        manifest: the artifact's.
+        cpu: what runs it (default: this one).
+    """
+    if not manifest.may_saturate or not (cpu := cpu or int8()).saturates:
+        return None
+    return (
+        f"this int8 artifact's sums can saturate on this CPU ({cpu.instructions}), where its predictions are off: "
+        "quantize the float32 artifact again ('framecast quantize')"
+    )
