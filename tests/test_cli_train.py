@@ -164,7 +164,7 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
         (("stip-edge", "clips", "--val", "empty"), "no videos in empty"),
         (("stip-edge", "clips", "--weights", "notes.txt"), "notes.txt cannot be read as safetensors"),
         (("stip-edge", "clips", "--resume"), "no run to resume in out: leave out --resume"),
-        (("stip-edge", "clips", "--cache", "notes.txt/x"), "cannot keep frames in notes.txt/x: Not a directory"),
+        (("stip-edge", "clips", "--cache", "notes.txt/x"), "cannot write notes.txt/x/"),
     ],
 )
 def test_bad_input(

@@ -156,18 +156,23 @@ class Run:
             raise SinkError(f"cannot write {self._log}: {error.strerror} (make room, then --resume)") from error
 
     def cut_log(self, updates: int) -> None:
-        """Leave out what the log says of updates after so many: they are made again.
+        """Remove the log's rows of later updates: they are made again.
 
         Raises:
+            ArtifactError: the log is damaged.
             SinkError: it cannot be written.
         """
         if not self._log.is_file():
             return
-        with self._log.open(newline="") as file:
-            header, *rows = [*csv.reader(file)] or [[]]
         kept = io.StringIO()
-        complete = (row for row in rows if len(row) == len(header))  # a kill may have cut the last one
-        csv.writer(kept).writerows([header, *(row for row in complete if int(row[0]) <= updates)])
+        try:
+            with self._log.open(newline="") as file:
+                header, *rows = [*csv.reader(file)] or [[]]
+            complete = (row for row in rows if len(row) == len(header))  # a kill may have cut the last one
+            csv.writer(kept).writerows([header, *(row for row in complete if int(row[0]) <= updates)])
+        except (OSError, ValueError, csv.Error, IndexError) as error:
+            reason = first_line(error)
+            raise ArtifactError(f"{self._log} cannot be read ({reason}): remove it, then --resume") from error
         self._write(self._log, kept.getvalue().encode())
 
     @staticmethod
