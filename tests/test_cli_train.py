@@ -187,6 +187,7 @@ def test_bad_input(
         (("empty", "--out", "out"), "no videos in empty"),
         (("clips", "--out", "out", "--val", "nowhere"), "no videos in nowhere"),
         (("clips", "--out", "/proc/out"), "cannot write /proc/out/run.json"),
+        (("clips", "--out", "/dev/full"), "/dev/full is not a folder: choose another --out"),
         (("clips", "--out", "out", "--device", "tpu"), "--device must be auto, cpu or cuda"),
         (("clips", "--out", "out", "--resume"), "no run to resume in out"),
     ],

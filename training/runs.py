@@ -44,9 +44,11 @@ class Run:
             OptionError: it may not.
             SinkError: it cannot be written.
         """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OptionError(f"{self.folder} is not a folder: choose another --out")
         if resume and not self._facts.is_file():
             raise OptionError(f"no run to resume in {self.folder}: leave out --resume")
-        if not resume and self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        if not resume and self.folder.exists() and any(self.folder.iterdir()):
             raise OptionError(f"{self.folder} is there already: go on with --resume, or choose another --out")
         new = not self.folder.exists()
         check_writable(self._facts)
