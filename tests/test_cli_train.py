@@ -164,7 +164,7 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
         (("stip-edge", "clips", "--val", "empty"), "no videos in empty"),
         (("stip-edge", "clips", "--weights", "notes.txt"), "notes.txt cannot be read as safetensors"),
         (("stip-edge", "clips", "--resume"), "no run to resume in out: leave out --resume"),
-        (("stip-edge", "clips", "--cache", "notes.txt/x"), "cannot keep frames in notes.txt/x: Not a directory"),
+        (("stip-edge", "clips", "--cache", "notes.txt/x"), "cannot write notes.txt/x/"),
     ],
 )
 def test_bad_input(
@@ -187,6 +187,7 @@ def test_bad_input(
         (("empty", "--out", "out"), "no videos in empty"),
         (("clips", "--out", "out", "--val", "nowhere"), "no videos in nowhere"),
         (("clips", "--out", "/proc/out"), "cannot write /proc/out/run.json"),
+        (("clips", "--out", "/dev/full"), "/dev/full is not a folder: choose another --out"),
         (("clips", "--out", "out", "--device", "tpu"), "--device must be auto, cpu or cuda"),
         (("clips", "--out", "out", "--resume"), "no run to resume in out"),
     ],

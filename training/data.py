@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from framecast.camera import Image, Source, open_source
 from framecast.camera.files import SUFFIXES
 from framecast.errors import SourceError
+from framecast.files import write
 
 
 def is_video(path: Path) -> bool:
@@ -32,27 +32,20 @@ def decode(video: Path, cache: Path, enough: tuple[int, int] | None = None) -> I
 
     Args:
         video: the file.
-        cache: a folder, made if it is not there. A damaged file in it is made anew.
-        enough: width and height, both of which frames may exceed, but not need; larger ones are reduced to it.
+        cache: a folder, made if missing. A damaged file in it is decoded again.
+        enough: width and height that are enough. Frames that exceed both are reduced to them.
 
     Raises:
         SourceError: the video cannot be decoded.
-        OSError: its frames cannot be kept.
+        SinkError: its frames cannot be written to the cache.
     """
     facts = video.stat()
     words = [video.stem, facts.st_size, facts.st_mtime_ns, *(enough or ())]  # another video of that name is another
     target = cache / f"{'-'.join(map(str, words))}.npy"
     with suppress(OSError, ValueError, EOFError):
         return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=cache, suffix=".partial", delete=False) as file:
-        try:
-            with open_source(video) as source:
-                _keep(file, source, enough)
-            Path(file.name).replace(target)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with open_source(video) as source:
+        write(target, lambda file: _keep(file, source, enough), "choose another --cache")
     return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.errors import OptionError, SinkError, SourceError
+from framecast.errors import OptionError, SourceError
 from framecast.files import sha256
 from framecast.runtime.resize import resize
 from framecast.training.data import Augmentation, decode, is_video, videos
@@ -222,8 +222,6 @@ def _decoded(video: Path, cache: Path, shortest: int, enough: tuple[int, int] | 
         clip = decode(video, cache, enough)
     except SourceError as error:
         return str(error)
-    except OSError as error:
-        raise SinkError(f"cannot keep frames in {cache}: {error.strerror} (choose another --cache)") from error
     if len(clip) < shortest:
         return f"{len(clip)} frame{'s' * (len(clip) != 1)}, {shortest} are needed"
     return clip

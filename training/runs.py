@@ -44,9 +44,11 @@ class Run:
             OptionError: it may not.
             SinkError: it cannot be written.
         """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise OptionError(f"{self.folder} is not a folder: choose another --out")
         if resume and not self._facts.is_file():
             raise OptionError(f"no run to resume in {self.folder}: leave out --resume")
-        if not resume and self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        if not resume and self.folder.exists() and any(self.folder.iterdir()):
             raise OptionError(f"{self.folder} is there already: go on with --resume, or choose another --out")
         new = not self.folder.exists()
         check_writable(self._facts)
@@ -156,18 +158,23 @@ class Run:
             raise SinkError(f"cannot write {self._log}: {error.strerror} (make room, then --resume)") from error
 
     def cut_log(self, updates: int) -> None:
-        """Leave out what the log says of updates after so many: they are made again.
+        """Remove the log's rows of later updates: they are made again.
 
         Raises:
+            ArtifactError: the log is damaged.
             SinkError: it cannot be written.
         """
         if not self._log.is_file():
             return
-        with self._log.open(newline="") as file:
-            header, *rows = [*csv.reader(file)] or [[]]
         kept = io.StringIO()
-        complete = (row for row in rows if len(row) == len(header))  # a kill may have cut the last one
-        csv.writer(kept).writerows([header, *(row for row in complete if int(row[0]) <= updates)])
+        try:
+            with self._log.open(newline="") as file:
+                header, *rows = [*csv.reader(file)] or [[]]
+            complete = (row for row in rows if len(row) == len(header))  # a kill may have cut the last one
+            csv.writer(kept).writerows([header, *(row for row in complete if int(row[0]) <= updates)])
+        except (OSError, ValueError, csv.Error, IndexError) as error:
+            reason = first_line(error)
+            raise ArtifactError(f"{self._log} cannot be read ({reason}): remove it, then --resume") from error
         self._write(self._log, kept.getvalue().encode())
 
     @staticmethod

@@ -1,9 +1,10 @@
-"""Where files may be written, whole or not at all, and what tells one content from another."""
+"""Write files whole or not at all, check beforehand that it will work, and hash contents."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,34 +14,34 @@ from typing import BinaryIO
 from framecast.errors import SinkError
 from framecast.redact import redact
 
-RESERVE = 16 * 1024 * 1024  # bytes that are left free, so that a recording can still be finished
+RESERVE = 16 * 1024 * 1024  # bytes to leave free, so that a recording can still be finished
 
 
 def check_writable(path: Path) -> None:
-    """Make sure that a file can be written at ``path``, making its folder; a file that is there stays as it is.
+    """Make sure that a file can be written at ``path``. Makes its folder; a file that is there stays as it is.
 
     Raises:
-        SinkError: it cannot.
+        SinkError: it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():  # opening a named pipe would wait for somebody who reads it
-            raise SinkError(f"cannot write {redact(str(path))}: it is not a regular file (choose another path)")
-        new = not path.exists()
-        with path.open("ab"):
+        target = _target(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = not target.exists()
+        with target.open("ab"):
             pass
         if new:
-            path.unlink()
+            target.unlink()
+        check_room(target)
     except OSError as error:
         raise _cannot(path, error) from error
-    check_room(path)
 
 
 def check_room(path: Path) -> None:
-    """Make sure that the disk is not about to be full.
+    """Make sure that the disk is not almost full.
 
     Raises:
         SinkError: it is.
+        OSError: the file's folder is not there.
     """
     if shutil.disk_usage(path.parent).free < RESERVE:
         raise SinkError(
@@ -49,27 +50,33 @@ def check_room(path: Path) -> None:
 
 
 def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "choose another path") -> None:
-    """Write a file whole or not at all, and onto the disk: after a power cut it is the old one or the new one.
+    """Write a whole file or nothing. After a power cut it is the old file or the new one.
+
+    Several processes may write the same path: the last one wins. A link is followed.
 
     Args:
-        path: of the file; its folder is made.
-        data: what is in it, or what writes that.
-        cure: what to do where it fails.
+        path: of the file. Its folder is made.
+        data: the content, or a function that writes it.
+        cure: what to do if it fails, for the message.
 
     Raises:
-        SinkError: it cannot be written; what was there is as it was.
+        SinkError: it cannot be written. What was there is as it was.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            data(file) if callable(data) else file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: torch's, of a disk that is full
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        target = _target(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")  # no other writer's
+        try:
+            with partial.open("xb") as file:
+                data(file) if callable(data) else file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's, when the disk is full
         raise _cannot(path, error, cure) from error
 
 
@@ -82,6 +89,18 @@ def sha256(content: Path | bytes) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _target(path: Path) -> Path:
+    """The file that a path leads to. Replacing a device would remove it, opening a pipe would wait for its reader.
+
+    Raises:
+        SinkError: it is there, and no regular file.
+    """
+    target = Path(os.path.realpath(path))
+    if os.path.lexists(target) and not target.is_file():  # a link here is one of a circle
+        raise SinkError(f"cannot write {redact(str(path))}: it is not a regular file (choose another path)")
+    return target
 
 
 def _cannot(path: Path, error: Exception, cure: str = "choose another path") -> SinkError:

@@ -1,0 +1,214 @@
+"""Files are written whole or not at all, and what cannot be written is said in one line."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from framecast import files
+from framecast.errors import SinkError, SourceError
+from framecast.files import check_room, check_writable, sha256, write
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def refused(act: Callable[[], object]) -> str:
+    """What the refusal says: one line, with a cure in brackets."""
+    with pytest.raises(SinkError) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(")")
+    return str(caught.value)
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_with_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file.bin"
+    check_writable(path)
+    assert left(tmp_path / "a" / "b") == []
+    write(path, b"one")
+    check_writable(path)
+    assert path.read_bytes() == b"one"
+    write(path, lambda file: file.write(b"two"))
+    assert path.read_bytes() == b"two"
+    assert left(path.parent) == ["file.bin"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("write failed\nmore")])
+def test_a_failure_midway_leaves_what_was_there(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "file.bin"
+    write(path, b"before")
+
+    def half(file: BinaryIO) -> None:
+        file.write(b"half of it")
+        raise error
+
+    said = refused(lambda: write(path, half, "make room"))
+    assert said in (
+        f"cannot write {path}: No space left on device (make room)",
+        f"cannot write {path}: write failed (make room)",
+    )
+    assert path.read_bytes() == b"before"
+    assert left(tmp_path) == ["file.bin"]
+
+
+def test_what_is_no_matter_of_writing_passes_and_leaves_nothing(tmp_path: Path) -> None:
+    for error in (SourceError("lost"), KeyboardInterrupt()):
+
+        def broken(file: BinaryIO, error: BaseException = error) -> None:
+            file.write(b"half")
+            raise error
+
+        with pytest.raises(type(error)):
+            write(tmp_path / "file.bin", broken)
+    assert left(tmp_path) == []
+
+
+def test_writers_of_one_path_do_not_mix(tmp_path: Path) -> None:
+    path, meet = tmp_path / "file.bin", threading.Barrier(2, timeout=60)
+
+    def writer(letter: bytes) -> None:
+        def content(file: BinaryIO) -> None:
+            file.write(letter * 1000)
+            meet.wait()  # both have begun, neither has ended
+            file.write(letter * 1000)
+
+        write(path, content)
+
+    threads = [threading.Thread(target=writer, args=(letter,)) for letter in (b"a", b"b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() in (b"a" * 2000, b"b" * 2000)
+    assert left(tmp_path) == ["file.bin"]
+
+
+@pytest.mark.parametrize("act", [check_writable, lambda path: write(path, b"x")], ids=["check", "write"])
+class TestWhatCannotBeWritten:
+    """By the check before the work, and by the writing itself."""
+
+    def test_a_device(self, act: Callable[[Path], object]) -> None:
+        for device in ("/dev/full", "/dev/null"):
+            says = f"cannot write {device}: it is not a regular file (choose another path)"
+            assert refused(lambda device=device: act(Path(device))) == says  # type: ignore[misc]
+            assert Path(device).is_char_device()
+            assert not Path(device).with_name(f"{Path(device).name}.partial").exists()
+
+    def test_a_folder(self, act: Callable[[Path], object], tmp_path: Path) -> None:
+        assert "it is not a regular file" in refused(lambda: act(tmp_path))
+
+    def test_a_pipe_is_not_waited_for(self, act: Callable[[Path], object], tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        assert "it is not a regular file" in refused(lambda: act(tmp_path / "pipe"))
+
+    def test_a_file_for_a_folder(self, act: Callable[[Path], object], tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        said = refused(lambda: act(tmp_path / "file" / "x.json"))
+        assert said.startswith(f"cannot write {tmp_path}/file/x.json: ")
+
+    def test_where_nobody_may(self, act: Callable[[Path], object]) -> None:
+        said = refused(lambda: act(Path("/proc/no/x.json")))
+        assert said == "cannot write /proc/no/x.json: No such file or directory (choose another path)"
+
+    @pytest.mark.parametrize("number", [13, 30])
+    def test_a_folder_that_is_read_only(
+        self, act: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        def denied(self: Path, *arguments: object, **options: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "open", denied)  # root may write all the same
+        said = refused(lambda: act(tmp_path / "x.json"))
+        assert said == f"cannot write {tmp_path}/x.json: {os.strerror(number)} (choose another path)"
+
+    def test_links_that_go_in_circles(self, act: Callable[[Path], object], tmp_path: Path) -> None:
+        (tmp_path / "a").symlink_to("b")
+        (tmp_path / "b").symlink_to("a")
+        refused(lambda: act(tmp_path / "a"))
+
+    def test_the_message_shows_no_password(self, act: Callable[[Path], object]) -> None:
+        said = refused(lambda: act(Path("/proc/rtsp://me:secret@camera/x")))
+        assert "secret" not in said
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    link, target = tmp_path / "link", tmp_path / "there" / "file"
+    link.symlink_to(target)
+    check_writable(link)
+    assert link.is_symlink()
+    assert not target.exists()
+    write(link, b"x")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"x"
+
+
+def test_a_folder_deleted_meanwhile_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "file"
+    write(path, b"one")
+    path.unlink()
+    path.parent.rmdir()
+    write(path, b"two")
+    assert path.read_bytes() == b"two"
+
+
+def test_a_disk_that_is_almost_full_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "RESERVE", 1 << 60)
+    assert "is full: less than" in refused(lambda: check_writable(tmp_path / "x"))
+    assert "is full: less than" in refused(lambda: check_room(tmp_path / "x"))
+
+
+def test_a_hash_is_that_of_the_content(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "file").write_bytes(content)
+    assert sha256(tmp_path / "file") == sha256(content) == hashlib.sha256(content).hexdigest()
+
+
+# What writes otherwise, and may: into a temporary folder, or as a stream that cannot be replaced whole.
+EXCEPTIONS = {
+    ("files.py", "open"),  # this is the way
+    ("export/exporter.py", "save"),  # graph.artifact's, which goes that way
+    ("export/quantize.py", "save"),
+    ("graph/split.py", "save"),
+    ("kernels/cross.py", "write_text"),  # a temporary folder
+    ("cli/parity.py", "save"),  # a temporary folder
+    ("cli/mnist.py", "save"),  # into memory
+    ("training/runs.py", "save"),  # into the file that 'write' gives; and the method of that name
+    ("training/train.py", "save"),
+    ("training/runs.py", "open"),  # the log, a row at a time
+}
+WRITERS = {"write_text", "write_bytes", "save", "savez", "tofile", "imwrite", "open", "copyfile", "move"}
+
+
+def calls(path: Path) -> set[str]:
+    """Functions that the module calls by a name that may write a file; ``open`` only with a mode that writes."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        modes = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        if name in WRITERS and (name != "open" or any(set(m) & set("wax") and len(m) < 4 for m in modes)):
+            found.add(name)
+    return found
+
+
+def test_nothing_else_writes_files() -> None:
+    package = ROOT / "src" / "framecast"
+    found = {
+        (path.relative_to(package).as_posix(), name)
+        for folder, _, names in os.walk(package, followlinks=True)
+        for path in (Path(folder, name) for name in names if name.endswith(".py"))
+        for name in calls(path)
+    }
+    assert found - EXCEPTIONS == set()
