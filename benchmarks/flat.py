@@ -19,14 +19,16 @@ import numpy as np
 import onnxruntime
 import torch
 from _machine import header
-from torch import Tensor, nn
+from torch import nn
 
 from framecast.export.onnx import describe, quiet, to_onnx
 from framecast.export.parity import random_frames
 from framecast.graph.artifact import save
 from framecast.models.configs import build
 from framecast.models.tau import TAU
-from framecast.runtime.engines import Engine, State, open_engine
+from framecast.runtime.convert import Tensor
+from framecast.runtime.engines import open_engine
+from framecast.runtime.stepper import Stepper
 
 MODELS = ("stip-ucf", "stau-mnist", "mau-mnist", "astm-mnist", "tau-mnist")
 PAST = (1, 2, 4, 8, 16, 32)
@@ -56,13 +58,13 @@ def measure(name: str, past: list[int], folder: Path) -> None:
     with open_engine(folder / "step.onnx") as engine:
         frames = list(random_frames(engine.manifest.frame, max(past) + 1, seed=0))
         clip = clip_wise(model, folder / "clip.onnx") if isinstance(model, TAU) else None
-        states = engine.new_state(), engine.new_state()
-        stepped(engine, states, frames)  # buffers are bound and touched
+        stepper = Stepper(engine)
+        stepped(stepper, frames)  # buffers are bound and touched
         for count in past:
             times: dict[str, list[float]] = {"step": [], "window": []}
             begun = time.perf_counter()
             while len(times["step"]) < 3 or (len(times["step"]) < 15 and time.perf_counter() - begun < SECONDS):
-                whole, last = stepped(engine, states, frames[: count + 1])
+                whole, last = stepped(stepper, frames[: count + 1])
                 times["step"].append(last)
                 times["window"].append(clip() if clip else whole)
             for line, values in times.items():
@@ -72,15 +74,13 @@ def measure(name: str, past: list[int], folder: Path) -> None:
         print(f"{label:12s} {line:8s}" + "".join(f"{value:9.2f}" for value in values), flush=True)
 
 
-def stepped(engine: Engine, states: tuple[State, State], frames: list[np.ndarray]) -> tuple[float, float]:
+def stepped(stepper: Stepper, frames: list[Tensor]) -> tuple[float, float]:
     """Seconds of so many steps from a reset, and of the last of them."""
-    state, spare = states
-    state.reset()
+    stepper.reset()
     begun = time.perf_counter()
     for frame in frames:
         last = time.perf_counter()
-        engine.step(frame, state, spare)
-        state, spare = spare, state
+        stepper.step(frame)
     ended = time.perf_counter()
     return ended - begun, ended - last
 
@@ -94,7 +94,7 @@ def clip_wise(model: TAU, path: Path) -> Callable[[], float]:
             self.model = type(model)(dataclasses.replace(model.config, outputs=model.config.frames))
             self.model.load_state_dict(model.state_dict())
 
-        def forward(self, clip: Tensor) -> Tensor:
+        def forward(self, clip: torch.Tensor) -> torch.Tensor:
             embeddings, skips = self.model.encode(clip[0])
             return self.model.predict(list(embeddings.split(1)), list(skips.split(1)))
 

@@ -19,7 +19,6 @@ from framecast.bench.summary import summarize
 from framecast.camera import open_source
 from framecast.errors import EngineError
 from framecast.runtime.engines import open_engine
-from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import find
 
 MODELS = ("edge", "stip-edge")
@@ -89,7 +88,7 @@ def _line(key: tuple[str, str, int], series: Series, ratio: str) -> float:
 
 def _stream(engine: str, threads: int, fps: float, seconds: float) -> StreamResult:
     with open_engine(find("edge"), engine, threads=threads) as opened:
-        return bench_stream(Predictor(opened), "demo", fps=fps, seconds=seconds)
+        return bench_stream(opened, "demo", fps=fps, seconds=seconds)
 
 
 if __name__ == "__main__":
