@@ -33,7 +33,7 @@ class OnnxRuntimeEngine(Engine):
         options.log_severity_level = 4  # what goes wrong is raised, in one line
         self._session: Any = _session(artifact, options)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        metadata = _metadata(artifact, self._session)
         if KEY not in metadata:
             raise nameless(artifact, metadata)
         try:
@@ -44,7 +44,7 @@ class OnnxRuntimeEngine(Engine):
         self._before: Any = None
         if self.manifest.precomputed:
             self._before = _session(beside(artifact), options)
-            check_halves(artifact, metadata, self._before.get_modelmeta().custom_metadata_map)
+            check_halves(artifact, metadata, _metadata(beside(artifact), self._before))
         self._bindings: Phases[Any] = Phases()
 
     def _bind(self, state_in: State, state_out: State, moment: Moment) -> Any:
@@ -102,6 +102,14 @@ def _session(artifact: Path, options: Any) -> Any:
         raise ArtifactError(
             f"{artifact} is not an ONNX file that can be run ({reason}): make one with 'framecast export'"
         ) from error
+
+
+def _metadata(artifact: Path, session: Any) -> dict[str, str]:
+    try:
+        metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{artifact}: its metadata is damaged ({first_line(error)}): export it again") from error
+    return metadata
 
 
 def check_boundary(manifest: Manifest, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
