@@ -21,6 +21,7 @@ from framecast.errors import EngineError, FrameError
 from framecast.files import sha256
 from framecast.graph.artifact import save
 from framecast.graph.device import device_graph
+from framecast.graph.tensorrt_workarounds import fixed
 from framecast.runtime.convert import blank_frame, to_frame, to_model_size
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.tensorrt import cache, cuda
@@ -59,11 +60,13 @@ def artifact(name: str, folder: Path) -> Path:
     return path
 
 
-def built(path: Path, data: bytes | None = None, camera: tuple[int, int] | None = None, rung: str = "plain") -> None:
+def built(
+    path: Path, data: bytes | None = None, camera: tuple[int, int] | None = None, rung: str = "plain", batch: int = 1
+) -> None:
     """Keep a fake engine in the cache, as ``framecast build`` would a real one."""
     proto = onnx.load(str(path))
-    data = device_graph(proto, camera).SerializeToString() if data is None else data
-    key = cache.Key(sha256(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16", 1, camera, rung)
+    data = fixed(device_graph(proto, camera), batch).SerializeToString() if data is None else data
+    key = cache.Key(sha256(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16", batch, camera, rung)
     manifest = next(entry.value for entry in proto.metadata_props)
     digest = hashlib.sha256(data).hexdigest()
     record = cache.Record(key, path.stem, str(path), digest, len(data), 1.0, "2026-01-01", manifest=manifest)
@@ -100,6 +103,33 @@ def test_it_predicts_what_onnxruntime_predicts(path: Path, driver: Driver, captu
         assert one.resets == other.resets == 0
     assert bool(driver.gpu.launches) == captures
     assert driver.gpu.pushed == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_engine_of_two_is_found_by_its_batch_and_steps_both(driver: Driver, tmp_path: Path, name: str) -> None:
+    path = artifact(name, tmp_path)
+    built(path, batch=2)
+    with pytest.raises(EngineError, match="batch"):
+        open_engine(path, "tensorrt")
+    rng = np.random.default_rng()
+    with open_engine(path) as plain, open_engine(path, "tensorrt", batch=2) as engine:
+        with pytest.raises(EngineError, match="built for a batch of 2, not of 1"):
+            Predictor(engine)
+        width, height = plain.manifest.size
+        together, alone = Stepper(engine, 2), [Stepper(plain), Stepper(plain)]
+        for turn in range(9):
+            if turn == 5:
+                together.reset([1])
+                alone[1].reset()
+            images = list(rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8))
+            together.advance(images)
+            ahead = together.look_ahead(3)
+            for row, stepper in enumerate(alone):
+                stepper.advance([images[row]])
+                (expected,), got = stepper.look_ahead(3), ahead[row]
+                assert expected is not None
+                assert got is not None
+                assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(expected, got, strict=True))
 
 
 @pytest.mark.parametrize("first", list(itertools.permutations(range(3))))
