@@ -136,8 +136,8 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("stip-edge", "none"), "no videos in none: give a folder that holds some"),
-        (("stip-edge", "empty"), "no videos in empty: give a folder that holds some"),
+        (("stip-edge", "none"), "no videos in none: give a video, a folder that holds some"),
+        (("stip-edge", "empty"), "no videos in empty: give a video, a folder that holds some"),
         (("stip-edge", "useless"), "no video in useless is of use (2 skipped): give clips of 2 frames or more"),
         (("mau-mnist", "notes.txt"), "notes.txt is not an IDX file of images"),
         (("stip-edge", "digits"), "Moving MNIST is grey and square, this network takes 256×192×3"),

@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on_and_so_does_one_that_was_interrupted(make: Make) -
     stopped.send_signal(signal.SIGINT)
     _, said = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
-    assert "go on with: " in said
+    assert "continue with: " in said
     assert f"\n{re.findall(r'after ([0-9]+) updates', said)[0]}," in (settings.out / "log.csv").read_text()
     assert "Traceback" not in said
     last = train(make("sampled", "killed", resume=True, every=15, **updates))
