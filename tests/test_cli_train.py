@@ -60,7 +60,7 @@ def test_from_videos_to_a_live_run(run: Run, tmp_path: Path) -> None:
     code, _, err = run("export", "stip-edge", "--weights", out / "weights.safetensors", "-o", artifact, "--frames", 3)
     assert code == 0, err
     report = tmp_path / "report.json"
-    code, _, err = run("run", data / "a.avi", "--model", artifact, "--report", report)
+    code, _, err = run("run", data / "a.avi", "--model", artifact, "--json", report)
     assert code == 0, err
     assert json.loads(report.read_text())["weights"] == "clips: 2 clips, 3 updates of 2x4 frames"
 
