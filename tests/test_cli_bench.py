@@ -158,3 +158,23 @@ def test_a_busy_machine_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     code, _, err = run("bench", "stip-edge", *QUICK)
     assert code == 0
     assert "warning: the machine is busy: load average 1000.00" in err
+
+
+def test_a_model_against_itself_is_two_cases(run: Run) -> None:
+    code, out, err = run("bench", "stip-edge", "stip-edge", *QUICK)
+    assert code == 0, err
+    assert "Times as long as stip-edge" in out
+    assert "stip-edge #2" in out
+
+
+def test_what_an_engine_lacks_is_said_before_anything_is_exported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_driver(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", no_driver)
+    monkeypatch.setattr("framecast.export.exporter.export_random", lambda *_, **__: pytest.fail("it was exported"))
+    for command in (("bench", "mau-mnist", *QUICK), ("run", "demo", "--model", "mau-mnist")):
+        code, out, err = run(*command, "--engine", "tensorrt")
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith("framecast: cannot use tensorrt: ")
+        assert "no NVIDIA driver here" in err

@@ -74,6 +74,13 @@ def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) ->
     assert err.count("\n") == 1
 
 
+def test_an_export_makes_its_folder(run: Run, tmp_path: Path) -> None:
+    artifact = tmp_path / "new" / "deep" / "model.onnx"
+    code, _, err = run("export", "mau-mnist", "-o", artifact, "--frames", 2, *options("mau-mnist"))
+    assert code == 0, err
+    assert artifact.stat().st_size > 0
+
+
 def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
     """SJTU4K's 2160 rows are padded to 2176: here scaled down, by the manifest alone."""
     artifact = tmp_path / "4k.onnx"

@@ -65,6 +65,17 @@ def test_from_videos_to_a_live_run(run: Run, tmp_path: Path) -> None:
     assert json.loads(report.read_text())["weights"] == "clips: 2 clips, 3 updates of 2x4 frames"
 
 
+def test_one_video_is_enough(run: Run, tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "clips", (80, 60))
+    out, val = tmp_path / "out", folder / "b.avi"
+    code, said, err = run("train", "stip-edge", folder / "a.avi", "--out", out, "--val", val, *SHORT, *EDGE)
+    assert code == 0, err
+    assert list(json.loads((out / "run.json").read_text())["data"]["files"]) == ["a.avi"]
+    assert f"framecast eval {out / 'stip-edge.onnx'} {val}" in said
+    said = one_line(run("train", "stip-edge", val, "--out", tmp_path / "other", "--val", val, *SHORT, *EDGE))
+    assert "b.avi of --val is among what is trained on" in said
+
+
 def test_edge_is_trained_on_crops_and_scored_on_whole_frames(run: Run, tmp_path: Path) -> None:
     data, val = write_clips(tmp_path / "clips"), write_clips(tmp_path / "val", seed=5, c=14)
     out, artifact = tmp_path / "out", tmp_path / "mine.onnx"

@@ -78,8 +78,8 @@ def bench(
 ) -> None:
     """Measure how long a step takes, and compare.
 
-    Several models, engines or both take turns, so that what the machine is doing otherwise falls on all of them. What the figures mean is
-    in docs/benchmarking.md.
+    Several models, engines or both take turns, so that what the machine is doing otherwise falls on all of them. What
+    the figures mean is in docs/benchmarking.md.
     """
     from framecast import terminal
     from framecast.bench.benchmark import Settings, benchmark
