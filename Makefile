@@ -17,7 +17,7 @@ help: ## List the targets
 
 run: $(VENV)/.run ## Predict the demo clip; leaves a video, a picture and a report in out/
 	@mkdir -p $(OUT)
-	$(BIN)/framecast run demo --record $(OUT)/demo.mp4 --record $(OUT)/demo.png --report $(OUT)/demo.json
+	$(BIN)/framecast run demo --record $(OUT)/demo.mp4 --record $(OUT)/demo.png --json $(OUT)/demo.json
 	@echo
 	@echo "Video:   $(OUT)/demo.mp4   (input, prediction, error)"
 	@echo "Picture: $(OUT)/demo.png"

@@ -16,7 +16,7 @@ from framecast.errors import EngineError
 from framecast.runtime.report import versions
 
 BUSY = 0.25  # load average a core from which on figures are doubted: one other process on two cores is 0.5
-_CLONE = Path(__file__).resolve().parents[2]  # the repository's root where this is a clone, not an installed package
+_CLONE = Path(__file__).resolve().parents[1]  # the repository's root where this is a clone, not an installed package
 _CPU = "sys/devices/system/cpu/cpu0/cpufreq"
 
 

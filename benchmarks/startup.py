@@ -36,7 +36,7 @@ def run(*arguments: str) -> tuple[float, float]:
 def main() -> None:
     """Print the table."""
     print(header())
-    first = [run("run", "demo", "--max-frames", "1")[0] for _ in range(ROUNDS)]
+    first = [run("run", "demo", "--frames", "1")[0] for _ in range(ROUNDS)]
     print(f"\nprocess start to first prediction, at most: median {statistics.median(first):.2f} s,", end=" ")
     print(f"worst {max(first):.2f} s (n={ROUNDS})")
     with tempfile.TemporaryDirectory() as folder:

@@ -43,7 +43,7 @@ def spawn(*arguments: str) -> subprocess.Popen[str]:
 
 def test_the_main_job(run: Run, tmp_path: Path) -> None:
     video, strip, report = tmp_path / "a.mp4", tmp_path / "a.png", tmp_path / "a.json"
-    code, out, _ = run("run", "demo", "--record", video, "--record", strip, "--report", report)
+    code, out, _ = run("run", "demo", "--record", video, "--record", strip, "--json", report)
     assert code == 0
     assert "predicted" in out
     assert frames_in(video) == 217
@@ -68,7 +68,7 @@ def test_a_folder_of_images_and_a_file(run: Run, tmp_path: Path) -> None:
     writer.release()
     for source in (folder, folder / "*.png", tmp_path / "clip.avi"):
         report = tmp_path / "report.json"
-        assert run("run", source, "--report", report, "--horizon", 3)[0] == 0
+        assert run("run", source, "--json", report, "--horizon", 3)[0] == 0
         figures = json.loads(report.read_text())
         assert figures["frames"] == 15
         assert [q["k"] for q in figures["psnr_db_by_horizon"]] == [1, 2, 3]
@@ -107,11 +107,11 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run", "demo", "--model", text], 1, "framecast export"),
             (["run", "demo", "--engine", "nope"], 1, "onnxruntime"),
             (["run", "demo", "--horizon", 0], 1, "at least 1"),
-            (["run", "demo", "--max-frames", -3], 1, "at least 1"),
+            (["run", "demo", "--frames", -3], 1, "at least 1"),
             (["run", "demo", "--serve", taken], 1, "choose another"),
             (["run", "demo", "--record", "/proc/no/x.mp4"], 1, "another path"),
             (["run", "demo", "--record", tmp_path / "x.gif"], 1, ".mp4"),
-            (["run", "demo", "--report", "/proc/no/x.json"], 1, "another path"),
+            (["run", "demo", "--json", "/proc/no/x.json"], 1, "another path"),
             (["export", "nope"], 1, "stip-edge"),
             (["export", "edge", "-o", tmp_path / "x.txt"], 1, "ends in .onnx"),
             (["export", "edge", "-o", "/proc/x.onnx"], 1, "choose another"),
@@ -127,7 +127,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run", "demo", "--model", "mau-mnist", "--engine", "nope"], 1, "onnxruntime"),
             (["run", "demo", "--model", "mau-mnist", "--threads", -1], 1, "at least 0"),
             (["run", "demo", "--model", "mau-mnist", "--record", tmp_path / "x.gif"], 1, ".mp4"),
-            (["run", "demo", "--model", "mau-mnist", "--report", "/proc/no/x.json"], 1, "another path"),
+            (["run", "demo", "--model", "mau-mnist", "--json", "/proc/no/x.json"], 1, "another path"),
             (["run", empty, "--model", "mau-mnist"], 1, "empty"),
             (["run"], 2, "framecast run needs SOURCE"),
             (["run", "demo", "--horizon", "far"], 2, "--horizon takes a whole number, not 'far'"),
@@ -149,7 +149,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_cleanly_with_a_playable_file(tmp_path: Path, number: signal.Signals) -> None:
     video, report = tmp_path / "run.mp4", tmp_path / "run.json"
-    process = spawn("run", "demo", "--loop", "--realtime", "--record", str(video), "--report", str(report))
+    process = spawn("run", "demo", "--loop", "--realtime", "--record", str(video), "--json", str(report))
     wait_for(video)
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
@@ -161,7 +161,7 @@ def test_a_signal_ends_cleanly_with_a_playable_file(tmp_path: Path, number: sign
 
 def test_a_lost_camera_is_said_and_the_recording_stays_playable(rtsp_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     video, report = tmp_path / "run.mp4", tmp_path / "run.json"
-    process = spawn("run", rtsp_server.url, "--record", str(video), "--report", str(report))
+    process = spawn("run", rtsp_server.url, "--record", str(video), "--json", str(report))
     wait_for(video)
     rtsp_server.process.kill()
     _, err = process.communicate(timeout=30)
@@ -197,7 +197,7 @@ def test_a_failing_output_is_said_in_the_report(run: Run, tmp_path: Path, monkey
 
     monkeypatch.setattr("framecast.runtime.sinks.strip.StripSink.show", fail)
     video, report = tmp_path / "a.avi", tmp_path / "a.json"
-    code, out, err = run("run", "demo", "--record", video, "--record", tmp_path / "a.png", "--report", report)
+    code, out, err = run("run", "demo", "--record", video, "--record", tmp_path / "a.png", "--json", report)
     assert (code, err) == (1, "framecast: the disk is full: make room\n")
     assert json.loads(report.read_text())["ended"] == "error: the disk is full: make room"
     assert "not written" in out
@@ -213,7 +213,7 @@ def test_an_output_never_takes_the_place_of_an_input(run: Run, tmp_path: Path, m
     for source, outputs in (
         (clip, ["--record", clip.parent / ".." / clip.parent.name / clip.name]),
         (f"file://{clip.absolute()}", ["--record", clip]),
-        ("demo", ["--record", "x.png", "--report", tmp_path / "x.png"]),
+        ("demo", ["--record", "x.png", "--json", tmp_path / "x.png"]),
         ("frames", ["--record", "frames/strip.png"]),
         ("frames/*.png", ["--record", "frames/strip.png"]),
     ):

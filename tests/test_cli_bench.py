@@ -106,10 +106,10 @@ def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
         (("edge", "--engine", "onnxruntime:fp16"), "only what 'framecast parity' checks"),
         (("edge", "--engine", "onnxruntime-cuda:fp16"), "one precision"),
         (("edge", "--iterations", 0), "--iterations must be at least 1, not 0"),
-        (("edge", "--duration", -1), "duration must be 0 or more, not -1"),
-        (("edge", "--duration", "nan"), "duration must be 0 or more, not nan"),
-        (("edge", "--warmup", -1), "warmup must be 0 or more, not -1"),
-        (("edge", "--cold-starts", -1), "cold-starts must be 0 or more, not -1"),
+        (("edge", "--duration", -1), "--duration must be 0 or more, not -1"),
+        (("edge", "--duration", "nan"), "--duration must be 0 or more, not nan"),
+        (("edge", "--warmup", -1), "--warmup must be 0 or more, not -1"),
+        (("edge", "--cold-starts", -1), "--cold-starts must be 0 or more, not -1"),
         (("edge", "--threads", -1), "threads must be at least 0"),
         (("edge", "--percentiles", "50,100"), "percentiles 50,100: give numbers between 0 and 100"),
         (("edge", "--percentiles", "most"), "--percentiles most: give numbers between 0 and 100"),
@@ -154,7 +154,27 @@ def test_an_output_replaces_no_input(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_busy_machine_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framecast.bench.machine.load", lambda: 1e3)
+    monkeypatch.setattr("framecast.bench.benchmark.load", lambda: 1e3)
     code, _, err = run("bench", "stip-edge", *QUICK)
     assert code == 0
     assert "warning: the machine is busy: load average 1000.00" in err
+
+
+def test_a_model_against_itself_is_two_cases(run: Run) -> None:
+    code, out, err = run("bench", "stip-edge", "stip-edge", *QUICK)
+    assert code == 0, err
+    assert "Times as long as stip-edge" in out
+    assert "stip-edge #2" in out
+
+
+def test_what_an_engine_lacks_is_said_before_anything_is_exported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_driver(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", no_driver)
+    monkeypatch.setattr("framecast.export.exporter.export_random", lambda *_, **__: pytest.fail("it was exported"))
+    for command in (("bench", "mau-mnist", *QUICK), ("run", "demo", "--model", "mau-mnist")):
+        code, out, err = run(*command, "--engine", "tensorrt")
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith("framecast: cannot use tensorrt: ")
+        assert "no NVIDIA driver here" in err

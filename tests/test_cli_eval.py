@@ -55,7 +55,7 @@ def test_the_main_job(run: Run, tmp_path: Path) -> None:
     assert [clip["name"] for clip in found["clips"]] == [CLIP, "good"]
     for clip, source in zip(found["clips"], (CLIP, folder / "good.avi"), strict=True):
         live = tmp_path / "live.json"
-        assert run("run", source, "--model", "stip-edge", "--horizon", 2, "--report", live)[0] == 0
+        assert run("run", source, "--model", "stip-edge", "--horizon", 2, "--json", live)[0] == 0
         for k, quality in enumerate(json.loads(live.read_text())["psnr_db_by_horizon"]):
             assert clip["scored"][k] == quality["n"] > 0
             assert clip["methods"]["stip-edge"]["psnr"][k] == pytest.approx(quality["prediction"], abs=6e-4)
@@ -138,3 +138,41 @@ def test_models_of_one_name_are_told_apart(run: Run, grey: Path, sequences: Path
     found = json.loads(figures.read_text())
     assert found["methods"] == ["copy-last", "linear", str(grey), str(other)]
     assert found["overall"][str(grey)] == found["overall"][str(other)]
+
+
+RIVAL = """
+def still(last, before, horizon):
+    return [last] * horizon
+
+three = 3
+"""
+
+
+def test_a_function_in_a_file_is_a_rival(
+    run: Run, sequences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_rivals.py").write_text(RIVAL)
+    Path("broken.py").write_text("1 / 0")
+    figures = tmp_path / "eval.json"
+    words = ("eval", "stip-edge", CLIP, "--horizon", 1, "--rival", "my_rivals.py:still", "--json", figures)
+    code, out, err = run(*words)
+    assert code == 0, err
+    assert "still" in out
+    found = json.loads(figures.read_text())["mean"]
+    assert found["still"] == found["copy-last"]
+    assert run("eval", "stip-edge", CLIP, "--horizon", 1, "--rival", "my_rivals:still")[0] == 0
+    for rival, says in (
+        ("still", "give a file and a function in it, such as mine.py:predict"),
+        ("my_rivals.py:", "give a file and a function in it"),
+        ("nowhere.py:still", "nowhere.py cannot be loaded (FileNotFoundError"),
+        ("broken.py:still", "broken.py cannot be loaded (ZeroDivisionError: division by zero)"),
+        ("my_rivals.py:moving", "my_rivals.py has no function moving"),
+        ("my_rivals.py:three", "my_rivals.py has no function three"),
+    ):
+        code, out, err = run("eval", "stip-edge", CLIP, "--rival", rival)
+        assert (code, out, err.count("\n")) == (1, "", 1), rival
+        assert f"--rival {rival}: {says}" in err
+    code, _, err = run("eval", "mau-mnist", sequences, "--rival", "my_rivals.py:still")
+    assert code == 1
+    assert "rivals cannot be used with sequences" in err

@@ -34,8 +34,8 @@ def test_every_network_runs_on_the_demo(run: Run, tmp_path: Path, name: str) -> 
     code, out, err = run("export", name, "-o", artifact, "--frames", 3, *options(name))
     assert code == 0, err
     assert "random weights" in out
-    words = ("run", "demo", "--model", artifact, "--horizon", 3, "--max-frames", 24)
-    code, out, err = run(*words, "--report", report, "--record", strip)
+    words = ("run", "demo", "--model", artifact, "--horizon", 3, "--frames", 24)
+    code, out, err = run(*words, "--json", report, "--record", strip)
     assert code == 0, err
     assert "random weights: no quality claimed" in out
     figures = json.loads(report.read_text())
@@ -51,7 +51,7 @@ def test_every_network_runs_on_the_demo(run: Run, tmp_path: Path, name: str) -> 
 
 def test_a_configuration_that_does_not_ship_runs_untrained(run: Run, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    code, out, err = run("run", "demo", "--model", "mau-mnist", "--max-frames", 12, "--report", report)
+    code, out, err = run("run", "demo", "--model", "mau-mnist", "--frames", 12, "--json", report)
     assert code == 0, err
     assert "mau-mnist comes without weights: exporting it with random ones for this run" in err
     assert "random weights: no quality claimed" in out
@@ -72,6 +72,13 @@ def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) ->
     assert code == 1
     assert "channels that are no picture" in err
     assert err.count("\n") == 1
+
+
+def test_an_export_makes_its_folder(run: Run, tmp_path: Path) -> None:
+    artifact = tmp_path / "new" / "deep" / "model.onnx"
+    code, _, err = run("export", "mau-mnist", "-o", artifact, "--frames", 2, *options("mau-mnist"))
+    assert code == 0, err
+    assert artifact.stat().st_size > 0
 
 
 def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
@@ -113,7 +120,7 @@ def test_bad_requests_are_one_line_with_the_cure(run: Run, arguments: tuple[str,
 
 def test_the_torch_engine_runs_a_network_that_does_not_ship(run: Run, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    command = ("run", "demo", "--model", "mau-mnist", "--engine", "torch", "--max-frames", 3, "--report", report)
+    command = ("run", "demo", "--model", "mau-mnist", "--engine", "torch", "--frames", 3, "--json", report)
     code, _, err = run(*command)
     assert (code, json.loads(report.read_text())["engine"]) == (0, "torch"), err
     assert json.loads(report.read_text())["weights"] == "random"

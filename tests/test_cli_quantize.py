@@ -25,7 +25,7 @@ def test_quantize_and_check(run: Run, tmp_path: Path) -> None:
     with open_engine(output) as engine:
         assert engine.manifest.precision == "int8"
     report = tmp_path / "run.json"
-    code, out, err = run("run", "demo", "--model", output, "--max-frames", 3, "--report", report)
+    code, out, err = run("run", "demo", "--model", output, "--frames", 3, "--json", report)
     assert code == 0, err
     assert json.loads(report.read_text())["precision"] == "int8"
     assert ", int8" in out
@@ -36,7 +36,7 @@ def test_split_and_run(run: Run, tmp_path: Path) -> None:
     code, out, err = run("split", "mau-mnist", "-o", output)
     assert code == 0, err
     assert "mau.before.onnx: keep them together" in out
-    code, out, err = run("run", "demo", "--model", output, "--max-frames", 12)
+    code, out, err = run("run", "demo", "--model", output, "--frames", 12)
     assert code == 0, err
     code, out, err = run("bench", output, "--duration", 0, "--iterations", 2, "--warmup", 0, "--cold-starts", 0)
     assert code == 0, err

@@ -60,9 +60,20 @@ def test_from_videos_to_a_live_run(run: Run, tmp_path: Path) -> None:
     code, _, err = run("export", "stip-edge", "--weights", out / "weights.safetensors", "-o", artifact, "--frames", 3)
     assert code == 0, err
     report = tmp_path / "report.json"
-    code, _, err = run("run", data / "a.avi", "--model", artifact, "--report", report)
+    code, _, err = run("run", data / "a.avi", "--model", artifact, "--json", report)
     assert code == 0, err
     assert json.loads(report.read_text())["weights"] == "clips: 2 clips, 3 updates of 2x4 frames"
+
+
+def test_one_video_is_enough(run: Run, tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "clips", (80, 60))
+    out, val = tmp_path / "out", folder / "b.avi"
+    code, said, err = run("train", "stip-edge", folder / "a.avi", "--out", out, "--val", val, *SHORT, *EDGE)
+    assert code == 0, err
+    assert list(json.loads((out / "run.json").read_text())["data"]["files"]) == ["a.avi"]
+    assert f"framecast eval {out / 'stip-edge.onnx'} {val}" in said
+    said = one_line(run("train", "stip-edge", val, "--out", tmp_path / "other", "--val", val, *SHORT, *EDGE))
+    assert "b.avi of --val is among what is trained on" in said
 
 
 def test_edge_is_trained_on_crops_and_scored_on_whole_frames(run: Run, tmp_path: Path) -> None:
@@ -136,8 +147,8 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("stip-edge", "none"), "no videos in none: give a folder that holds some"),
-        (("stip-edge", "empty"), "no videos in empty: give a folder that holds some"),
+        (("stip-edge", "none"), "no videos in none: give a video, a folder that holds some"),
+        (("stip-edge", "empty"), "no videos in empty: give a video, a folder that holds some"),
         (("stip-edge", "useless"), "no video in useless is of use (2 skipped): give clips of 2 frames or more"),
         (("mau-mnist", "notes.txt"), "notes.txt is not an IDX file of images"),
         (("stip-edge", "digits"), "Moving MNIST is grey and square, this network takes 256×192×3"),

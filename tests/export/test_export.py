@@ -190,7 +190,7 @@ def test_bad_requests(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no configuration 'stip-x'"):
         export_config("stip-x", tmp_path / "x.onnx", None, **options)  # type: ignore[arg-type]
     (tmp_path / "file").touch()
-    with pytest.raises(SinkError, match="cannot write .*choose another path"):
+    with pytest.raises(SinkError, match=r"cannot write .*choose another path"):
         export_config("stip-edge", tmp_path / "file" / "x.onnx", None, **options)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match=r"name a file that ends in \.onnx"):
         export_config("stip-edge", tmp_path / "x.txt", None, **options)  # type: ignore[arg-type]

@@ -164,7 +164,7 @@ def test_a_fifth_network_is_one_file_and_one_row(run: Run, tmp_path: Path, monke
     assert "fifth" in command("models")
     assert "wrote" in command("export", "fifth", "-o", artifact, "--set", "reach=2")
     assert "random weights: no quality claimed" in command(
-        "run", "demo", "--model", artifact, "--horizon", 3, "--max-frames", 20, "--report", report
+        "run", "demo", "--model", artifact, "--horizon", 3, "--frames", 20, "--json", report
     )
     assert "wrote" in command("inspect", artifact, "demo", "--frames", 4, "-o", tmp_path / "look")
     figures = json.loads(report.read_text())

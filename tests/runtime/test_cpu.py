@@ -82,7 +82,7 @@ def test_a_run_warns_in_one_line(
     cpu: Int8, lines: int, older: Path, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("framecast.runtime.cpu.int8", lambda: cpu)
-    code, _, err = run("run", "demo", "--model", older, "--max-frames", 2)
+    code, _, err = run("run", "demo", "--model", older, "--frames", 2)
     assert code == 0
     assert len(err.splitlines()) == lines
     assert err.count("this int8 artifact's sums can saturate on this CPU (AVX2 without VNNI)") == lines

@@ -70,14 +70,6 @@ def test_the_mixed_graph_is_for_parity_alone() -> None:
     assert choose("torch:fp16") == ("torch", "fp16")
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_every_engine_says_what_of_it_is_here_or_how_to_get_it(name: str) -> None:
-    try:
-        assert ENGINES[name].look()
-    except EngineError as error:
-        assert all(str(error).partition(": "))
-
-
 def test_presence_is_checked_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_driver(name: str) -> None:
         raise OSError(name)

@@ -177,7 +177,7 @@ def test_a_display_that_goes_away_is_said(display: Display, sink: WindowSink) ->
 
 def test_a_run_ends_with_its_window(display: Display, tmp_path: Path) -> None:
     video, report = tmp_path / "run.avi", tmp_path / "run.json"
-    outputs = ["--record", str(video), "--report", str(report)]
+    outputs = ["--record", str(video), "--json", str(report)]
     command = [sys.executable, "-W", "error", "-m", "framecast", "run", "demo", "--show", "--loop", *outputs]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: video.exists() and video.stat().st_size > 100_000, 60)

@@ -21,10 +21,13 @@ import torch
 from safetensors.torch import load_file
 
 from framecast.errors import ArtifactError, FramecastError, OptionError, SinkError
+from framecast.graph.manifest import Quality
 from framecast.training.recipes import choose
 from framecast.training.runs import Run
+from framecast.training.sampling import Validation, Watch
 from framecast.training.settings import Settings, enough_memory
 from framecast.training.train import Progress, Training
+from framecast.training.trainer import Trainer
 
 from ..clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -139,7 +142,7 @@ def test_a_killed_run_goes_on_and_so_does_one_that_was_interrupted(make: Make) -
     stopped.send_signal(signal.SIGINT)
     _, said = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
-    assert "go on with: " in said
+    assert "continue with: " in said
     assert f"\n{re.findall(r'after ([0-9]+) updates', said)[0]}," in (settings.out / "log.csv").read_text()
     assert "Traceback" not in said
     last = train(make("sampled", "killed", resume=True, every=15, **updates))
@@ -165,6 +168,50 @@ def test_a_finished_run_is_finished(make: Make) -> None:
     again = train(dataclasses.replace(settings, resume=True))
     assert again.trainer.updates == 6
     assert all(torch.equal(v, before[k]) for k, v in load_file(settings.out / "weights.safetensors").items())
+
+
+class Clock:
+    """Seconds that pass only when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("frames", "whole"), [(1000, False), (10, True)])
+def test_the_minutes_of_a_run_are_its_scoring_too(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int, whole: bool
+) -> None:
+    clock, said, shown = Clock(), list[str](), list[Progress]()
+    monkeypatch.setattr("framecast.training.train.time", clock)
+    update = Trainer.update
+
+    def updated(self: Trainer, *arguments: object) -> object:
+        clock.now += 1
+        return update(self, *arguments)  # type: ignore[arg-type]
+
+    def validated(model: object, footage: object, given: int, predicted: int, watch: Watch) -> Validation:
+        done = 0
+        while done < frames:
+            clock.now, done = clock.now + 1, done + 1  # a second a frame
+            if not watch(done, frames):
+                break
+        return Validation(Quality(f"the first {done} of {frames} frames", 20.0, 10.0))
+
+    monkeypatch.setattr(Trainer, "update", updated)
+    monkeypatch.setattr("framecast.training.train.validate", validated)
+    settings = make("sampled", "out", minutes=2.0, val=write_digits(tmp_path / "val", seed=9))
+    training = Training(settings, said.append)
+    assert training.go(shown.append, lambda: False)
+    assert clock.now - 1000 == pytest.approx(120, abs=4)
+    assert training.minutes == pytest.approx(2, abs=0.1)
+    assert [at.scoring for at in shown if at.scoring][-1].endswith(f"of {frames}")
+    (told,) = [line for line in said if "20.00 dB" in line]
+    assert ("as --minutes leaves no time for more" in told) is not whole
+    updates = training.trainer.updates
+    assert updates == (pytest.approx(54, abs=3) if not whole else pytest.approx(100, abs=5))
 
 
 def test_a_run_by_the_clock_keeps_its_time(make: Make) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs
+from framecast.cli.checks import check_amounts, check_clips, check_ending, check_numbers, check_outputs
 from framecast.cli.extras import needs_extra
 from framecast.cli.model_ref import ModelRef, complete_models
 from framecast.cli.progress import progress
@@ -78,8 +78,8 @@ def bench(
 ) -> None:
     """Measure how long a step takes, and compare.
 
-    Several models, engines or both take turns, so that what the machine is doing otherwise falls on all of them. What the figures mean is
-    in docs/benchmarking.md.
+    Several models, engines or both take turns, so that what the machine is doing otherwise falls on all of them. What
+    the figures mean is in docs/benchmarking.md.
     """
     from framecast import terminal
     from framecast.bench.benchmark import Settings, benchmark
@@ -101,6 +101,7 @@ def bench(
         "cold_starts": cold_starts,
     }
     check_numbers(iterations=iterations)
+    check_amounts(warmup=warmup, duration=duration, cold_starts=cold_starts)
     Settings(**settings)
     outputs = _check_outputs(models, source, json=json, csv=csv, html=html, png=png)
     for path in outputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,17 @@ def check_numbers(**values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < 1:
             raise OptionError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+
+
+def check_amounts(**values: float) -> None:
+    """Options that measure something must be 0 or more, and finite.
+
+    Raises:
+        OptionError: one is not.
+    """
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise OptionError(f"--{name.replace('_', '-')} must be 0 or more, not {value:g}")
 
 
 def check_outputs(source: str, outputs: Sequence[Path]) -> None:

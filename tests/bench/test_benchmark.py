@@ -1,0 +1,108 @@
+"""``framecast.benchmark``: what it takes and gives. No figure is held to a limit: machines differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import framecast
+from framecast.bench.benchmark import Settings
+from framecast.errors import ArtifactError, EngineError, OptionError
+from framecast.runtime.engines import ENGINES
+from framecast.runtime.shipped import shipped
+
+QUICK: dict[str, Any] = {"warmup": 0, "duration": 0, "iterations": 5, "cold_starts": 0, "threads": 1}
+
+
+def cases(result: framecast.bench.benchmark.Benchmark) -> list[str]:
+    return [one["name"] for one in result.to_dict()["results"]]
+
+
+def test_a_model_may_be_measured_against_itself() -> None:
+    result = framecast.benchmark(["stip-edge", "stip-edge"], **QUICK)
+    assert cases(result) == ["stip-edge", "stip-edge #2"]
+    told = result.to_dict()
+    assert told["settings"]["iterations"] == 5
+    assert told["machine"]["versions"]["onnxruntime"]
+    assert {row[0] for table in result.tables[:1] for row in table.rows} == set(cases(result))
+    assert len(result.csv.splitlines()) == 1 + sum(one["summary"]["n"] for one in told["results"])
+    assert len(result.traces()) == 2
+
+
+def test_engines_that_are_named_and_engines_that_work() -> None:
+    result = framecast.benchmark("stip-edge", engines=["onnxruntime", "onnxruntime"], **QUICK)
+    assert cases(result) == ["stip-edge onnxruntime", "stip-edge onnxruntime #2"]
+    result = framecast.benchmark("stip-edge", engines="all", **QUICK)
+    missing = [line.partition(": not run: ")[0] for line in result.not_run]
+    assert {*cases(result), *missing} == {f"stip-edge {name}" for name in ENGINES}
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A model that gives another file for each engine."""
+
+    given: str
+    asked: list[str]
+
+    @contextmanager
+    def artifact(self, engine: str) -> Iterator[Path]:
+        self.asked.append(engine)
+        yield shipped()["stip-edge"]
+
+
+def test_a_model_may_give_its_own_artifacts() -> None:
+    model = Ours("path/of/mine.onnx", [])
+    result = framecast.benchmark([model, "stip-edge"], engines=["auto", "onnxruntime"], **QUICK)
+    assert model.asked == ["auto", "onnxruntime"]
+    assert cases(result)[:2] == ["mine auto", "mine onnxruntime"]
+    assert cases(framecast.benchmark({"named": model}, **QUICK)) == ["named"]
+
+
+def test_a_stream() -> None:
+    told: list[float] = []
+    result = framecast.benchmark(
+        "stip-edge", stream=True, fps=20, duration=1, threads=1, advance=lambda share, what: told.append(share)
+    )
+    assert result.to_dict()["streams"]["stip-edge"]["loop"]["frames"] == 20
+    assert result.tables[0].title == "stip-edge, live"
+    assert told == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"models": []}, OptionError, "nothing to measure"),
+        ({"engines": []}, OptionError, "nothing to measure"),
+        ({"models": "nope"}, ArtifactError, "no model 'nope'"),
+        ({"engines": "tensorflow"}, OptionError, "no engine 'tensorflow'"),
+        ({"iterations": 0}, OptionError, "iterations must be at least 1, not 0"),
+        ({"duration": -1}, OptionError, "duration must be 0 or more, not -1"),
+        ({"cold_starts": -1}, OptionError, "cold-starts must be 0 or more, not -1"),
+        ({"percentiles": ()}, OptionError, "percentiles : give numbers between 0 and 100"),
+        ({"percentiles": (0, 50)}, OptionError, "percentiles 0,50: give numbers"),
+        ({"fps": 5}, OptionError, "fps and cameras need a stream"),
+        ({"stream": True, "single_stream": True}, OptionError, "choose one"),
+        ({"stream": True, "duration": 0}, OptionError, "above 0"),
+    ],
+)
+def test_bad_arguments(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        framecast.benchmark(**{"models": "stip-edge", **QUICK, **options})
+
+
+def test_where_no_engine_works_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: object, **__: object) -> None:
+        raise EngineError("it is broken: mend it")
+
+    monkeypatch.setattr("framecast.bench.opened.open_engine", nothing)
+    with pytest.raises(EngineError, match=r"no engine can be had here \(stip-edge onnxruntime: not run: it is broken"):
+        framecast.benchmark("stip-edge", engines="all", **QUICK)
+
+
+def test_the_defaults_are_those_of_the_settings() -> None:
+    assert Settings() == Settings("demo", False, None, False, False, 0.2, 3.0, None, (50.0, 90.0, 95.0, 99.0), 3)

@@ -1,0 +1,96 @@
+"""``framecast.evaluate``: what it takes, that any callable is a rival, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import framecast
+from framecast.errors import ArtifactError, OptionError, SourceError
+from framecast.evaluation.rivals import Linear
+from framecast.runtime.shipped import shipped
+
+CLIP = "synthetic://?size=64x48&frames=14&seed=3"
+
+
+def ahead(last: np.ndarray, before: np.ndarray, horizon: int) -> list[np.ndarray]:
+    return Linear().predict(last, before, horizon)
+
+
+def test_any_callable_is_a_rival() -> None:
+    results = framecast.evaluate("stip-edge", CLIP, horizon=2, rivals={"mine": ahead, "black": black}, threads=1)
+    found = results.to_dict()
+    assert found["methods"] == ["copy-last", "linear", "dis-flow", "mine", "black", "stip-edge"]
+    assert found["mean"]["mine"] == found["mean"]["linear"]
+    assert found["mean"]["black"]["psnr"][0] < found["mean"]["copy-last"]["psnr"][0]
+    assert results.tables[0].title == "next frame, PSNR in dB"
+    assert "| mine |" in str(results.tables[0])
+
+
+def black(last: np.ndarray, before: np.ndarray, horizon: int) -> list[np.ndarray]:
+    return [np.zeros_like(last)] * horizon
+
+
+def test_models_are_names_paths_or_opened_predictors() -> None:
+    by_name = framecast.evaluate("stip-edge", [CLIP], horizon=1, frames=12)
+    by_path = framecast.evaluate([shipped()["stip-edge"]], [CLIP], horizon=1, frames=12)
+    with framecast.load("stip-edge") as predictor:
+        opened = framecast.evaluate({"opened": predictor}, CLIP, horizon=1, frames=12)
+    assert by_path.to_dict()["mean"] == by_name.to_dict()["mean"]
+    assert opened.to_dict()["mean"]["opened"] == by_name.to_dict()["mean"]["stip-edge"]
+    assert opened.to_dict()["models"][0]["given"] == "opened"
+    assert by_name.clips[0].frames == 12
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[str, int, int]] = []
+    framecast.evaluate("stip-edge", CLIP, horizon=1, advance=lambda *at: told.append(at))
+    assert len(told) == 14
+    assert told[-1] == (f"{CLIP}: frame 14", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"horizon": 0}, OptionError, "horizon must be at least 1, not 0"),
+        ({"frames": 0}, OptionError, "frames must be at least 1, not 0"),
+        ({"given": 3}, OptionError, "given cannot be used with clips: leave it out"),
+        ({"sequences": 3}, OptionError, "sequences cannot be used with clips"),
+        ({"threads": -1}, OptionError, "threads must be at least 0"),
+        ({"models": []}, OptionError, "no model given"),
+        ({"models": "nope"}, ArtifactError, "no model 'nope'"),
+        ({"clips": []}, SourceError, "no clips given"),
+        ({"rivals": {"linear": ahead}}, OptionError, "a rival has the name of another"),
+        ({"models": {"mine": "stip-edge"}, "rivals": {"mine": ahead}}, OptionError, "mine names a model and a rival"),
+        (
+            {"rivals": {"short": lambda last, before, horizon: [last]}},
+            OptionError,
+            r"rival short must give 5 frames, uint8 \[192, 256, 3\]; it gave 1: uint8 \[192, 256, 3\]",
+        ),
+        (
+            {"rivals": {"float": lambda last, before, horizon: [last / 255] * horizon}},
+            OptionError,
+            r"it gave 5: float64 \[192, 256, 3\]",
+        ),
+    ],
+)
+def test_bad_arguments(options: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        framecast.evaluate(**{"models": "stip-edge", "clips": CLIP, **options})  # type: ignore[arg-type]
+
+
+def test_rivals_are_for_clips(tmp_path: Path) -> None:
+    np.save(tmp_path / "s.npy", np.zeros((12, 1, 16, 16), np.uint8))
+    with pytest.raises(OptionError, match=r"rivals cannot be used with sequences \(\.npy\)"):
+        framecast.evaluate("stip-edge", tmp_path / "s.npy", rivals={"mine": ahead})
+
+
+def test_it_needs_no_torch() -> None:
+    code = "import framecast, sys; sys.modules['lpips'] = None\n"
+    code += f"framecast.evaluate('stip-edge', {CLIP!r}, horizon=1); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
