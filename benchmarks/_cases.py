@@ -207,7 +207,8 @@ def _clip_wise(task: Task) -> Ready:
     def rollout(frames: Sequence[Tensor]) -> Tensor:
         # A recurrent one takes any number of frames: over all of them it is what the step is after as many.
         seen = frames[-task.window :] if rival.newest == 0 else frames
-        return rival(torch.from_numpy(np.stack(seen, axis=1)))[:, rival.newest].numpy()
+        predicted: Tensor = rival(torch.from_numpy(np.stack(seen, axis=1)))[:, rival.newest].numpy()
+        return predicted
 
     return Ready(predict, rollout)
 

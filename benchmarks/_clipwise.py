@@ -52,7 +52,8 @@ class ClipWise(nn.Module):
         if weight.shape == shape:
             return weight
         # A 1×1 Conv2d over both frames one after the other, [O, 2I, 1, 1], is a Conv3d of depth 2, [O, I, 2, 1, 1].
-        return weight.unflatten(1, (2, -1)).transpose(1, 2)
+        split: Tensor = weight.unflatten(1, (2, -1))
+        return split.transpose(1, 2)
 
     def forward(self, clip: Tensor) -> Tensor:
         """[B, T, C, H, W] to as many predictions, of patches cut and put together again."""
@@ -131,7 +132,8 @@ class STIPDecoder(nn.Module):
             x = stage(x)
             if i < len(self.stages) - 1:
                 x = x + self.weight * scales[-2 - i]
-        return self.srcnn(x)
+        picture: Tensor = self.srcnn(x)
+        return picture
 
 
 class STIP(ClipWise):
@@ -166,6 +168,11 @@ def _conv_norm(conv: nn.Module, shape: tuple[int, ...]) -> nn.Sequential:
 
 class STAUCell(nn.Module):
     """Attention over the last τ steps, and with ``spatial`` over the layers below."""
+
+    conv_t: nn.Sequential
+    conv_t_next: nn.Sequential
+    conv_s: nn.Sequential
+    conv_s_next: nn.Sequential
 
     def __init__(self, config: Any, spatial: bool) -> None:
         super().__init__()
@@ -242,6 +249,11 @@ class STAU(MAU):
 class ASTMCell(nn.Module):
     """Every state [B, C, 2, h, w], every convolution a Conv3d."""
 
+    conv_x: nn.Sequential
+    conv_h: nn.Sequential
+    conv_m: nn.Sequential
+    conv_o: nn.Sequential
+
     def __init__(self, inputs: int, config: Any) -> None:
         super().__init__()
         hidden, half = config.hidden, config.kernel // 2
@@ -276,7 +288,8 @@ class ASTM(ClipWise):
 
     def released(self, weight: Tensor, shape: torch.Size) -> Tensor:
         if len(shape) == 4 and weight.shape != shape:  # a norm's: ours is [n·2·C, h, w] by gates, of the same C each
-            return weight.unflatten(0, (-1, 2, self.config.hidden)).transpose(1, 2).reshape(shape)
+            split: Tensor = weight.unflatten(0, (-1, 2, self.config.hidden))
+            return split.transpose(1, 2).reshape(shape)
         return super().released(weight, shape)
 
     def predict(self, patches: Tensor) -> Tensor:
@@ -304,7 +317,8 @@ class TAUConv(nn.Module):
         self.norm, self.act = nn.GroupNorm(2, outputs), nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.shuffle(self.conv(x))))
+        new: Tensor = self.act(self.norm(self.shuffle(self.conv(x))))
+        return new
 
 
 class TAUAttention(nn.Module):
@@ -329,7 +343,8 @@ class TAUAttention(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         u = self.act(self.proj_1(z))
         weight = self.dynamical(self.pool(u).flatten(1))[:, :, None, None]
-        return self.proj_2(weight * self.spatial(u) * u) + z
+        change: Tensor = self.proj_2(weight * self.spatial(u) * u)
+        return change + z
 
 
 class TAUBlock(nn.Module):
@@ -354,7 +369,8 @@ class TAUBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.layer_scale_1[:, None, None] * self.attention(self.norm1(x))
         x = x + self.layer_scale_2[:, None, None] * self.mlp(self.norm2(x))
-        return self.reduction(x)
+        reduced: Tensor = self.reduction(x)
+        return reduced
 
 
 class TAU(ClipWise):
@@ -385,4 +401,5 @@ class TAU(ClipWise):
         x = x.reshape(batch * frames, -1, *x.shape[2:])
         for layer in self.decoder[:-1]:
             x = layer(x)
-        return self.readout(self.decoder[-1](x + skip)).reshape(clip.shape)
+        picture: Tensor = self.readout(self.decoder[-1](x + skip))
+        return picture.reshape(clip.shape)

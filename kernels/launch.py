@@ -92,7 +92,7 @@ class Launch:
 
     def __call__(self, *arguments: Tensor | tuple[Tensor, ...]) -> None:
         """Start it on the current stream of the device that the last tensor is on; waits for nothing."""
-        with torch.cuda.device_of(arguments[-1]):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(arguments[-1]):
             self.kernel[self.grid](*arguments, **self.constants, num_warps=self.warps)
 
 

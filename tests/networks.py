@@ -73,6 +73,8 @@ def make(name: str) -> StepModel:
             torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # as if it had seen data
+            assert module.running_mean is not None
+            assert module.running_var is not None
             torch.nn.init.normal_(module.running_mean, std=0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     return model

@@ -61,7 +61,7 @@ class Trainer:
         self.device = next(model.parameters()).device
         if recipe.precision == "fp16" and self.device.type != "cuda":
             raise OptionError("fp16 needs CUDA: choose --precision bf16 or fp32")
-        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
         self.averaged.eval()
         self.discriminator = _discriminator(model, recipe).to(self.device) if recipe.gan else None
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
@@ -115,7 +115,7 @@ class Trainer:
         norms = []
         for optimizer, loss in zip(self.optimizers, (objective.loss, objective.adversary), strict=False):
             optimizer.zero_grad()
-            self.scaler.scale(cast(Tensor, loss)).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(cast(Tensor, loss)).backward()
             self.scaler.unscale_(optimizer)
             clip = self.recipe.clip_norm if optimizer is self.optimizers[0] and self.recipe.clip_norm else torch.inf
             parameters = [p for group in optimizer.param_groups for p in group["params"]]

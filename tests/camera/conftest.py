@@ -16,7 +16,7 @@ FRAMES = 30
 def make_clip(tmp_path: Path) -> Callable[..., Path]:
     def make(name: str = "clip.mp4", codec: str = "mp4v", fps: float = 20.0, size: tuple[int, int] = (64, 48)) -> Path:
         path = tmp_path / name
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, size)
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
         assert writer.isOpened()
         for number in range(FRAMES):
             writer.write(np.full((size[1], size[0], 3), 8 * number, np.uint8))

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,10 +18,10 @@ from framecast.errors import SourceError
 from framecast.redact import redact
 
 
-def refusal(uri, **options) -> str:
+def refusal(uri: str | Path) -> str:
     """The message with which a source is refused, when it is opened or first read."""
     begun = time.monotonic()
-    with pytest.raises(SourceError) as caught, open_source(uri, **options) as source:
+    with pytest.raises(SourceError) as caught, open_source(uri) as source:
         source.read()
     assert time.monotonic() - begun < 5
     message = str(caught.value)
@@ -27,14 +29,14 @@ def refusal(uri, **options) -> str:
     return message
 
 
-def test_no_such_file():
+def test_no_such_file() -> None:
     message = "no such file: clips/a.mp4 (check the path, or use 'demo' for the clip that ships)"
     assert refusal("clips/a.mp4") == message
     assert "no such file: /clips/a.mp4" in refusal("file:///clips/a.mp4")
     assert "no such file" in refusal("/etc/passwd/a.mp4")
 
 
-def test_an_empty_file(tmp_path):
+def test_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     assert "empty file" in refusal(tmp_path / "a.mp4")
 
@@ -50,7 +52,7 @@ def test_an_empty_file(tmp_path):
     ],
     ids=["random", "text", "m3u8", "sdp", "ffconcat"],
 )
-def test_a_file_that_is_no_video(make_clip, content):
+def test_a_file_that_is_no_video(make_clip: Callable[..., Path], content: bytes) -> None:
     clip = make_clip()
     fake = clip.with_name("fake.mp4")
     fake.write_bytes(content)
@@ -58,7 +60,9 @@ def test_a_file_that_is_no_video(make_clip, content):
     assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
 
 
-def test_playlists_stay_refused_where_the_user_set_options(make_clip, monkeypatch):
+def test_playlists_stay_refused_where_the_user_set_options(
+    make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;udp")
     fake = make_clip().with_name("fake.mp4")
     fake.write_bytes(b"ffconcat version 1.0\nfile clip.mp4\n")
@@ -66,39 +70,39 @@ def test_playlists_stay_refused_where_the_user_set_options(make_clip, monkeypatc
     assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == "rtsp_transport;udp"
 
 
-def test_a_video_that_was_cut_off_before_its_index(make_clip):
+def test_a_video_that_was_cut_off_before_its_index(make_clip: Callable[..., Path]) -> None:
     clip = make_clip()
     clip.write_bytes(clip.read_bytes()[:-200])
     assert "not a video" in refusal(clip)
 
 
-def test_a_video_without_a_single_frame(make_clip):
+def test_a_video_without_a_single_frame(make_clip: Callable[..., Path]) -> None:
     clip = make_clip("a.avi", "MJPG")
     content = clip.read_bytes()
     clip.write_bytes(content[: content.index(b"movi") + 4])
     assert "damaged" in refusal(clip)
 
 
-def test_a_video_of_enormous_frames(make_clip, monkeypatch):
+def test_a_video_of_enormous_frames(make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("framecast.camera.cv.MAX_PIXELS", 64 * 48 - 1)
     assert "frames too large" in refusal(make_clip())
 
 
-def test_a_name_that_is_no_utf8(tmp_path):
+def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/\xff.mp4"
     with open(path, "wb") as file:  # noqa: PTH123
         file.write(b"x")
     assert "rename it" in refusal(os.fsdecode(path))
 
 
-def test_a_name_of_several_lines_or_none():
+def test_a_name_of_several_lines_or_none() -> None:
     assert "no such file: a\N{REPLACEMENT CHARACTER}b.mp4" in refusal("a\nb.mp4")
     assert "cannot read" in refusal("a\0b.mp4")
     assert "File name too long" in refusal("a" * 256)
     assert "no source given" in refusal("")
 
 
-def test_folders_and_globs_without_images(tmp_path):
+def test_folders_and_globs_without_images(tmp_path: Path) -> None:
     assert "no images in" in refusal(tmp_path)
     (tmp_path / "a.txt").touch()
     assert "no images match" in refusal(f"{tmp_path}/*")
@@ -106,7 +110,7 @@ def test_folders_and_globs_without_images(tmp_path):
     assert "no images match" in refusal(f"{tmp_path}/a**b/*.png")
 
 
-def test_an_image_that_is_none(folder):
+def test_an_image_that_is_none(folder: Path) -> None:
     (folder / "img9.png").write_bytes(b"no image")
     with open_source(folder) as source:
         assert source.read() is not None
@@ -116,7 +120,7 @@ def test_an_image_that_is_none(folder):
     assert "empty file" in refusal(folder / "img9.png")
 
 
-def test_an_image_of_enormous_size(tmp_path):
+def test_an_image_of_enormous_size(tmp_path: Path) -> None:
     """OpenCV reads its limit while it is imported, so this takes a process of its own."""
     path = tmp_path / "big.png"
     cv2.imwrite(str(path), np.zeros((9000, 9000), np.uint8))
@@ -128,7 +132,7 @@ def test_an_image_of_enormous_size(tmp_path):
     assert "not an image that can be decoded" in done.stderr.splitlines()[-1]
 
 
-def test_what_is_no_regular_file(tmp_path):
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.mp4")
     os.mkfifo(tmp_path / "a.png")
     assert "not a regular file" in refusal(tmp_path / "a.mp4")
@@ -137,7 +141,7 @@ def test_what_is_no_regular_file(tmp_path):
     assert "not a regular file" in refusal("/dev/zero")
 
 
-def test_unknown_schemes_name_the_known_ones():
+def test_unknown_schemes_name_the_known_ones() -> None:
     for uri in ("ftp://host/a.mp4", "concat:a.mp4|b.mp4", "http://user:s3cret@host/cam", "hls://a", "data:video/mp4,x"):
         message = refusal(uri)
         assert "unknown scheme" in message
@@ -145,7 +149,7 @@ def test_unknown_schemes_name_the_known_ones():
         assert "s3cret" not in message
 
 
-def test_opencv_that_cannot_be_loaded():
+def test_opencv_that_cannot_be_loaded() -> None:
     code = """
 import sys
 sys.modules["cv2"] = None
@@ -179,5 +183,5 @@ open_source("demo")
         ("rtsp://host/a\n\x1b[31m", "rtsp://host/a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[31m"),
     ],
 )
-def test_credentials_are_redacted(uri, shown):
+def test_credentials_are_redacted(uri: str, shown: str) -> None:
     assert redact(uri) == shown

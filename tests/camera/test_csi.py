@@ -12,28 +12,33 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from framecast.camera import csi, cv, open_source
+from framecast.camera import Image, Source, csi, cv, open_source
 from framecast.camera.csi import Csi, elements, parse_csi
+from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
+
+from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .reading import read  # noqa: TID252
 
 SIZE = "320x240"
 needs_gstreamer = pytest.mark.skipif(shutil.which(csi.LAUNCH) is None, reason=f"no {csi.LAUNCH} (make system-deps)")
 
 
 @pytest.fixture(autouse=True)
-def no_gstreamer_in_opencv(monkeypatch):
+def no_gstreamer_in_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of PyPI's OpenCV, whichever is here."""
     monkeypatch.setattr(cv.load().videoio_registry, "hasBackend", lambda backend: False)
 
 
 @pytest.fixture
-def sensor(monkeypatch):
+def sensor(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put a test picture in the sensor's place; what it is called with goes into its element."""
 
     def put(options: str = "pattern=red") -> None:
@@ -49,7 +54,7 @@ def sensor(monkeypatch):
 
 
 @pytest.fixture
-def script(monkeypatch, tmp_path):
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """Put a script in the place of gst-launch-1.0: it says what a Jetson's would."""
 
     def put(text: str, name: str = csi.LAUNCH) -> None:
@@ -61,11 +66,15 @@ def script(monkeypatch, tmp_path):
     return put
 
 
-def process_of(source):
-    return source._capture._process
+def process_of(source: Source) -> subprocess.Popen[bytes]:
+    assert isinstance(source, LiveSource)
+    launch: object = source._capture
+    assert isinstance(launch, csi._Launch)
+    assert launch._process is not None
+    return launch._process
 
 
-def is_there(process) -> bool:
+def is_there(process: subprocess.Popen[bytes]) -> bool:
     """Whether it runs, or is a zombie."""
     return Path(f"/proc/{process.pid}").exists()
 
@@ -77,7 +86,7 @@ def refused(uri: str, timeout: float = 5.0) -> str:
     return str(caught.value)
 
 
-def lost(source) -> tuple[str, float]:
+def lost(source: Source) -> tuple[str, float]:
     begun = time.monotonic()
     with pytest.raises(SourceError) as caught:
         deque(iter(source.read, None), maxlen=0)
@@ -85,7 +94,7 @@ def lost(source) -> tuple[str, float]:
     return str(caught.value), time.monotonic() - begun
 
 
-def test_the_pipeline_of_a_uri():
+def test_the_pipeline_of_a_uri() -> None:
     assert parse_csi("0") == Csi(0, 1280, 720, 30, 0)
     assert parse_csi("1?size=1920x1080&fps=60&flip=2") == Csi(1, 1920, 1080, 60, 2)
     assert elements(parse_csi("1?flip=1")) == (
@@ -95,7 +104,7 @@ def test_the_pipeline_of_a_uri():
     )
 
 
-def test_what_is_no_camera():
+def test_what_is_no_camera() -> None:
     for rest in ("", "x", "-1", "0/1", "0?size=1280", "0?fps=fast", "0?size=1x2x3", "user:s3cret@0"):
         message = refused(f"csi://{rest}")
         assert "size=1280x720" in message or "out of range" in message
@@ -106,13 +115,15 @@ def test_what_is_no_camera():
 
 
 @needs_gstreamer
-def test_frames_have_the_size_the_colour_and_the_rate(sensor, caplog):
+def test_frames_have_the_size_the_colour_and_the_rate(
+    sensor: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     with open_source(f"csi://0?size={SIZE}&fps=20&flip=1") as source:
         assert source.live
         assert source.name == "csi://0"
         assert source.fps == 20.0
-        frames = [source.read() for _ in range(30)]
+        frames = [read(source) for _ in range(30)]
         now = time.monotonic()
         process = process_of(source)
         assert os.getpgid(process.pid) != os.getpgid(0)  # Ctrl-C is for us alone
@@ -131,29 +142,29 @@ def test_frames_have_the_size_the_colour_and_the_rate(sensor, caplog):
 
 
 @needs_gstreamer
-def test_a_width_whose_rows_gstreamer_would_pad(sensor):
+def test_a_width_whose_rows_gstreamer_would_pad(sensor: Callable[..., None]) -> None:
     sensor("pattern=gradient")  # from top to bottom: every row is of one level
     with open_source("csi://0?size=318x240") as source:
-        image = source.read().image
+        image = read(source).image
     assert image.shape == (240, 318, 3)
     assert (image == image[:, :1]).all()
     assert image[0, 0, 0] < 20 < 200 < image[-1, 0, 0]
 
 
 @needs_gstreamer
-def test_a_slow_reader_gets_the_newest(sensor):
+def test_a_slow_reader_gets_the_newest(sensor: Callable[..., None]) -> None:
     sensor("pattern=ball animation-mode=frames motion=sweep")
     with open_source(f"csi://0?size={SIZE}&fps=50") as source:
         source.read()
         time.sleep(1.0)  # 50 frames
         source.read()  # what had been waiting in the pipe
-        rest = [source.read() for _ in range(11)]
+        rest = [read(source) for _ in range(11)]
     assert rest[-1].time - rest[0].time > 0.12  # at their own pace, 0.2 s: no others had queued up
     assert not np.array_equal(rest[0].image, rest[-1].image)  # the ball moves
 
 
 @needs_gstreamer
-def test_a_process_that_is_killed(sensor):
+def test_a_process_that_is_killed(sensor: Callable[..., None]) -> None:
     with open_source(f"csi://0?size={SIZE}") as source:
         source.read()
         process = process_of(source)
@@ -166,7 +177,7 @@ def test_a_process_that_is_killed(sensor):
 
 
 @needs_gstreamer
-def test_frames_that_stop_and_a_process_that_does_not_answer(sensor):
+def test_frames_that_stop_and_a_process_that_does_not_answer(sensor: Callable[..., None]) -> None:
     source = open_source(f"csi://0?size={SIZE}", timeout=1)
     source.read()
     process = process_of(source)
@@ -181,14 +192,14 @@ def test_frames_that_stop_and_a_process_that_does_not_answer(sensor):
 
 
 @needs_gstreamer
-def test_closing_while_a_read_is_blocked(sensor):
+def test_closing_while_a_read_is_blocked(sensor: Callable[..., None]) -> None:
     source = open_source(f"csi://0?size={SIZE}", timeout=20)
     source.read()
     process = process_of(source)
     process.send_signal(signal.SIGSTOP)
-    results = []
+    results: list[None] = []
 
-    def drain():
+    def drain() -> None:
         while (frame := source.read()) is not None:
             del frame
         results.append(None)
@@ -208,7 +219,7 @@ def test_closing_while_a_read_is_blocked(sensor):
 
 
 @needs_gstreamer
-def test_opening_again_and_again_leaves_nothing(sensor, monkeypatch):
+def test_opening_again_and_again_leaves_nothing(sensor: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     def held() -> tuple[int, int]:
         return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
@@ -223,7 +234,7 @@ def test_opening_again_and_again_leaves_nothing(sensor, monkeypatch):
 
 
 @needs_gstreamer
-def test_no_process_is_left_when_python_is_killed(sensor):
+def test_no_process_is_left_when_python_is_killed(sensor: Callable[..., None]) -> None:
     code = (
         "import sys, time; from framecast.camera import csi, open_source;"
         f"csi.elements = lambda camera: {csi.elements(Csi(0, 320, 240))!r};"
@@ -232,6 +243,7 @@ def test_no_process_is_left_when_python_is_killed(sensor):
     )
     python = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     with python:
+        assert python.stdout
         camera = int(python.stdout.readline())
         os.kill(camera, 0)  # it is there
         if shutil.which("setpriv"):
@@ -252,7 +264,7 @@ def test_no_process_is_left_when_python_is_killed(sensor):
 
 
 @needs_gstreamer
-def test_a_machine_that_is_no_jetson(run):
+def test_a_machine_that_is_no_jetson(run: Run) -> None:
     code, _, err = run("run", "csi://0")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(
@@ -261,7 +273,9 @@ def test_a_machine_that_is_no_jetson(run):
 
 
 @needs_gstreamer
-def test_a_camera_that_ends_says_gstreamers_reason(sensor, monkeypatch):
+def test_a_camera_that_ends_says_gstreamers_reason(
+    sensor: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(csi, "elements", lambda camera: "v4l2src device=/dev/video97 ! video/x-raw,format=BGRx")
     message = refused("csi://0")
     assert message.startswith("cannot open csi://0: ERROR: from element /GstPipeline:pipeline0/GstV4l2Src:v4l2src0")
@@ -285,21 +299,21 @@ def test_a_camera_that_ends_says_gstreamers_reason(sensor, monkeypatch):
         ("Unheard-of error \x1b[31m 7", "Unheard-of error"),
     ],
 )
-def test_what_libargus_says_becomes_one_line_with_the_cure(script, said, cure):
+def test_what_libargus_says_becomes_one_line_with_the_cure(script: Callable[..., None], said: str, cure: str) -> None:
     script(f"echo 'Opening in BLOCKING MODE'; printf '%s\\n' '{said}' >&2; echo 'Got EOS'")
     message = refused("csi://0")
     assert message.startswith("cannot open csi://0: ")
     assert cure in message
 
 
-def test_a_camera_that_gives_nothing_is_not_waited_for_forever(script):
+def test_a_camera_that_gives_nothing_is_not_waited_for_forever(script: Callable[..., None]) -> None:
     script("trap '' INT; while :; do sleep 0.1; done")
     begun = time.monotonic()
     assert "no frame from csi://0 within 0.5 s (sudo systemctl restart nvargus-daemon" in refused("csi://0", 0.5)
     assert time.monotonic() - begun < 0.5 + 2 * csi.GRACE
 
 
-def test_neither_way_is_there(monkeypatch):
+def test_neither_way_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     message = refused("csi://0")
     assert "OpenCV has no GStreamer here, and there is no gst-launch-1.0" in message
@@ -318,7 +332,7 @@ class Capture:
         self.pipeline, self.level, self.released = pipeline, 0, threading.Event()
         self.opened.append(self)
 
-    def read(self, image):
+    def read(self, image: Image | None) -> tuple[bool, Image | None]:
         if self.level >= self.frames:
             if self.hangs:
                 self.released.wait(3)
@@ -332,7 +346,7 @@ class Capture:
 
 
 @pytest.fixture
-def opencv(monkeypatch, script):
+def opencv(monkeypatch: pytest.MonkeyPatch, script: Callable[..., None]) -> Callable[..., list[Capture]]:
     """An OpenCV with GStreamer, whose camera gives so many frames and then ends, or hangs."""
     cv2 = cv.load()
     monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: backend == cv2.CAP_GSTREAMER)
@@ -346,14 +360,14 @@ def opencv(monkeypatch, script):
     return put
 
 
-def test_opencvs_gstreamer_comes_first(opencv, caplog):
+def test_opencvs_gstreamer_comes_first(opencv: Callable[..., list[Capture]], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     captures = opencv(10_000)
     with open_source("csi://2?fps=60") as source:
         assert source.fps == 60.0
-        levels = [source.read().image[0, 0, 0] for _ in range(5)]
+        levels = [read(source).image[0, 0, 0] for _ in range(5)]
         time.sleep(0.3)
-        levels.append(source.read().image[0, 0, 0])
+        levels.append(read(source).image[0, 0, 0])
     assert (np.diff(levels[:5]) >= 1).all()
     assert levels[5] - levels[4] > 10  # the newest
     (capture,) = captures
@@ -363,7 +377,7 @@ def test_opencvs_gstreamer_comes_first(opencv, caplog):
     assert "csi://2: by OpenCV's GStreamer" in caplog.text
 
 
-def test_opencvs_camera_that_ends_or_hangs(opencv):
+def test_opencvs_camera_that_ends_or_hangs(opencv: Callable[..., list[Capture]]) -> None:
     opencv(3)
     with open_source("csi://0", timeout=1) as source:
         assert "it ended or broke off" in lost(source)[0]
@@ -378,7 +392,9 @@ def test_opencvs_camera_that_ends_or_hangs(opencv):
     assert time.monotonic() - begun < 0.5 + csi.GRACE
 
 
-def test_where_opencv_cannot_gst_launch_is_asked(opencv, script, caplog):
+def test_where_opencv_cannot_gst_launch_is_asked(
+    opencv: Callable[..., list[Capture]], script: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     captures = opencv(0)
     script("echo 'No cameras available'")

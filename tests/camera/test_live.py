@@ -11,13 +11,19 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from framecast.camera import open_source
+from framecast.camera import Image, Source, open_source
 from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
+
+from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .reading import read  # noqa: TID252
 
 
 def refused(uri: str, timeout: float = 1.0) -> tuple[str, float]:
@@ -29,7 +35,7 @@ def refused(uri: str, timeout: float = 1.0) -> tuple[str, float]:
     return str(caught.value), time.monotonic() - begun
 
 
-def read_until_lost(source) -> tuple[str, float]:
+def read_until_lost(source: Source) -> tuple[str, float]:
     """The message with which a source is lost, and the seconds until then."""
     begun = time.monotonic()
     with pytest.raises(SourceError) as caught:
@@ -37,12 +43,12 @@ def read_until_lost(source) -> tuple[str, float]:
     return str(caught.value), time.monotonic() - begun
 
 
-def test_live_frames_of_a_real_stream(rtsp_server):
+def test_live_frames_of_a_real_stream(rtsp_server: RtspServer) -> None:
     with open_source(rtsp_server.url) as source:
         assert source.live
         assert source.fps == 25.0
         assert source.name == rtsp_server.url
-        frames = [source.read() for _ in range(30)]
+        frames = [read(source) for _ in range(30)]
         now = time.monotonic()
     assert [frame.index for frame in frames] == list(range(30))
     assert {frame.epoch for frame in frames} == {0}
@@ -54,7 +60,7 @@ def test_live_frames_of_a_real_stream(rtsp_server):
     assert 0.4 < times[-1] - times[0] < 5  # 25 a second, less what had queued up before the first read
 
 
-def test_a_server_that_dies_is_lost_at_once_and_stays_lost(rtsp_server):
+def test_a_server_that_dies_is_lost_at_once_and_stays_lost(rtsp_server: RtspServer) -> None:
     with open_source(rtsp_server.url, timeout=3) as source:
         source.read()
         rtsp_server.process.kill()
@@ -64,7 +70,7 @@ def test_a_server_that_dies_is_lost_at_once_and_stays_lost(rtsp_server):
         assert read_until_lost(source)[1] < 0.1
 
 
-def test_a_server_that_freezes_is_lost_after_the_timeout(rtsp_server):
+def test_a_server_that_freezes_is_lost_after_the_timeout(rtsp_server: RtspServer) -> None:
     with open_source(rtsp_server.url, timeout=1) as source:
         source.read()
         rtsp_server.process.send_signal(signal.SIGSTOP)
@@ -73,13 +79,14 @@ def test_a_server_that_freezes_is_lost_after_the_timeout(rtsp_server):
     assert "no frame for 1 s" in message
 
 
-def test_closing_while_a_read_is_blocked(rtsp_server):
+def test_closing_while_a_read_is_blocked(rtsp_server: RtspServer) -> None:
     source = open_source(rtsp_server.url, timeout=1)
+    assert isinstance(source, LiveSource)
     source.read()
     rtsp_server.process.send_signal(signal.SIGSTOP)
-    ended = []
+    ended: list[SourceError | None] = []
 
-    def drain():
+    def drain() -> None:
         try:
             while source.read() is not None:
                 pass
@@ -100,13 +107,13 @@ def test_closing_while_a_read_is_blocked(rtsp_server):
     assert source.read() is None
 
 
-def test_credentials_open_a_stream_and_are_shown_nowhere(start_rtsp_server):
+def test_credentials_open_a_stream_and_are_shown_nowhere(start_rtsp_server: Callable[..., RtspServer]) -> None:
     server = start_rtsp_server("160x120", "cam:s3cretPW")
     right = server.url.replace("rtsp://", "rtsp://cam:s3cretPW@")
     shown = server.url.replace("rtsp://", "rtsp://***@")
     with open_source(right) as source:
         assert source.name == shown
-        assert source.read().image.shape == (120, 160, 3)
+        assert read(source).image.shape == (120, 160, 3)
 
     # A process of its own, for what OpenCV and FFmpeg write to stderr, even when told to write much.
     code = "import sys; from framecast.camera import open_source; open_source(sys.argv[1], timeout=3)"
@@ -127,7 +134,7 @@ def test_credentials_open_a_stream_and_are_shown_nowhere(start_rtsp_server):
         assert "s3cret" not in done.stderr + done.stdout
 
 
-def test_an_address_that_accepts_and_says_nothing():
+def test_an_address_that_accepts_and_says_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as tarpit:
         message, seconds = refused(f"rtsp://cam:s3cret@127.0.0.1:{tarpit.getsockname()[1]}/a", timeout=1)
     assert seconds < 2.5
@@ -135,7 +142,7 @@ def test_an_address_that_accepts_and_says_nothing():
     assert "s3cret" not in message
 
 
-def test_an_address_where_nobody_listens():
+def test_an_address_where_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     message, seconds = refused(f"RTSP://cam:s3cret@127.0.0.1:{port}/a?token=s3cret", timeout=5)
@@ -144,7 +151,7 @@ def test_an_address_where_nobody_listens():
     assert "not a URL" in refused("rtsp://127.0.0.1/a\0b")[0]
 
 
-def test_the_users_ffmpeg_options_are_respected(rtsp_server, monkeypatch):
+def test_the_users_ffmpeg_options_are_respected(rtsp_server: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     # This server is asked over UDP multicast, which it does not offer: only these options can make it fail.
     monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;udp_multicast")
     assert "no stream" in refused(rtsp_server.url)[0]
@@ -154,7 +161,7 @@ def test_the_users_ffmpeg_options_are_respected(rtsp_server, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="V4L2 is Linux's")
-def test_webcams_that_are_not_there(tmp_path):
+def test_webcams_that_are_not_there(tmp_path: Path) -> None:
     for uri in ("97", "v4l2:///dev/video97"):
         message, _ = refused(uri)
         assert "no camera /dev/video97 (cameras here: " in message
@@ -174,16 +181,16 @@ class Capture:
         self.left -= 1
         return self.left >= 0
 
-    def retrieve(self, image):
+    def retrieve(self, image: Image | None) -> tuple[bool, Image]:
         return True, np.zeros((2, 2, 3), np.uint8)
 
     def release(self) -> None:
         pass
 
 
-def test_a_webcam_that_is_unplugged():
-    with LiveSource("/dev/video0", Capture(), 30.0, cure="check its cable") as source:
-        assert [source.read().index for _ in range(3)] == [0, 1, 2]
+def test_a_webcam_that_is_unplugged() -> None:
+    with LiveSource("/dev/video0", cast(Any, Capture()), 30.0, cure="check its cable") as source:
+        assert [read(source).index for _ in range(3)] == [0, 1, 2]
         for _ in range(2):
             with pytest.raises(SourceError, match=r"lost /dev/video0: it ended or broke off \(check its cable"):
                 source.read()
@@ -195,7 +202,7 @@ class Decoder(Capture):
     def __init__(self, frames: int) -> None:
         self.left = self.frames = frames
 
-    def retrieve(self, image):
+    def retrieve(self, image: Image | None) -> tuple[bool, Image]:
         side = 2 if 2 * self.left >= self.frames else 4
         if image is None or image.shape != (side, side, 3):
             image = np.empty((side, side, 3), np.uint8)
@@ -203,12 +210,12 @@ class Decoder(Capture):
         return True, image
 
 
-def test_frames_are_decoded_into_arrays_that_nobody_holds():
-    with LiveSource("/dev/video0", Decoder(40), 30.0, cure="") as source:
+def test_frames_are_decoded_into_arrays_that_nobody_holds() -> None:
+    with LiveSource("/dev/video0", cast(Any, Decoder(40)), 30.0, cure="") as source:
         held: deque[np.ndarray] = deque(maxlen=3)
         addresses = set()
         for left in range(39, -1, -1):
-            held.append(source.read().image)
+            held.append(read(source).image)
             addresses.add(held[-1].__array_interface__["data"][0])
             assert [image[0, 0, 0] for image in held] == list(range(left + len(held) - 1, left - 1, -1))
     assert held[-1].shape == (4, 4, 3)

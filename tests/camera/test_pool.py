@@ -18,7 +18,8 @@ SHAPE = (12, 16, 3)
 
 
 def address(array: np.ndarray) -> int:
-    return array.__array_interface__["data"][0]
+    place: int = array.__array_interface__["data"][0]
+    return place
 
 
 def test_what_nobody_holds_is_handed_out_again() -> None:
@@ -91,7 +92,8 @@ def test_what_another_thread_holds_is_not_handed_out() -> None:
 
 
 def test_threads_that_take_at_once_never_share_an_array() -> None:
-    pool, mixed = Pool(), []
+    pool = Pool()
+    mixed: list[np.ndarray] = []
 
     def work(mark: int) -> None:
         kept: deque[np.ndarray] = deque(maxlen=3)
@@ -121,7 +123,8 @@ def test_shapes_and_types_are_kept_apart_and_a_holders_flags_are_its_own() -> No
     assert address(again) == where
     assert again.flags.writeable
     assert again.flags.c_contiguous
-    assert (again.shape, again.dtype) == (SHAPE, np.uint8)
+    assert again.shape == SHAPE
+    assert again.dtype == np.uint8
 
 
 @pytest.mark.parametrize(("name", "value"), [("KEPT", 5), ("KEPT_BYTES", 5 * 576)])

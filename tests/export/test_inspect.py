@@ -85,7 +85,7 @@ def stip(model: StepModel, calls: Calls) -> Iterator[tuple[str, int, Tensor]]:
         gates = [
             functional.layer_norm(
                 calls.gave[f"cells.{k}.conv_{x}"], norm.weight.shape, norm.weight, norm.bias, norm.eps
-            )  # type: ignore[arg-type]
+            )
             for x, norm in (("t", cell.norm_t), ("s", cell.norm_s))
         ]
         z_t, r_t, _, _ = gates[0].chunk(4, dim=1)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from unittest import mock
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
-from cases import DTYPES, TOLERANCES, double, eifag, error, stau_attention, stgru_gates
+from torch import Tensor
 
 from framecast.errors import OptionError
 from framecast.kernels import launch
@@ -25,15 +25,34 @@ from framecast.kernels.stau_attention import reference as stau_reference
 from framecast.kernels.stgru_gates import kernel as stgru_kernel
 from framecast.kernels.stgru_gates import reference as stgru_reference
 
+from .cases import (  # noqa: TID252 (run as a module of the tests)
+    DTYPES,
+    TOLERANCES,
+    Arguments,
+    double,
+    eifag,
+    error,
+    stau_attention,
+    stgru_gates,
+)
+
 Case = tuple[str, float, float]  # name, error, tolerance
 SHAPES = [(1, 4, 3, 5), (3, 7, 9, 1), (2, 3, 11, 13)]
-FEW_PROGRAMS = {"LEAST": 16, "MOST_REDUCED": 16, "PARTIALS": 3}  # so that each takes several tiles, as of large states
+
+
+@contextmanager
+def few_programs() -> Iterator[None]:
+    """Each takes several tiles, as of large states."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"LEAST": 16, "MOST_REDUCED": 16, "PARTIALS": 3}.items():
+            patch.setattr(launch, name, value)
+        yield
 
 
 def stgru_cases() -> Iterator[Case]:
-    def case(name: str, arguments: list[object], tolerance: float) -> Case:
-        result = stgru_kernel.stgru_gates(*arguments)  # type: ignore[arg-type]
-        assert [x.dtype for x in result] == [x.dtype for x in arguments[6:8]]  # type: ignore[attr-defined]
+    def case(name: str, arguments: Arguments, tolerance: float) -> Case:
+        result = stgru_kernel.stgru_gates(*arguments)
+        assert [x.dtype for x in result] == [x.dtype for x in arguments[6:8]]
         return f"stgru {name}", error(result, stgru_reference.stgru_gates(*double(arguments))), tolerance
 
     exact = TOLERANCES[torch.float32]
@@ -58,7 +77,7 @@ def stgru_cases() -> Iterator[Case]:
     strided = stgru_gates(SHAPES[2])
     strided = [x.to(memory_format=torch.channels_last) if getattr(x, "ndim", 0) == 4 else x for x in strided]
     yield case("channels last", strided, exact)
-    with mock.patch.multiple(launch, **FEW_PROGRAMS):
+    with few_programs():
         stgru_kernel.launches.cache_clear()
         for name, offset in (("many tiles", 0.0), ("many tiles, mean of 1e3", 1e3)):
             yield case(name, stgru_gates(SHAPES[2], offset=offset), exact)
@@ -91,12 +110,12 @@ def partial_statistics(conv_t: torch.Tensor, conv_s: torch.Tensor) -> Case:
 
 
 def eifag_cases() -> Iterator[Case]:
-    def case(name: str, arguments: list[object], tolerance: float) -> Case:
+    def case(name: str, arguments: Arguments, tolerance: float) -> Case:
         expected = eifag_reference.eifag(*double(arguments))
         cells, count = arguments[:2]
-        for i, cell in enumerate(cells):  # type: ignore[arg-type]
+        for i, cell in enumerate(cells):
             cell.masked_fill_(count < i, torch.nan)  # not written, so never read
-        return f"eifag {name}", error(eifag_kernel.eifag(*arguments), expected), tolerance  # type: ignore[arg-type]
+        return f"eifag {name}", error(eifag_kernel.eifag(*arguments), expected), tolerance
 
     exact = TOLERANCES[torch.float32]
     for shape in SHAPES:
@@ -123,20 +142,22 @@ def growing_history() -> Case:
     ring = [torch.zeros(shape), *(torch.full(shape, torch.nan) for _ in range(tau - 1))]
     off = 0.0
     for step in range(tau + 3):
-        gates = [2 * torch.randn(shape) for _ in range(3)]
+        i, f, g = (2 * torch.randn(shape) for _ in range(3))
         count = torch.full((shape[0], 1, 1, 1), float(min(step, tau)))
         past = written[:tau]
-        expected = eifag_reference.eifag(past, torch.full_like(count, tau).double(), *double(gates), 1.0)
-        new = eifag_kernel.eifag(ring, count, *gates, 1.0)
+        expected = eifag_reference.eifag(
+            past, torch.full_like(count, tau).double(), i.double(), f.double(), g.double(), 1.0
+        )
+        new = eifag_kernel.eifag(ring, count, i, f, g, 1.0)
         off = max(off, error(new, expected))
         ring, written = [new, *ring[:-1]], [expected, *written]
     return "eifag growing history", off, 2 * TOLERANCES[torch.float32]
 
 
 def stau_cases() -> Iterator[Case]:
-    def case(name: str, arguments: list[object], tolerance: float) -> Case:
+    def case(name: str, arguments: Arguments, tolerance: float) -> Case:
         expected = stau_reference.stau_attention(*double(arguments))
-        return f"stau {name}", error(stau_kernel.stau_attention(*arguments), expected), tolerance  # type: ignore[arg-type]
+        return f"stau {name}", error(stau_kernel.stau_attention(*arguments), expected), tolerance
 
     exact = TOLERANCES[torch.float32]
     for shape in SHAPES:
@@ -154,7 +175,7 @@ def stau_cases() -> Iterator[Case]:
     strided = stau_attention(SHAPES[2], 2)
     strided = [x.to(memory_format=torch.channels_last) if getattr(x, "ndim", 0) == 4 else x for x in strided]
     yield case("channels last", strided, exact)
-    with mock.patch.multiple(launch, **FEW_PROGRAMS):
+    with few_programs():
         stau_kernel.launches.cache_clear()
         yield case("many tiles", stau_attention(SHAPES[2], 3), exact)
     stau_kernel.launches.cache_clear()
@@ -165,11 +186,12 @@ def refusals() -> Iterator[Case]:
     gates = stgru_gates(SHAPES[0])
     attention = stau_attention(SHAPES[0], 2)
     cells = eifag(SHAPES[0], 2, [1.0])
-    calls = {
+    nothing: tuple[list[Tensor], list[Tensor]] = ([x[:0] for x in attention[0]], [x[:0] for x in attention[1]])
+    calls: dict[str, Callable[[], object]] = {
         "float64": lambda: stgru_kernel.stgru_gates(*double(gates)),
         "shape": lambda: stgru_kernel.stgru_gates(gates[0][:, 1:], *gates[1:]),
         "values": lambda: stau_kernel.stau_attention(attention[0], attention[1][:1], *attention[2:]),
-        "empty": lambda: stau_kernel.stau_attention(*([x[:0] for x in y] for y in attention[:2]), *attention[2:]),
+        "empty": lambda: stau_kernel.stau_attention(*nothing, *attention[2:]),
         "count": lambda: eifag_kernel.eifag(cells[0], cells[1][0], *cells[2:]),
         "large": lambda: launch.launch_arguments(torch.empty(1, device="meta").expand(1, 2**10, 2**10, 2**10), []),
     }

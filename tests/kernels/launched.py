@@ -10,13 +10,14 @@ import re
 from typing import Any
 
 import triton
-from cases import DTYPES, eifag, stau_attention, stgru_gates
 from triton.backends.compiler import GPUTarget
 
 from framecast.kernels.eifag import kernel as eifag_kernel
 from framecast.kernels.launch import Launch
 from framecast.kernels.stau_attention import kernel as stau_kernel
 from framecast.kernels.stgru_gates import kernel as stgru_kernel
+
+from .cases import DTYPES, eifag, stau_attention, stgru_gates  # noqa: TID252 (run as a module of the tests)
 
 
 class Driver:
@@ -40,7 +41,7 @@ def compile_only(launch: Launch, *arguments: Any) -> None:
 
 def main() -> None:
     triton.runtime.driver.set_active(Driver())
-    Launch.__call__ = compile_only  # type: ignore[method-assign]
+    Launch.__call__ = compile_only  # type: ignore[method-assign, assignment]
     for dtype in DTYPES.values():
         conv_t, _, _, conv_s, *_, t, s, bias, _ = arguments = stgru_gates((1, 64, 17, 30), dtype)
         stgru_kernel.stgru_gates(*arguments)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,13 @@ if os.environ.get("TRITON_INTERPRET"):
 
 from framecast.kernels.cross import ARCHS, DTYPES, KERNELS, Compiled, compile_for  # noqa: E402 (needs Triton)
 
+ROOT = Path(__file__).parents[2]
 SHAPES = {"stgru": (64, 17, 30), "eifag": (128, 16, 16), "stau": (64, 17, 30)}  # the largest of each network's
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
 @pytest.fixture(autouse=True, scope="module")
-def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
         yield
@@ -56,12 +58,11 @@ def test_every_generation(kernel: str, arch: int) -> None:
 @pytest.mark.parametrize("config", ["stip-ucf", "stip-edge", "stau-kitti", "astm-mnist"])
 def test_every_size(config: str) -> None:
     model = build(config)
-    shape = (model.state_shapes | {name: ring.shape for name, ring in model.histories.items()})[
-        "t1" if config[0] == "s" else "c1"
-    ]
+    shapes = {**model.state_shapes, **{name: ring.shape for name, ring in model.histories.items()}}
+    channels, height, width = shapes["t1" if config[0] == "s" else "c1"]
     for kernel in KERNELS:
         if kernel.partition("_")[0] == {"sti": "stgru", "sta": "stau", "ast": "eifag"}[config[:3]]:
-            check(compile_for(kernel, 87, "fp16", shape), 87, "fp16")
+            check(compile_for(kernel, 87, "fp16", (channels, height, width)), 87, "fp16")
 
 
 @pytest.mark.parametrize("kernel", ["stgru_statistics", "stau_scores"])
@@ -73,9 +74,9 @@ def test_large_states_take_several_tiles(kernel: str) -> None:
 
 
 def test_launchers_pass_what_their_kernels_take(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("launched.py")
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-m", "tests.kernels.launched"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     launched = [line.split() for line in done.stdout.splitlines()]
     # Parameters: tensors, and two pointers to scratch memory. Vectors: all that is read but counts and first elements.

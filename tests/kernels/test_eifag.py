@@ -11,7 +11,10 @@ from framecast.kernels.eifag import eifag
 
 def equations(history: list[Tensor], input: Tensor, forget: Tensor, candidate: Tensor, bias: float) -> Tensor:
     """``history`` holds only what was written, and the zero cell that it starts with."""
-    sigmoid = lambda x: 1 / (1 + torch.exp(-x))  # noqa: E731
+
+    def sigmoid(x: Tensor) -> Tensor:
+        return 1 / (1 + torch.exp(-x))
+
     gate = sigmoid(forget + bias)
     exponentials = [torch.exp(cell * gate) for cell in history]
     total = sum(exponentials)
@@ -26,11 +29,11 @@ def test_reference_over_a_growing_history(shape: tuple[int, ...], tau: int, forg
     cells = [torch.zeros(shape)] * tau  # a ring of fixed length, of which nothing is written yet
     written = [torch.zeros(shape, dtype=torch.float64)]
     for step in range(tau + 3):
-        gates = [3 * torch.randn(shape) for _ in range(3)]
+        i, f, g = (3 * torch.randn(shape) for _ in range(3))
         count = torch.full((shape[0], 1, 1, 1), float(min(step, tau)))
-        expected = equations(written[:tau], *(g.double() for g in gates), forget_bias)
-        operator = torch.ops.framecast.eifag(cells, count, *gates, forget_bias)
-        for actual in (eifag(cells, count, *gates, forget_bias=forget_bias), operator):
+        expected = equations(written[:tau], i.double(), f.double(), g.double(), forget_bias)
+        operator = torch.ops.framecast.eifag(cells, count, i, f, g, forget_bias)
+        for actual in (eifag(cells, count, i, f, g, forget_bias=forget_bias), operator):
             assert (actual - expected).abs().max() < 1e-5
         cells = [operator, *cells[:-1]]
         written = [operator.double(), *written]

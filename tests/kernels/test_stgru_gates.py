@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
+from torch import Tensor
 
 from framecast.kernels.stgru_gates import stgru_gates
 
 
-def equations(conv_t, weight_t, bias_t, conv_s, weight_s, bias_s, t, s, forget_bias, eps):  # type: ignore[no-untyped-def]
-    def norm(x, weight, bias):  # type: ignore[no-untyped-def]
+def equations(tensors: Sequence[Tensor], forget_bias: float, eps: float) -> tuple[Tensor, Tensor]:
+    conv_t, weight_t, bias_t, conv_s, weight_s, bias_s, t, s = tensors
+
+    def norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         flat = x.flatten(1)
         mean, variance = flat.mean(1), flat.var(1, unbiased=False)
         return (x - mean[:, None, None, None]) / (variance + eps).sqrt()[:, None, None, None] * weight + bias
 
+    def sigmoid(x: Tensor) -> Tensor:
+        return 1 / (1 + torch.exp(-x))
+
     c = t.shape[1]
     a, b = norm(conv_t, weight_t, bias_t), norm(conv_s, weight_s, bias_s)
-    sigmoid = lambda x: 1 / (1 + torch.exp(-x))  # noqa: E731
     z = sigmoid(a[:, :c] + b[:, :c] + forget_bias)
     r = sigmoid(a[:, c : 2 * c] + b[:, c : 2 * c])
     t_new = torch.tanh(a[:, 2 * c : 3 * c] + r * b[:, 2 * c : 3 * c])
@@ -32,7 +39,7 @@ def test_reference(shape: tuple[int, int, int, int], forget_bias: float) -> None
     affine = [torch.randn(4 * c, h, w) for _ in range(4)]
     states = [torch.randn(b, c, h, w) for _ in range(2)]
     args = (conv[0], affine[0], affine[1], conv[1], affine[2], affine[3], *states)
-    expected = equations(*(x.double() for x in args), forget_bias, 1e-5)
+    expected = equations([x.double() for x in args], forget_bias, 1e-5)
     for actual in (
         stgru_gates(*args, forget_bias=forget_bias),
         torch.ops.framecast.stgru_gates(*args, forget_bias, 1e-5),

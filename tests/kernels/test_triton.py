@@ -12,14 +12,15 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is for Linux: pip install 'framecast[triton]'")
 
+ROOT = Path(__file__).parents[2]
 Results = dict[str, tuple[float, float]]  # by case: the error, and what is allowed
 
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    script = Path(__file__).with_name("interpreted.py")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-m", "tests.kernels.interpreted"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {line["case"]: (line["error"], line["tolerance"]) for line in lines}

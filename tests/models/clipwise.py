@@ -119,4 +119,5 @@ def clip_gmacs(reference: type[ClipWise], config: Any, shapes: Mapping[str, tupl
     with FlopCounterMode(display=False) as counter:
         reference(config, weights)(clip)
     counts = counter.get_flop_counts()["Global"]
-    return sum(flops for operation, flops in counts.items() if "convolution" in str(operation)) / 2e9
+    flops: int = sum(number for operation, number in counts.items() if "convolution" in str(operation))
+    return flops / 2e9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ SHAPES = {
     "one-stage": ASTMConfig(height=12, width=20, channels=3, patch=2, hidden=4, layers=2, kernel=3, stages=1),
     "two-stages": ASTMConfig(height=16, width=12, channels=3, patch=1, hidden=5, layers=1, kernel=1, stages=2),
 }
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "without-eifag": {"eifag": False},
     "without-eifag-tau": {"eifag": False, "tau": 2},  # which then means nothing
     "tau-1": {"tau": 1},
@@ -42,12 +43,14 @@ def shapes_of(config: ASTMConfig) -> Shapes:
 
 def pairs(x: Tensor, groups: int) -> Tensor:
     """Ours, in (group, frame, channel) order, to the paper's: [groups·2·C, h, w] to [groups·C, 2, h, w]."""
-    return x.unflatten(0, (groups, 2, -1)).transpose(1, 2).flatten(0, 1)
+    split: Tensor = x.unflatten(0, (groups, 2, -1))
+    return split.transpose(1, 2).flatten(0, 1)
 
 
 def ours(x: Tensor, groups: int) -> Tensor:
     """The inverse of :func:`pairs`, of a batch: [B, groups·C, 2, h, w] to [B, groups·2·C, h, w]."""
-    return x.unflatten(1, (groups, -1)).transpose(2, 3).flatten(1, 3)
+    split: Tensor = x.unflatten(1, (groups, -1))
+    return split.transpose(2, 3).flatten(1, 3)
 
 
 class Clip(ClipWise):

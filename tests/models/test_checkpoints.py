@@ -6,7 +6,7 @@ import os
 import pickle
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from framecast.models.tau import TAU, TAUConfig
 
 # Beside this file; pytest's importlib mode puts no folder of tests on the path.
 from . import test_stau, test_stip, test_tau  # noqa: TID252
+from .clipwise import random_weights  # noqa: TID252
 
 State = dict[str, Tensor]
 
@@ -34,7 +35,7 @@ def bare(state: State) -> object:
     return OrderedDict(state)
 
 
-def net_param(state: State) -> object:
+def net_param(state: Mapping[str, object]) -> object:
     return {"net_param": OrderedDict(state)}
 
 
@@ -76,21 +77,21 @@ _TAU = TAUConfig(8, 12, 1, 3, 4, 8, 2, 2)
 CASES = {
     "stip": Case(
         lambda: STIP(_STIP),
-        lambda: test_stip.random_weights(test_stip.released_shapes(_STIP)),
+        lambda: random_weights(test_stip.released_shapes(_STIP)),
         test_stip.unused(_STIP),
         "t_encoder3d.encoder3d_t_conv-1.weight",
         "encoder_t.first.weight",
     ),
     "stau": Case(
         lambda: STAU(_STAU),
-        lambda: test_stau.random_weights(test_stau.released_shapes(_STAU)),
+        lambda: random_weights(test_stau.released_shapes(_STAU)),
         test_stau.UNUSED,
         "encoders.2.encoder_t1.bias",
         "encoders.1.0.bias",
     ),
     "mau": Case(
         lambda: MAU(_MAU),
-        lambda: test_stau.random_weights(test_stau.released_shapes(_MAU)),
+        lambda: random_weights(test_stau.released_shapes(_MAU)),
         test_stau.UNUSED,
         "cell_list.1.conv_s_next.1.weight",
         "cells.1.conv_s_next.norm.weight",
@@ -235,7 +236,7 @@ def test_a_wrong_shape_is_named(case: Case, tmp_path: Path) -> None:
 
 
 def test_a_value_that_is_no_tensor_is_refused(case: Case, tmp_path: Path) -> None:
-    assert case.key in refusal(saved(net_param({**case.weights(), case.key: 3}), tmp_path), case.model())  # type: ignore[dict-item]
+    assert case.key in refusal(saved(net_param({**case.weights(), case.key: 3}), tmp_path), case.model())
 
 
 def test_another_configuration_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from framecast.errors import ArtifactError, OptionError
 from framecast.models.configs import CONFIGS, Data, Entry, build, find, parse
 from framecast.models.step import StepModel
+from framecast.models.stip import STIP
 
 from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -22,7 +23,8 @@ def gmacs_of(model: StepModel) -> float:
     """A step's 10⁹ multiply-accumulates of convolutions."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model.step(torch.empty(1, *model.frame_shape), model.init_state())
-    return counter.get_total_flops() / 2e9
+    flops: int = counter.get_total_flops()
+    return flops / 2e9
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -77,6 +79,7 @@ def test_options_are_parsed_by_their_type() -> None:
     assert changes == {"layers": 3, "forget_bias": 0.0, "swapped": False, "mgir": True}
     with torch.device("meta"):
         model = build("stip-ucf", changes)
+    assert isinstance(model, STIP)
     assert len(model.cells) == 3
     assert parse("tau-mnist", ["outputs=10", "upsample=transpose"]) == {"outputs": 10, "upsample": "transpose"}
 
@@ -153,7 +156,7 @@ def test_a_fifth_network_is_one_file_and_one_row(run: Run, tmp_path: Path, monke
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fifth_network", raising=False)
     row = Entry("fifth_network:Fifth", Data(48, 64, 3, "BGR"), {"reach": 4}, 5, 0.0, 4 * (1 + 4 * 3 * 48 * 64), 0, None)
-    monkeypatch.setitem(CONFIGS, "fifth", row)  # type: ignore[arg-type]
+    monkeypatch.setitem(CONFIGS, "fifth", row)
 
     def command(*arguments: object) -> str:
         code, out, err = run(*arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 
@@ -66,7 +68,7 @@ def test_batch_equals_each_alone(model: StepModel) -> None:
         both, state = model.step(frame, state)
         for b in range(2):
             one, alone[b] = model.step(frame[b : b + 1], alone[b])
-            assert (both[b] - one[0]).abs().max() < 1e-7 * max(1, one.abs().max())
+            assert (both[b] - one[0]).abs().max() < 1e-7 * max(1.0, float(one.abs().max()))
 
 
 @torch.inference_mode()
@@ -97,13 +99,13 @@ def test_the_released_merge_may_grow_without_end(bounded: bool) -> None:
     config = STIPConfig(height=16, width=16, patch=2, hidden=4, layers=1, stages=2, bounded=bounded)
     model = STIP(config).eval()
     model.merge_t.weight[:, :4] = 3 * torch.eye(4)[:, :, None, None]
-    model.cells[0].norm_t.bias[:4] = 9  # z: the cell keeps its state
+    model.get_parameter("cells.0.norm_t.bias")[:4] = 9  # z: the cell keeps its state
     state = model.init_state()
     for _ in range(120):
         _, state = model.step(torch.rand(1, *model.frame_shape), state)
     assert bool(state["t1"].isfinite().all()) == bounded
     assert not bounded or state["t1"].abs().max() <= 1
-    assert build("stip-edge").config.bounded
+    assert cast(STIPConfig, build("stip-edge").config).bounded
 
 
 @torch.inference_mode()

@@ -83,9 +83,11 @@ def test_statistics_are_mean_products_of_what_was_said_and_what_came(model: Edge
 @torch.inference_mode()
 def test_what_the_network_changes_counts_by_how_much_it_has_helped(model: Edge) -> None:
     """A network that always adds the same: on frames that brighten it is trusted more, on others no longer."""
+    assert model.refine.changes.bias is not None
     model.refine.changes.bias[-3:] = 0.2  # the residual: 0.02 of the value range
     frame = 0.5 * scene(HEIGHT, WIDTH)
-    grown, kept = [], []
+    grown: list[float] = []
+    kept: list[float] = []
     for step, found in ((0.02, grown), (0.0, kept)):
         frames = [frame + step * index for index in range(12)]
         state = model.init_state()
@@ -106,7 +108,9 @@ def test_hypotheses_are_what_they_say(model: Edge) -> None:
     reference, aligned, coloured, grey = model.hypotheses(frame, previous, predicted, flow, flow / 2)
 
     def pulled(picture: Tensor, x: float, y: float) -> Tensor:
-        return Warp(HEIGHT, WIDTH)(picture, torch.tensor([x, y]).view(1, 2, 1, 1).expand(1, 2, HEIGHT, WIDTH))
+        flow = torch.tensor([x, y]).view(1, 2, 1, 1).expand(1, 2, HEIGHT, WIDTH)
+        warped: Tensor = Warp(HEIGHT, WIDTH)(picture, flow)
+        return warped
 
     assert torch.allclose(reference, pulled(frame, 4, -2), atol=1e-5)
     assert torch.allclose(aligned, pulled(previous, 4, -2), atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ SHAPES = {
     "no-stages": STAUConfig(height=5, width=7, channels=2, hidden=5, layers=3, kernel=1, stages=0),
     "two-stages": STAUConfig(height=12, width=20, channels=1, hidden=4, layers=1, stages=2),
 }
-OPTIONS: dict[str, dict[str, object]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "residual": {"residual": True},
     "unscaled": {"scaled": False},
     "recall": {"recall": True},
@@ -215,8 +216,8 @@ def test_mau_is_stau_without_the_spatial_attention(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
-def test_options_have_only_the_parameters_they_use(changes: dict[str, object]) -> None:
-    config = replace(STAUConfig(64, 64, 1), **{**changes, "stages": 2, "patch": 1})  # type: ignore[arg-type]
+def test_options_have_only_the_parameters_they_use(changes: dict[str, Any]) -> None:
+    config = replace(STAUConfig(64, 64, 1), **{**changes, "stages": 2, "patch": 1})
     with torch.device("meta"):
         model = STAU(config)
     # Of conv_t_next and conv_s_next, in each of 4 layers: 5×5 with a bias, and the layer norm.

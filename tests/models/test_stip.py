@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ SHAPES = {
     "one-stage": STIPConfig(height=12, width=8, patch=1, channels=2, hidden=5, layers=1, kernel=3, stages=1),
     "four-stages": STIPConfig(height=96, width=144, patch=3, channels=1, hidden=6, layers=2, kernel=1, stages=4),
 }
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "without-forget-bias": {"forget_bias": 0.0},
     "forget-bias": {"forget_bias": -2.5},
     "unswapped": {"swapped": False},
@@ -154,7 +155,7 @@ def test_published_sizes(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_cost(name: str) -> None:
     with torch.device("meta"):
-        config = build(name).config
+        config = cast(STIPConfig, build(name).config)
     window = CONFIGS[name].window
     gmacs = clip_gmacs(Clip, config, released_shapes(config), window)
     assert gmacs / window == pytest.approx(PUBLISHED[name][2], rel=0.01)

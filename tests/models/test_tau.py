@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -95,7 +96,7 @@ def released_shapes(config: TAUConfig) -> dict[str, tuple[int, ...]]:
 
 def ours(key: str) -> str:
     """A released key by the one rule that is for it."""
-    names = [match.expand(to) for rule, to in TAU.released if (match := re.fullmatch(rule, key))]
+    names = [match.expand(to) for rule, to in TAU.released if to and (match := re.fullmatch(rule, key))]
     assert len(names) == 1, key
     return names[0]
 
@@ -234,7 +235,8 @@ def test_the_deployed_form_costs_less(name: str, outputs: int) -> None:
     def cost(model: StepModel) -> int:
         with FlopCounterMode(display=False) as counter:
             model.step(torch.empty(1, *model.frame_shape), model.init_state())
-        return counter.get_total_flops()
+        flops: int = counter.get_total_flops()
+        return flops
 
     with torch.device("meta"):
         model = TAU(replace(PUBLISHED[name][0], outputs=outputs))
@@ -261,8 +263,8 @@ def test_step_equals_the_released_clip_wise_forward(config: TAUConfig, outputs: 
     frames = config.frames
     config = replace(config, outputs={"one": 1, "some": (frames + 1) // 2, "all": frames}[outputs])
     weights = random_weights(config)
-    model, reference = build(config, weights), Clip(config, weights)
-    model = model.deployed() if deployed else model
+    trained, reference = build(config, weights), Clip(config, weights)
+    model = trained.deployed() if deployed else trained
     stream = torch.rand(2, 14 + frames - 1, *model.frame_shape)
     state = model.init_state(2)
     for i in range(stream.shape[1]):
@@ -292,9 +294,9 @@ def test_options_equal_their_equations_and_change_the_output(name: str) -> None:
 
 @pytest.mark.parametrize("config", [PUBLISHED["mnist"][0], SMALL], ids=["mnist", "small"])
 def test_options_have_only_the_parameters_they_use(config: TAUConfig) -> None:
-    def count(**options: object) -> int:
+    def count(**options: Any) -> int:
         with torch.device("meta"):
-            model = TAU(replace(config, **options))  # type: ignore[arg-type]
+            model = TAU(replace(config, **options))
         return sum(p.numel() for p in model.parameters())
 
     # Depthwise 5×5 and 7×7, then 1×1, with biases; two linear layers without; 3×3 to a quarter of the channels.
@@ -341,7 +343,7 @@ def test_drop_path_is_for_training_only() -> None:
         ({"upsample": "nearest"}, "shuffle or transpose, not 'nearest'"),
     ],
 )
-def test_impossible_networks_are_refused(options: dict[str, object], message: str) -> None:
+def test_impossible_networks_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message) as refused:
-        replace(SMALL, **options)  # type: ignore[arg-type]
+        replace(SMALL, **options)
     assert "\n" not in str(refused.value)

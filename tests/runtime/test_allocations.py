@@ -159,7 +159,7 @@ def test_a_temporary_anywhere_shows_in_every_frame(
     place: object,
     name: str,
     temporary: Callable[[np.ndarray], object],
-    list_source,  # type: ignore[no-untyped-def]
+    list_source,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(place, name, spoiled(temporary, getattr(place, name)))

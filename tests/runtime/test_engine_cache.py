@@ -70,7 +70,7 @@ def test_what_comes_out_is_what_went_in_and_is_ours_alone(artifact: Path, place:
 
 def test_everything_counts_in_the_key(artifact: Path) -> None:
     key = Key("a", "tensorrt", "10.3.0", "Orin", "8.7", "fp16")
-    others = {"batch": 2, "camera": (640, 480), "recipe": 0}
+    others: dict[str, Any] = {"batch": 2, "camera": (640, 480), "recipe": 0}
     digests = {key.digest}
     for field in dataclasses.fields(Key):
         digests.add(dataclasses.replace(key, **{field.name: others.get(field.name, "other")}).digest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -96,24 +97,24 @@ def test_differential_divergence_is_finite_where_a_probability_is_zero() -> None
     prediction[0, 1] = torch.tensor([0.0, 20.0])  # e^-200 is nothing in float32; outputs of networks are unbounded
     prediction.requires_grad_()
     loss = losses.differential_divergence(prediction, torch.rand(1, 3, 1, 1, 2))
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert loss.isfinite()
     assert prediction.grad is not None
     assert prediction.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_differential_divergence_is_zero_where_there_is_nothing_to_compare(reduction: str) -> None:
+def test_differential_divergence_is_zero_where_there_is_nothing_to_compare(reduction: Literal["mean", "sum"]) -> None:
     prediction, truth = pair(2, 5, 1, 4, 4)
-    same = losses.differential_divergence(truth, truth, reduction=reduction)  # type: ignore[arg-type]
+    same = losses.differential_divergence(truth, truth, reduction=reduction)
     assert same.item() == pytest.approx(0, abs=1e-8)
-    brighter = losses.differential_divergence(truth + 0.3, truth, reduction=reduction)  # type: ignore[arg-type]
+    brighter = losses.differential_divergence(truth + 0.3, truth, reduction=reduction)
     assert brighter.item() == pytest.approx(0, abs=1e-8)  # it is about changes alone
     for frames in (1, 2):
-        few = losses.differential_divergence(prediction[:, :frames], truth[:, :frames], reduction=reduction)  # type: ignore[arg-type]
+        few = losses.differential_divergence(prediction[:, :frames], truth[:, :frames], reduction=reduction)
         assert few == 0
-        (losses.mse(prediction, truth) + few).backward()  # type: ignore[no-untyped-call]
-    assert losses.differential_divergence(prediction[:, :3], truth[:, :3], reduction=reduction) != 0  # type: ignore[arg-type]
+        (losses.mse(prediction, truth) + few).backward()
+    assert losses.differential_divergence(prediction[:, :3], truth[:, :3], reduction=reduction) != 0
 
 
 def test_learned_perceptual() -> None:
@@ -133,7 +134,7 @@ def test_adversarial_and_discrimination() -> None:
 def test_a_sure_discriminator_still_gives_the_predictor_a_gradient() -> None:
     scores = torch.full((2,), -200.0, requires_grad=True)  # a sigmoid in float32 is 0 here, and its logarithm infinite
     loss = losses.adversarial(scores)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert loss.item() == pytest.approx(200)
     assert scores.grad is not None
     assert scores.grad.tolist() == [-0.5, -0.5]
@@ -162,7 +163,7 @@ def test_half_precision_is_widened_first(loss: Callable[[Tensor, Tensor], Tensor
     value = loss(half, truth)
     assert value.dtype == torch.float32
     assert torch.equal(value, loss(prediction.bfloat16().float(), truth))
-    value.sum().backward()  # type: ignore[no-untyped-call]
+    value.sum().backward()
     assert half.grad is not None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_scheduled_sampling_falls_from_one_to_its_stop() -> None:
 def test_the_step_schedule_waits_for_the_end_of_sampling() -> None:
     recipe = RECIPES["stau-mnist"]
     for update, power in ((0, 0), (51_999, 0), (52_000, 1), (53_999, 1), (54_000, 2), (149_999, 49)):
-        assert scale_of_rate(recipe, update, update / recipe.updates) == (pytest.approx(0.9**power), 0.9)
+        assert scale_of_rate(recipe, update, update / recipe.updates) == pytest.approx((0.9**power, 0.9))
 
 
 def test_cosine_with_warm_up() -> None:
@@ -111,7 +112,7 @@ def test_one_cycle_is_that_of_torch(updates: int) -> None:
         ({"ddr": 0.1}, "needs batching in sequences"),
     ],
 )
-def test_impossible_recipes_are_refused(changes: dict[str, object], message: str) -> None:
+def test_impossible_recipes_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         choose("stip-edge", **changes)
 

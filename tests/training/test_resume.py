@@ -131,13 +131,16 @@ def test_a_killed_run_goes_on_and_so_does_one_that_was_interrupted(make: Make) -
     updates = {"recipe": choose("mau-mnist", updates=120, batch=2)[1]}
     whole = train(make("sampled", "whole", **updates))
     settings = make("sampled", "killed", **updates)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    killed = subprocess.Popen(command(settings), **pipes)
+
+    def start(*more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(command(settings, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    killed = start()
     wait_for(settings.out, 8, killed)
     killed.kill()
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    stopped = subprocess.Popen(command(settings, "--resume"), **pipes)
+    stopped = start("--resume")
     wait_for(settings.out, 20, stopped)
     stopped.send_signal(signal.SIGINT)
     _, said = stopped.communicate(timeout=60)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from framecast.models.step import StepModel
 from framecast.models.stip import STIP, STIPConfig
 from framecast.models.tau import TAU, TAUConfig
 from framecast.training.batches import Batch, Batches
-from framecast.training.footage import Digits, Footage, Videos, open_footage
+from framecast.training.footage import Digits, Episode, Footage, Videos, open_footage
 from framecast.training.objectives import next_frames, over_sequences, over_streams, predict_clip
 from framecast.training.recipes import Recipe
 from framecast.training.sampling import rollout, strip, to_picture, to_tensor, validate
@@ -45,14 +46,14 @@ def numbered(*lengths: int) -> Videos:
 
 
 @contextmanager
-def drawn(footage: Footage, count: int, batch: int = 2, **options: object) -> Iterator[Batches]:
-    batches = Batches(footage, count, batch, 7, **options)  # type: ignore[arg-type]
+def drawn(footage: Footage, count: int, batch: int = 2, **options: Any) -> Iterator[Batches]:
+    batches = Batches(footage, count, batch, 7, **options)
     yield batches
     batches.close()
 
 
-def small(**options: object) -> STIP:
-    sizes: dict[str, object] = {
+def small(**options: Any) -> STIP:
+    sizes: dict[str, Any] = {
         "height": 16,
         "width": 24,
         "channels": 1,
@@ -61,7 +62,7 @@ def small(**options: object) -> STIP:
         "layers": 2,
         "stages": 1,
     }
-    return STIP(STIPConfig(**{**sizes, **options}))  # type: ignore[arg-type]
+    return STIP(STIPConfig(**{**sizes, **options}))
 
 
 def random_batch(model: StepModel, count: int, batch: int = 2) -> Batch:
@@ -108,7 +109,7 @@ def test_sequences_are_of_one_episode_each() -> None:
 
 def test_footage_that_is_lost_is_said_where_it_is_needed() -> None:
     class Lost(Digits):
-        def episode(self, seed: object, length: object) -> object:  # type: ignore[override]
+        def episode(self, seed: Sequence[int], length: int | None) -> Episode:
             raise SourceError("the disk is gone")
 
     lost = Lost("lost", COLOUR, {}, np.zeros((1, 28, 28), np.uint8))
@@ -209,8 +210,8 @@ def test_scheduled_sampling_is_that_of_a_plain_loop(truth: float) -> None:
             assert torch.allclose(last[0], predicted[sample, t], atol=1e-9)
 
 
-def tau(**options: object) -> TAU:
-    return TAU(TAUConfig(16, 24, 1, 4, 8, 16, 2, 3, outputs=4, **options))  # type: ignore[arg-type]
+def tau(**options: Any) -> TAU:
+    return TAU(TAUConfig(16, 24, 1, 4, 8, 16, 2, 3, outputs=4, **options))
 
 
 def test_a_clip_at_once_is_the_clip_step_by_step() -> None:
@@ -250,11 +251,11 @@ def test_one_turn_of_stips_algorithm() -> None:
     parts = objective.parts
     total = parts["mse"] + 0.01 * parts["perceptual"] + 0.001 * parts["adversarial"]
     assert float(objective.loss.detach()) == pytest.approx(float(total), rel=1e-5)
-    objective.loss.backward()  # type: ignore[no-untyped-call]
+    objective.loss.backward()
     assert all(p.grad is None for p in discriminator.parameters())
     model.zero_grad()
     assert objective.adversary is not None
-    objective.adversary.backward()  # type: ignore[no-untyped-call]
+    objective.adversary.backward()
     assert all(p.grad is None for p in model.parameters())
     assert all(p.grad is not None for p in discriminator.parameters())
     before = [p.detach().clone() for net in (model, discriminator) for p in net.parameters()]
