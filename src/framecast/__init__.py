@@ -53,7 +53,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version  # a third of the time that this module would take to import
+        from importlib.metadata import version  # most of what importing this module would cost
 
         return version("framecast")
     if name in __all__:
