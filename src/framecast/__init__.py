@@ -88,7 +88,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version  # a third of the time that this module would take to import
+        from importlib.metadata import version  # most of what importing this module would cost
 
         return version("framecast")
     if name in _HOMES:
