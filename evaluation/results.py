@@ -16,7 +16,6 @@ from framecast.evaluation.perceptual import Judge
 from framecast.evaluation.rivals import CopyLast
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import versions
-from framecast.tables import Table
 
 COPY = CopyLast.name
 Advance = Callable[[str, int, int], None]  # told what is at work, how many clips or sequences are done, and of how many
@@ -117,13 +116,6 @@ class Results:
         ]
         worst = int(np.argmin(gains))
         return self.clips[worst], gains[worst]
-
-    @property
-    def tables(self) -> list[Table]:
-        """The tables that ``framecast eval`` prints, the most important first."""
-        from framecast.evaluation.tables import tables
-
-        return tables(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``framecast eval --json``. Lists that hold a figure for each step ahead begin at 1.

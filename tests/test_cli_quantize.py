@@ -14,7 +14,8 @@ from framecast.runtime.engines import open_engine
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
-def test_quantize_and_check(run: Run, tmp_path: Path) -> None:
+def test_quantize_and_check(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     output = tmp_path / "int8.onnx"
     code, out, err = run("quantize", "stip-edge", "--calibration", "demo", "--frames", 4, "-o", output)
     assert code == 0, err
