@@ -79,7 +79,7 @@ def run(
     with ExitStack() as stack:
         predictor = stack.enter_context(load(model, engine=engine, threads=threads))
         if line := caution(predictor.manifest):
-            announce(line)
+            announce(f"warning: {line}")
         opened = source if isinstance(source, Source) else open_source(source, loop=loop, clock=clock)
         stack.enter_context(opened)
         paced = realtime or show or serve is not None
