@@ -90,8 +90,11 @@ def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
         assert predictor.manifest.visible == (2160, 3840)
         prediction = predictor.step(np.full((1080, 1920, 3), 255, np.uint8))
         assert prediction.image.shape == predictor.input.shape == (2160, 3840, 3)
-        assert (predictor.engine._frame[0, :, 2160:] == 0).all()
-        assert (predictor.engine._frame[0, :, :2160] == 1).all()
+        frame = predictor._stepper.state.frame
+        assert frame is not None
+        assert frame.shape == (1, 3, 2176, 3840)
+        assert (frame[0, :, 2160:] == 0).all()
+        assert (frame[0, :, :2160] == 1).all()
 
 
 @pytest.mark.parametrize(
