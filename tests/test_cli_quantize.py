@@ -14,7 +14,8 @@ from framecast.runtime.engines import open_engine
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
-def test_quantize_and_check(run: Run, tmp_path: Path) -> None:
+def test_quantize_and_check(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     output = tmp_path / "int8.onnx"
     code, out, err = run("quantize", "stip-edge", "--calibration", "demo", "--frames", 4, "-o", output)
     assert code == 0, err
@@ -58,7 +59,7 @@ def test_split_and_run(run: Run, tmp_path: Path) -> None:
             "after the 300 to calibrate on: fewer --frames",
         ),
         (["quantize", __file__, "--calibration", "demo"], "is not an ONNX file: make one with 'framecast export'"),
-        (["split", "edge"], "no layer of edge can run before the frame is there"),
+        (["split", "edge"], "cannot split edge: all its layers need the frame"),
         (["split", "edge", "-o", "x.txt"], "--output x.txt: give a file that ends in .onnx"),
         (["split", "nonesuch"], "'framecast models' lists"),
     ],

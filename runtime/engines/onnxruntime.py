@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framecast.errors import ArtifactError, EngineError, first_line
-from framecast.graph.manifest import KEY, Manifest, beside, check_halves, nameless
+from framecast.graph.manifest import Manifest, beside, check_halves, read_metadata
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, state_buffers, step_buffers
 
@@ -34,10 +34,8 @@ class OnnxRuntimeEngine(Engine):
         self._session: Any = _session(artifact, options)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         metadata = _metadata(artifact, self._session)
-        if KEY not in metadata:
-            raise nameless(artifact, metadata)
+        self.manifest = read_metadata(artifact, metadata)
         try:
-            self.manifest = Manifest.from_json(metadata[KEY])
             check_boundary(self.manifest, self._session.get_inputs(), self._session.get_outputs())
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
@@ -104,9 +102,14 @@ def _session(artifact: Path, options: Any) -> Any:
         ) from error
 
 
-def _metadata(artifact: Path, session: Any) -> dict[str, str]:
+def _metadata(artifact: Path, session: Any) -> dict[str, str | bytes]:
+    """The metadata of a session's file.
+
+    Raises:
+        ArtifactError: it is not UTF-8.
+    """
     try:
-        metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        metadata: dict[str, str | bytes] = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{artifact}: its metadata is damaged ({first_line(error)}): export it again") from error
     return metadata

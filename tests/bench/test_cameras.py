@@ -59,7 +59,7 @@ def test_no_camera_or_as_many_as_are_allowed() -> None:
     assert (none.carried, [run.cameras for run in none.runs]) == (0, [1])
     some, opened = carried(0.001, limit=3)
     assert (some.carried, opened) == (3, 3)
-    assert dict(some.rows())["cameras carried"] == "3 or more at 30 frames a second each"
+    assert dict(some.rows())["cameras handled"] == "3 or more at 30 frames a second each"
     assert json.loads(json.dumps(some.to_dict()))["runs"][-1]["cameras"] == 3
 
 

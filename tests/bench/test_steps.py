@@ -247,7 +247,7 @@ def test_what_is_doubtful_is_said() -> None:
     (unsteady,) = warnings([steady, wild])
     assert "above 2.5 %: wild 9.1 %" in unsteady
     (few,) = warnings([steady, result("short", [10.0] * 60)])
-    assert few == "few samples for 99 %: 60, and 1000 are wanted (--iterations 1000)"
+    assert few == "too few samples for 99 %: 60, not the 1000 needed (--iterations 1000)"
 
 
 def test_tables_and_samples_in_words() -> None:
@@ -313,7 +313,7 @@ def test_a_cold_start_is_a_process_of_its_own() -> None:
 def test_a_cold_start_that_fails_says_why(tmp_path: Path) -> None:
     path = tmp_path / "no.onnx"
     path.write_text("no")
-    with pytest.raises(EngineError, match=r"a fresh process could not predict .*not an ONNX file"):
+    with pytest.raises(EngineError, match=r"cannot predict in a fresh process.*not an ONNX file"):
         cold_start(path, "auto", 1, (64, 48), times=1)
     with pytest.raises(EngineError, match="exit code -9"):
         cold_start(find("stip-edge"), "auto", 1, (64, 48), times=1, timeout=0.001)

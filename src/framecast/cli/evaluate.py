@@ -70,7 +70,7 @@ def evaluate(
     from framecast import terminal
     from framecast.evaluation.evaluate import evaluate as score
     from framecast.evaluation.evaluate import look_up
-    from framecast.evaluation.tables import notes
+    from framecast.evaluation.tables import notes, tables
     from framecast.files import check_writable, write
     from framecast.runtime import load
     from framecast.runtime.engines import choose
@@ -123,7 +123,7 @@ def evaluate(
         from framecast.evaluation.page import page
 
         write(html, page(results).encode())
-    for table in results.tables:
+    for table in tables(results):
         terminal.table(table.title, table.columns, table.rows)
     for line in notes(results):
         print(line)
