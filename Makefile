@@ -30,7 +30,7 @@ live: $(VENV)/.run ## Show the demo clip live in a browser, over and over, until
 test: $(VENV)/.test ## Check format, style and types, and run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy -p framecast
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-full: $(VENV)/.test ## Export every configuration at full size and compare it with PyTorch (minutes, 10 GB)

@@ -26,6 +26,7 @@ from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt.library import RTX_TARGETS, Gpu, Library, library
 from framecast.runtime.shipped import shipped
 
+from ..calls import watched  # noqa: TID252
 from ..exported import exported  # noqa: TID252
 from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -70,7 +71,12 @@ def test_shipped_models_build(name: str, rtx: Library) -> None:
     """At their full size; for several cameras, whose pictures are resized. Edge's elimination once made it 49 MB."""
     shares: list[float] = []
     request = BuildRequest(shipped()[name], name, rtx, target="8.6", batch=2, camera=(640, 480))
-    _, record = build(request, lambda share, phase: bool(phase) and (shares.append(share) or True))
+
+    def progress(share: float, phase: str) -> bool:
+        shares.append(share)
+        return bool(phase)
+
+    _, record = build(request, progress)
     assert shares == sorted(shares)
     assert 0 <= shares[0] < 0.5
     assert shares[-1] == 1
@@ -236,8 +242,7 @@ def no_driver(name: str) -> None:
 
 def test_an_artifact_is_read_once(run: Run, rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[bytes] = []
-    load = onnx.load_model_from_string
-    monkeypatch.setattr("onnx.load_model_from_string", lambda data: (reads.append(data), load(data))[1])
+    monkeypatch.setattr("onnx.load_model_from_string", watched(onnx.load_model_from_string, reads.append))
     code, out, err = run("build", "stip-edge", "--for", "8.9")
     assert code == 0, err
     assert "framecast build" in out

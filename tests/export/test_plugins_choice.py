@@ -6,7 +6,6 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -28,8 +27,8 @@ from framecast.runtime.engines.tensorrt import cache, cuda, plugin
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
 from framecast.runtime.shipped import shipped
 
-# Not by its name: test_layers takes a folder of tests that is called as a room is for the room.
-fake_gpu = import_module("..runtime.fake_gpu", __package__)
+from ..runtime.fake_gpu import Driver, TensorRT  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
 Run = Callable[..., tuple[int, str, str]]
 ORIN = Gpu("Orin", "8.7", "12.6")
 
@@ -46,7 +45,7 @@ def full(version: str) -> Library:
 @pytest.fixture(autouse=True)
 def triton_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr(ladder.importlib.util, "find_spec", lambda name: found("json" if name == "triton" else name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found("json" if name == "triton" else name))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +94,7 @@ def test_what_cannot_be_had_is_an_error_with_the_cure_and_auto_says_why(monkeypa
             found = choose("auto", library, gpu, has_operators)
             assert found.rungs == (PLAIN,)
             assert found.why in str(error.value)
-    monkeypatch.setattr(ladder.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"compiled by Triton: pip install 'framecast\[triton\]'"):
         choose("v3", full("10.3"), ORIN, True)
 
@@ -190,7 +189,7 @@ def test_plugins_that_fail_or_predict_otherwise_are_not_kept(caplog: pytest.LogC
     assert len(caplog.records) == 3
 
 
-class Loaded(fake_gpu.TensorRT):  # type: ignore[misc, name-defined]
+class Loaded(TensorRT):
     """An engine that says what it reads and writes."""
 
     class TensorIOMode:
@@ -205,7 +204,8 @@ class Loaded(fake_gpu.TensorRT):  # type: ignore[misc, name-defined]
         return self
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self.tensors)[index]
+        name: str = list(self.tensors)[index]
+        return name
 
     def get_tensor_shape(self, name: str) -> list[int]:
         return list(self.tensors[name].shape)
@@ -222,7 +222,7 @@ class Loaded(fake_gpu.TensorRT):  # type: ignore[misc, name-defined]
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    driver = fake_gpu.Driver()
+    driver = Driver()
     package: Any = ModuleType("pycuda")
     package.driver = driver
     monkeypatch.setitem(sys.modules, "pycuda", package)
@@ -267,7 +267,12 @@ def test_a_build_records_its_choice_and_finds_it_again(place: Path, monkeypatch:
     monkeypatch.setattr(tensorrt, "inspect", lambda request, key, engine: {"plugins": nodes[engine.decode()]})
     monkeypatch.setattr(tensorrt, "measure", lambda library, engine: measured(**speeds)(engine))
     request = BuildRequest(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN)
-    engine, record = build(request, lambda share, phase: (shares.append(share), True)[1])
+
+    def progress(share: float, phase: str) -> bool:
+        shares.append(share)
+        return True
+
+    engine, record = build(request, progress)
     assert (engine, record.key.rung) == (b"aot", "aot")
     assert shares == [0.0, 0.5, 0.5, 1.0]
     assert record.layers["plugins"]["asked"] == "auto"
@@ -284,7 +289,9 @@ def test_a_build_records_its_choice_and_finds_it_again(place: Path, monkeypatch:
     assert again is not None
     assert again[0] == b"aot"
     assert cache.find(request.artifact, "stip-edge", request.library, ORIN)[0] == b"aot"
-    assert cached(key, "none", request.library, ORIN)[0] == b"plain"  # type: ignore[index]
+    other = cached(key, "none", request.library, ORIN)
+    assert other is not None
+    assert other[0] == b"plain"
 
 
 def test_auto_is_built_again_once_its_obstacle_is_gone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +299,7 @@ def test_auto_is_built_again_once_its_obstacle_is_gone(place: Path, monkeypatch:
     monkeypatch.setattr(tensorrt, "inspect", lambda *_: {"plugins": []})
     request = BuildRequest(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN)
     with monkeypatch.context() as patch:
-        patch.setattr(ladder.importlib.util, "find_spec", lambda name: None)
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
         _, record = build(request)
         assert "pip install 'framecast[triton]'" in record.layers["plugins"]["why"]
         assert cached(request.key(), "auto", request.library, ORIN) == (b"plain", record)

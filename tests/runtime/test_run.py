@@ -109,7 +109,7 @@ def test_a_silent_source_is_observed() -> None:
 
 
 def test_a_prediction_is_short_in_words_and_a_picture_in_a_notebook() -> None:
-    prediction = framecast.load().step(shades(1, size=(120, 160))[0].image, 2.0)  # type: ignore[union-attr]
+    prediction = framecast.load().step(shades(1, size=(120, 160))[0].image, 2.0)
     assert repr(prediction) == "Prediction(256x192, 1 ahead, time 2.041 s)" or repr(prediction).startswith(
         "Prediction(256x192, 1 ahead, time 2.0"
     )

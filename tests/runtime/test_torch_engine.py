@@ -68,7 +68,7 @@ def test_it_predicts_what_onnxruntime_predicts(name: str, engine: TorchEngine, t
         predictor = Predictor(engine)
         for _ in range(2):
             for image in images:
-                pairs = [[p.step(image) for p in (predictor, other)]]
+                pairs = [(predictor.step(image), other.step(image))]
                 pairs += zip(predictor.rollout(5), other.rollout(5), strict=True)
                 assert np.array_equal(predictor.input, other.input)
                 for got, expected in pairs:

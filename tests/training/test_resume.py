@@ -22,12 +22,13 @@ from safetensors.torch import load_file
 
 from framecast.errors import ArtifactError, FramecastError, OptionError, SinkError
 from framecast.graph.manifest import Quality
+from framecast.training.batches import Batch
 from framecast.training.recipes import choose
 from framecast.training.runs import Run
 from framecast.training.sampling import Validation, Watch
 from framecast.training.settings import Settings, enough_memory
 from framecast.training.train import Progress, Training
-from framecast.training.trainer import Trainer
+from framecast.training.trainer import Made, Trainer
 
 from ..clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -191,9 +192,9 @@ def test_the_minutes_of_a_run_are_its_scoring_too(
     monkeypatch.setattr("framecast.training.train.time", clock)
     update = Trainer.update
 
-    def updated(self: Trainer, *arguments: object) -> object:
+    def updated(self: Trainer, batch: Batch, done: float) -> Made:
         clock.now += 1
-        return update(self, *arguments)  # type: ignore[arg-type]
+        return update(self, batch, done)
 
     def validated(model: object, footage: object, given: int, predicted: int, watch: Watch) -> Validation:
         done = 0
