@@ -47,8 +47,7 @@ _REASONS = (
     (r'no element "\w+"', "GStreamer has no {0} (sudo apt-get install gstreamer1.0-plugins-base)"),
     (
         r"connecting to nvargus-daemon failed|create camera ?provider",
-        f"nvargus-daemon does not answer ({_RESTART}; start a container with "
-        "-v /tmp/argus_socket:/tmp/argus_socket)",
+        f"nvargus-daemon does not answer ({_RESTART}; start a container with -v /tmp/argus_socket:/tmp/argus_socket)",
     ),
     (
         r"no cameras available",

@@ -108,12 +108,12 @@ class Stepper:
         return pictures
 
     def seen(self) -> list[Image]:
-        """The newest pictures at the model's size, uint8 [h, w, 3] BGR, one a stream."""
+        """The newest pictures at the model's size, uint8 [h, w, 3] BGR, one per stream."""
         with self.engine.lock:
             return self.engine.seen(self._current)
 
     def look_ahead(self, horizon: int) -> list[list[Image] | None]:
-        """Pictures 1 … ``horizon`` steps ahead, one list a stream; None if one of a stream's predictions is not finite.
+        """Pictures 1 … ``horizon`` steps ahead, one list per stream; None for a stream with a non-finite prediction.
 
         Predictions are fed back unchanged: floats, not clamped. The state does not change.
 
