@@ -308,7 +308,7 @@ def test_the_launcher_hands_the_driver_what_it_should(
     with pytest.raises(EngineError, match=r"did not launch statistics_kernel \(error 700\)"):
         plugin.enqueue(whole, inputs, outputs, workspace, stream)
     broken = Plugin((Launch("kernel", b"PTX?", (1, 1), 32, 0, ()),), (), (), 0)
-    with pytest.raises(EngineError, match=r"does not take the kernel kernel \(error 200\): build the engine again"):
+    with pytest.raises(EngineError, match=r"rejects the kernel kernel \(error 200\): build the engine again"):
         plugin.enqueue(broken, [], [], 0, 0)
     plugin.function.cache_clear()
 

@@ -64,7 +64,7 @@ def test_weights_alone_are_no_artifact_to_look_into(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_mixed_graph_is_for_parity_alone() -> None:
-    with pytest.raises(OptionError, match=r"is only what 'framecast parity' checks.*: use onnxruntime; openvino"):
+    with pytest.raises(OptionError, match=r"is not an engine, .*'framecast parity'.*: use onnxruntime; openvino"):
         choose(MIXED)
     assert choose("auto") == ("onnxruntime", "")
     assert choose("torch:fp16") == ("torch", "fp16")

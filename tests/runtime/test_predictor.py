@@ -108,7 +108,7 @@ def test_a_rollout_that_is_not_finite_starts_anew() -> None:
     assert predictor.steps == 1
     assert [int(p.image[0, 0, 0]) for p in ahead] == pytest.approx([36, 61, 86, 112], abs=1)
     engine.poison = lambda count: count > 1
-    with pytest.raises(EngineError, match="look less far ahead"):
+    with pytest.raises(EngineError, match="use a shorter lookahead"):
         predictor.rollout(4)
 
 
@@ -166,7 +166,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
     empty = tmp_path / "empty.onnx"
     empty.touch()
     for model, message in (
-        ("stip-nope", "no model 'stip-nope': shipped are edge, stip-edge"),
+        ("stip-nope", "no model 'stip-nope': choose from edge, stip-edge"),
         ("nope.onnx", "no such artifact"),
         (tmp_path, "not a regular file"),
         ("x" * 300 + ".onnx", "cannot read"),

@@ -75,7 +75,7 @@ def test_a_sink_that_fails_ends_it_and_the_others_are_closed() -> None:
 
 
 def test_what_is_wrong_is_said_before_anything_is_opened(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"end it in \.mp4"):
+    with pytest.raises(OptionError, match=r"unknown suffix; use \.mp4"):
         framecast.run("rtsp://nobody.invalid/", record=[tmp_path / "run.gif"])
     reports = list[Report]()
     with pytest.raises(SourceError, match="no such file"):

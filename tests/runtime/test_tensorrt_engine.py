@@ -237,7 +237,7 @@ def test_what_is_wrong_is_said(driver: Driver, tmp_path: Path, monkeypatch: pyte
 
         with monkeypatch.context() as patch:
             patch.setattr(driver, "mem_alloc", full)
-            with pytest.raises(EngineError, match=r"memory is full \(.* MB more were wanted"):
+            with pytest.raises(EngineError, match=r"memory is full \(.* MB more needed"):
                 engine.new_state()
     with pytest.raises(EngineError, match="load it again"):
         engine.step(frame, state, spare)

@@ -233,7 +233,7 @@ def test_a_window_that_never_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     prelude(monkeypatch, "import time; time.sleep(60)")
     monkeypatch.setattr(window, "START", 0.5)
     begun = time.monotonic()
-    with pytest.raises(SinkError, match=r"none came up in 0\.5 s"):
+    with pytest.raises(SinkError, match=r"none opened in 0\.5 s"):
         WindowSink(lambda: None)
     assert time.monotonic() - begun < 5
 
