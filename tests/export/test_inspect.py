@@ -331,7 +331,7 @@ def test_what_cannot_be_shown_is_refused(tmp_path: Path, networks: dict[str, tup
     inside = TappedGraph(networks["astm"][1])
     ended = open_source("synthetic://?frames=1")
     ended.read()
-    with pytest.raises(SourceError, match="cannot inspect .*: it has no frame"):
+    with pytest.raises(SourceError, match=r"cannot inspect .*: it has no frame"):
         watch(inside, ended, 3)
     inside._state["state.m"][:] = np.nan
     with pytest.raises(EngineError, match="not finite at frame 1"), open_source("demo") as source:
