@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (
                 ["export", "edge", "--weights", "no.safetensors", "-o", tmp_path / "x.onnx"],
                 1,
-                "no such file of weights",
+                "no such weights file",
             ),
             (["inspect", "mau-mnist", empty, "-o", tmp_path / "look"], 1, "empty"),
             # It would be exported first; what is known before that is said before that.

@@ -220,7 +220,7 @@ def test_transfers_are_timed_alone_where_buffers_are_a_device_s(monkeypatch: pyt
     ("cases", "options", "says"),
     [
         ([], {}, "nothing to measure"),
-        (["a", "a"], {}, "the same twice"),
+        (["a", "a"], {}, "the same case twice"),
         (["a"], {"warmup": -1.0}, "0 or more"),
         (["a"], {"iterations": 0}, "1 iteration or more"),
     ],

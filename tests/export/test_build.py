@@ -202,7 +202,7 @@ def test_bad_input_is_one_line_with_the_cure(
         (["edge", "--for", "8.9", "--camera", "0x480"], "--camera takes WIDTHxHEIGHT"),
         (["edge", "--for", "8.9", "--output", shipped()["edge"]], "among the inputs"),
         (["edge", "--for", "8.9", "--output", "/proc/x.engine"], "cannot write /proc/x.engine: .*another"),
-        (["edge", "--for", "8.9", "--plugins", "aot"], "no --plugins aot here"),
+        (["edge", "--for", "8.9", "--plugins", "aot"], "cannot use --plugins aot here"),
         ([text, "--for", "8.9"], "is not an ONNX file: make one with 'framecast export'"),
         ([plain, "--for", "8.9"], "has no framecast manifest: make artifacts with 'framecast export'"),
         ([invalid, "--for", "8.9"], "is not valid ONNX .*Nonesuch.*: export it again"),
@@ -210,7 +210,7 @@ def test_bad_input_is_one_line_with_the_cure(
         ([channels, "--for", "8.9"], "takes channels that are no picture"),
         (
             [strange, "--for", "8.9"],
-            "TensorRT cannot take the operator Unique \\(node 'levels'\\).*: run it with another",
+            "TensorRT does not accept the operator Unique \\(node 'levels'\\).*: run it with another",
         ),
     ]
     for arguments, says in cases:
@@ -268,7 +268,7 @@ def test_what_is_built_for(tmp_path: Path) -> None:
     assert BuildRequest(path, "edge", full, orin).key().device == "Orin (compute capability 8.7)"
     assert BuildRequest(path, "edge", rtx, ada).key().device == "compute capability 8.9"
     assert BuildRequest(path, "edge", rtx, ada, target="12.0").key().capability == "12.0"
-    with pytest.raises(OptionError, match="builds for the GPU at hand only: build on the device"):
+    with pytest.raises(OptionError, match="builds for this machine's GPU only; build on the device"):
         BuildRequest(path, "edge", full, orin, target="8.9").key()
     with pytest.raises(EngineError, match=r"no GPU to build for.*--for"):
         BuildRequest(path, "edge", rtx).key()
@@ -315,7 +315,7 @@ def test_an_artifact_that_changes_meanwhile_is_not_kept(
         return proto
 
     monkeypatch.setattr(tensorrt, "network_graph", changed)
-    with pytest.raises(ArtifactError, match="has just changed: build it again"):
+    with pytest.raises(ArtifactError, match="has changed during the build: build it again"):
         build(request)
     assert list(place.iterdir()) == []
 
@@ -333,7 +333,7 @@ def test_failures_of_a_build_are_told_in_one_line() -> None:
 def test_a_parser_that_gives_no_reason_is_an_export_error() -> None:
     parser = SimpleNamespace(parse=lambda data: False, num_errors=0)
     trt = SimpleNamespace(OnnxParser=lambda network, logger: parser)
-    with pytest.raises(ExportError, match="cannot take the graph of edge \\(it gives no reason\\)"):
+    with pytest.raises(ExportError, match="does not accept the graph of edge \\(it gives no reason\\)"):
         tensorrt._parse(trt, None, SimpleNamespace(errors=[]), onnx.ModelProto(), "edge")
 
 

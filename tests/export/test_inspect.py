@@ -207,7 +207,7 @@ def test_the_pictures_of_attention(run: Run, tmp_path: Path, networks: dict[str,
     for name in ("stau", "mau", "astm"):
         code, out, err = run("inspect", networks[name][1], "demo", "-o", tmp_path / name, "--frames", 8)
         assert (code, err) == (0, "")
-        assert "weights: random — the pictures show wiring, not what was learned" in out
+        assert "weights: random — the pictures show the structure, not a trained network" in out
         attention = cv2.imread(str(tmp_path / name / "attention.png"))
         assert attention is not None
         shapes[name] = attention.shape
@@ -335,7 +335,7 @@ def test_what_cannot_be_shown_is_refused(tmp_path: Path, networks: dict[str, tup
     inside = TappedGraph(networks["astm"][1])
     ended = open_source("synthetic://?frames=1")
     ended.read()
-    with pytest.raises(SourceError, match="no frame to look at"):
+    with pytest.raises(SourceError, match=r"cannot inspect .*: it has no frame"):
         watch(inside, ended, 3)
     inside._state["state.m"][:] = np.nan
     with pytest.raises(EngineError, match="not finite at frame 1"), open_source("demo") as source:

@@ -79,15 +79,17 @@ def test_what_cannot_be_had_is_an_error_with_the_cure_and_auto_says_why(monkeypa
         ("aot", rtx, ORIN, True, "TensorRT for RTX has no plugins"),
         ("v3", rtx, None, True, "TensorRT for RTX has no plugins"),
         ("v3", disguised, ORIN, True, "TensorRT for RTX has no plugins"),
-        ("aot", full("10.3.0"), ORIN, True, "begins with TensorRT 10.9, and 10.3.0 is here: update it"),
-        ("aot", bare, ORIN, True, "built without it: install NVIDIA's own Python package"),
+        ("aot", full("10.3.0"), ORIN, True, "needs TensorRT 10.9 or newer, but 10.3.0 is installed: update it"),
+        ("aot", bare, ORIN, True, "does not include it: install NVIDIA's own Python package"),
         ("aot", full("10.13"), ORIN, False, "the network has no operator with a kernel"),
         ("v3", full("10.3"), None, True, "no GPU to compile kernels for: build on the device"),
         ("aot", full("10.13"), Gpu("old", "7.0", "12.6"), True, "does not compile for compute capability 7.0"),
         ("aot", full("10.13"), Gpu("Thor", "11.0", "12.6"), True, r"the driver \(CUDA 12.6\) is too old .*: update it"),
     ]
     for asked, library, gpu, has_operators, says in cases:
-        with pytest.raises(OptionError, match=f"no --plugins {asked} here: .*{says}.*--plugins auto, or none") as error:
+        with pytest.raises(
+            OptionError, match=f"cannot use --plugins {asked} here: .*{says}.*--plugins auto or none"
+        ) as error:
             choose(asked, library, gpu, has_operators)
         assert "\n" not in str(error.value)
         if "10.9" not in says:
@@ -136,11 +138,11 @@ def test_an_engine_is_held_to_what_was_asked_for() -> None:
     check("aot", nodes, [f"{node}_myl0" for node in nodes], "stip")
     check("v3", nodes, nodes, "stip")
     check(PLAIN, [], ["InstanceNormalization"], "stip")
-    with pytest.raises(EngineError, match=r"without plugin\.1\.stgru_norm_gates and 0 others, against --plugins aot"):
+    with pytest.raises(EngineError, match=r"without plugin\.1\.stgru_norm_gates and 0 others, despite --plugins aot"):
         check("aot", nodes, [n for n in nodes if n != nodes[1]], "stip")  # plugin.11 is another
     with pytest.raises(EngineError, match=r"without .* and 11 others, .*: build with --plugins none"):
         check("v3", nodes, [], "stip")
-    with pytest.raises(EngineError, match=r"with plugin\.0\.stgru_norm_gates, against --plugins plain"):
+    with pytest.raises(EngineError, match=r"with plugin\.0\.stgru_norm_gates, despite --plugins plain"):
         check(PLAIN, [], nodes, "stip")
 
 
@@ -243,7 +245,7 @@ def test_an_engine_is_timed_as_it_runs(gpu: Any) -> None:
     assert np.isfinite(first.prediction).all()
     assert np.array_equal(first.prediction, second.prediction)
     assert gpu.trt.driver.gpu.launches == 2 * (1 + 2 * measure.ROUNDS)
-    with pytest.raises(EngineError, match=r"could not load what it has built \(bad\)"):
+    with pytest.raises(EngineError, match=r"could not load the engine that it built \(bad\)"):
         measure.measure(gpu, b"nothing")
 
 
@@ -313,8 +315,8 @@ def test_auto_is_built_again_once_its_obstacle_is_gone(place: Path, monkeypatch:
 def test_the_command_says_what_cannot_be_had(run: Run, place: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT for RTX: pip install 'framecast[rtx]'")
     for option, says in [
-        ("aot", "no --plugins aot here: TensorRT for RTX has no plugins"),
-        ("v3", "no --plugins v3 here: TensorRT for RTX has no plugins"),
+        ("aot", "cannot use --plugins aot here: TensorRT for RTX has no plugins"),
+        ("v3", "cannot use --plugins v3 here: TensorRT for RTX has no plugins"),
         ("yes", "--plugins takes auto, aot, v3 or none, not yes"),
     ]:
         code, out, err = run("build", "stip-edge", "--for", "8.9", "--plugins", option)

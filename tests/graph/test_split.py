@@ -156,7 +156,7 @@ def test_other_engines_want_the_whole(tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
     with pytest.raises(ExportError, match="is half of a step, which is for a CPU: use the whole float32 artifact"):
         device_graph(onnx.load(output))
-    with pytest.raises(ArtifactError, match="is half of a step, and no network can be made of it"):
+    with pytest.raises(ArtifactError, match=r"cannot load a network from .*: it is half of a step"):
         load_network(output)
     for engine in ("onnxruntime-cuda", "torch", "tensorrt"):
         with pytest.raises(ArtifactError, match="half of a step"):
