@@ -51,7 +51,7 @@ def write(folder: Path) -> dict[str, NDArray[np.int64]]:
     return expected
 
 
-def cut(artifact: Path, inputs: Mapping[str, NDArray], folder: Path) -> dict[str, NDArray]:
+def cut(artifact: Path, inputs: Mapping[str, NDArray[Any]], folder: Path) -> dict[str, NDArray[Any]]:
     """Write an artifact's own QLinearConv layers, fed with what they see for some inputs; returns this CPU's results.
 
     They are cut from the graph that ONNX Runtime makes of the artifact, without changes of layout.
@@ -86,19 +86,20 @@ def _session(path: Path, level: Any, optimized: Path | None = None) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _draw(rng: np.random.Generator, kind: str, low: int, high: int, shape: tuple[int, ...]) -> NDArray:
+def _draw(rng: np.random.Generator, kind: str, low: int, high: int, shape: tuple[int, ...]) -> NDArray[Any]:
     if kind == "ends":
         return rng.choice([low, high], shape, p=[0.1, 0.9])
     return rng.integers(low, high + 1, shape)
 
 
-def _matmul(path: Path, x: NDArray, w: NDArray, _: int) -> NDArray[np.int64]:
+def _matmul(path: Path, x: NDArray[Any], w: NDArray[Any], _: int) -> NDArray[np.int64]:
     rows = x[0].reshape(len(x[0]), -1).T.copy()
     _save(path, helper.make_node("MatMulInteger", ["x", "w"], ["y"]), rows, {"w": w}, TensorProto.INT32)
-    return rows.astype(np.int64) @ w.astype(np.int64)
+    sums: NDArray[np.int64] = rows.astype(np.int64) @ w.astype(np.int64)
+    return sums
 
 
-def _conv(path: Path, x: NDArray, w: NDArray, side: int) -> NDArray[np.int64]:
+def _conv(path: Path, x: NDArray[Any], w: NDArray[Any], side: int) -> NDArray[np.int64]:
     border = side // 2
     padded = np.pad(x[0].astype(np.int64), ((0, 0), (border, border), (border, border)))
     sums = np.zeros((len(w), _SIDE, _SIDE), np.int64)
@@ -122,10 +123,11 @@ def _conv(path: Path, x: NDArray, w: NDArray, side: int) -> NDArray[np.int64]:
     _save(path, node, x, constants, _TYPES[x.dtype.type])
     limits = np.iinfo(x.dtype)
     rounded = np.rint(sums[None].astype(np.float32) * (np.float32(1) / scale)) + int(zero)
-    return np.clip(rounded, limits.min, limits.max).astype(np.int64)
+    clipped: NDArray[np.int64] = np.clip(rounded, limits.min, limits.max).astype(np.int64)
+    return clipped
 
 
-def _save(path: Path, node: onnx.NodeProto, x: NDArray, constants: dict[str, NDArray], output: int) -> None:
+def _save(path: Path, node: onnx.NodeProto, x: NDArray[Any], constants: dict[str, NDArray[Any]], output: int) -> None:
     given = helper.make_tensor_value_info("x", _TYPES[x.dtype.type], x.shape)
     made = helper.make_tensor_value_info("y", output, None)
     initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]

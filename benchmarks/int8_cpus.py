@@ -38,11 +38,12 @@ from framecast.bench.summary import ratio
 from framecast.camera import Image, open_source
 from framecast.evaluation.clips import find_clips
 from framecast.evaluation.parity import drift
-from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.convert import to_input
 from framecast.runtime.cpu import int8
 from framecast.runtime.engines import open_engine
-from framecast.runtime.engines.engine import held
+from framecast.runtime.engines.engine import state_buffers
 from framecast.runtime.shipped import find
+from framecast.runtime.stepper import Stepper
 
 CHILD = Path(__file__).with_name("_int8_child.py")
 HERE = "this CPU"
@@ -163,14 +164,11 @@ def seen(artifact: Path, steps: int) -> list[dict[str, np.ndarray]]:
     """The inputs of an artifact's first steps on the demo clip."""
     found = []
     with open_engine(artifact) as engine:
-        states = [engine.new_state(), engine.new_state()]
+        stepper = Stepper(engine)
         for image in pictures("demo", steps):
-            frame = blank(engine.manifest)
-            to_frame(see(image, engine.manifest), engine.manifest, frame)
-            state = {name: tensor.copy() for name, tensor in held(engine.manifest, states[0]).items()}
-            found.append({"frame": frame, **state})
-            engine.step(frame, *states)
-            states.reverse()
+            frame, state = to_input(image, engine.manifest), state_buffers(engine.manifest, stepper.state)
+            found.append({"frame": frame, **{name: tensor.copy() for name, tensor in state.items()}})
+            stepper.step(frame)
     return found
 
 
