@@ -9,7 +9,7 @@ SETUP := pyproject.toml setup.py constraints.txt
 APT := chromium ffmpeg gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 xdotool xvfb
 
-.PHONY: help run live test test-full bench system-deps clean
+.PHONY: help run live test test-slow test-full test-pythons release-check bench system-deps clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -31,10 +31,24 @@ test: $(VENV)/.test ## Check format, style, types, and run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p framecast
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST)
 
-test-full: $(VENV)/.test ## Export every configuration at its full size, and hold it against PyTorch (minutes, 10 GB)
+test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' leaves out: full sizes, and every GPU generation
+	$(PYTEST) -m slow
+
+test-full: $(VENV)/.test ## Export every configuration at its full size, and compare it with PyTorch (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py
+
+test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all", or "3.12 …")
+	.ci/test-pythons $(PYTHONS)
+
+release-check: $(VENV)/.test ## Build sdist and wheel, and run the wheel in a virtual environment of its own
+	rm -rf dist $(VENV)/release
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv $(VENV)/release
+	$(VENV)/release/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt dist/*.whl
+	@$(call ensure_cv2,$(VENV)/release/bin/python)
+	cd $(OUT) && ../$(VENV)/release/bin/framecast doctor
 
 bench: $(VENV)/.test ## Measure on this machine what the README says of it: half an hour; leave it alone meanwhile
 	@mkdir -p $(OUT) && rm -f $(OUT)/rivals.jsonl

@@ -13,6 +13,8 @@ from framecast.runtime.predictor import load
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
+pytestmark = pytest.mark.usefixtures("exports_once")
+
 # Options that make each network small enough to be exported in a second or two.
 SMALL = {
     "stip-ucf": ("layers=2", "hidden=8", "height=64", "width=96"),

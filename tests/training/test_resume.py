@@ -125,17 +125,17 @@ def wait_for(folder: Path, update: int, process: subprocess.Popen[str]) -> None:
 
 
 def test_a_killed_run_goes_on_and_so_does_one_that_was_interrupted(make: Make) -> None:
-    updates = {"recipe": choose("mau-mnist", updates=120, batch=2)[1]}
+    updates = {"recipe": choose("mau-mnist", updates=40, batch=2)[1]}
     whole = train(make("sampled", "whole", **updates))
     settings = make("sampled", "killed", **updates)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     killed = subprocess.Popen(command(settings), **pipes)
-    wait_for(settings.out, 8, killed)
+    wait_for(settings.out, 5, killed)
     killed.kill()
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     stopped = subprocess.Popen(command(settings, "--resume"), **pipes)
-    wait_for(settings.out, 20, stopped)
+    wait_for(settings.out, 12, stopped)
     stopped.send_signal(signal.SIGINT)
     _, said = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_and_so_does_one_that_was_interrupted(make: Make) -
     assert f"\n{re.findall(r'after ([0-9]+) updates', said)[0]}," in (settings.out / "log.csv").read_text()
     assert "Traceback" not in said
     last = train(make("sampled", "killed", resume=True, every=15, **updates))
-    assert last.trainer.updates == 120
+    assert last.trainer.updates == 40
     assert_same_weights(whole.settings.out, last.settings.out)
     facts = json.loads((settings.out / "run.json").read_text())
     assert len(facts["sessions"]) == 3
