@@ -58,7 +58,7 @@ def start_rtsp_server() -> Iterator[Callable[..., RtspServer]]:
         assert process.stdout
         said = process.stdout.readline().strip()  # its port, once it listens
         if not said.isdecimal():
-            assert process.wait(10) == 77, said
+            assert process.wait(120) == 77, said
             pytest.skip(f"no RTSP server: {said} (make system-deps)")
         return RtspServer(f"rtsp://127.0.0.1:{said}/cam", process)
 

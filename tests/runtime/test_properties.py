@@ -204,7 +204,7 @@ def test_whatever_is_sent_the_server_answers_or_hangs_up(sink: WebSink, sent: by
     where = urlsplit(sink.url)
     message = sent.replace(b"HERE", where.netloc.encode()) + b"\r\n\r\n" * whole
     with (
-        socket.create_connection((where.hostname, where.port), timeout=30) as client,
+        socket.create_connection((where.hostname, where.port), timeout=120) as client,
         contextlib.suppress(ConnectionError),
     ):
         client.sendall(message)

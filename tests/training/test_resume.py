@@ -137,7 +137,7 @@ def test_a_killed_run_goes_on_and_so_does_one_that_was_interrupted(make: Make) -
     stopped = subprocess.Popen(command(settings, "--resume"), **pipes)
     wait_for(settings.out, 12, stopped)
     stopped.send_signal(signal.SIGINT)
-    _, said = stopped.communicate(timeout=60)
+    _, said = stopped.communicate()
     assert stopped.returncode == 130
     assert "go on with: " in said
     assert f"\n{re.findall(r'after ([0-9]+) updates', said)[0]}," in (settings.out / "log.csv").read_text()
