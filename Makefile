@@ -3,17 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SETUP := pyproject.toml setup.py constraints.txt
 
 APT := chromium ffmpeg gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 xdotool xvfb
 
-.PHONY: help run live test test-slow test-full test-pythons release-check bench system-deps clean
+.PHONY: help run live test test-slow test-full test-pythons release-check bench system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Predict the demo clip; leaves a video, a picture and a report in out/
 	@mkdir -p $(OUT)
@@ -31,7 +32,7 @@ test: $(VENV)/.test ## Check format, style, types, and run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy -p framecast
-	$(PYTEST)
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' leaves out: full sizes, and every GPU generation
 	$(PYTEST) -m slow
@@ -42,13 +43,14 @@ test-full: $(VENV)/.test ## Export every configuration at its full size, and com
 test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all", or "3.12 …")
 	.ci/test-pythons $(PYTHONS)
 
-release-check: $(VENV)/.test ## Build sdist and wheel, and run the wheel in a virtual environment of its own
+release-check: $(VENV)/.test ## Build sdist and wheel; in a new virtual environment run the wheel: doctor, and 30 frames of the demo
 	rm -rf dist $(VENV)/release
 	$(BIN)/python -m build --outdir dist
-	$(PYTHON) -m venv $(VENV)/release
+	$(BIN)/python -m venv $(VENV)/release
 	$(VENV)/release/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt dist/*.whl
-	@$(call ensure_cv2,$(VENV)/release/bin/python)
-	cd $(OUT) && ../$(VENV)/release/bin/framecast doctor
+	@$(MAKE) --no-print-directory cv2 VENV=$(VENV)/release
+	cd $(VENV)/release && bin/framecast --version && bin/framecast doctor && bin/framecast run demo --max-frames 30
+	@sha256sum dist/*
 
 bench: $(VENV)/.test ## Measure on this machine what the README says of it: half an hour; leave it alone meanwhile
 	@mkdir -p $(OUT) && rm -f $(OUT)/rivals.jsonl
@@ -87,6 +89,9 @@ $(VENV)/.test: $(VENV)/.run
 	@$(PIP) -e '.[dev]'
 	@$(ensure_cv2)
 	@touch $@
+
+cv2:
+	@$(ensure_cv2)
 
 # opencv-python needs libGL, which bare containers lack; the headless build is the same library without windows.
 define ensure_cv2
