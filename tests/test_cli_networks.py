@@ -76,6 +76,7 @@ def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) ->
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
     """SJTU4K's 2160 rows are padded to 2176: here scaled down, by the manifest alone."""
     artifact = tmp_path / "4k.onnx"
