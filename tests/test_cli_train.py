@@ -11,6 +11,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+from framecast.export.load_network import load_network
+
 from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
 
