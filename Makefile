@@ -1,4 +1,4 @@
-# `make run` watches the demo clip and predicts it; `make test` checks everything. Both set up .venv first.
+# `make run` predicts the demo clip; `make test` checks everything. Both set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,7 @@ APT := chromium ffmpeg gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstre
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run ## Predict the demo clip; leaves a video, a picture and a report in out/
+run: $(VENV)/.run ## Predict the demo clip; write a video, a picture and a report to out/
 	@mkdir -p $(OUT)
 	$(BIN)/framecast run demo --record $(OUT)/demo.mp4 --record $(OUT)/demo.png --json $(OUT)/demo.json
 	@echo
@@ -27,32 +27,32 @@ run: $(VENV)/.run ## Predict the demo clip; leaves a video, a picture and a repo
 live: $(VENV)/.run ## Show the demo clip live in a browser, over and over, until Ctrl-C
 	$(BIN)/framecast run demo --serve --loop
 
-test: $(VENV)/.test ## Check format, style, types, and run the tests
+test: $(VENV)/.test ## Check format, style and types, and run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy -p framecast
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-test-full: $(VENV)/.test ## Export every configuration at its full size, and hold it against PyTorch (minutes, 10 GB)
+test-full: $(VENV)/.test ## Export every configuration at full size and compare it with PyTorch (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py
 
-bench: $(VENV)/.test ## Measure on this machine what the README says of it: half an hour; leave it alone meanwhile
+bench: $(VENV)/.test ## Measure the README's figures on this machine (half an hour; run nothing else meanwhile)
 	@mkdir -p $(OUT) && rm -f $(OUT)/rivals.jsonl
 	@for command in startup live pipeline flat quality "rivals --jsonl $(OUT)/rivals.jsonl" "report $(OUT)/rivals.jsonl"; do \
 		set -- $$command; name=$$1; shift; echo; echo "benchmarks/$$name.py"; \
 		$(BIN)/python "benchmarks/$$name.py" "$$@" || exit 1; done
 
-system-deps: ## Install what the tests need from Debian or Ubuntu (browser, GStreamer, a virtual display)
+system-deps: ## Install the system packages for the tests on Debian or Ubuntu (browser, GStreamer, virtual display)
 	@echo "Installing Debian's packages: $(APT)"
 	@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	$$sudo apt-get update -qq && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(APT) > /dev/null
 
-clean: ## Remove .venv, caches and what was built or recorded
+clean: ## Remove .venv, caches, build results and recordings
 	rm -rf $(VENV) $(OUT) build dist src/framecast.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Stamps: set up again only when what is asked for has changed.
+# Stamp files: set up again only when the requirements have changed.
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null || { \
 		echo "framecast needs Python 3.10 or newer; $(PYTHON) is" \
@@ -63,22 +63,22 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.python $(SETUP)
-	@echo "Installing framecast and what it runs on, without torch (a minute; about 130 MB to download)"
+	@echo "Installing framecast and its dependencies, without torch (a minute; downloads about 130 MB)"
 	@$(PIP) -e .
 	@$(ensure_cv2)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	@echo "Installing torch and the developers' tools (some minutes)"
+	@echo "Installing torch and the development tools (a few minutes)"
 	@$(PIP) -e '.[dev]'
 	@$(ensure_cv2)
 	@touch $@
 
-# opencv-python needs libGL, which bare containers lack; the headless build is the same library without windows.
+# opencv-python needs libGL, which minimal containers lack. The headless build is the same library without windows.
 define ensure_cv2
 error=$$($(BIN)/python -c 'import cv2' 2>&1) || case "$$error" in \
 	*libGL*|*libgthread*|*libglib*) \
-		echo "No libGL on this system: putting opencv-python-headless over opencv-python (no windows, all else alike)"; \
+		echo "No libGL on this system: replacing opencv-python with opencv-python-headless (only windows are missing)"; \
 		$(PIP) --force-reinstall --no-deps opencv-python-headless;; \
 	*) echo "$$error"; exit 1;; \
 esac

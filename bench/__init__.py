@@ -1,1 +1,1 @@
-"""What a predictor costs in a live loop: steps, streams, cold starts, memory and power; and the page that shows it."""
+"""Benchmarks of a predictor in a live loop: steps, streams, cold starts, memory, power; and the report page."""

@@ -1,4 +1,4 @@
-"""``framecast.benchmark``: what models cost in a live loop here. ``framecast bench`` prints what it gives."""
+"""``framecast.benchmark`` measures the cost of models in a live loop. ``framecast bench`` prints its result."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from framecast.tables import Table
 if TYPE_CHECKING:  # it needs matplotlib
     from framecast.bench.plots import Trace
 
-FRAMES = 100  # of the source, held in memory
+FRAMES = 100  # of the source; they are kept in memory
 ITERATIONS = 10
-Advance = Callable[[float, str], None]  # told which share is done, and what is being done
+Advance = Callable[[float, str], None]  # receives the share that is done, 0 to 1, and the current activity
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure; see :func:`benchmark`. Durations are in seconds."""
+    """Settings of a measurement; see :func:`benchmark`. Durations are in seconds."""
 
     source: str = "demo"
     stream: bool = False
@@ -59,23 +59,23 @@ class Settings:
         if not self.stream and (self.fps is not None or self.cameras):
             raise OptionError("fps and cameras need a stream: add --stream (in Python, stream=True)")
         if self.stream and self.single_stream:
-            raise OptionError("stream and single-stream are two ways of measuring: choose one")
+            raise OptionError("cannot combine stream and single-stream: choose one")
         if self.stream:
             check_schedule(self.fps, self.duration)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured.
+    """The result of a benchmark.
 
     Attributes:
-        title: of a report.
-        machine: what it was measured on.
+        title: the report's heading.
+        machine: the machine that ran it.
         tables: the most important first.
-        warnings: why the figures may not be what they seem, a line each.
-        not_run: where ``all`` was asked for, what cannot run here and why, a line each.
-        csv: a row a sample.
-        traces: what is drawn in a report; made when it is called, because it needs matplotlib.
+        warnings: reasons to doubt the figures, one a line.
+        not_run: with ``all``, the cases that cannot run here and why, one a line.
+        csv: one row per sample.
+        traces: returns the samples that a report draws. It is a function because it needs matplotlib.
     """
 
     title: str
@@ -88,7 +88,7 @@ class Benchmark:
     _figures: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: the machine, every setting and every sample."""
+        """Return the machine, every setting and every sample, for JSON."""
         return {
             "machine": self.machine,
             "not_run": list(self.not_run),
@@ -114,36 +114,37 @@ def benchmark(
     threads: int = 0,
     advance: Advance = lambda share, what: None,
 ) -> Benchmark:
-    """Measure what a live step costs, or with ``stream`` a live stream from end to end.
+    """Measure a live step; with ``stream``, measure a live stream from end to end.
 
         result = framecast.benchmark(["edge", "stip-edge"], engines=["onnxruntime", "openvino"])
         print(result.tables[0])
         result.to_dict()["results"][0]["summary"]["median"]     # ms
 
-    Several cases take turns, so that what the machine is doing otherwise falls on all of them.
+    Several cases alternate, so that other load on the machine affects all of them alike.
 
     Args:
-        models: a shipped name or an artifact's path; several of them; ``all`` for those that ship; or a mapping from
-            the names that tables show.
-        engines: what runs the step (:func:`framecast.runtime.engines.open_engine`); ``all`` for those that work here.
-        source: where the frames come from: a clip; with ``stream`` it may be a camera.
-        stream: measure from when a frame was due until its prediction is handed over.
-        fps: with ``stream``: frames a second of a clip (default: its own).
-        cameras: with ``stream``: also find how many such cameras this machine carries.
-        single_stream: MLPerf's scenario in place of turns.
-        warmup: seconds of each case before anything is measured.
-        duration: seconds of each case, at least.
-        iterations: samples of each case, at least (default: 10; in a single stream, what its estimate needs).
-        percentiles: that are given, each between 0 and 100.
-        cold_starts: fresh processes of each case; 0 for none.
-        threads: CPU threads of a step; 0 for one a core.
-        advance: called with the share that is done, 0 to 1, and what is being done.
+        models: one or more shipped names or artifact paths, or ``all`` for every shipped model; or a mapping from the
+            names that the tables show.
+        engines: the engines to measure (:func:`framecast.runtime.engines.open_engine`); ``all`` for every one that
+            works here.
+        source: a clip that supplies the frames; with ``stream`` it may be a camera.
+        stream: measure from the moment a frame is due until the sink receives its prediction.
+        fps: with ``stream``, the frame rate of a clip (default: its own).
+        cameras: with ``stream``, also find how many such cameras this machine can handle.
+        single_stream: run MLPerf's single-stream scenario instead of alternating.
+        warmup: seconds that each case runs before the measurement starts.
+        duration: minimum seconds of samples per case.
+        iterations: minimum samples per case (default: 10; in a single stream, as many as its estimate needs).
+        percentiles: the percentiles to report, each between 0 and 100.
+        cold_starts: fresh processes per case; 0 for none.
+        threads: CPU threads of a step; 0 for one per core.
+        advance: called with the share that is done, 0 to 1, and the current activity.
 
     Raises:
-        OptionError: an argument is out of its range, or two exclude each other.
+        OptionError: an argument is out of range, or two arguments exclude each other.
         ArtifactError: there is no such model.
         SourceError: the source cannot be read, or has no frame.
-        EngineError: an engine cannot be had here, or failed; or a fresh process could not predict.
+        EngineError: an engine is not available here, or failed; or a fresh process could not predict.
     """
     settings = Settings(
         source, stream, fps, cameras, single_stream, warmup, duration, iterations, tuple(percentiles), cold_starts
@@ -152,15 +153,15 @@ def benchmark(
     with ExitStack() as stack:
         opened, not_run = open_all(stack, models, [engines] if isinstance(engines, str) else engines, threads)
         machine = describe({one.engine.name: one.engine.version for one in opened})
-        machine["load"] = before  # exporting and opening are work too
-        said = _stream(opened, settings, advance) if stream else _steps(opened, settings, advance)
-    warnings = [*filter(None, [busy(machine)]), *said.warnings]
-    return Benchmark(said.title, machine, said.tables, warnings, not_run, said.csv, said.traces, said.figures)
+        machine["load"] = before  # exporting and opening would add to the load
+        result = _stream(opened, settings, advance) if stream else _steps(opened, settings, advance)
+    warnings = [*filter(None, [busy(machine)]), *result.warnings]
+    return Benchmark(result.title, machine, result.tables, warnings, not_run, result.csv, result.traces, result.figures)
 
 
 @dataclass(frozen=True)
-class _Said:
-    """What one way of measuring gives; see :class:`Benchmark`."""
+class _Outcome:
+    """The result of one way of measuring; see :class:`Benchmark`."""
 
     title: str
     tables: Sequence[Table]
@@ -170,8 +171,8 @@ class _Said:
     warnings: Sequence[str] = ()
 
 
-def _steps(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _Said:
-    """Measure steps: in turns, or each as a single stream."""
+def _steps(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _Outcome:
+    """Measure steps: the cases alternate, or each runs as a single stream."""
     images = _frames(settings.source)
     cases = [live_step(one.name, one.engine, images) for one in opened]
     with Sampler() as sampler:
@@ -194,13 +195,13 @@ def _steps(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _S
         "power": {name: dataclasses.asdict(value) for name, value in power.items()},
     }
     title = f"framecast bench: {', '.join(one.name for one in opened)}"
-    return _Said(title, of.tables(found, power), figures, of.to_csv(series), traces, of.warnings(found))
+    return _Outcome(title, of.tables(found, power), figures, of.to_csv(series), traces, of.warnings(found))
 
 
 def _taken(
     cases: Sequence[Case], settings: Settings, advance: Advance
 ) -> tuple[list[Series], Sequence[SingleStream | None]]:
-    """The samples of each case, and MLPerf's view of them where that was asked for."""
+    """Return the samples of each case, and MLPerf's evaluation of them if the settings ask for it."""
     if not settings.single_stream:
         count = ITERATIONS if settings.iterations is None else settings.iterations
         series = measure(
@@ -257,8 +258,8 @@ def _result(
     )
 
 
-def _stream(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _Said:
-    """Measure predictors end to end, one after the other; and how many cameras each carries."""
+def _stream(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _Outcome:
+    """Measure predictors end to end, one after the other, and find how many cameras each can handle."""
     from framecast.bench.cameras import carry
     from framecast.bench.stream import bench_stream
 
@@ -269,7 +270,7 @@ def _stream(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _
         result = bench_stream(one.engine, settings.source, **schedule, percentiles=settings.percentiles)
         found[one.name] = result
         tables.append(Table(f"{one.title}, live", ("", ""), result.rows()))
-        told = result.to_dict()
+        record = result.to_dict()
         if settings.cameras:
 
             def another(one: Opened = one) -> Engine:
@@ -277,8 +278,8 @@ def _stream(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _
 
             carried = carry(another, settings.source, **schedule)
             tables.append(Table(f"{one.title}, cameras", ("", ""), carried.rows()))
-            told["cameras"] = carried.to_dict()
-        figures[one.name] = told
+            record["cameras"] = carried.to_dict()
+        figures[one.name] = record
 
     def traces() -> list[Trace]:
         from framecast.bench.plots import Trace
@@ -303,7 +304,7 @@ def _stream(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _
         for row in zip(*(result.loop.samples[column] for column in names), strict=True)
     ]
     title = f"framecast bench --stream: {', '.join(found)}"
-    return _Said(title, tables, {"streams": figures}, of.csv_text(("case", *names), rows), traces)
+    return _Outcome(title, tables, {"streams": figures}, of.csv_text(("case", *names), rows), traces)
 
 
 def _frames(source: str) -> list[Image]:

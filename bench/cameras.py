@@ -1,11 +1,12 @@
-"""How many cameras one machine carries: streams side by side until predictions come later than frames do.
+"""How many cameras one machine can handle: it runs more and more streams until predictions fall behind the frames.
 
-Every camera has a :class:`Pipeline` with threads of its own to capture and to predict, and an engine of its own, since
-steppers that share one take turns. The weights are therefore there once a camera. All cameras' frames are due at the
-same moments, as if they were genlocked: the worst case, and one that can be repeated.
+Every camera has its own :class:`Pipeline`, with threads to capture and to predict. Every camera also has its own
+engine, because steppers that share an engine wait for each other. Memory therefore holds the weights once per camera.
+The frames of all cameras are due at the same moments, as if the cameras were genlocked. This is the worst case, and it
+can be repeated.
 
-A count is carried if the p99 of every single camera's corrected latency (``stream.py``) is within the frame interval.
-All together would hide one that starves.
+The machine can handle a number of cameras if the p99 of each camera's corrected latency (``stream.py``) is within the
+frame interval. A p99 over all cameras together would hide a camera that starves.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from framecast.errors import OptionError
 from framecast.runtime.engines import Engine
 from framecast.runtime.predictor import Predictor
 
-START = 0.2  # seconds from when a run's first thread is started to when the first frames are due
+START = 0.2  # seconds from a run's start until its first frames are due: its threads start meanwhile
 
 
 @dataclass(frozen=True)
 class CameraRun:
-    """So many cameras at once. Latencies are corrected ones, in milliseconds, of the camera that fares worst.
+    """A run with several cameras at once. Latencies are corrected, in milliseconds, of the slowest camera.
 
     Attributes:
-        cameras: how many.
-        p50: the largest of the cameras' medians.
-        p99: the largest of the cameras' 99th percentiles.
-        n: samples of a camera.
+        cameras: number of cameras.
+        p50: the largest median of any camera.
+        p99: the largest 99th percentile of any camera.
+        n: samples per camera.
         dropped: share of all cameras' frames that were dropped.
-        cores: CPU time of the process over wall time.
+        cores: CPU time of the process divided by wall time.
     """
 
     cameras: int
@@ -49,7 +50,7 @@ class CameraRun:
     cores: float
 
     def row(self, interval_ms: float) -> tuple[str, str]:
-        """Of a table: how many, and how that went; a p99 with too few samples above it has a question mark."""
+        """Return a table row: the label and the figures. A p99 from too few samples has a question mark."""
         doubtful = "?" if self.n < 100 * TAIL else ""
         return (
             f"  {self.cameras} {'camera' if self.cameras == 1 else 'cameras'}, due → sink (corrected), ms",
@@ -60,14 +61,14 @@ class CameraRun:
 
 @dataclass(frozen=True)
 class Cameras:
-    """How many cameras were carried, and every run that showed it.
+    """The number of cameras that the machine can handle, and every run that led to it.
 
     Attributes:
-        carried: the most; 0 if not even one.
-        limit: more were not tried.
-        fps: frames a second of each.
-        interval_ms: between them, which no camera's p99 may pass.
-        runs: by the number of cameras.
+        carried: the largest number that the machine can handle; 0 if it cannot handle one.
+        limit: the largest number that was allowed.
+        fps: frames per second of each camera.
+        interval_ms: time between two frames; no camera's p99 may exceed it.
+        runs: in the order of the number of cameras.
     """
 
     carried: int
@@ -77,13 +78,13 @@ class Cameras:
     runs: tuple[CameraRun, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return all fields, for JSON."""
         return asdict(self)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Of a table: what, and how much."""
+        """Return table rows, each a label and a value."""
         more = " or more" if self.carried == self.limit else ""
-        head = ("cameras carried", f"{self.carried}{more} at {self.fps:g} frames a second each")
+        head = ("cameras handled", f"{self.carried}{more} at {self.fps:g} frames a second each")
         return [head, *(run.row(self.interval_ms) for run in self.runs)]
 
 
@@ -96,21 +97,21 @@ def carry(
     limit: int = 16,
     clock: Clock = SYSTEM,
 ) -> Cameras:
-    """Find how many cameras are carried: 1, 2, 4, … until it is too many, then by bisection.
+    """Find how many cameras the machine can handle: try 1, 2, 4, … until there are too many, then bisect.
 
-    That takes for granted that more cameras are never carried better. Each count runs once: near the edge another run
-    may say one more or less.
+    The search assumes that more cameras never run better than fewer. Each number runs once. Near the limit, another
+    run may find one camera more or less.
 
     Args:
-        open_engine: opens one camera's engine; it is closed here.
-        source: a clip, shown by all of them.
-        fps: frames a second of each camera; the clip's own if None.
-        seconds: for which each run's frames are counted.
-        limit: the most cameras that are tried.
-        clock: what to measure by.
+        open_engine: opens the engine of one camera; this function closes it.
+        source: the clip that every camera shows.
+        fps: frames per second of each camera; None for the clip's own rate.
+        seconds: how long each run counts frames.
+        limit: the largest number of cameras to try.
+        clock: measures the time.
 
     Raises:
-        OptionError: a rate, a duration or the limit is out of its range, or the source is a camera: one is not many.
+        OptionError: a rate, a duration or the limit is out of range; or the source is a camera, which is only one.
         SourceError: the source cannot be opened.
         EngineError: an engine failed.
     """
@@ -120,7 +121,7 @@ def carry(
     with open_source(source) as opened:
         rate = fps or opened.fps
         if opened.live or rate is None:
-            raise OptionError(f"{opened.name} is one camera: name a clip, which many can be made of")
+            raise OptionError(f"cannot make several cameras of {opened.name}, which is one camera: name a clip")
         images = read_frames(opened)
     runs: dict[int, CameraRun] = {}
     with ExitStack() as stack:
@@ -139,7 +140,7 @@ def carry(
 
 
 def search(passes: Callable[[int], bool], limit: int) -> int:
-    """The largest count up to ``limit`` that passes, if all below one that passes do; 0 if 1 does not."""
+    """Return the largest count up to ``limit`` that passes, or 0. All counts below a passing one must pass too."""
     low, high, count = 0, limit + 1, 1
     while high - low > 1:
         if passes(count):
@@ -151,7 +152,7 @@ def search(passes: Callable[[int], bool], limit: int) -> int:
 
 
 def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: float, clock: Clock) -> list[Figures]:
-    """One run, a camera for each predictor, each in a thread of its own."""
+    """Run one camera per predictor, each in its own thread."""
     start = clock.now() + START
     count = frames_of(fps, seconds)
     loops = [
@@ -166,9 +167,9 @@ def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: 
         found: list[FrameTimes] = []
         try:
             found = loops[number].run()
-        except Exception as error:  # noqa: BLE001 (raised where it was begun)
+        except Exception as error:  # noqa: BLE001 (the calling thread raises it)
             failures.append(error)
-            for loop in loops:  # the others' figures are of no use then
+            for loop in loops:  # one failure makes the other cameras' figures useless
                 loop.stop()
         finally:
             with ended:
@@ -184,7 +185,7 @@ def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: 
             while len(frames) < len(loops):
                 clock.wait(ended)
     finally:
-        for loop in loops:  # where the wait was broken off
+        for loop in loops:  # an exception may have ended the wait early
             loop.stop()
         for thread in threads:
             thread.join()

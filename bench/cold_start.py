@@ -1,6 +1,6 @@
-"""A cold start: a fresh process, from its beginning to its first prediction; what memory that took.
+"""Cold start: the time from the start of a fresh process to its first prediction, and the memory that it used.
 
-Files are as the machine has them: in its cache after the first process, as after a restart of a service; not as after a
+After the first process the files are in the machine's cache. This corresponds to the restart of a service, not to a
 boot.
 """
 
@@ -22,7 +22,7 @@ from framecast.bench.power import device_memory
 from framecast.errors import EngineError
 
 TIMES = 3
-TIMEOUT = 600.0  # seconds for one: an engine may compile
+TIMEOUT = 600.0  # seconds for one process: an engine may compile
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class ColdStart:
 
     Attributes:
         seconds: from the process's start to its first prediction.
-        load: seconds of that for loading the artifact into the engine.
-        first: seconds of that for the first prediction.
-        peak_bytes: of resident memory by then (VmHWM); None where the system does not tell.
-        device_bytes: of device memory by then, as far as all processes together use more; None where nothing tells.
-        times: how many processes.
+        load: the part of ``seconds`` that loads the artifact into the engine.
+        first: the part of ``seconds`` that makes the first prediction.
+        peak_bytes: peak resident memory up to then (VmHWM); None if the system does not report it.
+        device_bytes: growth of the device memory in use by all processes up to then; None if nothing reports it.
+        times: number of processes.
     """
 
     seconds: float
@@ -49,18 +49,18 @@ class ColdStart:
 def cold_start(
     artifact: Path, engine: str, threads: int, size: tuple[int, int], times: int = TIMES, timeout: float = TIMEOUT
 ) -> ColdStart:
-    """Start so many processes, one after the other.
+    """Start several processes, one after the other, and return the medians.
 
     Args:
-        artifact: path of what the engine opens.
-        engine: as :func:`framecast.runtime.engines.open_engine` takes it.
-        threads: likewise.
-        size: (width, height) of the frame that is predicted from, which is black.
-        times: how many, 1 or more.
-        timeout: seconds for each.
+        artifact: path of the file that the engine opens.
+        engine: as for :func:`framecast.runtime.engines.open_engine`.
+        threads: as for :func:`framecast.runtime.engines.open_engine`.
+        size: (width, height) of the black input frame.
+        times: number of processes, 1 or more.
+        timeout: seconds for each process.
 
     Raises:
-        EngineError: a process ended, or was too slow, before it had predicted.
+        EngineError: a process ended before it predicted, or took too long.
     """
     command = [sys.executable, "-m", __name__, str(artifact), engine, str(threads), *map(str, size)]
     found = [_one(command, timeout) for _ in range(times)]
@@ -81,9 +81,9 @@ def cold_start(
 
 
 def peak_memory(pid: int | None = None, root: Path = Path("/")) -> int | None:
-    """The most resident memory that a process has had so far, in bytes (VmHWM); None where the system does not tell.
+    """Return a process's peak resident memory so far, in bytes (VmHWM); None if the system does not report it.
 
-    (psutil does not read it; ``getrusage`` would count what the parent had before the process was its own.)
+    psutil does not read this value. ``getrusage`` would include memory of the parent from before the process's exec.
     """
     try:
         status = (root / "proc" / ("self" if pid is None else str(pid)) / "status").read_text()
@@ -95,31 +95,31 @@ def peak_memory(pid: int | None = None, root: Path = Path("/")) -> int | None:
 
 def _one(command: Sequence[str], timeout: float) -> ColdStart:
     before = device_memory()
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as errors:
         begun = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603 (this Python, and a module of ours)
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
         )
         watchdog = threading.Timer(timeout, process.kill)
         watchdog.start()
         with process:
-            assert process.stdout is not None  # noqa: S101 (asked for above)
-            line = process.stdout.readline()  # once it has predicted; then it waits, so that its memory can be seen
+            assert process.stdout is not None  # noqa: S101 (it is a pipe, see above)
+            line = process.stdout.readline()  # comes after the prediction; then the process waits for its memory check
             seconds = time.perf_counter() - begun
             watchdog.cancel()
             peak, after = peak_memory(process.pid), device_memory()
-        said.seek(0)
-        words = said.read().strip().splitlines()
+        errors.seek(0)
+        words = errors.read().strip().splitlines()
     if not line:
         reason = words[-1] if words else f"exit code {process.returncode}"
-        raise EngineError(f"a fresh process could not predict ({reason}): --cold-starts 0 leaves that out")
-    told = json.loads(line)
+        raise EngineError(f"cannot predict in a fresh process: {reason}; --cold-starts 0 skips this measurement")
+    times_of = json.loads(line)
     device = after - before if before is not None and after is not None else None
-    return ColdStart(seconds, told["load"], told["first"], peak, device, 1)
+    return ColdStart(seconds, times_of["load"], times_of["first"], peak, device, 1)
 
 
 def _main(artifact: str, engine: str, threads: str, width: str, height: str) -> None:
-    """What the process does: predict one frame, say so, and wait until it is let go."""
+    """Run in the fresh process: predict one frame, print the times, and wait for the parent to close the input."""
     import numpy as np
 
     from framecast.bench.steps import live_step

@@ -1,8 +1,8 @@
-"""The live loop with a stamp at every station: source, mailbox, engine, hand-over.
+"""The live loop with a timestamp at every stage: source, mailbox, engine, hand-over.
 
-:class:`Pipeline` itself runs, with its capture thread and its mailbox, and its results carry the stamps. A clip stands
-in for the camera: its frames are decoded beforehand, and come when they are due, whatever became of those before them
-(an open loop).
+The loop runs the real :class:`Pipeline`, with its capture thread and its mailbox. The results carry the timestamps. A
+clip replaces the camera. Its frames are decoded in advance and arrive when they are due, even if earlier frames are
+still in progress (an open loop).
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.telemetry import Stamps
 
-WARM_STEPS = 10  # of a predictor, at least, before it is measured: its engine compiles or captures in the first ones
-LEAD = 1.0  # seconds of every loop that are not counted: threads start, caches fill, a camera's queue empties
-PRELOADED = 256 << 20  # bytes of a clip that are held; one that is longer is shown from its beginning again
+WARM_STEPS = 10  # minimum steps before a measurement: engines compile or capture graphs in their first steps
+LEAD = 1.0  # seconds at the start of a loop that do not count: threads start, caches fill, a camera's queue empties
+PRELOADED = 256 << 20  # bytes of a clip to keep in memory; the loop repeats this part of a longer clip
 
 
 class Scheduled(Source):
-    """A camera of which it is known when each frame is due: frame i at ``start`` + i / ``fps``, which is its time.
+    """A camera with a known schedule: frame i is due at ``start`` + i / ``fps``, and has that time.
 
-    A frame that is late, since the thread that reads was, is handed out at once, and those after it keep their times.
+    If the reading thread is late, it receives the frame at once. The later frames keep their times.
 
     Args:
-        name: what to call it.
-        images: shown over and over, in one stream: what a frame costs does not depend on what it shows.
-        fps: frames a second.
-        count: how many frames, then it ends.
-        start: seconds on ``clock``, when frame 0 is due.
-        clock: what to wait by.
+        name: the source's name.
+        images: the frames, repeated in one stream: the cost of a frame does not depend on its content.
+        fps: frames per second.
+        count: number of frames before the source ends.
+        start: time at which frame 0 is due, in seconds on ``clock``.
+        clock: the clock to wait on.
     """
 
     live = True
@@ -64,7 +64,7 @@ class Scheduled(Source):
 
 
 class Bounded(Source):
-    """A real camera for so many seconds, from its first frame on."""
+    """A real camera that ends ``seconds`` after its first frame."""
 
     live = True
 
@@ -88,10 +88,10 @@ class Bounded(Source):
 
 
 def read_frames(source: Source, count: int | None = None, most: int | None = PRELOADED) -> list[Image]:
-    """A source's pictures, its first ``count``, and none after those that fill ``most`` bytes.
+    """Read up to ``count`` pictures of a source, and stop once they fill ``most`` bytes.
 
     Raises:
-        SourceError: there is none.
+        SourceError: the source has no frame.
     """
     images: list[Image] = []
     held = 0
@@ -101,18 +101,18 @@ def read_frames(source: Source, count: int | None = None, most: int | None = PRE
         if most is not None and held >= most:
             break
     if not images:
-        raise SourceError(f"no frame in {source.name}: name a clip that has some")
+        raise SourceError(f"cannot read a frame from {source.name}: it has none; name another clip")
     return images
 
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """What became of one frame.
+    """The times of one frame.
 
     Attributes:
-        due: when it should have been there, in seconds on the loop's clock; of a real camera, the moment of its grab.
-        stamps: when it passed each station; None where it was dropped.
-        cpu: seconds of CPU time that the process had used when its result was handed over.
+        due: when the frame was due, in seconds on the loop's clock; for a real camera, when it was grabbed.
+        stamps: when the frame passed each stage; None if it was dropped.
+        cpu: CPU time that the process had used at the hand-over, in seconds.
     """
 
     due: float
@@ -121,7 +121,7 @@ class FrameTimes:
 
 
 class _Noted(Source):
-    """Notes when each frame of a source was due, whatever becomes of it."""
+    """Records when each frame of a source was due, including frames that are dropped later."""
 
     def __init__(self, source: Source) -> None:
         self.name, self.live, self.fps = source.name, source.live, source.fps
@@ -141,12 +141,12 @@ class _Noted(Source):
 
 
 class Loop:
-    """A pipeline into a sink that takes no time.
+    """A pipeline with a sink that takes no time.
 
     Args:
-        source: closed at the end.
-        predictor: one that is :func:`warm`, on the same clock; closed by its owner.
-        clock: what to read the time from.
+        source: the loop closes it at the end.
+        predictor: must be on the same clock, and warmed up (:func:`warm`); the caller closes it.
+        clock: measures the time.
     """
 
     def __init__(self, source: Source, predictor: Predictor, clock: Clock) -> None:
@@ -158,7 +158,7 @@ class Loop:
         """Run to the end of the source.
 
         Returns:
-            Every frame in its order, dropped ones too, without the first :data:`LEAD` seconds.
+            Every frame in order, including dropped ones, except those of the first :data:`LEAD` seconds.
 
         Raises:
             SourceError: the source was lost.
@@ -172,38 +172,38 @@ class Loop:
         return [one for one in every if one.due >= every[0].due + LEAD]
 
     def stop(self) -> None:
-        """End the run soon. May be called from any thread."""
+        """Ask the run to end soon. Any thread may call this."""
         self._pipeline.stop()
 
 
 def warm(predictor: Predictor, image: Image) -> None:
-    """Step until nothing is done for the first time any more; then forget."""
-    for _ in range(WARM_STEPS + 3 * predictor.manifest.slots):  # buffers are bound once a phase of the ring
+    """Step until all one-time work is done, then reset the predictor."""
+    for _ in range(WARM_STEPS + 3 * predictor.manifest.slots):  # buffers are bound once per phase of the ring
         predictor.step(image)
     predictor.reset()
 
 
 def check(fps: float | None, seconds: float) -> None:
-    """Refuse a schedule that is none.
+    """Check a schedule's rate and duration.
 
     Raises:
         OptionError: the rate or the duration is not above 0.
     """
     if fps is not None and not 0 < fps < float("inf"):
-        raise OptionError(f"frames a second must be above 0, not {fps:g}")
+        raise OptionError(f"frames per second must be above 0, not {fps:g}")
     if not 0 < seconds < float("inf"):
-        raise OptionError(f"a duration must be above 0 s, not {seconds:g}")
+        raise OptionError(f"the duration must be above 0 s, not {seconds:g}")
 
 
 def frames_of(fps: float, seconds: float) -> int:
-    """How many frames are due, those of :data:`LEAD` too."""
+    """Return how many frames are due, including those of :data:`LEAD`."""
     return math.ceil((LEAD + seconds) * fps)
 
 
 def corrected(frames: Sequence[FrameTimes]) -> list[float]:
-    """Of every frame, the seconds from when it was due until the sink was given its result, or the first later one.
+    """Return each frame's corrected latency: seconds from its due time until the sink has its result or a later one.
 
-    Those after the last hand-over are left out: a run that ends with its source has none.
+    Frames after the last hand-over are left out. A run that ends with its source has no such frames.
     """
     latencies: list[float] = []
     covered: float | None = None

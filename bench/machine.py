@@ -1,4 +1,4 @@
-"""What a figure was measured on: processor, memory, GPU, versions, commit; and whether something else runs there."""
+"""Description of the machine behind a figure: processor, memory, GPU, versions, commit, and how busy it was."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ import psutil
 from framecast.errors import EngineError
 from framecast.runtime.report import versions
 
-BUSY = 0.25  # load average a core from which on figures are doubted: one other process on two cores is 0.5
-_CLONE = Path(__file__).resolve().parents[1]  # the repository's root where this is a clone, not an installed package
+BUSY = 0.25  # load average per core that triggers a warning: one other process on two cores is 0.5
+_CLONE = Path(__file__).resolve().parents[1]  # the repository's root if this is a clone, not an installed package
 _CPU = "sys/devices/system/cpu/cpu0/cpufreq"
 
 
 class Machine(TypedDict):
-    """What :func:`describe` finds; None for what the system does not tell.
+    """The result of :func:`describe`; a field is None if the system does not report it.
 
     Attributes:
-        processor: its name.
-        cores: logical ones.
-        usable: those that this process may run on.
-        memory_bytes: of the machine.
+        processor: name of the processor.
+        cores: number of logical cores.
+        usable: number of cores that this process may run on.
+        memory_bytes: memory of the machine.
         system: operating system and architecture.
-        governor: of the first core's clock, such as ``performance``.
-        max_mhz: the fastest that it may set.
-        gpu: name of the first one.
-        cuda: the newest that its driver knows.
-        driver: of the GPU.
-        load: average over the last minute, when it was described.
-        versions: of what the figures depend on.
-        commit: of the clone, with ``-dirty`` where it has changes.
-        date: of the description, in UTC.
+        governor: governor of the first core's clock, such as ``performance``.
+        max_mhz: highest clock that the governor may set.
+        gpu: name of the first GPU.
+        cuda: newest CUDA version that the driver supports.
+        driver: version of the GPU's driver.
+        load: load average over the minute before the description.
+        versions: versions of everything that the figures depend on.
+        commit: commit of the clone, with ``-dirty`` if it has changes.
+        date: date of the description, in UTC.
     """
 
     processor: str
@@ -57,11 +57,11 @@ class Machine(TypedDict):
 
 
 def describe(engines: Mapping[str, str], root: Path = Path("/")) -> Machine:
-    """Look at this machine.
+    """Describe this machine.
 
     Args:
-        engines: versions of what is measured, by name; the others are added.
-        root: of the file system, for tests.
+        engines: versions of the engines to measure, by name; the function adds the other versions.
+        root: root of the file system; tests replace it.
     """
     parts: dict[str, str] = {}
     for name, version in (engines or {"python": platform.python_version()}).items():
@@ -89,7 +89,7 @@ def describe(engines: Mapping[str, str], root: Path = Path("/")) -> Machine:
 
 
 def lines(machine: Machine) -> list[tuple[str, str]]:
-    """The description in words, a label and a text each; what is not known is left out."""
+    """Return the description as lines, each a label and a text, without the unknown fields."""
     cores = f"{machine['cores']} cores" if machine["usable"] == machine["cores"] else (
         f"{machine['usable']} of {machine['cores']} cores"
     )  # fmt: skip
@@ -110,30 +110,30 @@ def lines(machine: Machine) -> list[tuple[str, str]]:
 
 
 def load() -> float:
-    """How many threads wanted a core, on average over the last minute."""
+    """Return the load average: how many threads wanted a core, on average over the last minute."""
     return psutil.getloadavg()[0]
 
 
 def busy(machine: Machine) -> str | None:
-    """What to say where something else was running when the machine was described."""
+    """Return a warning if something else ran when the machine was described."""
     average, cores = machine["load"], machine["usable"]
     if average < BUSY * cores:
         return None
-    return f"the machine is busy: load average {average:.2f} on {cores} cores (end what else runs, and measure again)"
+    return f"the machine is busy: load average {average:.2f} on {cores} cores (end other programs and measure again)"
 
 
 def usable_cores() -> int:
-    """On how many cores this process may run."""
+    """Return how many cores this process may run on."""
     process = psutil.Process()
     return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1  # not on macOS
 
 
 def commit() -> str | None:
-    """Of the clone that runs, with ``-dirty`` where it has changes beside results; None where it is no clone."""
+    """Return this clone's commit, with ``-dirty`` if anything but results changed; None if it is no clone."""
     if not (_CLONE / ".git").exists():
         return None
     found = _git("rev-parse", "--short=10", "HEAD")
-    if found and _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results"):  # those are being written
+    if found and _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results"):  # a benchmark writes those
         found += "-dirty"
     return found or None
 
@@ -157,7 +157,10 @@ def _gpu() -> tuple[str | None, str | None]:
 
 
 def _driver(root: Path) -> str | None:
-    """``NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.86.10  Wed …``: the first word that may be a version."""
+    """Return the first word that looks like a version.
+
+    An example is ``NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.86.10  Wed …``.
+    """
     words = (_read(root / "proc/driver/nvidia/version") or "").split()
     return next((word for word in words if word[0].isdecimal() and "." in word), None)
 
@@ -170,7 +173,7 @@ def _read(path: Path) -> str | None:
 
 
 def _field(path: Path, name: str) -> str | None:
-    """The first ``name : value`` of a file of such lines."""
+    """Return the first value of ``name`` in a file of ``name : value`` lines."""
     for line in (_read(path) or "").splitlines():
         key, colon, value = line.partition(":")
         if colon and key.strip() == name:

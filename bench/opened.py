@@ -1,4 +1,4 @@
-"""The models that are measured, each opened in each engine."""
+"""Opens every model of a benchmark in every engine."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from framecast.errors import ArtifactError, EngineError, OptionError
 from framecast.runtime.engines import ENGINES, Engine, choose, open_engine
 from framecast.runtime.shipped import find, labels, shipped
 
-ALL = "all"  # every model that ships; every engine that works here
+ALL = "all"  # every shipped model; every engine that works here
 
 Place = str | os.PathLike[str]
 
 
 class Artifacts(Protocol):
-    """A model that gives an artifact for an engine: some need another file than others."""
+    """A model that supplies an artifact for each engine, because some engines need a different file."""
 
     @property
     def given(self) -> str:
-        """How the user named it."""
+        """The name that the user gave."""
 
     def artifact(self, engine: str) -> AbstractContextManager[Path]:
-        """The file to open, which is there inside the ``with``."""
+        """Return a context manager for the file to open; the file exists inside the ``with``."""
 
 
 Models = Place | Sequence[Place | Artifacts] | Mapping[str, Place | Artifacts]
@@ -36,14 +36,14 @@ Models = Place | Sequence[Place | Artifacts] | Mapping[str, Place | Artifacts]
 
 @dataclass(frozen=True)
 class Opened:
-    """A model in an engine.
+    """A model that is open in an engine.
 
     Attributes:
-        name: to call it by; no two are alike.
-        path: of what the engine opened.
-        asked: the engine, as it was named.
-        threads: CPU threads that it was opened with.
-        engine: closed by its owner.
+        name: unique name of the case.
+        path: file that the engine opened.
+        asked: the engine as the user named it.
+        threads: CPU threads of the engine.
+        engine: the open engine; its owner closes it.
     """
 
     name: str
@@ -54,25 +54,25 @@ class Opened:
 
     @property
     def title(self) -> str:
-        """The name, and what must be known to read its figures."""
+        """The name, with a note if the weights are random."""
         return titled(self.name, trained=self.engine.manifest.trained)
 
 
 def titled(name: str, *, trained: bool) -> str:
-    """How tables call a case."""
+    """Return a case's name for tables, with a note if its weights are random."""
     return name if trained else f"{name} (random weights)"
 
 
 def open_all(stack: ExitStack, models: Models, engines: Sequence[str], threads: int) -> tuple[list[Opened], list[str]]:
-    """Open every model in every engine until the stack is left.
+    """Open every model in every engine. The stack closes them.
 
     Returns:
-        Those that are open; and where ``all`` was asked for, why each other one is not, a line each.
+        The open cases; and with ``all``, why each other case cannot open, one a line.
 
     Raises:
-        OptionError: no model, or no such engine.
+        OptionError: there is no model, or no such engine.
         ArtifactError: there is no such model.
-        EngineError: an engine that was named cannot be had here, or none can.
+        EngineError: a named engine is not available here, or no engine is.
     """
     every = ALL in engines
     asked = list(ENGINES) if every else list(engines)
@@ -80,7 +80,7 @@ def open_all(stack: ExitStack, models: Models, engines: Sequence[str], threads: 
         choose(engine, threads)
     named = _named(models)
     if not named or not asked:
-        raise OptionError("nothing to measure: name a model and an engine")
+        raise OptionError("cannot measure nothing: name a model and an engine")
     opened: list[Opened] = []
     missing: list[str] = []
     cases = _distinct(f"{name} {engine}" if len(asked) > 1 else name for (name, _), engine in product(named, asked))
@@ -95,7 +95,7 @@ def open_all(stack: ExitStack, models: Models, engines: Sequence[str], threads: 
             continue
         opened.append(Opened(case, path, engine, threads, made))
     if not opened:
-        raise EngineError(f"no engine can be had here ({missing[0]})")
+        raise EngineError(f"no engine is available here ({missing[0]})")
     return opened, missing
 
 
@@ -113,7 +113,7 @@ def _named(models: Models) -> list[tuple[str, Place | Artifacts]]:
     names = []
     for model in every:
         if isinstance(model, (str, os.PathLike)):
-            find(model)  # said before the first is opened
+            find(model)  # raises before the first model is opened
             names.append(os.fspath(model))
         else:
             names.append(model.given)
@@ -121,7 +121,7 @@ def _named(models: Models) -> list[tuple[str, Place | Artifacts]]:
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
-    """A model may be measured against itself, which shows how far two figures of the same thing differ."""
+    """Number repeated names. Measuring a model against itself shows how much two equal measurements differ."""
     seen: Counter[str] = Counter()
     found = []
     for name in names:

@@ -1,4 +1,4 @@
-"""A benchmark's report as one file: a page or a picture."""
+"""A benchmark's report as one file: an HTML page or a PNG picture."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from framecast.tables import Table, to_html
 def html(
     title: str, machine: Machine, tables: Sequence[Table], series: Sequence[Trace], notes: Sequence[str] = ()
 ) -> str:
-    """A report as one HTML document, which loads nothing: tables, a histogram, a timeline, the parts of every series.
+    """Return a report as one self-contained HTML document.
+
+    It shows tables, a histogram, a timeline, and the parts of every series. It loads nothing from elsewhere.
 
     Args:
-        title: of it.
-        machine: what was measured on.
-        tables: of text.
-        series: what is drawn; none makes a page without drawings.
-        notes: what must be said beside the figures, a line each.
+        title: heading of the page.
+        machine: the machine that ran the benchmark.
+        tables: tables of text.
+        series: samples to draw; empty for a page without plots.
+        notes: remarks that readers of the figures need, one a line.
     """
     heads = "".join(f"<p>{escape(line)}</p>" for line in notes)
     drawings = f"<div class='plots'>{''.join(svgs(series))}</div>" if series else ""
@@ -35,5 +37,5 @@ def html(
 
 
 def picture(title: str, machine: Machine, series: Sequence[Trace], notes: Sequence[str] = ()) -> bytes:
-    """A report as a PNG file: the drawings of :func:`html`, without its tables."""
+    """Return a report as a PNG file: the plots of :func:`html`, but no tables."""
     return png(title, series, [*notes, *(f"{label:9s} {value}" for label, value in lines(machine))])

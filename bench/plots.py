@@ -1,4 +1,4 @@
-"""Latencies drawn: a histogram and a timeline for each series, and where the time goes."""
+"""Plots of latencies: a histogram, a timeline, and a breakdown into parts."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from framecast.drawing import COLOURS, INK, STYLE, to_svg
 
 BINS = 60
 COLUMNS = 130  # of the text below a picture
-CUT = 99.5  # percentile of all samples at which a histogram's axis ends; what lies beyond is counted in the last bin
-WIDE = 8  # times the fastest sample's latency, beyond which the axis is logarithmic
-# Of the parts of a step, from dark to light: they differ by brightness, to any eye and in print, and none stands for a
-# case. Nuñez, Anderton and Renslow, "Optimizing colormaps with consideration for color vision deficiency", 2018.
+CUT = 99.5  # percentile of all samples at which a histogram's axis ends; the last bin counts the samples beyond it
+WIDE = 8  # the axis is logarithmic if it reaches beyond this many times the fastest sample's latency
+# Colours for the parts of a step, from dark to light. They differ in brightness, so every eye can tell them apart, in
+# print too. No case uses them.
+# Nuñez, Anderton and Renslow, "Optimizing colormaps with consideration for color vision deficiency", 2018.
 PARTS = "cividis"
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Samples to be drawn.
+    """Samples to draw.
 
     Attributes:
-        name: shown in the legend.
-        starts: of each sample, in seconds.
-        milliseconds: of each sample.
-        parts: of which the samples consist: milliseconds of each by the part's name, drawn as their means.
+        name: name in the legend.
+        starts: start of each sample, in seconds.
+        milliseconds: latency of each sample.
+        parts: the parts of the samples: each part's milliseconds by its name. The plot shows their means.
     """
 
     name: str
@@ -46,7 +47,7 @@ Draw = Callable[[Axes, Sequence[Trace]], None]
 
 
 def svgs(traces: Sequence[Trace]) -> list[str]:
-    """An ``<svg>`` element a drawing, in the ink of the page around it."""
+    """Return one ``<svg>`` element per plot, in the text colour of the surrounding page."""
     drawn = []
     with mpl.rc_context(STYLE):
         for draw in _draws(traces):
@@ -57,7 +58,7 @@ def svgs(traces: Sequence[Trace]) -> list[str]:
 
 
 def png(title: str, traces: Sequence[Trace], text: Sequence[str]) -> bytes:
-    """All drawings in one picture, with lines of text below them."""
+    """Return all plots in one picture, with lines of text below them."""
     draws = _draws(traces)
     text = [part for line in text for part in textwrap.wrap(line, COLUMNS, subsequent_indent=10 * " ")]
     heights = [_height(draw, traces) for draw in draws]
@@ -77,7 +78,7 @@ def png(title: str, traces: Sequence[Trace], text: Sequence[str]) -> bytes:
 
 
 def histogram(axes: Axes, traces: Sequence[Trace]) -> None:
-    """The share of samples by their latency; a dashed line at each median."""
+    """Draw the share of samples by latency, with a dashed line at each median."""
     every = np.concatenate([np.asarray(trace.milliseconds, np.float64) for trace in traces])
     low, high = float(every.min()), float(np.percentile(every, CUT))
     if not high > low:
@@ -99,16 +100,16 @@ def histogram(axes: Axes, traces: Sequence[Trace]) -> None:
 
 
 def timeline(axes: Axes, traces: Sequence[Trace]) -> None:
-    """Every sample by the time of its start."""
+    """Draw every sample at its start time."""
     for trace, colour in _coloured(traces):
-        # As pixels: thousands of points would weigh more than the rest of a page.
+        # Rasterized, because thousands of vector points would be larger than the rest of the page.
         axes.plot(trace.starts, trace.milliseconds, ".", markersize=3, color=colour, label=trace.name, rasterized=True)
     axes.set_ylim(bottom=0)
-    _titled(axes, "Timeline", "seconds since the measuring began", "ms")
+    _titled(axes, "Timeline", "seconds since the measurement began", "ms")
 
 
 def breakdown(axes: Axes, traces: Sequence[Trace]) -> None:
-    """Where the time goes: the mean of each part, one after the other."""
+    """Draw where the time goes: a bar of each part's mean, end to end."""
     shown = [trace for trace in traces if trace.parts]
     names = list(dict.fromkeys(name for trace in shown for name in trace.parts))
     ends = [0.0] * len(shown)
@@ -123,7 +124,7 @@ def breakdown(axes: Axes, traces: Sequence[Trace]) -> None:
 
 
 def shades(count: int) -> list[str]:
-    """As many colours of :data:`PARTS`, as far apart as they can be."""
+    """Return ``count`` colours of :data:`PARTS`, as far apart as possible."""
     return [to_hex(colour) for colour in mpl.colormaps[PARTS](np.linspace(0.1, 0.95, count))]
 
 
@@ -132,7 +133,7 @@ def _draws(traces: Sequence[Trace]) -> list[Draw]:
 
 
 def _height(draw: Draw, traces: Sequence[Trace]) -> float:
-    """In inches: a bar each, or as every drawing."""
+    """Return a plot's height in inches: it grows by one bar per trace in a breakdown, and is fixed otherwise."""
     return 1.6 + 0.3 * len(traces) if draw is breakdown else 3.4
 
 

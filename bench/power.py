@@ -1,9 +1,10 @@
-"""Power, clocks and temperatures while a benchmark runs: of NVIDIA's GPUs, of Jetsons, and the clocks of any CPU.
+"""Power, clocks and temperatures during a benchmark: of NVIDIA GPUs and Jetsons, and the clocks of any CPU.
 
-What the machine does not tell is not reported. NVIDIA's GPUs are asked through NVML (module ``pynvml``, of PyPI's
-nvidia-ml-py, where it is installed); a Jetson's rails through the hwmon files of its INA3221 (Documentation/hwmon/
-ina3221.rst in the kernel), or ``tegrastats`` where those cannot be read. A rail's chip averages over milliseconds, and
-NVML's power over up to a second: the figures are of the whole run, and say nothing of a single step.
+The report leaves out values that the machine does not provide. NVIDIA GPUs report through NVML (module ``pynvml``, from
+PyPI's nvidia-ml-py, if it is installed). A Jetson's power rails report through the hwmon files of its INA3221 chip
+(Documentation/hwmon/ina3221.rst in the kernel), or through ``tegrastats`` if those files cannot be read. The chip
+averages over milliseconds, and NVML averages power over up to a second. The figures therefore describe the whole run,
+not a single step.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-INTERVAL = 0.1  # seconds between two looks
+INTERVAL = 0.1  # seconds between two readings
 ROOT = Path("/")
-Readings = dict[str, float]  # by name, which ends in the unit
+Readings = dict[str, float]  # by name; the name ends in the unit
 Probe = Callable[[], Readings]
 
 
 @dataclass(frozen=True)
 class Range:
-    """A reading over a run, in the unit that its name ends in."""
+    """The range of a reading over a run. The reading's name ends in the unit."""
 
     mean: float
     min: float
@@ -38,10 +39,10 @@ class Range:
 
 
 class Sampler:
-    """Looks about ten times a second, in a thread of its own, from entering to leaving it.
+    """Reads the sensors about ten times a second, in its own thread, inside its ``with`` block.
 
     Attributes:
-        readings: (seconds since it was entered, what was read then).
+        readings: pairs of (seconds since the block began, readings).
     """
 
     def __init__(self, root: Path = ROOT, interval: float = INTERVAL) -> None:
@@ -67,7 +68,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="power", daemon=True)
 
     def summary(self) -> dict[str, Range]:
-        """What was read, by name; empty where the machine tells nothing."""
+        """Return the range of each reading by name; empty if the machine has no sensors."""
         values: dict[str, list[float]] = {}
         for _, reading in self.readings:
             for name, value in reading.items():
@@ -81,7 +82,7 @@ class Sampler:
             found: Readings = {}
             for probe in self._probes:
                 found |= probe()
-            if not found and not self._closes:  # nothing here tells anything, and nothing is still starting
+            if not found and not self._closes:  # there are no sensors, and none is still starting
                 return
             self.readings.append((now, found))
             if self._stop.wait(self._interval):
@@ -101,7 +102,7 @@ class Sampler:
 
 
 class Nvml:
-    """NVIDIA's own library. What a GPU does not support (a Jetson's most things) is left out."""
+    """NVIDIA's management library. It leaves out values that a GPU does not support, on a Jetson most of them."""
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
@@ -110,7 +111,7 @@ class Nvml:
 
     @classmethod
     def open(cls) -> Nvml | None:
-        """It, or None where the module or the driver is missing."""
+        """Open the library; None if the module or the driver is missing."""
         try:
             pynvml = importlib.import_module("pynvml")
         except ImportError:
@@ -121,7 +122,7 @@ class Nvml:
             return None
 
     def read(self) -> Readings:
-        """Power in W, clocks in MHz, temperature in °C, of every GPU."""
+        """Return power in W, clocks in MHz and temperature in °C of every GPU."""
         nvml, found = self._nvml, Readings()
         asked: Mapping[str, tuple[Callable[[Any], float], float]] = {
             "power, W": (nvml.nvmlDeviceGetPowerUsage, 1e-3),
@@ -137,12 +138,12 @@ class Nvml:
         return found
 
     def memory(self) -> int | None:
-        """Bytes of the first GPU's memory that all processes together use."""
+        """Return how many bytes of the first GPU's memory all processes use together."""
         used = self._ask(lambda device: self._nvml.nvmlDeviceGetMemoryInfo(device).used, self._devices[0])
         return None if used is None else int(used)
 
     def close(self) -> None:
-        """Let go of the library."""
+        """Shut the library down."""
         self._nvml.nvmlShutdown()
 
     def _ask(self, ask: Callable[[Any], float], device: Any) -> float | None:
@@ -153,7 +154,7 @@ class Nvml:
 
 
 def device_memory() -> int | None:
-    """Bytes of the first GPU's memory in use, by NVML; None where that is not to be had."""
+    """Return how many bytes of the first GPU's memory are in use, from NVML; None if NVML is not available."""
     nvml = Nvml.open()
     if nvml is None:
         return None
@@ -164,7 +165,7 @@ def device_memory() -> int | None:
 
 
 def rails(root: Path = ROOT) -> Readings:
-    """A Jetson's rails, in W: the voltage (mV) times the current (mA) of each channel that has both."""
+    """Return the power of a Jetson's rails in W: voltage (mV) times current (mA) of each channel that has both."""
     found = Readings()
     for label in root.glob("sys/bus/i2c/drivers/ina3221/*/hwmon/hwmon*/in*_label"):
         number = label.name.removeprefix("in").removesuffix("_label")
@@ -177,7 +178,7 @@ def rails(root: Path = ROOT) -> Readings:
 
 
 def jetson_gpu_clock(root: Path = ROOT) -> Readings:
-    """A Jetson's GPU clock, in MHz: its devfreq device is called after the GPU (17000000.gpu, …ga10b, …gv11b)."""
+    """Return a Jetson's GPU clock in MHz. The name of its devfreq device has the GPU in it: 17000000.gpu, …ga10b."""
     for path in root.glob("sys/class/devfreq/*/cur_freq"):
         if re.search(r"gpu|g[apv]\d+b", path.parent.name) and (hertz := _number(path)) is not None:
             return {"GPU clock, MHz": hertz / 1e6}
@@ -185,29 +186,29 @@ def jetson_gpu_clock(root: Path = ROOT) -> Readings:
 
 
 def cpu_clock(root: Path = ROOT) -> Readings:
-    """The mean clock of the cores that are on, in MHz."""
+    """Return the mean clock of the active cores, in MHz."""
     paths = root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
     clocks = [kilohertz for path in paths if (kilohertz := _number(path)) is not None]
     return {"CPU clock, MHz": statistics.fmean(clocks) / 1e3} if clocks else {}
 
 
 def temperatures(root: Path = ROOT) -> Readings:
-    """Of the thermal zones, in °C; of several of one type the hottest."""
+    """Return the temperature of each type of thermal zone, in °C: the hottest zone of that type."""
     found = Readings()
     for path in root.glob("sys/class/thermal/thermal_zone*/temp"):
         name, value = _text(path.with_name("type")), _number(path)
-        if name and value is not None and value > 0:  # a sensor of a part that is off reads nothing, or far below
+        if name and value is not None and value > 0:  # the sensor of a part that is off gives nothing, or far below 0
             name = f"{name}, °C"
             found[name] = max(value / 1e3, found.get(name, 0))
     return found
 
 
 class Tegrastats:
-    """NVIDIA's own tool on a Jetson, whose newest line is read."""
+    """NVIDIA's ``tegrastats`` on a Jetson. A thread keeps its newest line."""
 
     def __init__(self, command: str) -> None:
         self._newest = Readings()
-        self._process = subprocess.Popen(  # noqa: S603 (found on PATH, with no word of the user's)
+        self._process = subprocess.Popen(  # noqa: S603 (found on PATH, and no argument comes from the user)
             [command, "--interval", f"{1000 * INTERVAL:.0f}"],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -217,11 +218,11 @@ class Tegrastats:
         self._thread.start()
 
     def read(self) -> Readings:
-        """Of the newest line."""
+        """Return the readings of the newest line."""
         return self._newest
 
     def close(self) -> None:
-        """End it."""
+        """End the process and its thread."""
         with self._process:
             self._process.terminate()
             self._thread.join()
@@ -232,7 +233,7 @@ class Tegrastats:
 
 
 def parse_tegrastats(line: str) -> Readings:
-    """Rails (``VDD_IN 4940mW/4940mW``), temperatures (``gpu@45.5C``) and clocks (``GR3D_FREQ 0%@[305]``) of a line."""
+    """Parse rails (``VDD_IN 4940mW/4940mW``), temperatures (``gpu@45.5C``) and clocks (``GR3D_FREQ 0%@[305]``)."""
     found: Readings = {f"{name}, W": int(value) / 1e3 for name, value in re.findall(r"(\w+) (\d+)mW\b", line)}
     found |= {f"{name}, °C": float(value) for name, value in re.findall(r"(\w+)@(\d[\d.]*)C\b", line)}
     if gpu := re.search(r"GR3D_FREQ \d+%@\[?(\d+)", line):

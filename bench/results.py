@@ -1,4 +1,4 @@
-"""What a benchmark came to: as tables, as warnings, as JSON and CSV."""
+"""The results of a benchmark: as tables, as warnings, as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from framecast.tables import Table
 
 @dataclass(frozen=True)
 class Result:
-    """A case, measured.
+    """The result of one case.
 
     Attributes:
-        name: of the case.
-        engine: what ran it, as it was asked for.
-        device: what that ran on.
-        trained: whether the weights are.
+        name: name of the case.
+        engine: the engine as the user named it.
+        device: device that the engine used.
+        trained: whether the weights are trained.
         series: all samples.
-        summary: of the whole latencies.
-        parts: a summary of each part's.
-        ratio: to the first case; None for that one, and where cases did not take turns.
+        summary: summary of the whole latencies.
+        parts: summary of each part's latencies.
+        ratio: ratio to the first case; None for the first case, and if the cases did not alternate.
         device_ms: see :func:`framecast.bench.steps.on_device`.
-        stream: MLPerf's view of it, in single-stream mode.
-        cold: of a fresh process; None where that was left out.
+        stream: MLPerf's evaluation, in single-stream mode.
+        cold: cold start in fresh processes; None if it was not measured.
     """
 
     name: str
@@ -50,27 +50,27 @@ class Result:
 
     @property
     def title(self) -> str:
-        """The name, and what must be known to read its figures."""
+        """The name, with a note if the weights are random."""
         return titled(self.name, trained=self.trained)
 
 
 def summaries(series: Series, percentiles: Sequence[float]) -> tuple[Summary, dict[str, Summary]]:
-    """Of the whole, and of each part.
+    """Summarize the whole latencies and those of each part.
 
     Raises:
-        OptionError: there is no sample, or a percentile is out of its range.
+        OptionError: there is no sample, or a percentile is out of range.
     """
     parts = {name: summarize(values, percentiles) for name, values in series.parts.items()}
     return summarize(series.milliseconds, percentiles), parts
 
 
 def ratios(series: Sequence[Series]) -> list[Ratio | None]:
-    """Of each to the first, round by round."""
+    """Return each case's ratio to the first, round by round."""
     return [None if one is series[0] else ratio(one.by_round(), series[0].by_round()) for one in series]
 
 
 def tables(results: Sequence[Result], power: Mapping[str, Range]) -> list[Table]:
-    """All of them, the most important first."""
+    """Return all tables, the most important first."""
     made = [_latencies(results)]
     if any(result.stream for result in results):
         made.append(_streams(results))
@@ -150,45 +150,45 @@ def _power(power: Mapping[str, Range]) -> Table:
 
 
 def warnings(results: Sequence[Result]) -> list[str]:
-    """Why the figures may not be what they seem, a line each."""
+    """Return reasons to doubt the figures, one a line."""
     found = []
     unsteady = [f"{r.name} {100 * r.summary.cv:.1f} %" for r in results if r.summary.cv > UNSTEADY]
     if unsteady:
-        cure = "fix the clocks, end what else runs" + (", judge by ratios" if any(r.ratio for r in results) else "")
+        cure = "fix the clocks, end other programs" + (", compare by ratios" if any(r.ratio for r in results) else "")
         found.append(f"unsteady: coefficient of variation above {100 * UNSTEADY:g} %: {', '.join(unsteady)} ({cure})")
     doubtful = {p for r in results for p in r.summary.doubtful}
     if doubtful:
         few, most = min(r.summary.n for r in results), max(doubtful)
         wanted = round(100 * TAIL / (100 - most))
-        said = ", ".join(f"{p:g} %" for p in sorted(doubtful))
-        found.append(f"few samples for {said}: {few}, and {wanted} are wanted (--iterations {wanted})")
+        listed = ", ".join(f"{p:g} %" for p in sorted(doubtful))
+        found.append(f"too few samples for {listed}: {few}, not the {wanted} needed (--iterations {wanted})")
     for result in results:
         stream = result.stream
         found += [f"{result.name}: INVALID: {reason} (--iterations)" for reason in (stream.reasons if stream else ())]
     if any(result.stream and result.stream.valid and result.stream.short for result in results):
         found.append(
-            f"VALID for a short run: MLPerf asks for {MLPERF_DURATION:g} s and {MLPERF_QUERIES} queries at least"
+            f"VALID for a short run: MLPerf requires at least {MLPERF_DURATION:g} s and {MLPERF_QUERIES} queries"
         )
     return found
 
 
 def to_dict(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """For JSON: everything, samples too. Percentiles go by their number, as text."""
-    told = []
+    """Return everything for JSON, including samples. A percentile's key is its number as text."""
+    records = []
     for result in results:
         one = dataclasses.asdict(result)
         if result.stream is not None:
-            del one["stream"]["series"]  # the result's
+            del one["stream"]["series"]  # the result holds it already
             one["stream"] |= {"valid": result.stream.valid, "short_of_mlperf": result.stream.short}
         one["samples"] = one.pop("series")
         for summary in (one["summary"], *one["parts"].values()):
             summary["percentiles"] = {f"{p:g}": value for p, value in summary["percentiles"].items()}
-        told.append(one)
-    return told
+        records.append(one)
+    return records
 
 
 def to_csv(series: Sequence[Series]) -> str:
-    """A row a sample: case, round, start in seconds, milliseconds of the whole and of each part."""
+    """Return one row per sample: case, round, start in seconds, milliseconds of the whole and of each part."""
     parts = list(dict.fromkeys(name for one in series for name in one.parts))
     rows = [
         (
@@ -205,7 +205,7 @@ def to_csv(series: Sequence[Series]) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Comma-separated, with a head."""
+    """Return comma-separated text with a header line."""
     written = io.StringIO()
     table = csv.writer(written, lineterminator="\n")
     table.writerow(columns)
@@ -214,7 +214,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def number(value: float) -> str:
-    """With three significant digits; the export has them all."""
+    """Format a number with three significant digits. The export keeps all digits."""
     if value >= 100:
         return f"{value:.0f}"
     return f"{value:.{1 if value >= 10 else 2 if value >= 1 else 3}f}"

@@ -1,16 +1,17 @@
 """MLPerf's single-stream scenario: one query after the other, and a percentile of their latencies.
 
-The percentile is estimated as LoadGen does it (``early_stopping.cc`` and ``PerformanceSummary::EarlyStopping`` of
-https://github.com/mlcommons/inference/tree/master/loadgen): of ``n`` queries the ``t`` slowest are looked at, with the
-largest ``t`` for which as few as ``t`` of ``n`` above the true p-th percentile would be seen with less than 1 % chance,
+The percentile is estimated as in LoadGen (``early_stopping.cc`` and ``PerformanceSummary::EarlyStopping`` of
+https://github.com/mlcommons/inference/tree/master/loadgen). The estimate is the ``t``-th slowest of ``n`` queries. Let
+X be the number of queries above the true p-th percentile. ``t`` is the largest number for which X is at most ``t`` with
+a probability below 1 %:
 
-    P[X <= t] < 1 - c,  X ~ Binomial(n, 1 - p),  c = 0.99, tolerance 0,
+    P[X <= t] < 1 - c,  X ~ Binomial(n, 1 - p),  c = 0.99, tolerance 0
 
-and the ``t``-th slowest is the estimate: with 99 % confidence no less than the percentile. LoadGen asks for ``t >= 1``,
-so for 64 queries at the 90th percentile and for 662 at the 99th. (It writes the left side as the regularised incomplete
-beta function of p, n - t and t + 1, which is the same.)
+With 99 % confidence the estimate is not below the true percentile. LoadGen requires ``t >= 1``, which takes 64 queries
+at the 90th percentile and 662 at the 99th. (LoadGen writes the left side as the regularised incomplete beta function
+of p, n - t and t + 1, which is equal.)
 
-This is the scenario and the arithmetic, not a submission: no LoadGen, no accuracy run, no audit.
+This module implements the scenario and its arithmetic. It is not a submission: no LoadGen, no accuracy run, no audit.
 """
 
 from __future__ import annotations
@@ -26,20 +27,21 @@ from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
 
 CONFIDENCE = 0.99
-TARGET = 90.0  # the percentile that a single-stream result is
-MLPERF_DURATION = 600.0  # seconds at least: mlperf.conf's *.SingleStream.min_duration
-MLPERF_QUERIES = 100  # at least: the default of LoadGen's TestSettings::min_query_count
+TARGET = 90.0  # percentile that a single-stream result reports
+MLPERF_DURATION = 600.0  # minimum seconds: mlperf.conf's *.SingleStream.min_duration
+MLPERF_QUERIES = 100  # minimum queries: the default of LoadGen's TestSettings::min_query_count
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A percentile, as seen and as it is vouched for.
+    """A percentile of latencies: as measured, and with 99 % confidence.
 
     Attributes:
-        percentile: which, such as 99.
-        seen: milliseconds, of the queries as they are (LoadGen's: the sample at n·p of those in order).
-        estimate: milliseconds, no less than the percentile with 99 % confidence; None where ``needed`` were not made.
-        needed: queries from which on there is an estimate.
+        percentile: the percentile, such as 99.
+        seen: measured percentile in milliseconds (as in LoadGen: the sample at n·p of the sorted samples).
+        estimate: upper estimate in milliseconds: with 99 % confidence not below the true percentile; None if there
+            were fewer than ``needed`` queries.
+        needed: minimum number of queries for an estimate.
     """
 
     percentile: float
@@ -50,13 +52,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SingleStream:
-    """What a single stream came to.
+    """The result of a single stream.
 
     Attributes:
-        queries: how many were made.
-        duration: seconds from the first one's start to the last one's.
-        estimates: of the percentile that counts, then of the others.
-        reasons: why it is not valid; none where it is.
+        queries: number of queries.
+        duration: seconds from the start of the first query to the start of the last.
+        estimates: the percentile that counts, then the others.
+        reasons: why the result is not valid; empty if it is valid.
         series: all queries, in one round.
     """
 
@@ -68,17 +70,17 @@ class SingleStream:
 
     @property
     def valid(self) -> bool:
-        """By the settings of this run; see ``short`` for MLPerf's own."""
+        """Whether the result is valid under this run's settings; see ``short`` for MLPerf's own settings."""
         return not self.reasons
 
     @property
     def short(self) -> bool:
-        """Shorter than MLPerf itself asks for."""
+        """Whether the run is shorter than MLPerf requires."""
         return self.duration < MLPERF_DURATION or self.queries < MLPERF_QUERIES
 
 
 def slowest(n: int, percentile: float, confidence: float = CONFIDENCE) -> int:
-    """How many of the slowest of ``n`` queries lie at or above the estimate; 0 where ``n`` are too few for one."""
+    """Return how many of ``n`` queries lie at or above the estimate; 0 if ``n`` is too small for an estimate."""
     p, total = percentile / 100, 0.0
     for t in range(n + 1):
         odds = math.lgamma(n + 1) - math.lgamma(t + 1) - math.lgamma(n - t + 1)
@@ -89,17 +91,17 @@ def slowest(n: int, percentile: float, confidence: float = CONFIDENCE) -> int:
 
 
 def needed(percentile: float, confidence: float = CONFIDENCE) -> int:
-    """The fewest queries for which there is an estimate: 64 for the 90th percentile, 662 for the 99th.
+    """Return the minimum number of queries for an estimate: 64 for the 90th percentile, 662 for the 99th.
 
     Raises:
         OptionError: the percentile is not between 0 and 100.
     """
     if not 0 < percentile < 100:
-        raise OptionError(f"a percentile lies between 0 and 100, {percentile:g} does not")
+        raise OptionError(f"a percentile must be between 0 and 100, not {percentile:g}")
     high = 2
     while not slowest(high, percentile, confidence):
         high *= 2
-    low = high // 2  # too few, or 1
+    low = high // 2  # too small, or 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if slowest(middle, percentile, confidence) else (middle, high)
@@ -107,7 +109,7 @@ def needed(percentile: float, confidence: float = CONFIDENCE) -> int:
 
 
 def estimate(milliseconds: Sequence[float], percentile: float) -> Estimate:
-    """A percentile of latencies with its early-stopping estimate.
+    """Return a percentile of latencies with its early-stopping estimate.
 
     Raises:
         OptionError: there is no latency, or the percentile is not between 0 and 100.
@@ -132,25 +134,26 @@ def single_stream(
     clock: Clock = SYSTEM,
     advance: Callable[[float], None] | None = None,
 ) -> SingleStream:
-    """Make one query after the other until there have been enough for long enough.
+    """Make one query after the other until both minimums are reached.
 
     Args:
-        case: an iteration is a query.
-        percentiles: the first is the result; it must be had for the run to be valid.
-        warmup: seconds before the first query; LoadGen has the system warm itself up likewise.
-        min_duration: seconds from the first query's start to the last one's; MLPerf asks for ``MLPERF_DURATION``.
-        min_queries: as many as the result needs where none is given; MLPerf asks for ``MLPERF_QUERIES``.
-        clock: the time in seconds.
-        advance: told now and then what share, 0 … 1, is done.
+        case: the case to measure; one iteration is one query.
+        percentiles: the first is the result; the run is valid only if it has an estimate.
+        warmup: seconds before the first query; under LoadGen a system warms itself up too.
+        min_duration: minimum seconds from the start of the first query to that of the last; MLPerf requires
+            ``MLPERF_DURATION``.
+        min_queries: minimum queries (default: as many as the result needs); MLPerf requires ``MLPERF_QUERIES``.
+        clock: measures the time in seconds.
+        advance: called now and then with the share that is done, 0 to 1.
 
     Raises:
-        OptionError: a number is out of its range.
-        FramecastError: what the case raises.
+        OptionError: a number is out of range.
+        FramecastError: the case raised it.
     """
     least = needed(percentiles[0])
     queries = least if min_queries is None else min_queries
     if warmup < 0 or min_duration < 0 or queries < 1:
-        raise OptionError("a stream takes a warm-up and a duration of 0 or more, and 1 query or more")
+        raise OptionError("a single stream needs a warm-up and a duration of 0 or more, and 1 query or more")
     warm_up(case, warmup, clock)
     series = Series(case.name)
     zero = clock.now()
@@ -162,6 +165,6 @@ def single_stream(
     made = len(series.starts)
     reasons = []
     if made < least:
-        reasons.append(f"{made} queries, and the {percentiles[0]:g} % estimate needs {least}")
+        reasons.append(f"{made} queries, but the {percentiles[0]:g} % estimate needs {least}")
     estimates = [estimate(series.milliseconds, percentile) for percentile in percentiles]
     return SingleStream(made, series.starts[-1], estimates, reasons, series)

@@ -1,8 +1,8 @@
-"""What a step costs: cases that take turns, so that the machine's moods fall on all of them, and every sample kept.
+"""The cost of a step. Cases alternate, so that slow phases of the machine affect all of them. Every sample is kept.
 
-A turn is long enough for clocks and caches to settle (``TURN``), and short beside the moods of a machine, which last
-seconds. The first iteration of a turn is thrown away where there are several cases: it finds the caches full of another
-one's weights. Every second round goes through the cases backwards, so that a drift does not favour the first.
+A turn (``TURN``) is long enough for clocks and caches to settle. It is short compared with the machine's slow phases,
+which last seconds. With several cases the first iteration of a turn is discarded, because the caches still hold another
+case's weights. Every second round runs the cases in reverse order, so that a drift does not favour the first.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from framecast.runtime.engines.device import DeviceEngine
 from framecast.runtime.resize import resize
 from framecast.runtime.stepper import Stepper
 
-TURN = 0.25  # seconds that a case keeps the machine for
-LEAST = 5  # iterations of a turn, however long they take
-BACK_TO_BACK = 20  # steps on a device between two waits for it
+TURN = 0.25  # minimum seconds of a turn
+LEAST = 5  # minimum iterations of a turn
+BACK_TO_BACK = 20  # steps on a device between two waits for the device
 
 
 @dataclass(frozen=True)
 class Case:
-    """Something to be measured.
+    """Something to measure.
 
     Attributes:
-        name: shown, and told apart by it.
-        iterate: does it once, and returns the milliseconds of its parts by name (or of none).
-        warmup: iterations before which it is not itself, however long they take.
-        idle: done after each iteration, and not in its time: what a live loop does until the next frame is there.
+        name: unique name, shown in tables.
+        iterate: runs one iteration, and returns the milliseconds of its parts by name (may be empty).
+        warmup: minimum iterations before a measurement; the first ones are not typical.
+        idle: runs after each iteration and is not timed: the work that a live loop does while it waits for a frame.
     """
 
     name: str
@@ -52,14 +52,14 @@ class Case:
 
 @dataclass
 class Series:
-    """A case's samples in the order in which they were taken.
+    """A case's samples in order.
 
     Attributes:
-        name: of the case.
-        starts: when each began, in seconds since the measuring began.
-        milliseconds: how long each took.
-        rounds: in which round each was taken, from 0.
-        parts: milliseconds of each by the part's name.
+        name: name of the case.
+        starts: start of each sample, in seconds since the measurement began.
+        milliseconds: duration of each sample.
+        rounds: round of each sample, from 0.
+        parts: milliseconds of each part, by its name.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Series:
     parts: dict[str, list[float]] = field(default_factory=dict)
 
     def take(self, case: Case, number: int, zero: float, clock: Clock) -> float:
-        """Measure one iteration in a round; returns its seconds. ``zero`` is when the measuring began."""
+        """Measure one iteration in a round; return its seconds. ``zero`` is when the measurement began."""
         begun = clock.now()
         parts = case.iterate()
         spent = clock.now() - begun
@@ -82,7 +82,7 @@ class Series:
         return spent
 
     def by_round(self) -> list[list[float]]:
-        """The latencies of each round, in milliseconds."""
+        """Return the latencies of each round, in milliseconds."""
         grouped: dict[int, list[float]] = {}
         for number, value in zip(self.rounds, self.milliseconds, strict=True):
             grouped.setdefault(number, []).append(value)
@@ -98,24 +98,24 @@ def measure(
     clock: Clock = SYSTEM,
     advance: Callable[[float], None] | None = None,
 ) -> list[Series]:
-    """Measure cases in turns, until each has been measured for ``duration`` and ``iterations`` times at least.
+    """Measure cases alternately until each has run for ``duration`` and at least ``iterations`` times.
 
     Args:
-        cases: what takes turns; their names differ.
-        warmup: seconds of each before anything is measured.
-        duration: seconds of samples of each.
-        iterations: samples of each.
-        clock: measures.
-        advance: told after every turn what share, 0 … 1, is done.
+        cases: the cases, with different names.
+        warmup: seconds that each case runs before the measurement starts.
+        duration: minimum seconds of samples per case.
+        iterations: minimum samples per case.
+        clock: measures the time.
+        advance: called after every turn with the share that is done, 0 to 1.
 
     Raises:
-        OptionError: no case, two of one name, or a number that is out of its range.
-        FramecastError: what a case raises.
+        OptionError: there is no case, two cases have the same name, or a number is out of range.
+        FramecastError: a case raised it.
     """
     if not cases or len({case.name for case in cases}) < len(cases):
-        raise OptionError("nothing to measure, or the same twice: name every model and engine once")
+        raise OptionError("nothing to measure, or the same case twice: name every model and engine once")
     if warmup < 0 or duration < 0 or iterations < 1:
-        raise OptionError("a benchmark takes a warm-up and a duration of 0 or more, and 1 iteration or more")
+        raise OptionError("a benchmark needs a warm-up and a duration of 0 or more, and 1 iteration or more")
     for case in cases:
         warm_up(case, warmup, clock)
     zero = clock.now()
@@ -135,7 +135,7 @@ def measure(
 
 
 def warm_up(case: Case, seconds: float, clock: Clock) -> None:
-    """Iterate for ``seconds`` and until the case is itself, whichever is later."""
+    """Iterate for at least ``seconds`` and at least the case's own number of warm-up iterations."""
     begun, done = clock.now(), 0
     while done < case.warmup or clock.now() - begun < seconds:
         case.once()
@@ -143,13 +143,13 @@ def warm_up(case: Case, seconds: float, clock: Clock) -> None:
 
 
 def _share(taken: Sequence[float], duration: float, series: Sequence[Series], iterations: int) -> float:
-    """How much of the measuring is done, 0 … 1."""
+    """Return the share of the measurement that is done, 0 to 1."""
     of_time = min(taken) / duration if duration else 1.0
     return min(of_time, min(len(one.starts) for one in series) / iterations, 1.0)
 
 
 def _turn(case: Case, series: Series, number: int, zero: float, clock: Clock) -> float:
-    """Measure a case for one turn; returns the seconds of its samples."""
+    """Measure a case for one turn; return the seconds of its samples."""
     taken, count = 0.0, 0
     while count < LEAST or taken < TURN:
         taken += series.take(case, number, zero, clock)
@@ -158,7 +158,7 @@ def _turn(case: Case, series: Series, number: int, zero: float, clock: Clock) ->
 
 
 def called(name: str, call: Callable[[], object], idle: Callable[[], object] = lambda: None) -> Case:
-    """A case that is one call, of which no parts are known; ``idle`` as in :class:`Case`."""
+    """Return a case of one call that has no parts; ``idle`` as in :class:`Case`."""
 
     def iterate() -> Mapping[str, float]:
         call()
@@ -168,26 +168,26 @@ def called(name: str, call: Callable[[], object], idle: Callable[[], object] = l
 
 
 def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock = SYSTEM) -> Case:
-    """A live step as ``predictor.step`` does it: from a camera's picture to the predicted one, the state carried on.
+    """Return a live step like ``predictor.step``: from a camera's picture to the predicted one, with carried state.
 
-    Its parts are ``picture in`` (resizing, colour, layout), ``step`` and ``picture out`` (check, clamping, layout)
-    where the engine steps on the host; ``enqueue`` (until the host is free again) and ``wait, download`` where it has a
-    device. A model that takes no pictures is stepped on frames of floats made from them, and has no parts.
+    If the engine runs on the host, the parts are ``picture in`` (resizing, colour, layout), ``step`` and
+    ``picture out`` (check, clamping, layout). If the engine has a device, they are ``enqueue`` (until the host is free
+    again) and ``wait, download``. A model that takes no pictures gets float frames made from them, and has no parts.
 
     Args:
-        name: of the case.
-        engine: steps; it is left open.
-        frames: uint8 [H, W, 3] BGR, one after the other and then again from the first.
+        name: name of the case.
+        engine: runs the step; its owner closes it.
+        frames: uint8 [H, W, 3] BGR; they repeat.
         clock: measures the parts.
 
     Raises:
         OptionError: there is no frame.
-        EngineError: it cannot make a state.
+        EngineError: the engine cannot make a state.
     """
     if not frames:
-        raise OptionError("no frame to measure with: name a clip that has some")
+        raise OptionError("no frame to measure with: name a clip that has frames")
     stepper = Stepper(engine, clock=clock)
-    warmup = LEAST + 3 * engine.manifest.slots  # buffers are bound once a phase of the ring, and again after a reset
+    warmup = LEAST + 3 * engine.manifest.slots  # buffers are bound once per phase of the ring, and again after a reset
     if not engine.manifest.is_picture:
         tensors = itertools.cycle([floats(image, engine.manifest) for image in frames])
 
@@ -202,7 +202,7 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
     def iterate() -> Mapping[str, float]:
         stepper.advance([next(images)])
         (pictures,) = stepper.render()
-        if pictures is None:  # as the predictor does; random weights may come to that
+        if pictures is None:  # as in the predictor; random weights may lead to this
             stepper.reset()
         times = stepper.times
         if has_device:
@@ -215,7 +215,7 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
 
 
 def floats(image: Image, manifest: Manifest) -> Tensor:
-    """A picture as a frame of a model that takes none, [1, C, H, W]: its channels over and over, in its range."""
+    """Make a float frame [1, C, H, W] of a picture: it repeats the channels, in the model's value range."""
     (low, high), (width, height) = manifest.value_range, manifest.size
     frame = blank_frame(manifest)
     planes = resize(image, manifest.size)[..., np.arange(manifest.frame[0]) % 3].transpose(2, 0, 1)
@@ -224,11 +224,11 @@ def floats(image: Image, manifest: Manifest) -> Tensor:
 
 
 def on_device(engine: Engine, frames: Sequence[Image], clock: Clock = SYSTEM) -> dict[str, float]:
-    """What an engine's device does, apart, in milliseconds (medians); empty where the step runs on the host.
+    """Measure the device's work on its own: medians in milliseconds; empty if the step runs on the host.
 
-    ``step, back to back``: a step of many that are enqueued without a wait, with their uploads beside them: what the
-    device takes where that is longer than enqueueing. ``transfers alone``: the bytes of a picture up and down again,
-    with no step between, where the engine lets its buffers be used alone.
+    ``step, back to back``: one of many steps that are enqueued without waiting, with their uploads. This is the
+    device's time per step, if that is longer than enqueueing. ``transfers alone``: upload and download of a picture's
+    bytes without a step between them, if the engine's buffers can be used alone.
     """
     if not _has_device(engine) or not engine.manifest.is_picture:
         return {}
@@ -258,7 +258,7 @@ def _has_device(engine: Engine) -> bool:
 
 
 def _median(call: Callable[[], None], clock: Clock, times: int = 5) -> float:
-    """Milliseconds of a call, after one that does not count."""
+    """Return the median milliseconds of a call, after one call that does not count."""
     call()
     taken = []
     for _ in range(times):

@@ -1,23 +1,26 @@
-"""A predictor in a live loop, end to end: from when a frame was due to when its prediction was handed to the sink.
+"""A predictor in a live loop, measured end to end: from a frame's due time until the sink receives its prediction.
 
-A loop that takes the next frame when it is done with the last one cannot see its own stalls: while it hangs for a
-second at 30 frames a second, it starts none of the 30 steps that would have been slow, and books one bad sample among
-thousands of good ones. Gil Tene named this coordinated omission (*How NOT to Measure Latency*, 2013). The cure is an
-open loop, as in his wrk2: frames are due on a schedule that asks nobody, and latency runs from when each was due.
+A closed loop takes the next frame when it has finished the last one, so it cannot see its own stalls. If it hangs for a
+second at 30 frames a second, it never starts the 30 steps that would have been slow. It records one bad sample among
+thousands of good ones. Gil Tene named this coordinated omission (*How NOT to Measure Latency*, 2013). The remedy is an
+open loop, as in his wrk2: frames are due on a fixed schedule, and each latency starts when its frame is due.
 
-In wrk2 every late request is served in the end; a camera's frames are not. One that was replaced in the mailbox is
-never predicted, and to leave it out would be the omission again. So three distributions are told apart:
+wrk2 serves every late request in the end. A camera loop does not: if a newer frame replaces one in the mailbox, the
+older one gets no prediction. To leave it out would be coordinated omission again. There are therefore three
+distributions:
 
-- **corrected**: of every frame that was due. A frame that was dropped counts from when it was due until the next
-  prediction was handed over: until then whoever watches saw something older, and nothing of this frame's moment. A
-  stall of x seconds leaves samples of some x, x − 1/F, x − 2/F, …: what HdrHistogram's
-  ``recordValueWithExpectedInterval`` fills in to a closed loop's figures. Here none is filled in, all are measured.
-- **age**: of the frames that were shown, how long ago each was due when its prediction was handed over.
-- **raw**: of those too, from when the predictor took it up. That is what a closed loop measures, and what hides stalls.
+- **corrected**: over every frame that was due. For a dropped frame, the latency runs from its due time until the next
+  hand-over, because until then the viewer sees only something older. A stall of x seconds gives samples of about x,
+  x − 1/F, x − 2/F, …. HdrHistogram's ``recordValueWithExpectedInterval`` adds such samples to a closed loop's figures;
+  here all of them are measured.
+- **age**: over the frames shown, from the due time to the frame's own hand-over.
+- **raw**: over the frames shown, from when the predictor takes the frame to its hand-over. A closed loop measures this,
+  and it hides stalls.
 
-The samples of one stall depend on each other: ``n`` of the corrected ones says less than that of single runs would.
-Decoding is not part of it: a clip's frames lie in memory before the first is due. A real camera has no schedule that we
-know: its frames are due when they were grabbed, and what it or its driver lost before is not seen.
+The samples of one stall depend on each other, so ``n`` corrected samples say less than ``n`` independent ones. The
+figures do not include decoding, because a clip's frames are in memory before the first one is due. The schedule of a
+real camera is unknown, so its frames are due when they are grabbed. The figures do not show frames that the camera or
+its driver lost before that.
 """
 
 from __future__ import annotations
@@ -52,35 +55,35 @@ from framecast.runtime.telemetry import Stamps
 from framecast.testing import EmptyEngine
 
 STAGES = (
-    "capture late",  # from when it was due until it lay in the mailbox
-    "mailbox",  # until the predictor took it up
+    "capture late",  # from the due time until the frame is in the mailbox
+    "mailbox",  # until the predictor takes the frame
     "picture in",  # resize, colour, layout
     "step",
     "picture out",  # check, clamp, layout
-    "enqueue",  # on a device: picture in, upload, and what the host does for the step
+    "enqueue",  # on a device: picture in, upload, and the host's part of the step
     "wait, download",  # on a device: the rest of the step
-    "score, hand-over",  # until the sink was given it
+    "score, hand-over",  # until the sink receives the result
 )
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a loop's stamps say. Latencies in milliseconds.
+    """The figures of a loop. Latencies are in milliseconds.
 
     Attributes:
-        frames: that were due; ``shown``: those whose prediction was handed over; ``dropped``: the others.
-        corrected: from when a frame was due to the next hand-over, of every frame.
-        age: from when it was due to its own hand-over, of those shown.
-        raw: from when it was taken up to its hand-over, of those shown.
-        gaps: between one hand-over and the next; their standard deviation is the jitter.
-        tail: p99 over p50 of ``corrected``; None where the median is 0.
-        apart: p99 − p50 of it, in milliseconds: what an empty loop, whose median is next to nothing, is compared by.
-        stages: by their names, in the order of ``STAGES``, of the frames shown: they add up to ``age``.
-        load: share of the time in which the predictor, the score or the hand-over was at work.
-        cores: CPU time of the whole process over wall time, all its threads together.
-        cpu_ms: CPU time of the whole process for each frame shown.
-        samples: columns, of every frame: ``due_s``, from the first; ``corrected_ms``; ``raw_ms``, None where dropped.
-        parts: milliseconds of each frame shown by the stage's name.
+        frames: number of frames due; ``shown``: those whose prediction was handed over; ``dropped``: the others.
+        corrected: over every frame, from its due time to the next hand-over.
+        age: over the frames shown, from the due time to the frame's own hand-over.
+        raw: over the frames shown, from when the predictor takes the frame to its hand-over.
+        gaps: time between two hand-overs; their standard deviation is the jitter.
+        tail: p99 / p50 of ``corrected``; None if the median is 0.
+        apart: p99 − p50 of ``corrected``, in milliseconds. It compares an empty loop, whose median is almost 0.
+        stages: over the frames shown, by name in the order of ``STAGES``; the stages add up to ``age``.
+        load: share of the time in which the predictor, the score or the hand-over was busy.
+        cores: CPU time of all threads of the process divided by wall time.
+        cpu_ms: CPU time of the whole process per frame shown.
+        samples: columns over every frame: ``due_s``, from the first; ``corrected_ms``; ``raw_ms``, None if dropped.
+        parts: milliseconds of each frame shown, by the stage's name.
     """
 
     frames: int
@@ -107,17 +110,17 @@ class Figures:
 
 @dataclass(frozen=True)
 class StreamResult:
-    """What ``framecast bench --stream`` says.
+    """The result of ``framecast bench --stream``.
 
     Attributes:
-        source: what was shown, without credentials.
-        model: configuration of the predictor; ``engine``: what ran it.
+        source: name of the source, without credentials.
+        model: configuration of the predictor; ``engine``: name of its engine.
         due: ``schedule`` for a clip; ``grab`` for a camera, whose frames are due when they are grabbed.
-        fps: frames a second that were due.
-        interval_ms: from one frame to the next.
-        seconds: for which frames were counted, after a first one that was not.
-        loop: of the predictor.
-        empty: of one that does nothing, on the same schedule: what this machine adds by itself.
+        fps: frames due per second.
+        interval_ms: time between two frames.
+        seconds: how long frames were counted, after a first second that does not count.
+        loop: figures of the predictor.
+        empty: figures of a predictor that does nothing, on the same schedule: the overhead of this machine.
     """
 
     source: str
@@ -131,31 +134,31 @@ class StreamResult:
     empty: Figures
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON. Percentiles go by their number, as text; of the empty loop there are no single samples."""
-        told = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """Return all fields for JSON. A percentile's key is its number as text. The empty loop has no samples."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in ("loop", "empty"):
-            told[name] = _told(told[name])
+            fields[name] = _figures_dict(fields[name])
         for name in ("samples", "parts"):
-            del told["empty"][name]
-        return told
+            del fields["empty"][name]
+        return fields
 
     def rows(self) -> list[tuple[str, str]]:
-        """Of a table: what, and how much; a percentile with too few samples above it has a question mark."""
+        """Return table rows, each a label and a value. A percentile from too few samples has a question mark."""
         loop, empty = self.loop, self.empty
         lost = f"{loop.dropped} dropped ({loop.dropped / loop.frames:.1%})"
         clock = "on a schedule" if self.due == "schedule" else "when they were grabbed"
         return [
             ("frames due", f"{loop.frames} in {self.seconds:.1f} s, one each {self.interval_ms:.2f} ms, {clock}"),
             ("frames shown", f"{loop.shown}, {lost}"),
-            ("due → sink, every frame (corrected), ms", _said(loop.corrected)),
-            ("due → sink, frames shown (age), ms", _said(loop.age)),
-            ("taken up → sink, frames shown (raw), ms", _said(loop.raw)),
-            *((f"  {stage}, ms", _said(times)) for stage, times in loop.stages.items()),
-            ("between hand-overs, ms", f"{_said(loop.gaps)}; jitter {loop.jitter:.2f}"),
+            ("due → sink, every frame (corrected), ms", _text(loop.corrected)),
+            ("due → sink, frames shown (age), ms", _text(loop.age)),
+            ("taken → sink, frames shown (raw), ms", _text(loop.raw)),
+            *((f"  {stage}, ms", _text(times)) for stage, times in loop.stages.items()),
+            ("between hand-overs, ms", f"{_text(loop.gaps)}; jitter {loop.jitter:.2f}"),
             ("p99 / p50, corrected", f"{_tail(loop)}; empty loop {_tail(empty)}"),
             ("load", f"busy {loop.load:.0%} of the time; {loop.cores:.2f} cores, {loop.cpu_ms:.1f} ms of CPU a frame"),
-            ("empty loop, due → sink (corrected), ms", f"{_said(empty.corrected)}; {empty.dropped} dropped"),
-            ("empty loop, between hand-overs, ms", f"{_said(empty.gaps)}; jitter {empty.jitter:.2f}"),
+            ("empty loop, due → sink (corrected), ms", f"{_text(empty.corrected)}; {empty.dropped} dropped"),
+            ("empty loop, between hand-overs, ms", f"{_text(empty.gaps)}; jitter {empty.jitter:.2f}"),
         ]
 
 
@@ -168,27 +171,27 @@ def bench_stream(
     percentiles: Sequence[float] = PERCENTILES,
     clock: Clock = SYSTEM,
 ) -> StreamResult:
-    """Show a predictor a stream, and then one that does nothing: twice ``seconds`` and some more altogether.
+    """Stream to a predictor, and then to one that does nothing. This takes a little over twice ``seconds``.
 
     Args:
-        engine: of the predictor; closed by its owner.
-        source: as for :func:`open_source`. A clip's frames come on a schedule, over and over.
-        fps: frames a second of a clip; its own if None. A real camera comes at its own rate.
-        seconds: for which frames are counted, after :data:`LEAD` that are not.
-        percentiles: of every distribution.
-        clock: what to measure by.
+        engine: the predictor's engine; its owner closes it.
+        source: as for :func:`open_source`. A clip's frames come on a schedule and repeat.
+        fps: frames per second of a clip; None for its own rate. A real camera keeps its own rate.
+        seconds: how long frames are counted, after :data:`LEAD` seconds that do not count.
+        percentiles: the percentiles of every distribution.
+        clock: measures the time.
 
     Raises:
-        OptionError: a rate, a duration or a percentile is out of its range; too few frames came to be summed up.
+        OptionError: a rate, a duration or a percentile is out of range; or too few frames arrived for a summary.
         SourceError: the source cannot be opened, or was lost.
         EngineError: the engine failed.
     """
     check(fps, seconds)
-    summarize([0.0], percentiles)  # so that what is wrong with them is said before anything is measured
+    summarize([0.0], percentiles)  # raises for wrong percentiles before the measurement starts
     with open_source(source) as opened:
         name = opened.name
         if opened.live and fps is not None:
-            raise OptionError(f"{name} comes at a rate of its own: leave out the frames a second")
+            raise OptionError(f"cannot set the frame rate of {name}: a camera has a rate of its own; leave out fps")
         rate = None if opened.live else fps or opened.fps
         images = read_frames(opened, 1 if rate is None else None)
 
@@ -217,22 +220,22 @@ def bench_stream(
 
 
 def figures(frames: Sequence[FrameTimes], percentiles: Sequence[float] = PERCENTILES, device: str = "cpu") -> Figures:
-    """Sum up a loop.
+    """Summarize a loop.
 
     Args:
-        frames: every frame, in their order.
-        percentiles: of every distribution.
-        device: of the engine: what is called the step on the host is only enqueued elsewhere.
+        frames: every frame, in order.
+        percentiles: the percentiles of every distribution.
+        device: the engine's device. It decides the stages' names: only the CPU finishes the step within ``step``.
 
     Raises:
-        OptionError: fewer than two predictions were handed over, or a percentile is not between 0 and 100.
+        OptionError: there were fewer than two hand-overs, or a percentile is not between 0 and 100.
     """
     late = [1e3 * s for s in corrected(frames)]
     known = frames[: len(late)]
     shown = [one.stamps for one in known if one.stamps is not None]
     gaps = [1e3 * (later.handed - before.handed) for before, later in pairwise(shown)]
     if not gaps:
-        raise OptionError(f"{len(shown)} predictions were handed over, too few to sum up: allow more seconds")
+        raise OptionError(f"cannot summarize {len(shown)} predictions: too few arrived; allow more seconds")
     wall = shown[-1].handed - shown[0].handed
     used = [one.cpu for one in known if one.stamps is not None]
     cpu = used[-1] - used[0]
@@ -266,7 +269,7 @@ def figures(frames: Sequence[FrameTimes], percentiles: Sequence[float] = PERCENT
 
 
 def _stages(stamps: Stamps, device: str) -> dict[str, float]:
-    """Seconds by the stage's name; their sum is the frame's age at its hand-over."""
+    """Return the seconds of each stage by name. Their sum is the frame's age at its hand-over."""
     if device == "cpu":
         inside = {"picture in": stamps.picture_in, "step": stamps.step, "picture out": stamps.picture_out}
     else:
@@ -279,22 +282,22 @@ def _stages(stamps: Stamps, device: str) -> dict[str, float]:
     }
 
 
-def _told(figures: Figures) -> dict[str, Any]:
-    told = {f.name: getattr(figures, f.name) for f in dataclasses.fields(figures)}
-    told["stages"] = {stage: _keyed(times) for stage, times in figures.stages.items()}
-    told["samples"], told["parts"] = (
+def _figures_dict(figures: Figures) -> dict[str, Any]:
+    fields = {f.name: getattr(figures, f.name) for f in dataclasses.fields(figures)}
+    fields["stages"] = {stage: _keyed(times) for stage, times in figures.stages.items()}
+    fields["samples"], fields["parts"] = (
         {name: [None if v is None else round(v, 4) for v in column] for name, column in columns.items()}
         for columns in (figures.samples, figures.parts)
     )
-    summed = {name: _keyed(value) for name, value in told.items() if isinstance(value, Summary)}
-    return told | summed | {"jitter_ms": figures.jitter}
+    summed = {name: _keyed(value) for name, value in fields.items() if isinstance(value, Summary)}
+    return fields | summed | {"jitter_ms": figures.jitter}
 
 
 def _keyed(times: Summary) -> dict[str, Any]:
     return dataclasses.asdict(times) | {"percentiles": {f"{p:g}": ms for p, ms in times.percentiles.items()}}
 
 
-def _said(times: Summary) -> str:
+def _text(times: Summary) -> str:
     parts = [f"p{p:g} {ms:.2f}{'?' if p in times.doubtful else ''}" for p, ms in times.percentiles.items()]
     return f"{'  '.join(parts)}  max {times.max:.2f}  (n {times.n})"
 

@@ -1,4 +1,4 @@
-"""What is said of a list of latencies, and of two that were measured in turns."""
+"""Summary of a list of latencies, and the ratio of two lists that were measured alternately."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from framecast.errors import OptionError
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
-UNSTEADY = 0.025  # coefficient of variation above which a median is said with a warning
-TAIL = 10  # samples that should lie above a percentile before it is believed
+UNSTEADY = 0.025  # coefficient of variation above which the median comes with a warning
+TAIL = 10  # minimum samples above a percentile to trust it
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Of ``n`` latencies, in milliseconds.
+    """Summary of ``n`` latencies, in milliseconds.
 
     Attributes:
-        n: how many samples.
-        min: the smallest; likewise ``max``, ``mean`` and ``median``.
-        cv: coefficient of variation, standard deviation over mean; trtexec warns of it likewise.
-        percentiles: by their number, linearly between samples, as numpy does.
+        n: number of samples.
+        min: the smallest sample; likewise ``max``, ``mean`` and ``median``.
+        cv: coefficient of variation: standard deviation divided by mean. trtexec also warns if it is high.
+        percentiles: by number, interpolated linearly between samples as in numpy.
     """
 
     n: int
@@ -35,18 +35,18 @@ class Summary:
 
     @property
     def doubtful(self) -> tuple[float, ...]:
-        """Percentiles above which fewer than ``TAIL`` samples lie: they say little."""
+        """Percentiles with fewer than ``TAIL`` samples above them: they are not reliable."""
         return tuple(p for p in self.percentiles if self.n * (100 - p) < 100 * TAIL)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long one took as another, in rounds that took turns.
+    """How many times as long one case takes as another, from rounds that alternate.
 
     Attributes:
-        median: over rounds, of one's median over the other's.
-        low: of a 95 % interval of that median, by bootstrap over rounds; likewise ``high``.
-        rounds: how many.
+        median: median over rounds of the ratio of the two cases' medians.
+        low: lower end of a 95 % interval of that median, by bootstrap over rounds; ``high``: the upper end.
+        rounds: number of rounds.
     """
 
     median: float
@@ -56,13 +56,13 @@ class Ratio:
 
 
 def summarize(milliseconds: Sequence[float], percentiles: Sequence[float] = PERCENTILES) -> Summary:
-    """Sum up latencies.
+    """Summarize latencies.
 
     Raises:
-        OptionError: there is none, or a percentile is not between 0 and 100.
+        OptionError: there is no latency, or a percentile is not between 0 and 100.
     """
     if wrong := [p for p in percentiles if not 0 < p < 100]:
-        raise OptionError(f"a percentile lies between 0 and 100, {wrong[0]:g} does not")
+        raise OptionError(f"a percentile must be between 0 and 100, not {wrong[0]:g}")
     if not len(milliseconds):
         raise OptionError("nothing was measured: allow more time or iterations")
     values = np.asarray(milliseconds, np.float64)
@@ -79,13 +79,15 @@ def summarize(milliseconds: Sequence[float], percentiles: Sequence[float] = PERC
 
 
 def ratio(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]], seed: int = 0) -> Ratio:
-    """Compare two lists of rounds, each a list of latencies: round by round, since the machine's moods last longer.
+    """Compare two lists of rounds, each a list of latencies.
+
+    It compares round by round, because the machine's slow and fast phases last longer than a round.
 
     Raises:
-        OptionError: they have not as many rounds, or there is none.
+        OptionError: the numbers of rounds differ, or there is no round.
     """
     if len(one) != len(other) or not len(one):
-        raise OptionError("a ratio is taken between as many rounds of each, one at least")
+        raise OptionError("cannot compare two cases: a ratio needs equally many rounds of each, at least one")
     pairs = np.array([np.median(a) / np.median(b) for a, b in zip(one, other, strict=True)])
     drawn = np.random.default_rng(seed).choice(pairs, (2000, len(pairs)))
     low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])

@@ -12,7 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +52,7 @@ class ClipWise(nn.Module):
         if weight.shape == shape:
             return weight
         # A 1×1 Conv2d over both frames one after the other, [O, 2I, 1, 1], is a Conv3d of depth 2, [O, I, 2, 1, 1].
-        split: Tensor = weight.unflatten(1, (2, -1))
-        return split.transpose(1, 2)
+        return cast(Tensor, weight.unflatten(1, (2, -1))).transpose(1, 2)
 
     def forward(self, clip: Tensor) -> Tensor:
         """[B, T, C, H, W] to as many predictions, of patches cut and put together again."""
@@ -132,8 +131,7 @@ class STIPDecoder(nn.Module):
             x = stage(x)
             if i < len(self.stages) - 1:
                 x = x + self.weight * scales[-2 - i]
-        picture: Tensor = self.srcnn(x)
-        return picture
+        return cast(Tensor, self.srcnn(x))
 
 
 class STIP(ClipWise):
@@ -288,7 +286,7 @@ class ASTM(ClipWise):
 
     def released(self, weight: Tensor, shape: torch.Size) -> Tensor:
         if len(shape) == 4 and weight.shape != shape:  # a norm's: ours is [n·2·C, h, w] by gates, of the same C each
-            split: Tensor = weight.unflatten(0, (-1, 2, self.config.hidden))
+            split = cast(Tensor, weight.unflatten(0, (-1, 2, self.config.hidden)))
             return split.transpose(1, 2).reshape(shape)
         return super().released(weight, shape)
 
@@ -317,8 +315,7 @@ class TAUConv(nn.Module):
         self.norm, self.act = nn.GroupNorm(2, outputs), nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        new: Tensor = self.act(self.norm(self.shuffle(self.conv(x))))
-        return new
+        return cast(Tensor, self.act(self.norm(self.shuffle(self.conv(x)))))
 
 
 class TAUAttention(nn.Module):
@@ -343,8 +340,7 @@ class TAUAttention(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         u = self.act(self.proj_1(z))
         weight = self.dynamical(self.pool(u).flatten(1))[:, :, None, None]
-        change: Tensor = self.proj_2(weight * self.spatial(u) * u)
-        return change + z
+        return cast(Tensor, self.proj_2(weight * self.spatial(u) * u)) + z
 
 
 class TAUBlock(nn.Module):
@@ -369,8 +365,7 @@ class TAUBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.layer_scale_1[:, None, None] * self.attention(self.norm1(x))
         x = x + self.layer_scale_2[:, None, None] * self.mlp(self.norm2(x))
-        reduced: Tensor = self.reduction(x)
-        return reduced
+        return cast(Tensor, self.reduction(x))
 
 
 class TAU(ClipWise):
@@ -401,5 +396,4 @@ class TAU(ClipWise):
         x = x.reshape(batch * frames, -1, *x.shape[2:])
         for layer in self.decoder[:-1]:
             x = layer(x)
-        picture: Tensor = self.readout(self.decoder[-1](x + skip))
-        return picture.reshape(clip.shape)
+        return cast(Tensor, self.readout(self.decoder[-1](x + skip))).reshape(clip.shape)

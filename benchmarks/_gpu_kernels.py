@@ -101,7 +101,7 @@ def make(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> 
     if name == "stgru_gates":
         affine = [noise(*wide[1:], kind=torch.float32) for _ in range(4)]
         tensors = [noise(*wide), *affine[:2], noise(*wide), *affine[2:], noise(*shape), noise(*shape)]
-        run = stgru_kernel.stgru_gates if on_gpu else stgru_gates.stgru_gates
+        run: Callable[..., Any] = stgru_kernel.stgru_gates if on_gpu else stgru_gates.stgru_gates
         traffic = stgru_kernel.traffic(batch, shape[1:], itemsize)
         return Case(run, stgru_gates.stgru_gates, [*tensors, 1.0, 1e-5], traffic)
     slots = [noise(*shape) for _ in range(SLOTS)]
@@ -128,7 +128,7 @@ def microseconds(run: Callable[[], Any], repeats: int = 50) -> float:
     with torch.cuda.graph(graph, stream=stream):
         run()
     flush = torch.empty(FLUSH, dtype=torch.uint8, device="cuda")
-    times = []
+    times: list[float] = []
     for _ in range(repeats):
         begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         flush.zero_()

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def engines(config: str, device: str) -> Iterator[tuple[str, Callable[[], Any]]]
             continue  # there are none on a CPU
         yield name, torch_engine(options)
     for name in OTHERS:
-        yield name, lambda name=name: _from_artifact(config, name)  # type: ignore[misc]
+        yield name, partial(_from_artifact, config, name)
 
 
 @contextmanager
@@ -269,7 +270,11 @@ def _window(network: StepModel, known: int) -> float:
     rival = clip_wise(network)
     if rival is None:
         return math.nan
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
     clip = torch.rand(1, known, *network.frame_shape, device=device)
     times = []
     for i in range(25 if device.type == "cuda" else 6):
@@ -301,9 +306,7 @@ def ceilings() -> dict[str, float]:
     for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
         a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
         out = torch.empty_like(a)
-        found[f"{name} TFLOP/s"] = (
-            2 * size**3 / microseconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), 10) / 1e6
-        )
+        found[f"{name} TFLOP/s"] = 2 * size**3 / microseconds(partial(torch.mm, a, b, out=out), 10) / 1e6
     return found
 
 

@@ -1,15 +1,15 @@
-"""Single integer layers whose results are known: products of matrices, and convolutions, of each scheme.
-
-Their inputs are random, or nearly all at the ends of their ranges, which is where 16 bits are too few. ``expected`` is
-computed in 64-bit integers; a convolution's is rounded to 8 bits as ONNX's QLinearConv says.
-"""
+"""Single integer layers as graphs, with their inputs: synthetic ones of each scheme, and those of an artifact."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -25,7 +25,11 @@ _OUT, _SIDE = 24, 8
 
 
 def write(folder: Path) -> dict[str, NDArray[np.int64]]:
-    """Write all layers with their inputs, for ``_int8_child.py``; returns what each must give, by SCHEME-KIND-LAYER."""
+    """Write synthetic layers, products of matrices and convolutions; returns what each must give, by SCHEME-KIND-LAYER.
+
+    Inputs are random, or nearly all at the ends of their ranges, which is where 16 bits are too few. What a layer must
+    give is computed in 64-bit integers; a convolution's is rounded to 8 bits as ONNX defines QLinearConv.
+    """
     expected = {}
     for scheme, (activation, weight, limit) in _RANGES.items():
         lows = np.iinfo(activation).min, 0 if weight is np.uint8 else -limit
@@ -47,19 +51,55 @@ def write(folder: Path) -> dict[str, NDArray[np.int64]]:
     return expected
 
 
-def _draw(rng: np.random.Generator, kind: str, low: int, high: int, shape: tuple[int, ...]) -> NDArray:
+def cut(artifact: Path, inputs: Mapping[str, NDArray[Any]], folder: Path) -> dict[str, NDArray[Any]]:
+    """Write an artifact's own QLinearConv layers, fed with what they see for some inputs; returns this CPU's results.
+
+    They are cut from the graph that ONNX Runtime makes of the artifact, without changes of layout.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "optimized.onnx"
+        _session(artifact, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, path)
+        proto = onnx.load(path)
+        constants = {i.name: i for i in proto.graph.initializer}
+        nodes = [node for node in proto.graph.node if node.op_type == "QLinearConv"]
+        seen = list(dict.fromkeys([node.input[0] for node in nodes] + [node.output[0] for node in nodes]))
+        proto.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in seen)
+        onnx.save(proto, path)
+        tapped = _session(path, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+        values = dict(zip(seen, tapped.run(seen, dict(inputs)), strict=True))
+    expected = {}
+    for node in nodes:
+        x, y = values[node.input[0]], values[node.output[0]]
+        label = node.output[0].replace("/", ".")
+        own = {name: numpy_helper.to_array(constants[name]) for name in node.input[1:] if name}
+        node.input[0], node.output[0] = "x", "y"
+        _save(folder / f"{label}.onnx", node, x, own, _TYPES[y.dtype.type])
+        expected[label] = y
+    return expected
+
+
+def _session(path: Path, level: Any, optimized: Path | None = None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level, options.log_severity_level = level, 4
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _draw(rng: np.random.Generator, kind: str, low: int, high: int, shape: tuple[int, ...]) -> NDArray[Any]:
     if kind == "ends":
         return rng.choice([low, high], shape, p=[0.1, 0.9])
     return rng.integers(low, high + 1, shape)
 
 
-def _matmul(path: Path, x: NDArray, w: NDArray, _: int) -> NDArray[np.int64]:
+def _matmul(path: Path, x: NDArray[Any], w: NDArray[Any], _: int) -> NDArray[np.int64]:
     rows = x[0].reshape(len(x[0]), -1).T.copy()
     _save(path, helper.make_node("MatMulInteger", ["x", "w"], ["y"]), rows, {"w": w}, TensorProto.INT32)
-    return rows.astype(np.int64) @ w.astype(np.int64)
+    sums: NDArray[np.int64] = rows.astype(np.int64) @ w.astype(np.int64)
+    return sums
 
 
-def _conv(path: Path, x: NDArray, w: NDArray, side: int) -> NDArray[np.int64]:
+def _conv(path: Path, x: NDArray[Any], w: NDArray[Any], side: int) -> NDArray[np.int64]:
     border = side // 2
     padded = np.pad(x[0].astype(np.int64), ((0, 0), (border, border), (border, border)))
     sums = np.zeros((len(w), _SIDE, _SIDE), np.int64)
@@ -83,10 +123,11 @@ def _conv(path: Path, x: NDArray, w: NDArray, side: int) -> NDArray[np.int64]:
     _save(path, node, x, constants, _TYPES[x.dtype.type])
     limits = np.iinfo(x.dtype)
     rounded = np.rint(sums[None].astype(np.float32) * (np.float32(1) / scale)) + int(zero)
-    return np.clip(rounded, limits.min, limits.max).astype(np.int64)
+    clipped: NDArray[np.int64] = np.clip(rounded, limits.min, limits.max).astype(np.int64)
+    return clipped
 
 
-def _save(path: Path, node: onnx.NodeProto, x: NDArray, constants: dict[str, NDArray], output: int) -> None:
+def _save(path: Path, node: onnx.NodeProto, x: NDArray[Any], constants: dict[str, NDArray[Any]], output: int) -> None:
     given = helper.make_tensor_value_info("x", _TYPES[x.dtype.type], x.shape)
     made = helper.make_tensor_value_info("y", output, None)
     initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]

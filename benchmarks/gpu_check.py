@@ -21,6 +21,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,12 @@ def parts() -> dict[str, str]:
     found["ort"] = f"{onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
     found["driver"] = _state(lambda: f"{gpu().name}, CUDA {gpu().driver}")
     for name, module in (("tensorrt", "tensorrt"), ("rtx", "tensorrt_rtx")):
-        found[name] = _state(lambda module=module: library(module).version)  # type: ignore[misc]
+        found[name] = _state(partial(_version, module))
     return found
+
+
+def _version(module: str) -> str:
+    return library(module).version
 
 
 def _state(look: Callable[[], str]) -> str:

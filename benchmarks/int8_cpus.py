@@ -3,7 +3,8 @@
 ``python benchmarks/int8_cpus.py --calibration CLIPS [MODEL…]`` prints
 
 - single integer layers of each scheme on each CPU, against a computation in 64-bit integers;
-- for each model, how far predictions on the emulated CPUs are from those on this one (ONNX Runtime, one thread);
+- for each model, its int8 layers in ONNX Runtime on each CPU, fed with what they see on this one, and how far the
+  predictions on the other CPUs are from those on this one (float32 between the layers may tip a rounding to int8);
 - dB of the next frame against float32, and the speed of a live step beside float32's, in turns, on this CPU: in ONNX
   Runtime, in OpenVINO, and in OpenVINO without VNNI (ONEDNN_MAX_CPU_ISA=AVX2, no emulation).
 
@@ -19,6 +20,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _int8_layers import write
+from _int8_layers import cut, write
 from _machine import header
 
 from framecast.bench.machine import busy, describe
@@ -36,10 +38,12 @@ from framecast.bench.summary import ratio
 from framecast.camera import Image, open_source
 from framecast.evaluation.clips import find_clips
 from framecast.evaluation.parity import drift
-from framecast.runtime.convert import blank, see, to_frame
+from framecast.runtime.convert import to_input
 from framecast.runtime.cpu import int8
 from framecast.runtime.engines import open_engine
+from framecast.runtime.engines.engine import state_buffers
 from framecast.runtime.shipped import find
+from framecast.runtime.stepper import Stepper
 
 CHILD = Path(__file__).with_name("_int8_child.py")
 HERE = "this CPU"
@@ -53,7 +57,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=32, help="of each clip to calibrate on")
     parser.add_argument("--schemes", nargs="+", default=["u8s8", "u8s7", "s8s8", "u8u8"])
     parser.add_argument("--check", nargs="+", default=["demo"], help="clips, or folders of them, to measure dB on")
-    parser.add_argument("--checked", type=int, default=100, help="frames of each of those")
+    parser.add_argument("--checked", type=int, default=100, help="frames of each of those; 0: neither dB nor speed")
     parser.add_argument("--cpus", nargs="*", default=["Haswell"], help="QEMU's names of x86-64 CPUs")
     parser.add_argument("--python", nargs="*", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--steps", type=int, default=8, help="of a rollout on the emulated CPUs")
@@ -99,9 +103,8 @@ def predictions(model: str, args: argparse.Namespace, pythons: dict[str, list[st
     """Print a model's part: what its artifacts predict on each CPU, and how fast they are on this one."""
     from framecast.export.quantize import quantize
 
-    args.folder.mkdir(exist_ok=True)
-    for old in args.folder.iterdir():
-        old.unlink()
+    shutil.rmtree(args.folder, ignore_errors=True)
+    args.folder.mkdir()
     clips = find_clips(args.calibration)
     (args.folder / "float32.onnx").write_bytes(find(model).read_bytes())
     for scheme in args.schemes:
@@ -110,6 +113,8 @@ def predictions(model: str, args: argparse.Namespace, pythons: dict[str, list[st
     names = ["float32", *args.schemes]
     print(f"\n{model}: {done} of {count} layers in int8, calibrated on {args.frames} frames of {len(clips)} clips")
     across(names, args, pythons)
+    if not args.checked:
+        return
     checked = f"{args.checked} frames of {', '.join(args.check)}"
     print(f"dB of the next frame against float32, mean (worst clip) over {checked};")
     print(f"times as fast as float32 in the same engine, {args.threads} thread(s) of {HERE}")
@@ -125,24 +130,46 @@ def predictions(model: str, args: argparse.Namespace, pythons: dict[str, list[st
 
 
 def across(names: list[str], args: argparse.Namespace, pythons: dict[str, list[str]]) -> None:
-    """Print how far the predictions of each CPU are from this one's."""
+    """Print how far each CPU's int8 layers and predictions are from this one's."""
     if len(pythons) == 1:
         return
-    with open_engine(args.folder / "float32.onnx") as engine:
-        frames = []
-        for image in pictures("demo", args.steps):
-            frame = blank(engine.manifest)
-            to_frame(see(image, engine.manifest), engine.manifest, frame)
-            frames.append(frame)
+    expected: dict[str, dict[str, np.ndarray]] = {}
     for name in names:
-        np.savez(args.folder / f"{name}.npz", frames=np.stack(frames))
+        inputs = seen(args.folder / f"{name}.onnx", args.steps)
+        np.savez(args.folder / f"{name}.npz", frames=np.stack([step["frame"] for step in inputs]))
+        if name != "float32":
+            (args.folder / name).mkdir(exist_ok=True)
+            expected[name] = cut(args.folder / f"{name}.onnx", inputs[-1], args.folder / name)
+    print(
+        f"ONNX Runtime, int8 layers fed with what they see in step {args.steps}: how many of how many are as on {HERE}"
+    )
+    print(f"{'':24s}" + "".join(f"{name:>20s}" for name in args.schemes), flush=True)
+    others = list(pythons.items())[1:]
+    for cpu, command in others:
+        cells = []
+        for name, wanted in expected.items():
+            found = on(command, args.folder / name)
+            cells.append(f"{sum(np.array_equal(found[label], value) for label, value in wanted.items())}/{len(wanted)}")
+        print(f"{cpu:24s}" + "".join(f"{cell:>20s}" for cell in cells), flush=True)
     print(f"ONNX Runtime, predictions of {args.steps} steps against those of {HERE}: largest difference, mean")
     print(f"{'':24s}" + "".join(f"{name:>20s}" for name in names), flush=True)
     reference = on(pythons[HERE], args.folder)
-    for cpu, command in list(pythons.items())[1:]:
+    for cpu, command in others:
         found = on(command, args.folder)
         errors = [np.abs(found[name] - reference[name]) for name in names]
         print(f"{cpu:24s}" + "".join(f"{e.max():>11.1e}{e.mean():>9.1e}" for e in errors), flush=True)
+
+
+def seen(artifact: Path, steps: int) -> list[dict[str, np.ndarray]]:
+    """The inputs of an artifact's first steps on the demo clip."""
+    found = []
+    with open_engine(artifact) as engine:
+        stepper = Stepper(engine)
+        for image in pictures("demo", steps):
+            frame, state = to_input(image, engine.manifest), state_buffers(engine.manifest, stepper.state)
+            found.append({"frame": frame, **{name: tensor.copy() for name, tensor in state.items()}})
+            stepper.step(frame)
+    return found
 
 
 ENGINES = {

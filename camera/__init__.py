@@ -1,6 +1,6 @@
-"""Sources of frames: cameras, streams, clips, folders of images, and moving shapes that are computed.
+"""Sources of frames: cameras, streams, clips, folders of images, and computed moving shapes.
 
-Importing this loads no OpenCV; opening a source does.
+Importing this package does not load OpenCV. Opening a source does.
 """
 
 from framecast.camera.source import DEFAULT_FPS, Frame, Image, Source

@@ -1,4 +1,4 @@
-"""What a source with an end has in common: media time, and starting over."""
+"""The base of all sources that end: media time and looping."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from framecast.errors import SourceError
 
 
 class Clip(Reader):
-    """Frames at a constant rate, every one of which can be read.
+    """A source with a constant frame rate. The reader can read every frame.
 
-    The time of frame i is i / fps, in seconds. A clip that loops goes on counting where it starts over, in a new epoch.
+    The time of frame i is i / fps, in seconds. When a clip loops, a new epoch begins; time and index keep counting.
 
     Args:
-        name: what to call it in messages.
+        name: its name in messages.
         fps: frames a second.
-        loop: start over at the end instead of ending.
+        loop: restart at the end instead of ending.
     """
 
     live = False
@@ -34,13 +34,13 @@ class Clip(Reader):
     def _read(self) -> Frame | None:
         image = self._next()
         if image is None and self._index == 0:
-            raise SourceError(f"no frame can be decoded: {self.name} (damaged, or cut off: make the file again)")
+            raise SourceError(f"cannot decode any frame: {self.name} (it is damaged or cut off; make the file again)")
         if image is None and self._loop:
             self._rewind()
             self._epoch += 1
             image = self._next()
             if image is None:
-                raise SourceError(f"cannot start over: {self.name} (it changed while it was played)")
+                raise SourceError(f"cannot restart: {self.name} (the file changed during playback; open it again)")
         if image is None:
             return None
         frame = Frame(image, self._index / self.fps, self._index, self._epoch)
@@ -49,7 +49,7 @@ class Clip(Reader):
 
     @abstractmethod
     def _next(self) -> Image | None:
-        """The next picture of this pass, or None at its end."""
+        """Return the next picture of this pass, or None at the end."""
 
     @abstractmethod
     def _rewind(self) -> None:

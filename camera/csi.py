@@ -1,4 +1,4 @@
-"""The camera of a Jetson: MIPI CSI, through NVIDIA's libargus and GStreamer; only the newest frame is kept."""
+"""A Jetson's MIPI CSI camera, through NVIDIA's libargus and GStreamer. Only the newest frame is kept."""
 
 from __future__ import annotations
 
@@ -31,47 +31,46 @@ _log = logging.getLogger(__name__)
 
 EXAMPLE = "csi://0?size=1280x720&fps=30&flip=0"
 LAUNCH = "gst-launch-1.0"
-GRACE = 1.0  # seconds for a process to end when asked to; a camera that is killed may leave nvargus-daemon stuck
-_LINES = 20  # of what GStreamer says that are kept, for the error message
+GRACE = 1.0  # seconds for a process to end by itself; killing it may leave nvargus-daemon stuck
+_LINES = 20  # lines of GStreamer's output to keep for the error message
 
 _RESTART = "sudo systemctl restart nvargus-daemon"
 _LOST = f"check its ribbon cable; if it stays lost: {_RESTART}"
 
-# What GStreamer 1.22 says, and libargus as users report it: libargus itself was not at hand. The first that fits.
+# GStreamer 1.22's messages, and libargus's as users report them: we had no libargus to test. The first match wins.
 _REASONS = (
     (
         r'no element "nv\w+"',
         "GStreamer has no {0} here: csi:// needs an NVIDIA Jetson (there: sudo apt-get install nvidia-l4t-gstreamer; "
-        "a container is started with --runtime nvidia)",
+        "start a container with --runtime nvidia)",
     ),
     (r'no element "\w+"', "GStreamer has no {0} (sudo apt-get install gstreamer1.0-plugins-base)"),
     (
         r"connecting to nvargus-daemon failed|create camera ?provider",
-        f"nvargus-daemon does not answer ({_RESTART}; a container is started with "
-        "-v /tmp/argus_socket:/tmp/argus_socket)",
+        f"nvargus-daemon does not answer ({_RESTART}; start a container with -v /tmp/argus_socket:/tmp/argus_socket)",
     ),
     (
         r"no cameras available",
         "no CSI camera is connected (check its ribbon cable; choose the sensor with "
         "sudo /opt/nvidia/jetson-io/jetson-io.py, and reboot)",
     ),
-    (r"invalid camera device", "there are fewer cameras than that (the first one is csi://0)"),
+    (r"invalid camera device", "there is no camera with this number (the first one is csi://0)"),
     (r"failed to create capturesession", f"another program is using it, or nvargus-daemon hangs ({_RESTART})"),
     (
         r"frame rate specified is greater|not-negotiated|could not link",
-        "it does not give this size at this rate (v4l2-ctl --list-formats-ext lists what it gives)",
+        "it does not support this size at this rate (list its modes with v4l2-ctl --list-formats-ext)",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Csi:
-    """What ``csi://0?size=1280x720&fps=30&flip=0`` asks for; these are the defaults.
+    """The options of ``csi://0?size=1280x720&fps=30&flip=0``. These values are the defaults.
 
     Attributes:
-        sensor: number of the camera.
-        width: pixels of the sensor's picture, even, 64 to 8192; a flip of 90° swaps it with the height.
-        height: pixels, as the width.
+        sensor: camera number.
+        width: width of the sensor's picture in pixels: even, 64 to 8192. A flip of 90° swaps it with the height.
+        height: height in pixels, with the same limits.
         fps: frames a second, 1 to 240.
         flip: nvvidconv's flip-method: 1, 2, 3 turn by 90° counterclockwise, 180°, 90° clockwise; 4, 6 mirror
             horizontally, vertically; 5, 7 mirror at the diagonals.
@@ -85,20 +84,20 @@ class Csi:
 
     @property
     def name(self) -> str:
-        """What to call it in messages."""
+        """Its name in messages."""
         return f"csi://{self.sensor}"
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the frames that come out."""
+        """Width and height of the output frames."""
         return (self.height, self.width) if self.flip % 2 else (self.width, self.height)
 
 
 def parse_csi(rest: str) -> Csi:
-    """The camera of a URI, of which ``csi://`` has been taken off.
+    """Parse the rest of a ``csi://`` URI, after the scheme.
 
     Raises:
-        SourceError: it is no number, or an option is unknown or out of its range.
+        SourceError: the camera is not a number, or an option is unknown or out of range.
     """
     number, _, query = rest.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -118,7 +117,7 @@ def parse_csi(rest: str) -> Csi:
 
 
 def elements(camera: Csi) -> str:
-    """GStreamer's elements from the sensor to BGRx in the memory of the CPU."""
+    """GStreamer's elements from the sensor to BGRx in CPU memory."""
     width, height = camera.size
     return (
         f"nvarguscamerasrc sensor-id={camera.sensor}"
@@ -128,15 +127,17 @@ def elements(camera: Csi) -> str:
 
 
 def open_csi(rest: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
-    """A camera at the CSI connector: by OpenCV where it has GStreamer (not PyPI's), else by ``gst-launch-1.0``.
+    """Open a camera on the CSI connector.
+
+    Uses OpenCV if it was built with GStreamer (PyPI's was not), otherwise ``gst-launch-1.0``.
 
     Args:
         rest: ``0?size=1280x720&fps=30&flip=0``; see :class:`Csi`.
-        timeout: seconds that the first frame may take, and then every frame.
-        clock: on which frames say when they were grabbed.
+        timeout: seconds to wait for the first frame, and for each later frame.
+        clock: stamps the frames with their grab time.
 
     Raises:
-        SourceError: this is no Jetson, something is missing, or the camera gives no frames.
+        SourceError: this is not a Jetson, something is missing, or the camera gives no frames.
     """
     camera = parse_csi(rest)
     cv2 = cv.load()
@@ -169,7 +170,7 @@ def open_csi(rest: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
 
 
 def _has(element: str) -> bool:
-    """Whether GStreamer has an element, as far as can be known: without it OpenCV 4.6 hangs, and says nothing."""
+    """Whether GStreamer has an element; True if unknown. Without the element, OpenCV 4.6 hangs silently."""
     inspect = shutil.which("gst-inspect-1.0")
     try:
         return inspect is None or subprocess.run([inspect, "--exists", element], timeout=10).returncode != 1  # noqa: S603
@@ -183,7 +184,7 @@ def _silent(camera: Csi, timeout: float) -> str:
 
 
 class _Capture(Protocol):
-    """What :class:`LiveSource` takes of a capture; ``stop`` ends a grab that is under way."""
+    """The part of a capture that :class:`LiveSource` uses; ``stop`` interrupts a running grab."""
 
     def grab(self) -> bool: ...
     def retrieve(self, image: Image | None, /) -> tuple[bool, Image | None]: ...
@@ -200,7 +201,7 @@ class _Camera(LiveSource):
         try:
             return super().read()
         except SourceError:
-            if self._closed:  # that is why it ended
+            if self._closed:  # it ended because it was closed
                 return None
             raise
 
@@ -210,11 +211,11 @@ class _Camera(LiveSource):
 
 
 class _Watched:
-    """A capture of OpenCV's GStreamer in a thread of its own: it knows no time limit, neither to open nor to read.
+    """OpenCV's GStreamer capture in its own thread, because neither its open nor its read has a timeout.
 
     Args:
-        pipeline: as gst-launch-1.0 takes it, ending in an appsink.
-        patience: seconds that a frame may take.
+        pipeline: in gst-launch-1.0's syntax, ending in an appsink.
+        patience: seconds to wait for a frame.
     """
 
     def __init__(self, pipeline: str, patience: float) -> None:
@@ -227,7 +228,7 @@ class _Watched:
         self._thread.start()
 
     def wait(self) -> bool:
-        """Whether a frame comes in time."""
+        """Wait for a frame; returns whether it came in time."""
         with self._news:
             self._news.wait_for(lambda: self._image is not None or self.ended or self._stopped, self._patience)
             return self._image is not None
@@ -235,7 +236,7 @@ class _Watched:
     grab = wait
 
     def retrieve(self, _: Image | None, /) -> tuple[bool, Image | None]:
-        with self._news:  # the thread has decoded it, into an array of its own
+        with self._news:  # the thread has already decoded it into its own array
             image, self._image = self._image, None
         return image is not None, image
 
@@ -246,7 +247,7 @@ class _Watched:
 
     def release(self) -> None:
         self.stop()
-        self._thread.join(GRACE)  # one that hangs is left behind, and lets go of the camera when it comes back
+        self._thread.join(GRACE)  # leave a hanging thread behind: it releases the camera when it comes back
 
     def _run(self, pipeline: str) -> None:
         cv2 = cv.load()
@@ -272,13 +273,13 @@ class _Watched:
 
 
 class _Launch:
-    """``gst-launch-1.0``, whose frames come through a pipe, as BGRx: its rows need no padding.
+    """``gst-launch-1.0``, which sends its frames through a pipe. They are BGRx, because its rows need no padding.
 
-    When the reader is slow one frame waits half in the pipe and the newest behind it; the others are dropped.
+    If the reader is slow, one frame waits half in the pipe and the newest waits behind it. All others are dropped.
 
     Args:
         camera: what to open.
-        patience: seconds that a frame may take.
+        patience: seconds to wait for a frame.
     """
 
     def __init__(self, camera: Csi, patience: float) -> None:
@@ -286,9 +287,9 @@ class _Launch:
         self._name = camera.name
         self._patience = patience
         self._picture: Image = np.empty((*camera.size[::-1], 4), np.uint8)
-        self._said: deque[str] = deque(maxlen=_LINES)
+        self._output: deque[str] = deque(maxlen=_LINES)
         self._pipe, ours = os.pipe()
-        self._poll = select.poll()  # not select(): it takes no descriptor above 1023
+        self._poll = select.poll()  # not select(): it accepts no descriptor above 1023
         self._poll.register(self._pipe, select.POLLIN)
         started = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -299,17 +300,17 @@ class _Launch:
         started.wait()
 
     def wait(self) -> bool:
-        """Whether a frame begins to come in time, or the process ends, which sets ``ended``."""
+        """Wait until a frame begins to arrive or the process ends, which sets ``ended``; False on a timeout."""
         if not self._poll.poll(math.ceil(1000 * self._patience)):
             return False
         self.ended = not self._arrives()
         return True
 
     def grab(self) -> bool:
-        """Whether a frame came in time.
+        """Read a frame; returns whether it came in time.
 
         Raises:
-            SourceError: the process has ended; the message says why.
+            SourceError: the process has ended. The message gives the reason.
         """
         deadline = time.monotonic() + self._patience
         rest = self._picture.data.cast("B")
@@ -327,13 +328,13 @@ class _Launch:
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)  # it lets go of the camera, and ends
+            self._process.send_signal(signal.SIGINT)  # it releases the camera and ends
 
     def release(self) -> None:
         self.stop()
         deadline = time.monotonic() + GRACE
         while self._poll.poll(max(0, math.ceil(1000 * (deadline - time.monotonic())))):
-            if not os.read(self._pipe, 1 << 20):  # what it has yet to write must not keep it
+            if not os.read(self._pipe, 1 << 20):  # drain the pipe: a pending write must not keep the process alive
                 break
         self._minder.join(max(0.0, deadline - time.monotonic()))
         if self._minder.is_alive() and self._process is not None:
@@ -342,34 +343,34 @@ class _Launch:
         os.close(self._pipe)
 
     def reason(self) -> str:
-        """Why the process has ended, with the cure."""
-        self._minder.join(GRACE)  # its last words
-        said = "\n".join(self._said)
+        """Why the process ended, and what to do."""
+        self._minder.join(GRACE)  # until it has read the last lines
+        output = "\n".join(self._output)
         for pattern, reason in _REASONS:
-            if found := re.search(pattern, said, re.IGNORECASE):
+            if found := re.search(pattern, output, re.IGNORECASE):
                 return reason.format(found.group().rpartition(" ")[2].strip('"'))
         code = self._process.poll() if self._process is not None else None
         if code is not None and code < 0:
             return f"{LAUNCH} was ended by signal {-code} ({_LOST})"
-        errors = [line for line in self._said if "error" in line.lower()] or [*self._said]
+        errors = [line for line in self._output if "error" in line.lower()] or [*self._output]
         return f"{redact(errors[0]) if errors else 'it ended or broke off'} ({_LOST})"
 
     def _arrives(self) -> bool:
-        """Whether there is something in the pipe, now that the wait is over: it may be its end."""
+        """Whether the pipe holds data after the wait; otherwise it was closed."""
         return bool(self._poll.poll(0)[0][1] & select.POLLIN)
 
     def _mind(self, source: str, pipe: int, started: threading.Event) -> None:
-        """Start the process, listen to it, and see it end, so that there is no zombie.
+        """Start the process, read its output, and wait for it, so that it leaves no zombie.
 
-        It is killed with the *thread* that started it (``setpriv``, of util-linux): this thread stays as long as it
-        does. Without setpriv it ends at the next frame, which has nowhere to go. Ctrl-C, too, is not for it: it has a
-        session of its own.
+        The process dies with the *thread* that started it (``setpriv``, from util-linux), so this thread stays until
+        the process ends. Without setpriv, the process ends when it cannot write the next frame. It runs in its own
+        session, so Ctrl-C does not reach it.
         """
         try:
             leaky = "queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0"
             pipeline = f"{source} ! {leaky} ! fdsink fd={pipe} sync=false"
             tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-            process = subprocess.Popen(  # noqa: S603 (numbers are all that it takes from the user)
+            process = subprocess.Popen(  # noqa: S603 (it takes only numbers from the user)
                 [*tied, LAUNCH, "--quiet", *pipeline.split()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -377,16 +378,16 @@ class _Launch:
                 env={**os.environ, "LC_ALL": "C"},
                 pass_fds=[pipe],
                 start_new_session=True,
-                restore_signals=False,  # SIGPIPE stays ignored: without a reader it ends in an orderly way
+                restore_signals=False,  # SIGPIPE stays ignored, so it ends cleanly when nobody reads
             )
             self._process = process
         except OSError as error:
-            self._said.append(f"{LAUNCH} cannot be started: error {error.strerror}")
+            self._output.append(f"{LAUNCH} cannot be started: error {error.strerror}")
             return
         finally:
             os.close(pipe)
             started.set()
-        with process:  # waits for it at the end
+        with process:  # waits for the process at the end
             while process.stdout and (line := process.stdout.readline(500)):
                 if text := line.decode(errors="replace").strip():
-                    self._said.append(text)
+                    self._output.append(text)

@@ -1,4 +1,4 @@
-"""OpenCV, loaded when it is first needed, quiet, and bounded."""
+"""OpenCV: loaded on first use, silent, and with bounded picture sizes."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
     import cv2
 
 MAX_PIXELS = 8192 * 8192
-"""The largest picture that is decoded: a small file can ask for gigabytes of memory."""
+"""Limit of a decoded picture. A small file can ask for gigabytes of memory."""
 
-# OpenCV reads these once, most of them while it is imported. What the user has set stays: whoever asks FFmpeg for its
-# trace (56) gets it, and in it the requests as they are sent, with their passwords.
+# OpenCV reads these once, most of them during its import. The user's own settings win: whoever asks FFmpeg for its
+# trace (56) gets it, and the trace shows requests with their passwords.
 _ENVIRONMENT = {
-    "OPENCV_LOG_LEVEL": "SILENT",  # our errors say what went wrong, in one line and without credentials
+    "OPENCV_LOG_LEVEL": "SILENT",  # our errors explain what went wrong, in one line and without credentials
     "OPENCV_FFMPEG_LOGLEVEL": "-8",  # AV_LOG_QUIET
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_PIXELS),
-    "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "2",  # seconds until a camera that has stalled is seen; 10 by default
+    "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT": "2",  # seconds until a stalled camera is noticed (OpenCV's default: 10)
 }
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
-# FFmpeg's options and the log level belong to the whole process: one capture is opened at a time.
+# FFmpeg's options and the log level are global to the process, so only one capture is opened at a time.
 _opening = threading.Lock()
 
 
 def load() -> ModuleType:
-    """OpenCV's module, ``cv2``.
+    """Import and return OpenCV's module, ``cv2``.
 
     Raises:
-        SourceError: it is not installed, or a system library that it needs is not.
+        SourceError: OpenCV or a system library that it needs is not installed.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -48,7 +48,7 @@ def load() -> ModuleType:
 
 
 def user_ffmpeg_options() -> str:
-    """What the user set in OPENCV_FFMPEG_CAPTURE_OPTIONS, or an empty string."""
+    """The user's OPENCV_FFMPEG_CAPTURE_OPTIONS, or an empty string."""
     with _opening:
         return os.environ.get(_FFMPEG_OPTIONS, "")
 
@@ -56,12 +56,12 @@ def user_ffmpeg_options() -> str:
 def open_capture(
     target: str | int, backend: int, *, parameters: Sequence[int] = (), ffmpeg_options: str = ""
 ) -> cv2.VideoCapture | None:
-    """Open a device, file or stream, with nothing on stderr: OpenCV's log would print a URL with its password.
+    """Open a device, file or stream and print nothing on stderr. OpenCV's log would show a URL with its password.
 
     Args:
-        target: a device's number or path, a file's path, or a URL.
-        backend: one of OpenCV's ``CAP_…`` backends; it is not guessed.
-        parameters: property, value, property, value, … that must hold while it opens.
+        target: a device number or path, a file path, or a URL.
+        backend: one of OpenCV's ``CAP_…`` backends. OpenCV does not guess it.
+        parameters: property, value, property, value, … to apply while it opens.
         ffmpeg_options: ``name;value|name;value`` for FFmpeg.
 
     Returns:
@@ -70,7 +70,7 @@ def open_capture(
     cv = load()
     with _opening:
         users = os.environ.get(_FFMPEG_OPTIONS)
-        log = getattr(cv.utils, "logging", None)  # OpenCV 4.8 has none: there the environment, above, must do
+        log = getattr(cv.utils, "logging", None)  # OpenCV 4.8 has none: it relies on the environment above
         level = log.setLogLevel(log.LOG_LEVEL_SILENT) if log else None
         os.environ[_FFMPEG_OPTIONS] = ffmpeg_options
         try:
@@ -88,12 +88,12 @@ def open_capture(
 
 
 def frame_rate(capture: cv2.VideoCapture) -> float | None:
-    """Nominal frames a second, or None where the file or camera does not say, or says what cannot be."""
+    """Nominal frames a second, or None if the file or camera gives no rate or an impossible one."""
     fps = capture.get(load().CAP_PROP_FPS)
-    return fps if 0.1 <= fps <= 1000 else None  # NaN fails too; RTSP without a rate says 90000, its clock
+    return fps if 0.1 <= fps <= 1000 else None  # NaN fails too; RTSP without a rate gives 90000, its clock
 
 
 def pixels(capture: cv2.VideoCapture) -> int:
-    """Pixels a frame, as the file or stream declares them before any is decoded."""
+    """Pixels a frame, as the file or stream declares before decoding."""
     cv = load()
     return int(capture.get(cv.CAP_PROP_FRAME_WIDTH)) * int(capture.get(cv.CAP_PROP_FRAME_HEIGHT))

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import cv2
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-"""By which videos are known among the files of a folder."""
+"""Suffixes of the videos in a folder."""
 
-# Containers only: a playlist (ffconcat, HLS, DASH, SDP) under the name of a clip opens other files and hosts.
+# Containers only: a playlist (ffconcat, HLS, DASH, SDP) with a clip's name could open other files and hosts.
 _FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,av1,ivf,obu,nut,mxf,dv"
 )
@@ -26,23 +26,23 @@ _SAFE = f"format_whitelist;{_FORMATS}|protocol_whitelist;file"
 
 
 class VideoFile(Clip):
-    """A video file, frame by frame to its end; one that was cut off gives the frames that are there.
+    """A video file, read frame by frame to its end. A file that was cut off gives the frames it has.
 
     Args:
-        path: a regular file (the caller has looked: opening a named pipe would hang).
-        name: what to call it in messages; the path if not given.
-        loop: start over at the end instead of ending.
+        path: a regular file. The caller has checked it, because opening a named pipe would hang.
+        name: its name in messages (default: the path).
+        loop: restart at the end instead of ending.
 
     Raises:
         SourceError: OpenCV cannot decode it, or its frames are larger than ``cv.MAX_PIXELS``.
     """
 
     def __init__(self, path: Path, *, name: str | None = None, loop: bool = False) -> None:
-        # Absolute: FFmpeg takes the colon of a relative name, "concat:a|b.mp4", for a protocol.
+        # Absolute, because FFmpeg reads the colon in a relative name, "concat:a|b.mp4", as a protocol.
         self._path = str(path.absolute())
         self._capture = _open(self._path)
         self._pool = Pool()
-        self._shape: tuple[int, ...] | None = None  # of the frame before, into the like of which the next is decoded
+        self._shape: tuple[int, ...] | None = None  # of the last frame; the next one is decoded into this shape
         super().__init__(name or redact(str(path)), cv.frame_rate(self._capture) or DEFAULT_FPS, loop)
 
     def _next(self) -> Image | None:
@@ -53,7 +53,7 @@ class VideoFile(Clip):
         return image  # type: ignore[return-value]  # OpenCV's stubs allow any dtype
 
     def _rewind(self) -> None:
-        # Opened anew: seeking to frame 0 lands elsewhere in files that do not begin with a key frame.
+        # Reopen the file: seeking to frame 0 lands elsewhere if the file does not begin with a key frame.
         self._capture.release()
         self._capture = _open(self._path)
 
@@ -64,13 +64,13 @@ class VideoFile(Clip):
 def _open(path: str) -> cv2.VideoCapture:
     try:
         path.encode()
-    except UnicodeEncodeError:  # the name's bytes are no UTF-8: OpenCV 5.0 ends the process on such a name
-        raise SourceError(f"OpenCV cannot open a file of this name: {redact(path)} (rename it)") from None
+    except UnicodeEncodeError:  # the name is not UTF-8: OpenCV 5.0 ends the process on such a name
+        raise SourceError(f"cannot open {redact(path)}: its name is not UTF-8 (rename it)") from None
     options = "|".join(filter(None, (cv.user_ffmpeg_options(), _SAFE)))
     capture = cv.open_capture(path, cv.load().CAP_FFMPEG, ffmpeg_options=options)
     if capture is None:
         raise SourceError(
-            f"not a video that can be decoded: {redact(path)} (damaged, cut off, or no video; ffprobe says more)"
+            f"not a video that can be decoded: {redact(path)} (it is damaged, cut off or no video; try ffprobe)"
         )
     if (size := cv.pixels(capture)) > cv.MAX_PIXELS:
         capture.release()

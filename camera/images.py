@@ -1,4 +1,4 @@
-"""Images: a folder of them, a glob, or one."""
+"""Images: a folder, a glob, or a single file."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from framecast.errors import SourceError
 from framecast.redact import redact
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What counts as an image, by the end of its name in any case."""
+"""Suffixes of images, in upper or lower case."""
 
 
 class Images(Clip):
     """Images as the frames of a clip at 25 frames a second.
 
     Args:
-        name: what to call them in messages.
+        name: their name in messages.
         paths: the images, in order.
-        loop: start over at the end instead of ending.
+        loop: restart at the end instead of ending.
     """
 
     def __init__(self, name: str, paths: Sequence[Path], *, loop: bool = False) -> None:
@@ -45,28 +45,28 @@ class Images(Clip):
 
     def _decode(self, path: Path) -> Image:
         try:
-            # More bytes than an uncompressed image of MAX_PIXELS can need are not read into memory at all.
+            # Do not read a file that is larger than an uncompressed image of MAX_PIXELS.
             small = path.stat().st_size <= 8 * cv.MAX_PIXELS
             encoded = np.frombuffer(path.read_bytes() if small else b"", np.uint8)
         except OSError as error:
             raise SourceError(
-                f"cannot read {redact(str(path))}: {error.strerror} (check that it is there to read)"
+                f"cannot read {redact(str(path))}: {error.strerror} (check that it exists and is readable)"
             ) from None
         try:
             image: Image | None = self._cv.imdecode(encoded, self._cv.IMREAD_COLOR) if encoded.size else None
         except self._cv.error:  # larger than MAX_PIXELS
             image = None
         if image is None:
-            cure = f"empty, damaged, or of more than {cv.MAX_PIXELS} pixels: remove it or make it again"
+            cure = f"empty, damaged, or larger than {cv.MAX_PIXELS} pixels: remove it or make it again"
             raise SourceError(f"not an image that can be decoded: {redact(str(path))} ({cure})")
         return image
 
 
 def open_folder(folder: Path, *, loop: bool) -> Images:
-    """The images of a folder, sorted as people count: img9 before img10.
+    """Open the images of a folder in natural order: img9 before img10.
 
     Raises:
-        SourceError: it cannot be listed, or holds no images.
+        SourceError: the folder cannot be listed, or holds no images.
     """
     try:
         found = images_among(folder.iterdir())
@@ -78,10 +78,10 @@ def open_folder(folder: Path, *, loop: bool) -> Images:
 
 
 def open_glob(pattern: str, *, loop: bool) -> Images:
-    """The images that a pattern matches (``frames/*.png``, ``**/left_*.jpg``), sorted as people count.
+    """Open the images that match a pattern (``frames/*.png``, ``**/left_*.jpg``), in natural order.
 
     Raises:
-        SourceError: it matches no images, or is not a pattern.
+        SourceError: the pattern matches no images, or is not a pattern.
     """
     anchor = Path(pattern).anchor
     try:
@@ -94,11 +94,11 @@ def open_glob(pattern: str, *, loop: bool) -> Images:
 
 
 def images_among(paths: Iterable[Path]) -> list[Path]:
-    """Those that are regular files (a named pipe would hang) with an image's suffix, sorted as people count."""
+    """The regular files with an image's suffix, in natural order. Reading a named pipe would hang."""
     return sorted((p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file()), key=_natural)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    # Split at digits, "img10.png" is img, 10, .png: the odd places are numbers.
+    # Split at the digits: "img10.png" becomes img, 10, .png. Odd places hold the numbers.
     parts = re.split(r"([0-9]+)", str(path))
     return [(int(part), part) if place % 2 else (0, part) for place, part in enumerate(parts)]

@@ -1,4 +1,4 @@
-"""What cameras and streams have in common: the time of the grab, and being lost."""
+"""The base of all cameras and streams: it stamps the grab time, and notices a lost source."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 class LiveSource(Reader):
-    """A camera or stream. Read it all the time, in a thread: what is not read queues up, and what is read then is old.
+    """A camera or stream. Read it continuously in a thread: unread frames queue up, and later reads get old frames.
 
-    A broken capture never recovers, so once lost it stays lost; open the source again.
+    A broken capture never recovers, so a lost source stays lost. Open it again.
 
     Args:
-        name: what to call it in messages, without credentials.
+        name: its name in messages, without credentials.
         capture: the opened capture.
         fps: nominal frames a second, or None.
-        patience: seconds that a read may take. What comes later is not trusted: FFmpeg, once it timed out, still hands
-            out frames that its decoder had held back.
-        cure: what to do when it is lost.
-        clock: on which frames say when they were grabbed.
+        patience: seconds that a read may take. Later frames are not trusted: after a timeout, FFmpeg still returns
+            frames that its decoder held back.
+        cure: what to do when the source is lost.
+        clock: stamps the frames with their grab time.
     """
 
     live = True
@@ -50,7 +50,7 @@ class LiveSource(Reader):
         self._cure = cure
         self._clock = clock
         self._pool = Pool()
-        self._shape: tuple[int, ...] | None = None  # of the frame before, into the like of which the next is decoded
+        self._shape: tuple[int, ...] | None = None  # of the last frame; the next one is decoded into this shape
         self._index = 0
         self._lost: str | None = None
 

@@ -1,4 +1,4 @@
-"""Arrays that are used again once nobody holds them: a steady stream asks for no memory."""
+"""A pool that reuses arrays when nobody holds them any more. A steady stream allocates no memory."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-KEPT = 128  # arrays: those of a rollout of 13 steps, which are held until they are scored
-KEPT_BYTES = 256 << 20  # of all of them
-PERIOD = 1024  # takes; what none of them needed is let go
+KEPT = 128  # arrays: enough for a rollout of 13 steps, whose pictures are held until they are scored
+KEPT_BYTES = 256 << 20  # of all arrays together
+PERIOD = 1024  # takes; arrays that none of them needed are released
 
 
 class Pool:
-    """Hands out arrays for good: whoever is given one may keep it, and it comes back when the last holder forgets it.
+    """Hands out arrays that a holder may keep forever. An array returns when its last holder drops it.
 
-    CPython's reference counts tell when that is. What is handed out is a view, so that its flags and shape are the
-    holder's own affair, and whatever is made from it (views, slices, memoryviews, torch's and ONNX Runtime's tensors)
-    holds the array underneath, in whichever thread. An address alone (``array.ctypes.data``) does not.
+    The pool reads CPython's reference counts. It hands out a view, so a holder may change its flags and shape.
+    Everything made from the view (views, slices, memoryviews, torch's and ONNX Runtime's tensors) holds the array
+    underneath, in any thread. A bare address (``array.ctypes.data``) does not.
 
-    Beyond ``KEPT`` or ``KEPT_BYTES`` the array that was handed out longest ago belongs to its holder alone.
+    Beyond ``KEPT`` arrays or ``KEPT_BYTES``, the pool forgets the array that it handed out longest ago: that one
+    belongs to its holder alone.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class Pool:
         self._takes = self._deepest = 0
 
     def take(self, shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
-        """An array that nobody else holds; what is in it is left over from before. May be called from any thread."""
+        """Return an array that nobody else holds, with arbitrary contents. May be called from any thread."""
         with self._lock:
             array = self._free(shape, np.dtype(dtype))
             self._arrays.insert(0, array)
@@ -43,7 +44,7 @@ class Pool:
             return array[...]
 
     def _free(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """One that is held by nobody, taken from the list, or a new one."""
+        """Take an array that nobody holds off the list, or make a new one."""
         for place in range(len(self._arrays)):
             if _holders(self._arrays, place) == _NONE:
                 array = self._arrays[place]
@@ -57,7 +58,7 @@ class Pool:
 
 
 def _holders(arrays: list[NDArray[Any]], place: int) -> int:
-    """The references to an array; how many of them are ours depends on the interpreter."""
+    """The reference count of an array. How many references are our own depends on the interpreter."""
     return sys.getrefcount(arrays[place])
 
 

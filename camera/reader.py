@@ -1,4 +1,4 @@
-"""How every source is closed while another thread reads it."""
+"""The base of every source that one thread reads while another may close it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from framecast.camera.source import Frame, Source
 class Reader(Source):
     """A source that one thread reads and any thread closes.
 
-    OpenCV crashes when a capture is released while another thread is inside its read. So close() only releases what
-    nobody reads; a reader that is inside read() releases when it comes out, and then returns None.
+    OpenCV crashes if a capture is released during a read in another thread. So close() releases the source only if
+    nobody is reading. Otherwise the reader releases it when its read() finishes, and that read() returns None.
     """
 
     def __init__(self) -> None:
@@ -21,10 +21,10 @@ class Reader(Source):
         self._released = False
 
     def read(self) -> Frame | None:
-        """The next frame; blocks until there is one. None at the end of a clip, and once the source is closed.
+        """Wait for the next frame. Returns None at the end of a clip and after the source was closed.
 
         Raises:
-            SourceError: the source was lost, or holds something that is no frame.
+            SourceError: the source was lost, or its data is not a frame.
         """
         try:
             with self._busy:
@@ -35,12 +35,12 @@ class Reader(Source):
                 self._release_if_idle()
 
     def close(self) -> None:
-        """Let go of the device or file; at once, or when the read that is under way returns."""
+        """Release the device or file: at once, or when the running read returns."""
         self._closed = True
         self._release_if_idle()
 
     def _release_if_idle(self) -> None:
-        # Whoever holds the lock looks at _closed after letting it go, so one of the two always gets here.
+        # The lock's holder checks _closed after unlocking, so one of the two threads always gets here.
         if self._busy.acquire(blocking=False):
             try:
                 if not self._released:
@@ -51,8 +51,8 @@ class Reader(Source):
 
     @abstractmethod
     def _read(self) -> Frame | None:
-        """As read(); never called by two threads at once, nor after _release()."""
+        """Like read(), but never called by two threads at once or after _release()."""
 
     @abstractmethod
     def _release(self) -> None:
-        """Let go of the device or file; called once."""
+        """Release the device or file. Called once."""

@@ -10,33 +10,33 @@ from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 from framecast.redact import redact
 
-# TCP: with 1 % of loss over UDP a fifth of the frames is visibly corrupt, and no read says so.
-# analyzeduration, in µs: the first frame comes after 0.2 s instead of 1.2 s.
+# TCP: at 1 % packet loss over UDP, a fifth of the frames are visibly corrupt, and no read reports it.
+# analyzeduration, in µs: the first frame arrives after 0.2 s instead of 1.2 s.
 _OPTIONS = "rtsp_transport;tcp|analyzeduration;100000"
 
 
 def open_rtsp(uri: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
-    """A stream, over TCP; OPENCV_FFMPEG_CAPTURE_OPTIONS in the environment takes the place of our options.
+    """Open a stream over TCP. OPENCV_FFMPEG_CAPTURE_OPTIONS in the environment replaces our options.
 
     Args:
         uri: ``rtsp://user:password@host:port/path``, or ``rtsps://``.
-        timeout: seconds that opening may take, and then every read. (A name server that does not answer is not counted:
-            nothing can interrupt the system's resolver.)
-        clock: on which frames say when they were grabbed.
+        timeout: seconds that opening may take, and each read. It does not cover a name server that does not answer,
+            because nothing can interrupt the system's resolver.
+        clock: stamps the frames with their grab time.
 
     Raises:
-        SourceError: nothing answers, it refuses, or it sends no video.
+        SourceError: the camera does not answer, refuses, or sends no video.
     """
     name = redact(uri)
     if not uri.isprintable():
-        raise SourceError(f"not a URL: {name} (it holds characters that must be percent-encoded)")
+        raise SourceError(f"not a URL: {name} (percent-encode its special characters)")
     cv2 = cv.load()
     milliseconds = min(math.ceil(timeout * 1000), 2**31 - 1)  # a C int
     begun = clock.now()
     capture = cv.open_capture(
         uri,
         cv2.CAP_FFMPEG,
-        # Both timeouts hold only if given here. One thread: each further one holds back a frame, a hidden latency.
+        # The timeouts work only if set here. One thread: each further one holds back a frame, which is hidden latency.
         parameters=(
             *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds),
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds),

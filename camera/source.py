@@ -1,4 +1,4 @@
-"""What a source is: frames, each with the time at which it was grabbed."""
+"""The interface of all sources: they give frames, each with its grab time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]  # [H, W, 3] BGR
-DEFAULT_FPS = 25.0  # frames a second of a source that does not say
+DEFAULT_FPS = 25.0  # frames a second, if the source gives no rate
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Frame:
 
     Attributes:
         image: uint8 [H, W, 3], BGR.
-        time: seconds. Of a live source the moment of the grab, on its clock; of a file its place in the clip.
-        index: number of the frame in its source from 0, counted before any is dropped.
-        epoch: counts up where the stream is broken (a clip starts over): nothing before it explains what follows.
+        time: seconds: the grab time on the source's clock, or a file frame's position in the clip.
+        index: number of the frame in its source, from 0; dropped frames count too.
+        epoch: counts up at each break in the stream (such as a clip's restart). Earlier frames do not predict it.
     """
 
     image: Image
@@ -35,9 +35,10 @@ class Source(ABC):
     """An opened camera, stream, clip or folder. Close it, or use it in a ``with``.
 
     Attributes:
-        name: what to call it in messages; credentials are never part of it.
-        live: frames come at their own time and are lost if not taken (a camera); otherwise every one can be read.
-        fps: nominal frames a second, or None where the source does not say.
+        name: its name in messages; it never holds credentials.
+        live: whether frames arrive at their own time and are lost if nobody reads them, as from a camera. The reader
+            of any other source can read every frame.
+        fps: nominal frames a second, or None if the source gives no rate.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self) -> Frame | None:
-        """The next frame; blocks until there is one. None at the end of a clip, and once the source is closed.
+        """Wait for the next frame. Returns None at the end of a clip and after the source was closed.
 
         Raises:
             SourceError: the source was lost.
@@ -54,13 +55,13 @@ class Source(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the device or file. May be called twice, and from another thread than the reader's.
+        """Release the device or file. May be called twice, and from any thread.
 
-        It waits for no read: one that is under way lets go of the device when it returns, and returns None.
+        It does not wait for a running read. That read releases the device when it finishes, and returns None.
         """
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames to come, to the end."""
+        """Iterate over the remaining frames."""
         return iter(self.read, None)
 
     def __enter__(self) -> Source:

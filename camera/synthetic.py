@@ -1,4 +1,4 @@
-"""Moving shapes that are computed: a source that is always there and always the same."""
+"""Computed moving shapes: a source that is always available and always the same."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SHAPES = 5
 
 @dataclass(frozen=True)
 class Scene:
-    """What ``synthetic://?size=320x240&fps=30&frames=300&seed=1`` asks for; these are the defaults.
+    """The options of ``synthetic://?size=320x240&fps=30&frames=300&seed=1``. These values are the defaults.
 
     Attributes:
         width: pixels, 16 to 4096.
         height: pixels, 16 to 4096.
         fps: frames a second, 0.1 to 1000.
-        frames: length of the clip; 0 asks for the default.
-        seed: of the background's texture, and of the shapes' sizes, colours, places and speeds.
+        frames: length of the clip; 0 means the default.
+        seed: of the background's texture and the shapes' sizes, colours, places and speeds.
     """
 
     width: int = 320
@@ -43,13 +43,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class Shape:
-    """A disc or a square, which bounces off the edges of the picture.
+    """A disc or a square that bounces off the edges of the picture.
 
     Attributes:
-        square: else a disc.
+        square: whether it is a square; otherwise a disc.
         radius: half its width, pixels.
         colour: [3] BGR, 0 to 255.
-        start: [2] (x, y) of its centre in frame 0, pixels from where it would touch the left and the upper edge.
+        start: [2] (x, y) of its centre in frame 0, in pixels from where the shape touches the left and top edges.
         velocity: [2] (x, y), pixels a frame.
     """
 
@@ -61,11 +61,11 @@ class Shape:
 
 
 class Synthetic(Clip):
-    """Shapes of constant velocity on a still texture; a frame depends on its number and the scene alone.
+    """Shapes that move at constant velocity on a still texture. A frame depends only on its number and the scene.
 
     Args:
         scene: what to show.
-        loop: start over at the end instead of ending.
+        loop: restart at the end instead of ending.
     """
 
     def __init__(self, scene: Scene, *, loop: bool = False) -> None:
@@ -74,7 +74,7 @@ class Synthetic(Clip):
         random = np.random.default_rng(scene.seed)
         self._background = _texture(scene, random)
         self._shapes = [_shape(scene, random, square=bool(number % 2)) for number in range(SHAPES)]
-        self._number = 0  # of the frame in this pass
+        self._number = 0  # of the next frame in this pass
 
     def _next(self) -> Image | None:
         if self._number == self._scene.frames:
@@ -89,14 +89,14 @@ class Synthetic(Clip):
         self._number = 0
 
     def _release(self) -> None:
-        """There is nothing to let go of."""
+        """Nothing to release."""
 
 
 def parse_scene(uri: str) -> Scene:
-    """The scene of a ``synthetic://`` URI.
+    """Parse a ``synthetic://`` URI.
 
     Raises:
-        SourceError: an option is unknown, or out of its range.
+        SourceError: an option is unknown or out of range.
     """
     default = Scene()
     place, _, query = uri.partition(":")[2].removeprefix("//").partition("?")
@@ -125,7 +125,7 @@ def parse_scene(uri: str) -> Scene:
 
 
 def _texture(scene: Scene, random: np.random.Generator) -> Image:
-    """[H, W, 3]: a few waves a channel, 24 to 96 pixels long."""
+    """A background [H, W, 3]: a few waves a channel, each 24 to 96 pixels long."""
     y, x = np.mgrid[: scene.height, : scene.width].astype(np.float32)
     channels = []
     for _ in range(3):
@@ -152,11 +152,11 @@ def _shape(scene: Scene, random: np.random.Generator, *, square: bool) -> Shape:
 
 
 def _draw(image: Image, shape: Shape, number: int) -> None:
-    """Blend a shape into image [H, W, 3]; its edge is one pixel soft, so that it moves by fractions of a pixel."""
+    """Blend a shape into image [H, W, 3]. Its edge is one pixel soft, so it can move by fractions of a pixel."""
     height, width = image.shape[:2]
     room = np.array([width, height]) - 2 * shape.radius
     there = (shape.start + shape.velocity * number) % (2 * room)
-    x, y = np.minimum(there, 2 * room - there) + shape.radius - 0.5  # the centre; that of the first pixel is (0, 0)
+    x, y = np.minimum(there, 2 * room - there) + shape.radius - 0.5  # the centre; the first pixel's centre is (0, 0)
     reach = shape.radius + 1
     top, left = max(0, int(y - reach)), max(0, int(x - reach))
     part = image[top : int(y + reach) + 1, left : int(x + reach) + 1]

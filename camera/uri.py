@@ -1,4 +1,4 @@
-"""From a URI to a source. The URIs are those of jetson-utils."""
+"""Opens the source of a URI. The URIs follow jetson-utils."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ def open_source(
     """Open a camera, a stream, a clip or a folder of images.
 
     ===============================  ==============================================================================
-    ``0``                            a webcam by its number; as ``v4l2:///dev/video0``
-    ``v4l2:///dev/video0``           a camera at this machine
+    ``0``                            a webcam by number; the same as ``v4l2:///dev/video0``
+    ``v4l2:///dev/video0``           a camera on this machine
     ``csi://0``                      a Jetson's CSI camera: ``csi://0?size=1280x720&fps=30&flip=0``
     ``rtsp://user:pw@host/path``     a network camera, over TCP; also ``rtsps://``
-    ``clip.mp4``, ``file:///clip``   a video file; 25 frames a second where it does not say
-    ``frames/``, ``frames/*.png``    a folder or glob of images, sorted as people count, 25 frames a second; one image
+    ``clip.mp4``, ``file:///clip``   a video file; 25 frames a second if it gives no rate
+    ``frames/``, ``frames/*.png``    a folder or glob of images in natural order, 25 frames a second; or one image
     ``synthetic://``                 moving shapes: ``synthetic://?size=320x240&fps=30&frames=300&seed=1``
     ``demo``                         the clip that ships with framecast
     ===============================  ==============================================================================
 
-    A file that is called ``0`` or ``demo`` is opened as ``./0``, ``./demo``.
+    To open a file called ``0`` or ``demo``, write ``./0`` or ``./demo``.
 
     Args:
         uri: one of these. A path object is always a file or folder.
-        loop: start a clip over at its end, with a new epoch; time and index go on. A camera has no end: there it means
-            nothing.
-        timeout: seconds that a network or CSI camera may take to answer, and to send each frame.
-        clock: on which a camera's frames say when they were grabbed.
+        loop: restart a clip at its end, in a new epoch; time and index keep counting. It does not affect a camera,
+            which has no end.
+        timeout: seconds that a network or CSI camera may take to answer, and to send each frame (default: 5).
+        clock: stamps a camera's frames with their grab time.
 
     Returns:
-        The source, opened; close it, or use it in a ``with``.
+        The opened source. Close it, or use it in a ``with``.
 
     Raises:
-        SourceError: it cannot be opened. The message says in one line why, and what to do; credentials are not in it.
-        OptionError: the timeout is no positive number.
+        SourceError: it cannot be opened. The message gives the reason and the cure in one line, without credentials.
+        OptionError: the timeout is not a positive number.
     """
     if not (0 < timeout < math.inf):
         raise OptionError(f"timeout is {timeout}: give a positive number of seconds")
@@ -92,16 +92,16 @@ def open_source(
 
 
 def is_camera(uri: str) -> bool:
-    """Whether a URI names a camera: one has no end, may be open in one place only, and cannot be played twice.
+    """Whether a URI names a camera. A camera has no end, can be open in one place only, and cannot be replayed.
 
     Args:
-        uri: as :func:`open_source` takes it; it need not be valid.
+        uri: as for :func:`open_source`; it need not be valid.
     """
     return bool(_NUMBER.fullmatch(uri)) or (_scheme(uri) in _CAMERAS)
 
 
 def _scheme(uri: str) -> str | None:
-    """The scheme of a URI in small letters, or None for a path. A file's name may hold a colon."""
+    """The scheme of a URI in lower case, or None for a path. An existing file wins: its name may hold a colon."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", uri)
     return found[1].lower() if found and not _exists(uri) else None
 
@@ -110,12 +110,12 @@ def _open_path(text: str, loop: bool) -> Source:
     path = Path(text)
     name = redact(text)
     try:
-        # Looked at before it is opened: to open a named pipe is to wait for somebody who writes to it.
+        # Check before opening: opening a named pipe blocks until somebody writes to it.
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         if any(character in text for character in "*?["):
             return open_glob(text, loop=loop)
-        raise SourceError(f"no such file: {name} (check the path, or use 'demo' for the clip that ships)") from None
+        raise SourceError(f"no such file: {name} (check the path, or use 'demo' for the shipped clip)") from None
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or "not a path"
         raise SourceError(f"cannot read {name}: {reason} (check the path and its permissions)") from None
@@ -123,7 +123,7 @@ def _open_path(text: str, loop: bool) -> Source:
         return open_folder(path, loop=loop)
     if not stat.S_ISREG(mode):
         raise SourceError(
-            f"not a regular file: {name} (a pipe or device cannot be played; a camera is v4l2:///dev/video0)"
+            f"not a regular file: {name} (cannot play a pipe or device; open a camera as v4l2:///dev/video0)"
         )
     if path.stat().st_size == 0:
         raise SourceError(f"empty file: {name} (record or copy it again)")

@@ -1,1 +1,1 @@
-"""Evaluation: models on whole clips and on test sequences, beside what one would do without a model. Needs no torch."""
+"""Evaluation of models on whole clips and on test sequences, compared with simple baselines. Needs no torch."""

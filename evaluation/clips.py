@@ -1,4 +1,4 @@
-"""Models and rivals on whole clips, as a live run scores them: every method on exactly the same frames."""
+"""Evaluation of models and rivals on whole clips, scored as in a live run. All methods share the same frames."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from framecast.runtime.score import Scorer, psnr
 
 
 def find_clips(places: Sequence[str]) -> list[str]:
-    """Each place, or every video in it where it is a folder of videos; a folder of images is one clip.
+    """Return the places, with each folder of videos replaced by its videos. A folder of images is one clip.
 
     Raises:
-        SourceError: a folder holds neither, or both; or there is no place at all.
+        SourceError: a folder holds neither videos nor images, or both; or there is no place.
     """
     found: list[str] = []
     for place in places:
@@ -41,18 +41,18 @@ def find_clips(places: Sequence[str]) -> list[str]:
             raise SourceError(f"{redact(place)} holds both videos and images: name the videos, or 'FOLDER/*.png'")
         if not videos and not images:
             looked = " ".join((*files.SUFFIXES, *SUFFIXES))
-            raise SourceError(f"no videos and no images in {redact(place)} (looked for {looked})")
+            raise SourceError(f"no videos or images in {redact(place)} (looked for {looked})")
         found += videos or [place]
     if not found:
-        raise SourceError("no clips given: name videos, folders of videos or of images, or demo")
+        raise SourceError("no clips given: name videos, folders of videos or images, or demo")
     return list(dict.fromkeys(found))
 
 
 def check_together(contenders: Sequence[Contender]) -> None:
-    """Models in one table see the same picture.
+    """Check that all models see the same picture size, so that they can share a table.
 
     Raises:
-        OptionError: they do not, or it is too small to be compared.
+        OptionError: the sizes differ, or are too small for the comparison.
     """
     first = contenders[0].predictor.manifest
     if min(first.size) < MIN_SIDE:
@@ -64,7 +64,7 @@ def check_together(contenders: Sequence[Contender]) -> None:
         if (manifest.size, manifest.frame[0]) != (first.size, first.frame[0]):
             raise OptionError(
                 f"{other.name} sees {_view(other)}, {contenders[0].name} {_view(contenders[0])}: "
-                "models in one table must have one resolution, evaluate them apart"
+                "models in one table must have one resolution; evaluate them separately"
             )
 
 
@@ -85,15 +85,15 @@ def evaluate_clips(
     """Score models and rivals on clips (:mod:`framecast.runtime.score`), 1 … ``horizon`` steps ahead.
 
     Args:
-        contenders: at least one; all of one resolution (:func:`check_together`).
-        places: what :func:`find_clips` gave.
-        horizon: how many steps ahead.
-        rivals: what the models are compared with; copying must be the first (default: :func:`standard`).
-        frames: take at most this many of each clip.
-        advance: told of each frame.
+        contenders: at least one model; all must have the same resolution (:func:`check_together`).
+        places: result of :func:`find_clips`.
+        horizon: number of steps ahead.
+        rivals: baselines; copying must be the first (default: :func:`standard`).
+        frames: use up to this many frames of each clip.
+        advance: called after each frame.
 
     Raises:
-        SourceError: no clip can be scored. One among others that cannot is skipped.
+        SourceError: no clip can be scored. If only some cannot, they are skipped.
         OptionError: a place is a camera.
         EngineError: an engine failed.
     """
@@ -128,7 +128,7 @@ def _advance(advance: Advance, name: str, number: int, total: int, frames: int) 
 
 
 def _names(places: Sequence[str]) -> list[str]:
-    """Short names: without folder and ending where those are still different."""
+    """Return short names, without folder and suffix if they still differ then."""
     whole = [redact(place) for place in places]
     short = [name if "://" in name or "*" in name else Path(name).stem or name for name in whole]
     return short if len(set(short)) == len(short) else whole
@@ -136,7 +136,7 @@ def _names(places: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class _Moment:
-    """What each method predicted from one frame, in the order of the methods: [method][step - 1]."""
+    """Each method's predictions from one frame, in the order of the methods: [method][step - 1]."""
 
     last: Image
     ahead: list[list[Image]]
@@ -144,7 +144,7 @@ class _Moment:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What stays the same from clip to clip."""
+    """The settings that all clips share."""
 
     contenders: tuple[Contender, ...]
     rivals: tuple[Rival, ...]
@@ -157,7 +157,7 @@ class _Run:
         return (*(rival.name for rival in self.rivals), *(contender.name for contender in self.contenders))
 
     def attempt(self, place: str, name: str, advance: Callable[[int], None]) -> ClipResult | SourceError:
-        """One clip, or why it cannot be scored."""
+        """Score a clip, or return why it cannot be scored."""
         try:
             with open_source(place) as source:
                 return self.score(name, source, advance)
@@ -165,13 +165,13 @@ class _Run:
             return error
 
     def score(self, name: str, source: Source, advance: Callable[[int], None]) -> ClipResult:
-        """One clip.
+        """Score a clip.
 
-        The scorer of live runs decides what is due and what is left out; to keep the methods together, what one model
-        sets off holds for all: the longest warm-up, and a fresh start after a prediction that was not finite.
+        The scorer of live runs decides which frames count. To keep the methods on the same frames, the longest warm-up
+        holds for all of them. So does a restart after one model's prediction was not finite.
         """
         if source.live:
-            raise OptionError(f"{source.name} is a camera: record it first, clips are read at their own pace")
+            raise OptionError(f"{source.name} is a camera: record it first and evaluate the recording")
         predictors = [contender.predictor for contender in self.contenders]
         channels = predictors[0].manifest.frame[0]
         scorer, tally, middle = Scorer(), Tally(self.methods, self.horizon, self.judge), _Middle(self.horizon)
@@ -207,23 +207,23 @@ class _Run:
             advance(frames)
         if not all(tally.scored):
             raise SourceError(
-                f"nothing to score {self.horizon} steps ahead in {source.name}: {frames} frames are too few, or repeat "
-                "each other (give a longer clip, or a smaller --horizon)"
+                f"nothing to score {self.horizon} steps ahead in {source.name}: {frames} frames are too few or "
+                "repeat each other (give a longer clip, or a smaller --horizon)"
             )
         return ClipResult(name, source.name, frames, tuple(tally.scored), tally.means(), middle.strip())
 
 
 class _Middle:
-    """Keeps a moment near the middle of a clip of any length, with what came after it."""
+    """Keeps a moment near the middle of a clip of any length, with the frames that followed it."""
 
     def __init__(self, horizon: int) -> None:
         self._steps = tuple(dict.fromkeys((1, horizon)))
         self._kept: list[tuple[_Moment, tuple[Image, ...]]] = []
-        self._stride = 1  # every stride-th moment is kept; of eight every second is let go
+        self._stride = 1  # keep every stride-th moment; at eight, drop every second one and double the stride
         self._seen = 0
 
     def offer(self, due: Sequence[int], moments: Sequence[_Moment], now: Image) -> None:
-        """Take the moment whose furthest prediction is due now, perhaps."""
+        """Consider the moment whose furthest prediction is due now."""
         if (furthest := self._steps[-1]) not in due:
             return
         if self._seen % self._stride == 0:

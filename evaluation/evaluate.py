@@ -1,4 +1,4 @@
-"""``framecast.evaluate``: models by name on clips or on test sequences. ``framecast eval`` prints what it gives."""
+"""``framecast.evaluate`` scores models on clips or on test sequences. ``framecast eval`` prints its result."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from framecast.runtime.engines import choose
 from framecast.runtime.predictor import Predictor, load
 from framecast.runtime.shipped import labels
 
-HORIZON = 5  # steps ahead, of clips
-GIVEN = 10  # frames that each sequence begins with
+HORIZON = 5  # steps ahead, for clips
+GIVEN = 10  # frames given from the start of each sequence
 
 Place = str | os.PathLike[str]
 Predict = Callable[[Image, Image, int], Sequence[Image]]
@@ -35,30 +35,30 @@ def evaluate(
     threads: int = 0,
     advance: Advance = lambda what, done, total: None,
 ) -> Results:
-    """Score models beside what one would do without a model: copying, linear extrapolation, optical flow.
+    """Score models and compare them with simple baselines: copying, linear extrapolation, optical flow.
 
         results = framecast.evaluate("edge", ["a.mp4", "clips/"])
         results.to_dict()["mean"]["edge"]["psnr"]     # dB, 1 … 5 steps ahead
         framecast.evaluate("edge", "demo", rivals={"mine": lambda last, before, horizon: [last] * horizon})
 
     Args:
-        models: a shipped name or an artifact's path; several of them; or a mapping from the names that tables show to
-            paths, names or opened predictors. All must have one resolution.
-        clips: videos, folders of videos or of images, ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W].
-        horizon: score 1 … this many frames ahead (default: 5). For clips.
-        rivals: further baselines by name. Each is called with the newest frame and the one before it, uint8
-            [h, w, C] at the models' size (C is 3, BGR, or 1), and the horizon; it returns that many such frames. For
-            clips.
-        frames: take at most this many frames of each clip.
-        given: frames that each sequence begins with (default: 10); the others are predicted.
-        sequences: take at most this many sequences of each file.
-        threads: CPU threads of a step; 0 for one a core.
-        advance: called with what is being done, how many clips or sequences are done, and how many there are.
+        models: one or more shipped names or artifact paths; or a mapping from the names that the tables show to
+            paths, names or open predictors. All must have the same resolution.
+        clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W].
+        horizon: score up to this many frames ahead (default: 5). For clips.
+        rivals: further baselines by name, for clips. Each is a function of the newest frame, the frame before it, and
+            the horizon. Frames are uint8 [h, w, C] at the models' size; C is 3 (BGR) or 1. The function returns as
+            many such frames as the horizon says.
+        frames: use up to this many frames of each clip.
+        given: number of frames to give from the start of each sequence (default: 10); the models predict the others.
+        sequences: use up to this many sequences of each file.
+        threads: CPU threads of a step; 0 for one per core.
+        advance: called with the current activity, the number of clips or sequences done, and their total.
 
     Raises:
-        ArtifactError: there is no such model, or the file is no artifact.
-        SourceError: no clip can be scored. One among others that cannot is skipped; see :attr:`Results.skipped`.
-        OptionError: an argument is out of its range, or is for clips and these are sequences (or the other way round).
+        ArtifactError: there is no such model, or the file is not an artifact.
+        SourceError: no clip can be scored. If only some cannot, they are skipped; see :attr:`Results.skipped`.
+        OptionError: an argument is out of range; or it is for clips but these are sequences, or the reverse.
         EngineError: an engine failed.
     """
     places, of_sequences = look_up(
@@ -85,7 +85,7 @@ def look_up(
     given: int | None,
     sequences: int | None,
 ) -> tuple[list[str], bool]:
-    """The clips or files of sequences that :func:`evaluate` would take, and which of the two they are.
+    """Return the clips or files of sequences that :func:`evaluate` would use, and whether they are sequences.
 
     Raises:
         SourceError, OptionError: see :func:`evaluate`.
@@ -105,10 +105,10 @@ def _several(places: Place | Sequence[Place]) -> Sequence[Place]:
 
 
 def _is_sequences(places: Sequence[str]) -> bool:
-    """Whether to follow the protocol for sequences rather than that for clips."""
+    """Return whether the places are sequences, which have their own protocol, or clips."""
     kinds = {place.lower().endswith(".npy") for place in places}
     if len(kinds) > 1:
-        raise OptionError("clips and sequences (.npy) are scored in different ways: evaluate them apart")
+        raise OptionError("clips and sequences (.npy) are scored in different ways: evaluate them separately")
     return kinds.pop()
 
 
@@ -130,10 +130,10 @@ def _open(
     rivals: Sequence[Rival],
     threads: int,
 ) -> list[Contender]:
-    """The models, opened until the stack is left."""
+    """Open the models. The stack closes them."""
     taken = {rival.name for rival in rivals}
     if len(taken) < len(rivals):
-        raise OptionError("a rival has the name of another: choose another name")
+        raise OptionError("two rivals have the same name: choose another name")
     named: Mapping[str, Place | Predictor]
     if isinstance(models, Mapping):
         named = models
@@ -141,9 +141,9 @@ def _open(
         paths = list(dict.fromkeys(os.fspath(model) for model in _several(models)))
         named = dict(zip(labels(paths, taken), paths, strict=True))
     if not named:
-        raise OptionError("no model given: name one that ships, or the path of an artifact")
+        raise OptionError("no model given: name a shipped model, or give the path of an artifact")
     if both := taken & named.keys():
-        raise OptionError(f"{both.pop()} names a model and a rival: choose another name")
+        raise OptionError(f"{both.pop()} is the name of a model and of a rival: choose another name")
     contenders = []
     for name, model in named.items():
         if isinstance(model, Predictor):

@@ -1,4 +1,4 @@
-"""How well a predicted frame matches the real one: PSNR, SSIM in two conventions, and the papers' MSE and MAE."""
+"""Metrics of a predicted frame against the real one: PSNR, SSIM in two conventions, and the papers' MSE and MAE."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from framecast.runtime.score import MSE_FLOOR, psnr
 Array = NDArray[np.float64]
 
 WINDOW = 7  # pixels: side of SSIM's uniform window
-LPIPS = "lpips"  # present only where torch and its weights are
-WORSE = "worse_than_copying"  # says nothing of copying itself
+LPIPS = "lpips"  # present only if torch and the weights are installed
+WORSE = "worse_than_copying"  # has no meaning for copying itself
 _K1, _K2 = 0.01, 0.03
 
 
 class Truth:
-    """A real frame, and what all comparisons with it share.
+    """A real frame, with the values that all comparisons with it share.
 
     Args:
         image: uint8 [h, w, C], at least 7 pixels a side.
@@ -41,21 +41,22 @@ class Truth:
         copied: Comparison | None = None,
         lpips: float = math.nan,
     ) -> Comparison:
-        """Put a prediction beside this frame; see :class:`Comparison` for the arguments."""
+        """Compare a prediction with this frame; see :class:`Comparison` for the arguments."""
         return Comparison(self, prediction, copied, lpips)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """One prediction beside the real frame; what several metrics share is computed once, on first use.
+    """Comparison of a prediction with the real frame.
 
-    Floats outside 0…1 are clamped for PSNR and SSIM, and taken as they are for MSE and MAE, as OpenSTL does.
+    Values that several metrics share are computed once, on first use. As in OpenSTL, floats outside 0…1 are clamped for
+    PSNR and SSIM, but not for MSE and MAE.
 
     Attributes:
         truth: the real frame.
-        prediction: [h, w, C]; uint8, or floats that stand for 0…1.
-        copied: the same for the last frame copied, the baseline; None for the baseline itself.
-        lpips: as LPIPS gave it; NaN where it did not run.
+        prediction: [h, w, C]; uint8, or floats in 0…1.
+        copied: the baseline's comparison, for a copy of the last frame; None for the baseline itself.
+        lpips: result of LPIPS; NaN if it did not run.
     """
 
     truth: Truth
@@ -65,26 +66,26 @@ class Comparison:
 
     @cached_property
     def values(self) -> Array:
-        """The prediction as float64 values of 0…1, not clamped; [h, w, 3] or [h, w]."""
+        """The prediction as float64 values in 0…1, not clamped; [h, w, 3] or [h, w]."""
         return _unit(self.prediction)
 
     @cached_property
     def difference(self) -> Array:
-        """The prediction less the real frame, in values of 0…1, not clamped."""
+        """The prediction minus the real frame, in values of 0…1, not clamped."""
         return self.values - self.truth.values
 
     @cached_property
     def psnr(self) -> float:
-        """In dB."""
+        """PSNR in dB."""
         if self.prediction.dtype == np.uint8:
             return psnr(self.prediction, self.truth.image)  # type: ignore[arg-type]
         mse = float(np.mean(np.square(self._clamped - self.truth.values)))
         return -10 * math.log10(max(mse, MSE_FLOOR / 255**2))
 
     def ssim(self, *, data_range: int) -> float:
-        """SSIM of Wang et al., "Image quality assessment: from error visibility to structural similarity" (2004).
+        """Return the SSIM: equation 13 over scikit-image's default window.
 
-        Equation 13, over scikit-image's default window.
+        Wang et al., "Image quality assessment: from error visibility to structural similarity" (2004).
         """
         product, squares, deviations, variances = self._terms
         c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
@@ -96,7 +97,7 @@ class Comparison:
 
     @cached_property
     def _terms(self) -> tuple[Array, Array, Array, Array]:
-        """The terms of equation 13 without its constants."""
+        """The terms of equation 13, without the constants."""
         x, y = self.truth, self._clamped
         mean, variance = _moments(y)
         covariance = _covariance(_blur(x.values * y), x.mean, mean)
@@ -104,13 +105,13 @@ class Comparison:
 
 
 def _unit(image: NDArray[np.uint8] | NDArray[np.floating]) -> Array:
-    """As float64 values of 0…1, [h, w, 3] or [h, w]."""
+    """Convert to float64 values in 0…1, [h, w, 3] or [h, w]."""
     values: Array = image / 255.0 if image.dtype == np.uint8 else image.astype(np.float64)  # type: ignore[assignment]
     return values[..., 0] if values.shape[2] == 1 else values
 
 
 def _blur(values: Array) -> Array:
-    """Means over windows; those that reach over the border are left out, as scikit-image leaves them out."""
+    """Return means over windows. As in scikit-image, windows that cross the border are left out."""
     inner = slice(WINDOW // 2, -(WINDOW // 2))
     return cv2.boxFilter(values, cv2.CV_64F, (WINDOW, WINDOW))[inner, inner]  # type: ignore[return-value]
 
@@ -130,11 +131,11 @@ class Metric:
     """One row of ``METRICS``: how a figure is computed, named and shown.
 
     Attributes:
-        title: of its column; an arrow says which way is better.
-        meaning: one line, with the convention.
-        digits: after the point.
+        title: title of the column; an arrow shows which direction is better.
+        meaning: one line that states the convention.
+        digits: digits after the decimal point.
         measure: computes the figure of one prediction.
-        scale: figures are multiplied by it before they are shown.
+        scale: factor applied to a figure for display.
     """
 
     title: str
@@ -159,29 +160,29 @@ METRICS: dict[str, Metric] = {
     ),
     "ssim_published": Metric(
         "SSIM as published ↑",
-        "the same with data_range=2, as old scikit-image took it for floats: higher",
+        "the same with data_range=2, the old default of scikit-image for floats; it gives higher values",
         4,
         lambda compared: compared.ssim(data_range=2),
     ),
     "mse": Metric(
         "MSE ↓",
-        "sum over a frame's pixels and channels of squared differences, values 0…1",
+        "sum of squared differences over a frame's pixels and channels, values 0…1",
         2,
         lambda compared: float(np.sum(compared.difference * compared.difference)),
     ),
     "mae": Metric(
         "MAE ↓",
-        "sum over a frame's pixels and channels of absolute differences, values 0…1",
+        "sum of absolute differences over a frame's pixels and channels, values 0…1",
         1,
         lambda compared: float(np.sum(np.abs(compared.difference))),
     ),
     LPIPS: Metric("LPIPS ↓", "AlexNet, version 0.1 of the lpips package", 4, lambda compared: compared.lpips),
     WORSE: Metric(
         "worse than copying ↓",
-        "share of the frames on which PSNR is below copying's",
+        "share of the frames whose PSNR is below copying's",
         1,
         lambda compared: float(compared.copied is not None and compared.psnr < compared.copied.psnr),
         scale=100,
     ),
 }
-"""Every metric of ``framecast eval``, by the name it has in the JSON. Tables, JSON and page show whatever is here."""
+"""Every metric of ``framecast eval``, by its name in the JSON. Tables, JSON and page show all of them."""

@@ -1,4 +1,4 @@
-"""Results as one page that needs nothing else: tables, curves and pictures."""
+"""Results as one self-contained page with tables, curves and pictures."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from framecast.html import document
 from framecast.tables import to_html
 
 QUALITY = 95  # of the pictures' JPEG
-SMALL = 128  # pixels: narrower pictures are shown with their pixels as squares
+SMALL = 128  # pixels: narrower pictures show their pixels as squares
 
 
 def page(results: Results) -> str:
-    """The whole HTML document; it loads nothing from anywhere."""
+    """Return the whole HTML document. It loads nothing from elsewhere."""
     names = " and ".join(contender.title for contender in results.contenders)
     count = len(results.clips)
     what = f"{count} clip{'s' * (count != 1)}"
@@ -38,17 +38,17 @@ def page(results: Results) -> str:
         f"{names}, on {what}",
         f"{heads}\n{''.join(map(to_html, tables(results)))}\n"
         f"<h2>By steps ahead</h2><div class='plots'>{plots}</div>\n"
-        f"<h2>Pictures of one moment</h2>\n{strips}\n<h2>What the figures are</h2><dl>{meanings}</dl>\n",
+        f"<h2>Pictures of one moment</h2>\n{strips}\n<h2>What the figures mean</h2><dl>{meanings}</dl>\n",
     )
 
 
 def _strip(results: Results, clip: ClipResult) -> str:
-    """The last frame, then a column a method: truth and predictions, a row a step ahead."""
+    """Return the last frame, then one column for the ground truth and for each method, with a row per step ahead."""
     strip = clip.strip
     two = " two" * (len(strip.steps) == 2)
     columns = [_figure(strip.last, "last frame", " class='tall'" if two else "")]
     for truth, step in zip(strip.truths, strip.steps, strict=True):
-        columns.append(_figure(truth, f"what came, {step} ahead"))
+        columns.append(_figure(truth, f"ground truth, {step} ahead"))
     columns += _predictions(results, clip)
     return f"<h3>{escape(clip.name)}</h3><div class='strip{two}'>{''.join(columns)}</div>\n"
 

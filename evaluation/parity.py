@@ -1,4 +1,4 @@
-"""Parity: how far an engine drifts from the reference over a stream, with each carrying its own state."""
+"""Parity: how far an engine drifts from the reference over a stream. Each carries its own state."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from framecast.runtime.stepper import Stepper
 
 @dataclass(frozen=True)
 class Drift:
-    """What a rollout over real frames showed.
+    """The drift of an engine over real frames.
 
     Attributes:
-        steps: how many frames both saw.
+        steps: number of frames that both engines saw.
         max: largest absolute difference of the predictions, in units of the value range; NaN if one is not finite.
-        mean: of the absolute differences, likewise.
-        psnr: dB, mean over the frames that are scored, of the engine; NaN where none is.
-        psnr_change: dB, by how much that is above the reference's.
+        mean: mean absolute difference, in units of the value range; NaN if one is not finite.
+        psnr: mean PSNR of the engine over the scored frames, in dB; NaN if no frame was scored.
+        psnr_change: ``psnr`` minus the reference's PSNR, in dB.
     """
 
     steps: int
@@ -34,9 +34,10 @@ class Drift:
 
 
 def drift(reference: Engine, engine: Engine, images: Iterable[Image]) -> Drift:
-    """Step both through the same pictures, uint8 [H, W, 3] BGR each, at least one, and compare what they predict.
+    """Step both engines through the same pictures and compare their predictions.
 
-    PSNR is of the next frame, as :mod:`framecast.runtime.score` has it.
+    The pictures are uint8 [H, W, 3] BGR; there must be at least one. PSNR is that of the next frame, as in
+    :mod:`framecast.runtime.score`.
 
     Raises:
         EngineError: an engine failed.

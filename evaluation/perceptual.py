@@ -1,6 +1,6 @@
-"""LPIPS, where torch, the lpips package and AlexNet's weights are here already. Nothing is ever downloaded.
+"""LPIPS, if torch, the lpips package and AlexNet's weights are already installed. It never downloads anything.
 
-The one module of this room that knows torch, and only inside functions.
+This is the only module of this folder that uses torch, and it imports torch only inside functions.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ WEIGHTS = "alexnet-owt-7be5be79.pth"  # torchvision's, on ImageNet; lpips brings
 
 
 def find_lpips() -> Judge | str:
-    """What compares predictions with a real frame, or the reason why there is nothing, with the cure.
+    """Return a function that computes LPIPS, or a message that says why there is none and how to get it.
 
-    The judge takes the real frame, [h, w, C] with C = 1 or 3 (BGR), and predictions of that shape, all of them uint8 or
-    floats that stand for 0…1 (clamped), and gives each prediction's LPIPS (Zhang et al., "The unreasonable
+    The function takes the real frame, [h, w, C] with C = 1 or 3 (BGR), and predictions of the same shape. All are
+    uint8, or floats in 0…1 (it clamps them). It returns each prediction's LPIPS (Zhang et al., "The unreasonable
     effectiveness of deep features as a perceptual metric", 2018; AlexNet, version 0.1).
     """
     try:
         import lpips
         import torch
-        import torchvision  # noqa: F401 (lpips takes AlexNet from it)
+        import torchvision  # noqa: F401 (lpips gets AlexNet from it)
     except ImportError as error:
         return f"LPIPS is left out: {error.name or error} is not installed (pip install lpips torchvision)"
-    except RuntimeError as error:  # torchvision, built for another torch
-        return f"LPIPS is left out: torchvision does not fit this torch ({error}): install the one that does"
+    except RuntimeError as error:  # torchvision was built for another torch
+        return f"LPIPS is left out: torchvision does not fit this torch ({error}); install the version that does"
     weights = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     if not weights.is_file():
         url = f"https://download.pytorch.org/models/{WEIGHTS}"
-        return f"LPIPS is left out: AlexNet's weights are not in {weights.parent} (download {url} to there)"
+        return f"LPIPS is left out: AlexNet's weights are not in {weights.parent} (download {url} into that folder)"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # lpips uses names that torchvision calls outdated
+            warnings.simplefilter("ignore")  # lpips uses names that torchvision has deprecated
             network = lpips.LPIPS(net="alex", verbose=False).eval()
     except Exception as error:  # noqa: BLE001 (a damaged file fails in many ways)
-        return f"LPIPS is left out: {weights} cannot be loaded ({type(error).__name__}: download it again)"
+        return f"LPIPS is left out: {weights} cannot be loaded ({type(error).__name__}; download it again)"
 
     def judge(truth: NDArray[Any], predictions: Sequence[NDArray[Any]]) -> list[float]:
         batch = torch.from_numpy(np.stack([_rgb(p) for p in predictions]))
@@ -52,7 +52,7 @@ def find_lpips() -> Judge | str:
 
 
 def _rgb(image: NDArray[Any]) -> NDArray[np.float32]:
-    """[3, h, w], RGB, -1…1."""
+    """Convert to [3, h, w], RGB, -1…1."""
     values = image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1)
     colour = np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values[..., ::-1]
     return np.ascontiguousarray(np.clip(colour, 0, 1).transpose(2, 0, 1) * 2 - 1, np.float32)

@@ -1,4 +1,4 @@
-"""Curves of quality against steps ahead, as SVG that takes its ink from the page around it."""
+"""Curves of quality over steps ahead, as SVG in the text colour of the surrounding page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from framecast.evaluation.tables import titles
 
 
 def curves(results: Results, metric: str) -> str:
-    """One ``<svg>`` element: the mean of every method by steps ahead."""
+    """Return one ``<svg>`` element with the mean of every method over steps ahead."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6, 3.6), layout="constrained")
         axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""What an evaluation comes to: figures by method, by steps ahead and by clip; and their JSON."""
+"""The results of an evaluation: figures by method, by steps ahead and by clip, and their JSON."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import versions
 
 COPY = CopyLast.name
-Advance = Callable[[str, int, int], None]  # told what is at work, how many clips or sequences are done, and of how many
+Advance = Callable[[str, int, int], None]  # receives the current activity, and the clips or sequences done and in all
 
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """A model that is evaluated.
+    """A model to evaluate.
 
     Attributes:
-        name: in tables and reports.
-        given: how the user named it.
-        predictor: runs it.
+        name: name in tables and reports.
+        given: the name that the user gave.
+        predictor: runs the model.
     """
 
     name: str
@@ -37,20 +37,20 @@ class Contender:
 
     @property
     def title(self) -> str:
-        """The name, and what must be known to read its figures."""
+        """The name, with a note if the weights are random."""
         return self.name if self.predictor.manifest.trained else f"{self.name} (random weights)"
 
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """One moment as pictures, uint8 [h, w, C]: a row of predictions a method, in the order of the methods.
+    """Pictures of one moment, uint8 [h, w, C].
 
     Attributes:
         last: the newest frame that the methods saw.
-        steps: how far ahead the pictures are.
-        truths: what came, a picture a step.
-        predictions: a row a method, a picture a step.
-        psnr: of those, dB.
+        steps: how many steps ahead each picture is.
+        truths: the ground truth, one picture per step.
+        predictions: one row per method, in the order of the methods, with one picture per step.
+        psnr: PSNR of the predictions, in dB.
     """
 
     last: Image
@@ -65,11 +65,11 @@ class ClipResult:
     """One clip, or one file of sequences.
 
     Attributes:
-        name: short, in tables.
-        source: what was opened, without credentials.
-        frames: how many were read; of sequences, how many sequences.
-        scored: how many frames were scored, by steps ahead.
-        values: their means, [method, step, metric].
+        name: short name for tables.
+        source: name of the source, without credentials.
+        frames: number of frames read; for a file of sequences, the number of sequences.
+        scored: number of scored frames, by steps ahead.
+        values: means over the scored frames, [method, step, metric].
         strip: pictures of one moment.
     """
 
@@ -83,12 +83,12 @@ class ClipResult:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Everything that was measured; the axes of all arrays are ``methods``, steps ahead and ``metrics``.
+    """All results of an evaluation. The axes of all arrays are ``methods``, steps ahead and ``metrics``.
 
     Attributes:
-        given: frames that each sequence began with; None for clips.
-        skipped: source and reason of what could not be scored.
-        lpips: why there is no LPIPS, or None where there is.
+        given: number of frames given from the start of each sequence; None for clips.
+        skipped: source and reason of each clip that could not be scored.
+        lpips: why LPIPS is missing; None if it is not missing.
     """
 
     contenders: tuple[Contender, ...]
@@ -102,15 +102,15 @@ class Results:
 
     @property
     def mean(self) -> Array:
-        """[method, step, metric]: clips count alike, whatever their length."""
+        """Means over clips, [method, step, metric]. All clips count equally, whatever their length."""
         return np.mean([clip.values for clip in self.clips], axis=0)  # type: ignore[no-any-return]
 
     def of(self, values: Array, method: str, metric: str) -> list[float]:
-        """A figure at each step ahead, out of :attr:`mean` or a clip's values."""
+        """Return a figure at each step ahead, from :attr:`mean` or a clip's values."""
         return [float(v) for v in values[self.methods.index(method), :, self.metrics.index(metric)]]
 
     def worst(self, method: str, step: int) -> tuple[ClipResult, float]:
-        """The clip on which a method does worst against copying ``step`` steps ahead, and its gain there in dB."""
+        """Return the clip with a method's smallest gain over copying ``step`` steps ahead, and that gain in dB."""
         gains = [
             self.of(c.values, method, "psnr")[step - 1] - self.of(c.values, COPY, "psnr")[step - 1] for c in self.clips
         ]
@@ -118,26 +118,26 @@ class Results:
         return self.clips[worst], gains[worst]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``framecast eval --json``. Lists that hold a figure for each step ahead begin at 1.
+        """Return the JSON of ``framecast eval --json``. Lists with a figure per step ahead start at step 1.
 
         ==============  ===============================================================================================
         ``kind``        ``clips`` or ``sequences``
-        ``horizon``     steps ahead; of sequences all that are predicted, after ``given`` frames (null for clips)
-        ``size``        [width, height] at which everything is compared; ``channels``
-        ``models``      of each ``name`` among the methods, ``given`` (how it was named), ``config``, ``weights`` (what
-                        they were trained on, or ``random``), ``weights_sha256``, ``licence``, ``engine``, and
-                        ``resets`` (predictions that were not finite)
+        ``horizon``     steps ahead; for sequences, all frames after the ``given`` ones (``given`` is null for clips)
+        ``size``        [width, height] of all comparisons; ``channels``
+        ``models``      for each model: ``name`` (as in ``methods``), ``given`` (the user's name for it), ``config``,
+                        ``weights`` (their training data, or ``random``), ``weights_sha256``, ``licence``, ``engine``,
+                        and ``resets`` (number of predictions that were not finite)
         ``methods``     names, rivals first
-        ``metrics``     what each is, by name
-        ``clips``       of each ``name``, ``source``, ``frames``, ``scored`` (how many frames, by steps ahead), and
-                        ``methods``: by method and metric the means over those frames, a list
-        ``mean``        the same over all clips, which count alike
-        ``overall``     the mean of that over all steps ahead, what papers give for sequences: by method and metric a
-                        figure
-        ``worst``       by method, for each step ahead: ``clip`` and ``gain_db``, its PSNR less that of copying
-        ``skipped``     ``source`` and ``reason`` of what could not be scored
-        ``lpips``       why it is not among the metrics, or null
-        ``versions``    of everything that a figure depends on, and the machine
+        ``metrics``     the meaning of each metric, by name
+        ``clips``       for each clip: ``name``, ``source``, ``frames``, ``scored`` (number of frames, by steps ahead),
+                        and ``methods``: a list of means over those frames, by method and metric
+        ``mean``        the same over all clips, which count equally
+        ``overall``     the mean of ``mean`` over all steps ahead, as papers report it for sequences: one figure by
+                        method and metric
+        ``worst``       by method and step ahead: ``clip`` and ``gain_db``, its PSNR minus copying's
+        ``skipped``     ``source`` and ``reason`` of each clip that could not be scored
+        ``lpips``       why LPIPS is missing, or null
+        ``versions``    versions of everything that a figure depends on, and the machine
         ==============  ===============================================================================================
         """
         first = self.contenders[0].predictor
@@ -180,12 +180,12 @@ class Results:
 
 
 class Tally:
-    """Adds up a clip's figures; every method is scored on the same frames.
+    """Adds up a clip's figures. Every method is scored on the same frames.
 
     Args:
-        methods: their names, copying among them.
-        horizon: how many steps ahead.
-        judge: LPIPS, or None.
+        methods: names of the methods; copying must be one of them.
+        horizon: number of steps ahead.
+        judge: computes LPIPS; None without LPIPS.
     """
 
     def __init__(self, methods: Sequence[str], horizon: int, judge: Judge | None) -> None:
@@ -196,7 +196,7 @@ class Tally:
         self.scored = [0] * horizon
 
     def add(self, step: int, truth: Truth, predictions: Sequence[NDArray[Any]]) -> None:
-        """Score what each method predicted ``step`` steps ahead for a frame."""
+        """Score each method's prediction of a frame, made ``step`` steps ahead."""
         judged = [math.nan] * len(predictions) if self._judge is None else self._judge(truth.image, predictions)
         copied = truth.compare(predictions[self._copy], lpips=judged[self._copy])
         compared = [
@@ -207,12 +207,12 @@ class Tally:
         self.scored[step - 1] += 1
 
     def means(self) -> Array:
-        """[method, step, metric]; every step must have been scored."""
+        """Return the means, [method, step, metric]. Every step needs a score."""
         return self._sums / np.array(self.scored)[:, None]  # type: ignore[no-any-return]
 
 
 def metrics_with(judge: Judge | None) -> tuple[str, ...]:
-    """The names of the metrics that can be measured: all of them, but LPIPS only with a judge."""
+    """Return the names of the available metrics: all of them, but LPIPS only with a judge."""
     return tuple(name for name in METRICS if name != LPIPS or judge is not None)
 
 

@@ -1,4 +1,4 @@
-"""What one would do without a model: copy the last frame, go on linearly, or warp along the optical flow."""
+"""Baselines that need no model: copy the last frame, extrapolate linearly, or warp along the optical flow."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from numpy.typing import NDArray
 from framecast.camera import Image
 from framecast.errors import OptionError
 
-MIN_SIDE = 12  # pixels: OpenCV's DIS takes no smaller frame
+MIN_SIDE = 12  # pixels: OpenCV's DIS accepts no smaller frame
 
 
 class Rival(ABC):
-    """Predicts from the two newest frames alone.
+    """A baseline that predicts from the two newest frames alone.
 
     Attributes:
-        name: in tables and reports.
+        name: name in tables and reports.
     """
 
     name: str
 
     @abstractmethod
     def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
-        """The frames 1 … ``horizon`` steps after ``last``.
+        """Predict the frames 1 … ``horizon`` steps after ``last``.
 
         Args:
             last: the newest frame, uint8 [h, w, C], C = 1 or 3 (BGR).
-            before: the frame before it; ``last`` itself where there was none.
-            horizon: how many.
+            before: the frame before ``last``; ``last`` itself if there was none.
+            horizon: number of frames to predict.
         """
 
 
 class CopyLast(Rival):
-    """Nothing changes."""
+    """Copies the last frame: nothing changes."""
 
     name = "copy-last"
 
@@ -46,7 +46,7 @@ class CopyLast(Rival):
 
 
 class Linear(Rival):
-    """Every pixel goes on changing as it did: I_t + k (I_t − I_{t−1}), clipped to 0…255."""
+    """Extrapolates every pixel linearly: I_t + k (I_t − I_{t−1}), clipped to 0…255."""
 
     name = "linear"
 
@@ -58,10 +58,10 @@ class Linear(Rival):
 
 
 class DisFlow(Rival):
-    """Everything goes on moving as it did: out(p) = I_t(p + k F(p)), F the flow from I_t to I_{t−1}.
+    """Continues all motion: out(p) = I_t(p + k F(p)), where F is the flow from I_t to I_{t−1}.
 
-    The flow is OpenCV's DIS at preset medium, on grey (Kroeger et al., "Fast optical flow using dense inverse search",
-    2016). Sampling is bilinear, and the border's pixels are repeated beyond it.
+    The flow is OpenCV's DIS with the medium preset, on grey images (Kroeger et al., "Fast optical flow using dense
+    inverse search", 2016). Sampling is bilinear. Border pixels repeat beyond the border.
     """
 
     name = "dis-flow"
@@ -78,11 +78,11 @@ class DisFlow(Rival):
 
 
 class Custom(Rival):
-    """A baseline of the user's own.
+    """A user's own baseline.
 
     Args:
-        name: in tables and reports.
-        predict: called as :meth:`Rival.predict`.
+        name: name in tables and reports.
+        predict: a function with the arguments of :meth:`Rival.predict`.
     """
 
     def __init__(self, name: str, predict: Callable[[Image, Image, int], Sequence[Image]]) -> None:
@@ -92,18 +92,18 @@ class Custom(Rival):
         """See :meth:`Rival.predict`.
 
         Raises:
-            OptionError: it does not give as many frames, or they are of another shape or type.
+            OptionError: the function returns the wrong number of frames, or frames of another shape or type.
         """
         images = [np.asarray(image) for image in self._predict(last, before, horizon)]
         if len(images) != horizon or any((image.shape, image.dtype) != (last.shape, last.dtype) for image in images):
             got = ", ".join(sorted({f"{image.dtype} {list(image.shape)}" for image in images})) or "nothing"
             wanted = f"{horizon} frames, uint8 {list(last.shape)}"
-            raise OptionError(f"rival {self.name} must give {wanted}; it gave {len(images)}: {got}")
+            raise OptionError(f"rival {self.name} must return {wanted}; it returned {len(images)}: {got}")
         return images
 
 
 def standard() -> list[Rival]:
-    """Those that every evaluation of clips has."""
+    """Return the baselines of every evaluation of clips."""
     return [CopyLast(), Linear(), DisFlow()]
 
 
@@ -114,4 +114,4 @@ def _grey(image: Image) -> Image:
 
 def _sample(image: Image, places: NDArray[np.float32]) -> Image:
     sampled = cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    return sampled.reshape(image.shape)  # type: ignore[no-any-return]  # a lone channel's axis is lost
+    return sampled.reshape(image.shape)  # type: ignore[no-any-return]  # remap drops the axis of a single channel

@@ -1,4 +1,4 @@
-"""Models on test sequences, after the papers' protocol: from a reset, some frames given, the rest predicted."""
+"""Evaluation on test sequences by the papers' protocol: after a reset, some frames are given, the rest predicted."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ from framecast.runtime.stepper import Stepper
 
 
 def open_sequences(place: str) -> Image:
-    """uint8 [T, N, H, W] out of a ``.npy`` file, the layout of Moving MNIST's ``mnist_test_seq.npy``; mapped, not read.
+    """Open a ``.npy`` file of uint8 [T, N, H, W], the layout of Moving MNIST's ``mnist_test_seq.npy``.
+
+    The file is memory-mapped, not read.
 
     Raises:
-        SourceError: it is no such file.
+        SourceError: the file cannot be read, or has another layout.
     """
     path = Path(place.removeprefix("file://"))
     try:
@@ -36,7 +38,7 @@ def open_sequences(place: str) -> Image:
         raise SourceError(f"cannot read {redact(place)} as sequences: {reason} (make or download it again)") from error
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or 0 in array.shape:
         got = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
-        raise SourceError(f"{redact(place)} must hold uint8 [T, N, H, W], as mnist_test_seq.npy does, not {got}")
+        raise SourceError(f"{redact(place)} must hold uint8 [T, N, H, W], like mnist_test_seq.npy, not {got}")
     return array
 
 
@@ -48,24 +50,25 @@ def evaluate_sequences(
     limit: int | None = None,
     advance: Advance = lambda what, done, total: None,
 ) -> Results:
-    """Score models, copying and linear extrapolation on grey sequences; no frame is left out.
+    """Score models, copying and linear extrapolation on grey sequences. Every predicted frame counts.
 
     Args:
-        contenders: at least one; all of the sequences' size.
-        places: ``.npy`` files (:func:`open_sequences`), of one length.
-        given: frames that each sequence begins with; all others are predicted.
-        limit: take only the first so many sequences of a file.
-        advance: told of each sequence.
+        contenders: at least one model; all must have the sequences' size.
+        places: ``.npy`` files (:func:`open_sequences`) whose sequences have the same length.
+        given: number of frames to give from the start of each sequence; the models predict the others.
+        limit: use up to this many sequences per file, from the first.
+        advance: called after each sequence.
 
     Raises:
-        SourceError: a file is not such sequences.
-        OptionError: a model does not take them, or no frame is left to predict.
+        SourceError: a file cannot be read, or has another layout.
+        OptionError: a model does not fit the sequences, or no frame is left to predict.
         EngineError: an engine failed, or a prediction is not finite.
     """
     files = [open_sequences(place) for place in places]
     lengths = {file.shape[0] for file in files}
     if len(lengths) > 1:
-        raise OptionError(f"sequences of {' and '.join(map(str, sorted(lengths)))} frames: evaluate them apart")
+        different = " and ".join(map(str, sorted(lengths)))
+        raise OptionError(f"cannot evaluate sequences of {different} frames together: evaluate them separately")
     (length,) = lengths
     if not 1 <= given < length:
         raise OptionError(f"--given must be 1 to {length - 1}, not {given}: the sequences have {length} frames")
@@ -76,11 +79,11 @@ def evaluate_sequences(
             if manifest.channel_order != "GRAY" or manifest.size != (width, height):
                 raise OptionError(
                     f"{contender.name} takes {manifest.size[0]}×{manifest.size[1]} {manifest.channel_order}, "
-                    f"{redact(place)} holds {width}×{height} GRAY: sequences are not resized, choose a model of theirs"
+                    f"{redact(place)} holds {width}×{height} GRAY: sequences are not resized; use a model of that size"
                 )
         if manifest.warmup > given:
             raise OptionError(
-                f"{contender.name} needs {manifest.warmup} frames before it predicts: --given {manifest.warmup}"
+                f"{contender.name} needs {manifest.warmup} frames before it predicts: use --given {manifest.warmup}"
             )
     rivals = (CopyLast(), Linear())
     methods = (*(rival.name for rival in rivals), *(contender.name for contender in contenders))
@@ -126,14 +129,14 @@ def _score(
 
 
 def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]:
-    """Predict what follows a few grey frames, from a reset: [horizon, h, w, 1], floats that stand for 0…1, not clamped.
+    """Reset, step through a few grey frames, and predict the next ones: [horizon, h, w, 1], floats in 0…1, not clamped.
 
-    As :meth:`framecast.runtime.Predictor.rollout`, but its pictures are rounded to uint8, and the papers score floats.
+    Unlike :meth:`framecast.runtime.Predictor.rollout` it does not round to uint8, because the papers score floats.
 
     Args:
-        engine: of a model that takes one channel.
+        engine: engine of a model with one channel.
         frames: uint8 [t, h, w, 1], at the model's size.
-        horizon: how many frames.
+        horizon: number of frames to predict.
 
     Raises:
         EngineError: the engine failed, or a prediction is not finite.

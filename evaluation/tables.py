@@ -1,4 +1,4 @@
-"""Results as tables of text: what the terminal prints, and the page shows."""
+"""Results as tables of text, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from framecast.evaluation.results import COPY, Results
 from framecast.runtime.report import versions
 from framecast.tables import Table
 
-_PAPERS = ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", WORSE)  # their order of columns for sequences
+_PAPERS = ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", WORSE)  # the papers' order of columns for sequences
 
 
 def titles(results: Results) -> list[str]:
-    """The methods as they are shown: models with random weights say so."""
+    """Return the methods' names for display, with a note on models that have random weights."""
     random = {contender.name: contender.title for contender in results.contenders}
     return [random.get(method, method) for method in results.methods]
 
 
 def tables(results: Results) -> list[Table]:
-    """All of them, the most important first."""
+    """Return all tables, the most important first."""
     return _of_clips(results) if results.given is None else _of_sequences(results)
 
 
 def notes(results: Results) -> list[str]:
-    """What must be said beside the tables, a line each."""
+    """Return the remarks that readers of the tables need, one a line."""
     lines = []
     if results.skipped:
         total = len(results.clips) + len(results.skipped)
@@ -32,9 +32,9 @@ def notes(results: Results) -> list[str]:
         lines += [f"  {reason}" for _, reason in results.skipped]
     for contender in results.contenders:
         if not contender.predictor.manifest.trained:
-            lines.append(f"{contender.name} has random weights: its figures say nothing of the network")
+            lines.append(f"{contender.name} has random weights: its figures say nothing about the network")
         if resets := contender.predictor.resets:
-            lines.append(f"{contender.name} began anew {resets} times, after predictions that were not finite")
+            lines.append(f"{contender.name} was reset {resets} times, after predictions that were not finite")
     if results.lpips:
         lines.append(results.lpips)
     return lines
@@ -81,7 +81,7 @@ def _ahead(results: Results, metric: str, title: str) -> Table:
 
 
 def _others(results: Results, step: int, count: str) -> Table:
-    """All metrics but the PSNR that other tables show, and the clip where a method does worst."""
+    """Return a table of all metrics except PSNR, which other tables show, and of each method's worst clip."""
     metrics = [metric for metric in results.metrics if metric != "psnr"]
     rows = []
     for method, name in zip(results.methods, titles(results), strict=True):
@@ -91,13 +91,13 @@ def _others(results: Results, step: int, count: str) -> Table:
             clip, gain = results.worst(method, step)
             worst = f"{clip.name} {gain:+.2f} dB"
         rows.append((name, *figures, worst))
-    columns = ("method", *(METRICS[metric].title for metric in metrics), "worst clip, against copying")
+    columns = ("method", *(METRICS[metric].title for metric in metrics), "worst clip, compared with copying")
     ahead = "next frame" if step == 1 else f"{step} steps ahead"
     return Table(f"{ahead}, mean of {count}", columns, rows)
 
 
 def _numbers(results: Results, values: np.ndarray, metric: str, step: int) -> list[str]:
-    """A metric's figure for every method."""
+    """Return a metric's figure for every method."""
     return [_figure(results.of(values, method, metric)[step - 1], metric, method) for method in results.methods]
 
 
@@ -109,7 +109,7 @@ def _figure(value: float, metric: str, method: str) -> str:
 
 
 def provenance(results: Results) -> list[str]:
-    """On what the figures rest, a line each: models, weights, versions."""
+    """Return where the figures come from: models, weights and versions, one a line."""
     first = results.contenders[0].predictor
     width, height = first.manifest.size
     lines = [f"compared at {width}×{height}, {first.manifest.frame[0]} channel{'s' * (first.manifest.frame[0] > 1)}"]

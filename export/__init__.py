@@ -1,1 +1,1 @@
-"""Networks to artifacts: one ONNX file each, with its manifest, held equal to the network it came from."""
+"""Export of networks to artifacts: one ONNX file each, with its manifest, compared with the original network."""

@@ -1,4 +1,4 @@
-"""``framecast export`` and ``import-checkpoint``: weights in, an artifact out, held against its network."""
+"""``framecast export`` and ``import-checkpoint``: turn weights into an artifact, and compare it with its network."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def export_config(
     changes: Mapping[str, Any] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Parity]:
-    """Write a configuration's artifact to ``output``; returns its parity on random and on real frames.
+    """Write a configuration's artifact to ``output``; return its parity on random and on real frames.
 
     Args:
         config: name of the configuration.
-        output: where to write it; its folder is made.
-        weights: trained ones, ``.safetensors``, or None for random ones.
-        source: a clip, for the real frames. They are left out where the network's channels are no picture.
-        frames: how many of either kind.
-        seed: of random weights and random frames.
-        changes: options of the configuration that are to be otherwise.
-        say: told when the work begins.
+        output: file to write; its folder is created.
+        weights: trained weights as ``.safetensors``; None for random weights.
+        source: clip for the real frames. They are skipped if the network's channels are not a picture.
+        frames: number of random frames, and of real frames.
+        seed: seed of random weights and random frames.
+        changes: options that replace those of the configuration.
+        say: called with a message when the work begins.
 
     Raises:
-        ArtifactError: no such configuration, or the weights are not its.
-        OptionError: no network can be built with these changes to the configuration's options, or the seed is none.
+        ArtifactError: there is no such configuration, or the weights do not belong to it.
+        OptionError: no network can be built with these options, or the seed is out of range.
         SinkError: the output cannot be written.
-        ExportError: the export failed, or differs from the network by more than is allowed; nothing is written.
+        ExportError: the export failed, or differs from the network by more than allowed; nothing is written.
         SourceError: the real frames cannot be read.
     """
     allowed = find(config).tolerance
@@ -71,7 +71,7 @@ def export_config(
     else:
         model, manifest = load_trained(config, weights, changes)
     with open_source(source) as opened, tempfile.TemporaryDirectory() as folder:
-        say(f"exporting {config}, and stepping both through {frames} frames: up to some minutes")
+        say(f"exporting {config} and comparing it with the network over {frames} frames: up to a few minutes")
         proto = to_onnx(model, manifest)
         draft = Path(folder) / "draft.onnx"
         save(proto, draft)
@@ -82,20 +82,21 @@ def export_config(
     for name, found in parity.items():
         if not found.holds:
             raise ExportError(
-                f"the export of {config} differs from it by {found.max:.2e} on {name} frames, {found.allowed:.0e} is "
-                "allowed: nothing is written; report this with the versions that 'framecast doctor' prints"
+                f"cannot write the export of {config}: it is {found.max:.2e} off the network on {name} frames, "
+                f"but {found.allowed:.0e} is allowed; report this with the versions that 'framecast doctor' prints"
             )
     save(proto, output)
     return parity
 
 
 def export_random(config: str, folder: Path, *, artifact: bool = True) -> Path:
-    """Write a configuration's artifact with random weights, always the same, into a folder; it is not held to anything.
+    """Write a configuration's artifact with random weights into a folder. The weights are always the same.
 
-    Without ``artifact`` the weights alone, as safetensors. It seeds torch.
+    The artifact is not compared with the network. If ``artifact`` is false, the function writes only the weights, as
+    safetensors. It seeds torch.
 
     Raises:
-        ArtifactError: no such configuration.
+        ArtifactError: there is no such configuration.
         ExportError: the export failed.
     """
     torch.manual_seed(0)
@@ -113,8 +114,8 @@ def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[st
     """Convert a released checkpoint to safetensors, which :func:`framecast.export.load_network.load_trained` reads.
 
     Raises:
-        ArtifactError: there is no such configuration, or the file is not a checkpoint of it.
-        OptionError: no network can be built with these changes to the configuration's options.
+        ArtifactError: there is no such configuration, or the file is not a checkpoint for it.
+        OptionError: no network can be built with these options.
         SinkError: the output cannot be written.
     """
     with torch.device("meta"):
@@ -132,6 +133,6 @@ def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[st
 
 
 def real_frames(source: Source, manifest: Manifest, steps: int) -> Iterator[NDArray[np.float32]]:
-    """The first frames of a source as the step takes them, [1, C, H, W] each."""
+    """Yield the first frames of a source in the step's input format, [1, C, H, W] each."""
     for frame in islice(source, steps):
         yield to_input(frame.image, manifest)

@@ -1,15 +1,16 @@
 """Our operators in ONNX: model-local functions with a body in standard operators.
 
-ONNX Runtime inlines the body; TensorRT can put a plugin in its place. TensorRT looks functions up by name alone, so
-names are unique, and inputs are prefixed so that none is mistaken for an outer tensor's. A body is written for a fixed
-number of slots, or of groups: where there are some, their number ends the name (``eifag_5``).
+ONNX Runtime inlines the body; TensorRT can replace it with a plugin. TensorRT looks functions up by name alone, so
+their names are unique. Their inputs have a prefix, so that none is mistaken for an outer tensor. A body has a fixed
+number of slots or groups. If it has any, their number ends the name (``eifag_5``).
 
-Normalisations over many elements are functions too, so that a rewrite to mixed precision finds them, and so that
-float32 suffices: ONNX Runtime sums the elements of a LayerNormalization or InstanceNormalization one after the other,
-and loses with every one. Over ASTM's 229,376 the result is off by 9e-6 where PyTorch's is by 1e-6, and a recurrence
-adds that up. A mean of means, over each channel and then over the channels, is as good as PyTorch's.
+Normalisations over many elements are functions too, for two reasons. A rewrite to mixed precision can find them, and
+float32 is precise enough in them. ONNX Runtime sums the elements of a LayerNormalization or InstanceNormalization one
+after the other, and loses precision with each. Over ASTM's 229,376 elements its error is 9e-6, and PyTorch's is 1e-6. A
+recurrence accumulates this error. A mean of means, first over each channel and then over the channels, is as precise as
+PyTorch.
 
-``framecast inspect`` finds what it shows by the names that the bodies give: ``update``, ``reset``, ``weights``,
+``framecast inspect`` finds the values to show by their names in the bodies: ``update``, ``reset``, ``weights``,
 ``fusion``, ``gate``.
 """
 
@@ -30,14 +31,15 @@ from framecast.kernels.eifag import eifag as _eifag  # noqa: F401 (registers the
 from framecast.kernels.stau_attention import stau_attention as _stau_attention  # noqa: F401
 from framecast.kernels.stgru_gates import stgru_gates as _stgru_gates  # noqa: F401
 
-OPSET = 18  # the newest that the ONNX Runtime of Python 3.10 (1.23) and TensorRT 10 both read
-# Elements from which on a layer norm is ours: STAU-KITTI's 61,440 are 1e-5 off after 20 steps, against 2e-6. It costs
-# 0.03 ms more each time, so fewer stay LayerNormalization, and so do STGRU's, whose tanh forgets (3e-7 after 20 steps).
+OPSET = 18  # the newest that both TensorRT 10 and ONNX Runtime 1.23 (that of Python 3.10) read
+# Minimum elements for our own layer norm. With LayerNormalization, STAU-KITTI's 61,440 elements are 1e-5 off after 20
+# steps; with ours, 2e-6. Ours costs 0.03 ms more each time, so smaller norms stay LayerNormalization. STGRU's do too,
+# because its tanh forgets the error (3e-7 after 20 steps).
 MANY = 50_000
 
 
 class Body:
-    """Nodes of a function, one line each: names are separated by blanks."""
+    """The nodes of a function. Each takes one line; spaces separate names."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
@@ -48,11 +50,11 @@ class Body:
         self.nodes.append(helper.make_node(op, names, outputs.split(), **attributes))
 
     def refer(self, name: str, source: str) -> None:
-        """Take the last node's attribute from the function's own."""
+        """Link an attribute of the last node to the function's attribute ``source``."""
         self.nodes[-1].attribute.append(AttributeProto(name=name, type=AttributeProto.FLOAT, ref_attr_name=source))
 
     def constant(self, output: str, value: float | str) -> None:
-        """A scalar: a number, or the name of the function's attribute."""
+        """Append a scalar: a number, or the value of a function's attribute by its name."""
         if isinstance(value, str):
             self.add("Constant", "", output)
             self.refer("value_float", value)
@@ -62,13 +64,13 @@ class Body:
 
 @dataclass(frozen=True)
 class Operator:
-    """A torch operator of ours and its ONNX function.
+    """One of our torch operators and its ONNX function.
 
     Attributes:
-        inputs: tensors in the operator's order; a name that ends in ``*`` is a list of them.
-        outputs: what it gives.
-        attributes: its floats, which follow the tensors.
-        body: writes the function's nodes, for so many slots or groups; 0 where there are none.
+        inputs: tensors in the operator's order; a name that ends in ``*`` is a list of tensors.
+        outputs: names of the outputs.
+        attributes: names of the float arguments, which follow the tensors.
+        body: writes the function's nodes for a number of slots or groups; 0 if the operator has none.
     """
 
     inputs: tuple[str, ...]
@@ -77,7 +79,7 @@ class Operator:
     body: Callable[[Body, int], None]
 
     def expanded(self, count: int) -> list[str]:
-        """Names of the function's inputs, where lists have so many slots."""
+        """Return the names of the function's inputs, with lists of ``count`` slots."""
         names: list[str] = []
         for name in self.inputs:
             names += [f"g_{name[:-1]}_{i}" for i in range(count)] if name.endswith("*") else [f"g_{name}"]
@@ -107,7 +109,7 @@ def _stgru_gates_body(body: Body, _: int) -> None:
 
 
 def _eifag_body(body: Body, length: int) -> None:
-    """The softmax written out: over lists no axis is needed, and nothing is stacked."""
+    """Write the softmax out element by element: lists need no axis and no stacking then."""
     body.constant("forget", "forget_bias")
     body.add("Add", "g_forget forget", "forget_biased")
     body.add("Sigmoid", "forget_biased", "gate")
@@ -182,7 +184,7 @@ def _group_norm_body(body: Body, groups: int) -> None:
     body.add("Shape", "g_x", "shape", start=0, end=2)  # [B, C]
     body.add("Constant", "", "one_pixel", value_ints=[1, 1])
     body.add("Concat", "shape one_pixel", "by_channel", axis=0)  # [B, C, 1, 1]
-    # Of each group, for each of its channels.
+    # The statistics of each group, for each of its channels.
     for values, mean in (("g_x", "mean"), ("squared", "variance")):
         body.add("ReduceMean", f"{values} pixels", f"{mean}_channel", keepdims=0)
         body.add("Reshape", f"{mean}_channel grouped", f"{mean}_grouped")
@@ -227,7 +229,7 @@ OPERATORS: Mapping[str, Operator] = {
 
 
 def function(name: str) -> FunctionProto:
-    """The function of a node's name, as :func:`translations` gave it: ``stgru_gates``, ``eifag_5``."""
+    """Return the function of a node's type, as :func:`translations` names it: ``stgru_gates``, ``eifag_5``."""
     operator, count = OPERATORS.get(name), 0
     if operator is None:
         stem, _, digits = name.rpartition("_")
@@ -246,7 +248,7 @@ def function(name: str) -> FunctionProto:
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
-    """For ``torch.onnx.export``: operators to bare ONNX operators of our domain."""
+    """Return a table for ``torch.onnx.export``, from torch operators to ONNX operators; ours have our own domain."""
     aten, ours = torch.ops.aten, torch.ops.framecast
     return {
         **{getattr(ours, name).default: _translation(name) for name in ("stgru_gates", "eifag", "stau_attention")},
@@ -257,7 +259,7 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
 
 def _translation(name: str) -> Callable[..., Any]:
-    """Of a torch operator of ours, whose arguments are its inputs, some of them lists, and then its attributes."""
+    """Return the translation of one of our operators. Its arguments are inputs, some of them lists, then attributes."""
     inputs = len(OPERATORS[name].inputs)
 
     def call(*arguments: Any) -> Any:
@@ -283,14 +285,14 @@ def _group_norm(x: Any, groups: int, weight: Any, bias: Any, eps: float = 1e-5, 
 
 
 def _gelu(x: Any) -> Any:
-    """x·(1 + erf(x/√2))/2, in the order in which ONNX Runtime makes one node of it; as torch writes it, it does not."""
+    """Write x·(1 + erf(x/√2))/2 in the order that ONNX Runtime fuses into one node. It does not fuse torch's order."""
     op = onnxscript.opset18
     erf = op.Erf(op.Div(x, op.Constant(value_float=math.sqrt(2))))
     return op.Mul(op.Mul(x, op.Add(erf, op.Constant(value_float=1.0))), op.Constant(value_float=0.5))
 
 
 def _call(name: str, count: int, tensors: Sequence[Any], attributes: Sequence[Any]) -> Any:
-    """A node of our domain."""
+    """Make a node of our domain."""
     operator = OPERATORS[name]
     schema = onnx.defs.OpSchema(
         f"{name}_{count}" if count else name,

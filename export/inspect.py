@@ -1,8 +1,8 @@
-"""``framecast inspect``: what an artifact computes inside, over a clip. It needs onnx, and no torch.
+"""``framecast inspect``: shows the inner values of an artifact over a clip. It needs onnx, but not torch.
 
-The functions that stand for our operators (export/functions.py) name what is worth showing. Those names become further
-outputs of the functions, of their calls and of the graph, so that ONNX Runtime gives the artifact's own numbers:
-nothing is computed anew.
+The functions of our operators (export/functions.py) name the values worth showing. These become extra outputs of the
+functions, of their calls and of the graph. ONNX Runtime therefore returns the artifact's own numbers; nothing is
+computed a second time.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from framecast.runtime.engines.engine import Tensor
 from framecast.runtime.report import to_json, versions
 from framecast.runtime.shipped import find
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter notes for each node the modules that it comes from
+SCOPES = "pkg.torch.onnx.name_scopes"  # for each node, torch's exporter stores here the modules that it comes from
 FILES = ("gates.png", "features.png", "attention.png", "inspect.json")
-ROWS = 4  # moments that are shown
+ROWS = 4  # moments to show
 
 
 class TappedGraph:
-    """An artifact's step with its taps, and the state that it carries.
+    """An artifact's step with its taps and its carried state.
 
     Attributes:
-        manifest: of the artifact.
-        taps: all that it has, by layer.
+        manifest: manifest of the artifact.
+        taps: all taps, by layer.
     """
 
     def __init__(self, artifact: Path) -> None:
-        with open_engine(artifact, "onnxruntime") as engine:  # says what is wrong with a file
+        with open_engine(artifact, "onnxruntime") as engine:  # raises if the file is not a valid artifact
             self.manifest: Manifest = engine.manifest
             self.version = engine.version
         proto = onnx.load(artifact)
@@ -59,7 +59,7 @@ class TappedGraph:
         }
 
     def step(self, frame: Tensor) -> tuple[Tensor, dict[Tap, list[Tensor]]]:
-        """Advance by a frame, [1, C, H, W]; returns the prediction [1, K, C, H, W], and what the taps gave."""
+        """Advance by a frame, [1, C, H, W]; return the prediction [1, K, C, H, W] and each tap's values."""
         values = dict(zip(self._outputs, self._session.run(None, {"frame": frame, **self._state}), strict=True))
         for spec in self.manifest.state:
             moved = [values[f"next.{spec.name}"], *(self._state[name] for name in spec.inputs[:-1])]
@@ -68,7 +68,7 @@ class TappedGraph:
 
 
 def tap_functions(proto: ModelProto) -> list[Tap]:
-    """Lead gates and attention weights out of a graph; the calls stand in the order of the layers."""
+    """Add outputs for gates and attention weights to a graph. Its calls are in the order of the layers."""
     found = {f.name: _named_taps(f) for f in proto.functions if f.domain == DOMAIN}
     counts = {f.name: len(f.output) for f in proto.functions if f.domain == DOMAIN}
     for function in proto.functions:
@@ -78,7 +78,7 @@ def tap_functions(proto: ModelProto) -> list[Tap]:
     layers: Counter[str] = Counter()
     taps: list[Tap] = []
     for call in (node for node in proto.graph.node if node.domain == DOMAIN and node.op_type in found):
-        call.output.extend([""] * (counts[call.op_type] - len(call.output)))  # what the graph has no use for
+        call.output.extend([""] * (counts[call.op_type] - len(call.output)))  # outputs that the graph does not use
         for stem, names in found[call.op_type].items():
             shown = _shown_as(stem, call, inputs)
             layers[shown] += 1
@@ -90,7 +90,7 @@ def tap_functions(proto: ModelProto) -> list[Tap]:
 
 
 def _named_taps(function: FunctionProto) -> dict[str, list[str]]:
-    """What a function's body names so, by the name without its slot: EIFAG's ``weights_0`` and on are one thing."""
+    """Return a body's values to show, by their name without the slot: EIFAG's ``weights_0``, … belong together."""
     found: dict[str, list[str]] = {}
     for name in (output for node in function.node for output in node.output):
         if match := re.fullmatch(r"(update|reset|fusion|gate|weights)(_\d+)?", name):
@@ -99,17 +99,17 @@ def _named_taps(function: FunctionProto) -> dict[str, list[str]]:
 
 
 def _shown_as(stem: str, call: NodeProto, inputs: set[str]) -> str:
-    """What a body's name is called in the papers."""
+    """Return the papers' name for a value of a body."""
     if not call.op_type.startswith("stau_attention"):
         return {"update": "update", "reset": "trend", "gate": "forget", "weights": "cell attention"}.get(stem, stem)
     slots = int(call.op_type.rpartition("_")[2])
-    # TAM takes values that the state holds, SAM the inputs of layers, which are made in the same step.
+    # TAM takes values from the state. SAM takes the layers' inputs, which the same step computes.
     kind = "temporal" if inputs.issuperset(call.input[slots : 2 * slots]) else "spatial"
     return f"{kind} {'fusion' if stem == 'fusion' else 'attention'}"
 
 
 def tap_encoders(graph: GraphProto) -> list[Tap]:
-    """Lead out what each encoder gives: the last picture made in a module that is called so; none if nothing says."""
+    """Add an output for each encoder's features: the last picture computed in a module named ``encoder…``, if any."""
     outputs = {value.name for value in graph.output}
     ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*graph.value_info, *graph.output)}
     last: dict[str, str] = {}
@@ -117,13 +117,13 @@ def tap_encoders(graph: GraphProto) -> list[Tap]:
         scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
         if (encoder := re.search(r"'(?:model\.)?(encoder\w*)[.']", scopes)) and ranks.get(node.output[0]) == 4:
             last[encoder[1]] = node.output[0]
-    new = [name for name in last.values() if name not in outputs]  # some are carried anyway
+    new = [name for name in last.values() if name not in outputs]  # some are outputs already, for the state
     graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in new)
     return [Tap("features", encoder, 0, (name,)) for encoder, name in last.items()]
 
 
 def watch(inside: TappedGraph, source: Source, frames: int) -> Inspection:
-    """Step through the first ``frames`` frames of a source, or as many as there are.
+    """Step through up to ``frames`` frames of a source.
 
     Raises:
         SourceError: the source was lost, or has no frame.
@@ -136,7 +136,7 @@ def watch(inside: TappedGraph, source: Source, frames: int) -> Inspection:
         to_frame(seen, manifest, tensor[0])
         prediction, values = inside.step(tensor)
         if not np.isfinite(prediction).all():
-            cure = f"look at fewer: --frames {count}" if count else "its weights are damaged, export it again"
+            cure = f"use fewer: --frames {count}" if count else "its weights are damaged; export it again"
             raise EngineError(f"{manifest.config} predicts values that are not finite at frame {count + 1}: {cure}")
         found.frames += 1
         for tap, tensors in values.items():
@@ -144,10 +144,10 @@ def watch(inside: TappedGraph, source: Source, frames: int) -> Inspection:
         if count % stride == 0:
             maps = {tap: tensors[0][0] for tap, tensors in values.items() if tap.group != "attention"}
             found.moments.append(Moment(count, frame.time, seen, to_image(prediction[0, 0], manifest), maps))
-            if len(found.moments) == 4 * ROWS:  # so many are kept that the rows can be spread evenly
+            if len(found.moments) == 4 * ROWS:  # enough to spread the rows evenly
                 found.moments, stride = found.moments[::2], 2 * stride
     if not found.moments:
-        raise SourceError(f"{source.name} has no frame to look at: give another source")
+        raise SourceError(f"cannot inspect {source.name}: it has no frame; give another source")
     settled = [moment for moment in found.moments if moment.index >= found.settled] or found.moments
     chosen = np.linspace(0, len(settled) - 1, min(ROWS, len(settled))).round().astype(int)
     found.moments = [settled[i] for i in chosen]
@@ -155,20 +155,20 @@ def watch(inside: TappedGraph, source: Source, frames: int) -> Inspection:
 
 
 def inspect(model: str, source: str, folder: Path, frames: int) -> list[str]:
-    """Inspection inside a model over a clip, and write what there is to see; returns what to tell, line by line.
+    """Inspect a model over a clip, and write pictures and figures; return a report, line by line.
 
     Raises:
         ArtifactError: there is no such model, or it is not an artifact.
         SourceError: the source cannot be opened, was lost, or has no frame.
         SinkError: the folder cannot be written.
-        EngineError: the model takes no pictures, or predicts what is not finite.
+        EngineError: the model takes no pictures, or a prediction is not finite.
     """
     inside = TappedGraph(find(model))
     manifest = inside.manifest
     if not manifest.is_picture:
-        raise EngineError(f"{manifest.config} takes channels that are no picture: no clip can be shown to it")
+        raise EngineError(f"cannot inspect {manifest.config} on a clip: its channels are not a picture")
     if folder.exists() and not folder.is_dir():
-        raise SinkError(f"{folder} is a file: give a folder for the pictures with --output")
+        raise SinkError(f"cannot write into {folder}: it is a file; give a folder with --output")
     with open_source(source) as opened:
         for name in FILES:
             check_writable(folder / name)
@@ -186,16 +186,16 @@ def inspect(model: str, source: str, folder: Path, frames: int) -> list[str]:
     write(folder / "inspect.json", f"{to_json(figures(found, inside.version), indent=2)}\n".encode())
     lines.append(f"wrote {folder / 'inspect.json'}")
     if drawn["features.png"] is None:
-        lines.append("features: left out, nothing in the artifact is marked as an encoder's")
+        lines.append("features: left out, because the artifact marks no encoder")
     if not found.settled and found.frames <= manifest.warmup:
-        lines.append(f"warming up: after {found.frames} frames, of {manifest.warmup}, the state is not filled yet")
+        lines.append(f"warming up: the state needs {manifest.warmup} frames to fill, but there are {found.frames}")
     if not manifest.trained:
-        lines.append("weights: random — the pictures show wiring, not what was learned")
+        lines.append("weights: random — the pictures show the structure, not a trained network")
     return lines
 
 
 def figures(found: Inspection, version: str) -> dict[str, object]:
-    """The JSON: the numbers behind the pictures."""
+    """Return the numbers behind the pictures, for JSON."""
 
     def spread(tap: Tap) -> dict[str, float]:
         return dict(zip(("mean", "min", "max"), found.average(tap), strict=True))

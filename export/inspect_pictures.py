@@ -1,4 +1,4 @@
-"""Draws what ``framecast inspect`` saw: heat maps beside frames, tables of weights. Every picture is uint8 BGR."""
+"""Pictures of ``framecast inspect``: heat maps beside frames, and tables of weights. Every picture is uint8 BGR."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from framecast.graph.manifest import Manifest
 from framecast.runtime.engines.engine import Tensor
 from framecast.runtime.sinks.picture import CAPTION, caption
 
-WIDTH = 1800  # pixels that a picture may be wide
-TILE = (176, 256)  # width of a tile: a caption must fit, and no more is to be seen
+WIDTH = 1800  # maximum width of a picture in pixels
+TILE = (176, 256)  # minimum and maximum width of a tile: a caption must fit, and more pixels show no more detail
 GAP = 4
 CELL = (64, 30)  # width and height of a table's cell
 LABEL = 70  # width of a table's row labels
-CHANNELS = 3  # of an encoder that are shown beside their mean
+CHANNELS = 3  # of an encoder to show beside the mean
 TITLES = {
     "update": "update gate Z",
     "trend": "trend gate R",
@@ -32,19 +32,19 @@ TITLES = {
     "spatial attention": "SAM: over layers",
     "cell attention": "EIFAG: over time, mean over elements",
 }
-_LEAST = 1e-3  # of a scale: below there is no contrast, only the last bits of floats
-_BACK = (24, 20, 18)  # as captions have it
+_LEAST = 1e-3  # minimum span of a scale: a smaller one would show only rounding
+_BACK = (24, 20, 18)  # the background of captions
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """Tiles below each other.
+    """A column of tiles.
 
     Attributes:
-        title: what they show.
-        scale: what their colours stand for.
+        title: content of the tiles.
+        scale: range of values that the colours show.
         tiles: pictures at the model's size, [h, w, 3].
-        captions: one for each.
+        captions: one caption per tile.
     """
 
     title: str
@@ -55,14 +55,14 @@ class Column:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Weights of one kind of attention.
+    """The weights of one kind of attention.
 
     Attributes:
-        title: what attends.
-        slots: what the columns count.
+        title: name of the attention.
+        slots: meaning of the columns.
         first: number of the first column.
-        rows: of each layer the weights by slot; some may have fewer slots than others.
-        course: of the last layer, step by step, [N, slots].
+        rows: weights of each layer by slot; some layers may have fewer slots than others.
+        course: weights of the last layer at each step, [N, slots].
     """
 
     title: str
@@ -73,7 +73,7 @@ class Table:
 
 
 def gates(found: Inspection) -> Image | None:
-    """A row for each moment: frame, prediction, and the gates of the first, the middle and the last layer."""
+    """Draw a row per moment: frame, prediction, and the gates of the first, the middle and the last layer."""
     taps = found.taps("gates")
     if not taps:
         return None
@@ -87,7 +87,7 @@ def gates(found: Inspection) -> Image | None:
 
 
 def features(found: Inspection) -> Image | None:
-    """A row for each moment: the frame, and of each encoder the mean and the channels that vary most over a picture."""
+    """Draw a row per moment: the frame, and each encoder's mean and its channels that vary most over a picture."""
     taps = found.taps("features")
     columns = _frames(found)[:1]
     for tap in taps:
@@ -99,7 +99,7 @@ def features(found: Inspection) -> Image | None:
 
 
 def attention(found: Inspection) -> Image | None:
-    """A table for each kind of attention, layers by slots, and the course of its last layer below."""
+    """Draw a table per kind of attention, layers by slots, and below it the weights of its last layer over time."""
     taps = found.taps("attention")
     drawn = []
     for name in dict.fromkeys(tap.name for tap in taps):
@@ -125,7 +125,7 @@ def _frames(found: Inspection) -> list[Column]:
 
 
 def _maps(found: Inspection, title: str, maps: list[Tensor]) -> Column:
-    """Maps, [h, w] over the whole frame of the network, in colours of one scale."""
+    """Draw maps, [h, w] over the network's whole frame, with one colour scale."""
     low, high = float(np.min(maps)), float(np.max(maps))
     frame = found.manifest.frame[2], found.manifest.frame[1]
     width, height = found.manifest.size
@@ -134,13 +134,13 @@ def _maps(found: Inspection, title: str, maps: list[Tensor]) -> Column:
 
 
 def grid(columns: Sequence[Column], manifest: Manifest, heading: str) -> Image:
-    """Columns side by side under a heading; maps share a scale with the column they are in, as the legend says."""
+    """Draw columns side by side under a heading. Each column has its own colour scale; the legend says so."""
     width, height = manifest.size
     wide = min(max(width, TILE[0]), TILE[1], (WIDTH - GAP) // len(columns) - GAP)
     size = wide, max(1, round(wide * height / width))
     parts = [_column(column, size) for column in columns]
     body = _beside(parts)
-    legend = _legend("each column from its least value to its greatest, as its title says")
+    legend = _legend("from the smallest to the largest value of each column; see its title")
     return _below([caption(body.shape[1], heading), body, legend])
 
 
@@ -152,9 +152,9 @@ def _column(column: Column, size: tuple[int, int]) -> Image:
 
 
 def tables(shown: Sequence[Table], heading: str) -> Image:
-    """Tables side by side under a heading."""
+    """Draw tables side by side under a heading."""
     body = _beside([_table(table) for table in shown])
-    legend = _legend("from 0 to twice an even share of the layer's slots and more; the weights of a layer sum to 1")
+    legend = _legend("from 0 to twice an equal share per slot, or more; a layer's weights sum to 1")
     return _below([caption(body.shape[1], heading), body, legend])
 
 
@@ -186,33 +186,33 @@ def _cell(value: float, full: float) -> Image:
 
 
 def _heat(values: NDArray[Any], low: float, high: float) -> Image:
-    """[h, w] in colours, uint8 [h, w, 3]."""
+    """Convert values [h, w] to colours, uint8 [h, w, 3]."""
     scaled = np.clip(np.rint((values - low) * (255 / max(high - low, _LEAST))), 0, 255).astype(np.uint8)
     heat: Image = cv2.applyColorMap(scaled, cv2.COLORMAP_VIRIDIS)  # type: ignore[assignment]
     return heat
 
 
 def _scaled(picture: Image, size: tuple[int, int]) -> Image:
-    """At ``size`` (width, height), its pixels as squares where they grow."""
+    """Resize to ``size`` (width, height). Enlarged pixels stay squares."""
     shrinks = size[0] < picture.shape[1]
     scaled: Image = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)  # type: ignore[assignment]
     return scaled
 
 
 def _legend(text: str) -> Image:
-    """A bar of all colours, and what its ends mean."""
+    """Draw a bar of all colours with a text that explains its ends."""
     ramp = _scaled(_heat(np.linspace(0, 1, 256)[None], 0, 1), (256, CAPTION - 10))
     return np.hstack([_framed(ramp, 6, 0, 5, top=5), caption(WIDTH // 3, text)])
 
 
 def _beside(parts: Sequence[Image]) -> Image:
-    """Side by side with a gap around each, filled up to the tallest."""
+    """Join pictures side by side with a gap around each, padded to the height of the tallest."""
     tall = max(len(part) for part in parts)
     return np.hstack([_framed(part, GAP if i == 0 else 0, GAP, tall - len(part)) for i, part in enumerate(parts)])
 
 
 def _below(parts: Sequence[Image]) -> Image:
-    """Below each other, filled up to the widest."""
+    """Join pictures vertically, padded to the width of the widest."""
     wide = max(part.shape[1] for part in parts)
     return np.vstack([_framed(part, 0, wide - part.shape[1], 0) for part in parts])
 
@@ -223,5 +223,5 @@ def _framed(part: Image, left: int, right: int, bottom: int, *, top: int = 0) ->
 
 
 def png(picture: Image) -> bytes:
-    """A picture as a file."""
+    """Encode a picture as a PNG file."""
     return cv2.imencode(".png", picture)[1].tobytes()

@@ -1,4 +1,4 @@
-"""What ``framecast inspect`` finds: taps inside a graph, what they gave over a clip, and the moments that are drawn."""
+"""Data of ``framecast inspect``: taps inside a graph, their values over a clip, and the moments to draw."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from framecast.runtime.convert import Tensor
 
 @dataclass(frozen=True)
 class Tap:
-    """Something inside the graph that is looked at.
+    """A value inside the graph to inspect.
 
     Attributes:
-        group: the picture that it goes to: ``gates``, ``attention`` or ``features``.
-        name: what it is: ``update``, ``temporal attention``, ``encoder_s``.
-        layer: of the cell that it is in, from 1; 0 for an encoder.
-        tensors: in the graph; more than one where each slot has a tensor of its own.
+        group: the picture that shows it: ``gates``, ``attention`` or ``features``.
+        name: name of the value: ``update``, ``temporal attention``, ``encoder_s``.
+        layer: layer of its cell, from 1; 0 for an encoder.
+        tensors: its tensors in the graph; more than one if each slot has its own tensor.
     """
 
     group: str
@@ -29,11 +29,14 @@ class Tap:
     tensors: tuple[str, ...]
 
     def figures(self, tensors: list[Tensor]) -> NDArray[np.float64]:
-        """Of a step: the weights by slot, 1, 2, … steps back or 0, 1, … layers down; of the rest mean, min and max."""
+        """Return a step's figures: attention weights by slot, otherwise mean, min and max.
+
+        The slots are 1, 2, … steps back, or 0, 1, … layers down.
+        """
         first = tensors[0]
         if self.group != "attention":
             return np.array([first.mean(dtype=np.float64), first.min(), first.max()])
-        if self.name == "cell attention":  # a weight for each element
+        if self.name == "cell attention":  # one weight per element
             return np.array([tensor.mean(dtype=np.float64) for tensor in tensors])
         weights = first.ravel().astype(np.float64)  # [1, n, 1, 1]
         return weights[::-1] if self.name == "spatial attention" else weights  # SAM gets a layer's own state last
@@ -41,7 +44,7 @@ class Tap:
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """A step that is shown: frame and prediction, uint8 [h, w, 3] BGR, and gates and features, [C, h, w] each."""
+    """A step to show: frame and prediction, uint8 [h, w, 3] BGR, and gates and features, [C, h, w] each."""
 
     index: int
     time: float
@@ -52,14 +55,14 @@ class Moment:
 
 @dataclass(eq=False)
 class Inspection:
-    """What was seen of a model over a clip.
+    """The values inside a model over a clip.
 
     Attributes:
-        manifest: of the model.
+        manifest: manifest of the model.
         source: name of the clip.
-        frames: how many were seen.
-        moments: a few of the steps, spread evenly.
-        courses: what each step gave of every tap, see :meth:`Tap.figures`.
+        frames: number of frames seen.
+        moments: a few of the steps, evenly spread.
+        courses: figures of every tap at each step, see :meth:`Tap.figures`.
     """
 
     manifest: Manifest
@@ -70,15 +73,15 @@ class Inspection:
 
     @property
     def settled(self) -> int:
-        """The first step whose past is full; 0 where the clip ends before."""
+        """The first step after the warm-up; 0 if the clip ends before it."""
         return self.manifest.warmup if self.frames > self.manifest.warmup else 0
 
     def taps(self, group: str) -> list[Tap]:
-        """Those of a picture, by layer."""
+        """Return the taps of a picture, by layer."""
         return sorted((tap for tap in self.courses if tap.group == group), key=lambda tap: tap.layer)
 
     def average(self, tap: Tap) -> list[float]:
-        """Over the settled steps: weights by slot; of the rest the mean, the least and the greatest."""
+        """Average over the steps after the warm-up: attention weights by slot, otherwise mean, min and max."""
         course = np.array(self.courses[tap][self.settled :])
         if tap.group == "attention":
             return [float(v) for v in course.mean(axis=0)]

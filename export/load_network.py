@@ -1,4 +1,4 @@
-"""A network from what was kept of it: weights as safetensors, or an artifact."""
+"""Loads a network from a file: weights as safetensors, or an artifact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from framecast.parsing import convert, decode
 
 @dataclass(frozen=True)
 class _Metadata:
-    """What a file of weights tells of them; see :class:`Manifest`. All of it may be missing."""
+    """The metadata of a file of weights; see :class:`Manifest`. Every field may be missing."""
 
     config: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -33,13 +33,13 @@ class _Metadata:
 
 
 def load_network(path: Path) -> tuple[StepModel, Manifest]:
-    """The network of a ``.safetensors`` file that names its configuration, or of an artifact that holds every weight.
+    """Load a network from a ``.safetensors`` file that names its configuration, or from an artifact with all weights.
 
-    An export merges weights that are equal, folds some into others, and lays some out anew. Where it did, the artifact
-    is not enough; whether it did the hash in the manifest says.
+    An export may merge equal weights, fold some into others, and change the layout of some. Then the artifact is not
+    enough. The hash in the manifest shows whether this happened.
 
     Raises:
-        ArtifactError: the file cannot be read, names no configuration, or does not hold the weights as they were.
+        ArtifactError: the file cannot be read, names no configuration, or does not hold the original weights.
         OptionError: no network can be built with its options.
     """
     if path.suffix == ".safetensors":
@@ -47,9 +47,7 @@ def load_network(path: Path) -> tuple[StepModel, Manifest]:
     proto = read(path)
     manifest = manifest_of(proto)
     if manifest.form != "fp32":
-        raise ArtifactError(
-            f"{path} is {manifest.form}, and no network can be made of it: take the whole float32 artifact"
-        )
+        raise ArtifactError(f"cannot load a network from {path}: it is {manifest.form}; use the whole float32 artifact")
     if manifest.config not in CONFIGS:
         raise ArtifactError(f"{path}: this version has no configuration {manifest.config!r}: update framecast")
     model = build(manifest.config, manifest.options).eval()
@@ -64,8 +62,8 @@ def load_network(path: Path) -> tuple[StepModel, Manifest]:
         model.load_state_dict(tensors)
     if tensors.keys() != expected.keys() or weights_hash(model) != manifest.weights_sha256:
         raise ArtifactError(
-            f"{path} does not hold its weights one by one, as an export may merge them: give the .safetensors file "
-            "that it was made from"
+            f"cannot load a network from {path}: its export merged or changed weights; use the .safetensors file that "
+            "it was made from"
         )
     return model, manifest
 
@@ -73,19 +71,21 @@ def load_network(path: Path) -> tuple[StepModel, Manifest]:
 def load_trained(
     config: str | None, path: Path, changes: Mapping[str, Any] | None = None
 ) -> tuple[StepModel, Manifest]:
-    """A configuration's network with weights from safetensors, strictly, and described by the file's own metadata.
+    """Load a configuration's network with weights from safetensors. The file's metadata goes into its manifest.
+
+    Every weight must match.
 
     Args:
-        config: its name; None for the one that the file names.
-        path: of the weights; what their metadata says of the network's options holds.
+        config: name of the configuration; None for the one that the file names.
+        path: file of weights; the options in its metadata apply.
         changes: further options.
 
     Raises:
-        ArtifactError: the file is not safetensors, or not of this configuration.
-        OptionError: no network can be built with these options, or the file's are others.
+        ArtifactError: the file is not safetensors, or belongs to another configuration.
+        OptionError: no network can be built with these options, or they contradict those in the file.
     """
     if not path.is_file():
-        raise ArtifactError(f"no such file of weights: {path} (check the path; it ends in .safetensors)")
+        raise ArtifactError(f"no such weights file: {path} (check the path; it ends in .safetensors)")
     try:
         with safe_open(str(path), "pt") as file:
             texts: dict[str, str] = file.metadata() or {}
@@ -93,14 +93,14 @@ def load_trained(
     except (OSError, SafetensorError) as error:
         raise ArtifactError(
             f"{path} cannot be read as safetensors ({first_line(error)}): "
-            "a released checkpoint goes through 'framecast import-checkpoint' first"
+            "convert a released checkpoint with 'framecast import-checkpoint' first"
         ) from error
     metadata = _metadata(path, texts)
     if config is None and metadata.config not in CONFIGS:
-        raise ArtifactError(f"{path} does not say which configuration its weights are of: export it to an artifact")
+        raise ArtifactError(f"{path} does not name the configuration of its weights: export it to an artifact")
     config = config or str(metadata.config)
     if metadata.config not in (None, config):
-        raise ArtifactError(f"{path} holds weights of {metadata.config}, not of {config}: export that")
+        raise ArtifactError(f"{path} holds weights of {metadata.config}, not of {config}: export {metadata.config}")
     made = metadata.options
     for option, value in (changes or {}).items():
         if made.get(option, value) != value:
@@ -124,22 +124,20 @@ def load_trained(
         weights=metadata.weights or f"from {path.name}",
         licence=metadata.licence,
         interval=metadata.interval,
-        # It was measured with the options that it was trained with: at another size, say, it is another.
+        # The quality was measured with the training options. It does not hold for others, such as another size.
         quality=metadata.quality if options == made else None,
     )
     return model, manifest
 
 
 def _metadata(path: Path, texts: Mapping[str, str]) -> _Metadata:
-    """What safetensors keeps as texts, two of them JSON.
+    """Parse the metadata, which safetensors stores as texts. Two of the texts are JSON.
 
     Raises:
-        ArtifactError: it cannot be read.
+        ArtifactError: the metadata cannot be read.
     """
     try:
         parts = {name: decode(texts[name], dict[str, Any]) for name in ("options", "quality") if name in texts}
         return convert({**texts, **parts}, _Metadata)
     except ValueError as error:
-        raise ArtifactError(
-            f"the metadata of {path} cannot be read ({error}): train it, or import it, again"
-        ) from error
+        raise ArtifactError(f"the metadata of {path} cannot be read ({error}): train or import it again") from error

@@ -1,4 +1,4 @@
-"""A network's step to one ONNX file."""
+"""Export of a network's step to one ONNX file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Flat(nn.Module):
 
 
 def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over the names and bytes of all weights."""
+    """Return the SHA-256 of the names and bytes of all weights."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -55,7 +55,7 @@ def describe(
     interval: float | None = None,
     quality: Quality | None = None,
 ) -> Manifest:
-    """The manifest of a network: what it and its configuration say, and what only its maker knows."""
+    """Make the manifest of a network: from the network, its configuration, and the keyword arguments."""
     order, visible = appearance(config, model.frame_shape)
     carries = (StateSpec(name, shape) for name, shape in model.state_shapes.items())
     histories = (StateSpec(name, h.shape, "history", h.slots) for name, h in model.histories.items())
@@ -79,14 +79,14 @@ def describe(
 
 
 def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
-    """Trace one step: inputs ``frame``, ``state.*``; outputs ``prediction``, ``next.*``; the batch may vary.
+    """Trace one step: inputs ``frame``, ``state.*``; outputs ``prediction``, ``next.*``; the batch size may vary.
 
     Raises:
-        ExportError: weights are not finite, or the graph cannot be traced or is not valid.
+        ExportError: a weight is not finite, or the graph cannot be traced or is not valid.
     """
     for name, value in model.state_dict().items():
-        if not value.isfinite().all():  # a warp would hide it from the runtime: it clamps what is not finite
-            raise ExportError(f"weights of {manifest.config} are not finite ({name}): train again, or take older ones")
+        if not value.isfinite().all():  # the runtime could miss it: a warp clamps values that are not finite
+            raise ExportError(f"weights of {manifest.config} are not finite ({name}): train again, or use older ones")
     training = model.training
     frame = torch.rand(2, *model.frame_shape)
     state = model.init_state(2)
@@ -106,7 +106,7 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
         )
     model.train(training)
     if program is None:
-        raise ExportError(f"torch.onnx could not export {manifest.config}: update torch and onnxscript")
+        raise ExportError(f"cannot export {manifest.config}: torch.onnx failed; update torch and onnxscript")
     proto: ModelProto = program.model_proto
     fuse_patchify(proto)
     proto.ir_version = min(proto.ir_version, IR_VERSION)
@@ -126,7 +126,7 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what torch's exporter says of its own insides (deprecations, missing torchvision)."""
+    """Suppress the warnings of torch's exporter about itself (deprecations, missing torchvision)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

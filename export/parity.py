@@ -1,4 +1,4 @@
-"""Parity: an engine held against the network that it was exported from, over a rollout with the state carried."""
+"""Parity: compares an engine with its original network over a rollout. Each carries its own state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framecast.runtime.stepper import Stepper
 
 @dataclass(frozen=True)
 class Parity:
-    """Absolute errors of predictions over ``steps`` steps, in units of the value range; NaN if any is not finite."""
+    """Absolute errors of predictions over ``steps`` steps, in units of the value range; NaN if one is not finite."""
 
     steps: int
     max: float
@@ -25,19 +25,19 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether the largest error is within what is allowed."""
+        """Whether the largest error is within the allowed one."""
         return self.max <= self.allowed
 
 
 @torch.inference_mode()
 def compare(model: StepModel, engine: Engine, frames: Iterable[Tensor], allowed: float = 1e-5) -> Parity:
-    """Step both through the same frames, each carrying its own state.
+    """Step both through the same frames. Each carries its own state.
 
     Args:
         model: the reference, in float32 on the CPU.
-        engine: opened on the model's artifact.
+        engine: an open engine with the model's artifact.
         frames: [B, C, H, W] each, at least one.
-        allowed: the largest error, in units of the value range.
+        allowed: the largest allowed error, in units of the value range.
     """
     stepper: Stepper | None = None
     worst, means = [], []
@@ -52,6 +52,6 @@ def compare(model: StepModel, engine: Engine, frames: Iterable[Tensor], allowed:
 
 
 def random_frames(shape: tuple[int, int, int], steps: int, seed: int) -> Iterator[Tensor]:
-    """Uniform noise, [1, C, H, W] each: nothing is smooth, so every error shows."""
+    """Return frames of uniform noise, [1, C, H, W] each. Noise is nowhere smooth, so it shows every error."""
     rng = np.random.default_rng(seed)
     return (rng.random((1, *shape), np.float32) for _ in range(steps))

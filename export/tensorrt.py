@@ -1,7 +1,7 @@
-"""An artifact to a TensorRT engine, without torch: mixed precision, pictures on both sides, a fixed batch, the build.
+"""Builds a TensorRT engine from an artifact, without torch: mixed precision, picture input and output, a fixed batch.
 
-Networks are strongly typed: precision stands in the graph, and TensorRT keeps to it. TF32 is off: what is left in
-float32 there (statistics, least squares, coordinates) needs all its digits.
+Networks are strongly typed: the graph sets the precision, and TensorRT follows it. TF32 is off, because the parts that
+stay in float32 (statistics, least squares, coordinates) need full precision.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from framecast.runtime.engines.tensorrt.cache import Key, Record
 from framecast.runtime.engines.tensorrt.library import RTX_TARGETS, Gpu, Library
 
 _log = logging.getLogger(__name__)
-# Told which share is done (0 to 1) and of what; the build ends when it returns False.
+# Receives the share that is done (0 to 1) and the phase. The build ends when it returns False.
 Progress = Callable[[float, str], bool]
 
 
@@ -44,8 +44,8 @@ class Loaded:
     """An artifact that has been read and checked.
 
     Attributes:
-        sha256: of its file, from before it was read: a file that changes afterwards is noticed.
-        graph: its step.
+        sha256: hash of the file, taken before reading it, so that a later change of the file is noticed.
+        graph: the artifact's step.
     """
 
     sha256: str
@@ -54,19 +54,19 @@ class Loaded:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What is to be built.
+    """An engine to build.
 
     Attributes:
         artifact: path of the ONNX file.
-        model: as the user named it.
-        library: that builds, and is to run it.
-        gpu: at hand, or None.
-        target: compute capability to build for where that is not the GPU's at hand.
+        model: the model as the user named it.
+        library: library that builds the engine and will run it.
+        gpu: GPU of this machine, or None.
+        target: compute capability to build for, if not that of this machine's GPU.
         precision: ``fp16`` or ``fp32``.
-        batch: how many cameras.
-        camera: (width, height) of the pictures, where the engine is to resize them.
+        batch: number of cameras.
+        camera: (width, height) of the camera's pictures, if the engine should resize them.
         plugins: one of :data:`framecast.export.plugins.ladder.CHOICES`.
-        loaded: the artifact, if the caller has read it; otherwise it is read when it is built.
+        loaded: the artifact, if the caller has read it already; otherwise the build reads it.
     """
 
     artifact: Path
@@ -81,28 +81,29 @@ class BuildRequest:
     loaded: Loaded | None = None
 
     def key(self) -> Key:
-        """Of the engine that it will be, but for its rung, which may be found while it is built.
+        """Return the engine's cache key, except for its rung, which the build may choose later.
 
         Raises:
-            OptionError: the library does not build for the target.
-            EngineError: it does not build for the GPU at hand, or there is neither GPU nor target.
+            OptionError: the library cannot build for the target.
+            EngineError: it cannot build for this machine's GPU, or there is neither GPU nor target.
         """
         name, targets = self.library.name, ", ".join(RTX_TARGETS)
         if self.target is not None and not self.library.rtx:
             raise OptionError(
-                f"--for {self.target}: {name} builds for the GPU at hand only: build on the device, without --for"
+                f"cannot build with --for {self.target}: {name} builds for this machine's GPU only; build on the "
+                "device and leave out --for"
             )
         if self.target is not None and self.target not in RTX_TARGETS:
-            raise OptionError(f"--for takes a compute capability that TensorRT for RTX knows ({targets})")
+            raise OptionError(f"--for takes a compute capability that TensorRT for RTX supports ({targets})")
         if self.target is None and self.gpu is None:
             raise EngineError(
-                f"no GPU to build for: name another's compute capability with --for (TensorRT for RTX: {targets})"
+                f"no GPU to build for: give a compute capability with --for (TensorRT for RTX: {targets})"
             )
         capability = self.target or (self.gpu.capability if self.gpu else "")
         if self.library.rtx and capability not in RTX_TARGETS:
             raise EngineError(
-                f"TensorRT for RTX does not build for compute capability {capability} (it does for {targets}): "
-                "install tensorrt itself, which comes with JetPack and NVIDIA's containers"
+                f"TensorRT for RTX does not build for compute capability {capability} (only for {targets}): "
+                "install tensorrt itself, from JetPack or NVIDIA's containers"
             )
         return Key(
             artifact=self.loaded.sha256 if self.loaded else sha256(self.artifact),
@@ -117,27 +118,27 @@ class BuildRequest:
 
 
 def build(request: BuildRequest, progress: Progress = lambda share, phase: True) -> tuple[bytes, Record]:
-    """Build an engine and keep it in the cache; returns it and its record.
+    """Build an engine and store it in the cache; return the engine and its record.
 
     Raises:
-        ArtifactError: the file is no artifact.
-        ExportError: its network cannot be built: it takes no pictures, or TensorRT does not know an operator.
-        OptionError, EngineError: see :meth:`BuildRequest.key`; the build failed, or the cache cannot be used.
+        ArtifactError: the file is not an artifact.
+        ExportError: its network takes no pictures, or TensorRT does not support an operator.
+        OptionError, EngineError: see :meth:`BuildRequest.key`; or the build failed, or the cache cannot be used.
         SinkError: the engine cannot be written.
-        KeyboardInterrupt: ``progress`` returned False; nothing is kept.
+        KeyboardInterrupt: ``progress`` returned False; nothing is stored.
     """
     key = request.key()
-    cache.folder()  # said before minutes are spent
+    cache.folder()  # raises before a build of several minutes
     network = network_graph(request)
     if sha256(request.artifact) != key.artifact:
-        raise ArtifactError(f"{request.artifact} has just changed: build it again")
+        raise ArtifactError(f"{request.artifact} has changed during the build: build it again")
     choice = choose(request.plugins, request.library, request.gpu, has_operators(network))
     started = time.monotonic()
 
     def one(rung: str, begin: float, end: float) -> Built:
         graph, plugins = with_plugins(network, rung, request.library, request.gpu)
-        told = lambda share, phase: progress(begin + (end - begin) * share, phase)  # noqa: E731
-        engine, layers = compile_network(request, key, graph, told)
+        scaled = lambda share, phase: progress(begin + (end - begin) * share, phase)  # noqa: E731
+        engine, layers = compile_network(request, key, graph, scaled)
         layers["engine"] = inspect(request, key, engine)
         check(rung, plugins, layers["engine"].get("plugins", ()), request.model)
         return Built(rung, engine, layers)
@@ -160,12 +161,12 @@ def build(request: BuildRequest, progress: Progress = lambda share, phase: True)
 
 
 def network_graph(request: BuildRequest) -> ModelProto:
-    """The graph as TensorRT is given it.
+    """Return the graph for TensorRT.
 
-    Precision comes first: what :func:`device_graph` puts around the network stays float32.
+    The precision changes first, so that the nodes that :func:`device_graph` adds stay float32.
 
     Raises:
-        ArtifactError: the file is no artifact.
+        ArtifactError: the file is not an artifact.
         ExportError: its network takes no pictures.
     """
     artifact = request.loaded.graph if request.loaded else read(request.artifact)
@@ -176,12 +177,12 @@ def network_graph(request: BuildRequest) -> ModelProto:
 def compile_network(
     request: BuildRequest, key: Key, proto: ModelProto, progress: Progress
 ) -> tuple[bytes, dict[str, dict[str, Any]]]:
-    """The engine of a graph, and what its network consists of."""
+    """Build the engine of a graph; return it and a summary of its network."""
     trt, logger = request.library.trt, request.library.logger()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # what one version wants another deprecates
+        warnings.simplefilter("ignore", DeprecationWarning)  # one version deprecates calls that another requires
         builder = trt.Builder(logger)
-        flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # 11 knows no other networks
+        flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # TensorRT 11 has no other networks
         network = builder.create_network(0 if flag is None else 1 << int(flag))
         _parse(trt, network, logger, proto, request.model)
         config = builder.create_builder_config()
@@ -192,7 +193,7 @@ def compile_network(
         if request.library.rtx:
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(trt.ComputeCapability, RTX_TARGETS[key.capability]), 0)
-        else:  # TensorRT for RTX times nothing
+        else:  # TensorRT for RTX measures no kernels, so it has no timing cache
             place = cache.timing(request.library, key.device)
             measured = config.create_timing_cache(cache.get_timing(place)) or config.create_timing_cache(b"")
             config.set_timing_cache(measured, ignore_mismatch=False)
@@ -221,14 +222,14 @@ def _parse(trt: Any, network: Any, logger: Any, proto: ModelProto, model: str) -
     where = f"operator {error.node_operator()} (node {error.node_name()!r})" if error else "graph"
     why = one_line(error.desc() if error else "; ".join(logger.errors) or "it gives no reason")
     raise ExportError(
-        f"TensorRT cannot take the {where} of {model} ({why}): run it with another engine, or report this"
+        f"TensorRT does not accept the {where} of {model} ({why}): run it with another engine, or report this"
     )
 
 
 def _failure(model: str, errors: list[str]) -> str:
     if any(words in error.lower() for error in errors for words in ("out of memory", "outofmemory", "bad_alloc")):
         return (
-            f"not enough memory to build {model}: end other programs, those on the GPU first, or take a smaller --batch"
+            f"not enough memory to build {model}: end other programs, those on the GPU first, or use a smaller --batch"
         )
     return (
         f"TensorRT could not build {model} ({one_line(errors[0] if errors else 'it gives no reason')}): try --verbose"
@@ -236,20 +237,20 @@ def _failure(model: str, errors: list[str]) -> str:
 
 
 def _types(trt: Any, network: Any) -> dict[str, Any]:
-    """How many layers a parsed network has, and how many of them give float16 and float32."""
+    """Count the layers of a parsed network, and those whose output is float16 or float32."""
     outputs = (network.get_layer(i).get_output(0) for i in range(network.num_layers))
     found = Counter(output.dtype for output in outputs if output is not None)
     return {"layers": network.num_layers, "float16": found[trt.float16], "float32": found[trt.float32]}
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
-    """An ``IProgressMonitor`` that tells ``progress`` how much is done, and notes whether it was to stop."""
+    """Return an ``IProgressMonitor`` that reports to ``progress`` and records whether the build should stop."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.stopped = False
-            self._phases: dict[str, list[Any]] = {}  # by name: its parent, its steps, how many of them are done
+            self._phases: dict[str, list[Any]] = {}  # by name: parent, number of steps, number of steps done
             self._share = 0.0
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
@@ -274,7 +275,7 @@ def _monitor(trt: Any, progress: Progress) -> Any:
             self._share = max(self._share, share)
             try:
                 self.stopped = self.stopped or not progress(self._share, phase)
-            except KeyboardInterrupt:  # must not pass through TensorRT
+            except KeyboardInterrupt:  # an exception must not pass through TensorRT
                 self.stopped = True
             return not self.stopped
 
@@ -282,12 +283,12 @@ def _monitor(trt: Any, progress: Progress) -> Any:
 
 
 def inspect(request: BuildRequest, key: Key, engine: bytes) -> dict[str, Any]:
-    """What an engine consists of, as TensorRT's inspector says: its layers, precisions and plugins.
+    """Return the layers, precisions and plugins of an engine, from TensorRT's inspector.
 
-    Where there is no GPU that could run it, ``not_inspected`` says so instead.
+    If no GPU here can run the engine, the result has only ``not_inspected``, with the reason.
 
     Raises:
-        EngineError: TensorRT does not read what it has built.
+        EngineError: TensorRT cannot read the engine that it built.
     """
     if request.gpu is None or request.gpu.capability != key.capability:
         return {"not_inspected": f"there is no GPU of compute capability {key.capability} here"}
@@ -301,21 +302,21 @@ def inspect(request: BuildRequest, key: Key, engine: bytes) -> dict[str, Any]:
 
 
 def summary(information: str) -> dict[str, Any]:
-    """The inspector's JSON in short: layers, how many give which type, and the plugins among them."""
+    """Summarize the inspector's JSON: the number of layers, their output types, and the plugins."""
     layers = json.loads(information).get("Layers", [])
-    detailed = [layer for layer in layers if isinstance(layer, dict)]  # with less detail they are names only
+    detailed = [layer for layer in layers if isinstance(layer, dict)]  # with less detail a layer is only a name
     types = Counter(_type(layer) for layer in detailed)
     plugins = [str(layer.get("Name")) for layer in detailed if _is_plugin(layer)]
     return {"layers": len(layers), "types": dict(types.most_common()), "plugins": plugins}
 
 
 def _is_plugin(layer: dict[str, Any]) -> bool:
-    """By its type; or by its name, where ahead-of-time plugins should have another type."""
+    """Return whether a layer is a plugin: by its type, or by its name in case AOT plugins have another type."""
     return "plugin" in str(layer.get("LayerType")).lower() or PREFIX in str(layer.get("Name"))
 
 
 def _type(layer: dict[str, Any]) -> str:
-    """The type of a layer's first output, found in the words for its format."""
+    """Return the type of a layer's first output, from the description of its format."""
     words = str((layer.get("Outputs") or [{}])[0].get("Format/Datatype", "")).lower()
     known = {"float16": ("fp16", "half"), "float32": ("fp32", "float"), "int8": ("int8",), "bool": ("bool",)}
     return next((name for name, marks in known.items() if any(mark in words for mark in marks)), "other")

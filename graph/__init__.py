@@ -1,1 +1,1 @@
-"""What works on an artifact's graph with no torch: its manifest, its file, and what is made of it for an engine."""
+"""Work on an artifact's graph without torch: its manifest, its file, and the graphs that engines run."""

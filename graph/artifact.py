@@ -1,4 +1,4 @@
-"""An artifact's file and its manifest, read with onnx and without torch."""
+"""Reads and writes artifacts and their manifests with onnx, not torch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from framecast.errors import ArtifactError, ExportError
 from framecast.files import write
 from framecast.graph.manifest import KEY, Manifest, read_metadata
 
-IR_VERSION = 10  # ONNX Runtime 1.23 reads no newer
+IR_VERSION = 10  # the newest that ONNX Runtime 1.23 reads
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # operators that multiply by weights
 
 
 def manifest_of(proto: ModelProto) -> Manifest:
-    """The manifest of an artifact's graph.
+    """Read the manifest of an artifact's graph.
 
     Raises:
-        ArtifactError: its manifest cannot be used.
-        ExportError: it has none.
+        ArtifactError: the manifest cannot be used.
+        ExportError: there is no manifest.
     """
     metadata = metadata_of(proto)
     if KEY not in metadata:
@@ -30,15 +30,15 @@ def manifest_of(proto: ModelProto) -> Manifest:
 
 
 def metadata_of(proto: ModelProto) -> dict[str, str | bytes]:
-    """A graph's metadata; protobuf gives bytes for what is not UTF-8."""
+    """A graph's metadata. Values that are not UTF-8 are bytes, as protobuf gives them."""
     return {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def read(path: Path) -> ModelProto:
-    """An artifact's graph, which must be all in its one file.
+    """Read an artifact's graph, which must be complete in its one file.
 
     Raises:
-        ArtifactError: it is not ONNX, has no manifest or one that cannot be used, or refers to other files.
+        ArtifactError: the file is not ONNX, has no usable manifest, or refers to other files.
     """
     proto = load(path)
     read_metadata(path, metadata_of(proto))
@@ -46,17 +46,17 @@ def read(path: Path) -> ModelProto:
 
 
 def load(path: Path) -> ModelProto:
-    """A graph, be it an artifact's or its other half, which must be all in its one file.
+    """Read the graph of an artifact or of its other half, which must be complete in its one file.
 
     Raises:
-        ArtifactError: it is not ONNX, or refers to other files.
+        ArtifactError: the file is not ONNX, or refers to other files.
     """
     try:
         proto = onnx.load_model_from_string(path.read_bytes())
     except (DecodeError, ValueError, OSError) as error:
         raise ArtifactError(f"{path} is not an ONNX file: make one with 'framecast export'") from error
     if any(i.data_location == TensorProto.EXTERNAL for i in proto.graph.initializer):
-        raise ArtifactError(f"{path} keeps its weights in other files, which are not read: export it again")
+        raise ArtifactError(f"{path} keeps its weights in other files, which framecast does not read: export it again")
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -65,7 +65,7 @@ def load(path: Path) -> ModelProto:
 
 
 def save(proto: ModelProto, path: Path) -> None:
-    """Write an artifact whole or not at all.
+    """Write an artifact completely or not at all.
 
     Raises:
         SinkError: the file cannot be written.
@@ -74,5 +74,5 @@ def save(proto: ModelProto, path: Path) -> None:
 
 
 def one_line(text: str) -> str:
-    """What a library says, however long, for a message."""
+    """A library's message on one line, up to 200 characters, to quote in our own."""
     return " ".join(text.split())[:200].rstrip(". ")

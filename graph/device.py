@@ -1,20 +1,20 @@
 """The device graph: an artifact's step with pictures on both sides, for engines whose states stay on a device.
 
-A GPU sees only bytes: colour, range, padding and, if asked for, resizing are part of the graph, where they cost next to
-nothing. One engine, and one CUDA graph, is then the whole of a live step. No torch is needed to make it.
+Only bytes cross to the GPU. Colour, range, padding and optional resizing are part of the graph, where they cost next to
+nothing. A live step is then a single engine and a single CUDA graph. This module does not need torch.
 
 Inputs, for B cameras and K predictions a step:
 
 - ``image`` uint8 [B, h, w, 3] BGR: the cameras' pictures;
-- ``fed`` float32 [B, K, C, H, W]: predictions to feed back, and ``pick`` int64 [1], which of the K, where K > 1;
-- ``camera`` bool [1]: whether the frame is ``image`` or comes from ``fed``;
-- ``keep`` float32 [B]: how many past steps each row keeps, 0 right after its reset. What is older reads as zero, so one
-  camera of a batch starts anew while the others carry on. A carried tensor is kept where ``keep`` > 0, and a history's
-  slot of age a where ``keep`` > a. It selects rather than multiplies: a state that is not finite must not survive;
+- ``fed`` float32 [B, K, C, H, W]: predictions to feed back; if K > 1, ``pick`` int64 [1] selects one of the K;
+- ``camera`` bool [1]: whether the frame comes from ``image`` or from ``fed``;
+- ``keep`` float32 [B]: how many past steps each row keeps; 0 right after its reset. Older steps read as zero, so one
+  camera of a batch can restart while the others continue. A carried tensor is kept if ``keep`` > 0, and a history's
+  slot of age a if ``keep`` > a. The graph selects instead of multiplying, so that a non-finite state cannot survive;
 - the artifact's ``state.*``.
 
-Outputs are the artifact's, and ``shown`` uint8 [B, K, h, w, 3] BGR, the predictions as pictures; ``finite`` float32
-[B], 1 where all of a row's predictions are finite; and, where the graph resizes, ``seen`` uint8 [B, h, w, 3] BGR, the
+The outputs are the artifact's own, and ``shown`` uint8 [B, K, h, w, 3] BGR, the predictions as pictures; ``finite``
+float32 [B], 1 if all of a row's predictions are finite; and, if the graph resizes, ``seen`` uint8 [B, h, w, 3] BGR, the
 pictures at the model's size.
 """
 
@@ -33,33 +33,33 @@ from framecast.errors import ExportError
 from framecast.graph.artifact import manifest_of
 from framecast.graph.manifest import Manifest
 
-_GREY = (0.114, 0.587, 0.299)  # of B, G, R: OpenCV's, after ITU-R BT.601
+_GREY = (0.114, 0.587, 0.299)  # weights of B, G, R: OpenCV's, from ITU-R BT.601
 _BATCH = "batch"
 
 
 def check_device(manifest: Manifest) -> None:
-    """Refuse an artifact that no device can run on pictures.
+    """Reject an artifact that a device cannot run on pictures.
 
     Raises:
-        ExportError: its channels are no picture, or it is not a whole float32 artifact.
+        ExportError: its channels are not a picture, or it is not a whole float32 artifact.
     """
     if not manifest.is_picture:
         raise ExportError(f"{manifest.config} takes channels that are no picture: it cannot be built for a live run")
     if manifest.form != "fp32":
-        raise ExportError(f"{manifest.config} is {manifest.form}, which is for a CPU: take the whole float32 artifact")
+        raise ExportError(f"{manifest.config} is {manifest.form}, which is for a CPU: use the whole float32 artifact")
 
 
 def device_graph(artifact: ModelProto, camera: tuple[int, int] | None = None) -> ModelProto:
-    """An artifact's graph with pictures on both sides. The artifact itself is not changed.
+    """Make the device graph of an artifact. The artifact itself does not change.
 
     Args:
-        artifact: as :func:`framecast.export.onnx.to_onnx` gives it.
-        camera: (width, height) of the cameras' pictures, which the graph then resizes as INTER_AREA does; by default
-            they come at the model's size.
+        artifact: as :func:`framecast.export.onnx.to_onnx` returns it.
+        camera: (width, height) of the cameras' pictures, which the graph resizes like INTER_AREA (default: the
+            pictures come at the model's size).
 
     Raises:
         ArtifactError: the manifest cannot be read.
-        ExportError: there is none, or :func:`check_device` refuses it.
+        ExportError: there is no manifest, or :func:`check_device` rejects it.
     """
     manifest = manifest_of(artifact)
     check_device(manifest)
@@ -98,7 +98,7 @@ def device_graph(artifact: ModelProto, camera: tuple[int, int] | None = None) ->
 
 
 class _Nodes:
-    """Nodes in a row, and their constants; every name begins with ``device.``."""
+    """A list of nodes and their constants. Every name begins with ``device.``."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -106,7 +106,7 @@ class _Nodes:
         self._count = 0
 
     def add(self, op: str, *inputs: Any, output: str = "", **attributes: Any) -> str:
-        """Append a node whose inputs are names, or arrays, which become constants; returns its output's name."""
+        """Append a node and return its output's name. Inputs are names or arrays; arrays become constants."""
         names = [i if isinstance(i, str) else self._constant(i) for i in inputs]
         self._count += 1
         output = output or f"device.{self._count}"
@@ -114,7 +114,7 @@ class _Nodes:
         return output
 
     def take(self) -> list[onnx.NodeProto]:
-        """What was added since the last time."""
+        """Return the nodes added since the last call."""
         taken, self._nodes = self._nodes, []
         return taken
 
@@ -125,7 +125,7 @@ class _Nodes:
 
 
 def _picture_in(nodes: _Nodes, manifest: Manifest, camera: tuple[int, int] | None) -> None:
-    """``frame`` from ``image`` or ``fed``: as :mod:`framecast.runtime.convert` does it."""
+    """Compute ``frame`` from ``image`` or ``fed``, like :mod:`framecast.runtime.convert`."""
     picture = _float(nodes, "image")
     picture = nodes.add("Transpose", picture, perm=[0, 3, 1, 2])  # [B, 3, h, w]
     if camera:
@@ -154,7 +154,7 @@ def _picture_in(nodes: _Nodes, manifest: Manifest, camera: tuple[int, int] | Non
 
 
 def _keep_rows(nodes: _Nodes, manifest: Manifest, inner: Iterable[onnx.NodeProto]) -> None:
-    """Put a choice between each state that is read and zero in front of the network, by ``keep``."""
+    """Insert a choice by ``keep`` between zero and each state that the network reads."""
     readers = list(inner)
     read = {name for node in readers for name in node.input}
     kept: dict[str, str] = {}
@@ -173,7 +173,7 @@ def _keep_rows(nodes: _Nodes, manifest: Manifest, inner: Iterable[onnx.NodeProto
 
 
 def _picture_out(nodes: _Nodes, manifest: Manifest) -> None:
-    """``shown`` and ``finite`` from ``prediction``, [B, K, C, H, W]."""
+    """Compute ``shown`` and ``finite`` from ``prediction``, [B, K, C, H, W]."""
     low, high = manifest.value_range
     width, height = manifest.size
     picture = "prediction"
@@ -185,7 +185,7 @@ def _picture_out(nodes: _Nodes, manifest: Manifest) -> None:
     give = {"BGR": [0, 1, 2], "RGB": [2, 1, 0], "GRAY": [0, 0, 0]}[manifest.channel_order]
     picture = nodes.add("Transpose", _gathered(nodes, picture, give, axis=2), perm=[0, 1, 3, 4, 2])
     nodes.add("Cast", picture, output="shown", to=TensorProto.UINT8)
-    # A comparison is false for NaN: a maximum need not show one.
+    # Compare, because a comparison with NaN is false. A maximum may hide a NaN.
     within = nodes.add("LessOrEqual", nodes.add("Abs", "prediction"), np.float32(np.finfo(np.float32).max))
     nodes.add("ReduceMin", _float(nodes, within), _axes(1, 2, 3, 4), output="finite", keepdims=0)
 
@@ -195,7 +195,7 @@ def _float(nodes: _Nodes, value: str) -> str:
 
 
 def _bytes(nodes: _Nodes, value: str) -> str:
-    """Rounded and clamped to 0 … 255, still a float."""
+    """Round and clamp to 0 … 255; the result is still a float."""
     return nodes.add("Clip", nodes.add("Round", value), np.float32(0), np.float32(255))
 
 
@@ -208,19 +208,19 @@ def _axes(*axes: int) -> NDArray[np.int64]:
 
 
 def area_weights(size: tuple[int, int], target: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Resizing as INTER_AREA does it, as two matrices: ``rows @ picture @ columns``.
+    """Two matrices that resize like INTER_AREA: ``rows @ picture @ columns``.
 
-    They are read off OpenCV itself, by resizing identities.
+    We get them from OpenCV itself, by resizing identity matrices.
 
     Args:
         size: (width, height) of the pictures.
-        target: (width, height) that they are to have.
+        target: (width, height) of the result.
 
     Returns:
         rows [target height, height], columns [width, target width].
     """
-    # Where either side grows OpenCV interpolates along both; doubled rows, of which every second is the row itself,
-    # make it do so here as well.
+    # If either side grows, OpenCV interpolates along both. Doubling the rows makes it do the same here; every second
+    # result is the row that we want.
     step = 2 if target[0] > size[0] or target[1] > size[1] else 1
 
     def weights(length: int, wanted: int) -> NDArray[np.float32]:

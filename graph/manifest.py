@@ -1,4 +1,4 @@
-"""The manifest: what an artifact says of itself, kept in the metadata of its ONNX file."""
+"""The manifest: an artifact's description of itself, stored in the metadata of its ONNX file."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from msgspec import Meta
 from framecast.errors import ArtifactError
 from framecast.parsing import decode
 
-KEY = "framecast"  # of the ONNX metadata entry
-BEFORE = "framecast.before"  # the same entry in the half that runs before the frame: the other half's manifest
-LARGEST_SUM = 32_767  # of two products, that fits into 16 bits
-DOMAIN = "framecast"  # of our operators in the graph
+KEY = "framecast"  # key of the ONNX metadata entry
+BEFORE = "framecast.before"  # key in the half that runs before the frame; it holds the other half's manifest
+LARGEST_SUM = 32_767  # the largest sum of two products that fits into 16 bits
+DOMAIN = "framecast"  # domain of our operators in the graph
 FORMAT = 1
-_CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # orders, and how many there are
-# Bounds of what a manifest may ask for: a damaged or hostile one must cost neither time nor memory. Of our
-# configurations, stau-town has the most slots (160), stip-4k the most elements (51 million, half in the prediction).
+_CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # channel orders and their sizes
+# Limits on a manifest: a damaged or hostile one must cost neither time nor memory. Of our configurations, stau-town
+# has the most slots (160), and stip-4k the most elements (51 million, half of them in the prediction).
 MAX_CHARACTERS = 1 << 20  # of the JSON
-MAX_DEPTH = 16  # of objects and arrays in one another
+MAX_DEPTH = 16  # of nested objects and arrays
 MAX_SLOTS = 4096  # of all histories together
-MAX_ELEMENTS = 1 << 31  # float32 values of the state and of a prediction together: 8 GiB
+MAX_ELEMENTS = 1 << 31  # float32 values of the state and a prediction together: 8 GiB
 _Whole = Annotated[int, Meta(ge=1, le=1 << 28)]
 _Count = Annotated[int, Meta(ge=0, le=1 << 48)]
 _Steps = Annotated[int, Meta(ge=0, le=MAX_SLOTS)]
-_Level = Annotated[float, Meta(ge=-1e9, le=1e9)]  # finite, that is
+_Level = Annotated[float, Meta(ge=-1e9, le=1e9)]  # finite
 _Shape = Annotated[tuple[_Whole, ...], Meta(max_length=8)]
 Seconds = Annotated[float, Meta(gt=0, le=1e6)]
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # would break a message's line, or drive a terminal
-_TOGETHER = "put the one beside it that was made with it, or make both with 'framecast split'"
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # these break a message's line or control a terminal
+_TOGETHER = "put its matching half beside it, or make both again with 'framecast split'"
 
 
 @dataclass(frozen=True)
 class StateSpec:
-    """One part of the state, float32 [B, *shape], and how the graph names it.
+    """One part of the state, float32 [B, *shape], and its names in the graph.
 
-    Its kind is ``carry``: input ``state.NAME``, read and replaced by output ``next.NAME`` every step; or ``history``: a
-    ring, of which the step reads the last ``slots`` values, ``state.NAME.0`` (the newest) and on, and writes one new
-    one, ``next.NAME``.
+    There are two kinds. A ``carry`` is one tensor: each step reads input ``state.NAME`` and replaces it by output
+    ``next.NAME``. A ``history`` is a ring: each step reads its last ``slots`` values, ``state.NAME.0`` (the newest) and
+    so on, and writes one new value, ``next.NAME``.
     """
 
     name: str
@@ -61,13 +61,13 @@ class StateSpec:
 
     @property
     def known(self) -> bool:
-        """Whether this version knows what to do with it."""
+        """Whether this version of framecast supports it."""
         return (self.kind, self.slots) == ("carry", 0) or (self.kind == "history" and self.slots > 0)
 
 
 @dataclass(frozen=True)
 class Quality:
-    """PSNR in dB on ``data``, as :mod:`framecast.runtime.score` defines it, beside that of copying the last frame."""
+    """PSNR in dB on ``data``, as in :mod:`framecast.runtime.score`, and of the baseline that copies the last frame."""
 
     data: str
     prediction: _Level
@@ -77,32 +77,32 @@ class Quality:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a runtime needs to know of an artifact.
+    """Everything that a runtime needs to know about an artifact.
 
     Attributes:
         model: name of the network's class.
         config: name of its configuration.
-        options: of the network, where they are not its defaults. Patches are cut inside the graph, in the order of
+        options: the network's options that differ from its defaults. The graph cuts patches itself, in the order of
             ONNX's SpaceToDepth.
-        frame: (C, H, W) that the step takes: float32, ``value_range``, ``channel_order``.
-        visible: (H, W) of the picture in it, top left; the rest is black padding, never shown nor scored.
-        channel_order: ``BGR``, ``RGB``, ``GRAY``, or ``NONE`` where the channels are no picture.
-        outputs: K, how many frames one step predicts.
+        frame: (C, H, W) of the step's input: float32, in ``value_range`` and ``channel_order``.
+        visible: (H, W) of the picture at the top left of the frame. The rest is black padding, never shown or scored.
+        channel_order: ``BGR``, ``RGB``, ``GRAY``, or ``NONE`` if the channels are not a picture.
+        outputs: K, the number of frames that one step predicts.
         state: the state tensors, in the order of the graph's inputs.
-        warmup: steps from a reset until the state is filled.
-        interval: seconds between frames in training, or None where that varied.
+        warmup: steps after a reset until the state is full.
+        interval: seconds between frames in training, or None if that varied.
         parameters: number of weights.
-        weights: how they came about: ``random``, or what they were trained on.
+        weights: their origin: ``random``, or the training data.
         weights_sha256: hash over all weights.
         quality: as measured at training, or None.
         licence: of the weights.
-        precision: ``fp32``, or ``int8``: of the layers that are quantized (:mod:`framecast.export.quantize`).
-        calibration: on what an int8 artifact was calibrated.
-        pair_sum: the largest sum of two products that an int8 layer can come to, as an absolute value; None where
-            that is unknown, as in artifacts older than this field. See :attr:`may_saturate`.
-        precomputed: where the step is in two halves (:mod:`framecast.graph.split`), the shape, without the batch, of
-            every tensor that the other half computes from the state before the frame, by the name of this graph's
-            input.
+        precision: ``fp32``, or ``int8`` if layers are quantized (:mod:`framecast.export.quantize`).
+        calibration: the data on which an int8 artifact was calibrated.
+        pair_sum: the largest sum of two products that an int8 layer can reach, as an absolute value. None if unknown,
+            as in artifacts older than this field. See :attr:`may_saturate`.
+        precomputed: empty unless the step is in two halves (:mod:`framecast.graph.split`). The other half computes
+            tensors from the state before the frame arrives; this maps this graph's input name of each to its shape
+            without the batch.
     """
 
     model: str
@@ -129,7 +129,7 @@ class Manifest:
 
     @property
     def is_picture(self) -> bool:
-        """Whether frames are pictures, which a camera gives and a screen shows; otherwise just channels."""
+        """Whether frames are pictures, as from a camera; otherwise they are just channels."""
         return self.channel_order != "NONE"
 
     @property
@@ -139,12 +139,12 @@ class Manifest:
 
     @property
     def may_saturate(self) -> bool:
-        """Whether its int8 layers may come out wrong on a CPU that adds two products in 16 bits."""
+        """Whether its int8 layers may be wrong on a CPU that adds two products in 16 bits."""
         return self.precision == "int8" and (self.pair_sum is None or self.pair_sum > LARGEST_SUM)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the picture in pixels, without padding."""
+        """(width, height) of the picture in pixels, excluding padding."""
         height, width = self.visible or self.frame[1:]
         return width, height
 
@@ -155,22 +155,22 @@ class Manifest:
 
     @property
     def form(self) -> str:
-        """``fp32``, or what else it is, for a message: ``int8``, ``half of a step``."""
+        """The artifact's form, for messages: ``fp32``, ``int8`` or ``half of a step``."""
         return "half of a step" if self.precomputed else self.precision
 
     def to_json(self) -> str:
-        """One JSON object; raises ValueError where a number in it is not finite (msgspec would write null)."""
+        """One JSON object. Raises ValueError if a number is not finite; msgspec would write null."""
         return json.dumps(msgspec.to_builtins(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
-        """Read what :meth:`to_json` wrote, here or in a newer version that added fields: those are passed over.
+        """Read what :meth:`to_json` wrote. Fields from newer versions are ignored.
 
         Raises:
-            ArtifactError: it is no manifest, one of a newer format, or one that asks for more than its bounds.
+            ArtifactError: it is not a manifest, has a newer format, or exceeds the limits.
         """
         try:
-            # By itself, and first: in a newer format all else may be otherwise.
+            # Read the format alone and first: a newer format may change everything else.
             if (newer := decode(text, _Format, MAX_CHARACTERS).format) > FORMAT:
                 raise ArtifactError(
                     f"its manifest has format {newer}, this framecast reads up to {FORMAT}: update framecast"
@@ -190,7 +190,7 @@ class Manifest:
             raise ArtifactError(
                 "its manifest names a kind of state or a value range that is not known: update framecast"
             )
-        texts = [*_texts(self.options)]  # first: only these can be nested too deeply for what follows
+        texts = [*_texts(self.options)]  # first: only the options can be nested too deeply for the next line
         if any(_CONTROL.search(words) for words in (*texts, *_texts(msgspec.to_builtins(self)))):
             raise ValueError("a text in it has control characters")
         if sum(spec.slots for spec in self.state) > MAX_SLOTS:
@@ -201,25 +201,25 @@ class Manifest:
             raise ValueError(f"its tensors have more than {MAX_ELEMENTS} elements")
         names = ["frame", *self.precomputed, *(name for spec in self.state for name in spec.inputs)]
         if len(set(names)) < len(names):
-            raise ValueError("two of its inputs have one name")
+            raise ValueError("two of its inputs have the same name")
 
 
 @dataclass(frozen=True)
 class _Format:
-    """What is read before all else."""
+    """The field to read before all others."""
 
     format: Annotated[int, Meta(ge=1)]
 
 
 def read_metadata(path: Path, metadata: Mapping[str, str | bytes]) -> Manifest:
-    """The manifest of an artifact, from its file's metadata: the one way in, however the file was opened.
+    """Read an artifact's manifest from its file's metadata. Every reader of artifacts goes through here.
 
     Args:
         path: of the file, for messages.
-        metadata: of the file, by key; bytes where they are not UTF-8.
+        metadata: of the file, by key. A value is bytes if it is not UTF-8.
 
     Raises:
-        ArtifactError: it has none, or one that cannot be used.
+        ArtifactError: there is no manifest, or it cannot be used.
     """
     if KEY not in metadata:
         raise nameless(path, metadata)
@@ -230,24 +230,24 @@ def read_metadata(path: Path, metadata: Mapping[str, str | bytes]) -> Manifest:
 
 
 def before_half(artifact: Path) -> Path:
-    """Where the half of a step lies that runs before the frame, for the artifact that holds the rest."""
+    """The path of the half that runs before the frame, for the artifact that holds the rest of the step."""
     return artifact.with_suffix(f".before{artifact.suffix}")
 
 
 def beside(artifact: Path) -> Path:
-    """The other half of an artifact in two halves.
+    """The existing path of an artifact's other half.
 
     Raises:
-        ArtifactError: it is not there.
+        ArtifactError: there is no such file.
     """
     path = before_half(artifact)
     if not path.exists():
-        raise ArtifactError(f"{artifact} is half of a step, and {path.name} is not there: {_TOGETHER}")
+        raise ArtifactError(f"{artifact} is half of a step, and {path.name} is missing: {_TOGETHER}")
     return path
 
 
 def check_halves(artifact: Path, metadata: Mapping[str, str | bytes], of_other: Mapping[str, str | bytes]) -> None:
-    """Two halves must have been made together, as the metadata of both files tell.
+    """Check in the metadata of both files that two halves were made together.
 
     Raises:
         ArtifactError: they were not.
@@ -257,18 +257,18 @@ def check_halves(artifact: Path, metadata: Mapping[str, str | bytes], of_other: 
 
 
 def nameless(path: Path, metadata: Mapping[str, str | bytes]) -> ArtifactError:
-    """What is wrong with a graph whose file has no manifest."""
+    """The error for a graph whose file has no manifest."""
     if BEFORE in metadata:
         name = path.with_suffix("").with_suffix(path.suffix).name
         named = f" ({name})" if before_half(path.with_name(name)) == path else ""
         return ArtifactError(
-            f"{path} is the half of a step that runs before the frame: give the artifact that lies beside it{named}"
+            f"{path} is the half of a step that runs before the frame: give the artifact beside it{named}"
         )
     return ArtifactError(f"{path} has no framecast manifest: make artifacts with 'framecast export'")
 
 
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:
-    """Every text in what JSON gives, names included; raises ValueError past ``MAX_DEPTH`` objects or arrays."""
+    """Every text in a JSON value, including names. Raises ValueError beyond ``MAX_DEPTH`` nested objects or arrays."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):

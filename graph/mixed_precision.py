@@ -1,16 +1,16 @@
-"""A float32 artifact in mixed precision, for strongly typed engines: convolutions in float16, all that is delicate not.
+"""Converts a float32 artifact to mixed precision, for strongly typed engines: convolutions run in float16.
 
-A whitelist: only what is known to bear it is computed in float16. That is convolutions and fully connected layers
-(``LAYERS``), and what stands between them and nothing else: pointwise operators, and interpolation of features
-(``BETWEEN``), if all that they read comes from float16 and all that reads them is float16 itself; and what only moves
-or selects values (``MOVES``), if what it reads is float16 and anything that reads it is. So the flow's head of a
-network is float16, but not the arithmetic on flows that follows it, whose last reader is a GridSample: coordinates in
-float16 are off by pixels in a wide picture. Matrix products are no layers here: edge's are statistics.
+A whitelist decides. Only operators that are known to tolerate float16 use it. These are convolutions and fully
+connected layers (``LAYERS``), and the operators between them. A pointwise operator or an interpolation of features
+(``BETWEEN``) is float16 if all its inputs come from float16 and all its readers are float16. An operator that only
+moves or selects values (``MOVES``) is float16 if its inputs are and any of its readers is. So a network's flow head is
+float16. The arithmetic on flows after it is not, because its last reader is a GridSample: float16 coordinates are off
+by pixels in a wide picture. Matrix products are not layers here: in edge they compute statistics.
 
-Everything else stays float32: normalisations, reductions, softmax, statistics, least squares, warps, and all that
-crosses the boundary: frame, prediction, and the states, which a recurrence adds up. Our functions stay what they are,
-nodes of the domain ``framecast`` in float32, with casts around them: so a plugin can still take their place by name,
-and their bodies normalise. Weights become float16; float32 is cast to it once a tensor, where the first layer reads it.
+Everything else stays float32: normalisations, reductions, softmax, statistics, least squares, warps, and everything
+that crosses the boundary: frame, prediction, and the states, which a recurrence adds up. Our functions stay float32
+nodes of the domain ``framecast``, with casts around them, because a plugin must still find them by name and because
+their bodies normalise. Weights become float16. A float32 tensor is cast once, where the first layer reads it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ BETWEEN = frozenset({"Add", "Sub", "Mul", "Div", "LeakyRelu", "Sigmoid", "Tanh",
 MOVES = frozenset(
     {"Relu", "Reshape", "Transpose", "Split", "Slice", "Concat", "Unsqueeze", "Squeeze", "DepthToSpace", "SpaceToDepth"}
 )
-HALF = ".half"  # ends the name of a tensor's float16 form
+HALF = ".half"  # suffix of a tensor's float16 copy
 _DOMAINS = ("", "ai.onnx")
 
 
 def to_half(artifact: ModelProto) -> ModelProto:
-    """The artifact in mixed precision; inputs, outputs, names and manifest are the same, and it is left as it is.
+    """Return a mixed-precision copy of the artifact. Inputs, outputs, names and manifest stay the same.
 
-    A tensor is cast at most once, and never back and forth.
+    A tensor is cast at most once, never back and forth.
     """
     proto = ModelProto()
     proto.CopyFrom(artifact)
@@ -77,7 +77,7 @@ def to_half(artifact: ModelProto) -> ModelProto:
 
 
 def _chosen(nodes: Sequence[NodeProto], constants: dict[str, NDArray[np.generic]], outputs: set[str]) -> set[int]:
-    """Which nodes are computed in float16."""
+    """The indices of the nodes to compute in float16."""
     chosen = {i for i, node in enumerate(nodes) if _may(node, constants)}
     makers = {name: i for i, node in enumerate(nodes) for name in node.output}
     readers: dict[str, set[int]] = {}
@@ -97,14 +97,14 @@ def _chosen(nodes: Sequence[NodeProto], constants: dict[str, NDArray[np.generic]
             return bool(following & chosen)
         return following <= chosen and not outputs & set(node.output)
 
-    # The largest set in which every node may stay: a chain between two layers stays as a whole, or goes.
+    # Find the largest set in which every node may stay. A chain between two layers stays or goes as a whole.
     while leaving := {i for i in chosen if not stays(i)}:
         chosen -= leaving
     return chosen
 
 
 def _may(node: NodeProto, constants: dict[str, NDArray[np.generic]]) -> bool:
-    """Whether an operator is on the whitelist, and float16 holds its constants."""
+    """Whether an operator is on the whitelist and its constants fit into float16."""
     if node.domain not in _DOMAINS or node.op_type not in LAYERS | BETWEEN | MOVES:
         return False
     values = [constants[name] for name in _data(node) if name in constants]
@@ -119,17 +119,17 @@ def _in_range(value: NDArray[np.generic]) -> bool:
 
 
 def _fits(value: NDArray[np.generic]) -> bool:
-    """Whether float16 holds numbers as well as it holds any: none is too large, nor so small that it loses digits."""
+    """Whether float16 holds these numbers at full precision: none is too large, or so small that it loses digits."""
     sizes = np.abs(value[value != 0])
     return _in_range(value) and bool(sizes.min(initial=np.inf) >= np.finfo(np.float16).tiny)
 
 
 def _data(node: NodeProto) -> Iterator[str]:
-    """The inputs that have the type of the output: not a Reshape's shape, nor a Resize's scales."""
+    """The inputs with the output's type, which excludes a Reshape's shape and a Resize's scales."""
     schema = _schema(node.op_type)
     kind = schema.outputs[0].type_str
     for i, name in enumerate(node.input):
-        formal = schema.inputs[min(i, len(schema.inputs) - 1)]  # the last one may be a list
+        formal = schema.inputs[min(i, len(schema.inputs) - 1)]  # the last input may be a list
         if name and formal.type_str == kind:
             yield name
 

@@ -1,8 +1,9 @@
-"""Split an artifact in two: what a step computes from its state alone, before the frame arrives, and the rest.
+"""Split an artifact in two: the part of a step that needs only the state runs before the frame arrives, the rest after.
 
-The cut is found in the graph. The first half takes everything that no path from ``frame`` reaches, as far as it holds a
-layer (STIP's convolutions of the T below the first, STAU's t' and its attention over the layers, ASTM's of H). The
-numbers are the same. The time from a frame to its prediction is shorter by what was computed beforehand.
+The cut is found in the graph. The first half takes everything that no path from ``frame`` reaches, as long as it
+contains a layer (in STIP the convolutions of T below the first layer, in STAU t' and the attention over the layers, in
+ASTM the convolutions of H). The results are the same. The latency from a frame to its prediction drops by the time of
+the first half.
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ from framecast.errors import ExportError
 from framecast.graph.artifact import LAYERS, manifest_of, read, save
 from framecast.graph.manifest import BEFORE, KEY, Manifest, before_half
 
-# What moves numbers about costs less than another tensor between the halves: it is done where it is read.
+# Moving numbers costs less than one more tensor between the halves, so the half that reads them moves them.
 _MOVES = {"Split", "Slice", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Concat", "Identity", "Shape", "Cast"}
 _MOVES |= {"Gather", "QuantizeLinear", "DequantizeLinear"}
-_FEW = 4096  # numbers: so is what computes from no more than these
+_FEW = 4096  # numbers: an operator that reads no more than these counts as cheap too
 
 
 def split_artifact(artifact: Path, output: Path) -> tuple[Path, Manifest]:
-    """Write an artifact's two halves: ``output``, which is opened like any artifact, and its other half beside it.
+    """Write an artifact's two halves: ``output``, which opens like any artifact, and its other half beside it.
 
     Returns:
         The path of the half that runs before the frame, and the manifest of the other half.
 
     Raises:
-        ArtifactError: the file is no artifact.
-        ExportError: it is a half already, or no layer of it can run before the frame.
+        ArtifactError: the file is not an artifact.
+        ExportError: it is already in two halves, or every layer needs the frame.
         SinkError: an output cannot be written.
     """
     proto = read(artifact)
     manifest = manifest_of(proto)
     if manifest.precomputed:
-        raise ExportError(f"{artifact} is in two halves already: split the whole artifact")
+        raise ExportError(f"cannot split {artifact}: it is already in two halves; split the whole artifact")
     after, before = split(proto, manifest)
     beside = before_half(output)
     save(before, beside)
@@ -48,10 +49,10 @@ def split_artifact(artifact: Path, output: Path) -> tuple[Path, Manifest]:
 
 
 def split(proto: ModelProto, manifest: Manifest) -> tuple[ModelProto, ModelProto]:
-    """An artifact's graph as the half that needs the frame and the one that does not.
+    """Split an artifact's graph into the half that needs the frame and the half that does not.
 
     Raises:
-        ExportError: there is no layer in the second.
+        ExportError: the second half would have no layer.
     """
     whole = onnx.shape_inference.infer_shapes(inliner.inline_local_functions(proto))
     graph = whole.graph
@@ -78,7 +79,7 @@ def split(proto: ModelProto, manifest: Manifest) -> tuple[ModelProto, ModelProto
             left.extend(node.input)
     beforehand = _ancestors(list(precomputed), made)
     if not any(node.op_type in LAYERS for node in beforehand):
-        raise ExportError(f"no layer of {manifest.config} can run before the frame is there: all of them need it")
+        raise ExportError(f"cannot split {manifest.config}: all its layers need the frame; run the whole artifact")
     read_ = {name for node in beforehand for name in node.input}
     inputs = [value.name for value in graph.input]
     extractor = Extractor(whole)
@@ -94,7 +95,7 @@ def split(proto: ModelProto, manifest: Manifest) -> tuple[ModelProto, ModelProto
 
 
 def _of_the_state_alone(whole: ModelProto) -> set[str]:
-    """What is computed from the state without the frame."""
+    """The tensors that depend on the state but not on the frame."""
     fixed = {value.name for value in whole.graph.initializer} | {""}
     live, alone = {"frame"}, set[str]()
     for node in whole.graph.node:
@@ -108,7 +109,7 @@ def _of_the_state_alone(whole: ModelProto) -> set[str]:
 
 
 def _ancestors(names: list[str], made: dict[str, NodeProto]) -> list[NodeProto]:
-    """The nodes that these tensors come from."""
+    """The nodes that compute these tensors."""
     found: dict[str, NodeProto] = {}
     left = list(names)
     while left:

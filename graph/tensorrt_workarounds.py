@@ -1,9 +1,9 @@
-"""What TensorRT wants of a graph beyond its operators, without torch: a fixed batch, and no elimination as it stands.
+"""Changes to a graph that TensorRT needs, without torch: a fixed batch, and a rewritten elimination.
 
-Edge solves its least squares by a Gauss–Jordan elimination that is written out. Each step reads a row of what the one
-before left, and TensorRT moves every such slice up through the steps before, over and over: twice the work for each
-step. A small edge took TensorRT-RTX 1.7 276 s to build, into 49 MB (one core, no GPU). A row that is picked by a sum,
-over products with 0 and 1, cannot be moved: 2.3 s, 16 MB, and the same numbers to the last bit.
+Edge solves its least squares with an unrolled Gauss–Jordan elimination. Each step reads a row of the previous result.
+TensorRT moves every such slice up through the previous steps, again and again, which doubles the work at each step.
+TensorRT-RTX 1.7 took 276 s to build a small edge, and the engine had 49 MB (one core, no GPU). If the row is picked by
+a sum over products with 0 and 1 instead, TensorRT cannot move it: 2.3 s, 16 MB, and the same numbers to the last bit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 
 def fixed(artifact: ModelProto, batch: int) -> ModelProto:
-    """The graph for so many cameras: what was symbolic in its boundary is ``batch``; the artifact is left as it is."""
+    """Return a copy of the graph whose symbolic input and output sizes are ``batch``, the number of cameras."""
     proto = ModelProto()
     proto.CopyFrom(artifact)
     for value in (*proto.graph.input, *proto.graph.output):
@@ -28,7 +28,7 @@ def fixed(artifact: ModelProto, batch: int) -> ModelProto:
 
 
 def without_moving_rows(artifact: ModelProto) -> ModelProto:
-    """The graph with an elimination's pivot rows picked by sums; it is left as it is."""
+    """Return a copy of the graph that picks an elimination's pivot rows by sums."""
     proto = ModelProto()
     proto.CopyFrom(onnx.shape_inference.infer_shapes(artifact))
     graph = proto.graph
@@ -49,7 +49,7 @@ def without_moving_rows(artifact: ModelProto) -> ModelProto:
 
 
 def _pivot_row(node: NodeProto, makers: dict[str, NodeProto]) -> NodeProto | None:
-    """The slice ``row`` of ``row / row[..., i : i + 1].clamp(min)``."""
+    """The slice ``row`` if this node computes ``row / row[..., i : i + 1].clamp(min)``."""
     if node.op_type != "Div":
         return None
     row, pivot = (makers.get(name) for name in node.input)
@@ -61,7 +61,7 @@ def _pivot_row(node: NodeProto, makers: dict[str, NodeProto]) -> NodeProto | Non
 
 
 def _picked(node: NodeProto, bounds: list[list[int]], shape: Sequence[int], proto: ModelProto) -> list[NodeProto]:
-    """The nodes that pick one row as a sum; none where it is not one row of a known number."""
+    """The nodes that pick one row by a sum; none unless the slice is one row and the number of rows is known."""
     starts, ends, axes = bounds
     if len(axes) != 1 or not shape or not shape[axes[0]] or min(ends[0], shape[axes[0]]) - starts[0] != 1:
         return []

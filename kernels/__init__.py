@@ -1,1 +1,1 @@
-"""Operators that have a fused kernel: one folder each, its `reference` the truth that everything else is held to."""
+"""Operators with a fused kernel, one folder each. Every other form is checked against the folder's `reference`."""

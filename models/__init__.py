@@ -1,1 +1,1 @@
-"""The networks, each a step: ``prediction, state = step(frame, state)``. Importing this package loads no torch."""
+"""The networks. Each is a step: ``prediction, state = step(frame, state)``. Importing this package loads no torch."""

@@ -1,4 +1,4 @@
-"""The runtime: artifacts and engines, the predictor, the pipeline, and where its results go. It needs no torch."""
+"""The runtime: artifacts and engines, the predictor, the pipeline and its sinks. It does not need torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from framecast.camera import cv, open_source
 
-cv.load()  # before anything here imports cv2: it sets OpenCV's bounds, and says what is missing where it cannot load
+cv.load()  # before any import of cv2 here: it sets OpenCV's limits, and explains a failed import
 
 from framecast.runtime.pipeline import Pipeline, Stream  # noqa: E402
 from framecast.runtime.predictor import load  # noqa: E402
@@ -25,22 +25,22 @@ def open(
     realtime: bool = False,
     loop: bool = False,
 ) -> Stream:
-    """Open a camera, stream, clip or folder, and predict every frame of it.
+    """Open a camera, stream, clip or folder, and predict every frame.
 
     Args:
         uri: a path, a glob of images, a webcam's number, ``v4l2://``, ``rtsp://``, ``synthetic://`` or ``demo``.
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
-        threads: of the step on a CPU; 0 for one a core.
-        horizon: how many steps ahead the predictions are.
-        realtime: hand out a file's frames at the clip's own pace.
-        loop: start a file over at its end.
+        threads: CPU threads of the step; 0 means one per core.
+        horizon: the lookahead in steps (default: 1).
+        realtime: play a file at its own frame rate.
+        loop: restart a file at its end.
 
     Raises:
         SourceError: the source cannot be opened.
-        ArtifactError: there is no such model, or the file is no artifact.
-        EngineError: the engine cannot be had here.
-        OptionError: an argument is out of its range.
+        ArtifactError: there is no such model, or the file is not an artifact.
+        EngineError: the engine is not available on this machine.
+        OptionError: an argument is out of range.
     """
     predictor = load(model, engine=engine, threads=threads)
     try:

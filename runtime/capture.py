@@ -8,21 +8,21 @@ from framecast.camera import DEFAULT_FPS, Frame, Source
 from framecast.clock import SYSTEM, Clock
 from framecast.runtime.mailbox import Mailbox
 
-CATCH_UP = 1.0  # seconds: after a longer halt a paced file does not race to catch up
-JOIN = 10.0  # seconds that a read may take to return once the source is closed
+CATCH_UP = 1.0  # seconds: after a longer pause, a paced file does not race to catch up
+JOIN = 10.0  # seconds that a read may take to return after the source was closed
 
 
 class Capture:
-    """Reads one source in a thread of its own.
+    """Reads one source in its own thread.
 
     Args:
-        source: closed by :meth:`close`.
-        paced: hand out a file's frames at the clip's own pace rather than as fast as they are taken.
-        clock: to wait by, and to stamp by.
+        source: :meth:`close` closes it.
+        paced: play a file at its own frame rate instead of as fast as possible.
+        clock: for waiting and for the stamps.
 
     Attributes:
-        mailbox: frames, each with the moment (seconds) at which it was left there.
-        failure: what the source raised; known once the mailbox has ended.
+        mailbox: frames, each with the time (seconds) when it was put there.
+        failure: the source's exception, if any; final when the mailbox has ended.
         started: whether the thread was started.
     """
 
@@ -46,14 +46,14 @@ class Capture:
         self._thread.start()
 
     def stop(self) -> None:
-        """End soon: no more frames are left in the mailbox. Safe in a signal handler."""
+        """End soon, and put no more frames in the mailbox. Safe in a signal handler."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
         self.mailbox.close()
 
     def close(self) -> None:
-        """Stop, close the source, and wait for the thread, but not for ever: a driver may hang in a read."""
+        """Stop, close the source, and wait for the thread. The wait is limited, because a driver may hang in a read."""
         self.stop()
         self._source.close()
         if self.started:
@@ -70,13 +70,13 @@ class Capture:
                     due += 1 / (self._source.fps or DEFAULT_FPS)
                 if not self.mailbox.put((frame, self._clock.now())):
                     break
-        except Exception as error:  # noqa: BLE001 (raised where the frames are taken)
+        except Exception as error:  # noqa: BLE001 (raised by the loop that takes the frames)
             self.failure = error
         finally:
             self.mailbox.close()
 
     def _wait_until(self, moment: float) -> bool:
-        """Whether that moment came before a stop."""
+        """Wait until ``moment``; False if stopped before."""
         with self._changed:
             while not self._stopped and self._clock.now() < moment:
                 self._clock.wait(self._changed, moment)

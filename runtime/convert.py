@@ -1,7 +1,7 @@
-"""Between a camera's pictures and the tensors of a step: the same code for live runs and for checks.
+"""Converts between a camera's pictures and a step's tensors. Live runs and checks use the same code.
 
-A steady stream allocates nothing here: pictures and scratch come from a pool, which takes them back once nobody holds
-them.
+A steady stream allocates nothing here. Pictures and scratch buffers come from a pool, which reuses them when nobody
+holds them any more.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from framecast.runtime.resize import resize
 
 Tensor = NDArray[np.float32]
 
-# Where a picture's three channels (BGR) are among the network's.
+# The network's channel for each of a picture's three channels (BGR).
 _PLANES = {"BGR": (0, 1, 2), "RGB": (2, 1, 0), "GRAY": (0, 0, 0)}
 
-_BLOCK = 1 << 18  # floats that are worked on at a time: about what a core's cache holds
+_BLOCK = 1 << 18  # floats to process at a time: about as many as a core's cache holds
 
 _pool = Pool()
 
 
 def to_model_size(image: Image, manifest: Manifest) -> Image:
-    """A picture, uint8 [H, W, 3] BGR of any size, as the network sees it and scores compare it: uint8 [h, w, 3] BGR.
+    """Resize a picture, uint8 [H, W, 3] BGR, to the network's size: uint8 [h, w, 3] BGR. Scores compare this form.
 
-    It is grey where the network is.
+    The result is grey if the network is.
     """
     width, height = manifest.size
     seen = resize(image, manifest.size, _pool.take((height, width, 3)))
@@ -41,29 +41,29 @@ def to_model_size(image: Image, manifest: Manifest) -> Image:
 
 
 def blank_frame(manifest: Manifest, batch: int = 1) -> Tensor:
-    """Black frames [B, C, H, W] for :func:`to_frame` to write in; it leaves their padding as it is."""
+    """Black frames [B, C, H, W] for :func:`to_frame` to write into. It does not touch their padding."""
     return np.full((batch, *manifest.frame), manifest.value_range[0], np.float32)
 
 
 def to_frame(seen: Image, manifest: Manifest, out: Tensor) -> None:
-    """Write what :func:`to_model_size` gave into ``out``, [C, H, W], in the network's channel order and value range."""
+    """Write :func:`to_model_size`'s result into ``out``, [C, H, W], in the network's channel order and value range."""
     low, high = manifest.value_range
     width, height = manifest.size
     picture = out[:, :height, :width]
-    # Split bytes into planes before they become floats: numpy then works on contiguous rows, which is vectorised.
+    # Split into planes while they are bytes. Then numpy works on contiguous rows, and vectorises.
     planes = _pool.take(picture.shape)
     if manifest.channel_order == "GRAY":
         cv2.extractChannel(seen, 0, dst=planes[0])
     else:
         cv2.split(seen, [planes[channel] for channel in _PLANES[manifest.channel_order]])
-    np.copyto(picture, planes)  # not np.multiply: to change the type it would allocate buffers
+    np.copyto(picture, planes)  # not np.multiply, which allocates buffers to change the type
     picture *= np.float32((high - low) / 255)
     if low:
         picture += np.float32(low)
 
 
 def to_input(image: Image, manifest: Manifest) -> Tensor:
-    """A picture, uint8 [H, W, 3] BGR of any size, as a new frame [1, C, H, W] for a step."""
+    """Convert a picture, uint8 [H, W, 3] BGR of any size, to a new frame [1, C, H, W] for a step."""
     frame = blank_frame(manifest)
     to_frame(to_model_size(image, manifest), manifest, frame[0])
     return frame
@@ -71,12 +71,12 @@ def to_input(image: Image, manifest: Manifest) -> Tensor:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether every element is a finite number."""
-    # NaN and infinities go through a sum, which needs no mask; a sum of finite numbers may still overflow.
+    # A sum needs no mask, and NaN or infinity always shows in it. Check each element only if the sum overflowed.
     return math.isfinite(cv2.sumElems(tensor.reshape(1, -1))[0]) or bool(np.isfinite(tensor).all())
 
 
 def to_image(frame: Tensor, manifest: Manifest) -> Image:
-    """A predicted frame, [C, H, W], as uint8 [h, w, 3] BGR, clamped, without its padding."""
+    """Convert a predicted frame, [C, H, W], to uint8 [h, w, 3] BGR: clamped, and cropped of its padding."""
     low, high = manifest.value_range
     width, height = manifest.size
     planes = [frame[channel] for channel in _PLANES[manifest.channel_order]]

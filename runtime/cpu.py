@@ -1,8 +1,8 @@
-"""The CPU's integer instructions: whether int8 layers of full range come out right on it.
+"""The CPU's integer instructions, which decide whether it computes full-range int8 layers correctly.
 
 ONNX Runtime and OpenVINO multiply uint8 activations by int8 weights. With AVX2 they add two products in 16 bits
-(``VPMADDUBSW``), and a sum beyond 32,767 becomes 32,767. VNNI and ARM's NEON add them in 32 bits, and so does ONNX
-Runtime on a CPU that is older than AVX2.
+(``VPMADDUBSW``), so a sum above 32,767 becomes 32,767. VNNI and ARM's NEON add them in 32 bits. ONNX Runtime does the
+same on a CPU older than AVX2.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from framecast.graph.manifest import Manifest
 
 _ARM = ("aarch64", "arm64")
-_X86 = (  # /proc/cpuinfo's flags, the newest first
+_X86 = (  # flags of /proc/cpuinfo, newest first
     ("avx512_vnni", "AVX-512 VNNI"),
     ("avx_vnni", "AVX-VNNI"),
     ("avx2", "AVX2 without VNNI"),
@@ -27,8 +27,8 @@ class Int8:
     """How a CPU multiplies 8-bit integers.
 
     Attributes:
-        instructions: their name, or ``unknown``.
-        saturates: whether it is known to add two products in 16 bits.
+        instructions: the instruction set's name, or ``unknown``.
+        saturates: whether the CPU is known to add two products in 16 bits.
     """
 
     instructions: str
@@ -36,10 +36,10 @@ class Int8:
 
 
 def int8(root: Path = Path("/"), machine: str | None = None) -> Int8:
-    """Look at this CPU.
+    """Find out how this CPU multiplies 8-bit integers.
 
     Args:
-        root: of the file system, for tests.
+        root: the file system's root, for tests.
         machine: the architecture, for tests (default: this one).
     """
     if (machine or platform.machine()).lower() in _ARM:
@@ -54,15 +54,15 @@ def int8(root: Path = Path("/"), machine: str | None = None) -> Int8:
 
 
 def caution(manifest: Manifest, cpu: Int8 | None = None) -> str | None:
-    """One line on an artifact whose predictions are wrong on this CPU, and the cure; None where they are right.
+    """A one-line warning, with its cure, if the artifact may predict wrongly on this CPU; otherwise None.
 
     Args:
-        manifest: the artifact's.
-        cpu: what runs it (default: this one).
+        manifest: the artifact's manifest.
+        cpu: the CPU that runs it (default: this one).
     """
     if not manifest.may_saturate or not (cpu := cpu or int8()).saturates:
         return None
     return (
-        f"this int8 artifact's sums can saturate on this CPU ({cpu.instructions}), where its predictions are off: "
-        "quantize the float32 artifact again ('framecast quantize')"
+        f"this int8 artifact's sums can saturate on this CPU ({cpu.instructions}) and spoil its predictions: quantize "
+        "the float32 artifact again ('framecast quantize')"
     )

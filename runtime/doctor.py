@@ -1,4 +1,4 @@
-"""What is here, what is missing, and how to get it."""
+"""Checks this machine: what is available, what is missing, and how to get it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from framecast.runtime.engines import ENGINES, EngineRow
 from framecast.runtime.shipped import shipped
 
 _SYSTEM, _SYSTEM_PYTHON = Path("/usr/lib"), "/usr/bin/python3"
-_GSTREAMER_CURE = "only for csi:// on a Jetson: its system's OpenCV has it, or apt-get install gstreamer1.0-tools"
+_GSTREAMER_CURE = "only for csi:// on a Jetson: use its system's OpenCV, or apt-get install gstreamer1.0-tools"
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Finding:
 
     Attributes:
         part: its name.
-        state: what was found, in words.
-        cure: what to do; empty where there is nothing to do.
-        here: whether it can be used.
+        state: the finding in words.
+        cure: what to do; empty if there is nothing to do.
+        here: whether it is usable.
         needed: whether ``framecast run demo`` needs it.
     """
 
@@ -42,7 +42,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at the interpreter, the CPU, the engines, OpenCV's backends, the cameras and the shipped models."""
+    """Examine the interpreter, the CPU, the engines, OpenCV's backends, the cameras and the shipped models."""
     models = shipped()
     system = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     return [
@@ -83,7 +83,7 @@ def verdict(findings: Sequence[Finding]) -> str:
 
 
 def engines(findings: Sequence[Finding]) -> list[str]:
-    """The engines that can be used."""
+    """The names of the usable engines."""
     return [name for name in ENGINES if any(one.here for one in findings if one.part == _part(name))]
 
 
@@ -92,7 +92,7 @@ def _part(engine: str) -> str:
 
 
 def _engine(name: str, row: EngineRow) -> Finding:
-    needed = name == next(iter(ENGINES))  # the one that runs everywhere
+    needed = name == next(iter(ENGINES))  # the first engine runs everywhere
     try:
         return Finding(_part(name), row.look(), needed=needed)
     except EngineError as error:
@@ -104,7 +104,7 @@ def _int8() -> Finding:
     cpu = int8()
     if not cpu.saturates:
         return Finding("int8 on this CPU", cpu.instructions)
-    cure = "int8 artifacts of older versions are wrong here: make them again with 'framecast quantize'"
+    cure = "int8 artifacts from older versions predict wrongly here: make them again with 'framecast quantize'"
     return Finding("int8 on this CPU", f"{cpu.instructions}: adds two products in 16 bits", cure)
 
 
@@ -117,19 +117,19 @@ def _package(part: str, name: str, cure: str) -> Finding:
 
 def _opencv() -> list[Finding]:
     launch = shutil.which("gst-launch-1.0")
-    wanted = {  # backend, what it is for, what to do where it is missing, whether the demo clip needs it
+    wanted = {  # backend, its use, the cure if it is missing, whether the demo clip needs it
         "FFMPEG": (cv2.CAP_FFMPEG, "files and rtsp://", "install opencv-python from PyPI", True),
         "V4L2": (cv2.CAP_V4L2, "webcams", "install opencv-python from PyPI, on Linux", False),
-        "GSTREAMER": (cv2.CAP_GSTREAMER, "csi://", "" if launch else _GSTREAMER_CURE, False),  # either will do
+        "GSTREAMER": (cv2.CAP_GSTREAMER, "csi://", "" if launch else _GSTREAMER_CURE, False),  # either one is enough
     }
     rows = [Finding("opencv", cv2.__version__, needed=True)]
     for name, (backend, use, cure, needed) in wanted.items():
         here = cv2.videoio_registry.hasBackend(backend)
-        state = "here" if here else "missing" if cure else "missing, gst-launch-1.0 does its work"
+        state = "here" if here else "missing" if cure else "missing, gst-launch-1.0 is used instead"
         rows.append(Finding(f"opencv {name} ({use})", state, "" if here else cure, here=here, needed=needed))
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER) and (hidden := _hidden_opencv()):
         cure = f"to use it: {_SYSTEM_PYTHON} -m venv --system-site-packages; there pip uninstall opencv-python, and "
-        cure += "pip install 'numpy<2' where it was built for that; csi:// also works without, by gst-launch-1.0"
+        cure += "pip install 'numpy<2' if it was built for that; csi:// also works through gst-launch-1.0"
         rows.append(Finding("opencv of the system", f"{hidden} has GSTREAMER; {cv2.__file__} hides it", cure))
     gstreamer = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
     cure = "" if launch or gstreamer else _GSTREAMER_CURE
@@ -138,7 +138,7 @@ def _opencv() -> list[Finding]:
 
 
 def _hidden_opencv() -> str | None:
-    """The system's OpenCV, if it is another one than ours and has GStreamer: on a Jetson it does."""
+    """The path of the system's OpenCV if it is not ours and has GStreamer, as on a Jetson; otherwise None."""
     ours = Path(cv2.__file__).resolve()
     for folder in sorted(_SYSTEM.glob("python3*/dist-packages")):
         if any(folder.glob("cv2*")) and folder.resolve() not in ours.parents:

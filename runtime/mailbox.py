@@ -1,4 +1,4 @@
-"""A mailbox between the thread that captures and the one that predicts."""
+"""A mailbox between the capture thread and the prediction loop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Holds the newest item of a live source and counts those it replaces; for a file it makes the sender wait.
+    """Passes items from one thread to another. For a live source it keeps only the newest item and counts drops.
+
+    For a file it makes the sender wait.
 
     Args:
-        newest: whether a new item replaces one that nobody has taken.
-        capacity: how many items wait otherwise.
-        clock: to wait by.
+        newest: whether a new item replaces one that nobody has taken, as for a live source.
+        capacity: how many items may wait otherwise (default: 2).
+        clock: for waiting.
 
     Attributes:
         dropped: items that were replaced.
@@ -33,12 +35,12 @@ class Mailbox(Generic[T]):
 
     @property
     def ended(self) -> bool:
-        """Whether it is closed and empty: nothing more will come."""
+        """Whether the mailbox is closed and empty, so that nothing more will come."""
         with self._changed:
             return self._closed and not self._items
 
     def put(self, item: T) -> bool:
-        """Leave an item. False when the mailbox is closed and nobody will take it."""
+        """Put an item in. Returns False if the mailbox is closed, because nobody will take the item."""
         with self._changed:
             if self._newest and not self._closed:
                 self.dropped += len(self._items)
@@ -52,7 +54,7 @@ class Mailbox(Generic[T]):
             return True
 
     def get(self, deadline: float | None = None) -> T | None:
-        """Wait for the next item; None once the mailbox has :attr:`ended`, or when ``deadline`` (seconds) has come."""
+        """Wait for the next item. Returns None if the mailbox has :attr:`ended`, or at ``deadline`` (seconds)."""
         with self._changed:
             while not self._items and not self._closed:
                 if not self._clock.wait(self._changed, deadline) and not self._items:
@@ -62,7 +64,7 @@ class Mailbox(Generic[T]):
             return item
 
     def close(self) -> None:
-        """Take no more items; those inside can still be taken. Safe in a signal handler: the lock is re-entrant."""
+        """Accept no more items; those inside remain available. Safe in a signal handler: the lock is re-entrant."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

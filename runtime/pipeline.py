@@ -1,4 +1,4 @@
-"""The pipeline: a source's frames, captured by a thread of their own, through a predictor, to whoever iterates."""
+"""The pipeline: a thread captures a source's frames, a predictor takes them, and the caller iterates over results."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from framecast.runtime.telemetry import Stamps, Telemetry
 
 
 class Pipeline:
-    """Iterate to get a :class:`Result` for every frame that is predicted; ends with the source, or at ``stop()``.
+    """Iterate to get one :class:`Result` per predicted frame. It ends with the source, or at ``stop()``.
 
-    Of a live source's frames that come while the predictor is busy only the newest is kept; the others are counted as
-    dropped. A file gives every frame. Whatever breaks the stream (a clip that starts over, a new frame size) resets the
-    state.
+    While the predictor is busy, only the newest frame of a live source waits; the others are dropped and counted. A
+    file drops nothing. A break in the stream (a clip that restarts, a new frame size) resets the state.
 
     Args:
-        source: closed by the pipeline at the end.
-        predictor: closed by its owner.
-        horizon: how many steps ahead each result's prediction is.
-        frames: end after so many frames.
-        realtime: hand out a file's frames at the clip's own pace rather than as fast as they can be predicted.
-        clock: what time is read from, and waited by.
+        source: the pipeline closes it at the end.
+        predictor: its owner closes it.
+        horizon: the lookahead of each result's prediction, in steps.
+        frames: end after this many frames.
+        realtime: play a file at its own frame rate instead of as fast as the predictor can.
+        clock: for stamps and waiting.
 
     Attributes:
-        telemetry: what the run measures of itself; snapshots may be taken from any thread.
+        telemetry: the run's measurements. Any thread may take snapshots.
 
     Raises:
         OptionError: the horizon or ``frames`` is below 1.
@@ -72,13 +71,13 @@ class Pipeline:
             SourceError: the source was lost.
             EngineError: the engine failed.
         """
-        # Without a patience it gives results alone.
+        # Without patience it yields results only, never None.
         return cast("Generator[Result, None, None]", self.results())
 
     def results(self, patience: float | None = None) -> Generator[Result | None, None, None]:
-        """Like iterating, but None whenever no frame has come for ``patience`` seconds: a source may stand still."""
+        """Iterate, but also yield None whenever no frame has come for ``patience`` seconds: a source may stall."""
         self._capture.start()
-        mailbox, ended = self._capture.mailbox, "interrupted"  # also where the iteration is left
+        mailbox, ended = self._capture.mailbox, "interrupted"  # also if the caller abandons the iteration
         count = 0
         try:
             while True:
@@ -89,7 +88,7 @@ class Pipeline:
                     if count == self._frames:
                         ended = "max frames"
                         return
-                    self.predictor.precompute()  # the result has been handed over, and the next frame is not here yet
+                    self.predictor.precompute()  # now: the result is delivered, and the next frame has not come yet
                 elif mailbox.ended:
                     break
                 else:
@@ -107,7 +106,7 @@ class Pipeline:
 
     @property
     def started(self) -> bool:
-        """Whether the iteration has begun."""
+        """Whether the iteration has started."""
         return self._capture.started
 
     def stop(self) -> None:
@@ -153,9 +152,9 @@ class Pipeline:
         )
 
     def _score(self, frame: Frame, ahead: list[Prediction]) -> Scored | None:
-        """Score what was predicted for this frame; returns the score at the horizon."""
+        """Score the predictions for this frame, and return the score at the horizon."""
         predictor = self.predictor
-        if predictor.steps == 1:  # the state is new: what was predicted before is void
+        if predictor.steps == 1:  # the state is new, so earlier predictions no longer count
             self._scorer.restart()
         scored = {s.horizon: s for s in self._scorer.arrive(predictor.input, frame.time, predictor.interval)}
         for s in scored.values():
@@ -167,10 +166,10 @@ class Pipeline:
 
 
 class Stream:
-    """An opened source and its model: iterate to get a :class:`Prediction` for every frame. Use it in a ``with``.
+    """An opened source and its model. Iterate to get one :class:`Prediction` per frame. Use it in a ``with``.
 
     Attributes:
-        pipeline: runs underneath; ``report()`` gives its figures.
+        pipeline: the pipeline underneath; ``report()`` returns its figures.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:

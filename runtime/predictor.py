@@ -1,4 +1,4 @@
-"""The predictor: real frames in, the frames still to come out."""
+"""The predictor: takes real frames and predicts future ones."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A frame that is still to come.
+    """A predicted frame.
 
     Attributes:
         image: uint8 [h, w, 3] BGR, at the model's size.
-        time: seconds, on the clock of the frames that it was made from: when the frame is expected.
-        horizon: how many steps ahead of the newest real frame it is.
+        time: when the frame is expected, in seconds on the clock of the input frames.
+        horizon: the lookahead: steps after the newest real frame.
     """
 
     image: Image
@@ -43,24 +43,24 @@ class Prediction:
         return f"Prediction({width}x{height}, {self.horizon} ahead, time {self.time:.3f} s)"
 
     def _repr_png_(self) -> bytes:
-        """The picture, as a notebook shows it."""
+        """The picture as PNG, for notebooks."""
         return cv2.imencode(".png", self.image)[1].tobytes()
 
 
 class Predictor:
-    """One camera's view of a model: a stepper with times and checks.
+    """Predicts one camera's stream: a stepper with times and checks.
 
     Args:
-        engine: runs the steps; other predictors may use it too.
-        owns_engine: whether :meth:`close` closes it.
+        engine: runs the steps; several predictors may share it.
+        owns_engine: whether :meth:`close` closes the engine.
         clock: measures the steps.
 
     Attributes:
         engine: runs the steps.
-        resets: how often a non-finite prediction made it start anew.
+        resets: how often a non-finite prediction reset the state.
 
     Raises:
-        EngineError: the model takes no pictures, or there is no memory for its states.
+        EngineError: the model does not take pictures, or there is no memory for its states.
     """
 
     def __init__(self, engine: Engine, *, owns_engine: bool = False, clock: Clock = SYSTEM) -> None:
@@ -79,12 +79,12 @@ class Predictor:
 
     @property
     def steps(self) -> int:
-        """Real frames since the last reset."""
+        """The number of real frames since the last reset."""
         return self._stepper.steps[0]
 
     @property
     def input(self) -> Image:
-        """The newest real frame as the model sees it, uint8 [h, w, 3] BGR; black before the first."""
+        """The newest real frame at the model's size, uint8 [h, w, 3] BGR; black before the first frame."""
         if self._input is None:
             width, height = self.manifest.size
             self._input = self._stepper.seen()[0] if self.steps else np.zeros((height, width, 3), np.uint8)
@@ -92,11 +92,11 @@ class Predictor:
 
     @property
     def times(self) -> StepTimes:
-        """Seconds that the newest step took, by part."""
+        """The duration of the newest step in seconds, by part."""
         return self._stepper.times
 
     def reset(self) -> None:
-        """Forget every frame: the next one may have another size, and starts a new stream."""
+        """Forget every frame. The next frame starts a new stream and may have another size."""
         self._stepper.reset()
         self._input = None
         self._shape: tuple[int, ...] | None = None
@@ -105,7 +105,7 @@ class Predictor:
 
     @property
     def interval(self) -> float:
-        """Seconds from one frame to the next: the median of the last few, or what the model was trained for."""
+        """Seconds between frames: the median of the last few, or the model's interval in training."""
         if self._intervals:
             return statistics.median(self._intervals)
         return self.manifest.interval or 1 / DEFAULT_FPS
@@ -114,12 +114,12 @@ class Predictor:
         """Take a real frame, and predict the next one.
 
         Args:
-            frame: uint8 [H, W, 3] BGR, of any size, but the same until the next reset.
+            frame: uint8 [H, W, 3] BGR. Any size, but the same size until the next reset.
             time: seconds, on any clock that runs forward (default: one interval after the last frame).
 
         Raises:
             FrameError: the frame is not such an image, or its size has changed.
-            OptionError: the time does not run forward.
+            OptionError: the time is not later than the last one.
             EngineError: the engine failed, or its prediction is not finite even from a fresh state.
         """
         self._check(frame)
@@ -127,7 +127,7 @@ class Predictor:
             time = 0.0 if self._time is None else self._time + self.interval
         elif self._time is not None:
             if not time > self._time:
-                raise OptionError(f"time must run forward: {time} s does not come after {self._time} s")
+                raise OptionError(f"time must increase: {time} s is not later than {self._time} s")
             self._intervals.append(time - self._time)
         if not math.isfinite(time):
             raise OptionError(f"time must be a number of seconds, not {time}")
@@ -138,33 +138,33 @@ class Predictor:
         return Prediction(image, time + self.interval, 1)
 
     def rollout(self, horizon: int) -> list[Prediction]:
-        """Predict the next ``horizon`` frames from the newest real one; the state is not touched.
+        """Predict the next ``horizon`` frames from the newest real one. The state does not change.
 
-        Predictions are fed back as they are: floats, not clamped. A model that predicts K frames a step gives all K,
-        then takes them back one by one for the next K. If a prediction is not finite, the state is reset, that is
-        counted, and the rollout starts again from the newest frame.
+        Predictions are fed back unchanged: floats, not clamped. A model that predicts K frames a step returns all K,
+        then takes them back one by one to predict the next K. If a prediction is not finite, the predictor resets the
+        state, counts the reset, and repeats the rollout from the newest frame.
 
         Raises:
-            OptionError: the horizon is below 1, or there has been no frame yet.
+            OptionError: the horizon is below 1, or there was no frame yet.
             EngineError: the engine failed, or a prediction is not finite even from a fresh state.
         """
         if horizon < 1:
             raise OptionError(f"the horizon must be at least 1, not {horizon}")
         if self._time is None or not self.steps:
-            raise OptionError("nothing to look ahead from: call step() with a frame first")
+            raise OptionError("cannot look ahead before the first frame: call step() with a frame first")
         (images,) = self._stepper.look_ahead(horizon)
         if images is None:
             self._start_anew()
             (images,) = self._stepper.look_ahead(horizon)
         if images is None:
-            raise EngineError(f"predictions up to {horizon} steps ahead are not finite: look less far ahead")
+            raise EngineError(f"predictions up to {horizon} steps ahead are not finite: use a shorter lookahead")
         interval = self.interval
         return [Prediction(image, self._time + k * interval, k) for k, image in enumerate(images, start=1)]
 
     def precompute(self) -> None:
-        """Compute now, between two frames, what the next step needs of no frame. Optional: otherwise the step does it.
+        """Compute the part of the next step that needs no frame. Optional: otherwise the step does it.
 
-        It does nothing unless the artifact is in two halves (``framecast split``).
+        Call it between two frames. It does nothing unless the artifact is in two halves (``framecast split``).
 
         Raises:
             EngineError: the engine failed.
@@ -172,7 +172,7 @@ class Predictor:
         self._stepper.precompute()
 
     def close(self) -> None:
-        """Close the engine, if this predictor owns it, as one from :func:`load` does. May be called twice."""
+        """Close the engine if this predictor owns it, as after :func:`load`. May be called twice."""
         if self._owns_engine:
             self.engine.close()
 
@@ -195,14 +195,14 @@ class Predictor:
             raise FrameError(f"the frame size changed from {was} to {now} in mid-stream: call reset() first")
 
     def _advance(self) -> Image | None:
-        """Step on the newest frame: the next frame's picture; None where it is not finite."""
+        """Step on the newest frame. Returns the predicted picture, or None if it is not finite."""
         self._input = None
         self._stepper.advance([self._image])
         (pictures,) = self._stepper.render()
         return pictures[0] if pictures else None
 
     def _start_anew(self) -> Image:
-        """A prediction was not finite: take the newest frame again, from a fresh state."""
+        """Repeat the newest frame from a fresh state, after a prediction that was not finite."""
         _log.warning("a prediction is not finite: the state is reset")
         self.resets += 1
         self._stepper.reset()
@@ -210,24 +210,24 @@ class Predictor:
         if image is None:
             raise EngineError(
                 f"{self.manifest.config} predicts values that are not finite even from a fresh state: "
-                "its weights are damaged, export it again"
+                "its weights are damaged; export it again"
             )
         return image
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto", threads: int = 0) -> Predictor:
-    """A predictor for a shipped model's name, or for the path of an artifact.
+    """Load a predictor by a shipped model's name, or by the path of an artifact.
 
     It logs a warning if the artifact is int8 and its sums can saturate on this CPU.
 
     Args:
         model: see ``framecast models``.
-        engine: see ``framecast doctor``; ``auto`` takes what runs everywhere.
-        threads: of the step on a CPU; 0 for one a core.
+        engine: see ``framecast doctor``; ``auto`` is the engine that runs everywhere.
+        threads: CPU threads of the step; 0 means one per core.
 
     Raises:
-        ArtifactError: there is no such model, or the file is no artifact.
-        EngineError: the engine cannot be had here.
+        ArtifactError: there is no such model, or the file is not an artifact.
+        EngineError: the engine is not available on this machine.
         OptionError: there is no such engine.
     """
     predictor = Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True)

@@ -1,4 +1,4 @@
-"""The report of a run: the figures of its status line, its page and its JSON file."""
+"""The report of a run: the figures for its status line, its page and its JSON file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from framecast.runtime.telemetry import Histogram, Snapshot
 
 
 class Latency(TypedDict):
-    """Milliseconds over the last ``n`` predictions, at least 10,000 if there were as many; null where there is none.
+    """Latency in milliseconds over the last ``n`` predictions: all, or at least the last 10,000. Null if ``n`` is 0.
 
-    Percentiles are within 0.25 %, since durations are counted in buckets.
+    Percentiles are within 0.25 %, because durations are counted in buckets.
     """
 
     p50: float | None
@@ -29,7 +29,7 @@ class Latency(TypedDict):
 
 
 class Psnr(TypedDict):
-    """Mean PSNR in dB over ``n`` scored predictions, and of copying the last frame over the same; null where none."""
+    """Mean PSNR in dB over ``n`` scored predictions, and of copying the last frame instead. Null if ``n`` is 0."""
 
     prediction: float | None
     copy_last: float | None
@@ -37,34 +37,34 @@ class Psnr(TypedDict):
 
 
 class HorizonPsnr(Psnr):
-    """The same for predictions ``k`` steps ahead."""
+    """Mean PSNR of predictions ``k`` steps ahead."""
 
     k: int
 
 
 class Report(TypedDict):
-    """The JSON of ``framecast run --json``, and what a page polls while the run goes on.
+    """The JSON of ``framecast run --json``, which a page also polls during the run.
 
     Attributes:
-        source: what was watched, without credentials.
+        source: the source's name, without credentials.
         model: the configuration's name.
-        weights: what they were trained on, or ``random``.
-        engine: what ran the step.
-        precision: of its arithmetic: the artifact's, or the one that the engine was opened in.
-        horizon: how many steps ahead was predicted.
-        ahead_ms: how far that is, in milliseconds.
-        frames: how many were predicted.
-        dropped: frames of a camera that came while the model was busy.
-        epochs: streams begun (a clip that starts over and a new frame size begin one).
-        resets: predictions that were not finite, and made the state start anew.
+        weights: their training data, or ``random``.
+        engine: the engine that ran the step.
+        precision: of the arithmetic: the artifact's, or the one in which the engine was opened.
+        horizon: the lookahead in steps.
+        ahead_ms: the lookahead in milliseconds.
+        frames: the number of predicted frames.
+        dropped: a camera's frames that came while the model was busy.
+        epochs: the number of streams begun. A clip's restart or a new frame size begins one.
+        resets: how often a non-finite prediction reset the state.
         fps: predictions a second of wall time.
-        silent_s: seconds since the newest frame, when none has come for a while.
-        latency_ms: from the grab of a frame to its finished prediction; for a file that is read at full speed, from
-            when its turn came.
+        silent_s: seconds since the newest frame, if none has come for a while.
+        latency_ms: from the grab of a frame to its finished prediction. For a file that is read at full speed, from
+            when the predictor takes the frame.
         psnr_db: at ``horizon``.
-        psnr_db_by_horizon: at each step up to it.
+        psnr_db_by_horizon: at each step up to ``horizon``.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
-        versions: of everything that a figure depends on.
+        versions: of everything that affects the figures.
     """
 
     source: str
@@ -88,13 +88,13 @@ class Report(TypedDict):
 
 
 def report(snapshot: Snapshot, source: str, engine: Engine, horizon: int) -> Report:
-    """The report of a run.
+    """Make the report of a run.
 
     Args:
-        snapshot: of its telemetry.
-        source: name of what is watched.
+        snapshot: of the run's telemetry.
+        source: the source's name.
         engine: runs the step.
-        horizon: how many steps ahead is predicted.
+        horizon: the lookahead in steps.
     """
     seconds, histogram = snapshot.seconds, snapshot.latency
     at = {k: _psnr(snapshot.scores.get(k, Score())) for k in range(1, horizon + 1)}
@@ -136,13 +136,13 @@ def _psnr(score: Score) -> Psnr:
 
 
 def _precision(engine: Engine) -> str:
-    """An int8 artifact is int8 wherever it runs; a float32 one may be opened for less."""
+    """The precision of the arithmetic. An int8 artifact is always int8; a float32 one may be opened in less."""
     of_artifact, opened = engine.manifest.precision, engine.precision or "fp32"
     return " and ".join(dict.fromkeys(p for p in (of_artifact, opened) if p != "fp32")) or "fp32"
 
 
 def versions(engine: str, engine_version: str) -> dict[str, str]:
-    """Of everything that a figure depends on."""
+    """The versions of everything that affects the figures."""
     import cv2
 
     from framecast import __version__

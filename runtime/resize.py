@@ -1,6 +1,6 @@
-"""Pictures at a network's size: INTER_AREA, a large picture's two halves at the same time.
+"""Resizes pictures to a network's size with INTER_AREA. Two threads share a large picture.
 
-OpenCV divides an image among threads by its result, which is too small here, so it runs in one.
+OpenCV divides the work by the size of the result. That is too small here, so OpenCV alone would use one thread.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 
 from framecast.camera import Image
 
-# Bytes from which on waking a thread pays: 640×480 to 256×192 takes 0.37 ms in place of 0.63 (AMD EPYC, two cores).
+# Bytes above which a second thread pays: 640×480 to 256×192 takes 0.37 ms instead of 0.63 (AMD EPYC, two cores).
 LARGE = 1 << 19
 
-_second = ThreadPoolExecutor(1, thread_name_prefix="framecast-resize")  # its thread begins with the first large picture
+_second = ThreadPoolExecutor(1, thread_name_prefix="framecast-resize")  # the first large picture starts its thread
 
 
 def resize(image: Image, size: tuple[int, int], out: Image | None = None) -> Image:
-    """A picture, uint8 [H, W, 3], at ``size`` (width, height), by INTER_AREA; written into ``out`` if given."""
+    """Resize a picture, uint8 [H, W, 3], to ``size`` (width, height) with INTER_AREA, into ``out`` if given."""
     width, height = size
     out = np.empty((height, width, 3), np.uint8) if out is None else out
     if image.nbytes < LARGE or not _parted(image.shape[:2], (height, width)):
@@ -28,7 +28,7 @@ def resize(image: Image, size: tuple[int, int], out: Image | None = None) -> Ima
     lower = [(image[row:], out[cut:])]
     other = _second.submit(_take, lower)
     _area(image[:row], out[:cut])
-    if other.cancel():  # every core is busy, or the thread is with another camera's picture: it was not begun
+    if other.cancel():  # not started yet: all cores are busy, or the thread has another camera's picture
         _take(lower)
     else:
         other.result()
@@ -36,10 +36,10 @@ def resize(image: Image, size: tuple[int, int], out: Image | None = None) -> Ima
 
 
 def _parted(shape: tuple[int, ...], target: tuple[int, int]) -> bool:
-    """Whether the halves give what the whole gives, to the bit.
+    """Whether resizing the halves gives the same bits as resizing the whole.
 
-    No row of the result may need both, as where a picture is enlarged. And the picture's rows to one of the result's
-    must be a binary fraction: any other number would be rounded differently in the lower half.
+    No row of the result may need both halves, as it would in an enlarged picture. The ratio of the picture's rows to
+    the result's must be a binary fraction, because the lower half would round any other ratio differently.
     """
     (rows, columns), (height, width) = shape, target
     smaller = height <= rows and width <= columns
@@ -47,7 +47,7 @@ def _parted(shape: tuple[int, ...], target: tuple[int, int]) -> bool:
 
 
 def _take(half: list[tuple[Image, Image]]) -> None:
-    """Resize what lies in a list, and hold it no longer than that: a pool takes back what nobody holds."""
+    """Resize the half in a list, and remove it from the list, so that the pool can take its arrays back."""
     _area(*half.pop())
 
 

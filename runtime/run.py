@@ -1,4 +1,4 @@
-"""One call that runs a source through a model into sinks: ``framecast run``, once it has parsed its options."""
+"""Runs a source through a model into sinks, in one call. ``framecast run`` calls this after parsing its options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from framecast.runtime.report import Report
 from framecast.runtime.shipped import DEFAULT_MODEL
 from framecast.runtime.sinks.sink import FunctionSink, Result, Sink
 
-REFRESH = 0.25  # seconds between two calls of ``observe``, and between two looks at ``stop``
+REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
 
 _log = logging.getLogger(__name__)
 
@@ -42,36 +42,36 @@ def run(
     stop: threading.Event | None = None,
     clock: Clock = SYSTEM,
 ) -> Report:
-    """Predict a camera, a stream or a file, live, and score every prediction against the frame that comes.
+    """Predict a camera, a stream or a file live, and score every prediction against the real frame.
 
     Args:
         source: as for :func:`framecast.open`, or an opened source, which is closed at the end.
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
-        threads: CPU threads of the step; 0 for one a core.
-        horizon: how many steps ahead the predictions are.
-        frames: end after so many frames.
-        realtime: hand out a file's frames at the clip's own pace; always so with ``serve`` and ``show``.
-        loop: start a file over at its end.
+        threads: CPU threads of the step; 0 means one per core.
+        horizon: the lookahead in steps (default: 1).
+        frames: end after this many frames.
+        realtime: play a file at its own frame rate; ``serve`` and ``show`` always do.
+        loop: restart a file at its end.
         record: videos (.mp4, .mkv, .avi) or strips of pictures (.png) to write.
         serve: HOST:PORT, HOST or PORT at which to show the run in a browser.
-        show: show the run in a window; closing it ends the run.
-        sinks: further ones: objects with ``show`` and ``close``, or any callable that takes a :class:`Result`. They are
-            called in the loop's thread, so they should return soon; they are closed at the end.
-        observe: called with the report some four times a second, also while no frame comes, and once at the end.
-        announce: called with a line that the user should read, such as the page's address.
-        stop: set it, from any thread or signal handler, to end the run.
-        clock: what time is read from, and waited by.
+        show: show the run in a window; closing the window ends the run.
+        sinks: further sinks: objects with ``show`` and ``close``, or any callable that takes a :class:`Result`. The
+            loop's thread calls them, so they should return soon. They are closed at the end.
+        observe: called with the report about four times a second, even if no frame comes, and once at the end.
+        announce: called with each line that the user should read, such as the page's address.
+        stop: set it from any thread or signal handler to end the run.
+        clock: for stamps and waiting.
 
     Returns:
         The final report.
 
     Raises:
         SourceError: the source cannot be opened, or was lost.
-        ArtifactError: there is no such model, or the file is no artifact.
-        EngineError: the engine cannot be had here, or failed.
+        ArtifactError: there is no such model, or the file is not an artifact.
+        EngineError: the engine is not available on this machine, or failed.
         SinkError: an output cannot be written or served.
-        OptionError: an argument is out of its range.
+        OptionError: an argument is out of range.
     """
     places = [Path(place) for place in record]
     for place in places:
@@ -79,7 +79,7 @@ def run(
     with ExitStack() as stack:
         predictor = stack.enter_context(load(model, engine=engine, threads=threads))
         if line := caution(predictor.manifest):
-            announce(line)
+            announce(f"warning: {line}")
         opened = source if isinstance(source, Source) else open_source(source, loop=loop, clock=clock)
         stack.enter_context(opened)
         paced = realtime or show or serve is not None
@@ -124,7 +124,7 @@ def _open_sinks(
     sinks: Iterable[Sink | Callable[[Result], object]],
     announce: Callable[[str], object],
 ) -> list[Callable[[Result], object]]:
-    """Open every sink until the stack is left; returns what shows them a result."""
+    """Open all sinks and return their ``show`` functions. The stack closes them."""
     opened: list[Callable[[Result], object]] = []
     for sink in sinks:
         one = sink if isinstance(sink, Sink) else FunctionSink(sink)
@@ -136,7 +136,7 @@ def _open_sinks(
         window = WindowSink(closed=pipeline.stop)
         stack.callback(window.close)
         opened.append(window.show)
-    if serve is not None:  # before the recorders, so that it is closed after them: viewers may be slow to leave
+    if serve is not None:  # before the recorders, so that it closes after them: viewers may be slow to leave
         from framecast.runtime.sinks.web import WebSink
 
         page = WebSink(serve, snapshot=lambda: dict(pipeline.report()))
@@ -155,13 +155,13 @@ def _open_sinks(
 
 
 def check_recording(path: Path) -> None:
-    """Refuse a recording before anything is opened: a video's suffix must be known, and its place writable.
+    """Reject a recording before anything is opened, unless its suffix is known and its path writable.
 
     Raises:
-        OptionError: no container has this suffix.
+        OptionError: the suffix is unknown.
         SinkError: the path cannot be written.
     """
-    _recorder(path, fps=1)  # it looks at its place, and writes nothing yet
+    _recorder(path, fps=1)  # this checks the path, and writes nothing yet
 
 
 def _recorder(path: Path, fps: float) -> Sink:

@@ -1,4 +1,4 @@
-"""Models by name: those that ship with the package, and paths of artifacts."""
+"""Finds models by name or path, and lists those that ship with the package."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ DEFAULT_MODEL = "edge"
 
 
 def shipped() -> dict[str, Path]:
-    """Artifacts that ship with the package, by name."""
+    """The artifacts that ship with the package, by name."""
     assets = Path(str(resources.files("framecast"))) / "assets"
     return {path.stem: path for path in sorted(assets.glob("*.onnx"))}
 
 
 def labels(models: Sequence[str], taken: Collection[str] = ()) -> list[str]:
-    """Short names for tables: an artifact's file name without its ending, where those are all different.
+    """Short names for tables: each artifact's file name without its suffix, if these are all different.
 
     Args:
-        models: shipped names, and paths of artifacts.
-        taken: names that stand for something else.
+        models: shipped names and paths of artifacts.
+        taken: names with another meaning.
     """
     short = [Path(model).stem if model.endswith(".onnx") else model for model in models]
     return short if len({*short} - {*taken}) == len({*models}) else list(models)
 
 
 def find(model: str | os.PathLike[str]) -> Path:
-    """The artifact that a shipped name or a path stands for.
+    """The path of an artifact, given a shipped name or a path.
 
     Raises:
         ArtifactError: there is no such model or file.
@@ -41,7 +41,7 @@ def find(model: str | os.PathLike[str]) -> Path:
     path = Path(name)
     try:
         exists = path.exists()
-    except (OSError, ValueError) as error:  # too long, a null character, a folder that is closed
+    except (OSError, ValueError) as error:  # the path is too long, has a null character, or is not accessible
         raise ArtifactError(
             f"cannot read {name[:80]!r}: {error.__class__.__name__} (give an artifact's path)"
         ) from error
@@ -49,7 +49,7 @@ def find(model: str | os.PathLike[str]) -> Path:
         if path.suffix == ".onnx" or path.name != name:
             raise ArtifactError(f"no such artifact: {name} (make one with 'framecast export')")
         raise ArtifactError(
-            f"no model {name!r}: shipped are {', '.join(known)}; 'framecast models' lists what can be exported"
+            f"no model {name!r}: choose from {', '.join(known)}, or export one ('framecast models' lists them)"
         )
     if not path.is_file():
         raise ArtifactError(f"{name} is not a regular file: give the path of an .onnx artifact")

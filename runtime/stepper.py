@@ -1,4 +1,4 @@
-"""A stepper: an engine and the states that it carries from frame to frame, for one stream or a batch of them."""
+"""A stepper: an engine with the states that pass from frame to frame, for one stream or a batch of streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from framecast.runtime.engines import Engine, State
 
 @dataclass
 class StepTimes:
-    """Seconds that the newest step took, by part. On a device, ``step`` only enqueues, and ``picture_out`` waits.
+    """The duration of the newest step in seconds, by part. On a device, ``step`` only enqueues; ``picture_out`` waits.
 
     Attributes:
         picture_in: resizing, colour, layout, upload.
@@ -29,14 +29,14 @@ class StepTimes:
 
 
 class Stepper:
-    """Steps an engine through B streams side by side. The one place where states are swapped.
+    """Steps an engine through B streams side by side. No other class swaps states.
 
-    Several steppers may share one engine, also from several threads: each has states of its own, and holds the engine's
-    lock while it calls it.
+    Several steppers may share one engine, even from several threads. Each has its own states, and holds the engine's
+    lock during each call.
 
     Args:
-        engine: not closed here.
-        batch: how many streams, B.
+        engine: the caller closes it.
+        batch: the number of streams, B.
         clock: measures :attr:`times`.
 
     Attributes:
@@ -46,7 +46,7 @@ class Stepper:
         times: of the newest :meth:`advance` and :meth:`render`.
 
     Raises:
-        EngineError: the engine runs another batch size only, or has no memory for the states.
+        EngineError: the engine runs only another batch size, or there is no memory for the states.
     """
 
     def __init__(self, engine: Engine, batch: int = 1, *, clock: Clock = SYSTEM) -> None:
@@ -56,20 +56,20 @@ class Stepper:
         self.times = StepTimes()
         self._clock = clock
         self._current, self._spare = engine.new_state(batch), engine.new_state(batch)
-        # To look ahead without touching those two. One holds a block of K predictions while the others take turns.
+        # For looking ahead: this leaves the two states above alone. One holds K predictions while the others alternate.
         self._scratch: list[State] = []
 
     @property
     def state(self) -> State:
-        """The state after the newest frame: read it, but do not write it."""
+        """The state after the newest frame. Read it, but do not write to it."""
         return self._current
 
     def advance(self, images: Sequence[Image]) -> None:
         """Step every stream by its newest picture, uint8 [H, W, 3] BGR of any size.
 
         Raises:
-            FrameError: the engine takes pictures of another size only.
-            EngineError: the step failed; the state is as it was.
+            FrameError: the engine takes only pictures of another size.
+            EngineError: the step failed; the state is unchanged.
         """
         with self.engine.lock:
             begun = self._clock.now()
@@ -80,17 +80,17 @@ class Stepper:
         self._swap()
 
     def step(self, frame: Tensor, *, poison: bool = False) -> Tensor:
-        """Step every stream by a frame of floats; returns the prediction, valid until the second next step.
+        """Step every stream by a frame of floats. The returned prediction is valid until the second next step.
 
         Args:
             frame: [B, C, H, W], in the manifest's value range and channel order.
-            poison: write NaN into the prediction first, so that an output that the engine does not write shows.
+            poison: first fill the prediction with NaN, to reveal an output that the engine does not write.
 
         Returns:
-            [B, K, C, H, W], likewise.
+            [B, K, C, H, W], in the same range and order.
 
         Raises:
-            EngineError: the step failed; the state is as it was.
+            EngineError: the step failed; the state is unchanged.
         """
         with self.engine.lock:
             if poison:
@@ -108,14 +108,14 @@ class Stepper:
         return pictures
 
     def seen(self) -> list[Image]:
-        """The newest pictures at the model's size, uint8 [h, w, 3] BGR, one a stream."""
+        """The newest pictures at the model's size, uint8 [h, w, 3] BGR, one per stream."""
         with self.engine.lock:
             return self.engine.seen(self._current)
 
     def look_ahead(self, horizon: int) -> list[list[Image] | None]:
-        """Pictures 1 … ``horizon`` steps ahead, one list a stream; None for one with a prediction that is not finite.
+        """Pictures 1 … ``horizon`` steps ahead, one list per stream; None for a stream with a non-finite prediction.
 
-        Predictions are fed back as they are: floats, not clamped. The state is not touched.
+        Predictions are fed back unchanged: floats, not clamped. The state does not change.
 
         Raises:
             EngineError: a step failed.
@@ -131,16 +131,18 @@ class Stepper:
         return rows
 
     def predict(self, horizon: int) -> Tensor:
-        """What :meth:`look_ahead` renders, as floats in the manifest's value range: a copy, [B, horizon, C, H, W].
+        """Like :meth:`look_ahead`, but floats in the manifest's value range: a copy, [B, horizon, C, H, W].
 
-        For engines whose states lie on the host.
+        Only for engines that keep their states on the host.
         """
         with self.engine.lock:
             blocks = [state.prediction[:, :count].copy() for state, count in self._blocks(horizon)]
         return np.concatenate(blocks, axis=1)
 
     def precompute(self) -> None:
-        """Compute now, between two frames, what the next step needs of no frame. Optional: otherwise the step does it.
+        """Compute the part of the next step that needs no frame. Optional: otherwise the step does it.
+
+        Call it between two frames.
 
         Raises:
             EngineError: the engine failed.
@@ -149,7 +151,7 @@ class Stepper:
             self.engine.precompute(self._current)
 
     def reset(self, rows: Sequence[int] | None = None) -> None:
-        """Start some streams anew, all by default. The others carry on as they are."""
+        """Reset some streams (default: all). The others continue."""
         with self.engine.lock:
             self.engine.reset(self._current, rows)
         for row in range(self.batch) if rows is None else rows:

@@ -1,6 +1,6 @@
-"""Telemetry: what a run measures of itself. The loop alone writes it; any number of threads read snapshots.
+"""Telemetry: the measurements of a run. Only the loop writes it. Any number of threads may read snapshots.
 
-Memory is bounded however long the run lasts: latencies are counted in buckets, not kept.
+Its memory is bounded for a run of any length: it counts latencies in buckets instead of keeping them.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import numpy as np
 
 from framecast.runtime.score import Score
 
-WINDOW = 10_000  # predictions: percentiles are over the last one to two windows
-_GROWTH = math.log(1.005)  # of a bucket's upper edge over its lower one
+WINDOW = 10_000  # predictions: percentiles cover the last one to two windows
+_GROWTH = math.log(1.005)  # ratio of a bucket's upper edge to its lower edge
 _LEAST, _MOST = 1e-3, 1e8  # milliseconds: 1 µs to a day
 _BUCKETS = math.ceil(math.log(_MOST / _LEAST) / _GROWTH)
 
 
 @dataclass(frozen=True)
 class Stamps:
-    """When a frame passed each station, in seconds on the run's clock, and how its step divides.
+    """When a frame passed each stage, in seconds on the run's clock, and the parts of its step.
 
     Attributes:
-        due: when the frame should be there: its grab by the camera, its place in a clip that is paced, or otherwise
-            when the predictor took it.
-        grabbed: left in the mailbox by the capture thread.
-        taken: taken from it by the loop.
-        stepped: the prediction's picture was there.
-        handed: the result was handed over to the sinks.
+        due: when the frame is due: its grab by the camera, its position in a paced clip, or otherwise when the
+            predictor takes it.
+        grabbed: when the capture thread put it in the mailbox.
+        taken: when the loop took it out.
+        stepped: when the prediction's picture was ready.
+        handed: when the sinks got the result.
         step: seconds of the network's step; on a device, until it was enqueued.
-        picture_out: seconds from the step to the prediction's picture; on a device, that waits for the step.
+        picture_out: seconds from the step to the prediction's picture; on a device, this waits for the step.
     """
 
     due: float
@@ -45,7 +45,7 @@ class Stamps:
 
     @property
     def picture_in(self) -> float:
-        """Seconds of all else between ``taken`` and ``stepped``: resizing, colour, layout, looking further ahead."""
+        """Seconds of the rest between ``taken`` and ``stepped``: resizing, colour, layout, looking further ahead."""
         return self.stepped - self.taken - self.step - self.picture_out
 
     @property
@@ -55,11 +55,11 @@ class Stamps:
 
 
 class Histogram:
-    """Durations counted in buckets 0.5 % wide, so percentiles are within 0.25 %; the maximum is exact.
+    """Counts durations in buckets 0.5 % wide, so percentiles are within 0.25 %. The maximum is exact.
 
     Attributes:
-        n: how many durations.
-        max: the longest, in milliseconds.
+        n: the number of durations.
+        max: the longest duration in milliseconds.
     """
 
     def __init__(self) -> None:
@@ -75,36 +75,36 @@ class Histogram:
         self.max = max(self.max, milliseconds)
 
     def plus(self, other: Histogram) -> Histogram:
-        """A new histogram of both's durations."""
+        """A new histogram with the durations of both."""
         both = Histogram()
         both._counts[:] = self._counts + other._counts
         both.n, both.max = self.n + other.n, max(self.max, other.max)
         return both
 
     def percentile(self, percent: float) -> float:
-        """Milliseconds that ``percent`` (0 … 100) of the durations do not exceed; NaN where there is none."""
+        """The duration in milliseconds that ``percent`` (0 … 100) of all do not exceed; NaN if there are none."""
         if not self.n:
             return math.nan
-        rank = max(1, math.ceil(self.n * percent / 100 - 1e-9))  # of 99.9 % of 1000, 999
+        rank = max(1, math.ceil(self.n * percent / 100 - 1e-9))  # 999 for 99.9 % of 1000
         index = int(np.searchsorted(np.cumsum(self._counts), rank))
         return min(_LEAST * math.exp((index + 0.5) * _GROWTH), self.max)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The figures of a run at one moment. It does not change any more.
+    """The figures of a run at one moment. A snapshot does not change.
 
     Attributes:
         interval: seconds between frames, as the predictor estimates it.
         frames: predicted so far.
         dropped: frames of a live source that were replaced in the mailbox.
-        epochs: streams begun: a clip that starts over and a new frame size begin one.
-        resets: predictions that were not finite and made the state start anew.
+        epochs: the number of streams begun. A clip's restart or a new frame size begins one.
+        resets: how often a non-finite prediction reset the state.
         seconds: from the first frame's due time to the newest prediction.
-        silent: seconds since the newest frame was taken, when the loop last woke.
+        silent: seconds since the newest frame was taken, as of the loop's last wake-up.
         latency: milliseconds from due to stepped, over the last one to two windows of ``WINDOW`` predictions.
-        scores: by steps ahead.
-        ended: None while the run goes on, then why it ended.
+        scores: by lookahead in steps.
+        ended: None during the run, then the reason for its end.
     """
 
     interval: float
@@ -120,27 +120,27 @@ class Snapshot:
 
 
 class Telemetry:
-    """The one object that a run's loop writes, and that report, status line, page and benchmark read.
+    """The single object that a run's loop writes. The report, status line, page and benchmark read it.
 
     Args:
-        interval: seconds between frames, as far as is known before the first one.
+        interval: seconds between frames, as expected before the first frame.
     """
 
     def __init__(self, interval: float) -> None:
-        self._lock = threading.Lock()  # held for microseconds, by the writer too
+        self._lock = threading.Lock()  # readers and the writer hold it only for microseconds
         self._now = Snapshot(interval=interval)
         self._begun: float | None = None
         self._newest = 0.0
-        self._windows = [Histogram(), Histogram()]  # the last full one, and the one that is being filled
+        self._windows = [Histogram(), Histogram()]  # the last full one, and the current one
         self._scores: dict[int, Score] = {}
 
     def begin_epoch(self) -> None:
-        """A stream begins."""
+        """Record that a stream begins."""
         with self._lock:
             self._now = replace(self._now, epochs=self._now.epochs + 1)
 
     def record(self, stamps: Stamps, *, interval: float, resets: int, dropped: int) -> None:
-        """A prediction was made."""
+        """Record a prediction."""
         with self._lock:
             self._begun = stamps.due if self._begun is None else self._begun
             self._newest = stamps.taken
@@ -158,18 +158,18 @@ class Telemetry:
             )
 
     def score(self, horizon: int, prediction: float, copy_last: float) -> None:
-        """A prediction ``horizon`` steps ahead was scored: PSNR in dB of it, and of copying."""
+        """Record the score of a prediction ``horizon`` steps ahead: its PSNR in dB, and that of copying."""
         with self._lock:
             self._scores[horizon] = self._scores.get(horizon, Score()).plus(prediction, copy_last)
 
     def wake(self, now: float, dropped: int) -> None:
-        """The loop woke with no frame."""
+        """Record that the loop woke up and found no frame."""
         with self._lock:
             silent = now - self._newest if self._begun is not None else 0.0
             self._now = replace(self._now, silent=silent, dropped=dropped)
 
     def end(self, reason: str) -> None:
-        """The run has ended, or a step after it failed."""
+        """Record the end of the run, or the failure of a later step."""
         with self._lock:
             self._now = replace(self._now, ended=reason)
 

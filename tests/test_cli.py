@@ -18,7 +18,7 @@ import pytest
 
 from framecast.errors import SinkError
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import RtspServer, Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
 def frames_in(path: Path) -> int:
@@ -120,7 +120,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (
                 ["export", "edge", "--weights", "no.safetensors", "-o", tmp_path / "x.onnx"],
                 1,
-                "no such file of weights",
+                "no such weights file",
             ),
             (["inspect", "mau-mnist", empty, "-o", tmp_path / "look"], 1, "empty"),
             # It would be exported first; what is known before that is said before that.
@@ -159,7 +159,7 @@ def test_a_signal_ends_cleanly_with_a_playable_file(tmp_path: Path, number: sign
     assert frames_in(video) == figures["frames"] > 5
 
 
-def test_a_lost_camera_is_said_and_the_recording_stays_playable(rtsp_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_lost_camera_is_said_and_the_recording_stays_playable(rtsp_server: RtspServer, tmp_path: Path) -> None:
     video, report = tmp_path / "run.mp4", tmp_path / "run.json"
     process = spawn("run", rtsp_server.url, "--record", str(video), "--json", str(report))
     wait_for(video)

@@ -79,11 +79,11 @@ def test_a_single_stream_states_what_it_needs(run: Run) -> None:
     assert code == 0, err
     assert "INVALID" in out
     assert "662" in out
-    assert "INVALID: 5 queries, and the 90 % estimate needs 64 (--iterations)" in err
+    assert "INVALID: 5 queries, but the 90 % estimate needs 64 (--iterations)" in err
     code, out, err = run("bench", "stip-edge", "--single-stream", *QUICK, "--iterations", 64)
     assert code == 0, err
     assert "VALID" in out.replace("INVALID", "")
-    assert "MLPerf asks for 600 s" in err
+    assert "MLPerf requires at least 600 s" in err
 
 
 def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Pa
     cut.write_bytes(sequences.read_bytes()[:-9])
     cases: list[tuple[list[object], int, str]] = [
         (["stip-edge"], 2, "framecast eval needs CLIP..."),
-        (["stip-edge", empty], 1, "no videos and no images"),
+        (["stip-edge", empty], 1, "no videos or images"),
         (["stip-edge", damaged], 1, "not a video that can be decoded"),
         (["stip-edge", damaged, tmp_path / "none.mp4"], 1, "none of the 2 clips"),
         (["stip-edge", "synthetic://?frames=5"], 1, "give a longer clip"),
@@ -104,14 +104,14 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Pa
         (["stip-edge", CLIP, "--html", tmp_path / "x.json", "--json", tmp_path / "x.json"], 1, "named twice"),
         (["stip-edge", damaged, "--json", damaged], 1, "among the inputs"),
         ([grey, sequences, "--given", 2, "--json", grey], 1, "among the inputs"),
-        ([grey, sequences, CLIP], 1, "evaluate them apart"),
+        ([grey, sequences, CLIP], 1, "evaluate them separately"),
         ([grey, sequences, "--horizon", 2], 1, "horizon cannot be used with sequences"),
         ([grey, sequences, "--frames", 2], 1, "frames cannot be used with sequences"),
         ([grey, sequences, "--sequences", 0], 1, "--sequences must be at least 1"),
         ([grey, sequences], 1, "--given must be 1 to 8, not 10"),
-        ([grey, sequences, "--given", 2], 1, "small needs 5 frames before it predicts: --given 5"),
+        ([grey, sequences, "--given", 2], 1, "small needs 5 frames before it predicts: use --given 5"),
         ([grey, cut], 1, "cannot read"),
-        (["stip-edge", sequences, "--given", 5], 1, "choose a model of theirs"),
+        (["stip-edge", sequences, "--given", 5], 1, "use a model of that size"),
     ]
     for arguments, expected, words in cases:
         code, out, err = run("eval", *arguments)

@@ -92,6 +92,7 @@ def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
         assert prediction.image.shape == predictor.input.shape == (2160, 3840, 3)
         frame = predictor._stepper.state.frame
         assert frame is not None
+        assert frame.shape == (1, 3, 2176, 3840)
         assert (frame[0, :, 2160:] == 0).all()
         assert (frame[0, :, :2160] == 1).all()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from framecast.evaluation.parity import drift
+from framecast.runtime.convert import Tensor
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.engine import Engine, State
 from framecast.runtime.score import psnr
@@ -69,8 +70,9 @@ class Shifted(Engine):
     def __init__(self, inner: Engine) -> None:
         self.inner, self.manifest = inner, inner.manifest
 
-    def step(self, frame: np.ndarray, state_in: State, state_out: State) -> np.ndarray:
-        return self.inner.step(frame, state_in, state_out) + np.float32(1 / 255)
+    def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+        shifted: Tensor = self.inner.step(frame, state_in, state_out) + np.float32(1 / 255)
+        return shifted
 
     def close(self) -> None:
         pass

@@ -59,7 +59,7 @@ def test_split_and_run(run: Run, tmp_path: Path) -> None:
             "after the 300 to calibrate on: fewer --frames",
         ),
         (["quantize", __file__, "--calibration", "demo"], "is not an ONNX file: make one with 'framecast export'"),
-        (["split", "edge"], "no layer of edge can run before the frame is there"),
+        (["split", "edge"], "cannot split edge: all its layers need the frame"),
         (["split", "edge", "-o", "x.txt"], "--output x.txt: give a file that ends in .onnx"),
         (["split", "nonesuch"], "'framecast models' lists"),
     ],

@@ -129,7 +129,7 @@ def test_clips_of_no_use_are_skipped_named_and_counted(run: Run, tmp_path: Path)
     (data / "broken.mp4").write_bytes(b"no video at all")
     code, _, err = run("train", "stip-edge", data, "--out", tmp_path / "out", *SHORT, *EDGE)
     assert code == 0, err
-    assert "skipped single.avi: 1 frame, 2 are needed" in err
+    assert "skipped single.avi: it has 1 frame, but 2 are needed" in err
     assert "skipped broken.mp4: not a video that can be decoded" in err
     assert "2 of 3 videos were skipped" in err
     facts = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -141,25 +141,25 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
     data = write_clips(tmp_path / "clips", (80, 60), long=20, short=19)
     code, _, err = run("train", "mau-mnist", data, "--out", tmp_path / "out", *SHORT, *MAU)
     assert code == 0, err
-    assert "skipped short.avi: 19 frames, 20 are needed" in err
+    assert "skipped short.avi: it has 19 frames, but 20 are needed" in err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("stip-edge", "none"), "no videos in none: give a video, a folder that holds some"),
-        (("stip-edge", "empty"), "no videos in empty: give a video, a folder that holds some"),
-        (("stip-edge", "useless"), "no video in useless is of use (2 skipped): give clips of 2 frames or more"),
+        (("stip-edge", "none"), "no videos in none: give a video, a folder of videos, or an IDX file"),
+        (("stip-edge", "empty"), "no videos in empty: give a video, a folder of videos, or an IDX file"),
+        (("stip-edge", "useless"), "no usable video in useless (2 skipped): give clips of 2 frames or more"),
         (("mau-mnist", "notes.txt"), "notes.txt is not an IDX file of images"),
-        (("stip-edge", "digits"), "Moving MNIST is grey and square, this network takes 256×192×3"),
-        (("tau-taxibj", "clips"), "tau-taxibj takes channels that are no picture"),
+        (("stip-edge", "digits"), "Moving MNIST is grey and square, but this network takes 256×192×3"),
+        (("tau-taxibj", "clips"), "cannot train tau-taxibj on videos or digits: its channels are not a picture"),
         (("no-such", "clips"), "no configuration 'no-such'"),
         (("stip-edge", "clips", "--recipe", "best"), "no recipe 'best': there are astm-mnist"),
         (
             ("stip-edge", "clips", "--recipe", "edge"),
-            "stip-edge is bound to the size of its frames, recipe edge trains on",
+            "stip-edge needs frames of its own size, but recipe edge trains on",
         ),
-        (("stip-edge", "clips", "--cache", "clips"), "decoded frames would land among the videos in clips"),
+        (("stip-edge", "clips", "--cache", "clips"), "cannot keep decoded frames in clips: the videos are there"),
         (("stip-edge", "clips", "--set", "depth=3"), "stip-edge has no option 'depth'"),
         (("stip-edge", "clips", "--updates", "0"), "updates must be 1 or more, not 0"),
         (("stip-edge", "clips", "--updates", "5", "--minutes", "1"), "give --updates or --minutes, not both"),
@@ -171,7 +171,7 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
         (("stip-edge", "clips", "--precision", "fp8"), "precision must be one of fp32, bf16, fp16, not 'fp8'"),
         (("stip-edge", "clips", "--precision", "fp16", "--device", "cpu"), "fp16 needs CUDA"),
         (("stip-edge", "clips", "--device", "tpu"), "--device must be auto, cpu or cuda, not tpu"),
-        (("stip-edge", "clips", "--val", "clips"), "a.avi of --val is among what is trained on"),
+        (("stip-edge", "clips", "--val", "clips"), "a.avi of --val is also training data"),
         (("stip-edge", "clips", "--val", "empty"), "no videos in empty"),
         (("stip-edge", "clips", "--weights", "notes.txt"), "notes.txt cannot be read as safetensors"),
         (("stip-edge", "clips", "--resume"), "no run to resume in out: leave out --resume"),

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,10 @@ FOREIGN = re.compile(
 )
 
 
-def framecast(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+def framecast(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """In a process of its own."""
     command = [sys.executable, "-W", "error", "-m", "framecast", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ EXCEPTIONS = {
     ("graph/split.py", "save"),
     ("kernels/cross.py", "write_text"),  # a temporary folder
     ("cli/parity.py", "save"),  # a temporary folder
-    ("cli/mnist.py", "save"),  # into memory
+    ("cli/moving_mnist.py", "save"),  # into memory
     ("training/runs.py", "save"),  # into the file that 'write' gives; and the method of that name
     ("training/train.py", "save"),
     ("training/runs.py", "open"),  # the log, a row at a time

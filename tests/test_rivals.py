@@ -112,7 +112,7 @@ def test_a_contestant_that_differs_or_is_not_here_is_not_timed(
     task = cases.Task("stip-ucf", tmp_path)
     frame = np.random.default_rng(0).random((1, 3, 4, 4), np.float32)
     np.save(tmp_path / "stip-ucf.npy", np.stack([frame] * cases.STEPS))
-    np.save(tmp_path / "stip-ucf.expected.npy", [frame, frame / 2])
+    np.save(tmp_path / "stip-ucf.expected.npy", np.stack([frame, frame / 2]))
 
     def adding(what: float, allowed: float | None = cases.SAME) -> Any:
         ready = cases.Ready(predict=lambda: None, rollout=lambda frames: frames[-1] * np.float32(1 + what))

@@ -91,7 +91,8 @@ def test_engines_predict_what_they_say() -> None:
 
 def test_a_source_from_a_list() -> None:
     source = ListSource([*shades(2), ValueError("broken")])
-    assert [source.read().index, source.read().index] == [0, 1]  # type: ignore[union-attr]
+    read = [source.read(), source.read()]
+    assert [frame.index for frame in read if frame is not None] == [0, 1]
     with pytest.raises(ValueError, match="broken"):
         source.read()
     assert source.read() is None

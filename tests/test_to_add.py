@@ -44,8 +44,9 @@ class Reconnecting(Source):
 
 
 def test_a_reconnect_policy_is_a_source_around_a_source() -> None:
-    connections = iter([[*shades(12), SourceError("lost")], [*shades(12), SourceError("lost")], shades(12)])
-    source = Reconnecting(lambda: ListSource(next(connections)), budget=2)
+    lost = SourceError("lost")
+    connections = iter([ListSource([*shades(12), lost]), ListSource([*shades(12), lost]), ListSource(shades(12))])
+    source = Reconnecting(lambda: next(connections), budget=2)
     pipeline = Pipeline(source, Predictor(DriftEngine()))
     assert len(list(pipeline)) == 36
     assert (pipeline.report()["epochs"], pipeline.report()["ended"]) == (3, "end of source")
@@ -86,7 +87,8 @@ def test_a_model_server_is_an_engine_and_a_row(monkeypatch: pytest.MonkeyPatch, 
 
         def infer(self, sequence: int, frame: Tensor, *, start: bool) -> Tensor:
             self.steps[sequence] = 1 if start else self.steps[sequence] + 1
-            return frame + np.float32(0.01 * self.steps[sequence])
+            answer: Tensor = frame + np.float32(0.01 * self.steps[sequence])
+            return answer
 
     server = Server()
 
@@ -104,7 +106,7 @@ def test_a_model_server_is_an_engine_and_a_row(monkeypatch: pytest.MonkeyPatch, 
         return ServerEngine()
 
     row = dataclasses.replace(ENGINES["onnxruntime"], open=opened)
-    monkeypatch.setitem(ENGINES, "server", row)  # type: ignore[misc]
+    monkeypatch.setitem(ENGINES, "server", row)
     with open_engine(tmp_path / "edge", "server") as engine:
         one, other = Predictor(engine), Predictor(engine)
         image = np.zeros((12, 16, 3), np.uint8)

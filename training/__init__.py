@@ -1,1 +1,1 @@
-"""Training: video data, the loop, and evaluation on whole clips."""
+"""Training: video data, the training loop, and evaluation on whole clips."""

@@ -1,4 +1,4 @@
-"""Batches without end, prefetched; where they continue is a pair of numbers a stream, so that a run can be resumed."""
+"""Endless, prefetched batches. A pair of numbers per stream says where they continue, so that a run can resume."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from framecast.training.footage import Episode, Footage
 from framecast.training.view import Picture
 
-AHEAD = 3  # batches that are made while one is used
+AHEAD = 3  # batches to prepare while one is used
 
-Position = tuple[tuple[int, int], ...]  # of each stream: number of the episode, and of the frame in it, that come next
+Position = tuple[tuple[int, int], ...]  # for each stream: number of the next episode, and of the next frame in it
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one update takes.
+    """The data of one update.
 
     Attributes:
         frames: uint8 [T, B, H, W, C].
-        starts: [T, B], where an episode starts: nothing before it explains what follows.
-        after: where the next batch begins.
+        starts: [T, B], true where an episode starts: earlier frames say nothing about later ones.
+        after: position of the next batch.
     """
 
     frames: NDArray[np.uint8]
@@ -35,19 +35,19 @@ class Batch:
 
 
 class _Stream:
-    """Episodes one after the other: a pure function of its seed and of where it is."""
+    """Episodes one after the other. They depend only on the seed and the position."""
 
     def __init__(self, footage: Footage, seed: Sequence[int], length: int | None, place: tuple[int, int]) -> None:
         self.footage, self.seed, self.length = footage, seed, length
         self.number, self.age = place
         self.episode: Episode | None = None
-        self.frame: Picture | None = None  # that of this place, if it was made
+        self.frame: Picture | None = None  # the frame at this position, if it is made already
 
     def take(self, count: int) -> tuple[list[Picture], list[bool]]:
-        """So many frames, each with whether it starts an episode.
+        """Return ``count`` frames, and for each whether it starts an episode.
 
-        A stream goes on at the last of them, from which the first of the next ones is predicted; sequences go on with
-        the next episode.
+        A stream continues at the last of these frames, because it predicts the next frame. Sequences continue with the
+        next episode.
         """
         taken, starts = [], []
         for index in range(count):
@@ -77,15 +77,15 @@ class _Stream:
 
 
 class Batches:
-    """An endless iterator of :class:`Batch`; close it.
+    """An endless iterator of :class:`Batch`. The caller must close it.
 
     Args:
-        footage: where the frames come from.
-        count: frames of a batch, T; of streams the first is the last one of the batch before.
-        batch: streams or sequences, B.
-        seed: of all that is drawn.
-        carried: streams that go on from batch to batch; otherwise each batch is of sequences of its own.
-        position: where to begin; at the beginning without.
+        footage: source of the frames.
+        count: frames per batch, T; in streams the first frame is the last one of the previous batch.
+        batch: number of streams or sequences, B.
+        seed: seed of all random draws.
+        carried: True for streams that continue from batch to batch; False for new sequences in each batch.
+        position: where to begin (default: at the start).
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class Batches:
         length = None if carried else count
         self._streams = [_Stream(footage, (seed, b), length, place) for b, place in enumerate(places)]
         self._makers = ThreadPoolExecutor(min(batch, os.cpu_count() or 1))
-        self._order = ThreadPoolExecutor(1)  # one batch after the other, each by all makers
+        self._order = ThreadPoolExecutor(1)  # makes one batch after the other, each with all makers
         self._pending: deque[Future[Batch]] = deque(self._order.submit(self._make) for _ in range(AHEAD))
 
     def __next__(self) -> Batch:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
             FramecastError: the footage was lost.
@@ -116,6 +116,6 @@ class Batches:
         return Batch(frames, starts, tuple((stream.number, stream.age) for stream in self._streams))
 
     def close(self) -> None:
-        """End the threads; what was prefetched is lost."""
+        """End the threads, and discard the prefetched batches."""
         self._order.shutdown(cancel_futures=True)
         self._makers.shutdown()

@@ -1,4 +1,4 @@
-"""Videos as arrays, and the lenses through which training sees them."""
+"""Videos as arrays, and their augmentation for training."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from framecast.files import write
 
 
 def is_video(path: Path) -> bool:
-    """Whether a path is a file that is called as a video is."""
+    """Return whether a path is a file with a video's suffix."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def videos(path: Path) -> list[Path]:
-    """The videos in a folder, sorted; or the one video that the path is."""
+    """Return the videos in a folder, sorted; or the path itself if it is a file."""
     return [path] if path.is_file() else sorted(filter(is_video, path.iterdir()))
 
 
 def decode(video: Path, cache: Path, enough: tuple[int, int] | None = None) -> Image:
-    """Every frame of a video, [N, H, W, 3] BGR, kept as a memory-mapped file under ``cache``.
+    """Decode every frame of a video, [N, H, W, 3] BGR, into a memory-mapped file under ``cache``.
 
     Args:
-        video: the file.
-        cache: a folder, made if missing. A damaged file in it is decoded again.
-        enough: width and height that are enough. Frames that exceed both are reduced to them.
+        video: the video file.
+        cache: folder for decoded frames, created if missing. A damaged file in it is decoded again.
+        enough: sufficient width and height. Frames that exceed both are reduced until they just cover them.
 
     Raises:
         SourceError: the video cannot be decoded.
         SinkError: its frames cannot be written to the cache.
     """
     facts = video.stat()
-    words = [video.stem, facts.st_size, facts.st_mtime_ns, *(enough or ())]  # another video of that name is another
+    words = [video.stem, facts.st_size, facts.st_mtime_ns, *(enough or ())]  # tells videos of the same name apart
     target = cache / f"{'-'.join(map(str, words))}.npy"
     with suppress(OSError, ValueError, EOFError):
         return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
@@ -50,7 +50,7 @@ def decode(video: Path, cache: Path, enough: tuple[int, int] | None = None) -> I
 
 
 def _keep(file: IO[bytes], source: Source, enough: tuple[int, int] | None) -> None:
-    """Write a source's frames as one array; never more than one of them is in memory."""
+    """Write a source's frames as one array, with only one frame in memory at a time."""
     count, shape = 0, (0, 0, 0)
     for frame in iter(source.read, None):
         image = _reduced(frame.image, enough)
@@ -60,14 +60,14 @@ def _keep(file: IO[bytes], source: Source, enough: tuple[int, int] | None) -> No
         file.write(np.ascontiguousarray(image).data)
         count += 1
     if not count:
-        raise SourceError("it has not one frame")
+        raise SourceError("it has no frame")
     file.seek(0)
     _describe(file, count, shape)
     file.flush()
 
 
 def _describe(file: IO[bytes], count: int, shape: tuple[int, ...]) -> None:
-    """The header of an array; numpy leaves room in it, so that its length is that of every count."""
+    """Write the header of an array. numpy pads it, so that its length is the same for every count."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
     np.lib.format.write_array_header_1_0(file, header)
 
@@ -82,12 +82,12 @@ def _reduced(image: Image, enough: tuple[int, int] | None) -> Image:
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera that moves over a larger picture: it pans to and fro, and a hand shakes it.
+    """A camera that moves over a larger picture: it pans back and forth, and it may shake like a hand-held one.
 
     Attributes:
-        pan: pixels of the source a frame, x and y.
-        shake: [n, 5] oscillations: pixels in x and in y, radians of roll, cycles a frame, phase.
-        zoom: share of the size by which it swells and shrinks, and its cycles a frame.
+        pan: pixels of the source per frame, x and y.
+        shake: [n, 5] oscillations: pixels in x and in y, radians of roll, cycles per frame, phase.
+        zoom: amplitude as a share of the size, and cycles per frame.
     """
 
     pan: tuple[float, float]
@@ -96,7 +96,7 @@ class Camera:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Camera:
-        """Half of them held by a hand, a third zooming."""
+        """Draw a camera at random: half of them are hand-held, a third zoom."""
         held = rng.random() < 0.5
         amplitudes = rng.normal(0, (1.5, 1.5, 0.004), (4, 3)) * (rng.uniform(0.1, 1) if held else 0)
         rhythm = np.stack([rng.uniform(0.01, 0.2, 4), rng.uniform(0, 2 * np.pi, 4)], axis=1)
@@ -105,12 +105,12 @@ class Camera:
         return cls((pan[0], pan[1]), np.hstack([amplitudes, rhythm]), (zoom, rng.uniform(0.003, 0.02)))
 
     def look(self, frame: Image, age: int, size: tuple[int, int]) -> Image:
-        """What it sees at its ``age``-th frame: ``size`` (width, height) pixels around the middle of ``frame``."""
+        """Return the view at the ``age``-th frame: ``size`` (width, height) pixels around the middle of ``frame``."""
         height, width = frame.shape[:2]
         w, h = size
         waves = np.sin(2 * np.pi * self.shake[:, 3] * age + self.shake[:, 4])
         x, y, roll = waves @ self.shake[:, :3]
-        x += _swing(self.pan[0] * age, (width - w) / 2)  # within what there is
+        x += _swing(self.pan[0] * age, (width - w) / 2)  # within the frame
         y += _swing(self.pan[1] * age, (height - h) / 2)
         scale = 1 + self.zoom[0] * np.sin(2 * np.pi * self.zoom[1] * age)
         view = cv2.getRotationMatrix2D((width / 2 + x, height / 2 + y), np.degrees(roll), scale)
@@ -119,7 +119,7 @@ class Camera:
 
 
 def _swing(position: float, limit: float) -> float:
-    """A triangle wave: reflect ``position`` within ±``limit``."""
+    """Reflect ``position`` within ±``limit``, as a triangle wave."""
     if limit <= 0:
         return 0.0
     phase = (position + limit) % (4 * limit)
@@ -128,24 +128,24 @@ def _swing(position: float, limit: float) -> float:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a whole stream, drawn once for it: every frame of the stream goes through the same lens."""
+    """The augmentation of a whole stream. It is drawn once and applies to every frame of the stream."""
 
     crop: tuple[float, float, float, float]  # x, y, width, height; fractions of the frame
     camera: Camera | None
     flip: tuple[bool, bool]  # horizontally, vertically
-    channels: tuple[int, ...]  # which of the frame's becomes which
+    channels: tuple[int, ...]  # for each new channel, the frame's channel that it copies
     gain: float
     noise: float  # standard deviation, grey levels
-    quality: int  # of JPEG, 0 for none
+    quality: int  # JPEG quality, 0 for no compression
 
     @classmethod
     def draw(cls, rng: np.random.Generator, aspect: float = 1.0, whole: float = 0.5) -> Augmentation:
-        """A lens: whole frames, as a camera gives them, or crops, some of them moving.
+        """Draw an augmentation: whole frames, as from a camera, or crops, some of which move.
 
         Args:
-            rng: to draw from.
-            aspect: of what is asked for, width to height, as a share of that of the source; crops keep it roughly.
-            whole: share of lenses that see whole frames.
+            rng: random generator.
+            aspect: aspect ratio (width to height) of the result divided by that of the source; crops keep it roughly.
+            whole: share of the augmentations that keep whole frames.
         """
         crop, camera = (0.0, 0.0, 1.0, 1.0), None
         if rng.random() >= whole:
@@ -164,7 +164,7 @@ class Augmentation:
         )
 
     def apply(self, frame: Image, age: int, size: tuple[int, int], rng: np.random.Generator) -> Image:
-        """The ``age``-th frame of a stream, at ``size`` (width, height)."""
+        """Return the ``age``-th frame of a stream, augmented and resized to ``size`` (width, height)."""
         height, width = frame.shape[:2]
         x, y, w, h = (round(float(v)) for v in np.multiply(self.crop, (width, height, width, height)))
         seen = self.camera.look(frame, age, (w, h)) if self.camera else frame[y : y + h, x : x + w]

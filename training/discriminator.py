@@ -1,4 +1,4 @@
-"""STIP's discriminator: tells frames that were filmed from frames that were predicted."""
+"""STIP's discriminator: tells real frames from predicted ones."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ GROUPS = 4
 
 
 class Discriminator(nn.Module):
-    """A stack of convolutions that halve a patched frame until hardly a pixel is left, then a linear and a sigmoid.
+    """A stack of convolutions that halve a patched frame until about one pixel is left, then a linear and a sigmoid.
 
-    ⌊log2 h⌋ stages, with h the patched frame's height (8 for 256): Conv 3×3, stride 2; GroupNorm of 4 groups; the
-    activation. Frames are looked at one by one. Patches are in the order of the released code
-    (:func:`~framecast.models.blocks.patchify`), and the parameters have its names. The width is ours: 64 channels
-    after the first convolution and every other.
+    There are ⌊log2 h⌋ stages, where h is the patched frame's height (8 for 256). Each is a 3×3 convolution with stride
+    2, a GroupNorm of 4 groups, and the activation. It scores every frame on its own. Patches are in the order of the
+    released code (:func:`~framecast.models.blocks.patchify`), and the parameters have its names. The width is our
+    choice: every convolution has 64 output channels.
 
-    Source: STIP, Tables I and II; activation and averaging over time as released.
+    Source: STIP, Tables I and II; activation and averaging over time as in the released code.
 
     Args:
-        height: of a frame in pixels, a multiple of ``patch``, at least twice it.
-        width: likewise.
-        channels: of a frame.
+        height: height of a frame in pixels, a multiple of ``patch`` and at least twice as large.
+        width: width of a frame in pixels, with the same limits.
+        channels: channels of a frame.
         patch: side of a patch in pixels.
-        activation: ``relu`` as released, ``leaky_relu`` (slope 0.2) as in the paper.
+        activation: ``relu`` as in the released code, ``leaky_relu`` (slope 0.2) as in the paper.
 
     Raises:
-        OptionError: there is no discriminator for such frames, or no such activation.
+        OptionError: the frames do not fit these limits, or there is no such activation.
     """
 
     def __init__(
@@ -64,18 +64,19 @@ class Discriminator(nn.Module):
             self.main.add_module(norm, nn.GroupNorm(GROUPS, HIDDEN))
             self.main.add_module(act, nn.ReLU() if activation == "relu" else nn.LeakyReLU(0.2))
             rows, columns = (rows + 1) // 2, (columns + 1) // 2
-        self.linear = nn.Sequential(nn.Linear(HIDDEN * rows * columns, 1))  # the sigmoid is left to the losses
+        self.linear = nn.Sequential(nn.Linear(HIDDEN * rows * columns, 1))  # the losses apply the sigmoid
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score sequences, [B, T, C, H, W].
 
-        The released code averages the probabilities of a sequence's frames, and takes the cross-entropy of that.
-        Probabilities saturate in float32, so that what is given is the logit of that very average:
-        ``log Σ σ(l_t) − log Σ σ(−l_t)``, of the frames' logits l, since the mean of σ(−l) is 1 less the mean of σ(l).
+        The released code averages the probabilities of a sequence's frames and takes the cross-entropy of the average.
+        Probabilities saturate in float32. This method therefore returns the logit of the same average:
+        ``log Σ σ(l_t) − log Σ σ(−l_t)``, where l are the frames' logits. They are equal, because the mean of σ(−l) is 1
+        minus the mean of σ(l).
 
         Returns:
-            scores: [B] logits: their sigmoid is the mean over time of each frame's probability of being real.
-            features: [B, T, D] what the last stage gives for each frame, flattened: the linear's input.
+            scores: [B] logits; their sigmoid is the mean over time of each frame's probability of being real.
+            features: [B, T, D], the last stage's output for each frame, flattened; this is the linear layer's input.
         """
         patches = patchify(frames.flatten(0, 1), self.patch)
         features = self.main(patches).flatten(1).unflatten(0, frames.shape[:2])

@@ -1,4 +1,4 @@
-"""What networks are trained on: folders of videos, and Moving MNIST, both as episodes that a seed determines."""
+"""Training data: folders of videos, and Moving MNIST. Both give episodes that depend only on a seed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from framecast.training.moving_mnist import MovingMNIST, read_idx
 from framecast.training.recipes import SHORTEST, Recipe
 from framecast.training.view import Picture, View
 
-DETAIL = 2.25  # source pixels for each that a network sees, of which crops can make use
-DRIFT = 120  # frames of a stream's episode of Moving MNIST
+DETAIL = 2.25  # source pixels per pixel of the network's frame, so that crops keep detail
+DRIFT = 120  # frames of a Moving MNIST episode in a stream
 
 
 class Episode(ABC):
@@ -32,12 +32,12 @@ class Episode(ABC):
 
     @abstractmethod
     def frame(self, age: int) -> Picture:
-        """The ``age``-th frame, [H, W, C]; the same whenever it is asked for."""
+        """Return the ``age``-th frame, [H, W, C]; it is the same on every call."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Stretch(Episode):
-    """A stretch of a video, through one lens."""
+    """A stretch of a video with one augmentation."""
 
     clip: Image  # [N, H, W, 3]
     order: NDArray[np.int64]
@@ -49,22 +49,22 @@ class _Stretch(Episode):
         return len(self.order)
 
     def frame(self, age: int) -> Picture:
-        rng = np.random.default_rng([*self.seed, age + 1])  # of the noise; the episode's own generator is [*seed, 0]
+        rng = np.random.default_rng([*self.seed, age + 1])  # for the noise; the episode's own generator is [*seed, 0]
         return self.view.see(self.lens.apply(self.clip[self.order[age]], age, self.view.size, rng))
 
 
 @dataclass(frozen=True, eq=False)
 class Videos:
-    """One video, or a folder of them. Clips are drawn uniformly.
+    """One video, or a folder of videos. Episodes draw clips uniformly.
 
     Attributes:
-        name: of the video or folder.
-        view: how its frames are seen.
-        files: SHA-256 and number of frames of each, by name.
-        skipped: why, by name of the file.
-        clips: of each file, uint8 [N, H, W, 3] BGR, as they were decoded.
-        whole: share of the episodes that see whole frames; the others see crops.
-        longest: frames of a stream's episode, at most.
+        name: name of the video or folder.
+        view: how the network sees the frames.
+        files: SHA-256 and number of frames of each file, by name.
+        skipped: why a file was skipped, by its name.
+        clips: decoded frames of each file, uint8 [N, H, W, 3] BGR.
+        whole: share of the episodes with whole frames; the others have crops.
+        longest: maximum number of frames in a stream's episode.
     """
 
     name: str
@@ -77,13 +77,13 @@ class Videos:
 
     @property
     def kind(self) -> str:
-        """What it is, in words, with its size."""
+        """The kind of data in words, with its size."""
         return f"{len(self.clips)} clip{'s' * (len(self.clips) != 1)}"
 
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
-        """The episode that a seed of up to three numbers determines, of ``length`` frames.
+        """Return the episode of a seed of up to three numbers, with ``length`` frames.
 
-        Forwards or backwards, at one to three frames a step, for up to ``longest`` frames where no length is asked for.
+        It runs forwards or backwards, at one to three frames per step. If no length is given, it has up to ``longest``.
         """
         rng = np.random.default_rng(seed)
         clip = self.clips[int(rng.integers(len(self.clips)))]
@@ -100,7 +100,7 @@ class Videos:
         return _Stretch(clip, order, lens, self.view, seed)
 
     def scored(self, clip: Image) -> Iterator[Picture]:
-        """The frames of a clip as the network sees them, as they are scored."""
+        """Return a clip's frames as the network sees them, for scoring."""
         return (self.view.see(resize(frame, self.view.size)) for frame in clip)
 
 
@@ -118,14 +118,14 @@ class _Drift(Episode):
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """Moving MNIST, made as it is asked for.
+    """Moving MNIST, generated on demand.
 
     Attributes:
-        name: of the IDX file.
-        view: how its frames are seen.
-        files: its SHA-256 and number of digits, by its name.
+        name: name of the IDX file.
+        view: how the network sees the frames.
+        files: the file's SHA-256 and number of digits, by its name.
         digits: uint8 [N, 28, 28].
-        skipped: nothing.
+        skipped: always empty.
     """
 
     name: str
@@ -136,11 +136,11 @@ class Digits:
 
     @property
     def kind(self) -> str:
-        """What it is, in words, with its size."""
+        """The kind of data in words, with its size."""
         return f"Moving MNIST from {len(self.digits)} digits"
 
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
-        """The episode that a seed determines, of ``length`` frames or 120."""
+        """Return the episode of a seed, with ``length`` frames (default: 120)."""
         source = MovingMNIST(self.digits, size=self.view.shape[1], length=length or DRIFT)
         return _Drift(source.sequence(np.random.default_rng(seed))[..., None])
 
@@ -151,21 +151,21 @@ Footage = Videos | Digits
 def open_footage(
     path: Path, view: View, cache: Path, shortest: int, say: Callable[[str], None], recipe: Recipe, *, scored: bool
 ) -> Footage:
-    """A video, a folder of videos, or Moving MNIST from an IDX file of digits, by what it is.
+    """Open a video, a folder of videos, or an IDX file of digits for Moving MNIST.
 
     Args:
-        path: of the folder or file.
-        view: how its frames are to be seen.
-        cache: the folder where decoded frames are kept.
-        shortest: frames that a clip must have; shorter ones, and those that cannot be decoded, are skipped.
-        say: what was skipped, and why.
-        recipe: says what episodes of videos are like.
-        scored: frames are kept at the size that they have, so that scores are those of a live run.
+        path: the folder or file.
+        view: how the network sees the frames.
+        cache: folder for decoded frames.
+        shortest: minimum frames of a clip; shorter clips, and videos that cannot be decoded, are skipped.
+        say: called with the name of each skipped video and the reason.
+        recipe: its ``whole`` and ``longest`` apply to the episodes of videos.
+        scored: keep frames at their own size, so that scores equal those of a live run.
 
     Raises:
-        SourceError: there is nothing of use.
-        OptionError: the network cannot see digits, or decoded frames would land among the videos.
-        SinkError: the decoded frames cannot be kept.
+        SourceError: there is no usable video.
+        OptionError: the network cannot see digits, or decoded frames would be among the videos.
+        SinkError: the decoded frames cannot be written.
     """
     check_footage(path, view, cache)
     if path.is_file() and not is_video(path):
@@ -187,7 +187,7 @@ def open_footage(
         say(f"skipped {name}: {reason}")
     if not clips:
         raise SourceError(
-            f"no video in {path} is of use ({len(skipped)} skipped): give clips of {shortest} frames or more"
+            f"no usable video in {path} ({len(skipped)} skipped): give clips of {shortest} frames or more"
         )
     if skipped:
         say(f"{len(skipped)} of {len(found)} videos were skipped")
@@ -195,33 +195,31 @@ def open_footage(
 
 
 def check_footage(path: Path, view: View, cache: Path) -> None:
-    """What can be said of footage before any of it is decoded.
+    """Check footage before decoding any of it.
 
     Raises:
-        SourceError: there is nothing of use.
-        OptionError: the network cannot see digits, or decoded frames would land among the videos.
+        SourceError: there is no video.
+        OptionError: the network cannot see digits, or decoded frames would be among the videos.
     """
     if path.is_file() and not is_video(path):
         channels, height, width = view.shape
         if channels != 1 or height != width or view.visible != (height, width):
             shape = f"{width}×{height}×{channels}"
             raise OptionError(
-                f"Moving MNIST is grey and square, this network takes {shape}: give a video, or a folder of videos"
+                f"Moving MNIST is grey and square, but this network takes {shape}: give a video or a folder of videos"
             )
     elif not is_video(path) and (not path.is_dir() or not videos(path)):
-        raise SourceError(
-            f"no videos in {path}: give a video, a folder that holds some, or an IDX file of MNIST's digits"
-        )
+        raise SourceError(f"no videos in {path}: give a video, a folder of videos, or an IDX file of MNIST's digits")
     elif cache.resolve() == path.resolve():
-        raise OptionError(f"decoded frames would land among the videos in {path}: choose another --cache")
+        raise OptionError(f"cannot keep decoded frames in {path}: the videos are there; choose another --cache")
 
 
 def _decoded(video: Path, cache: Path, shortest: int, enough: tuple[int, int] | None) -> Image | str:
-    """A video's frames, or why they are of no use."""
+    """Return a video's frames, or why they are not usable."""
     try:
         clip = decode(video, cache, enough)
     except SourceError as error:
         return str(error)
     if len(clip) < shortest:
-        return f"{len(clip)} frame{'s' * (len(clip) != 1)}, {shortest} are needed"
+        return f"it has {len(clip)} frame{'s' * (len(clip) != 1)}, but {shortest} are needed"
     return clip

@@ -1,6 +1,6 @@
 """The losses of the four papers, as plain functions of tensors.
 
-All are computed in float32 at least, whatever autocast made of the prediction.
+All of them compute in float32 or wider, even if autocast made the prediction narrower.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from torch.nn import functional
 
 from framecast.errors import OptionError
 
-FLOOR = (1 / 255) ** 2  # of the log-MSE: errors below one grey level count for little
-EPSILON = 1e-12  # of the differential divergence, as released
+FLOOR = (1 / 255) ** 2  # floor of the log-MSE: errors below one grey level count for little
+EPSILON = 1e-12  # ε of the differential divergence, as in the released code
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Widen what is narrower: differences of half-precision frames, and logarithms of them, lose too much."""
+    """Widen narrower tensors: differences of half-precision frames, and their logarithms, lose too much precision."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def mse(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Mean squared error over all elements, a scalar: what ASTM, MAU, STAU and TAU minimise.
+    """Return the mean squared error over all elements, a scalar. ASTM, MAU, STAU and TAU minimise it.
 
     Args:
-        prediction: of any shape; patched or not makes no difference.
-        truth: of the same shape.
+        prediction: any shape; patches make no difference.
+        truth: the same shape.
     """
     return functional.mse_loss(at_least_float32(prediction), at_least_float32(truth))
 
 
 def log_mse(prediction: Tensor, truth: Tensor) -> Tensor:
-    """``log(mse + (1/255)²)`` of each sample, [B]: still clips count as much as those where everything moves.
+    """Return ``log(mse + (1/255)²)`` of each sample, [B]. Still clips count as much as clips full of motion.
 
     Args:
         prediction: [B, …].
-        truth: of the same shape.
+        truth: the same shape.
     """
     errors = functional.mse_loss(at_least_float32(prediction), at_least_float32(truth), reduction="none")
     return torch.log(errors.flatten(1).mean(1) + FLOOR)
@@ -46,19 +46,19 @@ def log_mse(prediction: Tensor, truth: Tensor) -> Tensor:
 def differential_divergence(
     prediction: Tensor, truth: Tensor, temperature: float = 0.1, reduction: Literal["mean", "sum"] = "mean"
 ) -> Tensor:
-    """TAU's differential divergence regularisation: how differently the frames change, a scalar.
+    """Return TAU's differential divergence regularisation, a scalar: how differently the frames change.
 
-    ``p = softmax(Δŷ/τ)`` and ``q = softmax(Δy/τ)`` over the C·H·W values of each difference of consecutive frames; a
-    term is ``p·log(p/(q + ε) + ε)``, ε = 1e-12. Zero for two frames or fewer, as released.
+    ``p = softmax(Δŷ/τ)`` and ``q = softmax(Δy/τ)`` are over the C·H·W values of each difference of consecutive frames.
+    A term is ``p·log(p/(q + ε) + ε)``, with ε = 1e-12. As in the released code, it is zero for two frames or fewer.
 
     Source: TAU (Tan et al., CVPR 2023), differential divergence regularization; reductions and ε as in OpenSTL.
 
     Args:
         prediction: [B, T, C, H, W], values in [0, 1].
-        truth: of the same shape.
+        truth: the same shape.
         temperature: τ, above 0.
-        reduction: ``mean`` over all elements, as released; or ``sum`` over a sample's elements, as the paper writes it,
-            averaged over the batch.
+        reduction: ``mean`` over all elements, as in the released code; or ``sum`` over a sample's elements, averaged
+            over the batch, as in the paper.
 
     Raises:
         OptionError: there is no such reduction.
@@ -74,35 +74,35 @@ def differential_divergence(
 
 
 def _change(frames: Tensor, temperature: float) -> Tensor:
-    """[B, T, C, H, W] to [B, T-1, C·H·W]: each change as a distribution over its values."""
+    """Convert [B, T, C, H, W] to [B, T-1, C·H·W]: each change as a distribution over its values."""
     return (at_least_float32(frames).diff(dim=1).flatten(2) / temperature).softmax(2)
 
 
 def learned_perceptual(features_of_prediction: Tensor, features_of_truth: Tensor) -> Tensor:
-    """STIP's learned perceptual term: the MSE of what its discriminator makes of both, a scalar.
+    """Return STIP's learned perceptual term, a scalar: the MSE between the discriminator's features of both.
 
-    Source: STIP, Algorithm 1, weight 0.01 as released.
+    Source: STIP, Algorithm 1; the weight is 0.01 in the released code.
 
     Args:
-        features_of_prediction: [B, T, D], as :class:`~framecast.training.discriminator.Discriminator` gives them.
-        features_of_truth: of the same shape.
+        features_of_prediction: [B, T, D], from :class:`~framecast.training.discriminator.Discriminator`.
+        features_of_truth: the same shape.
     """
     return mse(features_of_prediction, features_of_truth)
 
 
 def adversarial(scores: Tensor) -> Tensor:
-    """STIP's adversarial term for the predictor: binary cross-entropy of the predictions' scores against 1, a scalar.
+    """Return STIP's adversarial term for the predictor, a scalar: binary cross-entropy of its scores against 1.
 
-    Source: STIP, Algorithm 1, weight 0.001 as released.
+    Source: STIP, Algorithm 1; the weight is 0.001 in the released code.
 
     Args:
-        scores: [B] logits, as :class:`~framecast.training.discriminator.Discriminator` gives them.
+        scores: [B] logits of the predictions, from :class:`~framecast.training.discriminator.Discriminator`.
     """
     return _cross_entropy(scores, 1)
 
 
 def discrimination(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """The discriminator's own loss: binary cross-entropy of real frames against 1 plus predicted ones against 0.
+    """Return the discriminator's loss: binary cross-entropy of real frames against 1 plus predicted ones against 0.
 
     Args:
         real_scores: [B] logits.

@@ -1,7 +1,8 @@
-"""Moving MNIST: two digits that drift and bounce on a small black canvas, endless for training, fixed for tests.
+"""Moving MNIST: two digits that drift and bounce on a small black canvas; endless for training, fixed for tests.
 
-The standard protocol (Srivastava et al., 2015, in the form that OpenSTL generates it): digits of 28 pixels, steps of a
-tenth of the free way in a direction drawn uniformly, reflection at the walls, overlaps by the maximum.
+This is the standard protocol (Srivastava et al., 2015) as OpenSTL generates it. Digits have 28 pixels. They move a
+tenth of the free distance per frame, in a direction drawn uniformly, and bounce off the walls. Overlaps take the
+maximum.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from numpy.typing import NDArray
 
 from framecast.errors import OptionError, SourceError
 
-DIGIT = 28  # pixels, of a digit's side
-STEP = 0.1  # a frame, of the unit square that a digit's corner moves in
+DIGIT = 28  # side of a digit in pixels
+STEP = 0.1  # distance per frame, in the unit square in which a digit's corner moves
 GZIP = b"\x1f\x8b"
 IMAGES = b"\x00\x00\x08\x03"  # unsigned bytes in three dimensions
 LABELS = b"\x00\x00\x08\x01"
-HEADER = 16  # bytes: the kind, and three big-endian sizes
+HEADER = 16  # bytes: the type, and three big-endian sizes
 
 Pictures = NDArray[np.uint8]
 
 
 def read_idx(path: Path) -> Pictures:
-    """The digits of an IDX file, gzipped or not, uint8 [N, 28, 28].
+    """Read the digits of an IDX file, gzipped or not, uint8 [N, 28, 28].
 
     Raises:
-        SourceError: it is not there, not such a file, or damaged.
+        SourceError: the file is missing or damaged, or is not an IDX file of digits.
     """
     data = _content(path)
     if data.startswith(LABELS):
@@ -43,15 +44,15 @@ def read_idx(path: Path) -> Pictures:
         raise SourceError(f"{path} holds {count} images of {width}x{height}, not digits of {DIGIT}x{DIGIT}")
     if (held := len(data) - HEADER) != count * DIGIT**2:
         raise SourceError(
-            f"{path} is damaged: {held} bytes where {count} digits have {count * DIGIT**2} (copy it again)"
+            f"{path} is damaged: {held} bytes, but {count} digits have {count * DIGIT**2} (copy it again)"
         )
     return np.frombuffer(data, np.uint8, offset=HEADER).reshape(count, DIGIT, DIGIT)
 
 
 def _content(path: Path) -> bytes:
-    """A whole file, unpacked; told by its first bytes, for names lie."""
+    """Read a whole file, and unpack it if its first bytes are those of gzip; file names are not reliable."""
     try:
-        if path.exists() and not path.is_file():  # a named pipe would wait for somebody who writes it
+        if path.exists() and not path.is_file():  # a named pipe would wait for a writer
             raise SourceError(f"{path} is not a file (give an IDX file of images)")
         data = path.read_bytes()
         return gzip.decompress(data) if data.startswith(GZIP) else data
@@ -66,13 +67,13 @@ class MovingMNIST:
     """Sequences of moving digits.
 
     Attributes:
-        digits: uint8 [N, 28, 28], white on black: for training MNIST's training digits, for tests the others.
-        size: of the canvas's side in pixels.
-        length: frames of a sequence.
-        count: digits in a sequence.
+        digits: uint8 [N, 28, 28], white on black: MNIST's training digits for training, its test digits for tests.
+        size: side of the canvas in pixels.
+        length: frames per sequence.
+        count: digits per sequence.
 
     Raises:
-        OptionError: one is out of its range.
+        OptionError: a value is out of range.
     """
 
     digits: Pictures
@@ -89,7 +90,7 @@ class MovingMNIST:
                 raise OptionError(f"{name} must be at least {minimum}, not {value}")
 
     def sequence(self, rng: np.random.Generator) -> Pictures:
-        """One sequence, [length, size, size], that depends on nothing but the state of ``rng``."""
+        """Make one sequence, [length, size, size]. It depends only on the state of ``rng``."""
         frames = np.zeros((self.length, self.size, self.size), np.uint8)
         for _ in range(self.count):
             corners = (self._path(rng) * (self.size - DIGIT)).astype(int)
@@ -100,7 +101,7 @@ class MovingMNIST:
         return frames
 
     def _path(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Where a digit is in the unit square, [length, 2] (y, x); as published it has moved before the first frame."""
+        """Return a digit's path in the unit square, [length, 2] (y, x). As published, it first moves, then shows."""
         position = [rng.random(), rng.random()]
         angle = rng.random() * 2 * math.pi
         velocity = [STEP * math.sin(angle), STEP * math.cos(angle)]
@@ -109,23 +110,23 @@ class MovingMNIST:
             for axis in (0, 1):
                 position[axis] += velocity[axis]
                 if not 0 < position[axis] < 1:
-                    position[axis] = min(max(position[axis], 0.0), 1.0)  # at the wall, not mirrored behind it
+                    position[axis] = min(max(position[axis], 0.0), 1.0)  # it stops at the wall; it is not mirrored
                     velocity[axis] = -velocity[axis]
             row[:] = position
         return path
 
 
 def test_set(digits: Pictures, seed: int = 0, sequences: int = 1000, length: int = 20, count: int = 2) -> Pictures:  # noqa: PT028
-    """A fixed set of sequences, uint8 [length, sequences, 64, 64], as ``mnist_test_seq.npy`` has them.
+    """Make a fixed set of sequences, uint8 [length, sequences, 64, 64], in the layout of ``mnist_test_seq.npy``.
 
-    Each sequence has its own generator, of the seed and its index: a smaller set is the beginning of a larger one.
+    Each sequence has its own generator, from the seed and its index. A smaller set is the beginning of a larger one.
 
     Raises:
-        OptionError: an argument is out of its range.
+        OptionError: an argument is out of range.
     """
     if sequences < 1:
         raise OptionError(f"sequences must be at least 1, not {sequences}")
-    if not 0 <= seed < 2**32:  # a longer one would run into the index
+    if not 0 <= seed < 2**32:  # a longer seed would overlap the index
         raise OptionError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
     source = MovingMNIST(digits, length=length, count=count)
     made = np.empty((length, sequences, source.size, source.size), np.uint8)

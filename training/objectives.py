@@ -1,4 +1,4 @@
-"""What an update minimises: over streams, over sequences, over clips; and STIP's adversary."""
+"""The objective of an update: over streams, over sequences or over clips; and STIP's adversary."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from framecast.training.recipes import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """What one forward pass gave.
+    """The result of one forward pass.
 
     Attributes:
-        loss: a scalar, with its gradient.
-        parts: its terms before they are weighted, and whatever else belongs in the log.
-        state: of streams, detached.
-        adversary: the discriminator's own loss, with its gradient, where there is one.
+        loss: a scalar with a gradient.
+        parts: the unweighted terms of the loss, and other values for the log.
+        state: the streams' state, detached.
+        adversary: the discriminator's loss with a gradient; None without a discriminator.
     """
 
     loss: Tensor
@@ -32,16 +32,16 @@ class Objective:
 
 
 def over_streams(model: StepModel, recipe: Recipe, frames: Tensor, starts: Tensor, state: State | None) -> Objective:
-    """The loss of each next frame over a stretch of streams, by truncated back-propagation.
+    """Return the loss of each next frame over a stretch of streams, for truncated back-propagation.
 
-    Where an episode starts nothing is foreseen, and the state is reset.
+    At the start of an episode the state is reset, and the prediction does not count.
 
     Args:
-        model: that is trained.
+        model: the network to train.
         recipe: names the loss.
         frames: [T+1, B, C, H, W], 0 to 1.
         starts: [T+1, B].
-        state: that the last stretch left; None for that before a first frame.
+        state: state after the previous stretch; None before the first frame.
     """
     state = state or model.init_state(frames.shape[1])
     total = frames.new_zeros(())
@@ -59,7 +59,7 @@ def over_streams(model: StepModel, recipe: Recipe, frames: Tensor, starts: Tenso
 def _over_rollout(
     model: StepModel, recipe: Recipe, frames: Tensor, starts: Tensor, prediction: Tensor, state: State
 ) -> Tensor:
-    """The sum of the losses of a branch: ``frames[k]`` is foreseen from a prediction of the one before it."""
+    """Return the sum of the losses of a branch, which predicts ``frames[k]`` from the predicted frame before it."""
     total = frames.new_zeros(())
     for k in range(recipe.rollout):
         branch = {name: value.detach() for name, value in state.items()}
@@ -70,7 +70,7 @@ def _over_rollout(
 
 
 def _per_sample(recipe: Recipe, prediction: Tensor, truth: Tensor) -> Tensor:
-    """[B, C, H, W] each, to [B]."""
+    """Return the loss per sample, [B], of two [B, C, H, W]."""
     if recipe.loss == "log_mse":
         return losses.log_mse(prediction, truth)
     return (prediction.float() - truth).square().flatten(1).mean(1)
@@ -79,18 +79,18 @@ def _per_sample(recipe: Recipe, prediction: Tensor, truth: Tensor) -> Tensor:
 def over_sequences(
     model: StepModel, recipe: Recipe, frames: Tensor, truth: float, discriminator: Discriminator | None
 ) -> Objective:
-    """The loss of whole sequences, [T, B, C, H, W], each from a zero state.
+    """Return the loss of whole sequences, [T, B, C, H, W], each from a zero state.
 
-    A recurrent network is held to all T − 1 next frames, TAU to the frames after those that it is given at once.
-    With a discriminator this is one turn of STIP's Algorithm 1: the network's loss, by the discriminator as it is, then
-    the discriminator's. (The released code lets the discriminator step first.)
+    For a recurrent network all T − 1 next frames count. For TAU the frames after the given ones count, because it takes
+    those at once. With a discriminator this is one iteration of STIP's Algorithm 1: first the network's loss with the
+    current discriminator, then the discriminator's loss. (In the released code the discriminator steps first.)
 
     Args:
-        model: that is trained.
-        recipe: names the loss, and weighs its terms.
-        frames: 0 to 1.
-        truth: how likely an input after the given ones is true: see :func:`next_frames`.
-        discriminator: its own loss comes back as the objective's ``adversary``.
+        model: the network to train.
+        recipe: names the loss and the weights of its terms.
+        frames: values from 0 to 1.
+        truth: probability that an input after the given ones is the true frame; see :func:`next_frames`.
+        discriminator: its own loss is returned as the objective's ``adversary``.
     """
     if isinstance(model, TAU):
         predicted = predict_clip(model, frames[: recipe.given])[:, : recipe.predicted]
@@ -108,7 +108,7 @@ def over_sequences(
     adversary = None
     if discriminator is not None:
         real_scores, real_features = discriminator(wanted)
-        discriminator.requires_grad_(False)  # the network's loss teaches it nothing
+        discriminator.requires_grad_(False)  # the network's loss must not train it
         scores, features = discriminator(predicted)
         parts["perceptual"] = losses.learned_perceptual(features, real_features.detach())
         parts["adversarial"] = losses.adversarial(scores)
@@ -120,11 +120,11 @@ def over_sequences(
 
 
 def next_frames(model: StepModel, frames: Tensor, given: int, truth: float) -> Tensor:
-    """Every next frame of sequences [T, B, C, H, W] from a zero state, [B, T−1, C, H, W].
+    """Predict every next frame of sequences [T, B, C, H, W] from a zero state, [B, T−1, C, H, W].
 
-    Scheduled sampling: each input after the ``given`` ones, of each sample, is the true frame with probability
-    ``truth``, and else what the network had predicted for it, unclamped and with its gradient. Draws from torch's
-    generator of the CPU.
+    With scheduled sampling, each sample's input after the ``given`` ones is the true frame with probability ``truth``.
+    Otherwise it is the network's own prediction of that frame, not clamped and with its gradient. The draws use torch's
+    CPU generator.
     """
     state = model.init_state(frames.shape[1])
     drawn = torch.rand(len(frames) - 1, frames.shape[1]) < truth
@@ -139,7 +139,7 @@ def next_frames(model: StepModel, frames: Tensor, given: int, truth: float) -> T
 
 
 def predict_clip(model: TAU, frames: Tensor) -> Tensor:
-    """The T frames after T frames, [T, B, C, H, W] to [B, K, C, H, W]: as TAU was trained, with no state."""
+    """Predict T frames after T frames, [T, B, C, H, W] to [B, K, C, H, W], as in TAU's training: without a state."""
     embeddings, skips = model.encode(frames.flatten(0, 1))
     steps = len(frames)
     return model.predict(list(embeddings.chunk(steps)), list(skips.chunk(steps)))

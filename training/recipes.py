@@ -1,7 +1,7 @@
-"""Recipes: how each network was trained by its authors, and how we train ours, by name.
+"""Recipes by name: how the authors trained each network, and how we train ours.
 
-A recipe is everything but the data, the seed and the machine. The patched networks' loss is a mean over patched frames;
-the mean over the frames' pixels is the same number, so nothing is patched here.
+A recipe is everything except the data, the seed and the machine. The loss of the patched networks is a mean over
+patched frames. The mean over the frames' pixels is the same number, so this code does not patch the frames.
 """
 
 from __future__ import annotations
@@ -14,50 +14,49 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from framecast.errors import OptionError
 
-SHORTEST = 16  # frames of a stream's episode
-_BETA = 0.9  # Adam's first, where the schedule leaves it alone
-_CYCLED = (0.95, 0.85)  # Adam's first in a one-cycle schedule: at the ends, and where the rate is highest
-_START, _END = 1 / 25, 1 / 25e4  # of a one-cycle schedule, of its highest rate
-_RISE = 0.3  # of its updates
+SHORTEST = 16  # minimum frames of a stream's episode
+_BETA = 0.9  # Adam's first beta, unless the schedule changes it
+_CYCLED = (0.95, 0.85)  # Adam's first beta in a one-cycle schedule: at both ends, and at the highest rate
+_START, _END = 1 / 25, 1 / 25e4  # rate at both ends of a one-cycle schedule, as a share of its highest rate
+_RISE = 0.3  # share of a one-cycle schedule's updates in which the rate rises
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """How to train a network.
 
     Attributes:
-        batching: ``streams``: long ones, the state carried on, gradients through ``unroll`` steps (truncated
-            back-propagation); ``sequences``: of ``given + predicted`` frames, each from a zero state.
-        updates: of the weights, in all.
-        batch: streams or sequences side by side.
-        lr: of the optimizer, at its height.
-        given: frames of a sequence that are always the true ones.
-        predicted: frames of a sequence after them.
+        batching: ``streams``: long streams with carried state, and gradients through ``unroll`` steps (truncated
+            back-propagation); ``sequences``: sequences of ``given + predicted`` frames, each from a zero state.
+        updates: total number of updates of the weights.
+        batch: number of parallel streams or sequences.
+        lr: highest learning rate of the optimizer.
+        given: frames of a sequence that are always true frames.
+        predicted: frames of a sequence after the given ones.
         unroll: steps that a gradient reaches back.
-        rollout: steps that a branch from the first of these is fed its own predictions, without their gradient; they
-            count as much as the others. Fewer than ``unroll``.
-        whole: share of a folder's episodes that see whole frames; the others see crops of them.
-        longest: frames of a stream's episodes, at most; they have ``SHORTEST`` at least.
-        crop: pixels a side of the squares of frames that it is trained on; 0 for whole frames. For networks that are
-            not bound to a resolution.
-        loss: ``mse``, or ``log_mse``, that of every frame's logarithm.
-        schedule: of the rate: ``constant``; ``step``, ×0.9 every ``decay_every`` updates once scheduled sampling has
-            ended; ``cosine``, to zero; ``onecycle``, as torch's OneCycleLR.
-        warmup: updates over which the rate rises to its schedule.
+        rollout: steps of a branch from the first of these steps. The branch gets its own predictions as inputs, without
+            their gradient, and counts as much as the other steps. Must be below ``unroll``.
+        whole: share of a folder's episodes with whole frames; the others have crops.
+        longest: maximum frames of a stream's episodes; the minimum is ``SHORTEST``.
+        crop: side in pixels of square crops to train on; 0 for whole frames. Only for networks of any resolution.
+        loss: ``mse``, or ``log_mse`` (the logarithm of each frame's MSE).
+        schedule: schedule of the rate: ``constant``; ``step``, ×0.9 every ``decay_every`` updates after the end of
+            scheduled sampling; ``cosine``, down to zero; ``onecycle``, as torch's OneCycleLR.
+        warmup: updates in which the rate rises to its schedule.
         sampling_rate: scheduled sampling (Bengio et al., 2015): the share of true frames among the inputs after the
-            given ones falls by so much an update, from 1; 0 for only true ones.
-        sampling_stop: from this update on it is 0.
-        clip_norm: to which the gradient is shortened; 0 for not.
-        ema: decay of the average of the weights that is kept as the result; 0: the last weights.
+            given ones starts at 1 and falls by this much per update; 0 for true frames only.
+        sampling_stop: from this update on the share is 0.
+        clip_norm: maximum norm of the gradient; 0 for no limit.
+        ema: decay of the average of the weights, which is the result; 0 for the last weights.
         ddr: weight of TAU's differential divergence; ``ddr_reduction``: ``mean`` (released) or ``sum`` (paper).
         perceptual: weight of STIP's learned perceptual loss.
         adversarial: weight of STIP's adversarial loss.
-        discriminator_lr: of the discriminator's own Adam.
+        discriminator_lr: learning rate of the discriminator's own Adam.
         discriminator_activation: ``relu`` (released) or ``leaky_relu`` (paper).
-        precision: ``fp32``; ``bf16``, autocast; ``fp16``, autocast with a scaled loss, on CUDA only.
+        precision: ``fp32``; ``bf16`` (autocast); ``fp16`` (autocast with a scaled loss, on CUDA only).
 
     Raises:
-        OptionError: there is no such recipe.
+        OptionError: a value is out of range, or two contradict each other.
     """
 
     batching: Literal["streams", "sequences"]
@@ -98,22 +97,22 @@ class Recipe:
             if not words and not (math.isfinite(value) and value >= least):
                 raise OptionError(f"{name} must be {least} or more, not {value}")
         if self.lr == 0 or self.ema >= 1:
-            raise OptionError(f"lr must be above 0, and ema below 1, not {self.lr} and {self.ema}")
+            raise OptionError(f"lr must be above 0 and ema below 1, not {self.lr} and {self.ema}")
         if self.longest < SHORTEST:
             raise OptionError(f"longest must be {SHORTEST} or more, not {self.longest}")
         if self.rollout >= self.unroll:
-            raise OptionError(f"rollout must be below unroll, {self.unroll}, not {self.rollout}")
+            raise OptionError(f"rollout must be below unroll ({self.unroll}), not {self.rollout}")
         if self.batching == "streams" and (self.ddr or self.gan):
             raise OptionError("a loss over whole sequences (ddr, perceptual, adversarial) needs batching in sequences")
 
     @property
     def gan(self) -> bool:
-        """Whether there is a discriminator."""
+        """Whether the recipe uses a discriminator."""
         return bool(self.perceptual or self.adversarial)
 
     @property
     def frames(self) -> int:
-        """Consecutive frames that an update takes."""
+        """Number of consecutive frames in an update."""
         return self.unroll + 1 if self.batching == "streams" else self.given + self.predicted
 
 
@@ -122,22 +121,22 @@ def _mnist(updates: int) -> Recipe:
 
 
 _STIP = Recipe(
-    # As released the rate falls from update 20,000 on, where scheduled sampling would end if there were more than one
-    # frame to predict.
+    # As in the released code, the rate falls from update 20,000 on. Scheduled sampling would end there if there were
+    # more than one frame to predict.
     "sequences", 100_000, 1, 5e-3, given=4, predicted=1, schedule="step", sampling_rate=5e-5, sampling_stop=20_000,
     perceptual=0.01, adversarial=0.001,
 )  # fmt: skip
 _TAU = Recipe("sequences", 125_000, 16, 1e-3, schedule="onecycle", ddr=0.1)  # 200 epochs of 10,000 sequences
 
 RECIPES: Mapping[str, Recipe] = {
-    "astm-mnist": _mnist(80_000),  # its length is MAU's: the paper does not say
+    "astm-mnist": _mnist(80_000),  # the paper does not say how long; this is MAU's length
     "stau-mnist": _mnist(150_000),
     "mau-mnist": _mnist(80_000),
-    "stau-town": Recipe(  # TownCentre: 4 frames to 4; the batch is ours
+    "stau-town": Recipe(  # TownCentre: 4 frames to 4; the batch size is our choice
         "sequences", 80_000, 1, 5e-4, given=4, predicted=4, schedule="step", sampling_rate=5e-5, sampling_stop=20_000
     ),
     "stip": _STIP,
-    # Table I has the weights of the adversarial and the perceptual term the other way round than the code.
+    # Table I and the code have the weights of the adversarial and the perceptual term swapped.
     "stip-paper": dataclasses.replace(
         _STIP, perceptual=0.001, adversarial=0.01, discriminator_activation="leaky_relu"
     ),
@@ -148,7 +147,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "tau-openstl": _TAU,
     "edge": Recipe(
-        # A whole frame pressed into the square crop has other proportions, and much less detail: few of them.
+        # Few whole frames: resized to the square crop, they have other proportions and much less detail.
         "streams", 4200, 12, 2e-3, unroll=2, rollout=1, whole=0.15, longest=64, crop=128, loss="log_mse",
         optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=200, clip_norm=1.0, ema=0.998,
     ),
@@ -158,8 +157,8 @@ RECIPES: Mapping[str, Recipe] = {
     ),
 }  # fmt: skip
 
-# By a configuration's name, or the part of it before the first dash; that of stip-edge, which any network can take, for
-# what is not here.
+# The recipe by a configuration's name, or by the part of the name before the first dash. All others use the recipe of
+# stip-edge, which works for any network.
 DEFAULTS: Mapping[str, str] = {
     "edge": "edge",
     "stip-edge": "stip-edge",
@@ -174,13 +173,13 @@ DEFAULTS: Mapping[str, str] = {
 
 
 def choose(config: str, name: str | None = None, **changes: Any) -> tuple[str, Recipe]:
-    """The name of a recipe, and the recipe with changes to its fields; a change that is None is none.
+    """Return the name of a recipe, and the recipe with changes to its fields. A change to None has no effect.
 
-    A run of another length goes through the same schedule, compressed or stretched: with ``updates`` the updates at
-    which scheduled sampling ends, and by which the rate falls, change in proportion. The warm-up does not.
+    A run of another length has the same schedule, compressed or stretched. The update at which scheduled sampling ends
+    and the interval of the rate's decay scale with ``updates``. The warm-up does not.
 
     Raises:
-        OptionError: there is no such recipe.
+        OptionError: there is no such recipe, or a change is not valid.
     """
     name = name or DEFAULTS.get(config) or DEFAULTS.get(config.partition("-")[0], "stip-edge")
     if name not in RECIPES:
@@ -199,12 +198,12 @@ def choose(config: str, name: str | None = None, **changes: Any) -> tuple[str, R
 
 
 def scale_of_rate(recipe: Recipe, update: int, done: float) -> tuple[float, float]:
-    """The rate as a share of its height, and Adam's first beta, at one update.
+    """Return the rate as a share of its highest value, and Adam's first beta, at one update.
 
     Args:
-        recipe: of the run.
-        update: how many there have been.
-        done: share of the run that is over: of its updates or of its time.
+        recipe: recipe of the run.
+        update: number of updates so far.
+        done: share of the run that is done, in updates or in time.
     """
     share = min(1.0, (update + 1) / recipe.warmup) if recipe.warmup else 1.0
     position = round(done * recipe.updates)
@@ -212,7 +211,7 @@ def scale_of_rate(recipe: Recipe, update: int, done: float) -> tuple[float, floa
         share *= 0.9 ** (max(0, position - recipe.sampling_stop) // recipe.decay_every)
     elif recipe.schedule == "cosine":
         share *= (1 + math.cos(math.pi * done)) / 2
-    elif recipe.schedule == "onecycle":  # Smith and Topin, 2018; as torch has it, where the rate is a rate of updates
+    elif recipe.schedule == "onecycle":  # Smith and Topin, 2018; as in torch, with positions in updates
         top, last = max(_RISE * recipe.updates - 1, 1e-9), recipe.updates - 1
         if position <= top:
             rise = (1 - math.cos(math.pi * position / top)) / 2
@@ -225,7 +224,7 @@ def scale_of_rate(recipe: Recipe, update: int, done: float) -> tuple[float, floa
 
 
 def share_of_truth(recipe: Recipe, done: float) -> float:
-    """Scheduled sampling: with what probability an input after the given frames is the true one."""
+    """Return the probability that an input after the given frames is the true one (scheduled sampling)."""
     if not recipe.sampling_rate:
         return 1.0
     position = round(done * recipe.updates)

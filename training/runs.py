@@ -1,4 +1,4 @@
-"""A run's folder: what it is, how it went, and from where it can go on. Files are replaced whole or not at all."""
+"""The folder of a run: its settings, its log, and its checkpoint. Files are replaced as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from framecast.errors import ArtifactError, OptionError, SinkError, first_line
 from framecast.files import check_writable, write
 from framecast.parsing import convert, decode
 
-SHOWN = 3  # differences that a refusal names
+SHOWN = 3  # differences to name in an error
 
 
 class Run:
     """The folder of one training run.
 
-    ``run.json`` says what is needed to repeat it, ``log.csv`` how it went, ``samples/`` what its predictions look like;
-    ``checkpoint.pt`` is what it goes on from, ``weights.safetensors`` what came of it.
+    ``run.json`` has everything needed to repeat the run. ``log.csv`` has its progress, and ``samples/`` has pictures of
+    its predictions. The run resumes from ``checkpoint.pt``. Its result is ``weights.safetensors``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,34 +38,34 @@ class Run:
         self._facts, self._log, self._checkpoint = (folder / n for n in ("run.json", "log.csv", "checkpoint.pt"))
 
     def check(self, resume: bool) -> None:
-        """Whether a run may begin, or go on, here.
+        """Check that a run may begin or resume here.
 
         Raises:
             OptionError: it may not.
-            SinkError: it cannot be written.
+            SinkError: the folder cannot be written.
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise OptionError(f"{self.folder} is not a folder: choose another --out")
         if resume and not self._facts.is_file():
             raise OptionError(f"no run to resume in {self.folder}: leave out --resume")
         if not resume and self.folder.exists() and any(self.folder.iterdir()):
-            raise OptionError(f"{self.folder} is there already: go on with --resume, or choose another --out")
+            raise OptionError(f"{self.folder} exists already: continue with --resume, or choose another --out")
         new = not self.folder.exists()
         check_writable(self._facts)
         if new:
-            self.folder.rmdir()  # it is made once there is something for it
+            self.folder.rmdir()  # it is created again when there is something to write
 
     def begin(self, facts: Mapping[str, Any], session: Mapping[str, Any]) -> None:
-        """Note what the run is, or that it goes on.
+        """Record a new run, or a new session of a resumed run.
 
         Args:
-            facts: all that decides what comes of it; a run that goes on must have the same.
-            session: what may change when it goes on: machine, versions, the command.
+            facts: everything that determines the result; a resumed run must have the same facts.
+            session: everything that may change on resuming: machine, versions, the command.
 
         Raises:
-            OptionError: it was begun with other facts.
-            ArtifactError: what it was begun with cannot be read.
-            SinkError: it cannot be written down.
+            OptionError: the run began with other facts.
+            ArtifactError: the recorded facts cannot be read.
+            SinkError: the record cannot be written.
         """
         facts = json.loads(json.dumps(facts))
         sessions = []
@@ -79,25 +79,25 @@ class Run:
             if changes := list(_differences(before, facts)):
                 more = f", and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
                 raise OptionError(
-                    f"{self.folder} was begun otherwise: {'; '.join(changes[:SHOWN])}{more} "
-                    "(give what it was begun with, or another --out without --resume)"
+                    f"{self.folder} has a run with other settings: {'; '.join(changes[:SHOWN])}{more} "
+                    "(repeat its settings, or leave out --resume and choose another --out)"
                 )
         text = json.dumps({**facts, "sessions": [*sessions, session]}, indent=2)
         self._write(self._facts, f"{text}\n".encode())
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the folder against other processes.
+        """Lock the folder against other processes.
 
         Raises:
-            OptionError: another run holds it.
+            OptionError: another run has locked it.
         """
         handle = os.open(self.folder, os.O_RDONLY)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise OptionError(f"{self.folder} is being trained in: wait, or choose another --out") from error
+                raise OptionError(f"{self.folder} is in use by another run: wait, or choose another --out") from error
             yield
         finally:
             os.close(handle)
@@ -106,35 +106,35 @@ class Run:
         """Write the checkpoint.
 
         Raises:
-            SinkError: it cannot be written; the one before is as it was.
+            SinkError: it cannot be written; the previous checkpoint is unchanged.
         """
         self._write(self._checkpoint, lambda file: torch.save(dict(state), file))
 
     def load(self) -> dict[str, Any] | None:
-        """The checkpoint, on the CPU; None before the first one.
+        """Load the checkpoint to the CPU; None before the first one.
 
         Raises:
-            ArtifactError: it is damaged.
+            ArtifactError: the checkpoint is damaged.
         """
         if not self._checkpoint.is_file():
             return None
         try:
             state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # damaged bytes make torch raise anything
-            raise ArtifactError(f"{self._checkpoint} is damaged: begin another run") from error
+        except Exception as error:  # torch may raise anything for damaged bytes
+            raise ArtifactError(f"{self._checkpoint} is damaged: start another run") from error
         return state
 
     def save_weights(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Write weights for ``framecast export``.
 
         Raises:
-            SinkError: they cannot be written; those before are as they were.
+            SinkError: they cannot be written; the previous weights are unchanged.
         """
         data = to_safetensors({name: value.cpu().contiguous() for name, value in tensors.items()}, dict(metadata))
         self._write(self.weights, data)
 
     def sample(self, update: int, picture: Image) -> None:
-        """Keep a picture of the predictions after so many updates.
+        """Write a picture of the predictions after ``update`` updates.
 
         Raises:
             SinkError: it cannot be written.
@@ -158,7 +158,7 @@ class Run:
             raise SinkError(f"cannot write {self._log}: {error.strerror} (make room, then --resume)") from error
 
     def cut_log(self, updates: int) -> None:
-        """Remove the log's rows of later updates: they are made again.
+        """Remove the log's rows of later updates, which will be repeated.
 
         Raises:
             ArtifactError: the log is damaged.
@@ -170,7 +170,7 @@ class Run:
         try:
             with self._log.open(newline="") as file:
                 header, *rows = [*csv.reader(file)] or [[]]
-            complete = (row for row in rows if len(row) == len(header))  # a kill may have cut the last one
+            complete = (row for row in rows if len(row) == len(header))  # a killed run may leave half a row
             csv.writer(kept).writerows([header, *(row for row in complete if int(row[0]) <= updates)])
         except (OSError, ValueError, csv.Error, IndexError) as error:
             reason = first_line(error)
@@ -183,12 +183,12 @@ class Run:
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """In words, what is not the same in two nested dicts."""
+    """Yield the differences between two nested dicts, in words."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in [*before, *(key for key in now if key not in before)]:
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif before != now:
-        yield f"{name} was {_short(before)}, is {_short(now)}"
+        yield f"{name} was {_short(before)}, now {_short(now)}"
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a network makes of frames that it was not trained on: figures, and a strip of pictures."""
+"""Validation of a network on frames that it was not trained on: figures, and a strip of pictures."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from framecast.training.footage import Digits, Footage
 from framecast.training.objectives import predict_clip
 from framecast.training.view import Picture
 
-SEQUENCES = 64  # of Moving MNIST that are scored: the first of the fixed test set
-_BATCH = 16  # of them at once
-SCORABLE = 10  # frames that a clip must have to be scored
-_KNOWN = 3  # true frames that a strip begins with
-_NARROWEST, _WIDEST = 120, 256  # pixels of a picture in a strip
+SEQUENCES = 64  # Moving MNIST sequences to score: the first ones of the fixed test set
+_BATCH = 16  # sequences at once
+SCORABLE = 10  # minimum frames of a clip for scoring
+_KNOWN = 3  # true frames at the start of a strip
+_NARROWEST, _WIDEST = 120, 256  # minimum and maximum width of a picture in a strip, in pixels
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What was scored.
+    """The result of a validation.
 
     Attributes:
-        quality: of the next frame, in words and dB.
-        mse: of Moving MNIST, as the papers have it: a frame's sum of squared errors, the mean over predicted frames.
+        quality: quality of the next frame, in words and dB.
+        mse: for Moving MNIST, the papers' MSE: a frame's sum of squared errors, averaged over predicted frames.
     """
 
     quality: Quality
     mse: float | None = None
 
 
-Watch = Callable[[int, int], bool]  # told how many frames or sequences are scored, and of how many; False ends it
+Watch = Callable[[int, int], bool]  # receives the frames or sequences scored and in all; ends the scoring with False
 
 
 def validate(
@@ -49,15 +49,15 @@ def validate(
     """Score a network on whole clips, or on the first sequences of Moving MNIST's fixed test set.
 
     Args:
-        model: in ``eval`` mode.
-        footage: that it was not trained on.
-        given: frames of a sequence of digits that it gets.
-        predicted: frames after them, predicted from its own predictions.
-        watch: called after each frame, or after some sequences. Where it ends the scoring early, the result is of what
+        model: the network, in ``eval`` mode.
+        footage: data that the network was not trained on.
+        given: frames to give from each sequence of digits.
+        predicted: frames after the given ones, predicted from the network's own predictions.
+        watch: called after each frame, or after some sequences. If it ends the scoring early, the result covers what
             was scored until then, and says so.
 
     Returns:
-        None where no frame could be scored.
+        The result; None if no frame could be scored.
     """
     if isinstance(footage, Digits):
         return _on_digits(model, footage, given, predicted, watch)
@@ -86,10 +86,10 @@ def validate(
 
 @torch.inference_mode()
 def score(model: StepModel, frames: Iterable[Picture], more: Callable[[], bool] = lambda: True) -> tuple[float, float]:
-    """Mean PSNR in dB of each next frame, predicted and copied, as a live run scores it; NaN where there is none.
+    """Return the mean PSNR in dB of the next frames, predicted and copied, scored as in a live run; NaN without scores.
 
-    The state is carried over all ``frames``, uint8 [H, W, C] at the network's size. ``more`` is called after each, and
-    ends the scoring where it returns False.
+    The network carries its state over all ``frames``, uint8 [H, W, C] at its size. ``more`` is called after each frame;
+    the scoring ends when it returns False.
     """
     state, scorer, total = model.init_state(), Scorer(), Score()
     for index, frame in enumerate(frames):
@@ -124,7 +124,7 @@ def _on_digits(model: StepModel, footage: Digits, given: int, predicted: int, wa
 
 
 def moment(footage: Footage, count: int, index: int = 0) -> list[Picture]:
-    """Consecutive frames: of the fixed test set's sequence number ``index``, or from the middle of a clip."""
+    """Return consecutive frames: of the fixed test set's sequence ``index``, or from the middle of clip ``index``."""
     if isinstance(footage, Digits):
         episode = footage.episode([0, index], count)
         return [episode.frame(age) for age in range(count)]
@@ -134,22 +134,22 @@ def moment(footage: Footage, count: int, index: int = 0) -> list[Picture]:
 
 
 def to_tensor(model: StepModel, frames: list[Picture]) -> Tensor:
-    """Frames as a network takes them, [T, 1, C, H, W], where its weights are."""
+    """Convert frames to a network's input, [T, 1, C, H, W], on the device of its weights."""
     stacked = torch.from_numpy(np.stack(frames)).to(next(model.parameters()).device)
     return stacked.permute(0, 3, 1, 2)[:, None].float() / 255
 
 
 def to_picture(frame: Tensor) -> Picture:
-    """[C, H, W] to uint8 [H, W, C], rounded and clamped."""
+    """Convert [C, H, W] to uint8 [H, W, C], rounded and clamped."""
     picture: Picture = (frame * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     return picture
 
 
 @torch.inference_mode()
 def rollout(model: StepModel, frames: Tensor, count: int) -> Tensor:
-    """The frames after some, [T, B, C, H, W] to [B, count, C, H, W]: predictions are fed back, unclamped."""
+    """Predict ``count`` frames, [T, B, C, H, W] to [B, count, C, H, W]. Predictions are fed back, not clamped."""
     if isinstance(model, TAU) and len(frames) == model.config.frames and count <= model.outputs:
-        return predict_clip(model, frames)[:, :count]  # the same in one go
+        return predict_clip(model, frames)[:, :count]  # the same in one pass
     state = model.init_state(frames.shape[1])
     for frame in frames:
         prediction, state = model.step(frame, state)
@@ -162,7 +162,7 @@ def rollout(model: StepModel, frames: Tensor, count: int) -> Tensor:
 
 
 def strip(model: StepModel, footage: Footage, given: int, predicted: int) -> Image:
-    """A picture [H, W, 3]: the truth above, what is predicted from its first frames below, with the PSNR."""
+    """Draw a picture [H, W, 3]: the ground truth above, and below it the predictions from its first frames and PSNR."""
     frames = moment(footage, given + predicted)
     given = min(given, len(frames) - 1)
     guesses = [to_picture(guess) for guess in rollout(model, to_tensor(model, frames[:given]), len(frames) - given)[0]]
@@ -180,7 +180,7 @@ def strip(model: StepModel, footage: Footage, given: int, predicted: int) -> Ima
 
 
 def _scaled(image: Image) -> Image:
-    """Small pictures are enlarged by a whole factor, large ones reduced."""
+    """Enlarge a small picture by a whole factor, or reduce a large one."""
     height, width = image.shape[:2]
     if width > _WIDEST:
         size = (_WIDEST, max(1, round(height * _WIDEST / width)))

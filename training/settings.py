@@ -1,4 +1,4 @@
-"""What a training run is told, and the network that comes of it."""
+"""The settings of a training run, and the network for them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from framecast.training.recipes import Recipe
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is told; see ``framecast train --help``.
+    """Settings of a run; see ``framecast train --help``.
 
     Attributes:
-        options: of the configuration, where they are changed.
-        name: of the recipe.
-        minutes: of wall time, scoring included, all sessions together; None to count updates.
+        options: changed options of the configuration.
+        name: name of the recipe.
+        minutes: wall time of all sessions together, including scoring; None to count updates.
         every: minutes between checkpoints.
-        start: name, SHA-256 and tensors of the weights to begin with.
-        command: by which it was called.
+        start: name, SHA-256 and tensors of the initial weights.
+        command: the command line of the run.
     """
 
     config: str
@@ -58,10 +58,11 @@ class Settings:
 
 
 def network(settings: Settings) -> tuple[StepModel, StepModel | None, Recipe]:
-    """The network where it is trained, the one that sees whole frames if that sees crops, and the recipe as it fits.
+    """Return the network on its device, a second one for whole frames if it trains on crops, and the adapted recipe.
 
     Raises:
-        OptionError: it is to be trained on crops, and cannot be.
+        OptionError: the recipe trains on crops, but the network cannot.
+        EngineError: there is no CUDA device.
     """
     device, recipe = _device(settings.device), settings.recipe
 
@@ -75,13 +76,13 @@ def network(settings: Settings) -> tuple[StepModel, StepModel | None, Recipe]:
         shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in (whole, model)]
         if shapes[0] != shapes[1]:
             raise OptionError(
-                f"{settings.config} is bound to the size of its frames, recipe {settings.name} trains on crops: "
+                f"{settings.config} needs frames of its own size, but recipe {settings.name} trains on crops: "
                 "choose another --recipe"
             )
         whole = whole.to(device).eval()
-    if isinstance(model, TAU) and recipe.batching == "sequences":  # it takes T frames at once, and gives T
+    if isinstance(model, TAU) and recipe.batching == "sequences":  # it takes T frames at once and returns T
         frames = model.config.frames
-        model = built({**settings.options, "outputs": frames})  # no weight depends on it
+        model = built({**settings.options, "outputs": frames})  # no weight depends on ``outputs``
         recipe = dataclasses.replace(recipe, given=frames, predicted=frames)
     if settings.start is not None:
         model.load_state_dict(dict(settings.start[2]))
@@ -92,21 +93,21 @@ def _device(name: str) -> torch.device:
     if name not in ("auto", "cpu", "cuda"):
         raise OptionError(f"--device must be auto, cpu or cuda, not {name}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise EngineError("torch finds no CUDA device: leave out --device, or install a torch with CUDA and its driver")
+        raise EngineError("torch finds no CUDA device: leave out --device, or install the driver and a torch with CUDA")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 @contextmanager
 def enough_memory(settings: Settings) -> Iterator[None]:
-    """Say what to lower where memory runs out.
+    """Turn an out-of-memory error into a message that says what to lower.
 
     Raises:
-        FramecastError: it ran out.
+        FramecastError: memory ran out.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        words = ("not enough memory", "can't allocate memory")  # torch's, of the CPU
+        words = ("not enough memory", "can't allocate memory")  # torch's messages on the CPU
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(w in str(error) for w in words):
             raise
         recipe = settings.recipe
@@ -114,5 +115,5 @@ def enough_memory(settings: Settings) -> Iterator[None]:
         count = recipe.unroll if recipe.batching == "streams" else recipe.frames
         raise FramecastError(
             f"out of memory with {settings.config} at batch {recipe.batch} and {count} {long}: lower --batch, "
-            "take --precision bf16, or make the network smaller with --set"
+            "use --precision bf16, or make the network smaller with --set"
         ) from error

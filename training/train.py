@@ -1,4 +1,4 @@
-"""``framecast train``: from videos to weights. A run can be stopped and resumed at any time."""
+"""``framecast train``: trains weights on videos. A run can be stopped and resumed at any time."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from framecast.training.settings import Settings, enough_memory, network
 from framecast.training.trainer import Made, Trainer
 from framecast.training.view import View
 
-LOGGED = 50  # updates that a row of the log sums up, at most
-_FADE = 0.95  # of what is shown
-# Of a run by the clock: what is spent at its beginning to learn how long scoring takes, and what is kept for scoring at
-# its end, at most.
+LOGGED = 50  # maximum number of updates in a row of the log
+_FADE = 0.95  # decay of the running averages in the progress display
+# Shares of a timed run: the time at its start to find out how long scoring takes, and the maximum time to reserve for
+# scoring at its end.
 _PROBED, _KEPT = 0.05, 0.5
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        updates: that were made.
-        done: share of the run that is over.
-        left: minutes, or NaN where that is not known yet.
-        loss: of the last few updates.
-        fps: frames a second, of the last few updates.
-        skipped: updates that were not finite.
-        scoring: how far the scoring is, while the network is scored; empty while it is trained.
+        updates: number of updates so far.
+        done: share of the run that is done.
+        left: minutes left; NaN if not known yet.
+        loss: mean loss of the last few updates.
+        fps: frames per second over the last few updates.
+        skipped: number of updates that were not finite.
+        scoring: progress of the scoring, in words; empty during training.
     """
 
     updates: int
@@ -55,14 +55,14 @@ class Progress:
 
 
 class Training:
-    """One run.
+    """One training run.
 
     Args:
-        settings: of it.
-        say: for what a user should know, a line each.
+        settings: settings of the run.
+        say: called with messages for the user, one line each.
 
     Raises:
-        FramecastError: it cannot begin, or go on; nothing was changed.
+        FramecastError: the run cannot begin or resume; nothing has changed.
     """
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
@@ -72,7 +72,7 @@ class Training:
         with enough_memory(settings):
             model, whole, recipe = network(settings)
             self.trainer, self.recipe = Trainer(model, recipe), recipe
-        self.whole = whole or self.trainer.average  # trained on crops, scored on whole frames
+        self.whole = whole or self.trainer.average  # the network to score: it takes whole frames
         seen, scored = (View.of(settings.config, network.frame_shape) for network in (model, self.whole))
         shortest = 2 if recipe.batching == "streams" else recipe.frames
         for path, view in ((settings.data, seen), *([(settings.val, scored)] if settings.val else [])):
@@ -93,30 +93,30 @@ class Training:
         self._rows: list[Made] = []
         self._show: Callable[[Progress], None] = lambda at: None
         self._shown = Progress(self.trainer.updates, 0.0, math.nan, 0.0, 0.0, 0)
-        self._kept = 0.0  # minutes, for the last score
+        self._kept = 0.0  # minutes to keep for the last score
 
     def _check_apart(self) -> None:
-        """A score on what was trained on would be none."""
+        """Check that no clip is used for both training and scoring, which would make the score meaningless."""
         trained = {facts["sha256"] for facts in self.footage.files.values()}
         for name, facts in self.scored.files.items() if self.scored else ():
             if facts["sha256"] in trained:
-                raise OptionError(f"{name} of --val is among what is trained on: give others to score on")
+                raise OptionError(f"{name} of --val is also training data: give other clips to score on")
 
     @property
     def done(self) -> float:
-        """Share of the run that is over."""
+        """Share of the run that is done."""
         if self.settings.minutes is not None:
             return self.minutes / (self.settings.minutes - self._kept)
         return self.trainer.updates / self.recipe.updates
 
     def go(self, show: Callable[[Progress], None], stopped: Callable[[], bool]) -> bool:
-        """Train to the end, or until ``stopped`` says so after an update; returns whether it is the end.
+        """Train to the end, or until ``stopped`` returns True after an update; return whether the run has ended.
 
-        A run by the clock ends with its minutes, the last score included: how long that takes is tried out first, and
-        where it would take more than half of the minutes, only as many frames are scored as fit into that half.
+        The minutes of a timed run include the last score. The run first tries out how long scoring takes. If that is
+        more than half of the minutes, it scores only as many frames as fit into that half.
 
         Raises:
-            FramecastError: it cannot go on; the last checkpoint is as it was.
+            FramecastError: the run cannot go on; the last checkpoint is unchanged.
         """
         recipe, carried = self.recipe, self.recipe.batching == "streams"
         batches = Batches(
@@ -162,7 +162,7 @@ class Training:
         return True
 
     def _scoring_time(self) -> float:
-        """Minutes to keep for the last score of a run by the clock: tried out on a few frames."""
+        """Return the minutes to keep for the last score of a timed run, from a trial on a few frames."""
         if self.settings.minutes is None or not self.scored:
             return 0.0
         begun, seen = time.monotonic(), (0, 1)
@@ -186,9 +186,9 @@ class Training:
         return validate(average, self.scored, recipe.given, recipe.predicted, watch)
 
     def _note(self, made: Made) -> None:
-        """Keep an update for the log."""
+        """Keep an update for the log, or report that it was skipped."""
         if not made.finite:
-            what = "loss or gradient are not finite: skipped, streams start anew"
+            what = "loss or gradient is not finite: skipped the batch and reset the streams"
             self.say(f"update {self.trainer.updates}: {what}")
             return
         self._rows.append(made)
@@ -219,9 +219,9 @@ class Training:
         self.run.save({**state, "position": [list(place) for place in self._position or ()]})
 
     def _record(self, most: float | None = None) -> None:
-        """Checkpoint, score, weights, pictures, log: what is left if the next minutes are lost.
+        """Write checkpoint, score, weights, pictures and log, so that a crash loses only the next minutes.
 
-        Scoring takes ``most`` seconds, if that is given.
+        Scoring takes up to ``most`` seconds, if given.
         """
         self._save()
         begun, whole = time.monotonic(), True
@@ -236,14 +236,14 @@ class Training:
         found = self._validate(watch)
         scores: dict[str, float] = {}
         if found is None and self.scored:
-            self.say(f"update {self.trainer.updates}: not scored, every frame of --val repeats the one before")
+            self.say(f"update {self.trainer.updates}: not scored, because each frame of --val repeats the last one")
         if found is not None:
             scores = {"val_psnr": found.quality.prediction, "val_psnr_copy": found.quality.copy_last}
             if found.mse is not None:
                 scores["val_mse"] = round(found.mse, 3)
             copied = f"copying {found.quality.copy_last:.2f} dB"
             if not whole:
-                copied += f"; {found.quality.data}, as --minutes leaves no time for more"
+                copied += f"; {found.quality.data}, because --minutes leaves no time for more"
             self.say(f"update {self.trainer.updates}: {found.quality.prediction:.2f} dB, {copied}")
         self._save_weights(json.dumps(dataclasses.asdict(found.quality)) if found else None)
         seen = (self.whole, self.scored) if self.scored else (self.trainer.average, self.footage)
@@ -266,7 +266,7 @@ class Training:
         self.run.save_weights(self.trainer.average.state_dict(), metadata)
 
     def _facts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What decides what comes of the run, and what may change when it goes on."""
+        """Return the facts that determine the result, and those that may change on resuming."""
         settings, footage = self.settings, self.footage
         facts = {
             "config": settings.config,

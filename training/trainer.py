@@ -1,4 +1,4 @@
-"""One update after the other: network, average of its weights, optimizers, and all of it in a checkpoint."""
+"""The updates of a run: the network, the average of its weights, the optimizers, and a checkpoint of them all."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float1
 
 @dataclass(frozen=True)
 class Made:
-    """What one update came to.
+    """The result of one update.
 
     Attributes:
-        loss: before it.
-        parts: its terms by name.
-        lr: of the optimizer.
-        norm: of the gradient, before it was clipped.
-        finite: otherwise nothing was changed, and the streams start anew.
+        loss: loss before the update.
+        parts: terms of the loss by name.
+        lr: learning rate.
+        norm: norm of the gradient before clipping.
+        finite: whether loss and gradient were finite. If not, the weights did not change, and the streams are reset.
     """
 
     loss: float
@@ -44,16 +44,16 @@ class Trainer:
     """Everything that an update changes.
 
     Attributes:
-        average: of the weights, the result; in ``eval`` mode.
-        updates: how many there have been.
-        skipped: how many batches gave no finite loss or gradient.
+        average: network with the average of the weights, in ``eval`` mode; this is the result.
+        updates: number of updates so far.
+        skipped: number of batches whose loss or gradient was not finite.
 
     Args:
-        model: to be trained, on its device.
-        recipe: of the training.
+        model: the network to train, on its device.
+        recipe: recipe of the training.
 
     Raises:
-        OptionError: the precision cannot be had on this device.
+        OptionError: this device does not support the precision.
     """
 
     def __init__(self, model: StepModel, recipe: Recipe) -> None:
@@ -78,14 +78,14 @@ class Trainer:
         return cast(StepModel, self.averaged.module)
 
     def update(self, batch: Batch, done: float) -> Made:
-        """One update, or none where loss or gradient are not finite.
+        """Make one update, unless loss or gradient is not finite.
 
         Args:
-            batch: of the footage.
-            done: share of the run that is over, for its schedules.
+            batch: a batch of the footage.
+            done: share of the run that is done, for its schedules.
 
         Raises:
-            FramecastError: this was the 20th in a row.
+            FramecastError: this is the 20th failed update in a row.
         """
         recipe = self.recipe
         factor, beta = scale_of_rate(recipe, self.updates, done)
@@ -111,7 +111,7 @@ class Trainer:
         return over_sequences(self.model, self.recipe, frames, share_of_truth(self.recipe, done), self.discriminator)
 
     def _backward(self, objective: Objective) -> list[Tensor]:
-        """Gradients, clipped where the recipe says so; their norms before."""
+        """Compute the gradients, and clip them if the recipe says so; return their norms before clipping."""
         norms = []
         for optimizer, loss in zip(self.optimizers, (objective.loss, objective.adversary), strict=False):
             optimizer.zero_grad()
@@ -131,22 +131,22 @@ class Trainer:
         self.in_row = 0
 
     def _undo(self, objective: Objective) -> None:
-        """Leave nothing behind of a batch that failed."""
-        # Where only the scaled gradient overflowed, which fp16 tries out, what the streams carry is sound.
+        """Remove every trace of a failed batch."""
+        # If only the scaled gradient overflowed, as fp16 does now and then, the streams' state is still good.
         overflowed = self.scaler.is_enabled() and bool(objective.loss.isfinite())
         self.state = objective.state if overflowed else None
         self.skipped += 1
         self.in_row += 1
         for buffer, kept in zip(self.model.buffers(), self.average.buffers(), strict=True):
-            buffer.copy_(kept)  # the statistics of a batch normalisation have seen it
+            buffer.copy_(kept)  # the batch has changed the statistics of batch normalisations
         if self.in_row == PATIENCE:
             raise FramecastError(
-                f"the loss was not finite {PATIENCE} times in a row, after {self.updates} updates: the last checkpoint "
-                "is kept; start another run with a lower --lr, or --precision fp32"
+                f"the loss was not finite {PATIENCE} times in a row, after {self.updates} updates: start another run "
+                "with a lower --lr or --precision fp32; the last checkpoint is unchanged"
             )
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
-        """What keeps a state dict of its own."""
+        """Yield the parts that have their own state dict."""
         yield "model", self.model
         yield "average", self.averaged
         yield "scaler", self.scaler
@@ -156,7 +156,7 @@ class Trainer:
             yield f"optimizer {index}", optimizer
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next update depends on, beside the batch: tensors, numbers, and dicts and lists of them."""
+        """Return all that the next update depends on, except its batch, as dicts and lists of tensors and numbers."""
         return {
             **{name: part.state_dict() for name, part in self._parts()},
             "state": self.state,
@@ -165,7 +165,7 @@ class Trainer:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave, of the same recipe."""
+        """Continue from the result of :meth:`state_dict`, with the same recipe."""
         for name, part in self._parts():
             part.load_state_dict(saved[name])
         state = saved["state"]

@@ -1,4 +1,4 @@
-"""How a network sees pictures while it is trained."""
+"""How a network sees pictures in training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Picture = NDArray[np.uint8]  # [H, W, C] in the network's order of channels
 
 @dataclass(frozen=True)
 class View:
-    """How a network sees a picture: uint8 [H, W, C], its order of channels, black where the frame is padded."""
+    """How a network sees a picture: as uint8 [H, W, C], in its order of channels, with black padding."""
 
     shape: tuple[int, int, int]  # (C, H, W) of a frame
     order: str
@@ -25,14 +25,14 @@ class View:
 
     @classmethod
     def of(cls, config: str, shape: tuple[int, int, int]) -> View:
-        """That of a configuration's network, whose frames may have another ``shape`` by its options.
+        """Return the view of a configuration's network. Its options may give the frames another ``shape``.
 
         Raises:
-            OptionError: its channels are no picture.
+            OptionError: the network's channels are not a picture.
         """
         order, visible = appearance(config, shape)
         if order == "NONE":
-            raise OptionError(f"{config} takes channels that are no picture: it cannot be trained on videos or digits")
+            raise OptionError(f"cannot train {config} on videos or digits: its channels are not a picture")
         return cls(shape, order, visible or (shape[1], shape[2]))
 
     @property
@@ -41,7 +41,7 @@ class View:
         return self.visible[1], self.visible[0]
 
     def see(self, image: Image) -> Picture:
-        """A picture of this size, [h, w, 3] BGR, as a frame."""
+        """Convert a picture of this size, [h, w, 3] BGR, to a frame."""
         if self.order == "GRAY":
             seen: Picture = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]  # type: ignore[assignment]
         else:
@@ -50,7 +50,7 @@ class View:
         return np.pad(seen, ((0, height - h), (0, width - w), (0, 0))) if (h, w) != (height, width) else seen
 
     def show(self, frame: Picture) -> Image:
-        """A frame as a picture, [h, w, 3] BGR, without its padding."""
+        """Convert a frame to a picture, [h, w, 3] BGR, without its padding."""
         frame = frame[: self.visible[0], : self.visible[1]]
         if self.order == "GRAY":
             return np.repeat(frame, 3, axis=-1)

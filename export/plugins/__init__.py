@@ -1,1 +1,1 @@
-"""Our Triton kernels as TensorRT plugins: the ladder's rungs, the graph that asks for them, and which one is kept."""
+"""Our Triton kernels as TensorRT plugins: the rungs of the ladder, the graph for each, and the choice between them."""

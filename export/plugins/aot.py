@@ -1,9 +1,9 @@
-"""Kernels inside an engine (TensorRT 10.9 and newer): a quickly deployable plugin each, compiled ahead of time to PTX.
+"""Kernels inside an engine (TensorRT 10.9 and newer): each is a quickly deployable plugin, compiled in advance to PTX.
 
-When such an engine runs there is no Python in it. A plugin has no attributes: all that it is stands in its name, so
-there is nothing that a parser could hand over wrong. TensorRT passes inputs, 32-bit integers, of which we have none,
-and outputs. Triton's kernels take two pointers more, to scratch memory that they do not use: they are struck out of the
-PTX, whose machine code stays the same.
+Such an engine runs without Python. A plugin has no attributes. Its name identifies it fully, so a parser can pass on
+nothing wrong. TensorRT passes inputs, 32-bit integers (we have none) and outputs. Triton's kernels take two more
+pointers, to scratch memory that they do not use. We remove these two parameters from the PTX; its machine code stays
+the same.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from framecast.kernels.cross import Compiled
 from framecast.runtime.engines.tensorrt.plugin import NAMESPACE
 
 SCRATCH = 2  # parameters that Triton adds
-# Of each name that was registered, what to compile it for: TensorRT's registry takes a name only once in a process.
+# The compile target of each registered name. TensorRT's registry accepts a name only once per process.
 _targets: dict[str, tuple[int, int | None]] = {}
 
 
 def register(trt: Any, kernels: Sequence[Kernel], arch: int, ptx_version: int | None) -> None:
-    """Tell TensorRT of kernels, each by its name in our namespace; what it knows already is compiled for this GPU.
+    """Register kernels with TensorRT, each by its name in our namespace. Known ones only get this GPU as their target.
 
     Args:
         trt: ``tensorrt``, 10.9 or newer.
-        kernels: to register.
-        arch: compute capability, 87 for 8.7.
-        ptx_version: 85 for 8.5; None for the newest.
+        kernels: kernels to register.
+        arch: compute capability, such as 87 for 8.7.
+        ptx_version: PTX version, such as 85 for 8.5; None for the newest.
 
     Raises:
         EngineError: a kernel cannot be compiled.
     """
     trtp = importlib.import_module(f"{trt.__name__}.plugin")
     for kernel in kernels:
-        compiled(kernel, arch, ptx_version)  # an error is raised here, and not within TensorRT
+        compiled(kernel, arch, ptx_version)  # raises errors here rather than inside TensorRT
         known = kernel.name in _targets
         _targets[kernel.name] = arch, ptx_version
         if not known:
@@ -46,7 +46,7 @@ def register(trt: Any, kernels: Sequence[Kernel], arch: int, ptx_version: int | 
 
 
 def _register(trt: Any, trtp: Any, kernel: Kernel) -> None:
-    """Describe one kernel. Signatures are what TensorRT reads, and are made for each: their length is the kernel's."""
+    """Register one kernel. TensorRT reads the functions' signatures, so each gets one with the kernel's arguments."""
     plugin = f"{NAMESPACE}::{kernel.name}"
     types = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}
     description = trtp.TensorDesc
@@ -78,7 +78,7 @@ def _register(trt: Any, trtp: Any, kernel: Kernel) -> None:
 
 
 def _tuple(*types: Any) -> Any:
-    """``tuple[...]``, as an annotation."""
+    """Return ``tuple[...]`` as an annotation."""
     return tuple.__class_getitem__(types)
 
 
@@ -90,10 +90,10 @@ def _signature(inputs: int, description: Any, last: dict[str, Any], returns: Any
 
 
 def without_scratch(built: Compiled) -> str:
-    """The PTX of a kernel that takes its tensors, and nothing more.
+    """Return a kernel's PTX with no parameters but its tensors.
 
     Raises:
-        EngineError: the last two parameters are not those of Triton's unused scratch memory.
+        EngineError: the last two parameters are not Triton's unused scratch memory.
     """
     entry = re.search(rf"\.entry\s+{re.escape(built.name)}\s*\((.*?)\)", built.ptx, re.DOTALL)
     given = entry[1].split(",") if entry else []

@@ -1,4 +1,4 @@
-"""The engines of a network, one for each rung that comes into question, and the one that is kept."""
+"""Builds one engine of a network for each possible rung, and keeps the best."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from framecast.runtime.engines.tensorrt.cache import Key, Record
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
 
 _log = logging.getLogger(__name__)
-# Of the largest prediction: what the tactics of two builds in float16 may differ by in a step. Another operator, or
-# inputs in another request, are off by more.
+# How much two float16 builds may differ in a step, as a share of the largest prediction, because of their tactics. A
+# wrong operator, or inputs in the wrong order, would differ by more.
 MOST_OFF = 0.05
-_ALIGNED = 256  # bytes: as TensorRT aligns tensors
+_ALIGNED = 256  # bytes: TensorRT's alignment of tensors
 
 
 @dataclass(frozen=True)
 class Built:
-    """An engine of one rung, and what was found in it."""
+    """An engine of one rung, and a summary of its layers."""
 
     rung: str
     engine: bytes
@@ -35,10 +35,10 @@ class Built:
 
 
 def with_plugins(network: ModelProto, rung: str, library: Library, gpu: Gpu | None) -> tuple[ModelProto, list[str]]:
-    """The graph as a rung takes it, with its plugins registered, and the names of the plugins' nodes.
+    """Return the graph for a rung and the names of its plugin nodes. This registers the plugins.
 
     Raises:
-        EngineError: a kernel cannot be compiled, or TensorRT does not take the plugins.
+        EngineError: a kernel cannot be compiled, or TensorRT rejects the plugins.
         ExportError: a shape is not fixed.
     """
     if rung == PLAIN or gpu is None:
@@ -56,7 +56,7 @@ def with_plugins(network: ModelProto, rung: str, library: Library, gpu: Gpu | No
 
 
 def packed(place: Placed, arch: int, ptx_version: int | None) -> plugin.Plugin:
-    """A whole operator as one plugin: its launches, with its partial results in the workspace.
+    """Return a whole operator as one plugin with all its launches. Its partial results are in the workspace.
 
     Raises:
         EngineError: a kernel cannot be compiled.
@@ -90,19 +90,21 @@ def _like(shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> int:
 
 
 def cached(key: Key, asked: str, library: Library, gpu: Gpu | None) -> tuple[bytes, Record] | None:
-    """The engine in the cache that a build would give; it becomes the newest, for the newest is the one that runs.
+    """Return the cached engine that equals a new build; None if there is none.
+
+    It becomes the newest, because a run uses the newest.
 
     Args:
-        key: of the build, whatever its rung.
+        key: key of the build; its rung does not matter.
         asked: one of ``CHOICES``.
-        library: that builds.
-        gpu: at hand, or None.
+        library: library that builds.
+        gpu: GPU of this machine, or None.
 
     Raises:
-        EngineError: it is damaged, or the cache cannot be used.
+        EngineError: the engine is damaged, or the cache cannot be used.
     """
     fitting = [record for record in cache.records() if not cache.differences(record.key, key, ("rung",))]
-    rungs = choose("auto", library, gpu, True).rungs  # with has_operators: what has none says so in its record
+    rungs = choose("auto", library, gpu, True).rungs  # has_operators: the record of a network that has none says so
     if asked == "auto" and len(rungs) > 1:
         found = [record for record in fitting if _settled(record.layers.get("plugins", {}))]
     else:
@@ -121,32 +123,32 @@ def cached(key: Key, asked: str, library: Library, gpu: Gpu | None) -> tuple[byt
 
 
 def _settled(recorded: dict[str, Any]) -> bool:
-    """Whether ``auto`` would choose the same again: it has measured, or there was, and is, nothing to measure."""
+    """Return whether ``auto`` would choose the same again: it has measured, or the network has nothing to measure."""
     tried = bool(recorded.get("milliseconds")) or recorded.get("why") == NO_OPERATOR
     return recorded.get("asked") == "auto" and tried
 
 
 def check(rung: str, expected: Iterable[str], layers: Sequence[str], model: str) -> None:
-    """Hold an engine to what was asked for: each plugin is there, and no other of ours.
+    """Check that an engine has every requested plugin, and that a plain engine has none of ours.
 
     Args:
-        rung: that was built.
-        expected: names of the plugins' nodes.
+        rung: rung of the engine.
+        expected: names of the plugin nodes.
         layers: names of the engine's plugins.
-        model: for the message.
+        model: name of the model for the message.
 
     Raises:
-        EngineError: a plugin is missing, or one is there that should not be.
+        EngineError: a plugin is missing, or is there but should not be.
     """
     ours = [name for name in layers if PREFIX in name]
     missing = [name for name in expected if not any(_is(name, layer) for layer in ours)]
     if missing or (rung == PLAIN and ours):
         what = f"without {missing[0]} and {len(missing) - 1} others" if missing else f"with {ours[0]}"
-        raise EngineError(f"TensorRT built {model} {what}, against --plugins {rung}: build with --plugins none")
+        raise EngineError(f"TensorRT built {model} {what}, despite --plugins {rung}: build with --plugins none")
 
 
 def _is(name: str, layer: str) -> bool:
-    """Whether a layer is that of a node; TensorRT may put other words around its name."""
+    """Return whether a layer comes from a node. TensorRT may put other words around the node's name."""
     start = layer.find(name)
     return start >= 0 and not layer[start + len(name) :][:1].isalnum()
 
@@ -156,15 +158,15 @@ def best(
     build: Callable[[str, float, float], Built],
     measured: Callable[[bytes], Any],
 ) -> tuple[Built, dict[str, Any]]:
-    """Build each rung, and keep the faster: the engine, and what is recorded of the choice.
+    """Build each rung and keep the faster one; return the engine and the record of the choice.
 
     Args:
-        choice: what to build.
-        build: a rung's engine; told from which share of the whole build on it runs, and up to which.
-        measured: :func:`framecast.export.plugins.measure.measure` of an engine.
+        choice: the rungs to build.
+        build: builds a rung's engine. It also receives the start and the end of its share of the whole build.
+        measured: measures an engine, as :func:`framecast.export.plugins.measure.measure`.
 
     Raises:
-        EngineError: a rung that was asked for fails. One that only came into question is left out, with the reason.
+        EngineError: a requested rung failed. A rung that was only a candidate is left out, and the record says why.
     """
     if len(choice.rungs) == 1:
         built = build(choice.rungs[0], 0.0, 1.0)
@@ -174,13 +176,13 @@ def best(
         other = build(choice.rungs[1], 0.5, 1.0)
         first, second = measured(plain.engine), measured(other.engine)
     except (EngineError, ExportError) as error:
-        _log.warning("no plugins (%s): the engine is of plain operators", error)
+        _log.warning("no plugins (%s): the engine uses plain operators", error)
         return plain, {"rung": PLAIN, "why": f"{choice.rungs[1]} failed: {error}", "milliseconds": {}}
     times = {PLAIN: round(first.milliseconds, 4), other.rung: round(second.milliseconds, 4)}
     off = float(np.abs(first.prediction - second.prediction).max() / max(1e-6, np.abs(first.prediction).max()))
     recorded = {"milliseconds": times, "difference": off}
     if not off <= MOST_OFF:
-        _log.warning("with plugins the prediction is off by %.3g: the engine is of plain operators", off)
+        _log.warning("with plugins the prediction is off by %.3g: the engine uses plain operators", off)
         return plain, recorded | {"rung": PLAIN, "why": f"with {other.rung} the prediction is off by {off:.3g}"}
     kept = other if second.milliseconds < first.milliseconds else plain
     return kept, recorded | {"rung": kept.rung, "why": f"measured faster: {_words(times)}"}

@@ -1,10 +1,10 @@
-"""Which rung of the ladder of plugins can be had: AOT plugins, IPluginV3, or plain operators.
+"""Which rung of the plugin ladder is available: AOT plugins, IPluginV3, or plain operators.
 
-- ``aot``, from TensorRT 10.9 on: our kernels stand in the engine, and no Python runs with it.
+- ``aot``, from TensorRT 10.9 on: the engine contains our kernels and needs no Python to run.
 - ``v3``, from TensorRT 10.0 on: the engine calls Python, which launches our kernels.
-- ``plain``: standard operators, everywhere. TensorRT for RTX has no plugins, so there it is always this one.
+- ``plain``: standard operators, everywhere. TensorRT for RTX has no plugins, so it always uses this rung.
 
-Even where one can be had, ``auto`` takes it only if it was measured faster on that GPU.
+``auto`` uses an available plugin rung only if it measures faster on that GPU.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from framecast.runtime.engines.tensorrt.plugin import is_rtx
 PLAIN = "plain"
 NO_OPERATOR = "the network has no operator with a kernel"
 CHOICES = ("auto", "aot", "v3", "none")
-# Of each rung, the TensorRT that it begins with. The newest first.
+# The first TensorRT version of each rung, the newest first.
 SINCE: Mapping[str, tuple[int, int]] = {"aot": (10, 9), "v3": (10, 0)}
-# What of tensorrt it needs.
+# The name in tensorrt that each rung needs.
 _NEEDS = {"aot": "QuickPluginCreationRequest", "v3": "IPluginV3OneRuntime"}
-# Compute capabilities that Triton compiles for, and the PTX that each of them needs at least.
+# Compute capabilities that Triton compiles for, and the minimum PTX version of each.
 LEAST_PTX = {
     "7.5": 63,
     "8.0": 70,
@@ -39,39 +39,39 @@ LEAST_PTX = {
     "12.0": 87,
     "12.1": 88,
 }
-NEWEST_PTX = 87  # of the assembler that comes with Triton 3.7, for what is older than Blackwell
+NEWEST_PTX = 87  # of the assembler that comes with Triton 3.7, for GPUs older than Blackwell
 NEWEST_PTX_BLACKWELL = 90
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to be built: the rungs to compare, or the one to take, and why."""
+    """The rungs to build, and why. Several rungs are compared; one is used as it is."""
 
     rungs: tuple[str, ...]
     why: str
 
 
 def choose(asked: str, library: Library, gpu: Gpu | None, has_operators: bool) -> Choice:
-    """What to build.
+    """Choose the rungs to build.
 
     Args:
         asked: one of ``CHOICES``.
-        library: that builds.
-        gpu: at hand, or None.
+        library: library that builds.
+        gpu: GPU of this machine, or None.
         has_operators: whether the network has an operator with a kernel.
 
     Raises:
-        OptionError: what was asked for cannot be had; the message says why, and what to do.
+        OptionError: the requested rung is not available; the message says why and what to do.
     """
     if asked not in CHOICES:
         raise OptionError(f"--plugins takes {', '.join(CHOICES)}, not {asked}")
     if asked == "none":
-        return Choice((PLAIN,), "no plugins were asked for")
+        return Choice((PLAIN,), "no plugins were requested")
     reasons = obstacles(library, gpu, has_operators)
     if asked != "auto":
         if asked in reasons:
-            raise OptionError(f"no --plugins {asked} here: {reasons[asked]}; or build with --plugins auto, or none")
-        return Choice((asked,), f"--plugins {asked} was asked for")
+            raise OptionError(f"cannot use --plugins {asked} here: {reasons[asked]}; or use --plugins auto or none")
+        return Choice((asked,), f"--plugins {asked} was requested")
     best = next((rung for rung in SINCE if rung not in reasons), None)
     if best is None:
         return Choice((PLAIN,), next(iter(reasons.values())))
@@ -79,14 +79,14 @@ def choose(asked: str, library: Library, gpu: Gpu | None, has_operators: bool) -
 
 
 def obstacles(library: Library, gpu: Gpu | None, has_operators: bool) -> dict[str, str]:
-    """Of each rung that cannot be had: why not, with what to do."""
+    """Return why each unavailable rung is unavailable, and what to do."""
     common = _common(library, gpu, has_operators)
     return {rung: reason for rung in SINCE if (reason := common or _of_version(library, rung))}
 
 
 def _common(library: Library, gpu: Gpu | None, has_operators: bool) -> str:
     if library.rtx or is_rtx(library.trt):
-        return "TensorRT for RTX has no plugins (tensorrt has them, of JetPack and NVIDIA's containers)"
+        return "TensorRT for RTX has no plugins (the tensorrt of JetPack and NVIDIA's containers has them)"
     if not has_operators:
         return NO_OPERATOR
     if gpu is None:
@@ -95,7 +95,7 @@ def _common(library: Library, gpu: Gpu | None, has_operators: bool) -> str:
         return "kernels are compiled by Triton: pip install 'framecast[triton]'"
     least = LEAST_PTX.get(gpu.capability)
     if least is None:
-        return f"Triton does not compile for compute capability {gpu.capability} (it does for {', '.join(LEAST_PTX)})"
+        return f"Triton does not compile for compute capability {gpu.capability} (only for {', '.join(LEAST_PTX)})"
     if driver_ptx(gpu.driver) < least:
         return f"the driver (CUDA {gpu.driver}) is too old to read kernels for this GPU: update it"
     return ""
@@ -106,14 +106,14 @@ def _of_version(library: Library, rung: str) -> str:
     wanted = ".".join(map(str, since))
     numbers = re.findall(r"\d+", library.version)
     if (int(numbers[0]), int(numbers[1]) if len(numbers) > 1 else 0) < since:
-        return f"it begins with TensorRT {wanted}, and {library.version} is here: update it"
+        return f"it needs TensorRT {wanted} or newer, but {library.version} is installed: update it"
     if not hasattr(library.trt, _NEEDS[rung]):
-        return f"this TensorRT {library.version} was built without it: install NVIDIA's own Python package"
+        return f"this TensorRT {library.version} does not include it: install NVIDIA's own Python package"
     return ""
 
 
 def driver_ptx(cuda: str) -> int:
-    """The newest PTX that the driver reads, by the CUDA that it knows: 85 for 12.6."""
+    """Return the newest PTX version that a driver reads, from its CUDA version: 85 for 12.6."""
     major, minor = (int(part) for part in cuda.split("."))
     if major < 12:
         return 70 + minor if major == 11 else 0
@@ -121,6 +121,6 @@ def driver_ptx(cuda: str) -> int:
 
 
 def target(gpu: Gpu) -> tuple[int, int]:
-    """Architecture and PTX version to compile for: 87 and 85 for an Orin with CUDA 12.6."""
+    """Return the architecture and PTX version to compile for: 87 and 85 for an Orin with CUDA 12.6."""
     arch = int(gpu.capability.replace(".", ""))
     return arch, min(driver_ptx(gpu.driver), NEWEST_PTX_BLACKWELL if arch >= 100 else NEWEST_PTX)

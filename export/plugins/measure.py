@@ -1,4 +1,4 @@
-"""How long an engine takes for a step on the GPU at hand, run as it will be: one CUDA graph."""
+"""Measures the time of an engine's step on this machine's GPU, as one CUDA graph, like in a real run."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ WARM_UP, ROUNDS, STEPS = 50, 20, 50
 
 @dataclass(frozen=True)
 class Measured:
-    """Milliseconds a step, the median of rounds, and what it predicted from inputs that are the same for all."""
+    """Milliseconds per step (median over rounds), and the prediction for inputs that are the same for all engines."""
 
     milliseconds: float
     prediction: NDArray[Any]
 
 
 def measure(library: Library, engine: bytes) -> Measured:
-    """Run an engine on the same random inputs over and over.
+    """Run an engine repeatedly on the same random inputs.
 
     Raises:
-        EngineError: there is no pycuda, or the engine does not run.
+        EngineError: pycuda is missing, or the engine does not run.
     """
     cuda, trt, logger = Cuda(), library.trt, library.logger()
     with cuda.current():
-        runtime = trt.Runtime(logger)  # an engine needs it as long as it lives
+        runtime = trt.Runtime(logger)  # must outlive the engine
         loaded = runtime.deserialize_cuda_engine(engine)
         context = loaded.create_execution_context() if loaded is not None else None
         if context is None:
-            raise EngineError(f"TensorRT could not load what it has built ({' '.join(logger.errors[-1:])})")
+            raise EngineError(f"TensorRT could not load the engine that it built ({' '.join(logger.errors[-1:])})")
         buffers = _buffers(trt, cuda, loaded)
 
         launch = launcher(
             cuda,
             context,
             {name: buffer.address for name, buffer in buffers.items()},
-            lambda: f"TensorRT could not run what it has built ({' '.join(logger.errors[-1:])})",
+            lambda: f"TensorRT could not run the engine that it built ({' '.join(logger.errors[-1:])})",
         )
         for _ in range(WARM_UP):
             launch()
@@ -60,7 +60,7 @@ def measure(library: Library, engine: bytes) -> Measured:
 
 
 def _buffers(trt: Any, cuda: Cuda, engine: Any) -> dict[str, DeviceBuffer]:
-    """Memory for all that an engine reads and writes; inputs hold numbers that depend on their order alone."""
+    """Allocate all inputs and outputs of an engine. The inputs hold numbers that depend only on their order."""
     random = np.random.default_rng(0)
     found = {}
     for index in range(engine.num_io_tensors):

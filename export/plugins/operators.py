@@ -1,10 +1,11 @@
-"""Our operators as launches of our kernels: what each reads and writes, of which shape and type, in which request.
+"""Our operators as launches of our kernels: the inputs and outputs of each launch, with shape, type and order.
 
-Batch and sizes are fixed when an engine is built, so each launch is a kernel of one static shape. Where an operator
-takes two of them, a tensor of partial results stands in between: an AOT plugin has one kernel, and no workspace.
+Batch and sizes are fixed when an engine is built, so each launch is a kernel of one static shape. If an operator needs
+two launches, a tensor of partial results connects them, because an AOT plugin has one kernel and no workspace.
 
-Everything is float32, as the mixed precision leaves our operators. Only what was cast to it from float16 just before is
-read as float16: the kernels compute in float32 whatever they read, so the numbers are the same.
+Everything is float32, because mixed precision leaves our operators in float32. The exception is an input that the graph
+casts from float16 just before: the kernel reads it as float16. The kernels compute in float32 in both cases, so the
+numbers are the same.
 """
 
 from __future__ import annotations
@@ -23,34 +24,34 @@ if TYPE_CHECKING:
     from framecast.kernels.cross import Compiled
 
 BYTES = {"fp32": 4, "fp16": 2}
-_MOST_SHARED = 48 * 1024  # bytes that a launch has without asking the driver for more
+_MOST_SHARED = 48 * 1024  # bytes of shared memory that a launch may use without a request to the driver
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """Shape, and type: ``fp32`` or ``fp16``."""
+    """A tensor's shape and its type: ``fp32`` or ``fp16``."""
 
     shape: tuple[int, ...]
     dtype: str = "fp32"
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return math.prod(self.shape) * BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One of our kernels, of a static shape.
+    """One of our kernels with static shapes.
 
     Attributes:
         kernel: one of :data:`framecast.kernels.cross.KERNELS`.
-        inputs: in the kernel's request.
-        outputs: in the kernel's request, which follow the inputs.
+        inputs: inputs in the kernel's order.
+        outputs: outputs in the kernel's order; they follow the inputs.
         state: (C, H, W).
-        batch: samples.
-        slots: cells, keys or values.
-        constants: of ``forget_bias``, ``eps`` and ``scale`` those that it has.
+        batch: number of samples.
+        slots: number of cells, keys or values.
+        constants: those of ``forget_bias``, ``eps`` and ``scale`` that the kernel has.
     """
 
     kernel: str
@@ -63,20 +64,20 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """One for each of its kind: two kernels that differ in anything have two names."""
+        """A unique name: kernels that differ in anything have different names."""
         return f"framecast_{self.kernel}_{hashlib.sha256(repr(self).encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
 class Call:
-    """A kernel with the names of what it reads and writes."""
+    """A kernel with the names of its inputs and outputs."""
 
     kernel: Kernel
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
     def tensors(self) -> list[tuple[str, Tensor]]:
-        """Each name, and what it is."""
+        """Return each name with its tensor."""
         kernel = self.kernel
         return list(zip((*self.inputs, *self.outputs), (*kernel.inputs, *kernel.outputs), strict=True))
 
@@ -86,12 +87,12 @@ class Site:
     """A node of one of our operators.
 
     Attributes:
-        operator: its name, without the number of slots.
-        slots: that number; 0 where there are none.
-        inputs: names.
-        outputs: names.
-        tensors: of the inputs.
-        attributes: its floats.
+        operator: the operator's name without the number of slots.
+        slots: number of slots; 0 if the operator has none.
+        inputs: names of the inputs.
+        outputs: names of the outputs.
+        tensors: shapes and types of the inputs.
+        attributes: float attributes.
     """
 
     operator: str
@@ -103,22 +104,22 @@ class Site:
 
 
 def calls(site: Site) -> list[Call]:
-    """The launches of a node, in request.
+    """Return the launches of a node, in order.
 
     Raises:
-        ExportError: its inputs have not the shapes that its kernels take.
+        ExportError: its inputs do not have the shapes that its kernels need.
     """
     return _OPERATORS[site.operator](site)
 
 
 def parsed(op_type: str) -> tuple[str, int] | None:
-    """An operator and its number of slots, by a node's type; None where there is no kernel for it."""
+    """Return the operator and its number of slots from a node's type; None if it has no kernel."""
     found = re.fullmatch(r"(stgru_gates)|(eifag|stau_attention)_(\d+)", op_type)
     return found and (found[1] or found[2], int(found[3] or 0))
 
 
 def narrow(site: Site) -> list[int]:
-    """Which of its inputs may be float16: lists of states, counts and partial results may not."""
+    """Return which inputs may be float16. Lists of states, counts and partial results may not."""
     lists = {"stgru_gates": 0, "eifag": site.slots + 1, "stau_attention": 2 * site.slots}[site.operator]
     return list(range(lists, len(site.inputs)))
 
@@ -177,7 +178,7 @@ _OPERATORS: Mapping[str, Callable[[Site], list[Call]]] = {
 
 
 def _state(site: Site, index: int) -> tuple[int, tuple[int, int, int]]:
-    """Batch, and (C, H, W), of one of the inputs."""
+    """Return the batch and (C, H, W) of one of the inputs."""
     shape = site.tensors[index].shape
     if len(shape) != 4 or min(shape) < 1:
         raise ExportError(f"{site.inputs[index]} has no fixed shape [B, C, H, W] but {list(shape)}: report this")
@@ -187,15 +188,15 @@ def _state(site: Site, index: int) -> tuple[int, tuple[int, int, int]]:
 def _check(site: Site, shapes: Sequence[tuple[int, ...]]) -> None:
     for name, tensor, shape in zip(site.inputs, site.tensors, shapes, strict=True):
         if tensor.shape != shape:
-            raise ExportError(f"{name} is {list(tensor.shape)} where {site.operator} takes {list(shape)}: report this")
+            raise ExportError(f"{name} is {list(tensor.shape)}, but {site.operator} needs {list(shape)}: report this")
 
 
 @cache
 def compiled(kernel: Kernel, arch: int, ptx_version: int | None = None) -> Compiled:
-    """The kernel for a GPU; its pointers are as many and of the types of what it reads and writes.
+    """Compile a kernel for a GPU. Its pointers match its inputs and outputs in number and type.
 
     Raises:
-        EngineError: it cannot be compiled, or would not be launched right.
+        EngineError: the kernel cannot be compiled, or its parameters or shared memory do not fit the launch.
     """
     from framecast.kernels.cross import compile_for
 
@@ -220,7 +221,7 @@ def compiled(kernel: Kernel, arch: int, ptx_version: int | None = None) -> Compi
 
 
 def parameters(kernel: Kernel) -> list[str]:
-    """Names of the kernel's pointers, one for each input and output."""
+    """Return the names of the kernel's pointers, one per input and output."""
     names = _PARAMETERS[kernel.kernel].split()
     if names[0].endswith("*"):
         return [f"{names[0][:-1]}[{i}]" for i in range(kernel.slots)] + names[1:]

@@ -1,9 +1,9 @@
-"""A graph whose nodes of our operators are nodes of plugins; all else, and the artifact, is left as it is.
+"""Replaces the nodes of our operators in a graph by plugin nodes. The rest of the graph and the artifact stay the same.
 
-The names of plugins are none that a function of the graph has: so it does not matter which of both a version of
-TensorRT's parser prefers (10.6 and before: the function; 10.7 to 10.14: the plugin; from 10.15 on: the function, but
-for nodes with ``plugin_namespace``). A plugin that is missing is an operator that the parser does not know, which
-fails, and not the function instead, which nobody would notice. Bodies that no node needs any more are dropped.
+No plugin has the name of one of the graph's functions. It therefore does not matter which of the two a version of
+TensorRT's parser prefers (10.6 and before: the function; 10.7 to 10.14: the plugin; from 10.15 on: the function, except
+for nodes with ``plugin_namespace``). If a plugin is missing, the parser fails on an unknown operator. It cannot use the
+function instead without anyone noticing. Bodies that no node needs any more are removed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from framecast.export.plugins.operators import Call, Kernel, Site, Tensor, calls
 from framecast.graph.manifest import DOMAIN
 from framecast.runtime.engines.tensorrt.plugin import NAMESPACE, VERSION
 
-PREFIX = "plugin."  # begins the name of every node that is a plugin
+PREFIX = "plugin."  # start of the name of every plugin node
 _TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
 _NAMES = {number: name for name, number in _TYPES.items()}
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Where a plugin stands: its node, what that reads and writes, and the launches that it makes."""
+    """A plugin in the graph: its node, the node's inputs and outputs, and the plugin's launches."""
 
     node: str
     inputs: tuple[str, ...]
@@ -35,12 +35,12 @@ class Placed:
 
 
 def has_operators(proto: ModelProto) -> bool:
-    """Whether any node has a kernel."""
+    """Return whether any node has a kernel."""
     return any(node.domain == DOMAIN and parsed(node.op_type) for node in proto.graph.node)
 
 
 def with_aot(proto: ModelProto) -> tuple[ModelProto, list[Placed]]:
-    """A node for each kernel, with a tensor between two of the same operator; and what was placed.
+    """Make one node per kernel, with a tensor between the two of one operator; return the graph and the plugins.
 
     Raises:
         ExportError: a shape is not fixed.
@@ -58,7 +58,7 @@ def with_aot(proto: ModelProto) -> tuple[ModelProto, list[Placed]]:
 
 
 def with_v3(proto: ModelProto, op_type: str) -> tuple[ModelProto, list[Placed]]:
-    """A node for each operator, whose ``index`` is its place in what was placed, which is given too.
+    """Make one node per operator; return the graph and the plugins. A node's ``index`` is its position among them.
 
     Raises:
         ExportError: a shape is not fixed.
@@ -89,7 +89,7 @@ def _node(op_type: str, name: str, inputs: Sequence[str], outputs: Sequence[str]
 def _rewritten(
     proto: ModelProto, nodes: Callable[[Site, int], list[tuple[NodeProto, Placed]]]
 ) -> tuple[ModelProto, list[Placed]]:
-    """The graph with what ``nodes`` gives for each node of ours, in its place."""
+    """Return the graph with each of our nodes replaced by the result of ``nodes``."""
     inferred = onnx.shape_inference.infer_shapes(proto)
     tensors = _tensors(inferred)
     halves = {n.output[0]: n.input[0] for n in proto.graph.node if n.op_type == "Cast" and _widens(n, tensors)}
@@ -115,13 +115,13 @@ def _rewritten(
     bodies = [body for body in changed.functions if body.domain != DOMAIN or body.name in types]
     del changed.functions[:]
     changed.functions.extend(bodies)
-    # What the parser does not need, but shape inference cannot know of plugins.
-    told = {name: tensor for place in placed for call in place.calls for name, tensor in call.tensors()}
+    # Shape inference cannot know the outputs of plugins. The parser does not need these entries.
+    known = {name: tensor for place in placed for call in place.calls for name, tensor in call.tensors()}
     made = {name for place in placed for name in place.outputs}
     boundary = {output.name for output in graph.output}
     graph.value_info.extend(
         helper.make_tensor_value_info(name, _TYPES[tensor.dtype], tensor.shape)
-        for name, tensor in told.items()
+        for name, tensor in known.items()
         if name in made and name not in boundary
     )
     onnx.checker.check_model(changed, full_check=True)
@@ -129,7 +129,7 @@ def _rewritten(
 
 
 def _site(node: NodeProto, operator: str, slots: int, tensors: dict[str, Tensor], halves: dict[str, str]) -> Site:
-    """A node of ours, reading as float16 what was cast from it."""
+    """Return one of our nodes. It reads an input as float16 if the graph casts it from float16."""
     inputs = list(node.input)
     outputs = [name or f"{node.name}.unused.{i}" for i, name in enumerate(node.output)]
     attributes = {attribute.name: attribute.f for attribute in node.attribute}
@@ -141,7 +141,7 @@ def _site(node: NodeProto, operator: str, slots: int, tensors: dict[str, Tensor]
 
 
 def _tensors(inferred: ModelProto) -> dict[str, Tensor]:
-    """Of each name: shape and type, as far as they are known and kernels take them."""
+    """Return shape and type by name, for tensors whose type is known and supported by the kernels."""
     graph = inferred.graph
     found = {i.name: (tuple(i.dims), i.data_type) for i in graph.initializer}
     for value in (*graph.value_info, *graph.input, *graph.output):
@@ -151,17 +151,17 @@ def _tensors(inferred: ModelProto) -> dict[str, Tensor]:
 
 
 def _widens(node: NodeProto, tensors: dict[str, Tensor]) -> bool:
-    """Whether a cast is from float16 to float32."""
+    """Return whether a cast is from float16 to float32."""
     source, target = tensors.get(node.input[0]), tensors.get(node.output[0])
     return source is not None and target is not None and (source.dtype, target.dtype) == ("fp16", "fp32")
 
 
 def _needed(nodes: Sequence[NodeProto], outputs: set[str]) -> list[NodeProto]:
-    """Without the casts that only our operators read."""
+    """Return the nodes without the casts that only our operators read."""
     reads = Counter(name for node in nodes for name in node.input)
     return [n for n in nodes if n.op_type != "Cast" or reads[n.output[0]] or n.output[0] in outputs]
 
 
 def kernels(placed: Sequence[Placed]) -> list[Kernel]:
-    """Each kernel once, in the order of its first launch."""
+    """Return each kernel once, in the order of its first launch."""
     return list(dict.fromkeys(call.kernel for place in placed for call in place.calls))

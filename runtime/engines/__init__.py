@@ -1,4 +1,4 @@
-"""Engines: each runs an artifact's step. One is chosen when a model is loaded, and never changed silently."""
+"""Engines: each runs an artifact's step. Loading a model selects one, and it never changes silently."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["ENGINES", "Engine", "EngineRow", "State", "check_presence", "choose"
 
 WHOLE = ("fp32",)
 EVERY_FORM = ("fp32", "int8", "half of a step")
-MIXED = "onnxruntime:fp16"  # no engine: what 'framecast parity' calls the graph that a build makes, run on the CPU
+MIXED = "onnxruntime:fp16"  # not an engine: 'framecast parity' uses this name for a build's mixed graph on the CPU
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EngineRow:
-    """All that is known of an engine before it is opened.
+    """What is known about an engine before it is opened.
 
     Attributes:
-        open: opens an artifact: path, CPU threads, precision ("" where none was asked for), frames at once. It imports
-            the engine's library.
-        look: what of it is on this machine, in words; raises EngineError that says what is missing and how to get it.
-        use: what it is good for, in a few words.
-        precisions: that may be asked for; none where there is only one.
-        forms: of artifacts that it runs; see :attr:`framecast.graph.manifest.Manifest.form`.
+        open: opens an artifact, given its path, CPU threads, precision ("" for the engine's own choice) and batch size.
+            It imports the engine's library.
+        look: describes the engine on this machine in words. If a part is missing, it raises EngineError with the cure.
+        use: the engine's purpose in a few words.
+        precisions: the precisions to choose from; empty if there is only one.
+        forms: the forms of artifact that it runs; see :attr:`framecast.graph.manifest.Manifest.form`.
     """
 
     open: Callable[[Path, int, str, int], Engine]
@@ -44,17 +44,17 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
     """Load an artifact into an engine.
 
     Args:
-        artifact: path of the ONNX file; for ``torch`` it may be the weights, ``.safetensors``.
-        name: one of ``ENGINES``, or ``auto`` for the one that runs everywhere, ``onnxruntime``. A precision may follow
-            for those that have several: ``tensorrt:fp32``. Without one, ``openvino`` and ``torch`` compute in fp32,
-            and ``tensorrt`` takes the engine that was built last.
-        threads: of the step on a CPU; 0 for one a core.
-        batch: frames in one step. Only ``tensorrt`` needs to know it beforehand: an engine is built for one batch.
+        artifact: path of the ONNX file; for ``torch`` also of the weights, ``.safetensors``.
+        name: one of ``ENGINES``, or ``auto`` for ``onnxruntime``, which runs everywhere. If the engine has several
+            precisions, one may follow: ``tensorrt:fp32``. By default ``openvino`` and ``torch`` compute in fp32, and
+            ``tensorrt`` uses the most recently built engine.
+        threads: CPU threads of the step; 0 means one per core.
+        batch: frames in one step. Only ``tensorrt`` must know it in advance, because a built engine has a fixed batch.
 
     Raises:
-        OptionError: no such engine, or less than 0 threads.
-        ArtifactError: the file is no artifact that can be run.
-        EngineError: the engine cannot be had here.
+        OptionError: there is no such engine, or ``threads`` is negative.
+        ArtifactError: the file is not a usable artifact.
+        EngineError: the engine is not available on this machine.
     """
     chosen, precision = choose(name, threads)
     row = ENGINES[chosen]
@@ -62,14 +62,14 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
         engine = row.open(artifact, threads, precision, batch)
     except EngineError:
         if row.forms == WHOLE and artifact.suffix != ".safetensors":
-            _check_form(artifact, chosen)  # where the artifact is not for it, a driver would not help
+            _check_form(artifact, chosen)  # report this first: if the artifact does not fit, a driver would not help
         raise
     _log.info("engine %s on %s: %s", engine.name, engine.device, "requested" if name != "auto" else "runs everywhere")
     return engine
 
 
 def choose(name: str, threads: int = 0) -> tuple[str, str]:
-    """The engine that a name stands for, and the precision that was asked for, "" where none was.
+    """Parse a name into an engine and a precision, which is "" if the name has none.
 
     Raises:
         OptionError: see :func:`open_engine`.
@@ -79,8 +79,8 @@ def choose(name: str, threads: int = 0) -> tuple[str, str]:
         raise OptionError(f"no engine {name!r}: this version has {', '.join(ENGINES)} (and auto)")
     if name == MIXED:
         raise OptionError(
-            f"{MIXED} is only what 'framecast parity' checks, the mixed graph without a GPU: use onnxruntime; openvino "
-            "is faster on a CPU, tensorrt:fp16 and torch:fp16 on a GPU"
+            f"{MIXED} is not an engine, only the mixed graph that 'framecast parity' checks on a CPU: use onnxruntime; "
+            "openvino is faster on a CPU, tensorrt:fp16 and torch:fp16 on a GPU"
         )
     precisions = ENGINES[chosen].precisions
     if colon and not precisions:
@@ -88,19 +88,19 @@ def choose(name: str, threads: int = 0) -> tuple[str, str]:
     if colon and precision not in precisions:
         raise OptionError(f"{chosen} runs in {' or '.join(precisions)}, not in {precision!r}")
     if threads < 0:
-        raise OptionError(f"threads must be at least 0 (one a core), not {threads}")
+        raise OptionError(f"threads must be at least 0 (one per core), not {threads}")
     return chosen, precision
 
 
 def check_presence(name: str) -> None:
-    """Say that an engine cannot be had here before anything is exported or decoded for it.
+    """Check that an engine is available, before anything is exported or decoded for it.
 
     Args:
         name: as for :func:`open_engine`.
 
     Raises:
-        OptionError: no such engine.
-        EngineError: part of it is missing; the message says how to get it.
+        OptionError: there is no such engine.
+        EngineError: part of it is missing. The message explains how to get it.
     """
     chosen, _ = choose(name)
     try:
@@ -110,10 +110,10 @@ def check_presence(name: str) -> None:
 
 
 def _check_form(artifact: Path, engine: str) -> None:
-    """An engine for whole float32 artifacts must have been given one.
+    """Check that an engine can run an artifact's form.
 
     Raises:
-        ArtifactError: it was not.
+        ArtifactError: it cannot.
     """
     with open_engine(artifact, "onnxruntime") as reference:
         form = reference.manifest.form

@@ -1,4 +1,4 @@
-"""What engines share that run the device graph (``graph/device.py``) on a device's own memory."""
+"""The base of engines that run the device graph (``graph/device.py``) in a device's own memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Buffer(ABC):
 
     Attributes:
         shape: its shape.
-        dtype: of its elements.
-        address: of its first byte.
+        dtype: the type of its elements.
+        address: the address of its first byte.
     """
 
     shape: tuple[int, ...]
@@ -32,14 +32,14 @@ class Buffer(ABC):
 
     @abstractmethod
     def upload(self, array: NDArray[Any]) -> None:
-        """Overwrite it with ``array``, after the last step and before the next one."""
+        """Overwrite the buffer with ``array``, after the last step and before the next one."""
 
     @abstractmethod
     def download(self) -> NDArray[Any]:
-        """Wait until every step so far is done, and return a copy of what it holds."""
+        """Wait until all steps so far are done, and return a copy of the buffer."""
 
-    def fetch(self) -> None:  # noqa: B027 (a device that can do it early does)
-        """Begin to copy it to the host as soon as the last step is done: it will be downloaded."""
+    def fetch(self) -> None:  # noqa: B027 (optional: only some devices can copy early)
+        """Start copying to the host as soon as the last step is done, because a download will follow."""
 
     def fill(self, value: float) -> None:
         """Set every element."""
@@ -48,7 +48,7 @@ class Buffer(ABC):
 
 @dataclass(frozen=True, eq=False)
 class _Outputs:
-    """What a step gives the host, where it lies on the device; and how many past steps each row of the state keeps."""
+    """The device buffers that a step returns to the host, and how many past steps each row of the state keeps."""
 
     shown: Buffer
     finite: Buffer
@@ -57,12 +57,12 @@ class _Outputs:
 
 
 class DeviceEngine(Engine):
-    """See :class:`Engine`. A subclass says how buffers are made, and how the graph is bound to some of them.
+    """See :class:`Engine`. A subclass makes the buffers and binds the graph to them.
 
-    Rows of a batch are reset by the graph's ``keep`` input alone: no state is overwritten, whatever is in it.
+    Only the graph's ``keep`` input resets rows of a batch. A reset does not overwrite any state.
 
     Attributes:
-        camera: (width, height) of the pictures that its graph takes, where it resizes them; None where the host does.
+        camera: (width, height) of the graph's input pictures if the graph resizes them; None if the host does.
     """
 
     camera: tuple[int, int] | None = None
@@ -71,7 +71,7 @@ class DeviceEngine(Engine):
         self._phases: Phases[Callable[[], None]] = Phases()
         self._outputs: weakref.WeakKeyDictionary[State, _Outputs] = weakref.WeakKeyDictionary()
         self._inputs: dict[tuple[str, int], Buffer] = {}
-        self._kept: dict[int, list[int]] = {}  # by batch: what was uploaded to "keep"
+        self._kept: dict[int, list[int]] = {}  # by batch: the last upload to "keep"
         self._closed = False
 
     @abstractmethod
@@ -80,7 +80,7 @@ class DeviceEngine(Engine):
 
     @abstractmethod
     def bind(self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer]) -> Callable[[], None]:
-        """Bind the graph to buffers, by the names of its inputs and outputs; returns what runs it on them."""
+        """Bind the graph to buffers, by the names of its inputs and outputs. Returns a function that runs it."""
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """See :meth:`Engine.zeros`."""
@@ -121,7 +121,7 @@ class DeviceEngine(Engine):
         """See :meth:`Engine.take`. Only bytes are uploaded.
 
         Raises:
-            FrameError: the graph resizes pictures of another size than these.
+            FrameError: the graph resizes pictures, but of another size.
         """
         if self.camera is None:
             images = state.seen = [to_model_size(image, self.manifest) for image in images]
@@ -130,13 +130,13 @@ class DeviceEngine(Engine):
                 (width, height), (w, h) = self.camera, image.shape[1::-1]
                 raise FrameError(
                     f"this engine was built for {width}x{height} frames, not {w}x{h}: build one with --camera {w}x{h}, "
-                    "or without, for frames of any size"
+                    "or without --camera, for frames of any size"
                 )
         taken = self._input("image", (len(images), *images[0].shape), np.uint8)
         taken.upload(images[0][None] if len(images) == 1 else np.stack(images))
 
     def run(self, state_in: State, state_out: State) -> None:
-        """See :meth:`Engine.run`. It is only enqueued."""
+        """See :meth:`Engine.run`. It only enqueues the step."""
         batch = len(self._outputs[state_out].keep)
         fed = self._input("fed", (batch, self.manifest.outputs, *self.manifest.frame))
         self._advance(fed, 0, True, state_in, state_out)
@@ -148,7 +148,7 @@ class DeviceEngine(Engine):
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`. Only bytes are downloaded."""
         outputs = self._outputs[state]
-        pictures = outputs.shown.download()  # the one wait: ``finite`` is then there too
+        pictures = outputs.shown.download()  # the only wait: after it, ``finite`` is ready too
         finite = outputs.finite.download()
         return [[row[k - 1] for k in ahead] if finite[i] else None for i, row in enumerate(pictures)]
 
@@ -158,7 +158,7 @@ class DeviceEngine(Engine):
         return state.seen if seen is None else list(seen.download())
 
     def close(self) -> None:
-        """See :meth:`Engine.close`. States stay allocated, but cannot be used any more."""
+        """See :meth:`Engine.close`. States stay allocated but are no longer usable."""
         self._closed = True
         self._phases.clear()
         self._inputs.clear()

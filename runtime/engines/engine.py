@@ -1,4 +1,4 @@
-"""What an engine is: it runs an artifact's step on states that its caller holds."""
+"""The interface of all engines. An engine runs an artifact's step on states that its caller holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from framecast.runtime.convert import Tensor, blank_frame, is_finite, to_frame, 
 
 __all__ = ["Engine", "Moment", "Phases", "State", "Tensor", "state_buffers", "step_buffers"]
 
-# Where an engine keeps a tensor: a numpy array, or something of its own on its device. Others only call ``fill``.
+# An engine's tensor: a numpy array, or its own type on its device. Other code only calls ``fill`` on it.
 Buffer = Any
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Engine")
@@ -27,30 +27,30 @@ Self = TypeVar("Self", bound="Engine")
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What one step wrote into the histories, [B, …] each, by name."""
+    """The values that one step wrote into the histories, [B, …] each, by name."""
 
     tensors: dict[str, Buffer]
 
 
 @dataclass(eq=False)
 class State:
-    """Buffers of one state and of the prediction made with it; allocated once, written in place.
+    """Buffers of one state and of its prediction. They are allocated once and written in place.
 
-    States that follow each other share the moments of their histories: a state's past is its own newest moment, then
-    what the states before it wrote. Nothing is shifted or copied, only bound to another slot. Each state owns buffers
-    for half of a history's slots and one more, so two that are swapped make a ring. Writing a state therefore
-    invalidates states derived from it. To look ahead, use scratch states.
+    Successive states share the moments of their histories: a state's past is its own newest moment, then the moments
+    that earlier states wrote. Nothing is shifted or copied, only bound to another slot. Each state owns buffers for
+    half of a history's slots plus one, so two swapped states form a ring. Writing a state therefore invalidates states
+    derived from it. To look ahead, use scratch states.
 
     Attributes:
-        tensors: the carried tensors, [B, …] each, by name, where the engine keeps them.
-        prediction: [B, K, C, H, W], of the step that wrote this state; kept there too.
+        tensors: the carried tensors, [B, …] each, by name, in the engine's memory.
+        prediction: [B, K, C, H, W], from the step that wrote this state, in the engine's memory.
         zero: the moment before the first frame.
         own: the moments that this state may write.
-        past: what the next step reads, newest first.
-        precomputed: what an artifact in two halves computes from this state before the frame, by name.
-        is_precomputed: whether that is done since the state was written.
-        seen: the pictures that the step took, at the model's size, uint8 [h, w, 3] BGR, one a row.
-        frame: the same as the step takes them, [B, C, H, W], on the host; None before the first.
+        past: the moments that the next step reads, newest first.
+        precomputed: the tensors that an artifact in two halves computes from this state before the frame, by name.
+        is_precomputed: whether they were computed since the state was written.
+        seen: the step's input pictures at the model's size, uint8 [h, w, 3] BGR, one per row.
+        frame: the same pictures as the step's input tensor, [B, C, H, W], on the host; None before the first.
     """
 
     tensors: dict[str, Buffer]
@@ -64,17 +64,17 @@ class State:
     frame: Tensor | None = None
 
     def reset(self) -> None:
-        """All zeros: the state before the first frame."""
+        """Return to the state before the first frame: all zeros."""
         self.is_precomputed = False
         for tensor in self.tensors.values():
             tensor.fill(0)
         self.past = (self.zero,) * len(self.past)
 
     def follow(self, before: State) -> Moment:
-        """Make this the state after ``before``; returns the moment that the step must write.
+        """Make this the state after ``before``. Returns the moment that the step must write.
 
-        One of its own is always free: a state is never written twice in a row, so at most every second moment of
-        ``before``'s past, not counting the newest, belongs to this state.
+        This state always has a free moment of its own. No state is written twice in a row, so apart from the newest, at
+        most every second moment of ``before``'s past belongs to this state.
         """
         self.is_precomputed = False
         moment = next(m for m in self.own if m not in before.past)
@@ -83,19 +83,19 @@ class State:
 
 
 class Engine(ABC):
-    """Runs one artifact. It holds no stream: callers bring the state to read and the state to write.
+    """Runs one artifact. It holds no stream: the caller passes the state to read and the state to write.
 
     Most callers use a :class:`framecast.runtime.stepper.Stepper`, which owns the states. Several steppers may share one
-    engine: each call of theirs holds :attr:`lock`. :meth:`step` takes and gives floats on the host. Pictures go through
-    :meth:`take`, :meth:`run`, :meth:`feed_back` and :meth:`render`, for which a device gives the host only bytes; the
-    methods here do it with :meth:`step`.
+    engine, and each holds :attr:`lock` during a call. :meth:`step` takes and returns floats on the host. :meth:`take`,
+    :meth:`run`, :meth:`feed_back` and :meth:`render` handle pictures, and a device exchanges only bytes with the host
+    for them. Their default versions here use :meth:`step`.
 
     Attributes:
         name: as in ``ENGINES``.
-        device: what it runs on.
+        device: the device it runs on.
         version: of the library underneath.
-        precision: the one it was opened in, where the engine has several; None where the artifact decides.
-        batch: the only batch size that it runs; None where it runs any.
+        precision: the precision in which it was opened, if the engine has several; None if the artifact decides.
+        batch: the only batch size that it runs; None if it runs any.
         manifest: of the artifact.
         lock: held by one caller at a time.
     """
@@ -109,20 +109,20 @@ class Engine(ABC):
     lock: threading.RLock
 
     def __new__(cls: type[Self], *_: Any, **__: Any) -> Self:
-        """Give every engine its lock, so that a subclass need not remember it."""
+        """Give every engine its lock here, so that no subclass can forget it."""
         engine = super().__new__(cls)
         engine.lock = threading.RLock()
         return engine
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
-        """A new float32 tensor where this engine keeps them."""
+        """A new float32 tensor of zeros in this engine's memory."""
         return np.zeros(shape, np.float32)
 
     def new_state(self, batch: int = 1) -> State:
         """A fresh state of zeros for ``batch`` streams.
 
         Raises:
-            EngineError: the engine runs another batch size only, or there is no memory for it.
+            EngineError: the engine runs only another batch size, or there is no memory for the state.
         """
         if self.batch is not None and batch != self.batch:
             raise EngineError(
@@ -148,7 +148,7 @@ class Engine(ABC):
         )
 
     def reset(self, state: State, rows: Sequence[int] | None = None) -> None:
-        """Make some rows of a state (default: all) those before the first frame. The others are not touched."""
+        """Reset some rows of a state (default: all) to those before the first frame. The others do not change."""
         if rows is None:
             state.reset()
             return
@@ -165,37 +165,37 @@ class Engine(ABC):
         """Predict the next frame.
 
         Args:
-            frame: [B, C, H, W], in the manifest's value range and channel order; no part of ``state_out``.
-            state_in: read.
-            state_out: written, which invalidates states derived from it; not ``state_in``.
+            frame: [B, C, H, W], in the manifest's value range and channel order; not part of ``state_out``.
+            state_in: the state to read.
+            state_out: the state to write, which invalidates states derived from it; not ``state_in``.
 
         Returns:
-            The prediction [B, K, C, H, W]: valid until the next step, or until ``state_out`` is written again.
+            The prediction [B, K, C, H, W], valid until the next step, or until ``state_out`` is written again.
 
         Raises:
-            EngineError: the step failed, or both states are the same. ``state_out`` is then undefined until it is reset
+            EngineError: the step failed, or both states are the same. Then ``state_out`` is undefined until it is reset
                 or written.
         """
 
     def precompute(self, state: State) -> None:
-        """Compute now what the next step on this state needs of no frame, so that it is done when the frame arrives.
+        """Compute the part of the next step on this state that needs no frame, so that it is ready when a frame comes.
 
-        Optional: otherwise the step does it. It does nothing where the artifact is not in two halves.
+        Optional: otherwise the step does it. It does nothing unless the artifact is in two halves.
 
         Raises:
-            EngineError: it failed.
+            EngineError: the computation failed.
         """
         del state
 
     def take(self, images: Sequence[Image], state: State) -> None:
-        """Take the pictures, one a row, for the step that will write ``state``; :meth:`run` follows at once.
+        """Take the pictures, one per row, for the step that will write ``state``; :meth:`run` follows at once.
 
         Args:
             images: uint8 [H, W, 3] BGR each, of any size.
-            state: not read; its :attr:`State.seen` is written.
+            state: its :attr:`State.seen` is written; the rest is not read.
 
         Raises:
-            FrameError: the engine takes pictures of another size only.
+            FrameError: the engine takes only pictures of another size.
         """
         if state.frame is None or len(state.frame) != len(images):
             state.frame = blank_frame(self.manifest, len(images))
@@ -209,18 +209,18 @@ class Engine(ABC):
         self.step(state_out.frame, state_in, state_out)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
-        """Step on the ``k``-th prediction (from 0) of ``source``, not ``state_out``; as it is, not clamped."""
+        """Step on the ``k``-th prediction (from 0) of ``source``, unclamped. ``source`` must not be ``state_out``."""
         self.step(source.prediction[:, k], state_in, state_out)
 
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
-        """Pictures of what a state predicts. A network's render picks among its predictions.
+        """Pictures of a state's predictions.
 
         Args:
             state: written by a step.
-            ahead: which ones: 1 … K steps after the newest frame.
+            ahead: which of its predictions to show: 1 … K steps after the newest frame.
 
         Returns:
-            For each row the pictures, uint8 [h, w, 3] BGR; None where any of the row's K predictions is not finite.
+            For each row its pictures, uint8 [h, w, 3] BGR, or None if any of the row's K predictions is not finite.
         """
         return [
             [to_image(predictions[k - 1], self.manifest) for k in ahead] if is_finite(predictions) else None
@@ -228,12 +228,12 @@ class Engine(ABC):
         ]
 
     def seen(self, state: State) -> list[Image]:
-        """The pictures of the step that wrote ``state``, one a row, as the model saw them: uint8 [h, w, 3] BGR."""
+        """The input pictures of the step that wrote ``state``: uint8 [h, w, 3] BGR at the model's size, one per row."""
         return state.seen
 
     @abstractmethod
     def close(self) -> None:
-        """Free what it holds. May be called twice."""
+        """Free the engine's resources. May be called twice."""
 
     def __enter__(self: Self) -> Self:
         return self
@@ -245,10 +245,10 @@ class Engine(ABC):
 
 
 class Phases(Generic[T]):
-    """Caches what an engine makes once for each way in which two states' buffers lie, such as a set of bound addresses.
+    """Caches one binding for each arrangement of two states' buffers, such as a set of bound addresses.
 
-    Two states that take turns have as many ways as their ring has phases, and a few more after resets. The cache
-    forgets a state's entries with the state, so what it keeps must not hold on to the states.
+    Two alternating states have as many arrangements as their ring has phases, and a few more after resets. The cache
+    drops a state's entries together with the state, so a binding must not hold the states.
     """
 
     def __init__(self) -> None:
@@ -262,8 +262,8 @@ class Phases(Generic[T]):
         Args:
             state_in: the state that the step reads.
             state_out: becomes the state after it.
-            make: given the moment that the step writes; makes the binding.
-            of: what else the binding depends on.
+            make: makes the binding, given the moment that the step writes.
+            of: anything else that the binding depends on.
 
         Raises:
             EngineError: both states are the same.
@@ -285,7 +285,7 @@ class Phases(Generic[T]):
 def step_buffers(
     manifest: Manifest, state_in: State, moment: Moment, state_out: State
 ) -> tuple[dict[str, Buffer], dict[str, Buffer]]:
-    """The buffers that a step reads and writes, by the graph's names; reads as :func:`state_buffers`."""
+    """The buffers that a step reads and writes, by the graph's names. It reads those of :func:`state_buffers`."""
     writes: dict[str, Buffer] = {"prediction": state_out.prediction}
     for spec in manifest.state:
         target = state_out.tensors if spec.kind == "carry" else moment.tensors
@@ -294,10 +294,10 @@ def step_buffers(
 
 
 def state_buffers(manifest: Manifest, state: State) -> dict[str, Buffer]:
-    """A state's buffers by the graph's names: ``state.*``, and what is precomputed."""
+    """A state's buffers by the graph's names: ``state.*`` and the precomputed tensors."""
     buffers = dict(state.precomputed)
     for spec in manifest.state:
         sources = [state.tensors] if spec.kind == "carry" else [moment.tensors for moment in state.past]
-        # A history may reach less far back than the longest one.
+        # A history may be shorter than the longest one.
         buffers |= {name: tensors[spec.name] for name, tensors in zip(spec.inputs, sources, strict=False)}
     return buffers

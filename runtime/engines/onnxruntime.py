@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from framecast.errors import ArtifactError, EngineError, first_line
-from framecast.graph.manifest import KEY, Manifest, beside, check_halves, nameless
+from framecast.graph.manifest import Manifest, beside, check_halves, read_metadata
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, state_buffers, step_buffers
 
 
 class OnnxRuntimeEngine(Engine):
-    """See :class:`Engine`. Inputs and outputs are bound to the states' own buffers, once a phase of their ring."""
+    """See :class:`Engine`. Inputs and outputs are bound to the states' buffers, once for each phase of their ring."""
 
     name = "onnxruntime"
     device = "cpu"
@@ -28,16 +28,14 @@ class OnnxRuntimeEngine(Engine):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Threads that spin between steps take cores from the camera's thread. stip-edge on the demo at 27 fps, on two
-        # cores (AMD EPYC, onnxruntime 1.31): 60 % of one without, at 15.7 ms p50; 140 % with, at 14.3 ms.
+        # cores (AMD EPYC, onnxruntime 1.31): 60 % of a core and 15.7 ms p50. With spinning: 140 % and 14.3 ms.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # what goes wrong is raised, in one line
+        options.log_severity_level = 4  # no logs: failures are raised in one line
         self._session: Any = _session(artifact, options)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         metadata = _metadata(artifact, self._session)
-        if KEY not in metadata:
-            raise nameless(artifact, metadata)
+        self.manifest = read_metadata(artifact, metadata)
         try:
-            self.manifest = Manifest.from_json(metadata[KEY])
             check_boundary(self.manifest, self._session.get_inputs(), self._session.get_outputs())
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
@@ -104,19 +102,24 @@ def _session(artifact: Path, options: Any) -> Any:
         ) from error
 
 
-def _metadata(artifact: Path, session: Any) -> dict[str, str]:
+def _metadata(artifact: Path, session: Any) -> dict[str, str | bytes]:
+    """The metadata of a session's file.
+
+    Raises:
+        ArtifactError: it is not UTF-8.
+    """
     try:
-        metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        metadata: dict[str, str | bytes] = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{artifact}: its metadata is damaged ({first_line(error)}): export it again") from error
     return metadata
 
 
 def check_boundary(manifest: Manifest, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-    """A graph's inputs and outputs, ONNX's or ONNX Runtime's, must be those that the manifest promises.
+    """Check that a graph's inputs and outputs, from ONNX or ONNX Runtime, match the manifest.
 
     Raises:
-        ArtifactError: they are not.
+        ArtifactError: they do not.
     """
     expected = {
         "frame": manifest.frame,
@@ -131,7 +134,7 @@ def check_boundary(manifest: Manifest, inputs: Sequence[Any], outputs: Sequence[
 
 
 def _shape(value: Any) -> tuple[Any, ...]:
-    """Without the batch."""
+    """The shape without the batch."""
     if hasattr(value, "shape"):
         return tuple(value.shape[1:])
     return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])

@@ -1,4 +1,4 @@
-"""ONNX Runtime on CUDA: states stay bound on the device; only pictures go in, and only pictures come out."""
+"""ONNX Runtime on CUDA. States stay bound on the device; only pictures go in and come out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _OrtBuffer(Buffer):
     def __init__(self, value: Any, zeros: NDArray[Any]) -> None:
         self.value, self.shape, self.dtype = value, zeros.shape, zeros.dtype
         self.address: int = value.data_ptr()
-        self._zeros = zeros  # on a CPU the value lies in it
+        self._zeros = zeros  # on a CPU the value uses this memory
 
     def upload(self, array: NDArray[Any]) -> None:
         self.value.update_inplace(np.ascontiguousarray(array))
@@ -34,11 +34,11 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
 
     Args:
         artifact: path of the ONNX file.
-        threads: of what runs on the CPU; 0 for one a core.
-        device: ``cuda``; ``cpu`` is for checking the same path where there is no GPU.
+        threads: CPU threads for operators that run on the CPU; 0 means one per core.
+        device: ``cuda``; ``cpu`` checks the same path on a machine that has no GPU.
 
     Raises:
-        ArtifactError: the file is no artifact that can be run.
+        ArtifactError: the file is not a usable artifact.
         EngineError: this ONNX Runtime has no CUDA, or finds no GPU.
     """
 
@@ -67,7 +67,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # what goes wrong is raised, in one line
+        options.log_severity_level = 4  # no logs: failures are raised in one line
         try:
             proto = onnx.load(str(artifact))
             self.manifest = manifest_of(proto)
@@ -75,7 +75,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
             graph = device_graph(proto).SerializeToString()
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
-        except Exception as error:  # of protobuf, of onnx's checker, of this file's system
+        except Exception as error:  # from protobuf, onnx's checker, or the file system
             reason = first_line(error)
             raise ArtifactError(
                 f"{artifact} is not an ONNX file that can be run ({reason}): make one with 'framecast export'"
@@ -87,7 +87,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
                 f"onnxruntime cannot use this GPU ({first_line(error)}): see 'framecast doctor'"
             ) from error
         if provider not in self._session.get_providers():
-            raise EngineError("onnxruntime finds no GPU that it can use: see 'framecast doctor' for the driver")
+            raise EngineError("onnxruntime finds no usable GPU: check the driver with 'framecast doctor'")
 
     def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
         """See :meth:`DeviceEngine.allocate`."""
@@ -101,7 +101,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
             for name, buffer in buffers.items():
                 bind(name, self.device, 0, buffer.dtype.type, list(buffer.shape), buffer.address)
 
-        def run(_: Any = (reads, writes)) -> None:  # it keeps the buffers, which are bound by their address
+        def run(_: Any = (reads, writes)) -> None:  # the default keeps the buffers alive: they are bound by address
             try:
                 session.run_with_iobinding(binding)
             except Exception as error:

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: compiled for it when a model is loaded, with two state buffers and no copies between them."""
+"""OpenVINO on the CPU: it compiles a model on loading. Two state buffers, with no copies between them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, state_buffers, step_buffers
 from framecast.runtime.engines.onnxruntime import check_boundary
 
-# What stands around the reason in an error of OpenVINO's: where it was thrown, and what was checked there.
+# Lines around the reason in an OpenVINO error: where it was thrown, and which check failed.
 _AROUND = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
 
-_Bound = tuple[list[tuple[int, Any]], list[tuple[int, Any]]]  # what is read and written: a port's number, its tensor
+_Bound = tuple[list[tuple[int, Any]], list[tuple[int, Any]]]  # reads and writes: port number, tensor
 
 
 class OpenVinoEngine(Engine):
     """See :class:`Engine`. Inputs and outputs are the states' own buffers.
 
     Args:
-        artifact: path of the ONNX file. One that is quantised (QDQ nodes) runs in int8 in either precision.
-        threads: of the step; 0 for one a core.
-        precision: ``fp32``; or ``bf16``, in which a convolution's numbers keep 8 bits and the state stays float32. A
-            network that warps is not run so: OpenVINO rounds the coordinates too, and pictures land elsewhere.
+        artifact: path of the ONNX file. A quantised artifact (QDQ nodes) runs in int8 in either precision.
+        threads: CPU threads of the step; 0 means one per core.
+        precision: ``fp32``, or ``bf16``. In bf16 a convolution's numbers keep 8 bits, and the state stays float32.
+            A network that warps cannot run in bf16: OpenVINO would round the coordinates too, and move the pictures.
 
     Raises:
-        ArtifactError: the file is no artifact that can be run.
-        EngineError: OpenVINO or onnx is missing, the CPU or the network is not for bf16, or OpenVINO lacks one of the
-            operators.
+        ArtifactError: the file is not a usable artifact.
+        EngineError: OpenVINO or onnx is missing, the CPU or the network does not support bf16, or OpenVINO lacks an
+            operator.
     """
 
     name = "openvino"
@@ -61,7 +61,7 @@ class OpenVinoEngine(Engine):
             raise ArtifactError(f"{artifact}: {error}") from error
         if precision == "bf16" and any(node.op_type == "GridSample" for node in proto.graph.node):
             raise EngineError(
-                f"{self.manifest.config} warps pictures, and bf16 is too coarse for the positions that it reads: "
+                f"{self.manifest.config} warps pictures, and bf16 is too coarse for its sampling positions: "
                 "use openvino:fp32"
             )
         if self.manifest.precomputed:
@@ -69,7 +69,7 @@ class OpenVinoEngine(Engine):
             check_halves(artifact, *({e.key: e.value for e in half.metadata_props} for half in (proto, before)))
         options = {
             "PERFORMANCE_HINT": "LATENCY",
-            # Without it OpenVINO takes bf16 wherever the CPU has it.
+            # Set it, because OpenVINO's default is bf16 if the CPU supports that.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
         }
@@ -78,7 +78,7 @@ class OpenVinoEngine(Engine):
             self._before = _Graph(self._openvino, core, before, options) if before else None
         except Exception as error:  # OpenVINO raises RuntimeError, onnx its own
             raise EngineError(
-                f"openvino cannot run {self.manifest.config} ({_reason(error)}): use another engine, as onnxruntime"
+                f"openvino cannot run {self.manifest.config} ({_reason(error)}): use another engine, like onnxruntime"
             ) from error
         self._bindings: Phases[_Bound] = Phases()
 
@@ -102,7 +102,7 @@ class OpenVinoEngine(Engine):
         reads, writes = self._bindings.at(state_in, state_out, bind)
         self.precompute(state_in)
         prediction: Tensor = state_out.prediction
-        frame = np.ascontiguousarray(frame)  # of several predictions fed back at once, one is not
+        frame = np.ascontiguousarray(frame)  # one of several predictions, fed back, is not contiguous
         given = self._openvino.Tensor(frame, shared_memory=True)
         self._run(graph, len(prediction), ([*reads, (graph.inputs.index("frame"), given)], writes))
         return prediction
@@ -120,7 +120,7 @@ class OpenVinoEngine(Engine):
 
 
 class _Graph:
-    """An ONNX graph, compiled once for each size of a batch, that runs on its caller's buffers.
+    """An ONNX graph that is compiled once per batch size and runs on its caller's buffers.
 
     Attributes:
         inputs: names, in the order of OpenVINO's ports.
@@ -130,16 +130,16 @@ class _Graph:
         from onnx.inliner import inline_local_functions
 
         self._library, self._core, self._options = library, core, options
-        # OpenVINO reads an operator's body only where it stands in the graph, not as a function.
+        # OpenVINO does not read functions, so put the operators' bodies inline.
         self._model: Any = core.read_model(inline_local_functions(proto).SerializeToString())
-        # It leaves out inputs that nothing reads, such as a history's slots between the newest and the oldest.
+        # It drops unused inputs, such as a history's slots between the newest and the oldest.
         named = {value.name for value in proto.graph.input}
         self.inputs = [name for port in self._model.inputs for name in port.names & named]
         self._outputs = [value.name for value in proto.graph.output]
         self._requests = {1: self._compile(1)}
 
     def _compile(self, batch: int) -> Any:
-        """What runs a batch of this size: with sizes that are fixed a step of ``edge`` takes 0.6 times as long."""
+        """Compile for one batch size. With fixed sizes, a step of ``edge`` takes 0.6 times as long."""
         model = self._model.clone()
         shapes = {}
         for index, port in enumerate(model.inputs):
@@ -149,7 +149,7 @@ class _Graph:
         return self._core.compile_model(model, "CPU", self._options).create_infer_request()
 
     def bind(self, reads: dict[str, Any], writes: dict[str, Any]) -> _Bound:
-        """Buffers by name, of which there may be more, for :meth:`run`."""
+        """Bind buffers by name for :meth:`run`. Extra buffers are ignored."""
 
         def shared(names: list[str], buffers: dict[str, Any]) -> list[tuple[int, Any]]:
             tensor = self._library.Tensor
@@ -158,7 +158,7 @@ class _Graph:
         return shared(self.inputs, reads), shared(self._outputs, writes)
 
     def run(self, batch: int, buffers: _Bound) -> None:
-        """Run it once."""
+        """Run the graph once."""
         if batch not in self._requests:
             self._requests[batch] = self._compile(batch)
         request = self._requests[batch]
@@ -170,7 +170,7 @@ class _Graph:
 
 
 def _without_telemetry() -> Any:
-    """The library. Its import alone would report to Google Analytics, unasked; without that package it does not."""
+    """Import the library with its telemetry package hidden. Otherwise the import alone reports to Google Analytics."""
     name = "openvino_telemetry"
     hidden = name not in sys.modules
     if hidden:
@@ -183,7 +183,7 @@ def _without_telemetry() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, in one line, from the many of an error of OpenVINO's."""
+    """The reason for a failure: one line out of OpenVINO's long error message."""
     lines = [line.strip(" -") for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(_AROUND)]
-    return told[0].rstrip(".:") if told else first_line(error)
+    reasons = [line for line in lines if line and not line.startswith(_AROUND)]
+    return reasons[0].rstrip(".:") if reasons else first_line(error)

@@ -1,6 +1,6 @@
-"""What of each engine is on this machine: its version and device, or what is missing and how to get it.
+"""Checks which engines this machine has: their version and device, or what is missing and how to get it.
 
-No model is opened here, and nothing is loaded but what says whether it works: ONNX Runtime, TensorRT, the driver.
+It opens no model. It loads only the libraries that must be loaded to know: ONNX Runtime, TensorRT and the driver.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from framecast.runtime.engines.tensorrt.library import gpu, library
 
 
 def onnxruntime() -> str:
-    """ONNX Runtime on the CPU.
+    """Check ONNX Runtime on the CPU.
 
     Raises:
         EngineError: it cannot be loaded.
@@ -27,7 +27,7 @@ def onnxruntime() -> str:
 
 
 def onnxruntime_cuda() -> str:
-    """ONNX Runtime with CUDA, and onnx, with which the graph is made ready for a device.
+    """Check ONNX Runtime with CUDA, and onnx, which prepares the graph for a device.
 
     Raises:
         EngineError: one of them is missing, or there is no GPU.
@@ -45,7 +45,7 @@ def onnxruntime_cuda() -> str:
 
 
 def openvino() -> str:
-    """OpenVINO on the CPU.
+    """Check OpenVINO on the CPU.
 
     Raises:
         EngineError: it is not installed.
@@ -54,7 +54,7 @@ def openvino() -> str:
 
 
 def torch() -> str:
-    """PyTorch, on whichever device it has.
+    """Check PyTorch, on any device.
 
     Raises:
         EngineError: it is not installed.
@@ -63,20 +63,20 @@ def torch() -> str:
 
 
 def tensorrt() -> str:
-    """TensorRT or TensorRT for RTX, the GPU, and pycuda, which runs the engines.
+    """Check TensorRT or TensorRT for RTX, the GPU, and pycuda, which runs the engines.
 
     Raises:
-        EngineError: one of them is missing; it names all that are.
+        EngineError: something is missing. The message names every missing part.
     """
-    parts = [_told(look) for look in (_tensorrt_library, _gpu, _pycuda)]
+    parts = [_state_and_cure(look) for look in (_tensorrt_library, _gpu, _pycuda)]
     state = "; ".join(text for text, _ in parts)
     if cures := "; ".join(cure for _, cure in parts if cure):
         raise EngineError(f"{state}: {cures}")
     return state
 
 
-def _told(look: Callable[[], str]) -> tuple[str, str]:
-    """What is there, or what is missing and its cure."""
+def _state_and_cure(look: Callable[[], str]) -> tuple[str, str]:
+    """A part's description and "", or the missing part and its cure."""
     try:
         return look(), ""
     except EngineError as error:
@@ -99,7 +99,7 @@ def _pycuda() -> str:
 
 
 def _reason(error: ImportError) -> str:
-    return first_line(error).replace(": ", ", ")  # what follows the first ": " of a message is its cure
+    return first_line(error).replace(": ", ", ")  # the first ": " of a message must come right before its cure
 
 
 def _version(package: str, extra: str) -> str:

@@ -1,7 +1,7 @@
-"""PyTorch: the reference, and what runs our Triton kernels directly.
+"""PyTorch: the reference engine, which also runs our Triton kernels directly.
 
-On CUDA a step is one CUDA graph for each way in which the states' buffers lie, from the uploaded picture to the new
-state: that never leaves the device, and a frame costs one synchronisation, when its prediction is asked for.
+On CUDA a step is one CUDA graph, from the uploaded picture to the new state, for each arrangement of the states'
+buffers. The state never leaves the device. A frame costs one synchronisation, when its prediction is read.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from framecast.graph.manifest import Manifest
 from framecast.runtime.convert import Tensor, to_model_size
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, step_buffers
 
-WARM = 3  # steps before a capture: in the first ones libraries choose and allocate
-# How a picture's channels (BGR, the last axis) become the network's, and back. Without lists of indices, which would be
-# uploaded each time.
+WARM = 3  # steps before a capture: in the first steps, libraries choose kernels and allocate memory
+# Convert a picture's channels (BGR, the last axis) to the network's, and back. They use no lists of indices, because
+# those would be uploaded each time.
 _TAKE: Mapping[str, Callable[[Any], Any]] = {
     "BGR": lambda picture: picture,
     "RGB": lambda picture: picture.flip(-1),
@@ -32,7 +32,7 @@ _GIVE: Mapping[str, Callable[[Any], Any]] = {**_TAKE, "GRAY": lambda picture: pi
 
 
 class Buffer:
-    """A tensor where the engine keeps it."""
+    """A tensor in the engine's memory."""
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor
@@ -43,7 +43,7 @@ class Buffer:
 
 
 class _Input:
-    """Where arrays of one shape from the host are put, through page-locked memory."""
+    """A device tensor for host arrays of one shape, uploaded through page-locked memory."""
 
     def __init__(self, torch: Any, array: NDArray[Any], device: Any) -> None:
         self.host = torch.empty(array.shape, dtype=getattr(torch, str(array.dtype)), pin_memory=device.type == "cuda")
@@ -51,11 +51,11 @@ class _Input:
         self._uploaded = torch.cuda.Event() if device.type == "cuda" else None
 
     def put(self, array: NDArray[Any]) -> Any:
-        """Copy an array to the device, without waiting for it."""
+        """Copy an array to the device; does not wait for the copy."""
         if self._uploaded is None:
             np.copyto(self.device.numpy(), array)
         else:
-            self._uploaded.synchronize()  # the last one has left the host
+            self._uploaded.synchronize()  # the last upload has left the host
             np.copyto(self.host.numpy(), array)
             self.device.copy_(self.host, non_blocking=True)
             self._uploaded.record()
@@ -67,18 +67,18 @@ class TorchEngine(Engine):
 
     Args:
         network: a :class:`framecast.models.step.StepModel`.
-        manifest: of it.
-        device: ``cuda`` or ``cpu``; by default the first of them that is here.
-        precision: ``fp32``; on CUDA also ``tf32``, in which convolutions round their inputs to 10 bits, or ``fp16``,
-            in which convolutions and what autocast allows run in half; the state is float32 in all.
-        kernels: whether our Triton kernels run, on CUDA.
-        graph: whether steps are captured as CUDA graphs, on CUDA.
-        compiled: whether the network goes through ``torch.compile``.
-        threads: of a step on the CPU, for the whole process; 0 for torch's own choice.
+        manifest: of the network.
+        device: ``cuda`` or ``cpu`` (default: ``cuda`` if available).
+        precision: ``fp32``. On CUDA also ``tf32``, which rounds the inputs of convolutions to 10 bits, or ``fp16``,
+            which runs convolutions and the other operators of autocast in half. The state is always float32.
+        kernels: whether to run our Triton kernels, on CUDA.
+        graph: whether to capture steps as CUDA graphs, on CUDA.
+        compiled: whether to use ``torch.compile`` for the network.
+        threads: CPU threads of a step, for the whole process; 0 means torch's own choice.
 
     Raises:
         EngineError: there is no such device.
-        OptionError: there is no such precision there.
+        OptionError: the device does not have this precision.
     """
 
     name = "torch"
@@ -103,14 +103,14 @@ class TorchEngine(Engine):
         if on_gpu and not torch.cuda.is_available():
             raise EngineError("torch sees no CUDA device: see 'framecast doctor', or use --engine onnxruntime")
         if precision != "fp32" and not on_gpu:
-            raise OptionError(f"on a CPU torch runs in fp32 here, not in {precision}: leave the precision out")
+            raise OptionError(f"on a CPU torch runs in fp32 only, not in {precision}: leave the precision out")
         if threads:
             torch.set_num_threads(threads)
         self.device = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
         self.version: str = torch.__version__
         self.manifest = manifest
         self._network = network.to(self._device).eval()
-        if precision == "fp16":  # cast once, where autocast would at every step
+        if precision == "fp16":  # cast once; autocast would cast at every step
             for module in self._network.modules():
                 if type(module).__name__.startswith(("Conv", "Linear")):
                     module.half()
@@ -119,16 +119,16 @@ class TorchEngine(Engine):
         self._stream = self._torch.cuda.Stream(self._device) if on_gpu else None
         self._pool = torch.cuda.graph_pool_handle() if self._graph else None
         self._inputs: dict[Hashable, _Input] = {}
-        self._pictures: Any = None  # on the device, taken for the next run
+        self._pictures: Any = None  # on the device, for the next run
         self._phases: Phases[Callable[[], None]] = Phases()
 
     @classmethod
     def open(cls, path: Path, **options: Any) -> TorchEngine:
-        """The engine of a ``.safetensors`` file, or of an artifact that holds its weights one by one.
+        """Open a ``.safetensors`` file, or an artifact that holds its weights one by one.
 
         Raises:
-            ArtifactError: the file does not give a network.
-            EngineError: torch is not here, or has no such device.
+            ArtifactError: no network can be made from the file.
+            EngineError: torch is missing, or has no such device.
         """
         try:
             from framecast.export.load_network import load_network
@@ -176,7 +176,7 @@ class TorchEngine(Engine):
             pictures = pictures.round().clamp(0, 255).to(torch.uint8)
             pictures = _GIVE[self.manifest.channel_order](pictures.permute(0, 1, 3, 4, 2))  # [B, K, h, w, 3]
             finite = prediction.isfinite().flatten(1).all(1).to(torch.uint8)  # [B]
-            # In one piece: this transfer is the frame's one synchronisation.
+            # All in one transfer, which is the frame's only synchronisation.
             transferred = torch.cat([finite, pictures.flatten()]).cpu().numpy()
         batch = len(prediction)
         rows = transferred[batch:].reshape(batch, -1, height, width, 3)
@@ -193,7 +193,7 @@ class TorchEngine(Engine):
         self._network = self._forward = None
 
     def _running(self) -> AbstractContextManager[Any]:
-        """The context of every call."""
+        """The context that every call runs in."""
         if self._forward is None:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
         torch, stack = self._torch, ExitStack()
@@ -209,7 +209,7 @@ class TorchEngine(Engine):
         return self._inputs[key].put(array)
 
     def _to_frame(self, picture: Any) -> Any:
-        """[B, h, w, 3] uint8 BGR to [B, C, H, W]: as :func:`framecast.runtime.convert.to_frame`."""
+        """Convert [B, h, w, 3] uint8 BGR to [B, C, H, W], like :func:`framecast.runtime.convert.to_frame`."""
         low, high = self.manifest.value_range
         (width, height), (_, rows, columns) = self.manifest.size, self.manifest.frame
         frame = _TAKE[self.manifest.channel_order](picture).permute(0, 3, 1, 2).float()
@@ -217,11 +217,11 @@ class TorchEngine(Engine):
         return self._torch.nn.functional.pad(frame, (0, columns - width, 0, rows - height), value=low)
 
     def _advance(self, source: Any, convert: Callable[[Any], Any] | None, state_in: State, state_out: State) -> None:
-        """One step on ``source``, converted to frames first where ``convert`` is given."""
+        """Run one step on ``source``. If ``convert`` is given, it first makes frames of ``source``."""
 
         def bind(moment: Moment) -> Callable[[], None]:
             reads, writes = step_buffers(self.manifest, state_in, moment, state_out)
-            # A tensor of its own for each: slots that are still one zero would make torch.compile take them for one.
+            # A separate tensor for each slot: torch.compile would treat slots that share the zero tensor as one input.
             views = {name: buffer.tensor.view(buffer.tensor.shape) for name, buffer in reads.items()}
             state = {name.removeprefix("state."): view for name, view in views.items()}
             targets = {name.removeprefix("next."): buffer.tensor for name, buffer in writes.items()}
@@ -251,7 +251,7 @@ class TorchEngine(Engine):
         return stack
 
     def _captured(self, run: Callable[[], None]) -> Callable[[], None]:
-        """A CUDA graph of ``run``. It may be repeated, since it reads one state and writes another."""
+        """Capture ``run`` as a CUDA graph. Repeating it is safe, because it reads one state and writes another."""
         torch = self._torch
         for _ in range(WARM):
             run()

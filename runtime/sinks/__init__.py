@@ -1,1 +1,1 @@
-"""Where events go: a video file, a strip of pictures, a browser page."""
+"""The sinks of results: a video file, a strip of pictures, a browser page, a window."""

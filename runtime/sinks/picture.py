@@ -1,4 +1,4 @@
-"""Pictures of an result: captions, and the error between what was predicted and what came."""
+"""Pictures of a result: captions, and the error between prediction and real frame."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 from framecast.camera import Image
 from framecast.runtime.sinks.sink import Result
 
-GAIN = 4  # of the error, so that it can be seen; the page's index.html says so too
-CAPTION = 22  # pixels
-LEGIBLE = 250  # pixels that the longest caption takes
+GAIN = 4  # makes the error visible; the page's index.html names the same factor
+CAPTION = 22  # height in pixels
+LEGIBLE = 250  # width of the longest caption in pixels
 _BACK, _INK = (24, 20, 18), (225, 222, 220)  # BGR
 
 
 def error_image(input: Image, due: Image | None) -> Image:
-    """|input − due| × 4, saturated, uint8 [h, w, 3]; black where nothing was due."""
+    """|input − due| × 4, saturated, uint8 [h, w, 3]; black if nothing was due."""
     if due is None:
         return np.zeros_like(input)
     return cv2.convertScaleAbs(cv2.absdiff(input, due), alpha=GAIN)  # type: ignore[return-value]
@@ -29,15 +29,15 @@ def caption(width: int, text: str) -> Image:
 
 
 def enlarged(image: Image, least: int) -> Image:
-    """A picture by the smallest whole factor that makes it ``least`` pixels wide."""
+    """Enlarge a picture by the smallest whole factor that makes it at least ``least`` pixels wide."""
     factor = -(-least // image.shape[1])
     return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
 
 
 def triptych(result: Result) -> Image:
-    """What came, what had been predicted for that moment, and the error between, side by side.
+    """The real frame, its prediction and the error between them, side by side.
 
-    Until there is a prediction for the moment its place is dark. Small pictures are enlarged by a whole factor.
+    The prediction is dark until there is one for this frame. Small pictures are enlarged by a whole factor.
     """
     due = np.zeros_like(result.input) if result.due is None else result.due
     tiles = [enlarged(tile, LEGIBLE) for tile in (result.input, due, error_image(result.input, result.due))]

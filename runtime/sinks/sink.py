@@ -1,4 +1,4 @@
-"""What a sink is: something that is shown every result of a run."""
+"""The interface of all sinks: a sink takes every result of a run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from framecast.runtime.telemetry import Stamps
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One real frame, and what was made of it.
+    """One real frame and its predictions.
 
     Attributes:
-        frame: the real frame, at its own size.
-        input: the same at the model's size, uint8 [h, w, 3] BGR.
-        prediction: made from this frame, for ``horizon`` steps ahead of it.
-        stamps: when it passed each station.
-        due: what had been predicted, ``horizon`` steps before, for this very frame; None where nothing was, and before
-            the first frame that is scored.
-        psnr: of ``due`` against ``input``, dB; None with ``due``.
-        psnr_copy: of the frame that was the newest when ``due`` was predicted, dB; None with ``due``.
+        frame: the real frame at its own size.
+        input: the same frame at the model's size, uint8 [h, w, 3] BGR.
+        prediction: made from this frame, ``horizon`` steps ahead.
+        stamps: when the frame passed each stage.
+        due: the earlier prediction for this frame, from ``horizon`` steps before. None if there is none, and before
+            the first scored frame.
+        psnr: of ``due`` against ``input``, dB; None if ``due`` is.
+        psnr_copy: of the newest frame at the time of ``due``'s prediction, dB; None if ``due`` is.
     """
 
     frame: Frame
@@ -36,23 +36,23 @@ class Result:
 
 
 class Sink(ABC):
-    """Takes results, one at a time. Use it in a ``with``, or close it."""
+    """Takes results one at a time. Close it after the last one."""
 
     @abstractmethod
     def show(self, result: Result) -> None:
         """Take one result.
 
         Raises:
-            SinkError: it cannot be written; the run ends.
+            SinkError: the result cannot be written; the run ends.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Finish: what was shown so far is complete and playable. May be called twice."""
+        """Finish, so that the output so far is complete and playable. May be called twice."""
 
 
 class FunctionSink(Sink):
-    """Any callable as a sink: called with each result, in the loop's thread, so it should return soon."""
+    """Makes a sink of any callable. The loop's thread calls it with each result, so it should return soon."""
 
     def __init__(self, function: Callable[[Result], object]) -> None:
         self._function = function
@@ -62,4 +62,4 @@ class FunctionSink(Sink):
         self._function(result)
 
     def close(self) -> None:
-        """See :meth:`Sink.close`: there is nothing to finish."""
+        """See :meth:`Sink.close`. There is nothing to finish."""

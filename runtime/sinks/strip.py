@@ -1,4 +1,4 @@
-"""Keeps a few moments of a run as one picture: a row each of input, prediction and error."""
+"""Writes a few moments of a run as one picture. Each row shows input, prediction and error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = 4
 
 
 class StripSink(Sink):
-    """Moments spread evenly over a run of any length, written as PNG at its end.
+    """Moments spread evenly over a run of any length, written as a PNG file at the end.
 
     Raises:
         SinkError: the path cannot be written.
@@ -26,19 +26,19 @@ class StripSink(Sink):
         check_writable(path)
         self.path = path
         self._rows: list[Image] = []
-        self._stride = 1  # every stride-th scored result is kept, up to twice the rows that are shown
-        self._seen = 0
+        self._stride = 1  # keep every stride-th scored result, up to twice as many as ROWS
+        self._scored = 0
 
     def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
         if result.due is None:
             return
-        if self._seen % self._stride == 0:
+        if self._scored % self._stride == 0:
             self._rows.append(triptych(result))
             if len(self._rows) == 2 * ROWS:
                 self._rows = self._rows[::2]
                 self._stride *= 2
-        self._seen += 1
+        self._scored += 1
 
     def close(self) -> None:
         """See :meth:`Sink.close`."""

@@ -1,4 +1,4 @@
-"""Runs a sink in a thread of its own, so that encoding and writing are off the path from camera to prediction."""
+"""Runs a sink in its own thread, so that encoding and writing do not delay the path from camera to prediction."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import threading
 
 from framecast.runtime.sinks.sink import Result, Sink
 
-# Events, each with a whole frame. When a sink falls this far behind, the run waits for it, and a camera's frames drop.
+# Results, each with a full frame. If a sink falls this far behind, the run waits for it, and the camera drops frames.
 CAPACITY = 4
 
 
 class SinkThread:
-    """Hands results to a sink in order; what goes wrong there is raised at the next ``show`` or at ``close``."""
+    """Hands results to a sink in order. The next ``show`` or ``close`` raises the sink's error, once."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._queue: queue.Queue[Result | None] = queue.Queue(CAPACITY)
         self._failure: Exception | None = None
-        self._said = False
+        self._raised = False
         self._thread = threading.Thread(target=self._run, name=f"framecast-{type(sink).__name__}", daemon=True)
         self._thread.start()
 
     def show(self, result: Result) -> None:
-        """Hand over an result.
+        """Hand over a result.
 
         Raises:
             SinkError: the sink failed.
@@ -32,10 +32,10 @@ class SinkThread:
         self._queue.put(result)
 
     def close(self) -> None:
-        """Wait until everything handed over is done, and close the sink.
+        """Wait until the sink has taken every result, and close it.
 
         Raises:
-            SinkError: the sink failed, and no ``show`` has said so yet.
+            SinkError: the sink failed, and no ``show`` has raised that error yet.
         """
         if self._thread.is_alive():
             self._queue.put(None)
@@ -43,9 +43,9 @@ class SinkThread:
         self._raise()
 
     def _raise(self) -> None:
-        """What went wrong is said once."""
-        if self._failure is not None and not self._said:
-            self._said = True
+        """Raise the sink's error, but only once."""
+        if self._failure is not None and not self._raised:
+            self._raised = True
             raise self._failure
 
     def _run(self) -> None:
@@ -54,10 +54,10 @@ class SinkThread:
                 if self._failure is None:
                     try:
                         self._sink.show(result)
-                    except Exception as error:  # noqa: BLE001 (raised where it is fed)
+                    except Exception as error:  # noqa: BLE001 (raised by show or close)
                         self._failure = error
         finally:
             try:
                 self._sink.close()
-            except Exception as error:  # noqa: BLE001 (raised where it is fed)
+            except Exception as error:  # noqa: BLE001 (raised by show or close)
                 self._failure = self._failure or error

@@ -12,34 +12,34 @@ from framecast.redact import redact
 from framecast.runtime.sinks.picture import triptych
 from framecast.runtime.sinks.sink import Result, Sink
 
-CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}  # what OpenCV's own FFmpeg can always write
-LONGEST_GAP = 10.0  # seconds without a frame that are kept as they were; longer ones are cut to this
-CHECK = 25  # frames between looks at the disk: OpenCV does not say when a write fails
+CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}  # OpenCV's bundled FFmpeg can always write these
+LONGEST_GAP = 10.0  # seconds without a frame; a longer gap is cut to this
+CHECK = 25  # frames between checks of the disk, because OpenCV does not report a failed write
 
 
 class VideoSink(Sink):
-    """A file that is playable once closed; of one that is not, an ``.mkv`` can still be played.
+    """A video file, playable once it is closed. An ``.mkv`` is playable even if it was never closed.
 
-    It plays at the pace of the run: a picture stays until the next one's time.
+    It plays at the pace of the run: a picture stays until the time of the next one.
 
     Args:
-        path: its ending chooses the container.
-        fps: frames a second that the file is played at.
+        path: its suffix selects the container.
+        fps: the file's frame rate, frames a second.
 
     Raises:
-        OptionError: no such container.
+        OptionError: the suffix is unknown.
         SinkError: the path cannot be written, or the disk is full.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         if path.suffix.lower() not in CODECS:
             endings = ", ".join(CODECS)
-            raise OptionError(f"cannot record {redact(str(path))}: end it in {endings}, or in .png for pictures")
+            raise OptionError(f"cannot record {redact(str(path))}: unknown suffix; use {endings}, or .png for pictures")
         check_writable(path)
         self.path = path
         self._fps = fps
         self._writer: cv2.VideoWriter | None = None
-        self._begun = 0.0  # time of the first frame, moved on where a gap is cut
+        self._begun = 0.0  # time of the first frame; cutting a gap moves it forward
         self._written = 0
 
     def show(self, result: Result) -> None:
@@ -49,9 +49,9 @@ class VideoSink(Sink):
             fourcc = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, fourcc, self._fps, picture.shape[1::-1])
             if not self._writer.isOpened():
-                raise SinkError(f"cannot record to {self.path}: OpenCV opened no encoder (try an .avi file)")
+                raise SinkError(f"cannot record to {self.path}: OpenCV found no encoder; try an .avi file")
             self._begun = result.frame.time
-        due = result.frame.time - self._begun - self._written / self._fps  # seconds that the file lags behind
+        due = result.frame.time - self._begun - self._written / self._fps  # seconds by which the file lags behind
         if due > LONGEST_GAP:
             self._begun += due - LONGEST_GAP
             due = LONGEST_GAP

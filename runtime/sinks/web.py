@@ -1,9 +1,10 @@
-"""A page in the browser: what the camera sees now, what is predicted, and how well that went.
+"""A browser page that shows the camera's picture, the prediction, and the score.
 
-Three threads never wait for one another: the pipeline's leaves its newest result here and goes on; the server's own
-encodes that result for whoever is watching; a viewer that cannot keep up misses frames, and is dropped when it hangs.
+The pipeline, the server and the viewers never wait for one another. The pipeline's thread leaves its newest result here
+and continues. The server's thread encodes that result for all viewers. A slow viewer misses frames, and a viewer that
+hangs is dropped.
 
-The page's files and the updates that it reads are in ``page``.
+The package ``page`` holds the page's files and the format of its updates.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from framecast.runtime.sinks import page
 from framecast.runtime.sinks.sink import Result, Sink
 
 MAX_VIEWERS = 8
-MAX_CONNECTIONS = 64  # all of them: pages, statistics, viewers, and those that never ask for anything
-BACKLOG = 32  # connections that are accepted at a time: by so many may the bound be missed
-SEND_TIMEOUT = 3.0  # seconds for one update to leave, or for a viewer to say goodbye
-MIN_INTERVAL = 0.025  # seconds between updates: a little less than at 30 fps, so that jitter leaves no frame out
+MAX_CONNECTIONS = 64  # in total: pages, statistics, viewers, and idle connections
+BACKLOG = 32  # connections accepted at a time; MAX_CONNECTIONS may be exceeded by this many
+SEND_TIMEOUT = 3.0  # seconds to send one update, or for a viewer to answer a close
+MIN_INTERVAL = 0.025  # seconds between updates: a little less than at 30 fps, so that jitter skips no frame
 STATS_INTERVAL = 0.25  # seconds between snapshots in the stream
-SEND_BUFFER = 128 * 1024  # bytes that the kernel may hold back for a viewer: what waits there is no longer "now"
+SEND_BUFFER = 128 * 1024  # bytes that the kernel may buffer for a viewer; buffered pictures are no longer live
 
 _silent = logging.Logger("framecast.web", level=logging.CRITICAL + 1)
 
@@ -43,18 +44,19 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WebSink(Sink):
-    """Serves a page that shows the run live. Read-only, and to this machine alone unless told otherwise.
+    """Serves a read-only page that shows the run live. By default only this machine can reach it.
 
     Args:
-        address: HOST:PORT, HOST or PORT; port 0 takes any free one. An address that other machines can reach is
-            served only to those who have the token.
-        snapshot: gives the figures that the page shows; called in the server's thread.
-        token: what a request must carry as ``?token=…``; generated for an address that other machines can reach.
+        address: HOST:PORT, HOST or PORT; port 0 means any free port. On an address that other machines can reach,
+            every request needs the token.
+        snapshot: returns the figures for the page; called in the server's thread.
+        token: the value that a request must carry as ``?token=…`` (default: generated for an address that other
+            machines can reach, otherwise none).
         title: of the page.
 
     Raises:
-        OptionError: the address cannot be read or resolved.
-        SinkError: the address cannot be had, for instance because another program serves there.
+        OptionError: the address cannot be parsed or resolved.
+        SinkError: the address is not available, for example because another program uses it.
     """
 
     def __init__(
@@ -73,8 +75,8 @@ class WebSink(Sink):
         self._token = token or (None if local else secrets.token_urlsafe())
         self._snapshot = snapshot
 
-        # A name that resolves to this machine must not let a stranger's page in (DNS rebinding), so on loopback only
-        # loopback's own names are answered. Elsewhere the token keeps strangers out.
+        # Against DNS rebinding: a stranger's page must not get in through a name that resolves to this machine. So on
+        # loopback we answer only to loopback's own names. Elsewhere the token keeps strangers out.
         names = {"localhost", "127.0.0.1", "[::1]", _bracketed(bound), _bracketed(host).lower()}
         self._hosts = {f"{name}:{port}" for name in names} | (names if port == 80 else set()) if local else None
         query = f"?token={quote(self._token, safe='')}" if self._token else ""
@@ -82,7 +84,7 @@ class WebSink(Sink):
         self._url = f"http://{_bracketed(shown)}:{port}/{query}"
         self._files = page.files(title, query)
 
-        self._result: Result | None = None  # the newest; replaced whole, so no lock is needed
+        self._result: Result | None = None  # the newest; replaced as a whole, so it needs no lock
         self._viewers: set[asyncio.Queue[bytes]] = set()
         self._stats_sent = -math.inf
         self._closing = False
@@ -98,11 +100,11 @@ class WebSink(Sink):
 
     @property
     def url(self) -> str:
-        """What to open in a browser; holds the token where there is one."""
+        """The address to open in a browser, including the token if there is one."""
         return self._url
 
     def show(self, result: Result) -> None:
-        """Leave the result for the viewers: returns at once, whoever is watching.
+        """Leave the result for the viewers, and return at once.
 
         Raises:
             SinkError: the server has failed.
@@ -125,7 +127,7 @@ class WebSink(Sink):
         with contextlib.suppress(RuntimeError):  # the loop has been closed
             self._loop.call_soon_threadsafe(self._wake.set)
 
-    # All that follows runs in the server's thread.
+    # All methods below run in the server's thread.
 
     def _run(self, started: threading.Event) -> None:
         try:
@@ -145,7 +147,7 @@ class WebSink(Sink):
         app.router.add_get("/stream", self._stream, allow_head=False)
         for name in page.TYPES:
             app.router.add_get(f"/{name}", self._file, allow_head=False)
-        # Whatever a client sends, malformed or not, is no news for the terminal of the run.
+        # No logs: a client's request, malformed or not, must not print in the run's terminal.
         runner = web.AppRunner(app, access_log=None, logger=_silent, shutdown_timeout=2 * SEND_TIMEOUT)
         await runner.setup()
 
@@ -163,7 +165,7 @@ class WebSink(Sink):
             await runner.cleanup()
 
     async def _broadcast(self) -> None:
-        """Give the newest result to every viewer, until the run ends."""
+        """Send the newest result to every viewer until the run ends."""
         while not self._closing:
             await self._wake.wait()
             self._wake.clear()
@@ -171,7 +173,7 @@ class WebSink(Sink):
                 self._publish(self._result)
                 await asyncio.sleep(MIN_INTERVAL)
         self._ended = True
-        self._stats_sent = -math.inf  # the last picture comes with the last figures
+        self._stats_sent = -math.inf  # send the last figures with the last picture
         self._publish(self._result)
 
     def _publish(self, result: Result | None) -> None:
@@ -220,25 +222,25 @@ class WebSink(Sink):
         return viewer
 
     async def _watch(self, viewer: web.WebSocketResponse, news: asyncio.Queue[bytes], request: web.Request) -> None:
-        """Send until the run ends, the viewer leaves or says anything (it has nothing to say), or it hangs."""
+        """Send updates until the run ends, or the viewer leaves, hangs, or sends anything, which it should not."""
         self._stats_sent = -math.inf
-        self._wake.set()  # the newcomer sees something at once, even of a source that stands still
+        self._wake.set()  # a new viewer sees something at once, even if the source is stalled
         tasks = [asyncio.create_task(self._send(viewer, news)), asyncio.create_task(viewer.receive())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0].done() and await tasks[0]:
                 tasks[1].cancel()
-                await asyncio.wait(tasks)  # a close hears the viewer's answer only when nobody else listens
+                await asyncio.wait(tasks)  # close() gets the viewer's answer only if nobody else is receiving
                 await viewer.close(message=b"the run has ended")
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             if request.transport:
-                request.transport.abort()  # what a viewer that hangs has not read would keep the connection open
+                request.transport.abort()  # a hanging viewer's unread data would keep the connection open
 
     async def _send(self, viewer: web.WebSocketResponse, news: asyncio.Queue[bytes]) -> bool:
-        """Whether the viewer has been sent the last update of the run; it hangs or is gone if not."""
+        """Send updates to the viewer. Returns True after the run's last one, False if the viewer hangs or is gone."""
         try:
             while not (self._ended and news.empty()):
                 await asyncio.wait_for(viewer.send_bytes(await news.get()), SEND_TIMEOUT)
@@ -248,7 +250,7 @@ class WebSink(Sink):
 
 
 class _Refusal(asyncio.Protocol):
-    """Hangs up at once."""
+    """Closes a connection at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
@@ -259,20 +261,20 @@ async def _harden(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def _parse(address: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT, HOST or PORT."""
+    """Parse HOST:PORT, HOST or PORT into host and port."""
     match = re.fullmatch(r"(\d+)|(?:\[([\w:.%]+)\]|([\w.-]+))(?::(\d+))?", address, re.ASCII)
-    port = int((match[1] or match[4] or "8000")[:6]) if match else -1  # [:6]: no number of a thousand digits
+    port = int((match[1] or match[4] or "8000")[:6]) if match else -1  # [:6] avoids parsing a thousand digits
     if match is None or port > 65535:
         raise OptionError(f"cannot serve on {address!r}: give HOST:PORT, e.g. --serve 127.0.0.1:8000")
     return match[2] or match[3] or "127.0.0.1", port
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket."""
+    """Open a listening socket."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, ValueError):  # ValueError: a name that cannot even be asked for
-        raise OptionError(f"cannot serve on {host!r}: no such address, try --serve 127.0.0.1:{port}") from None
+    except (OSError, ValueError):  # ValueError: not even a valid name to look up
+        raise OptionError(f"cannot serve on {host!r}: no such address; try --serve 127.0.0.1:{port}") from None
     family, _, _, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost" means 127.0.0.1
     try:
         listening = socket.create_server(where, family=family)
@@ -280,9 +282,9 @@ def _bind(host: str, port: int) -> socket.socket:
         why = os.strerror(error.errno) if error.errno else str(error)
         other = port + 1 if 1024 <= port < 65535 else 8001
         raise SinkError(
-            f"cannot serve on {_bracketed(host)}:{port}: {why}: choose another, e.g. --serve 127.0.0.1:{other}"
+            f"cannot serve on {_bracketed(host)}:{port}: {why}; choose another, e.g. --serve 127.0.0.1:{other}"
         ) from None
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # those accepted inherit it
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted sockets inherit it
     return listening
 
 

@@ -1,8 +1,8 @@
-"""A window on the desktop: input, prediction and error side by side, the newest picture only.
+"""A window on the desktop: input, prediction and error side by side. It shows only the newest picture.
 
-The window is a process of its own, which runs :func:`view`. A toolkit wants one thread, best the main one, and that one
-predicts; Qt aborts the process that cannot reach its display, and Xlib ends the process whose display goes away: so
-neither takes the run and its recordings along.
+The window runs in a separate process, in :func:`view`. A toolkit needs one thread, preferably the main thread, but that
+one predicts. Qt aborts its process if it cannot reach the display, and Xlib ends its process if the display goes away.
+In a separate process, neither can end the run and its recordings.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ from framecast.runtime.sinks.sink import Result, Sink
 
 TITLE = "framecast"
 START = 30.0  # seconds that the window may take to open
-GRACE = 3.0  # seconds that it may take to close
+GRACE = 3.0  # seconds that the window may take to close
 
 _HEADER = struct.Struct("<II")  # height and width; then the pixels, [H, W, 3] BGR
 _READY = b"ready\n"
 _NO_WINDOWS = 3  # exit code
-_PAUSE = 10  # ms that the toolkit works between looks for a new picture
+_PAUSE = 10  # ms for the toolkit between checks for a new picture
 _ELSEWHERE = "--serve shows the run in a browser"
 
 
 class WindowSink(Sink):
-    """Shows the newest result; those that come while it draws are left out, and nobody waits for it.
+    """Shows the newest result. It skips results that come while it draws, and nobody waits for it.
 
     Args:
-        closed: called, in another thread, when the user closes the window: by q, Esc or its ✕.
+        closed: called in another thread when the user closes the window with q, Esc or its ✕.
 
     Raises:
-        SinkError: there is no display that can be reached, or this OpenCV has no windows.
+        SinkError: no display can be reached, or this OpenCV has no windows.
     """
 
     def __init__(self, closed: Callable[[], None]) -> None:
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise SinkError(f"no window can be shown: there is no display here, DISPLAY is not set ({_ELSEWHERE})")
+            raise SinkError(f"no window can be shown: there is no display, DISPLAY is not set ({_ELSEWHERE})")
         self._closed = closed
         self._news: Mailbox[Result] = Mailbox(newest=True)
         self._ready = threading.Event()
         self._opened = self._ending = False
         self._failure: str | None = None
-        self._said: deque[str] = deque(maxlen=20)
-        # The modules that are ours here, and none that lies in the folder where we were started.
+        self._lines: deque[str] = deque(maxlen=20)
+        # Import the same modules as this process, and none from the current folder.
         code = f"import sys; sys.path[:] = {sys.path!r}; from framecast.runtime.sinks.window import view; view()"
-        self._process = subprocess.Popen(  # noqa: S603 (this Python, and a text of ours)
+        self._process = subprocess.Popen(  # noqa: S603 (this Python, and our own code)
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the run alone
+            start_new_session=True,  # Ctrl-C reaches only the run
         )
         self._listener = threading.Thread(target=self._listen, name="framecast-window", daemon=True)
         self._sender = threading.Thread(target=self._send, name="framecast-window-pictures", daemon=True)
@@ -72,10 +72,10 @@ class WindowSink(Sink):
         self._ready.wait(START)
         if not self._opened:
             self.close()
-            raise SinkError(f"no window can be shown: {self._failure or f'none came up in {START:g} s'} ({_ELSEWHERE})")
+            raise SinkError(f"no window can be shown: {self._failure or f'none opened in {START:g} s'} ({_ELSEWHERE})")
 
     def show(self, result: Result) -> None:
-        """Leave the result for the window: returns at once.
+        """Leave the result for the window, and return at once.
 
         Raises:
             SinkError: the window has failed.
@@ -85,12 +85,12 @@ class WindowSink(Sink):
         self._news.put(result)
 
     def close(self) -> None:
-        """Take the window away. May be called twice."""
+        """Close the window. May be called twice."""
         self._ending = True
         self._news.close()
         if not self._opened:
             self._process.kill()
-        self._listener.join(GRACE)  # the process ends with its input, and this thread with the process
+        self._listener.join(GRACE)  # the process ends when its input does, and this thread when the process does
         if self._listener.is_alive():
             self._process.kill()
             self._listener.join(GRACE)
@@ -104,7 +104,7 @@ class WindowSink(Sink):
                 pipe.write(_HEADER.pack(*picture.shape[:2]))
                 pipe.write(picture.data)
                 pipe.flush()
-        with suppress(OSError):  # there may be something in its buffer
+        with suppress(OSError):  # closing may fail to flush the buffer
             if pipe:
                 pipe.close()
 
@@ -115,7 +115,7 @@ class WindowSink(Sink):
                 self._opened = True
                 self._ready.set()
             elif text := line.decode(errors="replace").strip():
-                self._said.append(text)
+                self._lines.append(text)
         if output:
             output.close()
         code = self._process.wait()
@@ -127,13 +127,13 @@ class WindowSink(Sink):
 
     def _why(self, code: int) -> str:
         if code == _NO_WINDOWS:
-            return "this OpenCV has none, it is the headless build: pip install opencv-python in its place"
-        said = "".join(c if c.isprintable() else " " for c in (self._said[0] if self._said else f"exit code {code}"))
-        return f"{said}, DISPLAY is {os.environ.get('DISPLAY', 'not set')}"
+            return "this OpenCV is the headless build: pip install opencv-python in its place"
+        text = "".join(c if c.isprintable() else " " for c in (self._lines[0] if self._lines else f"exit code {code}"))
+        return f"{text}, DISPLAY is {os.environ.get('DISPLAY', 'not set')}"
 
 
 def view() -> None:
-    """Show the pictures that come on stdin until they end or the user has enough; then leave the process."""
+    """Show the pictures from stdin until they end or the user closes the window. Then end the process."""
     newest: list[Image] = []
 
     def receive() -> None:
@@ -144,9 +144,9 @@ def view() -> None:
                 newest[:] = [pixels.reshape(height, width, 3)]
         os._exit(0)  # whatever the toolkit is doing
 
-    with suppress(OSError):  # not here: the wheel's own, then
-        # opencv-python's copy writes into a structure of libX11 as it was years ago, so that libX11 1.8 takes results
-        # that are Qt's, the one that says the window is there among them: in 9 of 60 trials it stayed black.
+    with suppress(OSError):  # if the system has none, use the wheel's own
+        # opencv-python's copy writes into a libX11 structure in its layout of years ago. libX11 1.8 then takes replies
+        # that belong to Qt, among them the one that says that the window exists: in 9 of 60 trials it stayed black.
         ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
     try:
         cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
@@ -164,12 +164,12 @@ def view() -> None:
                 cv2.resizeWindow(TITLE, newest[0].shape[1], newest[0].shape[0])
             shown = newest[0]
             cv2.imshow(TITLE, shown)
-    os._exit(0)  # the thread that waits for input holds a lock that Python's own exit would want
+    os._exit(0)  # a normal exit would wait for a lock that the input thread holds
 
 
 def _is_open() -> bool:
-    """Whether the user has left the window there."""
+    """Whether the window is still open."""
     try:
         return cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
-    except cv2.error:  # Qt, whose last window has been closed
+    except cv2.error:  # from Qt, after its last window was closed
         return False

@@ -10,10 +10,11 @@
             ...
 
     framecast.run("rtsp://camera/stream", sinks=[lambda result: ...])   # any callable is a sink
-    framecast.evaluate("edge", "clips/").to_dict()          # quality beside copying and optical flow
-    framecast.benchmark("edge").to_dict()                   # what a live step costs on this machine
+    framecast.evaluate("edge", "clips/").to_dict()          # quality against copying and optical flow
+    framecast.benchmark("edge").to_dict()                   # the latency of a live step on this machine
 
-Everything public is here; importing it loads no heavy library. Fakes for tests are in :mod:`framecast.testing`.
+This module holds everything public. Importing it loads no heavy library. Fakes for tests are in
+:mod:`framecast.testing`.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ __all__ = [
 ]
 
 
-# Where each public name lives; a module is imported when one of its names is first asked for.
+# The module of each public name. A module is imported on the first access to one of its names.
 _HOMES = {
     "Frame": "camera",
     "Prediction": "runtime.predictor",
@@ -88,7 +89,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version  # a third of the time that this module would take to import
+        from importlib.metadata import version  # most of what importing this module would cost
 
         return version("framecast")
     if name in _HOMES:

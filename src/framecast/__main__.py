@@ -1,4 +1,4 @@
-"""``python -m framecast``: the same as the command ``framecast``."""
+"""``python -m framecast`` runs the command ``framecast``."""
 
 from framecast.cli import main
 

@@ -1,7 +1,7 @@
-"""Time, as one protocol: sources, mailbox, pipeline and benchmarks are handed a clock and never ask the system.
+"""The clock protocol. Sources, mailbox, pipeline and benchmarks get a clock and never ask the system for the time.
 
-:data:`SYSTEM` is the machine's. :class:`framecast.testing.VirtualClock` is one on which only waiting takes time, so
-that what several threads do gives the same figures on any machine.
+:data:`SYSTEM` is the machine's clock. On a :class:`framecast.testing.VirtualClock` only waiting takes time, so several
+threads give the same figures on any machine.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What time is read from, and waited by."""
+    """Tells the time, and waits."""
 
     def now(self) -> float:
-        """Seconds, running forward. Wall-clock changes do not touch it."""
+        """Seconds. It never runs backwards, and changes of the wall clock do not affect it."""
 
     def cpu(self) -> float:
-        """Seconds of CPU time that this process has used, over all its threads."""
+        """Seconds of CPU time that this process has used, summed over its threads."""
 
     def condition(self) -> threading.Condition:
-        """A new condition to wait on with :meth:`wait`. Its lock is re-entrant: a signal handler may take it."""
+        """A new condition for :meth:`wait`. Its lock is re-entrant, because a signal handler may take it."""
 
     def wait(self, condition: threading.Condition, deadline: float | None = None) -> bool:
-        """Wait until ``condition``, which the caller holds, is notified; False once ``deadline`` (seconds) has come."""
+        """Wait until ``condition`` is notified; the caller holds it. Returns False at ``deadline`` (seconds)."""
 
     def wait_until(self, moment: float) -> None:
-        """Return at ``moment`` (seconds), or at once where it has passed."""
+        """Return at ``moment`` (seconds), or at once if it has passed."""
 
 
 class SystemClock:
-    """``time.monotonic()``, which is also what cameras say when they grab a frame."""
+    """``time.monotonic()``. Cameras stamp their grabs with the same clock."""
 
     def now(self) -> float:
         """See :meth:`Clock.now`."""

@@ -1,4 +1,4 @@
-"""How framecast's drawings look, and how they become part of a page."""
+"""The style of framecast's plots, and their export as SVG for a page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.figure import Figure
 
-INK = "#010203"  # stands for the page's own, light or dark
+INK = "#010203"  # placeholder for the page's text colour, light or dark
 COLOURS = ("#8a8f98", "#c79a00", "#2f9e6b", "#e0533d", "#4a80e8", "#a35bd1", "#1aa0b8", "#b3693a")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
@@ -22,7 +22,7 @@ STYLE: dict[Any, Any] = {
 
 
 def to_svg(figure: Figure) -> str:
-    """One ``<svg>`` element that takes its ink from the page around it. Draw it with :data:`STYLE` in force."""
+    """Return one ``<svg>`` element that inherits the page's text colour. Draw the figure with :data:`STYLE`."""
     written = io.StringIO()
     figure.savefig(written, format="svg", transparent=True, dpi=150, metadata={"Date": None})
     svg = written.getvalue()

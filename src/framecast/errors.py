@@ -1,13 +1,13 @@
-"""Everything framecast raises on purpose. Each message says in one line what is wrong and what to do.
+"""All errors that framecast raises on purpose. Each message is one line: what is wrong, and what to do.
 
 FramecastError
-├── SourceError     a camera, stream, file or folder cannot be opened or was lost
-├── FrameError      a frame is not what the predictor takes, or changed in mid-stream
-├── ArtifactError   no such model, or a file that is not a usable artifact
-├── EngineError     an engine cannot be had, or failed
+├── SourceError     a camera, stream, file or folder cannot be opened, or was lost
+├── FrameError      the predictor cannot take a frame, or the frame's size changed mid-stream
+├── ArtifactError   there is no such model, or the file is not a usable artifact
+├── EngineError     an engine is not available, or failed
 ├── ExportError     a network cannot be exported
 ├── SinkError       an output cannot be written or served
-└── OptionError     an argument is out of its range
+└── OptionError     an argument is out of range
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ class SourceError(FramecastError):
 
 
 class FrameError(FramecastError):
-    """A frame is not what the predictor takes, or changed size or type in mid-stream."""
+    """The predictor cannot take a frame, or the frame's size or type changed mid-stream."""
 
 
 class ArtifactError(FramecastError):
-    """There is no such model, or the file is not an artifact that can be run."""
+    """There is no such model, or the file is not a usable artifact."""
 
 
 class EngineError(FramecastError):
-    """An engine cannot be had here, or failed."""
+    """An engine is not available on this machine, or failed."""
 
 
 class ExportError(FramecastError):
-    """A network cannot be exported, or its export does not equal it."""
+    """A network cannot be exported, or its export gives other results."""
 
 
 class SinkError(FramecastError):
@@ -42,9 +42,9 @@ class SinkError(FramecastError):
 
 
 class OptionError(FramecastError):
-    """An argument is out of its range."""
+    """An argument is out of range."""
 
 
 def first_line(error: Exception) -> str:
-    """What a library's error says, in one line, for a message of ours."""
+    """The first line of a library's error, to quote in our own message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

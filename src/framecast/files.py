@@ -1,4 +1,4 @@
-"""Write files whole or not at all, check beforehand that it will work, and hash contents."""
+"""Write files completely or not at all, check in advance that a path is writable, and hash contents."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import BinaryIO
 from framecast.errors import SinkError
 from framecast.redact import redact
 
-RESERVE = 16 * 1024 * 1024  # bytes to leave free, so that a recording can still be finished
+RESERVE = 16 * 1024 * 1024  # bytes to keep free, so that a recording can be finished
 
 
 def check_writable(path: Path) -> None:
-    """Make sure that a file can be written at ``path``. Makes its folder; a file that is there stays as it is.
+    """Check that a file can be written at ``path``. Creates its folder, and does not change an existing file.
 
     Raises:
-        SinkError: it cannot be written.
+        SinkError: the file cannot be written.
     """
     try:
         target = _target(path)
@@ -37,30 +37,30 @@ def check_writable(path: Path) -> None:
 
 
 def check_room(path: Path) -> None:
-    """Make sure that the disk is not almost full.
+    """Check that the disk is not almost full.
 
     Raises:
-        SinkError: it is.
-        OSError: the file's folder is not there.
+        SinkError: less than ``RESERVE`` bytes are free.
+        OSError: the file's folder does not exist.
     """
     if shutil.disk_usage(path.parent).free < RESERVE:
         raise SinkError(
-            f"the disk of {path} is full: less than {RESERVE >> 20} MB are free (make room, or choose another path)"
+            f"the disk of {path} is full: less than {RESERVE >> 20} MB free (make room, or choose another path)"
         )
 
 
 def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "choose another path") -> None:
-    """Write a whole file or nothing. After a power cut it is the old file or the new one.
+    """Write a file completely or not at all. After a power cut, the path holds the old file or the new one.
 
-    Several processes may write the same path: the last one wins. A link is followed.
+    Several processes may write the same path; the last one wins. It follows a link.
 
     Args:
-        path: of the file. Its folder is made.
+        path: of the file. Its folder is created.
         data: the content, or a function that writes it.
-        cure: what to do if it fails, for the message.
+        cure: what to do if the write fails, for the message.
 
     Raises:
-        SinkError: it cannot be written. What was there is as it was.
+        SinkError: the file cannot be written. An existing file is unchanged.
     """
     try:
         target = _target(path)
@@ -76,12 +76,12 @@ def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "c
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
-    except (OSError, RuntimeError) as error:  # RuntimeError: torch's, when the disk is full
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError when the disk is full
         raise _cannot(path, error, cure) from error
 
 
 def sha256(content: Path | bytes) -> str:
-    """SHA-256 of a file's content, or of bytes, in hexadecimal."""
+    """SHA-256 of a file's content or of bytes, in hexadecimal."""
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     digest = hashlib.sha256()
@@ -92,13 +92,13 @@ def sha256(content: Path | bytes) -> str:
 
 
 def _target(path: Path) -> Path:
-    """The file that a path leads to. Replacing a device would remove it, opening a pipe would wait for its reader.
+    """Resolve a path to its file. Replacing a device would remove it, and opening a pipe would block.
 
     Raises:
-        SinkError: it is there, and no regular file.
+        SinkError: the path exists and is not a regular file.
     """
     target = Path(os.path.realpath(path))
-    if os.path.lexists(target) and not target.is_file():  # a link here is one of a circle
+    if os.path.lexists(target) and not target.is_file():  # a link here is part of a cycle
         raise SinkError(f"cannot write {redact(str(path))}: it is not a regular file (choose another path)")
     return target
 

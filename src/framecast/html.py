@@ -1,4 +1,4 @@
-"""The frame of every page that framecast writes: one file that loads nothing from anywhere, light or dark."""
+"""The template of all HTML pages that framecast writes: one file, no external resources, light or dark."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ dt { font-weight: 600; margin-top: .4rem } dd { margin: 0; color: var(--soft) }
 
 
 def document(title: str, heading: str, body: str) -> str:
-    """A whole HTML document around a body; title and heading are text."""
+    """A complete HTML document around a body. Title and heading are plain text."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

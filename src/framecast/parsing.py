@@ -1,4 +1,4 @@
-"""Read JSON strictly: into dataclasses whose types and bounds are declared, by msgspec."""
+"""Read JSON strictly with msgspec, into dataclasses that declare types and bounds."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import Any, TypeVar
 import msgspec
 
 T = TypeVar("T")
-MAX_CHARACTERS = 1 << 26  # a run that lists 100 000 files takes a sixth of that
+MAX_CHARACTERS = 1 << 26  # a run that lists 100 000 files needs a sixth of this
 _PLACE = re.compile(r"(?P<what>.+) - at `(?:key in )?\$\.?(?P<where>.*)`")
 
 
 def decode(text: str | bytes, kind: type[T], limit: int = MAX_CHARACTERS) -> T:
-    """Read JSON as a value of ``kind``. Fields that ``kind`` does not have are ignored, nested ones too.
+    """Read JSON as a value of ``kind``. Unknown fields are ignored, including nested ones.
 
     Args:
         text: the JSON; bytes must be UTF-8.
-        kind: a dataclass, or another type that msgspec knows. ``Annotated[..., msgspec.Meta(...)]`` gives bounds.
-        limit: characters that it may have.
+        kind: a dataclass, or another type that msgspec supports. ``Annotated[..., msgspec.Meta(...)]`` sets bounds.
+        limit: the most characters that ``text`` may have.
 
     Raises:
-        ValueError: it is no JSON, or not such a value. The message is one line, made to stand in brackets.
+        ValueError: ``text`` is not JSON, or does not fit ``kind``. The message is one line, to be put in brackets.
     """
     text = text.decode() if isinstance(text, bytes) else text
     if len(text) > limit:
         raise ValueError(f"longer than {limit} characters")
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: a text that UTF-8 cannot hold
+    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: a text that UTF-8 cannot encode
         raise ValueError(_reason(error)) from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
 def convert(value: Any, kind: type[T]) -> T:
-    """Like :func:`decode`, of a value that is in memory; texts may stand for numbers.
+    """Like :func:`decode`, but from a value in memory. Numbers may be given as texts.
 
     Raises:
-        ValueError: it is not such a value.
+        ValueError: the value does not fit ``kind``.
     """
     try:
         return msgspec.convert(value, kind, strict=False)
@@ -47,7 +47,7 @@ def convert(value: Any, kind: type[T]) -> T:
 
 
 def _reason(error: Exception) -> str:
-    """``Expected `float` > 0.0 - at `$.interval``` is ``interval: expected float > 0.0``."""
+    """Turn ``Expected `float` > 0.0 - at `$.interval``` into ``interval: expected float > 0.0``."""
     found = _PLACE.fullmatch(str(error))
     what = str(error) if found is None else found["what"]
     what = what[:1].lower() + what[1:] if what[1:2].islower() else what  # not JSON

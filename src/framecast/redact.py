@@ -1,11 +1,11 @@
-"""Makes a URI safe to show in a message, a log or a report: no credentials, one line."""
+"""Makes a URI safe for a message, a log or a report: no credentials, one line."""
 
 from __future__ import annotations
 
 import re
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
-# "…password=x", wherever it stands: cameras take it in the query, and some in the path.
+# "…password=x", anywhere: most cameras take it in the query, and some in the path.
 _NAME = r"[\w.%-]*(?:pass|pwd|psw|pw|token|key|secret|auth|sign|session|cred)[\w.%-]*="
 _SECRET = re.compile(rf"({_NAME})[^&]*", re.IGNORECASE)
 _OPEN_SECRET = re.compile(rf"[/?].*{_NAME}[^&]*\Z", re.IGNORECASE | re.DOTALL)
@@ -14,20 +14,20 @@ _OPEN_SECRET = re.compile(rf"[/?].*{_NAME}[^&]*\Z", re.IGNORECASE | re.DOTALL)
 def redact(uri: str) -> str:
     """Hide the credentials of a URI, and put it on one line.
 
-    Everything up to the *last* ``@`` counts as user name and password: a user may forget to percent-encode a ``/`` or
-    an ``@`` in a password, and the error message must not show the rest of it. That ``@`` may also be part of a secret
-    in the path or the query, ``…?password=p@ss``: then the secret goes on behind it.
+    Everything up to the *last* ``@`` counts as user name and password. A user may forget to percent-encode a ``/`` or
+    an ``@`` in a password, and a message must not show the rest of the password. That ``@`` may also be part of a
+    secret in the path or the query, ``…?password=p@ss``; then the secret continues after it.
 
     Args:
         uri: a URI or path as a user typed it, valid or not.
 
     Returns:
-        The text with ``***`` in place of credentials, and ``�`` in place of each character that cannot be printed.
+        The text, with ``***`` instead of credentials and ``�`` instead of each unprintable character.
     """
     scheme = found.group() if (found := _SCHEME.match(uri)) else ""
     rest = uri[len(scheme) :]
     before, at, after = rest.rpartition("@")
-    credentials = bool(at) and (bool(scheme) or ":" in before)  # a path may hold an @ of its own: clips/cup@2x.mp4
+    credentials = bool(at) and (bool(scheme) or ":" in before)  # a path may contain an @ itself: clips/cup@2x.mp4
     if credentials:
         if _OPEN_SECRET.search(before):
             after = re.sub(r"\A[^&]*", "***", after)

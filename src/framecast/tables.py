@@ -1,4 +1,4 @@
-"""Tables of text, which a terminal, a page and a README show alike."""
+"""Text tables for the terminal, a page and a README."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Table:
 
 
 def to_markdown(table: Table) -> str:
-    """A table for a README."""
+    """Format a table for a README."""
 
     def row(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
@@ -30,7 +30,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_html(table: Table) -> str:
-    """A table for a page (:func:`framecast.html.document`), below its title. Rows of means stand out."""
+    """Format a table with its title for a page (:func:`framecast.html.document`). Rows of means are highlighted."""
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     rows = "".join(
         f"<tr{' class=mean' * row[0].startswith('mean ')}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"

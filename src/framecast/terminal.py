@@ -1,4 +1,4 @@
-"""What the command line shows in a terminal: the status line, the summary, tables."""
+"""The command line's output in a terminal: the status line, the summary, tables."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from rich.text import Text
 
 from framecast.runtime.report import Report
 
-WIDTH = 100  # columns where there is no terminal
-WORD = 24  # characters of a name or path beyond which it may be broken
+WIDTH = 100  # columns, if the output is not a terminal
+WORD = 24  # characters: a longer name or path may be broken
 MORE = " (more)"
-JOINED = "\ue000"  # stands for a blank that is not to be broken at; as wide as one
-_FIGURE = re.compile(r"\W*(\d|$)")  # what begins so stays in one line
+JOINED = "\ue000"  # a non-breaking blank; as wide as a blank
+_FIGURE = re.compile(r"\W*(\d|$)")  # a cell that begins like this stays on one line
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; cells are text as it is, no markup.
+    """Print a table. Cells are plain text, without markup.
 
-    No figure is broken. Where a terminal is narrow, heads fold first, then text, then the names in the first column;
-    the columns that do not fit even so follow in a table of their own, with the names beside them. A file or a pipe
-    counts as a terminal of 100 columns, unless ``COLUMNS`` is set.
+    Figures are never broken. In a narrow terminal, heads fold first, then text, then the names in the first column.
+    Columns that still do not fit follow in a separate table, which repeats the names. A file or a pipe counts as a
+    terminal of 100 columns, unless ``COLUMNS`` is set.
     """
     console, rows, left = Console(), list(rows), list(range(1, len(columns)))
     room = console.width if console.is_terminal or os.environ.get("COLUMNS") else WIDTH
@@ -38,7 +38,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
             shown = (0, *left[:count])
             heads, cells = [columns[i] for i in shown], [[row[i] for i in shown] for row in rows]
             widths = _widths(heads, cells, room - 3 * len(shown) - 1)
-            needed = sum(widths) + 3 * len(shown) + 1  # the lines, and a blank on either side
+            needed = sum(widths) + 3 * len(shown) + 1  # with the lines, and a blank on either side of each cell
             if needed <= room:
                 break
         printed = Table(title=title, title_justify="left", show_header=any(heads))
@@ -51,7 +51,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Of the columns, in characters: so that they fit into the room, if that breaks no figure."""
+    """The widths of the columns in characters. They fit into the room if that breaks no figure."""
     columns = [[row[i] for row in rows] for i in range(len(heads))]
     whole = [_longest(column) for column in columns]
     loose = [
@@ -75,7 +75,7 @@ def _longest(texts: Iterable[str]) -> int:
 
 
 def _folded(text: str, width: int) -> str:
-    """Broken where two blanks stand, if that will do, so that "p50 22.1" stays together; between words otherwise."""
+    """Fold a text at double blanks if that is enough, so that "p50 22.1" stays together; otherwise between words."""
     together = re.sub(r"(?<=\S) (?=\S)", JOINED, text)
     text = together if _longest(together.split()) <= width else text
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)).replace(JOINED, " ")
@@ -83,7 +83,7 @@ def _folded(text: str, width: int) -> str:
 
 @contextmanager
 def status_line() -> Iterator[Callable[[Report], None]]:
-    """Yield what shows a report on one line of the terminal, or does nothing where there is none."""
+    """Yield a function that shows a report on one line of the terminal. It does nothing if there is no terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda report: None
@@ -98,7 +98,7 @@ def _line(report: Report) -> Text:
     if latency["p50"] is not None:
         text += f"  p50 {latency['p50']:.1f} ms  p99 {latency['p99']:.1f} ms"
     text += f"  {report['frames']} frames, {report['dropped']} dropped  {report['source']}"
-    return Text(text, no_wrap=True, overflow="ellipsis")  # the score first: a narrow terminal cuts the end
+    return Text(text, no_wrap=True, overflow="ellipsis")  # the score comes first: a narrow terminal cuts the end
 
 
 def _score(report: Report) -> str:
@@ -111,7 +111,7 @@ def _score(report: Report) -> str:
 
 
 def summary(report: Report, outputs: Iterable[Path]) -> None:
-    """Print what a run came to, and what it left."""
+    """Print a run's final figures and its output files."""
     latency, engine = report["latency_ms"], report["engine"]
     random = "  (random weights: no quality claimed)" if report["weights"] == "random" else ""
     ahead = "next frame" if report["horizon"] == 1 else f"{report['horizon']} frames ahead"
@@ -131,8 +131,8 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
         rows += [("speed", f"{report['fps']} fps"), ("latency", f"{figures}  (n={latency['n']})")]
         if latency["p50"] > report["ahead_ms"]:
             after, ahead = f"{latency['p50']:.0f} ms", f"{report['ahead_ms']:.0f} ms"
-            what = f"a prediction comes {after} after its frame, and looks only {ahead} ahead"
-            rows.append(("too slow", f"{what}: its moment is past by then (a smaller horizon or model, or a GPU)"))
+            what = f"predictions arrive {after} after their frame but look only {ahead} ahead"
+            rows.append(("too slow", f"{what}, so they come too late (use a smaller horizon or model, or a GPU)"))
     rows.append(("ended", report["ended"] or "before the first frame"))
     rows += [("written", str(p)) if p.exists() else ("not written", f"{p}  (nothing was scored)") for p in outputs]
     table("framecast", ("", ""), rows)

@@ -11,7 +11,8 @@ from framecast.bench import cameras
 from framecast.bench.cameras import Cameras, carry, search
 from framecast.bench.loop import WARM_STEPS
 from framecast.errors import EngineError, OptionError
-from framecast.runtime.engines import Engine
+from framecast.runtime.convert import Tensor
+from framecast.runtime.engines import Engine, State
 from framecast.testing import PacedEngine, TrendEngine, VirtualClock
 
 CLIP = "synthetic://?size=56x40&frames=8"
@@ -45,7 +46,7 @@ def test_as_many_as_have_their_steps_within_an_interval() -> None:
     assert [run.cameras for run in found.runs] == [1, 2, 3, 4]
     assert opened == 4
     one, _, three, four = found.runs
-    assert (one.p50, one.p99) == (pytest.approx(10.1), pytest.approx(10.1))
+    assert [one.p50, one.p99] == pytest.approx([10.1, 10.1])
     assert 20 < three.p99 <= 30.4  # the last of the three waits for both others
     assert three.dropped == 0
     assert four.p99 > found.interval_ms
@@ -58,7 +59,7 @@ def test_no_camera_or_as_many_as_are_allowed() -> None:
     assert (none.carried, [run.cameras for run in none.runs]) == (0, [1])
     some, opened = carried(0.001, limit=3)
     assert (some.carried, opened) == (3, 3)
-    assert dict(some.rows())["cameras carried"] == "3 or more at 30 frames a second each"
+    assert dict(some.rows())["cameras handled"] == "3 or more at 30 frames a second each"
     assert json.loads(json.dumps(some.to_dict()))["runs"][-1]["cameras"] == 3
 
 
@@ -78,14 +79,14 @@ def test_search_finds_the_edge_and_asks_nothing_twice(limit: int) -> None:
 
 def test_bad_input() -> None:
     engine = TrendEngine(0.4)
-    for options in ({"fps": -1}, {"seconds": 0}, {"limit": 0}):
+    for fps, seconds, limit in ((-1, 1, 1), (30, 0, 1), (30, 1, 0)):
         with pytest.raises(OptionError, match=r"above 0|at least 1"):
-            carry(lambda: engine, CLIP, **{"fps": 30, "seconds": 1, **options})
+            carry(lambda: engine, CLIP, fps=fps, seconds=seconds, limit=limit)
 
 
 def test_a_camera_that_fails_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(TrendEngine):
-        def step(self, frame, state_in, state_out):  # type: ignore[no-untyped-def]
+        def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
             if self.steps == WARM_STEPS + 5:
                 raise EngineError("the network is gone")
             return super().step(frame, state_in, state_out)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -85,14 +86,14 @@ def test_a_run_is_sampled(lay: Lay) -> None:
     root = lay(ORIN)
     looked = threading.Event()
 
-    class Enough(list[object]):
-        def append(self, item: object) -> None:
+    class Enough(list[Any]):
+        def append(self, item: Any) -> None:
             super().append(item)
             if len(self) == 3:
                 looked.set()
 
     sampler = Sampler(root, interval=0.001)
-    sampler.readings = Enough()  # type: ignore[assignment]
+    sampler.readings = Enough()
     with sampler:
         assert looked.wait(30)
     found = sampler.summary()

@@ -74,7 +74,7 @@ def test_too_few_queries_are_not_valid_and_say_why() -> None:
 
     found = single_stream(called("x", query), min_duration=1, min_queries=10, clock=clock)
     assert (found.queries, found.valid) == (10, False)
-    assert found.reasons == ["10 queries, and the 90 % estimate needs 64"]
+    assert found.reasons == ["10 queries, but the 90 % estimate needs 64"]
 
 
 def test_bad_settings_are_said() -> None:

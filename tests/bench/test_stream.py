@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from framecast.bench.stream import StreamResult, bench_stream
 from framecast.camera import Frame, Source
 from framecast.clock import SYSTEM
 from framecast.errors import EngineError, OptionError, SourceError
+from framecast.runtime.convert import Tensor
+from framecast.runtime.engines import State
 from framecast.testing import STAMPS, PacedEngine, TrendEngine, VirtualClock
 
 CLIP = "synthetic://?size=56x40&frames=8"
@@ -175,9 +178,9 @@ def test_a_cameras_frames_are_due_when_they_are_grabbed(monkeypatch: pytest.Monk
 
 def test_bad_input() -> None:
     engine = TrendEngine(0.4)
-    for options in ({"fps": 0}, {"fps": float("inf")}, {"seconds": 0}, {"seconds": -1}, {"seconds": float("nan")}):
+    for fps, seconds in ((0, 1), (math.inf, 1), (30, 0), (30, -1), (30, math.nan)):
         with pytest.raises(OptionError, match="above 0"):
-            bench_stream(engine, CLIP, **{"fps": 30, "seconds": 1, **options})
+            bench_stream(engine, CLIP, fps=fps, seconds=seconds)
     with pytest.raises(OptionError, match="between 0 and 100"):
         bench_stream(engine, CLIP, fps=30, seconds=1, percentiles=(50, 100))
     with pytest.raises(OptionError, match="allow more seconds"):
@@ -188,7 +191,7 @@ def test_bad_input() -> None:
 
 def test_an_engine_that_fails_ends_it_and_leaves_no_thread() -> None:
     class Broken(TrendEngine):
-        def step(self, frame, state_in, state_out):  # type: ignore[no-untyped-def]
+        def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
             if self.steps == WARM_STEPS + 5:
                 raise EngineError("the network is gone")
             return super().step(frame, state_in, state_out)
@@ -201,7 +204,7 @@ def test_an_engine_that_fails_ends_it_and_leaves_no_thread() -> None:
 
 def test_real_time() -> None:
     class Sleeping(TrendEngine):
-        def step(self, frame, state_in, state_out):  # type: ignore[no-untyped-def]
+        def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
             time.sleep(0.010)
             return super().step(frame, state_in, state_out)
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+
+import pytest
+
 from framecast.camera import Frame, Source
+from framecast.errors import SourceError
 
 
 def read(source: Source) -> Frame:
@@ -10,3 +16,12 @@ def read(source: Source) -> Frame:
     frame = source.read()
     assert frame is not None
     return frame
+
+
+def lost(source: Source) -> tuple[str, float]:
+    """The message with which a source is lost, and the seconds until then."""
+    begun = time.monotonic()
+    with pytest.raises(SourceError) as caught:
+        deque(iter(source.read, None), maxlen=0)
+    assert str(caught.value).isprintable()
+    return str(caught.value), time.monotonic() - begun

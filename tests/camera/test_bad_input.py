@@ -30,7 +30,7 @@ def refusal(uri: str | Path) -> str:
 
 
 def test_no_such_file() -> None:
-    message = "no such file: clips/a.mp4 (check the path, or use 'demo' for the clip that ships)"
+    message = "no such file: clips/a.mp4 (check the path, or use 'demo' for the shipped clip)"
     assert refusal("clips/a.mp4") == message
     assert "no such file: /clips/a.mp4" in refusal("file:///clips/a.mp4")
     assert "no such file" in refusal("/etc/passwd/a.mp4")

@@ -241,11 +241,11 @@ def test_a_path_object_is_never_a_uri(tmp_path: Path, monkeypatch: pytest.Monkey
         ("synthetic://?seed=1", False),
     ],
 )
-def test_what_is_a_camera(uri, camera):
+def test_what_is_a_camera(uri: str, camera: bool) -> None:
     assert is_camera(uri) is camera
 
 
-def test_a_file_that_is_called_as_a_camera_is_none(tmp_path, monkeypatch):
+def test_a_file_that_is_called_as_a_camera_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("csi:0").touch()
     assert not is_camera("csi:0")

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -25,7 +24,7 @@ from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
 
 from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
-from .reading import read  # noqa: TID252
+from .reading import lost, read  # noqa: TID252
 
 SIZE = "320x240"
 needs_gstreamer = pytest.mark.skipif(shutil.which(csi.LAUNCH) is None, reason=f"no {csi.LAUNCH} (make system-deps)")
@@ -84,14 +83,6 @@ def refused(uri: str, timeout: float = 5.0) -> str:
         open_source(uri, timeout=timeout)
     assert str(caught.value).isprintable()
     return str(caught.value)
-
-
-def lost(source: Source) -> tuple[str, float]:
-    begun = time.monotonic()
-    with pytest.raises(SourceError) as caught:
-        deque(iter(source.read, None), maxlen=0)
-    assert str(caught.value).isprintable()
-    return str(caught.value), time.monotonic() - begun
 
 
 def test_the_pipeline_of_a_uri() -> None:

@@ -18,12 +18,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from framecast.camera import Image, Source, open_source
+from framecast.camera import Image, open_source
 from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
 
 from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
-from .reading import read  # noqa: TID252
+from .reading import lost, read  # noqa: TID252
 
 
 def refused(uri: str, timeout: float = 1.0) -> tuple[str, float]:
@@ -32,14 +32,6 @@ def refused(uri: str, timeout: float = 1.0) -> tuple[str, float]:
     with pytest.raises(SourceError) as caught:
         open_source(uri, timeout=timeout)
     assert str(caught.value).isprintable()
-    return str(caught.value), time.monotonic() - begun
-
-
-def read_until_lost(source: Source) -> tuple[str, float]:
-    """The message with which a source is lost, and the seconds until then."""
-    begun = time.monotonic()
-    with pytest.raises(SourceError) as caught:
-        deque(iter(source.read, None), maxlen=0)
     return str(caught.value), time.monotonic() - begun
 
 
@@ -64,17 +56,17 @@ def test_a_server_that_dies_is_lost_at_once_and_stays_lost(rtsp_server: RtspServ
     with open_source(rtsp_server.url, timeout=3) as source:
         source.read()
         rtsp_server.process.kill()
-        message, seconds = read_until_lost(source)
+        message, seconds = lost(source)
         assert seconds < 2
         assert message == f"lost {rtsp_server.url}: it ended or broke off (check the camera and the network)"
-        assert read_until_lost(source)[1] < 0.1
+        assert lost(source)[1] < 0.1
 
 
 def test_a_server_that_freezes_is_lost_after_the_timeout(rtsp_server: RtspServer) -> None:
     with open_source(rtsp_server.url, timeout=1) as source:
         source.read()
         rtsp_server.process.send_signal(signal.SIGSTOP)
-        message, seconds = read_until_lost(source)
+        message, seconds = lost(source)
     assert 0.9 < seconds < 2.5
     assert "no frame for 1 s" in message
 

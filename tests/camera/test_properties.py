@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import string
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_text_without_credentials_is_unchanged(scheme: str, text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def no_devices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def no_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty folder to work in; whatever would open a device or a connection is refused before it does."""
 
     def refuse(*_: object, **__: object) -> Source:

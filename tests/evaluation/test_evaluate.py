@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,9 +79,9 @@ def test_progress_is_told() -> None:
         ),
     ],
 )
-def test_bad_arguments(options: dict[str, object], error: type[Exception], message: str) -> None:
+def test_bad_arguments(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        framecast.evaluate(**{"models": "stip-edge", "clips": CLIP, **options})  # type: ignore[arg-type]
+        framecast.evaluate(**{"models": "stip-edge", "clips": CLIP, **options})
 
 
 def test_rivals_are_for_clips(tmp_path: Path) -> None:

@@ -59,10 +59,11 @@ def test_ssim_is_that_of_scikit_image(kind: str, channels: int, metric: str, dat
 def test_ssim_is_that_of_torchmetrics(kind: str, metric: str, data_range: float) -> None:
     """It has no sample covariance, which comes to a smaller K2, and takes windows over the border, which we crop."""
     truth, prediction = pair(3, kind)
-    images = [torch.from_numpy(unit(image)).permute(2, 0, 1)[None] for image in (prediction, truth)]
+    guess, real = (torch.from_numpy(unit(image)).permute(2, 0, 1)[None] for image in (prediction, truth))
     count = WINDOW**2
     _, whole = structural_similarity_index_measure(
-        *images,
+        guess,
+        real,
         gaussian_kernel=False,
         kernel_size=WINDOW,
         data_range=data_range,
@@ -84,10 +85,10 @@ def test_psnr_mse_and_mae_by_float64_and_torchmetrics(kind: str, channels: int) 
     assert found["mae"] == pytest.approx(np.abs(difference).sum(), rel=1e-12)
     assert found["psnr"] == pytest.approx(10 * np.log10(1 / np.mean(difference**2)), abs=1e-4)
 
-    images = [torch.from_numpy(unit(image)) for image in (prediction, truth)]
-    assert found["mse"] == pytest.approx(float(mean_squared_error(*images)) * truth.size)
-    assert found["mae"] == pytest.approx(float(mean_absolute_error(*images)) * truth.size)
-    assert found["psnr"] == pytest.approx(float(peak_signal_noise_ratio(*images, data_range=1.0)), abs=1e-4)
+    guess, real = (torch.from_numpy(unit(image)) for image in (prediction, truth))
+    assert found["mse"] == pytest.approx(float(mean_squared_error(guess, real)) * truth.size)
+    assert found["mae"] == pytest.approx(float(mean_absolute_error(guess, real)) * truth.size)
+    assert found["psnr"] == pytest.approx(float(peak_signal_noise_ratio(guess, real, data_range=1.0)), abs=1e-4)
 
 
 def test_psnr_of_pictures_is_that_of_a_live_run() -> None:

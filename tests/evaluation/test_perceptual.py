@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +27,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
             return ((a - b) * torch.tensor([1.0, 10.0, 100.0])[:, None, None]).mean((1, 2, 3), keepdim=True)
 
-    module = ModuleType("lpips")
-    module.LPIPS = LPIPS  # type: ignore[attr-defined]
+    module: Any = ModuleType("lpips")
+    module.LPIPS = LPIPS
     monkeypatch.setitem(sys.modules, "lpips", module)
     monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))

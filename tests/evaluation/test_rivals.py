@@ -43,7 +43,7 @@ def test_dis_is_the_last_frame_pulled_along_its_flow(channels: int) -> None:
     last, before, _ = two(channels)
     images = DisFlow().predict(last, before, 3)
     grey = [cv2.cvtColor(i, cv2.COLOR_BGR2GRAY) if channels == 3 else i[..., 0].copy() for i in (last, before)]
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey[0], grey[1], None)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)  # type: ignore[call-overload]  # OpenCV's stubs want a flow
     height, width = last.shape[:2]
     rows, columns = np.mgrid[:height, :width]
     for k, image in enumerate(images, start=1):

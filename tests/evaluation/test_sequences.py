@@ -116,7 +116,7 @@ def test_bad_use(contender: MakeContender, tmp_path: Path) -> None:
     cases = (
         (contender("colour"), [good], GIVEN, "colour takes 28×20 BGR.*holds 28×20 GRAY"),
         (grey, [small], GIVEN, "holds 16×16 GRAY"),
-        (grey, [good, short], GIVEN, "of 6 and 9 frames: evaluate them apart"),
+        (grey, [good, short], GIVEN, "of 6 and 9 frames together: evaluate them separately"),
         (grey, [good], LENGTH, "--given must be 1 to 8, not 9"),
         (contender("slow", order="GRAY", warmup=6), [good], GIVEN, "slow needs 6 frames.*--given 6"),
     )

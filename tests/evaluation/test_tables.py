@@ -25,7 +25,7 @@ HORIZON = 2
 
 @pytest.fixture
 def results(contender: MakeContender, write_clip: Callable[[str, list[np.ndarray]], Path]) -> Results:
-    """Two clips, and one that is too short and has a hostile name; the model began anew once."""
+    """Two clips, and one that is too short and has a hostile name; the model was reset once."""
     clips = [str(write_clip(name, moving(count))) for name, count in (("one", 14), ("two", 24), ("<b>", 3))]
     return evaluate_clips([contender("<i>model", poison=3)], clips, horizon=HORIZON)
 
@@ -64,7 +64,7 @@ def test_notes_say_what_is_missing(results: Results) -> None:
     said = "\n".join(notes(results))
     assert "skipped 1 of 3 clips:" in said
     assert "<b>: 3 frames are too few" in said
-    assert "<i>model began anew 1 times" in said
+    assert "<i>model was reset 1 times" in said
     assert "LPIPS" in said
     assert any("trend 0" in line for line in provenance(results))
 

@@ -30,7 +30,8 @@ def constants(kernel: Kernel) -> dict[str, Any]:
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    squashed: np.ndarray = 1 / (1 + np.exp(-x))
+    return squashed
 
 
 def statistics(kernel: Kernel, conv_t: np.ndarray, conv_s: np.ndarray) -> Arrays:

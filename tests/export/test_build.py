@@ -26,6 +26,7 @@ from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt.library import RTX_TARGETS, Gpu, Library, library
 from framecast.runtime.shipped import shipped
 
+from ..calls import watched  # noqa: TID252
 from ..exported import exported  # noqa: TID252
 from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -70,7 +71,12 @@ def test_shipped_models_build(name: str, rtx: Library) -> None:
     """At their full size; for several cameras, whose pictures are resized. Edge's elimination once made it 49 MB."""
     shares: list[float] = []
     request = BuildRequest(shipped()[name], name, rtx, target="8.6", batch=2, camera=(640, 480))
-    _, record = build(request, lambda share, phase: bool(phase) and (shares.append(share) or True))
+
+    def progress(share: float, phase: str) -> bool:
+        shares.append(share)
+        return bool(phase)
+
+    _, record = build(request, progress)
     assert shares == sorted(shares)
     assert 0 <= shares[0] < 0.5
     assert shares[-1] == 1
@@ -196,7 +202,7 @@ def test_bad_input_is_one_line_with_the_cure(
         (["edge", "--for", "8.9", "--camera", "0x480"], "--camera takes WIDTHxHEIGHT"),
         (["edge", "--for", "8.9", "--output", shipped()["edge"]], "among the inputs"),
         (["edge", "--for", "8.9", "--output", "/proc/x.engine"], "cannot write /proc/x.engine: .*another"),
-        (["edge", "--for", "8.9", "--plugins", "aot"], "no --plugins aot here"),
+        (["edge", "--for", "8.9", "--plugins", "aot"], "cannot use --plugins aot here"),
         ([text, "--for", "8.9"], "is not an ONNX file: make one with 'framecast export'"),
         ([plain, "--for", "8.9"], "has no framecast manifest: make artifacts with 'framecast export'"),
         ([invalid, "--for", "8.9"], "is not valid ONNX .*Nonesuch.*: export it again"),
@@ -204,7 +210,7 @@ def test_bad_input_is_one_line_with_the_cure(
         ([channels, "--for", "8.9"], "takes channels that are no picture"),
         (
             [strange, "--for", "8.9"],
-            "TensorRT cannot take the operator Unique \\(node 'levels'\\).*: run it with another",
+            "TensorRT does not accept the operator Unique \\(node 'levels'\\).*: run it with another",
         ),
     ]
     for arguments, says in cases:
@@ -236,8 +242,7 @@ def no_driver(name: str) -> None:
 
 def test_an_artifact_is_read_once(run: Run, rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[bytes] = []
-    load = onnx.load_model_from_string
-    monkeypatch.setattr("onnx.load_model_from_string", lambda data: (reads.append(data), load(data))[1])
+    monkeypatch.setattr("onnx.load_model_from_string", watched(onnx.load_model_from_string, reads.append))
     code, out, err = run("build", "stip-edge", "--for", "8.9")
     assert code == 0, err
     assert "framecast build" in out
@@ -263,7 +268,7 @@ def test_what_is_built_for(tmp_path: Path) -> None:
     assert BuildRequest(path, "edge", full, orin).key().device == "Orin (compute capability 8.7)"
     assert BuildRequest(path, "edge", rtx, ada).key().device == "compute capability 8.9"
     assert BuildRequest(path, "edge", rtx, ada, target="12.0").key().capability == "12.0"
-    with pytest.raises(OptionError, match="builds for the GPU at hand only: build on the device"):
+    with pytest.raises(OptionError, match="builds for this machine's GPU only; build on the device"):
         BuildRequest(path, "edge", full, orin, target="8.9").key()
     with pytest.raises(EngineError, match=r"no GPU to build for.*--for"):
         BuildRequest(path, "edge", rtx).key()
@@ -310,7 +315,7 @@ def test_an_artifact_that_changes_meanwhile_is_not_kept(
         return proto
 
     monkeypatch.setattr(tensorrt, "network_graph", changed)
-    with pytest.raises(ArtifactError, match="has just changed: build it again"):
+    with pytest.raises(ArtifactError, match="has changed during the build: build it again"):
         build(request)
     assert list(place.iterdir()) == []
 
@@ -328,7 +333,7 @@ def test_failures_of_a_build_are_told_in_one_line() -> None:
 def test_a_parser_that_gives_no_reason_is_an_export_error() -> None:
     parser = SimpleNamespace(parse=lambda data: False, num_errors=0)
     trt = SimpleNamespace(OnnxParser=lambda network, logger: parser)
-    with pytest.raises(ExportError, match="cannot take the graph of edge \\(it gives no reason\\)"):
+    with pytest.raises(ExportError, match="does not accept the graph of edge \\(it gives no reason\\)"):
         tensorrt._parse(trt, None, SimpleNamespace(errors=[]), onnx.ModelProto(), "edge")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +22,7 @@ from framecast.export.parity import compare, random_frames
 from framecast.graph.artifact import save
 from framecast.graph.manifest import DOMAIN, KEY, Manifest, Quality
 from framecast.models.configs import build, find
+from framecast.models.stau import STAU
 from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
 from framecast.runtime.shipped import shipped
@@ -95,7 +98,9 @@ def test_manifest_travels_with_the_artifact(artifact: Path, network: STIP) -> No
         (lambda p: p.functions.clear(), "not an ONNX file that can be run"),
     ],
 )
-def test_damaged_artifacts_are_refused(proto: onnx.ModelProto, tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_damaged_artifacts_are_refused(
+    proto: onnx.ModelProto, tmp_path: Path, damage: Callable[[onnx.ModelProto], object], message: str
+) -> None:
     assert proto.metadata_props[0].key == KEY
     broken = onnx.ModelProto()
     broken.CopyFrom(proto)
@@ -109,7 +114,7 @@ def test_damaged_artifacts_are_refused(proto: onnx.ModelProto, tmp_path: Path, d
 
 def test_edge_export_equals_torch(tmp_path: Path) -> None:
     model = build("stip-edge")
-    torch.nn.init.normal_(model.head[-1].weight, std=0.02)
+    torch.nn.init.normal_(model.get_parameter("head.4.weight"), std=0.02)
     weights = tmp_path / "weights.safetensors"
     save_model(model, str(weights), {"weights": "a test", "licence": "Apache-2.0"})
     output = tmp_path / "edge.onnx"
@@ -141,6 +146,7 @@ def test_weights_bring_the_options_that_they_were_made_with(tmp_path: Path) -> N
     made = {"layers": 2, "hidden": 4, "residual": True}
     save_model(build("stau-mnist", made), str(path), {"config": "stau-mnist", "options": json.dumps(made)})
     model, manifest = load_trained("stau-mnist", path)
+    assert isinstance(model, STAU)
     assert model.config.residual
     assert manifest.options == made
     assert load_trained("stau-mnist", path, {"scaled": False})[1].options == {**made, "scaled": False}
@@ -180,26 +186,26 @@ def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
 def test_weights_that_are_not_finite_are_refused() -> None:
     model = STIP(SMALL)
     with torch.no_grad():
-        model.merge_t.bias[1] = torch.nan
+        model.get_parameter("merge_t.bias")[1] = torch.nan
     with pytest.raises(ExportError, match=r"not finite \(merge_t\.bias\)"):
         to_onnx(model, describe(model, "small"))
 
 
 def test_bad_requests(tmp_path: Path) -> None:
-    options = {"source": "demo", "frames": 2, "seed": 0}
+    options: dict[str, Any] = {"source": "demo", "frames": 2, "seed": 0}
     with pytest.raises(ArtifactError, match="no configuration 'stip-x'"):
-        export_config("stip-x", tmp_path / "x.onnx", None, **options)  # type: ignore[arg-type]
+        export_config("stip-x", tmp_path / "x.onnx", None, **options)
     (tmp_path / "file").touch()
     with pytest.raises(SinkError, match=r"cannot write .*choose another path"):
-        export_config("stip-edge", tmp_path / "file" / "x.onnx", None, **options)  # type: ignore[arg-type]
+        export_config("stip-edge", tmp_path / "file" / "x.onnx", None, **options)
     with pytest.raises(ExportError, match=r"name a file that ends in \.onnx"):
-        export_config("stip-edge", tmp_path / "x.txt", None, **options)  # type: ignore[arg-type]
+        export_config("stip-edge", tmp_path / "x.txt", None, **options)
 
 
 def test_buffers_that_are_not_finite_are_refused_too() -> None:
     changes = {"hidden_temporal": 8, "translator_layers": 2, "hidden_spatial": 4}
     model = build("tau-mnist", changes)
-    model.blocks[0].norm1.running_var[0] = torch.inf
+    model.get_buffer("blocks.0.norm1.running_var")[0] = torch.inf
     with pytest.raises(ExportError, match=r"not finite \(blocks\.0\.norm1\.running_var\)"):
         to_onnx(model, describe(model, "tau-mnist", changes))
     assert model.training  # as it was

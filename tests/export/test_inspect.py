@@ -29,7 +29,7 @@ from framecast.graph.artifact import save
 from framecast.models.astm import ASTM, FORGET_BIAS, ASTMConfig
 from framecast.models.stau import MAU, STAU, MAUConfig, STAUConfig
 from framecast.models.step import StepModel
-from framecast.models.stip import STIP, STIPConfig
+from framecast.models.stip import STGRU, STIP, STIPConfig
 from framecast.models.tau import TAU, TAUConfig
 from framecast.runtime.engines import open_engine
 
@@ -82,6 +82,7 @@ class Calls:
 def stip(model: StepModel, calls: Calls) -> Iterator[tuple[str, int, Tensor]]:
     assert isinstance(model, STIP)
     for k, cell in enumerate(model.cells):
+        assert isinstance(cell, STGRU)
         gates = [
             functional.layer_norm(
                 calls.gave[f"cells.{k}.conv_{x}"], norm.weight.shape, norm.weight, norm.bias, norm.eps
@@ -99,6 +100,7 @@ def stip(model: StepModel, calls: Calls) -> Iterator[tuple[str, int, Tensor]]:
 def stau(model: StepModel, calls: Calls) -> Iterator[tuple[str, int, Tensor]]:
     assert isinstance(model, STAU)
     for k, cell in enumerate(model.cells):
+        assert isinstance(cell, STGRU)
         _, _, s_past, t_layers, _ = calls.given[f"cells.{k}"]
         t_next, s_next = calls.gave[f"cells.{k}.conv_t_next"], calls.gave[f"cells.{k}.conv_s_next"]
         yield "temporal attention", k + 1, softmax(s_past, s_next, cell.scale)
@@ -205,8 +207,10 @@ def test_the_pictures_of_attention(run: Run, tmp_path: Path, networks: dict[str,
     for name in ("stau", "mau", "astm"):
         code, out, err = run("inspect", networks[name][1], "demo", "-o", tmp_path / name, "--frames", 8)
         assert (code, err) == (0, "")
-        assert "weights: random — the pictures show wiring, not what was learned" in out
-        shapes[name] = cv2.imread(str(tmp_path / name / "attention.png")).shape  # type: ignore[union-attr]
+        assert "weights: random — the pictures show the structure, not a trained network" in out
+        attention = cv2.imread(str(tmp_path / name / "attention.png"))
+        assert attention is not None
+        shapes[name] = attention.shape
         assert picture(tmp_path / name / "gates.png").shape[1] <= WIDTH
         assert picture(tmp_path / name / "features.png").shape[1] <= WIDTH
     assert shapes["stau"][1] > 750  # two tables beside each other
@@ -331,7 +335,7 @@ def test_what_cannot_be_shown_is_refused(tmp_path: Path, networks: dict[str, tup
     inside = TappedGraph(networks["astm"][1])
     ended = open_source("synthetic://?frames=1")
     ended.read()
-    with pytest.raises(SourceError, match="no frame to look at"):
+    with pytest.raises(SourceError, match=r"cannot inspect .*: it has no frame"):
         watch(inside, ended, 3)
     inside._state["state.m"][:] = np.nan
     with pytest.raises(EngineError, match="not finite at frame 1"), open_source("demo") as source:

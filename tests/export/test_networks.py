@@ -20,10 +20,11 @@ from ..exported import pair  # noqa: TID252 (pytest's importlib mode puts no fol
 from ..networks import NETWORKS  # noqa: TID252
 
 STEPS = 20
+Exported = tuple[StepModel, onnx.ModelProto, Engine]
 
 
 @pytest.fixture(params=NETWORKS, scope="module")
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:  # type: ignore[type-arg]
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
     """A network, its graph, and an engine on it."""
     model, proto = pair(request.param)
     path = tmp_path_factory.mktemp("artifact") / "model.onnx"
@@ -33,13 +34,13 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def model(exported: tuple) -> StepModel:  # type: ignore[type-arg]
-    return exported[0]  # type: ignore[no-any-return]
+def model(exported: Exported) -> StepModel:
+    return exported[0]
 
 
 @pytest.fixture
-def engine(exported: tuple) -> Engine:  # type: ignore[type-arg]
-    return exported[2]  # type: ignore[no-any-return]
+def engine(exported: Exported) -> Engine:
+    return exported[2]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -51,7 +52,7 @@ def test_onnxruntime_equals_torch(model: StepModel, engine: Engine, batch: int) 
     assert parity.holds, parity
 
 
-def test_graph_is_two_dimensional(exported: tuple) -> None:  # type: ignore[type-arg]
+def test_graph_is_two_dimensional(exported: Exported) -> None:
     graph = exported[1].graph
     ranks = {initializer.name: len(initializer.dims) for initializer in graph.initializer}
     kernels = {ranks[node.input[1]] for node in graph.node if node.op_type in ("Conv", "ConvTranspose")}
@@ -59,7 +60,7 @@ def test_graph_is_two_dimensional(exported: tuple) -> None:  # type: ignore[type
     assert max(ranks.values()) <= 4
 
 
-def test_no_history_is_copied(exported: tuple) -> None:  # type: ignore[type-arg]
+def test_no_history_is_copied(exported: Exported) -> None:
     """A history's slots are read, and one new value of one slot's shape leaves the graph."""
     model, proto, engine = exported
     assert [i.name for i in proto.graph.input] == ["frame", *(n for s in engine.manifest.state for n in s.inputs)]
@@ -70,7 +71,7 @@ def test_no_history_is_copied(exported: tuple) -> None:  # type: ignore[type-arg
 
 
 def test_any_phase_of_the_ring_gives_the_same(model: StepModel, engine: Engine) -> None:
-    frames = list(random_frames(model.frame_shape, 9, seed=np.random.SeedSequence().entropy))  # type: ignore[arg-type]
+    frames = list(random_frames(model.frame_shape, 9, seed=int(np.random.default_rng().integers(1 << 32))))
     state, spare = engine.new_state(), engine.new_state()
     runs = []
     for _ in range(2 * len(state.own)):
@@ -116,7 +117,7 @@ def test_a_rollout_is_torchs(model: StepModel, engine: Engine) -> None:
         assert np.abs(prediction.image - levels).max() <= 1
 
 
-def test_functions_are_those_of_the_network(exported: tuple) -> None:  # type: ignore[type-arg]
+def test_functions_are_those_of_the_network(exported: Exported) -> None:
     model, proto, engine = exported
     names = {function.name.rstrip("0123456789").rstrip("_") for function in proto.functions}
     config = model.config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from framecast.export.pair_sums import pair_sums
 
 
-def layer(op: str, weights: np.ndarray, activations: type = np.uint8, **attributes: int) -> onnx.ModelProto:
+def layer(op: str, weights: np.ndarray, activations: type = np.uint8, **attributes: Any) -> onnx.ModelProto:
     """A graph of one layer, with its inputs dequantized."""
     constants = {"w": weights, "zero": activations(0), "one": np.float32(1), "none": weights.dtype.type(0)}
     nodes = [

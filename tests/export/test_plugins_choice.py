@@ -6,7 +6,6 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -28,8 +27,8 @@ from framecast.runtime.engines.tensorrt import cache, cuda, plugin
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
 from framecast.runtime.shipped import shipped
 
-# Not by its name: test_layers takes a folder of tests that is called as a room is for the room.
-fake_gpu = import_module("..runtime.fake_gpu", __package__)
+from ..runtime.fake_gpu import Driver, TensorRT  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
 Run = Callable[..., tuple[int, str, str]]
 ORIN = Gpu("Orin", "8.7", "12.6")
 
@@ -46,7 +45,7 @@ def full(version: str) -> Library:
 @pytest.fixture(autouse=True)
 def triton_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr(ladder.importlib.util, "find_spec", lambda name: found("json" if name == "triton" else name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found("json" if name == "triton" else name))
 
 
 @pytest.mark.parametrize(
@@ -80,22 +79,24 @@ def test_what_cannot_be_had_is_an_error_with_the_cure_and_auto_says_why(monkeypa
         ("aot", rtx, ORIN, True, "TensorRT for RTX has no plugins"),
         ("v3", rtx, None, True, "TensorRT for RTX has no plugins"),
         ("v3", disguised, ORIN, True, "TensorRT for RTX has no plugins"),
-        ("aot", full("10.3.0"), ORIN, True, "begins with TensorRT 10.9, and 10.3.0 is here: update it"),
-        ("aot", bare, ORIN, True, "built without it: install NVIDIA's own Python package"),
+        ("aot", full("10.3.0"), ORIN, True, "needs TensorRT 10.9 or newer, but 10.3.0 is installed: update it"),
+        ("aot", bare, ORIN, True, "does not include it: install NVIDIA's own Python package"),
         ("aot", full("10.13"), ORIN, False, "the network has no operator with a kernel"),
         ("v3", full("10.3"), None, True, "no GPU to compile kernels for: build on the device"),
         ("aot", full("10.13"), Gpu("old", "7.0", "12.6"), True, "does not compile for compute capability 7.0"),
         ("aot", full("10.13"), Gpu("Thor", "11.0", "12.6"), True, r"the driver \(CUDA 12.6\) is too old .*: update it"),
     ]
     for asked, library, gpu, has_operators, says in cases:
-        with pytest.raises(OptionError, match=f"no --plugins {asked} here: .*{says}.*--plugins auto, or none") as error:
+        with pytest.raises(
+            OptionError, match=f"cannot use --plugins {asked} here: .*{says}.*--plugins auto or none"
+        ) as error:
             choose(asked, library, gpu, has_operators)
         assert "\n" not in str(error.value)
         if "10.9" not in says:
             found = choose("auto", library, gpu, has_operators)
             assert found.rungs == (PLAIN,)
             assert found.why in str(error.value)
-    monkeypatch.setattr(ladder.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"compiled by Triton: pip install 'framecast\[triton\]'"):
         choose("v3", full("10.3"), ORIN, True)
 
@@ -137,11 +138,11 @@ def test_an_engine_is_held_to_what_was_asked_for() -> None:
     check("aot", nodes, [f"{node}_myl0" for node in nodes], "stip")
     check("v3", nodes, nodes, "stip")
     check(PLAIN, [], ["InstanceNormalization"], "stip")
-    with pytest.raises(EngineError, match=r"without plugin\.1\.stgru_norm_gates and 0 others, against --plugins aot"):
+    with pytest.raises(EngineError, match=r"without plugin\.1\.stgru_norm_gates and 0 others, despite --plugins aot"):
         check("aot", nodes, [n for n in nodes if n != nodes[1]], "stip")  # plugin.11 is another
     with pytest.raises(EngineError, match=r"without .* and 11 others, .*: build with --plugins none"):
         check("v3", nodes, [], "stip")
-    with pytest.raises(EngineError, match=r"with plugin\.0\.stgru_norm_gates, against --plugins plain"):
+    with pytest.raises(EngineError, match=r"with plugin\.0\.stgru_norm_gates, despite --plugins plain"):
         check(PLAIN, [], nodes, "stip")
 
 
@@ -190,7 +191,7 @@ def test_plugins_that_fail_or_predict_otherwise_are_not_kept(caplog: pytest.LogC
     assert len(caplog.records) == 3
 
 
-class Loaded(fake_gpu.TensorRT):  # type: ignore[misc, name-defined]
+class Loaded(TensorRT):
     """An engine that says what it reads and writes."""
 
     class TensorIOMode:
@@ -205,7 +206,8 @@ class Loaded(fake_gpu.TensorRT):  # type: ignore[misc, name-defined]
         return self
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self.tensors)[index]
+        name: str = list(self.tensors)[index]
+        return name
 
     def get_tensor_shape(self, name: str) -> list[int]:
         return list(self.tensors[name].shape)
@@ -222,7 +224,7 @@ class Loaded(fake_gpu.TensorRT):  # type: ignore[misc, name-defined]
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    driver = fake_gpu.Driver()
+    driver = Driver()
     package: Any = ModuleType("pycuda")
     package.driver = driver
     monkeypatch.setitem(sys.modules, "pycuda", package)
@@ -243,7 +245,7 @@ def test_an_engine_is_timed_as_it_runs(gpu: Any) -> None:
     assert np.isfinite(first.prediction).all()
     assert np.array_equal(first.prediction, second.prediction)
     assert gpu.trt.driver.gpu.launches == 2 * (1 + 2 * measure.ROUNDS)
-    with pytest.raises(EngineError, match=r"could not load what it has built \(bad\)"):
+    with pytest.raises(EngineError, match=r"could not load the engine that it built \(bad\)"):
         measure.measure(gpu, b"nothing")
 
 
@@ -267,7 +269,12 @@ def test_a_build_records_its_choice_and_finds_it_again(place: Path, monkeypatch:
     monkeypatch.setattr(tensorrt, "inspect", lambda request, key, engine: {"plugins": nodes[engine.decode()]})
     monkeypatch.setattr(tensorrt, "measure", lambda library, engine: measured(**speeds)(engine))
     request = BuildRequest(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN)
-    engine, record = build(request, lambda share, phase: (shares.append(share), True)[1])
+
+    def progress(share: float, phase: str) -> bool:
+        shares.append(share)
+        return True
+
+    engine, record = build(request, progress)
     assert (engine, record.key.rung) == (b"aot", "aot")
     assert shares == [0.0, 0.5, 0.5, 1.0]
     assert record.layers["plugins"]["asked"] == "auto"
@@ -284,7 +291,9 @@ def test_a_build_records_its_choice_and_finds_it_again(place: Path, monkeypatch:
     assert again is not None
     assert again[0] == b"aot"
     assert cache.find(request.artifact, "stip-edge", request.library, ORIN)[0] == b"aot"
-    assert cached(key, "none", request.library, ORIN)[0] == b"plain"  # type: ignore[index]
+    other = cached(key, "none", request.library, ORIN)
+    assert other is not None
+    assert other[0] == b"plain"
 
 
 def test_auto_is_built_again_once_its_obstacle_is_gone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +301,7 @@ def test_auto_is_built_again_once_its_obstacle_is_gone(place: Path, monkeypatch:
     monkeypatch.setattr(tensorrt, "inspect", lambda *_: {"plugins": []})
     request = BuildRequest(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN)
     with monkeypatch.context() as patch:
-        patch.setattr(ladder.importlib.util, "find_spec", lambda name: None)
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
         _, record = build(request)
         assert "pip install 'framecast[triton]'" in record.layers["plugins"]["why"]
         assert cached(request.key(), "auto", request.library, ORIN) == (b"plain", record)
@@ -306,8 +315,8 @@ def test_auto_is_built_again_once_its_obstacle_is_gone(place: Path, monkeypatch:
 def test_the_command_says_what_cannot_be_had(run: Run, place: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT for RTX: pip install 'framecast[rtx]'")
     for option, says in [
-        ("aot", "no --plugins aot here: TensorRT for RTX has no plugins"),
-        ("v3", "no --plugins v3 here: TensorRT for RTX has no plugins"),
+        ("aot", "cannot use --plugins aot here: TensorRT for RTX has no plugins"),
+        ("v3", "cannot use --plugins v3 here: TensorRT for RTX has no plugins"),
         ("yes", "--plugins takes auto, aot, v3 or none, not yes"),
     ]:
         code, out, err = run("build", "stip-edge", "--for", "8.9", "--plugins", option)

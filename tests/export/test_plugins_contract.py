@@ -20,7 +20,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -35,9 +34,10 @@ from onnx.reference import ReferenceEvaluator
 from framecast.errors import EngineError, ExportError
 from framecast.export.plugins import rewrite
 from framecast.export.plugins.candidates import packed
-from framecast.export.plugins.operators import Tensor, compiled, parameters
+from framecast.export.plugins.operators import Tensor, compiled, parameters, parsed
 from framecast.graph.mixed_precision import to_half
 from framecast.graph.tensorrt_workarounds import fixed
+from framecast.kernels.cross import Compiled
 from framecast.runtime.engines.tensorrt import plugin
 from framecast.runtime.engines.tensorrt.plugin import NAME, Launch, Plugin
 from framecast.runtime.shipped import shipped
@@ -81,7 +81,7 @@ def network(name: str, precision: str) -> ModelProto:
     return to_half(proto) if precision == "fp16" else proto
 
 
-def rollout(run: Callable[[dict[str, Any]], list[Any]], proto: ModelProto, steps: int) -> list[np.ndarray]:
+def rollout(session: ReferenceEvaluator, proto: ModelProto, steps: int) -> list[np.ndarray]:
     """What a network gives in some steps, each of which reads the state that the last one left."""
     random = np.random.default_rng(0)
     shapes = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in proto.graph.input}
@@ -89,7 +89,8 @@ def rollout(run: Callable[[dict[str, Any]], list[Any]], proto: ModelProto, steps
     gave = []
     for _ in range(steps):
         frame = random.random(shapes["frame"]).astype(np.float32)
-        outputs = dict(zip([o.name for o in proto.graph.output], run({"frame": frame, **state}), strict=True))
+        values = session.run(None, {"frame": frame, **state})
+        outputs = dict(zip([o.name for o in proto.graph.output], values, strict=True))
         gave.append(outputs["prediction"])
         for name, value in outputs.items():
             kept = f"state.{name.removeprefix('next.')}"
@@ -106,15 +107,14 @@ def rollout(run: Callable[[dict[str, Any]], list[Any]], proto: ModelProto, steps
 def test_a_graph_of_plugins_gives_what_the_network_gives(name: str, precision: str) -> None:
     proto = network(name, precision)
     before = proto.SerializeToString()
-    expected = rollout(lambda feed: ReferenceEvaluator(proto).run(None, feed), proto, 3)
+    expected = rollout(ReferenceEvaluator(proto), proto, 3)
     aot, placed = rewrite.with_aot(proto)
     whole, sites = rewrite.with_v3(proto, NAME)
     plugins = [packed(place, ARCH, PTX) for place in sites]
     tolerance = 2e-5 if precision == "fp32" else 2e-3  # what float16 makes of the last digits of what it is given
     for graph, run in ((aot, by_kernels(placed)), (whole, by_launches(sites, plugins))):
         onnx.checker.check_model(graph, full_check=True)
-        session = evaluator(graph, run)
-        for actual, wanted in zip(rollout(lambda f, s=session: s.run(None, f), proto, 3), expected, strict=True):  # type: ignore[misc]
+        for actual, wanted in zip(rollout(evaluator(graph, run), proto, 3), expected, strict=True):
             assert np.abs(actual - wanted).max() < tolerance
     assert proto.SerializeToString() == before
 
@@ -124,8 +124,8 @@ def test_a_graph_of_plugins_gives_what_the_network_gives(name: str, precision: s
 def test_all_else_in_the_graph_is_left_alone(name: str, precision: str) -> None:
     proto = network(name, precision)
     functions = {function.name for function in proto.functions}
-    ours = [node for node in proto.graph.node if rewrite.parsed(node.op_type)]
-    others = [n for n in proto.graph.node if not rewrite.parsed(n.op_type)]
+    ours = [node for node in proto.graph.node if parsed(node.op_type)]
+    others = [n for n in proto.graph.node if not parsed(n.op_type)]
     for graph, placed in (rewrite.with_aot(proto), rewrite.with_v3(proto, NAME)):
         nodes = [node for node in graph.graph.node if node.name.startswith(rewrite.PREFIX)]
         assert [node.name for node in nodes] == [place.node for place in placed]
@@ -137,7 +137,7 @@ def test_all_else_in_the_graph_is_left_alone(name: str, precision: str) -> None:
         assert (len(gone) > 0) == (precision == "fp16" and name == "stip")  # which reads convolutions as they are
         # No function has a plugin's name, whichever the parser prefers; and none of ours is left.
         assert functions.isdisjoint({node.op_type for node in nodes})
-        assert {f.name for f in graph.functions} == {f for f in functions if not rewrite.parsed(f)}
+        assert {f.name for f in graph.functions} == {f for f in functions if not parsed(f)}
         for field in ("input", "output", "initializer"):
             assert getattr(graph.graph, field) == getattr(proto.graph, field)
         assert graph.metadata_props == proto.metadata_props
@@ -233,7 +233,7 @@ def stubs(gcc: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "stubs.c"
     source.write_text("\n".join(f"void *{name}(void) {{ return 0; }}" for name in names))
     for library in ("nvinfer", "nvonnxparser", "nvinfer_plugin"):
-        command = [gcc, "-shared", "-fPIC", "-o", folder / f"lib{library}.so.10", source]
+        command = [gcc, "-shared", "-fPIC", "-o", str(folder / f"lib{library}.so.10"), str(source)]
         subprocess.run(command, check=True)
     return folder
 
@@ -244,7 +244,7 @@ def test_tensorrts_own_python_layer(name: str, precision: str, stubs: Path, tmp_
     path = tmp_path / "graph.onnx"
     onnx.save(proto, path)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(stubs)}
-    command = [sys.executable, HERE / "plugins_driven.py", path, tmp_path]
+    command = [sys.executable, str(HERE / "plugins_driven.py"), str(path), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -293,7 +293,10 @@ def test_the_launcher_hands_the_driver_what_it_should(
         plugin.enqueue(whole, inputs, outputs, workspace, stream)
     log = (ctypes.c_uint64 * 74 * 64).in_dll(fake, "launches")
     statistics, gates = (compiled(call.kernel, ARCH, PTX) for call in place.calls)
-    header = lambda handle, c: [handle, *c.grid, 1, 32 * c.num_warps, 1, 1, c.shared, stream, 0]  # noqa: E731
+
+    def header(handle: int, kernel: Compiled) -> list[int]:
+        return [handle, *kernel.grid, 1, 32 * kernel.num_warps, 1, 1, kernel.shared, stream, 0]
+
     first = [*header(1, statistics), inputs[0], inputs[3], workspace, 0, 0]
     second = [*header(2, gates), *inputs, workspace, *outputs, 0, 0]
     assert [log[i][: len(w)] for i, w in enumerate([first, second, first, second])] == [first, second, first, second]
@@ -305,7 +308,7 @@ def test_the_launcher_hands_the_driver_what_it_should(
     with pytest.raises(EngineError, match=r"did not launch statistics_kernel \(error 700\)"):
         plugin.enqueue(whole, inputs, outputs, workspace, stream)
     broken = Plugin((Launch("kernel", b"PTX?", (1, 1), 32, 0, ()),), (), (), 0)
-    with pytest.raises(EngineError, match=r"does not take the kernel kernel \(error 200\): build the engine again"):
+    with pytest.raises(EngineError, match=r"rejects the kernel kernel \(error 200\): build the engine again"):
         plugin.enqueue(broken, [], [], 0, 0)
     plugin.function.cache_clear()
 

@@ -38,6 +38,7 @@ def test_patching_is_one_operator(patch: int, shared: bool, operators: int, tmp_
     frame = torch.rand(2, 3, 8, 16)
     module = Patches(patch, shared).eval()
     program = torch.onnx.export(module, (frame,), dynamo=True, verbose=False, opset_version=18)
+    assert program is not None
     proto = program.model_proto
     before = [node.op_type for node in proto.graph.node].count("Transpose")
     fuse_patchify(proto)

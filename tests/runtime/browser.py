@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 import pytest
 
-from framecast.camera import Frame
+from framecast.camera import Frame, Image
 from framecast.runtime.predictor import Prediction
-from framecast.runtime.score import Image, psnr
+from framecast.runtime.score import psnr
 from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.web import WebSink
 from framecast.testing import STAMPS
@@ -116,6 +116,14 @@ def playing(sink: WebSink) -> Iterator[None]:
         player.join()
 
 
+def endpoint(url: str) -> tuple[str, int]:
+    """The host and the port of a URL that has both."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
+
+
 async def fetch(url: str, method: str = "GET", **headers: str) -> tuple[int, str, Mapping[str, str]]:
     async with aiohttp.ClientSession() as session, session.request(method, url, headers=headers) as reply:
         return reply.status, await reply.text(), reply.headers
@@ -126,7 +134,7 @@ def get(url: str, method: str = "GET", **headers: str) -> tuple[int, str, Mappin
 
 
 @contextlib.asynccontextmanager
-async def watch(url: str, origin: str | None = None) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+async def watch(url: str, origin: str | None = None) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
     parts = urlsplit(url)
     headers = {"Origin": origin or f"http://{parts.netloc}"}
     stream = f"{url.partition('?')[0]}stream?{parts.query}"
@@ -159,7 +167,7 @@ class Page:
         complaints: what it has reported: exceptions, console warnings and errors, violations of the security policy.
     """
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse[bool]) -> None:
         self.complaints: list[str] = []
         self._socket = socket
         self._numbers = itertools.count()

@@ -24,7 +24,7 @@ class Gpu:
     """Its streams, and what was allocated."""
 
     def __init__(self) -> None:
-        self.streams: list[Stream] = []
+        self.streams: list[GpuStream] = []
         self.memory: dict[int, np.ndarray] = {}
         self.captures = True
         self.graphs: list[list[Callable[[], None]]] = []
@@ -45,10 +45,11 @@ class Gpu:
         """What lies at an address."""
         base, memory = next((b, m) for b, m in self.memory.items() if b <= address < b + len(m))
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return memory[address - base : address - base + size].view(dtype).reshape(shape)
+        found: np.ndarray = memory[address - base : address - base + size].view(dtype).reshape(shape)
+        return found
 
 
-class Stream:
+class GpuStream:
     """Work in order; each piece may be held up by an event."""
 
     def __init__(self, gpu: Gpu) -> None:
@@ -64,7 +65,7 @@ class Stream:
         else:
             self.queue.append((ready, work))
 
-    def wait_for_event(self, event: Event) -> None:
+    def wait_for_event(self, event: GpuEvent) -> None:
         assert self.captured is None, "it would wait inside a graph"
         number = event.recorded
         self.put(lambda: None, lambda: event.reached >= number)
@@ -74,13 +75,13 @@ class Stream:
         self.gpu.finish(lambda: not self.queue)
 
 
-class Event:
+class GpuEvent:
     """A mark on a stream; recording it again makes a new one."""
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu, self.recorded, self.reached = gpu, 0, 0
 
-    def record(self, stream: Stream) -> None:
+    def record(self, stream: GpuStream) -> None:
         self.recorded += 1
         number = self.recorded
 
@@ -123,11 +124,11 @@ class Driver:
     def pop(self) -> None:
         self.gpu.pushed -= 1
 
-    def Stream(self) -> Stream:  # noqa: N802
-        return Stream(self.gpu)
+    def Stream(self) -> GpuStream:  # noqa: N802
+        return GpuStream(self.gpu)
 
-    def Event(self, _: int) -> Event:  # noqa: N802
-        return Event(self.gpu)
+    def Event(self, _: int) -> GpuEvent:  # noqa: N802
+        return GpuEvent(self.gpu)
 
     def mem_alloc(self, size: int) -> int:
         self.allocations += 1
@@ -140,13 +141,13 @@ class Driver:
         self.allocations += 1
         return np.random.default_rng().integers(0, 2, shape).astype(dtype)
 
-    def memcpy_htod_async(self, address: int, host: np.ndarray, stream: Stream) -> None:
+    def memcpy_htod_async(self, address: int, host: np.ndarray, stream: GpuStream) -> None:
         stream.put(lambda: np.copyto(self.gpu.array(address, host.shape, host.dtype), host))
 
-    def memcpy_dtoh_async(self, host: np.ndarray, address: int, stream: Stream) -> None:
+    def memcpy_dtoh_async(self, host: np.ndarray, address: int, stream: GpuStream) -> None:
         stream.put(lambda: np.copyto(host, self.gpu.array(address, host.shape, host.dtype)))
 
-    def memset_d8_async(self, address: int, value: int, size: int, stream: Stream) -> None:
+    def memset_d8_async(self, address: int, value: int, size: int, stream: GpuStream) -> None:
         stream.put(lambda: self.gpu.array(address, (size,), np.uint8).fill(value))
 
     # libcuda's graphs
@@ -180,7 +181,7 @@ class Driver:
     def cuGraphExecDestroy(self, _: Any) -> int:  # noqa: N802
         return 0
 
-    def _stream(self, handle: ctypes.c_void_p) -> Stream:
+    def _stream(self, handle: ctypes.c_void_p) -> GpuStream:
         return next(s for s in self.gpu.streams if s.handle == handle.value)
 
 

@@ -15,17 +15,19 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable, Iterator
 
+import cv2
 import numpy as np
 import pytest
 
 import framecast
-from framecast.camera import Frame, open_source
+from framecast.camera import Frame, Source, open_source
 from framecast.graph.manifest import Manifest
 from framecast.runtime import convert, score
 from framecast.runtime.engines import Engine, State, engine
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.score import SETTLE
+from framecast.testing import ListSource
 
 HEIGHT, WIDTH = 192, 256
 NOISE = 8 << 10  # bytes, of Python's objects: up to 5 KB at 10 steps ahead
@@ -49,7 +51,8 @@ class DimEngine(Engine):
     def step(self, frame: np.ndarray, state_in: State, state_out: State) -> np.ndarray:
         for k in range(self.manifest.outputs):
             np.multiply(frame, np.float32(0.9), out=state_out.prediction[:, k])
-        return state_out.prediction
+        prediction: np.ndarray = state_out.prediction
+        return prediction
 
     def close(self) -> None:
         pass
@@ -89,9 +92,9 @@ def stepping(predictor: Predictor, horizon: int = 1) -> Callable[[], object]:
     return advance
 
 
-def running(source: object, predictor: Predictor, horizon: int = 1) -> Callable[[], object]:
+def running(source: Source, predictor: Predictor, horizon: int = 1) -> Callable[[], object]:
     """A pipeline's next event; the last three are held, as a recorder's queue would."""
-    events: Iterator[object] = iter(Pipeline(source, predictor, horizon=horizon))  # type: ignore[arg-type]
+    events: Iterator[object] = iter(Pipeline(source, predictor, horizon=horizon))
     held: list[object] = []
 
     def advance() -> None:
@@ -118,8 +121,8 @@ def test_a_predictor_that_is_real() -> None:
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 10])
-def test_a_pipeline_with_its_scores(list_source, horizon: int) -> None:  # type: ignore[no-untyped-def]
-    source = list_source(cameras(200))
+def test_a_pipeline_with_its_scores(horizon: int) -> None:
+    source = ListSource(cameras(200))
     assert allocating(running(source, Predictor(DimEngine()), horizon), SETTLE + 3 * horizon + 5) == []
 
 
@@ -147,34 +150,33 @@ def spoiled(temporary: Callable[[np.ndarray], object], inner: Callable[..., obje
     ("place", "name", "temporary"),
     [
         (convert, "resize", lambda image: image.copy()),
-        (convert.cv2, "split", lambda seen: seen[..., ::-1].copy()),
-        (convert.np, "rint", lambda plane: plane > 0),
+        (cv2, "split", lambda seen: seen[..., ::-1].copy()),
+        (np, "rint", lambda plane: plane > 0),
         (engine, "is_finite", lambda prediction: np.isfinite(prediction).all()),
         (engine, "to_image", lambda frame: frame * np.float32(255)),
         (score, "psnr", lambda image: image.astype(np.int16)),
-        (score.cv2, "norm", lambda image: image == image),
+        (cv2, "norm", lambda image: image == image),
     ],
 )
 def test_a_temporary_anywhere_shows_in_every_frame(
     place: object,
     name: str,
     temporary: Callable[[np.ndarray], object],
-    list_source,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(place, name, spoiled(temporary, getattr(place, name)))
-    assert len(allocating(running(list_source(cameras(60)), Predictor(DimEngine())), SETTLE + 8)) == FRAMES
+    assert len(allocating(running(ListSource(cameras(60)), Predictor(DimEngine())), SETTLE + 8)) == FRAMES
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_pictures_that_are_no_longer_pooled_show(list_source, horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_pictures_that_are_no_longer_pooled_show(horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert._pool, "take", lambda shape, dtype=np.uint8: np.empty(shape, dtype))
-    advance = running(list_source(cameras(60)), Predictor(DimEngine()), horizon)
+    advance = running(ListSource(cameras(60)), Predictor(DimEngine()), horizon)
     assert len(allocating(advance, SETTLE + 8)) == FRAMES
 
 
-def test_pictures_stay_as_they_are_while_they_are_held(list_source) -> None:  # type: ignore[no-untyped-def]
-    pipeline = Pipeline(list_source(cameras(60)), Predictor(DimEngine()), horizon=3)
+def test_pictures_stay_as_they_are_while_they_are_held() -> None:
+    pipeline = Pipeline(ListSource(cameras(60)), Predictor(DimEngine()), horizon=3)
     held, copies = [], []
     for event in pipeline:
         pictures = [event.input, event.prediction.image, *([] if event.due is None else [event.due])]

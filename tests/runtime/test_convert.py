@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from framecast.runtime import convert
 from framecast.runtime.convert import blank_frame, is_finite, to_frame, to_image, to_model_size
 
 
-def manifest(channels: int = 3, order: str = "BGR", **more: object) -> Manifest:
-    return Manifest("M", "m", (channels, 12, 16), (), 1, 0, "random", "", "none", channel_order=order, **more)  # type: ignore[arg-type]
+def manifest(channels: int = 3, order: str = "BGR", **more: Any) -> Manifest:
+    return Manifest("M", "m", (channels, 12, 16), (), 1, 0, "random", "", "none", channel_order=order, **more)
 
 
 def picture(height: int = 12, width: int = 16) -> np.ndarray:

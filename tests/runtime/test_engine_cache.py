@@ -96,10 +96,10 @@ def test_an_engine_for_rtx_is_for_every_gpu_of_its_capability(artifact: Path) ->
 @pytest.mark.parametrize(
     ("changes", "options", "says"),
     [
-        ({"version": "10.13.0"}, {}, "built with tensorrt 10.13.0, and 10.3.0 is here: framecast build edge"),
+        ({"version": "10.13.0"}, {}, "built with tensorrt 10.13.0, but 10.3.0 is installed: framecast build edge"),
         ({"gpu": "Thor", "capability": "11.0"}, {}, "another GPU (Thor (compute capability 11.0), not Orin"),
         ({"gpu": "Other", "capability": "8.7"}, {}, "another GPU (Other"),
-        ({"library": "tensorrt_rtx"}, {}, "built with tensorrt_rtx, and tensorrt is to run it"),
+        ({"library": "tensorrt_rtx"}, {}, "built with tensorrt_rtx, but this run uses tensorrt"),
         ({}, {"batch": 2}, "of 1, not of 2 (open that one with batch=1): framecast build edge --batch 2"),
         ({"batch": 4}, {}, "built for a batch of 4, not of 1 (open that one with batch=4): framecast build edge"),
         ({"batch": 4}, {"precision": "fp32"}, "built in fp16, not in fp32: framecast build edge --precision fp32"),
@@ -136,8 +136,8 @@ def test_damage_is_found_before_anything_is_loaded(artifact: Path) -> None:
     path = put(artifact)
     key = find(artifact)[1].key
     for damaged, says in [
-        (ENGINE[:-1], "damaged: 16383 bytes, of 16384"),
-        (b"", "damaged: 0 bytes"),
+        (ENGINE[:-1], "damaged: it has 16383 bytes instead of 16384"),
+        (b"", "damaged: it has 0 bytes"),
         (ENGINE[:100] + bytes([ENGINE[100] ^ 1]) + ENGINE[101:], "damaged: its SHA-256"),
     ]:
         path.write_bytes(damaged)
@@ -149,7 +149,7 @@ def test_damage_is_found_before_anything_is_loaded(artifact: Path) -> None:
     assert find(artifact)[0] == ENGINE
     for bits in (0o620, 0o602):
         path.chmod(bits)
-        with pytest.raises(EngineError, match="others may write to it"):
+        with pytest.raises(EngineError, match="another user owns it or can write to it"):
             find(artifact)
 
 
@@ -189,7 +189,7 @@ def test_a_folder_that_others_may_write_into_is_refused(artifact: Path, place: P
     put(artifact)
     for mode in (0o777, 0o770, 0o702):
         place.chmod(mode)
-        with pytest.raises(EngineError, match=f"others may write into {place}.*chmod 700"):
+        with pytest.raises(EngineError, match=f"others can write to {place}.*chmod 700"):
             find(artifact)
     place.chmod(0o700)
 
@@ -308,7 +308,7 @@ def test_without_tensorrt_both_ways_to_get_it_are_named(monkeypatch: pytest.Monk
     ("source", "says"),
     [
         ("__version__ = '8.6.1'\nclass Builder: pass", "tensorrt 8.6.1 is too old: framecast needs 10.0 or newer"),
-        ("", "tensorrt here is only its bindings, without the libraries: it comes with JetPack"),
+        ("", "this tensorrt has only the Python bindings, not the libraries: it comes with JetPack"),
         (
             "raise ImportError('libnvinfer.so.10: cannot open')",
             "cannot be loaded (libnvinfer.so.10, cannot open): it comes",

@@ -53,7 +53,7 @@ def test_a_build_says_it_without_a_driver(quantized: Path, monkeypatch: pytest.M
     monkeypatch.setattr("ctypes.CDLL", no_driver)
     code, out, err = run("build", quantized)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "stip-edge is int8, which is for a CPU: take the whole float32 artifact" in err
+    assert "stip-edge is int8, which is for a CPU: use the whole float32 artifact" in err
 
 
 def test_weights_alone_are_no_artifact_to_look_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_weights_alone_are_no_artifact_to_look_into(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_mixed_graph_is_for_parity_alone() -> None:
-    with pytest.raises(OptionError, match=r"is only what 'framecast parity' checks.*: use onnxruntime; openvino"):
+    with pytest.raises(OptionError, match=r"is not an engine, .*'framecast parity'.*: use onnxruntime; openvino"):
         choose(MIXED)
     assert choose("auto") == ("onnxruntime", "")
     assert choose("torch:fp16") == ("torch", "fp16")

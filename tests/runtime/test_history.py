@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from framecast.errors import ArtifactError
 from framecast.graph.manifest import KEY, Manifest, StateSpec
 from framecast.runtime.engines import Engine, State, open_engine
+from framecast.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from framecast.runtime.predictor import Predictor
 
 HEIGHT, WIDTH = 4, 6
@@ -170,9 +171,12 @@ def test_a_block_of_predictions_is_fed_back_one_by_one(tmp_path: Path, outputs: 
 def test_bindings_are_kept_for_phases_not_for_frames(tmp_path: Path, slots: int) -> None:
     """What is kept for speed does not grow with the length of a stream."""
     with Predictor(open_engine(artifact(tmp_path / "m.onnx", slots))) as predictor:
+        engine = predictor.engine
+        assert isinstance(engine, OnnxRuntimeEngine)
+        bindings = engine._bindings
 
         def kept() -> int:
-            pairs = [phases for others in predictor.engine._bindings._kept.values() for phases in others.values()]  # type: ignore[attr-defined]
+            pairs = [phases for others in bindings._kept.values() for phases in others.values()]
             return sum(map(len, pairs))
 
         def watch(frames: int) -> int:

@@ -44,7 +44,9 @@ def artifact(name: str, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
-def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple]:  # type: ignore[type-arg]
+def network(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[StepModel, Engine]]:
     """A network, and the engine on its artifact."""
     path = artifact(request.param, tmp_path_factory.mktemp("artifact"))
     with open_engine(path, "openvino", threads=1) as engine:
@@ -235,7 +237,8 @@ def test_a_step_that_cannot_be_says_why(tmp_path: Path) -> None:
     frame = np.zeros((1, *engine.manifest.frame), np.float32)
     with pytest.raises(EngineError, match="same state"):
         engine.step(frame, state, state)
-    for wrong in (frame.astype(np.float64), frame[..., 1:], frame.repeat(2, 0)):
+    cases: list[np.ndarray] = [frame.astype(np.float64), frame[..., 1:], frame.repeat(2, 0)]
+    for wrong in cases:
         with pytest.raises(EngineError, match=r"openvino could not run stip: .*tensor") as raised:
             engine.step(wrong, state, spare)
         assert "\n" not in str(raised.value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +16,14 @@ from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import _precision, to_json
 from framecast.runtime.score import SETTLE, psnr
+from framecast.testing import DriftEngine, EmptyEngine, ListSource, manifest, shades
+
+from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
-def test_a_file_gives_every_frame_and_is_scored(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
-    source = list_source(make_frames(30))
-    pipeline = Pipeline(source, Predictor(engine))
+def test_a_file_gives_every_frame_and_is_scored() -> None:
+    source = ListSource(shades(30))
+    pipeline = Pipeline(source, Predictor(DriftEngine()))
     events = list(pipeline)
     assert [e.frame.index for e in events] == list(range(30))
     assert all(e.due is None for e in events[:SETTLE])
@@ -36,9 +38,8 @@ def test_a_file_gives_every_frame_and_is_scored(engine, list_source, make_frames
     assert source.closed
 
 
-def test_a_slow_model_drops_a_cameras_frames_and_counts_them(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
-    engine.seconds = 0.02
-    pipeline = Pipeline(list_source(make_frames(60), live=True, gap=0.004), Predictor(engine))
+def test_a_slow_model_drops_a_cameras_frames_and_counts_them() -> None:
+    pipeline = Pipeline(ListSource(shades(60), live=True, gap=0.004), Predictor(DriftEngine(0.02)))
     events = list(pipeline)
     report = pipeline.report()
     assert report["dropped"] > 0
@@ -46,8 +47,8 @@ def test_a_slow_model_drops_a_cameras_frames_and_counts_them(engine, list_source
     assert [e.frame.index for e in events] == sorted({e.frame.index for e in events})
 
 
-def test_horizons_are_scored_each(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
-    pipeline = Pipeline(list_source(make_frames(30)), Predictor(engine), horizon=3)
+def test_horizons_are_scored_each() -> None:
+    pipeline = Pipeline(ListSource(shades(30)), Predictor(DriftEngine()), horizon=3)
     events = list(pipeline)
     assert {e.prediction.horizon for e in events} == {3}
     assert events[-1].prediction.time == pytest.approx(events[-1].frame.time + 3 / 25)
@@ -57,49 +58,47 @@ def test_horizons_are_scored_each(engine, list_source, make_frames) -> None:  # 
     assert {q["n"] for q in by_horizon} == {30 - SETTLE}
 
 
-def test_a_new_size_or_epoch_starts_a_new_stream(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
-    frames = (
-        make_frames(12) + make_frames(12, size=(24, 32), start=12) + make_frames(12, size=(24, 32), epoch=1, start=24)
-    )
-    pipeline = Pipeline(list_source(frames), Predictor(engine))
+def test_a_new_size_or_epoch_starts_a_new_stream() -> None:
+    frames = shades(12) + shades(12, size=(24, 32), start=12) + shades(12, size=(24, 32), epoch=1, start=24)
+    pipeline = Pipeline(ListSource(frames), Predictor(DriftEngine()))
     events = list(pipeline)
     assert pipeline.report()["epochs"] == 3
     scored = [e.frame.index for e in events if e.due is not None]
     assert scored == [8, 9, 10, 11, 20, 21, 22, 23, 32, 33, 34, 35]
 
 
-def test_a_lost_source_ends_the_run_and_says_why(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
-    source = list_source([*make_frames(5), SourceError("lost the camera: plug it in")])
-    pipeline = Pipeline(source, Predictor(engine))
+def test_a_lost_source_ends_the_run_and_says_why() -> None:
+    source = ListSource([*shades(5), SourceError("lost the camera: plug it in")])
+    pipeline = Pipeline(source, Predictor(DriftEngine()))
     with pytest.raises(SourceError, match="lost the camera"):
         list(pipeline)
     assert pipeline.report()["ended"] == "error: lost the camera: plug it in"
     assert source.closed
 
 
-def test_stop_ends_cleanly_from_another_thread(engine, list_source) -> None:  # type: ignore[no-untyped-def]
-    class Endless(list_source):  # type: ignore[misc,valid-type]
+def test_stop_ends_cleanly_from_another_thread() -> None:
+    class Endless(ListSource):
         def read(self) -> Frame:
             return Frame(np.zeros((12, 16, 3), np.uint8), time.monotonic(), 0)
 
-    pipeline = Pipeline(Endless([]), Predictor(engine))
+    pipeline = Pipeline(Endless([]), Predictor(DriftEngine()))
     threading.Timer(0.2, pipeline.stop).start()
     assert sum(1 for _ in pipeline) > 0
     assert pipeline.report()["ended"] == "interrupted"
     assert not [t for t in threading.enumerate() if t.name == "framecast-capture"]
 
 
-def test_max_frames_and_options(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
-    pipeline = Pipeline(list_source(make_frames(30)), Predictor(engine), frames=7)
+def test_max_frames_and_options() -> None:
+    pipeline = Pipeline(ListSource(shades(30)), Predictor(DriftEngine()), frames=7)
     assert len(list(pipeline)) == 7
     assert pipeline.report()["ended"] == "max frames"
-    for options in ({"horizon": 0}, {"frames": 0}):
+    for horizon, frames in ((0, None), (1, 0)):
         with pytest.raises(OptionError, match="at least 1"):
-            Pipeline(list_source([]), Predictor(engine), **options)
+            Pipeline(ListSource([]), Predictor(DriftEngine()), horizon=horizon, frames=frames)
 
 
-def test_reports_are_json_without_nan(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
-    pipeline = Pipeline(list_source(make_frames(1)), Predictor(engine))
+def test_reports_are_json_without_nan() -> None:
+    pipeline = Pipeline(ListSource(shades(1)), Predictor(DriftEngine()))
     before = pipeline.report()
     list(pipeline)
     for report in (before, pipeline.report()):
@@ -108,17 +107,17 @@ def test_reports_are_json_without_nan(engine, list_source, make_frames) -> None:
     assert to_json({"a": [float("nan"), np.float32("inf"), 1.5]}) == '{"a": [null, null, 1.5]}'
 
 
-def test_latency_counts_from_the_grab(engine, list_source) -> None:  # type: ignore[no-untyped-def]
+def test_latency_counts_from_the_grab() -> None:
     frames = [Frame(np.zeros((12, 16, 3), np.uint8), time.monotonic() - 5 + i / 100, i) for i in range(4)]
-    pipeline = Pipeline(list_source(frames, live=True, gap=0.05), Predictor(engine))
+    pipeline = Pipeline(ListSource(frames, live=True, gap=0.05), Predictor(DriftEngine()))
     list(pipeline)
     p50 = pipeline.report()["latency_ms"]["p50"]
     assert p50 is not None
     assert p50 > 4900
 
 
-def test_a_paced_clip_stops_at_once(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
-    pipeline = Pipeline(list_source(make_frames(9), fps=0.01), Predictor(engine), realtime=True)
+def test_a_paced_clip_stops_at_once() -> None:
+    pipeline = Pipeline(ListSource(shades(9), fps=0.01), Predictor(DriftEngine()), realtime=True)
     events = iter(pipeline)
     next(events)
     pipeline.stop()
@@ -126,9 +125,10 @@ def test_a_paced_clip_stops_at_once(engine, list_source, make_frames) -> None:  
     assert pipeline.report()["ended"] == "interrupted"
 
 
-def test_nonfinite_predictions_are_counted_and_scored_anew(engine, list_source, make_frames) -> None:  # type: ignore[no-untyped-def]
+def test_nonfinite_predictions_are_counted_and_scored_anew() -> None:
+    engine = DriftEngine()
     engine.poison = lambda count: count == 15
-    pipeline = Pipeline(list_source(make_frames(40)), Predictor(engine))
+    pipeline = Pipeline(ListSource(shades(40)), Predictor(engine))
     events = list(pipeline)
     report = pipeline.report()
     assert report["resets"] >= 1
@@ -158,7 +158,7 @@ def test_demo_is_predicted_better_than_by_copying() -> None:
     assert quality["prediction"] > quality["copy_last"] + 1
 
 
-def test_a_real_rtsp_server_is_predicted_live(rtsp_server) -> None:  # type: ignore[no-untyped-def]
+def test_a_real_rtsp_server_is_predicted_live(rtsp_server: RtspServer) -> None:
     with framecast.open(rtsp_server.url) as stream:
         for count, prediction in enumerate(stream, start=1):
             assert prediction.image.shape == (192, 256, 3)
@@ -182,5 +182,6 @@ def test_a_real_rtsp_server_is_predicted_live(rtsp_server) -> None:  # type: ign
     ],
 )
 def test_the_report_says_in_what_it_computed(of_artifact: str, opened: str | None, told: str) -> None:
-    engine = SimpleNamespace(manifest=SimpleNamespace(precision=of_artifact), precision=opened)
-    assert _precision(engine) == told  # type: ignore[arg-type]
+    engine = EmptyEngine(manifest(precision=of_artifact))
+    engine.precision = opened
+    assert _precision(engine) == told

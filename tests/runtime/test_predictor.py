@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +12,15 @@ import framecast
 from framecast.errors import ArtifactError, EngineError, FrameError, OptionError
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import DEFAULT_MODEL, shipped
+from framecast.testing import DriftEngine
 
 
 def grey(level: int, size: tuple[int, int] = (12, 16)) -> np.ndarray:
     return np.full((*size, 3), level, np.uint8)
 
 
-def test_step_predicts_and_tells_when(engine) -> None:  # type: ignore[no-untyped-def]
-    predictor = Predictor(engine)
+def test_step_predicts_and_tells_when() -> None:
+    predictor = Predictor(DriftEngine())
     for i in range(5):
         prediction = predictor.step(grey(10), time=i * 0.5)
     assert prediction.image.dtype == np.uint8
@@ -28,13 +30,14 @@ def test_step_predicts_and_tells_when(engine) -> None:  # type: ignore[no-untype
     assert prediction.horizon == 1
 
 
-def test_without_times_frames_are_one_interval_apart(engine) -> None:  # type: ignore[no-untyped-def]
-    predictor = Predictor(engine)
+def test_without_times_frames_are_one_interval_apart() -> None:
+    predictor = Predictor(DriftEngine())
     times = [predictor.step(grey(0)).time for _ in range(3)]
     assert np.diff(times) == pytest.approx(predictor.interval)
 
 
-def test_rollout_feeds_back_floats_and_leaves_the_state(engine) -> None:  # type: ignore[no-untyped-def]
+def test_rollout_feeds_back_floats_and_leaves_the_state() -> None:
+    engine = DriftEngine()
     predictor = Predictor(engine)
     predictor.step(grey(200), time=0.0)
     predictor.step(grey(200), time=0.1)
@@ -59,13 +62,13 @@ def test_rollout_feeds_back_floats_and_leaves_the_state(engine) -> None:  # type
         ("a path", "not str"),
     ],
 )
-def test_what_is_no_frame_is_refused(engine, frame, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_no_frame_is_refused(frame: Any, message: str) -> None:
     with pytest.raises(FrameError, match=message):
-        Predictor(engine).step(frame)
+        Predictor(DriftEngine()).step(frame)
 
 
-def test_a_new_size_in_mid_stream_is_refused_by_name(engine) -> None:  # type: ignore[no-untyped-def]
-    predictor = Predictor(engine)
+def test_a_new_size_in_mid_stream_is_refused_by_name() -> None:
+    predictor = Predictor(DriftEngine())
     predictor.step(grey(0, (24, 32)))
     with pytest.raises(FrameError, match="from 32x24 to 64x48"):
         predictor.step(grey(0, (48, 64)))
@@ -73,8 +76,8 @@ def test_a_new_size_in_mid_stream_is_refused_by_name(engine) -> None:  # type: i
     predictor.step(grey(0, (48, 64)))
 
 
-def test_rollout_needs_a_frame_and_a_horizon(engine) -> None:  # type: ignore[no-untyped-def]
-    predictor = Predictor(engine)
+def test_rollout_needs_a_frame_and_a_horizon() -> None:
+    predictor = Predictor(DriftEngine())
     with pytest.raises(OptionError, match=r"step\(\) with a frame first"):
         predictor.rollout(2)
     predictor.step(grey(0))
@@ -82,7 +85,8 @@ def test_rollout_needs_a_frame_and_a_horizon(engine) -> None:  # type: ignore[no
         predictor.rollout(0)
 
 
-def test_a_prediction_that_is_not_finite_starts_anew(engine) -> None:  # type: ignore[no-untyped-def]
+def test_a_prediction_that_is_not_finite_starts_anew() -> None:
+    engine = DriftEngine()
     predictor = Predictor(engine)
     engine.poison = lambda count: count == 3
     images = [predictor.step(grey(10)).image for _ in range(6)]
@@ -93,7 +97,8 @@ def test_a_prediction_that_is_not_finite_starts_anew(engine) -> None:  # type: i
         predictor.step(grey(10))
 
 
-def test_a_rollout_that_is_not_finite_starts_anew(engine) -> None:  # type: ignore[no-untyped-def]
+def test_a_rollout_that_is_not_finite_starts_anew() -> None:
+    engine = DriftEngine()
     predictor = Predictor(engine)
     engine.poison = lambda count: count == 5
     for _ in range(4):
@@ -103,13 +108,13 @@ def test_a_rollout_that_is_not_finite_starts_anew(engine) -> None:  # type: igno
     assert predictor.steps == 1
     assert [int(p.image[0, 0, 0]) for p in ahead] == pytest.approx([36, 61, 86, 112], abs=1)
     engine.poison = lambda count: count > 1
-    with pytest.raises(EngineError, match="look less far ahead"):
+    with pytest.raises(EngineError, match="use a shorter lookahead"):
         predictor.rollout(4)
 
 
 @pytest.mark.parametrize("time", [1.0, 0.5, float("nan"), float("inf")])
-def test_time_runs_forward(engine, time: float) -> None:  # type: ignore[no-untyped-def]
-    predictor = Predictor(engine)
+def test_time_runs_forward(time: float) -> None:
+    predictor = Predictor(DriftEngine())
     predictor.step(grey(10), time=1.0)
     with pytest.raises(OptionError, match="time must"):
         predictor.step(grey(10), time=time)
@@ -161,7 +166,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
     empty = tmp_path / "empty.onnx"
     empty.touch()
     for model, message in (
-        ("stip-nope", "no model 'stip-nope': shipped are edge, stip-edge"),
+        ("stip-nope", "no model 'stip-nope': choose from edge, stip-edge"),
         ("nope.onnx", "no such artifact"),
         (tmp_path, "not a regular file"),
         ("x" * 300 + ".onnx", "cannot read"),

@@ -21,7 +21,7 @@ from framecast.runtime.mailbox import Mailbox
 from framecast.runtime.sinks.web import WebSink, _parse
 
 # Beside this file; pytest's importlib mode puts no folder of tests on the path.
-from .browser import get, snapshot  # noqa: TID252
+from .browser import endpoint, get, snapshot  # noqa: TID252
 
 # The mailbox
 
@@ -201,10 +201,9 @@ BYTES = st.one_of(
 @given(BYTES, st.booleans())
 @example(b"GET / HTTP/1.1\r\nHost: HERE\r\n\r\n", True)
 def test_whatever_is_sent_the_server_answers_or_hangs_up(sink: WebSink, sent: bytes, whole: bool) -> None:
-    where = urlsplit(sink.url)
-    message = sent.replace(b"HERE", where.netloc.encode()) + b"\r\n\r\n" * whole
+    message = sent.replace(b"HERE", urlsplit(sink.url).netloc.encode()) + b"\r\n\r\n" * whole
     with (
-        socket.create_connection((where.hostname, where.port), timeout=30) as client,
+        socket.create_connection(endpoint(sink.url), timeout=30) as client,
         contextlib.suppress(ConnectionError),
     ):
         client.sendall(message)

@@ -12,6 +12,8 @@ import pytest
 from framecast.runtime import resize as module
 from framecast.runtime.resize import resize
 
+from ..calls import watched  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
 # Sizes of cameras and of networks. Some are not halved: enlarged, odd rows, a scale that is no binary fraction.
 CAMERAS = [(480, 640), (720, 1280), (1080, 1920), (1024, 1280), (481, 640), (100, 2000), (192, 256), (96, 128)]
 TARGETS = [(256, 192), (512, 512), (160, 128), (64, 64), (100, 75), (640, 480)]
@@ -29,9 +31,10 @@ def whole(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def halved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the threads that resize, whatever the picture's bytes."""
     names: list[str] = []
-    area = module._area
     monkeypatch.setattr(module, "LARGE", 0)
-    monkeypatch.setattr(module, "_area", lambda *a: (names.append(threading.current_thread().name), area(*a))[1])
+    monkeypatch.setattr(
+        module, "_area", watched(module._area, lambda *_: names.append(threading.current_thread().name))
+    )
     return names
 
 

@@ -75,7 +75,7 @@ def test_a_sink_that_fails_ends_it_and_the_others_are_closed() -> None:
 
 
 def test_what_is_wrong_is_said_before_anything_is_opened(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"end it in \.mp4"):
+    with pytest.raises(OptionError, match=r"unknown suffix; use \.mp4"):
         framecast.run("rtsp://nobody.invalid/", record=[tmp_path / "run.gif"])
     reports = list[Report]()
     with pytest.raises(SourceError, match="no such file"):
@@ -109,7 +109,7 @@ def test_a_silent_source_is_observed() -> None:
 
 
 def test_a_prediction_is_short_in_words_and_a_picture_in_a_notebook() -> None:
-    prediction = framecast.load().step(shades(1, size=(120, 160))[0].image, 2.0)  # type: ignore[union-attr]
+    prediction = framecast.load().step(shades(1, size=(120, 160))[0].image, 2.0)
     assert repr(prediction) == "Prediction(256x192, 1 ahead, time 2.041 s)" or repr(prediction).startswith(
         "Prediction(256x192, 1 ahead, time 2.0"
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,8 +32,8 @@ def event(i: int, *, due: bool = True) -> Result:
     real = np.full((H, W, 3), i, np.uint8)
     guess = np.full((H, W, 3), i + 5, np.uint8)
     frame = Frame(real, i / 25, i)
-    scores = {"due": guess, "psnr": 34.15, "psnr_copy": 30.0} if due else {}
-    return Result(frame, real, Prediction(guess, (i + 1) / 25, 1), STAMPS, **scores)  # type: ignore[arg-type]
+    scores: dict[str, Any] = {"due": guess, "psnr": 34.15, "psnr_copy": 30.0} if due else {}
+    return Result(frame, real, Prediction(guess, (i + 1) / 25, 1), STAMPS, **scores)
 
 
 def count_frames(path: Path) -> tuple[int, tuple[int, ...]]:

@@ -24,14 +24,15 @@ from framecast.graph.device import device_graph
 from framecast.graph.tensorrt_workarounds import fixed
 from framecast.runtime.convert import blank_frame, to_frame, to_model_size
 from framecast.runtime.engines import open_engine
-from framecast.runtime.engines.tensorrt import cache, cuda
+from framecast.runtime.engines.tensorrt import cache, cuda, plugin
 from framecast.runtime.engines.tensorrt import engine as tensorrt_engine
 from framecast.runtime.engines.tensorrt.engine import TensorRTEngine
 from framecast.runtime.engines.tensorrt.library import Gpu
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.stepper import Stepper
 
-from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..calls import watched  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import exported  # noqa: TID252
 from .fake_gpu import Driver, TensorRT  # noqa: TID252
 
 GPU = Gpu("Fake 9000", "8.7", "12.6")
@@ -145,8 +146,11 @@ def test_nothing_is_read_early_or_overwritten_late(driver: Driver, tmp_path: Pat
             for stepper in steppers:
                 stepper.advance([image])
             if turn % 3 == 2:
-                (expected,), (got,) = (stepper.render()[0] or () for stepper in steppers)
-                assert np.abs(expected.astype(int) - got).max() <= 1
+                expected, got = (stepper.render()[0] for stepper in steppers)
+                assert expected is not None
+                assert got is not None
+                assert len(expected) == len(got) == 1
+                assert np.abs(expected[0].astype(int) - got[0]).max() <= 1
 
 
 def test_floats_in_and_out(path: Path, engine: TensorRTEngine) -> None:
@@ -184,8 +188,8 @@ def test_plugins_that_run_in_python_are_registered_before_the_engine_is_read(
     built(path, rung=rung)
     called: list[str] = []
     read = TensorRT.deserialize_cuda_engine
-    monkeypatch.setattr(tensorrt_engine.plugin, "register", lambda trt: called.append("registered"))
-    monkeypatch.setattr(TensorRT, "deserialize_cuda_engine", lambda *a: (called.append("read"), read(*a))[1])
+    monkeypatch.setattr(plugin, "register", lambda trt: called.append("registered"))
+    monkeypatch.setattr(TensorRT, "deserialize_cuda_engine", watched(read, lambda *_: called.append("read")))
     TensorRTEngine(path).close()
     assert called == (["registered", "read"] if rung == "v3" else ["read"])
 
@@ -233,7 +237,7 @@ def test_what_is_wrong_is_said(driver: Driver, tmp_path: Path, monkeypatch: pyte
 
         with monkeypatch.context() as patch:
             patch.setattr(driver, "mem_alloc", full)
-            with pytest.raises(EngineError, match=r"memory is full \(.* MB more were wanted"):
+            with pytest.raises(EngineError, match=r"memory is full \(.* MB more needed"):
                 engine.new_state()
     with pytest.raises(EngineError, match="load it again"):
         engine.step(frame, state, spare)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,7 +24,7 @@ from framecast.camera import Frame
 from framecast.errors import OptionError, SinkError
 from framecast.runtime.predictor import Prediction
 from framecast.runtime.score import psnr
-from framecast.runtime.sinks import web
+from framecast.runtime.sinks import page, web
 from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.web import WebSink
 from framecast.testing import STAMPS
@@ -37,6 +38,7 @@ from .browser import (  # noqa: TID252
     SETTLE,
     browse,
     decode,
+    endpoint,
     event,
     get,
     playing,
@@ -108,8 +110,9 @@ def test_an_address_for_others_needs_a_token() -> None:
             assert get(here + wrong)[0] == 403
             assert get(here + "stats.json" + wrong)[0] == 403
             assert asyncio.run(refused(here + wrong)) == 403
-        page = get(f"{here}?{parts.query}")[1]
-        assert get(here + re.search(r'src="(app.js[^"]*)"', page)[1])[0] == 200  # type: ignore[index]
+        script = re.search(r'src="(app.js[^"]*)"', get(f"{here}?{parts.query}")[1])
+        assert script is not None
+        assert get(here + script[1])[0] == 200
 
 
 def test_a_token_of_ones_own_is_quoted() -> None:
@@ -172,7 +175,7 @@ def test_stats_are_json(sink: WebSink) -> None:
 
 
 def test_updates_hold_the_pictures_and_their_scores(sink: WebSink) -> None:
-    async def run() -> list[aiohttp.WSMessage]:
+    async def run() -> list[Any]:
         async with watch(sink.url) as viewer:
             messages = [await viewer.receive()]  # at once, though nothing has been shown
             for index in (SETTLE - 1, SETTLE):
@@ -200,6 +203,7 @@ def test_updates_hold_the_pictures_and_their_scores(sink: WebSink) -> None:
     assert truth.due is not None
     error = np.minimum(np.abs(truth.input.astype(int) - truth.due) * 4, 255).astype(np.uint8)
     for image, expected in zip(images, (truth.input, truth.prediction.image, error), strict=True):
+        assert image is not None
         assert psnr(image.astype(np.uint8), expected) > 28
 
     header, pictures = decode(last.data)  # the last picture, with the last figures
@@ -228,10 +232,9 @@ def test_viewers_are_bounded(sink: WebSink) -> None:
 
 
 def test_connections_are_bounded(sink: WebSink) -> None:
-    where = urlsplit(sink.url)
     with contextlib.ExitStack() as stack:
         for _ in range(web.MAX_CONNECTIONS + web.BACKLOG):
-            stack.enter_context(socket.create_connection((where.hostname, where.port), timeout=5))
+            stack.enter_context(socket.create_connection(endpoint(sink.url), timeout=5))
         with pytest.raises(aiohttp.ClientConnectionError):
             get(sink.url)
 
@@ -256,13 +259,18 @@ def test_a_viewer_that_hangs_holds_nothing_up(sink: WebSink, monkeypatch: pytest
         f"GET /stream HTTP/1.1\r\nHost: {where.netloc}\r\nOrigin: http://{where.netloc}\r\nConnection: Upgrade\r\n"
         "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
-    with socket.create_connection((where.hostname, where.port)) as hung:
+    with socket.create_connection(endpoint(sink.url)) as hung:
         hung.sendall(ask.encode())
         assert hung.recv(12) == b"HTTP/1.1 101"  # the rest is never read
 
         # The server's thread is held up here, so a show() that waited for it would never return.
         held, free = threading.Event(), threading.Event()
-        sink._loop.call_soon_threadsafe(lambda: (held.set(), free.wait()))
+
+        def hold() -> None:
+            held.set()
+            free.wait()
+
+        sink._loop.call_soon_threadsafe(hold)
         assert held.wait(5)
         for _ in range(100):
             sink.show(big)
@@ -278,7 +286,12 @@ def test_a_viewer_that_hangs_holds_nothing_up(sink: WebSink, monkeypatch: pytest
 
 def test_nothing_is_encoded_when_nobody_watches(sink: WebSink, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[object] = []
-    monkeypatch.setattr(web.page, "update", lambda *of: encoded.append(of) or b"")
+
+    def update(*of: object) -> bytes:
+        encoded.append(of)
+        return b""
+
+    monkeypatch.setattr(page, "update", update)
     sink.show(event(0))
     assert get(sink.url)[0] == 200  # the server has come round since
     sink.close()

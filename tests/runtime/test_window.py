@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,6 +89,7 @@ class Display:
         x11.XOpenDisplay.restype = ctypes.c_void_p
         x11.XInternAtom.restype = ctypes.c_ulong
         display = ctypes.c_void_p(x11.XOpenDisplay(self.name.encode()))
+        assert display.value, "the display cannot be opened"
         number = self.window()
         kinds = [x11.XInternAtom(display, name, 0) for name in (b"WM_PROTOCOLS", b"WM_DELETE_WINDOW")]
         # XClientMessageEvent: type 33, serial, send_event, display, window, message_type, format 32, data
@@ -113,19 +115,24 @@ def display(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Display
         server.terminate()
 
 
+class Watched(WindowSink):
+    """A window; ``gone`` is set when the user closes it."""
+
+    def __init__(self) -> None:
+        self.gone = threading.Event()
+        super().__init__(self.gone.set)
+
+
 @pytest.fixture
-def sink(display: Display) -> Iterator[WindowSink]:
-    """A window; ``sink.gone`` is set when the user closes it."""
-    gone = threading.Event()
-    shown = WindowSink(gone.set)
-    shown.gone = gone  # type: ignore[attr-defined]
+def sink(display: Display) -> Iterator[Watched]:
+    shown = Watched()
     yield shown
     shown.close()
     shown.close()
     assert shown._process.returncode is not None
 
 
-def test_the_window_shows_the_newest_triptych(display: Display, sink: WindowSink) -> None:
+def test_the_window_shows_the_newest_triptych(display: Display, sink: Watched) -> None:
     for red in range(256):
         sink.show(event(red))
     expected = triptych(event(255))
@@ -143,16 +150,16 @@ def places(screen: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
 
 
 @pytest.mark.parametrize("way", ["q", "Escape", "✕"])
-def test_the_user_closes_it(display: Display, sink: WindowSink, way: str) -> None:
+def test_the_user_closes_it(display: Display, sink: Watched, way: str) -> None:
     sink.show(event(200))
     until(lambda: display.screen().any())
     display.press_close() if way == "✕" else display.press(way)
-    until(sink.gone.is_set)  # type: ignore[attr-defined]
+    until(sink.gone.is_set)
     assert sink._process.returncode == 0
     sink.show(event(1))  # the run has yet to end: nothing to complain about
 
 
-def test_a_window_that_hangs_keeps_nobody_waiting(display: Display, sink: WindowSink) -> None:
+def test_a_window_that_hangs_keeps_nobody_waiting(display: Display, sink: Watched) -> None:
     sink._process.send_signal(signal.SIGSTOP)
     begun = time.monotonic()
     for red in range(200):
@@ -163,10 +170,10 @@ def test_a_window_that_hangs_keeps_nobody_waiting(display: Display, sink: Window
     sink.close()
     assert time.monotonic() - begun < 2 * window.GRACE
     assert sink._process.returncode == -signal.SIGKILL
-    assert not sink.gone.is_set()  # type: ignore[attr-defined]
+    assert not sink.gone.is_set()
 
 
-def test_a_display_that_goes_away_is_said(display: Display, sink: WindowSink) -> None:
+def test_a_display_that_goes_away_is_said(display: Display, sink: Watched) -> None:
     sink.show(event(1))
     display.process.kill()
     until(lambda: sink._failure)
@@ -207,10 +214,10 @@ def prelude(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let the window's process run something first."""
     popen = subprocess.Popen
 
-    def start(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-        return popen([*command[:-1], f"{code}\n{command[-1]}"], **options)  # type: ignore[call-overload, no-any-return]
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        return popen([*command[:-1], f"{code}\n{command[-1]}"], **options)
 
-    monkeypatch.setattr(window.subprocess, "Popen", start)
+    monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setenv("DISPLAY", ":77")
 
 
@@ -226,7 +233,7 @@ def test_a_window_that_never_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     prelude(monkeypatch, "import time; time.sleep(60)")
     monkeypatch.setattr(window, "START", 0.5)
     begun = time.monotonic()
-    with pytest.raises(SinkError, match=r"none came up in 0\.5 s"):
+    with pytest.raises(SinkError, match=r"none opened in 0\.5 s"):
         WindowSink(lambda: None)
     assert time.monotonic() - begun < 5
 

@@ -170,4 +170,4 @@ def test_half_precision_is_widened_first(loss: Callable[[Tensor, Tensor], Tensor
 def test_bad_reduction() -> None:
     prediction, truth = pair(1, 3, 1, 2, 2)
     with pytest.raises(OptionError, match=r"^reduction must be mean or sum, not none$"):
-        losses.differential_divergence(prediction, truth, reduction="none")  # type: ignore[arg-type]
+        losses.differential_divergence(prediction, truth, reduction="none")  # type: ignore[arg-type]  # on purpose

@@ -130,8 +130,8 @@ DIGITS = idx(np.arange(2 * 784).astype(np.uint8).reshape(2, 28, 28))
         (b"", "is not an IDX file of images (give MNIST's train- or t10k-images-idx3-ubyte)"),
         (b"\x89PNG and more", "is not an IDX file of images (give MNIST's train- or t10k-images-idx3-ubyte)"),
         (DIGITS[:9], "is not an IDX file of images (give MNIST's train- or t10k-images-idx3-ubyte)"),
-        (DIGITS[:-1], "is damaged: 1567 bytes where 2 digits have 1568 (copy it again)"),
-        (DIGITS + b"\0", "is damaged: 1569 bytes where 2 digits have 1568 (copy it again)"),
+        (DIGITS[:-1], "is damaged: 1567 bytes, but 2 digits have 1568 (copy it again)"),
+        (DIGITS + b"\0", "is damaged: 1569 bytes, but 2 digits have 1568 (copy it again)"),
         (
             gzip.compress(DIGITS, mtime=0)[:-9],
             "is damaged: Compressed file ended before the end-of-stream marker was reached (copy it again)",

@@ -108,7 +108,7 @@ def test_one_cycle_is_that_of_torch(updates: int) -> None:
         ({"lr": float("nan")}, "lr must be 0 or more, not nan"),
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
         ({"ema": 1.0}, "ema below 1"),
-        ({"rollout": 4}, "rollout must be below unroll, 4, not 4"),
+        ({"rollout": 4}, r"rollout must be below unroll \(4\), not 4"),
         ({"ddr": 0.1}, "needs batching in sequences"),
     ],
 )

@@ -22,12 +22,13 @@ from safetensors.torch import load_file
 
 from framecast.errors import ArtifactError, FramecastError, OptionError, SinkError
 from framecast.graph.manifest import Quality
+from framecast.training.batches import Batch
 from framecast.training.recipes import choose
 from framecast.training.runs import Run
 from framecast.training.sampling import Validation, Watch
 from framecast.training.settings import Settings, enough_memory
 from framecast.training.train import Progress, Training
-from framecast.training.trainer import Trainer
+from framecast.training.trainer import Made, Trainer
 
 from ..clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -191,9 +192,9 @@ def test_the_minutes_of_a_run_are_its_scoring_too(
     monkeypatch.setattr("framecast.training.train.time", clock)
     update = Trainer.update
 
-    def updated(self: Trainer, *arguments: object) -> object:
+    def updated(self: Trainer, batch: Batch, done: float) -> Made:
         clock.now += 1
-        return update(self, *arguments)  # type: ignore[arg-type]
+        return update(self, batch, done)
 
     def validated(model: object, footage: object, given: int, predicted: int, watch: Watch) -> Validation:
         done = 0
@@ -234,15 +235,15 @@ def test_a_run_by_the_clock_keeps_its_time(make: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": 5}, "seed was 1, is 5"),
-        ({"options": {"hidden": 6, "layers": 1}}, "options.hidden was 4, is 6"),
-        ({"recipe": choose("mau-mnist", updates=6, batch=2, lr=1e-4)[1]}, r"recipe.lr was 0.001, is 0.0001"),
-        ({"minutes": 3.0}, "minutes was null, is 3.0"),
+        ({"seed": 5}, "seed was 1, now 5"),
+        ({"options": {"hidden": 6, "layers": 1}}, "options.hidden was 4, now 6"),
+        ({"recipe": choose("mau-mnist", updates=6, batch=2, lr=1e-4)[1]}, r"recipe.lr was 0.001, now 0.0001"),
+        ({"minutes": 3.0}, "minutes was null, now 3.0"),
     ],
 )
 def test_a_run_that_was_begun_otherwise_is_not_resumed(make: Make, changes: dict[str, Any], message: str) -> None:
     train(make("sampled", "out"), stop_after=1)
-    with pytest.raises(OptionError, match=f"was begun otherwise: {message}"):
+    with pytest.raises(OptionError, match=f"has a run with other settings: {message}"):
         Training(make("sampled", "out", resume=True, **changes), print)
 
 
@@ -250,7 +251,7 @@ def test_other_data_is_not_gone_on_with(make: Make) -> None:
     settings = make("streams", "out")
     train(settings, stop_after=1)
     (settings.data / "b.avi").write_bytes((settings.data / "a.avi").read_bytes())
-    with pytest.raises(OptionError, match=r"begun otherwise: data.files.b.avi.sha256 was .*frames was 30, is 20"):
+    with pytest.raises(OptionError, match=r"other settings: data.files.b.avi.sha256 was .*frames was 30, now 20"):
         Training(dataclasses.replace(settings, resume=True), print)
 
 
@@ -259,7 +260,7 @@ def test_folders_that_are_there_and_runs_that_are_not(make: Make) -> None:
     with pytest.raises(OptionError, match=r"no run to resume in .*out: leave out --resume"):
         Training(dataclasses.replace(settings, resume=True), print)
     train(settings, stop_after=1)
-    with pytest.raises(OptionError, match="out is there already: go on with --resume"):
+    with pytest.raises(OptionError, match="out exists already: continue with --resume"):
         Training(settings, print)
 
 
@@ -269,7 +270,7 @@ def test_damaged_files_of_a_run(make: Make) -> None:
     checkpoint = settings.out / "checkpoint.pt"
     whole, facts = checkpoint.read_bytes(), (settings.out / "run.json").read_bytes()
     checkpoint.write_bytes(whole[:1000])
-    with pytest.raises(ArtifactError, match=r"checkpoint.pt is damaged: begin another run"):
+    with pytest.raises(ArtifactError, match=r"checkpoint.pt is damaged: start another run"):
         Training(dataclasses.replace(settings, resume=True), print)
     assert (settings.out / "run.json").read_bytes() == facts
     checkpoint.write_bytes(whole)
@@ -324,7 +325,7 @@ def test_a_loss_that_stays_not_finite_ends_the_run_and_keeps_the_checkpoint(
     monkeypatch.setattr("framecast.training.losses.mse", lambda prediction, _: prediction.sum() * float("nan"))
     with pytest.raises(FramecastError, match="not finite 20 times in a row"):
         second.go(nothing, lambda: False)
-    assert "update 2: loss or gradient are not finite: skipped" in capsys.readouterr().out
+    assert "update 2: loss or gradient is not finite: skipped" in capsys.readouterr().out
     assert (settings.out / "checkpoint.pt").read_bytes() == before
 
 
@@ -352,5 +353,5 @@ def test_memory_really_runs_out(make: Make) -> None:
 
 def test_two_processes_do_not_train_in_one_folder(make: Make) -> None:
     training = Training(make("clips", "out"), print)
-    with Run(training.run.folder).alone(), pytest.raises(OptionError, match="is being trained in: wait"):
+    with Run(training.run.folder).alone(), pytest.raises(OptionError, match="is in use by another run: wait"):
         training.go(nothing, lambda: False)

@@ -1,1 +1,1 @@
-"""TensorRT: which library is here, and the engines that were built with it. It is imported when it is asked for."""
+"""TensorRT: finds the installed library, and caches and runs its engines. TensorRT itself is imported on demand."""

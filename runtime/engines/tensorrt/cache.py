@@ -1,7 +1,7 @@
-"""The cache of engines: ``<key>.engine`` with its record ``<key>.json``, in a folder that only its user can write.
+"""The engine cache: ``<key>.engine`` with its record ``<key>.json``, in a folder that only its user can write.
 
-An engine file is executable code, and TensorRT's own checks pass files that were tampered with. So engines are loaded
-from here only, and only once their bytes are those of the record.
+An engine file is executable code, and TensorRT's own checks accept files that were tampered with. So engines are loaded
+only from here, and only if their bytes match the record.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from framecast.runtime.engines.tensorrt.library import Gpu, Library
 
 ENVIRONMENT = "FRAMECAST_CACHE"
 FORMAT: Literal[1] = 1  # of the record
-# Of what a build makes of an artifact. Raise it when other code gives an engine other inputs, outputs or numbers.
+# Version of the build. Raise it when a change of code gives an engine other inputs, outputs or numbers.
 # 2: the inputs ``keep`` and ``pick``.
 RECIPE = 2
 _ELSEWHERE = f"set {ENVIRONMENT} to a folder of your own"
@@ -38,18 +38,18 @@ _Whole = Annotated[int, Meta(ge=1)]
 
 @dataclass(frozen=True)
 class Key:
-    """All that decides whether an engine can be used: if any of it is otherwise, it is another engine.
+    """Everything that decides whether an engine is usable. If any field differs, it is another engine.
 
     Attributes:
         artifact: SHA-256 of the ONNX file.
         library: as in :data:`framecast.runtime.engines.tensorrt.library.NAMES`.
-        version: of the library; engines of one version are not read by another.
-        gpu: its name; empty for TensorRT for RTX, whose engines are for every GPU of a compute capability.
-        capability: compute capability, as ``8.7``.
+        version: of the library, which does not read engines of other versions.
+        gpu: the GPU's name; empty for TensorRT for RTX, whose engines run on every GPU of a compute capability.
+        capability: compute capability, such as ``8.7``.
         precision: ``fp16`` or ``fp32``.
-        batch: how many cameras.
-        camera: (width, height) of the pictures that it resizes, or None where they come at the model's size.
-        rung: of the ladder of plugins: ``plain`` is standard operators only.
+        batch: the number of cameras.
+        camera: (width, height) of the pictures that the engine resizes, or None if they come at the model's size.
+        rung: rung on the ladder of plugins; ``plain`` means only standard operators.
         recipe: ``RECIPE`` of the framecast that built it.
     """
 
@@ -66,31 +66,31 @@ class Key:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all of it: the entry's name."""
+        """SHA-256 over all fields: the entry's name."""
         return sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode())
 
     @property
     def device(self) -> str:
-        """What it is built for, in words."""
+        """The device it was built for, in words."""
         capability = f"compute capability {self.capability}"
         return f"{self.gpu} ({capability})" if self.gpu else capability
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept beside an engine.
+    """The record stored beside an engine.
 
     Attributes:
-        key: what it is.
+        key: identifies the engine.
         model: name of its configuration.
-        path: of the artifact, when it was built.
+        path: of the artifact at the time of the build.
         sha256: of the engine file.
         size: of the engine file, in bytes.
-        seconds: that the build took.
-        built: when, in UTC.
-        layers: what was found in it; see :mod:`framecast.export.tensorrt`.
+        seconds: duration of the build.
+        built: time of the build, in UTC.
+        layers: a summary of the engine's layers; see :mod:`framecast.export.tensorrt`.
         manifest: of the artifact, as JSON.
-        framecast: version that built it.
+        framecast: the version that built it.
     """
 
     key: Key
@@ -106,40 +106,40 @@ class Record:
     format: Literal[1] = FORMAT
 
     def to_json(self) -> str:
-        """One JSON object, to be read by people too."""
+        """One JSON object, indented for human readers."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Read what :meth:`to_json` wrote; raises ValueError, whose message is one line, where it did not."""
+        """Read what :meth:`to_json` wrote. Raises ValueError with a one-line message for anything else."""
         return decode(text, cls)
 
 
 def folder() -> Path:
-    """Where engines are kept: made for this user alone if it is not there.
+    """The folder of the engine cache. Creates it, for this user alone, if it does not exist.
 
     Raises:
-        EngineError: it is not a folder, belongs to another user, or others may write into it.
+        EngineError: it is not a folder, belongs to another user, or others can write to it.
     """
     path = Path(os.environ.get(ENVIRONMENT) or platformdirs.user_cache_path("framecast"))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
     except OSError as error:
-        raise EngineError(f"no cache of engines at {path} ({error.strerror}): {_ELSEWHERE}") from error
+        raise EngineError(f"cannot use {path} as the engine cache ({error.strerror}): {_ELSEWHERE}") from error
     if found.st_uid != os.getuid():
-        raise EngineError(f"{path} belongs to another user, whose engines are not to be run: {_ELSEWHERE}")
+        raise EngineError(f"{path} belongs to another user, whose engines are not safe to run: {_ELSEWHERE}")
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise EngineError(f"others may write into {path}, and an engine is code: chmod 700 {path}, or {_ELSEWHERE}")
+        raise EngineError(f"others can write to {path}, and an engine is code: chmod 700 {path}, or {_ELSEWHERE}")
     return path
 
 
 def put(record: Record, engine: bytes) -> Path:
-    """Keep an engine; one of the same key is replaced. Returns its path.
+    """Store an engine and return its path. It replaces an engine with the same key.
 
     Raises:
         EngineError: the folder cannot be used.
-        SinkError: it cannot be written.
+        SinkError: the engine cannot be written.
     """
     place = folder()
     path = place / f"{record.key.digest}.engine"
@@ -151,10 +151,10 @@ def put(record: Record, engine: bytes) -> Path:
 
 
 def load(key: Key) -> tuple[bytes, Record] | None:
-    """The engine of a key, verified, and its record; None where there is none.
+    """Load the engine of a key, verified, and its record; None if there is none.
 
     Raises:
-        EngineError: it is damaged, or others may write to it; or the folder cannot be used.
+        EngineError: the engine is damaged, others can write to it, or the folder cannot be used.
     """
     place = folder()
     with _locked(place, fcntl.LOCK_SH):
@@ -173,19 +173,20 @@ def find(
     precision: str | None = None,
     batch: int = 1,
 ) -> tuple[bytes, Record]:
-    """The engine to run an artifact with, verified, and its record.
+    """Find the engine for an artifact. Returns it, verified, with its record. If several fit, the newest wins.
 
     Args:
         artifact: path of the ONNX file.
         model: as the user named it, for the message.
-        library: that is to run it.
-        gpu: that is to run it.
-        precision: ``fp16`` or ``fp32``; by default, as with all that is not said, the one that was built last.
-        batch: how many cameras it steps at once. It is never the one that was built last: a batch of 4 takes 4 frames.
+        library: the TensorRT to run it.
+        gpu: the GPU to run it.
+        precision: ``fp16`` or ``fp32`` (default: that of the newest engine).
+        batch: the number of cameras per step (default: 1, even if the newest engine has another batch size, because
+            an engine for a batch of 4 takes 4 frames).
 
     Raises:
-        EngineError: nothing was built for this, or for another GPU, version, artifact or size; or it is damaged. The
-            message says which, and what to build.
+        EngineError: no engine was built, or it was built for another GPU, version, artifact or size, or it is damaged.
+            The message gives the reason and the command that builds the engine.
     """
     wanted = Key(
         artifact=sha256(artifact),
@@ -206,14 +207,14 @@ def find(
     except EngineError as error:
         raise EngineError(f"{error}: {cure(model, newest.key)}") from error
     if found is None:
-        raise EngineError(f"the engine of {model} has just been removed: {cure(model, newest.key)}")
+        raise EngineError(f"the engine of {model} was removed just now: {cure(model, newest.key)}")
     return found
 
 
 _WORDS = {
     "artifact": "from another artifact (the file has changed since)",
-    "library": "with {0.library}, and {1.library} is to run it",
-    "version": "with {0.library} {0.version}, and {1.version} is here",
+    "library": "with {0.library}, but this run uses {1.library}",
+    "version": "with {0.library} {0.version}, but {1.version} is installed",
     "gpu": "for another GPU ({0.device}, not {1.device})",
     "capability": "for another GPU ({0.device}, not {1.device})",
     "precision": "in {0.precision}, not in {1.precision}",
@@ -225,13 +226,13 @@ _WORDS = {
 
 
 def differences(built: Key, wanted: Key, ignore: tuple[str, ...] = ()) -> list[str]:
-    """In what two keys differ, in words that end "its engine was built …", the weightiest first."""
+    """The differences between two keys, most important first, in words that complete "its engine was built …"."""
     names = [n for n in _WORDS if n not in ignore and getattr(built, n) != getattr(wanted, n)]
     return list(dict.fromkeys(_WORDS[name].format(built, wanted) for name in names))
 
 
 def missing(wanted: Key, model: str, artifact: Path, ignore: tuple[str, ...] = ()) -> str:
-    """Why there is no such engine: nothing was built for the artifact, or what was built is otherwise."""
+    """The reason why there is no such engine: none was built for the artifact, or the built ones differ."""
     known = [r for r in records() if r.key.artifact == wanted.artifact or r.path == str(artifact.resolve())]
     if not known:
         return f"no engine of {model} has been built"
@@ -245,7 +246,7 @@ def missing(wanted: Key, model: str, artifact: Path, ignore: tuple[str, ...] = (
 
 
 def cure(model: str, key: Key) -> str:
-    """The command that builds it."""
+    """The command that builds the engine."""
     options = [
         f" --precision {key.precision}" if key.precision == "fp32" else "",
         f" --batch {key.batch}" if key.batch != 1 else "",
@@ -255,7 +256,7 @@ def cure(model: str, key: Key) -> str:
 
 
 def records() -> list[Record]:
-    """Of every engine in the cache; what cannot be read as a record is no entry."""
+    """The records of all engines in the cache. Unreadable records are skipped."""
     found = []
     for path in sorted(folder().glob("*.json")):
         with suppress(OSError, ValueError):
@@ -266,13 +267,13 @@ def records() -> list[Record]:
 
 
 def timing(library: Library, device: str) -> Path:
-    """Where TensorRT's measurements of kernels are kept, which make the next build quicker; of one library and GPU."""
+    """The file of TensorRT's kernel timings for one library and GPU. They make the next build faster."""
     name = sha256(f"{library.name} {library.version} {device}".encode())
     return folder() / f"{name}.timing"
 
 
 def put_timing(path: Path, data: bytes) -> None:
-    """Keep TensorRT's measurements.
+    """Store TensorRT's kernel timings.
 
     Raises:
         SinkError: they cannot be written.
@@ -282,7 +283,7 @@ def put_timing(path: Path, data: bytes) -> None:
 
 
 def get_timing(path: Path) -> bytes:
-    """TensorRT's measurements so far: none where there are none, or where others may have written them."""
+    """TensorRT's kernel timings so far; empty if there are none, or if others could have written them."""
     try:
         return path.read_bytes() if _private(path) else b""
     except OSError:
@@ -290,7 +291,7 @@ def get_timing(path: Path) -> bytes:
 
 
 def _verified(path: Path, key: Key) -> tuple[bytes, Record]:
-    """An entry's bytes, held to its record."""
+    """Load an entry's bytes and check them against its record."""
     try:
         record = Record.from_json(path.with_suffix(".json").read_text())
     except (OSError, ValueError) as error:
@@ -298,20 +299,20 @@ def _verified(path: Path, key: Key) -> tuple[bytes, Record]:
     if record.key != key:
         raise EngineError(f"the record of {path} is of another engine")
     if not _private(path):
-        raise EngineError(f"{path} is another user's, or others may write to it: it is not loaded")
+        raise EngineError(f"cannot trust {path}, because another user owns it or can write to it")
     try:
         engine = path.read_bytes()
     except OSError as error:
         raise EngineError(f"{path} cannot be read ({error.strerror})") from error
     if len(engine) != record.size:
-        raise EngineError(f"{path} is damaged: {len(engine)} bytes, of {record.size}")
+        raise EngineError(f"{path} is damaged: it has {len(engine)} bytes instead of {record.size}")
     if sha256(engine) != record.sha256:
-        raise EngineError(f"{path} is damaged: its SHA-256 is not that of its record")
+        raise EngineError(f"{path} is damaged: its SHA-256 does not match its record")
     return engine, record
 
 
 def _private(path: Path) -> bool:
-    """Whether nobody but this user can have written a file."""
+    """Whether only this user can have written a file."""
     found = path.stat()
     return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
@@ -325,7 +326,7 @@ def _store(path: Path, data: bytes) -> None:
 
 
 def _tidy(place: Path) -> None:
-    """Remove what a build that was killed left half written, an hour ago or more."""
+    """Remove files that a killed build left half written, if they are an hour old or more."""
     for path in place.glob("*.partial"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > 3600:
@@ -334,7 +335,7 @@ def _tidy(place: Path) -> None:
 
 @contextmanager
 def _locked(place: Path, kind: int) -> Iterator[None]:
-    """Hold the folder: an engine and its record change together, and one writer writes at a time."""
+    """Lock the folder, so that an engine and its record change together and only one writer writes at a time."""
     handle = os.open(place, os.O_RDONLY)
     try:
         fcntl.flock(handle, kind)

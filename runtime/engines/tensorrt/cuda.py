@@ -1,7 +1,7 @@
-"""Memory, streams and events of one GPU, by pycuda; and CUDA graphs, which pycuda has not, by the driver itself.
+"""Memory, streams and events of one GPU through pycuda, and CUDA graphs, which pycuda lacks, through the driver.
 
-Three streams, so that copies and steps overlap: what the next step reads is uploaded while one runs, and what a step
-told is downloaded while the next one runs. Events keep them in order; the host waits for nothing but what it asks for.
+Three streams let copies and steps overlap. During one step, the next step's input is uploaded and the previous step's
+output is downloaded. Events keep the streams in order. The host waits only for the data that it reads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from framecast.errors import EngineError
 from framecast.runtime.engines.device import Buffer
 
-_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on allocating
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may keep allocating
 _log = logging.getLogger(__name__)
 
 
@@ -27,7 +27,7 @@ class Cuda:
     """The first GPU's primary context, which torch and others share.
 
     Raises:
-        EngineError: pycuda is not here, or cannot be loaded.
+        EngineError: pycuda is missing or cannot be loaded.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Cuda:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Use this GPU in this thread: a context belongs to the thread that made it current."""
+        """Use this GPU in this thread. A context belongs to the thread that made it current."""
         self._context.push()
         try:
             yield
@@ -55,13 +55,13 @@ class Cuda:
             self._context.pop()
 
     def event(self) -> Any:
-        """A new event, which takes no time."""
+        """A new event that records no time."""
         return self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
 
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
-        """A CUDA graph of what ``run`` puts on the stream of steps; ``run`` itself where it cannot be captured.
+        """Capture the work that ``run`` puts on the stream of steps as a CUDA graph. If that fails, return ``run``.
 
-        ``run`` has been called before: libraries allocate in their first call.
+        Call ``run`` before, because libraries allocate in their first call.
         """
         libcuda, stream = libcuda_(), ctypes.c_void_p(self.steps.handle)
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
@@ -82,7 +82,7 @@ class Cuda:
         def launch() -> None:
             if code := libcuda.cuGraphLaunch(executable, stream):
                 raise EngineError(
-                    f"the GPU could not run a step (error {code}): see dmesg, and whether it is still there"
+                    f"the GPU could not run a step (error {code}): check dmesg, and that the GPU is still there"
                 )
 
         weakref.finalize(launch, libcuda.cuGraphExecDestroy, executable)
@@ -90,18 +90,18 @@ class Cuda:
 
 
 def launcher(cuda: Cuda, context: Any, addresses: Mapping[str, int], failure: Callable[[], str]) -> Callable[[], None]:
-    """What runs a TensorRT context on tensors that lie at these addresses: one CUDA graph. It has run once.
+    """Return a function that runs a TensorRT context on tensors at these addresses, as one CUDA graph.
 
-    That does no harm: a step reads one state and writes another.
+    This runs the step once. That does no harm, because a step reads one state and writes another.
 
     Args:
-        cuda: whose context is current.
-        context: of TensorRT.
+        cuda: the GPU; its context must be current.
+        context: TensorRT's execution context.
         addresses: of its inputs and outputs, by name.
-        failure: says what is wrong where it does not run.
+        failure: returns the error message if the step fails.
 
     Raises:
-        EngineError: it does not.
+        EngineError: the step failed.
     """
 
     def enqueue() -> None:
@@ -120,7 +120,7 @@ def libcuda_() -> Any:
 
 
 class DeviceBuffer(Buffer):
-    """See :class:`Buffer`: in the GPU's memory, with page-locked memory beside it once it is uploaded or downloaded.
+    """See :class:`Buffer`. It is in the GPU's memory. The first upload or download adds page-locked host memory.
 
     Raises:
         EngineError: the GPU's memory is full.
@@ -136,8 +136,8 @@ class DeviceBuffer(Buffer):
                 self._memory = cuda.driver.mem_alloc(max(1, self._size))
             except cuda.driver.MemoryError as error:
                 raise EngineError(
-                    f"the GPU's memory is full ({self._size / 1e6:.0f} MB more were wanted): end what else uses it, or "
-                    "take a smaller model"
+                    f"the GPU's memory is full ({self._size / 1e6:.0f} MB more needed): end other programs on it, or "
+                    "use a smaller model"
                 ) from error
             self._uploaded, self._fetched = cuda.event(), cuda.event()
             self._zero()
@@ -148,10 +148,10 @@ class DeviceBuffer(Buffer):
         cuda = self._cuda
         with cuda.current():
             host = self._locked()
-            self._uploaded.synchronize()  # the last upload has left the host's memory
+            self._uploaded.synchronize()  # until the last upload has left the host's memory
             self._fetched.synchronize()
             np.copyto(host, array)
-            cuda.uploads.wait_for_event(cuda.stepped)  # nothing reads it any more
+            cuda.uploads.wait_for_event(cuda.stepped)  # until no step reads the buffer any more
             cuda.driver.memcpy_htod_async(self._memory, host, cuda.uploads)
             self._uploaded.record(cuda.uploads)
             cuda.steps.wait_for_event(self._uploaded)

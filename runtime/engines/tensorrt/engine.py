@@ -1,4 +1,4 @@
-"""TensorRT: an engine that ``framecast build`` made, run with one CUDA graph for each phase of the state's ring."""
+"""TensorRT: runs an engine from ``framecast build`` with one CUDA graph for each phase of the state's ring."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class TensorRTEngine(DeviceEngine):
 
     Args:
         artifact: path of the ONNX file that the engine was built from.
-        precision: ``fp16`` or ``fp32``; by default the one that was built last.
-        batch: how many streams it steps at once: the engine that was built for as many.
+        precision: ``fp16`` or ``fp32`` (default: that of the most recently built engine).
+        batch: the number of streams per step. The engine must have been built for this number.
 
     Raises:
-        EngineError: no driver, no TensorRT, no pycuda, no engine for this GPU and version, a damaged one, or no memory
-            for it.
+        EngineError: the driver, TensorRT, pycuda or an engine for this GPU and version is missing, the engine is
+            damaged, or there is no memory for it.
     """
 
     name = "tensorrt"
 
     def __init__(self, artifact: Path, *, precision: str | None = None, batch: int = 1) -> None:
         super().__init__()
-        found = gpu()  # before TensorRT: without a driver parts of it end the process
+        found = gpu()  # check before loading TensorRT: without a driver, parts of TensorRT end the process
         trt = library()
         self._cuda = Cuda()
         self.device, self.version = found.name, f"{trt.name} {trt.version}"
@@ -48,7 +48,7 @@ class TensorRTEngine(DeviceEngine):
             self._engine: Any = self._runtime.deserialize_cuda_engine(data)
             self._context: Any = self._engine.create_execution_context() if self._engine else None
         if self._context is None:
-            reason = logger.errors[-1] if logger.errors else "it does not say why"
+            reason = logger.errors[-1] if logger.errors else "it gave no reason"
             raise EngineError(
                 f"TensorRT could not load the engine of {self.manifest.config} ({reason}): build it again with "
                 f"'{cache.cure(artifact.stem, self.record.key)}'"
@@ -63,8 +63,8 @@ class TensorRTEngine(DeviceEngine):
         cuda = self._cuda
         addresses = {name: buffer.address for name, buffer in {**reads, **writes}.items()}
         failure = (
-            f"TensorRT could not run {self.manifest.config}: build it again with 'framecast build' (the log, "
-            "--verbose, says more)"
+            f"TensorRT could not run {self.manifest.config}: build it again with 'framecast build' (for details, use "
+            "--verbose)"
         )
         with cuda.current():
             launch = launcher(cuda, self._context, addresses, lambda: failure)

@@ -1,6 +1,7 @@
-"""Which TensorRT is here, and which GPU: ``tensorrt`` 10 and 11, or ``tensorrt_rtx``, behind one small interface.
+"""Finds TensorRT and the GPU: ``tensorrt`` 10 and 11, or ``tensorrt_rtx``, behind one small interface.
 
-The driver is asked first, and past TensorRT: without one, parts of some versions end the process (8.6's Runtime).
+We ask the driver directly, before TensorRT is used. Without a driver, parts of some TensorRT versions end the process
+(such as 8.6's Runtime).
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 
 from framecast.errors import EngineError, first_line
 
-NAMES = ("tensorrt", "tensorrt_rtx")  # the first that is here is taken
-OLDEST = 10  # of ``tensorrt``: before it neither strongly typed networks nor plugins of the kind that we write
-# What TensorRT for RTX builds for with no GPU at hand: compute capabilities, and the name that its enumeration has.
+NAMES = ("tensorrt", "tensorrt_rtx")  # the first one installed wins
+OLDEST = 10  # oldest ``tensorrt``: earlier versions lack strongly typed networks and our kind of plugins
+# The targets of TensorRT for RTX on a machine that has no GPU: compute capability, and name in its enumeration.
 RTX_TARGETS = {"7.5": "SM75", "8.0": "SM80", "8.6": "SM86", "8.9": "SM89", "12.0": "SM120", "12.1": "SM121"}
 
 _CURES = {
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first GPU: its name, compute capability (``8.7``), and the newest CUDA that its driver knows (``12.6``)."""
+    """The first GPU: name, compute capability (``8.7``), and the newest CUDA that its driver supports (``12.6``)."""
 
     name: str
     capability: str
@@ -39,11 +40,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Library:
-    """A TensorRT that can be used.
+    """A usable TensorRT.
 
     Attributes:
         name: ``tensorrt`` or ``tensorrt_rtx``.
-        version: as it gives it.
+        version: the module's ``__version__``.
         trt: the module itself.
     """
 
@@ -53,16 +54,16 @@ class Library:
 
     @property
     def rtx(self) -> bool:
-        """Whether it is TensorRT for RTX: no plugins, and it builds with no GPU."""
+        """Whether it is TensorRT for RTX, which has no plugins and builds on a machine that has no GPU."""
         return self.name == "tensorrt_rtx"
 
     def logger(self) -> Any:
-        """An ``ILogger`` that hands everything on to Python's logging, and keeps what failed in ``errors``."""
+        """An ``ILogger`` that forwards all messages to Python's logging and keeps errors in ``errors``."""
         return _logger(self.trt)()
 
 
 def gpu() -> Gpu:
-    """The GPU at hand, as the driver itself describes it.
+    """Ask the driver about the first GPU.
 
     Raises:
         EngineError: there is no driver, or it finds no GPU.
@@ -75,7 +76,7 @@ def gpu() -> Gpu:
             "--gpus all"
         ) from error
     if code := cuda.cuInit(0):
-        raise EngineError(f"the NVIDIA driver finds no GPU (cuInit: error {code}): see that nvidia-smi lists one")
+        raise EngineError(f"the NVIDIA driver finds no GPU (cuInit: error {code}): check that nvidia-smi lists one")
     device, major, minor, driver = (ctypes.c_int() for _ in range(4))
     name = ctypes.create_string_buffer(256)
     failed = (
@@ -86,16 +87,16 @@ def gpu() -> Gpu:
         or cuda.cuDriverGetVersion(ctypes.byref(driver))
     )
     if failed:
-        raise EngineError(f"the NVIDIA driver does not describe its GPU (error {failed}): see what nvidia-smi says")
+        raise EngineError(f"the NVIDIA driver cannot describe its GPU (error {failed}): check it with nvidia-smi")
     version = f"{driver.value // 1000}.{driver.value % 1000 // 10}"
     return Gpu(name.value.decode(errors="replace"), f"{major.value}.{minor.value}", version)
 
 
 def library(name: str | None = None) -> Library:
-    """The TensorRT that is here; it needs no GPU to be named.
+    """Load the installed TensorRT. This needs no GPU.
 
     Args:
-        name: one of ``NAMES``; by default the first of them that is installed.
+        name: one of ``NAMES`` (default: the first one installed).
 
     Raises:
         EngineError: there is none, it cannot be loaded, or it is too old.
@@ -119,7 +120,7 @@ def _load(name: str) -> ModuleType:
 def _checked(name: str, module: ModuleType) -> Library:
     version = getattr(module, "__version__", None)
     if version is None or not hasattr(module, "Builder"):
-        raise EngineError(f"{name} here is only its bindings, without the libraries: {_CURES[name]}")
+        raise EngineError(f"this {name} has only the Python bindings, not the libraries: {_CURES[name]}")
     if name == "tensorrt" and int(str(version).partition(".")[0]) < OLDEST:
         raise EngineError(f"tensorrt {version} is too old: framecast needs {OLDEST}.0 or newer (JetPack 6.1 has 10.3)")
     return Library(name, str(version), module)
@@ -130,20 +131,20 @@ def _logger(trt: Any) -> Any:
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,
-        trt.ILogger.WARNING: logging.INFO,  # of its own workings: unused inputs, nodes of one name
+        trt.ILogger.WARNING: logging.INFO,  # about its internals: unused inputs, nodes with the same name
         trt.ILogger.INFO: logging.DEBUG,
         trt.ILogger.VERBOSE: logging.DEBUG,
     }
 
     class Logger(trt.ILogger):  # type: ignore[misc]
-        """TensorRT's words to Python's logging. What fails is raised by the caller, in these words."""
+        """Forwards TensorRT's messages to Python's logging. The caller raises the errors with these messages."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            """One message of TensorRT."""
+            """Take one message from TensorRT."""
             level = levels.get(severity, logging.DEBUG)
             if level == logging.ERROR:
                 self.errors.append(message)

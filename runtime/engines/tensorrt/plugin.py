@@ -1,9 +1,9 @@
-"""A TensorRT plugin (IPluginV3) that launches kernels compiled beforehand, without Triton or torch.
+"""A TensorRT plugin (IPluginV3) that launches precompiled kernels. It needs neither Triton nor torch.
 
-For TensorRT 10.0 to 10.8, whose engines hold no kernel themselves, and call Python instead. A plugin's fields hold
-all that it launches: the machine code, grids, and what each argument is. An engine with such plugins can be read once
-:func:`register` was called, and not before. The launches go through the driver's own library: pycuda takes no stream of
-others. A CUDA graph captures them, so that Python does not run again.
+It is for TensorRT 10.0 to 10.8, whose engines cannot hold kernels and call Python instead. A plugin's fields hold
+everything that it launches: machine code, grids and arguments. Call :func:`register` before reading an engine with such
+plugins. The launches go through the driver's own library, because pycuda does not accept another library's stream. A
+CUDA graph captures them, so Python does not run again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from framecast.errors import EngineError
 from framecast.runtime.engines.tensorrt.cuda import libcuda_
 
 NAME, VERSION, NAMESPACE = "framecast_kernels", "1", "framecast"
-_WORD = "<i4"  # of a field: TensorRT 10.0 reads no longer ones
+_WORD = "<i4"  # type of a field: TensorRT 10.0 reads nothing longer
 _log = logging.getLogger(__name__)
 
 
@@ -36,10 +36,10 @@ class Launch:
         name: of the entry in ``cubin``.
         cubin: machine code.
         grid: programs along x and y.
-        threads: of a program.
+        threads: threads of a program.
         shared: bytes of dynamic shared memory.
-        arguments: pointers: ("input", index), ("output", index), or ("workspace", offset in bytes). Two more, to
-            scratch memory that Triton's kernels do not use, follow them and are 0.
+        arguments: pointers: ("input", index), ("output", index), or ("workspace", offset in bytes). Two null pointers
+            follow them, for scratch memory that Triton's kernels do not use.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Launch:
 
 @dataclass(frozen=True)
 class Plugin:
-    """What stands in a plugin's fields.
+    """The contents of a plugin's fields.
 
     Attributes:
-        launches: one after the other.
-        types: of its inputs and then its outputs, ``fp32`` or ``fp16``.
-        like: for each output, the input that has its shape.
-        workspace: bytes.
+        launches: the kernels, in order.
+        types: of the inputs and then the outputs, ``fp32`` or ``fp16``.
+        like: for each output, the input with the same shape.
+        workspace: size in bytes.
     """
 
     launches: tuple[Launch, ...]
@@ -67,7 +67,7 @@ class Plugin:
     workspace: int
 
     def to_words(self) -> NDArray[np.int32]:
-        """All of it as 32-bit words: the first is the number of bytes in the others."""
+        """Encode the plugin as 32-bit words. The first is the number of bytes in the others."""
         raw = asdict(self)
         codes = [launch.cubin for launch in self.launches]
         for launch, code in zip(raw["launches"], codes, strict=True):
@@ -78,10 +78,10 @@ class Plugin:
 
     @classmethod
     def from_words(cls, words: Sequence[int]) -> Plugin:
-        """What :meth:`to_words` gave.
+        """Decode the result of :meth:`to_words`.
 
         Raises:
-            EngineError: it is something else.
+            EngineError: the words are not an encoded plugin.
         """
         try:
             data = zlib.decompress(np.array(words[1:], _WORD).tobytes()[: words[0]])
@@ -98,10 +98,10 @@ class Plugin:
 
 
 def enqueue(plugin: Plugin, inputs: Sequence[int], outputs: Sequence[int], workspace: int, stream: int) -> None:
-    """Put a plugin's launches on a stream, whose context is current.
+    """Put a plugin's launches on a stream. The stream's context must be current.
 
     Raises:
-        EngineError: the driver refuses.
+        EngineError: the driver refuses a launch.
     """
     libcuda = libcuda_()
     places = {"input": inputs, "output": outputs}
@@ -118,15 +118,15 @@ def enqueue(plugin: Plugin, inputs: Sequence[int], outputs: Sequence[int], works
             None,
         )
         if code:
-            raise EngineError(f"the driver did not launch {launch.name} (error {code}): see what nvidia-smi says")
+            raise EngineError(f"the driver did not launch {launch.name} (error {code}): check the GPU with nvidia-smi")
 
 
 @cache
 def function(cubin: bytes, name: str) -> ctypes.c_void_p:
-    """A kernel in the current context, loaded once, and kept: a process has a handful of them.
+    """Load a kernel in the current context, once. It stays loaded, because a process has only a handful.
 
     Raises:
-        EngineError: the driver does not take the machine code.
+        EngineError: the driver rejects the machine code.
     """
     libcuda = libcuda_()
     module, found = ctypes.c_void_p(), ctypes.c_void_p()
@@ -134,18 +134,18 @@ def function(cubin: bytes, name: str) -> ctypes.c_void_p:
     code = code or libcuda.cuModuleGetFunction(ctypes.byref(found), module, name.encode())
     if code:
         raise EngineError(
-            f"the driver does not take the kernel {name} (error {code}): build the engine again on this machine, or "
+            f"the driver rejects the kernel {name} (error {code}): build the engine again on this machine, or "
             "with --plugins none"
         )
     return found
 
 
 def register(trt: Any, plugins: Sequence[Plugin] = ()) -> None:
-    """Make engines with our plugins readable, and, with ``plugins``, buildable; it may be called again.
+    """Make engines with our plugins readable and, given ``plugins``, buildable. May be called again.
 
     Args:
-        trt: ``tensorrt``, 10.0 or newer. Never TensorRT for RTX: a registered creator ends its parser's process.
-        plugins: for a build: a node's ``index`` says which one it is.
+        trt: ``tensorrt``, 10.0 or newer. Never TensorRT for RTX: a registered creator makes its parser end the process.
+        plugins: the plugins of a build; a node's ``index`` selects one.
 
     Raises:
         EngineError: TensorRT refuses.
@@ -156,13 +156,13 @@ def register(trt: Any, plugins: Sequence[Plugin] = ()) -> None:
 
 
 def is_rtx(trt: Any) -> bool:
-    """Whether a module is TensorRT for RTX, by its own name: a plugin would end the process."""
+    """Whether a module is TensorRT for RTX, by its name. A plugin would end its process."""
     return str(getattr(trt, "__name__", "")).startswith("tensorrt_rtx")
 
 
 @cache
 def _creator(trt: Any) -> Any:
-    """The one creator of a process, registered; TensorRT refers to it, and does not keep it alive."""
+    """The process's only creator, registered. The cache keeps it alive, because TensorRT does not."""
     kind = plugin_class(trt)
 
     class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc]
@@ -180,7 +180,7 @@ def _creator(trt: Any) -> Any:
                 if phase == trt.TensorRTPhase.BUILD:
                     return kind(self.plugins[fields["index"]])
                 return kind(Plugin.from_words([fields[str(i)] for i in range(len(fields))]))
-            except Exception:  # must not pass through TensorRT
+            except Exception:  # log it here, before it passes through TensorRT
                 _log.exception("plugin %s was not made", name)
                 raise
 
@@ -192,7 +192,7 @@ def _creator(trt: Any) -> Any:
 
 @cache
 def plugin_class(trt: Any) -> Any:
-    """An ``IPluginV3`` of this library: its core, build and run-time capability in one."""
+    """The ``IPluginV3`` class for this library. It combines the core, build and run-time capabilities."""
     types = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}
 
     class KernelsPlugin(
@@ -208,7 +208,7 @@ def plugin_class(trt: Any) -> Any:
             self.num_outputs = len(plugin.like)
             self.plugin = plugin
             self.fields: Any = None
-            # Never freed: bindings of before 10.6 end the process when Python frees a plugin. It is small.
+            # Never free a plugin: bindings before 10.6 end the process when Python frees one. A plugin is small.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
         def get_capability_interface(self, type: Any) -> Any:
@@ -251,10 +251,10 @@ def plugin_class(trt: Any) -> Any:
             return self.clone()
 
         def get_fields_to_serialize(self) -> Any:
-            # A word each: bindings of before NumPy 2 give it nothing but the first element of a field.
+            # One word per field: bindings older than NumPy 2 pass only the first element of a field.
             words, int32 = self.plugin.to_words(), trt.PluginFieldType.INT32
             fields = [trt.PluginField(str(i), words[i : i + 1], int32) for i in range(len(words))]
-            self.fields = words, fields, trt.PluginFieldCollection(fields)  # TensorRT reads them where they lie
+            self.fields = words, fields, trt.PluginFieldCollection(fields)  # keep them: TensorRT reads them in place
             return self.fields[-1]
 
         def enqueue(

@@ -1,8 +1,8 @@
-"""The browser page: its files, the headers they are served with, and the updates that it reads.
+"""The browser page: its files, their HTTP headers, and its updates.
 
-An update is one binary WebSocket message: the length of a JSON header (4 bytes, big-endian), the header, then the JPEGs
-whose lengths the header gives as ``sizes``: input, prediction, error (0 bytes where there is none). The server closes
-with code 1000 when the run has ended, and with any other when the viewer should come back.
+An update is one binary WebSocket message: the length of a JSON header (4 bytes, big-endian), the header, then three
+JPEGs: input, prediction and error. The header gives their lengths as ``sizes``; a missing picture has 0 bytes. The
+server closes with code 1000 when the run has ended. With any other code, the viewer should reconnect.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ HEADERS = {
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",  # the address may hold the token
+    "Referrer-Policy": "no-referrer",  # the address may contain the token
     "X-Content-Type-Options": "nosniff",
 }
 
 
 def files(title: str, query: str) -> dict[str, str]:
-    """The text of every file of the page; ``query`` is what its links carry on, such as a token."""
+    """The text of every file of the page. Its links repeat ``query``, which may hold a token."""
     folder = Path(__file__).parent
     texts = {name: (folder / name).read_text(encoding="utf-8") for name in TYPES}
     for mark, text in (("{{query}}", query), ("{{title}}", title)):
@@ -48,7 +48,7 @@ def files(title: str, query: str) -> dict[str, str]:
 
 
 def update(result: Result | None, stats: Mapping[str, object] | None) -> bytes:
-    """One update; without pictures before the first result, and without statistics where there are none to send."""
+    """Encode one update. It has no pictures before the first result, and no statistics if ``stats`` is None."""
     header: dict[str, object] = {} if stats is None else {"stats": stats}
     pictures = [b"", b"", b""]
     if result is not None:

@@ -1,6 +1,6 @@
 "use strict";
 
-// Reads the stream (page/__init__.py describes it) and shows it. Everything shown is set as text, never as markup.
+// Shows the stream, whose format is in page/__init__.py. All text is set as text, never as markup.
 const byId = (id) => document.getElementById(id);
 const plot = new Plot(byId("plot"));
 const SILENCE = 3000; // ms without an update after which the page no longer claims to be live
@@ -26,7 +26,7 @@ function number(value, digits = 0) {
   return value.toLocaleString("en", options).replace("-", "−");
 }
 
-// The pictures are decoded off the main thread; what arrives meanwhile waits, and only the newest of it.
+// Pictures are decoded off the main thread. Of the updates that arrive meanwhile, only the newest waits.
 let waiting = null;
 let busy = false;
 let shown = 0;

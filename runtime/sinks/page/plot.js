@@ -1,6 +1,6 @@
 "use strict";
 
-// The running score: two lines in dB over the last frames, drawn as sharp as the screen allows.
+// The running score: two lines in dB over the last frames, at the screen's full resolution.
 class Plot {
   static SPANS = [100, 200, 300]; // frames: the axis grows with the run, then scrolls
 
@@ -11,7 +11,7 @@ class Plot {
     new ResizeObserver(() => this.redraw()).observe(canvas);
   }
 
-  // A point a frame; null where a frame was not scored, which breaks the line.
+  // One point per frame. A frame that was not scored has nulls, which break the line.
   add(index, prediction, copy) {
     const last = this.points.at(-1);
     if (last && index === last.index) return;
@@ -91,7 +91,7 @@ class Plot {
     pen.setLineDash([]);
   }
 
-  // A range that holds all values, and a step that divides it into a few round ticks.
+  // A range that contains all values, and a step that divides it into a few round ticks.
   static range(values) {
     if (!values.length) return { low: 20, high: 40, step: 5 };
     const least = Math.min(...values), most = Math.max(...values);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,13 +74,3 @@ def complete_models(incomplete: str) -> list[str]:
     from framecast.models.configs import CONFIGS
 
     return [name for name in CONFIGS if name.startswith(incomplete)]
-
-
-def exported(model: str) -> bool:
-    """Whether a model has to be exported before it can be opened."""
-    return ModelRef.resolve(model).path is None
-
-
-def artifact(model: str, engine: str = "auto") -> AbstractContextManager[Path]:
-    """See :meth:`ModelRef.artifact`."""
-    return ModelRef.resolve(model).artifact(engine)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.checks import check_clips, check_numbers, check_outputs
-from framecast.cli.model_ref import MODEL_HELP, artifact, exported
+from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs
+from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
 from framecast.cli.signals import on_signals
-from framecast.errors import OptionError
 
 if TYPE_CHECKING:
     from framecast.runtime.report import Report
@@ -24,28 +23,38 @@ def run(
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="A video file, a folder or glob of images, a webcam's number, v4l2:///dev/video0, csi://0, rtsp://…, "
-            "synthetic:// or demo."
+            "synthetic:// or demo.",
         ),
     ],
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "edge",
-    engine: Annotated[str, typer.Option(help="What runs the step (framecast doctor).")] = "auto",
-    horizon: Annotated[int, typer.Option(help="How many frames ahead to predict.")] = 1,
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)] = "edge",
+    engine: Annotated[
+        str, typer.Option(metavar="NAME[:PRECISION]", help="What runs the step (see 'framecast doctor').")
+    ] = "auto",
+    horizon: Annotated[int, typer.Option(metavar="N", help="How many frames ahead to predict.")] = 1,
     serve: Annotated[
-        str | None, typer.Option(metavar="[HOST:PORT]", help=f"Show the run in a browser ({DEFAULT_ADDRESS}).")
+        str | None,
+        typer.Option(metavar="[HOST:PORT]", help=f"Show the run in a browser (default address: {DEFAULT_ADDRESS})."),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the run in a window; q, Esc or ✕ ends it.")] = False,
     record: Annotated[
         list[Path] | None,
-        typer.Option(help="Record a video (.mp4, .mkv, .avi) or a strip of pictures (.png); repeatable."),
+        typer.Option(
+            metavar="FILE", help="Record a video (.mp4, .mkv, .avi) or a strip of pictures (.png). Repeatable."
+        ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the figures as JSON.")] = None,
-    frames: Annotated[int | None, typer.Option(help="End after so many frames.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(metavar="N", help="End after N frames (default: at the end of the source).")
+    ] = None,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="Play a file at its own pace (always so with --serve and --show).")
     ] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Start a file over at its end, until Ctrl-C.")] = False,
-    threads: Annotated[int, typer.Option(help="CPU threads of the step (default: one a core).")] = 0,
+    threads: Annotated[
+        int, typer.Option(metavar="N", help="CPU threads of the step (default: one a core).", show_default=False)
+    ] = 0,
 ) -> None:
     """Predict a camera, a stream or a file, live, and score every prediction against the frame that comes."""
     from framecast import terminal
@@ -55,22 +64,22 @@ def run(
     from framecast.runtime.run import check_recording
     from framecast.runtime.run import run as run_live
 
-    check_numbers(horizon=horizon, frames=frames)  # before the camera is opened
+    check_numbers(horizon=horizon, frames=frames)
+    check_ending("--json", json, ".json")
     outputs = [*(record or []), *([json] if json else [])]
     check_outputs(source, outputs)
     choose(engine, threads)
     for place in record or []:
         check_recording(place)
     if json is not None:
-        if json.suffix.lower() != ".json":
-            raise OptionError(f"--json {json}: name a file that ends in .json")
         check_writable(json)
-    if exported(model):
+    ref = ModelRef.resolve(model)
+    if ref.path is None:  # an export takes long
         check_clips(source)
     stop = threading.Event()
     newest: list[Report] = []
     try:
-        with terminal.status_line() as status, artifact(model, engine) as path, on_signals(stop.set):
+        with terminal.status_line() as status, ref.artifact(engine) as path, on_signals(stop.set):
 
             def observe(report: Report) -> None:
                 newest[:] = [report]

@@ -54,7 +54,7 @@ class ListSource(Source):
         self.closed = True
 
 
-def shades(count: int, *, size: tuple[int, int] = (12, 16), epoch: int = 0, start: int = 0) -> list[Frame | Exception]:
+def shades(count: int, *, size: tuple[int, int] = (12, 16), epoch: int = 0, start: int = 0) -> list[Frame]:
     """Grey frames of ``size`` (height, width) that brighten by 2 levels each, 25 a second.
 
     Args:
@@ -63,7 +63,7 @@ def shades(count: int, *, size: tuple[int, int] = (12, 16), epoch: int = 0, star
         epoch: of all of them.
         start: index of the first.
     """
-    frames: list[Frame | Exception] = []
+    frames = []
     for i in range(count):
         image = np.full((*size, 3), 2 * i % 256, np.uint8)
         frames.append(Frame(image, (start + i) / DEFAULT_FPS, start + i, epoch))
