@@ -312,7 +312,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
         (["stip-edge", "demo", "-o", taken], 1, "give a folder"),
         (["stip-edge", "demo", "-o", "/proc/no"], 1, "another path"),
         (["stip-edge", tmp_path, "-o", tmp_path], 1, "among the inputs"),
-        (["stip-edge"], 2, "'source'"),
+        (["stip-edge"], 2, "needs SOURCE"),
     ]
     for arguments, expected, cure in cases:
         code, _, err = run("inspect", *arguments)
