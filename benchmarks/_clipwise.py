@@ -1,9 +1,9 @@
-"""The published networks as their authors' code runs them: the rival that a step is measured beside.
+"""The published networks as their authors' code runs them: the baseline of our steps.
 
-A whole window of frames goes in for every prediction, from a zero state, in eager PyTorch: Conv3d over pairs of frames
-where the release has it, layer norms as modules, histories as lists that are stacked, every step decoded. Written from
-the papers and a description of the releases; none of their code is copied, and none of our networks' is used. Each is
-the released form only, without the options that ours have. Weights are ours, under our names.
+Every prediction computes a whole window of frames from a zero state, in eager PyTorch. As in the releases, there are
+Conv3d layers over pairs of frames, layer norms as modules and histories as stacked lists, and every step is decoded.
+This code is written from the papers and a description of the releases. It copies none of their code and uses none of
+our networks. Each network has only its released form, not the options of ours. The weights and their names are ours.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from framecast.models.step import StepModel
 
 
 def clip_wise(network: StepModel, weights: Mapping[str, Tensor] | None = None) -> ClipWise | None:
-    """The authors' way of a network of ours, on its weights; None where it is not a published one.
+    """Return the authors' form of one of our networks, with its weights; None if the network is not published.
 
     Args:
-        network: whose configuration it has.
-        weights: by the names of the network's; by default its own, which are shared and not copied.
+        network: our network, which has the configuration.
+        weights: weights by their names in the network (default: the network's own, shared and not copied).
     """
     kind = {"STIP": STIP, "STAU": STAU, "MAU": MAU, "ASTM": ASTM, "TAU": TAU}.get(type(network).__name__)
     if kind is None:
@@ -41,21 +41,21 @@ def clip_wise(network: StepModel, weights: Mapping[str, Tensor] | None = None) -
 class ClipWise(nn.Module):
     """A network over a clip."""
 
-    newest = -1  # which of its outputs is the frame after the clip
+    newest = -1  # index of the output that is the frame after the clip
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
 
     def released(self, weight: Tensor, shape: torch.Size) -> Tensor:
-        """A weight of ours in the shape that it has here."""
+        """Convert one of our weights to its shape in the release."""
         if weight.shape == shape:
             return weight
-        # A 1×1 Conv2d over both frames one after the other, [O, 2I, 1, 1], is a Conv3d of depth 2, [O, I, 2, 1, 1].
+        # A 1×1 Conv2d over two concatenated frames, [O, 2I, 1, 1], equals a Conv3d of depth 2, [O, I, 2, 1, 1].
         return weight.unflatten(1, (2, -1)).transpose(1, 2)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """[B, T, C, H, W] to as many predictions, of patches cut and put together again."""
+        """Map [B, T, C, H, W] to as many predictions. It cuts frames into patches, and joins them again."""
         batch, frames, channels, height, width = clip.shape
         p = self.config.patch
         h, w = height // p, width // p
@@ -65,11 +65,11 @@ class ClipWise(nn.Module):
         return y.reshape(clip.shape)
 
     def predict(self, patches: Tensor) -> Tensor:
-        """[B, T, F, H/p, W/p] to the same."""
+        """Map patches [B, T, F, H/p, W/p] to predicted patches of the same shape."""
         raise NotImplementedError
 
     def zeros(self, like: Tensor, *shape: int) -> Tensor:
-        """A state before the first frame."""
+        """Return the state before the first frame."""
         return torch.zeros(like.shape[0], *shape, *self.config.state_size, dtype=like.dtype, device=like.device)
 
 
@@ -101,7 +101,7 @@ class STIPCell(nn.Module):
 
 
 class STIPEncoder(nn.Module):
-    """A pair of frames to features at every scale."""
+    """Maps a pair of frames to features at every scale."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class STIPEncoder(nn.Module):
 
 
 class STIPDecoder(nn.Module):
-    """A state to patches; the encoder's features are added after all stages but the last."""
+    """Maps a state to patches. It adds the encoder's features after all stages but the last."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class STIPDecoder(nn.Module):
 
 
 class STIP(ClipWise):
-    """Two encoders, STGRU cells, two decoders, swapped as in the release."""
+    """Two encoders, STGRU cells, and two decoders, which are swapped as in the release."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -165,7 +165,7 @@ def _conv_norm(conv: nn.Module, shape: tuple[int, ...]) -> nn.Sequential:
 
 
 class STAUCell(nn.Module):
-    """Attention over the last τ steps, and with ``spatial`` over the layers below."""
+    """Attention over the last τ steps, and with ``spatial`` also over the layers below."""
 
     def __init__(self, config: Any, spatial: bool) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class STAUCell(nn.Module):
             setattr(self, name, _conv_norm(conv, (n * hidden, *config.state_size)))
 
     def attend(self, keys: Tensor, values: Tensor, query: Tensor, gate: Tensor, current: Tensor) -> Tensor:
-        """Keys and values [n, B, C, h, w]; the current state fused with what was found."""
+        """Fuse the current state with the attention's result. Keys and values are [n, B, C, h, w]."""
         weights = torch.softmax((keys * query).sum(dim=(2, 3, 4)) / self.root, dim=0)
         found = (values * weights[..., None, None, None]).sum(dim=0)
         gate = torch.sigmoid(gate)
@@ -198,7 +198,7 @@ class STAUCell(nn.Module):
 
 
 class MAU(ClipWise):
-    """One encoder, cells with histories of τ, one decoder of S alone."""
+    """One encoder, cells with histories of τ steps, and one decoder of S alone."""
 
     spatial = False
 
@@ -234,13 +234,13 @@ class MAU(ClipWise):
 
 
 class STAU(MAU):
-    """MAU with attention over the layers as well."""
+    """MAU with additional attention over the layers."""
 
     spatial = True
 
 
 class ASTMCell(nn.Module):
-    """Every state [B, C, 2, h, w], every convolution a Conv3d."""
+    """A cell whose states are [B, C, 2, h, w] and whose convolutions are Conv3d."""
 
     def __init__(self, inputs: int, config: Any) -> None:
         super().__init__()
@@ -265,7 +265,7 @@ class ASTMCell(nn.Module):
 
 
 class ASTM(ClipWise):
-    """Cells over pairs of frames; as both published ones without an encoder. EIFAG is the paper's, as in ours."""
+    """Cells over pairs of frames. Both published networks have no encoder, so this has none. EIFAG is the paper's."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -275,7 +275,7 @@ class ASTM(ClipWise):
         self.last = nn.Conv3d(config.hidden, config.features, (2, 1, 1), stride=(2, 1, 1))
 
     def released(self, weight: Tensor, shape: torch.Size) -> Tensor:
-        if len(shape) == 4 and weight.shape != shape:  # a norm's: ours is [n·2·C, h, w] by gates, of the same C each
+        if len(shape) == 4 and weight.shape != shape:  # a norm's: ours is [n·2·C, h, w], gate by gate with C each
             return weight.unflatten(0, (-1, 2, self.config.hidden)).transpose(1, 2).reshape(shape)
         return super().released(weight, shape)
 
@@ -358,7 +358,7 @@ class TAUBlock(nn.Module):
 
 
 class TAU(ClipWise):
-    """T frames to the T after them: all are encoded, all are decoded."""
+    """Predicts T frames from the T before. It encodes all of them, and decodes all of them."""
 
     newest = 0
 

@@ -1,7 +1,7 @@
-"""Single integer layers whose results are known: products of matrices, and convolutions, of each scheme.
+"""Single integer layers with known results: matrix products and convolutions of each scheme.
 
-Their inputs are random, or nearly all at the ends of their ranges, which is where 16 bits are too few. ``expected`` is
-computed in 64-bit integers; a convolution's is rounded to 8 bits as ONNX's QLinearConv says.
+Their inputs are random, or nearly all at the ends of their ranges, where 16 bits are too few. ``expected`` is computed
+in 64-bit integers. For a convolution it is rounded to 8 bits, as ONNX's QLinearConv defines.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 _TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
-_RANGES = {  # of activations and weights, as framecast.export.quantize has them
+_RANGES = {  # types of activations and weights, and the weights' limit, as in framecast.export.quantize
     "u8s7": (np.uint8, np.int8, 64),
     "u8s8": (np.uint8, np.int8, 127),
     "s8s8": (np.int8, np.int8, 127),
     "u8u8": (np.uint8, np.uint8, 255),
 }
-_CHANNELS = (33, 64)  # of the input: not a multiple of what registers hold, and one
+_CHANNELS = (33, 64)  # of the input: one that is not a multiple of a register's size, and one that is
 _OUT, _SIDE = 24, 8
 
 
 def write(folder: Path) -> dict[str, NDArray[np.int64]]:
-    """Write all layers with their inputs, for ``_int8_child.py``; returns what each must give, by SCHEME-KIND-LAYER."""
+    """Write all layers with their inputs for ``_int8_child.py``; return the expected results, by SCHEME-KIND-LAYER."""
     expected = {}
     for scheme, (activation, weight, limit) in _RANGES.items():
         lows = np.iinfo(activation).min, 0 if weight is np.uint8 else -limit
