@@ -18,6 +18,6 @@ def test_without_a_gpu_nothing_is_claimed(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "no CUDA device that torch can use: nothing was checked, nothing is claimed (--dry-run tries the code)"
+        "torch finds no CUDA device: nothing was checked and nothing is claimed (--dry-run tries the code)"
     ]
     assert not list(tmp_path.iterdir())

@@ -194,7 +194,7 @@ def test_the_report_shows_the_last_run_of_each_model(
         "- step: same function\n"
         "- other: same; not run: no engine\n"
         "\n"
-        "*a CPU, 2 cores; commit abc; 2026-01-02T00:00:00Z; load 0.10 before the measuring began; torch 2.9.*\n"
+        "*a CPU, 2 cores; commit abc; 2026-01-02T00:00:00Z; load 0.10 before the measurement began; torch 2.9.*\n"
     )
     assert report.report(lines).index("stip-ucf") < report.report(lines).index("tau-mnist")
     assert "forgotten" not in report.report(lines)
