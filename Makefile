@@ -3,17 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 SETUP := pyproject.toml setup.py constraints.txt
 
 APT := chromium ffmpeg gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 xdotool xvfb
 
-.PHONY: help run live test test-full bench system-deps clean
+.PHONY: help run live test test-slow test-full test-pythons release-check bench system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Predict the demo clip; write a video, a picture and a report to out/
 	@mkdir -p $(OUT)
@@ -31,10 +32,25 @@ test: $(VENV)/.test ## Check format, style and types, and run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' leaves out: full sizes, and every GPU generation
+	$(PYTEST) -m slow
 
 test-full: $(VENV)/.test ## Export every configuration at full size and compare it with PyTorch (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py
+
+test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all", or "3.12 …")
+	.ci/test-pythons $(PYTHONS)
+
+release-check: $(VENV)/.test ## Build sdist and wheel; in a new virtual environment run the wheel: doctor, and 30 frames of the demo
+	rm -rf dist $(VENV)/release
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m venv $(VENV)/release
+	$(VENV)/release/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt dist/*.whl
+	@$(MAKE) --no-print-directory cv2 VENV=$(VENV)/release
+	cd $(VENV)/release && bin/framecast --version && bin/framecast doctor && bin/framecast run demo --frames 30
+	@sha256sum dist/*
 
 bench: $(VENV)/.test ## Measure the README's figures on this machine (half an hour; run nothing else meanwhile)
 	@mkdir -p $(OUT) && rm -f $(OUT)/rivals.jsonl
@@ -74,7 +90,10 @@ $(VENV)/.test: $(VENV)/.run
 	@$(ensure_cv2)
 	@touch $@
 
-# opencv-python needs libGL, which minimal containers lack. The headless build is the same library without windows.
+cv2:
+	@$(ensure_cv2)
+
+# opencv-python needs libGL, which bare containers lack; the headless build is the same library without windows.
 define ensure_cv2
 error=$$($(BIN)/python -c 'import cv2' 2>&1) || case "$$error" in \
 	*libGL*|*libgthread*|*libglib*) \

@@ -104,7 +104,7 @@ def lines(machine: Machine) -> list[tuple[str, str]]:
     if machine["gpu"] is not None:
         driver = f", driver {machine['driver']}" if machine["driver"] else ""
         rows.append(("gpu", f"{machine['gpu']}, CUDA {machine['cuda']}{driver}"))
-    rows.append(("load", f"{machine['load']:.2f} before the measuring began"))
+    rows.append(("load", f"{machine['load']:.2f} before the measurement began"))
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in machine["versions"].items())))
     return rows
 

@@ -1,9 +1,9 @@
-"""Who predicts the next frame, of which networks, and how each is set up: for speed and for memory alike.
+"""The contestants that predict the next frame, the networks, and the setup of each, for speed and for memory.
 
-``CONTESTANTS`` is the one table; a new one is a line of it, and a function that sets it up. All run float32 weights
-that are random and always the same, batch 1, on ``THREADS`` threads. What a contestant costs in memory is seen in a
-process of its own: ``python benchmarks/_cases.py MODEL CONTESTANT FOLDER`` sets it up, predicts, and prints its peak.
-Nothing heavy is imported before a contestant needs it, since that would count as the memory of all.
+``CONTESTANTS`` is the only table. A new contestant is one row and a function that sets it up. All of them run the same
+random float32 weights, with batch 1, on ``THREADS`` threads. A separate process measures a contestant's memory:
+``python benchmarks/_cases.py MODEL CONTESTANT FOLDER`` sets it up, predicts, and prints its peak. Heavy libraries are
+imported only when a contestant needs them; otherwise they would count as memory of all contestants.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.stepper import Stepper
 
 MODELS = ("stip-ucf", "stau-mnist", "mau-mnist", "astm-mnist", "tau-mnist")
-BASELINE = "clip-wise PyTorch"  # what all are compared with
+BASELINE = "clip-wise PyTorch"  # the baseline of all ratios
 THREADS = 2
-STEPS = 20  # of state, after which a contestant is held against the float32 step
-SAME = 1e-4  # error, of what the frames change, up to which two are the same function in float32
+STEPS = 20  # steps before a contestant is compared with the float32 step
+SAME = 1e-4  # largest error, relative to the frames' effect, at which two are the same function in float32
 COMPILE_TIMEOUT = 240.0  # seconds
 MEMORY_TIMEOUT = 600.0
-PREDICTIONS = 5  # before a contestant's memory is read
-_CALIBRATION = 40  # frames, after those that it is judged by
+PREDICTIONS = 5  # predictions before a contestant's memory is read
+_CALIBRATION = 40  # frames, which come after those for the error
 
 
 class Unavailable(Exception):  # noqa: N818
-    """A contestant that cannot be had here, and why."""
+    """A contestant is not available here, and why."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network to predict with, and what its contestants share, as files: see :func:`prepare`."""
+    """A network to predict with, and the files that its contestants share; see :func:`prepare`."""
 
     model: str
     folder: Path
@@ -58,32 +58,32 @@ class Task:
 
     @property
     def weights(self) -> Path:
-        """The same as safetensors."""
+        """The weights as safetensors."""
         return self.folder / f"{self.model}.safetensors"
 
     @property
     def window(self) -> int:
-        """How many frames the authors' code sees."""
+        """Number of frames that the authors' code takes."""
         return CONFIGS[self.model].window
 
     def frames(self) -> list[Tensor]:
-        """Real ones to predict from, ``STEPS`` of them, [1, C, H, W] each."""
+        """Return ``STEPS`` real frames to predict from, [1, C, H, W] each."""
         return list(np.load(self.folder / f"{self.model}.npy"))
 
     def expected(self) -> tuple[Tensor, Tensor]:
-        """What the float32 step predicts after ``STEPS`` frames, and after as many black ones."""
+        """Return the float32 step's predictions after ``STEPS`` real frames, and after as many black ones."""
         seen, black = np.load(self.folder / f"{self.model}.expected.npy")
         return seen, black
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A contestant, set up.
+    """A contestant that is set up.
 
     Attributes:
-        predict: the next frame, once.
-        rollout: its prediction after frames from a reset, [1, C, H, W].
-        idle: what it does between two frames, which is not counted.
+        predict: predicts the next frame once.
+        rollout: returns its prediction after a reset and some frames, [1, C, H, W].
+        idle: its work between two frames, which is not timed.
     """
 
     predict: Callable[[], object]
@@ -96,10 +96,10 @@ class Contestant:
     """A way to predict the next frame.
 
     Attributes:
-        setup: makes it ready.
-        note: what is equal to the float32 step and what is not; see :func:`note` for what is filled in.
-        allowed: the largest error, of what the frames change, with which it is timed; None where it computes with less
-            than float32.
+        setup: sets the contestant up.
+        note: what is equal to the float32 step and what is not; :func:`note` fills in the placeholder.
+        allowed: the largest error, relative to the frames' effect, at which it is still timed; None if it computes with
+            less precision than float32.
     """
 
     setup: Callable[[Task], Ready]
@@ -108,7 +108,7 @@ class Contestant:
 
 
 def prepare(model: str, folder: Path) -> Task:
-    """Write what the contestants share: artifact, weights, frames of the demo clip, and what is expected of them."""
+    """Write the files that the contestants share: artifact, weights, frames of the demo clip, expected predictions."""
     import torch
 
     from framecast.export.exporter import export_random
@@ -131,7 +131,7 @@ def prepare(model: str, folder: Path) -> Task:
 
 
 def _pictures(begin: int, end: int) -> list[Image]:
-    """Of the demo clip."""
+    """Return frames ``begin`` to ``end`` of the demo clip."""
     with open_source("demo") as source:
         return [frame.image for frame in itertools.islice(source, begin, end)]
 
@@ -141,14 +141,14 @@ def _framed(picture: Image, manifest: Manifest) -> Tensor:
 
 
 def set_up(task: Task, name: str) -> tuple[Ready, dict[str, float]]:
-    """Make a contestant ready, and hold it to the float32 step.
+    """Set a contestant up, and compare it with the float32 step.
 
-    Its errors are relative ones: ``error`` to the prediction, and ``error_of_change`` to what the frames change in it,
-    that is to its difference from the prediction after black frames. With random weights the first says little: STIP's
-    prediction is nearly the same whatever it sees.
+    Its errors are relative: ``error`` to the prediction, and ``error_of_change`` to the effect of the frames on it.
+    That effect is the difference from the prediction after black frames. With random weights the first error says
+    little: STIP's prediction is nearly the same for any frames.
 
     Raises:
-        Unavailable: it cannot be had here, or it is not the same function.
+        Unavailable: it is not available here, or it is not the same function.
     """
     contestant = CONTESTANTS[name]
     expected, black = task.expected()
@@ -161,18 +161,18 @@ def set_up(task: Task, name: str) -> tuple[Ready, dict[str, float]]:
         raise Unavailable(f"its prediction after {STEPS} frames is not finite")
     error = off / float(np.linalg.norm(expected - black))
     if contestant.allowed is not None and error > contestant.allowed:
-        raise Unavailable(f"it is not the float32 step: off by {error:.1e}, {contestant.allowed:.0e} is allowed")
+        raise Unavailable(f"it is not the float32 step: off by {error:.1e}, but {contestant.allowed:.0e} is allowed")
     return ready, {"error": off / float(np.linalg.norm(expected)), "error_of_change": error}
 
 
 def note(model: str, name: str) -> str:
-    """What is equal to the float32 step of a model, and what is not."""
+    """Return what is equal to the float32 step of a model, and what is not."""
     published = _CLIPS if CONFIGS[model].network.endswith(":TAU") else _WINDOWS
     return CONTESTANTS[name].note.format(clip_wise=published.format(window=CONFIGS[model].window))
 
 
 def memory(task: Task, name: str) -> int | None:
-    """Bytes that a process of its own had at most, which sets a contestant up and predicts; None where none tells."""
+    """Return the peak bytes of a separate process that sets a contestant up and predicts; None if not known."""
     command = [sys.executable, __file__, task.model, name, str(task.folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MEMORY_TIMEOUT, check=False)
@@ -183,7 +183,7 @@ def memory(task: Task, name: str) -> int | None:
 
 
 def _clip_wise(task: Task) -> Ready:
-    """The authors' way: the whole window again for each frame."""
+    """Set up the authors' way: it computes the whole window again for each frame."""
     import torch
     from _clipwise import clip_wise
     from safetensors.torch import load_file
@@ -195,7 +195,7 @@ def _clip_wise(task: Task) -> Ready:
         network = build(task.model)
     rival = clip_wise(network, load_file(task.weights))
     assert rival is not None  # only published networks are in MODELS
-    # One tensor a window, so that nothing but the network is timed.
+    # One tensor per window, so that only the network is timed.
     clip = torch.from_numpy(np.stack(task.frames(), axis=1))
     windows = itertools.cycle([clip[:, i : i + task.window] for i in range(STEPS - task.window + 1)])
 
@@ -205,7 +205,7 @@ def _clip_wise(task: Task) -> Ready:
 
     @torch.inference_mode()
     def rollout(frames: Sequence[Tensor]) -> Tensor:
-        # A recurrent one takes any number of frames: over all of them it is what the step is after as many.
+        # A recurrent network takes any number of frames. Over all of them it equals the step after as many frames.
         seen = frames[-task.window :] if rival.newest == 0 else frames
         predicted: Tensor = rival(torch.from_numpy(np.stack(seen, axis=1)))[:, rival.newest].numpy()
         return predicted
@@ -214,7 +214,7 @@ def _clip_wise(task: Task) -> Ready:
 
 
 def _stepping(task: Task, engine: Engine) -> Ready:
-    """A step on an engine, its state carried on."""
+    """Set up a step on an engine, with carried state."""
     stepper, frames = Stepper(engine), itertools.cycle(task.frames())
 
     def rollout(frames: Sequence[Tensor]) -> Tensor:
@@ -240,19 +240,19 @@ def _compiled(task: Task) -> Ready:
     try:
         with _within(COMPILE_TIMEOUT):
             ready.predict()
-    except Exception as reason:  # whatever the compiler raises, and the one below it
-        said = str(reason).strip().splitlines()
-        raise Unavailable(f"torch.compile: {said[0] if said else type(reason).__name__}") from reason
+    except Exception as reason:  # torch's compiler and the C++ compiler may raise anything
+        lines = str(reason).strip().splitlines()
+        raise Unavailable(f"torch.compile: {lines[0] if lines else type(reason).__name__}") from reason
     return ready
 
 
 def _engine(name: str, form: Callable[[Task], Path] = lambda task: task.artifact) -> Callable[[Task], Ready]:
-    """An engine on the artifact, or on another form of it."""
+    """Return the setup of an engine on the artifact, or on another form of the artifact."""
     return lambda task: _stepping(task, open_engine(form(task), name, threads=THREADS))
 
 
 def _int8(task: Task) -> Path:
-    """The int8 artifact; what makes it is not part of running it, and not imported where it is there."""
+    """Return the int8 artifact. The quantizer is not needed to run it, so it is imported only to make the file."""
     output = task.folder / f"{task.model}.int8.onnx"
     if not output.exists():
         from framecast.export.quantize import quantize
@@ -262,7 +262,7 @@ def _int8(task: Task) -> Path:
 
 
 def _halves(whole: Callable[[Task], Path] = lambda task: task.artifact) -> Callable[[Task], Path]:
-    """The artifact in two halves; likewise."""
+    """Return a function that gives the artifact in two halves. The splitter too is imported only to make the file."""
 
     def form(task: Task) -> Path:
         artifact = whole(task)
@@ -278,7 +278,7 @@ def _halves(whole: Callable[[Task], Path] = lambda task: task.artifact) -> Calla
 
 @contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    """Break off what takes longer."""
+    """Raise TimeoutError if the block takes longer than ``seconds``."""
 
     def late(*_: object) -> None:
         raise TimeoutError(f"not done within {seconds:.0f} s")
@@ -293,19 +293,19 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 _WINDOWS = (
-    "as the authors' code runs: computes {window} frames anew from a zero state for each prediction, and knows no "
+    "as the authors' code runs: computes {window} frames anew from a zero state for each prediction, and sees no "
     "others; same weights, same function"
 )
 _CLIPS = "as the authors' code runs: encodes {window} frames and decodes {window} for each prediction; same output"
 _CARRIED = "its state has seen every frame so far"
 _STEP = f"same weights, same function; {_CARRIED}"
-_AHEAD = "what needs no frame is computed before it is there, and not counted"
-_LESS = f"same weights but rounded: the error says what is lost; {_CARRIED}"
+_AHEAD = "the part that needs no frame is computed before the frame arrives, and not timed"
+_LESS = f"same weights but rounded: the error shows the loss; {_CARRIED}"
 CONTESTANTS: Mapping[str, Contestant] = {
     BASELINE: Contestant(_clip_wise, "{clip_wise}"),
     "PyTorch step": Contestant(_eager, f"eager; {_STEP}"),
     "PyTorch step, compiled": Contestant(
-        _compiled, f"torch.compile (inductor); {_STEP}; its memory counts what compiling took"
+        _compiled, f"torch.compile (inductor); {_STEP}; its memory includes the compiler's"
     ),
     "ONNX Runtime step": Contestant(_engine("onnxruntime"), f"framecast's default engine; {_STEP}"),
     "ONNX Runtime step, halves": Contestant(_engine("onnxruntime", _halves()), f"{_AHEAD}; {_STEP}"),
@@ -318,7 +318,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
     "OpenVINO step, bf16": Contestant(_engine("openvino:bf16"), f"computes in bfloat16; {_LESS}", None),
     "OpenVINO step, int8": Contestant(_engine("openvino", _int8), f"8-bit integers; {_LESS}", None),
     "OpenVINO step, int8 and bf16": Contestant(
-        _engine("openvino:bf16", _int8), f"8-bit integers, and what is float32 beside them in bfloat16; {_LESS}", None
+        _engine("openvino:bf16", _int8), f"8-bit integers, and the rest in bfloat16 instead of float32; {_LESS}", None
     ),
     "OpenVINO step, all three": Contestant(
         _engine("openvino:bf16", _halves(_int8)), f"int8 and bf16, in two halves; {_AHEAD}; {_LESS}", None
@@ -327,7 +327,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
 
 
 def _main(model: str, name: str, folder: str) -> None:
-    """What the process does whose memory is wanted."""
+    """Run in the process whose memory is measured."""
     ready = CONTESTANTS[name].setup(Task(model, Path(folder)))
     for _ in range(PREDICTIONS):
         ready.predict()

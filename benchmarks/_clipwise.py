@@ -48,14 +48,14 @@ class ClipWise(nn.Module):
         self.config = config
 
     def released(self, weight: Tensor, shape: torch.Size) -> Tensor:
-        """A weight of ours in the shape that it has here."""
+        """Convert one of our weights to its shape in the release."""
         if weight.shape == shape:
             return weight
-        # A 1×1 Conv2d over both frames one after the other, [O, 2I, 1, 1], is a Conv3d of depth 2, [O, I, 2, 1, 1].
+        # A 1×1 Conv2d over two concatenated frames, [O, 2I, 1, 1], equals a Conv3d of depth 2, [O, I, 2, 1, 1].
         return cast(Tensor, weight.unflatten(1, (2, -1))).transpose(1, 2)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """[B, T, C, H, W] to as many predictions, of patches cut and put together again."""
+        """Map [B, T, C, H, W] to as many predictions. It cuts frames into patches, and joins them again."""
         batch, frames, channels, height, width = clip.shape
         p = self.config.patch
         h, w = height // p, width // p
@@ -285,7 +285,7 @@ class ASTM(ClipWise):
         self.last = nn.Conv3d(config.hidden, config.features, (2, 1, 1), stride=(2, 1, 1))
 
     def released(self, weight: Tensor, shape: torch.Size) -> Tensor:
-        if len(shape) == 4 and weight.shape != shape:  # a norm's: ours is [n·2·C, h, w] by gates, of the same C each
+        if len(shape) == 4 and weight.shape != shape:  # a norm's: ours is [n·2·C, h, w], gate by gate with C each
             split = cast(Tensor, weight.unflatten(0, (-1, 2, self.config.hidden)))
             return split.transpose(1, 2).reshape(shape)
         return super().released(weight, shape)

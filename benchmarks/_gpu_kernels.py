@@ -1,4 +1,4 @@
-"""The kernels' part of ``gpu_check.py``: right, and how fast against a copy of as many bytes."""
+"""The kernels' part of ``gpu_check.py``: their errors, and their speed compared with a copy of as many bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from framecast.kernels.eifag import reference as eifag
 from framecast.kernels.stau_attention import reference as stau_attention
 from framecast.kernels.stgru_gates import reference as stgru_gates
 
-# (batch, C, H, W) of a state: of the networks' own sizes, an odd one, and one that does not fit into the cache.
+# (batch, C, H, W) of a state: the networks' own sizes, an odd size, and one that does not fit into the cache.
 SIZES = {
     "stip-ucf": (1, 64, 16, 16),
     "stip-4k": (1, 64, 17, 30),
@@ -25,13 +25,14 @@ SIZES = {
 }
 SLOTS = 5
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-ALLOWED = {"fp32": 1e-5, "fp16": 6e-4, "bf16": 4.5e-3}  # of max(1, |expected|); one rounding of the result
-FLUSH = 256 << 20  # bytes, more than a GPU's cache: written before each timed launch
+# Largest error, relative to max(1, |expected|): one rounding of the result.
+ALLOWED = {"fp32": 1e-5, "fp16": 6e-4, "bf16": 4.5e-3}
+FLUSH = 256 << 20  # bytes to write before each timed launch: more than a GPU's cache
 
 
 @dataclass(frozen=True)
 class Case:
-    """One operator with inputs: what runs it, what checks it, and how many bytes it must move."""
+    """One operator with inputs: the kernel, its reference, and the number of bytes that it must move."""
 
     run: Callable[..., Any]
     reference: Callable[..., Any]
@@ -40,7 +41,7 @@ class Case:
 
 
 def check(device: str, row: Callable[..., None], late: Callable[[], bool]) -> None:
-    """A row for each operator, size and type."""
+    """Print a row for each operator, size and type."""
     columns = f"{'kernel':15s} {'size':11s} {'type':5s} {'error':>8} {'allowed':>8}"
     row(f"{columns}  {'us':>8} {'GB/s':>6} {'copy':>6} {'share':>6} {'eager us':>9} {'compiled us':>12}")
     for name in ("stgru_gates", "eifag", "stau_attention"):
@@ -49,7 +50,7 @@ def check(device: str, row: Callable[..., None], late: Callable[[], bool]) -> No
                 continue
             for kind, dtype in DTYPES.items():
                 if device == "cpu" and kind != "fp32":
-                    continue  # it is the reference itself that runs there, which rounds every step to a half
+                    continue  # the reference itself runs there, and it rounds every step to half precision
                 if late():
                     return
                 _one(name, size, shape, kind, dtype, device, row)
@@ -59,7 +60,7 @@ def _one(
     name: str, size: str, shape: tuple[int, ...], kind: str, dtype: torch.dtype, device: str, row: Callable[..., None]
 ) -> None:
     case = make(name, shape, dtype, device)
-    torch.use_deterministic_algorithms(True, warn_only=True)  # which fills what is not written yet with NaN
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills uninitialized memory with NaN
     found = case.run(*case.arguments)
     torch.use_deterministic_algorithms(False)
     error = _error(found, case.reference(*_double(case.arguments)))
@@ -88,7 +89,7 @@ def _one(
 
 
 def make(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Case:
-    """An operator with fresh random inputs; on a CPU it is its reference that runs."""
+    """Return an operator with new random inputs. On a CPU its reference runs."""
     from framecast.kernels.eifag import kernel as eifag_kernel
     from framecast.kernels.stau_attention import kernel as stau_kernel
     from framecast.kernels.stgru_gates import kernel as stgru_kernel
@@ -118,7 +119,7 @@ def make(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> 
 
 
 def microseconds(run: Callable[[], Any], repeats: int = 50) -> float:
-    """The median time of a CUDA graph of ``run``, with a cold cache: launches are not in it."""
+    """Return the median time of a CUDA graph of ``run``, with a cold cache and without the cost of launches."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -147,7 +148,7 @@ def _double(value: Any) -> Any:
 
 
 def _error(actual: Any, expected: Any) -> float:
-    """The largest, of max(1, |expected|); NaN where a result is not finite."""
+    """Return the largest error, relative to max(1, |expected|); NaN if a result is not finite."""
     pairs = [(actual, expected)] if isinstance(actual, torch.Tensor) else list(zip(actual, expected, strict=True))
     errors = [((x.double() - y).abs() / y.abs().clamp(min=1)).max() for x, y in pairs]
     return float(torch.stack(errors).max())

@@ -1,4 +1,4 @@
-"""The networks' part of ``gpu_check.py``: right on every engine, how long a live step takes, what a stream costs."""
+"""The networks' part of ``gpu_check.py``: errors on every engine, latency of a live step, cost of a stream."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ from framecast.runtime.shipped import shipped
 from framecast.runtime.stepper import Stepper
 
 STEPS = 20
-FRAMES = 120  # timed, after as many to warm up
-# Largest error over the rollout, in units of the value range: rounding in another order; TF32's and fp16's 11 bits.
+FRAMES = 120  # timed frames, after as many frames of warm-up
+# Largest error over the rollout, in units of the value range. float32 differs by the order of its roundings; TF32 and
+# fp16 have 11 bits.
 ALLOWED = {"fp32": 1e-4, "tf32": 2e-2, "fp16": 2e-2}
 VARIANTS: dict[str, dict[str, Any]] = {
     "torch eager": {"kernels": False, "graph": False},
@@ -48,12 +49,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 OTHERS = ("onnxruntime-cuda", "tensorrt:fp32", "tensorrt:fp16")
 Row = Callable[..., None]
-Found = tuple[str, bool, dict[str, Any]]  # of a row: its text, whether it is wrong, its figures
-_RAN = "ran (a figure would be no GPU's)"
+Found = tuple[str, bool, dict[str, Any]]  # a row: its text, whether it is wrong, its figures
+_RAN = "ran (no figures, because this is not a GPU)"
 
 
 def check(configs: Sequence[str], device: str, row: Row, late: Callable[[], bool]) -> None:
-    """A row for each network and engine: the largest error over a rollout of real frames."""
+    """Print a row for each network and engine: the largest error over a rollout of real frames."""
     row(f"{'config':11s} {'engine':37s} {'max error':>9} {'allowed':>8}")
     for config in configs:
         expected = rollout_of_network(*network_of(config))
@@ -61,7 +62,7 @@ def check(configs: Sequence[str], device: str, row: Row, late: Callable[[], bool
             if late():
                 return
             precision = next((p for p in ALLOWED if p in name), "fp32")
-            # A warp turns the last bit of a flow into a grey value: see the table of configurations.
+            # A warp can turn the last bit of a flow into a grey value; see the table of configurations.
             allowed = max(ALLOWED[precision], 10 * CONFIGS[config].tolerance)
 
             def run(engine: Engine, expected: Any = expected, allowed: float = allowed) -> Found:
@@ -75,7 +76,7 @@ def check(configs: Sequence[str], device: str, row: Row, late: Callable[[], bool
 def latency(
     configs: Sequence[str], device: str, ceilings: dict[str, float] | None, row: Row, late: Callable[[], bool]
 ) -> None:
-    """A row for each network and engine: a live step, from the camera's picture to the predicted one."""
+    """Print a row for each network and engine: a live step, from the camera's picture to the predicted one."""
     row(
         f"{'config':11s} {'engine':37s} {'p50 ms':>8} {'p99':>8} {'enqueue':>8} {'device':>8} {'roofline':>9} "
         f"{'window, eager':>14}"
@@ -105,7 +106,7 @@ def latency(
 
 
 def steady(configs: Sequence[str], device: str, row: Row, late: Callable[[], bool]) -> None:
-    """What 50 frames of a stream that runs allocate on the device, and how often the host waits for it."""
+    """Print the device allocations and the host's waits in 50 frames of a running stream."""
     from torch.profiler import ProfilerActivity, profile
 
     row(f"{'config':11s} {'engine':37s} {'allocations a frame':>20} {'waits a frame':>14}")
@@ -143,21 +144,21 @@ def attempt(
     run: Callable[[Engine], Found],
     row: Row,
 ) -> None:
-    """A row of what ``run`` finds on an engine; what cannot be had is "not run", what breaks is wrong."""
+    """Print a row with the result of ``run`` on an engine: "not run" if it is not available, wrong if it fails."""
     begin, figures = f"{config:11s} {name:37s}", {"config": config, "engine": name}
     try:
         with made() as engine:
             text, wrong, found = run(engine)
     except (FramecastError, ImportError) as reason:
         row(f"{begin} not run: {_line(reason)}", **figures, not_run=_line(reason))
-    except Exception as reason:  # noqa: BLE001 (whatever a GPU's libraries raise: the other rows are still to come)
-        row(f"{begin} broke off: {type(reason).__name__}: {_line(reason)}", wrong=True, **figures, error=_line(reason))
+    except Exception as reason:  # noqa: BLE001 (a GPU's libraries raise anything, and the other rows must still run)
+        row(f"{begin} failed: {type(reason).__name__}: {_line(reason)}", wrong=True, **figures, error=_line(reason))
     else:
         row(f"{begin} {text}", wrong, **figures, **found)
 
 
 def network_of(config: str) -> tuple[StepModel, Manifest]:
-    """The weights that ship, or random ones, always the same."""
+    """Return a network with its shipped weights, or with random weights that are always the same."""
     if config in shipped():
         return load_network(shipped()[config])
     torch.manual_seed(0)
@@ -166,7 +167,7 @@ def network_of(config: str) -> tuple[StepModel, Manifest]:
 
 
 def engines(config: str, device: str) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Every way to run a configuration, by name."""
+    """Yield every way to run a configuration, by name."""
     from framecast.runtime.engines.torch import TorchEngine
 
     def torch_engine(options: dict[str, Any]) -> Callable[[], Any]:
@@ -174,7 +175,7 @@ def engines(config: str, device: str) -> Iterator[tuple[str, Callable[[], Any]]]
 
     for name, options in VARIANTS.items():
         if device == "cpu" and options.get("precision"):
-            continue  # there are none on a CPU
+            continue  # a CPU has no other precisions
         yield name, torch_engine(options)
     for name in OTHERS:
         yield name, partial(_from_artifact, config, name)
@@ -182,7 +183,7 @@ def engines(config: str, device: str) -> Iterator[tuple[str, Callable[[], Any]]]
 
 @contextmanager
 def _from_artifact(config: str, name: str) -> Iterator[Engine]:
-    """An engine on an exported artifact; TensorRT's is built first."""
+    """Open an engine on an exported artifact. For TensorRT, build the engine first."""
     from framecast.runtime.engines import open_engine
 
     with tempfile.TemporaryDirectory() as folder:
@@ -211,7 +212,7 @@ def _exported(config: str, path: Path) -> None:
 
 
 def pictures(manifest: Manifest) -> list[Any]:
-    """Real frames at the size that the model sees: how long a warp takes depends on the motion."""
+    """Return real frames at the model's size, because a warp's time depends on the motion."""
     with open_source("demo") as source:
         return [to_model_size(frame.image, manifest) for frame in islice(source, 60)]
 
@@ -223,7 +224,7 @@ def _frames(manifest: Manifest) -> list[Any]:
 
 @torch.inference_mode()
 def rollout_of_network(network: StepModel, manifest: Manifest) -> list[Any]:
-    """Predictions over the first frames, by PyTorch on the CPU."""
+    """Return the predictions over the first frames by PyTorch on the CPU."""
     state, predicted = network.init_state(), []
     for frame in _frames(manifest):
         prediction, state = network.step(torch.from_numpy(frame), state)
@@ -232,13 +233,13 @@ def rollout_of_network(network: StepModel, manifest: Manifest) -> list[Any]:
 
 
 def rollout(engine: Engine) -> list[Any]:
-    """The same by an engine; what it does not write shows as NaN."""
+    """Return the predictions of an engine over the same frames. Values that it does not write are NaN."""
     stepper = Stepper(engine)
     return [np.array(stepper.step(frame, poison=True)) for frame in _frames(engine.manifest)]
 
 
 def live(engine: Engine) -> dict[str, Any]:
-    """Milliseconds of a live step: the whole, of that until all is enqueued, and on the device alone (median)."""
+    """Return the milliseconds of a live step: the whole, the part until all is enqueued, and the device (median)."""
     images, stepper = pictures(engine.manifest), Stepper(engine)
     whole, enqueue, device = [], [], []
     for i in range(2 * FRAMES):
@@ -251,7 +252,7 @@ def live(engine: Engine) -> dict[str, Any]:
         if i >= FRAMES:
             whole.append(1e3 * (ended - begun))
             enqueue.append(1e3 * (queued - begun))
-    for _ in range(20):  # back to back, without asking for the prediction: what the device itself takes
+    for _ in range(20):  # back to back, with one prediction per ten steps: this is the device's own time
         begun = time.perf_counter()
         for _ in range(10):
             stepper.advance([images[0]])
@@ -262,9 +263,9 @@ def live(engine: Engine) -> dict[str, Any]:
 
 @torch.inference_mode()
 def _window(network: StepModel, known: int) -> float:
-    """Milliseconds of a prediction the published way: from nothing, over all known frames; eager, float32.
+    """Return the milliseconds of a prediction by the published way: from a zero state over all known frames.
 
-    NaN where the network is not a published one.
+    It runs eagerly in float32. The result is NaN if the network is not a published one.
     """
     device = next(network.parameters()).device
     rival = clip_wise(network)
@@ -288,7 +289,7 @@ def _window(network: StepModel, known: int) -> float:
 
 
 def roofline(config: str, ceilings: dict[str, float]) -> float:
-    """Milliseconds that a float32 step takes at least: weights and state over the bandwidth, or its products."""
+    """Return the minimum milliseconds of a float32 step, limited by bytes of weights and state, or by its products."""
     entry = CONFIGS[config]
     moved = 4 * entry.parameters + 2 * entry.state_bytes
     by_bytes, by_products = moved / ceilings["copy GB/s"] / 1e6, 2 * entry.gmacs / ceilings["fp32 TFLOP/s"]
@@ -296,7 +297,7 @@ def roofline(config: str, ceilings: dict[str, float]) -> float:
 
 
 def ceilings() -> dict[str, float]:
-    """What this GPU reaches: GB/s of a large copy (read and written), TFLOP/s of a large matrix product."""
+    """Measure this GPU: GB/s of a large copy (read and written), TFLOP/s of a large matrix product."""
     from _gpu_kernels import microseconds
 
     source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")

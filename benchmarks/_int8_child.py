@@ -1,8 +1,8 @@
-"""Run graphs with numpy and ONNX Runtime alone, as any Python can: ``_int8_child.py FOLDER OUTPUT.npz``.
+"""Runs graphs with only numpy and ONNX Runtime, so that any Python can do it: ``_int8_child.py FOLDER OUTPUT.npz``.
 
-Every ``NAME.onnx`` of the folder runs on the inputs in ``NAME.npz``, in one thread; ``OUTPUT.npz`` gets its first
-output. An artifact (its metadata have a manifest) is stepped over ``frames`` [T, 1, C, H, W] from a reset instead, and
-``OUTPUT.npz`` gets its first predictions, [T, C, H, W].
+Every ``NAME.onnx`` in the folder runs on the inputs in ``NAME.npz``, in one thread. ``OUTPUT.npz`` gets its first
+output. An artifact (its metadata has a manifest) steps over ``frames`` [T, 1, C, H, W] from a reset instead, and
+``OUTPUT.npz`` gets the first prediction of every step, [T, C, H, W].
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnxruntime
 
 
 def rollout(session: Any, manifest: dict[str, Any], frames: np.ndarray) -> np.ndarray:
-    """The first prediction of every step."""
+    """Return the first prediction of every step."""
     past = {s["name"]: [np.zeros((1, *s["shape"]), np.float32)] * max(s.get("slots", 0), 1) for s in manifest["state"]}
     names, predictions = [output.name for output in session.get_outputs()], []
     for frame in frames:

@@ -1,4 +1,4 @@
-"""What a figure was measured on, printed above it."""
+"""The header above a benchmark's figures: the machine that they were measured on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from framecast.bench.machine import describe
 
 
 def header() -> str:
-    """Command, date, commit, machine and versions, a line each."""
+    """Return command, date, commit, machine and versions, one a line."""
     import onnxruntime
 
     machine = describe({"onnxruntime": onnxruntime.__version__})

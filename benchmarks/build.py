@@ -1,8 +1,8 @@
-"""TensorRT engines of every configuration at its full size: ``python benchmarks/build.py [CONFIG…] [--for 8.9]``.
+"""Builds TensorRT engines of every configuration at full size: ``python benchmarks/build.py [CONFIG…] [--for 8.9]``.
 
-Random weights where none ship; builds by ``framecast build``'s own code, in both precisions, into a cache of their own.
-With no GPU TensorRT for RTX builds ahead of time for the named compute capability, and times no kernels. "Peak" is the
-process's largest memory so far: each configuration has a process of its own.
+Configurations without shipped weights get random ones. The builds use the code of ``framecast build``, in both
+precisions, and a separate cache. Without a GPU, TensorRT for RTX builds in advance for the given compute capability and
+measures no kernels. "Peak" is the process's peak memory so far; each configuration has its own process.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def measure(config: str, target: str | None) -> None:
 
 
 def exported(config: str, folder: Path) -> Path:
-    """Its artifact, by another process: torch's memory is not the build's."""
+    """Export the artifact in another process, so that torch's memory does not count for the build."""
     code = "import sys, pathlib; from framecast.export.exporter import export_random as export\n"
     code += "export(sys.argv[1], pathlib.Path(sys.argv[2]))"
     subprocess.run([sys.executable, "-c", code, config, str(folder)], check=True)

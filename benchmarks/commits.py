@@ -1,9 +1,9 @@
-"""Two checkouts of framecast compared, in turns on one machine: is a change slower?
+"""Compares two checkouts of framecast, alternately on one machine: is a change slower?
 
-``python benchmarks/commits.py OTHER [--rounds N]`` (OTHER: a checkout of another commit, such as a ``git worktree``):
-each checkout gets a process of its own, which does nothing while the other one works. A round is ``FRAMES`` frames in
-one, then in the other; every second round begins with the other. The ratio is this checkout's median over the other's,
-round by round, with a 95 % interval by bootstrap over rounds. CPU time is that of the whole process.
+``python benchmarks/commits.py OTHER [--rounds N]`` (OTHER: a checkout of another commit, such as a ``git worktree``).
+Each checkout has its own process, which is idle while the other one works. A round is ``FRAMES`` frames in one
+checkout, then in the other. Every second round begins with the other. The ratio is this checkout's median divided by
+the other's, round by round, with a 95 % interval by bootstrap over rounds. CPU time is that of the whole process.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from _machine import header
 from framecast.bench.summary import ratio
 
 HERE = Path(__file__).resolve().parents[1]
-FRAMES, SKIP = 40, 10  # of a round, and of those how many are not counted: the other process had the caches
+FRAMES, SKIP = 40, 10  # frames of a round, and how many of them do not count: the other process filled the caches
 CASES = ("predictor.step edge", "predictor.step stip-edge", "result edge", "result stip-edge")
-# It runs in old checkouts too, and so uses little of the API.
+# This code also runs in old checkouts, so it uses little of the API.
 WORKER = """
 import json, sys, time
 import framecast
@@ -75,10 +75,10 @@ class Checkout:
         self._process = subprocess.Popen(
             [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        assert self._ask(None) == "ready\n", f"{path} is no checkout that can be measured"
+        assert self._ask(None) == "ready\n", f"cannot measure {path}: its process does not start"
 
     def measure(self, case: str) -> tuple[list[float], list[float]]:
-        """Milliseconds of wall and of CPU time of each counted frame."""
+        """Return the milliseconds of wall time and of CPU time of each counted frame."""
         what, model = case.split()
         wall, cpu = json.loads(self._ask([what, model, FRAMES]))
         return wall[SKIP:], cpu[SKIP:]
@@ -99,7 +99,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="a checkout of another commit")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=20, help="number of rounds (default: 20)")
     args = parser.parse_args()
     commit = subprocess.run(["git", "-C", args.other, "rev-parse", "--short", "HEAD"], text=True, capture_output=True)
     print(header())

@@ -1,9 +1,9 @@
-"""Cost of a frame against the number of past frames: a step, beside recomputing the past as the published code does.
+"""Cost of a frame by the number of past frames: a step, compared with recomputing the past as the published code does.
 
-``python benchmarks/flat.py [MODEL…] [--past 1 2 4 8 16 32]``: networks are exported with random weights, which take as
-long as trained ones, and run by ONNX Runtime. "Step" is one step after so many past frames. "Window" begins from
-nothing each time: for the recurrent networks with those frames, by the same graph from a reset; TAU as published always
-takes its T frames, all of them encoded, and decodes T, in a graph as torch exports it.
+``python benchmarks/flat.py [MODEL…] [--past 1 2 4 8 16 32]``: exports networks with random weights, which take as long
+as trained ones, and runs them in ONNX Runtime. "Step" is one step after the given number of past frames. "Window"
+starts from a zero state each time. For the recurrent networks it runs the same graph over those frames from a reset.
+For TAU it is the published form, as torch exports it: it always encodes T frames and decodes T.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from framecast.runtime.stepper import Stepper
 
 MODELS = ("stip-ucf", "stau-mnist", "mau-mnist", "astm-mnist", "tau-mnist")
 PAST = (1, 2, 4, 8, 16, 32)
-SECONDS = 5.0  # a model and number of past frames
+SECONDS = 5.0  # for each model and number of past frames
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measure(name: str, past: list[int], folder: Path) -> None:
-    """Print the lines of a model; step and window take turns, so that the machine's moods fall on both."""
+    """Print the lines of a model. Step and window alternate, so that slow phases of the machine affect both."""
     torch.manual_seed(0)
     model = build(name).eval()
     save(to_onnx(model, describe(model, name)), folder / "step.onnx")
@@ -59,7 +59,7 @@ def measure(name: str, past: list[int], folder: Path) -> None:
         frames = list(random_frames(engine.manifest.frame, max(past) + 1, seed=0))
         clip = clip_wise(model, folder / "clip.onnx") if isinstance(model, TAU) else None
         stepper = Stepper(engine)
-        stepped(stepper, frames)  # buffers are bound and touched
+        stepped(stepper, frames)  # binds and touches the buffers
         for count in past:
             times: dict[str, list[float]] = {"step": [], "window": []}
             begun = time.perf_counter()
@@ -75,7 +75,7 @@ def measure(name: str, past: list[int], folder: Path) -> None:
 
 
 def stepped(stepper: Stepper, frames: list[Tensor]) -> tuple[float, float]:
-    """Seconds of so many steps from a reset, and of the last of them."""
+    """Return the seconds of all steps from a reset, and of the last one."""
     stepper.reset()
     begun = time.perf_counter()
     for frame in frames:
@@ -86,7 +86,7 @@ def stepped(stepper: Stepper, frames: list[Tensor]) -> tuple[float, float]:
 
 
 def clip_wise(model: TAU, path: Path) -> Callable[[], float]:
-    """TAU as published, T frames to T frames, as a graph; returns what runs it once and gives the seconds."""
+    """Export TAU as published, T frames to T frames; return a function that runs it once and returns the seconds."""
 
     class Clip(nn.Module):
         def __init__(self) -> None:
@@ -103,7 +103,7 @@ def clip_wise(model: TAU, path: Path) -> Callable[[], float]:
         given = (torch.from_numpy(clip),)
         torch.onnx.export(Clip().eval(), given, path, input_names=["clip"], dynamo=True, verbose=False)
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the engine has it
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as in the engine
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run() -> float:

@@ -1,16 +1,16 @@
-"""Everything that only a GPU can show, in one run: ``python benchmarks/gpu_check.py [--out FOLDER] [--minutes M]``.
+"""All checks that need a GPU, in one run: ``python benchmarks/gpu_check.py [--out FOLDER] [--minutes M]``.
 
-1. What is here: GPU, driver, libraries; what is not is said, and its rows read "not run".
-2. Every Triton kernel against its reference in float64, and its bandwidth beside that of a copy of as many bytes.
-3. Every network on every engine against PyTorch's float32 on the CPU, over a rollout.
-4. Latency of a live step by engine and network, with and without our kernels, beside eager and compiled PyTorch, beside
-   the published way (the window recomputed for each frame, eager), and beside the roofline: the larger of bytes over
-   the copy's bandwidth and operations over a matrix product's rate, both as measured in this run.
-5. What a steady stream allocates, and how often it waits for the GPU.
+1. The GPU, its driver and the libraries here. Rows of missing ones read "not run".
+2. Every Triton kernel: its error against its reference in float64, and its bandwidth compared with that of a copy.
+3. Every network on every engine: its error against PyTorch's float32 on the CPU, over a rollout.
+4. The latency of a live step by engine and network, with and without our kernels. Beside it are eager and compiled
+   PyTorch, the published way (the window recomputed for each frame, eager), and the roofline. The roofline is the
+   larger of bytes over the copy's bandwidth and operations over a matrix product's rate, both measured in this run.
+5. The allocations of a steady stream, and how often it waits for the GPU.
 
-It prints a table, and writes it to ``results/gpu-<device>.txt`` with the figures as JSON beside it. A wrong result
-ends it with exit code 1. Without a GPU it says so, and claims nothing; ``--dry-run`` goes through the same code on the
-CPU, as far as that goes, prints no latency, and writes nothing.
+It prints a table, and writes it to ``results/gpu-<device>.txt``, with the figures as JSON beside it. If a result is
+wrong, the exit code is 1. Without a GPU it says so and claims nothing. ``--dry-run`` runs the same code on the CPU, as
+far as possible; it prints no latency and writes nothing.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ DRY_CONFIGS = ("edge", "mau-mnist")
 
 
 def main() -> None:
-    """Run the sections one after the other; each is written down as soon as it is done."""
+    """Run the sections one after the other. Each is written as soon as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="*", metavar="CONFIG", help=f"instead of {' '.join(CONFIGS)}")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the table and the figures go")
-    parser.add_argument("--minutes", type=float, default=8.0, help="begin nothing new after so many")
-    parser.add_argument("--dry-run", action="store_true", help="the same code on the CPU: for a machine without a GPU")
+    parser.add_argument("configs", nargs="*", metavar="CONFIG", help=f"configurations (default: {' '.join(CONFIGS)})")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the table and the figures")
+    parser.add_argument("--minutes", type=float, default=8.0, help="start no new row after this time (default: 8)")
+    parser.add_argument("--dry-run", action="store_true", help="run the same code on the CPU, without a GPU")
     args = parser.parse_args()
     if not torch.cuda.is_available() and not args.dry_run:
-        print("no CUDA device that torch can use: nothing was checked, nothing is claimed (--dry-run tries the code)")
+        print("torch finds no CUDA device: nothing was checked and nothing is claimed (--dry-run tries the code)")
         return
     device = "cpu" if args.dry_run else "cuda"
     report = Report(args.out, device, time.monotonic() + 60 * args.minutes)
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def parts() -> dict[str, str]:
-    """The libraries, or why one is not to be had."""
+    """Return the libraries' versions, or why one is not available."""
     found = {"torch": f"{torch.__version__} (CUDA {torch.version.cuda})"}
     try:
         import triton
@@ -111,12 +111,12 @@ def _state(look: Callable[[], str]) -> str:
 
 
 class Report:
-    """What was found so far, on the screen and on disk.
+    """The results so far, on the screen and on disk.
 
     Attributes:
         device: name of the GPU.
-        figures: everything as it goes to JSON.
-        failures: rows of results that are wrong.
+        figures: all figures for the JSON file.
+        failures: number of rows with a wrong result.
     """
 
     def __init__(self, folder: Path, device: str, deadline: float) -> None:
@@ -130,7 +130,7 @@ class Report:
         self.failures = 0
 
     def say(self, text: str) -> None:
-        """Print text, and keep what there is."""
+        """Print a text, and write everything so far to disk."""
         print(text, flush=True)
         self._text.append(text)
         if self._path:
@@ -139,25 +139,25 @@ class Report:
             self._path.with_suffix(".json").write_text(json.dumps(self.figures, indent=1, default=str) + "\n")
 
     def row(self, text: str, wrong: bool = False, **figures: Any) -> None:
-        """One line of a table; ``wrong`` where it shows a result that is not right."""
+        """Print a row of a table; ``wrong`` marks a wrong result."""
         self.failures += wrong
         self._rows.append({**figures, **({"wrong": True} if wrong else {})})
         self.say(text + ("   WRONG" if wrong else ""))
 
     def late(self) -> bool:
-        """Whether nothing new is to be begun."""
+        """Return whether the time is over, so that nothing new may start."""
         return time.monotonic() > self._deadline
 
     def section(self, name: str, run: Callable[[], None]) -> None:
-        """Run a section; where it breaks, say so, and go on with the next one: a lent machine is not to be wasted."""
+        """Run a section. If it fails, report that and return, so that the next section still runs."""
         self.say(f"\n{name}")
         self._rows = self.figures.setdefault(name, [])
         try:
             run()
         except Exception as error:  # noqa: BLE001
-            self.row(f"{name} broke off: {type(error).__name__}: {str(error).strip()[:300]}", wrong=True)
+            self.row(f"{name} failed: {type(error).__name__}: {str(error).strip()[:300]}", wrong=True)
         if self.late():
-            self.say(f"{name}: out of time; what is missing was not run")
+            self.say(f"{name}: out of time; the missing rows were not run")
 
 
 if __name__ == "__main__":

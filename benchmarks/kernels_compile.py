@@ -1,6 +1,6 @@
-"""What our Triton kernels cost on every GPU generation, from the compiler: no GPU is needed, and none is measured.
+"""Resources of our Triton kernels on every GPU generation, as the compiler reports them. It needs and measures no GPU.
 
-``python benchmarks/kernels_compile.py``: the states are those of the largest configurations of each network.
+``python benchmarks/kernels_compile.py``: the states are those of each network's largest configuration.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def line(kernel: str, shape: tuple[int, int, int], dtype: str, arch: int, compiled: Compiled) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     state = "×".join(map(str, shape))
     print(f"{kernel:<17} {state:>9} {dtype:<5} {arch:>4} {compiled.grid[0]:>8} {compiled.num_warps:>5}", end="")
     print(f" {compiled.registers:>9} {compiled.shared:>6} {compiled.spills:>6} {compiled.load_bits:>4}")

@@ -1,8 +1,9 @@
-"""What the shipped models cost live on this machine: their step in every CPU engine, in turns, and whole streams.
+"""Live cost of the shipped models on this machine: their steps in every CPU engine, alternately, and whole streams.
 
-``python benchmarks/live.py [--seconds S]``. The steps are those of ``framecast bench``; the streams those of its
-``--stream``: at 30 frames a second, with the CPU time that they take; and at such a rate that the model is busy for
-70 % of the time, ``RUNS`` times beside a loop that does nothing, since the tail of a single run is the machine's.
+``python benchmarks/live.py [--seconds S]``. The steps are measured as in ``framecast bench``, and the streams as with
+its ``--stream``. One stream has 30 frames a second, and its CPU time is measured. Another has a rate at which the model
+is busy for 70 % of the time. It runs ``RUNS`` times, beside a loop that does nothing, because the tail of a single run
+belongs to the machine.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ RUNS = 5
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each step and stream")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds for each step and stream (default: 10)")
     seconds = parser.parse_args().seconds
     print(header())
     with open_source("demo") as source:
@@ -59,17 +60,17 @@ def main() -> None:
             medians[key] = _line(
                 key, one, "" if ratio is None else f"{ratio.median:5.2f} {ratio.low:6.2f}-{ratio.high:.2f}"
             )
-    print(f"\nStreams of edge on the demo clip, {seconds:g} s each, from when a frame was due to its hand-over, ms\n")
+    print(f"\nStreams of edge on the demo clip, {seconds:g} s each, from a frame's due time to its hand-over, ms\n")
     print(f"{'engine':12s} {'threads':>7} {'fps':>5}  {'p50':>6} {'p99':>6}  {'dropped':>7}  {'busy':>5}  {'cores':>5}")
     for model, engine, threads in medians:
         if model == "edge":
             live = _stream(engine, threads, FPS, seconds)
-            told, loop = live.loop.corrected, live.loop
+            late, loop = live.loop.corrected, live.loop
             share = f"{loop.dropped / loop.frames:7.1%}  {loop.load:5.0%}  {loop.cores:5.2f}"
-            print(f"{engine:12s} {threads:7d} {FPS:5.1f}  {told.median:6.1f} {told.percentiles[99]:6.1f}  {share}")
+            print(f"{engine:12s} {threads:7d} {FPS:5.1f}  {late.median:6.1f} {late.percentiles[99]:6.1f}  {share}")
     print(f"\nThe tail of edge at {LOAD:.0%} load: p99 / p50 (p99 - p50 in ms; that of an empty loop), {RUNS} runs\n")
     for (model, engine, threads), median in medians.items():
-        if (model, threads) == ("edge", 1):  # the camera's thread has the other core
+        if (model, threads) == ("edge", 1):  # the camera's thread uses the other core
             runs = [_stream(engine, threads, LOAD * 1e3 / median, seconds) for _ in range(RUNS)]
             tails = "  ".join(f"{run.loop.tail:.2f} ({run.loop.apart:.1f}; {run.empty.apart:.1f})" for run in runs)
             best = min(run.loop.tail or 0.0 for run in runs)
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def _line(key: tuple[str, str, int], series: Series, ratio: str) -> float:
-    """Print a step's row; returns its median."""
+    """Print a step's row; return its median."""
     model, engine, threads = key
     all_, network = summarize(series.milliseconds), summarize(series.parts["step"])
     p = all_.percentiles

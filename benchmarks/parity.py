@@ -1,8 +1,8 @@
-"""Every configuration at its full size, exported and held against PyTorch: ``python benchmarks/parity.py [CONFIG…]``.
+"""Exports every configuration at full size and compares it with PyTorch: ``python benchmarks/parity.py [CONFIG…]``.
 
-Random weights, 20 steps with the state carried, on noise and on the demo clip; beside it how far PyTorch's float32
-itself is from its float64, on the same noise. Ends with exit code 1 if an error is above what is allowed. ``make
-test-full`` runs it.
+It takes 20 steps with random weights and carried state, on noise and on the demo clip. Beside the errors it shows how
+far PyTorch's float32 is from its float64 on the same noise. The exit code is 1 if an error is larger than allowed.
+``make test-full`` runs it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def rounding(config: str) -> float:
-    """The largest difference between PyTorch in float32 and in float64, same weights, same noise."""
+    """Return the largest difference between PyTorch in float32 and in float64, with the same weights and noise."""
     torch.manual_seed(SEED)
     model = build(config).eval()
     exact = copy.deepcopy(model).double()

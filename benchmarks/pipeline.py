@@ -1,9 +1,10 @@
-"""What a frame costs beyond the network's step: from a camera's picture in memory to its scored result.
+"""Cost of a frame beyond the network's step: from a camera's picture in memory to its scored result.
 
-``python benchmarks/pipeline.py [MODEL] [--frames N]``: a pipeline runs on pictures that are decoded beforehand, and its
-results carry the stamps. Input sizes take turns, so that whatever else the machine does falls on all of them. The last
-two lines are ``predictor.step`` without the network's step, and the whole result without it, frame by frame; a result
-adds scoring, the mailbox, and Python in between ("rest"). Decoding, which another thread does, and sinks are not in it.
+``python benchmarks/pipeline.py [MODEL] [--frames N]``: a pipeline runs on pictures that are decoded in advance, and its
+results carry the timestamps. Input sizes alternate, so that other load on the machine affects all of them. The last two
+lines are ``predictor.step`` and the whole result, both without the network's step, frame by frame. A result adds
+scoring, the mailbox, and Python in between ("rest"). The figures do not include decoding, which another thread does, or
+sinks.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ STAGES = ("picture in", "step", "picture out", "score", "rest", "predictor.step"
 
 
 def frames(images: list[Image], count: int) -> Iterator[Frame]:
-    """Pictures in memory, as the frames of a clip, over and over."""
+    """Return pictures in memory as the frames of a clip, repeated."""
     return (Frame(images[i % len(images)], i / 25, i) for i in range(count))
 
 
 def timed(predictor: Predictor, images: list[Image], count: int) -> Iterator[dict[str, float]]:
-    """Milliseconds by stage of every result."""
+    """Yield the milliseconds of every result, by stage."""
     results = iter(Pipeline(ListSource(frames(images, count)), predictor))
     while True:
         begun = time.monotonic()
@@ -60,7 +61,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="edge")
-    parser.add_argument("--frames", type=int, default=100, help="of each size, in each round")
+    parser.add_argument("--frames", type=int, default=100, help="frames of each size per round (default: 100)")
     args = parser.parse_args()
     print(header())
     with open_source("demo") as source:
@@ -70,7 +71,7 @@ def main() -> None:
     with framecast.load(args.model) as predictor:
         for _ in range(ROUNDS):
             for size in SIZES:
-                # From the 16th on all are scored.
+                # From the 16th frame on, every frame is scored.
                 for spent in list(timed(predictor, images[size], args.frames + 2 * SETTLE))[2 * SETTLE :]:
                     for stage, value in spent.items():
                         times[size, stage].append(value)

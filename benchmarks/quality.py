@@ -1,6 +1,6 @@
 """Quality of the shipped models, as ``framecast eval`` prints it: ``python benchmarks/quality.py [CLIPS …]``.
 
-Without clips: those for evaluation where ``../shared`` is at hand, and the demo clip.
+By default it scores the clips for evaluation, if ``../shared`` exists, and the demo clip.
 """
 
 from __future__ import annotations

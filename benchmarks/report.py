@@ -1,7 +1,7 @@
 """The README's tables of rivals, as Markdown: ``python benchmarks/report.py [FILE.jsonl] [MODEL…]``.
 
-It reads what ``rivals.py --jsonl`` wrote, and shows the last run of each model, since ratios hold within a run only.
-The same file gives the same text.
+It reads the output of ``rivals.py --jsonl`` and shows the last run of each model, because ratios hold only within a
+run. The same file gives the same text.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=RESULTS)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="by default all in the file")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="models to show (default: all in the file)")
     args = parser.parse_args()
     if not args.file.is_file():
-        print(f"no {args.file}: measure with 'python benchmarks/rivals.py --jsonl {args.file}'")
+        print(f"no file {args.file}: make it with 'python benchmarks/rivals.py --jsonl {args.file}'")
         return
     print(report([json.loads(line) for line in args.file.read_text().splitlines()], args.models), end="")
 
 
 def report(entries: Sequence[Entry], models: Sequence[str] = ()) -> str:
-    """A table, its notes and its provenance for each model, in the order in which they first come."""
+    """Return a table, its notes and its provenance for each model, in the order of their first entries."""
     parts = []
     for model in models or dict.fromkeys(entry["model"] for entry in entries):
         of_model = [entry for entry in entries if entry["model"] == model]
@@ -43,18 +43,18 @@ def report(entries: Sequence[Entry], models: Sequence[str] = ()) -> str:
 
 
 def table(model: str, run: Sequence[Entry]) -> Table:
-    """A row a contestant that was measured."""
+    """Return a table with a row per contestant that was measured."""
     rows = [
         (
             entry["contestant"],
             number(entry["median"]),
-            _said(entry["p99"], number),
+            _text(entry["p99"], number),
             str(entry["n"]),
-            _said(entry.get("ratio"), "{:.2f}".format),
+            _text(entry.get("ratio"), "{:.2f}".format),
             f"{entry['low']:.2f} … {entry['high']:.2f}" if "ratio" in entry else "–",
             f"{entry['error']:.1e}",
             f"{entry['error_of_change']:.1e}",
-            _said(entry["memory"], lambda size: f"{size / 1e6:.0f}"),
+            _text(entry["memory"], lambda size: f"{size / 1e6:.0f}"),
         )
         for entry in run
         if "not_run" not in entry
@@ -63,7 +63,7 @@ def table(model: str, run: Sequence[Entry]) -> Table:
 
 
 def notes(run: Sequence[Entry]) -> list[str]:
-    """What is equal and what is not, and who was not run, a line each."""
+    """Return each contestant's note on what is equal and what is not, and why it was not run, one a line."""
     return [
         f"- {entry['contestant']}: {entry['note']}" + (f"; not run: {entry['not_run']}" if "not_run" in entry else "")
         for entry in run
@@ -71,13 +71,13 @@ def notes(run: Sequence[Entry]) -> list[str]:
 
 
 def provenance(entry: Entry) -> str:
-    """On what, of what and when."""
+    """Return the machine, the commit, the date and the versions of a run."""
     versions = ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
-    load = "" if entry["load"] is None else f"; load {entry['load']:.2f} before the measuring began"
+    load = "" if entry["load"] is None else f"; load {entry['load']:.2f} before the measurement began"
     return f"*{entry['machine']}; commit {entry['commit'] or 'unknown'}; {entry['date']}{load}; {versions}.*"
 
 
-def _said(value: float | None, form: Any) -> str:
+def _text(value: float | None, form: Any) -> str:
     return "–" if value is None else form(value)
 
 

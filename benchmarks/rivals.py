@@ -1,13 +1,14 @@
-"""The next frame, by everyone who can predict it: the authors' way, PyTorch's steps, and framecast's engines.
+"""Compares all ways to predict the next frame: the authors' way, PyTorch's steps, and framecast's engines.
 
-``python benchmarks/rivals.py [MODEL…] [--seconds S] [--jsonl FILE]``: the contestants of ``_cases.py`` take turns of a
-quarter of a second (five predictions at least), until each has been measured for so many seconds; ratios are taken turn
-by turn, so that the machine's moods fall on all of them alike.
+``python benchmarks/rivals.py [MODEL…] [--seconds S] [--jsonl FILE]``: the contestants of ``_cases.py`` alternate in
+turns of a quarter of a second (at least five predictions) until each has run for S seconds. Ratios are computed turn by
+turn, so that slow phases of the machine affect all of them alike.
 
-Before that each is held to the float32 step after 20 steps of state on real frames: "error" is relative to the
-prediction, "of change" to what the frames changed in it, which with random weights may be little. One that should be
-the same and is not is not timed. Peak memory is that of a process that does nothing else, libraries and weights
-included. With ``--jsonl`` an entry a contestant is added to a file, which ``report.py`` makes the README's tables of.
+First, each contestant is compared with the float32 step after 20 steps on real frames. "error" is relative to the
+prediction. "of change" is relative to the effect of the frames on it, which may be small with random weights. All
+float32 contestants must match before they are timed; rounded ones need not. Peak memory is that of a separate process,
+including libraries and weights. ``--jsonl`` adds one entry per contestant to a file; ``report.py`` turns that file into
+the README's tables.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ Entry = dict[str, Any]
 
 
 def main() -> None:
-    """Print a table a model."""
+    """Print a table for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=MODELS, choices=[*MODELS, MODELS], metavar="MODEL")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of samples of each contestant")
+    parser.add_argument("--seconds", type=float, default=5.0, help="seconds of samples per contestant (default: 5)")
     parser.add_argument("--jsonl", type=Path, help="add the entries to this file")
     args = parser.parse_args()
     print(header())
-    if warning := busy(look()):  # later on the load is our own
-        # Threads of PyTorch wait for each other by spinning: it suffers more from what else runs than others do.
-        print(f"\nWARNING   {warning}; ratios to PyTorch are flattered")
+    if warning := busy(look()):  # later the load is our own
+        # PyTorch's threads spin while they wait for each other, so other load slows it more than the others.
+        print(f"\nWARNING   {warning}; ratios to PyTorch look too good")
     for model in args.models:
         run = provenance(look())
         entries = [{**entry, **run} for entry in compare(model, args.seconds)]
-        if args.jsonl:  # first: whoever reads the table may have gone
+        if args.jsonl:  # before the table, because printing fails if the reader has closed the pipe
             args.jsonl.parent.mkdir(parents=True, exist_ok=True)
             with args.jsonl.open("a") as file:
                 file.writelines(f"{json.dumps(entry)}\n" for entry in entries)
@@ -56,12 +57,12 @@ def main() -> None:
 
 
 def look() -> Machine:
-    """The machine as it is now, with the libraries that are here."""
+    """Describe the machine as it is now, with the installed libraries."""
     return describe({library: version(library) for library in LIBRARIES if find_spec(library)})
 
 
 def provenance(machine: Machine) -> Entry:
-    """What an entry says of its run; the date tells runs apart."""
+    """Return an entry's facts about its run. The date tells runs apart."""
     return {
         "commit": machine["commit"],
         "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['system']}",
@@ -73,7 +74,7 @@ def provenance(machine: Machine) -> Entry:
 
 
 def compare(model: str, seconds: float) -> list[Entry]:
-    """Measure all contestants of a model; an entry each, in the table's order."""
+    """Measure all contestants of a model; return an entry for each, in the table's order."""
     with tempfile.TemporaryDirectory() as name:
         task = prepare(model, Path(name))
         ready: dict[str, Ready] = {}
@@ -89,14 +90,14 @@ def compare(model: str, seconds: float) -> list[Entry]:
         measured = {one.name: one for one in series}
         for contestant, one in measured.items():
             entries[contestant] |= figures(one, measured.get(BASELINE))
-        ready.clear()  # the machine's memory is theirs now
+        ready.clear()  # frees memory for the separate processes
         for contestant in measured:
             entries[contestant]["memory"] = memory(task, contestant)
     return list(entries.values())
 
 
 def figures(series: Series, baseline: Series | None) -> Entry:
-    """Of a contestant's samples, in milliseconds; the ratio says how many times as fast as the baseline it is."""
+    """Summarize a contestant's samples, in milliseconds. The ratio is its speed over the baseline's."""
     summary = summarize(series.milliseconds)
     found: Entry = {
         "median": summary.median,
@@ -110,7 +111,7 @@ def figures(series: Series, baseline: Series | None) -> Entry:
 
 
 def show(model: str, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Print a model's table, and what is equal and what is not."""
+    """Print a model's table, and notes on what is equal and what is not."""
     print(f"\n{model}: the next frame, {THREADS} threads, {entries[0].get('rounds', 0)} rounds")
     print(
         f"{'':31s} {'median ms':>9} {'p99':>7} {'n':>6}  {'times as fast':>13} {'95 % interval':>15}  "

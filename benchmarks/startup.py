@@ -1,7 +1,7 @@
-"""Start-up and memory of ``framecast run demo``, each time in a fresh process.
+"""Start-up time and memory of ``framecast run demo``, each time in a fresh process.
 
-Time to the first prediction is given by its upper bound: the wall time of a whole process that predicts one frame and
-exits. Peak memory (VmHWM) is that of the whole clip, predicted at full speed, without and with a recording and a page.
+The time to the first prediction is an upper bound: the wall time of a whole process that predicts one frame and exits.
+Peak memory (VmHWM) is that of a whole clip at full speed, without and with a recording and a page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FRAMECAST = [sys.executable, "-m", "framecast"]
 
 
 def run(*arguments: str) -> tuple[float, float]:
-    """Wall time in seconds and peak resident memory in MB of one process."""
+    """Return the wall time in seconds and the peak resident memory in MB of one process."""
     begun = time.perf_counter()
     process = subprocess.Popen([*FRAMECAST, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peak = 0

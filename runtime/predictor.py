@@ -134,7 +134,7 @@ class Predictor:
         self._time, self._shape, self._image = time, frame.shape, frame
         image = self._advance()
         if image is None:
-            image = self._start_anew()
+            image = self._restart()
         return Prediction(image, time + self.interval, 1)
 
     def rollout(self, horizon: int) -> list[Prediction]:
@@ -154,7 +154,7 @@ class Predictor:
             raise OptionError("cannot look ahead before the first frame: call step() with a frame first")
         (images,) = self._stepper.look_ahead(horizon)
         if images is None:
-            self._start_anew()
+            self._restart()
             (images,) = self._stepper.look_ahead(horizon)
         if images is None:
             raise EngineError(f"predictions up to {horizon} steps ahead are not finite: use a shorter lookahead")
@@ -201,7 +201,7 @@ class Predictor:
         (pictures,) = self._stepper.render()
         return pictures[0] if pictures else None
 
-    def _start_anew(self) -> Image:
+    def _restart(self) -> Image:
         """Repeat the newest frame from a fresh state, after a prediction that was not finite."""
         _log.warning("a prediction is not finite: the state is reset")
         self.resets += 1

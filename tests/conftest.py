@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,15 @@ from framecast.cli import main
 # Property tests: the same examples in every run, on a machine of any speed.
 settings.register_profile("framecast", max_examples=50, deadline=None, derandomize=True, database=None)
 settings.load_profile("framecast")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One folder for the artifacts of this run (exported.py); the workers inherit its name."""
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="framecast-tests-")
+        config.add_cleanup(folder.cleanup)
+        os.environ["FRAMECAST_TEST_ARTIFACTS"] = folder.name
+
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")  # GStreamer's bindings are Debian's, not the virtual environment's
 
@@ -47,7 +58,7 @@ def start_rtsp_server() -> Iterator[Callable[..., RtspServer]]:
         assert process.stdout
         said = process.stdout.readline().strip()  # its port, once it listens
         if not said.isdecimal():
-            assert process.wait(10) == 77, said
+            assert process.wait(120) == 77, said
             pytest.skip(f"no RTSP server: {said} (make system-deps)")
         return RtspServer(f"rtsp://127.0.0.1:{said}/cam", process)
 
@@ -80,6 +91,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
         return int(ended.value.code or 0), out, err
 
     return call
+
+
+@pytest.fixture
+def exports_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line exports the same weights once a run, in whichever tests."""
+    from .exported import once  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+    monkeypatch.setattr("framecast.export.exporter.to_onnx", once)
 
 
 @pytest.fixture(autouse=True)

@@ -1,24 +1,55 @@
-"""Artifacts of the small networks, each exported once for all tests of this run; float16 as a GPU rounds it."""
+"""Artifacts of the small networks, each exported once for all tests of a run; float16 as a GPU rounds it."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
+import onnx
+import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from framecast.export.onnx import describe, to_onnx
+from framecast.graph.manifest import Manifest
 from framecast.graph.mixed_precision import HALF
 from framecast.models.step import StepModel
 
 from .networks import make  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
+def once(model: StepModel, manifest: Manifest) -> ModelProto:
+    """``to_onnx``, but the same weights are exported once a run: an export takes seconds, that of ``edge`` 25."""
+    with kept(f"{sha256(manifest.to_json().encode()).hexdigest()}.onnx") as path:
+        if not path.exists():
+            onnx.save(to_onnx(model, manifest), path)
+        return onnx.load(path)
+
+
+@contextmanager
+def kept(name: str) -> Iterator[Path]:
+    """A file that all workers of this run share; it is ours alone meanwhile."""
+    path = Path(os.environ["FRAMECAST_TEST_ARTIFACTS"]) / name  # conftest.py makes the folder
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path
+
+
 @cache
 def pair(name: str) -> tuple[StepModel, ModelProto]:
-    """A network of ``tests/networks.py``, with random weights, and its artifact; neither is to be changed."""
+    """A network of ``tests/networks.py``, with random weights, and its artifact; neither may be changed."""
     model = make(name)
-    return model, to_onnx(model, describe(model, name))
+    with kept(f"{name}.pt") as path:
+        if path.exists():
+            model.load_state_dict(torch.load(path))
+        else:
+            torch.save(model.state_dict(), path)
+    return model, once(model, describe(model, name))
 
 
 def exported(name: str) -> ModelProto:

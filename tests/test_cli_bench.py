@@ -13,6 +13,8 @@ from framecast.runtime.engines import ENGINES
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
+pytestmark = pytest.mark.usefixtures("exports_once")
+
 QUICK = ("--warmup", 0, "--duration", 0, "--iterations", 5, "--cold-starts", 0, "--threads", 1)
 
 

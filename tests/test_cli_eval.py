@@ -10,11 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from framecast.export.onnx import describe, to_onnx
 from framecast.graph.artifact import save
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
-from .networks import make  # noqa: TID252
+from .exported import exported  # noqa: TID252
 
 CLIP = "synthetic://?size=256x192&frames=14&seed=3"
 
@@ -22,9 +21,8 @@ CLIP = "synthetic://?size=256x192&frames=14&seed=3"
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact with random weights that takes 16×16 grey."""
-    model = make("mau")
     path = tmp_path_factory.mktemp("artifact") / "small.onnx"
-    save(to_onnx(model, describe(model, "mau")), path)
+    save(exported("mau"), path)
     return path
 
 

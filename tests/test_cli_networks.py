@@ -13,6 +13,8 @@ from framecast.runtime.predictor import load
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
+pytestmark = pytest.mark.usefixtures("exports_once")
+
 # Options that make each network small enough to be exported in a second or two.
 SMALL = {
     "stip-ucf": ("layers=2", "hidden=8", "height=64", "width=96"),
@@ -81,6 +83,7 @@ def test_an_export_makes_its_folder(run: Run, tmp_path: Path) -> None:
     assert artifact.stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
     """SJTU4K's 2160 rows are padded to 2176: here scaled down, by the manifest alone."""
     artifact = tmp_path / "4k.onnx"

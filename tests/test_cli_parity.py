@@ -17,6 +17,8 @@ from framecast.runtime.shipped import find
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
+pytestmark = pytest.mark.usefixtures("exports_once")
+
 
 def test_engines_are_held_against_the_reference(run: Run, tmp_path: Path) -> None:
     figures = tmp_path / "parity.json"

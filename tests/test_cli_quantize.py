@@ -13,6 +13,8 @@ from framecast.runtime.engines import open_engine
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
+pytestmark = pytest.mark.usefixtures("exports_once")
+
 
 def test_quantize_and_check(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")

@@ -25,6 +25,13 @@ from framecast.models.tau import TAU, TAUConfig
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PUBLISHED = [name for name, entry in CONFIGS.items() if entry.window_gmacs is not None]
+USUAL = (
+    "stip-ucf",
+    "stau-mnist",
+    "mau-mnist",
+    "astm-mnist",
+    "tau-mnist",
+)  # one of each kind; the others are slow tests
 SMALL: dict[str, Callable[[], StepModel]] = {
     "stip": lambda: STIP(STIPConfig(32, 48, patch=2, hidden=8, layers=3, stages=3)),
     "stip-one-stage": lambda: STIP(STIPConfig(12, 8, channels=2, hidden=5, layers=1, kernel=3, stages=1)),
@@ -76,7 +83,9 @@ def test_the_clip_wise_code_predicts_what_the_step_does(name: str, module: Calla
         assert float((found[:, rival.newest] - expected[:, 0]).norm() / expected.norm()) <= 1e-10
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED]
+)
 def test_the_clip_wise_code_costs_what_the_published_does(name: str, module: Callable[[str], Any]) -> None:
     with torch.device("meta"):
         network = build(name)
@@ -185,7 +194,7 @@ def test_the_report_shows_the_last_run_of_each_model(
         "- step: same function\n"
         "- other: same; not run: no engine\n"
         "\n"
-        "*a CPU, 2 cores; commit abc; 2026-01-02T00:00:00Z; load 0.10 before the measuring began; torch 2.9.*\n"
+        "*a CPU, 2 cores; commit abc; 2026-01-02T00:00:00Z; load 0.10 before the measurement began; torch 2.9.*\n"
     )
     assert report.report(lines).index("stip-ucf") < report.report(lines).index("tau-mnist")
     assert "forgotten" not in report.report(lines)

@@ -11,31 +11,33 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from framecast.camera import Image, open_source
+from framecast.camera import Image, cv, open_source
 from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
 
 from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .reading import lost, read  # noqa: TID252
 
+FOREVER = 200.0  # seconds: a limit that no test waits for; where it was waited for, the message would say so
 
-def refused(uri: str, timeout: float = 1.0) -> tuple[str, float]:
-    """The message with which a camera is refused, and the seconds that took."""
-    begun = time.monotonic()
+
+def refused(uri: str, timeout: float = 1.0) -> str:
+    """The message with which a camera is refused."""
     with pytest.raises(SourceError) as caught:
         open_source(uri, timeout=timeout)
     assert str(caught.value).isprintable()
-    return str(caught.value), time.monotonic() - begun
+    return str(caught.value)
 
 
 def test_live_frames_of_a_real_stream(rtsp_server: RtspServer) -> None:
+    begun = time.monotonic()
     with open_source(rtsp_server.url) as source:
         assert source.live
         assert source.fps == 25.0
@@ -48,31 +50,27 @@ def test_live_frames_of_a_real_stream(rtsp_server: RtspServer) -> None:
     assert not np.array_equal(frames[0].image, frames[29].image)  # the ball moves
     times = [frame.time for frame in frames]
     assert times == sorted(times)
-    assert 0 <= now - times[-1] < 1
-    assert 0.4 < times[-1] - times[0] < 5  # 25 a second, less what had queued up before the first read
+    assert begun < times[0] < times[-1] < now
 
 
 def test_a_server_that_dies_is_lost_at_once_and_stays_lost(rtsp_server: RtspServer) -> None:
-    with open_source(rtsp_server.url, timeout=3) as source:
+    with open_source(rtsp_server.url, timeout=FOREVER) as source:
         source.read()
         rtsp_server.process.kill()
-        message, seconds = lost(source)
-        assert seconds < 2
-        assert message == f"lost {rtsp_server.url}: it ended or broke off (check the camera and the network)"
-        assert lost(source)[1] < 0.1
+        message = f"lost {rtsp_server.url}: it ended or broke off (check the camera and the network)"
+        for _ in range(2):
+            assert lost(source) == message
 
 
 def test_a_server_that_freezes_is_lost_after_the_timeout(rtsp_server: RtspServer) -> None:
     with open_source(rtsp_server.url, timeout=1) as source:
         source.read()
         rtsp_server.process.send_signal(signal.SIGSTOP)
-        message, seconds = lost(source)
-    assert 0.9 < seconds < 2.5
-    assert "no frame for 1 s" in message
+        assert "no frame for 1 s" in lost(source)
 
 
 def test_closing_while_a_read_is_blocked(rtsp_server: RtspServer) -> None:
-    source = open_source(rtsp_server.url, timeout=1)
+    source = open_source(rtsp_server.url, timeout=5)
     assert isinstance(source, LiveSource)
     source.read()
     rtsp_server.process.send_signal(signal.SIGSTOP)
@@ -89,11 +87,10 @@ def test_closing_while_a_read_is_blocked(rtsp_server: RtspServer) -> None:
     reader = threading.Thread(target=drain)
     reader.start()
     time.sleep(0.3)
-    begun = time.monotonic()
     source.close()
     source.close()
-    assert time.monotonic() - begun < 0.5  # it does not wait for the reader
-    reader.join(5)
+    assert reader.is_alive()  # it does not wait for the reader
+    reader.join()
     assert ended
     assert not source._capture.isOpened()  # released by the reader
     assert source.read() is None
@@ -118,18 +115,26 @@ def test_credentials_open_a_stream_and_are_shown_nowhere(start_rtsp_server: Call
             capture_output=True,
             text=True,
             env=environment,
-            timeout=30,
         )
         assert re.search(
-            rf"no stream from {re.escape(shown)} after \d\.\d s \(check the address, the user and pass", done.stderr
+            rf"no stream from {re.escape(shown)} after \d+\.\d s \(check the address, the user and pass", done.stderr
         )
         assert "s3cret" not in done.stderr + done.stdout
 
 
-def test_an_address_that_accepts_and_says_nothing() -> None:
+def test_an_address_that_accepts_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[int, int] = {}
+    real: Any = cv.open_capture
+
+    def spied(*args: Any, parameters: Sequence[int] = (), **options: Any) -> Any:
+        asked.update(zip(parameters[::2], parameters[1::2], strict=True))
+        return real(*args, parameters=parameters, **options)
+
+    monkeypatch.setattr(cv, "open_capture", spied)
     with socket.create_server(("127.0.0.1", 0)) as tarpit:
-        message, seconds = refused(f"rtsp://cam:s3cret@127.0.0.1:{tarpit.getsockname()[1]}/a", timeout=1)
-    assert seconds < 2.5
+        message = refused(f"rtsp://cam:s3cret@127.0.0.1:{tarpit.getsockname()[1]}/a", timeout=1)
+    assert asked[cv.load().CAP_PROP_OPEN_TIMEOUT_MSEC] == 1000  # else OpenCV waits for 30 s
+    assert asked[cv.load().CAP_PROP_READ_TIMEOUT_MSEC] == 1000
     assert "no stream from rtsp://***@127.0.0.1" in message
     assert "s3cret" not in message
 
@@ -137,16 +142,15 @@ def test_an_address_that_accepts_and_says_nothing() -> None:
 def test_an_address_where_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    message, seconds = refused(f"RTSP://cam:s3cret@127.0.0.1:{port}/a?token=s3cret", timeout=5)
-    assert seconds < 2.5
+    message = refused(f"RTSP://cam:s3cret@127.0.0.1:{port}/a?token=s3cret", timeout=FOREVER)
     assert message.startswith(f"no stream from rtsp://***@127.0.0.1:{port}/a?token=*** after ")
-    assert "not a URL" in refused("rtsp://127.0.0.1/a\0b")[0]
+    assert "not a URL" in refused("rtsp://127.0.0.1/a\0b")
 
 
 def test_the_users_ffmpeg_options_are_respected(rtsp_server: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     # This server is asked over UDP multicast, which it does not offer: only these options can make it fail.
     monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;udp_multicast")
-    assert "no stream" in refused(rtsp_server.url)[0]
+    assert "no stream" in refused(rtsp_server.url)
     monkeypatch.delenv("OPENCV_FFMPEG_CAPTURE_OPTIONS")
     open_source(rtsp_server.url).close()
     assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
@@ -155,12 +159,12 @@ def test_the_users_ffmpeg_options_are_respected(rtsp_server: RtspServer, monkeyp
 @pytest.mark.skipif(sys.platform != "linux", reason="V4L2 is Linux's")
 def test_webcams_that_are_not_there(tmp_path: Path) -> None:
     for uri in ("97", "v4l2:///dev/video97"):
-        message, _ = refused(uri)
+        message = refused(uri)
         assert "no camera /dev/video97 (cameras here: " in message
-    assert "no camera nowhere" in refused("v4l2://nowhere")[0]
+    assert "no camera nowhere" in refused("v4l2://nowhere")
     (tmp_path / "video0").touch()
-    assert "not a device" in refused(f"v4l2://{tmp_path}/video0")[0]
-    assert "cannot open the camera /dev/null" in refused("v4l2:///dev/null")[0]
+    assert "not a device" in refused(f"v4l2://{tmp_path}/video0")
+    assert "cannot open the camera /dev/null" in refused("v4l2:///dev/null")
 
 
 class Capture:

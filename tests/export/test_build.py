@@ -83,6 +83,7 @@ def test_shipped_models_build(name: str, rtx: Library) -> None:
     assert record.size < 40e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["stip-ucf", "stau-mnist", "astm-mnist", "tau-kth"])
 def test_published_networks_build_at_their_full_size(config: str, rtx: Library, tmp_path: Path) -> None:
     """One of each kind; all of them: benchmarks/build.py."""

@@ -35,7 +35,7 @@ FLAGS = [
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0"),
 ]
-START_TIMEOUT = 20.0  # seconds
+START_TIMEOUT = 120.0  # seconds
 
 HEIGHT, WIDTH = 192, 256
 HORIZON = 2
@@ -213,7 +213,7 @@ class Page:
         number: int = await self.evaluate(f"{COUNT}({name!r}, {colour})")
         return number
 
-    async def wait_until(self, expression: str, seconds: float = 30.0) -> None:
+    async def wait_until(self, expression: str, seconds: float = 120.0) -> None:
         end = time.monotonic() + seconds
         while not await self.evaluate(expression):
             assert time.monotonic() < end, f"not within {seconds} s: {expression}"

