@@ -213,7 +213,7 @@ def test_an_output_never_takes_the_place_of_an_input(run: Run, tmp_path: Path, m
     for source, outputs in (
         (clip, ["--record", clip.parent / ".." / clip.parent.name / clip.name]),
         (f"file://{clip.absolute()}", ["--record", clip]),
-        ("demo", ["--record", "x.png", "--json", tmp_path / "x.png"]),
+        ("demo", ["--record", "x.png", "--record", tmp_path / "x.png"]),
         ("frames", ["--record", "frames/strip.png"]),
         ("frames/*.png", ["--record", "frames/strip.png"]),
     ):

@@ -70,7 +70,7 @@ def test_csi_needs_one_of_two_ways_and_names_no_cure_where_there_is_one(monkeypa
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     found = {finding.part: finding for finding in doctor.examine()}["opencv GSTREAMER (csi://)"]
     assert (found.here, found.cure) == (False, "")
-    assert "gst-launch-1.0 does its work" in found.state
+    assert "gst-launch-1.0 is used instead" in found.state
     monkeypatch.setattr("shutil.which", lambda name: None)
     parts = {finding.part: finding for finding in doctor.examine()}
     assert "gstreamer1.0-tools" in parts["opencv GSTREAMER (csi://)"].cure

@@ -80,7 +80,7 @@ def no_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     def refuse(*_: object, **__: object) -> Source:
         raise SourceError("no device is opened here")
 
-    def csi(rest: str, *, timeout: float) -> Source:
+    def csi(rest: str, **_: object) -> Source:
         parse_csi(rest)
         return refuse()
 
