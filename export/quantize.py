@@ -22,9 +22,8 @@ u8u8   –        -0.008 dB, 1.18 ×   -0.007 dB, 0.99 ×   -0.007 dB, 0.98 ×
 ====== ======== =================== =================== ===================
 
 With s8s8, ONNX Runtime runs half of the layers in int8, turns their activations into uint8, and saturates as well; with
-u8u8, OpenVINO is no faster than in float32. SSE4.1 and ARM's NEON (emulated) give the same integers as the EPYC in
-every scheme that was run there. Between the layers is float32, whose last bit depends on the CPU and may tip a
-rounding.
+u8u8, OpenVINO is no faster than in float32. SSE4.1 and ARM's NEON (emulated) give the EPYC's integers in every scheme
+that was run there. Between the layers is float32, whose last bit depends on the CPU and may tip a rounding.
 
 Convolutions stay in float32 if they are the first on a frame, the last before the prediction, or have few channels (in
 a network with a motion prior those are filters and differences, and would gain nothing). Normalisations, gates, warps
