@@ -148,20 +148,20 @@ def find(name: str) -> Entry:
     return CONFIGS[name]
 
 
-def find_pictures(name: str, cannot: str) -> Entry:
-    """The configuration of that name, whose frames are pictures.
+def find_pictures(name: str, use: str) -> Entry:
+    """Find a configuration whose frames are pictures.
 
     Args:
         name: of the configuration.
-        cannot: what a network of other channels cannot be used for, for the message.
+        use: what is to be done with it, for the message: ``train edge on videos``.
 
     Raises:
         ArtifactError: there is none.
-        OptionError: its channels are no picture.
+        OptionError: its channels are not a picture.
     """
     entry = find(name)
     if not entry.data.is_picture:
-        raise OptionError(f"{name} takes channels that are no picture: {cannot}")
+        raise OptionError(f"cannot {use}: its channels are not a picture")
     return entry
 
 

@@ -105,7 +105,7 @@ def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
         (("nowhere",), "no model 'nowhere'"),
         (("nowhere.onnx",), "no such artifact"),
         (("edge", "--engine", "tensorflow"), "no engine 'tensorflow'"),
-        (("edge", "--engine", "onnxruntime:fp16"), "only what 'framecast parity' checks"),
+        (("edge", "--engine", "onnxruntime:fp16"), "only the mixed graph that 'framecast parity' checks"),
         (("edge", "--engine", "onnxruntime-cuda:fp16"), "one precision"),
         (("edge", "--iterations", 0), "--iterations must be at least 1, not 0"),
         (("edge", "--duration", -1), "--duration must be 0 or more, not -1"),
@@ -126,7 +126,7 @@ def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
         (("edge", "--stream", "--fps", 0), "must be above 0"),
         (("edge", "--stream", "--source", "nowhere.mp4"), "no such file"),
         (("edge", "--stream", "--duration", 0), "must be above 0"),
-        (("tau-taxibj",), "no picture"),
+        (("tau-taxibj",), "cannot show tau-taxibj a camera or a clip: its channels are not a picture"),
         # One that would be exported first: what is known before that is said before that.
         (("mau-mnist", "nowhere.onnx"), "no such artifact"),
         (("mau-mnist", "--engine", "tensorflow"), "no engine 'tensorflow'"),

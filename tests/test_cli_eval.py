@@ -96,7 +96,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Pa
         (["nope", CLIP], 1, "stip-edge"),
         (["mau-mnist", CLIP, "--also", "nope"], 1, "no model 'nope'"),  # before the first is exported
         (["mau-mnist", CLIP, "--threads", -1], 1, "at least 0"),
-        (["tau-taxibj", CLIP], 1, "no picture"),
+        (["tau-taxibj", CLIP], 1, "not a picture"),
         (["stip-edge", CLIP, "--json", "/proc/no/x.json"], 1, "another path"),
         (["stip-edge", CLIP, "--html", "/proc/no/x.html"], 1, "another path"),
         (["stip-edge", CLIP, "--html", tmp_path / "x.json", "--json", tmp_path / "x.json"], 1, "named twice"),

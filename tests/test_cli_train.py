@@ -73,7 +73,7 @@ def test_one_video_is_enough(run: Run, tmp_path: Path) -> None:
     assert list(json.loads((out / "run.json").read_text())["data"]["files"]) == ["a.avi"]
     assert f"framecast eval {out / 'stip-edge.onnx'} {val}" in said
     said = one_line(run("train", "stip-edge", val, "--out", tmp_path / "other", "--val", val, *SHORT, *EDGE))
-    assert "b.avi of --val is among what is trained on" in said
+    assert "b.avi of --val is also training data" in said
 
 
 def test_edge_is_trained_on_crops_and_scored_on_whole_frames(run: Run, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class ModelRef:
         from framecast.runtime.shipped import find, shipped
 
         if given in CONFIGS and given not in shipped():
-            find_pictures(given, "it can be exported, but it cannot be shown a camera or a clip")
+            find_pictures(given, f"show {given} a camera or a clip")
             return cls(given, None)
         return cls(given, find(given))
 

@@ -78,7 +78,7 @@ def train(
     """
     from framecast.models.configs import CONFIGS, find_pictures, parse
 
-    find_pictures(config, "it cannot be trained on videos or digits")  # said before torch is asked for
+    find_pictures(config, f"train {config} on videos or digits")  # said before torch is asked for
     if updates is not None and minutes is not None:
         raise OptionError("give --updates or --minutes, not both")
     with needs_extra("train"):
