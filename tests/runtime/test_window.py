@@ -199,7 +199,7 @@ def test_no_display(run: Callable[..., tuple[int, str, str]], monkeypatch: pytes
     code, _, err = run("run", "demo", "--show")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(
-        "framecast: no window can be shown: there is no display here, DISPLAY is not set (--serve shows"
+        "framecast: no window can be shown: there is no display, DISPLAY is not set (--serve shows"
     )
 
 
@@ -226,7 +226,7 @@ def test_a_window_that_never_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     prelude(monkeypatch, "import time; time.sleep(60)")
     monkeypatch.setattr(window, "START", 0.5)
     begun = time.monotonic()
-    with pytest.raises(SinkError, match=r"none opened in 0\.5 s"):
+    with pytest.raises(SinkError, match=r"none came up in 0\.5 s"):
         WindowSink(lambda: None)
     assert time.monotonic() - begun < 5
 
