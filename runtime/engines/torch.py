@@ -28,7 +28,10 @@ _TAKE: Mapping[str, Callable[[Any], Any]] = {
     "RGB": lambda picture: picture.flip(-1),
     "GRAY": lambda picture: picture[..., :1],
 }
-_GIVE: Mapping[str, Callable[[Any], Any]] = {**_TAKE, "GRAY": lambda picture: picture.expand(-1, -1, -1, 3)}
+_GIVE: Mapping[str, Callable[[Any], Any]] = {
+    **_TAKE,
+    "GRAY": lambda picture: picture.expand(*picture.shape[:-1], 3),
+}
 
 
 class Buffer:

@@ -72,7 +72,7 @@ class WindowSink(Sink):
         self._ready.wait(START)
         if not self._opened:
             self.close()
-            raise SinkError(f"no window can be shown: {self._failure or f'none opened in {START:g} s'} ({_ELSEWHERE})")
+            raise SinkError(f"no window can be shown: {self._failure or f'none came up in {START:g} s'} ({_ELSEWHERE})")
 
     def show(self, result: Result) -> None:
         """Leave the result for the window, and return at once.

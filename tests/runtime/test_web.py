@@ -154,7 +154,7 @@ def test_good_addresses(address: str, host: str) -> None:
 def test_a_busy_port(sink: WebSink) -> None:
     threads = threading.active_count()
     address = urlsplit(sink.url).netloc
-    told = rf"^cannot serve on {address}: Address already in use: .*--serve 127.0.0.1:\d+$"
+    told = rf"^cannot serve on {address}: Address already in use; .*--serve 127.0.0.1:\d+$"
     with pytest.raises(SinkError, match=told):
         WebSink(address, snapshot=snapshot)
     assert threading.active_count() == threads

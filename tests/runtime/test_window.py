@@ -200,7 +200,7 @@ def test_no_display(run: Callable[..., tuple[int, str, str]], monkeypatch: pytes
     code, _, err = run("run", "demo", "--show")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(
-        "framecast: no window can be shown: there is no display here, DISPLAY is not set (--serve shows"
+        "framecast: no window can be shown: there is no display, DISPLAY is not set (--serve shows"
     )
 
 
