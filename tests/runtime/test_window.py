@@ -199,9 +199,7 @@ def test_no_display(run: Callable[..., tuple[int, str, str]], monkeypatch: pytes
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     code, _, err = run("run", "demo", "--show")
     assert (code, err.count("\n")) == (1, 1)
-    assert err.startswith(
-        "framecast: no window can be shown: there is no display, DISPLAY is not set (--serve shows"
-    )
+    assert err.startswith("framecast: no window can be shown: there is no display, DISPLAY is not set (--serve shows")
 
 
 def prelude(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
