@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -82,6 +83,9 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    # The command line sets the level of the process's log: the tests that come after it must not find that.
+    monkeypatch.setattr(logging.getLogger(), "level", logging.getLogger().level)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["framecast", *map(str, arguments)])

@@ -76,8 +76,8 @@ def test_a_stream() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"models": []}, OptionError, "nothing to measure"),
-        ({"engines": []}, OptionError, "nothing to measure"),
+        ({"models": []}, OptionError, "cannot measure nothing"),
+        ({"engines": []}, OptionError, "cannot measure nothing"),
         ({"models": "nope"}, ArtifactError, "no model 'nope'"),
         ({"engines": "tensorflow"}, OptionError, "no engine 'tensorflow'"),
         ({"iterations": 0}, OptionError, "iterations must be at least 1, not 0"),
@@ -100,7 +100,9 @@ def test_where_no_engine_works_it_says_why(monkeypatch: pytest.MonkeyPatch) -> N
         raise EngineError("it is broken: mend it")
 
     monkeypatch.setattr("framecast.bench.opened.open_engine", nothing)
-    with pytest.raises(EngineError, match=r"no engine can be had here \(stip-edge onnxruntime: not run: it is broken"):
+    with pytest.raises(
+        EngineError, match=r"no engine is available here \(stip-edge onnxruntime: not run: it is broken"
+    ):
         framecast.benchmark("stip-edge", engines="all", **QUICK)
 
 

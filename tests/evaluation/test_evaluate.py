@@ -65,17 +65,21 @@ def test_progress_is_told() -> None:
         ({"models": []}, OptionError, "no model given"),
         ({"models": "nope"}, ArtifactError, "no model 'nope'"),
         ({"clips": []}, SourceError, "no clips given"),
-        ({"rivals": {"linear": ahead}}, OptionError, "a rival has the name of another"),
-        ({"models": {"mine": "stip-edge"}, "rivals": {"mine": ahead}}, OptionError, "mine names a model and a rival"),
+        ({"rivals": {"linear": ahead}}, OptionError, "two rivals have the same name"),
+        (
+            {"models": {"mine": "stip-edge"}, "rivals": {"mine": ahead}},
+            OptionError,
+            "mine is the name of a model and of a rival",
+        ),
         (
             {"rivals": {"short": lambda last, before, horizon: [last]}},
             OptionError,
-            r"rival short must give 5 frames, uint8 \[192, 256, 3\]; it gave 1: uint8 \[192, 256, 3\]",
+            r"rival short must return 5 frames, uint8 \[192, 256, 3\]; it returned 1: uint8 \[192, 256, 3\]",
         ),
         (
             {"rivals": {"float": lambda last, before, horizon: [last / 255] * horizon}},
             OptionError,
-            r"it gave 5: float64 \[192, 256, 3\]",
+            r"it returned 5: float64 \[192, 256, 3\]",
         ),
     ],
 )

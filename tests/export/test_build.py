@@ -99,8 +99,10 @@ def test_the_graph_that_is_built(rtx: Library) -> None:
     assert {o.name for o in proto.graph.output} >= {"prediction", "next.flow", "shown", "finite"}
     kinds = {o.name: o.type.tensor_type.elem_type for o in (*proto.graph.input, *proto.graph.output)}
     assert TensorProto.FLOAT16 not in kinds.values()
-    assert "MatMul" in {node.op_type for node in proto.graph.node if node.name.startswith("live.")}  # it resizes
-    assert not any(".half" in name for node in proto.graph.node if node.name.startswith("live.") for name in node.input)
+    assert "MatMul" in {node.op_type for node in proto.graph.node if node.name.startswith("device.")}  # it resizes
+    assert not any(
+        ".half" in name for node in proto.graph.node if node.name.startswith("device.") for name in node.input
+    )
 
 
 def test_a_build_that_is_stopped_keeps_nothing(rtx: Library, place: Path) -> None:
@@ -195,7 +197,7 @@ def test_bad_input_is_one_line_with_the_cure(
         (["edge"], "no NVIDIA driver here .*install the driver.*--for"),
         (
             ["edge", "--for", "9.0"],
-            "--for takes a compute capability that .* knows \\(7.5, 8.0, 8.6, 8.9, 12.0, 12.1\\)",
+            "--for takes a compute capability that .* supports \\(7.5, 8.0, 8.6, 8.9, 12.0, 12.1\\)",
         ),
         (["edge", "--for", "8.9", "--precision", "int8"], "--precision takes fp16 or fp32"),
         (["edge", "--for", "8.9", "--batch", "0"], "--batch must be at least 1"),

@@ -27,7 +27,7 @@ from framecast.export.inspection import Inspection
 from framecast.export.onnx import describe, to_onnx
 from framecast.graph.artifact import save
 from framecast.models.astm import ASTM, FORGET_BIAS, ASTMConfig
-from framecast.models.stau import MAU, STAU, MAUConfig, STAUConfig
+from framecast.models.stau import MAU, STAU, MAUConfig, STAUCell, STAUConfig
 from framecast.models.step import StepModel
 from framecast.models.stip import STGRU, STIP, STIPConfig
 from framecast.models.tau import TAU, TAUConfig
@@ -100,7 +100,7 @@ def stip(model: StepModel, calls: Calls) -> Iterator[tuple[str, int, Tensor]]:
 def stau(model: StepModel, calls: Calls) -> Iterator[tuple[str, int, Tensor]]:
     assert isinstance(model, STAU)
     for k, cell in enumerate(model.cells):
-        assert isinstance(cell, STGRU)
+        assert isinstance(cell, STAUCell)
         _, _, s_past, t_layers, _ = calls.given[f"cells.{k}"]
         t_next, s_next = calls.gave[f"cells.{k}.conv_t_next"], calls.gave[f"cells.{k}.conv_s_next"]
         yield "temporal attention", k + 1, softmax(s_past, s_next, cell.scale)

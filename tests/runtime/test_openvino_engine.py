@@ -219,7 +219,7 @@ def test_an_operator_that_it_lacks_is_named(tmp_path: Path) -> None:
         OpenVinoEngine(changed(tmp_path, foreign))
     assert str(raised.value) == (
         "openvino cannot run stip (No conversion rule found for operations: elsewhere.Guess): use another engine, "
-        "as onnxruntime"
+        "like onnxruntime"
     )
 
 

@@ -224,7 +224,7 @@ def test_an_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_window_that_never_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     prelude(monkeypatch, "import time; time.sleep(600)")
     monkeypatch.setattr(window, "START", 0.5)
-    with pytest.raises(SinkError, match=r"none opened in 0\.5 s"):
+    with pytest.raises(SinkError, match=r"none came up in 0\.5 s"):
         WindowSink(lambda: None)
 
 

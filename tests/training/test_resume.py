@@ -213,7 +213,7 @@ def test_the_minutes_of_a_run_are_its_scoring_too(
     assert training.minutes == pytest.approx(2, abs=0.1)
     assert [at.scoring for at in shown if at.scoring][-1].endswith(f"of {frames}")
     (told,) = [line for line in said if "20.00 dB" in line]
-    assert ("as --minutes leaves no time for more" in told) is not whole
+    assert ("because --minutes leaves no time for more" in told) is not whole
     updates = training.trainer.updates
     assert updates == (pytest.approx(54, abs=3) if not whole else pytest.approx(100, abs=5))
 
