@@ -100,9 +100,7 @@ def test_where_no_engine_works_it_says_why(monkeypatch: pytest.MonkeyPatch) -> N
         raise EngineError("it is broken: mend it")
 
     monkeypatch.setattr("framecast.bench.opened.open_engine", nothing)
-    with pytest.raises(
-        EngineError, match=r"no engine is available here \(stip-edge onnxruntime: not run: it is"
-    ):
+    with pytest.raises(EngineError, match=r"no engine is available here \(stip-edge onnxruntime: not run: it is"):
         framecast.benchmark("stip-edge", engines="all", **QUICK)
 
 
