@@ -17,7 +17,8 @@ from framecast.runtime.shipped import shipped
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
-def test_models_that_ship_come_first(run: Run, tmp_path: Path) -> None:
+def test_models_that_ship_come_first(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # of xdist: narrow enough for two tables
     file = tmp_path / "new" / "models.json"
     code, out, err = run("models", "--json", file)
     assert (code, err) == (0, "")

@@ -42,7 +42,8 @@ class VirtualClock:
     """A :class:`framecast.clock.Clock` that stands still while any thread is at work.
 
     Once every thread waits, it jumps to the earliest moment that one of them waits for. It knows the thread that made
-    it, and every thread that is started later. A thread that waits for another must do so by :meth:`wait`.
+    it, and every thread that is started later. A thread that waits for another must do so by :meth:`wait`:
+    one that waits otherwise counts as being at work, and time stands still.
     """
 
     def __init__(self) -> None:
