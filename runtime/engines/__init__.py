@@ -136,10 +136,10 @@ def _openvino(artifact: Path, threads: int, precision: str, _: int) -> Engine:
     return OpenVinoEngine(artifact, threads=threads, precision=precision or "fp32")
 
 
-def _onnxruntime_cuda(artifact: Path, threads: int, _: str, __: int) -> Engine:
+def _onnxruntime_cuda(artifact: Path, threads: int, precision: str, _: int) -> Engine:
     from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 
-    return OnnxRuntimeCudaEngine(artifact, threads=threads)
+    return OnnxRuntimeCudaEngine(artifact, threads=threads, precision=precision or "fp32")
 
 
 def _torch(artifact: Path, threads: int, precision: str, _: int) -> Engine:
@@ -159,7 +159,9 @@ ENGINES: Mapping[str, EngineRow] = {
     "openvino": EngineRow(
         _openvino, presence.openvino, "the CPU, faster", precisions=("fp32", "bf16"), forms=EVERY_FORM
     ),
-    "onnxruntime-cuda": EngineRow(_onnxruntime_cuda, presence.onnxruntime_cuda, "an NVIDIA GPU"),
+    "onnxruntime-cuda": EngineRow(
+        _onnxruntime_cuda, presence.onnxruntime_cuda, "an NVIDIA GPU", precisions=("fp32", "tf32")
+    ),
     "torch": EngineRow(
         _torch, presence.torch, "an NVIDIA GPU with our kernels, or the CPU", precisions=("fp32", "tf32", "fp16")
     ),

@@ -36,6 +36,8 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         artifact: path of the ONNX file.
         threads: CPU threads for operators that run on the CPU; 0 means one per core.
         device: ``cuda``; ``cpu`` checks the same path on a machine that has no GPU.
+        precision: ``fp32``; or ``tf32``, in which convolutions and products round their inputs to 10 bits. ONNX Runtime
+            computes in TF32 unless it is told not to.
 
     Raises:
         ArtifactError: the file is not a usable artifact.
@@ -44,7 +46,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
 
     name = "onnxruntime-cuda"
 
-    def __init__(self, artifact: Path, *, threads: int = 0, device: str = "cuda") -> None:
+    def __init__(self, artifact: Path, *, threads: int = 0, device: str = "cuda", precision: str = "fp32") -> None:
         super().__init__()
         try:
             import onnx
@@ -57,7 +59,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
                 f"onnxruntime-cuda needs {error.name}: pip install onnxruntime-gpu onnx (in place of onnxruntime)"
             ) from error
         self.version: str = onnxruntime.__version__
-        self.device = device
+        self.device, self.precision = device, precision
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         provider = _PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
@@ -81,7 +83,8 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
                 f"{artifact} is not an ONNX file that can be run ({reason}): make one with 'framecast export'"
             ) from error
         try:
-            self._session: Any = onnxruntime.InferenceSession(graph, options, providers=[provider])
+            choices = {"use_tf32": str(int(precision == "tf32"))} if device == "cuda" else {}
+            self._session: Any = onnxruntime.InferenceSession(graph, options, providers=[(provider, choices)])
         except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
             raise EngineError(
                 f"onnxruntime cannot use this GPU ({first_line(error)}): see 'framecast doctor'"

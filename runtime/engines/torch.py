@@ -35,14 +35,21 @@ _GIVE: Mapping[str, Callable[[Any], Any]] = {
 
 
 class Buffer:
-    """A tensor in the engine's memory."""
+    """A tensor in the engine's memory.
 
-    def __init__(self, tensor: Any) -> None:
+    Args:
+        tensor: the tensor.
+        running: the context of the engine's calls: it must be filled on the stream on which it is read.
+    """
+
+    def __init__(self, tensor: Any, running: Callable[[], AbstractContextManager[Any]]) -> None:
         self.tensor = tensor
+        self._running = running
 
     def fill(self, value: float) -> None:
         """Set every element."""
-        self.tensor.fill_(value)
+        with self._running():
+            self.tensor.fill_(value)
 
 
 class _Input:
@@ -73,7 +80,7 @@ class TorchEngine(Engine):
         manifest: of the network.
         device: ``cuda`` or ``cpu`` (default: ``cuda`` if available).
         precision: ``fp32``. On CUDA also ``tf32``, which rounds the inputs of convolutions to 10 bits, or ``fp16``,
-            which runs convolutions and the other operators of autocast in half. The state is always float32.
+            which runs convolutions and fully connected layers in half. All else, the state too, is always float32.
         kernels: whether to run our Triton kernels, on CUDA.
         graph: whether to capture steps as CUDA graphs, on CUDA.
         compiled: whether to use ``torch.compile`` for the network.
@@ -113,10 +120,8 @@ class TorchEngine(Engine):
         self.version: str = torch.__version__
         self.manifest = manifest
         self._network = network.to(self._device).eval()
-        if precision == "fp16":  # cast once; autocast would cast at every step
-            for module in self._network.modules():
-                if type(module).__name__.startswith(("Conv", "Linear")):
-                    module.half()
+        if precision == "fp16":
+            layers_to_half(self._network)
         self._forward: Any = torch.compile(self._network) if compiled else self._network
         self.precision, self._kernels, self._graph = precision, kernels, graph and on_gpu
         self._stream = self._torch.cuda.Stream(self._device) if on_gpu else None
@@ -143,7 +148,8 @@ class TorchEngine(Engine):
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """See :meth:`Engine.zeros`."""
-        return Buffer(self._torch.zeros(shape, device=self._device))
+        with self._running():
+            return Buffer(self._torch.zeros(shape, device=self._device), self._running)
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""
@@ -246,7 +252,6 @@ class TorchEngine(Engine):
             stack.enter_context(
                 torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self.precision != "fp32")
             )
-            stack.enter_context(torch.autocast("cuda", torch.float16, enabled=self.precision == "fp16"))
             if not self._kernels:
                 from framecast.kernels.switch import plain
 
@@ -262,3 +267,27 @@ class TorchEngine(Engine):
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             run()
         return cast(Callable[[], None], graph.replay)
+
+
+def layers_to_half(network: Any) -> None:
+    """Let a network's convolutions and fully connected layers compute in float16, and nothing else.
+
+    Their weights become float16, what they read is rounded to it, and what they give is float32 again. Autocast would
+    also compute matrix products in half, and those of ``edge`` are statistics.
+
+    Args:
+        network: a ``torch.nn.Module``; it is changed.
+    """
+    from torch import nn
+
+    def rounded(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value.half() for value in inputs)
+
+    def widened(_: Any, __: Any, output: Any) -> Any:
+        return output.float()
+
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            module.half()
+            module.register_forward_pre_hook(rounded)
+            module.register_forward_hook(widened)

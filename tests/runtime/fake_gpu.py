@@ -29,6 +29,7 @@ class Gpu:
         self.captures = True
         self.graphs: list[list[Callable[[], None]]] = []
         self.synchronisations = self.launches = 0
+        self.alive = 0  # graphs that were captured and not destroyed
         self.pushed = 0
         self.first: tuple[int, ...] = ()  # indices of streams, by how soon they get their turn; none: at random
 
@@ -163,6 +164,7 @@ class Driver:
         self.gpu.graphs.append(found.captured or [])
         found.captured = None
         graph._obj.value = len(self.gpu.graphs)
+        self.gpu.alive += 1
         return 0
 
     def cuGraphInstantiateWithFlags(self, executable: Any, graph: ctypes.c_void_p, _: Any) -> int:  # noqa: N802
@@ -176,6 +178,7 @@ class Driver:
         return 0
 
     def cuGraphDestroy(self, _: Any) -> int:  # noqa: N802
+        self.gpu.alive -= 1
         return 0
 
     def cuGraphExecDestroy(self, _: Any) -> int:  # noqa: N802
@@ -192,6 +195,8 @@ class TensorRT:
         self.driver = driver
         self.addresses: dict[str, int] = {}
         self.fails = False
+        self.refuses_capture = False  # execute_async_v3 may, and then returns False
+        self.misaligned = False
 
     def Runtime(self, _: Any) -> TensorRT:  # noqa: N802
         return self
@@ -205,12 +210,15 @@ class TensorRT:
     def create_execution_context(self) -> TensorRT:
         return self
 
-    def set_tensor_address(self, name: str, address: int) -> None:
+    def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
+        return not self.misaligned
 
     def execute_async_v3(self, handle: int) -> bool:
         at = dict(self.addresses)
         stream = self.driver._stream(ctypes.c_void_p(handle))
+        if self.refuses_capture and stream.captured is not None:
+            return False
         stream.put(lambda: self._run(at))
         return not self.fails
 

@@ -17,7 +17,7 @@ pytest.importorskip("onnx")
 
 from framecast.errors import ArtifactError, EngineError
 from framecast.graph.artifact import save
-from framecast.runtime.engines import open_engine
+from framecast.runtime.engines import ENGINES, open_engine
 from framecast.runtime.engines.device import DeviceEngine
 from framecast.runtime.engines.engine import Engine
 from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
@@ -99,6 +99,22 @@ def test_a_state_that_is_not_finite_starts_anew() -> None:
 def test_without_cuda_it_says_how_to_get_it() -> None:
     with pytest.raises(EngineError, match=r"built without CUDA.*pip install onnxruntime-gpu"):
         open_engine(find("edge"), "onnxruntime-cuda")
+
+
+@pytest.mark.parametrize(("asked", "said"), [("", "0"), ("fp32", "0"), ("tf32", "1")])
+def test_tf32_is_taken_only_where_it_is_asked_for(asked: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's default on CUDA is TF32, in which parity and edge's least squares are off."""
+    given: list[object] = []
+
+    def opened(graph: bytes, options: object, *, providers: list[object]) -> object:
+        given.extend(providers)
+        raise RuntimeError("no GPU")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    with pytest.raises(EngineError, match="cannot use this GPU"):
+        ENGINES["onnxruntime-cuda"].open(find("edge"), 0, asked, 1)
+    assert given == [("CUDAExecutionProvider", {"use_tf32": said})]
 
 
 def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:

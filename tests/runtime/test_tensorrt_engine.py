@@ -106,6 +106,32 @@ def test_it_predicts_what_onnxruntime_predicts(path: Path, driver: Driver, captu
     assert driver.gpu.pushed == 0
 
 
+def test_a_capture_that_is_refused_leaves_an_engine_that_steps(
+    driver: Driver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``execute_async_v3`` may return False while a graph is captured; outside of one it steps."""
+    path = artifact("mau", tmp_path)
+    built(path)
+    with open_engine(path) as plain, TensorRTEngine(path) as engine:
+        engine._context.refuses_capture = True
+        one, other = Predictor(plain), Predictor(engine)
+        for image in np.random.default_rng().integers(0, 256, (6, 16, 16, 3), dtype=np.uint8):
+            expected, got = one.step(image), other.step(image)
+            assert np.abs(expected.image.astype(int) - got.image).max() <= 1
+    assert driver.gpu.launches == 0
+    assert driver.gpu.alive == 0  # the graphs that were begun are not left
+    assert "refused while capturing" in caplog.text
+
+
+def test_memory_that_tensorrt_refuses_is_named(driver: Driver, tmp_path: Path) -> None:
+    path = artifact("mau", tmp_path)
+    built(path)
+    with TensorRTEngine(path) as engine:
+        engine._context.misaligned = True
+        with pytest.raises(EngineError, match=r"TensorRT refuses the memory of '.+' at 0x"):
+            Predictor(engine).step(np.zeros((16, 16, 3), np.uint8))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_engine_of_two_is_found_by_its_batch_and_steps_both(driver: Driver, tmp_path: Path, name: str) -> None:
     path = artifact(name, tmp_path)

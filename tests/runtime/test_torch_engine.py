@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch")
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import framecast
 from framecast.errors import ArtifactError, EngineError, OptionError
@@ -20,7 +21,7 @@ from framecast.graph.artifact import save
 from framecast.models.configs import build
 from framecast.models.step import StepModel
 from framecast.runtime.engines import Engine, open_engine
-from framecast.runtime.engines.torch import TorchEngine
+from framecast.runtime.engines.torch import TorchEngine, layers_to_half
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import find
 
@@ -152,3 +153,24 @@ def test_cuda_equals_the_cpu(kind: str) -> None:
                 for taking_turns in states:
                     taking_turns.reverse()
                 assert np.abs(expected - got).max() < (5e-3 if "edge" in kind else 1e-4)
+
+
+@pytest.mark.parametrize("name", ["edge", "stip", "stau", "astm-tau", "tau", "mau"])
+def test_only_layers_compute_in_half(name: str) -> None:
+    """As ``torch:fp16`` has it, on the CPU: statistics, norms and states stay float32, and the prediction near."""
+    model, _ = pair(name)
+    half = copy.deepcopy(model).eval()
+    layers_to_half(half)
+    layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    of_layers = {id(p) for m in half.modules() if isinstance(m, layers) for p in m.parameters(recurse=False)}
+    assert of_layers
+    assert all((p.dtype == torch.float16) == (id(p) in of_layers) for p in half.parameters())
+    expected_state, state, worst = model.init_state(), model.init_state(), 0.0  # an engine has float32 ones
+    with torch.inference_mode():
+        for image in moving_pictures(model.frame_shape[:0:-1], 6):
+            frame = torch.from_numpy(image[..., : model.frame_shape[0]].copy()).permute(2, 0, 1)[None].float() / 255
+            expected, expected_state = model.step(frame, expected_state)
+            found, state = half.step(frame, state)
+            assert {value.dtype for value in (found, *state.values())} == {torch.float32}
+            worst = max(worst, float((found - expected).abs().max()))
+    assert 0 < worst < 0.01

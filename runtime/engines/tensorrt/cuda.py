@@ -61,22 +61,27 @@ class Cuda:
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """Capture the work that ``run`` puts on the stream of steps as a CUDA graph. If that fails, return ``run``.
 
-        Call ``run`` before, because libraries allocate in their first call.
+        Call ``run`` before, because libraries allocate in their first call. A library may also refuse to be captured,
+        and raise EngineError from ``run``: the step then runs without a graph.
         """
         libcuda, stream = libcuda_(), ctypes.c_void_p(self.steps.handle)
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
         self.steps.synchronize()
-        code = libcuda.cuStreamBeginCapture_v2(stream, _THREAD_LOCAL)
+        code, refusal = libcuda.cuStreamBeginCapture_v2(stream, _THREAD_LOCAL), ""
         if not code:
             try:
                 run()
+            except EngineError:
+                refusal = "refused while capturing"
             finally:
                 code = libcuda.cuStreamEndCapture(stream, ctypes.byref(graph))
-        if not code:
+        if not code and not refusal:
             code = libcuda.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+        if graph:
             libcuda.cuGraphDestroy(graph)
-        if code:
-            _log.warning("no CUDA graph of this engine (error %d): its kernels are launched one by one", code)
+        if code or refusal:
+            reason = refusal or f"error {code}"
+            _log.warning("no CUDA graph of this engine (%s): its kernels are launched one by one", reason)
             return run
 
         def launch() -> None:
@@ -106,7 +111,8 @@ def launcher(cuda: Cuda, context: Any, addresses: Mapping[str, int], failure: Ca
 
     def enqueue() -> None:
         for name, address in addresses.items():
-            context.set_tensor_address(name, address)
+            if context.set_tensor_address(name, address) is False:  # it would go on reading the address before
+                raise EngineError(f"TensorRT refuses the memory of {name!r} at {address:#x}: report this")
         if not context.execute_async_v3(cuda.steps.handle):
             raise EngineError(failure())
 
