@@ -187,6 +187,9 @@ def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: 
     finally:
         for loop in loops:  # an exception may have ended the wait early
             loop.stop()
+        with ended:  # by the clock, on which the loops wait
+            while len(frames) < len(threads):
+                clock.wait(ended)
         for thread in threads:
             thread.join()
     if failures:

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 
+from framecast.bench.steps import binding_steps
 from framecast.camera import Frame, Image, Source
 from framecast.clock import Clock
 from framecast.errors import OptionError, SourceError
@@ -178,7 +179,7 @@ class Loop:
 
 def warm(predictor: Predictor, image: Image) -> None:
     """Step until all one-time work is done, then reset the predictor."""
-    for _ in range(WARM_STEPS + 3 * predictor.manifest.slots):  # buffers are bound once per phase of the ring
+    for _ in range(WARM_STEPS + binding_steps(predictor.manifest)):
         predictor.step(image)
     predictor.reset()
 

@@ -187,7 +187,7 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
     if not frames:
         raise OptionError("no frame to measure with: name a clip that has frames")
     stepper = Stepper(engine, clock=clock)
-    warmup = LEAST + 3 * engine.manifest.slots  # buffers are bound once per phase of the ring, and again after a reset
+    warmup = LEAST + binding_steps(engine.manifest)
     if not engine.manifest.is_picture:
         tensors = itertools.cycle([floats(image, engine.manifest) for image in frames])
 
@@ -212,6 +212,11 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
         return {part: 1e3 * seconds for part, seconds in parts.items()}
 
     return Case(name, iterate, warmup, idle=stepper.precompute)
+
+
+def binding_steps(manifest: Manifest) -> int:
+    """Steps until nothing is bound for the first time: once per phase of the ring, and again after a reset."""
+    return 3 * manifest.slots
 
 
 def floats(image: Image, manifest: Manifest) -> Tensor:

@@ -21,8 +21,8 @@ class Capture:
         clock: for waiting and for the stamps.
 
     Attributes:
-        mailbox: frames, each with the time (seconds) when it was put there.
-        failure: the source's exception, if any; final when the mailbox has ended.
+        mailbox: frames, each with the time (seconds) when the thread had it, before it waited for room.
+        failure: the source's exception, if any; final when the mailbox has ended and nobody has called :meth:`stop`.
         started: whether the thread was started.
     """
 
@@ -33,7 +33,7 @@ class Capture:
         self._paced = paced
         self._clock = clock
         self._changed = clock.condition()
-        self._stopped = False
+        self._stopped = self._ended = False
         self._thread = threading.Thread(target=self._read, name="framecast-capture", daemon=True)
 
     @property
@@ -56,8 +56,12 @@ class Capture:
         """Stop, close the source, and wait for the thread. The wait is limited, because a driver may hang in a read."""
         self.stop()
         self._source.close()
-        if self.started:
-            self._thread.join(JOIN)
+        with self._changed:
+            deadline = self._clock.now() + JOIN
+            while self.started and not self._ended and self._clock.wait(self._changed, deadline):
+                pass
+        if self._ended:
+            self._thread.join()  # at once: it has only to return
 
     def _read(self) -> None:
         try:
@@ -74,6 +78,9 @@ class Capture:
             self.failure = error
         finally:
             self.mailbox.close()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
 
     def _wait_until(self, moment: float) -> bool:
         """Wait until ``moment``; False if stopped before."""

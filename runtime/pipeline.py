@@ -61,6 +61,7 @@ class Pipeline:
         self._paced = realtime and not source.live
         self._capture = Capture(source, paced=self._paced, clock=clock)
         self._stopped = False
+        self._resets = 0
         self._scorer = Scorer()
         self._stream: tuple[int, tuple[int, ...]] | None = None
 
@@ -75,7 +76,16 @@ class Pipeline:
         return cast("Generator[Result, None, None]", self.results())
 
     def results(self, patience: float | None = None) -> Generator[Result | None, None, None]:
-        """Iterate, but also yield None whenever no frame has come for ``patience`` seconds: a source may stall."""
+        """Iterate, but also yield None whenever no frame has come for ``patience`` seconds: a source may stall.
+
+        Raises:
+            OptionError: the pipeline has run before.
+            SourceError: the source was lost.
+            EngineError: the engine failed.
+        """
+        if self.started:
+            raise OptionError("a pipeline runs once: make another one")
+        self._resets = self.predictor.resets  # another run's
         self._capture.start()
         mailbox, ended = self._capture.mailbox, "interrupted"  # also if the caller abandons the iteration
         count = 0
@@ -94,14 +104,14 @@ class Pipeline:
                 else:
                     self.telemetry.wake(self._clock.now(), mailbox.dropped)
                     yield None
-            if self._capture.failure is not None:
+            if self._capture.failure is not None and not self._stopped:
                 raise self._capture.failure
             ended = "interrupted" if self._stopped else "end of source"
         except Exception as error:
             ended = f"error: {error}"
             raise
         finally:
-            self.telemetry.end(ended)
+            self.telemetry.end(ended, self.predictor.resets - self._resets)
             self._capture.close()
 
     @property
@@ -139,7 +149,10 @@ class Pipeline:
             picture_out=predictor.times.picture_out,
         )
         self.telemetry.record(
-            stamps, interval=predictor.interval, resets=predictor.resets, dropped=self._capture.mailbox.dropped
+            stamps,
+            interval=predictor.interval,
+            resets=predictor.resets - self._resets,
+            dropped=self._capture.mailbox.dropped,
         )
         return Result(
             frame=frame,
@@ -186,6 +199,8 @@ class Stream:
 
     def close(self) -> None:
         """Close the source and the model. May be called twice."""
+        if not self.pipeline.started:
+            self.pipeline.telemetry.end("interrupted")
         self._results.close()
         self.pipeline.source.close()
         self.pipeline.predictor.close()

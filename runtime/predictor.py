@@ -114,27 +114,30 @@ class Predictor:
         """Take a real frame, and predict the next one.
 
         Args:
-            frame: uint8 [H, W, 3] BGR. Any size, but the same size until the next reset.
+            frame: uint8 [H, W, 3] BGR. Any size, but the same size until the next reset. Do not change it before the
+                next call.
             time: seconds, on any clock that runs forward (default: one interval after the last frame).
 
         Raises:
             FrameError: the frame is not such an image, or its size has changed.
             OptionError: the time is not later than the last one.
             EngineError: the engine failed, or its prediction is not finite even from a fresh state.
+
+        A frame that is refused leaves the predictor as it was.
         """
         self._check(frame)
         if time is None:
             time = 0.0 if self._time is None else self._time + self.interval
-        elif self._time is not None:
-            if not time > self._time:
-                raise OptionError(f"time must increase: {time} s is not later than {self._time} s")
-            self._intervals.append(time - self._time)
-        if not math.isfinite(time):
+        elif not math.isfinite(time):
             raise OptionError(f"time must be a number of seconds, not {time}")
-        self._time, self._shape, self._image = time, frame.shape, frame
-        image = self._advance()
+        elif self._time is not None and not time > self._time:
+            raise OptionError(f"time must increase: {time} s is not later than {self._time} s")
+        image = self._advance(frame)
         if image is None:
-            image = self._restart()
+            image = self._restart(frame)
+        if self._time is not None:
+            self._intervals.append(time - self._time)
+        self._time, self._shape, self._image = time, frame.shape, frame
         return Prediction(image, time + self.interval, 1)
 
     def rollout(self, horizon: int) -> list[Prediction]:
@@ -154,7 +157,7 @@ class Predictor:
             raise OptionError("cannot look ahead before the first frame: call step() with a frame first")
         (images,) = self._stepper.look_ahead(horizon)
         if images is None:
-            self._restart()
+            self._restart(self._image)
             (images,) = self._stepper.look_ahead(horizon)
         if images is None:
             raise EngineError(f"predictions up to {horizon} steps ahead are not finite: use a shorter lookahead")
@@ -174,7 +177,8 @@ class Predictor:
     def close(self) -> None:
         """Close the engine if this predictor owns it, as after :func:`load`. May be called twice."""
         if self._owns_engine:
-            self.engine.close()
+            with self.engine.lock:  # no other stepper is in the middle of a step
+                self.engine.close()
 
     def __enter__(self) -> Predictor:
         return self
@@ -194,19 +198,19 @@ class Predictor:
             was, now = (f"{shape[1]}x{shape[0]}" for shape in (self._shape, frame.shape))
             raise FrameError(f"the frame size changed from {was} to {now} in mid-stream: call reset() first")
 
-    def _advance(self) -> Image | None:
-        """Step on the newest frame. Returns the predicted picture, or None if it is not finite."""
+    def _advance(self, frame: Image) -> Image | None:
+        """Step on a frame. Returns the predicted picture, or None if it is not finite."""
+        self._stepper.advance([frame])
         self._input = None
-        self._stepper.advance([self._image])
         (pictures,) = self._stepper.render()
         return pictures[0] if pictures else None
 
-    def _restart(self) -> Image:
+    def _restart(self, frame: Image) -> Image:
         """Repeat the newest frame from a fresh state, after a prediction that was not finite."""
         _log.warning("a prediction is not finite: the state is reset")
         self.resets += 1
         self._stepper.reset()
-        image = self._advance()
+        image = self._advance(frame)
         if image is None:
             raise EngineError(
                 f"{self.manifest.config} predicts values that are not finite even from a fresh state: "

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from framecast.camera import Source, open_source
 from framecast.clock import SYSTEM, Clock
+from framecast.errors import OptionError
 from framecast.runtime.cpu import caution
+from framecast.runtime.engines import open_engine
 from framecast.runtime.pipeline import Pipeline
-from framecast.runtime.predictor import load
+from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
-from framecast.runtime.shipped import DEFAULT_MODEL
-from framecast.runtime.sinks.sink import FunctionSink, Result, Sink
+from framecast.runtime.shipped import DEFAULT_MODEL, find
+from framecast.runtime.sinks.sink import Result, Sink
 
 REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
 
@@ -33,7 +35,7 @@ def run(
     frames: int | None = None,
     realtime: bool = False,
     loop: bool = False,
-    record: Iterable[str | os.PathLike[str]] = (),
+    record: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     serve: str | None = None,
     show: bool = False,
     sinks: Iterable[Sink | Callable[[Result], object]] = (),
@@ -73,20 +75,30 @@ def run(
         SinkError: an output cannot be written or served.
         OptionError: an argument is out of range.
     """
-    places = [Path(place) for place in record]
-    for place in places:
-        check_recording(place)
     with ExitStack() as stack:
-        predictor = stack.enter_context(load(model, engine=engine, threads=threads))
+        if isinstance(source, Source):
+            stack.enter_context(source)
+        shown: list[Callable[[Result], object]] = []
+        for sink in sinks:
+            if hasattr(sink, "show"):
+                stack.callback(sink.close)
+            shown.append(sink.show if hasattr(sink, "show") else sink)
+        places = [Path(record)] if isinstance(record, (str, os.PathLike)) else [Path(place) for place in record]
+        for place in places:
+            check_recording(place)
+        if clock is not SYSTEM and (show or serve is not None):
+            raise OptionError("a window and a page run in real time: leave out the clock, or show and serve")
+        predictor = stack.enter_context(Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True))
         if line := caution(predictor.manifest):
             announce(f"warning: {line}")
-        opened = source if isinstance(source, Source) else open_source(source, loop=loop, clock=clock)
-        stack.enter_context(opened)
+        opened = (
+            source if isinstance(source, Source) else stack.enter_context(open_source(source, loop=loop, clock=clock))
+        )
         paced = realtime or show or serve is not None
         pipeline = Pipeline(opened, predictor, horizon=horizon, frames=frames, realtime=paced, clock=clock)
         try:
             with ExitStack() as sinks_open:
-                shown = _open_sinks(sinks_open, pipeline, places, serve, show, sinks, announce)
+                shown += _open_sinks(sinks_open, pipeline, places, serve, show, announce, clock)
                 _drive(pipeline, shown, observe, stop or threading.Event(), clock)
         except Exception as error:
             pipeline.telemetry.end(f"error: {error}")
@@ -121,15 +133,11 @@ def _open_sinks(
     record: list[Path],
     serve: str | None,
     show: bool,
-    sinks: Iterable[Sink | Callable[[Result], object]],
     announce: Callable[[str], object],
+    clock: Clock,
 ) -> list[Callable[[Result], object]]:
-    """Open all sinks and return their ``show`` functions. The stack closes them."""
+    """Open our own sinks and return their ``show`` functions. The stack closes them."""
     opened: list[Callable[[Result], object]] = []
-    for sink in sinks:
-        one = sink if isinstance(sink, Sink) else FunctionSink(sink)
-        stack.callback(one.close)
-        opened.append(one.show)
     if show:
         from framecast.runtime.sinks.window import WindowSink
 
@@ -148,7 +156,7 @@ def _open_sinks(
 
         fps = pipeline.source.fps or 1 / pipeline.predictor.interval
         for path in record:
-            recorder = SinkThread(_recorder(path, fps))
+            recorder = SinkThread(_recorder(path, fps), clock)
             stack.callback(recorder.close)
             opened.append(recorder.show)
     return opened

@@ -9,6 +9,7 @@ import numpy as np
 
 from framecast.camera import Image
 from framecast.clock import SYSTEM, Clock
+from framecast.errors import FrameError, OptionError
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines import Engine, State
 
@@ -46,16 +47,20 @@ class Stepper:
         times: of the newest :meth:`advance` and :meth:`render`.
 
     Raises:
+        OptionError: the batch is below 1.
         EngineError: the engine runs only another batch size, or there is no memory for the states.
     """
 
     def __init__(self, engine: Engine, batch: int = 1, *, clock: Clock = SYSTEM) -> None:
+        if batch < 1:
+            raise OptionError(f"a batch must be at least 1, not {batch}")
         self.engine = engine
         self.batch = batch
         self.steps = [0] * batch
         self.times = StepTimes()
         self._clock = clock
-        self._current, self._spare = engine.new_state(batch), engine.new_state(batch)
+        with engine.lock:
+            self._current, self._spare = engine.new_state(batch), engine.new_state(batch)
         # For looking ahead: this leaves the two states above alone. One holds K predictions while the others alternate.
         self._scratch: list[State] = []
 
@@ -68,9 +73,10 @@ class Stepper:
         """Step every stream by its newest picture, uint8 [H, W, 3] BGR of any size.
 
         Raises:
-            FrameError: the engine takes only pictures of another size.
+            FrameError: there is not one picture per stream, or the engine takes only pictures of another size.
             EngineError: the step failed; the state is unchanged.
         """
+        self._check(len(images))
         with self.engine.lock:
             begun = self._clock.now()
             self.engine.take(images, self._spare)
@@ -90,9 +96,12 @@ class Stepper:
             [B, K, C, H, W], in the same range and order.
 
         Raises:
+            FrameError: there is not one frame per stream.
             EngineError: the step failed; the state is unchanged.
         """
+        self._check(len(frame))
         with self.engine.lock:
+            self._spare.seen = []
             if poison:
                 self._spare.prediction.fill(np.nan)
             prediction = self.engine.step(frame, self._current, self._spare)
@@ -100,28 +109,35 @@ class Stepper:
         return prediction
 
     def render(self, ahead: Sequence[int] = (1,)) -> list[list[Image] | None]:
-        """Pictures of the newest prediction, 1 … K steps ahead; see :meth:`Engine.render`."""
+        """Pictures of the newest prediction, 1 … K steps ahead; see :meth:`Engine.render`.
+
+        None for a stream that has seen no frame since its reset, too.
+        """
         with self.engine.lock:
             begun = self._clock.now()
             pictures = self.engine.render(self._current, ahead)
             self.times.picture_out = self._clock.now() - begun
-        return pictures
+        return [row if steps else None for row, steps in zip(pictures, self.steps, strict=True)]
 
     def seen(self) -> list[Image]:
-        """The newest pictures at the model's size, uint8 [h, w, 3] BGR, one per stream."""
+        """The pictures of the newest :meth:`advance` at the model's size, uint8 [h, w, 3] BGR; none after :meth:`step`."""
         with self.engine.lock:
             return self.engine.seen(self._current)
 
     def look_ahead(self, horizon: int) -> list[list[Image] | None]:
-        """Pictures 1 … ``horizon`` steps ahead, one list per stream; None for a stream with a non-finite prediction.
+        """Pictures 1 … ``horizon`` steps ahead, one list per stream.
 
-        Predictions are fed back unchanged: floats, not clamped. The state does not change.
+        None for a stream with a non-finite prediction, and for one that has seen no frame since its reset. Predictions
+        are fed back unchanged: floats, not clamped. The state does not change.
 
         Raises:
+            OptionError: the horizon is below 1.
             EngineError: a step failed.
         """
+        if horizon < 1:
+            raise OptionError(f"the horizon must be at least 1, not {horizon}")
         with self.engine.lock:
-            rows: list[list[Image] | None] = [[] for _ in range(self.batch)]
+            rows: list[list[Image] | None] = [[] if steps else None for steps in self.steps]
             for state, count in self._blocks(horizon):
                 for i, pictures in enumerate(self.engine.render(state, range(1, count + 1))):
                     row = rows[i]
@@ -151,11 +167,22 @@ class Stepper:
             self.engine.precompute(self._current)
 
     def reset(self, rows: Sequence[int] | None = None) -> None:
-        """Reset some streams (default: all). The others continue."""
+        """Reset some streams (default: all). The others continue.
+
+        Raises:
+            OptionError: there is no such row.
+        """
+        for row in rows or ():
+            if not 0 <= row < self.batch:
+                raise OptionError(f"no row {row}: this stepper has rows 0 to {self.batch - 1}")
         with self.engine.lock:
             self.engine.reset(self._current, rows)
         for row in range(self.batch) if rows is None else rows:
             self.steps[row] = 0
+
+    def _check(self, given: int) -> None:
+        if given != self.batch:
+            raise FrameError(f"a stepper of {self.batch} streams takes {self.batch} frames at once, not {given}")
 
     def _swap(self) -> None:
         self._current, self._spare = self._spare, self._current

@@ -25,9 +25,9 @@ class Stamps:
     """When a frame passed each stage, in seconds on the run's clock, and the parts of its step.
 
     Attributes:
-        due: when the frame is due: its grab by the camera, its position in a paced clip, or otherwise when the
-            predictor takes it.
-        grabbed: when the capture thread put it in the mailbox.
+        due: when the frame is due: its grab by the camera, its hand-out by a paced clip (a clip that falls behind hands
+            out later), or otherwise when the loop took it.
+        grabbed: when the capture thread had it, before it waited for room in the mailbox.
         taken: when the loop took it out.
         stepped: when the prediction's picture was ready.
         handed: when the sinks got the result.
@@ -168,10 +168,11 @@ class Telemetry:
             silent = now - self._newest if self._begun is not None else 0.0
             self._now = replace(self._now, silent=silent, dropped=dropped)
 
-    def end(self, reason: str) -> None:
-        """Record the end of the run, or the failure of a later step."""
+    def end(self, reason: str, resets: int | None = None) -> None:
+        """Record why the run ended, and how many resets it had if that is known better by now."""
         with self._lock:
-            self._now = replace(self._now, ended=reason)
+            resets = self._now.resets if resets is None else resets
+            self._now = replace(self._now, ended=" ".join(reason.split()), resets=resets)
 
     def snapshot(self) -> Snapshot:
         """The figures so far. May be called from any thread."""

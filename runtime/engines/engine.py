@@ -137,15 +137,20 @@ class Engine(ABC):
             return {spec.name: self.zeros((batch, *spec.shape)) for spec in specs}
 
         slots = self.manifest.slots
-        zero = Moment(zeros(kinds["history"]))
-        return State(
-            tensors=zeros(kinds["carry"]),
-            prediction=self.zeros((batch, self.manifest.outputs, *self.manifest.frame)),
-            zero=zero,
-            own=tuple(Moment(zeros(kinds["history"])) for _ in range(slots // 2 + 1)),
-            past=(zero,) * slots,
-            precomputed={name: self.zeros((batch, *shape)) for name, shape in self.manifest.precomputed.items()},
-        )
+        try:
+            zero = Moment(zeros(kinds["history"]))
+            return State(
+                tensors=zeros(kinds["carry"]),
+                prediction=self.zeros((batch, self.manifest.outputs, *self.manifest.frame)),
+                zero=zero,
+                own=tuple(Moment(zeros(kinds["history"])) for _ in range(slots // 2 + 1)),
+                past=(zero,) * slots,
+                precomputed={name: self.zeros((batch, *shape)) for name, shape in self.manifest.precomputed.items()},
+            )
+        except MemoryError as error:
+            raise EngineError(
+                f"not enough memory for {batch} states of {self.manifest.config}: use fewer streams or a smaller model"
+            ) from error
 
     def reset(self, state: State, rows: Sequence[int] | None = None) -> None:
         """Reset some rows of a state (default: all) to those before the first frame. The others do not change."""
@@ -241,7 +246,8 @@ class Engine(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        with self.lock:  # no stepper is in the middle of a step
+            self.close()
 
 
 class Phases(Generic[T]):

@@ -6,8 +6,8 @@ buffers. The state never leaves the device. A frame costs one synchronisation, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.errors import EngineError, OptionError
+from framecast.errors import EngineError, OptionError, first_line
 from framecast.graph.manifest import Manifest
 from framecast.runtime.convert import Tensor, to_model_size
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, step_buffers
@@ -201,15 +201,23 @@ class TorchEngine(Engine):
         self._inputs.clear()
         self._network = self._forward = None
 
-    def _running(self) -> AbstractContextManager[Any]:
-        """The context that every call runs in."""
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """The context that every call runs in.
+
+        Raises:
+            EngineError: the engine is closed, or torch failed, for instance because the device's memory is full.
+        """
         if self._forward is None:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
-        torch, stack = self._torch, ExitStack()
-        stack.enter_context(torch.inference_mode())
-        if self._stream is not None:
-            stack.enter_context(torch.cuda.stream(self._stream))
-        return stack
+        with ExitStack() as stack:
+            stack.enter_context(self._torch.inference_mode())
+            if self._stream is not None:
+                stack.enter_context(self._torch.cuda.stream(self._stream))
+            try:
+                yield
+            except RuntimeError as error:
+                raise EngineError(f"torch could not run {self.manifest.config}: {first_line(error)}") from error
 
     def _put(self, array: NDArray[Any]) -> Any:
         key = (array.shape, array.dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from framecast.camera import Frame, Image
@@ -49,17 +48,3 @@ class Sink(ABC):
     @abstractmethod
     def close(self) -> None:
         """Finish, so that the output so far is complete and playable. May be called twice."""
-
-
-class FunctionSink(Sink):
-    """Makes a sink of any callable. The loop's thread calls it with each result, so it should return soon."""
-
-    def __init__(self, function: Callable[[Result], object]) -> None:
-        self._function = function
-
-    def show(self, result: Result) -> None:
-        """See :meth:`Sink.show`."""
-        self._function(result)
-
-    def close(self) -> None:
-        """See :meth:`Sink.close`. There is nothing to finish."""

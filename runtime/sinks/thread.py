@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 
+from framecast.clock import SYSTEM, Clock
+from framecast.runtime.mailbox import Mailbox
 from framecast.runtime.sinks.sink import Result, Sink
 
 # Results, each with a full frame. If a sink falls this far behind, the run waits for it, and the camera drops frames.
 CAPACITY = 4
 
 
-class SinkThread:
-    """Hands results to a sink in order. The next ``show`` or ``close`` raises the sink's error, once."""
+class SinkThread(Sink):
+    """Hands results to a sink in order. The next ``show`` or ``close`` raises the sink's error, once.
 
-    def __init__(self, sink: Sink) -> None:
+    Args:
+        sink: called in the thread; :meth:`close` closes it.
+        clock: for waiting.
+    """
+
+    def __init__(self, sink: Sink, clock: Clock = SYSTEM) -> None:
         self._sink = sink
-        self._queue: queue.Queue[Result | None] = queue.Queue(CAPACITY)
+        self._mailbox: Mailbox[Result] = Mailbox(newest=False, capacity=CAPACITY, clock=clock)
         self._failure: Exception | None = None
         self._raised = False
         self._thread = threading.Thread(target=self._run, name=f"framecast-{type(sink).__name__}", daemon=True)
@@ -29,7 +35,7 @@ class SinkThread:
             SinkError: the sink failed.
         """
         self._raise()
-        self._queue.put(result)
+        self._mailbox.put(result)
 
     def close(self) -> None:
         """Wait until the sink has taken every result, and close it.
@@ -37,9 +43,8 @@ class SinkThread:
         Raises:
             SinkError: the sink failed, and no ``show`` has raised that error yet.
         """
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
+        self._mailbox.close()
+        self._thread.join()
         self._raise()
 
     def _raise(self) -> None:
@@ -50,7 +55,7 @@ class SinkThread:
 
     def _run(self) -> None:
         try:
-            while (result := self._queue.get()) is not None:
+            while (result := self._mailbox.get()) is not None:
                 if self._failure is None:
                     try:
                         self._sink.show(result)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 
 import framecast
+from framecast.camera import Image
 from framecast.errors import ArtifactError, EngineError, FrameError, OptionError
+from framecast.runtime.engines import State
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import DEFAULT_MODEL, shipped
 from framecast.testing import DriftEngine
@@ -180,3 +184,38 @@ def test_models_that_are_none(tmp_path: Path) -> None:
         framecast.load(engine="cuda")
     with pytest.raises(OptionError, match="threads must be at least 0"):
         framecast.load(threads=-1)
+
+
+def test_a_frame_that_is_refused_leaves_the_predictor_as_it_was() -> None:
+    engine, image = DriftEngine(), np.full((12, 16, 3), 50, np.uint8)
+    predictor = Predictor(engine)
+    predictor.step(image, 0.0)
+    for time in (math.inf, math.nan, 0.0, -1.0):
+        with pytest.raises(OptionError):
+            predictor.step(image, time)
+    with pytest.raises(FrameError):
+        predictor.step(np.zeros((6, 8, 3), np.uint8), 0.02)
+    assert predictor.step(image, 0.04).time == pytest.approx(0.08)
+
+    def failing(*_: object) -> None:
+        raise EngineError("it broke")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "run", failing)
+        with pytest.raises(EngineError, match="it broke"):
+            predictor.step(image, 0.08)
+    assert predictor.rollout(1)[0].time == pytest.approx(0.08)  # after the frame that it has seen
+    assert predictor.step(image, 0.08).time == pytest.approx(0.12)  # the same again, once it works
+
+
+def test_a_first_frame_that_is_refused_sets_no_size() -> None:
+    class OneSize(DriftEngine):
+        def take(self, images: Sequence[Image], state: State) -> None:
+            if images[0].shape != (24, 32, 3):
+                raise FrameError("this engine was built for 32x24 frames")
+            super().take(images, state)
+
+    predictor = Predictor(OneSize())
+    with pytest.raises(FrameError, match="built for 32x24"):
+        predictor.step(np.zeros((12, 16, 3), np.uint8))
+    predictor.step(np.zeros((24, 32, 3), np.uint8))

@@ -10,10 +10,11 @@ import pytest
 
 import framecast
 from framecast.camera import Frame
-from framecast.errors import OptionError, SinkError, SourceError
+from framecast.errors import EngineError, OptionError, SinkError, SourceError
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
+from framecast.runtime.sinks.thread import SinkThread
 from framecast.testing import DriftEngine, ListSource, VirtualClock, shades
 
 CLIP = "synthetic://?size=160x120&frames=30"
@@ -81,6 +82,94 @@ def test_what_is_wrong_is_said_before_anything_is_opened(tmp_path: Path) -> None
     with pytest.raises(SourceError, match="no such file"):
         framecast.run(str(tmp_path / "none.mp4"), observe=reports.append)
     assert reports == []
+
+
+def test_what_is_given_is_closed_however_early_it_fails() -> None:
+    for options in ({"model": "nonesuch"}, {"record": "run.gif"}, {"engine": "nonesuch"}):
+        source, sink = ListSource(shades(3)), Kept()
+        with pytest.raises(framecast.FramecastError):
+            framecast.run(source, sinks=[sink], **options)  # type: ignore[arg-type]  # of several types
+        assert source.closed
+        assert sink.closed == 1
+
+
+def test_one_recording_and_a_sink_of_any_class(tmp_path: Path) -> None:
+    class Duck:
+        shown = closed = 0
+
+        def show(self, _: framecast.Result) -> None:
+            self.shown += 1
+
+        def close(self) -> None:
+            self.closed += 1
+
+    duck = Duck()
+    framecast.run(CLIP, record=tmp_path / "run.mp4", sinks=[duck])
+    assert (duck.shown, duck.closed) == (30, 1)
+    assert (tmp_path / "run.mp4").stat().st_size > 0
+
+
+def test_a_run_in_virtual_time_records_and_ends() -> None:
+    """Capture, sinks and loop wait by the clock that they are given, so none of them holds time still."""
+    clock = VirtualClock()
+    source = ListSource(shades(40, size=(48, 64)), live=True, gap=60.0, clock=clock)
+    shown: list[int] = []
+
+    class Slow(framecast.Sink):
+        def show(self, result: framecast.Result) -> None:
+            clock.wait_until(clock.now() + 90)
+            shown.append(result.frame.index)
+
+        def close(self) -> None:
+            pass
+
+    begun = clock.now()
+    report = framecast.run(source, frames=20, sinks=[SinkThread(Slow(), clock)], clock=clock)
+    assert report["frames"] == 20
+    assert len(shown) == 20
+    assert clock.now() - begun >= 20 * 90
+    with pytest.raises(OptionError, match="run in real time"):
+        framecast.run(CLIP, serve="127.0.0.1:0", clock=clock)
+
+
+def test_resets_are_those_of_the_run() -> None:
+    engine = DriftEngine()
+    predictor = Predictor(engine)
+    engine.poison = lambda count: count == 5
+    first = Pipeline(ListSource(shades(12)), predictor)
+    list(first)
+    engine.poison = lambda count: False
+    second = Pipeline(ListSource(shades(12)), predictor)
+    list(second)
+    assert (first.report()["resets"], second.report()["resets"]) == (2, 0)
+    engine.poison = lambda count: True
+    third = Pipeline(ListSource(shades(12)), predictor)
+    with pytest.raises(EngineError):
+        list(third)
+    assert third.report()["resets"] == 1
+    with pytest.raises(OptionError, match="runs once"):
+        list(third)
+
+
+def test_a_source_that_fails_once_it_was_stopped_is_no_error() -> None:
+    held, stopped = threading.Event(), threading.Event()
+
+    class Failing(ListSource):
+        def read(self) -> Frame | None:
+            frame = super().read()
+            if frame is not None and frame.index == 2:
+                held.set()
+                stopped.wait(60)
+                raise SourceError("lost while stopping")
+            return frame
+
+    pipeline = Pipeline(Failing(shades(6)), Predictor(DriftEngine()))
+    for result in pipeline:
+        if result.frame.index == 1:
+            assert held.wait(60)
+            pipeline.stop()
+            stopped.set()
+    assert pipeline.report()["ended"] == "interrupted"
 
 
 def test_a_silent_source_is_observed() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from framecast.camera import Image
-from framecast.errors import EngineError
+from framecast.errors import EngineError, FrameError, OptionError
 from framecast.graph.artifact import manifest_of, save
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines import Engine, State, open_engine
@@ -187,3 +187,89 @@ def test_a_predictor_closes_only_an_engine_of_its_own() -> None:
     with Predictor(engine, owns_engine=True):
         pass
     assert engine.closed == 1
+
+
+@pytest.mark.parametrize("name", OPENERS)
+def test_only_one_picture_per_stream_is_taken(tmp_path: Path, name: str) -> None:
+    """A device keeps its inputs by the batch: another number must not run on what was uploaded before."""
+    path = tmp_path / "stau.onnx"
+    save(exported("stau"), path)
+    with OPENERS[name](path) as engine:
+        stepper = Stepper(engine, 2)
+        images = moving_pictures(engine.manifest.size, 3)
+        stepper.advance(images[:2])
+        for wrong in (images[:1], images):
+            with pytest.raises(FrameError, match=f"of 2 streams takes 2 frames at once, not {len(wrong)}"):
+                stepper.advance(wrong)
+        with pytest.raises(FrameError, match="not 1"):
+            stepper.step(np.zeros((1, *engine.manifest.frame), np.float32))
+        assert stepper.steps == [1, 1]
+
+
+def test_a_row_that_was_reset_shows_nothing_of_its_past() -> None:
+    stepper = Stepper(DriftEngine(), 2)
+    assert stepper.look_ahead(2) == [None, None]
+    stepper.advance([np.full((12, 16, 3), level, np.uint8) for level in (100, 200)])
+    stepper.reset([1])
+    (shown, hidden), (ahead, nothing) = stepper.render(), stepper.look_ahead(2)
+    assert shown is not None
+    assert ahead is not None
+    assert hidden is nothing is None
+
+
+def test_pictures_are_those_of_the_newest_pictures() -> None:
+    stepper = Stepper(DriftEngine())
+    for level in (10, 20):
+        stepper.advance([np.full((12, 16, 3), level, np.uint8)])
+    assert stepper.seen()[0].max() == 20
+    stepper.step(np.full((1, 3, 12, 16), 0.9, np.float32))
+    assert stepper.seen() == []
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: Stepper(DriftEngine(), 0), "a batch must be at least 1, not 0"),
+        (lambda: Stepper(DriftEngine()).look_ahead(0), "the horizon must be at least 1, not 0"),
+        (lambda: Stepper(DriftEngine(), 2).reset([2]), "no row 2: this stepper has rows 0 to 1"),
+    ],
+)
+def test_bad_arguments_are_one_line(call: Callable[[], object], says: str) -> None:
+    with pytest.raises(OptionError, match=says):
+        call()
+
+
+def test_an_engine_is_not_closed_in_the_middle_of_a_step() -> None:
+    order = list[str]()
+    stepping, go = threading.Event(), threading.Event()
+
+    class Slow(DriftEngine):
+        def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+            stepping.set()
+            go.wait(60)
+            order.append("stepped")
+            return super().step(frame, state_in, state_out)
+
+        def close(self) -> None:
+            order.append("closed")
+
+    engine = Slow()
+    predictor = Predictor(engine, owns_engine=True)
+    thread = threading.Thread(target=predictor.step, args=(np.zeros((12, 16, 3), np.uint8),))
+    thread.start()
+    assert stepping.wait(60)
+    closer = threading.Thread(target=predictor.close)
+    closer.start()
+    go.set()
+    for one in (thread, closer):
+        one.join()
+    assert order == ["stepped", "closed"]
+
+
+def test_no_memory_for_states_is_one_line() -> None:
+    class Huge(DriftEngine):
+        def zeros(self, shape: tuple[int, ...]) -> object:
+            raise MemoryError("Unable to allocate 715. GiB")
+
+    with pytest.raises(EngineError, match="not enough memory for 3 states of drift: use fewer streams or a smaller"):
+        Stepper(Huge(), 3)

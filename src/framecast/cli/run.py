@@ -102,7 +102,7 @@ def run(
                 stop=stop,
             )
     finally:
-        for report in newest:  # none where it failed before the first frame
+        for report in newest:  # none if it failed before it began
             if json is not None:
                 write(json, f"{to_json(report, indent=2)}\n".encode())
             terminal.summary(report, outputs)

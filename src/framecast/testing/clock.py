@@ -101,7 +101,8 @@ class VirtualClock:
         """Jump to the earliest moment that is waited for, if nobody is at work; returns the time."""
         with self._changed:
             # A thread that is at work waits for nothing, or for a moment that has come.
-            earliest = min(self._until.get(thread, 0.0) for thread in {*threading.enumerate()} - self._others)
+            threads = {*threading.enumerate()} - self._others
+            earliest = min((self._until.get(thread, 0.0) for thread in threads), default=math.inf)
             if self._now < earliest < math.inf:
                 self._now = earliest
                 self._changed.notify_all()

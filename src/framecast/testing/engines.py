@@ -12,6 +12,7 @@ import numpy as np
 
 from framecast.camera import Image
 from framecast.clock import SYSTEM, Clock
+from framecast.errors import EngineError
 from framecast.graph.manifest import Manifest, StateSpec
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines import Engine, State
@@ -22,7 +23,24 @@ def manifest(size: tuple[int, int] = (12, 16), *, channels: int = 3, **fields: A
     return dataclasses.replace(Manifest("Fake", "fake", (channels, *size), (), 1, 0, "by hand", "", "none"), **fields)
 
 
-class DriftEngine(Engine):
+class _HandMade(Engine):
+    """What the engines here share: they refuse what every engine refuses."""
+
+    _closed = False
+
+    def check(self, state_in: State, state_out: State) -> None:
+        """Raise EngineError if the engine is closed, or a step would read and write the same state."""
+        if self._closed:
+            raise EngineError(f"{self.manifest.config} is closed: load it again")
+        if state_in is state_out:
+            raise EngineError("a step cannot read and write the same state: pass two")
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        self._closed = True
+
+
+class DriftEngine(_HandMade):
     """Predicts frame + 0.1, not clamped, and counts its steps in a carried state.
 
     Args:
@@ -43,8 +61,8 @@ class DriftEngine(Engine):
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""
-        assert state_in is not state_out  # noqa: S101 (the contract)
-        assert not np.shares_memory(frame, state_out.prediction)  # noqa: S101
+        self.check(state_in, state_out)
+        assert not np.shares_memory(frame, state_out.prediction)  # noqa: S101 (the contract)
         if self.seconds:
             self._clock.wait_until(self._clock.now() + self.seconds)
         state_out.tensors["count"][:] = state_in.tensors["count"] + 1
@@ -53,11 +71,8 @@ class DriftEngine(Engine):
         prediction: Tensor = state_out.prediction
         return prediction
 
-    def close(self) -> None:
-        """See :meth:`Engine.close`: there is nothing to free."""
 
-
-class TrendEngine(Engine):
+class TrendEngine(_HandMade):
     """Predicts frame + (k + 1) · share · (frame − the one before), K frames a step, not clamped.
 
     Args:
@@ -96,6 +111,7 @@ class TrendEngine(Engine):
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""
+        self.check(state_in, state_out)
         self.steps += 1
         seen = (state_in.tensors["count"] > 0)[..., None, None]
         change = self.share * (frame - state_in.tensors["before"]) * seen
@@ -107,9 +123,6 @@ class TrendEngine(Engine):
         state_out.tensors["before"][:] = frame
         prediction: Tensor = state_out.prediction
         return prediction
-
-    def close(self) -> None:
-        """See :meth:`Engine.close`: there is nothing to free."""
 
 
 class PacedEngine(TrendEngine):
@@ -139,7 +152,7 @@ class PacedEngine(TrendEngine):
 _granting = threading.Lock()
 
 
-class EmptyEngine(Engine):
+class EmptyEngine(_HandMade):
     """Predicts black at no cost; nothing of it is ever scored. What a loop takes with it, the loop takes.
 
     Args:
@@ -159,15 +172,14 @@ class EmptyEngine(Engine):
 
     def run(self, state_in: State, state_out: State) -> None:
         """See :meth:`Engine.run`: does nothing."""
+        self.check(state_in, state_out)
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`: does nothing."""
+        self.check(state_in, state_out)
         prediction: Tensor = state_out.prediction
         return prediction
 
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`."""
-        return [[self._black] * len(ahead) for _ in state.seen]
-
-    def close(self) -> None:
-        """See :meth:`Engine.close`: there is nothing to free."""
+        return [[self._black] * len(ahead) for _ in state.prediction]

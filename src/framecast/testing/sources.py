@@ -15,7 +15,8 @@ class ListSource(Source):
 
     Args:
         frames: in their order.
-        live: whether it is a camera, whose frames are lost if not taken.
+        live: whether it is a camera, whose frames are lost if not taken. Give them times on the run's clock: a live
+            frame's latency counts from its time.
         fps: nominal frames a second.
         name: what to call it.
         gap: seconds before each frame.
@@ -44,7 +45,7 @@ class ListSource(Source):
         """See :meth:`framecast.Source.read`."""
         if self._gap:
             self._clock.wait_until(self._clock.now() + self._gap)
-        frame = next(self._rest, None)
+        frame = None if self.closed else next(self._rest, None)
         if isinstance(frame, Exception):
             raise frame
         return frame
@@ -55,7 +56,7 @@ class ListSource(Source):
 
 
 def shades(count: int, *, size: tuple[int, int] = (12, 16), epoch: int = 0, start: int = 0) -> list[Frame]:
-    """Grey frames of ``size`` (height, width) that brighten by 2 levels each, 25 a second.
+    """Grey frames of ``size`` (height, width) that brighten by 2 levels each, over and over, 25 a second.
 
     Args:
         count: how many.
