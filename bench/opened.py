@@ -80,7 +80,7 @@ def open_all(stack: ExitStack, models: Models, engines: Sequence[str], threads: 
         choose(engine, threads)
     named = _named(models)
     if not named or not asked:
-        raise OptionError("cannot measure nothing: name a model and an engine")
+        raise OptionError("nothing to measure: name a model and an engine")
     opened: list[Opened] = []
     missing: list[str] = []
     cases = _distinct(f"{name} {engine}" if len(asked) > 1 else name for (name, _), engine in product(named, asked))

@@ -178,7 +178,7 @@ def rails(root: Path = ROOT) -> Readings:
 
 
 def jetson_gpu_clock(root: Path = ROOT) -> Readings:
-    """Return a Jetson's GPU clock in MHz. The name of its devfreq device has the GPU in it: 17000000.gpu, …ga10b."""
+    """Return a Jetson's GPU clock in MHz. Its devfreq device has the GPU's name: 17000000.gpu, …ga10b, …gv11b."""
     for path in root.glob("sys/class/devfreq/*/cur_freq"):
         if re.search(r"gpu|g[apv]\d+b", path.parent.name) and (hertz := _number(path)) is not None:
             return {"GPU clock, MHz": hertz / 1e6}

@@ -128,7 +128,7 @@ def _advance(advance: Advance, name: str, number: int, total: int, frames: int) 
 
 
 def _names(places: Sequence[str]) -> list[str]:
-    """Return short names, without folder and suffix if they still differ then."""
+    """Return short names, without folder and suffix, unless two of them would be equal."""
     whole = [redact(place) for place in places]
     short = [name if "://" in name or "*" in name else Path(name).stem or name for name in whole]
     return short if len(set(short)) == len(short) else whole
