@@ -41,7 +41,8 @@ def curves(results: Results, metric: str) -> str:
         axes.set_xlabel("steps ahead")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.15)
-        axes.legend(frameon=False, fontsize=9)
+        # Quality falls with steps ahead, so that corner is free; "best" searches, and warns where that takes a second.
+        axes.legend(loc="upper right", frameon=False, fontsize=9)
         written = io.StringIO()
         figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
     svg = written.getvalue()
