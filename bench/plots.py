@@ -96,7 +96,7 @@ def histogram(axes: Axes, traces: Sequence[Trace]) -> None:
         axes.axvline(float(np.median(trace.milliseconds)), color=colour, linestyle="--", linewidth=1)
     beyond = int((every > high).sum())
     _titled(axes, "Histogram", "ms" + (f" ({beyond} above are in the last bar)" if beyond else ""), "% of samples")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(loc="upper right", frameon=False, fontsize=8)  # latency has its long tail there
 
 
 def timeline(axes: Axes, traces: Sequence[Trace]) -> None:

@@ -28,7 +28,7 @@ def main() -> None:
     right.axhline(COPYING, color="grey", linestyle="--")
     left.set(xlabel="minutes of one CPU core", ylabel="training loss", yscale="log")
     right.set(xlabel="minutes of one CPU core", ylabel="MSE on 64 test sequences", ylim=(0, None))
-    left.legend(frameon=False)
+    left.legend(loc="upper right", frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)

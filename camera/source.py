@@ -30,6 +30,10 @@ class Frame:
     index: int
     epoch: int = 0
 
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        return f"Frame({width}x{height}, index {self.index}, time {self.time:.3f} s)"
+
 
 class Source(ABC):
     """An opened camera, stream, clip or folder. Close it, or use it in a ``with``.

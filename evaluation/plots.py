@@ -27,5 +27,5 @@ def curves(results: Results, metric: str) -> str:
         axes.set_xlabel("steps ahead")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.15)
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(loc="upper right", frameon=False, fontsize=9)
         return to_svg(figure)

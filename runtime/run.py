@@ -77,12 +77,14 @@ def run(
     """
     with ExitStack() as stack:
         if isinstance(source, Source):
-            stack.enter_context(source)
+            stack.callback(source.close)
         shown: list[Callable[[Result], object]] = []
         for sink in sinks:
-            if hasattr(sink, "show"):
+            if callable(sink):
+                shown.append(sink)
+            else:
                 stack.callback(sink.close)
-            shown.append(sink.show if hasattr(sink, "show") else sink)
+                shown.append(sink.show)
         places = [Path(record)] if isinstance(record, (str, os.PathLike)) else [Path(place) for place in record]
         for place in places:
             check_recording(place)

@@ -32,6 +32,9 @@ class StepTimes:
 class Stepper:
     """Steps an engine through B streams side by side. No other class swaps states.
 
+    A row of a batch computes what a stream of its own would, but a library may sum a batch in another order: pictures
+    then differ by a grey level here and there.
+
     Several steppers may share one engine, even from several threads. Each has its own states, and holds the engine's
     lock during each call.
 
@@ -120,7 +123,7 @@ class Stepper:
         return [row if steps else None for row, steps in zip(pictures, self.steps, strict=True)]
 
     def seen(self) -> list[Image]:
-        """The pictures of the newest :meth:`advance` at the model's size, uint8 [h, w, 3] BGR; none after :meth:`step`."""
+        """The newest :meth:`advance`'s pictures at the model's size, uint8 [h, w, 3] BGR; none after :meth:`step`."""
         with self.engine.lock:
             return self.engine.seen(self._current)
 

@@ -45,11 +45,13 @@ NETWORKS: dict[str, Callable[[], StepModel]] = {
     "stip-edge": lambda: build("stip-edge"),
     "edge": lambda: Edge(EdgeConfig(height=64, width=96, hidden=8, middle=8, deep=8)),
     "stau": _stau,
-    "stau-residual-recall": lambda: _stau(residual=True, recall=True, patch=2, stages=1),
-    "stau-unscaled": lambda: _stau(scaled=False, hidden=4, width=16),  # scores grow with the state: so does rounding
-    "stau-tau-theta": lambda: _stau(tau=4, theta=2),
-    "stau-without-tam": lambda: _stau(temporal_attention=False),
-    "stau-without-both": lambda: _stau(temporal_attention=False, spatial_attention=False),
+    "stau-residual-recall": lambda: _stau(residual=True, recall=True, patch=2, stages=1, layers=3),
+    "stau-unscaled": lambda: _stau(
+        scaled=False, hidden=4, width=16, layers=3
+    ),  # scores grow with the state: so does rounding
+    "stau-tau-theta": lambda: _stau(tau=4, theta=2, layers=4),
+    "stau-without-tam": lambda: _stau(temporal_attention=False, layers=3),
+    "stau-without-both": lambda: _stau(temporal_attention=False, spatial_attention=False, layers=3),
     "mau": lambda: MAU(MAUConfig(height=16, width=16, channels=1, hidden=6, layers=2, stages=1)),
     "astm": _astm,
     "astm-tau": lambda: _astm(tau=2, stages=1, channels=3),

@@ -33,6 +33,10 @@ class Result:
     psnr: float | None = None
     psnr_copy: float | None = None
 
+    def __repr__(self) -> str:
+        score = "not scored" if self.psnr is None else f"{self.psnr:.1f} dB, copying {self.psnr_copy:.1f} dB"
+        return f"Result({self.frame!r}, {self.prediction!r}, {score})"
+
 
 class Sink(ABC):
     """Takes results one at a time. Close it after the last one."""

@@ -24,7 +24,9 @@ class SinkThread(Sink):
         self._sink = sink
         self._mailbox: Mailbox[Result] = Mailbox(newest=False, capacity=CAPACITY, clock=clock)
         self._failure: Exception | None = None
-        self._raised = False
+        self._raised = self._ended = False
+        self._clock = clock
+        self._changed = clock.condition()
         self._thread = threading.Thread(target=self._run, name=f"framecast-{type(sink).__name__}", daemon=True)
         self._thread.start()
 
@@ -44,6 +46,9 @@ class SinkThread(Sink):
             SinkError: the sink failed, and no ``show`` has raised that error yet.
         """
         self._mailbox.close()
+        with self._changed:  # by the clock, which a join would hold still
+            while not self._ended:
+                self._clock.wait(self._changed)
         self._thread.join()
         self._raise()
 
@@ -66,3 +71,6 @@ class SinkThread(Sink):
                 self._sink.close()
             except Exception as error:  # noqa: BLE001 (raised by show or close)
                 self._failure = self._failure or error
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()

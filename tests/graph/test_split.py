@@ -31,7 +31,7 @@ ENGINES = [
     ),
 ]
 # Networks, and layers that can run before the frame is there.
-HALVES = {"stip": 2, "stip-paper": 2, "stau": 6, "stau-tau-theta": 6, "mau": 2, "astm": 4, "astm-without-eifag": 4}
+HALVES = {"stip": 2, "stip-paper": 2, "stau": 6, "stau-tau-theta": 4, "mau": 2, "astm": 4, "astm-without-eifag": 4}
 
 
 def halves(name: str, folder: Path) -> tuple[Path, Path]:

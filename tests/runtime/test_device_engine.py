@@ -78,7 +78,7 @@ def test_what_is_prepared_does_not_grow_with_a_stream(artifact: Path) -> None:
         width, height = engine.manifest.size
         counts = []
         for _ in range(3):
-            for _ in range(30):
+            for _ in range(12):
                 predictor.step(np.zeros((height, width, 3), np.uint8))
                 predictor.rollout(3)
             counts.append(sum(len(p) for others in engine._phases._kept.values() for p in others.values()))

@@ -123,7 +123,7 @@ def test_a_steady_stream_binds_nothing_new(name: str, tmp_path: Path) -> None:
         width, height = engine.manifest.size
         counts = []
         for _ in range(3):
-            for _ in range(30):
+            for _ in range(12):
                 predictor.step(np.zeros((height, width, 3), np.uint8))
                 predictor.rollout(3)
             counts.append(sum(len(p) for others in engine._bindings._kept.values() for p in others.values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_one_recording_and_a_sink_of_any_class(tmp_path: Path) -> None:
         def close(self) -> None:
             self.closed += 1
 
-    duck = Duck()
+    duck: Any = Duck()
     framecast.run(CLIP, record=tmp_path / "run.mp4", sinks=[duck])
     assert (duck.shown, duck.closed) == (30, 1)
     assert (tmp_path / "run.mp4").stat().st_size > 0

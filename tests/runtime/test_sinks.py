@@ -135,7 +135,7 @@ def test_a_recording_that_was_killed_can_be_played(tmp_path: Path) -> None:
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(path)])
     deadline = time.monotonic() + 120
-    while (not path.exists() or path.stat().st_size < 300_000) and time.monotonic() < deadline:
+    while (not path.exists() or path.stat().st_size < 100_000) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.kill()
     process.wait()

@@ -56,7 +56,10 @@ def run(
         int, typer.Option(metavar="N", help="CPU threads of the step (default: one a core).", show_default=False)
     ] = 0,
 ) -> None:
-    """Predict a camera, a stream or a file, live, and score every prediction against the frame that comes."""
+    """Predict a camera, a stream or a file, live.
+
+    Every prediction is scored against the frame that comes, beside copying the last frame.
+    """
     from framecast import terminal
     from framecast.files import check_writable, write
     from framecast.runtime.engines import choose
