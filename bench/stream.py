@@ -45,7 +45,7 @@ from framecast.bench.loop import (
     read_frames,
     warm,
 )
-from framecast.bench.summary import PERCENTILES, Summary, summarize
+from framecast.bench.summary import PERCENTILES, TAIL, Summary, summarize
 from framecast.camera import Source, open_source
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
@@ -159,6 +159,7 @@ class StreamResult:
             ("load", f"busy {loop.load:.0%} of the time; {loop.cores:.2f} cores, {loop.cpu_ms:.1f} ms of CPU a frame"),
             ("empty loop, due → sink (corrected), ms", f"{_text(empty.corrected)}; {empty.dropped} dropped"),
             ("empty loop, between hand-overs, ms", f"{_text(empty.gaps)}; jitter {empty.jitter:.2f}"),
+            *([("?", f"fewer than {TAIL} samples lie above: measure for longer")] if loop.corrected.doubtful else []),
         ]
 
 

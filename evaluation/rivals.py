@@ -92,9 +92,12 @@ class Custom(Rival):
         """See :meth:`Rival.predict`.
 
         Raises:
-            OptionError: the function returns the wrong number of frames, or frames of another shape or type.
+            OptionError: the function fails, or returns the wrong number of frames, or frames of another shape or type.
         """
-        images = [np.asarray(image) for image in self._predict(last, before, horizon)]
+        try:
+            images = [np.asarray(image) for image in self._predict(last, before, horizon)]
+        except Exception as error:
+            raise OptionError(f"rival {self.name} failed: {type(error).__name__}: {error}: mend it") from error
         if len(images) != horizon or any((image.shape, image.dtype) != (last.shape, last.dtype) for image in images):
             got = ", ".join(sorted({f"{image.dtype} {list(image.shape)}" for image in images})) or "nothing"
             wanted = f"{horizon} frames, uint8 {list(last.shape)}"

@@ -93,9 +93,8 @@ def run(
         predictor = stack.enter_context(Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True))
         if line := caution(predictor.manifest):
             announce(f"warning: {line}")
-        opened = (
-            source if isinstance(source, Source) else stack.enter_context(open_source(source, loop=loop, clock=clock))
-        )
+        opened = source if isinstance(source, Source) else open_source(source, loop=loop, clock=clock)
+        stack.callback(opened.close)
         paced = realtime or show or serve is not None
         pipeline = Pipeline(opened, predictor, horizon=horizon, frames=frames, realtime=paced, clock=clock)
         try:

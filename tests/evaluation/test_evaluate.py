@@ -77,6 +77,11 @@ def test_progress_is_told() -> None:
             r"rival short must return 5 frames, uint8 \[192, 256, 3\]; it returned 1: uint8 \[192, 256, 3\]",
         ),
         (
+            {"rivals": {"crash": lambda last, before, horizon: 1 / 0}},
+            OptionError,
+            "rival crash failed: ZeroDivisionError",
+        ),
+        (
             {"rivals": {"float": lambda last, before, horizon: [last / 255] * horizon}},
             OptionError,
             r"it returned 5: float64 \[192, 256, 3\]",
