@@ -132,12 +132,7 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
         if latency["p50"] > report["ahead_ms"]:
             after, ahead = f"{latency['p50']:.0f} ms", f"{report['ahead_ms']:.0f} ms"
             what = f"predictions arrive {after} after their frame but look only {ahead} ahead"
-            cure = (
-                "a larger --horizon, a faster engine, or a GPU"
-                if report["horizon"] == 1
-                else "a faster engine, or a GPU"
-            )
-            rows.append(("too slow", f"{what}: on a camera they would come too late (try {cure})"))
+            rows.append(("too slow", f"{what}: on a camera they would come too late (try a faster engine, or a GPU)"))
     rows.append(("ended", report["ended"] or "before the first frame"))
     rows += [("written", str(p)) if p.exists() else ("not written", f"{p}  (nothing was scored)") for p in outputs]
     table("framecast", ("", ""), rows)

@@ -76,8 +76,8 @@ def test_a_stream() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"models": []}, OptionError, "cannot measure nothing"),
-        ({"engines": []}, OptionError, "cannot measure nothing"),
+        ({"models": []}, OptionError, "nothing to measure"),
+        ({"engines": []}, OptionError, "nothing to measure"),
         ({"models": "nope"}, ArtifactError, "no model 'nope'"),
         ({"engines": "tensorflow"}, OptionError, "no engine 'tensorflow'"),
         ({"iterations": 0}, OptionError, "iterations must be at least 1, not 0"),
