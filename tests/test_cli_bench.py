@@ -106,7 +106,7 @@ def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
         (("nowhere.onnx",), "no such artifact"),
         (("edge", "--engine", "tensorflow"), "no engine 'tensorflow'"),
         (("edge", "--engine", "onnxruntime:fp16"), "only the mixed graph that 'framecast parity' checks"),
-        (("edge", "--engine", "onnxruntime-cuda:fp16"), "one precision"),
+        (("edge", "--engine", "onnxruntime:bf16"), "one precision"),
         (("edge", "--iterations", 0), "--iterations must be at least 1, not 0"),
         (("edge", "--duration", -1), "--duration must be 0 or more, not -1"),
         (("edge", "--duration", "nan"), "--duration must be 0 or more, not nan"),

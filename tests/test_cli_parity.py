@@ -45,7 +45,7 @@ def test_what_cannot_run_here_is_listed_where_nothing_was_named(run: Run) -> Non
     ("arguments", "says"),
     [
         (("--engine", "tensorflow"), "there are onnxruntime"),
-        (("--engine", "onnxruntime-cuda:fp16"), "one precision"),
+        (("--engine", "onnxruntime:bf16"), "one precision"),
         (("--frames", "0"), "--frames must be at least 1"),
         (("--engine", "onnxruntime:fp16,tensorrt:int8"), "tensorrt runs in fp16 or fp32"),
         (("--engine", ","), "--engine ,: there are onnxruntime"),

@@ -150,7 +150,7 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
         (("stip-edge", "useless"), "no usable video in useless (2 skipped): give clips of 2 frames or more"),
         (("mau-mnist", "notes.txt"), "notes.txt is not an IDX file of images"),
         (("stip-edge", "digits"), "Moving MNIST is grey and square, but this network takes 256×192×3"),
-        (("tau-taxibj", "clips"), "tau-taxibj takes channels that are no picture"),
+        (("tau-taxibj", "clips"), "cannot train tau-taxibj on videos or digits: its channels are not a picture"),
         (("no-such", "clips"), "no configuration 'no-such'"),
         (("stip-edge", "clips", "--recipe", "best"), "no recipe 'best': there are astm-mnist"),
         (
