@@ -159,7 +159,6 @@ def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: 
         Loop(Scheduled(f"camera {number}", images, fps, count, start, clock), predictor, clock)
         for number, predictor in enumerate(predictors)
     ]
-    ended = clock.condition()
     frames: dict[int, list[FrameTimes]] = {}
     failures: list[Exception] = []
 
@@ -172,26 +171,20 @@ def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: 
             for loop in loops:  # one failure makes the other cameras' figures useless
                 loop.stop()
         finally:
-            with ended:
-                frames[number] = found
-                ended.notify_all()
+            frames[number] = found
 
     threads: list[threading.Thread] = []
     try:
-        with ended:
-            for number in range(len(loops)):
-                threads.append(threading.Thread(target=work, args=(number,), name=f"camera-{number}", daemon=True))
-                threads[-1].start()
-            while len(frames) < len(loops):
-                clock.wait(ended)
+        for number in range(len(loops)):
+            threads.append(threading.Thread(target=work, args=(number,), name=f"camera-{number}", daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            clock.join(thread)
     finally:
         for loop in loops:  # an exception may have ended the wait early
             loop.stop()
-        with ended:  # by the clock, on which the loops wait
-            while len(frames) < len(threads):
-                clock.wait(ended)
         for thread in threads:
-            thread.join()
+            clock.join(thread)
     if failures:
         raise failures[0]
     return [figures(frames[number], (50.0, 99.0)) for number in range(len(loops))]

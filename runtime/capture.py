@@ -33,7 +33,7 @@ class Capture:
         self._paced = paced
         self._clock = clock
         self._changed = clock.condition()
-        self._stopped = self._ended = False
+        self._stopped = False
         self._thread = threading.Thread(target=self._read, name="framecast-capture", daemon=True)
 
     @property
@@ -56,12 +56,8 @@ class Capture:
         """Stop, close the source, and wait for the thread. The wait is limited, because a driver may hang in a read."""
         self.stop()
         self._source.close()
-        with self._changed:
-            deadline = self._clock.now() + JOIN
-            while self.started and not self._ended and self._clock.wait(self._changed, deadline):
-                pass
-        if self._ended:
-            self._thread.join()  # at once: it has only to return
+        if self.started:
+            self._clock.join(self._thread, self._clock.now() + JOIN)
 
     def _read(self) -> None:
         try:
@@ -78,9 +74,6 @@ class Capture:
             self.failure = error
         finally:
             self.mailbox.close()
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
 
     def _wait_until(self, moment: float) -> bool:
         """Wait until ``moment``; False if stopped before."""

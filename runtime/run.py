@@ -93,8 +93,11 @@ def run(
         predictor = stack.enter_context(Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True))
         if line := caution(predictor.manifest):
             announce(f"warning: {line}")
-        opened = source if isinstance(source, Source) else open_source(source, loop=loop, clock=clock)
-        stack.callback(opened.close)
+        if isinstance(source, Source):
+            opened = source
+        else:
+            opened = open_source(source, loop=loop, clock=clock)
+            stack.callback(opened.close)
         paced = realtime or show or serve is not None
         pipeline = Pipeline(opened, predictor, horizon=horizon, frames=frames, realtime=paced, clock=clock)
         try:
@@ -119,8 +122,9 @@ def _drive(
 ) -> None:
     observed = clock.now()
     for result in pipeline.results(REFRESH):
-        for sink in sinks if result is not None else ():
-            sink(result)  # type: ignore[arg-type]  # mypy does not narrow over the conditional
+        if result is not None:
+            for sink in sinks:
+                sink(result)
         if clock.now() - observed >= REFRESH:
             observed = clock.now()
             observe(pipeline.report())

@@ -57,6 +57,45 @@ def test_a_condition_is_notified_before_its_deadline(make: Callable[[], Clock]) 
     thread.join()
 
 
+@pytest.mark.parametrize("make", CLOCKS)
+def test_a_join_ends_with_the_thread_or_at_its_deadline(make: Callable[[], Clock]) -> None:
+    clock = make()
+    go = threading.Event()
+
+    def work() -> None:
+        clock.wait_until(clock.now() + 0.5)
+        go.wait()
+
+    begun = clock.now()
+    thread = threading.Thread(target=work)
+    thread.start()
+    clock.join(thread, begun + 0.02)
+    assert thread.is_alive()
+    assert clock.now() >= begun + 0.02
+    go.set()
+    clock.join(thread, begun + 600)
+    assert not thread.is_alive()
+    assert begun + 0.5 <= clock.now() < begun + 600
+
+
+def test_virtual_time_stands_still_when_a_joined_thread_has_ended() -> None:
+    clock = VirtualClock()
+    begun, stop = clock.now(), threading.Event()
+
+    def tick() -> None:  # a second thread that would run ahead
+        while not stop.is_set():
+            clock.wait_until(clock.now() + 1)
+
+    ticking = threading.Thread(target=tick)
+    worker = threading.Thread(target=clock.wait_until, args=(begun + 10.5,))
+    ticking.start()
+    worker.start()
+    clock.join(worker)
+    assert clock.now() - begun == 10.5
+    stop.set()
+    clock.join(ticking)
+
+
 def test_virtual_time_passes_only_while_everybody_waits() -> None:
     clock = VirtualClock()
     mailbox: Mailbox[float] = Mailbox(newest=False, clock=clock)

@@ -24,9 +24,8 @@ class SinkThread(Sink):
         self._sink = sink
         self._mailbox: Mailbox[Result] = Mailbox(newest=False, capacity=CAPACITY, clock=clock)
         self._failure: Exception | None = None
-        self._raised = self._ended = False
+        self._raised = False
         self._clock = clock
-        self._changed = clock.condition()
         self._thread = threading.Thread(target=self._run, name=f"framecast-{type(sink).__name__}", daemon=True)
         self._thread.start()
 
@@ -46,10 +45,7 @@ class SinkThread(Sink):
             SinkError: the sink failed, and no ``show`` has raised that error yet.
         """
         self._mailbox.close()
-        with self._changed:  # by the clock, which a join would hold still
-            while not self._ended:
-                self._clock.wait(self._changed)
-        self._thread.join()
+        self._clock.join(self._thread)
         self._raise()
 
     def _raise(self) -> None:
@@ -71,6 +67,3 @@ class SinkThread(Sink):
                 self._sink.close()
             except Exception as error:  # noqa: BLE001 (raised by show or close)
                 self._failure = self._failure or error
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()

@@ -29,6 +29,9 @@ class Clock(Protocol):
     def wait_until(self, moment: float) -> None:
         """Return at ``moment`` (seconds), or at once if it has passed."""
 
+    def join(self, thread: threading.Thread, deadline: float | None = None) -> None:
+        """Wait until ``thread`` ends, or until ``deadline`` (seconds)."""
+
 
 class SystemClock:
     """``time.monotonic()``. Cameras stamp their grabs with the same clock."""
@@ -52,6 +55,10 @@ class SystemClock:
     def wait_until(self, moment: float) -> None:
         """See :meth:`Clock.wait_until`. The kernel wakes a thread about 0.1 ms late."""
         time.sleep(max(0.0, moment - time.monotonic()))
+
+    def join(self, thread: threading.Thread, deadline: float | None = None) -> None:
+        """See :meth:`Clock.join`."""
+        thread.join(None if deadline is None else max(0.0, deadline - self.now()))
 
 
 SYSTEM = SystemClock()

@@ -70,6 +70,7 @@ def evaluate(
     from framecast import terminal
     from framecast.evaluation.evaluate import evaluate as score
     from framecast.evaluation.evaluate import look_up
+    from framecast.evaluation.rivals import standard
     from framecast.evaluation.tables import notes, tables
     from framecast.files import check_writable, write
     from framecast.runtime import load
@@ -99,7 +100,7 @@ def evaluate(
         check_writable(path)
     choose("auto", threads)
     refs = [ModelRef.resolve(name) for name in dict.fromkeys((model, *(also or [])))]
-    taken = {"copy-last", "linear", "dis-flow", *(rivals or {})}
+    taken = {*(rival.name for rival in standard()), *(rivals or {})}
     names = labels([ref.given for ref in refs], taken)
     with ExitStack() as stack:
         models: dict[str, str | Predictor] = {}

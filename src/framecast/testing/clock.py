@@ -42,14 +42,15 @@ class VirtualClock:
     """A :class:`framecast.clock.Clock` that stands still while any thread is at work.
 
     Once every thread waits, it jumps to the earliest moment that one of them waits for. It knows the thread that made
-    it, and every thread that is started later. A thread that waits for another must do so by :meth:`wait`:
-    one that waits otherwise counts as being at work, and time stands still.
+    it, and every thread that is started later. A thread that waits for another must do so by :meth:`wait`
+    or :meth:`join`: one that waits otherwise counts as being at work, and time stands still.
     """
 
     def __init__(self) -> None:
         self._now = 1000.0
         self._changed = threading.Condition()
         self._until: dict[threading.Thread, float] = {}  # inf: for another thread
+        self._joined: dict[threading.Thread, threading.Thread] = {}  # whose end a thread waits for
         self._others = {*threading.enumerate()} - {threading.current_thread()}
 
     def now(self) -> float:
@@ -87,6 +88,16 @@ class VirtualClock:
                 self._changed.wait(POLL)
         self.unpark(me)
 
+    def join(self, thread: threading.Thread, deadline: float | None = None) -> None:
+        """See :meth:`framecast.clock.Clock.join`."""
+        me, until = threading.current_thread(), math.inf if deadline is None else deadline
+        self._joined[me] = thread
+        self._park(me, until)
+        while thread.is_alive() and self._advance() < until:
+            thread.join(POLL)
+        self.unpark(me)
+        del self._joined[me]
+
     def unpark(self, thread: threading.Thread) -> None:
         """A thread is at work from now on, even before it knows."""
         with self._changed:
@@ -100,13 +111,18 @@ class VirtualClock:
     def _advance(self) -> float:
         """Jump to the earliest moment that is waited for, if nobody is at work; returns the time."""
         with self._changed:
-            # A thread that is at work waits for nothing, or for a moment that has come.
-            threads = {*threading.enumerate()} - self._others
-            earliest = min((self._until.get(thread, 0.0) for thread in threads), default=math.inf)
+            # A thread that is at work waits for nothing, for a moment that has come, or for a thread that has ended.
+            running = {*threading.enumerate()}
+            earliest = min((self._waits_until(thread, running) for thread in running - self._others), default=math.inf)
             if self._now < earliest < math.inf:
                 self._now = earliest
                 self._changed.notify_all()
             return self._now
+
+    def _waits_until(self, thread: threading.Thread, running: set[threading.Thread]) -> float:
+        if self._joined.get(thread, thread) not in running:
+            return 0.0
+        return self._until.get(thread, 0.0)
 
 
 class _VirtualCondition(threading.Condition):
