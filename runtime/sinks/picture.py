@@ -41,7 +41,7 @@ def triptych(result: Result) -> Image:
     """
     due = np.zeros_like(result.input) if result.due is None else result.due
     tiles = [enlarged(tile, LEGIBLE) for tile in (result.input, due, error_image(result.input, result.due))]
-    ahead = result.prediction.horizon
+    ahead = 1e3 * result.prediction.ahead
     score = "warming up" if result.psnr is None else f"{result.psnr:.1f} dB (copying {result.psnr_copy:.1f})"
-    texts = (f"input  {result.frame.time:.2f} s", f"predicted {ahead} ahead  {score}", f"error x{GAIN}")
+    texts = (f"input  {result.frame.time:.2f} s", f"predicted {ahead:.0f} ms ahead  {score}", f"error x{GAIN}")
     return np.vstack([np.hstack([caption(tiles[0].shape[1], text) for text in texts]), np.hstack(tiles)])

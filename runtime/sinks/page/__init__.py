@@ -52,7 +52,7 @@ def update(result: Result | None, stats: Mapping[str, object] | None) -> bytes:
     header: dict[str, object] = {} if stats is None else {"stats": stats}
     pictures = [b"", b"", b""]
     if result is not None:
-        header |= {"index": result.frame.index, "time": result.frame.time, "horizon": result.prediction.horizon}
+        header |= {"index": result.frame.index, "time": result.frame.time, "ahead_ms": 1e3 * result.prediction.ahead}
         header |= {"psnr": result.psnr, "psnr_copy": result.psnr_copy}
         pictures[:2] = [_jpeg(result.input), _jpeg(result.prediction.image)]
         if result.due is not None:

@@ -62,7 +62,7 @@ async function show({ header, pictures }) {
     const { width, height } = images[0];
     ["input", "prediction", "error"].forEach((id, at) => draw(id, images[at], width, height));
     byId("warming").hidden = images[2] !== null;
-    byId("ahead").textContent = `Predicted, ${header.horizon} frame${header.horizon === 1 ? "" : "s"} ahead`;
+    byId("ahead").textContent = `Predicted, ${header.ahead_ms.toFixed(0)} ms ahead`;
     document.body.dataset.frames = ++shown;
     document.body.dataset.index = header.index;
   }
