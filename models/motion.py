@@ -39,6 +39,14 @@ def box(x: Tensor, size: int) -> Tensor:
     return functional.avg_pool2d(functional.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)
 
 
+def halve(x: Tensor) -> Tensor:
+    """Mean over 2×2 pixels; where a side is odd, its last pixel counts twice: ``x`` [B, C, H, W]."""
+    height, width = x.shape[-2:]
+    if height % 2 or width % 2:
+        x = functional.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+    return functional.avg_pool2d(x, 2)
+
+
 def _gradients(image: Tensor) -> tuple[Tensor, Tensor]:
     """Central differences along x and y of ``image`` [B, 1, H, W], replicated borders."""
     padded = functional.pad(image, (1, 1, 1, 1), mode="replicate")
@@ -67,34 +75,50 @@ class LucasKanade(nn.Module):
         smooth: pixels a side of the box that smooths each level's flow.
         select: before that, give each pixel the flow, of its own and four neighbours', that explains it best: motion
             then ends where things end. A soft choice, after the densification of DIS (Kroeger et al., 2016).
+        halved: whether the finest level has half the frames' size; otherwise it has theirs.
     """
 
     def __init__(
-        self, height: int, width: int, levels: int = 4, window: int = 9, smooth: int = 7, select: bool = False
+        self,
+        height: int,
+        width: int,
+        levels: int = 4,
+        window: int = 9,
+        smooth: int = 7,
+        select: bool = False,
+        halved: bool = True,
     ) -> None:
         super().__init__()
         self.window = window
         self.smooth = smooth
         self.select = select
-        self.warps = nn.ModuleList(Warp(height >> (k + 1), width >> (k + 1)) for k in range(levels))
+        self.halved = halved
+        sizes = [(height, width)]
+        for _ in range(levels - 1 + halved):
+            sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        self.sizes = sizes[int(halved) :]
+        self.warps = nn.ModuleList(Warp(*size) for size in self.sizes)
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
-        """Flow from ``current`` to ``previous`` ([B, C, H, W] each, 0 to 1), in full-size pixels: [B, 2, H/2, W/2]."""
+        """Flow from ``current`` to ``previous`` ([B, C, H, W] each, 0 to 1), in their pixels.
+
+        [B, 2, H/2, W/2], or [B, 2, H, W] if not ``halved``.
+        """
         pair = torch.cat([current.mean(1, keepdim=True), previous.mean(1, keepdim=True)], dim=1)
-        pyramid = []
-        for _ in self.warps:
-            pair = functional.avg_pool2d(pair, 2)
-            pyramid.append(pair)
+        pyramid = [halve(pair) if self.halved else pair]
+        for _ in self.sizes[1:]:
+            pyramid.append(halve(pyramid[-1]))
         flow = torch.zeros_like(pyramid[-1])
         for level in reversed(range(len(pyramid))):
             if level < len(pyramid) - 1:
-                flow = 2 * enlarge(flow, 2)
+                height, width = self.sizes[level]
+                flow = 2 * enlarge(flow, 2)[..., :height, :width]
             now, before = pyramid[level].chunk(2, dim=1)
             flow = flow + self._correction(now, self.warps[level](before, flow))
             if self.select:
                 flow = self._selected(now, before, flow, self.warps[level])
             flow = box(flow, self.smooth)
-        return 2 * flow
+        return 2 * flow if self.halved else flow
 
     def _selected(self, now: Tensor, before: Tensor, flow: Tensor, warp: nn.Module) -> Tensor:
         flows = _neighbours(flow, distance=5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -49,7 +50,7 @@ class StepModel(nn.Module, ABC):
 
     def init_state(self, batch: int = 1) -> State:
         """The state before the first frame: all zeros, [batch, …] each, where the weights are."""
-        like = next(self.parameters())
+        like = next(chain(self.parameters(), self.buffers()))
 
         def zeros(shape: tuple[int, ...]) -> Tensor:
             return torch.zeros((batch, *shape), dtype=like.dtype, device=like.device)
@@ -93,3 +94,43 @@ class StepModel(nn.Module, ABC):
             values = [written[name], *self.past(state, name)[:-1]]
             new |= {f"{name}.{age}": value for age, value in enumerate(values)}
         return prediction, new
+
+
+class MomentModel(StepModel):
+    """A model of motion: it perceives a frame once, then renders the picture of any moment ahead.
+
+    Times are in any unit, the same everywhere. As a :class:`StepModel` it is a network whose frames come one apart.
+
+    Attributes:
+        fields: what rendering needs, by name: shapes without the batch. Those that the state carries too, under the
+            same name, are the state's.
+    """
+
+    fields: Mapping[str, tuple[int, ...]]
+
+    @abstractmethod
+    def perceive(self, frame: Tensor, elapsed: Tensor, state: State) -> tuple[State, State]:
+        """Take in a frame.
+
+        Args:
+            frame: the newest frame, [B, C, H, W], 0 to 1.
+            elapsed: time since the frame before, [B], above 0; of no account for the first.
+            state: as for :meth:`StepModel.forward`.
+
+        Returns:
+            The fields that the state does not carry; what is new in the state, as for :meth:`StepModel.forward`.
+        """
+
+    @abstractmethod
+    def render(self, fields: State, ahead: Tensor) -> Tensor:
+        """The picture ``ahead`` ([B], at least 0) of the newest frame: [B, C, H, W], 0 to 1."""
+
+    def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """See :meth:`StepModel.forward`: the moment as far ahead as the last frame lies back."""
+        one = torch.ones_like(frame[:, 0, 0, 0])
+        fields, written = self.perceive(frame, one, state)
+        return self.render({**fields, **self.carried(written)}, one).unsqueeze(1), written
+
+    def carried(self, written: State) -> State:
+        """The fields that the new state carries."""
+        return {name: written[name] for name in self.fields if name in self.state_shapes}

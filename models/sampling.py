@@ -1,0 +1,99 @@
+"""Reading pictures between their pixels, and making them smaller or larger, as OpenCV does: for the graphs of ``edge``.
+
+Sizes are fixed when a module is made; batches may vary. What OpenCV computes in bytes is computed in floats here, so
+the two differ by its rounding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Pull(nn.Module):
+    """Read a picture at the points of a grid, each shifted: bilinear, borders replicated.
+
+    Args:
+        x: [w]: where the grid's columns are, in pixels of the picture.
+        y: [h]: its rows.
+        width: of the picture, 2 at least.
+        height: of the picture, 2 at least.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __init__(self, x: Tensor, y: Tensor, width: int, height: int) -> None:
+        super().__init__()
+        self.scale = (2 / (width - 1), 2 / (height - 1))  # GridSample's coordinates run from −1 to 1
+        self.register_buffer("x", (x.double() * self.scale[0] - 1).float(), persistent=False)
+        self.register_buffer("y", (y.double() * self.scale[1] - 1).float()[:, None], persistent=False)
+
+    def forward(self, picture: Tensor, shift: Tensor) -> Tensor:
+        """``picture`` [B, C, H, W] and ``shift`` [B, 2, h, w] (x, y; pixels) to [B, C, h, w]."""
+        at = torch.stack([self.x + shift[:, 0] * self.scale[0], self.y + shift[:, 1] * self.scale[1]], dim=-1)
+        return functional.grid_sample(picture, at, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+class Pick(nn.Module):
+    """Read a picture at whole pixels: the columns ``x`` and the rows ``y``."""
+
+    x: Tensor
+    y: Tensor
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("x", x.long(), persistent=False)
+        self.register_buffer("y", y.long(), persistent=False)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C, h, w]."""
+        return picture.index_select(2, self.y).index_select(3, self.x)
+
+
+class Shrink(nn.Module):
+    """Make a picture smaller: each pixel becomes the mean over the area that it covers (INTER_AREA).
+
+    Args:
+        size: (width, height) of the pictures.
+        target: (width, height) of the results, neither of them larger.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, size: tuple[int, int], target: tuple[int, int]) -> None:
+        super().__init__()
+        self.factors = tuple(a // b for a, b in zip(size, target, strict=True))
+        self.whole = all(a == b * factor for a, b, factor in zip(size, target, self.factors, strict=True))
+        if not self.whole:
+            self.register_buffer("rows", _shares(size[1], target[1]), persistent=False)
+            self.register_buffer("columns", _shares(size[0], target[0]).T.contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C, h, w]."""
+        if self.whole:
+            return x if self.factors == (1, 1) else functional.avg_pool2d(x, (self.factors[1], self.factors[0]))
+        return self.rows @ x @ self.columns
+
+
+def _shares(length: int, target: int) -> Tensor:
+    """How much of each of ``target`` parts lies in each of ``length`` pixels: [target, length], rows sum to 1."""
+    edges = np.linspace(0, length, target + 1)
+    pixels = np.arange(length)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return torch.from_numpy((overlap.clip(0) * target / length).astype(np.float32))
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, C, h, w] to [B, C, height, width], ``size`` being (width, height): bilinear (INTER_LINEAR)."""
+    return functional.interpolate(x, (size[1], size[0]), mode="bilinear", align_corners=False)
+
+
+def mean_around(x: Tensor, size: int, border: str = "replicate") -> Tensor:
+    """Mean over ``size`` × ``size`` pixels of ``x`` [B, C, H, W]; the border as in torch's ``pad``."""
+    half = size // 2
+    padded = functional.pad(x, (half, half, half, half), mode=border)
+    return functional.avg_pool2d(functional.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)
