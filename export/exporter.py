@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import ModelProto
 from safetensors.torch import save as to_safetensors
 
 from framecast.camera import Source, open_source
 from framecast.errors import ExportError, OptionError
 from framecast.export.load_network import load_trained
-from framecast.export.onnx import describe, to_onnx
+from framecast.export.onnx import describe, to_onnx, to_render
 from framecast.export.parity import Parity, compare, random_frames
 from framecast.files import check_writable, write
 from framecast.graph.artifact import save
-from framecast.graph.manifest import Manifest
+from framecast.graph.manifest import RENDER, Manifest, half
 from framecast.models.checkpoints import Checkpoint, read_checkpoint
 from framecast.models.configs import build, find
+from framecast.models.step import MomentModel, StepModel
 from framecast.runtime.convert import to_input
 from framecast.runtime.engines import open_engine
 
@@ -72,9 +74,8 @@ def export_config(
         model, manifest = load_trained(config, weights, changes)
     with open_source(source) as opened, tempfile.TemporaryDirectory() as folder:
         say(f"exporting {config} and comparing it with the network over {frames} frames: up to a few minutes")
-        proto = to_onnx(model, manifest)
         draft = Path(folder) / "draft.onnx"
-        save(proto, draft)
+        graphs = save_graphs(model, manifest, draft)
         with open_engine(draft) as engine:
             parity = {"random": compare(model, engine, random_frames(manifest.frame, frames, seed), allowed)}
             if manifest.is_picture:
@@ -85,8 +86,27 @@ def export_config(
                 f"cannot write the export of {config}: it is {found.max:.2e} off the network on {name} frames, "
                 f"but {found.allowed:.0e} is allowed; report this with the versions that 'framecast doctor' prints"
             )
-    save(proto, output)
+    for path, proto in graphs.items():
+        save(proto, output.with_name(path.name.replace(draft.stem, output.stem, 1)))
     return parity
+
+
+def save_graphs(model: StepModel, manifest: Manifest, output: Path) -> dict[Path, ModelProto]:
+    """Write an artifact to ``output``; for a model of motion also, beside it, the graph that renders.
+
+    Returns:
+        What was written, by path.
+
+    Raises:
+        ExportError: see :func:`framecast.export.onnx.to_onnx`.
+        SinkError: a file cannot be written.
+    """
+    graphs = {output: to_onnx(model, manifest)}
+    if isinstance(model, MomentModel):
+        graphs[half(output, RENDER)] = to_render(model, manifest)
+    for path, proto in graphs.items():
+        save(proto, path)
+    return graphs
 
 
 def export_random(config: str, folder: Path, *, artifact: bool = True) -> Path:
@@ -106,7 +126,7 @@ def export_random(config: str, folder: Path, *, artifact: bool = True) -> Path:
         write(path, to_safetensors(model.state_dict(), {"config": config, "weights": "random"}), "free some space")
         return path
     path = folder / f"{config}.onnx"
-    save(to_onnx(model, describe(model, config)), path)
+    save_graphs(model, describe(model, config), path)
     return path
 
 

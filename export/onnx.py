@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from framecast.errors import ExportError
 from framecast.export.functions import OPSET, function, translations
 from framecast.graph.artifact import IR_VERSION
-from framecast.graph.manifest import DOMAIN, KEY, Manifest, Quality, StateSpec
+from framecast.graph.manifest import DOMAIN, KEY, RENDER, Manifest, Quality, StateSpec
 from framecast.graph.patchify import fuse_patchify
 from framecast.models.configs import CONFIGS, appearance
-from framecast.models.step import StepModel
+from framecast.models.step import MomentModel, StepModel
 
 
 class _Flat(nn.Module):
@@ -34,6 +34,32 @@ class _Flat(nn.Module):
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         prediction, new = self.model(frame, dict(zip(self.names, state, strict=True)))
         return prediction, *(new[name] for name in (*self.model.state_shapes, *self.model.histories))
+
+
+class _Perceive(nn.Module):
+    """``MomentModel.perceive`` with its state as positional arguments, in the order of ``init_state``."""
+
+    def __init__(self, model: MomentModel, names: list[str], made: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+        self.made = made
+
+    def forward(self, frame: Tensor, elapsed: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        fields, new = self.model.perceive(frame, elapsed, dict(zip(self.names, state, strict=True)))
+        written = (new[name] for name in (*self.model.state_shapes, *self.model.histories))
+        return *(fields[name] for name in self.made), *written
+
+
+class _Render(nn.Module):
+    """``MomentModel.render`` with its fields as positional arguments; the picture as a step's only prediction."""
+
+    def __init__(self, model: MomentModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ahead: Tensor, *fields: Tensor) -> Tensor:
+        return self.model.render(dict(zip(self.model.fields, fields, strict=True)), ahead).unsqueeze(1)
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -64,6 +90,8 @@ def describe(
         config=config,
         frame=model.frame_shape,
         outputs=model.outputs,
+        renders="moments" if isinstance(model, MomentModel) else "steps",
+        fields=dict(model.fields) if isinstance(model, MomentModel) else {},
         state=(*carries, *histories),
         warmup=model.warmup,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -81,30 +109,65 @@ def describe(
 def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
     """Trace one step: inputs ``frame``, ``state.*``; outputs ``prediction``, ``next.*``; the batch size may vary.
 
+    A model of motion also reads ``elapsed`` [B], in seconds, and gives ``fields.*`` in place of ``prediction``; those
+    fields that the state carries are the state's. :func:`to_render` traces what makes pictures of them.
+
     Raises:
         ExportError: a weight is not finite, or the graph cannot be traced or is not valid.
     """
     for name, value in model.state_dict().items():
         if not value.isfinite().all():  # the runtime could miss it: a warp clamps values that are not finite
             raise ExportError(f"weights of {manifest.config} are not finite ({name}): train again, or use older ones")
-    training = model.training
-    frame = torch.rand(2, *model.frame_shape)
     state = model.init_state(2)
-    inputs = ["frame", *(name for spec in manifest.state for name in spec.inputs)]
+    names = ["frame", *(name for spec in manifest.state for name in spec.inputs)]
+    inputs = [torch.rand(2, *model.frame_shape), *state.values()]
+    if isinstance(model, MomentModel):
+        step: nn.Module = _Perceive(model, list(state), manifest.made_fields)
+        names.insert(1, "elapsed")
+        inputs.insert(1, torch.rand(2))
+        made = [f"fields.{name}" for name in manifest.made_fields]
+    else:
+        step, made = _Flat(model.deployed(), list(state)), ["prediction"]
+    proto = _traced(step, manifest, dict(zip(names, inputs, strict=True)), made + manifest.nexts, fixed=len(state))
+    proto.doc_string = f"{manifest.config}: one step of {manifest.model}; see the metadata entry {KEY!r}"
+    onnx.helper.set_model_props(proto, {KEY: manifest.to_json()})
+    return proto
+
+
+def to_render(model: MomentModel, manifest: Manifest) -> ModelProto:
+    """Trace the picture of a moment: inputs ``ahead`` [B], in seconds, and ``fields.*``; output ``prediction``.
+
+    Raises:
+        ExportError: the graph cannot be traced or is not valid.
+    """
+    fields = {f"fields.{name}": torch.rand(2, *shape) for name, shape in model.fields.items()}
+    inputs = {"ahead": torch.rand(2), **fields}
+    proto = _traced(_Render(model), manifest, inputs, ["prediction"], fixed=len(fields))
+    proto.doc_string = f"{manifest.config}: the picture of a moment; see the metadata entry {RENDER!r}"
+    onnx.helper.set_model_props(proto, {RENDER: manifest.to_json()})
+    return proto
+
+
+def _traced(
+    module: nn.Module, manifest: Manifest, inputs: Mapping[str, Tensor], outputs: list[str], *, fixed: int
+) -> ModelProto:
+    """Trace a module whose last ``fixed`` arguments are its ``*arguments``; check the graph."""
+    training = module.training
     batch = torch.export.Dim("batch", min=1, max=64)
+    own = len(inputs) - fixed
     with torch.no_grad(), quiet():
         program = torch.onnx.export(
-            _Flat(model.deployed(), list(state)).eval(),
-            (frame, *state.values()),
-            input_names=inputs,
-            output_names=["prediction", *(f"next.{spec.name}" for spec in manifest.state)],
-            dynamic_shapes=({0: batch}, tuple({0: batch} for _ in state)),
+            module.eval(),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=(*({0: batch} for _ in range(own)), tuple({0: batch} for _ in range(fixed))),
             custom_translation_table=translations(),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
-    model.train(training)
+    module.train(training)
     if program is None:
         raise ExportError(f"cannot export {manifest.config}: torch.onnx failed; update torch and onnxscript")
     proto: ModelProto = program.model_proto
@@ -115,8 +178,6 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
     if DOMAIN not in {entry.domain for entry in proto.opset_import}:
         proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     proto.producer_name = "framecast"
-    proto.doc_string = f"{manifest.config}: one step of {manifest.model}; see the metadata entry {KEY!r}"
-    onnx.helper.set_model_props(proto, {KEY: manifest.to_json()})
     try:
         onnx.checker.check_model(proto, full_check=True)
     except onnx.checker.ValidationError as error:

@@ -18,6 +18,7 @@ from framecast.parsing import decode
 
 KEY = "framecast"  # key of the ONNX metadata entry
 BEFORE = "framecast.before"  # key in the half that runs before the frame; it holds the other half's manifest
+RENDER = "framecast.render"  # the same, in the graph that renders the moments of a model of motion
 LARGEST_SUM = 32_767  # the largest sum of two products that fits into 16 bits
 DOMAIN = "framecast"  # domain of our operators in the graph
 FORMAT = 1
@@ -36,7 +37,10 @@ _Shape = Annotated[tuple[_Whole, ...], Meta(max_length=8)]
 Seconds = Annotated[float, Meta(gt=0, le=1e6)]
 RENDERS = ("steps", "moments")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # these break a message's line or control a terminal
-_TOGETHER = "put its matching half beside it, or make both again with 'framecast split'"
+_HALVES: Mapping[str, tuple[str, str, str]] = {  # what an artifact with another half is, what that is, what makes both
+    BEFORE: ("half of a step", "the half of a step that runs before the frame", "framecast split"),
+    RENDER: ("a model of motion", "the graph that renders a model of motion", "framecast export"),
+}
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class Manifest:
         renders: ``moments`` if the model renders any moment at the cost of one step, as a model of motion does;
             ``steps`` if it predicts whole steps. The runtime then rolls out to the steps around a moment and mixes
             their two pictures linearly.
+        fields: only for ``moments`` in graphs: what the graph that renders reads, by name: shapes without the batch.
+            Those that the state carries too, under the same name, are the state's; the step gives the others.
         state: the state tensors, in the order of the graph's inputs.
         warmup: steps after a reset until the state is full.
         interval: seconds between frames in training, or None if that varied.
@@ -120,6 +126,7 @@ class Manifest:
     licence: str
     outputs: Annotated[int, Meta(ge=1, le=MAX_SLOTS)] = 1
     renders: str = "steps"
+    fields: Mapping[str, _Shape] = field(default_factory=dict)
     interval: Seconds | None = None
     channel_order: str = "BGR"
     visible: tuple[_Whole, _Whole] | None = None
@@ -157,6 +164,17 @@ class Manifest:
     def slots(self) -> int:
         """How many steps back the longest history reaches."""
         return max((spec.slots for spec in self.state), default=0)
+
+    @property
+    def nexts(self) -> list[str]:
+        """Names of the graph's outputs for the state."""
+        return [f"next.{spec.name}" for spec in self.state]
+
+    @property
+    def made_fields(self) -> tuple[str, ...]:
+        """The fields that the step gives beside the state."""
+        carried = {spec.name for spec in self.state if spec.kind == "carry"}
+        return tuple(name for name in self.fields if name not in carried)
 
     @property
     def form(self) -> str:
@@ -203,9 +221,13 @@ class Manifest:
             raise ValueError(f"its histories have more than {MAX_SLOTS} slots")
         sizes = [math.prod(spec.shape) * max(spec.slots, 1) for spec in self.state]
         sizes += [self.outputs * math.prod(self.frame), *map(math.prod, self.precomputed.values())]
+        sizes += map(math.prod, self.fields.values())
         if sum(sizes) > MAX_ELEMENTS:
             raise ValueError(f"its tensors have more than {MAX_ELEMENTS} elements")
         names = ["frame", *self.precomputed, *(name for spec in self.state for name in spec.inputs)]
+        shapes = {spec.name: spec.shape for spec in self.state if spec.kind == "carry"}
+        if any(shapes.get(name, shape) != shape for name, shape in self.fields.items()):
+            raise ValueError("a field and the state of its name differ in shape")
         if len(set(names)) < len(names):
             raise ValueError("two of its inputs have the same name")
 
@@ -251,42 +273,47 @@ def read_json(path: Path) -> Manifest:
         raise ArtifactError(f"{path}: {error}") from error
 
 
-def before_half(artifact: Path) -> Path:
-    """The path of the half that runs before the frame, for the artifact that holds the rest of the step."""
-    return artifact.with_suffix(f".before{artifact.suffix}")
+def half(artifact: Path, key: str = BEFORE) -> Path:
+    """The path of an artifact's other half, ``BEFORE`` or ``RENDER``."""
+    return artifact.with_suffix(f".{key.rpartition('.')[2]}{artifact.suffix}")
 
 
-def beside(artifact: Path) -> Path:
+def beside(artifact: Path, key: str = BEFORE) -> Path:
     """The existing path of an artifact's other half.
 
     Raises:
         ArtifactError: there is no such file.
     """
-    path = before_half(artifact)
+    path = half(artifact, key)
     if not path.exists():
-        raise ArtifactError(f"{artifact} is half of a step, and {path.name} is missing: {_TOGETHER}")
+        raise ArtifactError(f"{artifact} is {_HALVES[key][0]}, and {path.name} is missing: {_together(key)}")
     return path
 
 
-def check_halves(artifact: Path, metadata: Mapping[str, str | bytes], of_other: Mapping[str, str | bytes]) -> None:
+def check_halves(
+    artifact: Path, metadata: Mapping[str, str | bytes], of_other: Mapping[str, str | bytes], key: str = BEFORE
+) -> None:
     """Check in the metadata of both files that two halves were made together.
 
     Raises:
         ArtifactError: they were not.
     """
-    if of_other.get(BEFORE) != metadata[KEY]:
-        raise ArtifactError(f"{before_half(artifact)} is not the other half of {artifact.name}: {_TOGETHER}")
+    if of_other.get(key) != metadata[KEY]:
+        raise ArtifactError(f"{half(artifact, key)} is not the other half of {artifact.name}: {_together(key)}")
 
 
 def nameless(path: Path, metadata: Mapping[str, str | bytes]) -> ArtifactError:
     """The error for a graph whose file has no manifest."""
-    if BEFORE in metadata:
-        name = path.with_suffix("").with_suffix(path.suffix).name
-        named = f" ({name})" if before_half(path.with_name(name)) == path else ""
-        return ArtifactError(
-            f"{path} is the half of a step that runs before the frame: give the artifact beside it{named}"
-        )
+    for key, (_, what, _) in _HALVES.items():
+        if key in metadata:
+            name = path.with_suffix("").with_suffix(path.suffix).name
+            named = f" ({name})" if half(path.with_name(name), key) == path else ""
+            return ArtifactError(f"{path} is {what}: give the artifact beside it{named}")
     return ArtifactError(f"{path} has no framecast manifest: make artifacts with 'framecast export'")
+
+
+def _together(key: str) -> str:
+    return f"put its matching half beside it, or make both again with '{_HALVES[key][2]}'"
 
 
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:

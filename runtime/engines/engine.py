@@ -12,12 +12,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from framecast.camera import Image
+from framecast.camera import DEFAULT_FPS, Image
 from framecast.errors import EngineError
 from framecast.graph.manifest import Manifest, StateSpec
 from framecast.runtime.convert import Tensor, blank_frame, is_finite, to_frame, to_image, to_model_size
 
-__all__ = ["Engine", "Moment", "Phases", "State", "Tensor", "state_buffers", "step_buffers"]
+__all__ = ["Engine", "Moment", "Phases", "State", "Tensor", "field_buffers", "state_buffers", "step_buffers"]
 
 # An engine's tensor: a numpy array, or its own type on its device. Other code only calls ``fill`` on it.
 Buffer = Any
@@ -52,6 +52,7 @@ class State:
         seen: the step's input pictures at the model's size, uint8 [h, w, 3] BGR, one per row.
         frame: the same pictures as the step's input tensor, [B, C, H, W], on the host; None before the first.
         elapsed: seconds from the frame before to the step's frame. Only models of motion read it.
+        fields: what a model of motion renders from beside ``tensors``, [B, …] each, by name.
     """
 
     tensors: dict[str, Buffer]
@@ -64,6 +65,7 @@ class State:
     seen: list[Image] = field(default_factory=list)
     frame: Tensor | None = None
     elapsed: float = 0.0
+    fields: dict[str, Buffer] = field(default_factory=dict)
 
     def reset(self) -> None:
         """Return to the state before the first frame: all zeros."""
@@ -150,6 +152,7 @@ class Engine(ABC):
                 own=tuple(Moment(zeros(kinds["history"])) for _ in range(slots // 2 + 1)),
                 past=(zero,) * slots,
                 precomputed={name: self.zeros((batch, *shape)) for name, shape in self.manifest.precomputed.items()},
+                fields={n: self.zeros((batch, *self.manifest.fields[n])) for n in self.manifest.made_fields},
             )
         except MemoryError as error:
             raise EngineError(
@@ -172,6 +175,8 @@ class Engine(ABC):
     @abstractmethod
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """Predict the next frame.
+
+        A model of motion renders the moment as far ahead as the frame before lies back.
 
         Args:
             frame: [B, C, H, W], in the manifest's value range and channel order; not part of ``state_out``.
@@ -215,7 +220,22 @@ class Engine(ABC):
     def run(self, state_in: State, state_out: State) -> None:
         """Step on the pictures that :meth:`take` has just taken for ``state_out``; errors as for :meth:`step`."""
         assert state_out.frame is not None  # noqa: S101 (the caller has called take)
-        self.step(state_out.frame, state_in, state_out)
+        if self.manifest.renders == "moments":
+            self.perceive(state_out.frame, state_in, state_out)
+        else:
+            self.step(state_out.frame, state_in, state_out)
+
+    def perceive(self, frame: Tensor, state_in: State, state_out: State) -> None:
+        """What :meth:`step` does for a model of motion before it renders; arguments and errors as there."""
+        raise NotImplementedError
+
+    def draw(self, state: State, ahead: float) -> None:
+        """Render a moment of a model of motion into ``state.prediction``; errors as for :meth:`step`."""
+        raise NotImplementedError
+
+    def seconds(self, state: State) -> float:
+        """Seconds from the frame before to the newest of ``state``; where nobody said, those that are likely."""
+        return state.elapsed if state.elapsed > 0 else self.manifest.interval or 1 / DEFAULT_FPS
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
         """Step on the ``k``-th prediction (from 0) of ``source``, unclamped. ``source`` must not be ``state_out``."""
@@ -246,7 +266,12 @@ class Engine(ABC):
         Returns:
             For each row its pictures, uint8 [h, w, 3] BGR. They are finite by construction.
         """
-        raise NotImplementedError
+        rows: list[list[Image]] = [[] for _ in range(len(state.prediction))]
+        for seconds in ahead:
+            self.draw(state, seconds)
+            for row, predictions in zip(rows, state.prediction, strict=True):
+                row.append(to_image(predictions[0], self.manifest))
+        return rows
 
     def fit(self, image: Image) -> Image:
         """A picture, uint8 [H, W, 3] BGR, at the size and in the colours of this engine's pictures."""
@@ -312,11 +337,18 @@ def step_buffers(
     manifest: Manifest, state_in: State, moment: Moment, state_out: State
 ) -> tuple[dict[str, Buffer], dict[str, Buffer]]:
     """The buffers that a step reads and writes, by the graph's names. It reads those of :func:`state_buffers`."""
-    writes: dict[str, Buffer] = {"prediction": state_out.prediction}
+    writes: dict[str, Buffer] = {f"fields.{name}": buffer for name, buffer in state_out.fields.items()}
+    if manifest.renders == "steps":
+        writes["prediction"] = state_out.prediction
     for spec in manifest.state:
         target = state_out.tensors if spec.kind == "carry" else moment.tensors
         writes[f"next.{spec.name}"] = target[spec.name]
     return state_buffers(manifest, state_in), writes
+
+
+def field_buffers(manifest: Manifest, state: State) -> dict[str, Buffer]:
+    """The buffers that a model of motion renders from, by the graph's names."""
+    return {f"fields.{name}": {**state.tensors, **state.fields}[name] for name in manifest.fields}
 
 
 def state_buffers(manifest: Manifest, state: State) -> dict[str, Buffer]:

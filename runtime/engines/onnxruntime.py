@@ -6,10 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from framecast.errors import ArtifactError, EngineError, first_line
-from framecast.graph.manifest import Manifest, beside, check_halves, read_metadata
+from framecast.graph.manifest import BEFORE, RENDER, Manifest, beside, check_halves, read_metadata
 from framecast.runtime.convert import Tensor
-from framecast.runtime.engines.engine import Engine, Moment, Phases, State, state_buffers, step_buffers
+from framecast.runtime.engines.engine import (
+    Engine,
+    Moment,
+    Phases,
+    State,
+    field_buffers,
+    state_buffers,
+    step_buffers,
+)
 
 
 class OnnxRuntimeEngine(Engine):
@@ -40,9 +50,17 @@ class OnnxRuntimeEngine(Engine):
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
         self._before: Any = None
+        self._render: Any = None
+
+        def opened(key: str) -> Any:
+            session = _session(beside(artifact, key), options)
+            check_halves(artifact, metadata, _metadata(beside(artifact, key), session), key)
+            return session
+
         if self.manifest.precomputed:
-            self._before = _session(beside(artifact), options)
-            check_halves(artifact, metadata, _metadata(beside(artifact), self._before))
+            self._before = opened(BEFORE)
+        if self.manifest.renders == "moments":
+            self._render = opened(RENDER)
         self._bindings: Phases[Any] = Phases()
 
     def _bind(self, state_in: State, state_out: State, moment: Moment) -> Any:
@@ -69,14 +87,33 @@ class OnnxRuntimeEngine(Engine):
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""
+        self.perceive(frame, state_in, state_out)
+        if self._render is not None:
+            self.draw(state_out, self.seconds(state_out))
+        prediction: Tensor = state_out.prediction
+        return prediction
+
+    def perceive(self, frame: Tensor, state_in: State, state_out: State) -> None:
+        """See :meth:`Engine.perceive`; for a network it is the step."""
         if self._session is None:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
         binding = self._bindings.at(state_in, state_out, lambda moment: self._bind(state_in, state_out, moment))
         self.precompute(state_in)
         binding.bind_cpu_input("frame", frame)
+        if self._render is not None:
+            binding.bind_cpu_input("elapsed", np.full(len(frame), self.seconds(state_out), np.float32))
         self._run(self._session, binding)
-        prediction: Tensor = state_out.prediction
-        return prediction
+
+    def draw(self, state: State, ahead: float) -> None:
+        """See :meth:`Engine.draw`."""
+        if self._render is None:
+            raise EngineError(f"{self.manifest.config} is closed: load it again")
+        binding = self._render.io_binding()
+        for name, tensor in field_buffers(self.manifest, state).items():
+            binding.bind_ortvalue_input(name, self._value(tensor))
+        binding.bind_cpu_input("ahead", np.full(len(state.prediction), ahead, np.float32))
+        binding.bind_ortvalue_output("prediction", self._value(state.prediction))
+        self._run(self._render, binding)
 
     def _run(self, session: Any, binding: Any) -> None:
         try:
@@ -87,7 +124,7 @@ class OnnxRuntimeEngine(Engine):
     def close(self) -> None:
         """See :meth:`Engine.close`."""
         self._bindings.clear()
-        self._session = self._before = None
+        self._session = self._before = self._render = None
 
 
 def _session(artifact: Path, options: Any) -> Any:
@@ -126,10 +163,15 @@ def check_boundary(manifest: Manifest, inputs: Sequence[Any], outputs: Sequence[
         **manifest.precomputed,
         **{name: s.shape for s in manifest.state for name in s.inputs},
     }
+    promised: dict[str, tuple[int, ...]] = {f"next.{s.name}": s.shape for s in manifest.state}
+    if manifest.renders == "moments":
+        expected["elapsed"] = ()
+        promised |= {f"fields.{name}": manifest.fields[name] for name in manifest.made_fields}
+    else:
+        promised["prediction"] = (manifest.outputs, *manifest.frame)
     if {i.name: _shape(i) for i in inputs} != expected:
         raise ArtifactError("its inputs are not those in its manifest: export it again")
-    promised = {f"next.{s.name}": s.shape for s in manifest.state}
-    if {o.name: _shape(o) for o in outputs} != {"prediction": (manifest.outputs, *manifest.frame), **promised}:
+    if {o.name: _shape(o) for o in outputs} != promised:
         raise ArtifactError("its outputs are not those in its manifest: export it again")
 
 

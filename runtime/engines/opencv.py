@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from framecast.camera import DEFAULT_FPS, Image
+from framecast.camera import Image
 from framecast.errors import ArtifactError, EngineError, FrameError
 from framecast.graph.manifest import Manifest, read_json
 from framecast.runtime.convert import Tensor
@@ -92,7 +92,7 @@ class OpenCvEngine(Engine):
         assert isinstance(state_out, MotionState)  # noqa: S101
         if state_in is state_out:
             raise EngineError("a step cannot read and write the same state: pass two")
-        elapsed = state_out.elapsed if state_out.elapsed > 0 else self.manifest.interval or 1 / DEFAULT_FPS
+        elapsed = self.seconds(state_out)
         rows: list[Seen | None] = []
         for row, (image, before) in enumerate(zip(state_out.seen, state_in.rows, strict=True)):
             same = before is not None and bool(state_in.seen) and state_in.seen[row].shape == image.shape

@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 
 from framecast.errors import ArtifactError, EngineError, first_line
-from framecast.graph.manifest import beside, check_halves
+from framecast.graph.manifest import BEFORE, RENDER, beside, check_halves
 from framecast.runtime.convert import Tensor
-from framecast.runtime.engines.engine import Engine, Moment, Phases, State, state_buffers, step_buffers
+from framecast.runtime.engines.engine import (
+    Engine,
+    Moment,
+    Phases,
+    State,
+    field_buffers,
+    state_buffers,
+    step_buffers,
+)
 from framecast.runtime.engines.onnxruntime import check_boundary
 
 # Lines around the reason in an OpenVINO error: where it was thrown, and which check failed.
@@ -41,7 +49,7 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, artifact: Path, *, threads: int = 0, precision: str = "fp32") -> None:
         try:
-            from framecast.graph.artifact import load, manifest_of, read
+            from framecast.graph.artifact import load, manifest_of, metadata_of, read
 
             self._openvino = _without_telemetry()
         except ImportError as error:
@@ -53,7 +61,7 @@ class OpenVinoEngine(Engine):
         core: Any = self._openvino.Core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError("this CPU does not compute in bf16: use openvino:fp32")
-        proto, before = read(artifact), None
+        proto = read(artifact)
         try:
             self.manifest = manifest_of(proto)
             check_boundary(self.manifest, proto.graph.input, proto.graph.output)
@@ -64,9 +72,11 @@ class OpenVinoEngine(Engine):
                 f"{self.manifest.config} warps pictures, and bf16 is too coarse for its sampling positions: "
                 "use openvino:fp32"
             )
-        if self.manifest.precomputed:
-            before = load(beside(artifact))
-            check_halves(artifact, *({e.key: e.value for e in half.metadata_props} for half in (proto, before)))
+        halves: dict[str, Any] = {}
+        for key, has in ((BEFORE, self.manifest.precomputed), (RENDER, self.manifest.renders == "moments")):
+            if has:
+                halves[key] = load(beside(artifact, key))
+                check_halves(artifact, metadata_of(proto), metadata_of(halves[key]), key)
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             # Set it, because OpenVINO's default is bf16 if the CPU supports that.
@@ -75,7 +85,8 @@ class OpenVinoEngine(Engine):
         }
         try:
             self._graph: _Graph | None = _Graph(self._openvino, core, proto, options)
-            self._before = _Graph(self._openvino, core, before, options) if before else None
+            graphs = {key: _Graph(self._openvino, core, half, options) for key, half in halves.items()}
+            self._before, self._render = graphs.get(BEFORE), graphs.get(RENDER)
         except Exception as error:  # OpenVINO raises RuntimeError, onnx its own
             raise EngineError(
                 f"openvino cannot run {self.manifest.config} ({_reason(error)}): use another engine, like onnxruntime"
@@ -92,6 +103,14 @@ class OpenVinoEngine(Engine):
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""
+        self.perceive(frame, state_in, state_out)
+        if self._render is not None:
+            self.draw(state_out, self.seconds(state_out))
+        prediction: Tensor = state_out.prediction
+        return prediction
+
+    def perceive(self, frame: Tensor, state_in: State, state_out: State) -> None:
+        """See :meth:`Engine.perceive`; for a network it is the step."""
         graph = self._graph
         if graph is None:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
@@ -101,11 +120,18 @@ class OpenVinoEngine(Engine):
 
         reads, writes = self._bindings.at(state_in, state_out, bind)
         self.precompute(state_in)
-        prediction: Tensor = state_out.prediction
-        frame = np.ascontiguousarray(frame)  # one of several predictions, fed back, is not contiguous
-        given = self._openvino.Tensor(frame, shared_memory=True)
-        self._run(graph, len(prediction), ([*reads, (graph.inputs.index("frame"), given)], writes))
-        return prediction
+        given = {"frame": np.ascontiguousarray(frame)}  # one of several predictions, fed back, is not contiguous
+        if self._render is not None:
+            given["elapsed"] = np.full(len(frame), self.seconds(state_out), np.float32)
+        self._run(graph, len(frame), ([*reads, *graph.bind(given, {})[0]], writes))
+
+    def draw(self, state: State, ahead: float) -> None:
+        """See :meth:`Engine.draw`."""
+        if self._render is None:
+            raise EngineError(f"{self.manifest.config} is closed: load it again")
+        batch = len(state.prediction)
+        reads = {**field_buffers(self.manifest, state), "ahead": np.full(batch, ahead, np.float32)}
+        self._run(self._render, batch, self._render.bind(reads, {"prediction": state.prediction}))
 
     def _run(self, graph: _Graph, batch: int, buffers: _Bound) -> None:
         try:
@@ -116,7 +142,7 @@ class OpenVinoEngine(Engine):
     def close(self) -> None:
         """See :meth:`Engine.close`."""
         self._bindings.clear()
-        self._graph = self._before = None
+        self._graph = self._before = self._render = None
 
 
 class _Graph:
