@@ -25,7 +25,7 @@ from framecast.errors import OptionError
 from framecast.models.blocks import check_sizes
 from framecast.models.lattice_flow import LatticeFlow
 from framecast.models.mixing import products, updated, weights
-from framecast.models.sampling import Pick, Pull, Shrink, mean_around, resized
+from framecast.models.sampling import Between, Pick, Pull, Shrink, mean_around, resized
 from framecast.models.step import History, MomentModel, State
 from framecast.runtime.motion.lattice import Lattice
 from framecast.runtime.motion.motion import FURTHEST, RECENT
@@ -71,10 +71,7 @@ class EdgeConfig:
 
 
 class Trajectories(nn.Module):
-    """Where what will be at a lattice point, some time ahead, is now (``motion/trajectory.py``).
-
-    Displacements and velocities are in lattice points and seconds, [B, 2, h, w]; times [B, 1, 1, 1].
-    """
+    """Where what will be at a lattice point, some time ahead, is now (``motion/trajectory.py``)."""
 
     def __init__(self, lattice: Lattice) -> None:
         super().__init__()
@@ -82,14 +79,24 @@ class Trajectories(nn.Module):
         self.pull = Pull(torch.arange(width), torch.arange(height), width, height)
 
     def forward(self, velocity: Tensor, acceleration: Tensor, elapsed: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
-        """The displacement ``ahead`` at constant velocity, and what the acceleration adds to it."""
-        scaled = velocity * ahead
-        found = scaled
-        near = ahead <= 1.5 * elapsed  # then two rounds are enough
+        """The displacement at constant velocity, and what the acceleration adds to it.
+
+        Args:
+            velocity: [B, 2, h, w], lattice points a second.
+            acceleration: [B, 2, h, w].
+            elapsed: [B, 1]: seconds that the velocity is a mean over.
+            ahead: [B, n]: seconds.
+
+        Returns:
+            Two [B, 2, n, h, w], lattice points.
+        """
+        since, times = elapsed[:, None, :, None, None], ahead[:, None, :, None, None]
+        found = velocity.unsqueeze(2) * times
+        near = times <= 1.5 * since  # then two rounds are enough
         for index in range(4):
-            closer = self.pull(scaled, found)
+            closer = self.pull(velocity, found) * times
             found = closer if index < 2 else torch.where(near, found, closer)
-        return found, self.pull(acceleration, found) * (ahead * (ahead + elapsed) / 2)
+        return found, self.pull(acceleration, found) * (times * (times + since) / 2)
 
 
 class Samples(nn.Module):
@@ -108,8 +115,8 @@ class Samples(nn.Module):
         on_lattice = [(at + 0.5) / float(s) - 0.5 for at, s in zip((x, y), lattice.scale, strict=True)]
         self.taken = Pick(x, y)
         self.read = Pull(x, y, *lattice.size)
-        self.displaced = Pull(on_lattice[0], on_lattice[1], *lattice.coarse)
-        self.register_buffer("scale", torch.from_numpy(lattice.scale).reshape(1, 2, 1, 1), persistent=False)
+        self.displaced = Between(on_lattice[0], on_lattice[1], *lattice.coarse)
+        self.register_buffer("scale", torch.from_numpy(lattice.scale).reshape(1, 2, 1, 1, 1), persistent=False)
 
     scale: Tensor
 
@@ -118,18 +125,18 @@ class Samples(nn.Module):
 
         Args:
             pictures: the frame, blurred, and filtered: [B, C, H, W] each.
-            found: displacements on the lattice [B, 2, h, w].
+            found: displacements on the lattice [B, 2, n, h, w], for n horizons.
             extra: what the acceleration adds to them.
 
         Returns:
-            [B, 1 + N, C, h, w].
+            [B, 1 + N, C, n, h, w].
         """
         picture, blurred, filtered = pictures
-        found, extra = (self.displaced(x, torch.zeros_like(x)) * self.scale for x in (found, extra))
+        found, extra = (self.displaced(x) * self.scale for x in (found, extra))
         reference = self.read(picture, found)
         slower = self.read(picture, SLOWER * found)
         guesses = {
-            "copy": self.taken(picture) - reference,
+            "copy": self.taken(picture).unsqueeze(2) - reference,
             "velocity": (slower - reference) * (-1 / (1 - SLOWER)),
             "acceleration": self.read(picture, found + extra) - reference,
             "blurred": self.read(blurred, found) - reference,
@@ -189,12 +196,14 @@ class Edge(MomentModel):
         prior = torch.zeros(count, 1)
         prior[NAMES.index("copy")] = 1 - TRUST
         self.register_buffer("grey", torch.tensor(GREY).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", self.samples.scale, persistent=False)
+        self.register_buffer("scale", self.samples.scale[:, :, 0], persistent=False)
         self.register_buffer("prior", prior, persistent=False)
+        self.register_buffer("steps", torch.tensor([self.horizons], dtype=torch.float32), persistent=False)
 
     grey: Tensor
     scale: Tensor
     prior: Tensor
+    steps: Tensor
 
     def perceive(self, frame: Tensor, elapsed: Tensor, state: State) -> tuple[State, State]:
         """See :meth:`MomentModel.perceive`."""
@@ -202,24 +211,22 @@ class Edge(MomentModel):
         since = elapsed.reshape(-1, 1).clamp(min=SOONEST)
         flow = started * self.flow(*self._greys(frame), *self._greys(state["newest"]))
         mean = KEPT * state["filtered"] + (1 - KEPT) * state["newest"]
-        filtered = started * self.full(mean, self._at_full_size(flow)) + (1 - started) * frame
+        filtered = started * self._pulled(mean, flow) + (1 - started) * frame
 
         known = state["intervals"]
         shifted = torch.cat([since, known[:, :-1]], dim=1)
         intervals = state["started"] * torch.where(known[:, :1] > 0, shifted, since.expand_as(shifted))
         interval = intervals.topk(RECENT // 2 + 1, dim=1).values[:, -1:]  # their median
 
-        velocity = flow / since.reshape(-1, 1, 1, 1)
-        before = known[:, :1].reshape(-1, 1, 1, 1)
-        change = velocity - self.trajectories.pull(state["velocity"], flow)
-        acceleration = torch.where(before > 0, change * (2 / (since.reshape(-1, 1, 1, 1) + before)), 0.0)
+        velocity = flow / since[..., None, None]
+        before = known[:, :1, None, None]
+        change = velocity - self.trajectories.pull(state["velocity"], flow.unsqueeze(2)).squeeze(2)
+        acceleration = torch.where(before > 0, change * (2 / (since[..., None, None] + before)), 0.0)
 
-        taught, told = self._taught(frame, state, intervals), {}
+        statistics, taught = self._taught(frame, state, intervals)
         pictures = frame, mean_around(frame, BLUR, "reflect"), filtered
-        for k in self.horizons:
-            ahead = (k * interval).reshape(-1, 1, 1, 1)
-            moved = self.trajectories(velocity, acceleration, since.reshape(-1, 1, 1, 1), ahead)
-            told[f"told_{k}"] = self.samples(pictures, *moved)
+        ahead = torch.cat([k * interval for k in self.horizons], dim=1)
+        told = self.samples(pictures, *self.trajectories(velocity, acceleration, since, ahead))
         fields = {
             "acceleration": acceleration,
             "times": torch.cat([interval, intervals[:, :1]], dim=1),
@@ -231,8 +238,8 @@ class Edge(MomentModel):
             "started": torch.ones_like(state["started"]),
             "velocity": velocity,
             "intervals": intervals,
-            "statistics": torch.stack(taught, dim=1),
-            **told,
+            "statistics": statistics,
+            **{f"told_{k}": told[:, :, :, i] for i, k in enumerate(self.horizons)},
             "interval": interval,
         }
 
@@ -242,47 +249,54 @@ class Edge(MomentModel):
         steps = ahead.reshape(-1, 1) / interval.clamp(min=SOONEST)
         mixed = resized(self._between(fields["weights"], steps), self.lattice.coarse)  # [B, N, h, w]
         guess = {name: mixed[:, i : i + 1] for i, name in enumerate(NAMES)}
-        times = elapsed.reshape(-1, 1, 1, 1), ahead.reshape(-1, 1, 1, 1)
-        found, extra = self.trajectories(fields["velocity"], fields["acceleration"], *times)
+        times = elapsed, ahead.reshape(-1, 1)
+        moved = self.trajectories(fields["velocity"], fields["acceleration"], *times)
+        found, extra = (x.squeeze(2) for x in moved)
         found = found * (1 + guess["velocity"].clamp(-FASTEST, FASTEST)) + guess["acceleration"].clamp(-1, 1) * extra
         late = resized(torch.cat([guess[name] for name in ("filtered", "blurred", "copy")], dim=1), self.lattice.size)
         source = _blended(newest, fields["filtered"], late[:, :1])
         source = _blended(source, mean_around(newest, BLUR, "reflect"), late[:, 1:2])
-        return _blended(self.full(source, self._at_full_size(found)), newest, late[:, 2:])
+        return _blended(self._pulled(source, found), newest, late[:, 2:])
 
     def _greys(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """The brightness of ``frame`` on the lattice, and at the size that corrects the flow."""
         fine = self.to_fine((frame * self.grey).sum(dim=1, keepdim=True))
         return self.to_coarse(fine), fine
 
-    def _at_full_size(self, found: Tensor) -> Tensor:
-        """Displacements in pixels of the picture, [B, 2, H, W], from those on the lattice."""
-        return resized(found * self.scale, self.lattice.size)
+    def _pulled(self, picture: Tensor, found: Tensor) -> Tensor:
+        """``picture`` [B, C, H, W], pulled along displacements on the lattice, [B, 2, h, w]."""
+        return self.full(picture, resized(found * self.scale, self.lattice.size).unsqueeze(2)).squeeze(2)
 
-    def _taught(self, frame: Tensor, state: State, intervals: Tensor) -> list[Tensor]:
-        """Each horizon's statistics with what was guessed for this frame's moment, and what came."""
-        came = self.samples.taken(frame)
-        taught: list[Tensor] = []
-        for index, k in enumerate(self.horizons):
-            told = state[f"told_{k}.{k - 1}"]
-            interval = state[f"interval.{k - 1}"]  # [B, 1]
-            late = intervals[:, :k].sum(dim=1, keepdim=True) - k * interval
-            counts = ((interval > 0) & (late.abs() <= PUNCTUAL * interval)).to(frame.dtype).reshape(-1, 1, 1, 1)
-            miss = came - told[:, 0]
-            new = products(torch.cat([told[:, 1:], miss.unsqueeze(1)], dim=1), *BLOCKS)
-            own = state["statistics"][:, index]
-            known = _any(own)
-            nearer = torch.where(known, own, taught[-1]) if taught else own
-            taught.append(torch.where(known | (counts > 0), updated(nearer, new, counts), 0.0))
-        return taught
+    def _taught(self, frame: Tensor, state: State, intervals: Tensor) -> tuple[Tensor, Tensor]:
+        """The statistics with what was guessed for this frame's moment, and what came.
 
-    def _weights(self, taught: list[Tensor]) -> Tensor:
-        """Of each horizon's statistics; where it has none yet, of the next nearer one's: [B, horizons, N, rows, columns]."""
-        found, known = [], taught[0]
-        for own in taught:
-            known = torch.where(_any(own), own, known)
-            found.append(weights(known, self.prior, tuple(range(len(NAMES)))))
-        return torch.stack(found, dim=1).transpose(2, 3).reshape(-1, len(self.horizons), len(NAMES), *BLOCKS)
+        Returns:
+            What each horizon has learned itself, zeros where nothing; and the same, but for zeros what the next nearer
+            one has learned: [B, horizons, blocks, N + 1, N + 1] each.
+        """
+        told = torch.stack([state[f"told_{k}.{k - 1}"] for k in self.horizons], dim=1)
+        interval = torch.cat([state[f"interval.{k - 1}"] for k in self.horizons], dim=1)  # [B, horizons]
+        since = torch.cat([intervals[:, :k].sum(dim=1, keepdim=True) for k in self.horizons], dim=1)
+        late = since / interval.clamp(min=SOONEST) - self.steps
+        counts = ((interval > 0) & (late.abs() <= PUNCTUAL)).to(frame.dtype)[..., None, None, None]
+        miss = self.samples.taken(frame).unsqueeze(1) - told[:, :, 0]
+        new = products(torch.cat([told[:, :, 1:], miss.unsqueeze(2)], dim=2), *BLOCKS)
+        statistics = state["statistics"]
+        known = (statistics.abs().amax(dim=(2, 3, 4), keepdim=True) > 0).to(frame.dtype)
+        own, nearest = [updated(statistics[:, :1], new[:, :1], counts[:, :1])], []
+        nearest.append(own[0])
+        for i in range(1, len(self.horizons)):
+            one = slice(i, i + 1)
+            before = known[:, one] * statistics[:, one] + (1 - known[:, one]) * nearest[-1]
+            learned = torch.maximum(known[:, one], counts[:, one])
+            own.append(learned * updated(before, new[:, one], counts[:, one]))
+            nearest.append(learned * own[-1] + (1 - learned) * nearest[-1])
+        return torch.cat(own, dim=1), torch.cat(nearest, dim=1)
+
+    def _weights(self, statistics: Tensor) -> Tensor:
+        """[B, horizons, N, rows, columns]."""
+        found = weights(statistics, self.prior, range(len(NAMES)))
+        return found.transpose(2, 3).reshape(-1, len(self.horizons), len(NAMES), *BLOCKS)
 
     def _between(self, weights: Tensor, steps: Tensor) -> Tensor:
         """The weights [B, N, rows, columns] for ``steps`` [B, 1] intervals ahead."""
@@ -291,11 +305,6 @@ class Edge(MomentModel):
             share = ((steps - below) / (above - below)).clamp(0, 1).reshape(-1, 1, 1, 1)
             mixed = mixed + share * (weights[:, index + 1] - weights[:, index])
         return mixed * steps.clamp(0, 1).reshape(-1, 1, 1, 1)
-
-
-def _any(statistics: Tensor) -> Tensor:
-    """Whether anything was learned yet: [B, 1, 1, 1]."""
-    return statistics.abs().amax(dim=(1, 2, 3), keepdim=True) > 0
 
 
 def _blended(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:

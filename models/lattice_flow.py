@@ -53,7 +53,7 @@ class Correct(nn.Module):
 
     def forward(self, flow: Tensor, now: Tensor, before: Tensor) -> Tensor:
         """``flow`` [B, 2, h, w] in lattice points, and the brightness of both frames, [B, 1, 2h, 2w] each."""
-        moved = self.pull(before, resized(flow * self.ratio, self.fine))
+        moved = self.pull(before, resized(flow * self.ratio, self.fine).unsqueeze(2)).squeeze(2)
         middle, change = (now + moved) / 2, now - moved
         gx = functional.pad((middle[..., 2:] - middle[..., :-2]) / 2, (1, 1, 0, 0))  # borders are mirrored: no slope
         gy = functional.pad((middle[..., 2:, :] - middle[..., :-2, :]) / 2, (0, 0, 1, 1))

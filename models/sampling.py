@@ -32,9 +32,36 @@ class Pull(nn.Module):
         self.register_buffer("y", (y.double() * self.scale[1] - 1).float()[:, None], persistent=False)
 
     def forward(self, picture: Tensor, shift: Tensor) -> Tensor:
-        """``picture`` [B, C, H, W] and ``shift`` [B, 2, h, w] (x, y; pixels) to [B, C, h, w]."""
+        """``picture`` [B, C, H, W] and ``shift`` [B, 2, n, h, w] (x, y; pixels), n grids, to [B, C, n, h, w]."""
+        count, height = shift.shape[2:4]
         at = torch.stack([self.x + shift[:, 0] * self.scale[0], self.y + shift[:, 1] * self.scale[1]], dim=-1)
-        return functional.grid_sample(picture, at, mode="bilinear", padding_mode="border", align_corners=True)
+        read = functional.grid_sample(
+            picture, at.flatten(1, 2), mode="bilinear", padding_mode="border", align_corners=True
+        )
+        return read.unflatten(2, (count, height))
+
+
+class Between(nn.Module):
+    """Read a picture at the points of a fixed grid: bilinear, borders replicated. Along each axis that is a matrix.
+
+    Args:
+        x: [w]: where the grid's columns are, in pixels of the picture.
+        y: [h]: its rows.
+        width: of the picture.
+        height: of the picture.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, x: Tensor, y: Tensor, width: int, height: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", _tents(y, height), persistent=False)
+        self.register_buffer("columns", _tents(x, width).T.contiguous(), persistent=False)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """[..., H, W] to [..., h, w]."""
+        return self.rows @ picture @ self.columns
 
 
 class Pick(nn.Module):
@@ -85,6 +112,12 @@ def _shares(length: int, target: int) -> Tensor:
     pixels = np.arange(length)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     return torch.from_numpy((overlap.clip(0) * target / length).astype(np.float32))
+
+
+def _tents(at: Tensor, length: int) -> Tensor:
+    """How much of each of ``length`` pixels is read at each place: [places, length]."""
+    inside = at.double().clamp(0, length - 1)
+    return (1 - (inside[:, None] - torch.arange(length)).abs()).clamp(min=0).float()
 
 
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
