@@ -10,23 +10,24 @@ from onnx import ModelProto, TensorProto
 
 from framecast.errors import ArtifactError, ExportError
 from framecast.files import write
-from framecast.graph.manifest import KEY, Manifest, read_metadata
+from framecast.graph.manifest import KEY, RENDER, Manifest, read_metadata
 
 IR_VERSION = 10  # the newest that ONNX Runtime 1.23 reads
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # operators that multiply by weights
 
 
 def manifest_of(proto: ModelProto) -> Manifest:
-    """Read the manifest of an artifact's graph.
+    """Read the manifest of an artifact's graph, or of the graph that renders for it.
 
     Raises:
         ArtifactError: the manifest cannot be used.
         ExportError: there is no manifest.
     """
     metadata = metadata_of(proto)
-    if KEY not in metadata:
+    text = metadata.get(KEY) or metadata.get(RENDER)
+    if text is None:
         raise ExportError("the file has no framecast manifest: make artifacts with 'framecast export'")
-    return Manifest.from_json(metadata[KEY])
+    return Manifest.from_json(text)
 
 
 def metadata_of(proto: ModelProto) -> dict[str, str | bytes]:

@@ -16,6 +16,10 @@ Inputs, for B cameras and K predictions a step:
 The outputs are the artifact's own, and ``shown`` uint8 [B, K, h, w, 3] BGR, the predictions as pictures; ``finite``
 float32 [B], 1 if all of a row's predictions are finite; and, if the graph resizes, ``seen`` uint8 [B, h, w, 3] BGR, the
 pictures at the model's size.
+
+A model of motion gives no prediction: its device graph has no ``shown`` and no ``finite``, and reads ``elapsed``
+float32 [B] in seconds. Those two are outputs of the device graph that renders, beside its ``prediction``; its inputs
+are the fields and ``ahead`` float32 [B], as in the artifact.
 """
 
 from __future__ import annotations
@@ -30,8 +34,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from framecast.errors import ExportError
-from framecast.graph.artifact import manifest_of
-from framecast.graph.manifest import Manifest
+from framecast.graph.artifact import manifest_of, metadata_of
+from framecast.graph.manifest import RENDER, Manifest
 
 _GREY = (0.114, 0.587, 0.299)  # weights of B, G, R: OpenCV's, from ITU-R BT.601
 _BATCH = "batch"
@@ -53,7 +57,7 @@ def device_graph(artifact: ModelProto, camera: tuple[int, int] | None = None) ->
     """Make the device graph of an artifact. The artifact itself does not change.
 
     Args:
-        artifact: as :func:`framecast.export.onnx.to_onnx` returns it.
+        artifact: as :func:`framecast.export.onnx.to_onnx` or ``to_render`` returns it.
         camera: (width, height) of the cameras' pictures, which the graph resizes like INTER_AREA (default: the
             pictures come at the model's size).
 
@@ -67,6 +71,12 @@ def device_graph(artifact: ModelProto, camera: tuple[int, int] | None = None) ->
     proto.CopyFrom(artifact)
     graph = proto.graph
     nodes = _Nodes()
+    if RENDER in metadata_of(artifact):
+        _show(nodes, manifest, graph)
+        graph.node.extend(nodes.take())
+        graph.initializer.extend(nodes.constants)
+        onnx.checker.check_model(proto, full_check=True)
+        return proto
     width, height = camera or manifest.size
     _picture_in(nodes, manifest, camera)
     _keep_rows(nodes, manifest, graph.node)
@@ -80,10 +90,8 @@ def device_graph(artifact: ModelProto, camera: tuple[int, int] | None = None) ->
         boundary.append(helper.make_tensor_value_info("pick", TensorProto.INT64, [1]))
     rest = [value for value in graph.input if value.name != "frame"]
     before = nodes.take()
-    _picture_out(nodes, manifest)
-    shown: list[str | int] = [_BATCH, manifest.outputs, *reversed(manifest.size), 3]
-    graph.output.append(helper.make_tensor_value_info("shown", TensorProto.UINT8, shown))
-    graph.output.append(helper.make_tensor_value_info("finite", TensorProto.FLOAT, [_BATCH]))
+    if manifest.renders == "steps":
+        _show(nodes, manifest, graph)
     if camera:
         seen: list[str | int] = [_BATCH, *reversed(manifest.size), 3]
         graph.output.append(helper.make_tensor_value_info("seen", TensorProto.UINT8, seen))
@@ -95,6 +103,14 @@ def device_graph(artifact: ModelProto, camera: tuple[int, int] | None = None) ->
     graph.initializer.extend(nodes.constants)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _show(nodes: _Nodes, manifest: Manifest, graph: onnx.GraphProto) -> None:
+    """Add the outputs ``shown`` and ``finite``."""
+    _picture_out(nodes, manifest)
+    shown: list[str | int] = [_BATCH, manifest.outputs, *reversed(manifest.size), 3]
+    graph.output.append(helper.make_tensor_value_info("shown", TensorProto.UINT8, shown))
+    graph.output.append(helper.make_tensor_value_info("finite", TensorProto.FLOAT, [_BATCH]))
 
 
 class _Nodes:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from framecast.camera import Image
 from framecast.errors import EngineError, FrameError
 from framecast.runtime.convert import Tensor, to_model_size
-from framecast.runtime.engines.engine import Engine, Moment, Phases, State, step_buffers
+from framecast.runtime.engines.engine import Engine, Moment, Phases, State, field_buffers, step_buffers
 
 
 class Buffer(ABC):
@@ -70,6 +70,7 @@ class DeviceEngine(Engine):
     def __init__(self) -> None:
         self._phases: Phases[Callable[[], None]] = Phases()
         self._outputs: weakref.WeakKeyDictionary[State, _Outputs] = weakref.WeakKeyDictionary()
+        self._draws: weakref.WeakKeyDictionary[State, Callable[[], None]] = weakref.WeakKeyDictionary()
         self._inputs: dict[tuple[str, int], Buffer] = {}
         self._kept: dict[int, list[int]] = {}  # by batch: the last upload to "keep"
         self._closed = False
@@ -79,8 +80,13 @@ class DeviceEngine(Engine):
         """A new buffer of zeros."""
 
     @abstractmethod
-    def bind(self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer]) -> Callable[[], None]:
-        """Bind the graph to buffers, by the names of its inputs and outputs. Returns a function that runs it."""
+    def bind(
+        self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer], *, render: bool = False
+    ) -> Callable[[], None]:
+        """Bind the graph to buffers, by the names of its inputs and outputs. Returns a function that runs it.
+
+        ``render`` picks the graph that renders for a model of motion.
+        """
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """See :meth:`Engine.zeros`."""
@@ -114,8 +120,31 @@ class DeviceEngine(Engine):
             predictions[:, 0] = frame
             fed.upload(predictions)
         self._advance(fed, 0, False, state_in, state_out)
+        if self.manifest.renders == "moments":
+            self.draw(state_out, self.seconds(state_out))
         prediction: Tensor = state_out.prediction.download()
         return prediction
+
+    def draw(self, state: State, ahead: float) -> None:
+        """See :meth:`Engine.draw`. It only enqueues, and nothing leaves the device."""
+        outputs = self._outputs[state]
+        when = self._input("ahead", (len(outputs.keep),))
+        if state not in self._draws:
+            writes = {"prediction": state.prediction, "shown": outputs.shown, "finite": outputs.finite}
+            self._draws[state] = self.bind({**field_buffers(self.manifest, state), "ahead": when}, writes, render=True)
+        when.fill(ahead)
+        self._draws[state]()
+        outputs.shown.fetch()
+
+    def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
+        """See :meth:`Engine.render_at`. Only bytes are downloaded."""
+        outputs = self._outputs[state]
+        rows: list[list[Image]] = [[] for _ in outputs.keep]
+        for seconds in ahead:
+            self.draw(state, seconds)
+            for row, pictures in zip(rows, outputs.shown.download(), strict=True):
+                row.append(pictures[0])
+        return rows
 
     def take(self, images: Sequence[Image], state: State) -> None:
         """See :meth:`Engine.take`. Only bytes are uploaded.
@@ -161,6 +190,7 @@ class DeviceEngine(Engine):
         """See :meth:`Engine.close`. States stay allocated but are no longer usable."""
         self._closed = True
         self._phases.clear()
+        self._draws.clear()
         self._inputs.clear()
         self._kept.clear()
 
@@ -168,7 +198,7 @@ class DeviceEngine(Engine):
         if self._closed:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
         outputs, keep = self._outputs[state_out], self._outputs[state_in].keep
-        batch = len(keep)
+        batch, moments = len(keep), self.manifest.renders == "moments"
 
         def bind(moment: Moment) -> Callable[[], None]:
             reads, writes = step_buffers(self.manifest, state_in, moment, state_out)
@@ -183,7 +213,10 @@ class DeviceEngine(Engine):
             if self.manifest.outputs > 1:
                 reads["pick"] = self._input(f"pick {pick}", (1,), np.int64)
                 reads["pick"].fill(pick)
-            writes |= {"shown": outputs.shown, "finite": outputs.finite}
+            if moments:
+                reads["elapsed"] = self._input("elapsed", (batch,))
+            else:
+                writes |= {"shown": outputs.shown, "finite": outputs.finite}
             if outputs.seen is not None:
                 writes["seen"] = outputs.seen
             return self.bind(reads, writes)
@@ -192,12 +225,15 @@ class DeviceEngine(Engine):
         if self._kept.get(batch) != keep:
             self._input("keep", (batch,)).upload(np.array(keep, np.float32))
             self._kept[batch] = list(keep)
+        if moments:
+            self._input("elapsed", (batch,)).fill(self.seconds(state_out))
         run()
         longest = max(1, self.manifest.slots)
         for row, kept in enumerate(keep):
             outputs.keep[row] = min(kept + 1, longest)
-        outputs.finite.fetch()
-        outputs.shown.fetch()
+        if not moments:
+            outputs.finite.fetch()
+            outputs.shown.fetch()
 
     def _input(self, name: str, shape: tuple[int, ...], dtype: type[Any] = np.float32) -> Buffer:
         """The buffer of this name for a batch of this size."""

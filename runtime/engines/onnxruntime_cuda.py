@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import ArtifactError, EngineError, first_line
+from framecast.graph.manifest import RENDER, beside, check_halves
 from framecast.runtime.engines.device import Buffer, DeviceEngine
 from framecast.runtime.engines.onnxruntime import check_boundary
 
@@ -52,7 +53,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
             import onnx
             import onnxruntime
 
-            from framecast.graph.artifact import manifest_of
+            from framecast.graph.artifact import manifest_of, metadata_of
             from framecast.graph.device import device_graph
         except ImportError as error:
             raise EngineError(
@@ -74,7 +75,11 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
             proto = onnx.load(str(artifact))
             self.manifest = manifest_of(proto)
             check_boundary(self.manifest, proto.graph.input, proto.graph.output)
-            graph = device_graph(proto).SerializeToString()
+            graphs = [device_graph(proto).SerializeToString()]
+            if self.manifest.renders == "moments":
+                render = onnx.load(str(beside(artifact, RENDER)))
+                check_halves(artifact, metadata_of(proto), metadata_of(render), RENDER)
+                graphs.append(device_graph(render).SerializeToString())
         except ArtifactError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
         except Exception as error:  # from protobuf, onnx's checker, or the file system
@@ -84,12 +89,13 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
             ) from error
         try:
             choices = {"use_tf32": str(int(precision == "tf32"))} if device == "cuda" else {}
-            self._session: Any = onnxruntime.InferenceSession(graph, options, providers=[(provider, choices)])
+            providers = [(provider, choices)]
+            self._sessions = [onnxruntime.InferenceSession(g, options, providers=providers) for g in graphs]
         except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
             raise EngineError(
                 f"onnxruntime cannot use this GPU ({first_line(error)}): see 'framecast doctor'"
             ) from error
-        if provider not in self._session.get_providers():
+        if provider not in self._sessions[0].get_providers():
             raise EngineError("onnxruntime finds no usable GPU: check the driver with 'framecast doctor'")
 
     def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
@@ -97,9 +103,12 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         zeros = np.zeros(shape, dtype)
         return _OrtBuffer(self._value(zeros, self.device, 0), zeros)
 
-    def bind(self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer]) -> Callable[[], None]:
+    def bind(
+        self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer], *, render: bool = False
+    ) -> Callable[[], None]:
         """See :meth:`DeviceEngine.bind`."""
-        session, binding = self._session, self._session.io_binding()
+        session = self._sessions[render]
+        binding = session.io_binding()
         for bind, buffers in ((binding.bind_input, reads), (binding.bind_output, writes)):
             for name, buffer in buffers.items():
                 bind(name, self.device, 0, buffer.dtype.type, list(buffer.shape), buffer.address)
@@ -115,4 +124,4 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
     def close(self) -> None:
         """See :meth:`Engine.close`."""
         super().close()
-        self._session = None
+        self._sessions.clear()

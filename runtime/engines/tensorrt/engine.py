@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framecast.errors import EngineError
-from framecast.graph.manifest import Manifest
+from framecast.graph.manifest import RENDER, Manifest, beside
 from framecast.runtime.engines.device import Buffer, DeviceEngine
 from framecast.runtime.engines.tensorrt import cache, plugin
 from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, launcher
@@ -42,12 +42,23 @@ class TensorRTEngine(DeviceEngine):
         self.manifest = Manifest.from_json(self.record.manifest)
         if self.record.key.rung == "v3":
             plugin.register(trt.trt)
+        parts = [data]
+        if self.manifest.renders == "moments":
+            drawn = cache.find(
+                beside(artifact, RENDER), artifact.stem, trt, found, precision=self.precision, batch=self.batch
+            )
+            if drawn[1].manifest != self.record.manifest:
+                raise EngineError(
+                    f"the two engines of {self.manifest.config} were not built together: "
+                    f"{cache.cure(artifact.stem, self.record.key)}"
+                )
+            parts.append(drawn[0])
         logger = trt.logger()
         with self._cuda.current():
             self._runtime: Any = trt.trt.Runtime(logger)
-            self._engine: Any = self._runtime.deserialize_cuda_engine(data)
-            self._context: Any = self._engine.create_execution_context() if self._engine else None
-        if self._context is None:
+            self._engines: list[Any] = [self._runtime.deserialize_cuda_engine(part) for part in parts]
+            self._contexts: list[Any] = [engine and engine.create_execution_context() for engine in self._engines]
+        if not all(self._contexts):
             reason = logger.errors[-1] if logger.errors else "it gave no reason"
             raise EngineError(
                 f"TensorRT could not load the engine of {self.manifest.config} ({reason}): build it again with "
@@ -58,7 +69,9 @@ class TensorRTEngine(DeviceEngine):
         """See :meth:`DeviceEngine.allocate`."""
         return DeviceBuffer(self._cuda, shape, dtype)
 
-    def bind(self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer]) -> Callable[[], None]:
+    def bind(
+        self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer], *, render: bool = False
+    ) -> Callable[[], None]:
         """See :meth:`DeviceEngine.bind`."""
         cuda = self._cuda
         addresses = {name: buffer.address for name, buffer in {**reads, **writes}.items()}
@@ -67,7 +80,7 @@ class TensorRTEngine(DeviceEngine):
             "--verbose)"
         )
         with cuda.current():
-            launch = launcher(cuda, self._context, addresses, lambda: failure)
+            launch = launcher(cuda, self._contexts[render], addresses, lambda: failure)
 
         def run() -> None:
             with cuda.current():
@@ -79,4 +92,4 @@ class TensorRTEngine(DeviceEngine):
     def close(self) -> None:
         """See :meth:`Engine.close`."""
         super().close()
-        self._context = self._engine = self._runtime = None
+        self._contexts, self._engines, self._runtime = [], [], None
