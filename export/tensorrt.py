@@ -26,7 +26,7 @@ from framecast.export.plugins.ladder import choose
 from framecast.export.plugins.measure import measure
 from framecast.export.plugins.rewrite import PREFIX, has_operators
 from framecast.files import sha256
-from framecast.graph.artifact import manifest_of, one_line, read
+from framecast.graph.artifact import load, manifest_of, one_line
 from framecast.graph.device import device_graph
 from framecast.graph.mixed_precision import to_half
 from framecast.graph.tensorrt_workarounds import fixed, without_moving_rows
@@ -169,7 +169,7 @@ def network_graph(request: BuildRequest) -> ModelProto:
         ArtifactError: the file is not an artifact.
         ExportError: its network takes no pictures.
     """
-    artifact = request.loaded.graph if request.loaded else read(request.artifact)
+    artifact = request.loaded.graph if request.loaded else load(request.artifact)
     network = to_half(artifact) if request.precision == "fp16" else artifact
     return without_moving_rows(fixed(device_graph(network, request.camera), request.batch))
 

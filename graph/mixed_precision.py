@@ -120,6 +120,8 @@ def _in_range(value: NDArray[np.generic]) -> bool:
 
 def _fits(value: NDArray[np.generic]) -> bool:
     """Whether float16 holds these numbers at full precision: none is too large, or so small that it loses digits."""
+    if value.dtype.kind != "f":  # sizes of a batch that may vary are computed in whole numbers
+        return False
     sizes = np.abs(value[value != 0])
     return _in_range(value) and bool(sizes.min(initial=np.inf) >= np.finfo(np.float16).tiny)
 

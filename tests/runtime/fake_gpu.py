@@ -12,6 +12,7 @@ import ctypes
 import random
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,7 @@ class TensorRT:
         self.fails = False
         self.refuses_capture = False  # execute_async_v3 may, and then returns False
         self.misaligned = False
+        self.session: Any = None
 
     def Runtime(self, _: Any) -> TensorRT:  # noqa: N802
         return self
@@ -204,8 +206,10 @@ class TensorRT:
     def deserialize_cuda_engine(self, data: bytes) -> TensorRT | None:
         if not data.startswith(b"\x08"):  # as ONNX begins
             return None
-        self.session: Any = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-        return self
+        engine = copy(self)  # an artifact may have two
+        engine.addresses = {}
+        engine.session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        return engine
 
     def create_execution_context(self) -> TensorRT:
         return self

@@ -11,7 +11,7 @@ from framecast.graph.manifest import RENDER, Manifest, beside
 from framecast.runtime.engines.device import Buffer, DeviceEngine
 from framecast.runtime.engines.tensorrt import cache, plugin
 from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, launcher
-from framecast.runtime.engines.tensorrt.library import gpu, library
+from framecast.runtime.engines.tensorrt.library import Gpu, Library, gpu, library
 
 
 class TensorRTEngine(DeviceEngine):
@@ -42,28 +42,42 @@ class TensorRTEngine(DeviceEngine):
         self.manifest = Manifest.from_json(self.record.manifest)
         if self.record.key.rung == "v3":
             plugin.register(trt.trt)
-        parts = [data]
+        self._runtime: Any = None
+        self._engines: list[Any] = []
+        self._name = artifact.stem
+        self._context = self._loaded(trt, data)
+        self._rendering: Any = None
         if self.manifest.renders == "moments":
-            drawn = cache.find(
-                beside(artifact, RENDER), artifact.stem, trt, found, precision=self.precision, batch=self.batch
+            self._rendering = self._loaded(trt, self._render_engine(artifact, trt, found))
+
+    def _render_engine(self, artifact: Path, trt: Library, found: Gpu) -> bytes:
+        """The engine that renders for a model of motion."""
+        key = self.record.key
+        data, record = cache.find(
+            beside(artifact, RENDER), artifact.stem, trt, found, precision=key.precision, batch=key.batch
+        )
+        if record.manifest != self.record.manifest:
+            raise EngineError(
+                f"the two engines of {self.manifest.config} were not built together: build them again with "
+                f"'{cache.cure(artifact.stem, key)}'"
             )
-            if drawn[1].manifest != self.record.manifest:
-                raise EngineError(
-                    f"the two engines of {self.manifest.config} were not built together: "
-                    f"{cache.cure(artifact.stem, self.record.key)}"
-                )
-            parts.append(drawn[0])
+        return data
+
+    def _loaded(self, trt: Library, data: bytes) -> Any:
+        """The context of an engine, which keeps the engine alive."""
         logger = trt.logger()
         with self._cuda.current():
-            self._runtime: Any = trt.trt.Runtime(logger)
-            self._engines: list[Any] = [self._runtime.deserialize_cuda_engine(part) for part in parts]
-            self._contexts: list[Any] = [engine and engine.create_execution_context() for engine in self._engines]
-        if not all(self._contexts):
+            self._runtime = self._runtime or trt.trt.Runtime(logger)
+            engine = self._runtime.deserialize_cuda_engine(data)
+            context = engine.create_execution_context() if engine else None
+        if context is None:
             reason = logger.errors[-1] if logger.errors else "it gave no reason"
             raise EngineError(
                 f"TensorRT could not load the engine of {self.manifest.config} ({reason}): build it again with "
-                f"'{cache.cure(artifact.stem, self.record.key)}'"
+                f"'{cache.cure(self._name, self.record.key)}'"
             )
+        self._engines.append(engine)
+        return context
 
     def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
         """See :meth:`DeviceEngine.allocate`."""
@@ -80,7 +94,7 @@ class TensorRTEngine(DeviceEngine):
             "--verbose)"
         )
         with cuda.current():
-            launch = launcher(cuda, self._contexts[render], addresses, lambda: failure)
+            launch = launcher(cuda, self._rendering if render else self._context, addresses, lambda: failure)
 
         def run() -> None:
             with cuda.current():
@@ -92,4 +106,5 @@ class TensorRTEngine(DeviceEngine):
     def close(self) -> None:
         """See :meth:`Engine.close`."""
         super().close()
-        self._contexts, self._engines, self._runtime = [], [], None
+        self._context = self._rendering = self._runtime = None
+        self._engines.clear()

@@ -71,7 +71,8 @@ def build(
 
     The engine is kept on this machine, where 'framecast run --engine tensorrt' finds it.
     """
-    from framecast.files import check_writable, sha256
+    from framecast.files import check_writable, sha256, write
+    from framecast.graph.manifest import RENDER, beside, check_halves, half
     from framecast.runtime.engines import ENGINES
     from framecast.runtime.shipped import find
 
@@ -83,22 +84,43 @@ def build(
         raise OptionError(f"--plugins takes auto, aot, v3 or none, not {plugins}")
     check_numbers(batch=batch)
     size = _size(camera)
-    beside = [output, _record_of(output)] if output else []
-    check_outputs(str(path), beside)
+    outputs = [output, _record_of(output)] if output else []
+    check_outputs(str(path), outputs)
     with needs_extra("build", "build"):
         from framecast.export import tensorrt
-        from framecast.graph.artifact import manifest_of, read
+        from framecast.graph.artifact import load, manifest_of, metadata_of, read
         from framecast.graph.device import check_device
-    for place in beside:
+    for place in outputs:
         check_writable(place)
     loaded = tensorrt.Loaded(sha256(path), read(path))
-    check_device(manifest_of(loaded.graph))  # before the driver is asked for, which would not help
+    manifest = manifest_of(loaded.graph)
+    check_device(manifest)  # before the driver is asked for, which would not help
+    rendering = None
+    if manifest.renders == "moments":
+        render = beside(path, RENDER)
+        rendering = tensorrt.Loaded(sha256(render), load(render))
+        check_halves(path, metadata_of(loaded.graph), metadata_of(rendering.graph), RENDER)
     library, gpu = _library(target), _gpu_or_none(target)
     request = tensorrt.BuildRequest(path, model, library, gpu, target, precision, batch, size, plugins, loaded)
+    requests = [(request, output)]
+    if rendering is not None:
+        drawing = replace(request, artifact=render, camera=None, loaded=rendering)
+        requests.append((drawing, half(output, RENDER) if output else None))
+    for wanted, place in requests:
+        engine, record = _kept(wanted)
+        if place:
+            for path, data in ((place, engine), (_record_of(place), record.to_json().encode())):
+                write(path, data, "choose another --output")
+            print(f"wrote {place} ({len(engine) / 1e6:.1f} MB)")
+
+
+def _kept(request: BuildRequest) -> tuple[bytes, Record]:
+    """The engine in the cache and its record; it is built if it is not there."""
     from framecast.export.plugins.candidates import cached
     from framecast.export.plugins.ladder import choose
     from framecast.runtime.engines.tensorrt import cache
 
+    library, gpu, plugins, model = request.library, request.gpu, request.plugins, request.model
     key = request.key()
     cache.folder()
     choose(plugins, library, gpu, has_operators=True)  # whether it has some is known once it has been read
@@ -106,7 +128,7 @@ def build(
     wanted = key if plugins == "none" or (plugins == "auto" and not measurable) else replace(key, rung=plugins)
     try:
         found = cached(key, plugins, library, gpu)
-        reason = "" if found else cache.missing(wanted, model, path, ignore=())
+        reason = "" if found else cache.missing(wanted, model, request.artifact, ignore=())
     except EngineError as error:
         found, reason = None, str(error)
     if found is None:
@@ -115,13 +137,10 @@ def build(
         _show(found[1])
     else:
         built = found[1]
-        print(f"up to date: {model} in {precision} for {key.device}, built {built.built[:10]}, {_plugins(built)}")
-    if output:
-        from framecast.files import write
-
-        for place, data in zip(beside, (found[0], found[1].to_json().encode()), strict=True):
-            write(place, data, "choose another --output")
-        print(f"wrote {output} ({len(found[0]) / 1e6:.1f} MB)")
+        print(
+            f"up to date: {model} in {request.precision} for {key.device}, built {built.built[:10]}, {_plugins(built)}"
+        )
+    return found
 
 
 def _built(request: BuildRequest) -> tuple[bytes, Record]:
