@@ -87,13 +87,16 @@ class StepModel(nn.Module, ABC):
         Returns:
             The predicted frames [B, K, C, H, W] (unbounded), and the new state.
         """
-        written: State
         prediction, written = self(frame, state)
+        return prediction, self.moved_on(written, state)
+
+    def moved_on(self, written: State, state: State) -> State:
+        """The state after ``state``: what :meth:`forward` has ``written``, and the histories moved on by one."""
         new = {name: written[name] for name in self.state_shapes}
         for name in self.histories:
             values = [written[name], *self.past(state, name)[:-1]]
             new |= {f"{name}.{age}": value for age, value in enumerate(values)}
-        return prediction, new
+        return new
 
 
 class MomentModel(StepModel):
