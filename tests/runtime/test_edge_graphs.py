@@ -1,0 +1,176 @@
+"""The two graphs of edge in every engine that runs them: the pictures of any moment, streams side by side, resets."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from framecast.camera import Image
+from framecast.errors import ArtifactError, EngineError
+from framecast.export.exporter import save_graphs
+from framecast.export.onnx import describe
+from framecast.graph.device import device_graph
+from framecast.graph.manifest import RENDER, half
+from framecast.graph.tensorrt_workarounds import fixed
+from framecast.models.edge_graph import Edge, EdgeConfig
+from framecast.runtime.engines import Engine, open_engine
+from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
+from framecast.runtime.engines.tensorrt import cache
+from framecast.runtime.predictor import Predictor
+from framecast.runtime.stepper import Stepper
+
+from ..clips import moving_pictures  # noqa: TID252
+from ..exported import kept  # noqa: TID252
+from .fake_gpu import Driver  # noqa: TID252
+from .test_tensorrt_engine import GPU, driver  # noqa: TID252, F401
+
+SIZE = (96, 64)
+STEP = 0.04
+AHEAD = (0.0, 0.5 * STEP, STEP, 3.3 * STEP)
+
+
+@pytest.fixture(scope="module")
+def model() -> Edge:
+    width, height = SIZE
+    return Edge(EdgeConfig(height, width, reach=2)).eval()
+
+
+@pytest.fixture
+def artifact(model: Edge, tmp_path: Path) -> Path:
+    path = tmp_path / "edge.onnx"
+    with kept("edge-graphs.onnx") as file:
+        if not file.exists():
+            save_graphs(model, describe(model, "edge", {"height": SIZE[1], "width": SIZE[0], "reach": 2}), file)
+        for key in ("", RENDER):
+            shutil.copy(half(file, key) if key else file, half(path, key) if key else path)
+    return path
+
+
+@pytest.fixture(params=["onnxruntime", "openvino", "onnxruntime-cuda"])
+def engine(request: pytest.FixtureRequest, artifact: Path) -> Iterator[Engine]:
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    cuda = request.param == "onnxruntime-cuda"
+    opened = OnnxRuntimeCudaEngine(artifact, device="cpu") if cuda else open_engine(artifact, request.param, threads=1)
+    with opened as engine:
+        yield engine
+
+
+@torch.inference_mode()
+def expected(model: Edge, streams: list[list[Image]], restart: int) -> list[list[list[Image]]]:
+    """Pictures by frame, stream and moment, of the network itself; the second stream begins anew at ``restart``."""
+    state, found = model.init_state(len(streams)), []
+    for index, frames in enumerate(zip(*streams, strict=True)):
+        if index == restart:
+            for value in state.values():
+                value[1] = 0
+        frame = torch.from_numpy(np.stack(frames).transpose(0, 3, 1, 2).astype(np.float32) / 255)
+        fields, written = model.perceive(frame, torch.full((len(frame),), STEP), state)
+        state, fields = model.moved_on(written, state), {**fields, **model.carried(written)}
+        pictures = [model.render(fields, torch.full((len(frame),), ahead)) for ahead in AHEAD]
+        shown = [np.rint(255 * p.permute(0, 2, 3, 1).numpy()).astype(np.uint8) for p in pictures]
+        found.append([[moment[row] for moment in shown] for row in range(len(frame))])
+    return found
+
+
+def test_each_engine_shows_what_the_network_shows(engine: Engine, model: Edge) -> None:
+    streams = [list(moving_pictures(SIZE, 8)), list(moving_pictures(SIZE, 11))[3:]]
+    wanted = expected(model, streams, restart=5)
+    stepper = Stepper(engine, 2)
+    for index, frames in enumerate(zip(*streams, strict=True)):
+        if index == 5:
+            stepper.reset([1])
+        stepper.advance(frames, STEP)
+        for row, pictures in zip(stepper.at(AHEAD, STEP), wanted[index], strict=True):
+            assert row is not None
+            for found, picture in zip(row, pictures, strict=True):
+                assert np.abs(found.astype(int) - picture).max() <= 1
+        assert all(np.array_equal(a, b) for a, b in zip(stepper.seen(), frames, strict=True))
+
+
+def test_a_moment_at_no_distance_is_the_frame(engine: Engine) -> None:
+    predictor = Predictor(engine)
+    for index, image in enumerate(moving_pictures(SIZE, 4)):
+        predictor.step(image, index * STEP)
+        assert np.abs(predictor.at(index * STEP).image.astype(int) - image).max() <= 1
+
+
+def test_rendering_changes_no_state(engine: Engine) -> None:
+    """One stream asked for many moments, another for one."""
+    one, other = Stepper(engine), Stepper(engine)
+    for image in moving_pictures(SIZE, 6):
+        for stepper in (one, other):
+            stepper.advance([image], STEP)
+        one.at([5 * STEP, 0.1], STEP)
+        (found,), (wanted,) = one.at([STEP], STEP), other.at([STEP], STEP)
+        assert found is not None
+        assert wanted is not None
+        assert np.array_equal(found[0], wanted[0])
+
+
+def test_floats_step_as_a_network_does(engine: Engine, model: Edge) -> None:
+    """``step`` gives the moment as far ahead as the frame before lies back, in floats."""
+    rng = np.random.default_rng()
+    stepper, state = Stepper(engine), model.init_state()
+    for _ in range(5):
+        frame = rng.random((1, 3, SIZE[1], SIZE[0]), np.float32)
+        with torch.inference_mode():
+            wanted, state = model.step(torch.from_numpy(frame), state)
+        assert np.abs(stepper.step(frame, poison=True) - wanted.numpy()).max() < 1e-3
+
+
+def test_tensorrt_runs_both_engines(driver: Driver, artifact: Path) -> None:  # noqa: F811
+    """On a GPU that is none: fields and the frame stay on it, and all moments wait for one picture each."""
+    keep(artifact)
+    with pytest.raises(EngineError, match=r"no engine of edge has been built: framecast build edge"):
+        open_engine(artifact, "tensorrt")
+    keep(half(artifact, RENDER))
+    with open_engine(artifact) as plain, open_engine(artifact, "tensorrt") as live:
+        one, other = Stepper(plain), Stepper(live)
+        for image in moving_pictures(SIZE, 7):
+            for stepper in (one, other):
+                stepper.advance([image], STEP)
+            before = driver.gpu.synchronisations
+            (found,), (wanted,) = other.at(AHEAD, STEP), one.at(AHEAD, STEP)
+            assert driver.gpu.synchronisations - before <= 2 * len(AHEAD)
+            assert found is not None
+            assert wanted is not None
+            assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(found, wanted, strict=True))
+    keep(half(artifact, RENDER), manifest="{}")
+    with pytest.raises(EngineError, match="the two engines of edge were not built together"):
+        open_engine(artifact, "tensorrt")
+
+
+def keep(path: Path, manifest: str | None = None) -> None:
+    """A fake engine in the cache, as ``framecast build`` would keep a real one."""
+    proto = onnx.load(str(path))
+    data = fixed(device_graph(proto), 1).SerializeToString()
+    key = cache.Key(cache.sha256(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16")
+    text = next(entry.value for entry in proto.metadata_props) if manifest is None else manifest
+    digest = hashlib.sha256(data).hexdigest()
+    cache.put(cache.Record(key, "edge", str(path), digest, len(data), 1.0, "2026-01-01", manifest=text), data)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_both_graphs_must_be_there_and_belong_together(name: str, artifact: Path, tmp_path: Path) -> None:
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    render = half(artifact, RENDER)
+    with pytest.raises(ArtifactError, match=r"is the graph that renders a model of motion: .* beside it \(edge\.onnx\)"):
+        open_engine(render, name)
+    proto = onnx.load(str(render))
+    proto.metadata_props[0].value += " "
+    onnx.save(proto, str(render))
+    with pytest.raises(ArtifactError, match="is not the other half of edge.onnx: .*'framecast export'"):
+        open_engine(artifact, name)
+    render.unlink()
+    with pytest.raises(ArtifactError, match=r"a model of motion, and edge\.render\.onnx is missing: put its matching"):
+        open_engine(artifact, name)
