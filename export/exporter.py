@@ -22,7 +22,7 @@ from framecast.export.onnx import describe, to_onnx, to_render
 from framecast.export.parity import Parity, compare, random_frames
 from framecast.files import check_writable, write
 from framecast.graph.artifact import save
-from framecast.graph.manifest import RENDER, Manifest, half
+from framecast.graph.manifest import RENDER, Manifest, other_half
 from framecast.models.checkpoints import Checkpoint, read_checkpoint
 from framecast.models.configs import build, find
 from framecast.models.step import MomentModel, StepModel
@@ -103,7 +103,7 @@ def save_graphs(model: StepModel, manifest: Manifest, output: Path) -> dict[Path
     """
     graphs = {output: to_onnx(model, manifest)}
     if isinstance(model, MomentModel):
-        graphs[half(output, RENDER)] = to_render(model, manifest)
+        graphs[other_half(output, RENDER)] = to_render(model, manifest)
     for path, proto in graphs.items():
         save(proto, path)
     return graphs

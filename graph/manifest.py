@@ -273,7 +273,7 @@ def read_json(path: Path) -> Manifest:
         raise ArtifactError(f"{path}: {error}") from error
 
 
-def half(artifact: Path, key: str = BEFORE) -> Path:
+def other_half(artifact: Path, key: str = BEFORE) -> Path:
     """The path of an artifact's other half, ``BEFORE`` or ``RENDER``."""
     return artifact.with_suffix(f".{key.rpartition('.')[2]}{artifact.suffix}")
 
@@ -284,7 +284,7 @@ def beside(artifact: Path, key: str = BEFORE) -> Path:
     Raises:
         ArtifactError: there is no such file.
     """
-    path = half(artifact, key)
+    path = other_half(artifact, key)
     if not path.exists():
         raise ArtifactError(f"{artifact} is {_HALVES[key][0]}, and {path.name} is missing: {_together(key)}")
     return path
@@ -299,7 +299,7 @@ def check_halves(
         ArtifactError: they were not.
     """
     if of_other.get(key) != metadata[KEY]:
-        raise ArtifactError(f"{half(artifact, key)} is not the other half of {artifact.name}: {_together(key)}")
+        raise ArtifactError(f"{other_half(artifact, key)} is not the other half of {artifact.name}: {_together(key)}")
 
 
 def nameless(path: Path, metadata: Mapping[str, str | bytes]) -> ArtifactError:
@@ -307,7 +307,7 @@ def nameless(path: Path, metadata: Mapping[str, str | bytes]) -> ArtifactError:
     for key, (_, what, _) in _HALVES.items():
         if key in metadata:
             name = path.with_suffix("").with_suffix(path.suffix).name
-            named = f" ({name})" if half(path.with_name(name), key) == path else ""
+            named = f" ({name})" if other_half(path.with_name(name), key) == path else ""
             return ArtifactError(f"{path} is {what}: give the artifact beside it{named}")
     return ArtifactError(f"{path} has no framecast manifest: make artifacts with 'framecast export'")
 

@@ -18,7 +18,7 @@ from onnx.utils import Extractor
 
 from framecast.errors import ExportError
 from framecast.graph.artifact import LAYERS, manifest_of, read, save
-from framecast.graph.manifest import BEFORE, KEY, Manifest, half
+from framecast.graph.manifest import BEFORE, KEY, Manifest, other_half
 
 # Moving numbers costs less than one more tensor between the halves, so the half that reads them moves them.
 _MOVES = {"Split", "Slice", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Concat", "Identity", "Shape", "Cast"}
@@ -42,7 +42,7 @@ def split_artifact(artifact: Path, output: Path) -> tuple[Path, Manifest]:
     if manifest.precomputed:
         raise ExportError(f"cannot split {artifact}: it is already in two halves; split the whole artifact")
     after, before = split(proto, manifest)
-    beside = half(output)
+    beside = other_half(output)
     save(before, beside)
     save(after, output)
     return beside, manifest_of(after)

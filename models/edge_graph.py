@@ -265,7 +265,8 @@ class Edge(MomentModel):
 
     def _pulled(self, picture: Tensor, found: Tensor) -> Tensor:
         """``picture`` [B, C, H, W], pulled along displacements on the lattice, [B, 2, h, w]."""
-        return self.full(picture, resized(found * self.scale, self.lattice.size).unsqueeze(2)).squeeze(2)
+        pulled: Tensor = self.full(picture, resized(found * self.scale, self.lattice.size).unsqueeze(2))
+        return pulled.squeeze(2)
 
     def _taught(self, frame: Tensor, state: State, intervals: Tensor) -> tuple[Tensor, Tensor]:
         """The statistics with what was guessed for this frame's moment, and what came.

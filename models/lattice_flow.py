@@ -33,8 +33,8 @@ class LatticeFlow(nn.Module):
 
     def forward(self, coarse: Tensor, fine: Tensor, coarse_before: Tensor, fine_before: Tensor) -> Tensor:
         """Displacements [B, 2, h, w] in lattice points, from the brightness of both frames, [B, 1, …] each, 0 to 1."""
-        flow = self.search(coarse, coarse_before)
-        return self.correct(flow, fine, fine_before).clamp(-self.limit, self.limit)
+        flow: Tensor = self.correct(self.search(coarse, coarse_before), fine, fine_before)
+        return flow.clamp(-self.limit, self.limit)
 
 
 class Correct(nn.Module):

@@ -1,4 +1,4 @@
-"""How to mix guesses, in torch: the graphs' form of :mod:`framecast.runtime.motion.learn`, which says what it is for."""
+"""How to mix guesses, in torch: the graphs' form of :mod:`framecast.runtime.motion.learn`, which says what for."""
 
 from __future__ import annotations
 

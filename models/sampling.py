@@ -38,7 +38,7 @@ class Pull(nn.Module):
         read = functional.grid_sample(
             picture, at.flatten(1, 2), mode="bilinear", padding_mode="border", align_corners=True
         )
-        return read.unflatten(2, (count, height))
+        return read.reshape(-1, picture.shape[1], count, height, shift.shape[4])
 
 
 class Between(nn.Module):

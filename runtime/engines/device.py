@@ -121,7 +121,7 @@ class DeviceEngine(Engine):
             fed.upload(predictions)
         self._advance(fed, 0, False, state_in, state_out)
         if self.manifest.renders == "moments":
-            self.draw(state_out, self.seconds(state_out))
+            self.draw(state_out, self.since(state_out))
         prediction: Tensor = state_out.prediction.download()
         return prediction
 
@@ -226,7 +226,7 @@ class DeviceEngine(Engine):
             self._input("keep", (batch,)).upload(np.array(keep, np.float32))
             self._kept[batch] = list(keep)
         if moments:
-            self._input("elapsed", (batch,)).fill(self.seconds(state_out))
+            self._input("elapsed", (batch,)).fill(self.since(state_out))
         run()
         longest = max(1, self.manifest.slots)
         for row, kept in enumerate(keep):

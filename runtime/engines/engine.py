@@ -233,7 +233,7 @@ class Engine(ABC):
         """Render a moment of a model of motion into ``state.prediction``; errors as for :meth:`step`."""
         raise NotImplementedError
 
-    def seconds(self, state: State) -> float:
+    def since(self, state: State) -> float:
         """Seconds from the frame before to the newest of ``state``; where nobody said, those that are likely."""
         return state.elapsed if state.elapsed > 0 else self.manifest.interval or 1 / DEFAULT_FPS
 

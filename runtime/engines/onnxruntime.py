@@ -89,7 +89,7 @@ class OnnxRuntimeEngine(Engine):
         """See :meth:`Engine.step`."""
         self.perceive(frame, state_in, state_out)
         if self._render is not None:
-            self.draw(state_out, self.seconds(state_out))
+            self.draw(state_out, self.since(state_out))
         prediction: Tensor = state_out.prediction
         return prediction
 
@@ -101,7 +101,7 @@ class OnnxRuntimeEngine(Engine):
         self.precompute(state_in)
         binding.bind_cpu_input("frame", frame)
         if self._render is not None:
-            binding.bind_cpu_input("elapsed", np.full(len(frame), self.seconds(state_out), np.float32))
+            binding.bind_cpu_input("elapsed", np.full(len(frame), self.since(state_out), np.float32))
         self._run(self._session, binding)
 
     def draw(self, state: State, ahead: float) -> None:

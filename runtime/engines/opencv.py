@@ -92,7 +92,7 @@ class OpenCvEngine(Engine):
         assert isinstance(state_out, MotionState)  # noqa: S101
         if state_in is state_out:
             raise EngineError("a step cannot read and write the same state: pass two")
-        elapsed = self.seconds(state_out)
+        elapsed = self.since(state_out)
         rows: list[Seen | None] = []
         for row, (image, before) in enumerate(zip(state_out.seen, state_in.rows, strict=True)):
             same = before is not None and bool(state_in.seen) and state_in.seen[row].shape == image.shape

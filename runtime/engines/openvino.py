@@ -105,7 +105,7 @@ class OpenVinoEngine(Engine):
         """See :meth:`Engine.step`."""
         self.perceive(frame, state_in, state_out)
         if self._render is not None:
-            self.draw(state_out, self.seconds(state_out))
+            self.draw(state_out, self.since(state_out))
         prediction: Tensor = state_out.prediction
         return prediction
 
@@ -122,7 +122,7 @@ class OpenVinoEngine(Engine):
         self.precompute(state_in)
         given = {"frame": np.ascontiguousarray(frame)}  # one of several predictions, fed back, is not contiguous
         if self._render is not None:
-            given["elapsed"] = np.full(len(frame), self.seconds(state_out), np.float32)
+            given["elapsed"] = np.full(len(frame), self.since(state_out), np.float32)
         self._run(graph, len(frame), ([*reads, *graph.bind(given, {})[0]], writes))
 
     def draw(self, state: State, ahead: float) -> None:

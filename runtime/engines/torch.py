@@ -18,7 +18,7 @@ from framecast.camera import Image
 from framecast.errors import EngineError, OptionError, first_line
 from framecast.graph.manifest import Manifest
 from framecast.runtime.convert import Tensor, to_model_size
-from framecast.runtime.engines.engine import Engine, Moment, Phases, State, step_buffers
+from framecast.runtime.engines.engine import Engine, Moment, Phases, State, field_buffers, step_buffers
 
 WARM = 3  # steps before a capture: in the first steps, libraries choose kernels and allocate memory
 # Convert a picture's channels (BGR, the last axis) to the network's, and back. They use no lists of indices, because
@@ -155,6 +155,8 @@ class TorchEngine(Engine):
         """See :meth:`Engine.step`."""
         with self._running():
             self._advance(self._put(frame), None, state_in, state_out)
+            if self.manifest.renders == "moments":
+                self._draw(state_out, self.since(state_out))
             prediction = state_out.prediction.tensor.cpu().numpy()
         return cast(Tensor, prediction)
 
@@ -176,17 +178,30 @@ class TorchEngine(Engine):
 
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`. Only bytes are downloaded."""
+        with self._running():
+            return self._shown(state, ahead)
+
+    def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
+        """See :meth:`Engine.render_at`. Only bytes are downloaded."""
+        rows: list[list[Image]] = [[] for _ in range(len(state.prediction.tensor))]
+        with self._running():
+            for seconds in ahead:
+                self._draw(state, seconds)
+                for row, pictures in zip(rows, self._shown(state, (1,)), strict=True):
+                    row += pictures or []
+        return rows
+
+    def _shown(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         torch = self._torch
         low, high = self.manifest.value_range
         width, height = self.manifest.size
-        with self._running():
-            prediction = state.prediction.tensor
-            pictures = (prediction[:, : max(ahead), :, :height, :width] - low) * np.float32(255 / (high - low)).item()
-            pictures = pictures.round().clamp(0, 255).to(torch.uint8)
-            pictures = _GIVE[self.manifest.channel_order](pictures.permute(0, 1, 3, 4, 2))  # [B, K, h, w, 3]
-            finite = prediction.isfinite().flatten(1).all(1).to(torch.uint8)  # [B]
-            # All in one transfer, which is the frame's only synchronisation.
-            transferred = torch.cat([finite, pictures.flatten()]).cpu().numpy()
+        prediction = state.prediction.tensor
+        pictures = (prediction[:, : max(ahead), :, :height, :width] - low) * np.float32(255 / (high - low)).item()
+        pictures = pictures.round().clamp(0, 255).to(torch.uint8)
+        pictures = _GIVE[self.manifest.channel_order](pictures.permute(0, 1, 3, 4, 2))  # [B, K, h, w, 3]
+        finite = prediction.isfinite().flatten(1).all(1).to(torch.uint8)  # [B]
+        # All in one transfer, which is the frame's only synchronisation.
+        transferred = torch.cat([finite, pictures.flatten()]).cpu().numpy()
         batch = len(prediction)
         rows = transferred[batch:].reshape(batch, -1, height, width, 3)
         return [[row[k - 1] for k in ahead] if transferred[i] else None for i, row in enumerate(rows)]
@@ -235,6 +250,8 @@ class TorchEngine(Engine):
 
     def _advance(self, source: Any, convert: Callable[[Any], Any] | None, state_in: State, state_out: State) -> None:
         """Run one step on ``source``. If ``convert`` is given, it first makes frames of ``source``."""
+        moments, batch = self.manifest.renders == "moments", len(source)
+        elapsed = self._put(np.full(batch, self.since(state_out), np.float32)) if moments else None
 
         def bind(moment: Moment) -> Callable[[], None]:
             reads, writes = step_buffers(self.manifest, state_in, moment, state_out)
@@ -245,14 +262,26 @@ class TorchEngine(Engine):
 
             def run() -> None:
                 with self._arithmetic():
-                    prediction, written = self._forward(convert(source) if convert else source, state)
-                self._torch._foreach_copy_(
-                    list(targets.values()), [{**written, "prediction": prediction}[n] for n in targets]
-                )
+                    frame = convert(source) if convert else source
+                    if moments:
+                        fields, written = self._network.perceive(frame, elapsed, state)
+                        made = {**written, **{f"fields.{name}": value for name, value in fields.items()}}
+                    else:
+                        prediction, written = self._forward(frame, state)
+                        made = {**written, "prediction": prediction}
+                self._torch._foreach_copy_(list(targets.values()), [made[n] for n in targets])
 
             return self._captured(run) if self._graph else run
 
         self._phases.at(state_in, state_out, bind, source.data_ptr())()
+
+    def _draw(self, state: State, ahead: float) -> None:
+        """Render a moment of a model of motion into the state's prediction."""
+        fields = field_buffers(self.manifest, state)
+        when = self._put(np.full(len(state.prediction.tensor), ahead, np.float32))
+        with self._arithmetic():
+            given = {name.removeprefix("fields."): buffer.tensor for name, buffer in fields.items()}
+            state.prediction.tensor.copy_(self._network.render(given, when).unsqueeze(1))
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         torch, stack = self._torch, ExitStack()

@@ -14,7 +14,7 @@ from framecast.errors import ArtifactError, EngineError, ExportError
 from framecast.export.load_network import load_network
 from framecast.graph.artifact import save
 from framecast.graph.device import device_graph
-from framecast.graph.manifest import KEY, half
+from framecast.graph.manifest import KEY, other_half
 from framecast.graph.split import split_artifact
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.engine import Engine
@@ -46,7 +46,7 @@ def halves(name: str, folder: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("name", HALVES)
 def test_halves_are_the_whole(name: str, engine: str, tmp_path: Path) -> None:
     whole, output = halves(name, tmp_path)
-    first, second = onnx.load(half(output)), onnx.load(output)
+    first, second = onnx.load(other_half(output)), onnx.load(output)
 
     def convolutions(proto: onnx.ModelProto) -> int:
         return sum(node.op_type == "Conv" for node in proto.graph.node)
@@ -131,7 +131,7 @@ def test_where_every_layer_needs_the_frame(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_halves_belong_together(engine: str, tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
-    half = half(output)
+    half = other_half(output)
     with pytest.raises(ExportError, match="already in two halves"):
         split_artifact(output, tmp_path / "again.onnx")
     with pytest.raises(ArtifactError, match=r"is the half of a step that runs before the frame: .*\(halves\.onnx\)"):
@@ -179,4 +179,4 @@ def test_the_manifest_tells(tmp_path: Path) -> None:
     with open_engine(whole) as one, open_engine(output) as other:
         assert not one.manifest.precomputed
         assert set(other.manifest.precomputed.values()) == {(32, 4, 6)}
-        assert KEY not in {entry.key for entry in onnx.load(half(output)).metadata_props}
+        assert KEY not in {entry.key for entry in onnx.load(other_half(output)).metadata_props}

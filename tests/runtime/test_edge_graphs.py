@@ -11,19 +11,23 @@ import numpy as np
 import onnx
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from framecast.camera import Image
 from framecast.errors import ArtifactError, EngineError
 from framecast.export.exporter import save_graphs
 from framecast.export.onnx import describe
+from framecast.files import sha256
 from framecast.graph.device import device_graph
-from framecast.graph.manifest import RENDER, half
+from framecast.graph.manifest import RENDER, other_half
 from framecast.graph.tensorrt_workarounds import fixed
 from framecast.models.edge_graph import Edge, EdgeConfig
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from framecast.runtime.engines.tensorrt import cache
+from framecast.runtime.engines.torch import TorchEngine
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.stepper import Stepper
 
@@ -50,16 +54,20 @@ def artifact(model: Edge, tmp_path: Path) -> Path:
         if not file.exists():
             save_graphs(model, describe(model, "edge", {"height": SIZE[1], "width": SIZE[0], "reach": 2}), file)
         for key in ("", RENDER):
-            shutil.copy(half(file, key) if key else file, half(path, key) if key else path)
+            shutil.copy(other_half(file, key) if key else file, other_half(path, key) if key else path)
     return path
 
 
-@pytest.fixture(params=["onnxruntime", "openvino", "onnxruntime-cuda"])
-def engine(request: pytest.FixtureRequest, artifact: Path) -> Iterator[Engine]:
+@pytest.fixture(params=["onnxruntime", "openvino", "onnxruntime-cuda", "torch"])
+def engine(request: pytest.FixtureRequest, artifact: Path, model: Edge) -> Iterator[Engine]:
     if request.param == "openvino":
         pytest.importorskip("openvino")
-    cuda = request.param == "onnxruntime-cuda"
-    opened = OnnxRuntimeCudaEngine(artifact, device="cpu") if cuda else open_engine(artifact, request.param, threads=1)
+    if request.param == "torch":
+        opened: Engine = TorchEngine(model, describe(model, "edge"), device="cpu")
+    elif request.param == "onnxruntime-cuda":
+        opened = OnnxRuntimeCudaEngine(artifact, device="cpu")
+    else:
+        opened = open_engine(artifact, request.param, threads=1)
     with opened as engine:
         yield engine
 
@@ -132,7 +140,7 @@ def test_tensorrt_runs_both_engines(driver: Driver, artifact: Path) -> None:  # 
     keep(artifact)
     with pytest.raises(EngineError, match=r"no engine of edge has been built: framecast build edge"):
         open_engine(artifact, "tensorrt")
-    keep(half(artifact, RENDER))
+    keep(other_half(artifact, RENDER))
     with open_engine(artifact) as plain, open_engine(artifact, "tensorrt") as live:
         one, other = Stepper(plain), Stepper(live)
         for image in moving_pictures(SIZE, 7):
@@ -144,7 +152,7 @@ def test_tensorrt_runs_both_engines(driver: Driver, artifact: Path) -> None:  # 
             assert found is not None
             assert wanted is not None
             assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(found, wanted, strict=True))
-    keep(half(artifact, RENDER), manifest="{}")
+    keep(other_half(artifact, RENDER), manifest="{}")
     with pytest.raises(EngineError, match="the two engines of edge were not built together"):
         open_engine(artifact, "tensorrt")
 
@@ -153,7 +161,7 @@ def keep(path: Path, manifest: str | None = None) -> None:
     """A fake engine in the cache, as ``framecast build`` would keep a real one."""
     proto = onnx.load(str(path))
     data = fixed(device_graph(proto), 1).SerializeToString()
-    key = cache.Key(cache.sha256(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16")
+    key = cache.Key(sha256(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16")
     text = next(entry.value for entry in proto.metadata_props) if manifest is None else manifest
     digest = hashlib.sha256(data).hexdigest()
     cache.put(cache.Record(key, "edge", str(path), digest, len(data), 1.0, "2026-01-01", manifest=text), data)
@@ -163,13 +171,15 @@ def keep(path: Path, manifest: str | None = None) -> None:
 def test_both_graphs_must_be_there_and_belong_together(name: str, artifact: Path, tmp_path: Path) -> None:
     if name == "openvino":
         pytest.importorskip("openvino")
-    render = half(artifact, RENDER)
-    with pytest.raises(ArtifactError, match=r"is the graph that renders a model of motion: .* beside it \(edge\.onnx\)"):
+    render = other_half(artifact, RENDER)
+    with pytest.raises(
+        ArtifactError, match=r"is the graph that renders a model of motion: .* beside it \(edge\.onnx\)"
+    ):
         open_engine(render, name)
     proto = onnx.load(str(render))
     proto.metadata_props[0].value += " "
     onnx.save(proto, str(render))
-    with pytest.raises(ArtifactError, match="is not the other half of edge.onnx: .*'framecast export'"):
+    with pytest.raises(ArtifactError, match=r"is not the other half of edge\.onnx: .*'framecast export'"):
         open_engine(artifact, name)
     render.unlink()
     with pytest.raises(ArtifactError, match=r"a model of motion, and edge\.render\.onnx is missing: put its matching"):

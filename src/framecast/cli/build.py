@@ -72,7 +72,7 @@ def build(
     The engine is kept on this machine, where 'framecast run --engine tensorrt' finds it.
     """
     from framecast.files import check_writable, sha256, write
-    from framecast.graph.manifest import RENDER, beside, check_halves, half
+    from framecast.graph.manifest import RENDER, beside, check_halves, other_half
     from framecast.runtime.engines import ENGINES
     from framecast.runtime.shipped import find
 
@@ -105,13 +105,13 @@ def build(
     requests = [(request, output)]
     if rendering is not None:
         drawing = replace(request, artifact=render, camera=None, loaded=rendering)
-        requests.append((drawing, half(output, RENDER) if output else None))
-    for wanted, place in requests:
+        requests.append((drawing, other_half(output, RENDER) if output else None))
+    for wanted, written in requests:
         engine, record = _kept(wanted)
-        if place:
-            for path, data in ((place, engine), (_record_of(place), record.to_json().encode())):
-                write(path, data, "choose another --output")
-            print(f"wrote {place} ({len(engine) / 1e6:.1f} MB)")
+        if written:
+            for file, data in ((written, engine), (_record_of(written), record.to_json().encode())):
+                write(file, data, "choose another --output")
+            print(f"wrote {written} ({len(engine) / 1e6:.1f} MB)")
 
 
 def _kept(request: BuildRequest) -> tuple[bytes, Record]:

@@ -33,12 +33,12 @@ def split(
 
     with needs_extra("split", "build"):
         from framecast.graph.split import split_artifact
-    from framecast.graph.manifest import half
+    from framecast.graph.manifest import other_half
 
     output = output or Path(f"{Path(model).stem}.halves.onnx")
     check_ending("--output", output, ".onnx")
     ref = ModelRef.resolve(model)
-    outputs = [output, half(output)]
+    outputs = [output, other_half(output)]
     check_outputs(str(ref.path or model), outputs)
     for path in outputs:
         check_writable(path)
