@@ -12,6 +12,7 @@ from framecast.models.configs import CONFIGS
 from framecast.runtime.predictor import load
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .stepping import stepped  # noqa: TID252
 
 pytestmark = pytest.mark.usefixtures("exports_once")
 
@@ -91,7 +92,7 @@ def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
     assert code == 0, err
     with load(artifact) as predictor:
         assert predictor.manifest.visible == (2160, 3840)
-        prediction = predictor.step(np.full((1080, 1920, 3), 255, np.uint8))
+        prediction = stepped(predictor, np.full((1080, 1920, 3), 255, np.uint8))
         assert prediction.image.shape == predictor.input.shape == (2160, 3840, 3)
         frame = predictor._stepper.state.frame
         assert frame is not None
