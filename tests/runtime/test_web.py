@@ -197,7 +197,7 @@ def test_updates_hold_the_pictures_and_their_scores(sink: WebSink) -> None:
 
     truth = event(SETTLE)
     header, pictures = decode(scored.data)
-    assert (header["index"], header["time"], header["horizon"]) == (SETTLE, SETTLE / 30, HORIZON)
+    assert (header["index"], header["time"], header["ahead_ms"]) == (SETTLE, SETTLE / 30, 1e3 * HORIZON / 30)
     assert (header["psnr"], header["psnr_copy"]) == (truth.psnr, truth.psnr_copy)
     images = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in pictures]
     assert truth.due is not None
