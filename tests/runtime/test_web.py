@@ -365,7 +365,7 @@ def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             with playing(sink):
                 await page.wait_until("document.body.dataset.frames > 60 && plot.points.length > 60")
                 assert await page.evaluate("document.body.dataset.status") == "live"
-                assert await page.text("ahead") == "Predicted, 2 frames ahead"
+                assert await page.text("ahead") == "Predicted, 67 ms ahead"
                 assert await page.evaluate("document.getElementById('warming').hidden")
                 figures = ("fps", "latency-p50", "latency-p99", "latency-n", "frames", "dropped")
                 assert [await page.text(i) for i in figures] == ["29.8", "12.3", "18.5", "1,200", "1,234", "5"]
