@@ -157,7 +157,7 @@ def test_sharpness_is_relative_to_the_real_frame() -> None:
     assert sharpness is not None
     assert sharpness[1] == pytest.approx(1, abs=0.1)  # a copy is as sharp
     judge = Judge(telemetry := Telemetry(INTERVAL), None)
-    picture = FRAMES[0]
+    picture = np.random.default_rng(2).integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
     soft = np.full_like(picture, 128) + (picture // 2 - 64)  # half of the contrast: a quarter of the energy
     for _ in range(SHARPNESS):
         judge._record(Scored(INTERVAL, soft, picture, 30.0, 30.0), picture, INTERVAL)

@@ -143,10 +143,11 @@ def test_the_frame_of_now_is_shown(
         rival=False,
         clock=clock,
     )
-    errors = []
-    for result in pipeline:
-        if result.frame.index >= settled:
-            errors.append(camera.taken(result.frame.index) + result.prediction.ahead - clock.now())
+    errors = [
+        camera.taken(result.frame.index) + result.prediction.ahead - clock.now()
+        for result in pipeline
+        if result.frame.index >= settled
+    ]
     assert len(errors) > 100
     assert np.percentile(np.abs(errors), 95) < 0.01
     report = pipeline.report()
