@@ -47,7 +47,7 @@ class Camera:
     def look(self, random: np.random.Generator, changes: Floats, seconds: float) -> tuple[Floats, Floats]:
         """Times of the frames [N], and their brightness [N, rows, columns]."""
         rows, columns = GRID
-        middle: Floats = START + (np.arange(int(seconds * self.fps)) + random.uniform()) / self.fps
+        middle = np.asarray(START + (np.arange(int(seconds * self.fps)) + random.uniform()) / self.fps, np.float64)
         times = np.sort(middle + self.delay + random.uniform(-self.jitter, self.jitter, len(middle)))
         parts = np.linspace(-0.5, 0.5, 201)[1::2] * self.exposure  # [100]
         white = (np.searchsorted(changes, middle[:, None] + parts, side="right") % 2).mean(axis=1)

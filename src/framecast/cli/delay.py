@@ -22,10 +22,10 @@ def delay(
     seconds: Annotated[float, typer.Option(metavar="S", help="How long to measure.")] = 20.0,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures as JSON.")] = None,
 ) -> None:
-    """Measure how late a camera is, glass to glass, for 'run --now'.
+    """Measure how late a camera is, glass to glass.
 
     A window blinks on this machine's screen: let the camera see it, if need be in a mirror. The delay of the screen
-    is part of what is measured.
+    is part of what is measured. The last line names the command to use next: 'run --now' with this delay.
     """
     from framecast import terminal
     from framecast.camera import is_camera, open_source
