@@ -99,6 +99,7 @@ class Engine(ABC):
         precision: the precision in which it was opened, if the engine has several; None if the artifact decides.
         batch: the only batch size that it runs; None if it runs any.
         manifest: of the artifact.
+        any_size: whether its pictures have the size of the frames, rather than the manifest's.
         lock: held by one caller at a time.
     """
 
@@ -107,6 +108,7 @@ class Engine(ABC):
     version: str
     precision: str | None = None
     batch: int | None = None
+    any_size = False
     manifest: Manifest
     lock: threading.RLock
 

@@ -148,6 +148,8 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
         since = f"by {SINCE[report['times']]} and the delays given"
         late = f"the camera's picture is {now['late']:.0f} ms old when it is shown, {since}"
         rows += [("now", shown), ("late", late)]
+    if any(report["events"].values()):
+        rows.append(("stream", ", ".join(f"{count} {name}" for name, count in report["events"].items() if count)))
     if report["resets"]:
         rows.append(("resets", f"{report['resets']} after predictions that were not finite"))
     if latency["p50"] is not None:
