@@ -48,7 +48,8 @@ class Delay:
 
     Attributes:
         seconds: from a change on the screen, as it was asked for, to the time of the frame whose exposure has its
-            middle at that change. It includes the screen's own delay.
+            middle at that change. It includes the screen's own delay. Of a camera that repeats frames it is the mean of
+            all, repeats too.
         low: seconds: the 5th percentile of what single changes give, each of which is known to a frame's exposure only.
         high: seconds: the 95th percentile of the same.
         seen: changes that were seen.

@@ -24,7 +24,7 @@ def estimated(camera: Camera, seed: int = 1, seconds: float = 20.0) -> Delay:
 
 @pytest.mark.parametrize("delay", [0.15, 0.4, 1.2])
 @pytest.mark.parametrize("fps", [15.0, 25.0, 30.0])
-@pytest.mark.parametrize(("exposure", "jitter"), [(0.01, 0.0), (0.033, 0.0), (0.01, 0.02), (0.033, 0.02)])
+@pytest.mark.parametrize(("exposure", "jitter"), [(0.01, 0.02), (0.033, 0.0)])
 def test_the_delay_of_a_camera_is_found(delay: float, fps: float, exposure: float, jitter: float) -> None:
     found = estimated(Camera(delay, fps, exposure, jitter), seed=round(1000 * delay + fps))
     assert found.seconds == pytest.approx(delay, abs=WRONG)
@@ -93,7 +93,7 @@ def unrelated(random: np.random.Generator, times: Floats, kind: str) -> Floats:
     "kind", ["nothing", "noise", "things that move", "cuts", "a light that flashes", "another window"]
 )
 def test_what_is_not_the_window_is_not_taken_for_it(kind: str) -> None:
-    for seed in range(4):
+    for seed in range(2):
         random = np.random.default_rng(seed)
         changes = window(random, 20)
         times = START + np.arange(600) / 30
