@@ -160,6 +160,7 @@ class Pipeline:
             prediction=ahead[-1],
             stamps=stamps,
             due=due.image if due else None,
+            late=due.last if due else None,
             psnr=due.psnr if due else None,
             psnr_copy=due.psnr_copy if due else None,
         )
@@ -173,8 +174,8 @@ class Pipeline:
         for s in scored.values():
             self.telemetry.score(s.horizon, s.psnr, s.psnr_copy)
         if predictor.steps >= predictor.manifest.warmup:
-            for p in ahead:
-                self._scorer.expect(p.image, p.time, p.horizon, predictor.input)
+            for k, p in enumerate(ahead, start=1):
+                self._scorer.expect(p.image, p.time, k, predictor.input)
         return scored.get(self.horizon)
 
 

@@ -31,16 +31,16 @@ class Prediction:
     Attributes:
         image: uint8 [h, w, 3] BGR, at the model's size.
         time: when the frame is expected, in seconds on the clock of the input frames.
-        horizon: the lookahead: steps after the newest real frame.
+        ahead: the lookahead: seconds after the newest real frame.
     """
 
     image: Image
     time: float
-    horizon: int
+    ahead: float
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
-        return f"Prediction({width}x{height}, {self.horizon} ahead, time {self.time:.3f} s)"
+        return f"Prediction({width}x{height}, {1e3 * self.ahead:.0f} ms ahead, time {self.time:.3f} s)"
 
     def _repr_png_(self) -> bytes:
         """The picture as PNG, for notebooks."""
@@ -138,7 +138,7 @@ class Predictor:
         if self._time is not None:
             self._intervals.append(time - self._time)
         self._time, self._shape, self._image = time, frame.shape, frame
-        return Prediction(image, time + self.interval, 1)
+        return Prediction(image, time + self.interval, self.interval)
 
     def rollout(self, horizon: int) -> list[Prediction]:
         """Predict the next ``horizon`` frames from the newest real one. The state does not change.
@@ -162,7 +162,7 @@ class Predictor:
         if images is None:
             raise EngineError(f"predictions up to {horizon} steps ahead are not finite: use a shorter lookahead")
         interval = self.interval
-        return [Prediction(image, self._time + k * interval, k) for k, image in enumerate(images, start=1)]
+        return [Prediction(image, self._time + k * interval, k * interval) for k, image in enumerate(images, start=1)]
 
     def precompute(self) -> None:
         """Compute the part of the next step that needs no frame. Optional: otherwise the step does it.

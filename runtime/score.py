@@ -53,6 +53,7 @@ class Scored:
 
     horizon: int
     image: Image
+    last: Image
     psnr: float
     psnr_copy: float
 
@@ -93,4 +94,4 @@ class Scorer:
         self._pending = deque(p for p in self._pending if p.time > time + interval / 2)
         if repeated or not settled:
             return []
-        return [Scored(p.horizon, p.image, psnr(p.image, frame), psnr(p.last, frame)) for p in due.values()]
+        return [Scored(p.horizon, p.image, p.last, psnr(p.image, frame), psnr(p.last, frame)) for p in due.values()]

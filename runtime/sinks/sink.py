@@ -17,12 +17,12 @@ class Result:
     Attributes:
         frame: the real frame at its own size.
         input: the same frame at the model's size, uint8 [h, w, 3] BGR.
-        prediction: made from this frame, ``horizon`` steps ahead.
+        prediction: made from this frame, ``ahead`` seconds ahead of it.
         stamps: when the frame passed each stage.
-        due: the earlier prediction for this frame, from ``horizon`` steps before. None if there is none, and before
-            the first scored frame.
+        due: the earlier prediction for this frame. None if there is none, and before the first scored frame.
+        late: the frame that was newest when ``due`` was predicted: what one would have seen without a prediction.
         psnr: of ``due`` against ``input``, dB; None if ``due`` is.
-        psnr_copy: of the newest frame at the time of ``due``'s prediction, dB; None if ``due`` is.
+        psnr_copy: of ``late`` against ``input``, dB; None if ``due`` is.
     """
 
     frame: Frame
@@ -30,6 +30,7 @@ class Result:
     prediction: Prediction
     stamps: Stamps
     due: Image | None = None
+    late: Image | None = None
     psnr: float | None = None
     psnr_copy: float | None = None
 

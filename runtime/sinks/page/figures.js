@@ -1,0 +1,130 @@
+"use strict";
+
+// The figures of the run, from its report. All text is set as text, never as markup.
+const byId = (id) => document.getElementById(id);
+
+// A gain is praised only if so many frames were scored, and this share of all, and if no warning stands.
+const ENOUGH = 50;
+const SHARE = 0.2;
+
+function number(value, digits = 0) {
+  if (typeof value !== "number") return "–";
+  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return value.toLocaleString("en", options).replace("-", "−");
+}
+
+function signed(value, digits = 0) {
+  const text = number(value, digits);
+  return /[1-9]/.test(text) && value > 0 ? `+${text}` : text;
+}
+
+function decibels(value) {
+  return typeof value === "number" ? `${number(value, 1)} dB` : "–";
+}
+
+function milliseconds(value) {
+  return `${number(value)} ms`;
+}
+
+function showStats(stats) {
+  const latency = stats.latency_ms ?? {};
+  const sharpness = stats.sharpness?.prediction;
+  const figures = {
+    source: stats.source ?? "",
+    fps: number(stats.fps, 1),
+    "latency-p50": number(latency.p50, 1),
+    "latency-p99": number(latency.p99, 1),
+    "latency-n": number(latency.n ?? 0),
+    frames: number(stats.frames),
+    dropped: number(stats.dropped),
+    sharpness: typeof sharpness === "number" ? `${number(100 * sharpness)} %` : "–",
+    model: stats.model ?? "–",
+    engine: stats.engine ?? "–",
+  };
+  for (const [id, text] of Object.entries(figures)) byId(id).textContent = text;
+  byId("source").title = figures.source;
+  showWarnings(stats.warnings ?? []);
+  showLine(stats);
+  showScore(stats);
+  showEvents(stats.events ?? {});
+}
+
+function showWarnings(warnings) {
+  const list = byId("warnings");
+  document.body.toggleAttribute("data-warned", warnings.length > 0);
+  list.hidden = !warnings.length;
+  const shown = [...list.children].map((item) => item.textContent);
+  if (shown.join("\n") === warnings.join("\n")) return; // so that a screen reader does not read them again
+  list.replaceChildren(
+    ...warnings.map((warning) => {
+      const item = document.createElement("li");
+      item.textContent = warning;
+      return item;
+    }),
+  );
+}
+
+// What is shown, in one line: how late the camera is, what the prediction takes, and how well both are made good.
+function showLine({ now, ahead_ms: ahead, latency_ms: latency }) {
+  const made = latency?.p50;
+  const known = typeof now?.error_ms?.p50 === "number";
+  let parts = [];
+  if (known) {
+    parts.push(`camera ${milliseconds(now.camera_delay_ms)} late`);
+    if (typeof made === "number") parts.push(`prediction ${milliseconds(made)}`);
+    parts.push(`showing now ${signed(now.error_ms.p50)} ms`);
+  } else {
+    if (typeof ahead === "number") parts.push(`prediction of the picture ${milliseconds(ahead)} ahead`);
+    if (typeof made === "number") parts.push(`made in ${milliseconds(made)}`);
+  }
+  byId("line").textContent = parts.join(" · ");
+  byId("late-tag").textContent = known && typeof now.late_ms === "number" ? ` by ${milliseconds(now.late_ms)}` : "";
+  const away = known ? `${signed(now.error_ms.p50)} ms` : `${milliseconds(ahead)} ahead`;
+  byId("now-tag").textContent = known || typeof ahead === "number" ? `: ${away}` : "";
+  byId("due-tag").textContent = typeof ahead === "number" ? `: predicted ${milliseconds(ahead)} ahead` : "";
+}
+
+// Nothing is praised that is not known, or that fails: green needs enough scored frames and no warning.
+function showScore({ psnr_db: psnr, psnr_db_by_ahead: all, frames, ahead_ms: ahead, warnings }) {
+  const { prediction, copy_last: copy, dis, n = 0 } = psnr ?? {};
+  document.body.dataset.scored = n;
+  byId("scored").textContent = number(n);
+  byId("psnr-prediction").textContent = decibels(prediction);
+  byId("psnr-copy").textContent = decibels(copy);
+  byId("psnr-dis").textContent = decibels(dis);
+  byId("dis-row").hidden = typeof dis !== "number";
+
+  const scored = typeof prediction === "number" && typeof copy === "number";
+  const enough = scored && n >= ENOUGH && n >= SHARE * (frames ?? 0);
+  const gain = scored ? prediction - copy : null;
+  const where = typeof ahead === "number" ? `, ${milliseconds(ahead)} ahead` : "";
+  byId("gain").textContent = enough ? signed(gain, 1) + " dB" : "–";
+  byId("gain").className = !enough ? "" : gain < 0 ? "below" : warnings?.length ? "" : "above";
+  let text = `${gain < 0 ? "below" : "above"} copying the last frame${where}`;
+  if (!scored || n === 0) text = "no frame has been scored yet";
+  else if (n < ENOUGH) text = `too few frames are scored to judge: ${number(n)} of ${ENOUGH}`;
+  else if (!enough) text = `too few frames are scored to judge: ${number(n)} of ${number(frames)}`;
+  byId("gain-text").textContent = text;
+
+  const others = (all ?? []).filter((row) => row.n >= ENOUGH && typeof row.prediction === "number");
+  byId("by-ahead").hidden = others.length < 2;
+  const gains = others.map((row) => `${milliseconds(row.ahead_ms)} ${signed(row.prediction - row.copy_last, 1)}`);
+  byId("by-ahead").textContent = `Gain in dB by lookahead: ${gains.join(" · ")}`;
+}
+
+function showEvents(events) {
+  const words = { repeats: "repeated", cuts: "cuts", gaps: "gaps", copying: "copied by the guard" };
+  const parts = Object.entries(words).filter(([key]) => events[key] > 0);
+  byId("events-figure").hidden = !parts.length;
+  byId("events").textContent = parts.map(([key, word]) => `${number(events[key])} ${word}`).join(" · ");
+}
+
+// The score of one moment, beside its pictures.
+function showMoment({ psnr, psnr_copy: copy }) {
+  const scored = typeof psnr === "number" && typeof copy === "number";
+  byId("error_was-tag").textContent = scored ? `  ${decibels(copy)}` : "";
+  byId("error_due-tag").textContent = scored ? `  ${decibels(psnr)}` : "";
+  const ratio = scored ? 10 ** ((psnr - copy) / 20) : 1; // of the errors' root mean squares
+  const compared = ratio >= 1 ? `${number(ratio, 1)} times smaller` : `${number(1 / ratio, 1)} times larger`;
+  byId("verdict").textContent = scored ? `The error of now is ${compared} than that of the late picture.` : "";
+}
