@@ -31,7 +31,7 @@ from framecast.runtime.sinks.sink import Result, Sink
 ROWS = 4
 TILE = 384  # the longest side of a picture, pixels
 LEAST = 256  # a smaller picture is enlarged to this width at least
-_HEAD, _FOOT = 34, 26  # heights of the captions in pixels
+HEAD, FOOT = 34, 26  # heights of the captions in pixels
 
 
 class _Moment(NamedTuple):
@@ -108,7 +108,7 @@ def _row(result: Result) -> Image:
     )
     tiles = (late, due, real, error_image(real, late), error_image(real, due))
     columns = [
-        np.vstack([tile, caption(tile.shape[1], text, soft=True, height=_FOOT)])
+        np.vstack([tile, caption(tile.shape[1], text, soft=True, height=FOOT)])
         for tile, text in zip(tiles, texts, strict=True)
     ]
     return beside(columns)
@@ -124,4 +124,4 @@ def _head(width: int, ahead: str) -> Image:
         f"Framecast's error, x{GAIN}",
     )
     column = (width - 4 * GAP) // 5
-    return letterboxed(beside([caption(column, text, height=_HEAD) for text in texts]), (_HEAD, width, 3))
+    return letterboxed(beside([caption(column, text, height=HEAD) for text in texts]), (HEAD, width, 3))

@@ -4,7 +4,7 @@
 const plot = new Plot(byId("plot"));
 const SILENCE = 3000; // ms without an update after which the page no longer claims to be live
 const RETRY = [500, 1000, 2000, 5000]; // ms
-const SHADE = [255, 140, 0]; // the trust shade's colour; the residual decides its opacity
+const SHADE = [255, 0, 160]; // the trust shade's colour; the residual decides its opacity
 const OPACITY = 0.75; // at most
 
 const STATUS = {
@@ -78,7 +78,7 @@ function draw(canvas, image, width, height) {
 // The residual becomes the opacity of one colour. The small canvas is stretched over the picture.
 function shade(image) {
   const canvas = byId("trust");
-  canvas.hidden = !image;
+  canvas.hidden = byId("shade-note").hidden = !image;
   if (!image) return;
   Object.assign(canvas, { width: image.width, height: image.height });
   const pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -96,16 +96,25 @@ let heard = 0;
 let stream = null;
 let retry = 0;
 
+// Leave the stream. One that is still being opened is closed once it is open: else the browser complains.
+function leave() {
+  clearTimeout(retry);
+  if (stream?.readyState !== WebSocket.CONNECTING) stream?.close();
+  stream = null;
+}
+
 // Ask for the pictures of the view. The stream of another view ends here.
 function connect() {
-  clearTimeout(retry);
-  stream?.close();
+  leave();
   const address = new URL(`stream${location.search}`, location.href);
   address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
   address.searchParams.set("show", view.pictures.join(","));
   const opened = (stream = new WebSocket(address));
   let fresh = true;
   opened.binaryType = "arraybuffer";
+  opened.onopen = () => {
+    if (opened !== stream) opened.close();
+  };
   opened.onmessage = ({ data }) => {
     if (opened !== stream) return;
     const update = parse(data);
@@ -136,12 +145,8 @@ const view = new View(() => {
 // A page that nobody sees costs nothing. When it is seen again it gets the history.
 document.addEventListener("visibilitychange", () => {
   if (document.body.dataset.status === "ended") return;
-  if (!document.hidden) connect();
-  else {
-    clearTimeout(retry);
-    stream?.close();
-    stream = null;
-  }
+  if (document.hidden) leave();
+  else connect();
 });
 
 setInterval(() => {

@@ -81,7 +81,7 @@ function showLine({ now, ahead_ms: ahead, latency_ms: latency }) {
   byId("late-tag").textContent = known && typeof now.late_ms === "number" ? ` by ${milliseconds(now.late_ms)}` : "";
   const away = known ? `${signed(now.error_ms.p50)} ms` : `${milliseconds(ahead)} ahead`;
   byId("now-tag").textContent = known || typeof ahead === "number" ? `: ${away}` : "";
-  byId("due-tag").textContent = typeof ahead === "number" ? `: predicted ${milliseconds(ahead)} ahead` : "";
+  byId("due-tag").textContent = typeof ahead === "number" ? `: ${milliseconds(ahead)} ahead` : "";
 }
 
 // Nothing is praised that is not known, or that fails: green needs enough scored frames and no warning.
