@@ -14,8 +14,9 @@ from framecast.errors import OptionError, SourceError
 from framecast.evaluation.metrics import Truth
 from framecast.evaluation.perceptual import Judge, find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
-from framecast.evaluation.rivals import MIN_SIDE, Rival, standard
+from framecast.evaluation.rivals import Rival, standard
 from framecast.redact import redact
+from framecast.runtime.dis import MIN_SIDE
 from framecast.runtime.score import Scorer, psnr
 
 
@@ -193,7 +194,7 @@ class _Run:
             ahead += [[p.image[..., :channels] for p in predictor.rollout(self.horizon)] for predictor in predictors]
             if any(predictor.steps == 1 for predictor in predictors):
                 scorer.restart()
-            due = [scored.horizon for scored in scorer.arrive(seen, frames, 1)]
+            due = [round(scored.ahead) for scored in scorer.arrive(seen, frames, 1)]
             if due:
                 truth = Truth(last)
                 for step in due:

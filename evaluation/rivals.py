@@ -5,14 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from framecast.camera import Image
 from framecast.errors import OptionError
-
-MIN_SIDE = 12  # pixels: OpenCV's DIS accepts no smaller frame
+from framecast.runtime import dis
 
 
 class Rival(ABC):
@@ -58,23 +55,16 @@ class Linear(Rival):
 
 
 class DisFlow(Rival):
-    """Continues all motion: out(p) = I_t(p + k F(p)), where F is the flow from I_t to I_{t−1}.
-
-    The flow is OpenCV's DIS with the medium preset, on grey images (Kroeger et al., "Fast optical flow using dense
-    inverse search", 2016). Sampling is bilinear. Border pixels repeat beyond the border.
-    """
+    """Continues all motion along OpenCV's DIS flow: see :class:`framecast.runtime.dis.DisFlow`."""
 
     name = "dis-flow"
 
     def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._dis = dis.DisFlow()
 
     def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
         """See :meth:`Rival.predict`."""
-        height, width = last.shape[:2]
-        flow = self._dis.calc(_grey(last), _grey(before), None)  # type: ignore[call-overload]  # [h, w, 2]
-        grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
-        return [_sample(last, grid + k * flow) for k in range(1, horizon + 1)]
+        return self._dis.predict(last, before, range(1, horizon + 1))
 
 
 class Custom(Rival):
@@ -108,13 +98,3 @@ class Custom(Rival):
 def standard() -> list[Rival]:
     """Return the baselines of every evaluation of clips."""
     return [CopyLast(), Linear(), DisFlow()]
-
-
-def _grey(image: Image) -> Image:
-    grey = image[..., 0] if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return np.ascontiguousarray(grey)
-
-
-def _sample(image: Image, places: NDArray[np.float32]) -> Image:
-    sampled = cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    return sampled.reshape(image.shape)  # type: ignore[no-any-return]  # remap drops the axis of a single channel

@@ -34,6 +34,7 @@ _Steps = Annotated[int, Meta(ge=0, le=MAX_SLOTS)]
 _Level = Annotated[float, Meta(ge=-1e9, le=1e9)]  # finite
 _Shape = Annotated[tuple[_Whole, ...], Meta(max_length=8)]
 Seconds = Annotated[float, Meta(gt=0, le=1e6)]
+RENDERS = ("steps", "moments")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # these break a message's line or control a terminal
 _TOGETHER = "put its matching half beside it, or make both again with 'framecast split'"
 
@@ -88,6 +89,9 @@ class Manifest:
         visible: (H, W) of the picture at the top left of the frame. The rest is black padding, never shown or scored.
         channel_order: ``BGR``, ``RGB``, ``GRAY``, or ``NONE`` if the channels are not a picture.
         outputs: K, the number of frames that one step predicts.
+        renders: ``moments`` if the model renders any moment at the cost of one step, as a model of motion does;
+            ``steps`` if it predicts whole steps. The runtime then rolls out to the steps around a moment and mixes
+            their two pictures linearly.
         state: the state tensors, in the order of the graph's inputs.
         warmup: steps after a reset until the state is full.
         interval: seconds between frames in training, or None if that varied.
@@ -115,6 +119,7 @@ class Manifest:
     weights_sha256: str
     licence: str
     outputs: Annotated[int, Meta(ge=1, le=MAX_SLOTS)] = 1
+    renders: str = "steps"
     interval: Seconds | None = None
     channel_order: str = "BGR"
     visible: tuple[_Whole, _Whole] | None = None
@@ -182,13 +187,14 @@ class Manifest:
         return manifest
 
     def _check(self) -> None:
-        known = _CHANNELS.get(self.channel_order, 0)
-        fits = known in (None, self.frame[0])
+        channels = _CHANNELS.get(self.channel_order, 0)
+        fits = channels in (None, self.frame[0])
         if not fits or not all(v <= f for v, f in zip(self.visible or (1, 1), self.frame[1:], strict=True)):
             raise ArtifactError("its manifest gives no usable frame shape or channel order: export it again")
-        if not all(s.known for s in self.state) or not self.value_range[0] < self.value_range[1]:
+        known = all(s.known for s in self.state) and self.renders in RENDERS
+        if not known or not self.value_range[0] < self.value_range[1]:
             raise ArtifactError(
-                "its manifest names a kind of state or a value range that is not known: update framecast"
+                "its manifest names a kind of state or model, or a value range, that is not known: update framecast"
             )
         texts = [*_texts(self.options)]  # first: only the options can be nested too deeply for the next line
         if any(_CONTROL.search(words) for words in (*texts, *_texts(msgspec.to_builtins(self)))):
@@ -225,6 +231,22 @@ def read_metadata(path: Path, metadata: Mapping[str, str | bytes]) -> Manifest:
         raise nameless(path, metadata)
     try:
         return Manifest.from_json(metadata[KEY])
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def read_json(path: Path) -> Manifest:
+    """Read the manifest of a model that needs no graph, from its ``.json`` file.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(4 * MAX_CHARACTERS + 1)
+        return Manifest.from_json(text)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror} (check the path and its permissions)") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
 

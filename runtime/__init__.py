@@ -8,6 +8,7 @@ from framecast.camera import cv, open_source
 
 cv.load()  # before any import of cv2 here: it sets OpenCV's limits, and explains a failed import
 
+from framecast.runtime.lookahead import MAX_AHEAD, Lookahead  # noqa: E402
 from framecast.runtime.pipeline import Pipeline, Stream  # noqa: E402
 from framecast.runtime.predictor import load  # noqa: E402
 from framecast.runtime.shipped import DEFAULT_MODEL  # noqa: E402
@@ -21,8 +22,14 @@ def open(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     engine: str = "auto",
     threads: int = 0,
-    horizon: int = 1,
+    now: bool = False,
+    ahead: float | None = None,
+    horizon: int | None = None,
+    camera_delay: float = 0.0,
+    display_delay: float = 0.0,
+    max_ahead: float = MAX_AHEAD,
     realtime: bool = False,
+    every_frame: bool = False,
     loop: bool = False,
 ) -> Stream:
     """Open a camera, stream, clip or folder, and predict every frame.
@@ -32,8 +39,15 @@ def open(
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
-        horizon: the lookahead in steps (default: 1).
-        realtime: play a file at its own frame rate.
+        now: look as far ahead as the picture is late, as measured; this and the next five are as for
+            :func:`framecast.run`.
+        ahead: the lookahead in seconds instead.
+        horizon: the lookahead in frames of the camera instead (default: 1).
+        camera_delay: seconds from the lens to the frame's arrival.
+        display_delay: seconds that the display takes.
+        max_ahead: the longest lookahead in seconds.
+        realtime: play a file at its own frame rate; ``now`` always does.
+        every_frame: predict every frame of such a file, however late.
         loop: restart a file at its end.
 
     Raises:
@@ -42,11 +56,12 @@ def open(
         EngineError: the engine is not available on this machine.
         OptionError: an argument is out of range.
     """
+    wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
     predictor = load(model, engine=engine, threads=threads)
     try:
         source = open_source(uri, loop=loop)
         try:
-            return Stream(Pipeline(source, predictor, horizon=horizon, realtime=realtime))
+            return Stream(Pipeline(source, predictor, lookahead=wish, realtime=realtime or now, every=every_frame))
         except BaseException:
             source.close()
             raise

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from framecast.camera import DEFAULT_FPS, Frame, Source
 from framecast.clock import SYSTEM, Clock
+from framecast.runtime.arrivals import Arrivals
 from framecast.runtime.mailbox import Mailbox
 
 CATCH_UP = 1.0  # seconds: after a longer pause, a paced file does not race to catch up
 JOIN = 10.0  # seconds that a read may take to return after the source was closed
+PASSED = 4  # frames that nobody took, but that will score a prediction
+
+
+@dataclass(frozen=True, eq=False)
+class Grabbed:
+    """A frame as the capture thread had it.
+
+    Attributes:
+        frame: as read. A camera's frames have their time freed of jitter (:mod:`framecast.runtime.arrivals`).
+        grabbed: when the thread had it, in seconds on the run's clock, before it waited for room in the mailbox.
+        due: when it was due: a camera's grab; when a paced clip shows it; None for a clip at full speed.
+        moment: the frame's time on the run's clock: a camera's ``frame.time``, or when a paced clip was to show it;
+            None for a clip at full speed.
+        interval: the camera's own interval in seconds, from every frame that was read; None if not known yet.
+    """
+
+    frame: Frame
+    grabbed: float
+    due: float | None
+    moment: float | None
+    interval: float | None
 
 
 class Capture:
@@ -18,20 +44,35 @@ class Capture:
     Args:
         source: :meth:`close` closes it.
         paced: play a file at its own frame rate instead of as fast as possible.
+        every: make the source wait until each frame is taken, even if it is paced. A camera cannot wait.
         clock: for waiting and for the stamps.
+        wants: whether a frame that nobody takes should be kept in :meth:`passed`, since it scores a prediction. The
+            capture thread calls it with the frame's time and the interval in seconds.
 
     Attributes:
-        mailbox: frames, each with the time (seconds) when the thread had it, before it waited for room.
+        mailbox: the frames.
+        drops: whether only the newest frame waits.
         failure: the source's exception, if any; final when the mailbox has ended and nobody has called :meth:`stop`.
         started: whether the thread was started.
     """
 
-    def __init__(self, source: Source, *, paced: bool = False, clock: Clock = SYSTEM) -> None:
-        self.mailbox: Mailbox[tuple[Frame, float]] = Mailbox(newest=source.live, clock=clock)
+    def __init__(
+        self,
+        source: Source,
+        *,
+        paced: bool = False,
+        every: bool = False,
+        clock: Clock = SYSTEM,
+        wants: Callable[[float, float], bool] = lambda time, interval: False,
+    ) -> None:
+        self.drops = source.live or (paced and not every)
+        self.mailbox: Mailbox[Grabbed] = Mailbox(newest=self.drops, replaced=self._keep, clock=clock)
         self.failure: Exception | None = None
         self._source = source
         self._paced = paced
         self._clock = clock
+        self._wants = wants
+        self._kept: deque[Grabbed] = deque(maxlen=PASSED)  # its methods are atomic
         self._changed = clock.condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._read, name="framecast-capture", daemon=True)
@@ -59,16 +100,35 @@ class Capture:
         if self.started:
             self._clock.join(self._thread, self._clock.now() + JOIN)
 
+    def passed(self) -> list[Grabbed]:
+        """Take the frames that nobody took, but that score a prediction, in order."""
+        frames = []
+        while self._kept:
+            frames.append(self._kept.popleft())
+        return frames
+
+    def _keep(self, item: Grabbed) -> None:
+        if self._wants(item.frame.time, item.interval or 1 / DEFAULT_FPS):
+            self._kept.append(item)
+
     def _read(self) -> None:
         try:
+            times = _Times(self._source)
             due = self._clock.now()
             while (frame := self._source.read()) is not None:
-                if self._paced:
+                if self._paced and not self._source.live:
                     due = max(due, self._clock.now() - CATCH_UP)
                     if not self._wait_until(due):
                         break
-                    due += 1 / (self._source.fps or DEFAULT_FPS)
-                if not self.mailbox.put((frame, self._clock.now())):
+                grabbed = self._clock.now()
+                timed, interval = times.see(frame)
+                if self._source.live:
+                    item = Grabbed(timed, grabbed, frame.time, timed.time, interval)
+                else:
+                    shown = (grabbed, due) if self._paced else (None, None)
+                    item = Grabbed(timed, grabbed, shown[0], shown[1], interval)
+                due += 1 / (self._source.fps or DEFAULT_FPS)
+                if not self.mailbox.put(item):
                     break
         except Exception as error:  # noqa: BLE001 (raised by the loop that takes the frames)
             self.failure = error
@@ -81,3 +141,23 @@ class Capture:
             while not self._stopped and self._clock.now() < moment:
                 self._clock.wait(self._changed, moment)
             return not self._stopped
+
+
+class _Times:
+    """Frees a camera's times of jitter, and learns the interval of any source."""
+
+    def __init__(self, source: Source) -> None:
+        nominal = 1 / source.fps if source.fps else None
+        self._arrivals = Arrivals(nominal) if source.live else None
+        self._before: Frame | None = None
+        self._intervals: deque[float] = deque(maxlen=9)
+
+    def see(self, frame: Frame) -> tuple[Frame, float | None]:
+        """Return the frame with its time, and the interval in seconds, if known."""
+        if self._arrivals is not None:
+            time = self._arrivals.see(frame.time)
+            return Frame(frame.image, time, frame.index, frame.epoch), self._arrivals.interval
+        if self._before is not None and self._before.epoch == frame.epoch:
+            self._intervals.append(frame.time - self._before.time)
+        self._before = frame
+        return frame, statistics.median(self._intervals) if self._intervals else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from framecast.clock import SYSTEM, Clock
@@ -18,15 +19,24 @@ class Mailbox(Generic[T]):
     Args:
         newest: whether a new item replaces one that nobody has taken, as for a live source.
         capacity: how many items may wait otherwise (default: 2).
+        replaced: called, in the sender's thread, with each item that nobody has taken.
         clock: for waiting.
 
     Attributes:
         dropped: items that were replaced.
     """
 
-    def __init__(self, *, newest: bool, capacity: int = 2, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        *,
+        newest: bool,
+        capacity: int = 2,
+        replaced: Callable[[T], object] = lambda item: None,
+        clock: Clock = SYSTEM,
+    ) -> None:
         self.dropped = 0
         self._newest = newest
+        self._replaced = replaced
         self._items: deque[T] = deque()
         self._capacity = 1 if newest else capacity
         self._clock = clock
@@ -39,11 +49,19 @@ class Mailbox(Generic[T]):
         with self._changed:
             return self._closed and not self._items
 
+    @property
+    def waiting(self) -> bool:
+        """Whether an item waits to be taken."""
+        with self._changed:
+            return bool(self._items)
+
     def put(self, item: T) -> bool:
         """Put an item in. Returns False if the mailbox is closed, because nobody will take the item."""
         with self._changed:
             if self._newest and not self._closed:
-                self.dropped += len(self._items)
+                for old in self._items:
+                    self.dropped += 1
+                    self._replaced(old)
                 self._items.clear()
             while len(self._items) >= self._capacity and not self._closed:
                 self._clock.wait(self._changed)

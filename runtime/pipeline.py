@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from types import TracebackType
 from typing import cast
 
-from framecast.camera import Frame, Source
+from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
-from framecast.runtime.capture import Capture
+from framecast.runtime.capture import Capture, Grabbed
+from framecast.runtime.judge import Judge
+from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
 from framecast.runtime.predictor import Prediction, Predictor
 from framecast.runtime.report import Report, report
-from framecast.runtime.score import Scored, Scorer
+from framecast.runtime.score import Scored
 from framecast.runtime.sinks.sink import Result
 from framecast.runtime.telemetry import Stamps, Telemetry
 
@@ -20,22 +23,26 @@ from framecast.runtime.telemetry import Stamps, Telemetry
 class Pipeline:
     """Iterate to get one :class:`Result` per predicted frame. It ends with the source, or at ``stop()``.
 
-    While the predictor is busy, only the newest frame of a live source waits; the others are dropped and counted. A
-    file drops nothing. A break in the stream (a clip that restarts, a new frame size) resets the state.
+    While the predictor is busy, only the newest frame of a camera or of a paced file waits; the others are dropped and
+    counted. A file at full speed drops nothing. A break in the stream (a clip that restarts, a new frame size) resets
+    the state.
 
     Args:
         source: the pipeline closes it at the end.
         predictor: its owner closes it.
-        horizon: the lookahead of each result's prediction, in steps.
+        lookahead: how far ahead each result's prediction looks (default: one frame of the camera).
         frames: end after this many frames.
         realtime: play a file at its own frame rate instead of as fast as the predictor can.
+        every: predict every frame of a paced file, however late.
+        refresh: between two frames, yield further moments of the newest one, so many a second; None for none.
+        rival: score DIS flow, too, now and then, in a thread of its own.
         clock: for stamps and waiting.
 
     Attributes:
         telemetry: the run's measurements. Any thread may take snapshots.
 
     Raises:
-        OptionError: the horizon or ``frames`` is below 1.
+        OptionError: ``frames`` is below 1, the refresh rate is out of range, or there is no clock to show *now* on.
     """
 
     def __init__(
@@ -43,27 +50,38 @@ class Pipeline:
         source: Source,
         predictor: Predictor,
         *,
-        horizon: int = 1,
+        lookahead: Lookahead | None = None,
         frames: int | None = None,
         realtime: bool = False,
+        every: bool = False,
+        refresh: float | None = None,
+        rival: bool = True,
         clock: Clock = SYSTEM,
     ) -> None:
-        if horizon < 1:
-            raise OptionError(f"the horizon must be at least 1, not {horizon}")
         if frames is not None and frames < 1:
             raise OptionError(f"frames must be at least 1, not {frames}")
+        if refresh is not None and not 1 <= refresh <= 1000:
+            raise OptionError(f"the refresh rate must be 1 to 1000 a second, not {refresh:g}")
+        self._paced = realtime and not source.live
+        self._timed = realtime or source.live
+        self.lookahead = lookahead or Lookahead()
+        if self.lookahead.now and not self._timed:
+            raise OptionError("a file at full speed has no now: play it at its own pace (realtime) as well")
         self.source = source
         self.predictor = predictor
-        self.horizon = horizon
         self.telemetry = Telemetry(predictor.interval)
+        self._horizon = Horizon(self.lookahead)
         self._frames = frames
+        self._period = None if refresh is None or not self._timed else 1 / refresh
         self._clock = clock
-        self._paced = realtime and not source.live
-        self._capture = Capture(source, paced=self._paced, clock=clock)
+        self._judge = Judge(self.telemetry, clock if rival and self._timed else None)
+        self._capture = Capture(source, paced=self._paced, every=every, clock=clock, wants=self._judge.wants)
         self._stopped = False
         self._resets = 0
-        self._scorer = Scorer()
         self._stream: tuple[int, tuple[int, ...]] | None = None
+        self._newest: tuple[Grabbed, Result, float] | None = (
+            None  # and when it, or a later moment of it, was handed over
+        )
 
     def __iter__(self) -> Generator[Result, None, None]:
         """Capture and predict until the source ends.
@@ -91,16 +109,19 @@ class Pipeline:
         count = 0
         try:
             while True:
-                item = mailbox.get(None if patience is None else self._clock.now() + patience)
+                item = mailbox.get(self._deadline(patience))
                 if item is not None:
-                    yield self._predict(*item)
+                    yield self._predict(item)
                     count += 1
                     if count == self._frames:
                         ended = "max frames"
                         return
+                    self._judge.foresee(self.predictor, busy=self._capture.drops and mailbox.waiting)
                     self.predictor.precompute()  # now: the result is delivered, and the next frame has not come yet
                 elif mailbox.ended:
                     break
+                elif (between := self._between()) is not None:
+                    yield between
                 else:
                     self.telemetry.wake(self._clock.now(), mailbox.dropped)
                     yield None
@@ -113,6 +134,7 @@ class Pipeline:
         finally:
             self.telemetry.end(ended, self.predictor.resets - self._resets)
             self._capture.close()
+            self._judge.close()
 
     @property
     def started(self) -> bool:
@@ -126,25 +148,28 @@ class Pipeline:
 
     def report(self) -> Report:
         """The figures so far. May be called from any thread."""
-        return report(self.telemetry.snapshot(), self.source.name, self.predictor.engine, self.horizon)
+        return report(self.telemetry.snapshot(), self.source.name, self.predictor.engine, self.lookahead)
 
-    def _predict(self, frame: Frame, grabbed: float) -> Result:
-        clock, predictor = self._clock, self.predictor
+    def _predict(self, item: Grabbed) -> Result:
+        clock, predictor, frame = self._clock, self.predictor, item.frame
         taken = clock.now()
         if (stream := (frame.epoch, frame.image.shape)) != self._stream:
             self._stream = stream
             self.telemetry.begin_epoch()
             predictor.reset()
-        first = predictor.step(frame.image, frame.time)
-        ahead = [first] if self.horizon == 1 else predictor.rollout(self.horizon)
+        predictor.step(frame.image, frame.time, interval=item.interval)
+        chosen = clock.now()
+        ahead = self._ahead(item, chosen)
+        prediction = predictor.at(frame.time + ahead)
         stepped = clock.now()
-        due = self._score(frame, ahead)
+        due = self._score(item, prediction)
+        handed = clock.now()
         stamps = Stamps(
-            due=frame.time if self.source.live else grabbed if self._paced else taken,
-            grabbed=grabbed,
+            due=taken if item.due is None else item.due,
+            grabbed=item.grabbed,
             taken=taken,
             stepped=stepped,
-            handed=clock.now(),
+            handed=handed,
             step=predictor.times.step,
             picture_out=predictor.times.picture_out,
         )
@@ -153,30 +178,72 @@ class Pipeline:
             interval=predictor.interval,
             resets=predictor.resets - self._resets,
             dropped=self._capture.mailbox.dropped,
+            ahead=ahead,
+            wanted=self._horizon.wanted,
         )
-        return Result(
+        self._handed(item, ahead, chosen, handed)
+        result = Result(
             frame=frame,
             input=predictor.input,
-            prediction=ahead[-1],
+            prediction=prediction,
             stamps=stamps,
             due=due.image if due else None,
             late=due.last if due else None,
             psnr=due.psnr if due else None,
             psnr_copy=due.psnr_copy if due else None,
         )
+        self._newest = item, result, handed
+        return result
 
-    def _score(self, frame: Frame, ahead: list[Prediction]) -> Scored | None:
-        """Score the predictions for this frame, and return the score at the horizon."""
-        predictor = self.predictor
+    def _ahead(self, item: Grabbed, now: float) -> float:
+        """Seconds from a frame's time to the moment to show, as chosen ``now``."""
+        return self._horizon.ahead(None if item.moment is None else now - item.moment, self.predictor.interval)
+
+    def _handed(self, item: Grabbed, ahead: float, chosen: float, handed: float) -> None:
+        """Take note of a hand-over."""
+        if item.moment is not None and self.lookahead.now:
+            self._horizon.took(handed - chosen)
+            age = handed - item.moment
+            self.telemetry.show(self._horizon.error(ahead, age), self._horizon.late(age))
+
+    def _score(self, item: Grabbed, prediction: Prediction) -> Scored | None:
+        """Score the predictions for this frame, and for those before it that were not taken."""
+        predictor, judge = self.predictor, self._judge
         if predictor.steps == 1:  # the state is new, so earlier predictions no longer count
-            self._scorer.restart()
-        scored = {s.horizon: s for s in self._scorer.arrive(predictor.input, frame.time, predictor.interval)}
-        for s in scored.values():
-            self.telemetry.score(s.horizon, s.psnr, s.psnr_copy)
-        if predictor.steps >= predictor.manifest.warmup:
-            for k, p in enumerate(ahead, start=1):
-                self._scorer.expect(p.image, p.time, k, predictor.input)
-        return scored.get(self.horizon)
+            judge.restart()
+        for passed in self._capture.passed():
+            if passed.frame.epoch == item.frame.epoch and passed.frame.image.shape == item.frame.image.shape:
+                judge.passed(predictor.fit(passed.frame.image), passed.frame.time, predictor.interval)
+        due = judge.arrive(predictor.input, item.frame.time, predictor.interval)
+        judge.made(prediction, predictor.input, item.frame.time, predictor.interval)
+        return due
+
+    def _deadline(self, patience: float | None) -> float | None:
+        """The moment until which to wait for a frame."""
+        moments = [] if patience is None else [self._clock.now() + patience]
+        if self._period is not None and self._newest is not None:
+            moments.append(self._newest[2] + self._period)
+        return min(moments, default=None)
+
+    def _between(self) -> Result | None:
+        """A later moment of the newest frame, for a display that is faster than the camera. None if it is too old."""
+        if self._period is None or self._newest is None:
+            return None
+        item, newest, handed = self._newest
+        now = self._clock.now()
+        if now - newest.stamps.handed > self.lookahead.most:
+            self._newest = None
+            return None
+        if now - handed < self._period:
+            return None
+        ahead = self._ahead(item, now)
+        if not self.lookahead.now:  # the moment shown goes on with time
+            ahead += now - newest.stamps.handed
+        prediction = self.predictor.at(item.frame.time + min(ahead, LONGEST))
+        shown = self._clock.now()
+        self._handed(item, ahead, now, shown)
+        self._newest = item, newest, shown
+        return replace(newest, prediction=prediction, due=None, late=None, psnr=None, psnr_copy=None, between=True)
 
 
 class Stream:

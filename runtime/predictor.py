@@ -7,6 +7,7 @@ import math
 import os
 import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -30,8 +31,8 @@ class Prediction:
 
     Attributes:
         image: uint8 [h, w, 3] BGR, at the model's size.
-        time: when the frame is expected, in seconds on the clock of the input frames.
-        ahead: the lookahead: seconds after the newest real frame.
+        time: the moment that it shows, in seconds on the clock of the input frames.
+        ahead: the lookahead: seconds from the newest real frame to that moment.
     """
 
     image: Image
@@ -90,6 +91,10 @@ class Predictor:
             self._input = self._stepper.seen()[0] if self.steps else np.zeros((height, width, 3), np.uint8)
         return self._input
 
+    def fit(self, image: Image) -> Image:
+        """A picture, uint8 [H, W, 3] BGR, at the model's size and in its colours, as scores compare it."""
+        return self.engine.fit(image)
+
     @property
     def times(self) -> StepTimes:
         """The duration of the newest step in seconds, by part."""
@@ -101,51 +106,74 @@ class Predictor:
         self._input = None
         self._shape: tuple[int, ...] | None = None
         self._time: float | None = None
-        self._intervals: deque[float] = deque(maxlen=9)
+        self._interval: float | None = None  # the camera's, if the caller knows it
+        self._intervals: deque[float] = deque(maxlen=9)  # between the frames taken
 
     @property
     def interval(self) -> float:
-        """Seconds between frames: the median of the last few, or the model's interval in training."""
+        """The camera's interval: seconds between its frames, whether or not all of them were taken.
+
+        The newest one given to :meth:`step`; else the median time between the last few frames taken; else the model's
+        interval in training.
+        """
+        if self._interval is not None:
+            return self._interval
         if self._intervals:
             return statistics.median(self._intervals)
         return self.manifest.interval or 1 / DEFAULT_FPS
 
-    def step(self, frame: Image, time: float | None = None) -> Prediction:
-        """Take a real frame, and predict the next one.
+    def step(self, frame: Image, time: float | None = None, *, interval: float | None = None) -> None:
+        """Take a real frame. Then :meth:`at` gives the picture of any moment ahead.
 
         Args:
             frame: uint8 [H, W, 3] BGR. Any size, but the same size until the next reset. Do not change it before the
                 next call.
             time: seconds, on any clock that runs forward (default: one interval after the last frame).
+            interval: the camera's interval in seconds, if the caller knows it. It matters where frames are dropped.
 
         Raises:
             FrameError: the frame is not such an image, or its size has changed.
-            OptionError: the time is not later than the last one.
-            EngineError: the engine failed, or its prediction is not finite even from a fresh state.
+            OptionError: the time is not later than the last one, or the interval is not above 0.
+            EngineError: the engine failed.
 
         A frame that is refused leaves the predictor as it was.
         """
         self._check(frame)
+        if interval is not None and not 0 < interval < math.inf:
+            raise OptionError(f"an interval must be a number of seconds above 0, not {interval}")
         if time is None:
-            time = 0.0 if self._time is None else self._time + self.interval
+            time = 0.0 if self._time is None else self._time + (interval or self.interval)
         elif not math.isfinite(time):
             raise OptionError(f"time must be a number of seconds, not {time}")
         elif self._time is not None and not time > self._time:
             raise OptionError(f"time must increase: {time} s is not later than {self._time} s")
-        image = self._advance(frame)
-        if image is None:
-            image = self._restart(frame)
-        if self._time is not None:
-            self._intervals.append(time - self._time)
-        self._time, self._shape, self._image = time, frame.shape, frame
-        return Prediction(image, time + self.interval, self.interval)
+        elapsed = None if self._time is None else time - self._time
+        self._advance(frame, elapsed or 0.0)
+        if elapsed is not None:
+            self._intervals.append(elapsed)
+        self._time, self._shape, self._image, self._interval = time, frame.shape, frame, interval
+
+    def at(self, time: float) -> Prediction:
+        """Predict the picture of a moment. The state does not change, so the moments may come in any order.
+
+        A model of motion renders any moment at the cost of one step. Any other model rolls out, as :meth:`rollout`
+        does, and mixes the pictures of the two steps around the moment.
+
+        Args:
+            time: seconds, on the clock of the input frames; not before the newest frame.
+
+        Raises:
+            OptionError: there was no frame yet, or the moment lies before the newest one.
+            EngineError: the engine failed, or the prediction is not finite even from a fresh state.
+        """
+        return self._at([time])[0]
 
     def rollout(self, horizon: int) -> list[Prediction]:
-        """Predict the next ``horizon`` frames from the newest real one. The state does not change.
+        """Predict the next ``horizon`` frames of the camera: :meth:`at`, one :attr:`interval` after another.
 
-        Predictions are fed back unchanged: floats, not clamped. A model that predicts K frames a step returns all K,
-        then takes them back one by one to predict the next K. If a prediction is not finite, the predictor resets the
-        state, counts the reset, and repeats the rollout from the newest frame.
+        A model that steps feeds its predictions back unchanged: floats, not clamped. A model that predicts K frames a
+        step returns all K, then takes them back one by one to predict the next K. If a prediction is not finite, the
+        predictor resets the state, counts the reset, and repeats the rollout from the newest frame.
 
         Raises:
             OptionError: the horizon is below 1, or there was no frame yet.
@@ -153,16 +181,8 @@ class Predictor:
         """
         if horizon < 1:
             raise OptionError(f"the horizon must be at least 1, not {horizon}")
-        if self._time is None or not self.steps:
-            raise OptionError("cannot look ahead before the first frame: call step() with a frame first")
-        (images,) = self._stepper.look_ahead(horizon)
-        if images is None:
-            self._restart(self._image)
-            (images,) = self._stepper.look_ahead(horizon)
-        if images is None:
-            raise EngineError(f"predictions up to {horizon} steps ahead are not finite: use a shorter lookahead")
-        interval = self.interval
-        return [Prediction(image, self._time + k * interval, k * interval) for k, image in enumerate(images, start=1)]
+        newest, interval = self._time or 0.0, self.interval
+        return self._at([newest + k * interval for k in range(1, horizon + 1)])
 
     def precompute(self) -> None:
         """Compute the part of the next step that needs no frame. Optional: otherwise the step does it.
@@ -198,25 +218,37 @@ class Predictor:
             was, now = (f"{shape[1]}x{shape[0]}" for shape in (self._shape, frame.shape))
             raise FrameError(f"the frame size changed from {was} to {now} in mid-stream: call reset() first")
 
-    def _advance(self, frame: Image) -> Image | None:
-        """Step on a frame. Returns the predicted picture, or None if it is not finite."""
-        self._stepper.advance([frame])
-        self._input = None
-        (pictures,) = self._stepper.render()
-        return pictures[0] if pictures else None
+    @property
+    def _step(self) -> float:
+        """Seconds of one step of a model that steps: as long as between the frames taken, in whole intervals."""
+        taken = statistics.median(self._intervals) if self._intervals else self.interval
+        return self.interval * max(1, round(taken / self.interval))
 
-    def _restart(self, frame: Image) -> Image:
+    def _at(self, times: Sequence[float]) -> list[Prediction]:
+        if self._time is None or not self.steps:
+            raise OptionError("cannot look ahead before the first frame: call step() with a frame first")
+        ahead = [time - self._time for time in times]
+        (images,) = self._stepper.at(ahead, self._step)
+        if images is None:
+            self._restart()
+            (images,) = self._stepper.at(ahead, self._step)
+        if images is None:
+            raise EngineError(
+                f"{self.manifest.config} predicts values that are not finite even from a fresh state, "
+                f"{1e3 * max(ahead):.0f} ms ahead: use a shorter lookahead, or export it again if weights are damaged"
+            )
+        return [Prediction(*one) for one in zip(images, times, ahead, strict=True)]
+
+    def _advance(self, frame: Image, elapsed: float) -> None:
+        self._stepper.advance([frame], elapsed)
+        self._input = None
+
+    def _restart(self) -> None:
         """Repeat the newest frame from a fresh state, after a prediction that was not finite."""
         _log.warning("a prediction is not finite: the state is reset")
         self.resets += 1
         self._stepper.reset()
-        image = self._advance(frame)
-        if image is None:
-            raise EngineError(
-                f"{self.manifest.config} predicts values that are not finite even from a fresh state: "
-                "its weights are damaged; export it again"
-            )
-        return image
+        self._advance(self._image, 0.0)
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto", threads: int = 0) -> Predictor:

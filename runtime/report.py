@@ -10,7 +10,9 @@ from typing import TypedDict
 
 import numpy as np
 
+from framecast.runtime.caveats import trusted, warnings
 from framecast.runtime.engines import Engine
+from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.score import Score
 from framecast.runtime.telemetry import Histogram, Snapshot
 
@@ -36,10 +38,50 @@ class Psnr(TypedDict):
     n: int
 
 
-class HorizonPsnr(Psnr):
-    """Mean PSNR of predictions ``k`` steps ahead."""
+class RunPsnr(Psnr):
+    """The score of a run.
 
-    k: int
+    Attributes:
+        trusted: whether enough predictions are scored to call a gain a gain: at least 50, and 20 % of all.
+        dis: DIS flow beside ours and copying, over the predictions for which it was computed; null if none.
+    """
+
+    trusted: bool
+    dis: DisPsnr | None
+
+
+class DisPsnr(Psnr):
+    """Mean PSNR over predictions that DIS flow was computed for: ours, copying's, and DIS flow's."""
+
+    dis_flow: float
+
+
+class AheadPsnr(Psnr):
+    """Mean PSNR of predictions that looked so many milliseconds ahead."""
+
+    ahead_ms: float
+
+
+class Sharpness(TypedDict):
+    """Mean gradient energy divided by that of the real frames: 1 is as sharp, less is softer."""
+
+    prediction: float
+    copy_last: float
+
+
+class Now(TypedDict):
+    """How near to now the pictures are that were shown lately, in milliseconds, over the last ``n``.
+
+    Attributes:
+        late: median age of the camera's newest picture when its prediction is seen.
+        error: median of the moment shown minus the true one.
+        spread: 95th percentile of the size of that difference.
+    """
+
+    late: float
+    error: float
+    spread: float
+    n: int
 
 
 class Report(TypedDict):
@@ -51,18 +93,21 @@ class Report(TypedDict):
         weights: their training data, or ``random``.
         engine: the engine that ran the step.
         precision: of the arithmetic: the artifact's, or the one in which the engine was opened.
-        horizon: the lookahead in steps.
-        ahead_ms: the lookahead in milliseconds.
+        ahead_ms: the lookahead in milliseconds, the median of those lately; null before the first frame.
+        interval_ms: the camera's own interval, whether or not all frames are taken.
         frames: the number of predicted frames.
-        dropped: a camera's frames that came while the model was busy.
+        dropped: frames of a camera, or of a file at its own pace, that came while the model was busy.
         epochs: the number of streams begun. A clip's restart or a new frame size begins one.
         resets: how often a non-finite prediction reset the state.
         fps: predictions a second of wall time.
         silent_s: seconds since the newest frame, if none has come for a while.
         latency_ms: from the grab of a frame to its finished prediction. For a file that is read at full speed, from
             when the predictor takes the frame.
-        psnr_db: at ``horizon``.
-        psnr_db_by_horizon: at each step up to ``horizon``.
+        psnr_db: of all scored predictions.
+        psnr_db_by_ahead: the same for each lookahead.
+        sharpness: of the predictions, and of copying; null if unknown.
+        now: how near to now the pictures are; null unless the run shows now.
+        warnings: what is wrong with the run or its figures, a line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
         versions: of everything that affects the figures.
     """
@@ -72,8 +117,8 @@ class Report(TypedDict):
     weights: str
     engine: str
     precision: str
-    horizon: int
-    ahead_ms: float
+    ahead_ms: float | None
+    interval_ms: float
     frames: int
     dropped: int
     epochs: int
@@ -81,44 +126,64 @@ class Report(TypedDict):
     fps: float | None
     silent_s: float
     latency_ms: Latency
-    psnr_db: Psnr
-    psnr_db_by_horizon: list[HorizonPsnr]
+    psnr_db: RunPsnr
+    psnr_db_by_ahead: list[AheadPsnr]
+    sharpness: Sharpness | None
+    now: Now | None
+    warnings: list[str]
     ended: str | None
     versions: dict[str, str]
 
 
-def report(snapshot: Snapshot, source: str, engine: Engine, horizon: int) -> Report:
+def report(snapshot: Snapshot, source: str, engine: Engine, lookahead: Lookahead) -> Report:
     """Make the report of a run.
 
     Args:
         snapshot: of the run's telemetry.
         source: the source's name.
         engine: runs the step.
-        horizon: the lookahead in steps.
+        lookahead: how far ahead the run was asked to look.
     """
-    seconds, histogram = snapshot.seconds, snapshot.latency
-    at = {k: _psnr(snapshot.scores.get(k, Score())) for k in range(1, horizon + 1)}
-    by_horizon: list[HorizonPsnr] = [{"k": k, **psnr} for k, psnr in at.items()]
+    seconds, shown = snapshot.seconds, snapshot.shown
     return {
         "source": source,
         "model": engine.manifest.config,
         "weights": engine.manifest.weights,
         "engine": engine.name,
         "precision": _precision(engine),
-        "horizon": horizon,
-        "ahead_ms": round(1e3 * horizon * snapshot.interval, 1),
+        "ahead_ms": None if snapshot.ahead is None else round(1e3 * snapshot.ahead, 1),
+        "interval_ms": round(1e3 * snapshot.interval, 2),
         "frames": snapshot.frames,
         "dropped": snapshot.dropped,
         "epochs": snapshot.epochs,
         "resets": snapshot.resets,
         "fps": round(snapshot.frames / seconds, 2) if seconds else None,
         "silent_s": round(snapshot.silent, 1),
-        "latency_ms": _latency(histogram),
-        "psnr_db": at[horizon],
-        "psnr_db_by_horizon": by_horizon,
+        "latency_ms": _latency(snapshot.latency),
+        "psnr_db": {**_psnr(snapshot.score), "trusted": trusted(snapshot), "dis": _dis(snapshot.rival)},
+        "psnr_db_by_ahead": [
+            {"ahead_ms": round(ahead, 1), **_psnr(score)} for ahead, score in sorted(snapshot.scores.items())
+        ],
+        "sharpness": None
+        if snapshot.sharpness is None
+        else {"prediction": round(snapshot.sharpness[0], 3), "copy_last": round(snapshot.sharpness[1], 3)},
+        "now": None
+        if shown is None
+        else {
+            "late": round(1e3 * shown.late, 1),
+            "error": round(1e3 * shown.error, 1),
+            "spread": round(1e3 * shown.spread, 1),
+            "n": shown.n,
+        },
+        "warnings": warnings(snapshot, lookahead),
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),
     }
+
+
+def _dis(score: Score) -> DisPsnr | None:
+    rival = score.rival
+    return None if rival is None else {**_psnr(score), "dis_flow": round(rival, 3)}
 
 
 def _latency(histogram: Histogram) -> Latency:

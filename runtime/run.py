@@ -14,6 +14,7 @@ from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
+from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
@@ -31,9 +32,16 @@ def run(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     engine: str = "auto",
     threads: int = 0,
-    horizon: int = 1,
+    now: bool = False,
+    ahead: float | None = None,
+    horizon: int | None = None,
+    camera_delay: float = 0.0,
+    display_delay: float = 0.0,
+    max_ahead: float = MAX_AHEAD,
+    refresh: float | None = None,
     frames: int | None = None,
     realtime: bool = False,
+    every_frame: bool = False,
     loop: bool = False,
     record: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     serve: str | None = None,
@@ -51,9 +59,19 @@ def run(
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
-        horizon: the lookahead in steps (default: 1).
+        now: show the frame of now: measure how late the picture is, and look as far ahead. At its own pace, a file
+            stands for a camera.
+        ahead: the lookahead in seconds instead.
+        horizon: the lookahead in frames of the camera instead (default: 1).
+        camera_delay: for ``now``: seconds from the moment in front of the lens to the frame's arrival.
+        display_delay: for ``now``: seconds that the display takes.
+        max_ahead: for ``now``: the longest lookahead in seconds.
+        refresh: between two frames, render later moments of the newest one for ``show`` and ``serve``, so many a
+            second in all.
         frames: end after this many frames.
-        realtime: play a file at its own frame rate; ``serve`` and ``show`` always do.
+        realtime: play a file at its own frame rate; ``now``, ``serve`` and ``show`` always do. Then, as from a camera,
+            frames that come while the model is busy are dropped.
+        every_frame: predict every frame of such a file, however late.
         loop: restart a file at its end.
         record: videos (.mp4, .mkv, .avi) or strips of pictures (.png) to write.
         serve: HOST:PORT, HOST or PORT at which to show the run in a browser.
@@ -75,10 +93,11 @@ def run(
         SinkError: an output cannot be written or served.
         OptionError: an argument is out of range.
     """
+    wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
     with ExitStack() as stack:
         if isinstance(source, Source):
             stack.callback(source.close)
-        shown: list[Callable[[Result], object]] = []
+        shown: list[Callable[[Result], object]] = []  # what takes only frames; the displays take moments between, too
         for sink in sinks:
             if callable(sink):
                 shown.append(sink)
@@ -98,12 +117,21 @@ def run(
         else:
             opened = open_source(source, loop=loop, clock=clock)
             stack.callback(opened.close)
-        paced = realtime or show or serve is not None
-        pipeline = Pipeline(opened, predictor, horizon=horizon, frames=frames, realtime=paced, clock=clock)
+        pipeline = Pipeline(
+            opened,
+            predictor,
+            lookahead=wish,
+            frames=frames,
+            realtime=realtime or now or show or serve is not None,
+            every=every_frame,
+            refresh=refresh,
+            clock=clock,
+        )
         try:
             with ExitStack() as sinks_open:
-                shown += _open_sinks(sinks_open, pipeline, places, serve, show, announce, clock)
-                _drive(pipeline, shown, observe, stop or threading.Event(), clock)
+                displays = _open_displays(sinks_open, pipeline, serve, show, announce)
+                shown += _open_recorders(sinks_open, pipeline, places, clock)
+                _drive(pipeline, displays, shown, observe, stop or threading.Event(), clock)
         except Exception as error:
             pipeline.telemetry.end(f"error: {error}")
             raise
@@ -115,6 +143,7 @@ def run(
 
 def _drive(
     pipeline: Pipeline,
+    displays: list[Callable[[Result], object]],
     sinks: list[Callable[[Result], object]],
     observe: Callable[[Report], object],
     stop: threading.Event,
@@ -123,7 +152,7 @@ def _drive(
     observed = clock.now()
     for result in pipeline.results(REFRESH):
         if result is not None:
-            for sink in sinks:
+            for sink in displays if result.between else [*displays, *sinks]:
                 sink(result)
         if clock.now() - observed >= REFRESH:
             observed = clock.now()
@@ -132,16 +161,10 @@ def _drive(
             pipeline.stop()
 
 
-def _open_sinks(
-    stack: ExitStack,
-    pipeline: Pipeline,
-    record: list[Path],
-    serve: str | None,
-    show: bool,
-    announce: Callable[[str], object],
-    clock: Clock,
+def _open_displays(
+    stack: ExitStack, pipeline: Pipeline, serve: str | None, show: bool, announce: Callable[[str], object]
 ) -> list[Callable[[Result], object]]:
-    """Open our own sinks and return their ``show`` functions. The stack closes them."""
+    """Open window and page and return their ``show`` functions. The stack closes them."""
     opened: list[Callable[[Result], object]] = []
     if show:
         from framecast.runtime.sinks.window import WindowSink
@@ -156,14 +179,23 @@ def _open_sinks(
         stack.callback(page.close)
         opened.append(page.show)
         announce(f"watch it at {page.url}")
-    if record:
-        from framecast.runtime.sinks.thread import SinkThread
+    return opened
 
-        fps = pipeline.source.fps or 1 / pipeline.predictor.interval
-        for path in record:
-            recorder = SinkThread(_recorder(path, fps), clock)
-            stack.callback(recorder.close)
-            opened.append(recorder.show)
+
+def _open_recorders(
+    stack: ExitStack, pipeline: Pipeline, record: list[Path], clock: Clock
+) -> list[Callable[[Result], object]]:
+    """Open the recordings and return their ``show`` functions. The stack closes them."""
+    if not record:
+        return []
+    from framecast.runtime.sinks.thread import SinkThread
+
+    opened: list[Callable[[Result], object]] = []
+    fps = pipeline.source.fps or 1 / pipeline.predictor.interval
+    for path in record:
+        recorder = SinkThread(_recorder(path, fps), clock)
+        stack.callback(recorder.close)
+        opened.append(recorder.show)
     return opened
 
 

@@ -6,7 +6,6 @@ scored, nor are frames that repeat the previous one.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 import cv2
@@ -26,15 +25,16 @@ def psnr(image: Image, truth: Image) -> float:
 
 @dataclass(frozen=True)
 class Score:
-    """Sums in dB over ``n`` scored predictions: of their PSNR, and of the PSNR of copying the last frame instead."""
+    """Sums in dB over ``n`` scored predictions: of their PSNR, of copying the last frame, and of a rival, if any."""
 
     n: int = 0
     prediction_sum: float = 0.0
     copy_sum: float = 0.0
+    rival_sum: float = 0.0
 
-    def plus(self, prediction: float, copy_last: float) -> Score:
+    def plus(self, prediction: float, copy_last: float, rival: float = 0.0) -> Score:
         """The score with one more prediction."""
-        return Score(self.n + 1, self.prediction_sum + prediction, self.copy_sum + copy_last)
+        return Score(self.n + 1, self.prediction_sum + prediction, self.copy_sum + copy_last, self.rival_sum + rival)
 
     @property
     def prediction(self) -> float | None:
@@ -46,52 +46,108 @@ class Score:
         """Mean PSNR of copying in dB; None if there are no predictions."""
         return self.copy_sum / self.n if self.n else None
 
+    @property
+    def rival(self) -> float | None:
+        """Mean PSNR of the rival in dB; None if there are no predictions."""
+        return self.rival_sum / self.n if self.n else None
+
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One prediction compared with its real frame: PSNR in dB, and the PSNR of copying the last frame instead."""
+    """One prediction compared with its real frame.
 
-    horizon: int
+    Attributes:
+        ahead: the lookahead in seconds.
+        image: the prediction, uint8 [h, w, 3] BGR.
+        last: the newest real frame when the prediction was made: what one would have seen without it.
+        psnr: of the prediction, dB.
+        psnr_copy: of ``last``, dB.
+        rival: PSNR in dB of another method's picture for the same moment, if it was given.
+    """
+
+    ahead: float
     image: Image
     last: Image
     psnr: float
     psnr_copy: float
+    rival: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Pending:
+@dataclass(eq=False)
+class Expected:
+    """A prediction that waits for its real frame; see :class:`Scored`.
+
+    Attributes:
+        time: the moment that it shows, in seconds.
+        rival: another method's picture of the same moment; it may be filled in while the prediction waits.
+    """
+
     time: float
-    horizon: int
+    ahead: float
     image: Image
     last: Image
+    rival: Image | None = None
 
 
 class Scorer:
-    """Holds predictions until their real frame arrives, and then scores them."""
+    """Holds predictions until their real frame arrives, and then scores them.
+
+    One thread calls it; only :meth:`wants` may be called from any thread.
+    """
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Begin a new stream: forget pending predictions, and do not score the first frames."""
-        self._pending: deque[_Pending] = deque()
+        self._pending: tuple[Expected, ...] = ()  # replaced as a whole, for :meth:`wants`
         self._last: Image | None = None
         self._frames = 0
 
-    def expect(self, image: Image, time: float, horizon: int, last: Image) -> None:
-        """Hold a prediction for ``time`` (seconds), made when ``last`` was the newest real frame."""
-        self._pending.append(_Pending(time, horizon, image, last))
+    def expect(self, image: Image, time: float, ahead: float, last: Image) -> Expected:
+        """Hold a prediction for ``time``, made ``ahead`` seconds before, when ``last`` was the newest frame."""
+        expected = Expected(time, ahead, image, last)
+        self._pending = (*self._pending, expected)
+        return expected
+
+    def wants(self, time: float, interval: float) -> bool:
+        """Whether a frame of this time would score anything."""
+        return any(abs(p.time - time) <= interval / 2 for p in self._pending)
+
+    def pass_by(self, frame: Image, time: float, interval: float) -> list[Scored]:
+        """Score the predictions for a frame that came but was not taken: see :meth:`arrive`."""
+        return self._score(frame, time, interval) if self._frames >= SETTLE else []
 
     def arrive(self, frame: Image, time: float, interval: float) -> list[Scored]:
-        """Score the predictions for this frame: those within half an ``interval`` (seconds) of ``time``."""
-        repeated = self._last is not None and not cv2.norm(frame, self._last, cv2.NORM_INF)
+        """Score the predictions for this frame: those within half an ``interval`` (seconds) of ``time``.
+
+        Of several for the same lookahead, in whole intervals, only the nearest counts.
+        """
+        repeated = self._last is not None and _equal(frame, self._last)
         settled = self._frames >= SETTLE
         self._last, self._frames = frame, self._frames + 1
-        due: dict[int, _Pending] = {}
-        for p in sorted(self._pending, key=lambda p: -abs(p.time - time)):  # the nearest of a horizon wins
+        scored = [] if repeated or not settled else self._score(frame, time, interval)
+        self._pending = tuple(p for p in self._pending if p.time > time + interval / 2)
+        return scored
+
+    def _score(self, frame: Image, time: float, interval: float) -> list[Scored]:
+        due: dict[int, Expected] = {}
+        for p in sorted(self._pending, key=lambda p: -abs(p.time - time)):  # the nearest of a lookahead wins
             if abs(p.time - time) <= interval / 2:
-                due[p.horizon] = p
-        self._pending = deque(p for p in self._pending if p.time > time + interval / 2)
-        if repeated or not settled:
-            return []
-        return [Scored(p.horizon, p.image, p.last, psnr(p.image, frame), psnr(p.last, frame)) for p in due.values()]
+                due[round(p.ahead / interval)] = p
+        self._pending = tuple(p for p in self._pending if p not in due.values())
+        return [
+            Scored(
+                p.ahead,
+                p.image,
+                p.last,
+                psnr(p.image, frame),
+                psnr(p.last, frame),
+                None if p.rival is None else psnr(p.rival, frame),
+            )
+            for p in due.values()
+        ]
+
+
+def _equal(a: Image, b: Image) -> bool:
+    return a.shape == b.shape and not cv2.norm(a, b, cv2.NORM_INF)

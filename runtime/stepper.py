@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from framecast.camera import Image
@@ -12,6 +14,8 @@ from framecast.clock import SYSTEM, Clock
 from framecast.errors import FrameError, OptionError
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines import Engine, State
+
+SNAP = 0.02  # steps: so close to a whole step, its picture is taken as it is
 
 
 @dataclass
@@ -72,8 +76,12 @@ class Stepper:
         """The state after the newest frame. Read it, but do not write to it."""
         return self._current
 
-    def advance(self, images: Sequence[Image]) -> None:
-        """Step every stream by its newest picture, uint8 [H, W, 3] BGR of any size.
+    def advance(self, images: Sequence[Image], elapsed: float = 0.0) -> None:
+        """Step every stream by its newest picture.
+
+        Args:
+            images: uint8 [H, W, 3] BGR of any size, one per stream.
+            elapsed: seconds since the frames before. Only models of motion need it.
 
         Raises:
             FrameError: there is not one picture per stream, or the engine takes only pictures of another size.
@@ -82,6 +90,7 @@ class Stepper:
         self._check(len(images))
         with self.engine.lock:
             begun = self._clock.now()
+            self._spare.elapsed = elapsed
             self.engine.take(images, self._spare)
             taken = self._clock.now()
             self.engine.run(self._current, self._spare)
@@ -126,6 +135,41 @@ class Stepper:
         """The newest :meth:`advance`'s pictures at the model's size, uint8 [h, w, 3] BGR; none after :meth:`step`."""
         with self.engine.lock:
             return self.engine.seen(self._current)
+
+    def at(self, ahead: Sequence[float], step: float) -> list[list[Image] | None]:
+        """Pictures of any moments after the newest frame. The state does not change.
+
+        A model of motion renders a moment at the cost of one step. Any other model steps as far as needed. Between two
+        whole steps, the pictures of both are mixed linearly.
+
+        Args:
+            ahead: seconds after the newest frame, at least 0. At 0, the picture is the newest frame itself.
+            step: seconds of one step, for a model that predicts whole steps.
+
+        Returns:
+            For each stream its pictures, or None as for :meth:`look_ahead`.
+
+        Raises:
+            OptionError: a moment lies before the newest frame.
+            EngineError: a step failed.
+        """
+        if any(not seconds >= 0 for seconds in ahead):
+            raise OptionError(f"a moment must not lie before the newest frame: {min(ahead):.3f} s")
+        if self.engine.manifest.renders == "moments":
+            with self.engine.lock:
+                begun = self._clock.now()
+                rows = self.engine.render_at(self._current, ahead) if any(self.steps) else [[] for _ in self.steps]
+                self.times.picture_out = self._clock.now() - begun
+            return [row if steps else None for row, steps in zip(rows, self.steps, strict=True)]
+        whole = [_whole(seconds / step) for seconds in ahead]
+        begun = self._clock.now()
+        rows_of_steps = self.look_ahead(max(1, *map(math.ceil, whole)))
+        self.times.picture_out = self._clock.now() - begun
+        newest = self.seen() if min(whole) < 1 else [None] * self.batch
+        return [
+            None if row is None else [_between([image, *row], steps) for steps in whole]
+            for image, row in zip(newest, rows_of_steps, strict=True)
+        ]
 
     def look_ahead(self, horizon: int) -> list[list[Image] | None]:
         """Pictures 1 … ``horizon`` steps ahead, one list per stream.
@@ -210,3 +254,18 @@ class Stepper:
                 self.engine.feed_back(source, k, state, target)
                 state = target
             source = state
+
+
+def _whole(steps: float) -> float:
+    """A number of steps, rounded if it is nearly whole."""
+    nearest = float(round(steps))
+    return nearest if abs(steps - nearest) < SNAP else steps
+
+
+def _between(pictures: Sequence[Image | None], steps: float) -> Image:
+    """The picture after ``steps``, of those after 0, 1, 2, … steps. The one after 0 may be missing if not needed."""
+    share = steps - math.floor(steps)
+    before, after = pictures[math.floor(steps)], pictures[math.ceil(steps)]
+    assert before is not None  # noqa: S101 (the caller gives it)
+    assert after is not None  # noqa: S101
+    return cv2.addWeighted(before, 1 - share, after, share, 0) if share else before  # type: ignore[return-value]

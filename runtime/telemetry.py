@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from framecast.runtime.score import Score
+from framecast.runtime.score import Score, Scored
 
 WINDOW = 10_000  # predictions: percentiles cover the last one to two windows
 _GROWTH = math.log(1.005)  # ratio of a bucket's upper edge to its lower edge
 _LEAST, _MOST = 1e-3, 1e8  # milliseconds: 1 µs to a day
+LATELY = 2048  # predictions: figures of what is shown cover so many of the last ones
+LOOKAHEADS = 32  # scores are kept apart for so many lookaheads
 _BUCKETS = math.ceil(math.log(_MOST / _LEAST) / _GROWTH)
 
 
@@ -91,23 +95,48 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """How near to now the pictures are that were shown lately. Seconds.
+
+    Attributes:
+        error: median of the moment shown minus the true one.
+        spread: 95th percentile of the size of that difference.
+        late: median age of the camera's newest picture when its prediction is seen.
+        n: the number of pictures.
+    """
+
+    error: float
+    spread: float
+    late: float
+    n: int
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The figures of a run at one moment. A snapshot does not change.
 
     Attributes:
-        interval: seconds between frames, as the predictor estimates it.
+        interval: seconds between the camera's frames.
+        ahead: the lookahead in seconds, median of the last ones; None before the first.
+        wanted: the lookahead in seconds that would have made good the lateness, or that was asked for.
         frames: predicted so far.
-        dropped: frames of a live source that were replaced in the mailbox.
+        dropped: frames of a camera or paced file that were replaced in the mailbox.
         epochs: the number of streams begun. A clip's restart or a new frame size begins one.
         resets: how often a non-finite prediction reset the state.
         seconds: from the first frame's due time to the newest prediction.
         silent: seconds since the newest frame was taken, as of the loop's last wake-up.
         latency: milliseconds from due to stepped, over the last one to two windows of ``WINDOW`` predictions.
-        scores: by lookahead in steps.
+        score: of all scored predictions.
+        scores: the same by lookahead in milliseconds, of whole intervals.
+        rival: of DIS flow and copying, over the predictions that DIS was computed for; and of ours, over the same.
+        sharpness: mean gradient energy of predictions, and of copying, divided by the real frames'; None if unknown.
+        shown: how near to now the pictures are, if that was asked for.
         ended: None during the run, then the reason for its end.
     """
 
     interval: float
+    ahead: float | None = None
+    wanted: float | None = None
     frames: int = 0
     dropped: int = 0
     epochs: int = 0
@@ -115,7 +144,11 @@ class Snapshot:
     seconds: float = 0.0
     silent: float = 0.0
     latency: Histogram = field(default_factory=Histogram)
-    scores: Mapping[int, Score] = field(default_factory=dict)
+    score: Score = field(default_factory=Score)
+    scores: Mapping[float, Score] = field(default_factory=dict)
+    rival: Score = field(default_factory=Score)
+    sharpness: tuple[float, float] | None = None
+    shown: Shown | None = None
     ended: str | None = None
 
 
@@ -132,14 +165,24 @@ class Telemetry:
         self._begun: float | None = None
         self._newest = 0.0
         self._windows = [Histogram(), Histogram()]  # the last full one, and the current one
-        self._scores: dict[int, Score] = {}
+        self._scores: dict[float, Score] = {}
+        self._sharpness: deque[tuple[float, float]] = deque(maxlen=LATELY)
+        self._ahead: deque[tuple[float, float]] = deque(maxlen=LATELY)
+        self._shown: deque[tuple[float, float]] = deque(maxlen=LATELY)
+
+    @property
+    def scored(self) -> int:
+        """The number of scored predictions."""
+        return self._now.score.n
 
     def begin_epoch(self) -> None:
         """Record that a stream begins."""
         with self._lock:
             self._now = replace(self._now, epochs=self._now.epochs + 1)
 
-    def record(self, stamps: Stamps, *, interval: float, resets: int, dropped: int) -> None:
+    def record(
+        self, stamps: Stamps, *, interval: float, resets: int, dropped: int, ahead: float, wanted: float
+    ) -> None:
         """Record a prediction."""
         with self._lock:
             self._begun = stamps.due if self._begun is None else self._begun
@@ -147,6 +190,7 @@ class Telemetry:
             if self._windows[1].n >= WINDOW:
                 self._windows = [self._windows[1], Histogram()]
             self._windows[1].add(1e3 * stamps.latency)
+            self._ahead.append((ahead, wanted))
             self._now = replace(
                 self._now,
                 frames=self._now.frames + 1,
@@ -157,10 +201,27 @@ class Telemetry:
                 silent=0.0,
             )
 
-    def score(self, horizon: int, prediction: float, copy_last: float) -> None:
-        """Record the score of a prediction ``horizon`` steps ahead: its PSNR in dB, and that of copying."""
+    def score(self, scored: Scored, interval: float) -> None:
+        """Record a scored prediction; the camera's ``interval`` is in seconds."""
         with self._lock:
-            self._scores[horizon] = self._scores.get(horizon, Score()).plus(prediction, copy_last)
+            now = self._now
+            rival = now.rival if scored.rival is None else now.rival.plus(scored.psnr, scored.psnr_copy, scored.rival)
+            self._now = replace(now, score=now.score.plus(scored.psnr, scored.psnr_copy), rival=rival)
+            ahead = 1e3 * interval * max(1, round(scored.ahead / interval))
+            nearest = min(self._scores, key=lambda known: abs(known - ahead), default=ahead)
+            if abs(nearest - ahead) > 250 * interval and len(self._scores) < LOOKAHEADS:
+                nearest = ahead  # the interval is an estimate, so the same lookahead differs by a little
+            self._scores[nearest] = self._scores.get(nearest, Score()).plus(scored.psnr, scored.psnr_copy)
+
+    def sharpness(self, prediction: float, copy_last: float) -> None:
+        """Record the gradient energy of a prediction, and of copying, divided by the real frame's."""
+        with self._lock:
+            self._sharpness.append((prediction, copy_last))
+
+    def show(self, error: float, late: float) -> None:
+        """Record a picture that was shown, in seconds: see :class:`Shown`."""
+        with self._lock:
+            self._shown.append((error, late))
 
     def wake(self, now: float, dropped: int) -> None:
         """Record that the loop woke up and found no frame."""
@@ -177,4 +238,23 @@ class Telemetry:
     def snapshot(self) -> Snapshot:
         """The figures so far. May be called from any thread."""
         with self._lock:
-            return replace(self._now, latency=self._windows[0].plus(self._windows[1]), scores=dict(self._scores))
+            now, latency = self._now, self._windows[0].plus(self._windows[1])
+            scores, ahead, shown, sharp = dict(self._scores), [*self._ahead], [*self._shown], [*self._sharpness]
+        medians = np.median(ahead, axis=0) if ahead else (None, None)
+        return replace(
+            now,
+            latency=latency,
+            scores=scores,
+            ahead=None if medians[0] is None else float(medians[0]),
+            wanted=None if medians[1] is None else float(medians[1]),
+            shown=_shown(np.array(shown)) if shown else None,
+            sharpness=(float(np.mean([p for p, _ in sharp])), float(np.mean([c for _, c in sharp]))) if sharp else None,
+        )
+
+
+def _shown(pictures: NDArray[np.float64]) -> Shown:
+    """Summarize [n, 2] errors and lateness, in seconds."""
+    errors, late = pictures.T
+    return Shown(
+        float(np.median(errors)), float(np.percentile(np.abs(errors), 95)), float(np.median(late)), len(pictures)
+    )

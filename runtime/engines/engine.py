@@ -51,6 +51,7 @@ class State:
         is_precomputed: whether they were computed since the state was written.
         seen: the step's input pictures at the model's size, uint8 [h, w, 3] BGR, one per row.
         frame: the same pictures as the step's input tensor, [B, C, H, W], on the host; None before the first.
+        elapsed: seconds from the frame before to the step's frame. Only models of motion read it.
     """
 
     tensors: dict[str, Buffer]
@@ -62,6 +63,7 @@ class State:
     is_precomputed: bool = False
     seen: list[Image] = field(default_factory=list)
     frame: Tensor | None = None
+    elapsed: float = 0.0
 
     def reset(self) -> None:
         """Return to the state before the first frame: all zeros."""
@@ -97,6 +99,7 @@ class Engine(ABC):
         precision: the precision in which it was opened, if the engine has several; None if the artifact decides.
         batch: the only batch size that it runs; None if it runs any.
         manifest: of the artifact.
+        any_size: whether its pictures have the size of the frames, rather than the manifest's.
         lock: held by one caller at a time.
     """
 
@@ -105,6 +108,7 @@ class Engine(ABC):
     version: str
     precision: str | None = None
     batch: int | None = None
+    any_size = False
     manifest: Manifest
     lock: threading.RLock
 
@@ -231,6 +235,22 @@ class Engine(ABC):
             [to_image(predictions[k - 1], self.manifest) for k in ahead] if is_finite(predictions) else None
             for predictions in state.prediction
         ]
+
+    def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
+        """Pictures of any moments; only for a model whose manifest says that it renders ``moments``.
+
+        Args:
+            state: written by a step.
+            ahead: seconds after the newest frame, at least 0.
+
+        Returns:
+            For each row its pictures, uint8 [h, w, 3] BGR. They are finite by construction.
+        """
+        raise NotImplementedError
+
+    def fit(self, image: Image) -> Image:
+        """A picture, uint8 [H, W, 3] BGR, at the size and in the colours of this engine's pictures."""
+        return to_model_size(image, self.manifest)
 
     def seen(self, state: State) -> list[Image]:
         """The input pictures of the step that wrote ``state``: uint8 [h, w, 3] BGR at the model's size, one per row."""

@@ -87,13 +87,11 @@ def now_and_late(result: Result) -> Image:
 
     Both are enlarged by a whole factor if they are small, and shrunk if they are large.
     """
-    ahead = ahead_text(result)
-    score = "" if result.psnr is None else f"   {result.psnr:.1f} dB (late {result.psnr_copy:.1f})"
     late, now = (_shown(image, WINDOWED) for image in (result.input, result.prediction.image))
     return beside(
         [
             _captioned(late, f"late: the newest frame, {result.frame.time:.2f} s"),
-            _captioned(now, f"now: predicted {ahead} ahead{score}"),
+            _captioned(now, f"now: predicted {ahead_text(result)} ahead"),
         ]
     )
 

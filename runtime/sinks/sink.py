@@ -12,17 +12,19 @@ from framecast.runtime.telemetry import Stamps
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One real frame and its predictions.
+    """One real frame and a picture predicted from it.
 
     Attributes:
         frame: the real frame at its own size.
         input: the same frame at the model's size, uint8 [h, w, 3] BGR.
-        prediction: made from this frame, ``ahead`` seconds ahead of it.
+        prediction: made from this frame: the picture to show.
         stamps: when the frame passed each stage.
-        due: the earlier prediction for this frame. None if there is none, and before the first scored frame.
-        late: the frame that was newest when ``due`` was predicted: what one would have seen without a prediction.
+        due: the earlier prediction for this frame's moment. None if there is none, and before the first scored frame.
+        late: the newest real frame when ``due`` was predicted: what one would have seen without it; None if ``due`` is.
         psnr: of ``due`` against ``input``, dB; None if ``due`` is.
         psnr_copy: of ``late`` against ``input``, dB; None if ``due`` is.
+        between: whether this is only another moment of a frame that was handed over before, for a display that is
+            faster than the camera.
     """
 
     frame: Frame
@@ -33,6 +35,7 @@ class Result:
     late: Image | None = None
     psnr: float | None = None
     psnr_copy: float | None = None
+    between: bool = False
 
     def __repr__(self) -> str:
         score = "not scored" if self.psnr is None else f"{self.psnr:.1f} dB, copying {self.psnr_copy:.1f} dB"

@@ -28,7 +28,7 @@ from framecast.errors import SinkError
 from framecast.runtime.report import to_json
 from framecast.runtime.sinks import page
 from framecast.runtime.sinks.address import bracketed, listen, outward, parse
-from framecast.runtime.sinks.page.pictures import Trust, encode
+from framecast.runtime.sinks.page.pictures import Encoder
 from framecast.runtime.sinks.page.scores import Scores
 from framecast.runtime.sinks.sink import Result, Sink
 
@@ -36,7 +36,7 @@ MAX_VIEWERS = 8
 MAX_CONNECTIONS = 64  # in total: pages, statistics, viewers, and idle connections
 BACKLOG = 32  # connections accepted at a time; MAX_CONNECTIONS may be exceeded by this many
 SEND_TIMEOUT = 3.0  # seconds to send one update, or for a viewer to answer a close
-MIN_INTERVAL = 0.025  # seconds between updates: a little less than at 30 fps, so that jitter skips no frame
+MIN_INTERVAL = 0.0125  # seconds between updates: a little less than at 60 fps, so that jitter skips no frame
 STATS_INTERVAL = 0.25  # seconds between snapshots of the figures
 SEND_BUFFER = 128 * 1024  # bytes that the kernel may buffer for a viewer; buffered pictures are no longer live
 
@@ -60,6 +60,10 @@ class _Viewer:
     news: asyncio.Queue[page.Update] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
     scores: int = 0
     stats: Mapping[str, object] | None = None
+
+    def needs(self, newest: tuple[Result, Result] | None) -> bool:
+        """Whether there is something new for it: a later moment of a frame is only for those who watch now."""
+        return newest is None or not newest[1].between or "now" in self.show or self.stats is None
 
 
 class WebSink(Sink):
@@ -104,9 +108,11 @@ class WebSink(Sink):
         self._url = f"http://{bracketed(shown)}:{port}/{query}"
         self._files = page.files(title, query)
 
-        self._result: Result | None = None  # the newest; replaced as a whole, so it needs no lock
+        # The newest frame's result, and the newest of all, which may be of a later moment. Replaced as a whole, so it
+        # needs no lock.
+        self._newest: tuple[Result, Result] | None = None
         self._scores = Scores()
-        self._trust = Trust()
+        self._encoder = Encoder()
         self._viewers: set[_Viewer] = set()
         self._figures: Mapping[str, object] = {}
         self._figures_time = -math.inf
@@ -134,7 +140,8 @@ class WebSink(Sink):
         """
         self._check()
         self._scores.add(result)
-        self._result = result
+        of_frame = self._newest[0] if self._newest and result.between else result
+        self._newest = of_frame, result
         self._notify()
 
     def close(self) -> None:
@@ -194,24 +201,27 @@ class WebSink(Sink):
             await self._wake.wait()
             self._wake.clear()
             if self._viewers and not self._closing:
-                self._publish(self._result)
+                self._publish()
                 await asyncio.sleep(MIN_INTERVAL)
         self._ended = True
         self._figures_time = -math.inf  # send the last figures with the last picture
-        self._publish(self._result)
+        self._publish()
 
-    def _publish(self, result: Result | None) -> None:
-        if not self._viewers:
+    def _publish(self) -> None:
+        newest = self._newest
+        viewers = [viewer for viewer in self._viewers if viewer.needs(newest)]
+        if not viewers:
             return
         if time.monotonic() - self._figures_time >= STATS_INTERVAL:
             self._figures_time = time.monotonic()
             self._figures = self._snapshot()
         moment, pictures = {}, {}
-        if result is not None:
-            moment = _moment(result)
-            pictures = encode(result, frozenset().union(*(viewer.show for viewer in self._viewers)), self._trust)
+        if newest is not None:
+            wanted = frozenset().union(*(viewer.show for viewer in viewers))
+            moment = _moment(*newest)
+            pictures = self._encoder.encode(newest[0], newest[1].prediction.image, wanted)
         update = page.Update(moment, pictures, self._figures)
-        for viewer in self._viewers:
+        for viewer in viewers:
             if viewer.news.full():
                 viewer.news.get_nowait()  # the newest wins
             viewer.news.put_nowait(update)
@@ -289,9 +299,9 @@ class _Refusal(asyncio.Protocol):
         transport.close()
 
 
-def _moment(result: Result) -> dict[str, object]:
-    """What a page needs to know of a result beside its pictures."""
-    ahead = round(1e3 * result.prediction.ahead, 1)
+def _moment(result: Result, newest: Result) -> dict[str, object]:
+    """What a page needs to know beside the pictures: of the newest frame, and of the moment that is shown."""
+    ahead = round(1e3 * newest.prediction.ahead, 1)
     moment = {"index": result.frame.index, "time": result.frame.time, "ahead_ms": ahead}
     return {**moment, "psnr": result.psnr, "psnr_copy": result.psnr_copy}
 

@@ -94,11 +94,14 @@ def status_line() -> Iterator[Callable[[Report], None]]:
 
 def _line(report: Report) -> Text:
     latency, fps = report["latency_ms"], report["fps"] or 0
-    text = f"{_score(report)}  {fps:.1f} fps"
+    text = f"{_now(report) or _score(report)}  {fps:.1f} fps"
     if latency["p50"] is not None:
         text += f"  p50 {latency['p50']:.1f} ms  p99 {latency['p99']:.1f} ms"
     text += f"  {report['frames']} frames, {report['dropped']} dropped  {report['source']}"
-    return Text(text, no_wrap=True, overflow="ellipsis")  # the score comes first: a narrow terminal cuts the end
+    line = Text(text, no_wrap=True, overflow="ellipsis")  # the score comes first: a narrow terminal cuts the end
+    for warning in report["warnings"]:
+        line.append(f"\nwarning: {warning}", style="yellow")
+    return line
 
 
 def _score(report: Report) -> str:
@@ -110,18 +113,38 @@ def _score(report: Report) -> str:
     return f"predicted {psnr['prediction']:.2f} dB, copying {psnr['copy_last']:.2f} dB ({gain:+.2f})"
 
 
+def _now(report: Report) -> str | None:
+    """What is shown, with its quality, in words; None unless the run shows now."""
+    now, psnr = report["now"], report["psnr_db"]
+    if now is None:
+        return None
+    shown = f"shown: now {now['error']:+.0f} ms (p50), ±{now['spread']:.0f} ms (p95)"
+    if psnr["prediction"] is None:
+        return shown
+    return f"{shown}; frame of now: {psnr['prediction']:.1f} dB, late picture: {psnr['copy_last']:.1f} dB"
+
+
 def summary(report: Report, outputs: Iterable[Path]) -> None:
     """Print a run's final figures and its output files."""
-    latency, engine = report["latency_ms"], report["engine"]
+    latency, engine, now, psnr = report["latency_ms"], report["engine"], report["now"], report["psnr_db"]
     random = "  (random weights: no quality claimed)" if report["weights"] == "random" else ""
-    ahead = "next frame" if report["horizon"] == 1 else f"{report['horizon']} frames ahead"
+    scored = [f"{score['ahead_ms']:.0f}" for score in report["psnr_db_by_ahead"]]
+    ahead = f"{' to '.join(dict.fromkeys((scored[0], scored[-1])))} ms ahead: " if scored else ""
     rows = [
-        ("source", report["source"]),
+        ("source", f"{report['source']}, a frame each {report['interval_ms']:.1f} ms"),
         ("model", report["model"] + random),
         ("engine", f"{engine} {report['versions'][engine]}, {report['precision']}"),
         ("frames", f"{report['frames']} predicted, {report['dropped']} dropped, {report['epochs']} stream(s)"),
-        ("score", f"{ahead}: {_score(report)}  (n={report['psnr_db']['n']})"),
+        ("score", f"{ahead}{_score(report)}  (n={psnr['n']})"),
     ]
+    if (dis := psnr["dis"]) is not None:
+        rows.append(
+            ("", f"where DIS flow was tried: {dis['prediction']:.2f} dB, DIS {dis['dis_flow']:.2f}  (n={dis['n']})")
+        )
+    if (sharp := report["sharpness"]) is not None:
+        rows.append(("sharpness", f"{sharp['prediction']:.2f} of the real frames'"))
+    if (shown := _now(report)) is not None and now is not None:
+        rows += [("now", shown), ("late", f"the camera's picture is {now['late']:.0f} ms old when it is shown")]
     if report["resets"]:
         rows.append(("resets", f"{report['resets']} after predictions that were not finite"))
     if latency["p50"] is not None:
@@ -129,10 +152,7 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
             f"p50 {latency['p50']:.1f}  p90 {latency['p90']:.1f}  p99 {latency['p99']:.1f}  max {latency['max']:.1f} ms"
         )
         rows += [("speed", f"{report['fps']} fps"), ("latency", f"{figures}  (n={latency['n']})")]
-        if latency["p50"] > report["ahead_ms"]:
-            after, ahead = f"{latency['p50']:.0f} ms", f"{report['ahead_ms']:.0f} ms"
-            what = f"predictions arrive {after} after their frame but look only {ahead} ahead"
-            rows.append(("too slow", f"{what}: on a camera they would come too late (try a faster engine, or a GPU)"))
+    rows += [("warning", warning) for warning in report["warnings"]]
     rows.append(("ended", report["ended"] or "before the first frame"))
     rows += [("written", str(p)) if p.exists() else ("not written", f"{p}  (nothing was scored)") for p in outputs]
     table("framecast", ("", ""), rows)

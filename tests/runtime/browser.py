@@ -92,7 +92,7 @@ def snapshot(**changes: object) -> Mapping[str, object]:
         "resets": 0,
         "fps": np.float32(29.75),
         "latency_ms": {"p50": 12.25, "p90": math.inf, "p99": 18.5, "max": math.nan, "n": 1200},
-        "psnr_db": {"prediction": 31.5, "copy_last": 29.125, "dis": None, "n": 1192},
+        "psnr_db": {"prediction": 31.5, "copy_last": 29.125, "n": 1192, "trusted": True, "dis": None},
         "psnr_db_by_ahead": [
             {"ahead_ms": 33.3, "prediction": 33.5, "copy_last": 32.5, "n": 1193},
             {"ahead_ms": 66.7, "prediction": 31.5, "copy_last": 29.125, "n": 1192},

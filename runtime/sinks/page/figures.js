@@ -2,10 +2,7 @@
 
 // The figures of the run, from its report. All text is set as text, never as markup.
 const byId = (id) => document.getElementById(id);
-
-// A gain is praised only if so many frames were scored, and this share of all, and if no warning stands.
-const ENOUGH = 50;
-const SHARE = 0.2;
+const ENOUGH = 50; // scored frames: the mean of fewer is not shown by lookahead
 
 function number(value, digits = 0) {
   if (typeof value !== "number") return "–";
@@ -67,42 +64,41 @@ function showWarnings(warnings) {
 // What is shown, in one line: how late the camera is, what the prediction takes, and how well both are made good.
 function showLine({ now, ahead_ms: ahead, latency_ms: latency }) {
   const made = latency?.p50;
-  const known = typeof now?.error_ms?.p50 === "number";
-  let parts = [];
+  const known = typeof now?.error === "number";
+  const parts = [];
   if (known) {
-    parts.push(`camera ${milliseconds(now.camera_delay_ms)} late`);
+    parts.push(`camera ${milliseconds(now.late - (made ?? 0))} late`);
     if (typeof made === "number") parts.push(`prediction ${milliseconds(made)}`);
-    parts.push(`showing now ${signed(now.error_ms.p50)} ms`);
+    parts.push(`showing now ${signed(now.error)} ms`);
   } else {
     if (typeof ahead === "number") parts.push(`prediction of the picture ${milliseconds(ahead)} ahead`);
     if (typeof made === "number") parts.push(`made in ${milliseconds(made)}`);
   }
   byId("line").textContent = parts.join(" · ");
-  byId("late-tag").textContent = known && typeof now.late_ms === "number" ? ` by ${milliseconds(now.late_ms)}` : "";
-  const away = known ? `${signed(now.error_ms.p50)} ms` : `${milliseconds(ahead)} ahead`;
+  byId("late-tag").textContent = known ? ` by ${milliseconds(now.late)}` : "";
+  const away = known ? `${signed(now.error)} ms` : `${milliseconds(ahead)} ahead`;
   byId("now-tag").textContent = known || typeof ahead === "number" ? `: ${away}` : "";
   byId("due-tag").textContent = typeof ahead === "number" ? `: ${milliseconds(ahead)} ahead` : "";
 }
 
-// Nothing is praised that is not known, or that fails: green needs enough scored frames and no warning.
+// Nothing is praised that is not known, or that fails: green needs enough scored frames, as the report judges, and no
+// warning.
 function showScore({ psnr_db: psnr, psnr_db_by_ahead: all, frames, ahead_ms: ahead, warnings }) {
-  const { prediction, copy_last: copy, dis, n = 0 } = psnr ?? {};
+  const { prediction, copy_last: copy, dis, n = 0, trusted } = psnr ?? {};
   document.body.dataset.scored = n;
   byId("scored").textContent = number(n);
   byId("psnr-prediction").textContent = decibels(prediction);
   byId("psnr-copy").textContent = decibels(copy);
-  byId("psnr-dis").textContent = decibels(dis);
-  byId("dis-row").hidden = typeof dis !== "number";
+  showRival(dis);
 
   const scored = typeof prediction === "number" && typeof copy === "number";
-  const enough = scored && n >= ENOUGH && n >= SHARE * (frames ?? 0);
+  const enough = scored && trusted;
   const gain = scored ? prediction - copy : null;
   const where = typeof ahead === "number" ? `, ${milliseconds(ahead)} ahead` : "";
   byId("gain").textContent = enough ? signed(gain, 1) + " dB" : "–";
   byId("gain").className = !enough ? "" : gain < 0 ? "below" : warnings?.length ? "" : "above";
   let text = `${gain < 0 ? "below" : "above"} copying the last frame${where}`;
   if (!scored || n === 0) text = "no frame has been scored yet";
-  else if (n < ENOUGH) text = `too few frames are scored to judge: ${number(n)} of ${ENOUGH}`;
   else if (!enough) text = `too few frames are scored to judge: ${number(n)} of ${number(frames)}`;
   byId("gain-text").textContent = text;
 
@@ -110,6 +106,14 @@ function showScore({ psnr_db: psnr, psnr_db_by_ahead: all, frames, ahead_ms: ahe
   byId("by-ahead").hidden = others.length < 2;
   const gains = others.map((row) => `${milliseconds(row.ahead_ms)} ${signed(row.prediction - row.copy_last, 1)}`);
   byId("by-ahead").textContent = `Gain in dB by lookahead: ${gains.join(" · ")}`;
+}
+
+// DIS flow is computed now and then: both gains are over the frames for which it was.
+function showRival(dis) {
+  byId("dis").hidden = !dis || dis.n < ENOUGH;
+  if (!dis) return;
+  const gains = [dis.prediction, dis.dis_flow].map((value) => signed(value - dis.copy_last, 1));
+  byId("dis").textContent = `Optical flow (DIS) gains ${gains[1]} dB where this gains ${gains[0]}, over ${number(dis.n)} frames.`;
 }
 
 function showEvents(events) {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import cv2
 import numpy as np
@@ -29,53 +29,66 @@ class Trust:
 
     def __init__(self) -> None:
         self._residual: np.ndarray | None = None  # float32 [h, w], grey levels
-        self._index = -1
 
     def take(self, result: Result) -> Image | None:
         """Add a result's residual. Returns the shade, uint8 [h, w]: 4 times the residual; None if there is none."""
-        if result.due is not None and result.frame.index != self._index:
+        if result.due is not None:
             difference = cv2.absdiff(fit(result.input, SMALL), fit(result.due, SMALL)).max(axis=2)
             small = cv2.blur(fit(difference, TRUST), (5, 5)).astype(np.float32)
             if self._residual is None or self._residual.shape != small.shape:
                 self._residual = small
             self._residual = _KEPT * self._residual + (1 - _KEPT) * small
-            self._index = result.frame.index
         if self._residual is None:
             return None
         return cv2.convertScaleAbs(self._residual, alpha=_GAIN)  # type: ignore[return-value]
 
 
-def encode(result: Result, wanted: Collection[str], trust: Trust) -> dict[str, bytes]:
-    """JPEGs by name, in the order of ``PICTURES``. One that does not exist, because nothing was due, is left out.
+class Encoder:
+    """Encodes pictures of results. What it did for a frame serves for later moments of that frame, too."""
 
-    Args:
-        result: the newest.
-        wanted: names of pictures.
-        trust: goes on with this result if ``trust`` is wanted.
-    """
-    small: dict[str, Image] = {}
+    def __init__(self) -> None:
+        self._trust = Trust()
+        self._result: Result | None = None
+        self._small: dict[str, Image] = {}
+        self._done: dict[str, bytes | None] = {}
 
-    def shrunk(name: str, image: Image | None) -> Image | None:
-        if image is not None and name not in small:
-            small[name] = fit(image, SMALL)
-        return None if image is None else small[name]
+    def encode(self, result: Result, now: Image, wanted: Collection[str]) -> dict[str, bytes]:
+        """JPEGs by name, in the order of ``PICTURES``. One that does not exist, because nothing was due, is left out.
 
-    def error(name: str, image: Image | None) -> Image | None:
-        real, guess = shrunk("real", result.input), shrunk(name, image)
-        return None if real is None or guess is None else error_image(real, guess)
+        Args:
+            result: of the newest frame.
+            now: the prediction to show: the result's, or that of a later moment.
+            wanted: names of pictures.
+        """
+        if result is not self._result:
+            self._result, self._small, self._done = result, {}, {}
+        pictures: dict[str, bytes] = {}
+        for name in (name for name in PICTURES if name in wanted):
+            if name == "now":
+                pictures[name] = _jpeg(fit(now, LARGE))
+                continue
+            if name not in self._done:
+                image = self._make(name, result)
+                self._done[name] = None if image is None else _jpeg(image)
+            if data := self._done[name]:
+                pictures[name] = data
+        return pictures
 
-    makers: dict[str, Callable[[], Image | None]] = {
-        "late": lambda: fit(result.input, LARGE),
-        "now": lambda: fit(result.prediction.image, LARGE),
-        "trust": lambda: trust.take(result),
-        "real": lambda: shrunk("real", result.input),
-        "due": lambda: shrunk("due", result.due),
-        "was": lambda: shrunk("was", result.late),
-        "error_due": lambda: error("due", result.due),
-        "error_was": lambda: error("was", result.late),
-    }
-    images = {name: makers[name]() for name in PICTURES if name in wanted}
-    return {name: _jpeg(image) for name, image in images.items() if image is not None}
+    def _make(self, name: str, result: Result) -> Image | None:
+        if name == "late":
+            return fit(result.input, LARGE)
+        if name == "trust":
+            return self._trust.take(result)
+        image = {"real": result.input, "due": result.due, "was": result.late}[name.removeprefix("error_")]
+        if image is None:
+            return None
+        shrunk = self._shrunk(name.removeprefix("error_"), image)
+        return error_image(self._shrunk("real", result.input), shrunk) if name.startswith("error_") else shrunk
+
+    def _shrunk(self, name: str, image: Image) -> Image:
+        if name not in self._small:
+            self._small[name] = fit(image, SMALL)
+        return self._small[name]
 
 
 def _jpeg(image: Image) -> bytes:

@@ -21,12 +21,12 @@ class Scores:
         self._count = 0  # all that were ever added
 
     def add(self, result: Result) -> None:
-        """Add a frame. A frame that was not scored counts too. A second prediction of one frame does not."""
-        time = round(result.frame.time, 3)
+        """Add a frame. A frame that was not scored counts too. Another moment of a frame does not."""
+        if result.between:
+            return
         with self._lock:
-            if not self._points or self._points[-1][0] != time:
-                self._points.append((time, _rounded(result.psnr), _rounded(result.psnr_copy)))
-                self._count += 1
+            self._points.append((round(result.frame.time, 3), _rounded(result.psnr), _rounded(result.psnr_copy)))
+            self._count += 1
 
     def since(self, count: int) -> tuple[list[Point], int]:
         """The points after the first ``count``, as far as they are kept, and the number of all."""

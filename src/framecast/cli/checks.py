@@ -6,6 +6,7 @@ import fnmatch
 import glob
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,22 @@ def check_amounts(**values: float) -> None:
     for name, value in values.items():
         if not 0 <= value < math.inf:
             raise OptionError(f"--{name.replace('_', '-')} must be 0 or more, not {value:g}")
+
+
+def duration(option: str, text: str) -> float:
+    """Read a time such as 120ms, 0.12s or 120 (milliseconds), in seconds.
+
+    Args:
+        option: as it is typed, ``--ahead``.
+        text: what was given.
+
+    Raises:
+        OptionError: it is not a time.
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}) ?(ms|s|)", text.strip(), re.ASCII)
+    if found is None:
+        raise OptionError(f"{option} {text!r} is not a time: give milliseconds or seconds, such as 120ms or 0.12s")
+    return float(found[1]) * (1.0 if found[2] == "s" else 1e-3)
 
 
 def check_outputs(source: str, outputs: Sequence[Path]) -> None:

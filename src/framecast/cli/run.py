@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.announce import announce
-from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs
+from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs, duration
 from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
 from framecast.cli.signals import on_signals
 
@@ -32,7 +32,29 @@ def run(
     engine: Annotated[
         str, typer.Option(metavar="NAME[:PRECISION]", help="What runs the step (see 'framecast doctor').")
     ] = "auto",
-    horizon: Annotated[int, typer.Option(metavar="N", help="How many frames ahead to predict.")] = 1,
+    now: Annotated[
+        bool,
+        typer.Option("--now", help="Show the frame of now: measure how late the picture is, and look as far ahead."),
+    ] = False,
+    ahead: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Look this far ahead instead, such as 120ms or 0.5s.")
+    ] = None,
+    horizon: Annotated[
+        int | None, typer.Option(metavar="N", help="Look N of the camera's frames ahead instead (default: 1).")
+    ] = None,
+    camera_delay: Annotated[
+        str, typer.Option(metavar="TIME", help="With --now: how long a picture takes from the lens to here.")
+    ] = "0ms",
+    display_delay: Annotated[
+        str, typer.Option(metavar="TIME", help="With --now: how long the display takes to show a picture.")
+    ] = "0ms",
+    max_ahead: Annotated[str, typer.Option(metavar="TIME", help="With --now: never look further ahead.")] = "1s",
+    refresh: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HZ", help="Between two frames, show later moments of the newest one, so many pictures a second."
+        ),
+    ] = None,
     serve: Annotated[
         str | None,
         typer.Option(metavar="[HOST:PORT]", help=f"Show the run in a browser (default address: {DEFAULT_ADDRESS})."),
@@ -49,7 +71,11 @@ def run(
         int | None, typer.Option(metavar="N", help="End after N frames (default: at the end of the source).")
     ] = None,
     realtime: Annotated[
-        bool, typer.Option("--realtime", help="Play a file at its own pace (always so with --serve and --show).")
+        bool,
+        typer.Option("--realtime", help="Play a file at its own pace (always so with --now, --serve and --show)."),
+    ] = False,
+    every_frame: Annotated[
+        bool, typer.Option("--every-frame", help="Predict every frame of such a file, however late; none is dropped.")
     ] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Start a file over at its end, until Ctrl-C.")] = False,
     threads: Annotated[
@@ -63,11 +89,20 @@ def run(
     from framecast import terminal
     from framecast.files import check_writable, write
     from framecast.runtime.engines import choose
+    from framecast.runtime.lookahead import Lookahead
     from framecast.runtime.report import to_json
     from framecast.runtime.run import check_recording
     from framecast.runtime.run import run as run_live
 
     check_numbers(horizon=horizon, frames=frames)
+    wish = Lookahead(
+        frames=horizon,
+        seconds=None if ahead is None else duration("--ahead", ahead),
+        now=now,
+        camera_delay=duration("--camera-delay", camera_delay),
+        display_delay=duration("--display-delay", display_delay),
+        most=duration("--max-ahead", max_ahead),
+    )
     check_ending("--json", json, ".json")
     outputs = [*(record or []), *([json] if json else [])]
     check_outputs(source, outputs)
@@ -93,9 +128,16 @@ def run(
                 model=path,
                 engine=engine,
                 threads=threads,
-                horizon=horizon,
+                now=wish.now,
+                ahead=wish.seconds,
+                horizon=wish.frames,
+                camera_delay=wish.camera_delay,
+                display_delay=wish.display_delay,
+                max_ahead=wish.most,
+                refresh=refresh,
                 frames=frames,
                 realtime=realtime,
+                every_frame=every_frame,
                 loop=loop,
                 record=record or (),
                 serve=serve,

@@ -1,0 +1,96 @@
+"""DIS optical flow as a predictor: the second rival of every score, beside copying."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.camera import Image
+from framecast.clock import SYSTEM, Clock
+from framecast.runtime.score import Expected
+
+MIN_SIDE = 12  # pixels: OpenCV's DIS accepts no smaller frame
+SHARE = 0.02  # of the time that a live rival may compute
+
+
+class DisFlow:
+    """Continues all motion: out(p) = I_t(p + k F(p)), where F is the flow from I_t to I_{t−1}.
+
+    The flow is OpenCV's DIS with the medium preset, on grey images (Kroeger et al., "Fast optical flow using dense
+    inverse search", 2016). Sampling is bilinear. Border pixels repeat beyond the border.
+    """
+
+    def __init__(self) -> None:
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def predict(self, last: Image, before: Image, steps: Sequence[float]) -> list[Image]:
+        """Predict the pictures some steps after ``last``.
+
+        Args:
+            last: the newest frame, uint8 [h, w, C], C = 1 or 3 (BGR), at least 12 pixels a side.
+            before: the frame one step before.
+            steps: how many steps ahead, also between whole ones.
+        """
+        height, width = last.shape[:2]
+        flow = self._dis.calc(_grey(last), _grey(before), None)  # type: ignore[call-overload]  # [h, w, 2]
+        grid = np.dstack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)))
+        return [_sample(last, grid + np.float32(k) * flow) for k in steps]
+
+
+class LiveRival:
+    """Computes DIS now and then beside a run, in its own thread, for predictions that wait for their score.
+
+    It takes 2 % of the time at most, however slow it is, and nobody waits for it.
+
+    Args:
+        clock: measures how long it takes.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._dis: DisFlow | None = None
+        self._free = 0.0  # the moment from which it may compute again
+        self._busy: threading.Thread | None = None
+
+    def offer(self, expected: Expected, before: Image, elapsed: float) -> None:
+        """Fill in :attr:`Expected.rival`, if it is time to.
+
+        Args:
+            expected: a prediction; its ``last`` is the newest frame.
+            before: the frame before that, of the same size.
+            elapsed: seconds between the two.
+        """
+        if self._clock.now() < self._free or (self._busy is not None and self._busy.is_alive()):
+            return
+        if min(before.shape[:2]) < MIN_SIDE or before.shape != expected.last.shape or elapsed <= 0:
+            return
+        self._busy = threading.Thread(
+            target=self._compute, args=(expected, before, elapsed), name="framecast-rival", daemon=True
+        )
+        self._busy.start()
+
+    def close(self) -> None:
+        """Wait for the last computation."""
+        if self._busy is not None:
+            self._clock.join(self._busy)
+
+    def _compute(self, expected: Expected, before: Image, elapsed: float) -> None:
+        begun = self._clock.now()
+        self._dis = self._dis or DisFlow()
+        (expected.rival,) = self._dis.predict(expected.last, before, [expected.ahead / elapsed])
+        done = self._clock.now()
+        self._free = done + (done - begun) / SHARE
+
+
+def _grey(image: Image) -> Image:
+    grey = image[..., 0] if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return np.ascontiguousarray(grey)
+
+
+def _sample(image: Image, places: NDArray[np.float32]) -> Image:
+    sampled = cv2.remap(image, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    return sampled.reshape(image.shape)  # type: ignore[no-any-return]  # remap drops the axis of a single channel

@@ -1,0 +1,106 @@
+"""The judge of a run: scores each prediction when its real frame comes, beside copying and, now and then, DIS flow."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from framecast.camera import Image
+from framecast.clock import Clock
+from framecast.runtime.dis import LiveRival
+from framecast.runtime.predictor import Prediction, Predictor
+from framecast.runtime.score import Scored, Scorer
+from framecast.runtime.telemetry import Telemetry
+
+NEAR = 0.1  # intervals: a prediction that is so near to a frame's time is scored as it is
+BUSY = 4  # if frames already wait, only each fourth is foreseen for its score alone
+SHARPNESS = 8  # the sharpness of each eighth scored prediction is measured
+
+
+class Judge:
+    """Scores one run. The loop calls it; only :meth:`wants` may be called from any thread.
+
+    A real frame comes at whole intervals of the camera, but the moment shown may lie between two of them. Then the
+    nearest whole interval is predicted once more, for the score alone, after the result was handed over.
+
+    Args:
+        telemetry: takes the scores.
+        clock: of the thread that computes DIS flow; None to leave that out.
+    """
+
+    def __init__(self, telemetry: Telemetry, clock: Clock | None) -> None:
+        self._telemetry = telemetry
+        self._scorer = Scorer()
+        self._rival = LiveRival(clock) if clock is not None else None
+        self._before: tuple[Image, float] | None = None  # the frame before the newest, and its time
+        self._made: tuple[Prediction, Image, float, float] | None = (
+            None  # with the newest frame, its time, the interval
+        )
+        self._count = 0
+
+    def wants(self, time: float, interval: float) -> bool:
+        """Whether a frame of this time (seconds) would score a prediction."""
+        return self._scorer.wants(time, interval)
+
+    def restart(self) -> None:
+        """Begin a new stream."""
+        self._scorer.restart()
+        self._before = self._made = None
+
+    def passed(self, frame: Image, time: float, interval: float) -> None:
+        """Score the predictions for a frame that was not taken, at the model's size."""
+        for scored in self._scorer.pass_by(frame, time, interval):
+            self._record(scored, frame, interval)
+
+    def arrive(self, frame: Image, time: float, interval: float) -> Scored | None:
+        """Score the predictions for the newest frame, at the model's size; return the one that looked furthest."""
+        found = self._scorer.arrive(frame, time, interval)
+        for scored in found:
+            self._record(scored, frame, interval)
+        return max(found, key=lambda scored: scored.ahead, default=None)
+
+    def made(self, prediction: Prediction, frame: Image, time: float, interval: float) -> None:
+        """Take note of the prediction that is shown, made from the newest frame of this time."""
+        if self._made is not None:
+            self._before = self._made[1], self._made[2]
+        self._made = prediction, frame, time, interval
+
+    def foresee(self, predictor: Predictor, *, busy: bool) -> None:
+        """After the hand-over: hold the newest prediction, or one for the nearest whole interval, for its score.
+
+        Args:
+            predictor: its newest frame is the one that the prediction was made from.
+            busy: whether a newer frame already waits.
+        """
+        if self._made is None or predictor.steps < predictor.manifest.warmup:
+            return
+        prediction, frame, time, interval = self._made
+        moment = time + interval * max(1, round(prediction.ahead / interval))
+        if abs(moment - prediction.time) > NEAR * interval:
+            self._count += 1
+            if busy and self._count % BUSY:
+                return
+            prediction = predictor.at(moment)
+        expected = self._scorer.expect(prediction.image, prediction.time, prediction.ahead, frame)
+        if self._rival is not None and self._before is not None and not busy:
+            self._rival.offer(expected, self._before[0], time - self._before[1])
+
+    def close(self) -> None:
+        """End the thread that computes DIS flow."""
+        if self._rival is not None:
+            self._rival.close()
+
+    def _record(self, scored: Scored, frame: Image, interval: float) -> None:
+        self._telemetry.score(scored, interval)
+        if self._telemetry.scored % SHARPNESS == 0:
+            true = _energy(frame)
+            if true > 0:
+                self._telemetry.sharpness(_energy(scored.image) / true, _energy(scored.last) / true)
+
+
+def _energy(image: Image) -> float:
+    """Mean energy of the brightness's gradient, in squared grey levels a pixel."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return sum(
+        float(cv2.norm(cv2.Sobel(grey, cv2.CV_16S, *axis, ksize=1), cv2.NORM_L2SQR)) for axis in ((1, 0), (0, 1))
+    ) / float(np.prod(grey.shape))

@@ -1,0 +1,65 @@
+"""Flow between two frames on the lattice: dense inverse search, then one Lucas–Kanade correction.
+
+Dense inverse search (DIS; Kroeger, Timofte, Dai and Van Gool, 2016) is OpenCV's; at its fastest preset it stops two
+scales above the lattice, so the finest scale is set lower. Its patches see the lattice alone. A Lucas–Kanade step
+(Lucas and Kanade, 1981) then corrects the flow with a picture of twice the size: it linearises the brightness around
+the flow found so far and solves a 2×2 system per lattice point over a small window.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from framecast.runtime.motion.lattice import Bytes, Floats, Greys, Lattice, points, pull
+
+FINEST = 1  # scale at which the inverse search stops: 0 is the lattice
+STRIDE = 3  # pixels between patches
+WINDOW = 5  # lattice points a side of what one 2×2 system sees
+FLOOR = 6.5  # squared grey levels per pixel: below it an area is flat, and the correction small
+REACH = 1.5  # pixels of the finer picture: beyond it the linearisation says nothing
+SMOOTH = 3  # lattice points a side of the box that smooths the corrected flow
+
+
+class Flow:
+    """Estimates flow on one lattice. Holds no stream, but scratch: one call at a time."""
+
+    def __init__(self, lattice: Lattice) -> None:
+        self.lattice = lattice
+        self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._search.setFinestScale(FINEST)
+        self._search.setPatchStride(STRIDE)
+        self._grid = points(*lattice.fine)
+        self._ratio = np.array(lattice.fine, np.float32) / np.array(lattice.coarse, np.float32)
+
+    def __call__(self, now: Greys, before: Greys) -> Floats:
+        """Where each point of ``now`` was in ``before``: displacement [h, w, 2] in lattice points, always finite."""
+        flow = np.asarray(self._search.calc(now.coarse, before.coarse, None), np.float32)
+        flow = self.corrected(now.fine, before.fine, flow)
+        limit = float(max(self.lattice.coarse))
+        if not np.isfinite(flow).all():
+            return np.zeros_like(flow)
+        return np.clip(flow, -limit, limit, out=flow)
+
+    def corrected(self, now: Bytes, before: Bytes, flow: Floats) -> Floats:
+        """One Lucas–Kanade step on ``flow`` [h, w, 2] (lattice points), from the finer pictures."""
+        at = cv2.resize(flow * self._ratio, self.lattice.fine, interpolation=cv2.INTER_LINEAR)
+        moved = pull(before, cv2.add(at, self._grid, dst=at))
+        middle = cv2.addWeighted(now, 0.5, moved, 0.5, 0)
+        gx = cv2.Sobel(middle, cv2.CV_32F, 1, 0, ksize=1, scale=0.5)
+        gy = cv2.Sobel(middle, cv2.CV_32F, 0, 1, ksize=1, scale=0.5)
+        change = cv2.subtract(now, moved, dtype=cv2.CV_32F)
+        xx, yy, xy, xt, yt = (self._window(cv2.multiply(a, b)) for a, b in (
+            (gx, gx), (gy, gy), (gx, gy), (gx, change), (gy, change)
+        ))  # fmt: skip
+        xx += FLOOR
+        yy += FLOOR
+        determinant = xx * yy - xy * xy
+        step = np.dstack([(yy * xt - xy * yt) / determinant, (xx * yt - xy * xt) / determinant])
+        np.clip(step, -REACH, REACH, out=step)
+        return cv2.blur(flow + step / self._ratio, (SMOOTH, SMOOTH), borderType=cv2.BORDER_REPLICATE)
+
+    def _window(self, product: Floats) -> Floats:
+        """Mean of ``product`` (fine) around each lattice point."""
+        coarse = cv2.resize(product, self.lattice.coarse, interpolation=cv2.INTER_AREA)
+        return cv2.blur(coarse, (WINDOW, WINDOW), borderType=cv2.BORDER_REPLICATE)

@@ -1,0 +1,64 @@
+"""How to mix guesses: least squares over the frames that have come, older ones counting less.
+
+Recursive least squares with exponential forgetting (Haykin, Adaptive Filter Theory, chapter 10), kept as sums of
+products and solved anew, for the whole frame and then for each block of it: the frame's weights are held to a prior,
+the blocks' to the frame's. Guesses are given as differences to the first one, constant velocity, so the weights
+need no constraint.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from framecast.runtime.motion.lattice import Floats
+
+MEMORY = 0.93  # how much of the statistics is kept from one frame to the next
+LEVEL = 1.0  # grey level
+STEADY = 0.01  # energy of a difference between guesses, as a share of the miss, too small to tell them apart
+SHARED = 0.3  # how firmly a block is held to the weights of the whole frame
+LARGEST = 8.0  # weight: rounding may give larger ones where guesses are nearly the same
+
+
+def products(told: Floats, rows: int, columns: int) -> Floats:
+    """Mean products of the guesses and, last, what came, with each other, for each block.
+
+    ``told`` [N + 1, h, w, C], differences to the first guess; [rows · columns, N + 1, N + 1]. What is left over at
+    the right and below, where the blocks do not divide the picture, is left out.
+    """
+    count, height, width, channels = told.shape
+    high, wide = height // rows, width // columns
+    blocks = told[:, : high * rows, : wide * columns].reshape(count, rows, high, columns, wide * channels)
+    blocks = np.ascontiguousarray(blocks.transpose(1, 3, 0, 2, 4)).reshape(rows * columns, count, -1)
+    return np.matmul(blocks, blocks.transpose(0, 2, 1)) / np.float32(blocks.shape[2])
+
+
+def updated(statistics: Floats | None, new: Floats, share: float = 1.0) -> Floats:
+    """Statistics [blocks, N + 1, N + 1] with the products of one more frame, which counts by ``share`` (0 to 1).
+
+    A frame is divided by how badly it could be foreseen, as in the PSNR: one cut does not drown what came before.
+    """
+    scaled = new * np.float32(share / (float(new[:, -1, -1].mean()) + LEVEL**2))
+    return scaled if statistics is None else statistics * np.float32(MEMORY**share) + scaled
+
+
+def weights(statistics: Floats, prior: Floats) -> Floats:
+    """The weights [blocks, N] that ``statistics`` [blocks, N + 1, N + 1] give: always finite, ``LARGEST`` at most."""
+    unit = np.float32(STEADY) * np.eye(len(prior), dtype=np.float32)
+    whole = statistics.mean(axis=0)
+    frame = solved(whole, prior, unit)
+    held = np.float32(SHARED) * (whole[:-1, :-1] + 4 * unit)
+    return np.clip(solved(statistics, frame, held), -LARGEST, LARGEST)
+
+
+def solved(statistics: Floats, prior: Floats, firmness: Floats) -> Floats:
+    """The w [..., N] that minimise the mean squared miss plus (w − prior)ᵀ · firmness · (w − prior).
+
+    Args:
+        statistics: [..., N + 1, N + 1].
+        prior: [N].
+        firmness: [N, N], positive definite.
+    """
+    matrix, told = statistics[..., :-1, :-1], statistics[..., :-1, -1]
+    right = (told - matrix @ prior)[..., None]
+    found: Floats = prior + np.linalg.solve(matrix + firmness, right)[..., 0]
+    return np.nan_to_num(found, copy=False)
