@@ -152,8 +152,7 @@ def test_a_picture_is_encoded_once_and_only_if_somebody_wants_it(
 def test_moments_between_frames_are_for_those_who_watch_now(sink: WebSink) -> None:
     frame = event(SETTLE)
     later = Prediction(np.full_like(frame.input, 200), 1.0, 0.1)
-    unscored = {"due": None, "late": None, "psnr": None, "psnr_copy": None}
-    between = dataclasses.replace(frame, prediction=later, between=True, **unscored)
+    between = Result(frame.frame, frame.input, later, STAMPS, between=True)
 
     async def run() -> None:
         async with watch(sink.url, show="late,now,trust") as now, watch(sink.url, show="real,due") as errors:
