@@ -56,7 +56,7 @@ def quarters(picture: np.ndarray) -> list[np.ndarray]:
 def test_a_recorded_moment_is_late_now_real_and_error() -> None:
     picture = scored_moment(event(100))
     assert picture.shape == MOMENT
-    assert [set(part.flat) for part in quarters(picture)] == [{110}, {105}, {100}, {20}]  # 4 times the error
+    assert [set(part.flat) for part in quarters(picture)] == [{110}, {105}, {100}, {10}]  # twice the error
     assert [part.any() for part in quarters(scored_moment(event(1, due=False)))] == [False, False, True, False]
     saturated = error_image(np.full((2, 2, 3), 255, np.uint8), np.zeros((2, 2, 3), np.uint8))
     assert (saturated == 255).all()
@@ -144,7 +144,7 @@ def test_strip_shows_the_moments_that_move_most(tmp_path: Path) -> None:
     sink.close()
     rows = strip_rows(tmp_path / "strip.png")
     columns = [[int(row[H // 2, column * (W + GAP) + W // 2, 0]) for column in range(5)] for row in rows]
-    assert columns == [[i + 10, i + 5, i, 40, 20] for i in sorted(moving)]
+    assert columns == [[i + 10, i + 5, i, 20, 10] for i in sorted(moving)]
 
 
 def test_strip_survives_a_change_of_size(tmp_path: Path) -> None:
