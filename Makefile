@@ -20,7 +20,7 @@ run: $(VENV)/.run ## Predict the demo clip; write a video, a picture and a repor
 	@mkdir -p $(OUT)
 	$(BIN)/framecast run demo --record $(OUT)/demo.mp4 --record $(OUT)/demo.png --json $(OUT)/demo.json
 	@echo
-	@echo "Video:   $(OUT)/demo.mp4   (input, prediction, error)"
+	@echo "Video:   $(OUT)/demo.mp4   (late picture, prediction, real frame, error)"
 	@echo "Picture: $(OUT)/demo.png"
 	@echo "Report:  $(OUT)/demo.json"
 	@echo "Live in a browser: make live   (that is: $(BIN)/framecast run demo --serve --loop)"

@@ -30,7 +30,8 @@ def fit(image: Image, longest: int) -> Image:
     if scale >= 1:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+    # Averaging takes four times as long as INTER_LINEAR, which is as good down to half the size.
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR)  # type: ignore[return-value]
 
 
 def enlarged(image: Image, least: int) -> Image:

@@ -30,11 +30,16 @@ class Trust:
     def __init__(self) -> None:
         self._residual: np.ndarray | None = None  # float32 [h, w], grey levels
 
-    def take(self, result: Result) -> Image | None:
-        """Add a result's residual. Returns the shade, uint8 [h, w]: 4 times the residual; None if there is none."""
-        if result.due is not None:
-            difference = cv2.absdiff(fit(result.input, SMALL), fit(result.due, SMALL)).max(axis=2)
-            small = cv2.blur(fit(difference, TRUST), (5, 5)).astype(np.float32)
+    def take(self, real: Image, due: Image | None) -> Image | None:
+        """Add a frame's residual. Returns the shade, uint8 [h, w]: 4 times the residual; None if there is none yet.
+
+        Args:
+            real: the frame, at the size ``SMALL``.
+            due: its prediction, at the same size; None if there is none.
+        """
+        if due is not None:
+            difference: Image = cv2.absdiff(real, due)  # type: ignore[assignment]
+            small = cv2.blur(fit(difference, TRUST).mean(axis=2, dtype=np.float32), (5, 5))
             if self._residual is None or self._residual.shape != small.shape:
                 self._residual = small
             self._residual = _KEPT * self._residual + (1 - _KEPT) * small
@@ -78,7 +83,8 @@ class Encoder:
         if name == "late":
             return fit(result.input, LARGE)
         if name == "trust":
-            return self._trust.take(result)
+            due = None if result.due is None else self._shrunk("due", result.due)
+            return self._trust.take(self._shrunk("real", result.input), due)
         image = {"real": result.input, "due": result.due, "was": result.late}[name.removeprefix("error_")]
         if image is None:
             return None
