@@ -28,7 +28,7 @@ from framecast.errors import SinkError
 from framecast.runtime.report import to_json
 from framecast.runtime.sinks import page
 from framecast.runtime.sinks.address import bracketed, listen, outward, parse
-from framecast.runtime.sinks.page.pictures import Encoder
+from framecast.runtime.sinks.page.pictures import Encoder, Newest
 from framecast.runtime.sinks.page.scores import Scores
 from framecast.runtime.sinks.sink import Result, Sink
 
@@ -61,9 +61,9 @@ class _Viewer:
     scores: int = 0
     stats: Mapping[str, object] | None = None
 
-    def needs(self, newest: tuple[Result, Result] | None) -> bool:
+    def needs(self, newest: Newest | None) -> bool:
         """Whether there is something new for it: a later moment of a frame is only for those who watch now."""
-        return newest is None or not newest[1].between or "now" in self.show or self.stats is None
+        return newest is None or not newest.shown.between or "now" in self.show or self.stats is None
 
 
 class WebSink(Sink):
@@ -108,9 +108,7 @@ class WebSink(Sink):
         self._url = f"http://{bracketed(shown)}:{port}/{query}"
         self._files = page.files(title, query)
 
-        # The newest frame's result, and the newest of all, which may be of a later moment. Replaced as a whole, so it
-        # needs no lock.
-        self._newest: tuple[Result, Result] | None = None
+        self._newest: Newest | None = None  # replaced as a whole, so it needs no lock
         self._scores = Scores()
         self._encoder = Encoder()
         self._viewers: set[_Viewer] = set()
@@ -140,8 +138,7 @@ class WebSink(Sink):
         """
         self._check()
         self._scores.add(result)
-        of_frame = self._newest[0] if self._newest and result.between else result
-        self._newest = of_frame, result
+        self._newest = Newest.after(self._newest, result)
         self._notify()
 
     def close(self) -> None:
@@ -218,8 +215,8 @@ class WebSink(Sink):
         moment, pictures = {}, {}
         if newest is not None:
             wanted = frozenset().union(*(viewer.show for viewer in viewers))
-            moment = _moment(*newest)
-            pictures = self._encoder.encode(newest[0], newest[1].prediction.image, wanted)
+            moment = _moment(newest)
+            pictures = self._encoder.encode(newest, wanted)
         update = page.Update(moment, pictures, self._figures)
         for viewer in viewers:
             if viewer.news.full():
@@ -299,11 +296,12 @@ class _Refusal(asyncio.Protocol):
         transport.close()
 
 
-def _moment(result: Result, newest: Result) -> dict[str, object]:
-    """What a page needs to know beside the pictures: of the newest frame, and of the moment that is shown."""
-    ahead = round(1e3 * newest.prediction.ahead, 1)
-    moment = {"index": result.frame.index, "time": result.frame.time, "ahead_ms": ahead}
-    return {**moment, "psnr": result.psnr, "psnr_copy": result.psnr_copy}
+def _moment(newest: Newest) -> dict[str, object]:
+    """What a page needs to know beside the pictures: of the newest frame, and the score of the newest scored one."""
+    frame, scored = newest.frame.frame, newest.scored
+    ahead = round(1e3 * newest.shown.prediction.ahead, 1)
+    score = {"psnr": scored.psnr, "psnr_copy": scored.psnr_copy} if scored else {"psnr": None, "psnr_copy": None}
+    return {"index": frame.index, "time": frame.time, "ahead_ms": ahead, **score}
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:

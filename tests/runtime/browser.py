@@ -99,7 +99,7 @@ def snapshot(**changes: object) -> Mapping[str, object]:
         ],
         "sharpness": {"prediction": 0.914, "copy_last": 1.0},
         "now": None,
-        "events": {"repeats": 3, "cuts": 0, "gaps": 0, "copying": 1},
+        "events": {"repeats": 3, "cuts": 0, "gaps": 0, "copied": 1},
         "warnings": [],
         **changes,
     }

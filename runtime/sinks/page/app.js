@@ -53,8 +53,9 @@ function parse(message) {
 async function show({ header, pictures }) {
   const decoded = pictures.map(async ([name, data]) => [name, await createImageBitmap(new Blob([data], { type: "image/jpeg" }))]);
   const images = new Map(await Promise.all(decoded));
+  byId("warming").hidden = view.name !== "errors" || images.has("due");
   if (!images.size) return;
-  const { width, height } = (images.get("now") ?? images.get("late") ?? images.get("real"));
+  const { width, height } = images.get("now") ?? images.get("late") ?? images.get("real");
   view.shape(width, height);
   for (const name of view.pictures) {
     if (name === "trust") shade(images.get(name));
@@ -62,7 +63,6 @@ async function show({ header, pictures }) {
   }
   if (!view.pictures.includes("trust")) shade(undefined);
   for (const image of images.values()) image.close();
-  byId("warming").hidden = view.name !== "errors" || images.has("due");
   showMoment(header);
   document.body.dataset.frames = ++shown;
   document.body.dataset.index = header.index;

@@ -11,8 +11,9 @@ function number(value, digits = 0) {
 }
 
 function signed(value, digits = 0) {
-  const text = number(value, digits);
-  return /[1-9]/.test(text) && value > 0 ? `+${text}` : text;
+  const text = number(Math.abs(value), digits);
+  if (typeof value !== "number" || !/[1-9]/.test(text)) return text;
+  return value > 0 ? `+${text}` : `−${text}`;
 }
 
 function decibels(value) {
@@ -86,7 +87,7 @@ function showLine({ now, ahead_ms: ahead, latency_ms: latency }) {
 function showScore({ psnr_db: psnr, psnr_db_by_ahead: all, frames, ahead_ms: ahead, warnings }) {
   const { prediction, copy_last: copy, dis, n = 0, trusted } = psnr ?? {};
   document.body.dataset.scored = n;
-  byId("scored").textContent = number(n);
+  byId("scored").textContent = `Mean PSNR over ${number(n)} frame${n === 1 ? "" : "s"}. Higher is better.`;
   byId("psnr-prediction").textContent = decibels(prediction);
   byId("psnr-copy").textContent = decibels(copy);
   showRival(dis);
@@ -117,7 +118,7 @@ function showRival(dis) {
 }
 
 function showEvents(events) {
-  const words = { repeats: "repeated", cuts: "cuts", gaps: "gaps", copying: "copied by the guard" };
+  const words = { repeats: "repeated", cuts: "cuts", gaps: "gaps", copied: "copied by the guard" };
   const parts = Object.entries(words).filter(([key]) => events[key] > 0);
   byId("events-figure").hidden = !parts.length;
   byId("events").textContent = parts.map(([key, word]) => `${number(events[key])} ${word}`).join(" · ");

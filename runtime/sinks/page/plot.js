@@ -88,9 +88,13 @@ class Plot {
     pen.setLineDash(dash);
     pen.beginPath();
     let drawing = false;
-    for (const point of this.points) {
+    for (const [at, point] of this.points.entries()) {
       const next = value(point);
-      if (next !== null) pen[drawing ? "lineTo" : "moveTo"](x(point[0]), y(next));
+      if (next !== null) {
+        pen[drawing ? "lineTo" : "moveTo"](x(point[0]), y(next));
+        // A line of its own length for a frame whose neighbours were not scored.
+        if (!drawing && value(this.points[at + 1] ?? []) == null) pen.lineTo(x(point[0]) + 3, y(next));
+      }
       drawing = next !== null;
     }
     pen.stroke();
