@@ -29,23 +29,25 @@ from framecast.runtime.sinks.picture import (
 from framecast.runtime.sinks.sink import Result, Sink
 
 ROWS = 4
+PARTS = 16  # of a run, at most: of each, the moment that moves most is kept
 TILE = 384  # the longest side of a picture, pixels
 LEAST = 256  # a smaller picture is enlarged to this width at least
 HEAD, FOOT = 34, 26  # heights of the captions in pixels
 
 
 class _Moment(NamedTuple):
-    """A row, and how well copying did there: the less, the more moved."""
+    """A row, how well copying did there (the less, the more moved), and its number among the scored moments."""
 
     psnr_copy: float
+    number: int
     row: Image
 
 
 class StripSink(Sink):
     """The moments that move most, spread over a run of any length, written as a PNG file at the end.
 
-    The run is cut into parts of equal length. Of each, the moment is shown at which copying was worst. What the
-    prediction was like has no say in the choice.
+    Each row is of another part of the run: the moment at which copying was worst. What the prediction was like has no
+    say in the choice.
 
     Raises:
         SinkError: the path cannot be written.
@@ -54,7 +56,7 @@ class StripSink(Sink):
     def __init__(self, path: Path) -> None:
         check_writable(path)
         self.path = path
-        self._moments: list[_Moment] = []  # the best of each part; up to twice as many as ROWS
+        self._moments: list[_Moment] = []  # one of each part
         self._length = 1  # scored frames in a part
         self._scored = 0
         self._ahead = ""
@@ -65,13 +67,13 @@ class StripSink(Sink):
             return
         self._ahead = ahead_text(result)
         if self._scored % self._length == 0:
-            if len(self._moments) == 2 * ROWS:
+            if len(self._moments) == PARTS:
                 pairs = zip(self._moments[::2], self._moments[1::2], strict=True)
                 self._moments = [min(pair, key=_copying) for pair in pairs]
                 self._length *= 2
-            self._moments.append(_Moment(result.psnr_copy, _row(result)))
+            self._moments.append(_Moment(result.psnr_copy, self._scored, _row(result)))
         elif result.psnr_copy < self._moments[-1].psnr_copy:
-            self._moments[-1] = _Moment(result.psnr_copy, _row(result))
+            self._moments[-1] = _Moment(result.psnr_copy, self._scored, _row(result))
         self._scored += 1
 
     def close(self) -> None:
@@ -80,9 +82,11 @@ class StripSink(Sink):
             return
         count = len(self._moments)
         cuts = np.linspace(0, count, min(ROWS, count) + 1).round().astype(int)
-        parts = [self._moments[a:b] for a, b in pairwise(cuts)]
-        rows = [min(part, key=_copying).row for part in parts]
-        rows = [letterboxed(row, rows[0].shape) for row in rows]  # the stream may have changed its size
+        chosen: list[_Moment] = []
+        for part in (self._moments[a:b] for a, b in pairwise(cuts)):
+            apart = [m for m in part if not chosen or m.number - chosen[-1].number >= self._length]
+            chosen.append(min(apart or part, key=_copying))
+        rows = [letterboxed(m.row, chosen[0].row.shape) for m in chosen]  # the stream may have changed its size
         data = cv2.imencode(".png", np.vstack([_head(rows[0].shape[1], self._ahead), *rows]))[1]
         self._moments = []
         write(self.path, data.tobytes())

@@ -147,6 +147,15 @@ def test_strip_shows_the_moments_that_move_most(tmp_path: Path) -> None:
     assert columns == [[i + 10, i + 5, i, 20, 10] for i in sorted(moving)]
 
 
+def test_strip_shows_no_moment_twice(tmp_path: Path) -> None:
+    sink = StripSink(tmp_path / "strip.png")
+    for i in range(128):
+        sink.show(event(i, psnr_copy=20.0 if i in (63, 64) else 30.0 if i == 90 else 35.0))
+    sink.close()
+    levels = [int(row[0, 2 * (W + GAP), 0]) for row in strip_rows(tmp_path / "strip.png")]
+    assert levels[1:3] == [63, 90]
+
+
 def test_strip_survives_a_change_of_size(tmp_path: Path) -> None:
     sink = StripSink(tmp_path / "strip.png")
     for i in range(8):

@@ -3,6 +3,7 @@
 // The figures of the run, from its report. All text is set as text, never as markup.
 const byId = (id) => document.getElementById(id);
 const ENOUGH = 50; // scored frames: the mean of fewer is not shown by lookahead
+const MOST = 5; // lookaheads
 
 function number(value, digits = 0) {
   if (typeof value !== "number") return "–";
@@ -103,7 +104,9 @@ function showScore({ psnr_db: psnr, psnr_db_by_ahead: all, frames, ahead_ms: ahe
   else if (!enough) text = `too few frames are scored to judge: ${number(n)} of ${number(frames)}`;
   byId("gain-text").textContent = text;
 
-  const others = (all ?? []).filter((row) => row.n >= ENOUGH && typeof row.prediction === "number");
+  // The lookaheads that were used most.
+  const judged = (all ?? []).filter((row) => row.n >= ENOUGH && typeof row.prediction === "number");
+  const others = judged.sort((a, b) => b.n - a.n).slice(0, MOST).sort((a, b) => a.ahead_ms - b.ahead_ms);
   byId("by-ahead").hidden = others.length < 2;
   const gains = others.map((row) => `${milliseconds(row.ahead_ms)} ${signed(row.prediction - row.copy_last, 1)}`);
   byId("by-ahead").textContent = `Gain in dB by lookahead: ${gains.join(" · ")}`;
