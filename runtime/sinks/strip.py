@@ -102,7 +102,8 @@ def _row(result: Result) -> Image:
         raise ValueError("this result was not scored")
     late, due, real = (enlarged(fit(image, TILE), LEAST) for image in (result.late, result.due, result.input))
     ratio = 10 ** ((result.psnr - result.psnr_copy) / 20)  # of the errors' root mean squares
-    compared = f"{ratio:.1f} times smaller" if ratio >= 1 else f"{1 / ratio:.1f} times larger"
+    times = f"{max(ratio, 1 / ratio):.1f}"
+    compared = "as large" if times == "1.0" else f"{times} times {'smaller' if ratio > 1 else 'larger'}"
     texts = (
         "",
         "",

@@ -53,7 +53,7 @@ def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 assert await page.evaluate("document.body.dataset.status") == "live"
                 assert await page.text("line") == "prediction of the picture 67 ms ahead · made in 12 ms"
                 figures = ("fps", "latency-p50", "latency-p99", "latency-n", "frames", "dropped", "sharpness", "events")
-                told = ["29.8", "12.3", "18.5", "1,200", "1,234", "5", "91 %", "3 repeated · 1 copied by the guard"]
+                told = ["29.8", "12.3", "18.5", "1,200", "1,234", "5", "91 %", "3 repeats · 1 copied"]
                 assert [await page.text(i) for i in figures] == told
                 names = [await page.text(name) for name in ("source", "model", "engine")]
                 assert names == ["synthetic://ball", "stip-edge", "onnxruntime (CPU)"]

@@ -121,7 +121,7 @@ function showRival(dis) {
 }
 
 function showEvents(events) {
-  const words = { repeats: "repeated", cuts: "cuts", gaps: "gaps", copied: "copied by the guard" };
+  const words = { repeats: "repeats", cuts: "cuts", gaps: "gaps", copied: "copied" };
   const parts = Object.entries(words).filter(([key]) => events[key] > 0);
   byId("events-figure").hidden = !parts.length;
   byId("events").textContent = parts.map(([key, word]) => `${number(events[key])} ${word}`).join(" · ");
@@ -133,6 +133,7 @@ function showMoment({ psnr, psnr_copy: copy }) {
   byId("error_was-tag").textContent = scored ? `  ${decibels(copy)}` : "";
   byId("error_due-tag").textContent = scored ? `  ${decibels(psnr)}` : "";
   const ratio = scored ? 10 ** ((psnr - copy) / 20) : 1; // of the errors' root mean squares
-  const compared = ratio >= 1 ? `${number(ratio, 1)} times smaller` : `${number(1 / ratio, 1)} times larger`;
-  byId("verdict").textContent = scored ? `The error of now is ${compared} than that of the late picture.` : "";
+  const times = number(Math.max(ratio, 1 / ratio), 1);
+  const compared = times === "1.0" ? "as large as" : `${times} times ${ratio > 1 ? "smaller" : "larger"} than`;
+  byId("verdict").textContent = scored ? `The error of now is ${compared} that of the late picture.` : "";
 }
