@@ -93,8 +93,10 @@ def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @browser
 def test_the_views(sink: WebSink, tmp_path: Path) -> None:
-    def wanted() -> set[str]:
-        return set().union(*(viewer.show for viewer in sink._viewers))
+    async def wanted(names: set[str]) -> None:
+        """Wait until these pictures are wanted, and no others: the server takes a moment to see a viewer leave."""
+        while set().union(*(viewer.show for viewer in sink._viewers)) != names:
+            await asyncio.sleep(0.02)
 
     async def run() -> None:
         async with browse(tmp_path / "profile") as page:
@@ -105,9 +107,11 @@ def test_the_views(sink: WebSink, tmp_path: Path) -> None:
                 await page.look("errors")
                 errors = ["was", "due", "real", "error_was", "error_due"]
                 assert await page.visible() == errors
-                assert wanted() == set(errors)
+                await wanted(set(errors))
                 assert [await page.count(name) > 100 for name in errors] == [True] * 5
-                assert re.fullmatch(r"The error of now is \d\.\d times \w+ than that .*", await page.text("verdict"))
+                assert re.fullmatch(
+                    r"The error of now is (\d\.\d times \w+ than|as large as) that .*", await page.text("verdict")
+                )
                 assert await page.text("due-tag") == ": 67 ms ahead"
 
                 for key, names in (("1", ["late"]), ("2", ["now"]), ("4", ["late", "now"]), ("3", ["late", "now"])):
@@ -116,7 +120,7 @@ def test_the_views(sink: WebSink, tmp_path: Path) -> None:
                     await page.wait_until("document.body.dataset.status === 'live'")
                 frames = int(await page.evaluate("document.body.dataset.frames"))
                 await page.wait_until(f"document.body.dataset.frames > {frames + 2}")
-                assert wanted() == {"late", "now"}
+                await wanted({"late", "now"})
 
                 # The slider: by key, and by a finger.
                 split = "document.querySelector('.screens').style.getPropertyValue('--split')"
@@ -126,14 +130,18 @@ def test_the_views(sink: WebSink, tmp_path: Path) -> None:
                     "JSON.parse(JSON.stringify(document.getElementById('split').getBoundingClientRect()))"
                 )
                 finger = {"x": box["x"] + box["width"] / 4, "y": box["y"] + box["height"] / 2}
-                await page.call("Input.dispatchMouseEvent", type="mousePressed", button="left", clickCount=1, **finger)
-                await page.call("Input.dispatchMouseEvent", type="mouseReleased", button="left", clickCount=1, **finger)
+                await page.call("Emulation.setTouchEmulationEnabled", enabled=True)
+                await page.call(
+                    "Input.dispatchTouchEvent", type="touchStart", touchPoints=[{**finger, "x": finger["x"] + 60}]
+                )
+                await page.call("Input.dispatchTouchEvent", type="touchMove", touchPoints=[finger])
+                await page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
                 assert abs(float((await page.evaluate(split)).rstrip("%")) - 25) < 1
 
                 assert await page.evaluate("document.getElementById('trust').hidden")
                 await page.press("t")
                 await page.wait_until("!document.getElementById('trust').hidden")
-                assert wanted() == {"late", "now", "trust"}
+                await wanted({"late", "now", "trust"})
 
                 # A phone that fills the screen with videos alone.
                 await page.evaluate("Object.defineProperty(document, 'fullscreenEnabled', { value: false }), 0")

@@ -191,7 +191,7 @@ def test_a_run_ends_with_its_window(display: Display, tmp_path: Path) -> None:
     capture, frames = cv2.VideoCapture(str(video)), 0
     while capture.read()[0]:
         frames += 1
-    assert frames == figures["frames"]
+    assert frames >= figures["frames"]  # a picture stays where frames were dropped
 
 
 def test_no_display(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
