@@ -74,15 +74,9 @@ def event(index: int) -> Result:
     prediction = Prediction(picture(index + HORIZON - lag), (index + HORIZON) / 30, HORIZON / 30)
     if index < SETTLE:
         return Result(Frame(now, index / 30, index), now, prediction, STAMPS)
-<<<<<<< HEAD
-    due = picture(index - lag)
-    scores = psnr(due, now), psnr(picture(index - HORIZON), now)
-    return Result(Frame(now, index / 30, index), now, prediction, STAMPS, due, picture(index - HORIZON), *scores)
-=======
     due, late = picture(index - lag), picture(index - HORIZON)
     frame = Frame(now, index / 30, index)
     return Result(frame, now, prediction, STAMPS, due, late, psnr(due, now), psnr(late, now))
->>>>>>> main
 
 
 def snapshot(**changes: object) -> Mapping[str, object]:
