@@ -15,6 +15,7 @@ from framecast.runtime.motion.lattice import Bytes, Floats, Greys, Lattice, poin
 
 FINEST = 1  # scale at which the inverse search stops: 0 is the lattice
 STRIDE = 3  # pixels between patches
+STRIDE_FAST = 4
 WINDOW = 5  # lattice points a side of what one 2×2 system sees
 FLOOR = 6.5  # squared grey levels per pixel: below it an area is flat, and the correction small
 REACH = 1.5  # pixels of the finer picture: beyond it the linearisation says nothing
@@ -24,11 +25,11 @@ SMOOTH = 3  # lattice points a side of the box that smooths the corrected flow
 class Flow:
     """Estimates flow on one lattice. Holds no stream, but scratch: one call at a time."""
 
-    def __init__(self, lattice: Lattice) -> None:
+    def __init__(self, lattice: Lattice, *, fast: bool = False) -> None:
         self.lattice = lattice
         self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._search.setFinestScale(FINEST)
-        self._search.setPatchStride(STRIDE)
+        self._search.setPatchStride(STRIDE_FAST if fast else STRIDE)
         self._grid = points(*lattice.fine)
         self._ratio = np.array(lattice.fine, np.float32) / np.array(lattice.coarse, np.float32)
 

@@ -8,6 +8,8 @@ need no constraint.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from framecast.runtime.motion.lattice import Floats
@@ -41,13 +43,22 @@ def updated(statistics: Floats | None, new: Floats, share: float = 1.0) -> Float
     return scaled if statistics is None else statistics * np.float32(MEMORY**share) + scaled
 
 
-def weights(statistics: Floats, prior: Floats) -> Floats:
-    """The weights [blocks, N] that ``statistics`` [blocks, N + 1, N + 1] give: always finite, ``LARGEST`` at most."""
+def weights(statistics: Floats, prior: Floats, local: Sequence[int]) -> Floats:
+    """The weights [blocks, N] that ``statistics`` [blocks, N + 1, N + 1] give: always finite, ``LARGEST`` at most.
+
+    The ``local`` guesses have weights of their own in each block; the others one for the whole frame.
+    """
     unit = np.float32(STEADY) * np.eye(len(prior), dtype=np.float32)
     whole = statistics.mean(axis=0)
-    frame = solved(whole, prior, unit)
-    held = np.float32(SHARED) * (whole[:-1, :-1] + 4 * unit)
-    return np.clip(solved(statistics, frame, held), -LARGEST, LARGEST)
+    frame = np.clip(solved(whole, prior, unit), -LARGEST, LARGEST)
+    found = np.tile(frame, (len(statistics), 1))
+    if len(local):
+        wide = [i for i in range(len(prior)) if i not in local]
+        part = statistics[:, [*local, -1]][:, :, [*local, -1]]
+        part[:, :-1, -1] -= statistics[:, local][:, :, wide] @ frame[wide]
+        held = np.float32(SHARED) * (whole[local][:, local] + 4 * unit[: len(local), : len(local)])
+        found[:, local] = np.clip(solved(part, frame[local], held), -LARGEST, LARGEST)
+    return found
 
 
 def solved(statistics: Floats, prior: Floats, firmness: Floats) -> Floats:
