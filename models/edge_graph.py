@@ -25,17 +25,19 @@ from framecast.errors import OptionError
 from framecast.models.blocks import check_sizes
 from framecast.models.lattice_flow import LatticeFlow
 from framecast.models.mixing import products, updated, weights
-from framecast.models.sampling import Between, Pick, Pull, Shrink, mean_around, resized
+from framecast.models.sampling import Pick, Pull, Shrink, mean_around, resized
 from framecast.models.step import History, MomentModel, State
 from framecast.runtime.motion.lattice import Lattice
 from framecast.runtime.motion.motion import FURTHEST, RECENT
-from framecast.runtime.motion.warped import BLOCKS, BLUR, FASTEST, KEPT, SLOWER, TRUST, Warped
+from framecast.runtime.motion.trajectory import CONVERGED, FAR, FRESH, LONG
+from framecast.runtime.motion.warped import APART, BLOCKS, BLUR, DERIVED, LIMITS, TRUST, Warped
 
-LEAST = 16  # pixels a side of the smallest picture
+LEAST = 48  # pixels a side of the smallest picture
 GREY = (0.114, 0.587, 0.299)  # of B, G, R: OpenCV's, from ITU-R BT.601
 SOONEST = 1e-6  # seconds between two frames at least
 PUNCTUAL = 0.25  # intervals: a frame that comes so far from when it was guessed for teaches nothing
 NAMES = Warped.names
+WAYS = NAMES[-len(LIMITS) :]  # those that differ in where they go
 
 
 @dataclass(frozen=True)
@@ -71,78 +73,82 @@ class EdgeConfig:
 
 
 class Trajectories(nn.Module):
-    """Where what will be at a lattice point, some time ahead, is now (``motion/trajectory.py``)."""
+    """Where what will be at a point, some time ahead, is now (``Warped._paths``, ``motion/trajectory.py``).
 
-    def __init__(self, lattice: Lattice) -> None:
+    Args:
+        lattice: on which velocities are.
+        x: [w]: columns of the grid of points, in lattice coordinates.
+        y: [h]: its rows.
+    """
+
+    def __init__(self, lattice: Lattice, x: Tensor, y: Tensor) -> None:
         super().__init__()
-        width, height = lattice.coarse
-        self.pull = Pull(torch.arange(width), torch.arange(height), width, height)
+        self.pull = Pull(x, y, *lattice.coarse)
+        self.register_buffer("still", torch.zeros(1, 2, 1, len(y), len(x)), persistent=False)
 
-    def forward(self, velocity: Tensor, acceleration: Tensor, elapsed: Tensor, ahead: Tensor) -> tuple[Tensor, Tensor]:
-        """The displacement at constant velocity, and what the acceleration adds to it.
+    still: Tensor
+
+    def forward(self, fields: State, elapsed: Tensor, ahead: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The displacement at constant velocity, and by how much the others differ from it.
 
         Args:
-            velocity: [B, 2, h, w], lattice points a second.
-            acceleration: [B, 2, h, w].
+            fields: ``velocity``, ``acceleration`` and ``steady``: [B, 2, H, W] each, on the lattice, in seconds.
             elapsed: [B, 1]: seconds that the velocity is a mean over.
             ahead: [B, n]: seconds.
 
         Returns:
-            Two [B, 2, n, h, w], lattice points.
+            [B, 2, n, h, w] each, in lattice points; of the others as many as ``LIMITS``.
         """
         since, times = elapsed[:, None, :, None, None], ahead[:, None, :, None, None]
-        found = velocity.unsqueeze(2) * times
-        near = times <= 1.5 * since  # then two rounds are enough
-        for index in range(4):
-            closer = self.pull(velocity, found) * times
-            found = closer if index < 2 else torch.where(near, found, closer)
-        return found, self.pull(acceleration, found) * (times * (times + since) / 2)
+        near = times <= LONG * since
+        found = self.still * times
+        for index in range(1 + FAR):
+            closer = self.pull(fields["velocity"], found) * times
+            found = closer if index <= CONVERGED else torch.where(near, found, closer)
+        gained = self.pull(fields["acceleration"], found) * (times * (times + since) / 2)
+        steadied = self.pull(fields["steady"], found) * times - found
+        return found, [DERIVED * found, gained, steadied]
 
 
 class Samples(nn.Module):
-    """Guesses at the lattice's points of the full-size picture (``Warped.told``).
+    """Guesses at some points of the full-size picture, about each second one of the lattice (``Warped.told``).
 
     Attributes:
-        taken: reads what came at the same points.
+        size: (w, h) of the points.
+        taken: reads what came at them.
     """
+
+    scale: Tensor
 
     def __init__(self, lattice: Lattice) -> None:
         super().__init__()
         x, y = (
-            ((torch.arange(n) + 0.5) * float(scale)).clamp(0, length - 1).floor()
-            for n, scale, length in zip(lattice.coarse, lattice.scale, lattice.size, strict=True)
+            ((torch.arange(APART // 2, count, APART) + 0.5) * length / count).floor()
+            for count, length in zip(lattice.coarse, lattice.size, strict=True)
         )
         on_lattice = [(at + 0.5) / float(s) - 0.5 for at, s in zip((x, y), lattice.scale, strict=True)]
+        self.size = (len(x), len(y))
         self.taken = Pick(x, y)
+        self.trajectories = Trajectories(lattice, *on_lattice)
         self.read = Pull(x, y, *lattice.size)
-        self.displaced = Between(on_lattice[0], on_lattice[1], *lattice.coarse)
         self.register_buffer("scale", torch.from_numpy(lattice.scale).reshape(1, 2, 1, 1, 1), persistent=False)
 
-    scale: Tensor
-
-    def forward(self, pictures: tuple[Tensor, Tensor, Tensor], found: Tensor, extra: Tensor) -> Tensor:
+    def forward(self, frame: Tensor, fields: State, elapsed: Tensor, ahead: Tensor) -> Tensor:
         """The guesses, but for the first as differences to it.
 
         Args:
-            pictures: the frame, blurred, and filtered: [B, C, H, W] each.
-            found: displacements on the lattice [B, 2, n, h, w], for n horizons.
-            extra: what the acceleration adds to them.
+            frame: [B, C, H, W].
+            fields: of motion; this and the others as for :class:`Trajectories`.
 
         Returns:
             [B, 1 + N, C, n, h, w].
         """
-        picture, blurred, filtered = pictures
-        found, extra = (self.displaced(x) * self.scale for x in (found, extra))
-        reference = self.read(picture, found)
-        slower = self.read(picture, SLOWER * found)
-        guesses = {
-            "copy": self.taken(picture).unsqueeze(2) - reference,
-            "velocity": (slower - reference) * (-1 / (1 - SLOWER)),
-            "acceleration": self.read(picture, found + extra) - reference,
-            "blurred": self.read(blurred, found) - reference,
-            "filtered": self.read(filtered, found) - reference,
-        }
-        return torch.stack([reference, *(guesses[name] for name in NAMES)], dim=1)
+        found, ways = self.trajectories(fields, elapsed, ahead)
+        found, *ways = (x * self.scale for x in (found, *ways))
+        reference = self.read(frame, found)
+        others = [self.taken(frame).unsqueeze(2), self.read(blurred(frame), found)]
+        others += [self.read(frame, found + way) for way in ways]
+        return torch.stack([reference, *(guess - reference for guess in others)], dim=1)
 
 
 class Edge(MomentModel):
@@ -150,12 +156,13 @@ class Edge(MomentModel):
 
     State, for pictures [C, H, W], a lattice [h, w] and N guesses beside the first:
 
-    - ``newest`` [C, H, W]: the last frame; ``filtered`` [C, H, W]: a mean over the frames so far, pulled along;
-    - ``started`` [1]: 0 until there has been a frame;
-    - ``velocity`` [2, h, w]: lattice points a second, towards where each point came from;
+    - ``newest`` [C, H, W]: the last frame; ``started`` [1]: 0 until there has been one;
+    - ``velocity`` [2, h, w]: lattice points a second, towards where each point came from; ``steady`` [2, h, w]: a mean
+      over the velocities so far of what is seen at a point;
     - ``intervals`` [RECENT]: seconds between the last frames, newest first; zeros until there were two;
     - ``statistics`` [horizons, blocks, N + 1, N + 1]: products of guesses and of what came, older ones counting less;
-    - histories: ``told_K`` [1 + N, C, h, w]: the guesses for K intervals ahead; ``interval`` [1]: seconds of one, then.
+    - histories: ``told_K`` [1 + N, C, h', w']: the guesses for K intervals ahead at the sample points; ``interval`` [1]:
+      seconds of one, then.
     """
 
     warmup = 2  # the first frame has no motion
@@ -168,21 +175,22 @@ class Edge(MomentModel):
         self.horizons = config.horizons
         width, height = lattice.coarse
         count, points = len(NAMES), (2, height, width)
+        self.samples = Samples(lattice)
         self.state_shapes = {
             "newest": self.frame_shape,
-            "filtered": self.frame_shape,
             "started": (1,),
             "velocity": points,
+            "steady": points,
             "intervals": (RECENT,),
             "statistics": (len(self.horizons), BLOCKS[0] * BLOCKS[1], count + 1, count + 1),
         }
-        told = (1 + count, config.channels, height, width)
+        told = (1 + count, config.channels, *reversed(self.samples.size))
         self.histories = {f"told_{k}": History(k, told) for k in self.horizons}
         self.histories["interval"] = History(self.horizons[-1], (1,))
         self.fields = {
             "newest": self.frame_shape,
-            "filtered": self.frame_shape,
             "velocity": points,
+            "steady": points,
             "acceleration": points,
             "times": (2,),
             "weights": (len(self.horizons), count, *BLOCKS),
@@ -190,8 +198,7 @@ class Edge(MomentModel):
         self.to_fine = Shrink(lattice.size, lattice.fine)
         self.to_coarse = Shrink(lattice.fine, lattice.coarse)
         self.flow = LatticeFlow(lattice)
-        self.trajectories = Trajectories(lattice)
-        self.samples = Samples(lattice)
+        self.trajectories = Trajectories(lattice, torch.arange(width), torch.arange(height))
         self.full = Pull(torch.arange(config.width), torch.arange(config.height), config.width, config.height)
         prior = torch.zeros(count, 1)
         prior[NAMES.index("copy")] = 1 - TRUST
@@ -207,36 +214,27 @@ class Edge(MomentModel):
 
     def perceive(self, frame: Tensor, elapsed: Tensor, state: State) -> tuple[State, State]:
         """See :meth:`MomentModel.perceive`."""
-        started = state["started"].reshape(-1, 1, 1, 1)
         since = elapsed.reshape(-1, 1).clamp(min=SOONEST)
-        flow = started * self.flow(*self._greys(frame), *self._greys(state["newest"]))
-        mean = KEPT * state["filtered"] + (1 - KEPT) * state["newest"]
-        filtered = started * self._pulled(mean, flow) + (1 - started) * frame
-
+        flow = self.flow(*self._greys(frame), *self._greys(state["newest"]))
+        flow = state["started"].reshape(-1, 1, 1, 1) * flow
         known = state["intervals"]
         shifted = torch.cat([since, known[:, :-1]], dim=1)
         intervals = state["started"] * torch.where(known[:, :1] > 0, shifted, since.expand_as(shifted))
         interval = intervals.topk(RECENT // 2 + 1, dim=1).values[:, -1:]  # their median
-
-        velocity = flow / since[..., None, None]
-        before = known[:, :1, None, None]
-        change = velocity - self.trajectories.pull(state["velocity"], flow.unsqueeze(2)).squeeze(2)
-        acceleration = torch.where(before > 0, change * (2 / (since[..., None, None] + before)), 0.0)
-
-        statistics, taught = self._taught(frame, state, intervals)
-        pictures = frame, mean_around(frame, BLUR, "reflect"), filtered
+        motion = self._motion(flow, since[..., None, None], known[:, :1, None, None], state)
+        statistics, nearest = self._taught(frame, state, intervals)
         ahead = torch.cat([k * interval for k in self.horizons], dim=1)
-        told = self.samples(pictures, *self.trajectories(velocity, acceleration, since, ahead))
+        told = self.samples(frame, motion, since, ahead)
         fields = {
-            "acceleration": acceleration,
+            "acceleration": motion["acceleration"],
             "times": torch.cat([interval, intervals[:, :1]], dim=1),
-            "weights": self._weights(taught),
+            "weights": self._weights(nearest),
         }
         return fields, {
             "newest": frame,
-            "filtered": filtered,
             "started": torch.ones_like(state["started"]),
-            "velocity": velocity,
+            "velocity": motion["velocity"],
+            "steady": motion["steady"],
             "intervals": intervals,
             "statistics": statistics,
             **{f"told_{k}": told[:, :, :, i] for i, k in enumerate(self.horizons)},
@@ -247,26 +245,35 @@ class Edge(MomentModel):
         """See :meth:`MomentModel.render`."""
         newest, interval, elapsed = fields["newest"], fields["times"][:, :1], fields["times"][:, 1:]
         steps = ahead.reshape(-1, 1) / interval.clamp(min=SOONEST)
-        mixed = resized(self._between(fields["weights"], steps), self.lattice.coarse)  # [B, N, h, w]
-        guess = {name: mixed[:, i : i + 1] for i, name in enumerate(NAMES)}
-        times = elapsed, ahead.reshape(-1, 1)
-        moved = self.trajectories(fields["velocity"], fields["acceleration"], *times)
-        found, extra = (x.squeeze(2) for x in moved)
-        found = found * (1 + guess["velocity"].clamp(-FASTEST, FASTEST)) + guess["acceleration"].clamp(-1, 1) * extra
-        late = resized(torch.cat([guess[name] for name in ("filtered", "blurred", "copy")], dim=1), self.lattice.size)
-        source = _blended(newest, fields["filtered"], late[:, :1])
-        source = _blended(source, mean_around(newest, BLUR, "reflect"), late[:, 1:2])
-        return _blended(self._pulled(source, found), newest, late[:, 2:])
+        shares = resized(self._between(fields["weights"], steps), self.lattice.coarse)  # [B, N, h, w]
+        found, ways = self.trajectories(fields, elapsed, ahead.reshape(-1, 1))
+        found = found.squeeze(2)
+        for way, name, limit in zip(ways, WAYS, LIMITS, strict=True):
+            found = found + way.squeeze(2) * _of(shares, name).clamp(-limit, limit)
+        late = resized(torch.cat([_of(shares, "blurred"), _of(shares, "copy")], dim=1), self.lattice.size)
+        source = _blended(newest, blurred(newest), late[:, :1])
+        moved = self.full(source, resized(found * self.scale, self.lattice.size).unsqueeze(2)).squeeze(2)
+        return _blended(moved, newest, late[:, 1:])
+
+    def _motion(self, flow: Tensor, since: Tensor, before: Tensor, state: State) -> State:
+        """The motion at a frame (``trajectory.field``), from the flow to the frame ``since`` seconds earlier.
+
+        ``before`` is how long the velocity in ``state`` is a mean over, 0 if there is none; both [B, 1, 1, 1].
+        """
+        velocity = flow / since
+        shift = flow.unsqueeze(2)
+        change = velocity - self.trajectories.pull(state["velocity"], shift).squeeze(2)
+        steady = FRESH * velocity + (1 - FRESH) * self.trajectories.pull(state["steady"], shift).squeeze(2)
+        return {
+            "velocity": velocity,
+            "acceleration": torch.where(before > 0, change * (2 / (since + before)), 0.0),
+            "steady": torch.where(before > 0, steady, velocity),
+        }
 
     def _greys(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """The brightness of ``frame`` on the lattice, and at the size that corrects the flow."""
         fine = self.to_fine((frame * self.grey).sum(dim=1, keepdim=True))
         return self.to_coarse(fine), fine
-
-    def _pulled(self, picture: Tensor, found: Tensor) -> Tensor:
-        """``picture`` [B, C, H, W], pulled along displacements on the lattice, [B, 2, h, w]."""
-        pulled: Tensor = self.full(picture, resized(found * self.scale, self.lattice.size).unsqueeze(2))
-        return pulled.squeeze(2)
 
     def _taught(self, frame: Tensor, state: State, intervals: Tensor) -> tuple[Tensor, Tensor]:
         """The statistics with what was guessed for this frame's moment, and what came.
@@ -284,15 +291,16 @@ class Edge(MomentModel):
         new = products(torch.cat([told[:, :, 1:], miss.unsqueeze(2)], dim=2), *BLOCKS)
         statistics = state["statistics"]
         known = (statistics.abs().amax(dim=(2, 3, 4), keepdim=True) > 0).to(frame.dtype)
-        own, nearest = [updated(statistics[:, :1], new[:, :1], counts[:, :1])], []
-        nearest.append(own[0])
-        for i in range(1, len(self.horizons)):
+        own, before, nearest = [], torch.zeros_like(statistics[:, :1]), torch.zeros_like(statistics[:, :1])
+        every = []
+        for i in range(len(self.horizons)):
             one = slice(i, i + 1)
-            before = known[:, one] * statistics[:, one] + (1 - known[:, one]) * nearest[-1]
+            before = known[:, one] * statistics[:, one] + (1 - known[:, one]) * before
             learned = torch.maximum(known[:, one], counts[:, one])
             own.append(learned * updated(before, new[:, one], counts[:, one]))
-            nearest.append(learned * own[-1] + (1 - learned) * nearest[-1])
-        return torch.cat(own, dim=1), torch.cat(nearest, dim=1)
+            nearest = own[-1] + (1 - learned) * nearest
+            every.append(nearest)
+        return torch.cat(own, dim=1), torch.cat(every, dim=1)
 
     def _weights(self, statistics: Tensor) -> Tensor:
         """[B, horizons, N, rows, columns]."""
@@ -306,6 +314,17 @@ class Edge(MomentModel):
             share = ((steps - below) / (above - below)).clamp(0, 1).reshape(-1, 1, 1, 1)
             mixed = mixed + share * (weights[:, index + 1] - weights[:, index])
         return mixed * steps.clamp(0, 1).reshape(-1, 1, 1, 1)
+
+
+def blurred(picture: Tensor) -> Tensor:
+    """``picture`` [B, C, H, W], blurred."""
+    return mean_around(picture, BLUR, "reflect")
+
+
+def _of(shares: Tensor, name: str) -> Tensor:
+    """The weights of one guess, [B, 1, h, w] of [B, N, h, w]."""
+    index = NAMES.index(name)
+    return shares[:, index : index + 1]
 
 
 def _blended(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
