@@ -138,7 +138,9 @@ class Samples(nn.Module):
 
         Args:
             frame: [B, C, H, W].
-            fields: of motion; this and the others as for :class:`Trajectories`.
+            fields: of motion, as for :class:`Trajectories`.
+            elapsed: [B, 1], as there.
+            ahead: [B, n], as there.
 
         Returns:
             [B, 1 + N, C, n, h, w].
@@ -161,8 +163,8 @@ class Edge(MomentModel):
       over the velocities so far of what is seen at a point;
     - ``intervals`` [RECENT]: seconds between the last frames, newest first; zeros until there were two;
     - ``statistics`` [horizons, blocks, N + 1, N + 1]: products of guesses and of what came, older ones counting less;
-    - histories: ``told_K`` [1 + N, C, h', w']: the guesses for K intervals ahead at the sample points; ``interval`` [1]:
-      seconds of one, then.
+    - histories: ``told_K`` [1 + N, C, h', w']: the guesses for K intervals ahead, at the sample points; ``interval``
+      [1]: seconds of one, then.
     """
 
     warmup = 2  # the first frame has no motion

@@ -1,4 +1,4 @@
-"""Flow between two frames on the lattice of ``edge``: Lucas–Kanade from coarse to fine, then one correction.
+"""Flow between two frames on the lattice of ``edge``: Lucas–Kanade from coarse to fine, then two corrections.
 
 The pyramid takes the place of dense inverse search, which graphs have no operator for. The correction is that of
 :mod:`framecast.runtime.motion.flow`.
@@ -17,6 +17,7 @@ from framecast.runtime.motion.lattice import Lattice
 
 GREYS = 255  # grey levels of the value range 0 to 1
 COARSEST = 12  # lattice points of the pyramid's smallest side, about
+CORRECTIONS = 2  # after dense inverse search one is enough
 TINY = 1e-12  # a determinant at least
 
 
@@ -33,7 +34,9 @@ class LatticeFlow(nn.Module):
 
     def forward(self, coarse: Tensor, fine: Tensor, coarse_before: Tensor, fine_before: Tensor) -> Tensor:
         """Displacements [B, 2, h, w] in lattice points, from the brightness of both frames, [B, 1, …] each, 0 to 1."""
-        flow: Tensor = self.correct(self.search(coarse, coarse_before), fine, fine_before)
+        flow: Tensor = self.search(coarse, coarse_before)
+        for _ in range(CORRECTIONS):
+            flow = self.correct(flow, fine, fine_before)
         return flow.clamp(-self.limit, self.limit)
 
 
