@@ -1,10 +1,17 @@
-"""edge: motion hypotheses, mixed by how well each has done so far, and refined by a network. Not a published network.
+"""edge as graphs: motion and mixture without training, in two functions, for GPUs. Not a published network.
 
-Where a pixel will come from is a guess: it may go on as it did, speed up, slow down, stay. Each guess gives a picture.
-How to mix the pictures is learned while running, by recursive least squares over the frames that have come (Haykin,
-Adaptive Filter Theory, chapter 10): a camera's noise, jitter and pace are found out within a few frames. What the
-training adds is a convolutional network that sees the hypotheses and what went wrong last time, and corrects the
-mixture pixel by pixel. No layer is bound to a resolution.
+``Perceive`` takes a frame and says how things move and how to mix guesses of what is to come; ``Render`` makes the
+picture of any moment ahead of it. They are the graphs' form of :mod:`framecast.runtime.motion`, stage by stage, which
+says why each stage is as it is, and whose constants they use. What differs:
+
+- flow: a graph has no dense inverse search, so ``LatticeFlow`` is a pyramid of Lucas–Kanade steps;
+- the mixture is that of large pictures (``motion/warped.py``) at every size;
+- the horizons that have statistics of their own are fixed, and between two of them weights are interpolated, where the
+  OpenCV form learns those that are asked for, and interpolates their statistics;
+- a guess is made for a whole number of intervals ahead, when its frame comes, and compared at its lattice points only,
+  so that no old pictures are kept; where frames come at other times by then, it is left out.
+
+Everything is float32 in 0 to 1. A state of zeros is fresh, and nothing is ever NaN if frames and times are numbers.
 """
 
 from __future__ import annotations
@@ -13,294 +20,315 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from framecast.errors import OptionError
 from framecast.models.blocks import check_sizes
-from framecast.models.motion import REACH, LucasKanade, Warp, box, enlarge
-from framecast.models.step import State, StepModel
+from framecast.models.lattice_flow import LatticeFlow
+from framecast.models.mixing import products, updated, weights
+from framecast.models.sampling import Pick, Pull, Shrink, mean_around, resized
+from framecast.models.step import History, MomentModel, State
+from framecast.runtime.motion.lattice import Lattice
+from framecast.runtime.motion.motion import FURTHEST, RECENT
+from framecast.runtime.motion.trajectory import CONVERGED, FAR, FRESH, LONG
+from framecast.runtime.motion.warped import APART, BLOCKS, BLUR, DERIVED, LIMITS, TRUST, Warped
 
-PATCH = 4  # the network's resolution is a quarter of the frame's
-BLOCK = 32  # pixels a side of what has weights of its own
-MEMORY = 0.93  # how much of the statistics is kept from one frame to the next
-LEVEL = 1 / 255  # one grey level
-STEADY = 0.01  # energy of a difference between hypotheses, as a share of the miss, too small to tell them apart
-HUGE = 1e12  # in an elimination: far beyond what is exact, far from what overflows
-SHARED = 0.3  # how firmly a block is held to the weights of the whole frame
-LARGEST = 8.0  # weight: rounding may give larger ones where hypotheses are nearly the same
-TRUST = 0.7  # in the extrapolated frame against the plain last one, while nothing is known
-FLOW_UNIT = 4.0  # pixels: flows are divided by it where they are features
-ERROR_UNIT = 0.1  # of the value range: differences between frames are divided by it where they are features
-RESIDUAL_UNIT = 0.1  # of the value range: what the network adds is multiplied by it, so that it starts with small steps
+LEAST = 48  # pixels a side of the smallest picture
+GREY = (0.114, 0.587, 0.299)  # of B, G, R: OpenCV's, from ITU-R BT.601
+SOONEST = 1e-6  # seconds between two frames at least
+PUNCTUAL = 0.25  # intervals: a frame that comes so far from when it was guessed for teaches nothing
+NAMES = Warped.names
+WAYS = NAMES[-len(LIMITS) :]  # those that differ in where they go
 
 
 @dataclass(frozen=True)
 class EdgeConfig:
-    """Sizes of the network.
+    """Sizes of the graphs.
+
+    Attributes:
+        height: of the pictures.
+        width: of the pictures.
+        channels: 3: blue, green, red.
+        reach: the furthest horizon, in intervals, that has statistics of its own; so have all powers of two below it.
 
     Raises:
-        OptionError: there is no network of such sizes.
+        OptionError: there are no such graphs.
     """
 
     height: int
     width: int
     channels: int = 3
-    hidden: int = 64
-    middle: int = 96
-    deep: int = 160
+    reach: int = 8
 
     def __post_init__(self) -> None:
-        check_sizes(self, {"channels": 1, "hidden": 1, "middle": 1, "deep": 1})
-        if self.height % BLOCK or self.width % BLOCK or min(self.height, self.width) < 2 * BLOCK:
-            sizes = f"not {self.height} and {self.width}"
-            raise OptionError(f"height and width must be multiples of {BLOCK}, {2 * BLOCK} or more, {sizes}")
+        check_sizes(self, {"height": LEAST, "width": LEAST})
+        if self.channels != 3:
+            raise OptionError(f"edge takes pictures of 3 channels, not of {self.channels}")
+        if not (1 <= self.reach <= FURTHEST and self.reach & (self.reach - 1) == 0):
+            raise OptionError(f"reach must be a power of two, {FURTHEST} at most, not {self.reach}")
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """1, 2, 4, … intervals."""
+        return tuple(1 << i for i in range(self.reach.bit_length()))
 
 
-class Edge(StepModel):
-    """The network of this file.
+class Trajectories(nn.Module):
+    """Where what will be at a point, some time ahead, is now (``Warped._paths``, ``motion/trajectory.py``).
 
-    State, for frames [C, H, W] and N hypotheses beside the first:
-
-    - ``previous`` [C, H, W]: the last frame; ``predicted`` [C, H, W]: what had been predicted for it, 0 to 1;
-    - ``flow`` [2, H/2, W/2]: from it to the one before, in pixels of the frame;
-    - ``hypotheses`` [3·C + N − 2, H/2, W/2]: every other pixel of the first one, and of what the others differ by;
-    - ``statistics`` [blocks, N + 1, N + 1]: products of the hypotheses and of what came, summed up over the frames,
-      older ones counting less;
-    - ``corrected`` [2·C, H/2, W/2]: every other pixel of the mixture, and of what the network changed of it;
-    - ``helped`` [2, 1, 1]: as the statistics: products of that change with itself, and with what it should have been;
-    - ``started`` [1, 1, 1]: 0 until there has been a frame.
+    Args:
+        lattice: on which velocities are.
+        x: [w]: columns of the grid of points, in lattice coordinates.
+        y: [h]: its rows.
     """
 
-    warmup = 2  # the first step knows no motion
-    coloured = ("copy", "previous")  # hypotheses that cost nothing, in colour; the others in brightness only:
-    grey = ("aligned", "earlier", "steady", "slower", "faster", "blurred", "soft", "carried", "filtered")
+    def __init__(self, lattice: Lattice, x: Tensor, y: Tensor) -> None:
+        super().__init__()
+        self.pull = Pull(x, y, *lattice.coarse)
+        self.register_buffer("still", torch.zeros(1, 2, 1, len(y), len(x)), persistent=False)
+
+    still: Tensor
+
+    def forward(self, fields: State, elapsed: Tensor, ahead: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The displacement at constant velocity, and by how much the others differ from it.
+
+        Args:
+            fields: ``velocity``, ``acceleration`` and ``steady``: [B, 2, H, W] each, on the lattice, in seconds.
+            elapsed: [B, 1]: seconds that the velocity is a mean over.
+            ahead: [B, n]: seconds.
+
+        Returns:
+            [B, 2, n, h, w] each, in lattice points; of the others as many as ``LIMITS``.
+        """
+        since, times = elapsed[:, None, :, None, None], ahead[:, None, :, None, None]
+        near = times <= LONG * since
+        found = self.still * times
+        for index in range(1 + FAR):
+            closer = self.pull(fields["velocity"], found) * times
+            found = closer if index <= CONVERGED else torch.where(near, found, closer)
+        gained = self.pull(fields["acceleration"], found) * (times * (times + since) / 2)
+        steadied = self.pull(fields["steady"], found) * times - found
+        return found, [DERIVED * found, gained, steadied]
+
+
+class Samples(nn.Module):
+    """Guesses at some points of the full-size picture, about each second one of the lattice (``Warped.told``).
+
+    Attributes:
+        size: (w, h) of the points.
+        taken: reads what came at them.
+    """
+
+    scale: Tensor
+
+    def __init__(self, lattice: Lattice) -> None:
+        super().__init__()
+        x, y = (
+            ((torch.arange(APART // 2, count, APART) + 0.5) * length / count).floor()
+            for count, length in zip(lattice.coarse, lattice.size, strict=True)
+        )
+        on_lattice = [(at + 0.5) / float(s) - 0.5 for at, s in zip((x, y), lattice.scale, strict=True)]
+        self.size = (len(x), len(y))
+        self.taken = Pick(x, y)
+        self.trajectories = Trajectories(lattice, *on_lattice)
+        self.read = Pull(x, y, *lattice.size)
+        self.register_buffer("scale", torch.tensor(lattice.scale.tolist()).reshape(1, 2, 1, 1, 1), persistent=False)
+
+    def forward(self, frame: Tensor, fields: State, elapsed: Tensor, ahead: Tensor) -> Tensor:
+        """The guesses, but for the first as differences to it.
+
+        Args:
+            frame: [B, C, H, W].
+            fields: of motion, as for :class:`Trajectories`.
+            elapsed: [B, 1], as there.
+            ahead: [B, n], as there.
+
+        Returns:
+            [B, 1 + N, C, n, h, w].
+        """
+        found, ways = self.trajectories(fields, elapsed, ahead)
+        found, *ways = (x * self.scale for x in (found, *ways))
+        reference = self.read(frame, found)
+        others = [self.taken(frame).unsqueeze(2), self.read(blurred(frame), found)]
+        others += [self.read(frame, found + way) for way in ways]
+        return torch.stack([reference, *(guess - reference for guess in others)], dim=1)
+
+
+class Edge(MomentModel):
+    """The two graphs of one picture size.
+
+    State, for pictures [C, H, W], a lattice [h, w] and N guesses beside the first:
+
+    - ``newest`` [C, H, W]: the last frame; ``started`` [1]: 0 until there has been one;
+    - ``velocity`` [2, h, w]: lattice points a second, towards where each point came from; ``steady`` [2, h, w]: a mean
+      over the velocities so far of what is seen at a point;
+    - ``intervals`` [RECENT]: seconds between the last frames, newest first; zeros until there were two;
+    - ``statistics`` [horizons, blocks, N + 1, N + 1]: products of guesses and of what came, older ones counting less;
+    - histories: ``told_K`` [1 + N, C, h', w']: the guesses for K intervals ahead, at the sample points; ``interval``
+      [1]: seconds of one, then.
+    """
+
+    warmup = 2  # the first frame has no motion
 
     def __init__(self, config: EdgeConfig) -> None:
         super().__init__()
         self.config = config
-        height, width, channels = config.height, config.width, config.channels
-        self.frame_shape = (channels, height, width)
-        count, half = len(self.coloured) + len(self.grey), (height // 2, width // 2)
-        self.count = count
+        self.lattice = lattice = Lattice(config.width, config.height)
+        self.frame_shape = (config.channels, config.height, config.width)
+        self.horizons = config.horizons
+        width, height = lattice.coarse
+        count, points = len(NAMES), (2, height, width)
+        self.samples = Samples(lattice)
         self.state_shapes = {
-            "previous": self.frame_shape,
-            "predicted": self.frame_shape,
-            "flow": (2, *half),
-            "hypotheses": ((1 + len(self.coloured)) * channels + len(self.grey), *half),
-            "statistics": ((height // BLOCK) * (width // BLOCK), count + 1, count + 1),
-            "corrected": (2 * channels, *half),
-            "helped": (2, 1, 1),
-            "started": (1, 1, 1),
+            "newest": self.frame_shape,
+            "started": (1,),
+            "velocity": points,
+            "steady": points,
+            "intervals": (RECENT,),
+            "statistics": (len(self.horizons), BLOCKS[0] * BLOCKS[1], count + 1, count + 1),
         }
-        self.flow = LucasKanade(height, width, smooth=3, select=True)
-        self.warp = Warp(height, width)
-        self.warp_half = Warp(*half)
+        told = (1 + count, config.channels, *reversed(self.samples.size))
+        self.histories = {f"told_{k}": History(k, told) for k in self.horizons}
+        self.histories["interval"] = History(self.horizons[-1], (1,))
+        self.fields = {
+            "newest": self.frame_shape,
+            "velocity": points,
+            "steady": points,
+            "acceleration": points,
+            "times": (2,),
+            "weights": (len(self.horizons), count, *BLOCKS),
+        }
+        self.to_fine = Shrink(lattice.size, lattice.fine)
+        self.to_coarse = Shrink(lattice.fine, lattice.coarse)
+        self.flow = LatticeFlow(lattice)
+        self.trajectories = Trajectories(lattice, torch.arange(width), torch.arange(height))
+        self.full = Pull(torch.arange(config.width), torch.arange(config.height), config.width, config.height)
         prior = torch.zeros(count, 1)
-        prior[0] = 1 - TRUST
+        prior[NAMES.index("copy")] = 1 - TRUST
+        self.register_buffer("grey", torch.tensor(GREY).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", self.samples.scale[:, :, 0], persistent=False)
         self.register_buffer("prior", prior, persistent=False)
-        self.refine = Refine(config, 4 * channels + count, 4 + count + 1, count, (count + 1 + channels, 2))
+        self.register_buffer("steps", torch.tensor([self.horizons], dtype=torch.float32), persistent=False)
 
+    grey: Tensor
+    scale: Tensor
     prior: Tensor
+    steps: Tensor
 
-    def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step: see :meth:`StepModel.forward`."""
-        started = state["started"]
-        previous, predicted = (started * state[name] + (1 - started) * frame for name in ("previous", "predicted"))
-        told = started.unsqueeze(1) * self.compared(state["hypotheses"], frame)
-        products = self.products(told)
-        # A frame counts by how well it could be foreseen, as in the PSNR: one cut does not drown what came before.
-        share = 1 / (products[..., -1:, -1:].mean(dim=1, keepdim=True) + LEVEL**2)  # [B, 1, 1, 1]
-        statistics = MEMORY * state["statistics"] + share * products
-        helped = MEMORY * state["helped"] + share * self.help(frame, state)
-        weights = self.weights(statistics)  # [B, N, H/32, W/32]
-
-        flow = self.flow(frame, previous)
-        before = self.warp_half(state["flow"], flow / 2)  # a flow is in pixels of the frame
-        reference, aligned, coloured, grey = self.hypotheses(frame, previous, predicted, flow, before)
-        fine = enlarge(weights, BLOCK)
-        mixture = reference + _mixed(fine, coloured, grey)
-
-        changed = [x - frame for x in (predicted, mixture, aligned)] + [_brightness(x) for x in coloured] + [grey]
-        views = [frame - 0.5, *(x / ERROR_UNIT for x in changed)]
-        missed = told.mean(dim=2)
-        misses = torch.cat([missed[:, -1:], missed[:, -1:] - missed[:, :-1]], dim=1).abs() / ERROR_UNIT
-        flows = torch.cat([flow / FLOW_UNIT, (flow - before) / FLOW_UNIT, misses], dim=1)
-        changes, correction = self.refine(torch.cat(views, dim=1), flows, enlarge(weights, BLOCK // PATCH))
-        gates, moving, residual = torch.split(changes, [self.count, 1, self.config.channels], dim=1)
-        moved = self.warp(frame, enlarge(flow + correction.clamp(-REACH, REACH), 2))
-        change = _mixed(gates, coloured, grey) + moving * (moved - mixture) + RESIDUAL_UNIT * residual
-        worth = (helped[:, 1:] + STEADY) / (helped[:, :1] + STEADY)  # 1 while nothing is known
-        # It is an input again, without end, here and where a predictor looks ahead: so it is bounded.
-        prediction = (mixture + worth.clamp(0, 2) * change).clamp(0, 1)
-        # Before there was motion, hypotheses differ by rounding only, from which nothing is to be learned.
-        made = torch.cat([reference, *(started * picture for picture in (*coloured, grey))], dim=1)
-        return prediction.unsqueeze(1), {
-            "previous": frame,
-            "predicted": prediction,
-            "flow": flow,
-            "hypotheses": made[..., ::2, ::2],
+    def perceive(self, frame: Tensor, elapsed: Tensor, state: State) -> tuple[State, State]:
+        """See :meth:`MomentModel.perceive`."""
+        since = elapsed.reshape(-1, 1).clamp(min=SOONEST)
+        flow = self.flow(*self._greys(frame), *self._greys(state["newest"]))
+        flow = state["started"].reshape(-1, 1, 1, 1) * flow
+        known = state["intervals"]
+        shifted = torch.cat([since, known[:, :-1]], dim=1)
+        intervals = state["started"] * torch.where(known[:, :1] > 0, shifted, since.expand_as(shifted))
+        interval = intervals.topk(RECENT // 2 + 1, dim=1).values[:, -1:]  # their median
+        motion = self._motion(flow, since[..., None, None], known[:, :1, None, None], state)
+        statistics, nearest = self._taught(frame, state, intervals)
+        ahead = torch.cat([k * interval for k in self.horizons], dim=1)
+        told = self.samples(frame, motion, since, ahead)
+        fields = {
+            "acceleration": motion["acceleration"],
+            "times": torch.cat([interval, intervals[:, :1]], dim=1),
+            "weights": self._weights(nearest),
+        }
+        return fields, {
+            "newest": frame,
+            "started": torch.ones_like(state["started"]),
+            "velocity": motion["velocity"],
+            "steady": motion["steady"],
+            "intervals": intervals,
             "statistics": statistics,
-            "corrected": torch.cat([mixture, change], dim=1)[..., ::2, ::2],
-            "helped": helped,
-            "started": torch.ones_like(started),
+            **{f"told_{k}": told[:, :, :, i] for i, k in enumerate(self.horizons)},
+            "interval": interval,
         }
 
-    def hypotheses(
-        self, frame: Tensor, previous: Tensor, predicted: Tensor, flow: Tensor, before: Tensor
-    ) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-        """The pictures that may come next.
+    def render(self, fields: State, ahead: Tensor) -> Tensor:
+        """See :meth:`MomentModel.render`."""
+        newest, interval, elapsed = fields["newest"], fields["times"][:, :1], fields["times"][:, 1:]
+        steps = ahead.reshape(-1, 1) / interval.clamp(min=SOONEST)
+        shares = resized(self._between(fields["weights"], steps), self.lattice.coarse)  # [B, N, h, w]
+        found, ways = self.trajectories(fields, elapsed, ahead.reshape(-1, 1))
+        found = found.squeeze(2)
+        for way, name, limit in zip(ways, WAYS, LIMITS, strict=True):
+            found = found + way.squeeze(2) * _of(shares, name).clamp(-limit, limit)
+        late = resized(torch.cat([_of(shares, "blurred"), _of(shares, "copy")], dim=1), self.lattice.size)
+        source = _blended(newest, blurred(newest), late[:, :1])
+        moved = self.full(source, resized(found * self.scale, self.lattice.size).unsqueeze(2)).squeeze(2)
+        return _blended(moved, newest, late[:, 1:])
 
-        Args:
-            frame: [B, C, H, W].
-            previous: the frame before it.
-            predicted: what had been predicted for ``frame``.
-            flow: from ``frame`` to ``previous``, [B, 2, H/2, W/2].
-            before: the flow one frame earlier, of what is now at each pixel.
+    def _motion(self, flow: Tensor, since: Tensor, before: Tensor, state: State) -> State:
+        """The motion at a frame (``trajectory.field``), from the flow to the frame ``since`` seconds earlier.
+
+        ``before`` is how long the velocity in ``state`` is a mean over, 0 if there is none; both [B, 1, 1, 1].
+        """
+        velocity = flow / since
+        shift = flow.unsqueeze(2)
+        change = velocity - self.trajectories.pull(state["velocity"], shift).squeeze(2)
+        steady = FRESH * velocity + (1 - FRESH) * self.trajectories.pull(state["steady"], shift).squeeze(2)
+        return {
+            "velocity": velocity,
+            "acceleration": torch.where(before > 0, change * (2 / (since + before)), 0.0),
+            "steady": torch.where(before > 0, steady, velocity),
+        }
+
+    def _greys(self, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """The brightness of ``frame`` on the lattice, and at the size that corrects the flow."""
+        fine = self.to_fine((frame * self.grey).sum(dim=1, keepdim=True))
+        return self.to_coarse(fine), fine
+
+    def _taught(self, frame: Tensor, state: State, intervals: Tensor) -> tuple[Tensor, Tensor]:
+        """The statistics with what was guessed for this frame's moment, and what came.
 
         Returns:
-            The frame pulled along its flow, which is constant velocity [B, C, H, W]; the frame before, pulled so that
-            it lies on this one [B, C, H, W]; by how much the others differ from the first: those in colour
-            [B, C, H, W] each, and those in brightness only [B, N, H, W].
+            What each horizon has learned itself, zeros where nothing; and the same, but for zeros what the next nearer
+            one has learned: [B, horizons, blocks, N + 1, N + 1] each.
         """
-        now, mean = enlarge(flow, 2), enlarge((flow + before) / 2, 2)
-        reference, aligned = self.warp(frame, now), self.warp(previous, now)
-        light, dark = _brightness(frame), _brightness(reference)
-        pictures = [
-            _brightness(aligned),
-            self.warp(_brightness(previous), 2 * now),
-            self.warp(light, mean),
-            self.warp(light, mean / 2),
-            self.warp(light, 3 * now - 2 * mean),  # 2 · flow − before: it gains as much speed again
-            box(dark, 5),
-            box(light, 5),
-            self.warp(light, enlarge(self.warp_half(flow, flow / 2), 2)),  # motion goes along with what moves
-            self.warp(_brightness(predicted), now),  # all frames so far: noise averages out
-        ]
-        return reference, aligned, [frame - reference, previous - reference], torch.cat(pictures, dim=1) - dark
+        told = torch.stack([state[f"told_{k}.{k - 1}"] for k in self.horizons], dim=1)
+        interval = torch.cat([state[f"interval.{k - 1}"] for k in self.horizons], dim=1)  # [B, horizons]
+        since = torch.cat([intervals[:, :k].sum(dim=1, keepdim=True) for k in self.horizons], dim=1)
+        late = since / interval.clamp(min=SOONEST) - self.steps
+        counts = ((interval > 0) & (late.abs() <= PUNCTUAL)).to(frame.dtype)[..., None, None, None]
+        miss = self.samples.taken(frame).unsqueeze(1) - told[:, :, 0]
+        new = products(torch.cat([told[:, :, 1:], miss.unsqueeze(2)], dim=2), *BLOCKS)
+        statistics = state["statistics"]
+        known = (statistics.abs().amax(dim=(2, 3, 4), keepdim=True) > 0).to(frame.dtype)
+        own, before, nearest = [], torch.zeros_like(statistics[:, :1]), torch.zeros_like(statistics[:, :1])
+        every = []
+        for i in range(len(self.horizons)):
+            one = slice(i, i + 1)
+            before = known[:, one] * statistics[:, one] + (1 - known[:, one]) * before
+            learned = torch.maximum(known[:, one], counts[:, one])
+            own.append(learned * updated(before, new[:, one], counts[:, one]))
+            nearest = own[-1] + (1 - learned) * nearest
+            every.append(nearest)
+        return torch.cat(own, dim=1), torch.cat(every, dim=1)
 
-    def compared(self, hypotheses: Tensor, frame: Tensor) -> Tensor:
-        """What the hypotheses before ``frame`` said and, last, what came, as differences to the first hypothesis.
+    def _weights(self, statistics: Tensor) -> Tensor:
+        """[B, horizons, N, rows, columns]."""
+        found = weights(statistics, self.prior, range(len(NAMES)))
+        return found.transpose(2, 3).reshape(-1, len(self.horizons), len(NAMES), *BLOCKS)
 
-        [B, N + 1, C, H/2, W/2]; of ``frame`` [B, C, H, W] every other pixel.
-        """
-        channels, count = self.config.channels, len(self.coloured)
-        reference, *coloured, grey = torch.split(hypotheses, [channels] * (1 + count) + [len(self.grey)], dim=1)
-        missed = frame[..., ::2, ::2] - reference
-        told = [torch.stack(coloured, dim=1), grey.unsqueeze(2).expand(-1, -1, channels, -1, -1), missed.unsqueeze(1)]
-        return torch.cat(told, dim=1)
-
-    def help(self, frame: Tensor, state: State) -> Tensor:
-        """Mean products of the network's last change with itself, and with what it should have been: [B, 2, 1, 1]."""
-        mixture, change = state["corrected"].chunk(2, dim=1)
-        wanted = frame[..., ::2, ::2] - mixture
-        return torch.stack([change * change, change * wanted], dim=1).mean(dim=(2, 3, 4)).reshape(-1, 2, 1, 1)
-
-    def products(self, told: Tensor) -> Tensor:
-        """Mean products of the hypotheses and, last, what came, with each other, for each block.
-
-        ``told`` [B, N + 1, C, H/2, W/2] to [B, blocks, N + 1, N + 1].
-        """
-        count, channels, height, width = told.shape[1:]
-        side = BLOCK // 2
-        blocks = told.reshape(-1, count, channels, height // side, side, width // side, side).permute(
-            0, 3, 5, 1, 2, 4, 6
-        )
-        blocks = blocks.reshape(-1, (height // side) * (width // side), count, channels * side**2)
-        return blocks @ blocks.transpose(2, 3) / blocks.shape[-1]
-
-    def weights(self, statistics: Tensor) -> Tensor:
-        """Least squares for the whole frame, held to the prior, then for each block, held to that.
-
-        ``statistics`` [B, blocks, N + 1, N + 1] to [B, N, H/32, W/32].
-        """
-        whole = statistics.mean(dim=1, keepdim=True)
-        unit = STEADY * torch.eye(self.count, dtype=statistics.dtype, device=statistics.device)
-        frame = _solved(whole[..., :-1, :], self.prior, unit)
-        block = _solved(statistics[..., :-1, :], frame, SHARED * (whole[..., :-1, :-1] + 4 * unit))
-        block = block.clamp(-LARGEST, LARGEST)
-        rows, columns = self.config.height // BLOCK, self.config.width // BLOCK
-        return block.transpose(1, 2).reshape(-1, self.count, rows, columns)
+    def _between(self, weights: Tensor, steps: Tensor) -> Tensor:
+        """The weights [B, N, rows, columns] for ``steps`` [B, 1] intervals ahead."""
+        mixed = weights[:, 0]
+        for index, (below, above) in enumerate(zip(self.horizons, self.horizons[1:], strict=False)):
+            share = ((steps - below) / (above - below)).clamp(0, 1).reshape(-1, 1, 1, 1)
+            mixed = mixed + share * (weights[:, index + 1] - weights[:, index])
+        return mixed * steps.clamp(0, 1).reshape(-1, 1, 1, 1)
 
 
-class Refine(nn.Module):
-    """A U-Net of three scales; untrained it gives zeros, and so leaves the mixture as it is.
-
-    Args:
-        config: its widths.
-        views: channels at the frame's resolution.
-        flows: channels at half of it.
-        weights: channels at a quarter of it.
-        outputs: channels of what it gives at the frame's resolution, and at half of it.
-    """
-
-    def __init__(self, config: EdgeConfig, views: int, flows: int, weights: int, outputs: tuple[int, int]) -> None:
-        super().__init__()
-        fine, middle, deep = config.hidden, config.middle, config.deep
-        self.views = nn.Conv2d(views, fine, PATCH, stride=PATCH)
-        self.flows = nn.Conv2d(flows, fine, PATCH // 2, stride=PATCH // 2, bias=False)
-        self.weights = nn.Conv2d(weights, fine, 1, bias=False)
-        self.enter = _conv(fine, fine)
-        self.down = nn.Sequential(_conv(fine, middle, stride=2), _conv(middle, middle))
-        self.bottom = nn.Sequential(_conv(middle, deep, stride=2), _conv(deep, deep), _conv(deep, middle, 1))
-        self.middle = nn.Sequential(_conv(middle, middle), _conv(middle, fine, 1))
-        self.leave = nn.Sequential(_conv(fine, fine), _conv(fine, fine, 1))
-        self.changes = nn.ConvTranspose2d(fine, outputs[0], PATCH, stride=PATCH)
-        self.correction = nn.ConvTranspose2d(fine, outputs[1], PATCH // 2, stride=PATCH // 2)
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias") or name.startswith(("changes", "correction")):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.kaiming_normal_(parameter, a=0.2)
-
-    def forward(self, views: Tensor, flows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W], [B, C, H/2, W/2], [B, C, H/4, W/4] to [B, C, H, W], [B, C, H/2, W/2]."""
-        entered = self.views(views) + self.flows(flows) + self.weights(weights)
-        fine = self.enter(functional.leaky_relu(entered, 0.2))
-        middle = self.down(fine)
-        middle = middle + enlarge(self.bottom(middle), 2)
-        out = self.leave(fine + enlarge(self.middle(middle), 2))
-        return self.changes(out), self.correction(out)
+def blurred(picture: Tensor) -> Tensor:
+    """``picture`` [B, C, H, W], blurred."""
+    return mean_around(picture, BLUR, "reflect")
 
 
-def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.LeakyReLU(0.2))
+def _of(shares: Tensor, name: str) -> Tensor:
+    """The weights of one guess, [B, 1, h, w] of [B, N, h, w]."""
+    index = NAMES.index(name)
+    return shares[:, index : index + 1]
 
 
-def _brightness(picture: Tensor) -> Tensor:
-    """[B, C, H, W] to [B, 1, H, W]."""
-    return picture.mean(dim=1, keepdim=True)
-
-
-def _mixed(weights: Tensor, coloured: list[Tensor], grey: Tensor) -> Tensor:
-    """Sum of hypotheses, each weighted by pixel: ``weights`` [B, N, H, W] to [B, C, H, W]."""
-    count = len(coloured)
-    sum_ = (weights[:, count:] * grey).sum(dim=1, keepdim=True)
-    for index, picture in enumerate(coloured):
-        sum_ = sum_ + weights[:, index : index + 1] * picture
-    return sum_
-
-
-def _solved(statistics: Tensor, prior: Tensor, firmness: Tensor) -> Tensor:
-    """The weights w that minimise the mean squared error plus (w − prior)ᵀ · firmness · (w − prior).
-
-    Gauss–Jordan elimination, written out: graphs have no operator for it; a positive definite matrix needs no pivot.
-
-    Args:
-        statistics: [..., N, N + 1]: products of the hypotheses with each other, and with what came.
-        prior: [..., N, 1].
-        firmness: [..., N, N], its eigenvalues ``STEADY`` at least.
-
-    Returns:
-        [..., N, 1].
-    """
-    count = statistics.shape[-2]
-    products, told = torch.split(statistics, [count, 1], dim=-1)
-    system = torch.cat([products + firmness, told - products @ prior], dim=-1)
-    unit = torch.eye(count, dtype=statistics.dtype, device=statistics.device)
-    for i in range(count):
-        row = system[..., i : i + 1, :]
-        # A pivot is the least eigenvalue of the firmness at least, and nothing grows far: but for rounding, where
-        # hypotheses are nearly the same and what came was foreseen exactly. Then too it must be a number.
-        row = row / row[..., i : i + 1].clamp(min=STEADY)
-        system = (system - (system[..., i : i + 1] - unit[:, i : i + 1]) * row).clamp(-HUGE, HUGE)
-    return prior + system[..., count:]
+def _blended(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+    """``first`` + ``weight`` · (``second`` − ``first``), within 0 to 1: bytes that overflow are clipped in OpenCV."""
+    return (first + weight * (second - first)).clamp(0, 1)

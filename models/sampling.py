@@ -41,29 +41,6 @@ class Pull(nn.Module):
         return read.reshape(-1, picture.shape[1], count, height, shift.shape[4])
 
 
-class Between(nn.Module):
-    """Read a picture at the points of a fixed grid: bilinear, borders replicated. Along each axis that is a matrix.
-
-    Args:
-        x: [w]: where the grid's columns are, in pixels of the picture.
-        y: [h]: its rows.
-        width: of the picture.
-        height: of the picture.
-    """
-
-    rows: Tensor
-    columns: Tensor
-
-    def __init__(self, x: Tensor, y: Tensor, width: int, height: int) -> None:
-        super().__init__()
-        self.register_buffer("rows", _tents(y, height), persistent=False)
-        self.register_buffer("columns", _tents(x, width).T.contiguous(), persistent=False)
-
-    def forward(self, picture: Tensor) -> Tensor:
-        """[..., H, W] to [..., h, w]."""
-        return self.rows @ picture @ self.columns
-
-
 class Pick(nn.Module):
     """Read a picture at whole pixels: the columns ``x`` and the rows ``y``."""
 
@@ -111,13 +88,7 @@ def _shares(length: int, target: int) -> Tensor:
     edges = np.linspace(0, length, target + 1)
     pixels = np.arange(length)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return torch.from_numpy((overlap.clip(0) * target / length).astype(np.float32))
-
-
-def _tents(at: Tensor, length: int) -> Tensor:
-    """How much of each of ``length`` pixels is read at each place: [places, length]."""
-    inside = at.double().clamp(0, length - 1)
-    return (1 - (inside[:, None] - torch.arange(length)).abs()).clamp(min=0).float()
+    return torch.tensor(overlap.clip(0) * target / length, dtype=torch.float32)
 
 
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -31,7 +31,7 @@ from ..exported import exported  # noqa: TID252
 from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 Run = Callable[..., tuple[int, str, str]]
-FULL = ("stip", "edge", "tau-block")  # built in float32 too
+FULL = ("stip", "stip-edge", "tau-block")  # built in float32 too
 
 
 @pytest.fixture(autouse=True)

@@ -1,230 +1,289 @@
-"""edge: the mixture is least squares, its hypotheses are what they say, and it finds out what a stream does."""
+"""The graphs of edge are the OpenCV form, stage by stage, given the same flow."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
+from framecast.camera.source import Image
 from framecast.errors import OptionError
-from framecast.models.edge import BLOCK, LEVEL, MEMORY, SHARED, STEADY, TRUST, Edge, EdgeConfig, _solved
-from framecast.models.motion import LucasKanade, Warp
+from framecast.models.edge import Edge, EdgeConfig
+from framecast.models.mixing import products, updated, weights
+from framecast.models.sampling import Shrink
+from framecast.models.step import State
+from framecast.runtime.motion import Motion, Seen, learn, motion
+from framecast.runtime.motion.lattice import Greys
 
-HEIGHT, WIDTH = 64, 96
+SIZE = (426, 320)  # no multiple of the lattice's cells
+STEP = 0.04  # seconds
+
+
+def scene(count: int, seed: int = 0) -> list[Image]:
+    """Frames of a smooth picture that turns, zooms and gains speed, with a little noise."""
+    rng = np.random.default_rng(seed)
+    width, height = SIZE
+    coarse = rng.integers(0, 256, (height // 10, width // 10, 3)).astype(np.uint8)
+    wide = cv2.GaussianBlur(cv2.resize(coarse, (2 * width, 2 * height), interpolation=cv2.INTER_CUBIC), (0, 0), 3)
+    frames = []
+    for i in range(count):
+        turn = np.asarray(cv2.getRotationMatrix2D((float(width), float(height)), 0.5 * i, 1 + 0.004 * i))
+        turn[:, 2] += np.array([-width / 2 + 1.5 * i + 0.1 * i * i, -height / 2 - 1.0 * i])
+        frame = cv2.warpAffine(wide, turn, SIZE, flags=cv2.INTER_LINEAR).astype(np.float32)
+        frames.append((frame + rng.normal(0, 2, frame.shape)).clip(0, 255).astype(np.uint8))
+    return frames
+
+
+def tensor(image: NDArray[np.generic]) -> Tensor:
+    """A picture [H, W, C] of 0 to 255 as [1, C, H, W] of 0 to 1."""
+    values = np.asarray(image, np.float32)
+    return torch.from_numpy(np.ascontiguousarray(values[..., :3].transpose(2, 0, 1)[None] / 255))
+
+
+def planes(values: NDArray[np.generic]) -> Tensor:
+    """[h, w, C] as [1, C, h, w]."""
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(values, np.float32).transpose(2, 0, 1)[None]))
+
+
+def back(values: Tensor) -> NDArray[np.float32]:
+    """[1, C, h, w] as [h, w, C]."""
+    return values[0].permute(1, 2, 0).numpy()
+
+
+def time(seconds: float) -> Tensor:
+    return torch.full((1, 1), seconds)
+
+
+@pytest.fixture(autouse=True)
+def _inference(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(motion, "SMALL", 0)  # the mixture of large pictures
+    with torch.inference_mode():
+        yield
 
 
 @pytest.fixture
-def model() -> Edge:
-    return Edge(EdgeConfig(HEIGHT, WIDTH, hidden=8, middle=8, deep=8)).eval()
+def opencv() -> Motion:
+    width, height = SIZE
+    return Motion(width, height)
 
 
-def scene(height: int, width: int) -> Tensor:
-    """A smooth picture [1, 3, height, width]."""
-    coarse = torch.rand(1, 3, height // 8, width // 8)
-    return functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=False).clamp(0, 1)
+@pytest.fixture
+def graphs() -> Edge:
+    width, height = SIZE
+    return Edge(EdgeConfig(height, width, reach=4)).eval()
 
 
-def stepped(model: Edge, frames: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
-    state, predicted = model.init_state(len(frames[0])), []
+def seen_of(opencv: Motion, frames: list[Image], ahead: float = STEP) -> Seen:
+    seen = None
     for frame in frames:
-        prediction, state = model.step(frame, state)
-        predicted.append(prediction[:, 0])
-    return predicted, state
+        seen = opencv.perceive(seen, frame, STEP)
+        opencv.render(seen, ahead)
+    assert seen is not None
+    return seen
 
 
-@torch.inference_mode()
-def test_weights_are_least_squares_held_to_the_prior(model: Edge) -> None:
-    """Against numpy's solver in float64, for the whole frame and then for each block."""
-    count, blocks = model.count, (HEIGHT // BLOCK) * (WIDTH // BLOCK)
-    samples = torch.randn(blocks, count + 1, 300) * torch.logspace(-3, -1, count + 1)[:, None]
-    statistics = (samples @ samples.transpose(1, 2) / 300)[None]
-    found = model.weights(statistics).flatten(2)[0].T.double().numpy()  # [blocks, N]
-    products = statistics[0].double().numpy()
-    a, b = products[:, :-1, :-1], products[:, :-1, -1:]
-    prior, unit = np.zeros((count, 1)), STEADY * np.eye(count)
-    prior[0] = 1 - TRUST
-    whole, told = a.mean(axis=0), b.mean(axis=0)
-    frame = prior + np.linalg.solve(whole + unit, told - whole @ prior)
-    wanted = frame + np.linalg.solve(a + SHARED * (whole + 4 * unit), b - a @ frame)
-    assert np.allclose(found, wanted[..., 0], rtol=2e-3, atol=2e-3)
+def fields_of(seen: Seen) -> State:
+    """The motion of a frame as the graphs take it."""
+    field = seen.moments[0].motion
+    assert field is not None
+    return {name: planes(getattr(field, name)) for name in ("velocity", "acceleration", "steady")}
 
 
-@torch.inference_mode()
-@pytest.mark.parametrize("scale", [1e2, 1e4, 1e6])
-def test_weights_are_numbers_where_rounding_eats_the_digits(model: Edge, scale: float) -> None:
-    """Hypotheses that are nearly the same, and a miss next to which their energy is huge."""
-    count = model.count
-    alike = torch.randn(300, 1, 1, 300) + torch.randn(300, 1, count, 300) * 10 ** (-6 * torch.rand(300, 1, count, 1))
-    told = torch.cat([alike, alike[:, :, :1] + 1e-3 * torch.randn(300, 1, 1, 300)], dim=2)
-    statistics = scale * (told @ told.transpose(2, 3)) / 300
-    found = _solved(statistics[:, :, :-1], model.prior, STEADY * torch.eye(count))
-    assert found.isfinite().all()
+def test_trajectories_are_the_same(opencv: Motion, graphs: Edge) -> None:
+    seen = seen_of(opencv, scene(4))
+    field = seen.moments[0].motion
+    assert field is not None
+    mixture: Any = opencv._mixture
+    for ahead in (0.5 * STEP, STEP, 4 * STEP):
+        for points, module in (
+            (opencv.lattice.grid, graphs.trajectories),
+            (mixture._points, graphs.samples.trajectories),
+        ):
+            wanted = mixture._paths(field, ahead, points)
+            found, ways = module(fields_of(seen), time(STEP), time(ahead))
+            for one, other in zip(wanted, (found, *ways), strict=True):
+                # OpenCV reads between points in steps of 1/32.
+                assert np.abs(back(other[:, :, 0]) - one).max() < 0.02 * max(1, ahead / STEP)
 
 
-@torch.inference_mode()
-def test_statistics_are_mean_products_of_what_was_said_and_what_came(model: Edge) -> None:
-    frames = [torch.rand(1, *model.frame_shape) for _ in range(4)]
-    _, before = stepped(model, frames[:3])
-    _, after = model.step(frames[3], before)
-    made, count = before["hypotheses"][0].double().numpy(), model.count
-    coloured, grey = made[3:9].reshape(2, 3, *made.shape[1:]), made[9:]
-    missed = frames[3][0, :, ::2, ::2].double().numpy() - made[:3]
-    told = np.concatenate([coloured, np.repeat(grey[:, None], 3, axis=1), missed[None]])
-    weight = 1 / (np.mean(missed**2) + LEVEL**2)
-    for block, (row, column) in enumerate(np.ndindex(HEIGHT // BLOCK, WIDTH // BLOCK)):
-        side = BLOCK // 2
-        part = told[:, :, row * side : (row + 1) * side, column * side : (column + 1) * side].reshape(count + 1, -1)
-        wanted = MEMORY * before["statistics"][0, block].double().numpy() + weight * part @ part.T / part.shape[1]
-        assert np.allclose(after["statistics"][0, block], wanted, atol=1e-4)
+def test_samples_are_the_same(opencv: Motion, graphs: Edge) -> None:
+    seen = seen_of(opencv, scene(4))
+    moment, mixture = seen.moments[0], opencv._mixture
+    assert moment.motion is not None
+    frame = tensor(moment.pictures.frame)
+    wanted = mixture.told(moment, moment.motion, STEP)
+    told = graphs.samples(frame, fields_of(seen), time(STEP), time(STEP))
+    error = np.abs(255 * told[0, :, :, 0].permute(0, 2, 3, 1).numpy() - wanted)
+    assert error.mean() < 0.5  # of bytes
+    assert np.abs(255 * back(graphs.samples.taken(frame)) - mixture.sampled(moment.pictures)).max() < 1e-3
 
 
-@torch.inference_mode()
-def test_what_the_network_changes_counts_by_how_much_it_has_helped(model: Edge) -> None:
-    """A network that always adds the same: on frames that brighten it is trusted more, on others no longer."""
-    assert model.refine.changes.bias is not None
-    model.refine.changes.bias[-3:] = 0.2  # the residual: 0.02 of the value range
-    frame = 0.5 * scene(HEIGHT, WIDTH)
-    grown: list[float] = []
-    kept: list[float] = []
-    for step, found in ((0.02, grown), (0.0, kept)):
-        frames = [frame + step * index for index in range(12)]
-        state = model.init_state()
-        for index, now in enumerate(frames):
-            prediction, state = model.step(now, state)
-            mixture = state["corrected"][:, :3]
-            found.append(float((prediction[0, 0, :, ::2, ::2] - mixture).mean()) / 0.02)
-            assert index or found[0] == pytest.approx(1, abs=1e-3)
-    assert kept[-1] < 0.2
-    assert grown[-1] > kept[-1]
+def test_the_correction_of_the_flow_is_the_same(opencv: Motion, graphs: Edge) -> None:
+    before, now = (opencv.lattice.greys(frame) for frame in scene(2))
+    flow = opencv._flow(now, before)
+    wanted = opencv._flow.corrected(now.fine, before.fine, flow)
+    found = graphs.flow.correct(planes(flow), *(tensor(x.fine[..., None]) for x in (now, before)))
+    error = np.abs(back(found) - wanted)
+    assert error.max() < 0.1
+    assert error.mean() < 0.01
 
 
-@torch.inference_mode()
-def test_hypotheses_are_what_they_say(model: Edge) -> None:
-    """Of a frame that moves by (4, −2) pixels after one that moved by (2, −1)."""
-    frame, previous, predicted = (scene(HEIGHT, WIDTH) for _ in range(3))
-    flow = torch.tensor([4.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, HEIGHT // 2, WIDTH // 2)
-    reference, aligned, coloured, grey = model.hypotheses(frame, previous, predicted, flow, flow / 2)
-
-    def pulled(picture: Tensor, x: float, y: float) -> Tensor:
-        flow = torch.tensor([x, y]).view(1, 2, 1, 1).expand(1, 2, HEIGHT, WIDTH)
-        warped: Tensor = Warp(HEIGHT, WIDTH)(picture, flow)
-        return warped
-
-    assert torch.allclose(reference, pulled(frame, 4, -2), atol=1e-5)
-    assert torch.allclose(aligned, pulled(previous, 4, -2), atol=1e-5)
-    copied, before = (reference + x for x in coloured)
-    assert torch.allclose(copied, frame, atol=1e-6)
-    assert torch.allclose(before, previous, atol=1e-6)
-    light = frame.mean(1)
-    wanted = {
-        "aligned": aligned.mean(1),
-        "earlier": pulled(previous, 8, -4).mean(1),
-        "steady": pulled(frame, 3, -1.5).mean(1),
-        "slower": pulled(frame, 1.5, -0.75).mean(1),
-        "faster": pulled(frame, 6, -3).mean(1),
-        "blurred": functional.avg_pool2d(functional.pad(reference.mean(1), (2,) * 4, mode="replicate"), 5, 1),
-        "soft": functional.avg_pool2d(functional.pad(light, (2,) * 4, mode="replicate"), 5, 1),
-        "carried": reference.mean(1),  # the same motion everywhere
-        "filtered": pulled(predicted, 4, -2).mean(1),
-    }
-    assert list(wanted) == list(model.grey)
-    for index, (name, picture) in enumerate(wanted.items()):
-        assert torch.allclose(reference.mean(1) + grey[:, index], picture, atol=1e-5), name
+def test_brightness_is_the_same(opencv: Motion, graphs: Edge) -> None:
+    (frame,) = scene(1)
+    greys = opencv.lattice.greys(frame)
+    coarse, fine = graphs._greys(tensor(frame))
+    assert np.abs(255 * back(fine)[..., 0] - greys.fine).max() < 1.1
+    assert np.abs(255 * back(coarse)[..., 0] - greys.coarse).max() < 1.6  # rounded three times
 
 
-@torch.inference_mode()
-def test_motion_is_looked_up_where_it_comes_from(model: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flows that grow to the right, in pixels of the frame though they are kept at half its size."""
-    x = 2 * torch.arange(WIDTH // 2) + 0.5  # where the kept values lie, in pixels of the frame
-    ramp = torch.stack([2 + 0.05 * x, torch.zeros(WIDTH // 2)])[None, :, None].expand(1, 2, HEIGHT // 2, -1)
-    seen = {}
-
-    def spied(*arguments: Tensor) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-        seen["before"] = arguments[-1]
-        return Edge.hypotheses(model, *arguments)
-
-    monkeypatch.setattr(model, "hypotheses", spied)
-    monkeypatch.setattr(model.flow, "forward", lambda *_: torch.tensor([8.0, 0.0]).view(1, 2, 1, 1).expand_as(ramp))
-    frame = scene(HEIGHT, WIDTH)
-    model(frame, {**model.init_state(), "flow": ramp})
-    inner = slice(4, -8)
-    assert torch.allclose(seen["before"][0, 0, 5, inner], (2 + 0.05 * (x + 8))[inner], atol=1e-4)
-
-    reference, _, _, grey = model.hypotheses(frame, frame, frame, ramp, ramp)
-    x = torch.arange(WIDTH)
-    flow = torch.zeros(1, 2, HEIGHT, WIDTH)
-    flow[:, 0] = 2 + 0.05 * (x + 2 + 0.05 * x)
-    wanted = Warp(HEIGHT, WIDTH)(frame.mean(1, keepdim=True), flow)
-    carried = reference.mean(1) + grey[:, model.grey.index("carried")]
-    assert torch.allclose(carried[..., 8:-16], wanted[:, 0, :, 8:-16], atol=2e-3)
+@pytest.mark.parametrize("local", [[0, 1, 2, 3, 4], [0, 3], [2, 1], []])
+def test_statistics_and_weights_are_the_same(local: list[int]) -> None:
+    rng = np.random.default_rng()
+    count, rows, columns = 5, 3, 4
+    told = rng.normal(size=(count + 1, 19, 26, 3)).astype(np.float32) * 20
+    told[-1] += 0.5 * told[0] - 0.2 * told[1]
+    new = learn.products(told, rows, columns)
+    wanted = learn.updated(learn.updated(None, new), new)
+    given = torch.from_numpy(told.transpose(0, 3, 1, 2)[None, None] / 255)
+    found = products(given, rows, columns)
+    assert np.allclose(255**2 * found[0, 0].numpy(), new, rtol=1e-3, atol=0.5)
+    none, one = torch.zeros_like(found), torch.ones(1, 1, 1, 1, 1)
+    found = updated(updated(none, found, one), found, one)
+    assert np.allclose(found[0, 0].numpy(), wanted, rtol=1e-3, atol=1e-3)
+    assert torch.equal(updated(found, found, 0 * one), found)
+    prior = np.array([0.3, *[0] * (count - 1)], np.float32)
+    weighed = learn.weights(wanted, prior, local)
+    got = weights(torch.from_numpy(wanted)[None], torch.from_numpy(prior)[:, None], local)
+    assert np.allclose(got[0].numpy(), weighed, atol=1e-3)
 
 
-@torch.inference_mode()
-def test_it_finds_out_what_a_stream_does(model: Edge) -> None:
-    """A camera that shakes to and fro: the next frame is the one before, which no constant velocity foresees."""
-    wide = scene(HEIGHT, WIDTH + 16)
-    frames = [wide[..., 8 * (i % 2) : 8 * (i % 2) + WIDTH] for i in range(14)]
-    predicted, _ = stepped(model, frames[:-1])
-    first, last, copying = (
-        (a - b).square().mean()
-        for a, b in ((predicted[1], frames[2]), (predicted[-1], frames[-1]), (frames[-2], frames[-1]))
-    )
-    assert last < first / 20
-    assert last < copying / 20
+class Given(torch.nn.Module):
+    """The flow that the OpenCV form has found last."""
+
+    def __init__(self, opencv: Motion) -> None:
+        super().__init__()
+        self.found = planes(0 * opencv.lattice.grid)
+        search = opencv._flow
+
+        def spied(now: Greys, before: Greys) -> NDArray[np.float32]:
+            flow = search(now, before)
+            self.found = planes(flow)
+            return flow
+
+        opencv._flow = spied  # type: ignore[assignment]
+
+    def forward(self, *_: Tensor) -> Tensor:
+        return self.found
 
 
-@torch.inference_mode()
-def test_a_still_stream_is_copied_and_the_first_frame_too(model: Edge) -> None:
-    frame = scene(HEIGHT, WIDTH)
-    predicted, _ = stepped(model, [frame] * 4)
-    assert all((p - frame).abs().max() < 1e-3 for p in predicted)
+def test_given_the_same_flow_all_that_follows_is_the_same(opencv: Motion, graphs: Edge) -> None:
+    """Fields, statistics, weights and pictures over a stream, each form with the state that it has come to itself."""
+    graphs.flow = Given(opencv)  # type: ignore[assignment]
+    seen, state = None, graphs.init_state()
+    for index, frame in enumerate(scene(8)):
+        seen = opencv.perceive(seen, frame, STEP)
+        fields, written, state = perceived(graphs, frame, state)
+        moment = seen.moments[0]
+        if moment.motion is not None:
+            assert np.abs(back(written["velocity"]) - moment.motion.velocity).max() < 1e-3
+            assert np.abs(back(written["steady"]) - moment.motion.steady).max() < 1.0  # of 25 lattice points a second
+            error = np.abs(back(fields["acceleration"]) - moment.motion.acceleration).max()
+            assert error <= 0.02 * np.abs(moment.motion.acceleration).max()
+        for i, k in enumerate(graphs.horizons):
+            if k in seen.statistics:
+                wanted, found = seen.statistics[k], written["statistics"][0, i].numpy()
+                assert np.abs(found - wanted).max() < 0.02 * np.abs(wanted).max()
+                weighed = learn.weights(found, opencv._mixture.prior, opencv._mixture.local)
+                got = fields["weights"][0, i].flatten(1).T.numpy()
+                assert np.abs(got - weighed).max() < 0.01 * max(1, np.abs(weighed).max())
+        for steps in (0, 0.5, 1, 2, 4):
+            picture = graphs.render({**fields, **graphs.carried(written)}, torch.tensor([steps * STEP]))
+            error = np.abs(np.rint(255 * back(picture)) - opencv.render(seen, steps * STEP))
+            assert error.mean() < 0.45, (index, steps)
+            assert (error > 1).mean() < 0.03, (index, steps)
 
 
-@torch.inference_mode()
-def test_whatever_is_fed_back_stays_in_range(model: Edge) -> None:
-    """Noise, and a network that answers wildly, fed their own predictions without end."""
-    for name, parameter in model.named_parameters():
-        if name.startswith(("refine.changes", "refine.correction")):
-            torch.nn.init.normal_(parameter, std=10)
-    predicted, state = stepped(model, [torch.rand(4, *model.frame_shape) for _ in range(2)])
-    for _ in range(40):
-        prediction, state = model.step(predicted[-1], state)
-        predicted.append(prediction[:, 0])
-        assert all(torch.isfinite(value).all() for value in state.values())
-    assert all(frame.min() >= 0 and frame.max() <= 1 for frame in predicted)
+def test_pictures_are_the_same_given_the_same_fields(opencv: Motion, graphs: Edge) -> None:
+    seen = seen_of(opencv, scene(7))
+    moment = seen.moments[0]
+    assert moment.motion is not None
+    for steps in (0.5, 1, 2, 4):
+        weighed = planes(opencv._weights(seen, steps).reshape(*opencv._mixture.blocks, -1))
+        fields = {
+            "newest": tensor(moment.pictures.frame),
+            **fields_of(seen),
+            "times": torch.tensor([[STEP, STEP]]),
+            "weights": (weighed / min(1, steps)).unsqueeze(1).expand(-1, len(graphs.horizons), -1, -1, -1),
+        }
+        found = back(graphs.render(fields, torch.tensor([steps * STEP])))
+        error = np.abs(np.rint(255 * found) - opencv.render(seen, steps * STEP))
+        assert error.max() <= 3  # it is rounded four times in bytes
+        assert (error > 1).mean() < 2e-3
+        assert error.mean() < 0.4
 
 
-@torch.inference_mode()
-def test_weights_fit_every_resolution(model: Edge) -> None:
-    other = Edge(EdgeConfig(96, 160, hidden=8, middle=8, deep=8)).eval()
-    other.load_state_dict(model.state_dict())
-    prediction, _ = other.step(torch.rand(1, 3, 96, 160), other.init_state())
-    assert prediction.shape == (1, 1, 3, 96, 160)
+def perceived(graphs: Edge, frame: Image, state: State, elapsed: float = STEP) -> tuple[State, State, State]:
+    """The fields, what was written, and the new state."""
+    fields, written = graphs.perceive(tensor(frame), torch.tensor([elapsed]), state)
+    return fields, written, graphs.moved_on(written, state)
 
 
-@torch.inference_mode()
-def test_selection_lets_motion_end_where_things_end() -> None:
-    """Two halves that slide past each other: around the border each pixel should have the motion of one of them."""
-    height, width = 96, 128
-    left, right = scene(height + 8, width), scene(height + 8, width)
-
-    def view(shift: int) -> Tensor:
-        up, down = left[..., 4 + shift : 4 + shift + height, :], right[..., 4 - shift : 4 - shift + height, :]
-        return torch.cat([up[..., : width // 2], down[..., width // 2 :]], dim=-1)
-
-    truth = torch.ones(1, 1, height // 2, width // 2)
-    truth[..., width // 4 :] = -1
-    errors = []
-    for select in (False, True):
-        flow = LucasKanade(height, width, smooth=3 if select else 7, select=select)(view(1), view(0))
-        near = (flow[:, 1:] - truth)[..., 8:-8, width // 4 - 6 : width // 4 + 6]
-        errors.append(float(near.abs().mean()))
-    assert errors[1] < 0.8 * errors[0]
+def test_frames_that_come_at_other_times_teach_nothing(graphs: Edge) -> None:
+    """A camera that stalls for three intervals, then goes on: what was guessed for one interval is not compared."""
+    state = graphs.init_state()
+    for frame in scene(4):
+        _, _, state = perceived(graphs, frame, state)
+    (late,) = scene(5)[4:]
+    _, written, _ = perceived(graphs, late, state, 3 * STEP)
+    assert torch.equal(written["statistics"], state["statistics"])
+    _, written, _ = perceived(graphs, late, state, 1.1 * STEP)
+    assert not torch.equal(written["statistics"], state["statistics"])
 
 
-@pytest.mark.parametrize("size", [(96, 100), (48, 96), (32, 96)])
-def test_sizes_that_cannot_be_are_said(size: tuple[int, int]) -> None:
-    with pytest.raises(OptionError, match="height and width must be multiples of 32, 64 or more, not"):
-        Edge(EdgeConfig(*size))
+def test_nothing_is_ever_nan() -> None:
+    """Extreme frames and times, and any moment ahead, from a fresh state; a first frame and its own moment copy it."""
+    model = Edge(EdgeConfig(48, 64)).eval()
+    state = model.init_state(3)
+    for index in range(12):
+        frame = (torch.rand(3, *model.frame_shape) > 0.5).float()
+        frame[1] = 0
+        elapsed = torch.tensor([0.0, 1e-9, 1e6]) * (index % 2)
+        fields, written = model.perceive(frame, elapsed, state)
+        state = model.moved_on(written, state)
+        assert all(value.isfinite().all() for value in state.values())
+        for ahead in (0.0, 1e-3, 1e6):
+            picture = model.render({**fields, **model.carried(written)}, torch.full((3,), ahead))
+            assert picture.isfinite().all()
+            assert picture.min() >= 0
+            assert picture.max() <= 1
+            if index == 0 or ahead == 0:
+                assert (picture - frame).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"height": 8, "width": 64}, "height must be at least 48"),
+        ({"height": 64, "width": 64, "channels": 1}, "takes pictures of 3 channels, not of 1"),
+        ({"height": 64, "width": 64, "reach": 6}, "reach must be a power of two, 16 at most, not 6"),
+    ],
+)
+def test_sizes_that_cannot_be_are_said(options: dict[str, int], match: str) -> None:
+    with pytest.raises(OptionError, match=match):
+        EdgeConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("size", "target"), [((12, 8), (6, 4)), ((13, 9), (6, 4)), ((20, 9), (20, 4)), ((7, 5), (7, 5))]
+)
+def test_pictures_shrink_as_in_opencv(size: tuple[int, int], target: tuple[int, int]) -> None:
+    picture = np.random.default_rng().random((size[1], size[0], 1), np.float32)
+    wanted = cv2.resize(picture, target, interpolation=cv2.INTER_AREA)
+    found = back(Shrink(size, target)(planes(picture)))[..., 0]
+    assert np.abs(found - wanted).max() < 1e-5

@@ -30,7 +30,7 @@ from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no
 GPU = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
-@pytest.fixture(params=["stip", "edge", "astm-tau", "stau", "tau-block", "mau"])
+@pytest.fixture(params=["stip", "stip-edge", "astm-tau", "stau", "tau-block", "mau"])
 def artifact(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
     save(exported(request.param), path)

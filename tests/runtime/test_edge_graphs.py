@@ -23,7 +23,7 @@ from framecast.files import sha256
 from framecast.graph.device import device_graph
 from framecast.graph.manifest import RENDER, other_half
 from framecast.graph.tensorrt_workarounds import fixed
-from framecast.models.edge_graph import Edge, EdgeConfig
+from framecast.models.edge import Edge, EdgeConfig
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from framecast.runtime.engines.tensorrt import cache

@@ -34,7 +34,7 @@ from ..clips import moving_pictures  # noqa: TID252
 from ..exported import exported, pair  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from ..networks import NETWORKS  # noqa: TID252
 
-SOME = ("stip", "edge", "astm-tau", "stau", "tau-block", "mau")
+SOME = ("stip", "stip-edge", "astm-tau", "stau", "tau-block", "mau")
 
 
 def artifact(name: str, folder: Path) -> Path:

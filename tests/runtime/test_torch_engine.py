@@ -30,7 +30,7 @@ from ..exported import exported, pair  # noqa: TID252 (pytest's importlib mode p
 from ..networks import NETWORKS, make  # noqa: TID252
 from ..stepping import stepped  # noqa: TID252
 
-NAMES = ("stip", "edge", "astm-tau", "stau", "tau-block")
+NAMES = ("stip", "stip-edge", "astm-tau", "stau", "tau-block")
 
 
 @pytest.fixture(params=NAMES)
@@ -157,7 +157,7 @@ def test_cuda_equals_the_cpu(kind: str) -> None:
                 assert np.abs(expected - got).max() < (5e-3 if "edge" in kind else 1e-4)
 
 
-@pytest.mark.parametrize("name", ["edge", "stip", "stau", "astm-tau", "tau", "mau"])
+@pytest.mark.parametrize("name", ["stip-edge", "stip", "stau", "astm-tau", "tau", "mau"])
 def test_only_layers_compute_in_half(name: str) -> None:
     """As ``torch:fp16`` has it, on the CPU: statistics, norms and states stay float32, and the prediction near."""
     model, _ = pair(name)

@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     view = View((3, 96, 128), "BGR", (96, 128))
     message = r"cannot write .*cache.*\.npy: File too large \(choose another --cache\)"
     with largest_file(100_000), pytest.raises(SinkError, match=message):
-        open_footage(folder, view, cache, 2, print, RECIPES["edge"], scored=True)
+        open_footage(folder, view, cache, 2, print, RECIPES["stip-edge"], scored=True)
     assert not list(cache.iterdir())
 
 

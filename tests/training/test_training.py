@@ -165,31 +165,6 @@ def test_streams_reset_the_state_of_the_sample_that_starts() -> None:
     assert float(carried.loss) != pytest.approx(float(over_streams(model, recipe, frames[:2], starts[1:3], None).loss))
 
 
-def test_a_rollout_is_held_to_frames_foreseen_from_predictions() -> None:
-    model, recipe = small(), dataclasses.replace(STREAMS, loss="mse", rollout=2)
-    frames = torch.rand(4, 3, *model.frame_shape)
-    starts = torch.zeros(4, 3, dtype=torch.bool)
-    starts[0] = True
-    starts[2, 1] = starts[3, 2] = True  # what is foreseen ends there
-    objective = over_streams(model, recipe, frames, starts, None)
-    plain = over_streams(model, dataclasses.replace(recipe, rollout=0), frames, starts, None)
-    errors = [0.0] * 3
-    for sample in range(3):
-        with torch.no_grad():
-            prediction, state = model.step(frames[0, sample][None], model.init_state(1))
-        for ahead in (2, 3):
-            with torch.no_grad():
-                prediction, state = model.step(prediction[:, 0], state)
-            if not starts[1 : ahead + 1, sample].any():
-                errors[sample] += float((prediction[0, 0] - frames[ahead, sample]).square().mean())
-    assert errors[1] == 0 < errors[2] < errors[0]
-    expected = (3 * plain.loss.item() + sum(errors) / 3) / 5
-    assert objective.loss.item() == pytest.approx(expected, rel=1e-5)
-    assert objective.state is not None
-    assert plain.state is not None
-    assert all(torch.equal(value, plain.state[name]) for name, value in objective.state.items())
-
-
 @pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
 def test_scheduled_sampling_is_that_of_a_plain_loop(truth: float) -> None:
     model = small().double()
