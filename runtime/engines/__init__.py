@@ -63,7 +63,10 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
         if name == "auto":
             chosen = "opencv"
         elif chosen != "opencv":
-            raise ArtifactError(f"{artifact.stem} needs no graph and has none: it runs with opencv, not with {chosen}")
+            raise ArtifactError(
+                f"{artifact.stem} needs no graph and has none: run it with opencv, or export its graphs for {chosen}, for "
+                f"one picture size: framecast export {artifact.stem} --set height=720 --set width=1280 -o {artifact.stem}.onnx"
+            )
     row = ENGINES[chosen]
     try:
         engine = row.open(artifact, threads, precision, batch)

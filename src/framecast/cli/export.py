@@ -38,6 +38,7 @@ def export(
     The artifact is written only if ONNX Runtime gives the same numbers as PyTorch over real and over random frames.
     """
     from framecast import terminal
+    from framecast.graph.manifest import RENDER, other_half
     from framecast.models.configs import find, parse
 
     find(config)  # said before torch is asked for
@@ -53,5 +54,7 @@ def export(
     rows = [(name, str(p.steps), f"{p.max:.2e}", f"{p.mean:.2e}", f"{p.allowed:.0e}") for name, p in parity.items()]
     columns = ("frames", "how many", "max error", "mean error", "allowed")
     terminal.table(f"{config}: ONNX Runtime against PyTorch", columns, rows)
-    kind = "trained" if weights else "random"
+    kind = "trained" if weights else "random" if find(config).parameters else "no"
     print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB, {kind} weights)")
+    if (render := other_half(output, RENDER)).exists():
+        print(f"wrote {render} ({render.stat().st_size / 1e6:.1f} MB), which belongs to it")

@@ -101,6 +101,7 @@ def parity(
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[Engine]:
+    from framecast.graph.manifest import RENDER, other_half
     from framecast.runtime.engines import MIXED, open_engine
 
     if name != MIXED:
@@ -113,6 +114,8 @@ def _opened(path: Path, name: str) -> Iterator[Engine]:
         from framecast.graph.mixed_precision import to_half
     with tempfile.TemporaryDirectory() as folder:
         mixed = Path(folder) / path.name
-        onnx.save(to_half(onnx.load(str(path))), str(mixed))
+        for graph in (path, other_half(path, RENDER)):  # the second for a model of motion
+            if graph.exists():
+                onnx.save(to_half(onnx.load(str(graph))), str(mixed.with_name(graph.name)))
         with open_engine(mixed, "onnxruntime") as engine:
             yield engine
