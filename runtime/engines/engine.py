@@ -98,6 +98,7 @@ class Engine(ABC):
         version: of the library underneath.
         precision: the precision in which it was opened, if the engine has several; None if the artifact decides.
         batch: the only batch size that it runs; None if it runs any.
+        any_size: whether its pictures have the camera's size and shape, instead of the manifest's.
         manifest: of the artifact.
         lock: held by one caller at a time.
     """
@@ -107,6 +108,7 @@ class Engine(ABC):
     version: str
     precision: str | None = None
     batch: int | None = None
+    any_size: bool = False
     manifest: Manifest
     lock: threading.RLock
 
