@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from framecast.errors import OptionError
 from framecast.runtime.lookahead import LONGEST
+
+_ROUNDING = 1e-3  # frames: times in a file are rounded, so 2.5 frames may come out a little more or less
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,12 @@ class Ahead:
         return len(self.asked)
 
     def frames(self, interval: float) -> tuple[int, ...]:
-        """For each moment the number of whole frames to score it at, if a frame lasts ``interval`` seconds."""
-        return tuple(max(1, round(one / 1e3 / interval if self.in_ms else one)) for one in self.asked)
+        """For each moment the number of whole frames to score it at, if a frame lasts ``interval`` seconds.
+
+        Of two frames that are equally near, it is the earlier one.
+        """
+        exact = (one / 1e3 / interval if self.in_ms else one for one in self.asked)
+        return tuple(max(1, math.ceil(steps - 0.5 - _ROUNDING)) for steps in exact)
 
     @property
     def unit(self) -> str:

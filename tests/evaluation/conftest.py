@@ -11,7 +11,7 @@ import pytest
 
 from framecast.evaluation.results import Contender
 from framecast.runtime.predictor import Predictor
-from framecast.testing import TrendEngine
+from framecast.testing import FadeEngine, TrendEngine
 
 HEIGHT, WIDTH = 20, 28
 
@@ -33,6 +33,12 @@ def contender() -> MakeContender:
         return Contender(name, name, Predictor(TrendEngine(share, order, outputs, warmup, poison)))
 
     return make
+
+
+@pytest.fixture
+def any_size() -> Contender:
+    """A model of motion that takes any size, computed by hand, too."""
+    return Contender("fade", "fade", Predictor(FadeEngine()))
 
 
 def moving(count: int, seed: int | None = None, step: tuple[int, int] = (2, 1)) -> list[np.ndarray]:
