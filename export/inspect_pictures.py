@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from framecast.camera import Image
 from framecast.export.inspection import Inspection
-from framecast.graph.manifest import Manifest
 from framecast.runtime.engines.engine import Tensor
 from framecast.runtime.sinks.picture import CAPTION, caption
 
@@ -83,7 +82,7 @@ def gates(found: Inspection) -> Image | None:
         if tap.layer in (1, (last + 1) // 2, last):
             maps = [moment.maps[tap].mean(axis=0) for moment in found.moments]
             columns.append(_maps(found, f"layer {tap.layer}: {TITLES[tap.name]}", maps))
-    return grid(columns, found.manifest, f"{_heading(found)}: gates, mean over channels")
+    return grid(columns, found.manifest.size, f"{_heading(found)}: gates, mean over channels")
 
 
 def features(found: Inspection) -> Image | None:
@@ -95,7 +94,7 @@ def features(found: Inspection) -> Image | None:
         columns.append(_maps(found, f"{tap.name}: mean", list(values.mean(axis=1))))
         strongest = np.argsort(-values.std(axis=(2, 3)).mean(axis=0), kind="stable")[:CHANNELS]
         columns += [_maps(found, f"{tap.name}: channel {c}", list(values[:, c])) for c in strongest]
-    return grid(columns, found.manifest, f"{_heading(found)}: encoded features") if taps else None
+    return grid(columns, found.manifest.size, f"{_heading(found)}: encoded features") if taps else None
 
 
 def attention(found: Inspection) -> Image | None:
@@ -133,12 +132,29 @@ def _maps(found: Inspection, title: str, maps: list[Tensor]) -> Column:
     return Column(title, f"{low:.3f} to {high:.3f}", tiles, [f"mean {values.mean():.3f}" for values in maps])
 
 
-def grid(columns: Sequence[Column], manifest: Manifest, heading: str) -> Image:
-    """Draw columns side by side under a heading. Each column has its own colour scale; the legend says so."""
-    width, height = manifest.size
+def maps(title: str, values: Sequence[NDArray[np.float32]], size: tuple[int, int]) -> Column:
+    """Draw maps [rows, columns] over a whole picture of ``size`` (width, height), with one colour scale."""
+    low, high = float(np.min(values)), float(np.max(values))
+    tiles = [_scaled(_heat(one, low, high), size) for one in values]
+    return Column(title, f"{low:.2f} to {high:.2f}", tiles, [f"mean {one.mean():.2f}" for one in values])
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], heading: str) -> Image:
+    """Draw a table of texts under a heading."""
+    wide = [max(LABEL, 14 + 7 * max(map(len, column))) for column in zip(head, *rows, strict=True)]
+    lines = [np.hstack([caption(w, text) for w, text in zip(wide, row, strict=True)]) for row in (head, *rows)]
+    return _below([caption(max(sum(wide), 14 + 7 * len(heading)), heading), *lines])
+
+
+def grid(columns: Sequence[Column], size: tuple[int, int], heading: str) -> Image:
+    """Draw columns side by side under a heading. Each column has its own colour scale; the legend says so.
+
+    ``size`` is the (width, height) of the tiles' pictures.
+    """
+    width, height = size
     wide = min(max(width, TILE[0]), TILE[1], (WIDTH - GAP) // len(columns) - GAP)
-    size = wide, max(1, round(wide * height / width))
-    parts = [_column(column, size) for column in columns]
+    tile = wide, max(1, round(wide * height / width))
+    parts = [_column(column, tile) for column in columns]
     body = _beside(parts)
     legend = _legend("from the smallest to the largest value of each column; see its title")
     return _below([caption(body.shape[1], heading), body, legend])

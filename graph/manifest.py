@@ -235,6 +235,22 @@ def read_metadata(path: Path, metadata: Mapping[str, str | bytes]) -> Manifest:
         raise ArtifactError(f"{path}: {error}") from error
 
 
+def read_json(path: Path) -> Manifest:
+    """Read the manifest of a model that needs no graph, from its ``.json`` file.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(4 * MAX_CHARACTERS + 1)
+        return Manifest.from_json(text)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror} (check the path and its permissions)") from error
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
 def before_half(artifact: Path) -> Path:
     """The path of the half that runs before the frame, for the artifact that holds the rest of the step."""
     return artifact.with_suffix(f".before{artifact.suffix}")

@@ -15,7 +15,7 @@ DEFAULT_MODEL = "edge"
 def shipped() -> dict[str, Path]:
     """The artifacts that ship with the package, by name."""
     assets = Path(str(resources.files("framecast"))) / "assets"
-    return {path.stem: path for path in sorted(assets.glob("*.onnx"))}
+    return {path.stem: path for ending in ("*.onnx", "*.json") for path in sorted(assets.glob(ending))}
 
 
 def labels(models: Sequence[str], taken: Collection[str] = ()) -> list[str]:

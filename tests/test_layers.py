@@ -34,7 +34,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "graph": {"errors", "files", "parsing"},
     "runtime": {"errors", "clock", "redact", "files", "parsing", "camera", "graph"},
     "testing": {"errors", "clock", "camera", "graph", "runtime"},
-    "evaluation": {"errors", "redact", "files", "tables", "html", "drawing", "camera", "graph", "runtime"},
+    "evaluation": {"errors", "clock", "redact", "files", "tables", "html", "drawing", "camera", "graph", "runtime"},
     "bench": {"errors", "clock", "files", "tables", "html", "drawing", "camera", "graph", "runtime", "testing"},
     "kernels": {"errors"},
     "models": {"errors", "kernels"},

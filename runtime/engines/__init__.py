@@ -13,6 +13,7 @@ from framecast.runtime.engines.engine import Engine, State
 
 __all__ = ["ENGINES", "Engine", "EngineRow", "State", "check_presence", "choose", "open_engine"]
 
+GRAPHLESS = ".json"  # the ending of an artifact that is a manifest alone
 WHOLE = ("fp32",)
 EVERY_FORM = ("fp32", "int8", "half of a step")
 MIXED = "onnxruntime:fp16"  # not an engine: 'framecast parity' uses this name for a build's mixed graph on the CPU
@@ -44,10 +45,11 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
     """Load an artifact into an engine.
 
     Args:
-        artifact: path of the ONNX file; for ``torch`` also of the weights, ``.safetensors``.
-        name: one of ``ENGINES``, or ``auto`` for ``onnxruntime``, which runs everywhere. If the engine has several
-            precisions, one may follow: ``tensorrt:fp32``. By default ``openvino`` and ``torch`` compute in fp32, and
-            ``tensorrt`` uses the most recently built engine.
+        artifact: path of the ONNX file; for ``torch`` also of the weights, ``.safetensors``; for ``opencv`` of the
+            manifest, ``.json``.
+        name: one of ``ENGINES``, or ``auto`` for the one that runs everywhere: ``opencv`` for a model of motion,
+            ``onnxruntime`` for a network. If the engine has several precisions, one may follow: ``tensorrt:fp32``. By
+            default ``openvino`` and ``torch`` compute in fp32, and ``tensorrt`` uses the most recently built engine.
         threads: CPU threads of the step; 0 means one per core.
         batch: frames in one step. Only ``tensorrt`` must know it in advance, because a built engine has a fixed batch.
 
@@ -57,6 +59,11 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
         EngineError: the engine is not available on this machine.
     """
     chosen, precision = choose(name, threads)
+    if artifact.suffix == GRAPHLESS:
+        if name == "auto":
+            chosen = "opencv"
+        elif chosen != "opencv":
+            raise ArtifactError(f"{artifact.stem} needs no graph and has none: it runs with opencv, not with {chosen}")
     row = ENGINES[chosen]
     try:
         engine = row.open(artifact, threads, precision, batch)
@@ -130,6 +137,12 @@ def _onnxruntime(artifact: Path, threads: int, _: str, __: int) -> Engine:
     return OnnxRuntimeEngine(artifact, threads=threads)
 
 
+def _opencv(artifact: Path, threads: int, precision: str, _: int) -> Engine:
+    from framecast.runtime.engines.opencv import OpenCvEngine
+
+    return OpenCvEngine(artifact, threads=threads, precision=precision or "full")
+
+
 def _openvino(artifact: Path, threads: int, precision: str, _: int) -> Engine:
     from framecast.runtime.engines.openvino import OpenVinoEngine
 
@@ -155,7 +168,10 @@ def _tensorrt(artifact: Path, _: int, precision: str, batch: int) -> Engine:
 
 
 ENGINES: Mapping[str, EngineRow] = {
-    "onnxruntime": EngineRow(_onnxruntime, presence.onnxruntime, "the CPU; runs everywhere", forms=EVERY_FORM),
+    "opencv": EngineRow(_opencv, presence.opencv, "the CPU: models of motion, such as edge", ("full", "fast")),
+    "onnxruntime": EngineRow(
+        _onnxruntime, presence.onnxruntime, "the CPU: networks; runs everywhere", forms=EVERY_FORM
+    ),
     "openvino": EngineRow(
         _openvino, presence.openvino, "the CPU, faster", precisions=("fp32", "bf16"), forms=EVERY_FORM
     ),

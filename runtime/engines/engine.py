@@ -100,6 +100,7 @@ class Engine(ABC):
         batch: the only batch size that it runs; None if it runs any.
         any_size: whether its pictures have the camera's size and shape, instead of the manifest's.
         manifest: of the artifact.
+        any_size: whether its pictures have the size of the frames, rather than the manifest's.
         lock: held by one caller at a time.
     """
 
@@ -108,7 +109,7 @@ class Engine(ABC):
     version: str
     precision: str | None = None
     batch: int | None = None
-    any_size: bool = False
+    any_size = False
     manifest: Manifest
     lock: threading.RLock
 

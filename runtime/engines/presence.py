@@ -13,6 +13,13 @@ from framecast.errors import EngineError, first_line
 from framecast.runtime.engines.tensorrt.library import gpu, library
 
 
+def opencv() -> str:
+    """Check OpenCV, which is always there."""
+    import cv2
+
+    return f"{cv2.__version__}, on the CPU"
+
+
 def onnxruntime() -> str:
     """Check ONNX Runtime on the CPU.
 

@@ -62,3 +62,25 @@ def solved(statistics: Floats, prior: Floats, firmness: Floats) -> Floats:
     right = (told - matrix @ prior)[..., None]
     found: Floats = prior + np.linalg.solve(matrix + firmness, right)[..., 0]
     return np.nan_to_num(found, copy=False)
+
+
+def earned(statistics: Floats, prior: Floats) -> tuple[float, Floats]:
+    """What guesses are worth to the whole frame's mixture, as the ``statistics`` [blocks, N + 1, N + 1] say, in dB.
+
+    Returns:
+        What all together gain on constant velocity alone; and for each guess [N, 2], what it would gain alone, and
+        what would be lost without it.
+    """
+    whole = statistics.mean(axis=0).astype(np.float64)
+    count = len(prior)
+    unit = STEADY * np.eye(count)
+
+    def miss(kept: list[int]) -> float:
+        part = whole[np.ix_([*kept, count], [*kept, count])]
+        w = np.append(solved(part, prior[kept].astype(np.float64), unit[: len(kept), : len(kept)]), -1.0)
+        return max(float(w @ part @ w), 1e-12)
+
+    every = list(range(count))
+    none, best = miss([]), miss(every)
+    gains = [(none / miss([j]), miss([i for i in every if i != j]) / best) for j in every]
+    return float(10 * np.log10(none / best)), (10 * np.log10(gains)).astype(np.float32)

@@ -109,6 +109,18 @@ class Motion:
         drawn = {"flow": -moment.motion.velocity * self.lattice.scale}
         return drawn | {name: weights[..., i] for i, name in enumerate(self._mixture.names)}
 
+    def earned(self, seen: Seen, ahead: float) -> dict[str, tuple[float, float]]:
+        """What each guess has been worth lately, ``ahead`` seconds ahead: dB alone, and dB lost without it.
+
+        Under "all", twice what all together gain on constant velocity; see :func:`learn.earned`.
+        """
+        known = None if seen.moments[0].motion is None else _nearest(seen.statistics, round(ahead / seen.interval))
+        if known is None:
+            return {}
+        together, each = learn.earned(known, self._mixture.prior)
+        named = zip(self._mixture.names, each.tolist(), strict=True)
+        return {"all": (together, together), **{name: (alone, without) for name, (alone, without) in named}}
+
     def _taught(self, seen: Seen, learned: Mapping[int, int]) -> Seen:
         """Compare what was guessed for the newest frame's moment with what came."""
         newest, interval = seen.moments[0], seen.interval

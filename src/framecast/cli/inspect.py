@@ -24,13 +24,23 @@ def inspect(
 ) -> None:
     """Draw what happens inside a model over a clip.
 
-    Writes pictures of its gates, encoded features and attention, and inspect.json with the numbers.
+    Writes pictures, and inspect.json with the numbers. Of a network: its gates, encoded features and attention. Of
+    edge: the motion, the weights of its guesses, and what each of them has earned.
     """
+    from framecast.runtime.engines import GRAPHLESS
+
     check_numbers(frames=frames)
+    ref = ModelRef.resolve(model)
+    if ref.path is not None and ref.path.suffix == GRAPHLESS:
+        from framecast.export import inspect_motion
+
+        check_outputs(source, [output / name for name in inspect_motion.FILES])
+        check_clips(source)
+        print("\n".join(inspect_motion.inspect(ref.path, source, output, frames)))
+        return
     with needs_extra("inspect"):
         from framecast.export import inspect as inside
     check_outputs(source, [output / name for name in inside.FILES])
-    ref = ModelRef.resolve(model)
     check_clips(source)
     with ref.artifact() as path:
         print("\n".join(inside.inspect(str(path), source, output, frames)))
