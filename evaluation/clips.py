@@ -9,7 +9,7 @@ from pathlib import Path
 from framecast.camera import files, open_source
 from framecast.camera.images import SUFFIXES, images_among
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import OptionError, SourceError
+from framecast.errors import FrameError, OptionError, SourceError
 from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.one_clip import Run, score_clip
 from framecast.evaluation.perceptual import find_lpips
@@ -159,6 +159,8 @@ def _attempt(run: Run, place: str, name: str, advance: Callable[[int], None]) ->
             return score_clip(run, name, source, advance)
     except SourceError as error:
         return error
+    except FrameError as error:
+        return SourceError(f"{redact(place)}: {error}")
 
 
 def _advance(advance: Advance, name: str, number: int, total: int, frames: int) -> None:

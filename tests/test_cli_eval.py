@@ -70,7 +70,7 @@ def test_milliseconds(run: Run, tmp_path: Path) -> None:
     assert "scored at, ms" in out
     found = json.loads(figures.read_text(), parse_constant=pytest.fail)
     assert found["ahead"] == {"in": "ms", "asked": [40, 100]}
-    assert found["clips"][0]["ahead_ms"] == pytest.approx([40, 80])
+    assert found["clips"][0]["ahead_ms"] == pytest.approx([100 / 3, 100])  # it has 30 frames a second
     assert all(min(cost["cpu_ms"]) >= 0 and len(cost["to_dis"]) == 2 for cost in found["cost"].values())
 
 

@@ -98,7 +98,6 @@ class Engine(ABC):
         version: of the library underneath.
         precision: the precision in which it was opened, if the engine has several; None if the artifact decides.
         batch: the only batch size that it runs; None if it runs any.
-        any_size: whether its pictures have the camera's size and shape, instead of the manifest's.
         manifest: of the artifact.
         any_size: whether its pictures have the size of the frames, rather than the manifest's.
         lock: held by one caller at a time.
