@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -269,7 +270,7 @@ def test_milliseconds_are_scored_at_the_nearest_frame(
 def test_frames_that_are_missing_do_not_shift_the_moments(
     any_size: Contender, moving_frames: Moving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is scored 80 ms ahead was predicted 80 ms ahead, also by the rivals, although every fifth frame is missing."""
+    """Although every fifth frame is missing, what is scored 80 ms ahead was predicted 80 ms ahead, by rivals as well."""
     frames = [frame for i, frame in enumerate(moving_frames(60)) if i % 7 != 6]
     taken = [i for i in range(len(frames)) if i % 5 != 4]
     source = ListSource([Frame(frames[i], i / 25, n) for n, i in enumerate(taken)], name="gaps")
@@ -293,15 +294,16 @@ def test_frames_that_are_missing_do_not_shift_the_moments(
 def test_the_cost_is_measured_beside_the_quality(
     any_size: Contender, contender: MakeContender, moving_frames: Moving, write_clip: Write
 ) -> None:
-    """On a clock that counts what is asked of it: a rollout to the third frame costs three steps, a moment one picture."""
-
-    class Counting(ManualClock):
-        def cpu(self) -> float:
-            return 1e-3 * trend.steps
+    """The clock counts steps of the network: a rollout to the third frame costs three, a model of motion none."""
 
     model = contender()
     trend = model.predictor.engine
     assert isinstance(trend, TrendEngine)
+
+    class Counting(ManualClock):
+        def cpu(self) -> float:
+            return 1e-3 * cast(TrendEngine, trend).steps
+
     clip = str(write_clip("clip", moving_frames(26)))
     results = evaluate_clips([model, any_size], [clip], ahead=Ahead.in_frames(3), clock=Counting())
     assert results.cpu_ms("trend") == pytest.approx([1, 2, 3])  # the newest frame's own step predicts the next one

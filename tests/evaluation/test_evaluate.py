@@ -39,9 +39,9 @@ def black(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[
 
 def test_a_rival_is_given_the_moments() -> None:
     """In frames of the clip: it has 30 a second here, and a moment is predicted where it can be scored."""
-    asked: list[list[float]] = []
+    asked: list[Sequence[float]] = []
 
-    def noting(last: np.ndarray, before: np.ndarray, ahead: list[float]) -> list[np.ndarray]:
+    def noting(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[np.ndarray]:
         asked.append(ahead)
         return [last] * len(ahead)
 
