@@ -270,7 +270,7 @@ def test_milliseconds_are_scored_at_the_nearest_frame(
 def test_frames_that_are_missing_do_not_shift_the_moments(
     any_size: Contender, moving_frames: Moving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although every fifth frame is missing, what is scored 80 ms ahead was predicted 80 ms ahead, by rivals as well."""
+    """Although each fifth frame is missing, what is scored 80 ms ahead was predicted 80 ms ahead, by rivals too."""
     frames = [frame for i, frame in enumerate(moving_frames(60)) if i % 7 != 6]
     taken = [i for i in range(len(frames)) if i % 5 != 4]
     source = ListSource([Frame(frames[i], i / 25, n) for n, i in enumerate(taken)], name="gaps")

@@ -214,7 +214,7 @@ class EmptyEngine(_HandMade):
     name, device, version = "empty", "none", "0"
 
     def __init__(self, manifest: Manifest) -> None:
-        self.manifest = dataclasses.replace(manifest, state=(), precomputed={}, warmup=sys.maxsize)
+        self.manifest = dataclasses.replace(manifest, state=(), precomputed={}, warmup=sys.maxsize, renders="steps")
         width, height = manifest.size
         self._black = np.zeros((height, width, 3), np.uint8)
 
