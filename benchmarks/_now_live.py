@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
+import tempfile
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+from _now_clips import Clip
+from startup import run
 
 from framecast.bench.cold_start import cold_start
 from framecast.camera import Frame, Source
@@ -119,15 +123,15 @@ def now(wander: float, period: float) -> Now:
     return Now(statistics.median(errors), p95, statistics.median(ages), len(errors))
 
 
-@dataclass(frozen=True)
-class Start:
-    """Medians of fresh processes: seconds to the first prediction, and peak memory in MB; None if unknown."""
-
-    seconds: float
-    megabytes: float | None
-
-
-def start(model: str, engine: str, threads: int, size: tuple[int, int]) -> Start:
-    """Start fresh processes on pictures of a size."""
-    found = cold_start(find(model), engine, threads, size)
-    return Start(found.seconds, None if found.peak_bytes is None else found.peak_bytes / 1e6)
+def start(model: str, engine: str, threads: int, clip: Clip) -> tuple[float, float]:
+    """Median seconds of fresh processes to their first prediction, and peak memory in MB over a clip as a video."""
+    height, width = clip.frames[0].shape[:2]
+    cold = cold_start(find(model), engine, threads, (width, height))
+    with tempfile.TemporaryDirectory() as folder:
+        place = f"{folder}/{clip.name}.mp4"
+        writer = cv2.VideoWriter(place, cv2.VideoWriter.fourcc(*"mp4v"), 1 / clip.interval, (width, height))
+        for frame in clip.frames:
+            writer.write(frame)
+        writer.release()
+        _, peak = run("run", place, "--model", model, "--engine", engine, "--threads", str(threads))
+    return cold.seconds, peak

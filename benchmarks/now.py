@@ -10,7 +10,7 @@ steps    1 … 12 frames ahead at 256×192
 ms       100 … 500 ms ahead at 640×360
 streams  repeats with and without a pattern, flicker, a variable rate, at 256×192: moving frames, beside the clean clip
 now      ``--now`` on a simulated camera whose delay wanders: how far the picture shown is from the true moment
-start    a fresh process on 1280×720: seconds to its first prediction, peak memory
+start    fresh processes on 1280×720: seconds to the first prediction, peak memory over a clip
 ======== ===========================================================================================================
 
 DIS is OpenCV's medium preset at the same size, with constant velocity by a fixed point. All methods take turns at each
@@ -162,12 +162,12 @@ def starts(bench: Bench) -> Iterator[Table]:
     """Yield start-up time and memory."""
     rows = []
     size = (bench.args.sizes or SIZES)[0]
+    clip = next(bench.clips(size))
     for engine in ("auto", "opencv:fast"):
-        found = start(bench.args.model, engine, bench.args.threads[0], size)
-        memory = "–" if found.megabytes is None else f"{found.megabytes:.0f}"
-        rows.append((engine, f"{found.seconds:.2f}", memory))
-    columns = ("engine", "first prediction, s", "peak memory, MB")
-    yield Table(f"A fresh process on {size[0]}×{size[1]}, medians", columns, rows)
+        seconds, peak = start(bench.args.model, engine, bench.args.threads[0], clip)
+        rows.append((engine, f"{seconds:.2f}", f"{peak:.0f}"))
+    columns = ("engine", "first prediction, s (median)", "peak memory over a clip, MB")
+    yield Table(f"Fresh processes on {size[0]}×{size[1]}", columns, rows)
 
 
 def _over(found: dict[str, Scores], name: str, k: int = 1) -> float:
