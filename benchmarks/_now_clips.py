@@ -112,7 +112,8 @@ def doubled(clip: Clip) -> Clip:
 
 def every4th(clip: Clip) -> Clip:
     """Each fourth frame is shown twice."""
-    return _shown(clip, [i - i // 5 for i in range(len(clip.frames) * 5 // 4)], 1.25, "every4th")
+    order = [i for i in range(len(clip.frames)) for _ in range(1 + (i % 4 == 3))]
+    return _shown(clip, order, 1.25, "every4th")
 
 
 def pulldown(clip: Clip) -> Clip:
@@ -122,7 +123,7 @@ def pulldown(clip: Clip) -> Clip:
 
 
 def at_random(clip: Clip) -> Clip:
-    """Three of ten frames, at random, are replaced by the one before; the scene goes on meanwhile."""
+    """Three of ten frames, at random, are replaced by the one before. The scene goes on meanwhile."""
     rng, order = np.random.default_rng(SEED), [0]
     for i in range(1, len(clip.frames)):
         order.append(order[-1] if rng.random() < 0.3 else i)
