@@ -85,11 +85,11 @@ def test_scores_are_those_of_eval(scripts: dict[str, ModuleType], tmp_path: Path
     for i, image in enumerate(frames):
         cv2.imwrite(str(tmp_path / f"{i:02}.png"), image)
     results = evaluate_clips(
-        [Contender("ours", "ours", Predictor(FadeEngine()))], [str(tmp_path)], ahead=Ahead.in_frames(2)
+        [Contender("ours", "ours", Predictor(FadeEngine(), watch=False))], [str(tmp_path)], ahead=Ahead.in_frames(2)
     )
     run = scripts["_now_run"]
     clip = scripts["_now_clips"].load(str(tmp_path), None, 0, 100)
-    methods = [run.Copy(), run.Dis(), run.Ours("ours", Predictor(FadeEngine()))]
+    methods = [run.Copy(), run.Dis(), run.Ours("ours", Predictor(FadeEngine(), watch=False))]
     scores = run.run(clip, methods, (1, 2))
     for k in (1, 2):
         assert len(scores.fresh[k]) == results.clips[0].scored[k - 1]
