@@ -68,7 +68,7 @@ def test_the_rival_moves_each_thing_on_by_its_own_motion(scripts: dict[str, Modu
     thing = cv2.GaussianBlur(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8), (0, 0), 2)
 
     def frame(i: int) -> np.ndarray:
-        image = ground.copy()
+        image: np.ndarray = ground.copy()
         image[40:80, 20 + 6 * i : 60 + 6 * i] = thing
         return image
 
