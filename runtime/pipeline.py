@@ -152,7 +152,8 @@ class Pipeline:
 
     def report(self) -> Report:
         """The figures so far. May be called from any thread."""
-        return report(self.telemetry.snapshot(), self.source.name, self.predictor.engine, self.lookahead)
+        source = self.source
+        return report(self.telemetry.snapshot(), source.name, source.times, self.predictor.engine, self.lookahead)
 
     def _predict(self, item: Grabbed) -> Result:
         clock, predictor, frame = self._clock, self.predictor, item.frame
