@@ -126,7 +126,7 @@ class Pipeline:
                     break
                 elif (between := self._between()) is not None:
                     yield between
-                else:
+                elif patience is not None:
                     self.telemetry.wake(self._clock.now(), mailbox.dropped)
                     yield None
             if self._capture.failure is not None and not self._stopped:
@@ -246,7 +246,7 @@ class Pipeline:
         if now - newest.stamps.handed > self.lookahead.most:
             self._newest = None
             return None
-        if now - handed < self._period:
+        if now < handed + self._period:  # as the deadline is computed
             return None
         ahead = self._ahead(item, now)
         if not self.lookahead.now:  # the moment shown goes on with time

@@ -18,35 +18,38 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import DEFAULT_MODEL, shipped
 from framecast.testing import DriftEngine
 
+from ..stepping import stepped  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
 
 def grey(level: int, size: tuple[int, int] = (12, 16)) -> np.ndarray:
     return np.full((*size, 3), level, np.uint8)
 
 
 def test_step_predicts_and_tells_when() -> None:
-    predictor = Predictor(DriftEngine())
+    predictor = Predictor(DriftEngine(), watch=False)
     for i in range(5):
-        prediction = predictor.step(grey(10), time=i * 0.5)
+        prediction = stepped(predictor, grey(10), i * 0.5)
     assert prediction.image.dtype == np.uint8
     assert prediction.image.shape == (12, 16, 3)
     assert (prediction.image == round(10 + 25.5)).all()
     assert prediction.time == pytest.approx(2.5)
-    assert prediction.horizon == 1
+    assert prediction.ahead == pytest.approx(0.5)
+    assert predictor.times.picture_out > 0
 
 
 def test_without_times_frames_are_one_interval_apart() -> None:
-    predictor = Predictor(DriftEngine())
-    times = [predictor.step(grey(0)).time for _ in range(3)]
+    predictor = Predictor(DriftEngine(), watch=False)
+    times = [stepped(predictor, grey(0)).time for _ in range(3)]
     assert np.diff(times) == pytest.approx(predictor.interval)
 
 
 def test_rollout_feeds_back_floats_and_leaves_the_state() -> None:
     engine = DriftEngine()
-    predictor = Predictor(engine)
+    predictor = Predictor(engine, watch=False)
     predictor.step(grey(200), time=0.0)
     predictor.step(grey(200), time=0.1)
     ahead = predictor.rollout(5)
-    assert [p.horizon for p in ahead] == [1, 2, 3, 4, 5]
+    assert [p.ahead for p in ahead] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert [p.time for p in ahead] == pytest.approx([0.2, 0.3, 0.4, 0.5, 0.6])
     levels = [min(255, round(200 + 25.5 * k)) for k in range(1, 6)]
     assert [int(p.image[0, 0, 0]) for p in ahead] == pytest.approx(levels, abs=1)
@@ -54,6 +57,65 @@ def test_rollout_feeds_back_floats_and_leaves_the_state() -> None:
     assert all(np.array_equal(a.image, b.image) for a, b in zip(ahead, again, strict=True))
     engine.poison = lambda count: count != 2  # the state goes on from the second frame as if nothing had been looked at
     predictor.step(grey(200), time=0.2)
+
+
+def test_any_moment_ahead_in_any_order() -> None:
+    predictor = Predictor(DriftEngine(), watch=False)
+    for i in range(3):
+        predictor.step(grey(100), i * 0.1)
+    levels = {}
+    for time in (0.5, 0.2, 0.25, 0.3, 0.4, 0.275):
+        prediction = predictor.at(time)
+        assert prediction.time == time
+        assert prediction.ahead == pytest.approx(time - 0.2)
+        levels[time] = int(prediction.image[0, 0, 0])
+    expected = {0.2: 100, 0.25: 113, 0.275: 119, 0.3: 126, 0.4: 151, 0.5: 177}
+    assert levels == pytest.approx(expected, abs=1)
+    assert np.array_equal(predictor.at(0.2).image, predictor.input)
+    assert predictor.steps == 3
+
+
+@pytest.mark.parametrize("time", [0.99, -1.0, math.nan])
+def test_no_moment_before_the_newest_frame(time: float) -> None:
+    predictor = Predictor(DriftEngine(), watch=False)
+    with pytest.raises(OptionError, match="cannot look ahead before the first frame"):
+        predictor.at(time)
+    predictor.step(grey(10), 0.9)
+    predictor.step(grey(10), 1.0)
+    with pytest.raises(OptionError, match="must not lie before the newest frame"):
+        predictor.at(time)
+    predictor.reset()
+    with pytest.raises(OptionError, match="cannot look ahead before the first frame"):
+        predictor.at(2.0)
+
+
+def test_the_cameras_interval_is_not_that_of_the_frames_taken() -> None:
+    """Of five frames one is taken: a rollout still looks ahead frame by frame of the camera."""
+    engine = DriftEngine()
+    predictor = Predictor(engine, watch=False)
+    assert predictor.interval == pytest.approx(1 / 25)
+    for i in range(4):
+        predictor.step(grey(100), i * 0.2, interval=0.04)
+    assert predictor.interval == 0.04
+    ahead = predictor.rollout(10)
+    assert [p.ahead for p in ahead] == pytest.approx([0.04 * k for k in range(1, 11)])
+    # It learned from frames that are 0.2 s apart: that is one step.
+    assert [int(p.image[0, 0, 0]) for p in ahead[4::5]] == pytest.approx([126, 151], abs=1)
+    assert int(ahead[0].image[0, 0, 0]) == pytest.approx(100 + 25.5 / 5, abs=1)
+    predictor.step(grey(100), 0.8)  # not known any more: the median of the last ones
+    assert predictor.interval == pytest.approx(0.2)
+    predictor.reset()
+    predictor.step(grey(100), interval=0.05)
+    predictor.step(grey(100), interval=0.05)
+    assert predictor.at(0.06).ahead == pytest.approx(0.01)  # without times, frames are one interval apart
+
+
+@pytest.mark.parametrize("interval", [0.0, -0.1, math.nan, math.inf])
+def test_an_interval_is_above_zero(interval: float) -> None:
+    predictor = Predictor(DriftEngine(), watch=False)
+    with pytest.raises(OptionError, match="an interval must be a number of seconds above 0"):
+        predictor.step(grey(0), interval=interval)
+    assert predictor.steps == 0
 
 
 @pytest.mark.parametrize(
@@ -68,11 +130,11 @@ def test_rollout_feeds_back_floats_and_leaves_the_state() -> None:
 )
 def test_what_is_no_frame_is_refused(frame: Any, message: str) -> None:
     with pytest.raises(FrameError, match=message):
-        Predictor(DriftEngine()).step(frame)
+        Predictor(DriftEngine(), watch=False).step(frame)
 
 
 def test_a_new_size_in_mid_stream_is_refused_by_name() -> None:
-    predictor = Predictor(DriftEngine())
+    predictor = Predictor(DriftEngine(), watch=False)
     predictor.step(grey(0, (24, 32)))
     with pytest.raises(FrameError, match="from 32x24 to 64x48"):
         predictor.step(grey(0, (48, 64)))
@@ -81,7 +143,7 @@ def test_a_new_size_in_mid_stream_is_refused_by_name() -> None:
 
 
 def test_rollout_needs_a_frame_and_a_horizon() -> None:
-    predictor = Predictor(DriftEngine())
+    predictor = Predictor(DriftEngine(), watch=False)
     with pytest.raises(OptionError, match=r"step\(\) with a frame first"):
         predictor.rollout(2)
     predictor.step(grey(0))
@@ -91,19 +153,21 @@ def test_rollout_needs_a_frame_and_a_horizon() -> None:
 
 def test_a_prediction_that_is_not_finite_starts_anew() -> None:
     engine = DriftEngine()
-    predictor = Predictor(engine)
+    predictor = Predictor(engine, watch=False)
     engine.poison = lambda count: count == 3
-    images = [predictor.step(grey(10)).image for _ in range(6)]
+    images = [stepped(predictor, grey(10)).image for _ in range(6)]
     assert predictor.resets == 1
     assert all((image == 36).all() for image in images)
     engine.poison = lambda count: True
-    with pytest.raises(EngineError, match="even from a fresh state"):
-        predictor.step(grey(10))
+    predictor.step(grey(10))  # nothing was asked for, so nothing is wrong yet
+    for ask in (lambda: predictor.rollout(1), lambda: predictor.at(1.0)):
+        with pytest.raises(EngineError, match="even from a fresh state"):
+            ask()
 
 
 def test_a_rollout_that_is_not_finite_starts_anew() -> None:
     engine = DriftEngine()
-    predictor = Predictor(engine)
+    predictor = Predictor(engine, watch=False)
     engine.poison = lambda count: count == 5
     for _ in range(4):
         predictor.step(grey(10))
@@ -118,7 +182,7 @@ def test_a_rollout_that_is_not_finite_starts_anew() -> None:
 
 @pytest.mark.parametrize("time", [1.0, 0.5, float("nan"), float("inf")])
 def test_time_runs_forward(time: float) -> None:
-    predictor = Predictor(DriftEngine())
+    predictor = Predictor(DriftEngine(), watch=False)
     predictor.step(grey(10), time=1.0)
     with pytest.raises(OptionError, match="time must"):
         predictor.step(grey(10), time=time)
@@ -148,19 +212,18 @@ def test_shipped_model_rolls_out_without_touching_its_state() -> None:
     frames = np.random.default_rng().integers(0, 256, (6, 120, 160, 3), dtype=np.uint8)
     with framecast.load("stip-edge") as one, framecast.load("stip-edge") as other:
         for frame in frames:
-            expected = one.step(frame)
-            actual = other.step(frame)
-            assert np.array_equal(expected.image, actual.image)
-            assert other.rollout(3)[0].horizon == 1
+            expected = stepped(one, frame)
+            other.step(frame)
+            assert np.array_equal(expected.image, other.rollout(3)[0].image)
         assert expected.image.shape == (192, 256, 3)
 
 
 def test_reset_equals_a_fresh_start() -> None:
     frames = np.random.default_rng().integers(0, 256, (3, 192, 256, 3), dtype=np.uint8)
     with framecast.load() as predictor:
-        first = [predictor.step(f).image for f in frames]
+        first = [stepped(predictor, f).image for f in frames]
         predictor.reset()
-        second = [predictor.step(f).image for f in frames]
+        second = [stepped(predictor, f).image for f in frames]
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -188,14 +251,14 @@ def test_models_that_are_none(tmp_path: Path) -> None:
 
 def test_a_frame_that_is_refused_leaves_the_predictor_as_it_was() -> None:
     engine, image = DriftEngine(), np.full((12, 16, 3), 50, np.uint8)
-    predictor = Predictor(engine)
+    predictor = Predictor(engine, watch=False)
     predictor.step(image, 0.0)
     for time in (math.inf, math.nan, 0.0, -1.0):
         with pytest.raises(OptionError):
             predictor.step(image, time)
     with pytest.raises(FrameError):
         predictor.step(np.zeros((6, 8, 3), np.uint8), 0.02)
-    assert predictor.step(image, 0.04).time == pytest.approx(0.08)
+    assert stepped(predictor, image, 0.04).time == pytest.approx(0.08)
 
     def failing(*_: object) -> None:
         raise EngineError("it broke")
@@ -205,7 +268,7 @@ def test_a_frame_that_is_refused_leaves_the_predictor_as_it_was() -> None:
         with pytest.raises(EngineError, match="it broke"):
             predictor.step(image, 0.08)
     assert predictor.rollout(1)[0].time == pytest.approx(0.08)  # after the frame that it has seen
-    assert predictor.step(image, 0.08).time == pytest.approx(0.12)  # the same again, once it works
+    assert stepped(predictor, image, 0.08).time == pytest.approx(0.12)  # the same again, once it works
 
 
 def test_a_first_frame_that_is_refused_sets_no_size() -> None:
@@ -215,7 +278,7 @@ def test_a_first_frame_that_is_refused_sets_no_size() -> None:
                 raise FrameError("this engine was built for 32x24 frames")
             super().take(images, state)
 
-    predictor = Predictor(OneSize())
+    predictor = Predictor(OneSize(), watch=False)
     with pytest.raises(FrameError, match="built for 32x24"):
         predictor.step(np.zeros((12, 16, 3), np.uint8))
     predictor.step(np.zeros((24, 32, 3), np.uint8))
