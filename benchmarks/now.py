@@ -63,7 +63,8 @@ class Bench:
             predictor = stack.enter_context(framecast.load(model, engine=engine or "auto", threads=threads))
             if predictor.engine.any_size or predictor.manifest.size == size:
                 name = Path(model).stem if model.endswith((".onnx", ".json")) else model
-                made.append(Ours(f"{name} {engine.partition(':')[2]}".strip(), predictor))
+                name = f"{name} {engine.partition(':')[2]}".strip()
+                made.append(Ours(asked if name in {method.name for method in made} else name, predictor))
         return made
 
     def scores(
