@@ -64,7 +64,8 @@ class Bench:
             if predictor.engine.any_size or predictor.manifest.size == size:
                 name = Path(model).stem if model.endswith((".onnx", ".json")) else model
                 name = f"{name} {engine.partition(':')[2]}".strip()
-                made.append(Ours(asked if name in {method.name for method in made} else name, predictor))
+                again = sum(method.name.partition(" #")[0] == name for method in made)
+                made.append(Ours(f"{name} #{again + 1}" if again else name, predictor))
         return made
 
     def scores(
