@@ -7,18 +7,16 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import cv2
 import numpy as np
 from _now_clips import Clip
 from numpy.typing import NDArray
 
 from framecast.camera import Image
+from framecast.runtime.dis import DisFlow
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.score import SETTLE, psnr
 
-ITERATIONS = 3  # of the fixed point: its residual then is far below a tenth of a pixel on real motion
 COPY, DIS = "copying", "DIS medium"
 
 
@@ -62,45 +60,30 @@ class Copy(Method):
 
 
 class Dis(Method):
-    """OpenCV's DIS flow, medium preset, with constant velocity: out(p) = I(p + d), where d(p) = k f(p + d)."""
+    """OpenCV's DIS flow, medium preset, with constant velocity: see :class:`framecast.runtime.dis.DisFlow`."""
 
     name = DIS
 
     def __init__(self) -> None:
-        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._grid = np.zeros((0, 0, 2), np.float32)
+        self._dis = DisFlow()
         self.reset()
 
     def reset(self) -> None:
         """See :meth:`Method.reset`."""
-        self._grey: Image | None = None
+        self._newest: tuple[Image, float] | None = None
         self._flow: NDArray[np.float32] | None = None
-        self._time = 0.0
 
     def see(self, frame: Image, time: float) -> None:
         """See :meth:`Method.see`."""
-        grey: Image = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)  # type: ignore[assignment]
-        if self._grey is not None:
-            self._flow = self._dis.calc(grey, self._grey, None)  # type: ignore[call-overload]
-            self._elapsed = time - self._time
-        elif self._grid.shape[:2] != grey.shape:
-            rows, columns = np.mgrid[: grey.shape[0], : grey.shape[1]].astype(np.float32)
-            self._grid = np.dstack([columns, rows])
-        self._frame, self._grey, self._time = frame, grey, time
+        if self._newest is not None:
+            self._flow, self._elapsed = self._dis.flow(frame, self._newest[0]), time - self._newest[1]
+        self._newest = frame, time
 
     def at(self, ahead: float) -> Image:
         """See :meth:`Method.at`."""
-        if self._flow is None:
-            return self._frame
-        k = np.float32(ahead / self._elapsed)
-        shift = k * self._flow
-        for _ in range(ITERATIONS):
-            shift = k * _sample(self._flow, self._grid + shift)
-        return _sample(self._frame, self._grid + shift)
-
-
-def _sample(picture: NDArray[Any], places: NDArray[np.float32]) -> NDArray[Any]:
-    return cv2.remap(picture, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload, no-any-return]
+        assert self._newest is not None
+        frame, _ = self._newest
+        return frame if self._flow is None else self._dis.pulled(frame, self._flow, ahead / self._elapsed)
 
 
 class Ours(Method):

@@ -37,6 +37,18 @@ def test_linear(channels: int) -> None:
         assert image.dtype == np.uint8
 
 
+def bilinear(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """In float64; beyond the border its pixels are repeated."""
+    height, width = picture.shape[:2]
+    found = np.zeros((*x.shape, picture.shape[2]))
+    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        left, top = np.floor(x) + dx, np.floor(y) + dy
+        weight = (1 - np.abs(x - left)) * (1 - np.abs(y - top))
+        inside = top.clip(0, height - 1).astype(int), left.clip(0, width - 1).astype(int)
+        found += weight[..., None] * picture[inside]
+    return found
+
+
 @CHANNELS
 def test_dis_is_the_last_frame_pulled_along_its_flow(channels: int) -> None:
     last, before, _ = two(channels)
@@ -45,16 +57,12 @@ def test_dis_is_the_last_frame_pulled_along_its_flow(channels: int) -> None:
     grey = [cv2.cvtColor(i, cv2.COLOR_BGR2GRAY) if channels == 3 else i[..., 0].copy() for i in (last, before)]
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)  # type: ignore[call-overload]  # OpenCV's stubs want a flow
     height, width = last.shape[:2]
-    rows, columns = np.mgrid[:height, :width]
+    rows, columns = np.mgrid[:height, :width].astype(np.float64)
     for k, image in zip(ahead, images, strict=True):
-        # Bilinear, in float64; beyond the border its pixels are repeated.
-        x, y = (columns + k * flow[..., 0]).astype(np.float64), (rows + k * flow[..., 1]).astype(np.float64)
-        expected = np.zeros(last.shape)
-        for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            left, top = np.floor(x) + dx, np.floor(y) + dy
-            weight = (1 - np.abs(x - left)) * (1 - np.abs(y - top))
-            inside = top.clip(0, height - 1).astype(int), left.clip(0, width - 1).astype(int)
-            expected += weight[..., None] * last[inside]
+        shift = k * flow
+        for _ in range(20):  # to the fixed point
+            shift = k * bilinear(flow, columns + shift[..., 0], rows + shift[..., 1])
+        expected = bilinear(last, columns + shift[..., 0], rows + shift[..., 1])
         assert image.shape == last.shape
         assert np.abs(image - expected).max() <= 2  # OpenCV's weights have five bits, on a smooth picture
 
