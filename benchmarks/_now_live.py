@@ -28,6 +28,7 @@ CAMERAS = (  # in words; seconds that the delay wanders around that, and in whic
     ("150 ms, steady", 0.0, 1.0),
     ("150 ± 40 ms, from frame to frame", 0.040, 0.0),
     ("150 ± 40 ms, in 2 s", 0.040, 2.0),
+    ("150 ± 40 ms, in 10 s", 0.040, 10.0),
     ("150 ± 40 ms, in 20 s", 0.040, 20.0),
 )
 JITTER = 0.004  # seconds, standard deviation, on top
