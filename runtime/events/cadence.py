@@ -84,7 +84,8 @@ class Cadence:
 def _next(bits: bytes) -> bool | None:
     """What follows the longest ending of ``bits`` that was there twice before; None if there is none."""
     for length in range(min(_LONGEST, len(bits) // 2), 0, -1):
-        ending, end, votes = bits[-length:], len(bits) - 1, []
+        ending, end = bits[-length:], len(bits) - 1
+        votes: list[int] = []
         while len(votes) < _RECENT and (at := bits.rfind(ending, 0, end)) >= 0:
             votes.append(bits[at + length])
             end = at + length - 1

@@ -26,6 +26,7 @@ _EQUAL = 0.02  # grey levels: less is no change at all
 _DARKER = 0.5  # grey levels, beside the share: the brightness of a repeat is equal
 _STILL = 9  # repeats in a row: more is a scene that stands still
 _CUT_LIKENESS, _CUT_CHANGE, _CUT_FIRST = 0.75, 1.7, 0.4
+_CUT_SPAN = 4.0  # times the usual time: a change grows with time until nothing is as it was
 _GAP = 4.0  # times the usual time between frames
 _SNAP = 0.25  # intervals: how far from a frame's moment the picture still is that frame's
 
@@ -49,8 +50,8 @@ class Event:
 class Watch:
     """Watches one stream. Deterministic, of bounded memory; about half a millisecond a frame at 1280×720.
 
-    Use: ``event = watch.see(frame, time, interval)``. Begin the model anew on ``first``, ``cut`` and ``gap``; advance
-    it by ``event.image`` and ``event.elapsed`` on all but ``repeat``. For any later moment, ``watch.ahead(time)`` is how
+    Use: ``event = watch.see(frame, time, interval)``. On all but ``repeat`` advance the model by ``event.image`` and
+    ``event.elapsed``, begun anew on ``first``, ``cut`` and ``gap``. For any later moment, ``watch.ahead(time)`` is how
     far to predict; where it is 0, the newest ``event.image`` is the prediction (also that of a repeat). Whatever is
     shown goes through :meth:`finish`, which puts the flicker back in.
     """
@@ -110,7 +111,7 @@ class Watch:
             self._cadence.see(True)
             return "gap"
         usual = self._usual()
-        if self._is_cut(change, usual, gone / max(usual_gap, 1e-9)):
+        if self._is_cut(change, usual, (gone + self._time - self._new_time) / max(usual_gap, 1e-9)):
             self._cadence.see(True)
             return "cut"
         repeat = self._is_repeat(change, usual)
@@ -129,10 +130,12 @@ class Watch:
             return 0.0
         return float(np.quantile(self._changes, 0.8))
 
-    def _is_cut(self, change: Change, usual: float, gone: float) -> bool:
+    def _is_cut(self, change: Change, usual: float, span: float) -> bool:
+        """Whether a change is too much for motion, ``span`` times the usual time after the last new picture."""
         if usual == 0:
             return change.likeness < _CUT_FIRST
-        return change.likeness < _CUT_LIKENESS and change.most > _CUT_CHANGE * usual * max(1.0, gone)
+        limit = _CUT_CHANGE * usual * min(max(span, 1.0), _CUT_SPAN)
+        return change.likeness < _CUT_LIKENESS and change.most > limit
 
     def _is_repeat(self, change: Change, usual: float) -> bool:
         if change.most < _EQUAL and abs(change.brightness) < _EQUAL:
