@@ -20,12 +20,12 @@ Kind = Literal["first", "new", "repeat", "cut", "gap"]
 
 _CHANGES = 12  # arrivals whose changes tell what is usual
 _START = 4  # arrivals until something is usual
-_REPEAT = 0.2  # a repeat changes less than this share of the usual,
-_REPEAT_DUE, _NEW_DUE = 0.5, 0.06  # where the pattern expects a repeat, or a new picture
+_REPEAT = 0.2  # a repeat changes less than this share of the usual;
+_REPEAT_DUE = 0.5  # where the pattern expects one
 _EQUAL = 0.02  # grey levels: less is no change at all
 _DARKER = 0.5  # grey levels, beside the share: the brightness of a repeat is equal
 _STILL = 9  # repeats in a row: more is a scene that stands still
-_CUT_LIKENESS, _CUT_CHANGE, _CUT_FIRST = 0.75, 1.7, 0.4
+_CUT_LIKENESS, _CUT_CHANGE = 0.75, 1.7  # a cut is less like the frame before, and changes more often the most so far
 _CUT_SPAN = 4.0  # times the usual time: a change grows with time until nothing is as it was
 _GAP = 4.0  # times the usual time between frames
 _SNAP = 0.25  # intervals: how far from a frame's moment the picture still is that frame's
@@ -116,10 +116,7 @@ class Watch:
             return "cut"
         repeat = self._is_repeat(change, usual)
         self._changes.append(change.most)
-        if self._cadence.locked and repeat and self._cadence.coming(1)[0]:
-            self._cadence.coast()
-        else:
-            self._cadence.see(not repeat)
+        self._cadence.see(not repeat)
         if len(self._changes) == _START and self._usual() > 0:
             self._recall()
         return "repeat" if repeat else "new"
@@ -133,8 +130,8 @@ class Watch:
     def _is_cut(self, change: Change, usual: float, span: float) -> bool:
         """Whether a change is too much for motion, ``span`` times the usual time after the last new picture."""
         if usual == 0:
-            return change.likeness < _CUT_FIRST
-        limit = _CUT_CHANGE * usual * min(max(span, 1.0), _CUT_SPAN)
+            return False
+        limit = _CUT_CHANGE * max(self._changes) * min(max(span, 1.0), _CUT_SPAN)
         return change.likeness < _CUT_LIKENESS and change.most > limit
 
     def _is_repeat(self, change: Change, usual: float) -> bool:
@@ -143,10 +140,8 @@ class Watch:
         if self._cadence.run >= _STILL:
             self._changes.clear()
             return False
-        share = _REPEAT
-        if self._cadence.locked:
-            share = _NEW_DUE if self._cadence.coming(1)[0] else _REPEAT_DUE
-        limit = share * usual
+        due = self._cadence.locked and not self._cadence.coming(1)[0]
+        limit = (_REPEAT_DUE if due else _REPEAT) * usual
         return change.most < limit and abs(change.brightness) < max(limit, _DARKER)
 
     def _recall(self) -> None:
