@@ -25,11 +25,13 @@ class Change:
 
     Attributes:
         most: the root mean square difference of the tile that changed most, in grey levels.
+        overall: that of the whole picture.
         brightness: the change of the mean, in grey levels.
         likeness: the correlation of the two pictures: 1 if they are equal, about 0 if they have nothing in common.
     """
 
     most: float
+    overall: float
     brightness: float
     likeness: float
 
@@ -51,6 +53,7 @@ def compare(before: Grey, now: Grey) -> Change:
     spread, spread_now, shared = (float(np.vdot(x, y)) / a.size for x, y in ((a, a), (b, b), (a, b)))
     contrast = min(max(shared / spread, _CONTRAST[0]), _CONTRAST[1]) if spread > _FLAT else 1.0
     rest = b - np.float32(contrast) * a
-    tiles = cv2.resize(rest * rest, _TILES, interpolation=cv2.INTER_AREA)
+    squares = rest * rest
+    tiles = cv2.resize(squares, _TILES, interpolation=cv2.INTER_AREA)
     likeness = shared / (spread * spread_now) ** 0.5 if min(spread, spread_now) > _FLAT else 1.0
-    return Change(float(tiles.max()) ** 0.5, mean - mean_before, likeness)
+    return Change(float(tiles.max()) ** 0.5, float(squares.mean()) ** 0.5, mean - mean_before, likeness)

@@ -97,7 +97,7 @@ class Watch:
         self._flicker.see(mean, spread, min(arrivals, 8), cut=kind in ("cut", "gap"))
         elapsed = 0.0
         if kind == "new":
-            elapsed = self._pace.see(time - self._new_time, interval, change.most)
+            elapsed = self._pace.see(time - self._new_time, interval, change.overall)
         elif kind in ("cut", "gap"):
             self._pace.pause()
         if kind != "repeat":
