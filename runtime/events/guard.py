@@ -13,9 +13,10 @@ from framecast.camera import Image
 
 _SAMPLES = 4096  # pixels of a picture that are compared
 _PENDING = 64  # predictions kept until their moment
-_MEMORY = 40  # frames compared, at most, in the mean gain,
+_MEMORY = 16  # frames compared, at most, in the mean gain,
 _PRIOR = 4  # as many as which a prediction is trusted to begin with, at a gain of 0
 _COPY, _PREDICT = -0.1, 0.0  # dB: mean gain below which to copy, and above which to predict again
+_MOST = 6.0  # dB: what one frame can say for or against prediction
 _FLOOR = 0.01  # grey levels²: the least mean square error, as in every score here
 
 
@@ -87,7 +88,7 @@ class Guard:
         error, rival = (
             max(float(np.mean(np.square(samples - real))), _FLOOR) for samples in (promise.prediction, promise.copy)
         )
-        gain = 10 * math.log10(rival / error)
+        gain = min(max(10 * math.log10(rival / error), -_MOST), _MOST)
         key = promise.key
         mean, count = self._gains.get(key, (0.0, _PRIOR))
         count = min(count + 1, _MEMORY)

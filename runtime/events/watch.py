@@ -63,9 +63,10 @@ class Watch:
         """Forget the stream."""
         self._before: Grey | None = None
         self._time = self._new_time = 0.0  # of the newest frame; of the newest new picture
-        self._interval = 0.0
+        self._interval = 0.0  # of the camera
+        self._spacing = 0.0  # of the frames that are seen: whole intervals
         self._changes: deque[float] = deque(maxlen=_CHANGES)
-        self._usual_gaps: deque[float] = deque(maxlen=5)
+        self._gaps: deque[float] = deque(maxlen=5)
         self._cadence = Cadence()
         self._pace = Pace()
         self._flicker = Flicker()
@@ -85,7 +86,7 @@ class Watch:
         mean, spread = float(now.mean()), float(now.std())
         if before is None:
             self._time = self._new_time = time
-            self._interval = interval
+            self._interval = self._spacing = interval
             self._flicker.see(mean, spread)
             return Event("first", image, 0.0)
         gone = time - self._time
@@ -93,7 +94,8 @@ class Watch:
         change = compare(before, now)
         kind = self._kind(change, gone, arrivals, interval)
         self._time, self._interval = time, interval
-        self._usual_gaps.append(gone)
+        self._gaps.append(gone)
+        self._spacing = interval * max(1, round(statistics.median(self._gaps) / interval)) if interval > 0 else gone
         self._flicker.see(mean, spread, min(arrivals, 8), cut=kind in ("cut", "gap"))
         elapsed = 0.0
         if kind == "new":
@@ -106,7 +108,7 @@ class Watch:
 
     def _kind(self, change: Change, gone: float, arrivals: int, interval: float) -> Kind:
         """Decide what a frame is; keep what that needs."""
-        usual_gap = statistics.median(self._usual_gaps) if self._usual_gaps else interval
+        usual_gap = statistics.median(self._gaps) if self._gaps else interval
         if gone > _GAP * max(usual_gap, interval):
             self._cadence.see(True)
             return "gap"
@@ -145,8 +147,8 @@ class Watch:
         return change.most < limit and abs(change.brightness) < max(limit, _DARKER)
 
     def _recall(self) -> None:
-        """Tell the cadence what the first frames were, now that it is known what is usual."""
-        self._cadence = Cadence()
+        """Tell the cadence what the first frames were, now that it is known what is usual; forget their pace."""
+        self._cadence, self._pace = Cadence(), Pace()
         limit = _REPEAT * self._usual()
         for change in self._changes:
             self._cadence.see(not change < limit)
@@ -168,7 +170,7 @@ class Watch:
             return 0.0
         if not self._cadence.run and not self._cadence.locked and self._cadence.wait() == 1:
             return wait
-        arrivals = wait / self._interval if self._interval > 0 else 1.0
+        arrivals = wait / self._spacing if self._spacing > 0 else 1.0
         whole = math.floor(arrivals)
         part = min(max((arrivals - whole - _SNAP) / (1 - 2 * _SNAP), 0.0), 1.0)
         early = self._motion(whole)
@@ -184,12 +186,12 @@ class Watch:
             if not any(coming):
                 return 0.0
             last = arrivals - coming[::-1].index(True)
-            return self._pace.motion(late + last * self._interval, sum(coming))
+            return self._pace.motion(late + last * self._spacing, sum(coming))
         first = self._cadence.wait()
         if first is None or arrivals < first:
             return 0.0
         share = 1 - self._cadence.repeats
-        return self._pace.motion(late + arrivals * self._interval, max(1.0, share * arrivals))
+        return self._pace.motion(late + arrivals * self._spacing, max(1.0, share * arrivals))
 
     def finish(self, picture: Image, time: float) -> Image:
         """Put the brightness expected at ``time`` back into a picture; the same object where there is no flicker."""
