@@ -121,6 +121,7 @@ class Watch:
         self._cadence.see(not repeat)
         if len(self._changes) == _START and self._usual() > 0:
             self._recall()
+            repeat = self._cadence.run > 0
         return "repeat" if repeat else "new"
 
     def _usual(self) -> float:
@@ -147,11 +148,14 @@ class Watch:
         return change.most < limit and abs(change.brightness) < max(limit, _DARKER)
 
     def _recall(self) -> None:
-        """Tell the cadence what the first frames were, now that it is known what is usual; forget their pace."""
+        """Say again what the first frames were, now that it is known what is usual; their pace is forgotten."""
         self._cadence, self._pace = Cadence(), Pace()
         limit = _REPEAT * self._usual()
-        for change in self._changes:
-            self._cadence.see(not change < limit)
+        *earlier, newest = (not change < limit for change in self._changes)
+        for new in earlier:
+            self._cadence.see(new)
+        self._new_time = self._time - self._cadence.run * self._spacing
+        self._cadence.see(newest)
 
     @property
     def moment(self) -> str:
