@@ -6,7 +6,6 @@ from collections import deque
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from framecast.camera import Image
 
@@ -108,5 +107,4 @@ class Flicker:
 
 def _scaled(image: Image, gain: float, level: float, offset: float) -> Image:
     """``level + (image - level - offset) · gain``, rounded and clipped."""
-    table: NDArray[np.floating] = level + (np.arange(256) - level - offset) * gain
-    return np.asarray(cv2.LUT(image, np.clip(np.rint(table), 0, 255).astype(np.uint8)), np.uint8)
+    return np.asarray(cv2.addWeighted(image, gain, image, 0.0, level - (level + offset) * gain), np.uint8)

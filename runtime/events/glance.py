@@ -13,7 +13,7 @@ from framecast.camera import Image
 Grey = NDArray[np.float32]  # [h, w]: brightness, 0 to 255
 
 SIZE = 128  # pixels of the longer side
-_ROWS = 4  # rows of the frame that are read for each row of the small copy: enough to average noise
+_READ = 40  # pixels of the frame that are read for each of the small copy: enough to average noise
 _TILES = (8, 6)  # across and down
 _FLAT = 1.0  # variance (grey levels²) below which a picture has no contrast to compare
 _CONTRAST = (0.5, 2.0)  # how much the contrast may change from one frame to the next
@@ -41,7 +41,7 @@ def glance(image: Image) -> Grey:
     height, width = image.shape[:2]
     factor = max(1.0, max(height, width) / SIZE)
     size = max(1, round(width / factor)), max(1, round(height / factor))
-    rows = image[:: max(1, int(factor) // _ROWS)]
+    rows = image[:: max(1, min(int(factor / 2), int(factor * factor / _READ)))]
     small = cv2.resize(rows, size, interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
 
