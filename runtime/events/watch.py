@@ -27,7 +27,7 @@ _DARKER = 0.5  # grey levels, beside the share: the brightness of a repeat is eq
 _STILL = 9  # repeats in a row: more is a scene that stands still
 _CUT_LIKENESS, _CUT_CHANGE = 0.75, 1.7  # a cut is less like the frame before, and changes more often the most so far
 _CUT_SPAN = 4.0  # times the usual time: a change grows with time until nothing is as it was
-_GAP = 4.0  # times the usual time between frames
+_GAP = 4.0  # times the longest time between the last frames
 _SNAP = 0.25  # intervals: how far from a frame's moment the picture still is that frame's
 
 
@@ -108,12 +108,13 @@ class Watch:
 
     def _kind(self, change: Change, gone: float, arrivals: int, interval: float) -> Kind:
         """Decide what a frame is; keep what that needs."""
-        usual_gap = statistics.median(self._gaps) if self._gaps else interval
-        if gone > _GAP * max(usual_gap, interval):
+        longest = sorted(self._gaps)[-2:][0] if len(self._gaps) > 1 else interval  # but for one
+        if gone > _GAP * max(longest, interval):
             self._cadence.see(True)
             return "gap"
         usual = self._usual()
-        if self._is_cut(change, usual, (gone + self._time - self._new_time) / max(usual_gap, 1e-9)):
+        span = (gone + self._time - self._new_time) / self._spacing if self._spacing > 0 else 1.0
+        if self._is_cut(change, usual, span):
             self._cadence.see(True)
             return "cut"
         repeat = self._is_repeat(change, usual)

@@ -137,6 +137,8 @@ def test_a_gap_is_much_longer_than_usual() -> None:
     assert kinds(events) == "f" + "n" * 19 + "g" + "n" * 19
     slow = [k * 30.0 for k in range(12)]  # a frame every 30 s is usual after a while
     assert kinds(watched(moving(range(12)), slow)[0]).endswith("nnnnnn")
+    uneven = np.cumsum([0.04, 0.2] * 10).tolist()
+    assert kinds(watched(moving(range(20)), uneven)[0]).endswith("n" * 16)
 
 
 def test_a_still_scene_with_noise_has_no_repeats() -> None:
