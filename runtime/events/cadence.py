@@ -47,12 +47,13 @@ class Cadence:
     def see(self, new: bool) -> None:
         """Take what the newest arrival was.
 
-        Where a pattern expects a new picture, and there are more repeats in a row than it ever had, the scene stands
-        still: the pattern goes on unseen, and only the first such arrival counts against it.
+        More repeats in a row than ever before a new picture are no pattern: the scene stands still. A pattern that is
+        trusted then goes on unseen, and only the first such arrival counts against it.
         """
         forecast = _next(self._bits)
-        still = self.locked and forecast is True and not new and self.run >= self._longest_run
-        if forecast is not None and not (still and self._still):
+        stopped = not new and self.run >= self._longest_run
+        still = stopped and self.locked and forecast is True
+        if forecast is not None and (not stopped or (still and not self._still)):
             chance = (self._bits.count(new) + 1) / (len(self._bits) + 2)
             self._odds += math.log((_SURE if forecast == new else 1 - _SURE) / chance)
             self._odds = min(max(self._odds, _ODDS[0]), _ODDS[1])
@@ -66,7 +67,8 @@ class Cadence:
 
     @property
     def _longest_run(self) -> int:
-        return max(map(len, self._bits.split(b"\1")))
+        """The most repeats in a row that a new picture followed."""
+        return max(map(len, self._bits.split(b"\1")[:-1]), default=0)
 
     def coming(self, count: int) -> list[bool]:
         """What the pattern expects of the next arrivals: True for a new picture."""

@@ -38,6 +38,14 @@ def test_chance_is_no_pattern(share: float) -> None:
     assert locked < 0.01 * 20 * 300
 
 
+@pytest.mark.parametrize("moving", [1, 5, 60])
+def test_a_stop_is_no_pattern(moving: int) -> None:
+    cadence = Cadence()
+    for k in range(moving + 60):
+        cadence.see(k < moving)
+        assert not cadence.locked
+
+
 def test_a_pattern_that_ends_is_given_up() -> None:
     cadence = Cadence()
     for k in range(60):
