@@ -99,3 +99,16 @@ def test_flicker_hides_no_motion_and_makes_no_repeats() -> None:
     watch = Watch()
     events = [watch.see(picture(k, gain=1.1 if k % 2 else 0.9), k * INTERVAL, INTERVAL) for k in range(60)]
     assert kinds(events) == "f" + "n" * 59
+
+
+def test_the_rhythm_goes_on_after_a_cut() -> None:
+    watch = Watch()
+    for k in range(75):
+        light = RHYTHMS["offset, period 3"](k)
+        scene, level = (0, 0.0) if k < 60 else (1, 40.0)
+        frame = picture(k, scene=scene, brighter=light["brighter"] + level)
+        event = watch.see(frame, k * INTERVAL, INTERVAL)
+        assert (event.kind == "cut") == (k == 60)
+        if k >= 60:  # of the new scene's own brightness from its first frame on
+            clean = picture(k, scene=scene, brighter=level)
+            assert abs(float(event.image.mean()) - float(clean.mean())) < 5
