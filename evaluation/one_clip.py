@@ -169,13 +169,14 @@ def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image,
         seen, interval = predictors[0].input, predictors[0].interval
         moment = _Moment(seen, seen[..., :channels], frame.time, interval, run.ahead.frames(interval))
         _predict(run, moment, moments[-1] if moments else None, steps, cost if frames % COSTED == 0 else None)
-        if any(predictor.steps == 1 for predictor in predictors):
+        repeated = any(predictor.event == "repeat" for predictor in predictors)
+        if not repeated and any(predictor.steps == 1 for predictor in predictors):
             scorer.restart()
         for earlier in moments:
             earlier.see(moment)
         made = {id(earlier.frame): earlier for earlier in moments}
         due: _Due = []
-        for scored in scorer.arrive(seen, frame.time, interval):
+        for scored in scorer.arrive(seen, frame.time, interval, repeated=repeated):
             if (origin := made.get(id(scored.last))) is not None:
                 due.append((origin, round(scored.ahead / origin.interval), scored.ahead))
         if all(predictor.steps >= predictor.manifest.warmup for predictor in predictors):

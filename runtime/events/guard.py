@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from framecast.camera import Image
 
 _SAMPLES = 4096  # pixels of a picture that are compared
-_PENDING = 64  # predictions kept until their moment
+_PENDING = 256  # predictions kept until their moment
 _MEMORY = 16  # frames compared, at most, in the mean gain,
 _PRIOR = 4  # as many as which a prediction is trusted to begin with, at a gain of 0
 _COPY, _PREDICT = -0.1, 0.0  # dB: mean gain below which to copy, and above which to predict again
+_PLAIN = 0.5  # dB: one frame that gains as much ends the copying at once
 _MOST = 6.0  # dB: what one frame can say for or against prediction
 _FLOOR = 0.01  # grey levels²: the least mean square error, as in every score here
 
@@ -93,11 +94,12 @@ class Guard:
         mean, count = self._gains.get(key, (0.0, _PRIOR))
         count = min(count + 1, _MEMORY)
         mean += (gain - mean) / count
-        self._gains[key] = mean, count
-        if mean < _COPY:
+        if mean < _COPY and key not in self._copying:
             self._copying.add(key)
-        elif mean > _PREDICT:
+        elif key in self._copying and (mean > _PREDICT or gain > _PLAIN):
             self._copying.discard(key)
+            mean, count = max(mean, 0.0), _PRIOR  # what was still moves now: begin to trust anew
+        self._gains[key] = mean, count
 
 
 def _samples(image: Image) -> NDArray[np.uint8]:
