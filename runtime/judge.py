@@ -31,6 +31,7 @@ class Judge:
     def __init__(self, telemetry: Telemetry, clock: Clock | None) -> None:
         self._telemetry = telemetry
         self._scorer = Scorer()
+        self._edges = _Edges()
         self._rival = LiveRival(clock) if clock is not None else None
         self._before: tuple[Image, float] | None = None  # the frame before the newest, and its time
         self._made: tuple[Prediction, Image, float, float] | None = (
@@ -93,14 +94,26 @@ class Judge:
     def _record(self, scored: Scored, frame: Image, interval: float) -> None:
         self._telemetry.score(scored, interval)
         if self._telemetry.scored % SHARPNESS == 0:
-            true = _energy(frame)
-            if true > 0:
-                self._telemetry.sharpness(_energy(scored.image) / true, _energy(scored.last) / true)
+            energy = self._edges.energy
+            if (true := energy(frame)) > 0:
+                self._telemetry.sharpness(energy(scored.image) / true, energy(scored.last) / true)
 
 
-def _energy(image: Image) -> float:
-    """Mean energy of the brightness's gradient, in squared grey levels a pixel."""
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return sum(
-        float(cv2.norm(cv2.Sobel(grey, cv2.CV_16S, *axis, ksize=1), cv2.NORM_L2SQR)) for axis in ((1, 0), (0, 1))
-    ) / float(np.prod(grey.shape))
+class _Edges:
+    """Measures how much edge a picture has. It keeps its buffers, so nothing is allocated a frame."""
+
+    def __init__(self) -> None:
+        self._grey = np.empty((0, 0), np.uint8)
+        self._slope = np.empty((0, 0), np.int16)
+
+    def energy(self, image: Image) -> float:
+        """Mean energy of the brightness's gradient, in squared grey levels a pixel."""
+        if self._grey.shape != image.shape[:2]:
+            self._grey = np.empty(image.shape[:2], np.uint8)
+            self._slope = np.empty(image.shape[:2], np.int16)
+        cv2.cvtColor(image, cv2.COLOR_BGR2GRAY, self._grey)
+        total = 0.0
+        for axis in ((1, 0), (0, 1)):
+            cv2.Sobel(self._grey, cv2.CV_16S, *axis, self._slope, ksize=1)
+            total += float(cv2.norm(self._slope, cv2.NORM_L2SQR))
+        return total / self._grey.size

@@ -71,7 +71,8 @@ def test_a_folder_of_images_and_a_file(run: Run, tmp_path: Path) -> None:
         assert run("run", source, "--json", report, "--horizon", 3)[0] == 0
         figures = json.loads(report.read_text())
         assert figures["frames"] == 15
-        assert [q["k"] for q in figures["psnr_db_by_horizon"]] == [1, 2, 3]
+        assert [q["ahead_ms"] for q in figures["psnr_db_by_ahead"]] == [pytest.approx(120, abs=0.5)]
+        assert figures["psnr_db_by_ahead"][0]["n"] == figures["psnr_db"]["n"] > 0
 
 
 def test_lists(run: Run) -> None:

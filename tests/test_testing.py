@@ -14,6 +14,8 @@ from framecast.runtime.mailbox import Mailbox
 from framecast.runtime.predictor import Predictor
 from framecast.testing import DriftEngine, EmptyEngine, ListSource, ManualClock, TrendEngine, VirtualClock, shades
 
+from .stepping import stepped  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
 
 def test_everything_that_is_promised_is_there_and_documented() -> None:
     for name in testing.__all__:
@@ -126,13 +128,13 @@ def test_a_manual_clock_goes_as_it_is_told() -> None:
 
 def test_engines_predict_what_they_say() -> None:
     image = np.full((12, 16, 3), 100, np.uint8)
-    assert np.abs(Predictor(DriftEngine()).step(image).image.astype(float) - 125.5).max() <= 0.5
+    assert np.abs(stepped(Predictor(DriftEngine()), image).image.astype(float) - 125.5).max() <= 0.5
     trend = Predictor(TrendEngine(1.0, outputs=2, size=(12, 16)))
     trend.step(image)
     trend.step(image + 10)
     assert [int(p.image[0, 0, 0]) for p in trend.rollout(2)] == [120, 130]
     empty = Predictor(EmptyEngine(trend.manifest))
-    assert not empty.step(image).image.any()
+    assert not stepped(empty, image).image.any()
 
 
 def test_a_source_from_a_list() -> None:

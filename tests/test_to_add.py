@@ -19,6 +19,8 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.stepper import Stepper
 from framecast.testing import DriftEngine, ListSource, shades
 
+from .stepping import stepped  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
 
 class Reconnecting(Source):
     """A reconnect policy: try again, as often as it is allowed."""
@@ -64,7 +66,7 @@ def test_a_camera_beside_another_is_a_row_of_a_stepper() -> None:
             if item is None:
                 stepper.reset([row])
             else:
-                last[row] = item[0].image
+                last[row] = item.frame.image
         stepper.advance(last)
     for capture in captures:
         capture.close()
@@ -110,5 +112,5 @@ def test_a_model_server_is_an_engine_and_a_row(monkeypatch: pytest.MonkeyPatch, 
     with open_engine(tmp_path / "edge", "server") as engine:
         one, other = Predictor(engine), Predictor(engine)
         image = np.zeros((12, 16, 3), np.uint8)
-        levels = [int(p.step(image).image[0, 0, 0]) for p in (one, one, other, one, other)]
+        levels = [int(stepped(p, image).image[0, 0, 0]) for p in (one, one, other, one, other)]
     assert levels == [3, 5, 3, 8, 5]

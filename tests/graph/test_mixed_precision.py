@@ -23,6 +23,7 @@ from framecast.runtime.shipped import shipped
 
 from ..exported import exported, rounded  # noqa: TID252
 from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..stepping import stepped  # noqa: TID252
 
 STEPS = 20
 # Half a unit in float16's last place is 2.4e-4 of a value near 1: a few of them add up over 20 steps. On noise, where a
@@ -79,7 +80,7 @@ def test_quality_on_the_demo_clip_stays(name: str, tmp_path: Path) -> None:
     for graph in (proto, to_half(proto), rounded(to_half(proto))):
         with opened(graph, tmp_path / "model.onnx") as engine:
             predictor = Predictor(engine)
-            predicted = [predictor.step(image).image.copy() for image in images]
+            predicted = [stepped(predictor, image).image.copy() for image in images]
             seen = [to_model_size(image, engine.manifest) for image in images]
         scores.append(np.mean([psnr(p, s) for p, s in zip(predicted[8:-1], seen[9:], strict=True)]))
     assert np.ptp(scores) < 0.01, scores

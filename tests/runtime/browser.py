@@ -71,12 +71,12 @@ def picture(place: float) -> Image:
 def event(index: int) -> Result:
     """A frame, and a prediction that lags the truth by less than the last frame does, and by a changing amount."""
     now, lag = picture(index), 0.7 + 0.3 * math.sin(index / 20)
-    prediction = Prediction(picture(index + HORIZON - lag), (index + HORIZON) / 30, HORIZON)
+    prediction = Prediction(picture(index + HORIZON - lag), (index + HORIZON) / 30, HORIZON / 30)
     if index < SETTLE:
         return Result(Frame(now, index / 30, index), now, prediction, STAMPS)
     due = picture(index - lag)
     scores = psnr(due, now), psnr(picture(index - HORIZON), now)
-    return Result(Frame(now, index / 30, index), now, prediction, STAMPS, due, *scores)
+    return Result(Frame(now, index / 30, index), now, prediction, STAMPS, due, picture(index - HORIZON), *scores)
 
 
 def snapshot() -> Mapping[str, object]:

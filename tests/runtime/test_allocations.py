@@ -24,6 +24,7 @@ from framecast.camera import Frame, Source, open_source
 from framecast.graph.manifest import Manifest
 from framecast.runtime import convert, score
 from framecast.runtime.engines import Engine, State, engine
+from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.score import SETTLE
@@ -86,15 +87,14 @@ def stepping(predictor: Predictor, horizon: int = 1) -> Callable[[], object]:
 
     def advance() -> None:
         predictor.step(next(rest).image)
-        if horizon > 1:
-            predictor.rollout(horizon)
+        predictor.rollout(horizon)
 
     return advance
 
 
 def running(source: Source, predictor: Predictor, horizon: int = 1) -> Callable[[], object]:
     """A pipeline's next event; the last three are held, as a recorder's queue would."""
-    events: Iterator[object] = iter(Pipeline(source, predictor, horizon=horizon))
+    events: Iterator[object] = iter(Pipeline(source, predictor, lookahead=Lookahead(frames=horizon)))
     held: list[object] = []
 
     def advance() -> None:
@@ -176,7 +176,7 @@ def test_pictures_that_are_no_longer_pooled_show(horizon: int, monkeypatch: pyte
 
 
 def test_pictures_stay_as_they_are_while_they_are_held() -> None:
-    pipeline = Pipeline(ListSource(cameras(60)), Predictor(DimEngine()), horizon=3)
+    pipeline = Pipeline(ListSource(cameras(60)), Predictor(DimEngine()), lookahead=Lookahead(frames=3))
     held, copies = [], []
     for event in pipeline:
         pictures = [event.input, event.prediction.image, *([] if event.due is None else [event.due])]

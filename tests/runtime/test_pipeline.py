@@ -13,6 +13,7 @@ import pytest
 import framecast
 from framecast.camera import Frame
 from framecast.errors import OptionError, SourceError
+from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import _precision, to_json
@@ -48,15 +49,17 @@ def test_a_slow_model_drops_a_cameras_frames_and_counts_them() -> None:
     assert [e.frame.index for e in events] == sorted({e.frame.index for e in events})
 
 
-def test_horizons_are_scored_each() -> None:
-    pipeline = Pipeline(ListSource(shades(30)), Predictor(DriftEngine()), horizon=3)
+def test_a_lookahead_of_some_frames_is_scored_at_it() -> None:
+    pipeline = Pipeline(ListSource(shades(30)), Predictor(DriftEngine()), lookahead=Lookahead(frames=3))
     events = list(pipeline)
-    assert {e.prediction.horizon for e in events} == {3}
+    assert [e.prediction.ahead for e in events] == pytest.approx([3 / 25] * 30)
     assert events[-1].prediction.time == pytest.approx(events[-1].frame.time + 3 / 25)
+    assert events[-1].due is events[-4].prediction.image
+    assert events[-1].late is events[-4].input
     assert events[-1].psnr_copy == pytest.approx(psnr(events[-4].input, events[-1].input))
-    by_horizon = pipeline.report()["psnr_db_by_horizon"]
-    assert [q["k"] for q in by_horizon] == [1, 2, 3]
-    assert {q["n"] for q in by_horizon} == {30 - SETTLE}
+    report = pipeline.report()
+    assert (report["ahead_ms"], report["interval_ms"]) == (120.0, 40.0)
+    assert [(q["ahead_ms"], q["n"]) for q in report["psnr_db_by_ahead"]] == [(120.0, 30 - SETTLE)]
 
 
 def test_a_new_size_or_epoch_starts_a_new_stream() -> None:
@@ -93,9 +96,13 @@ def test_max_frames_and_options() -> None:
     pipeline = Pipeline(ListSource(shades(30)), Predictor(DriftEngine()), frames=7)
     assert len(list(pipeline)) == 7
     assert pipeline.report()["ended"] == "max frames"
-    for horizon, frames in ((0, None), (1, 0)):
-        with pytest.raises(OptionError, match="at least 1"):
-            Pipeline(ListSource([]), Predictor(DriftEngine()), horizon=horizon, frames=frames)
+    with pytest.raises(OptionError, match="frames must be at least 1, not 0"):
+        Pipeline(ListSource([]), Predictor(DriftEngine()), frames=0)
+    for rate in (0.0, 0.5, 1001.0, float("nan")):
+        with pytest.raises(OptionError, match="the refresh rate must be 1 to 1000 a second"):
+            Pipeline(ListSource([]), Predictor(DriftEngine()), realtime=True, refresh=rate)
+    with pytest.raises(OptionError, match="has no now: play it at its own pace"):
+        Pipeline(ListSource([]), Predictor(DriftEngine()), lookahead=Lookahead(now=True))
 
 
 def test_reports_are_json_without_nan() -> None:
@@ -104,7 +111,8 @@ def test_reports_are_json_without_nan() -> None:
     list(pipeline)
     for report in (before, pipeline.report()):
         json.dumps(report, allow_nan=False)
-    assert before["psnr_db"] == {"prediction": None, "copy_last": None, "n": 0}
+    assert before["psnr_db"] == {"prediction": None, "copy_last": None, "n": 0, "trusted": False, "dis": None}
+    assert (before["ahead_ms"], before["now"], before["sharpness"], before["warnings"]) == (None, None, None, [])
     assert to_json({"a": [float("nan"), np.float32("inf"), 1.5]}) == '{"a": [null, null, 1.5]}'
 
 
@@ -141,7 +149,7 @@ def test_stream_is_iterated_and_closed() -> None:
     with framecast.open("synthetic://?size=160x120&frames=12", horizon=2) as stream:
         predictions = list(stream)
     assert len(predictions) == 12
-    assert {p.horizon for p in predictions} == {2}
+    assert [p.ahead for p in predictions][1:] == pytest.approx([2 / 30] * 11)
     assert stream.report()["ended"] == "end of source"
     with framecast.open("demo") as left_early:
         for _ in left_early:

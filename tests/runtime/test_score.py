@@ -23,30 +23,31 @@ def test_each_prediction_meets_the_frame_of_its_time() -> None:
     scorer = Scorer()
     frames = [image(i) for i in range(20)]
     for i, frame in enumerate(frames):
-        scored = {s.horizon: s for s in scorer.arrive(frame, i * 0.04, 0.04)}
+        scored = {round(s.ahead / 0.04): s for s in scorer.arrive(frame, i * 0.04, 0.04)}
         if i < SETTLE:
             assert not scored
         else:
             assert set(scored) == {1, 3}
             assert scored[1].psnr == pytest.approx(psnr(frame, frame))  # it was foreseen exactly
             assert scored[1].psnr_copy == pytest.approx(psnr(frames[i - 1], frame))
+            assert scored[3].last is frames[i - 3]
             assert scored[3].psnr_copy == pytest.approx(psnr(frames[i - 3], frame))
         for k in (1, 3):
             if i + k < len(frames):
-                scorer.expect(frames[i + k], (i + k) * 0.04 + 0.01, k, frame)
+                scorer.expect(frames[i + k], (i + k) * 0.04 + 0.01, k * 0.04 + 0.01, frame)
 
 
 def test_means_are_over_what_was_scored() -> None:
     assert (Score().prediction, Score().copy_last) == (None, None)
-    score = Score().plus(30.0, 20.0).plus(40.0, 25.0)
-    assert (score.n, score.prediction, score.copy_last) == (2, 35.0, 22.5)
+    score = Score().plus(30.0, 20.0, 10.0).plus(40.0, 25.0, 12.0)
+    assert (score.n, score.prediction, score.copy_last, score.rival) == (2, 35.0, 22.5, 11.0)
 
 
 def test_a_prediction_for_another_time_is_not_scored() -> None:
     scorer = Scorer()
     for i in range(SETTLE):
         scorer.arrive(image(i), i * 0.04, 0.04)
-    scorer.expect(image(50), SETTLE * 0.04 + 0.03, 1, image(0))
+    scorer.expect(image(50), SETTLE * 0.04 + 0.03, 0.07, image(0))
     assert not scorer.arrive(image(51), SETTLE * 0.04, 0.04)
 
 
@@ -56,7 +57,7 @@ def test_of_two_predictions_for_a_frame_the_nearest_is_scored() -> None:
         scorer.arrive(image(i), i * 0.04, 0.04)
     now = SETTLE * 0.04
     for offset, seed in ((0.015, 70), (0.001, 71), (-0.01, 72)):
-        scorer.expect(image(seed), now + offset, 1, image(0))
+        scorer.expect(image(seed), now + offset, 0.04 + offset, image(0))
     scored = scorer.arrive(image(80), now, 0.04)
     assert len(scored) == 1
     assert np.array_equal(scored[0].image, image(71))
@@ -66,8 +67,39 @@ def test_repeated_frames_and_broken_streams_are_left_out() -> None:
     scorer = Scorer()
     for i in range(SETTLE + 1):
         scorer.arrive(image(i), i * 0.04, 0.04)
-    scorer.expect(image(60), 9 * 0.04, 1, image(SETTLE))
+    scorer.expect(image(60), 9 * 0.04, 0.04, image(SETTLE))
     assert not scorer.arrive(image(SETTLE), 9 * 0.04, 0.04)  # the camera repeated itself
-    scorer.expect(image(61), 10 * 0.04, 1, image(SETTLE))
+    scorer.expect(image(61), 10 * 0.04, 0.04, image(SETTLE))
     scorer.restart()
     assert not scorer.arrive(image(62), 10 * 0.04, 0.04)
+
+
+def test_a_frame_that_was_not_taken_scores_and_counts_as_none() -> None:
+    scorer = Scorer()
+    for i in range(SETTLE):
+        assert not scorer.pass_by(image(i), i * 0.04, 0.04)  # too early
+        scorer.arrive(image(i), i * 0.04, 0.04)
+    now = SETTLE * 0.04
+    scorer.expect(image(90), now, 0.04, image(91))
+    scorer.expect(image(92), now + 0.04, 0.08, image(91))
+    assert scorer.wants(now + 0.01, 0.04)
+    assert not scorer.wants(now + 0.15, 0.04)
+    (scored,) = scorer.pass_by(image(93), now, 0.04)
+    assert scored.psnr == pytest.approx(psnr(image(90), image(93)))
+    assert not scorer.pass_by(image(93), now, 0.04)  # once only
+    (scored,) = scorer.arrive(image(93), now + 0.04, 0.04)  # not a repeat: nobody took the other
+    assert scored.ahead == 0.08
+    assert not scorer.wants(now + 0.04, 0.04)
+
+
+def test_another_methods_picture_is_scored_if_it_came_in_time() -> None:
+    scorer = Scorer()
+    for i in range(SETTLE):
+        scorer.arrive(image(i), i * 0.04, 0.04)
+    first = scorer.expect(image(90), SETTLE * 0.04, 0.04, image(91))
+    scorer.expect(image(92), SETTLE * 0.04 + 0.04, 0.08, image(91))
+    first.rival = image(94)
+    (scored,) = scorer.arrive(image(93), SETTLE * 0.04, 0.04)
+    assert scored.rival == pytest.approx(psnr(image(94), image(93)))
+    (scored,) = scorer.arrive(image(95), SETTLE * 0.04 + 0.04, 0.04)
+    assert scored.rival is None

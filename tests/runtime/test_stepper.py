@@ -22,6 +22,7 @@ from framecast.testing import DriftEngine, TrendEngine
 
 from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from ..exported import exported, pair  # noqa: TID252
+from ..stepping import stepped  # noqa: TID252
 
 NETWORKS = ["stip", "edge", "astm-tau", "stau", "tau-block"]  # carried states and histories; K > 1 in the last
 OPENERS: dict[str, Callable[[Path], Engine]] = {
@@ -56,8 +57,9 @@ def test_two_predictors_on_one_engine_are_bit_equal_to_two_on_their_own(artifact
                 if turn == 5 and which == 1:
                     together[1].reset()
                     alone[1].reset()
-                pair = together[which].step(stream[turn]), alone[which].step(stream[turn])
-                pairs = [pair, *zip(together[which].rollout(3), alone[which].rollout(3), strict=True)]
+                together[which].step(stream[turn])
+                alone[which].step(stream[turn])
+                pairs = zip(together[which].rollout(3), alone[which].rollout(3), strict=True)
                 assert all(np.array_equal(a.image, b.image) for a, b in pairs)
                 assert np.array_equal(together[which].input, alone[which].input)
 
@@ -68,13 +70,14 @@ def test_they_may_step_in_threads_of_their_own(tmp_path: Path, name: str) -> Non
     save(exported("stau"), path)
     with OPENERS[name](path) as shared, OPENERS[name](path) as own:
         streams = clips(shared, 3, 30)
-        expected = [[p.image for p in map(Predictor(own).step, stream)] for stream in streams]
+        fresh = [Predictor(own) for _ in streams]
+        expected = [[stepped(one, image).image for image in stream] for one, stream in zip(fresh, streams, strict=True)]
         found: list[list[Image]] = [[], [], []]
         predictors = [Predictor(shared) for _ in streams]
 
         def work(which: int) -> None:
             for image in streams[which]:
-                found[which].append(predictors[which].step(image).image.copy())
+                found[which].append(stepped(predictors[which], image).image.copy())
 
         threads = [threading.Thread(target=work, args=(which,)) for which in range(3)]
         for thread in threads:

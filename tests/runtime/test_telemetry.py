@@ -9,14 +9,21 @@ import threading
 import numpy as np
 import pytest
 
+from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
-from framecast.runtime.telemetry import WINDOW, Histogram, Stamps, Telemetry
+from framecast.runtime.score import Scored
+from framecast.runtime.telemetry import LATELY, LOOKAHEADS, WINDOW, Histogram, Stamps, Telemetry
 from framecast.testing import DriftEngine, ListSource, shades
 
 
 def stamps(due: float, milliseconds: float) -> Stamps:
     return Stamps(due, due, due, due + 1e-3 * milliseconds, due + 1e-3 * milliseconds, 0.0, 0.0)
+
+
+def scored(ahead: float, prediction: float, copy_last: float, rival: float | None = None) -> Scored:
+    black = np.zeros((12, 16, 3), np.uint8)
+    return Scored(ahead, black, black, prediction, copy_last, rival)
 
 
 @pytest.mark.parametrize("scale", [0.02, 8.0, 90_000.0])
@@ -48,7 +55,7 @@ def test_latencies_are_over_the_last_windows_in_bounded_memory() -> None:
     size = sys.getsizeof(telemetry._windows[0]._counts)
     for i in range(3 * WINDOW + 5):
         late = 100.0 if i < 2 * WINDOW else 10.0
-        telemetry.record(stamps(i / 25, late), interval=0.04, resets=0, dropped=0)
+        telemetry.record(stamps(i / 25, late), interval=0.04, resets=0, dropped=0, ahead=0.04, wanted=0.04)
         assert WINDOW >= telemetry._windows[1].n > 0
     now = telemetry.snapshot()
     assert now.frames == 3 * WINDOW + 5
@@ -59,22 +66,24 @@ def test_latencies_are_over_the_last_windows_in_bounded_memory() -> None:
 
 def test_a_snapshot_does_not_change() -> None:
     telemetry = Telemetry(0.04)
-    telemetry.record(stamps(0, 5), interval=0.05, resets=1, dropped=2)
-    telemetry.score(1, 30.0, 25.0)
+    telemetry.record(stamps(0, 5), interval=0.05, resets=1, dropped=2, ahead=0.05, wanted=0.05)
+    telemetry.score(scored(0.05, 30.0, 25.0), 0.05)
     before = telemetry.snapshot()
-    telemetry.record(stamps(1, 50), interval=0.06, resets=2, dropped=4)
-    telemetry.score(1, 40.0, 25.0)
+    telemetry.record(stamps(1, 50), interval=0.06, resets=2, dropped=4, ahead=0.07, wanted=0.09)
+    telemetry.score(scored(0.05, 40.0, 25.0), 0.05)
     telemetry.end("end of source")
     assert (before.frames, before.resets, before.dropped, before.interval, before.ended) == (1, 1, 2, 0.05, None)
-    assert (before.latency.n, before.scores[1].n) == (1, 1)
+    assert (before.latency.n, before.score.n, before.scores[50.0].n) == (1, 1, 1)
+    assert (before.ahead, before.wanted) == (0.05, 0.05)
     after = telemetry.snapshot()
-    assert (after.frames, after.scores[1].prediction, after.ended) == (2, 35.0, "end of source")
+    assert (after.frames, after.scores[50.0].prediction, after.ended) == (2, 35.0, "end of source")
+    assert [after.ahead, after.wanted] == pytest.approx([0.06, 0.07])  # medians
     assert after.seconds == pytest.approx(1.05)
 
 
 def test_reports_may_be_taken_all_the_time() -> None:
     """A page and a status line ask while the loop writes; once that ended the run with a BufferError."""
-    pipeline = Pipeline(ListSource(shades(2000)), Predictor(DriftEngine()), horizon=2)
+    pipeline = Pipeline(ListSource(shades(2000)), Predictor(DriftEngine()), lookahead=Lookahead(frames=2))
     ended, failures, taken = threading.Event(), list[Exception](), [0, 0]
 
     def ask(which: int) -> None:
@@ -101,3 +110,41 @@ def test_reports_may_be_taken_all_the_time() -> None:
     assert failures == []
     assert min(taken) > 0
     assert pipeline.report()["frames"] == 2000
+
+
+def test_scores_are_kept_apart_by_whole_intervals_in_milliseconds() -> None:
+    telemetry = Telemetry(0.04)
+    for ahead, interval in ((0.040, 0.04), (0.041, 0.0402), (0.0801, 0.0399), (0.012, 0.04), (0.44, 0.04)):
+        telemetry.score(scored(ahead, 30.0, 25.0), interval)
+    now = telemetry.snapshot()
+    assert {round(ahead): score.n for ahead, score in now.scores.items()} == {40: 3, 80: 1, 440: 1}
+    assert now.score.n == 5
+    for k in range(1, 100):  # a lookahead that wanders over everything costs no memory
+        telemetry.score(scored(0.04 * k, 30.0, 25.0), 0.04)
+    now = telemetry.snapshot()
+    assert len(now.scores) == LOOKAHEADS
+    assert sum(score.n for score in now.scores.values()) == now.score.n == 104
+
+
+def test_a_rival_is_compared_over_what_it_was_computed_for() -> None:
+    telemetry = Telemetry(0.04)
+    telemetry.score(scored(0.04, 30.0, 20.0), 0.04)
+    telemetry.score(scored(0.04, 40.0, 25.0, 35.0), 0.04)
+    now = telemetry.snapshot()
+    assert (now.score.n, now.score.prediction) == (2, 35.0)
+    assert (now.rival.n, now.rival.prediction, now.rival.copy_last, now.rival.rival) == (1, 40.0, 25.0, 35.0)
+
+
+def test_what_is_shown_is_told_of_lately() -> None:
+    telemetry = Telemetry(0.04)
+    assert telemetry.snapshot().shown is None
+    assert telemetry.snapshot().sharpness is None
+    for i in range(3 * LATELY):
+        late = i < 2 * LATELY
+        telemetry.show(0.3 if late else (-0.001 if i % 10 else 0.02), 0.9 if late else 0.15)
+        telemetry.sharpness(0.2 if late else 0.8, 1.0)
+    shown = telemetry.snapshot().shown
+    assert shown is not None
+    assert (shown.error, shown.spread, shown.late) == (-0.001, 0.02, 0.15)
+    assert shown.n == LATELY
+    assert telemetry.snapshot().sharpness == pytest.approx((0.8, 1.0))

@@ -197,7 +197,7 @@ def test_updates_hold_the_pictures_and_their_scores(sink: WebSink) -> None:
 
     truth = event(SETTLE)
     header, pictures = decode(scored.data)
-    assert (header["index"], header["time"], header["horizon"]) == (SETTLE, SETTLE / 30, HORIZON)
+    assert (header["index"], header["time"], header["ahead_ms"]) == (SETTLE, SETTLE / 30, 1e3 * HORIZON / 30)
     assert (header["psnr"], header["psnr_copy"]) == (truth.psnr, truth.psnr_copy)
     images = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in pictures]
     assert truth.due is not None
@@ -365,7 +365,7 @@ def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             with playing(sink):
                 await page.wait_until("document.body.dataset.frames > 60 && plot.points.length > 60")
                 assert await page.evaluate("document.body.dataset.status") == "live"
-                assert await page.text("ahead") == "Predicted, 2 frames ahead"
+                assert await page.text("ahead") == "Predicted, 67 ms ahead"
                 assert await page.evaluate("document.getElementById('warming').hidden")
                 figures = ("fps", "latency-p50", "latency-p99", "latency-n", "frames", "dropped")
                 assert [await page.text(i) for i in figures] == ["29.8", "12.3", "18.5", "1,200", "1,234", "5"]
