@@ -146,11 +146,6 @@ RECIPES: Mapping[str, Recipe] = {
         _TAU, lr=1e-2, optimizer="adamw", weight_decay=0.05, schedule="constant", ddr_reduction="sum"
     ),
     "tau-openstl": _TAU,
-    "edge": Recipe(
-        # Few whole frames: resized to the square crop, they have other proportions and much less detail.
-        "streams", 4200, 12, 2e-3, unroll=2, rollout=1, whole=0.15, longest=64, crop=128, loss="log_mse",
-        optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=200, clip_norm=1.0, ema=0.998,
-    ),
     "stip-edge": Recipe(
         "streams", 7362, 4, 6e-4, unroll=4, loss="log_mse", optimizer="adamw", weight_decay=1e-4, schedule="cosine",
         warmup=200, clip_norm=1.0, ema=0.998, precision="bf16",
@@ -160,7 +155,6 @@ RECIPES: Mapping[str, Recipe] = {
 # The recipe by a configuration's name, or by the part of the name before the first dash. All others use the recipe of
 # stip-edge, which works for any network.
 DEFAULTS: Mapping[str, str] = {
-    "edge": "edge",
     "stip-edge": "stip-edge",
     "stip-4k": "stip-4k",
     "stip": "stip",

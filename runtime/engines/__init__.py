@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framecast.errors import ArtifactError, EngineError, OptionError
+from framecast.graph.manifest import GRAPHLESS
 from framecast.runtime.engines import presence
 from framecast.runtime.engines.engine import Engine, State
 
 __all__ = ["ENGINES", "Engine", "EngineRow", "State", "check_presence", "choose", "open_engine"]
 
-GRAPHLESS = ".json"  # the ending of an artifact that is a manifest alone
 WHOLE = ("fp32",)
 EVERY_FORM = ("fp32", "int8", "half of a step")
 MIXED = "onnxruntime:fp16"  # not an engine: 'framecast parity' uses this name for a build's mixed graph on the CPU
@@ -63,7 +63,10 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
         if name == "auto":
             chosen = "opencv"
         elif chosen != "opencv":
-            raise ArtifactError(f"{artifact.stem} needs no graph and has none: it runs with opencv, not with {chosen}")
+            raise ArtifactError(
+                f"{artifact.stem} needs no graph and has none: it runs with opencv, not with {chosen} (name a network, "
+                "such as stip-edge)"
+            )
     row = ENGINES[chosen]
     try:
         engine = row.open(artifact, threads, precision, batch)
