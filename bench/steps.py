@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from framecast.camera import DEFAULT_FPS, Image
+from framecast.camera import Image
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
 from framecast.graph.manifest import Manifest
@@ -197,12 +197,11 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
 
         return Case(name, step, warmup, idle=stepper.precompute)
     images = itertools.cycle(frames)
-    interval = engine.manifest.interval or 1 / DEFAULT_FPS
     has_device = _has_device(engine)
 
     def iterate() -> Mapping[str, float]:
-        stepper.advance([next(images)], interval)
-        (pictures,) = stepper.at([interval], interval)
+        stepper.advance([next(images)])
+        (pictures,) = stepper.render()
         if pictures is None:  # as in the predictor; random weights may lead to this
             stepper.reset()
         times = stepper.times

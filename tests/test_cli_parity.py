@@ -58,6 +58,12 @@ def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], says: str) 
     assert says in err
 
 
+def test_what_needs_no_graph_has_none_to_compare(run: Run) -> None:
+    code, out, err = run("parity", "edge", "--frames", 2)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "edge needs no graph and has none: it runs with opencv, not with onnxruntime" in err
+
+
 def test_too_few_frames_have_no_psnr(run: Run) -> None:
     code, out, _ = run("parity", "stip-edge", "--engine", "onnxruntime", "--frames", 2)
     assert code == 0

@@ -11,8 +11,6 @@ from pathlib import Path
 import cv2
 import pytest
 
-from framecast.export.load_network import load_network
-
 from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
 
@@ -74,26 +72,6 @@ def test_one_video_is_enough(run: Run, tmp_path: Path) -> None:
     assert f"framecast eval {out / 'stip-edge.onnx'} {val}" in said
     said = one_line(run("train", "stip-edge", val, "--out", tmp_path / "other", "--val", val, *SHORT, *EDGE))
     assert "b.avi of --val is also training data" in said
-
-
-def test_edge_is_trained_on_crops_and_scored_on_whole_frames(run: Run, tmp_path: Path) -> None:
-    data, val = write_clips(tmp_path / "clips"), write_clips(tmp_path / "val", seed=5, c=14)
-    out = tmp_path / "out"
-    small = ("--set", "hidden=8", "--set", "middle=8", "--set", "deep=8", "--device", "cpu")
-    code, _, err = run("train", "edge", data, "--out", out, "--val", val, "--updates", 2, "--batch", 2, *small)
-    assert code == 0, err
-    assert json.loads((out / "run.json").read_text())["recipe"]["crop"] == 128
-    strip = cv2.imread(str(out / "samples" / "000002.png"))
-    assert strip is not None
-    assert strip.shape[0] == 22 + 2 * 192
-    _, manifest = load_network(out / "weights.safetensors")
-    assert manifest.size == (256, 192)
-    assert manifest.quality is not None
-    code, _, err = run("train", "edge", data, "--out", tmp_path / "other", "--updates", 1, "--batch", 1, *small)
-    assert code == 0, err  # nothing to score on: the strip is of crops
-    strip = cv2.imread(str(tmp_path / "other" / "samples" / "000001.png"))
-    assert strip is not None
-    assert strip.shape[0] == 22 + 2 * 128
 
 
 def test_moving_mnist_and_weights_to_begin_with(run: Run, tmp_path: Path) -> None:

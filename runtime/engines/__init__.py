@@ -31,7 +31,8 @@ class EngineRow:
         look: describes the engine on this machine in words. If a part is missing, it raises EngineError with the cure.
         use: the engine's purpose in a few words.
         precisions: the precisions to choose from; empty if there is only one.
-        forms: the forms of artifact that it runs; see :attr:`framecast.graph.manifest.Manifest.form`.
+        forms: the forms of artifact that it runs; see :attr:`framecast.graph.manifest.Manifest.form`. Empty if it runs
+            no graphs.
     """
 
     open: Callable[[Path, int, str, int], Engine]
@@ -171,7 +172,9 @@ def _tensorrt(artifact: Path, _: int, precision: str, batch: int) -> Engine:
 
 
 ENGINES: Mapping[str, EngineRow] = {
-    "opencv": EngineRow(_opencv, presence.opencv, "the CPU: models of motion, such as edge", ("full", "fast")),
+    "opencv": EngineRow(
+        _opencv, presence.opencv, "the CPU: models of motion, such as edge", ("full", "fast"), forms=()
+    ),
     "onnxruntime": EngineRow(
         _onnxruntime, presence.onnxruntime, "the CPU: networks; runs everywhere", forms=EVERY_FORM
     ),

@@ -121,7 +121,7 @@ def test_a_look_ahead_leaves_what_is_ready(engine: str, tmp_path: Path) -> None:
             assert np.abs(a.image.astype(int) - b.image).max() <= 1
 
 
-@pytest.mark.parametrize("name", ["tau", "edge"])
+@pytest.mark.parametrize("name", ["tau", "tau-block"])
 def test_where_every_layer_needs_the_frame(name: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"cannot split .*: all its layers need the frame; run the whole artifact"):
         halves(name, tmp_path)

@@ -30,7 +30,7 @@ from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no
 GPU = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
-@pytest.fixture(params=["stip", "edge", "astm-tau", "stau", "tau-block", "mau"])
+@pytest.fixture(params=["stip", "stip-edge", "astm-tau", "stau", "tau-block", "mau"])
 def artifact(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
     save(exported(request.param), path)
@@ -99,12 +99,12 @@ def test_a_state_that_is_not_finite_starts_anew() -> None:
 @pytest.mark.skipif(GPU, reason="this onnxruntime has CUDA")
 def test_without_cuda_it_says_how_to_get_it() -> None:
     with pytest.raises(EngineError, match=r"built without CUDA.*pip install onnxruntime-gpu"):
-        open_engine(find("edge"), "onnxruntime-cuda")
+        open_engine(find("stip-edge"), "onnxruntime-cuda")
 
 
 @pytest.mark.parametrize(("asked", "said"), [("", "0"), ("fp32", "0"), ("tf32", "1")])
 def test_tf32_is_taken_only_where_it_is_asked_for(asked: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime's default on CUDA is TF32, in which parity and edge's least squares are off."""
+    """ONNX Runtime's default on CUDA is TF32, in which parity is off, and flows."""
     given: list[object] = []
 
     def opened(graph: bytes, options: object, *, providers: list[object]) -> object:
@@ -114,7 +114,7 @@ def test_tf32_is_taken_only_where_it_is_asked_for(asked: str, said: str, monkeyp
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
     with pytest.raises(EngineError, match="cannot use this GPU"):
-        ENGINES["onnxruntime-cuda"].open(find("edge"), 0, asked, 1)
+        ENGINES["onnxruntime-cuda"].open(find("stip-edge"), 0, asked, 1)
     assert given == [("CUDAExecutionProvider", {"use_tf32": said})]
 
 
@@ -125,7 +125,7 @@ def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
 
 
 def test_a_closed_engine_says_so() -> None:
-    engine = OnnxRuntimeCudaEngine(find("edge"), device="cpu")
+    engine = OnnxRuntimeCudaEngine(find("stip-edge"), device="cpu")
     state, spare = engine.new_state(), engine.new_state()
     frame = np.zeros((1, *engine.manifest.frame), np.float32)
     with pytest.raises(EngineError, match="same state"):

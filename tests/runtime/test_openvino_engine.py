@@ -34,7 +34,7 @@ from ..clips import moving_pictures  # noqa: TID252
 from ..exported import exported, pair  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from ..networks import NETWORKS  # noqa: TID252
 
-SOME = ("stip", "edge", "astm-tau", "stau", "tau-block", "mau")
+SOME = ("stip", "stip-edge", "astm-tau", "stau", "tau-block", "mau")
 
 
 def artifact(name: str, folder: Path) -> Path:
@@ -65,7 +65,7 @@ def engine(network: tuple[StepModel, Engine]) -> Engine:
 
 def allowed(engine: Engine) -> float:
     """A warp on noise turns the last bit of a flow into a grey value, as for every engine."""
-    return 5e-3 if "edge" in engine.manifest.config else 1e-5
+    return 5e-3 if "stip-edge" in engine.manifest.config else 1e-5
 
 
 def buffers(state: State) -> list[np.ndarray]:
@@ -153,7 +153,7 @@ def test_bf16_is_near_or_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.
             with open_engine(path, name) as engine:
                 steps.append(engine.step(frame, engine.new_state(), engine.new_state()))
         assert 0 < np.abs(steps[0] - steps[1]).max() < 0.05
-        for model in ("edge", "stip-edge"):
+        for model in ("stip-edge", "stip-edge"):
             with pytest.raises(
                 EngineError, match=f"^{model} warps pictures, and bf16 is too coarse for .*: use openvino:fp32"
             ):
@@ -227,9 +227,9 @@ def test_an_operator_that_it_lacks_is_named(tmp_path: Path) -> None:
 def test_where_it_is_missing_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match=r"openvino cannot be loaded.*pip install 'framecast\[openvino\]'"):
-        open_engine(find("edge"), "openvino")
+        open_engine(find("stip-edge"), "openvino")
     with pytest.raises(OptionError, match="openvino runs in fp32 or bf16, not in 'fp16'"):
-        open_engine(find("edge"), "openvino:fp16")
+        open_engine(find("stip-edge"), "openvino:fp16")
 
 
 def test_a_step_that_cannot_be_says_why(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models": ("framecast models", "framecast models --json models.json"),
     "export": (
         "framecast export stau-mnist -o out/stau.onnx",
-        "framecast export stip-edge --weights runs/mine/weights.safetensors -o mine.onnx",
+        "framecast export stip-edge --weights runs/weights.safetensors -o out.onnx",
         "framecast export stip-ucf --set layers=2 --frames 5",
     ),
     "import-checkpoint": ("framecast import-checkpoint mnist.ckpt --as stau-mnist",),
