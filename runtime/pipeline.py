@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import replace
 from types import TracebackType
@@ -11,6 +12,7 @@ from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
 from framecast.runtime.capture import Capture, Grabbed
+from framecast.runtime.events import Kind
 from framecast.runtime.judge import Judge
 from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
 from framecast.runtime.predictor import Prediction, Predictor
@@ -77,7 +79,8 @@ class Pipeline:
         self._judge = Judge(self.telemetry, clock if rival and self._timed else None)
         self._capture = Capture(source, paced=self._paced, every=every, clock=clock, wants=self._judge.wants)
         self._stopped = False
-        self._resets = 0
+        self._resets = self._copied = 0
+        self._before: Counter[Kind] = Counter()
         self._stream: tuple[int, tuple[int, ...]] | None = None
         self._newest: tuple[Grabbed, Result, float] | None = (
             None  # and when it, or a later moment of it, was handed over
@@ -103,7 +106,8 @@ class Pipeline:
         """
         if self.started:
             raise OptionError("a pipeline runs once: make another one")
-        self._resets = self.predictor.resets  # another run's
+        self._resets, self._copied = self.predictor.resets, self.predictor.copied  # another run's
+        self._before = self.predictor.events.copy()
         self._capture.start()
         mailbox, ended = self._capture.mailbox, "interrupted"  # also if the caller abandons the iteration
         count = 0
@@ -180,6 +184,7 @@ class Pipeline:
             dropped=self._capture.mailbox.dropped,
             ahead=ahead,
             wanted=self._horizon.wanted,
+            events=self._events(),
         )
         self._handed(item, ahead, chosen, handed)
         result = Result(
@@ -195,6 +200,12 @@ class Pipeline:
         self._newest = item, result, handed
         return result
 
+    def _events(self) -> dict[str, int]:
+        counts, before = self.predictor.events, self._before
+        known: tuple[tuple[str, Kind], ...] = (("repeats", "repeat"), ("cuts", "cut"), ("gaps", "gap"))
+        found = {name: counts[kind] - before[kind] for name, kind in known}
+        return found | {"copied": self.predictor.copied - self._copied}
+
     def _ahead(self, item: Grabbed, now: float) -> float:
         """Seconds from a frame's time to the moment to show, as chosen ``now``."""
         return self._horizon.ahead(None if item.moment is None else now - item.moment, self.predictor.interval)
@@ -209,7 +220,7 @@ class Pipeline:
     def _score(self, item: Grabbed, prediction: Prediction) -> Scored | None:
         """Score the predictions for this frame, and for those before it that were not taken."""
         predictor, judge = self.predictor, self._judge
-        if predictor.steps == 1:  # the state is new, so earlier predictions no longer count
+        if predictor.steps == 1 and predictor.event != "repeat":  # the state is new: earlier predictions do not count
             judge.restart()
         for passed in self._capture.passed():
             if passed.frame.epoch == item.frame.epoch and passed.frame.image.shape == item.frame.image.shape:

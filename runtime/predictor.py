@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import statistics
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +19,7 @@ from framecast.clock import SYSTEM, Clock
 from framecast.errors import EngineError, FrameError, OptionError
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import Engine, open_engine
+from framecast.runtime.events import Event, Guard, Kind, Watch
 from framecast.runtime.shipped import DEFAULT_MODEL, find
 from framecast.runtime.stepper import Stepper, StepTimes
 
@@ -54,17 +55,21 @@ class Predictor:
     Args:
         engine: runs the steps; several predictors may share it.
         owns_engine: whether :meth:`close` closes the engine.
+        watch: take streams as they are (:mod:`framecast.runtime.events`): keep repeated frames from the model, begin
+            anew at a cut, take flicker out, and copy where predictions do worse. Without, the model gets every frame.
         clock: measures the steps.
 
     Attributes:
         engine: runs the steps.
+        event: what the newest frame is; see :class:`framecast.runtime.events.Event`.
+        events: how often each kind of frame has come.
         resets: how often a non-finite prediction reset the state.
 
     Raises:
         EngineError: the model does not take pictures, or there is no memory for its states.
     """
 
-    def __init__(self, engine: Engine, *, owns_engine: bool = False, clock: Clock = SYSTEM) -> None:
+    def __init__(self, engine: Engine, *, owns_engine: bool = False, watch: bool = True, clock: Clock = SYSTEM) -> None:
         self.engine = engine
         self.manifest = engine.manifest
         if not self.manifest.is_picture:
@@ -76,19 +81,33 @@ class Predictor:
         self._owns_engine = owns_engine
         self._input: Image | None = None
         self._stepper = Stepper(engine, clock=clock)
+        self._watch = Watch() if watch else None
+        self._guard = Guard()
+        self.event: Kind = "first"
+        self.events: Counter[Kind] = Counter()
         self.reset()
 
     @property
     def steps(self) -> int:
-        """The number of real frames since the last reset."""
+        """The number of frames that the model has seen since it began anew."""
         return self._stepper.steps[0]
+
+    @property
+    def copied(self) -> int:
+        """How often a prediction was replaced by a copy of the newest frame, because that has lately been better."""
+        return self._guard.copied
 
     @property
     def input(self) -> Image:
         """The newest real frame at the model's size, uint8 [h, w, 3] BGR; black before the first frame."""
         if self._input is None:
             width, height = self.manifest.size
-            self._input = self._stepper.seen()[0] if self.steps else np.zeros((height, width, 3), np.uint8)
+            if self._time is None:
+                self._input = np.zeros((height, width, 3), np.uint8)
+            elif self._given is self._image and self.event != "repeat":
+                self._input = self._stepper.seen()[0]
+            else:
+                self._input = self.engine.fit(self._image)
         return self._input
 
     def fit(self, image: Image) -> Image:
@@ -103,11 +122,15 @@ class Predictor:
     def reset(self) -> None:
         """Forget every frame. The next frame starts a new stream and may have another size."""
         self._stepper.reset()
+        if self._watch is not None:
+            self._watch.reset()
+        self._guard.reset()
         self._input = None
         self._shape: tuple[int, ...] | None = None
         self._time: float | None = None
         self._interval: float | None = None  # the camera's, if the caller knows it
         self._intervals: deque[float] = deque(maxlen=9)  # between the frames taken
+        self._strides: deque[float] = deque(maxlen=9)  # seconds of motion between the frames that the model has seen
 
     @property
     def interval(self) -> float:
@@ -147,11 +170,27 @@ class Predictor:
             raise OptionError(f"time must be a number of seconds, not {time}")
         elif self._time is not None and not time > self._time:
             raise OptionError(f"time must increase: {time} s is not later than {self._time} s")
-        elapsed = None if self._time is None else time - self._time
-        self._advance(frame, elapsed or 0.0)
-        if elapsed is not None:
-            self._intervals.append(elapsed)
+        event = self._see(frame, time, interval or self.interval)
+        try:
+            if event.kind in ("cut", "gap"):
+                self._stepper.reset()
+            if event.kind != "repeat":
+                self._stepper.advance([event.image], event.elapsed)
+        except FrameError:
+            if self._time is None and self._watch is not None:
+                self._watch.reset()
+            raise
+        if self._time is not None:
+            self._intervals.append(time - self._time)
+        if event.kind == "new":
+            self._strides.append(event.elapsed)
         self._time, self._shape, self._image, self._interval = time, frame.shape, frame, interval
+        self._given = event.image  # what the model has seen of it
+        self._input = None
+        self.event = event.kind
+        self.events[event.kind] += 1
+        if self._watch is not None:
+            self._guard.see(self.input, time, self.interval)
 
     def at(self, time: float) -> Prediction:
         """Predict the picture of a moment. The state does not change, so the moments may come in any order.
@@ -221,34 +260,55 @@ class Predictor:
     @property
     def _step(self) -> float:
         """Seconds of one step of a model that steps: as long as between the frames taken, in whole intervals."""
-        taken = statistics.median(self._intervals) if self._intervals else self.interval
+        taken = statistics.median(self._strides) if self._strides else self.interval
         return self.interval * max(1, round(taken / self.interval))
 
     def _at(self, times: Sequence[float]) -> list[Prediction]:
         if self._time is None or not self.steps:
             raise OptionError("cannot look ahead before the first frame: call step() with a frame first")
         ahead = [time - self._time for time in times]
-        (images,) = self._stepper.at(ahead, self._step)
+        if any(not seconds >= 0 for seconds in ahead):
+            raise OptionError(f"a moment must not lie before the newest frame: {min(ahead):.3f} s")
+        motion = ahead if self._watch is None else [self._watch.ahead(time) for time in times]
+        images = self._render(motion)
         if images is None:
             self._restart()
-            (images,) = self._stepper.at(ahead, self._step)
+            images = self._render(motion)
         if images is None:
             raise EngineError(
                 f"{self.manifest.config} predicts values that are not finite even from a fresh state, "
                 f"{1e3 * max(ahead):.0f} ms ahead: use a shorter lookahead, or export it again if weights are damaged"
             )
-        return [Prediction(*one) for one in zip(images, times, ahead, strict=True)]
+        return [Prediction(self._finish(*one), one[1], one[2]) for one in zip(images, times, ahead, strict=True)]
 
-    def _advance(self, frame: Image, elapsed: float) -> None:
-        self._stepper.advance([frame], elapsed)
-        self._input = None
+    def _see(self, frame: Image, time: float, interval: float) -> Event:
+        """What a frame is."""
+        if self._watch is not None:
+            return self._watch.see(frame, time, interval)
+        return Event("first", frame, 0.0) if self._time is None else Event("new", frame, time - self._time)
+
+    def _render(self, motion: Sequence[float]) -> list[Image] | None:
+        """Pictures after so many seconds of motion; None if they are not finite. Without motion it is a copy."""
+        moving = [seconds for seconds in motion if seconds > 0]
+        (rendered,) = self._stepper.at(moving, self._step) if moving else [[]]
+        if rendered is None:
+            return None
+        still, pictures = self.engine.fit(self._given) if len(moving) < len(motion) else None, iter(rendered)
+        return [next(pictures) if seconds > 0 or still is None else still for seconds in motion]
+
+    def _finish(self, picture: Image, time: float, ahead: float) -> Image:
+        """Put expected flicker back in; or take the newest frame, where that has lately been better."""
+        if self._watch is None or not ahead:
+            return picture
+        picture = self._watch.finish(picture, time)
+        return self._guard.choose(picture, self.input, time, ahead, self.interval, self._watch.moment)
 
     def _restart(self) -> None:
         """Repeat the newest frame from a fresh state, after a prediction that was not finite."""
         _log.warning("a prediction is not finite: the state is reset")
         self.resets += 1
         self._stepper.reset()
-        self._advance(self._image, 0.0)
+        self._stepper.advance([self._given])
 
 
 def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto", threads: int = 0) -> Predictor:

@@ -107,6 +107,8 @@ class Report(TypedDict):
         psnr_db_by_ahead: the same for each lookahead.
         sharpness: of the predictions, and of copying; null if unknown.
         now: how near to now the pictures are; null unless the run shows now.
+        events: ``repeats``: frames that repeat the one before; ``cuts`` to another scene; ``gaps`` in time; ``copied``:
+            predictions that were replaced by a copy of the newest frame, since copying has lately been better.
         warnings: what is wrong with the run or its figures, a line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
         versions: of everything that affects the figures.
@@ -130,6 +132,7 @@ class Report(TypedDict):
     psnr_db_by_ahead: list[AheadPsnr]
     sharpness: Sharpness | None
     now: Now | None
+    events: dict[str, int]
     warnings: list[str]
     ended: str | None
     versions: dict[str, str]
@@ -175,6 +178,7 @@ def report(snapshot: Snapshot, source: str, engine: Engine, lookahead: Lookahead
             "spread": round(1e3 * shown.spread, 1),
             "n": shown.n,
         },
+        "events": dict(snapshot.events),
         "warnings": warnings(snapshot, lookahead),
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),

@@ -131,6 +131,8 @@ class Snapshot:
         rival: of DIS flow and copying, over the predictions that DIS was computed for; and of ours, over the same.
         sharpness: mean gradient energy of predictions, and of copying, divided by the real frames'; None if unknown.
         shown: how near to now the pictures are, if that was asked for.
+        events: how often frames repeated, cut to another scene or came after a gap, and predictions were replaced by a
+            copy: ``repeats``, ``cuts``, ``gaps``, ``copied``.
         ended: None during the run, then the reason for its end.
     """
 
@@ -149,6 +151,7 @@ class Snapshot:
     rival: Score = field(default_factory=Score)
     sharpness: tuple[float, float] | None = None
     shown: Shown | None = None
+    events: Mapping[str, int] = field(default_factory=dict)
     ended: str | None = None
 
 
@@ -181,7 +184,15 @@ class Telemetry:
             self._now = replace(self._now, epochs=self._now.epochs + 1)
 
     def record(
-        self, stamps: Stamps, *, interval: float, resets: int, dropped: int, ahead: float, wanted: float
+        self,
+        stamps: Stamps,
+        *,
+        interval: float,
+        resets: int,
+        dropped: int,
+        ahead: float,
+        wanted: float,
+        events: Mapping[str, int],
     ) -> None:
         """Record a prediction."""
         with self._lock:
@@ -197,6 +208,7 @@ class Telemetry:
                 dropped=dropped,
                 resets=resets,
                 interval=interval,
+                events=events,
                 seconds=stamps.stepped - self._begun,
                 silent=0.0,
             )

@@ -1,12 +1,13 @@
 """Watch a live camera and show, now, the frames still to come.
 
     predictor = framecast.load("edge")
-    for frame in frames:                      # uint8 [H, W, 3] BGR
-        prediction = predictor.step(frame)    # .image, .time, .horizon
-    ahead = predictor.rollout(5)
+    for frame, time in frames:                # uint8 [H, W, 3] BGR; seconds
+        predictor.step(frame, time)
+        now = predictor.at(time + 0.2)        # the picture 200 ms later: .image, .time, .ahead
+    following = predictor.rollout(5)          # the camera's next five frames
 
-    with framecast.open("rtsp://camera/stream", model="edge") as stream:
-        for prediction in stream:
+    with framecast.open("rtsp://camera/stream", now=True, camera_delay=0.2) as stream:
+        for prediction in stream:             # the frame of now, for as long as the stream runs
             ...
 
     framecast.run("rtsp://camera/stream", sinks=[lambda result: ...])   # any callable is a sink

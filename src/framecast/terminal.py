@@ -145,6 +145,8 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
         rows.append(("sharpness", f"{sharp['prediction']:.2f} of the real frames'"))
     if (shown := _now(report)) is not None and now is not None:
         rows += [("now", shown), ("late", f"the camera's picture is {now['late']:.0f} ms old when it is shown")]
+    if any(report["events"].values()):
+        rows.append(("stream", ", ".join(f"{count} {name}" for name, count in report["events"].items() if count)))
     if report["resets"]:
         rows.append(("resets", f"{report['resets']} after predictions that were not finite"))
     if latency["p50"] is not None:

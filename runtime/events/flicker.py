@@ -1,0 +1,109 @@
+"""Brightness of the whole picture that changes in a rhythm, as under lamps on alternating current."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.camera import Image
+
+_ORDER = 6  # frames: enough for three frequencies at once, so for any rhythm of up to seven frames
+_MEMORY = 0.97  # a frame: how fast old evidence fades
+_MEAN = 0.95  # a frame: how fast the mean brightness follows
+_RIDGE = 1e-3
+_QUIET = 0.25  # grey levels²: weaker flicker is left alone
+_LOCK, _UNLOCK = 0.6, 0.3  # share of the change of brightness that must be foreseen
+_MOST = 60.0  # grey levels: the largest flicker that is believed
+
+
+class Flicker:
+    """The brightness of one stream's frames: a slow mean, and a linear prediction of what is on top of it.
+
+    Autoregression of order 6 by recursive least squares. A flicker is believed (``locked``) where this foresees most of
+    what neither "no change", "as the frame before" nor "as it has been changing" does; so a slow change of exposure is
+    no flicker. A frame of brightness M + o is taken as
+
+        picture = M + o + (clean - M) · (1 + b · o)
+
+    where b, learned, says how much of it is a change of contrast: b = 1/M for light, 0 for an offset.
+    """
+
+    def __init__(self) -> None:
+        self.locked = False
+        self._mean: float | None = None
+        self._spread = 0.0
+        self._offsets: deque[float] = deque(maxlen=_ORDER)
+        self._products = np.zeros((_ORDER, _ORDER))
+        self._targets = np.zeros(_ORDER)
+        self._expected: list[float] = []
+        self._missed, self._change = 0.0, 0.0  # mean squares
+        self._contrast = [0.0, 1e-6]  # sums: contrast times offset, offset squared
+
+    def see(self, mean: float, spread: float, arrivals: int = 1, *, cut: bool = False) -> None:
+        """Take the newest frame's mean and standard deviation, ``arrivals`` frames after the last one seen."""
+        expected = self.expected(arrivals)
+        for offset in (self.expected(k) for k in range(1, arrivals)):
+            self._offsets.append(offset)  # frames that were not seen
+        if self._mean is None or cut:
+            self._mean, self._spread = mean - expected, spread
+        self._mean += (1 - _MEAN) * (mean - self._mean)
+        self._spread += (1 - _MEAN) * (spread - self._spread)
+        offset = mean - self._mean
+        past = np.array(self._offsets)
+        self._offsets.append(offset)
+        if len(past) == _ORDER and not cut:
+            rivals = offset, offset - past[-1], offset - 2 * past[-1] + past[-2]
+            self._missed = 0.9 * self._missed + 0.1 * (offset - expected) ** 2
+            self._change = 0.9 * self._change + 0.1 * min(rival * rival for rival in rivals)
+            self._products = _MEMORY * self._products + np.outer(past, past)
+            self._targets = _MEMORY * self._targets + past * offset
+            self._contrast[0] = _MEMORY * self._contrast[0] + (spread - self._spread) * offset
+            self._contrast[1] = _MEMORY * self._contrast[1] + self._spread * offset * offset
+            foreseen = 1 - self._missed / self._change if self._change > _QUIET else 0.0
+            self.locked = foreseen > (_UNLOCK if self.locked else _LOCK)
+        self._expected = []
+
+    def expected(self, arrivals: int) -> float:
+        """The brightness expected so many frames after the newest one, apart from its mean; 0: as the newest one's."""
+        if len(self._offsets) < _ORDER:
+            return 0.0
+        if not self._expected:
+            ridge = _RIDGE * (np.trace(self._products) / _ORDER + 1) * np.eye(_ORDER)
+            self._weights = np.linalg.solve(self._products + ridge, self._targets)
+            self._expected = list(self._offsets)
+        while len(self._expected) < _ORDER + arrivals:
+            offset = float(self._weights @ np.array(self._expected[-_ORDER:]))
+            self._expected.append(min(max(offset, -_MOST), _MOST))
+        return self._expected[_ORDER + arrivals - 1]
+
+    def take_out(self, image: Image) -> Image:
+        """The newest frame as if its brightness were the mean."""
+        if not self.locked:
+            return image
+        offset = self._offsets[-1]
+        return _scaled(image, 1 / self._gain(offset), self._level, offset)
+
+    def put_in(self, image: Image, arrivals: int) -> Image:
+        """A picture of mean brightness as it is expected to look so many frames after the newest one."""
+        if not self.locked:
+            return image
+        offset = self.expected(arrivals) if arrivals else self._offsets[-1]
+        gain = self._gain(offset)
+        return _scaled(image, gain, self._level, -offset / gain)
+
+    @property
+    def _level(self) -> float:
+        return self._mean or 0.0
+
+    def _gain(self, offset: float) -> float:
+        share = min(max(self._contrast[0] / self._contrast[1], 0.0), 1.5 / max(self._level, 1.0))
+        return min(max(1 + share * offset, 0.3), 3.0)
+
+
+def _scaled(image: Image, gain: float, level: float, offset: float) -> Image:
+    """``level + (image - level - offset) · gain``, rounded and clipped."""
+    table: NDArray[np.floating] = level + (np.arange(256) - level - offset) * gain
+    return np.asarray(cv2.LUT(image, np.clip(np.rint(table), 0, 255).astype(np.uint8)), np.uint8)

@@ -1,0 +1,99 @@
+"""Copies the newest frame where predictions do worse than that."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framecast.camera import Image
+
+_SAMPLES = 4096  # pixels of a picture that are compared
+_PENDING = 64  # predictions kept until their moment
+_FADE = 0.92
+_COPY, _PREDICT = -0.1, 0.0  # dB: mean gain below which to copy, and above which to predict again
+_FLOOR = 0.01  # grey levels²: the least mean square error, as in every score here
+
+
+@dataclass(frozen=True, eq=False)
+class _Promise:
+    """Samples of a prediction, and of the copy beside it, until a real frame comes that they can be compared with."""
+
+    time: float
+    key: tuple[str, int]
+    prediction: NDArray[np.uint8]
+    copy: NDArray[np.uint8]
+
+
+class Guard:
+    """Compares predictions with copying, each kind of moment and each rough lookahead apart.
+
+    Use: :meth:`see` each real frame, before it is predicted from; ask :meth:`choose` for each prediction that is to be
+    shown. Predictions are compared whether or not they were shown, so a model that has become better is used again.
+
+    Attributes:
+        copied: how often the copy was chosen.
+    """
+
+    def __init__(self) -> None:
+        self.copied = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream's evidence; the count stays."""
+        self._pending: deque[_Promise] = deque(maxlen=_PENDING)
+        self._gain: dict[tuple[str, int], float] = {}
+        self._copying: set[tuple[str, int]] = set()
+
+    def see(self, frame: Image, time: float, interval: float) -> None:
+        """Compare the predictions that were due within half an interval of ``time`` with the real frame."""
+        real = _samples(frame).astype(np.float32)
+        waiting = list(self._pending)
+        self._pending.clear()
+        for promise in waiting:
+            if promise.time > time + interval / 2:
+                self._pending.append(promise)
+            elif promise.time >= time - interval / 2:
+                self._judge(promise, real)
+
+    def choose(self, prediction: Image, copy: Image, time: float, ahead: float, interval: float, moment: str) -> Image:
+        """Return the prediction, or the copy where that has lately been better.
+
+        Args:
+            prediction: uint8 [H, W, 3], of ``time``.
+            copy: what would be shown without prediction, of the same shape.
+            time: the moment that both are for, in seconds.
+            ahead: seconds from the newest frame to it.
+            interval: the camera's own, in seconds.
+            moment: what kind of moment this is (:attr:`Watch.moment`).
+        """
+        steps = max(ahead / interval, 0.5) if interval > 0 else 1.0
+        key = moment, round(2 * math.log2(steps))
+        self._pending.append(_Promise(time, key, _samples(prediction), _samples(copy)))
+        if key not in self._copying:
+            return prediction
+        self.copied += 1
+        return copy
+
+    def _judge(self, promise: _Promise, real: NDArray[np.float32]) -> None:
+        if promise.prediction.shape != real.shape:
+            return
+        error, rival = (
+            max(float(np.mean(np.square(samples - real))), _FLOOR) for samples in (promise.prediction, promise.copy)
+        )
+        gain = 10 * math.log10(rival / error)
+        key = promise.key
+        mean = self._gain[key] = _FADE * self._gain.get(key, 0.0) + (1 - _FADE) * gain
+        if mean < _COPY:
+            self._copying.add(key)
+        elif mean > _PREDICT:
+            self._copying.discard(key)
+
+
+def _samples(image: Image) -> NDArray[np.uint8]:
+    """Every n-th pixel across and down: a fair sample of the full-size picture, not a blurred one."""
+    step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _SAMPLES))
+    return np.array(image[step // 2 :: step, step // 2 :: step])

@@ -1,0 +1,56 @@
+"""How much motion lies between two new pictures: as much as time, or the same for each picture."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+_MEMORY = 24  # new pictures
+_FADE = 0.97
+_WHOLE = 0.3  # intervals: times this near to a whole number of intervals are taken as whole
+_PRIOR = 0.5 * math.log(2) ** 2  # evidence for time before anything was seen
+_TIME, _PICTURE = 0.4, 0.3  # the change grows as time to this power, and to 0 for each picture
+_FAR = math.log(4.5)
+
+
+class Pace:
+    """What the motion between new pictures follows.
+
+    A camera that skips frames moves on all the same: motion follows time. A film whose frames are shown two and three
+    times moves as much from each picture to the next: motion follows pictures. Which it is shows where the time between
+    new pictures changes: the difference of the pictures changes with it, or does not (least squares on the logarithms).
+    """
+
+    def __init__(self) -> None:
+        self.by_time = True
+        self._spans: deque[float] = deque(maxlen=_MEMORY)
+        self._before: tuple[float, float] | None = None  # logarithms: seconds, grey levels
+        self._shared, self._squared = _PRIOR * 0.6, _PRIOR
+
+    def see(self, span: float, interval: float, change: float) -> float:
+        """Take a new picture, ``span`` seconds after the last new one, which it differs from by ``change`` grey levels.
+
+        Returns: the seconds of motion between them.
+        """
+        count = round(span / interval) if interval > 0 else 0
+        if count and abs(span / interval - count) < _WHOLE:
+            span = count * interval
+        here = math.log(max(span, 1e-6)), math.log(change + 0.1)
+        if self._before is not None and abs(x := here[0] - self._before[0]) < _FAR:
+            self._shared = _FADE * self._shared + x * (here[1] - self._before[1])
+            self._squared = _FADE * self._squared + x * x
+            power = self._shared / self._squared
+            self.by_time = power > (_PICTURE if self.by_time else _TIME)
+        self._before = here
+        self._spans.append(span)
+        return self.motion(span, 1)
+
+    def pause(self) -> None:
+        """Take note of a break: the next picture is not compared with the last one."""
+        self._before = None
+
+    def motion(self, seconds: float, pictures: float) -> float:
+        """Seconds of motion in so many seconds and new pictures."""
+        if self.by_time or not self._spans:
+            return seconds
+        return pictures * sum(self._spans) / len(self._spans)

@@ -1,0 +1,199 @@
+"""What each frame of a stream is (new, a repeat, a cut, after a gap), and how much motion lies between two moments."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from framecast.camera import Image
+from framecast.runtime.events.cadence import Cadence
+from framecast.runtime.events.flicker import Flicker
+from framecast.runtime.events.glance import Change, Grey, compare, glance
+from framecast.runtime.events.pace import Pace
+
+Kind = Literal["first", "new", "repeat", "cut", "gap"]
+
+_CHANGES = 12  # arrivals whose changes tell what is usual
+_START = 4  # arrivals until something is usual
+_REPEAT = 0.2  # a repeat changes less than this share of the usual,
+_REPEAT_DUE, _NEW_DUE = 0.5, 0.06  # where the pattern expects a repeat, or a new picture
+_EQUAL = 0.02  # grey levels: less is no change at all
+_DARKER = 0.5  # grey levels, beside the share: the brightness of a repeat is equal
+_STILL = 9  # repeats in a row: more is a scene that stands still
+_CUT_LIKENESS, _CUT_CHANGE, _CUT_FIRST = 0.75, 1.7, 0.4
+_GAP = 4.0  # times the usual time between frames
+_SNAP = 0.25  # intervals: how far from a frame's moment the picture still is that frame's
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """What a frame is.
+
+    Attributes:
+        kind: ``first``; ``new``; ``repeat``: the picture before once more, apart from compression; ``cut``: another
+            scene; ``gap``: frames are missing for much longer than usual.
+        image: what the model shall see, uint8 [H, W, 3]: the frame, or the frame without flicker.
+        elapsed: seconds of motion since the last new picture; 0 unless the frame is new.
+    """
+
+    kind: Kind
+    image: Image
+    elapsed: float
+
+
+class Watch:
+    """Watches one stream. Deterministic, of bounded memory; about half a millisecond a frame at 1280×720.
+
+    Use: ``event = watch.see(frame, time, interval)``. Begin the model anew on ``first``, ``cut`` and ``gap``; advance
+    it by ``event.image`` and ``event.elapsed`` on all but ``repeat``. For any later moment, ``watch.ahead(time)`` is how
+    far to predict; where it is 0, the newest ``event.image`` is the prediction (also that of a repeat). Whatever is
+    shown goes through :meth:`finish`, which puts the flicker back in.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self._before: Grey | None = None
+        self._time = self._new_time = 0.0  # of the newest frame; of the newest new picture
+        self._interval = 0.0
+        self._changes: deque[float] = deque(maxlen=_CHANGES)
+        self._usual_gaps: deque[float] = deque(maxlen=5)
+        self._cadence = Cadence()
+        self._pace = Pace()
+        self._flicker = Flicker()
+
+    def see(self, image: Image, time: float, interval: float) -> Event:
+        """Take the newest frame.
+
+        Args:
+            image: uint8 [H, W, 3] BGR.
+            time: seconds, later than the last frame's.
+            interval: seconds between the camera's own frames, whether or not they were all seen.
+        """
+        now = glance(image)
+        if self._before is not None and self._before.shape != now.shape:
+            self.reset()
+        before, self._before = self._before, now
+        mean, spread = float(now.mean()), float(now.std())
+        if before is None:
+            self._time = self._new_time = time
+            self._interval = interval
+            self._flicker.see(mean, spread)
+            return Event("first", image, 0.0)
+        gone = time - self._time
+        arrivals = max(1, round(gone / interval)) if interval > 0 else 1
+        change = compare(before, now)
+        kind = self._kind(change, gone, arrivals, interval)
+        self._time, self._interval = time, interval
+        self._usual_gaps.append(gone)
+        self._flicker.see(mean, spread, min(arrivals, 8), cut=kind in ("cut", "gap"))
+        elapsed = 0.0
+        if kind == "new":
+            elapsed = self._pace.see(time - self._new_time, interval, change.most)
+        elif kind in ("cut", "gap"):
+            self._pace.pause()
+        if kind != "repeat":
+            self._new_time = time
+        return Event(kind, self._flicker.take_out(image), elapsed)
+
+    def _kind(self, change: Change, gone: float, arrivals: int, interval: float) -> Kind:
+        """Decide what a frame is; keep what that needs."""
+        usual_gap = statistics.median(self._usual_gaps) if self._usual_gaps else interval
+        if gone > _GAP * max(usual_gap, interval):
+            self._cadence.see(True)
+            return "gap"
+        usual = self._usual()
+        if self._is_cut(change, usual, gone / max(usual_gap, 1e-9)):
+            self._cadence.see(True)
+            return "cut"
+        repeat = self._is_repeat(change, usual)
+        self._changes.append(change.most)
+        if self._cadence.locked and repeat and self._cadence.coming(1)[0]:
+            self._cadence.coast()
+        else:
+            self._cadence.see(not repeat)
+        if len(self._changes) == _START and self._usual() > 0:
+            self._recall()
+        return "repeat" if repeat else "new"
+
+    def _usual(self) -> float:
+        """The change that a new picture usually brings, in grey levels; 0 while that is unknown."""
+        if len(self._changes) < _START:
+            return 0.0
+        return float(np.quantile(self._changes, 0.8))
+
+    def _is_cut(self, change: Change, usual: float, gone: float) -> bool:
+        if usual == 0:
+            return change.likeness < _CUT_FIRST
+        return change.likeness < _CUT_LIKENESS and change.most > _CUT_CHANGE * usual * max(1.0, gone)
+
+    def _is_repeat(self, change: Change, usual: float) -> bool:
+        if change.most < _EQUAL and abs(change.brightness) < _EQUAL:
+            return True
+        if self._cadence.run >= _STILL:
+            self._changes.clear()
+            return False
+        share = _REPEAT
+        if self._cadence.locked:
+            share = _NEW_DUE if self._cadence.coming(1)[0] else _REPEAT_DUE
+        limit = share * usual
+        return change.most < limit and abs(change.brightness) < max(limit, _DARKER)
+
+    def _recall(self) -> None:
+        """Tell the cadence what the first frames were, now that it is known what is usual."""
+        self._cadence = Cadence()
+        limit = _REPEAT * self._usual()
+        for change in self._changes:
+            self._cadence.see(not change < limit)
+
+    @property
+    def moment(self) -> str:
+        """What kind of moment this is, in words: steady, or pictures repeat, in a pattern or without one."""
+        kind = "pattern" if self._cadence.locked else "loose" if self._cadence.repeats > 0.05 else "steady"
+        return kind + (", repeat" if self._cadence.run else "")
+
+    def ahead(self, time: float) -> float:
+        """Seconds of motion from the newest new picture to what will be seen at ``time``; 0: the newest picture itself.
+
+        Where pictures repeat in a pattern, the frame that will be seen is found, and its motion given; between the
+        moments of two frames it goes from one to the other.
+        """
+        wait = time - self._time
+        if not wait > 0:
+            return 0.0
+        if not self._cadence.run and not self._cadence.locked and self._cadence.wait() == 1:
+            return wait
+        arrivals = wait / self._interval if self._interval > 0 else 1.0
+        whole = math.floor(arrivals)
+        part = min(max((arrivals - whole - _SNAP) / (1 - 2 * _SNAP), 0.0), 1.0)
+        early = self._motion(whole)
+        return early if part == 0 else early + part * (self._motion(whole + 1) - early)
+
+    def _motion(self, arrivals: int) -> float:
+        """Seconds of motion from the newest new picture to the one seen after so many more arrivals."""
+        if arrivals == 0:
+            return 0.0
+        late = self._time - self._new_time
+        if self._cadence.locked:
+            coming = self._cadence.coming(arrivals)
+            if not any(coming):
+                return 0.0
+            last = arrivals - coming[::-1].index(True)
+            return self._pace.motion(late + last * self._interval, sum(coming))
+        first = self._cadence.wait()
+        if first is None or arrivals < first:
+            return 0.0
+        share = 1 - self._cadence.repeats
+        return self._pace.motion(late + arrivals * self._interval, max(1.0, share * arrivals))
+
+    def finish(self, picture: Image, time: float) -> Image:
+        """Put the brightness expected at ``time`` back into a picture; the same object where there is no flicker."""
+        arrivals = round((time - self._time) / self._interval) if self._interval > 0 else 0
+        return self._flicker.put_in(picture, max(0, arrivals))
