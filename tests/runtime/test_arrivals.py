@@ -1,0 +1,167 @@
+"""When frames were due: the estimate against the truth, for delays that are known exactly."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from framecast.runtime.arrivals import GAP, Arrivals
+
+Times = NDArray[np.float64]
+DELAY = 0.15  # seconds, the mean
+
+
+def captures(count: int, interval: float = 0.04, start: float = 100.0) -> Times:
+    return start + interval * np.arange(count)
+
+
+def arriving(captured: Times, delays: Times | float) -> Times:
+    """First in, first out: no frame overtakes another."""
+    return np.maximum.accumulate(captured + delays) + 1e-9 * np.arange(len(captured))
+
+
+def jitter(rng: np.random.Generator, count: int, most: float) -> Times:
+    return DELAY + rng.uniform(-most, most, count)
+
+
+def seen(arrived: Times, nominal: float | None = None) -> tuple[Times, Times]:
+    """Times and intervals."""
+    arrivals = Arrivals(nominal)
+    found = [(arrivals.see(float(one)), arrivals.interval or 0.0) for one in arrived]
+    times, intervals = np.array(found).T
+    assert (np.diff(times) > 0).all()
+    return times, intervals
+
+
+def error(times: Times, captured: Times, after: float) -> float:
+    """95th percentile of the size of the error, in milliseconds, from so many seconds on."""
+    late = captured >= captured[0] + after
+    return float(1e3 * np.percentile(np.abs(times - captured - DELAY)[late], 95))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("nominal", [None, 0.04, 1 / 24, 1 / 30, 1 / 1000, 10.0])
+def test_jitter_of_a_whole_interval_is_averaged_out(nominal: float | None, seed: int) -> None:
+    """A nominal rate that is wrong or absurd does no harm."""
+    captured = captures(1500)
+    arrived = arriving(captured, jitter(np.random.default_rng(seed), 1500, 0.04))
+    times, intervals = seen(arrived, nominal)
+    assert error(times, captured, 10) < 10
+    assert np.abs(intervals[250:] / 0.04 - 1).max() < 0.005
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_delay_that_wanders_slowly_is_not_the_cameras_pace(seed: int) -> None:
+    rng, captured = np.random.default_rng(seed), captures(2500)
+    wander = 0.04 * np.sin(2 * np.pi * (captured / 10 + rng.random())) + rng.uniform(-0.003, 0.003, 2500)
+    times, intervals = seen(arriving(captured, DELAY + wander), 0.04)
+    assert error(times, captured, 20) < 12
+    assert np.abs(intervals[500:] / 0.04 - 1).max() < 0.005
+
+
+@pytest.mark.parametrize("share", [0.001, -0.001])
+def test_a_nominal_rate_is_corrected(share: float) -> None:
+    """30 frames a second are often 29.97; and a clock drifts."""
+    captured = captures(2000, 0.04 * (1 + share))
+    times, intervals = seen(arriving(captured, jitter(np.random.default_rng(3), 2000, 0.02)), 0.04)
+    assert error(times, captured, 10) < 10
+    assert intervals[-1] == pytest.approx(0.04 * (1 + share), rel=3e-4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("nominal", [None, 0.04])
+def test_frames_that_are_lost_shift_the_others_by_whole_intervals(nominal: float | None, seed: int) -> None:
+    rng, captured = np.random.default_rng(seed), captures(1500)
+    there = rng.random(1500) > 0.05
+    arrived = arriving(captured, jitter(rng, 1500, 0.005))[there]
+    times, intervals = seen(arrived, nominal)
+    assert error(times, captured[there], 10) < 10
+    assert np.abs(intervals[250:] / 0.04 - 1).max() < 0.005
+
+
+def test_frames_that_are_lost_under_jitter_are_found_by_the_mean() -> None:
+    rng, captured = np.random.default_rng(4), captures(1000)
+    there = ~np.isin(np.arange(1000), (400, 600, 601))
+    arrived = arriving(captured, jitter(rng, 1000, 0.02))[there]
+    times, _ = seen(arrived, 0.04)
+    off = np.abs(times - captured[there] - DELAY)
+    assert off[450:].max() > 0.02  # not at once
+    assert off[900:].max() < 0.01
+
+
+@pytest.mark.parametrize(("before", "after"), [(25, 15), (15, 25), (30, 15), (25, 60)])
+def test_another_pace_is_found(before: int, after: int) -> None:
+    first = captures(500, 1 / before)
+    captured = np.concatenate([first, captures(500, 1 / after, first[-1] + 1 / after)])
+    times, intervals = seen(arriving(captured, jitter(np.random.default_rng(1), 1000, 0.003)), 1 / before)
+    assert np.abs(intervals[600:] * after - 1).max() < 0.02
+    assert np.abs(times - captured - DELAY)[620:].max() < 0.005
+
+
+@pytest.mark.parametrize("outage", [GAP + 0.1, 7.013, 3600.0])
+def test_an_outage_begins_anew_but_keeps_the_interval(outage: float) -> None:
+    first = captures(500)
+    captured = np.concatenate([first, captures(500, 0.04, first[-1] + outage)])
+    times, intervals = seen(arriving(captured, jitter(np.random.default_rng(1), 1000, 0.005)), 0.04)
+    assert np.abs(times - captured - DELAY)[500:].max() < 0.01
+    assert np.abs(intervals[500:] / 0.04 - 1).max() < 0.05
+    assert np.abs(intervals[560:] / 0.04 - 1).max() < 0.005
+
+
+def test_a_stall_that_ends_in_a_burst_lost_nothing() -> None:
+    captured = captures(1000)
+    delays = jitter(np.random.default_rng(1), 1000, 0.002)
+    delays[500:512] = DELAY + 0.5 - (captured[500:512] - captured[500])
+    times, _ = seen(arriving(captured, delays), 0.04)
+    off = np.abs(times - captured - DELAY)
+    assert off[500:520].max() < 0.06  # not 0.5
+    assert off[520:].max() < 0.02
+
+
+@pytest.mark.parametrize("nominal", [None, 0.04])
+def test_frames_that_come_in_pairs_have_the_pace_of_the_pairs(nominal: float | None) -> None:
+    captured = captures(1000)
+    arrived = captured.copy()
+    arrived[::2] = captured[1::2]
+    arrived = arriving(arrived, jitter(np.random.default_rng(1), 1000, 0.002))
+    times, intervals = seen(arrived, nominal)
+    assert np.abs(intervals[250:] / 0.04 - 1).max() < 0.005
+    assert np.diff(times)[250:] == pytest.approx(0.04, abs=0.002)
+
+
+def test_a_delay_that_grows_for_good_is_followed() -> None:
+    captured = captures(2500)
+    delays = jitter(np.random.default_rng(1), 2500, 0.005) + 0.3 * (np.arange(2500) >= 500)
+    times, _ = seen(arriving(captured, delays), 0.04)
+    assert np.abs(times - captured - DELAY - 0.3)[600:].max() < 0.03
+
+
+def test_steady_frames_are_left_as_they_are() -> None:
+    captured = captures(300)
+    times, intervals = seen(captured, 0.04)
+    assert times == pytest.approx(captured, abs=1e-6)
+    assert intervals == pytest.approx(0.04, abs=1e-6)
+    arrivals = Arrivals()
+    assert arrivals.interval is None
+    assert arrivals.see(5.0) == 5.0
+    assert arrivals.interval is None
+    assert arrivals.see(5.1) == pytest.approx(5.1)
+    assert arrivals.interval == pytest.approx(0.1)
+
+
+GAPS = st.floats(0, 3600) | st.floats(0, 0.2) | st.sampled_from([0.0, 0.04, 1e-9, 1.0])
+
+
+@given(st.lists(GAPS, max_size=120), st.none() | st.floats(1e-6, 1e6))
+def test_times_increase_whatever_comes(gaps: list[float], nominal: float | None) -> None:
+    arrivals = Arrivals(nominal)
+    moments = np.cumsum([0.0, *gaps])
+    found = [arrivals.see(float(moment)) for moment in moments]
+    assert np.isfinite(found).all()
+    assert all(before < after for before, after in pairwise(found))
+    assert arrivals.interval is None or 0 < arrivals.interval < np.inf
