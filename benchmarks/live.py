@@ -1,9 +1,9 @@
 """Live cost of the shipped models on this machine: their steps in every CPU engine, alternately, and whole streams.
 
 ``python benchmarks/live.py [--seconds S]``. The steps are measured as in ``framecast bench``, and the streams as with
-its ``--stream``. The networks predict at 256x192, edge at the clip's own size. One stream has 30 frames a second, and its CPU time is measured. Another has a rate at which the model
-is busy for 70 % of the time. It runs ``RUNS`` times, beside a loop that does nothing, because the tail of a single run
-belongs to the machine.
+its ``--stream``. Networks predict at 256x192, edge at the clip's own size. One stream has 30 frames a second, and its
+CPU time is measured. Another has a rate at which the model is busy for 70 % of the time. It runs ``RUNS`` times, beside
+a loop that does nothing, because the tail of a single run belongs to the machine.
 """
 
 from __future__ import annotations
