@@ -18,15 +18,15 @@ help: ## List the targets
 
 run: $(VENV)/.run ## Predict the demo clip; write a video, a picture and a report to out/
 	@mkdir -p $(OUT)
-	$(BIN)/framecast run demo --record $(OUT)/demo.mp4 --record $(OUT)/demo.png --json $(OUT)/demo.json
+	$(BIN)/framecast run demo --ahead 150ms --record $(OUT)/demo.mp4 --record $(OUT)/demo.png --json $(OUT)/demo.json
 	@echo
-	@echo "Video:   $(OUT)/demo.mp4   (input, prediction, error)"
+	@echo "Video:   $(OUT)/demo.mp4   (late picture, prediction, real frame, error)"
 	@echo "Picture: $(OUT)/demo.png"
 	@echo "Report:  $(OUT)/demo.json"
-	@echo "Live in a browser: make live   (that is: $(BIN)/framecast run demo --serve --loop)"
+	@echo "Live in a browser: make live   (that is: $(BIN)/framecast run demo --ahead 150ms --serve --loop)"
 
 live: $(VENV)/.run ## Show the demo clip live in a browser, over and over, until Ctrl-C
-	$(BIN)/framecast run demo --serve --loop
+	$(BIN)/framecast run demo --ahead 150ms --serve --loop
 
 test: $(VENV)/.test ## Check format, style and types, and run the tests
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Pictures of a result: captions, and the error between prediction and real frame."""
+"""Pictures of a result: captions, errors, and the arrangements that windows, recordings and strips show."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ import numpy as np
 from framecast.camera import Image
 from framecast.runtime.sinks.sink import Result
 
-GAIN = 4  # makes the error visible; the page's index.html names the same factor
-CAPTION = 22  # height in pixels
-LEGIBLE = 250  # width of the longest caption in pixels
-_BACK, _INK = (24, 20, 18), (225, 222, 220)  # BGR
+GAIN = 2  # makes errors visible; the page's index.html names the same factor
+CAPTION = 24  # height of a caption in pixels
+LEGIBLE = 320  # width of the longest caption in pixels
+RECORDED = 640  # the longest side of a picture in a recording, pixels
+WINDOWED = 960  # and in a window
+GAP = 4  # pixels between pictures; even, as videos want even sizes
+_BACK, _INK, _SOFT = (24, 20, 18), (225, 222, 220), (160, 150, 146)  # BGR
 
 
-def error_image(input: Image, due: Image | None) -> Image:
-    """|input − due| × 4, saturated, uint8 [h, w, 3]; black if nothing was due."""
-    if due is None:
-        return np.zeros_like(input)
-    return cv2.convertScaleAbs(cv2.absdiff(input, due), alpha=GAIN)  # type: ignore[return-value]
+def error_image(real: Image, guess: Image) -> Image:
+    """|real − guess|, the mean of the three channels, × 2, saturated; grey, uint8 [h, w, 3]."""
+    mean = cv2.transform(cv2.absdiff(real, guess), np.full((1, 3), GAIN / 3, np.float32))
+    return cv2.cvtColor(mean, cv2.COLOR_GRAY2BGR)  # type: ignore[return-value]
 
 
-def caption(width: int, text: str) -> Image:
-    """A bar of text, uint8 [CAPTION, width, 3]."""
-    bar = np.full((CAPTION, width, 3), _BACK, np.uint8)
-    cv2.putText(bar, text, (6, CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.38, _INK, 1, cv2.LINE_AA)
-    return bar
+def fit(image: Image, longest: int) -> Image:
+    """Shrink a picture so that its longer side is at most ``longest`` pixels. A smaller one is returned as it is."""
+    height, width = image.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # Averaging takes four times as long as INTER_LINEAR, which is as good down to half the size.
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR)  # type: ignore[return-value]
 
 
 def enlarged(image: Image, least: int) -> Image:
@@ -34,14 +40,80 @@ def enlarged(image: Image, least: int) -> Image:
     return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
 
 
-def triptych(result: Result) -> Image:
-    """The real frame, its prediction and the error between them, side by side.
+def letterboxed(image: Image, shape: tuple[int, ...]) -> Image:
+    """The picture in the middle of a canvas of ``shape`` (height, width, 3), shrunk or enlarged to fit."""
+    if image.shape == shape:
+        return image
+    scale = min(shape[0] / image.shape[0], shape[1] / image.shape[1])
+    height, width = (max(1, int(side * scale)) for side in image.shape[:2])
+    canvas = np.full(shape, _BACK, np.uint8)
+    top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    canvas[top : top + height, left : left + width] = resized
+    return canvas
 
-    The prediction is dark until there is one for this frame. Small pictures are enlarged by a whole factor.
+
+def caption(width: int, text: str, *, soft: bool = False, height: int = CAPTION) -> Image:
+    """A bar of text, uint8 [height, width, 3]. A text that is too long for the bar is written smaller."""
+    bar = np.full((height, width, 3), _BACK, np.uint8)
+    size = 0.018 * height
+    (needed, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    size *= min(1.0, (width - 10) / max(needed, 1))
+    place = (6, round(height * 0.69))
+    cv2.putText(bar, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, _SOFT if soft else _INK, 1, cv2.LINE_AA)
+    return bar
+
+
+def beside(images: list[Image]) -> Image:
+    """Pictures of one height side by side, with gaps."""
+    gap = np.full((images[0].shape[0], GAP, 3), _BACK, np.uint8)
+    parts = [part for image in images for part in (image, gap)]
+    return np.hstack(parts[:-1])
+
+
+def _captioned(image: Image, text: str) -> Image:
+    return np.vstack([caption(image.shape[1], text), image])
+
+
+def _shown(image: Image, longest: int) -> Image:
+    return enlarged(fit(image, longest), LEGIBLE)
+
+
+def ahead_text(result: Result) -> str:
+    """The lookahead in words: "150 ms"."""
+    return f"{1e3 * result.prediction.ahead:.0f} ms"
+
+
+def now_and_late(result: Result) -> Image:
+    """What a window shows: the newest real frame, and beside it the prediction that is made from it.
+
+    Both are enlarged by a whole factor if they are small, and shrunk if they are large.
     """
-    due = np.zeros_like(result.input) if result.due is None else result.due
-    tiles = [enlarged(tile, LEGIBLE) for tile in (result.input, due, error_image(result.input, result.due))]
-    ahead = 1e3 * result.prediction.ahead
-    score = "warming up" if result.psnr is None else f"{result.psnr:.1f} dB (copying {result.psnr_copy:.1f})"
-    texts = (f"input  {result.frame.time:.2f} s", f"predicted {ahead:.0f} ms ahead  {score}", f"error x{GAIN}")
-    return np.vstack([np.hstack([caption(tiles[0].shape[1], text) for text in texts]), np.hstack(tiles)])
+    late, now = (_shown(image, WINDOWED) for image in (result.input, result.prediction.image))
+    return beside(
+        [
+            _captioned(late, f"late: the newest frame, {result.frame.time:.2f} s"),
+            _captioned(now, f"now: predicted {ahead_text(result)} ahead"),
+        ]
+    )
+
+
+def scored_moment(result: Result) -> Image:
+    """What a recording shows of one moment: late picture and prediction, below them the real frame and the error.
+
+    Before there is a prediction for this moment, its places stay dark. Small pictures are enlarged by a whole factor,
+    large ones are shrunk.
+    """
+    ahead = ahead_text(result)
+    real = _shown(result.input, RECORDED)
+    late = due = error = np.zeros_like(real)
+    texts = ["late", "now", f"real frame, {result.frame.time:.2f} s", f"error of now x{GAIN}"]
+    if result.due is None or result.late is None:
+        texts[1] += ": warming up"
+    else:
+        late, due = _shown(result.late, RECORDED), _shown(result.due, RECORDED)
+        error = error_image(real, due)
+        texts[0] += f": the newest frame, {ahead} before   {result.psnr_copy:.1f} dB"
+        texts[1] += f": predicted {ahead} ahead   {result.psnr:.1f} dB"
+    tiles = [_captioned(*pair) for pair in zip((late, due, real, error), texts, strict=True)]
+    return np.vstack([beside(tiles[:2]), beside(tiles[2:])])

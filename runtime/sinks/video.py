@@ -1,4 +1,4 @@
-"""Records a run as a video: input, prediction and error side by side."""
+"""Records a run as a video: late picture, prediction, real frame and error of each moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 from framecast.errors import OptionError, SinkError
 from framecast.files import check_room, check_writable
 from framecast.redact import redact
-from framecast.runtime.sinks.picture import triptych
+from framecast.runtime.sinks.picture import letterboxed, scored_moment
 from framecast.runtime.sinks.sink import Result, Sink
 
 CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}  # OpenCV's bundled FFmpeg can always write these
@@ -39,13 +39,15 @@ class VideoSink(Sink):
         self.path = path
         self._fps = fps
         self._writer: cv2.VideoWriter | None = None
+        self._shape: tuple[int, ...] = ()  # of the file's pictures: those of the first frame
         self._begun = 0.0  # time of the first frame; cutting a gap moves it forward
         self._written = 0
 
     def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
-        picture = triptych(result)
+        picture = scored_moment(result)
         if self._writer is None:
+            self._shape = picture.shape
             fourcc = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, fourcc, self._fps, picture.shape[1::-1])
             if not self._writer.isOpened():
@@ -58,7 +60,7 @@ class VideoSink(Sink):
         for _ in range(max(1, 1 + round(due * self._fps))):
             if self._written % CHECK == 0:
                 check_room(self.path)
-            self._writer.write(picture)
+            self._writer.write(letterboxed(picture, self._shape))
             self._written += 1
 
     def close(self) -> None:

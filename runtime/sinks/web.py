@@ -1,4 +1,4 @@
-"""A browser page that shows the camera's picture, the prediction, and the score.
+"""A browser page that shows the late picture, the prediction, and the score.
 
 The pipeline, the server and the viewers never wait for one another. The pipeline's thread leaves its newest result here
 and continues. The server's thread encodes that result for all viewers. A slow viewer misses frames, and a viewer that
@@ -14,33 +14,56 @@ import contextlib
 import ipaddress
 import logging
 import math
-import os
-import re
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from aiohttp import web
 
-from framecast.errors import OptionError, SinkError
+from framecast.errors import SinkError
 from framecast.runtime.report import to_json
 from framecast.runtime.sinks import page
+from framecast.runtime.sinks.address import bracketed, listen, outward, parse
+from framecast.runtime.sinks.page.pictures import Encoder, Newest
+from framecast.runtime.sinks.page.scores import Scores
 from framecast.runtime.sinks.sink import Result, Sink
 
 MAX_VIEWERS = 8
 MAX_CONNECTIONS = 64  # in total: pages, statistics, viewers, and idle connections
 BACKLOG = 32  # connections accepted at a time; MAX_CONNECTIONS may be exceeded by this many
 SEND_TIMEOUT = 3.0  # seconds to send one update, or for a viewer to answer a close
-MIN_INTERVAL = 0.025  # seconds between updates: a little less than at 30 fps, so that jitter skips no frame
-STATS_INTERVAL = 0.25  # seconds between snapshots in the stream
+MIN_INTERVAL = 0.0125  # seconds between updates: a little less than at 60 fps, so that jitter skips no frame
+STATS_INTERVAL = 0.25  # seconds between snapshots of the figures
 SEND_BUFFER = 128 * 1024  # bytes that the kernel may buffer for a viewer; buffered pictures are no longer live
 
 _silent = logging.Logger("framecast.web", level=logging.CRITICAL + 1)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(eq=False)
+class _Viewer:
+    """One open page.
+
+    Attributes:
+        show: the pictures that it wants.
+        news: the update that it gets next.
+        scores: the number of scores that it has got.
+        stats: the figures that it got last.
+    """
+
+    show: frozenset[str]
+    news: asyncio.Queue[page.Update] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
+    scores: int = 0
+    stats: Mapping[str, object] | None = None
+
+    def needs(self, newest: Newest | None) -> bool:
+        """Whether there is something new for it: a later moment of a frame is only for those who watch now."""
+        return newest is None or not newest.shown.between or "now" in self.show or self.stats is None
 
 
 class WebSink(Sink):
@@ -67,8 +90,9 @@ class WebSink(Sink):
         token: str | None = None,
         title: str = "framecast",
     ) -> None:
-        host, port = _parse(address)
-        self._socket = _bind(host, port)
+        host, port = parse(address)
+        self._socket = listen(host, port)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted sockets inherit it
         bound, port = self._socket.getsockname()[:2]
         interface = ipaddress.ip_address(bound.partition("%")[0])
         local = interface.is_loopback
@@ -77,16 +101,19 @@ class WebSink(Sink):
 
         # Against DNS rebinding: a stranger's page must not get in through a name that resolves to this machine. So on
         # loopback we answer only to loopback's own names. Elsewhere the token keeps strangers out.
-        names = {"localhost", "127.0.0.1", "[::1]", _bracketed(bound), _bracketed(host).lower()}
+        names = {"localhost", "127.0.0.1", "[::1]", bracketed(bound), bracketed(host).lower()}
         self._hosts = {f"{name}:{port}" for name in names} | (names if port == 80 else set()) if local else None
         query = f"?token={quote(self._token, safe='')}" if self._token else ""
-        shown = socket.gethostname() if interface.is_unspecified else host
-        self._url = f"http://{_bracketed(shown)}:{port}/{query}"
+        shown = outward(self._socket.family) if interface.is_unspecified else host
+        self._url = f"http://{bracketed(shown)}:{port}/{query}"
         self._files = page.files(title, query)
 
-        self._result: Result | None = None  # the newest; replaced as a whole, so it needs no lock
-        self._viewers: set[asyncio.Queue[bytes]] = set()
-        self._stats_sent = -math.inf
+        self._newest: Newest | None = None  # replaced as a whole, so it needs no lock
+        self._scores = Scores()
+        self._encoder = Encoder()
+        self._viewers: set[_Viewer] = set()
+        self._figures: Mapping[str, object] = {}
+        self._figures_time = -math.inf
         self._closing = False
         self._ended = False
         self._failure: Exception | None = None
@@ -110,7 +137,8 @@ class WebSink(Sink):
             SinkError: the server has failed.
         """
         self._check()
-        self._result = result
+        self._scores.add(result)
+        self._newest = Newest.after(self._newest, result)
         self._notify()
 
     def close(self) -> None:
@@ -170,24 +198,30 @@ class WebSink(Sink):
             await self._wake.wait()
             self._wake.clear()
             if self._viewers and not self._closing:
-                self._publish(self._result)
+                self._publish()
                 await asyncio.sleep(MIN_INTERVAL)
         self._ended = True
-        self._stats_sent = -math.inf  # send the last figures with the last picture
-        self._publish(self._result)
+        self._figures_time = -math.inf  # send the last figures with the last picture
+        self._publish()
 
-    def _publish(self, result: Result | None) -> None:
-        if not self._viewers:
+    def _publish(self) -> None:
+        newest = self._newest
+        viewers = [viewer for viewer in self._viewers if viewer.needs(newest)]
+        if not viewers:
             return
-        stats = None
-        if time.monotonic() - self._stats_sent >= STATS_INTERVAL:
-            self._stats_sent = time.monotonic()
-            stats = self._snapshot()
-        message = page.update(result, stats)
-        for news in self._viewers:
-            if news.full():
-                news.get_nowait()  # the newest wins
-            news.put_nowait(message)
+        if time.monotonic() - self._figures_time >= STATS_INTERVAL:
+            self._figures_time = time.monotonic()
+            self._figures = self._snapshot()
+        moment, pictures = {}, {}
+        if newest is not None:
+            wanted = frozenset().union(*(viewer.show for viewer in viewers))
+            moment = _moment(newest)
+            pictures = self._encoder.encode(newest, wanted)
+        update = page.Update(moment, pictures, self._figures)
+        for viewer in viewers:
+            if viewer.news.full():
+                viewer.news.get_nowait()  # the newest wins
+            viewer.news.put_nowait(update)
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -211,27 +245,29 @@ class WebSink(Sink):
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if len(self._viewers) >= MAX_VIEWERS:
             raise web.HTTPServiceUnavailable(text=f"{MAX_VIEWERS} viewers are watching already.")
-        viewer = web.WebSocketResponse(timeout=SEND_TIMEOUT, heartbeat=4 * SEND_TIMEOUT, compress=False)
-        news: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
-        self._viewers.add(news)
+        show = page.wanted(request.query.get("show"))
+        if show is None:
+            raise web.HTTPBadRequest(text="There are no such pictures.")
+        response = web.WebSocketResponse(timeout=SEND_TIMEOUT, heartbeat=4 * SEND_TIMEOUT, compress=False)
+        viewer = _Viewer(show)
+        self._viewers.add(viewer)
         try:
-            await viewer.prepare(request)
-            await self._watch(viewer, news, request)
+            await response.prepare(request)
+            await self._watch(response, viewer, request)
         finally:
-            self._viewers.discard(news)
-        return viewer
+            self._viewers.discard(viewer)
+        return response
 
-    async def _watch(self, viewer: web.WebSocketResponse, news: asyncio.Queue[bytes], request: web.Request) -> None:
+    async def _watch(self, response: web.WebSocketResponse, viewer: _Viewer, request: web.Request) -> None:
         """Send updates until the run ends, or the viewer leaves, hangs, or sends anything, which it should not."""
-        self._stats_sent = -math.inf
         self._wake.set()  # a new viewer sees something at once, even if the source is stalled
-        tasks = [asyncio.create_task(self._send(viewer, news)), asyncio.create_task(viewer.receive())]
+        tasks = [asyncio.create_task(self._send(response, viewer)), asyncio.create_task(response.receive())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0].done() and await tasks[0]:
                 tasks[1].cancel()
                 await asyncio.wait(tasks)  # close() gets the viewer's answer only if nobody else is receiving
-                await viewer.close(message=b"the run has ended")
+                await response.close(message=b"the run has ended")
         finally:
             for task in tasks:
                 task.cancel()
@@ -239,11 +275,15 @@ class WebSink(Sink):
             if request.transport:
                 request.transport.abort()  # a hanging viewer's unread data would keep the connection open
 
-    async def _send(self, viewer: web.WebSocketResponse, news: asyncio.Queue[bytes]) -> bool:
+    async def _send(self, response: web.WebSocketResponse, viewer: _Viewer) -> bool:
         """Send updates to the viewer. Returns True after the run's last one, False if the viewer hangs or is gone."""
         try:
-            while not (self._ended and news.empty()):
-                await asyncio.wait_for(viewer.send_bytes(await news.get()), SEND_TIMEOUT)
+            while not (self._ended and viewer.news.empty()):
+                update = await viewer.news.get()
+                scores, viewer.scores = self._scores.since(viewer.scores)
+                message = update.message(viewer.show, scores, stats=update.stats is not viewer.stats)
+                viewer.stats = update.stats
+                await asyncio.wait_for(response.send_bytes(message), SEND_TIMEOUT)
         except (ConnectionError, asyncio.TimeoutError):
             return False
         return True
@@ -256,37 +296,13 @@ class _Refusal(asyncio.Protocol):
         transport.close()
 
 
+def _moment(newest: Newest) -> dict[str, object]:
+    """What a page needs to know beside the pictures: of the newest frame, and the score of the newest scored one."""
+    frame, scored = newest.frame.frame, newest.scored
+    ahead = round(1e3 * newest.shown.prediction.ahead, 1)
+    score = {"psnr": scored.psnr, "psnr_copy": scored.psnr_copy} if scored else {"psnr": None, "psnr_copy": None}
+    return {"index": frame.index, "time": frame.time, "ahead_ms": ahead, **score}
+
+
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(page.HEADERS)
-
-
-def _parse(address: str) -> tuple[str, int]:
-    """Parse HOST:PORT, HOST or PORT into host and port."""
-    match = re.fullmatch(r"(\d+)|(?:\[([\w:.%]+)\]|([\w.-]+))(?::(\d+))?", address, re.ASCII)
-    port = int((match[1] or match[4] or "8000")[:6]) if match else -1  # [:6] avoids parsing a thousand digits
-    if match is None or port > 65535:
-        raise OptionError(f"cannot serve on {address!r}: give HOST:PORT, e.g. --serve 127.0.0.1:8000")
-    return match[2] or match[3] or "127.0.0.1", port
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Open a listening socket."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, ValueError):  # ValueError: not even a valid name to look up
-        raise OptionError(f"cannot serve on {host!r}: no such address; try --serve 127.0.0.1:{port}") from None
-    family, _, _, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost" means 127.0.0.1
-    try:
-        listening = socket.create_server(where, family=family)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
-        other = port + 1 if 1024 <= port < 65535 else 8001
-        raise SinkError(
-            f"cannot serve on {_bracketed(host)}:{port}: {why}; choose another, e.g. --serve 127.0.0.1:{other}"
-        ) from None
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted sockets inherit it
-    return listening
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

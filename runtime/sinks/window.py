@@ -1,4 +1,4 @@
-"""A window on the desktop: input, prediction and error side by side. It shows only the newest picture.
+"""A window on the desktop: the newest frame, and the prediction made from it. It shows only the newest result.
 
 The window runs in a separate process, in :func:`view`. A toolkit needs one thread, preferably the main thread, but that
 one predicts. Qt aborts its process if it cannot reach the display, and Xlib ends its process if the display goes away.
@@ -23,7 +23,7 @@ import numpy as np
 from framecast.camera import Image
 from framecast.errors import SinkError
 from framecast.runtime.mailbox import Mailbox
-from framecast.runtime.sinks.picture import triptych
+from framecast.runtime.sinks.picture import now_and_late
 from framecast.runtime.sinks.sink import Result, Sink
 
 TITLE = "framecast"
@@ -100,7 +100,7 @@ class WindowSink(Sink):
         pipe = self._process.stdin
         with suppress(OSError):  # the window is gone
             while pipe and (result := self._news.get()) is not None:
-                picture = triptych(result)
+                picture = now_and_late(result)
                 pipe.write(_HEADER.pack(*picture.shape[:2]))
                 pipe.write(picture.data)
                 pipe.flush()

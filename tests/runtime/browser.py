@@ -38,7 +38,7 @@ FLAGS = [
 START_TIMEOUT = 120.0  # seconds
 
 HEIGHT, WIDTH = 192, 256
-HORIZON = 2
+HORIZON = 2  # frames ahead
 SETTLE = 8
 
 # How many pixels of a canvas are not black, or have about one colour.
@@ -54,7 +54,7 @@ COUNT = """((id, colour) => {
     }
     return count;
 })"""
-PREDICTION, COPY = "[95, 211, 196]", "[229, 161, 88]"  # the colours of the plot's lines
+PREDICTION, COPY = "[95, 211, 196]", "[229, 161, 88]"  # the colours of the plot's lines, where it is dark
 
 
 def picture(place: float) -> Image:
@@ -74,25 +74,34 @@ def event(index: int) -> Result:
     prediction = Prediction(picture(index + HORIZON - lag), (index + HORIZON) / 30, HORIZON / 30)
     if index < SETTLE:
         return Result(Frame(now, index / 30, index), now, prediction, STAMPS)
-    due = picture(index - lag)
-    scores = psnr(due, now), psnr(picture(index - HORIZON), now)
-    return Result(Frame(now, index / 30, index), now, prediction, STAMPS, due, picture(index - HORIZON), *scores)
+    due, late = picture(index - lag), picture(index - HORIZON)
+    frame = Frame(now, index / 30, index)
+    return Result(frame, now, prediction, STAMPS, due, late, psnr(due, now), psnr(late, now))
 
 
-def snapshot() -> Mapping[str, object]:
+def snapshot(**changes: object) -> Mapping[str, object]:
     """Figures, some of which JSON cannot say."""
     return {
         "source": "synthetic://ball",
         "model": "stip-edge",
         "engine": "onnxruntime (CPU)",
-        "horizon": HORIZON,
+        "ahead_ms": 66.7,
         "frames": 1234,
         "dropped": 5,
         "epochs": 1,
         "resets": 0,
         "fps": np.float32(29.75),
         "latency_ms": {"p50": 12.25, "p90": math.inf, "p99": 18.5, "max": math.nan, "n": 1200},
-        "psnr_db": {"prediction": 31.5, "copy_last": 29.125, "n": 1192},
+        "psnr_db": {"prediction": 31.5, "copy_last": 29.125, "n": 1192, "trusted": True, "dis": None},
+        "psnr_db_by_ahead": [
+            {"ahead_ms": 33.3, "prediction": 33.5, "copy_last": 32.5, "n": 1193},
+            {"ahead_ms": 66.7, "prediction": 31.5, "copy_last": 29.125, "n": 1192},
+        ],
+        "sharpness": {"prediction": 0.914, "copy_last": 1.0},
+        "now": None,
+        "events": {"repeats": 3, "cuts": 0, "gaps": 0, "copied": 1},
+        "warnings": [],
+        **changes,
     }
 
 
@@ -134,27 +143,33 @@ def get(url: str, method: str = "GET", **headers: str) -> tuple[int, str, Mappin
 
 
 @contextlib.asynccontextmanager
-async def watch(url: str, origin: str | None = None) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
+async def watch(
+    url: str, origin: str | None = None, show: str | None = None
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
     parts = urlsplit(url)
     headers = {"Origin": origin or f"http://{parts.netloc}"}
-    stream = f"{url.partition('?')[0]}stream?{parts.query}"
+    query = "&".join([*filter(None, [parts.query]), *([] if show is None else [f"show={show}"])])
+    stream = f"{url.partition('?')[0]}stream?{query}"
     async with aiohttp.ClientSession() as session, session.ws_connect(stream, headers=headers) as viewer:
         yield viewer
 
 
-async def refused(url: str, origin: str | None = None) -> int:
+async def refused(url: str, origin: str | None = None, show: str | None = None) -> int:
     with pytest.raises(aiohttp.WSServerHandshakeError) as error:
-        async with watch(url, origin):
+        async with watch(url, origin, show):
             pass
     return error.value.status
 
 
-def decode(message: bytes) -> tuple[dict[str, Any], list[bytes]]:
+def decode(message: bytes) -> tuple[dict[str, Any], dict[str, Image]]:
+    """The header of an update, and its pictures."""
     (length,) = struct.unpack_from(">I", message)
     header = json.loads(message[4 : 4 + length])
-    at, pictures = 4 + length, []
-    for size in header["sizes"]:
-        pictures.append(message[at : at + size])
+    at, pictures = 4 + length, {}
+    for name, size in header["pictures"].items():
+        picture = cv2.imdecode(np.frombuffer(message[at : at + size], np.uint8), cv2.IMREAD_UNCHANGED)
+        assert picture is not None
+        pictures[name] = picture.astype(np.uint8)
         at += size
     assert at == len(message)
     return header, pictures
@@ -204,6 +219,27 @@ class Page:
         reply = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in reply, reply
         return reply["result"].get("value")
+
+    async def look(self, view: str) -> None:
+        """Choose a view, and wait until it is drawn."""
+        await self.evaluate(f"document.querySelector('input[value={view}]').click()")
+        frames = await self.evaluate("document.body.dataset.frames")
+        await self.wait_until(f"document.body.dataset.frames > {int(frames) + 2}")
+
+    async def press(self, key: str) -> None:
+        await self.call("Input.dispatchKeyEvent", type="keyDown", key=key)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+
+    async def visible(self) -> list[str]:
+        """The names of the pictures that are to be seen."""
+        names: list[str] = await self.evaluate(
+            "[...document.querySelectorAll('figure canvas')].filter((c) => c.checkVisibility()).map((c) => c.id)"
+        )
+        return names
+
+    async def scheme(self, name: str) -> None:
+        """Make the desktop ``light`` or ``dark``."""
+        await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
     async def text(self, name: str) -> str:
         content: str = await self.evaluate(f"document.getElementById({name!r}).textContent")

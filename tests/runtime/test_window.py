@@ -25,20 +25,20 @@ from framecast.camera import Frame
 from framecast.errors import SinkError
 from framecast.runtime.predictor import Prediction
 from framecast.runtime.sinks import window
-from framecast.runtime.sinks.picture import CAPTION, triptych
+from framecast.runtime.sinks.picture import CAPTION, GAP, now_and_late
 from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.window import WindowSink
 from framecast.testing import STAMPS
 
-H, W = 192, 256
+H, W = 240, 320
 SCREEN = (720, 1280)
 
 
 def event(red: int) -> Result:
-    """A grey frame, for which a red one had been predicted."""
+    """A grey frame, and a red prediction."""
     real, guess = np.full((H, W, 3), 60, np.uint8), np.zeros((H, W, 3), np.uint8)
     guess[..., 2] = red
-    return Result(Frame(real, 0.0, 0), real, Prediction(guess, 0.04, 1), STAMPS, due=guess, psnr=34.15, psnr_copy=30.0)
+    return Result(Frame(real, 0.0, 0), real, Prediction(guess, 0.04, 0.04), STAMPS)
 
 
 def until(done: Callable[[], object], seconds: float = 120.0) -> None:
@@ -130,13 +130,13 @@ def sink(display: Display) -> Iterator[Watched]:
     assert shown._process.returncode is not None
 
 
-def test_the_window_shows_the_newest_triptych(display: Display, sink: Watched) -> None:
+def test_the_window_shows_the_newest_result(display: Display, sink: Watched) -> None:
     for red in range(256):
         sink.show(event(red))
-    expected = triptych(event(255))
+    expected = now_and_late(event(255))
     size = expected.shape[:2]
     until(lambda: any(np.array_equal(expected, part) for part in places(display.screen(), size)))
-    assert (expected[CAPTION:, W : 2 * W] == (0, 0, 255)).all()
+    assert (expected[CAPTION:, W + GAP :] == (0, 0, 255)).all()
 
 
 def places(screen: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
@@ -191,7 +191,7 @@ def test_a_run_ends_with_its_window(display: Display, tmp_path: Path) -> None:
     capture, frames = cv2.VideoCapture(str(video)), 0
     while capture.read()[0]:
         frames += 1
-    assert frames == figures["frames"]
+    assert frames >= figures["frames"]  # a picture stays where frames were dropped
 
 
 def test_no_display(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,29 +1,29 @@
 """The browser page: its files, their HTTP headers, and its updates.
 
-An update is one binary WebSocket message: the length of a JSON header (4 bytes, big-endian), the header, then three
-JPEGs: input, prediction and error. The header gives their lengths as ``sizes``; a missing picture has 0 bytes. The
-server closes with code 1000 when the run has ended. With any other code, the viewer should reconnect.
+An update is one binary WebSocket message: the length of a JSON header (4 bytes, big-endian), the header, then JPEGs.
+The header's ``pictures`` names them in order, each with its length; a picture that does not exist is left out. A viewer
+names the pictures that it wants in the stream's query (``?show=late,now``). The server closes with code 1000 when the
+run has ended. With any other code, the viewer should reconnect.
 """
 
 from __future__ import annotations
 
 import html
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
-
 from framecast.runtime.report import to_json
-from framecast.runtime.sinks.picture import error_image
-from framecast.runtime.sinks.sink import Result
-
-JPEG_QUALITY = 85
+from framecast.runtime.sinks.page.pictures import PICTURES
+from framecast.runtime.sinks.page.scores import Point
 
 TYPES = {
     "index.html": "text/html",
     "app.js": "text/javascript",
+    "figures.js": "text/javascript",
     "plot.js": "text/javascript",
+    "view.js": "text/javascript",
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
 }
@@ -47,19 +47,35 @@ def files(title: str, query: str) -> dict[str, str]:
     return texts
 
 
-def update(result: Result | None, stats: Mapping[str, object] | None) -> bytes:
-    """Encode one update. It has no pictures before the first result, and no statistics if ``stats`` is None."""
-    header: dict[str, object] = {} if stats is None else {"stats": stats}
-    pictures = [b"", b"", b""]
-    if result is not None:
-        header |= {"index": result.frame.index, "time": result.frame.time, "ahead_ms": 1e3 * result.prediction.ahead}
-        header |= {"psnr": result.psnr, "psnr_copy": result.psnr_copy}
-        pictures[:2] = [_jpeg(result.input), _jpeg(result.prediction.image)]
-        if result.due is not None:
-            pictures[2] = _jpeg(error_image(result.input, result.due))
-    text = to_json(header | {"sizes": [len(picture) for picture in pictures]}).encode()
-    return b"".join([struct.pack(">I", len(text)), text, *pictures])
+def wanted(show: str | None) -> frozenset[str] | None:
+    """The pictures that a viewer names in ``?show=``; by default late and now. None if the query is malformed."""
+    names = ["late", "now"] if show is None else show.split(",")
+    return frozenset(names) if len(set(names)) == len(names) and set(names) <= set(PICTURES) else None
 
 
-def _jpeg(image: cv2.typing.MatLike) -> bytes:
-    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+@dataclass(frozen=True, eq=False)
+class Update:
+    """What the viewers get at one moment.
+
+    Attributes:
+        moment: what the header says of the newest result; empty before the first.
+        pictures: JPEGs by name: those that any viewer wants.
+        stats: the figures of the run.
+    """
+
+    moment: Mapping[str, object]
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    stats: Mapping[str, object] = field(default_factory=dict)
+
+    def message(self, show: Iterable[str], scores: list[Point], *, stats: bool) -> bytes:
+        """Encode it for one viewer.
+
+        Args:
+            show: the pictures that the viewer wants.
+            scores: those that it has not got yet.
+            stats: whether it needs the figures.
+        """
+        pictures = {name: data for name, data in self.pictures.items() if name in show}
+        header = {**self.moment, "pictures": {name: len(data) for name, data in pictures.items()}, "scores": scores}
+        text = to_json(header | {"stats": self.stats} if stats else header).encode()
+        return b"".join([struct.pack(">I", len(text)), text, *pictures.values()])

@@ -1,10 +1,11 @@
 "use strict";
 
-// Shows the stream, whose format is in page/__init__.py. All text is set as text, never as markup.
-const byId = (id) => document.getElementById(id);
+// Shows the stream, whose format is in page/__init__.py.
 const plot = new Plot(byId("plot"));
 const SILENCE = 3000; // ms without an update after which the page no longer claims to be live
 const RETRY = [500, 1000, 2000, 5000]; // ms
+const SHADE = [255, 0, 160]; // the trust shade's colour; the residual decides its opacity
+const OPACITY = 0.75; // at most
 
 const STATUS = {
   connecting: "connecting",
@@ -20,19 +21,13 @@ function setStatus(name) {
   byId("status-text").textContent = STATUS[name];
 }
 
-function number(value, digits = 0) {
-  if (typeof value !== "number") return "–";
-  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
-  return value.toLocaleString("en", options).replace("-", "−");
-}
-
 // Pictures are decoded off the main thread. Of the updates that arrive meanwhile, only the newest waits.
 let waiting = null;
 let busy = false;
 let shown = 0;
 
-async function take(message) {
-  waiting = message;
+async function take(update) {
+  waiting = update;
   if (busy) return;
   busy = true;
   try {
@@ -50,97 +45,109 @@ function parse(message) {
   const length = new DataView(message).getUint32(0);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(message, 4, length)));
   let at = 4 + length;
-  const pictures = header.sizes.map((size) => new Uint8Array(message, (at += size) - size, size));
+  const pictures = Object.entries(header.pictures).map(([name, size]) => [name, new Uint8Array(message, (at += size) - size, size)]);
   return { header, pictures };
 }
 
+// All pictures of an update are drawn together, since they belong to one moment.
 async function show({ header, pictures }) {
-  const images = await Promise.all(
-    pictures.map((data) => (data.length ? createImageBitmap(new Blob([data], { type: "image/jpeg" })) : null)),
-  );
-  if (images[0]) {
-    const { width, height } = images[0];
-    ["input", "prediction", "error"].forEach((id, at) => draw(id, images[at], width, height));
-    byId("warming").hidden = images[2] !== null;
-    byId("ahead").textContent = `Predicted, ${header.ahead_ms.toFixed(0)} ms ahead`;
-    document.body.dataset.frames = ++shown;
-    document.body.dataset.index = header.index;
+  const decoded = pictures.map(async ([name, data]) => [name, await createImageBitmap(new Blob([data], { type: "image/jpeg" }))]);
+  const images = new Map(await Promise.all(decoded));
+  byId("warming").hidden = view.name !== "errors" || images.has("due");
+  if (!images.size) return;
+  const { width, height } = images.get("now") ?? images.get("late") ?? images.get("real");
+  view.shape(width, height);
+  for (const name of view.pictures) {
+    if (name === "trust") shade(images.get(name));
+    else draw(byId(name), images.get(name), width, height);
   }
+  if (!view.pictures.includes("trust")) shade(undefined);
+  for (const image of images.values()) image.close();
+  showMoment(header);
+  document.body.dataset.frames = ++shown;
+  document.body.dataset.index = header.index;
 }
 
-function draw(id, image, width, height) {
-  const canvas = byId(id);
+function draw(canvas, image, width, height) {
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const pen = canvas.getContext("2d");
-  if (image) {
-    pen.drawImage(image, 0, 0);
-    image.close();
-  } else {
-    pen.clearRect(0, 0, width, height);
+  if (image) pen.drawImage(image, 0, 0);
+  else pen.clearRect(0, 0, width, height);
+}
+
+// The residual becomes the opacity of one colour. The small canvas is stretched over the picture.
+function shade(image) {
+  const canvas = byId("trust");
+  canvas.hidden = byId("shade-note").hidden = !image;
+  if (!image) return;
+  Object.assign(canvas, { width: image.width, height: image.height });
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
+  pen.drawImage(image, 0, 0);
+  const pixels = pen.getImageData(0, 0, image.width, image.height);
+  for (let at = 0; at < pixels.data.length; at += 4) {
+    const residual = pixels.data[at];
+    pixels.data.set([...SHADE, OPACITY * residual], at);
   }
-}
-
-function showStats(stats) {
-  const latency = stats.latency_ms ?? {};
-  const figures = {
-    source: stats.source ?? "",
-    fps: number(stats.fps, 1),
-    "latency-p50": number(latency.p50, 1),
-    "latency-p99": number(latency.p99, 1),
-    "latency-n": number(latency.n ?? 0),
-    frames: number(stats.frames),
-    dropped: number(stats.dropped),
-    model: stats.model ?? "–",
-    engine: stats.engine ?? "–",
-  };
-  for (const [id, text] of Object.entries(figures)) byId(id).textContent = text;
-  byId("source").title = figures.source;
-  showScore(stats.psnr_db ?? {});
-}
-
-function showScore({ prediction, copy_last: copy, n }) {
-  document.body.dataset.scored = n ?? 0;
-  byId("scored").textContent = number(n ?? 0);
-  byId("psnr-prediction").textContent = decibels(prediction);
-  byId("psnr-copy").textContent = decibels(copy);
-  const scored = typeof prediction === "number" && typeof copy === "number";
-  const gain = scored ? prediction - copy : null;
-  const side = gain >= 0 ? "above" : "below";
-  byId("gain").textContent = (gain > 0 ? "+" : "") + decibels(gain);
-  byId("gain").className = scored ? side : "";
-  byId("gain-text").textContent = scored ? `${side} copying the last frame` : "no frame has been scored yet";
-}
-
-function decibels(value) {
-  return typeof value === "number" ? `${number(value, 1)} dB` : "–";
+  pen.putImageData(pixels, 0, 0);
 }
 
 let attempt = 0;
 let heard = 0;
+let stream = null;
+let retry = 0;
 
+// Leave the stream. One that is still being opened is closed once it is open: else the browser complains.
+function leave() {
+  clearTimeout(retry);
+  if (stream?.readyState !== WebSocket.CONNECTING) stream?.close();
+  stream = null;
+}
+
+// Ask for the pictures of the view. The stream of another view ends here.
 function connect() {
+  leave();
   const address = new URL(`stream${location.search}`, location.href);
   address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
-  const stream = new WebSocket(address);
-  stream.binaryType = "arraybuffer";
-  stream.onmessage = ({ data }) => {
+  address.searchParams.set("show", view.pictures.join(","));
+  const opened = (stream = new WebSocket(address));
+  let fresh = true;
+  opened.binaryType = "arraybuffer";
+  opened.onopen = () => {
+    if (opened !== stream) opened.close();
+  };
+  opened.onmessage = ({ data }) => {
+    if (opened !== stream) return;
     const update = parse(data);
     attempt = 0;
     heard = performance.now();
-    setStatus(update.header.sizes[0] ? "live" : "waiting");
+    setStatus("index" in update.header ? "live" : "waiting");
     if (update.header.stats) showStats(update.header.stats);
-    if ("index" in update.header) plot.add(update.header.index, update.header.psnr, update.header.psnr_copy);
+    if (fresh) plot.clear(); // a new stream begins with the history
+    fresh = false;
+    plot.add(update.header.scores);
     take(update);
   };
-  stream.onclose = ({ code }) => {
+  opened.onclose = ({ code }) => {
+    if (opened !== stream) return;
     if (code === 1000) {
       setStatus("ended");
     } else {
       setStatus("reconnecting");
-      setTimeout(connect, RETRY[Math.min(attempt++, RETRY.length - 1)]);
+      retry = setTimeout(connect, RETRY[Math.min(attempt++, RETRY.length - 1)]);
     }
   };
 }
+
+const view = new View(() => {
+  if (document.body.dataset.status !== "ended") connect();
+});
+
+// A page that nobody sees costs nothing. When it is seen again it gets the history.
+document.addEventListener("visibilitychange", () => {
+  if (document.body.dataset.status === "ended") return;
+  if (document.hidden) leave();
+  else connect();
+});
 
 setInterval(() => {
   if (document.body.dataset.status === "live" && performance.now() - heard > SILENCE) setStatus("waiting");

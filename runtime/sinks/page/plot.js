@@ -1,24 +1,32 @@
 "use strict";
 
-// The running score: two lines in dB over the last frames, at the screen's full resolution.
+// The running score: two lines in dB over the last seconds, at the screen's full resolution.
 class Plot {
-  static SPANS = [100, 200, 300]; // frames: the axis grows with the run, then scrolls
+  static SPANS = [10, 20, 40]; // seconds: the axis grows with the run, then scrolls
 
   constructor(canvas) {
     this.canvas = canvas;
-    this.points = []; // {index, prediction, copy}
+    this.points = []; // [time in seconds, PSNR of the prediction, PSNR of copying]; nulls if it was not scored
     this.due = false;
     new ResizeObserver(() => this.redraw()).observe(canvas);
+    matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => this.redraw());
   }
 
-  // One point per frame. A frame that was not scored has nulls, which break the line.
-  add(index, prediction, copy) {
-    const last = this.points.at(-1);
-    if (last && index === last.index) return;
-    if (last && index < last.index) this.points = []; // the source has started over
-    this.points.push({ index, prediction, copy });
-    while (this.points[0].index <= index - Plot.SPANS.at(-1)) this.points.shift();
+  clear() {
+    this.points = [];
     this.redraw();
+  }
+
+  // One point a frame. A frame that was not scored has nulls, which break the line.
+  add(points) {
+    for (const point of points) {
+      if (this.points.length && point[0] <= this.points.at(-1)[0]) this.points = []; // the source has started over
+      this.points.push(point);
+    }
+    const newest = this.points.at(-1)?.[0];
+    const first = this.points.findIndex(([time]) => time > newest - Plot.SPANS.at(-1));
+    if (first > 0) this.points.splice(0, first);
+    if (points.length) this.redraw();
   }
 
   redraw() {
@@ -42,12 +50,12 @@ class Plot {
     pen.scale(scale, scale);
     pen.font = `12px ${style.fontFamily}`;
 
-    const left = 52, right = width - 8, top = 8, bottom = height - 38;
-    const values = points.flatMap((p) => [p.prediction, p.copy]).filter((v) => v !== null);
+    const left = 52, right = width - 8, top = 8, bottom = height - 24;
+    const values = points.flatMap((p) => p.slice(1)).filter((v) => v !== null);
     const { low, high, step } = Plot.range(values);
-    const newest = points.at(-1)?.index ?? 0, oldest = points[0]?.index ?? 0;
+    const newest = points.at(-1)?.[0] ?? 0, oldest = points[0]?.[0] ?? 0;
     const span = Plot.SPANS.find((s) => newest - oldest <= s) ?? Plot.SPANS.at(-1);
-    const x = (index) => right - ((newest - index) / span) * (right - left);
+    const x = (time) => right - ((newest - time) / span) * (right - left);
     const y = (value) => bottom - ((value - low) / (high - low)) * (bottom - top);
 
     pen.fillStyle = colour("soft");
@@ -66,13 +74,11 @@ class Plot {
     pen.textBaseline = "top";
     for (let ago = 0; ago <= span; ago += span / 4) {
       pen.textAlign = ago === 0 ? "right" : ago === span ? "left" : "center";
-      pen.fillText(ago === 0 ? "now" : `−${ago}`, x(newest - ago), bottom + 7);
+      pen.fillText(ago === 0 ? "now" : `−${ago} s`, x(newest - ago), bottom + 7);
     }
-    pen.textAlign = "center";
-    pen.fillText("frames", (left + right) / 2, bottom + 23);
 
-    this.line(pen, (p) => p.copy, x, y, colour("copy"), 1.5, [5, 3]);
-    this.line(pen, (p) => p.prediction, x, y, colour("prediction"), 2, []);
+    this.line(pen, (p) => p[2], x, y, colour("copy"), 1.5, [5, 3]);
+    this.line(pen, (p) => p[1], x, y, colour("prediction"), 2, []);
   }
 
   line(pen, value, x, y, colour, width, dash) {
@@ -82,9 +88,13 @@ class Plot {
     pen.setLineDash(dash);
     pen.beginPath();
     let drawing = false;
-    for (const point of this.points) {
+    for (const [at, point] of this.points.entries()) {
       const next = value(point);
-      if (next !== null) pen[drawing ? "lineTo" : "moveTo"](x(point.index), y(next));
+      if (next !== null) {
+        pen[drawing ? "lineTo" : "moveTo"](x(point[0]), y(next));
+        // A line of its own length for a frame whose neighbours were not scored.
+        if (!drawing && value(this.points[at + 1] ?? []) == null) pen.lineTo(x(point[0]) + 3, y(next));
+      }
       drawing = next !== null;
     }
     pen.stroke();

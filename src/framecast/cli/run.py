@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from framecast.cli.announce import announce
 from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs, duration
 from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
 from framecast.cli.signals import on_signals
@@ -143,7 +143,7 @@ def run(
                 serve=serve,
                 show=show,
                 observe=observe,
-                announce=lambda line: print(line, file=sys.stderr, flush=True),
+                announce=announce,
                 stop=stop,
             )
     finally:

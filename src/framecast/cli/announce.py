@@ -1,0 +1,33 @@
+"""Prints what a run has to say: lines, and the QR code of a link that a phone can open."""
+
+from __future__ import annotations
+
+import re
+import sys
+from urllib.parse import urlsplit
+
+from rich.console import Console
+
+HERE = ("localhost", "127.", "::1")  # hosts that begin like this cannot be reached from other machines
+
+
+def announce(line: str) -> None:
+    """Print a line to stderr. On a terminal, the QR code of a link in it follows if other machines can open it."""
+    print(line, file=sys.stderr, flush=True)
+    link = re.search(r"https?://\S+", line)
+    if link and sys.stderr.isatty() and not (urlsplit(link[0]).hostname or "").startswith(HERE):
+        rows = qr_code(link[0])
+        if len(rows[0]) <= Console(stderr=True).width:
+            # Black on white, whatever the terminal's colours are.
+            print("\n".join(f"\033[30;107m{row}\033[0m" for row in rows), file=sys.stderr, flush=True)
+
+
+def qr_code(text: str) -> list[str]:
+    """A QR code as lines of text, two modules a character: a dark one is black, a light one blank."""
+    import segno
+
+    rows = [list(row) for row in segno.make_qr(text, error="l").matrix_iter(border=2)]
+    rows += [[0] * len(rows[0])] * (len(rows) % 2)
+    blocks = " ▀▄█"  # a dark module above counts 1, one below 2
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    return ["".join(blocks[above + 2 * below] for above, below in zip(*pair, strict=True)) for pair in pairs]

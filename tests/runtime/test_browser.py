@@ -1,0 +1,207 @@
+"""The page in a real Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from framecast.runtime.sinks import web
+from framecast.runtime.sinks.web import WebSink
+
+# Beside this file; pytest's importlib mode puts no folder of tests on the path.
+from .browser import (  # noqa: TID252
+    CHROMIUM,
+    COPY,
+    PREDICTION,
+    browse,
+    event,
+    playing,
+    snapshot,
+)
+
+
+@pytest.fixture
+def sink() -> Iterator[WebSink]:
+    with contextlib.closing(WebSink("127.0.0.1:0", snapshot=snapshot)) as sink:
+        yield sink
+
+
+browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt install chromium")
+
+
+@browser
+def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = Path(os.environ.get("FRAMECAST_SCREENSHOTS", tmp_path))
+
+    async def run() -> None:
+        async with browse(tmp_path / "profile") as page:
+            await page.scheme("dark")
+            await page.resize(1280, 900)
+            await page.open(sink.url)
+            await page.wait_until("document.body?.dataset.status === 'waiting'")
+            sink.show(event(0))
+            await page.wait_until("document.body.dataset.frames === '1'")
+
+            with playing(sink):
+                await page.wait_until("document.body.dataset.frames > 60 && plot.points.length > 60")
+                assert await page.evaluate("document.body.dataset.status") == "live"
+                assert await page.text("line") == "prediction of the picture 67 ms ahead · made in 12 ms"
+                figures = ("fps", "latency-p50", "latency-p99", "latency-n", "frames", "dropped", "sharpness", "events")
+                told = ["29.8", "12.3", "18.5", "1,200", "1,234", "5", "91 %", "3 repeats · 1 copied"]
+                assert [await page.text(i) for i in figures] == told
+                names = [await page.text(name) for name in ("source", "model", "engine")]
+                assert names == ["synthetic://ball", "stip-edge", "onnxruntime (CPU)"]
+                assert [await page.text(i) for i in ("psnr-prediction", "psnr-copy")] == ["31.5 dB", "29.1 dB"]
+                assert await page.text("gain") == "+2.4 dB"
+                assert await page.text("gain-text") == "above copying the last frame, 67 ms ahead"
+                assert await page.text("by-ahead") == "Gain in dB by lookahead: 33 ms +1.0 · 67 ms +2.4"
+                assert await page.visible() == ["late", "now"]
+                assert [await page.count(name) > 100 for name in ("late", "now")] == [True] * 2
+                assert await page.count("plot", PREDICTION) > 20
+                assert await page.count("plot", COPY) > 20
+                await page.screenshot(pictures / "page-1280.png")
+
+                await page.resize(400, 1500, scale=2)
+                await page.wait_until("document.getElementById('plot').width > 600")  # sharp at two pixels a point
+                assert await page.evaluate("document.documentElement.scrollWidth") == 400
+                await page.screenshot(pictures / "page-400.png")
+
+                await page.scheme("light")
+                await page.resize(2200, 1300)
+                assert await page.evaluate("document.documentElement.scrollWidth") == 2200
+                await page.screenshot(pictures / "page-2200.png")
+
+                with monkeypatch.context() as patch:
+                    patch.setattr(web, "SEND_TIMEOUT", 0)  # no viewer is this fast: all are dropped
+                    await page.wait_until("document.body.dataset.status === 'reconnecting'")
+                await page.wait_until("document.body.dataset.status === 'live'")
+
+            await asyncio.to_thread(sink.close)
+            await page.wait_until("document.body.dataset.status === 'ended'")
+            assert await page.text("status") == "the run has ended"
+            assert await page.count("late") > 100
+            assert page.complaints == []
+
+    asyncio.run(run())
+
+
+@browser
+def test_the_views(sink: WebSink, tmp_path: Path) -> None:
+    async def wanted(names: set[str]) -> None:
+        """Wait until these pictures are wanted, and no others: the server takes a moment to see a viewer leave."""
+        while set().union(*(viewer.show for viewer in sink._viewers)) != names:
+            await asyncio.sleep(0.02)
+
+    async def run() -> None:
+        async with browse(tmp_path / "profile") as page:
+            await page.open(sink.url)
+            await page.wait_until("document.body?.dataset.status === 'waiting'")
+            with playing(sink):
+                await page.wait_until("document.body.dataset.frames > 20")
+                await page.look("errors")
+                errors = ["was", "due", "real", "error_was", "error_due"]
+                assert await page.visible() == errors
+                await wanted(set(errors))
+                assert [await page.count(name) > 100 for name in errors] == [True] * 5
+                assert re.fullmatch(
+                    r"The error of now is (\d\.\d times \w+ than|as large as) that .*", await page.text("verdict")
+                )
+                assert await page.text("due-tag") == ": 67 ms ahead"
+
+                for key, names in (("1", ["late"]), ("2", ["now"]), ("4", ["late", "now"]), ("3", ["late", "now"])):
+                    await page.press(key)
+                    assert await page.visible() == names
+                    await page.wait_until("document.body.dataset.status === 'live'")
+                frames = int(await page.evaluate("document.body.dataset.frames"))
+                await page.wait_until(f"document.body.dataset.frames > {frames + 2}")
+                await wanted({"late", "now"})
+
+                # The slider: by key, and by a finger.
+                split = "document.querySelector('.screens').style.getPropertyValue('--split')"
+                await page.press("ArrowLeft")
+                assert await page.evaluate(split) == "48%"
+                box = await page.evaluate(
+                    "JSON.parse(JSON.stringify(document.getElementById('split').getBoundingClientRect()))"
+                )
+                finger = {"x": box["x"] + box["width"] / 4, "y": box["y"] + box["height"] / 2}
+                await page.call("Emulation.setTouchEmulationEnabled", enabled=True)
+                await page.call(
+                    "Input.dispatchTouchEvent", type="touchStart", touchPoints=[{**finger, "x": finger["x"] + 60}]
+                )
+                await page.call("Input.dispatchTouchEvent", type="touchMove", touchPoints=[finger])
+                await page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+                assert abs(float((await page.evaluate(split)).rstrip("%")) - 25) < 1
+
+                assert await page.evaluate("document.getElementById('trust').hidden")
+                await page.press("t")
+                await page.wait_until("!document.getElementById('trust').hidden")
+                await wanted({"late", "now", "trust"})
+
+                # A phone that fills the screen with videos alone.
+                await page.evaluate("Object.defineProperty(document, 'fullscreenEnabled', { value: false }), 0")
+                await page.press("f")
+                assert await page.evaluate("getComputedStyle(document.getElementById('stage')).position") == "fixed"
+                await page.press("Escape")
+                assert await page.evaluate("getComputedStyle(document.getElementById('stage')).position") == "static"
+
+                # It comes back as it was left, with the history of the score.
+                await page.look("beside")
+                await page.call("Page.reload")
+                await page.wait_until("document.body?.dataset.view === 'beside' && document.body.dataset.frames > 0")
+                assert await page.evaluate("plot.points.length") > 20
+            assert page.complaints == []
+
+    asyncio.run(run())
+
+
+NOW = {"late": 238.0, "error": 3.2, "spread": 9.0, "n": 900}
+DIS = {"prediction": 31.0, "copy_last": 29.0, "dis_flow": 30.5, "n": 60}
+FEW = {"prediction": 31.5, "copy_last": 29.125, "n": 7, "trusted": False, "dis": DIS}
+
+
+@browser
+def test_nothing_is_praised_that_fails(tmp_path: Path) -> None:
+    told: dict[str, object] = {}
+
+    async def run(sink: WebSink) -> None:
+        async with browse(tmp_path / "profile") as page:
+            await page.open(sink.url)
+            await page.wait_until("document.body?.dataset.status === 'waiting'")
+            with playing(sink):
+                await page.wait_until("document.body.dataset.scored > 0")
+                assert await page.evaluate("document.getElementById('gain').className") == "above"
+                assert await page.evaluate("document.getElementById('warnings').hidden")
+
+                told["now"] = NOW
+                line = "camera 226 ms late · prediction 12 ms · showing now +3 ms"
+                await page.wait_until(f"document.getElementById('line').textContent === {line!r}")
+                assert [await page.text(name) for name in ("late-tag", "now-tag")] == [" by 238 ms", ": +3 ms"]
+
+                told["warnings"] = ["<b>2877</b> of 2937 frames were dropped", "predictions come too late"]
+                await page.wait_until("!document.getElementById('warnings').hidden")
+                items = await page.evaluate("[...document.querySelectorAll('#warnings li')].map((i) => i.textContent)")
+                assert items == told["warnings"]
+                assert await page.text("gain") == "+2.4 dB"
+                assert await page.evaluate("document.getElementById('gain').className") == ""  # not green
+
+                told.update(warnings=[], psnr_db=FEW)
+                await page.wait_until("document.body.dataset.scored === '7'")
+                assert await page.text("gain") == "–"
+                assert await page.text("gain-text") == "too few frames are scored to judge: 7 of 1,234"
+                rival = "Optical flow (DIS) gains +1.5 dB where this gains +2.0, over 60 frames."
+                assert await page.text("dis") == rival
+
+                told["psnr_db"] = {**FEW, "prediction": 28.0, "n": 1000, "trusted": True}
+                await page.wait_until("document.body.dataset.scored === '1000'")
+                assert await page.text("gain") == "−1.1 dB"
+                assert await page.evaluate("document.getElementById('gain').className") == "below"
+            assert page.complaints == []
+
+    with contextlib.closing(WebSink("127.0.0.1:0", snapshot=lambda: snapshot(**told))) as sink:
+        asyncio.run(run(sink))
