@@ -144,6 +144,8 @@ DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"channel_order": "HSV"}, "no usable frame shape or channel order"),
     ({"visible": [5, 6]}, "no usable frame shape or channel order"),
     ({"visible": [0, 6]}, r"visible\[0\]: expected int >= 1"),
+    ({"renders": "frames"}, "a kind of state or model, or a value range, that is not known: update framecast"),
+    ({"renders": 1}, "renders: expected str, got int"),
     ({"outputs": 0}, "outputs: expected int >= 1"),
     ({"outputs": 10**9}, "outputs: expected int <= 4096"),
     ({"warmup": -1}, "warmup: expected int >= 0"),

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from framecast.runtime.arrivals import GAP, Arrivals
 
-Times = NDArray[np.float64]
+Times = np.ndarray
 DELAY = 0.15  # seconds, the mean
 
 
@@ -22,7 +21,8 @@ def captures(count: int, interval: float = 0.04, start: float = 100.0) -> Times:
 
 def arriving(captured: Times, delays: Times | float) -> Times:
     """First in, first out: no frame overtakes another."""
-    return np.maximum.accumulate(captured + delays) + 1e-9 * np.arange(len(captured))
+    arrived: Times = np.maximum.accumulate(captured + delays) + 1e-9 * np.arange(len(captured))
+    return arrived
 
 
 def jitter(rng: np.random.Generator, count: int, most: float) -> Times:

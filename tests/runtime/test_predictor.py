@@ -59,6 +59,64 @@ def test_rollout_feeds_back_floats_and_leaves_the_state() -> None:
     predictor.step(grey(200), time=0.2)
 
 
+def test_any_moment_ahead_in_any_order() -> None:
+    predictor = Predictor(DriftEngine())
+    for i in range(3):
+        predictor.step(grey(100), i * 0.1)
+    levels = {}
+    for time in (0.5, 0.2, 0.25, 0.3, 0.4, 0.275):
+        prediction = predictor.at(time)
+        assert (prediction.time, prediction.ahead) == (time, pytest.approx(time - 0.2))
+        levels[time] = int(prediction.image[0, 0, 0])
+    expected = {0.2: 100, 0.25: 113, 0.275: 119, 0.3: 126, 0.4: 151, 0.5: 177}
+    assert levels == pytest.approx(expected, abs=1)
+    assert np.array_equal(predictor.at(0.2).image, predictor.input)
+    assert predictor.steps == 3
+
+
+@pytest.mark.parametrize("time", [0.99, -1.0, math.nan])
+def test_no_moment_before_the_newest_frame(time: float) -> None:
+    predictor = Predictor(DriftEngine())
+    with pytest.raises(OptionError, match="cannot look ahead before the first frame"):
+        predictor.at(time)
+    predictor.step(grey(10), 0.9)
+    predictor.step(grey(10), 1.0)
+    with pytest.raises(OptionError, match="must not lie before the newest frame"):
+        predictor.at(time)
+    predictor.reset()
+    with pytest.raises(OptionError, match="cannot look ahead before the first frame"):
+        predictor.at(2.0)
+
+
+def test_the_cameras_interval_is_not_that_of_the_frames_taken() -> None:
+    """Of five frames one is taken: a rollout still looks ahead frame by frame of the camera."""
+    engine = DriftEngine()
+    predictor = Predictor(engine)
+    assert predictor.interval == pytest.approx(1 / 25)
+    for i in range(4):
+        predictor.step(grey(100), i * 0.2, interval=0.04)
+    assert predictor.interval == 0.04
+    ahead = predictor.rollout(10)
+    assert [p.ahead for p in ahead] == pytest.approx([0.04 * k for k in range(1, 11)])
+    # It learned from frames that are 0.2 s apart: that is one step.
+    assert [int(p.image[0, 0, 0]) for p in ahead[4::5]] == pytest.approx([126, 151], abs=1)
+    assert int(ahead[0].image[0, 0, 0]) == pytest.approx(100 + 25.5 / 5, abs=1)
+    predictor.step(grey(100), 0.8)  # not known any more: the median of the last ones
+    assert predictor.interval == pytest.approx(0.2)
+    predictor.reset()
+    predictor.step(grey(100), interval=0.05)
+    predictor.step(grey(100), interval=0.05)
+    assert predictor.at(0.06).ahead == pytest.approx(0.01)  # without times, frames are one interval apart
+
+
+@pytest.mark.parametrize("interval", [0.0, -0.1, math.nan, math.inf])
+def test_an_interval_is_above_zero(interval: float) -> None:
+    predictor = Predictor(DriftEngine())
+    with pytest.raises(OptionError, match="an interval must be a number of seconds above 0"):
+        predictor.step(grey(0), interval=interval)
+    assert predictor.steps == 0
+
+
 @pytest.mark.parametrize(
     ("frame", "message"),
     [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from framecast.runtime.engines import Engine, State, open_engine
 from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from framecast.runtime.engines.torch import TorchEngine
 from framecast.runtime.predictor import Predictor
-from framecast.runtime.stepper import Stepper
+from framecast.runtime.stepper import SNAP, Stepper
 from framecast.testing import DriftEngine, TrendEngine
 
 from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
@@ -227,6 +229,72 @@ def test_pictures_are_those_of_the_newest_pictures() -> None:
     assert stepper.seen()[0].max() == 20
     stepper.step(np.full((1, 3, 12, 16), 0.9, np.float32))
     assert stepper.seen() == []
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_between_two_steps_their_pictures_are_mixed(outputs: int) -> None:
+    """Against a mix in float64 of the pictures of whole steps; a moment near a whole step is that step's picture."""
+    rng, step = np.random.default_rng(5), 0.04
+    stepper = Stepper(TrendEngine(0.3, outputs=outputs), 2)
+    for _ in range(3):
+        stepper.advance([*rng.integers(40, 200, (2, 20, 28, 3), dtype=np.uint8)])
+    whole = [[newest, *(row or [])] for newest, row in zip(stepper.seen(), stepper.look_ahead(6), strict=True)]
+    steps = (0, 0.25, 0.5, 1, 1.9, 2, 2.5, 3.01, 3.99, 4.75, 6)
+    for row, pictures in zip(stepper.at([step * one for one in steps], step), whole, strict=True):
+        assert row is not None
+        for one, image in zip(steps, row, strict=True):
+            near = round(one) if abs(one - round(one)) < SNAP else one
+            before, after = pictures[math.floor(near)].astype(np.float64), pictures[math.ceil(near)]
+            share = near - math.floor(near)
+            assert np.abs(image - ((1 - share) * before + share * after)).max() <= 0.5 + 1e-6
+    (newest, _), _ = (row or [] for row in stepper.at([0.0, 1e-4], step))
+    assert np.array_equal(newest, stepper.seen()[0])
+    again = stepper.look_ahead(6)
+    assert all(np.array_equal(a, b) for a, b in zip(again[0] or [], whole[0][1:], strict=True))  # the state stays
+
+
+def test_a_moment_is_asked_of_an_engine_that_renders_moments() -> None:
+    asked: list[list[float]] = []
+
+    class Moments(DriftEngine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.manifest = dataclasses.replace(self.manifest, renders="moments")
+            self.elapsed: list[float] = []
+
+        def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+            self.elapsed.append(state_out.elapsed)
+            return super().step(frame, state_in, state_out)
+
+        def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
+            asked.append([*ahead])
+            return [[seen + round(1000 * seconds) for seconds in ahead] for seen in state.seen]
+
+    engine = Moments()
+    stepper = Stepper(engine, 2)
+    assert stepper.at([0.1], 0.04) == [None, None]
+    assert asked == []
+    stepper.advance([np.full((12, 16, 3), level, np.uint8) for level in (100, 150)], 0.05)
+    stepper.reset([1])
+    row, nothing = stepper.at([0.0, 0.013, 0.1], 0.04)
+    assert nothing is None
+    assert asked == [[0.0, 0.013, 0.1]]  # exactly, and in one call
+    assert [int(image[0, 0, 0]) for image in row or []] == [100, 113, 200]
+    assert engine.elapsed == [0.05]  # no step for it
+
+
+def test_an_engine_of_steps_renders_no_moments() -> None:
+    engine = DriftEngine()
+    with pytest.raises(NotImplementedError):
+        engine.render_at(engine.new_state(), [0.1])
+
+
+@pytest.mark.parametrize("ahead", [-0.001, math.nan])
+def test_the_past_is_not_predicted(ahead: float) -> None:
+    stepper = Stepper(DriftEngine())
+    stepper.advance([np.zeros((12, 16, 3), np.uint8)])
+    with pytest.raises(OptionError, match="must not lie before the newest frame"):
+        stepper.at([0.1, ahead], 0.04)
 
 
 @pytest.mark.parametrize(
