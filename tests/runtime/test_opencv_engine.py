@@ -25,9 +25,10 @@ def moving(seed: int, count: int, size: tuple[int, int] = (96, 128), speed: int 
     import cv2
 
     height, width = size
-    wide = np.random.default_rng(seed).integers(0, 256, (height, width + speed * count, 3), dtype=np.uint8)
-    wide = cv2.GaussianBlur(wide, (0, 0), 3)
-    wide = cv2.normalize(wide, None, 0, 255, cv2.NORM_MINMAX)  # type: ignore[call-overload]
+    noise = np.random.default_rng(seed).random((height, width + speed * count, 3), np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 3)
+    smooth -= smooth.min()
+    wide = np.asarray(255 * smooth / smooth.max(), np.uint8)
     return [np.ascontiguousarray(wide[:, speed * (count - i) : speed * (count - i) + width]) for i in range(count)]
 
 
