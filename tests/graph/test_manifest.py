@@ -158,7 +158,7 @@ DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"interval": float("nan")}, "malformed"),
     ({"value_range": [0, float("inf")]}, "malformed"),
     ({"value_range": [0, 1e300]}, r"value_range\[1\]: expected float <="),
-    ({"value_range": [1, 1]}, "a value range that is not known: update framecast"),
+    ({"value_range": [1, 1]}, "a value range, that is not known: update framecast"),
     ({"value_range": None}, "value_range: expected array, got null"),
     ({"options": None}, "options: expected object, got null"),
     ({"precomputed": None}, "precomputed: expected object, got null"),
