@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from framecast.bench.steps import binding_steps
-from framecast.camera import Frame, Image, Source
+from framecast.camera import Frame, Image, Source, Times
 from framecast.clock import Clock
 from framecast.errors import OptionError, SourceError
 from framecast.runtime.pipeline import Pipeline
@@ -74,6 +74,11 @@ class Bounded(Source):
         self._source, self._seconds = source, seconds
         self._end: float | None = None
 
+    @property
+    def times(self) -> Times:
+        """See :attr:`Source.times`."""
+        return self._source.times
+
     def read(self) -> Frame | None:
         """See :meth:`Source.read`."""
         frame = self._source.read()
@@ -111,7 +116,7 @@ class FrameTimes:
     """The times of one frame.
 
     Attributes:
-        due: when the frame was due, in seconds on the loop's clock; for a real camera, when it was grabbed.
+        due: when the frame was due, in seconds on the loop's clock; for a real camera, its time.
         stamps: when the frame passed each stage; None if it was dropped.
         cpu: CPU time that the process had used at the hand-over, in seconds.
     """
@@ -128,6 +133,11 @@ class _Noted(Source):
         self.name, self.live, self.fps = source.name, source.live, source.fps
         self.due: dict[int, float] = {}  # by the frame's number
         self._source = source
+
+    @property
+    def times(self) -> Times:
+        """See :attr:`Source.times`."""
+        return self._source.times
 
     def read(self) -> Frame | None:
         """See :meth:`Source.read`."""

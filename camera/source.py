@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]  # [H, W, 3] BGR
+Times = Literal["capture", "arrival", "file"]
 DEFAULT_FPS = 25.0  # frames a second, if the source gives no rate
 
 
@@ -20,7 +22,8 @@ class Frame:
 
     Attributes:
         image: uint8 [H, W, 3], BGR.
-        time: seconds: the grab time on the source's clock, or a file frame's position in the clip.
+        time: seconds. Of a camera on the source's clock: the driver's stamp or the grab, see :attr:`Source.times`. Of a
+            file: the frame's position in the clip.
         index: number of the frame in its source, from 0; dropped frames count too.
         epoch: counts up at each break in the stream (such as a clip's restart). Earlier frames do not predict it.
     """
@@ -48,6 +51,15 @@ class Source(ABC):
     name: str
     live: bool
     fps: float | None
+
+    @property
+    def times(self) -> Times:
+        """What a frame's time says, as of the newest frame.
+
+        ``capture``: when the driver stamped it, at the beginning or the end of its exposure. ``arrival``: when it was
+        grabbed; what the camera and its cable or network took before is not known. ``file``: a position in a clip.
+        """
+        return "arrival" if self.live else "file"
 
     @abstractmethod
     def read(self) -> Frame | None:

@@ -37,6 +37,10 @@ def open_v4l2(device: str, *, clock: Clock = SYSTEM) -> LiveSource:
     four buffers: a thread that reads continuously finds them empty. A single buffer would leave the driver none to
     fill between grabs, because OpenCV returns it only at the next grab.
 
+    Frames have the driver's stamps: OpenCV gives ``v4l2_buffer.timestamp`` of the grabbed buffer, which current drivers
+    take from CLOCK_MONOTONIC, as ``time.monotonic`` does (``modules/videoio/src/cap_v4l.cpp``, ``read_frame_v4l2`` and
+    ``CAP_PROP_POS_MSEC``).
+
     Raises:
         SourceError: there is no such device, it is not a camera, or it cannot be opened.
     """
@@ -56,4 +60,4 @@ def open_v4l2(device: str, *, clock: Clock = SYSTEM) -> LiveSource:
     if capture is None:
         cure = "another program may be using it, or it gives no pictures: try another device, such as /dev/video0"
         raise SourceError(f"cannot open the camera {name} ({cure})")
-    return LiveSource(name, capture, cv.frame_rate(capture), cure=_LOST, clock=clock)
+    return LiveSource(name, capture, cv.frame_rate(capture), cure=_LOST, stamped=True, clock=clock)

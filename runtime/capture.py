@@ -25,7 +25,8 @@ class Grabbed:
     Attributes:
         frame: as read. A camera's frames have their time freed of jitter (:mod:`framecast.runtime.arrivals`).
         grabbed: when the thread had it, in seconds on the run's clock, before it waited for room in the mailbox.
-        due: when it was due: a camera's grab; when a paced clip shows it; None for a clip at full speed.
+        due: when it was due: a camera's ``frame.time`` as read; when a paced clip shows it; None for a clip at full
+            speed.
         moment: the frame's time on the run's clock: a camera's ``frame.time``, or when a paced clip was to show it;
             None for a clip at full speed.
         interval: the camera's own interval in seconds, from every frame that was read; None if not known yet.

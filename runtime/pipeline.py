@@ -126,7 +126,7 @@ class Pipeline:
                     break
                 elif (between := self._between()) is not None:
                     yield between
-                else:
+                elif patience is not None:
                     self.telemetry.wake(self._clock.now(), mailbox.dropped)
                     yield None
             if self._capture.failure is not None and not self._stopped:
@@ -152,7 +152,8 @@ class Pipeline:
 
     def report(self) -> Report:
         """The figures so far. May be called from any thread."""
-        return report(self.telemetry.snapshot(), self.source.name, self.predictor.engine, self.lookahead)
+        source = self.source
+        return report(self.telemetry.snapshot(), source.name, source.times, self.predictor.engine, self.lookahead)
 
     def _predict(self, item: Grabbed) -> Result:
         clock, predictor, frame = self._clock, self.predictor, item.frame
@@ -245,7 +246,7 @@ class Pipeline:
         if now - newest.stamps.handed > self.lookahead.most:
             self._newest = None
             return None
-        if now - handed < self._period:
+        if now < handed + self._period:  # as the deadline is computed
             return None
         ahead = self._ahead(item, now)
         if not self.lookahead.now:  # the moment shown goes on with time

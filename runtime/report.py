@@ -10,6 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from framecast.camera import Times
 from framecast.runtime.caveats import trusted, warnings
 from framecast.runtime.engines import Engine
 from framecast.runtime.lookahead import Lookahead
@@ -89,6 +90,7 @@ class Report(TypedDict):
 
     Attributes:
         source: the source's name, without credentials.
+        times: what a frame's time says: ``capture`` (the driver's stamp), ``arrival`` (its grab) or ``file``.
         model: the configuration's name.
         weights: their training data, or ``random``.
         engine: the engine that ran the step.
@@ -101,8 +103,8 @@ class Report(TypedDict):
         resets: how often a non-finite prediction reset the state.
         fps: predictions a second of wall time.
         silent_s: seconds since the newest frame, if none has come for a while.
-        latency_ms: from the grab of a frame to its finished prediction. For a file that is read at full speed, from
-            when the predictor takes the frame.
+        latency_ms: from a frame's time (``times``) to its finished prediction. For a file that is read at full speed,
+            from when the predictor takes the frame.
         psnr_db: of all scored predictions.
         psnr_db_by_ahead: the same for each lookahead.
         sharpness: of the predictions, and of copying; null if unknown.
@@ -115,6 +117,7 @@ class Report(TypedDict):
     """
 
     source: str
+    times: Times
     model: str
     weights: str
     engine: str
@@ -138,18 +141,20 @@ class Report(TypedDict):
     versions: dict[str, str]
 
 
-def report(snapshot: Snapshot, source: str, engine: Engine, lookahead: Lookahead) -> Report:
+def report(snapshot: Snapshot, source: str, times: Times, engine: Engine, lookahead: Lookahead) -> Report:
     """Make the report of a run.
 
     Args:
         snapshot: of the run's telemetry.
         source: the source's name.
+        times: what a frame's time says.
         engine: runs the step.
         lookahead: how far ahead the run was asked to look.
     """
     seconds, shown = snapshot.seconds, snapshot.shown
     return {
         "source": source,
+        "times": times,
         "model": engine.manifest.config,
         "weights": engine.manifest.weights,
         "engine": engine.name,

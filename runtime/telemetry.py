@@ -29,8 +29,8 @@ class Stamps:
     """When a frame passed each stage, in seconds on the run's clock, and the parts of its step.
 
     Attributes:
-        due: when the frame is due: its grab by the camera, its hand-out by a paced clip (a clip that falls behind hands
-            out later), or otherwise when the loop took it.
+        due: when the frame is due: a camera's ``frame.time`` as read, its hand-out by a paced clip (a clip that falls
+            behind hands out later), or otherwise when the loop took it.
         grabbed: when the capture thread had it, before it waited for room in the mailbox.
         taken: when the loop took it out.
         stepped: when the prediction's picture was ready.

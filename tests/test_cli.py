@@ -75,6 +75,27 @@ def test_a_folder_of_images_and_a_file(run: Run, tmp_path: Path) -> None:
         assert figures["psnr_db_by_ahead"][0]["n"] == figures["psnr_db"]["n"] > 0
 
 
+@pytest.mark.parametrize("ahead", ["120ms", "0.12s", "120", ".12 s"])
+def test_a_lookahead_in_milliseconds_or_seconds(run: Run, tmp_path: Path, ahead: str) -> None:
+    report = tmp_path / "report.json"
+    assert run("run", "synthetic://?size=160x120&frames=12", "--ahead", ahead, "--json", report)[0] == 0
+    assert json.loads(report.read_text())["ahead_ms"] == 120
+
+
+def test_now_plays_a_file_at_its_own_pace(run: Run, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    clip = "synthetic://?size=160x120&frames=45"
+    code, out, err = run("run", clip, "--now", "--camera-delay", "100ms", "--json", report)
+    assert code == 0, err
+    figures = json.loads(report.read_text())
+    assert figures["now"]["n"] == figures["frames"]
+    assert figures["now"]["late"] >= 100
+    assert figures["ahead_ms"] >= 100
+    assert figures["fps"] < 32
+    assert "shown: now " in out
+    assert "ms old when it is shown" in out
+
+
 def test_lists(run: Run) -> None:
     code, out, _ = run("models")
     assert code == 0
@@ -109,6 +130,17 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run", "demo", "--engine", "nope"], 1, "onnxruntime"),
             (["run", "demo", "--horizon", 0], 1, "at least 1"),
             (["run", "demo", "--frames", -3], 1, "at least 1"),
+            (["run", "demo", "--ahead", "soon"], 1, "--ahead 'soon' is not a time: give milliseconds or seconds"),
+            (["run", "demo", "--ahead=-5ms"], 1, "--ahead '-5ms' is not a time"),
+            (["run", "demo", "--ahead", "0ms"], 1, "ahead must be above 0"),
+            (["run", "demo", "--ahead", "20s"], 1, "at most 10 s"),
+            (["run", "demo", "--now", "--horizon", 2], 1, "give one of them"),
+            (["run", "demo", "--now", "--ahead", "80ms"], 1, "give one of them"),
+            (["run", "demo", "--ahead", "80ms", "--horizon", 2], 1, "give one of them"),
+            (["run", "demo", "--camera-delay", "150ms"], 1, "only 'now' makes good"),
+            (["run", "demo", "--now", "--camera-delay", "near"], 1, "--camera-delay 'near' is not a time"),
+            (["run", "demo", "--now", "--max-ahead", "0ms"], 1, "max_ahead must be above 0"),
+            (["run", "demo", "--refresh", 0, "--realtime"], 1, "the refresh rate must be 1 to 1000 a second"),
             (["run", "demo", "--serve", taken], 1, "choose another"),
             (["run", "demo", "--record", "/proc/no/x.mp4"], 1, "another path"),
             (["run", "demo", "--record", tmp_path / "x.gif"], 1, ".mp4"),

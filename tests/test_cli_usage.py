@@ -59,7 +59,7 @@ def test_a_command_that_there_is_not(run: Run) -> None:
     assert run("evla", "edge")[2] == "framecast: no command 'evla': did you mean eval? (see 'framecast --help')\n"
     code, _, err = run("prepare", "edge")
     assert code == 2
-    assert "there are run, eval, models" in err
+    assert "there are run, delay, eval, models" in err
     assert run("--nope")[2] == "framecast: framecast has no option --nope (see 'framecast --help')\n"
 
 

@@ -128,12 +128,12 @@ def test_a_manual_clock_goes_as_it_is_told() -> None:
 
 def test_engines_predict_what_they_say() -> None:
     image = np.full((12, 16, 3), 100, np.uint8)
-    assert np.abs(stepped(Predictor(DriftEngine()), image).image.astype(float) - 125.5).max() <= 0.5
-    trend = Predictor(TrendEngine(1.0, outputs=2, size=(12, 16)))
+    assert np.abs(stepped(Predictor(DriftEngine(), watch=False), image).image.astype(float) - 125.5).max() <= 0.5
+    trend = Predictor(TrendEngine(1.0, outputs=2, size=(12, 16)), watch=False)
     trend.step(image)
     trend.step(image + 10)
     assert [int(p.image[0, 0, 0]) for p in trend.rollout(2)] == [120, 130]
-    empty = Predictor(EmptyEngine(trend.manifest))
+    empty = Predictor(EmptyEngine(trend.manifest), watch=False)
     assert not stepped(empty, image).image.any()
 
 

@@ -49,7 +49,7 @@ def test_a_reconnect_policy_is_a_source_around_a_source() -> None:
     lost = SourceError("lost")
     connections = iter([ListSource([*shades(12), lost]), ListSource([*shades(12), lost]), ListSource(shades(12))])
     source = Reconnecting(lambda: next(connections), budget=2)
-    pipeline = Pipeline(source, Predictor(DriftEngine()))
+    pipeline = Pipeline(source, Predictor(DriftEngine(), watch=False))
     assert len(list(pipeline)) == 36
     assert (pipeline.report()["epochs"], pipeline.report()["ended"]) == (3, "end of source")
 
@@ -74,7 +74,7 @@ def test_a_camera_beside_another_is_a_row_of_a_stepper() -> None:
 
 
 def test_a_metric_of_health_is_read_off_a_snapshot() -> None:
-    pipeline = Pipeline(ListSource(shades(9)), Predictor(DriftEngine()))
+    pipeline = Pipeline(ListSource(shades(9)), Predictor(DriftEngine(), watch=False))
     served = [pipeline.telemetry.snapshot() for _ in pipeline]
     assert [snapshot.frames for snapshot in served] == list(range(1, 10))
     assert served[-1].latency.percentile(99) > 0
@@ -110,7 +110,7 @@ def test_a_model_server_is_an_engine_and_a_row(monkeypatch: pytest.MonkeyPatch, 
     row = dataclasses.replace(ENGINES["onnxruntime"], open=opened)
     monkeypatch.setitem(ENGINES, "server", row)
     with open_engine(tmp_path / "edge", "server") as engine:
-        one, other = Predictor(engine), Predictor(engine)
+        one, other = Predictor(engine, watch=False), Predictor(engine, watch=False)
         image = np.zeros((12, 16, 3), np.uint8)
         levels = [int(stepped(p, image).image[0, 0, 0]) for p in (one, one, other, one, other)]
     assert levels == [3, 5, 3, 8, 5]

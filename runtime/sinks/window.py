@@ -1,8 +1,8 @@
 """A window on the desktop: the newest frame, and the prediction made from it. It shows only the newest result.
 
-The window runs in a separate process, in :func:`view`. A toolkit needs one thread, preferably the main thread, but that
-one predicts. Qt aborts its process if it cannot reach the display, and Xlib ends its process if the display goes away.
-In a separate process, neither can end the run and its recordings.
+A window runs in a separate process, this one in :func:`view`. A toolkit needs one thread, preferably the main thread,
+but that one predicts. Qt aborts its process if it cannot reach the display, and Xlib ends its process if the display
+goes away. In a separate process, neither can end the run and its recordings.
 """
 
 from __future__ import annotations
@@ -34,30 +34,33 @@ _HEADER = struct.Struct("<II")  # height and width; then the pixels, [H, W, 3] B
 _READY = b"ready\n"
 _NO_WINDOWS = 3  # exit code
 _PAUSE = 10  # ms for the toolkit between checks for a new picture
-_ELSEWHERE = "--serve shows the run in a browser"
 
 
-class WindowSink(Sink):
-    """Shows the newest result. It skips results that come while it draws, and nobody waits for it.
+class Window:
+    """A window in a process of its own.
 
     Args:
+        shows: the function that the process runs, ``module:name``. It opens the window with :func:`open_window`, and
+            ends the process with code 0 when its input ends or the user closes the window.
         closed: called in another thread when the user closes the window with q, Esc or its ✕.
+        cure: what to do where there can be no window, for the messages.
 
     Raises:
         SinkError: no display can be reached, or this OpenCV has no windows.
     """
 
-    def __init__(self, closed: Callable[[], None]) -> None:
+    def __init__(self, shows: str, closed: Callable[[], None], cure: str) -> None:
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise SinkError(f"no window can be shown: there is no display, DISPLAY is not set ({_ELSEWHERE})")
+            raise SinkError(f"no window can be shown: there is no display, DISPLAY is not set ({cure})")
         self._closed = closed
-        self._news: Mailbox[Result] = Mailbox(newest=True)
+        self._cure = cure
         self._ready = threading.Event()
         self._opened = self._ending = False
         self._failure: str | None = None
         self._lines: deque[str] = deque(maxlen=20)
         # Import the same modules as this process, and none from the current folder.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from framecast.runtime.sinks.window import view; view()"
+        module, _, name = shows.partition(":")
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import {name}; {name}()"
         self._process = subprocess.Popen(  # noqa: S603 (this Python, and our own code)
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
@@ -66,47 +69,41 @@ class WindowSink(Sink):
             start_new_session=True,  # Ctrl-C reaches only the run
         )
         self._listener = threading.Thread(target=self._listen, name="framecast-window", daemon=True)
-        self._sender = threading.Thread(target=self._send, name="framecast-window-pictures", daemon=True)
         self._listener.start()
-        self._sender.start()
         self._ready.wait(START)
         if not self._opened:
             self.close()
-            raise SinkError(f"no window can be shown: {self._failure or f'none came up in {START:g} s'} ({_ELSEWHERE})")
+            raise SinkError(f"no window can be shown: {self._failure or f'none came up in {START:g} s'} ({cure})")
 
-    def show(self, result: Result) -> None:
-        """Leave the result for the window, and return at once.
+    def check(self) -> None:
+        """Raise if the window has failed.
 
         Raises:
-            SinkError: the window has failed.
+            SinkError: it has.
         """
         if self._failure is not None:
-            raise SinkError(f"the window has failed: {self._failure} ({_ELSEWHERE})")
-        self._news.put(result)
+            raise SinkError(f"the window has failed: {self._failure} ({self._cure})")
 
     def close(self) -> None:
         """Close the window. May be called twice."""
         self._ending = True
-        self._news.close()
+        self._end_input()
         if not self._opened:
             self._process.kill()
         self._listener.join(GRACE)  # the process ends when its input does, and this thread when the process does
         if self._listener.is_alive():
             self._process.kill()
             self._listener.join(GRACE)
-        self._sender.join(GRACE)
 
-    def _send(self) -> None:
-        pipe = self._process.stdin
-        with suppress(OSError):  # the window is gone
-            while pipe and (result := self._news.get()) is not None:
-                picture = now_and_late(result)
-                pipe.write(_HEADER.pack(*picture.shape[:2]))
-                pipe.write(picture.data)
-                pipe.flush()
+    def _end_input(self) -> None:
+        """Let the process's input end: at once, or when the thread that writes it has been told."""
         with suppress(OSError):  # closing may fail to flush the buffer
-            if pipe:
-                pipe.close()
+            if self._process.stdin:
+                self._process.stdin.close()
+
+    def _hear(self, line: bytes) -> bool:
+        """Take a line that the process says; False if it is none of ours, but the toolkit's."""
+        return False
 
     def _listen(self) -> None:
         output = self._process.stdout
@@ -114,7 +111,7 @@ class WindowSink(Sink):
             if line == _READY:
                 self._opened = True
                 self._ready.set()
-            elif text := line.decode(errors="replace").strip():
+            elif not self._hear(line) and (text := line.decode(errors="replace").strip()):
                 self._lines.append(text)
         if output:
             output.close()
@@ -132,6 +129,53 @@ class WindowSink(Sink):
         return f"{text}, DISPLAY is {os.environ.get('DISPLAY', 'not set')}"
 
 
+class WindowSink(Window, Sink):
+    """Shows the newest result. It skips results that come while it draws, and nobody waits for it.
+
+    Args:
+        closed: called in another thread when the user closes the window with q, Esc or its ✕.
+
+    Raises:
+        SinkError: no display can be reached, or this OpenCV has no windows.
+    """
+
+    def __init__(self, closed: Callable[[], None]) -> None:
+        self._news: Mailbox[Result] = Mailbox(newest=True)
+        self._sender = threading.Thread(target=self._send, name="framecast-window-pictures", daemon=True)
+        super().__init__(f"{__name__}:{view.__name__}", closed, "--serve shows the run in a browser")
+        self._sender.start()
+
+    def show(self, result: Result) -> None:
+        """Leave the result for the window, and return at once.
+
+        Raises:
+            SinkError: the window has failed.
+        """
+        self.check()
+        self._news.put(result)
+
+    def close(self) -> None:
+        """Close the window. May be called twice."""
+        super().close()
+        if self._sender.ident is not None:
+            self._sender.join(GRACE)
+
+    def _end_input(self) -> None:
+        self._news.close()
+        if self._sender.ident is None:  # it never opened
+            super()._end_input()
+
+    def _send(self) -> None:
+        pipe = self._process.stdin
+        with suppress(OSError):  # the window is gone
+            while pipe and (result := self._news.get()) is not None:
+                picture = now_and_late(result)
+                pipe.write(_HEADER.pack(*picture.shape[:2]))
+                pipe.write(picture.data)
+                pipe.flush()
+        super()._end_input()
+
+
 def view() -> None:
     """Show the pictures from stdin until they end or the user closes the window. Then end the process."""
     newest: list[Image] = []
@@ -144,21 +188,10 @@ def view() -> None:
                 newest[:] = [pixels.reshape(height, width, 3)]
         os._exit(0)  # whatever the toolkit is doing
 
-    with suppress(OSError):  # if the system has none, use the wheel's own
-        # opencv-python's copy writes into a libX11 structure in its layout of years ago. libX11 1.8 then takes replies
-        # that belong to Qt, among them the one that says that the window exists: in 9 of 60 trials it stayed black.
-        ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
-    try:
-        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-        cv2.waitKey(1)
-    except cv2.error as error:
-        if "not implemented" in str(error):
-            sys.exit(_NO_WINDOWS)
-        sys.exit(" ".join(str(error).split()))
-    os.write(1, _READY)
+    open_window(TITLE)
     threading.Thread(target=receive, daemon=True).start()
     shown: Image | None = None
-    while cv2.waitKey(_PAUSE) & 0xFF not in (27, ord("q"), ord("Q")) and _is_open():
+    while wait(TITLE, _PAUSE):
         if newest and newest[0] is not shown:
             if shown is None:
                 cv2.resizeWindow(TITLE, newest[0].shape[1], newest[0].shape[0])
@@ -167,9 +200,27 @@ def view() -> None:
     os._exit(0)  # a normal exit would wait for a lock that the input thread holds
 
 
-def _is_open() -> bool:
-    """Whether the window is still open."""
+def open_window(title: str) -> None:
+    """In the window's own process: open it, and say so; or end the process, and say why."""
+    with suppress(OSError):  # if the system has none, use the wheel's own
+        # opencv-python's copy writes into a libX11 structure in its layout of years ago. libX11 1.8 then takes replies
+        # that belong to Qt, among them the one that says that the window exists: in 9 of 60 trials it stayed black.
+        ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
     try:
-        return cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+        cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        cv2.waitKey(1)
+    except cv2.error as error:
+        if "not implemented" in str(error):
+            sys.exit(_NO_WINDOWS)
+        sys.exit(" ".join(str(error).split()))
+    os.write(1, _READY)
+
+
+def wait(title: str, milliseconds: int) -> bool:
+    """Let the toolkit work for a while; returns whether the window is still open."""
+    if cv2.waitKey(milliseconds) & 0xFF in (27, ord("q"), ord("Q")):
+        return False
+    try:
+        return cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
     except cv2.error:  # from Qt, after its last window was closed
         return False

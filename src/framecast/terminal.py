@@ -20,6 +20,7 @@ from framecast.runtime.report import Report
 WIDTH = 100  # columns, if the output is not a terminal
 WORD = 24  # characters: a longer name or path may be broken
 MORE = " (more)"
+SINCE = {"capture": "the driver's stamp", "arrival": "its arrival", "file": "its turn in the file"}
 JOINED = "\ue000"  # a non-breaking blank; as wide as a blank
 _FIGURE = re.compile(r"\W*(\d|$)")  # a cell that begins like this stays on one line
 
@@ -144,7 +145,9 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
     if (sharp := report["sharpness"]) is not None:
         rows.append(("sharpness", f"{sharp['prediction']:.2f} of the real frames'"))
     if (shown := _now(report)) is not None and now is not None:
-        rows += [("now", shown), ("late", f"the camera's picture is {now['late']:.0f} ms old when it is shown")]
+        since = f"by {SINCE[report['times']]} and the delays given"
+        late = f"the camera's picture is {now['late']:.0f} ms old when it is shown, {since}"
+        rows += [("now", shown), ("late", late)]
     if any(report["events"].values()):
         rows.append(("stream", ", ".join(f"{count} {name}" for name, count in report["events"].items() if count)))
     if report["resets"]:

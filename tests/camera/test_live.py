@@ -15,12 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import pytest
 
-from framecast.camera import Image, cv, open_source
-from framecast.camera.live import LiveSource
+from framecast.camera import Image, cv, open_source, webcam
+from framecast.camera.live import OLDEST, LiveSource
 from framecast.errors import SourceError
+from framecast.testing import ManualClock
 
 from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .reading import lost, read  # noqa: TID252
@@ -216,3 +218,63 @@ def test_frames_are_decoded_into_arrays_that_nobody_holds() -> None:
             assert [image[0, 0, 0] for image in held] == list(range(left + len(held) - 1, left - 1, -1))
     assert held[-1].shape == (4, 4, 3)
     assert len(addresses) <= 2 * 5  # of each size three that are held, one more, and the first, which was not ours
+
+
+class Stamping(Capture):
+    """A camera whose driver stamps each frame: so many seconds before its grab."""
+
+    def __init__(self, ages: Sequence[float], clock: ManualClock) -> None:
+        self.ages, self.clock, self.left = iter(ages), clock, len(ages)
+
+    def grab(self) -> bool:
+        self.clock.work(40)
+        self.age = next(self.ages, 0.0)
+        return super().grab()
+
+    def get(self, property_: int) -> float:
+        assert property_ == cv2.CAP_PROP_POS_MSEC
+        return 1e3 * (self.clock.now() - self.age)
+
+
+def stamped(*ages: float) -> list[tuple[float, str]]:
+    """How long before its grab each frame's time is, in seconds; and what the source calls its times."""
+    clock = ManualClock()
+    clock.time = 1000.0
+    found: list[tuple[float, str]] = []
+    with LiveSource("camera", cast(Any, Stamping(ages, clock)), 25.0, cure="", stamped=True, clock=clock) as source:
+        assert source.times == "arrival"
+        for _ in ages:
+            time = read(source).time
+            found.append((round(clock.now() - time, 6), source.times))
+    return found
+
+
+def test_a_frame_has_the_time_of_the_drivers_stamp() -> None:
+    assert stamped(0.03, 0.035, 0.0) == [(0.03, "capture"), (0.035, "capture"), (0.0, "capture")]
+
+
+@pytest.mark.parametrize("age", [-0.001, OLDEST + 0.001, 1000.0, -1.7e9, float("nan"), 0.06])
+def test_a_stamp_that_cannot_be_right_gives_way_to_the_grab(age: float) -> None:
+    # In the future, too old, 0, of the wall clock, none, and before the frame before.
+    assert stamped(0.01, age, 0.02) == [(0.01, "capture"), (0.0, "arrival"), (0.02, "capture")]
+
+
+def test_a_camera_whose_driver_is_not_asked_has_arrivals() -> None:
+    clock = ManualClock()
+    with LiveSource("camera", cast(Any, Stamping([0.03], clock)), 25.0, cure="", clock=clock) as source:
+        assert (read(source).time, source.times) == (clock.now(), "arrival")
+
+
+def test_a_webcam_is_asked_for_its_stamps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    monkeypatch.setattr(cv, "open_capture", lambda *_: Stamping([0.03], clock))
+    monkeypatch.setattr(cv, "frame_rate", lambda capture: 30.0)
+    with webcam.open_v4l2("/dev/null", clock=clock) as source:
+        time = read(source).time
+        assert clock.now() - time == pytest.approx(0.03)
+        assert source.times == "capture"
+
+
+def test_a_file_has_positions() -> None:
+    with open_source("synthetic://") as source:
+        assert source.times == "file"

@@ -107,11 +107,11 @@ def running(source: Source, predictor: Predictor, horizon: int = 1) -> Callable[
 @pytest.mark.parametrize("order", ["BGR", "RGB", "GRAY"])
 @pytest.mark.parametrize("horizon", [1, 5])
 def test_a_predictor(order: str, horizon: int) -> None:
-    assert allocating(stepping(Predictor(DimEngine(order)), horizon), 5) == []
+    assert allocating(stepping(Predictor(DimEngine(order), watch=False), horizon), 5) == []
 
 
 def test_a_predictor_of_several_frames_at_once() -> None:
-    assert allocating(stepping(Predictor(DimEngine(outputs=3)), 7), 5) == []
+    assert allocating(stepping(Predictor(DimEngine(outputs=3), watch=False), 7), 5) == []
 
 
 def test_a_predictor_that_is_real() -> None:
@@ -123,12 +123,12 @@ def test_a_predictor_that_is_real() -> None:
 @pytest.mark.parametrize("horizon", [1, 2, 10])
 def test_a_pipeline_with_its_scores(horizon: int) -> None:
     source = ListSource(cameras(200))
-    assert allocating(running(source, Predictor(DimEngine()), horizon), SETTLE + 3 * horizon + 5) == []
+    assert allocating(running(source, Predictor(DimEngine(), watch=False), horizon), SETTLE + 3 * horizon + 5) == []
 
 
 def test_a_pipeline_on_a_decoded_clip() -> None:
     with open_source("demo", loop=True) as source:
-        assert allocating(running(source, Predictor(DimEngine())), 40) == []
+        assert allocating(running(source, Predictor(DimEngine(), watch=False)), 40) == []
 
 
 def test_a_source_that_decodes() -> None:
@@ -165,18 +165,18 @@ def test_a_temporary_anywhere_shows_in_every_frame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(place, name, spoiled(temporary, getattr(place, name)))
-    assert len(allocating(running(ListSource(cameras(60)), Predictor(DimEngine())), SETTLE + 8)) == FRAMES
+    assert len(allocating(running(ListSource(cameras(60)), Predictor(DimEngine(), watch=False)), SETTLE + 8)) == FRAMES
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
 def test_pictures_that_are_no_longer_pooled_show(horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert._pool, "take", lambda shape, dtype=np.uint8: np.empty(shape, dtype))
-    advance = running(ListSource(cameras(60)), Predictor(DimEngine()), horizon)
+    advance = running(ListSource(cameras(60)), Predictor(DimEngine(), watch=False), horizon)
     assert len(allocating(advance, SETTLE + 8)) == FRAMES
 
 
 def test_pictures_stay_as_they_are_while_they_are_held() -> None:
-    pipeline = Pipeline(ListSource(cameras(60)), Predictor(DimEngine()), lookahead=Lookahead(frames=3))
+    pipeline = Pipeline(ListSource(cameras(60)), Predictor(DimEngine(), watch=False), lookahead=Lookahead(frames=3))
     held, copies = [], []
     for event in pipeline:
         pictures = [event.input, event.prediction.image, *([] if event.due is None else [event.due])]

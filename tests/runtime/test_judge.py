@@ -26,7 +26,7 @@ class Counted(Predictor):
 
     asked = 0
 
-    def at(self, time: float):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def at(self, time: float):  # type: ignore[no-untyped-def]
         self.asked += 1
         return super().at(time)
 
@@ -35,7 +35,7 @@ def judged(
     ahead: Callable[[int], float], *, busy: bool = False, count: int = 40
 ) -> tuple[Telemetry, Counted, list[Scored | None]]:
     """Every frame is taken, and predicted so many seconds ahead."""
-    telemetry, predictor = Telemetry(INTERVAL), Counted(TrendEngine(0.5, size=(SIZE[1], SIZE[0])))
+    telemetry, predictor = Telemetry(INTERVAL), Counted(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge, scored = Judge(telemetry, None), []
     for i in range(count):
         time = i * INTERVAL
@@ -68,7 +68,7 @@ def test_between_two_frames_the_nearest_whole_interval_is_scored(ahead: float, w
     assert predictor.asked == 80  # one more for each, for the score alone
     scores = telemetry.snapshot().scores
     assert {round(at): score.n for at, score in scores.items()} == {40 * whole: 40 - SETTLE}
-    other = Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])))
+    other = Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     for frame in FRAMES[: 40 - whole]:
         other.step(frame)
     last = scored[-1]
@@ -91,7 +91,7 @@ def test_where_a_frame_waits_only_some_are_predicted_for_the_score_alone() -> No
 
 def test_frames_that_were_not_taken_score_if_they_are_wanted() -> None:
     """Every second frame is taken, and predicted one frame ahead: only the others can score that."""
-    telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])))
+    telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge = Judge(telemetry, None)
     wanted = []
     for i in range(60):
@@ -113,7 +113,7 @@ def test_frames_that_were_not_taken_score_if_they_are_wanted() -> None:
 
 
 def test_a_new_stream_voids_what_was_pending() -> None:
-    telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])))
+    telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge = Judge(telemetry, None)
     for i in range(20):
         if i == 12:
@@ -136,7 +136,7 @@ def test_the_rival_is_offered_what_waits() -> None:
         def close(self) -> None:
             offered.append(-1.0)
 
-    telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])))
+    telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge = Judge(telemetry, None)
     judge._rival = Rival()  # type: ignore[assignment]
     for i in range(20):
@@ -157,7 +157,7 @@ def test_sharpness_is_relative_to_the_real_frame() -> None:
     assert sharpness is not None
     assert sharpness[1] == pytest.approx(1, abs=0.1)  # a copy is as sharp
     judge = Judge(telemetry := Telemetry(INTERVAL), None)
-    picture = FRAMES[0]
+    picture = np.random.default_rng(2).integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
     soft = np.full_like(picture, 128) + (picture // 2 - 64)  # half of the contrast: a quarter of the energy
     for _ in range(SHARPNESS):
         judge._record(Scored(INTERVAL, soft, picture, 30.0, 30.0), picture, INTERVAL)

@@ -25,7 +25,7 @@ from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts 
 
 def test_a_file_gives_every_frame_and_is_scored() -> None:
     source = ListSource(shades(30))
-    pipeline = Pipeline(source, Predictor(DriftEngine()))
+    pipeline = Pipeline(source, Predictor(DriftEngine(), watch=False))
     events = list(pipeline)
     assert [e.frame.index for e in events] == list(range(30))
     assert all(e.due is None for e in events[:SETTLE])
@@ -41,7 +41,7 @@ def test_a_file_gives_every_frame_and_is_scored() -> None:
 
 
 def test_a_slow_model_drops_a_cameras_frames_and_counts_them() -> None:
-    pipeline = Pipeline(ListSource(shades(60), live=True, gap=0.004), Predictor(DriftEngine(0.02)))
+    pipeline = Pipeline(ListSource(shades(60), live=True, gap=0.004), Predictor(DriftEngine(0.02), watch=False))
     events = list(pipeline)
     report = pipeline.report()
     assert report["dropped"] > 0
@@ -50,7 +50,7 @@ def test_a_slow_model_drops_a_cameras_frames_and_counts_them() -> None:
 
 
 def test_a_lookahead_of_some_frames_is_scored_at_it() -> None:
-    pipeline = Pipeline(ListSource(shades(30)), Predictor(DriftEngine()), lookahead=Lookahead(frames=3))
+    pipeline = Pipeline(ListSource(shades(30)), Predictor(DriftEngine(), watch=False), lookahead=Lookahead(frames=3))
     events = list(pipeline)
     assert [e.prediction.ahead for e in events] == pytest.approx([3 / 25] * 30)
     assert events[-1].prediction.time == pytest.approx(events[-1].frame.time + 3 / 25)
@@ -64,7 +64,7 @@ def test_a_lookahead_of_some_frames_is_scored_at_it() -> None:
 
 def test_a_new_size_or_epoch_starts_a_new_stream() -> None:
     frames = shades(12) + shades(12, size=(24, 32), start=12) + shades(12, size=(24, 32), epoch=1, start=24)
-    pipeline = Pipeline(ListSource(frames), Predictor(DriftEngine()))
+    pipeline = Pipeline(ListSource(frames), Predictor(DriftEngine(), watch=False))
     events = list(pipeline)
     assert pipeline.report()["epochs"] == 3
     scored = [e.frame.index for e in events if e.due is not None]
@@ -73,7 +73,7 @@ def test_a_new_size_or_epoch_starts_a_new_stream() -> None:
 
 def test_a_lost_source_ends_the_run_and_says_why() -> None:
     source = ListSource([*shades(5), SourceError("lost the camera: plug it in")])
-    pipeline = Pipeline(source, Predictor(DriftEngine()))
+    pipeline = Pipeline(source, Predictor(DriftEngine(), watch=False))
     with pytest.raises(SourceError, match="lost the camera"):
         list(pipeline)
     assert pipeline.report()["ended"] == "error: lost the camera: plug it in"
@@ -85,7 +85,7 @@ def test_stop_ends_cleanly_from_another_thread() -> None:
         def read(self) -> Frame:
             return Frame(np.zeros((12, 16, 3), np.uint8), time.monotonic(), 0)
 
-    pipeline = Pipeline(Endless([]), Predictor(DriftEngine()))
+    pipeline = Pipeline(Endless([]), Predictor(DriftEngine(), watch=False))
     threading.Timer(0.2, pipeline.stop).start()
     assert sum(1 for _ in pipeline) > 0
     assert pipeline.report()["ended"] == "interrupted"
@@ -93,20 +93,20 @@ def test_stop_ends_cleanly_from_another_thread() -> None:
 
 
 def test_max_frames_and_options() -> None:
-    pipeline = Pipeline(ListSource(shades(30)), Predictor(DriftEngine()), frames=7)
+    pipeline = Pipeline(ListSource(shades(30)), Predictor(DriftEngine(), watch=False), frames=7)
     assert len(list(pipeline)) == 7
     assert pipeline.report()["ended"] == "max frames"
     with pytest.raises(OptionError, match="frames must be at least 1, not 0"):
-        Pipeline(ListSource([]), Predictor(DriftEngine()), frames=0)
+        Pipeline(ListSource([]), Predictor(DriftEngine(), watch=False), frames=0)
     for rate in (0.0, 0.5, 1001.0, float("nan")):
         with pytest.raises(OptionError, match="the refresh rate must be 1 to 1000 a second"):
-            Pipeline(ListSource([]), Predictor(DriftEngine()), realtime=True, refresh=rate)
+            Pipeline(ListSource([]), Predictor(DriftEngine(), watch=False), realtime=True, refresh=rate)
     with pytest.raises(OptionError, match="has no now: play it at its own pace"):
-        Pipeline(ListSource([]), Predictor(DriftEngine()), lookahead=Lookahead(now=True))
+        Pipeline(ListSource([]), Predictor(DriftEngine(), watch=False), lookahead=Lookahead(now=True))
 
 
 def test_reports_are_json_without_nan() -> None:
-    pipeline = Pipeline(ListSource(shades(1)), Predictor(DriftEngine()))
+    pipeline = Pipeline(ListSource(shades(1)), Predictor(DriftEngine(), watch=False))
     before = pipeline.report()
     list(pipeline)
     for report in (before, pipeline.report()):
@@ -118,7 +118,7 @@ def test_reports_are_json_without_nan() -> None:
 
 def test_latency_counts_from_the_grab() -> None:
     frames = [Frame(np.zeros((12, 16, 3), np.uint8), time.monotonic() - 5 + i / 100, i) for i in range(4)]
-    pipeline = Pipeline(ListSource(frames, live=True, gap=0.05), Predictor(DriftEngine()))
+    pipeline = Pipeline(ListSource(frames, live=True, gap=0.05), Predictor(DriftEngine(), watch=False))
     list(pipeline)
     p50 = pipeline.report()["latency_ms"]["p50"]
     assert p50 is not None
@@ -126,7 +126,7 @@ def test_latency_counts_from_the_grab() -> None:
 
 
 def test_a_paced_clip_stops_at_once() -> None:
-    pipeline = Pipeline(ListSource(shades(9), fps=0.01), Predictor(DriftEngine()), realtime=True)
+    pipeline = Pipeline(ListSource(shades(9), fps=0.01), Predictor(DriftEngine(), watch=False), realtime=True)
     events = iter(pipeline)
     next(events)
     pipeline.stop()
@@ -137,7 +137,7 @@ def test_a_paced_clip_stops_at_once() -> None:
 def test_nonfinite_predictions_are_counted_and_scored_anew() -> None:
     engine = DriftEngine()
     engine.poison = lambda count: count == 15
-    pipeline = Pipeline(ListSource(shades(40)), Predictor(engine))
+    pipeline = Pipeline(ListSource(shades(40)), Predictor(engine, watch=False))
     events = list(pipeline)
     report = pipeline.report()
     assert report["resets"] >= 1

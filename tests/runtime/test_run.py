@@ -135,7 +135,7 @@ def test_a_run_in_virtual_time_records_and_ends() -> None:
 
 def test_resets_are_those_of_the_run() -> None:
     engine = DriftEngine()
-    predictor = Predictor(engine)
+    predictor = Predictor(engine, watch=False)
     engine.poison = lambda count: count == 5
     first = Pipeline(ListSource(shades(12)), predictor)
     list(first)
@@ -164,7 +164,7 @@ def test_a_source_that_fails_once_it_was_stopped_is_no_error() -> None:
                 raise SourceError("lost while stopping")
             return frame
 
-    pipeline = Pipeline(Failing(shades(6)), Predictor(DriftEngine()))
+    pipeline = Pipeline(Failing(shades(6)), Predictor(DriftEngine(), watch=False))
     for result in pipeline:
         if result.frame.index == 1:
             assert held.wait(60)
@@ -185,7 +185,7 @@ def test_a_silent_source_is_observed() -> None:
             return None if frame is None else dataclasses.replace(frame, time=self._clock.now())
 
     source = Stalling(shades(6), live=True, gap=0.04, clock=clock)
-    pipeline = Pipeline(source, Predictor(DriftEngine(), clock=clock), clock=clock)
+    pipeline = Pipeline(source, Predictor(DriftEngine(), clock=clock, watch=False), clock=clock)
     silences: list[float] = []
     shown: list[int] = []
     for result in pipeline.results(0.25):

@@ -55,7 +55,7 @@ def test_latencies_are_over_the_last_windows_in_bounded_memory() -> None:
     size = sys.getsizeof(telemetry._windows[0]._counts)
     for i in range(3 * WINDOW + 5):
         late = 100.0 if i < 2 * WINDOW else 10.0
-        telemetry.record(stamps(i / 25, late), interval=0.04, resets=0, dropped=0, ahead=0.04, wanted=0.04)
+        telemetry.record(stamps(i / 25, late), interval=0.04, resets=0, dropped=0, ahead=0.04, wanted=0.04, events={})
         assert WINDOW >= telemetry._windows[1].n > 0
     now = telemetry.snapshot()
     assert now.frames == 3 * WINDOW + 5
@@ -66,15 +66,15 @@ def test_latencies_are_over_the_last_windows_in_bounded_memory() -> None:
 
 def test_a_snapshot_does_not_change() -> None:
     telemetry = Telemetry(0.04)
-    telemetry.record(stamps(0, 5), interval=0.05, resets=1, dropped=2, ahead=0.05, wanted=0.05)
+    telemetry.record(stamps(0, 5), interval=0.05, resets=1, dropped=2, ahead=0.05, wanted=0.05, events={"cuts": 1})
     telemetry.score(scored(0.05, 30.0, 25.0), 0.05)
     before = telemetry.snapshot()
-    telemetry.record(stamps(1, 50), interval=0.06, resets=2, dropped=4, ahead=0.07, wanted=0.09)
+    telemetry.record(stamps(1, 50), interval=0.06, resets=2, dropped=4, ahead=0.07, wanted=0.09, events={"cuts": 3})
     telemetry.score(scored(0.05, 40.0, 25.0), 0.05)
     telemetry.end("end of source")
     assert (before.frames, before.resets, before.dropped, before.interval, before.ended) == (1, 1, 2, 0.05, None)
     assert (before.latency.n, before.score.n, before.scores[50.0].n) == (1, 1, 1)
-    assert (before.ahead, before.wanted) == (0.05, 0.05)
+    assert (before.ahead, before.wanted, before.events) == (0.05, 0.05, {"cuts": 1})
     after = telemetry.snapshot()
     assert (after.frames, after.scores[50.0].prediction, after.ended) == (2, 35.0, "end of source")
     assert [after.ahead, after.wanted] == pytest.approx([0.06, 0.07])  # medians
@@ -83,7 +83,7 @@ def test_a_snapshot_does_not_change() -> None:
 
 def test_reports_may_be_taken_all_the_time() -> None:
     """A page and a status line ask while the loop writes; once that ended the run with a BufferError."""
-    pipeline = Pipeline(ListSource(shades(2000)), Predictor(DriftEngine()), lookahead=Lookahead(frames=2))
+    pipeline = Pipeline(ListSource(shades(2000)), Predictor(DriftEngine(), watch=False), lookahead=Lookahead(frames=2))
     ended, failures, taken = threading.Event(), list[Exception](), [0, 0]
 
     def ask(which: int) -> None:

@@ -25,6 +25,8 @@ from framecast.camera import Frame
 from framecast.errors import SinkError
 from framecast.runtime.predictor import Prediction
 from framecast.runtime.sinks import window
+from framecast.runtime.sinks.blink import TITLE as BLINKING
+from framecast.runtime.sinks.blink import BlinkWindow
 from framecast.runtime.sinks.picture import CAPTION, GAP, now_and_late
 from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.window import WindowSink
@@ -68,13 +70,13 @@ class Display:
         pixels = np.fromfile(self.memory, np.uint8)[-4 * height * width :]  # XWD: a header, then BGRX
         return pixels.reshape(height, width, 4)[..., :3]
 
-    def window(self) -> int:
+    def window(self, title: str = "framecast") -> int:
         """The window's number, once it is there."""
-        command = ["xdotool", "search", "--sync", "--onlyvisible", "--name", f"^{window.TITLE}$"]
+        command = ["xdotool", "search", "--sync", "--onlyvisible", "--name", f"^{title}$"]
         return int(subprocess.check_output(command, env=self.environment, text=True).split()[0])
 
-    def press(self, key: str) -> None:
-        number = str(self.window())
+    def press(self, key: str, title: str = "framecast") -> None:
+        number = str(self.window(title))
         subprocess.check_call(["xdotool", "windowfocus", "--sync", number, "key", key], env=self.environment)
 
     @property
@@ -192,6 +194,21 @@ def test_a_run_ends_with_its_window(display: Display, tmp_path: Path) -> None:
     while capture.read()[0]:
         frames += 1
     assert frames >= figures["frames"]  # a picture stays where frames were dropped
+
+
+def test_a_window_that_blinks(display: Display) -> None:
+    with BlinkWindow() as blinking:
+        until(lambda: (display.screen() == 255).mean() > 0.5)
+        until(lambda: (display.screen() == 255).mean() < 0.1)
+        until(lambda: len(blinking.changes) >= 4)
+        blinking.check()
+        assert all(gap > 0.29 for gap in np.diff(blinking.changes))
+        assert blinking.changes[-1] <= time.monotonic()
+        display.press("q", BLINKING)
+        until(blinking._gone.is_set)
+        with pytest.raises(SinkError, match="the window was closed before the end: leave it open"):
+            blinking.check()
+    assert blinking._process.returncode == 0
 
 
 def test_no_display(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import typer
 
 from framecast.cli.bench import bench
 from framecast.cli.build import build
+from framecast.cli.delay import delay
 from framecast.cli.doctor import doctor
 from framecast.cli.evaluate import evaluate
 from framecast.cli.examples import epilog
@@ -37,6 +38,7 @@ from framecast.errors import FramecastError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "delay": delay,
     "eval": evaluate,
     "models": models,
     "export": export,

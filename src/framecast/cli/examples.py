@@ -10,6 +10,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "framecast run 0 --serve",
         "framecast run rtsp://user:password@camera/stream --record out.mp4",
     ),
+    "delay": ("framecast delay 0", "framecast delay rtsp://user:password@camera/stream --json delay.json"),
     "eval": (
         "framecast eval edge demo",
         "framecast eval edge clips/ --also mine.onnx --html eval.html",
