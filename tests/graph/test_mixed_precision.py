@@ -81,7 +81,7 @@ def test_quality_on_the_demo_clip_stays(tmp_path: Path) -> None:
     scores = []
     for graph in (proto, to_half(proto), rounded(to_half(proto))):
         with opened(graph, tmp_path / "model.onnx") as engine:
-            predictor = Predictor(engine)
+            predictor = Predictor(engine, watch=False)
             predicted = [stepped(predictor, image).image.copy() for image in images]
             seen = [to_model_size(image, engine.manifest) for image in images]
         scores.append(np.mean([psnr(p, s) for p, s in zip(predicted[8:-1], seen[9:], strict=True)]))

@@ -102,7 +102,10 @@ def test_steps_are_the_networks(model: StepModel, engine: Engine, batch: int) ->
 def test_it_predicts_what_onnxruntime_predicts(name: str, tmp_path: Path) -> None:
     """Live, looking ahead without touching the live state, from a fresh one after a reset; within a grey level."""
     path = artifact(name, tmp_path)
-    with Predictor(open_engine(path)) as one, Predictor(open_engine(path, "openvino")) as other:
+    with (
+        Predictor(open_engine(path), watch=False) as one,
+        Predictor(open_engine(path, "openvino"), watch=False) as other,
+    ):
         for length in (5, 1, 2):
             for image in moving_pictures(one.manifest.size, length):
                 one.step(image)
@@ -120,7 +123,7 @@ def test_it_predicts_what_onnxruntime_predicts(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["stip-edge", "mau"])
 def test_a_steady_stream_binds_nothing_new(name: str, tmp_path: Path) -> None:
     with OpenVinoEngine(artifact(name, tmp_path)) as engine:
-        predictor = Predictor(engine)
+        predictor = Predictor(engine, watch=False)
         width, height = engine.manifest.size
         counts = []
         for _ in range(3):

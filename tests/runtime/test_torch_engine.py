@@ -66,8 +66,8 @@ def test_it_predicts_what_onnxruntime_predicts(name: str, engine: TorchEngine, t
     """Live, looking ahead, from a fresh state after a reset; pictures within a grey level."""
     save(exported(name), tmp_path / "model.onnx")
     images = moving_pictures(engine.manifest.size, 5)
-    with Predictor(open_engine(tmp_path / "model.onnx")) as other:
-        predictor = Predictor(engine)
+    with Predictor(open_engine(tmp_path / "model.onnx"), watch=False) as other:
+        predictor = Predictor(engine, watch=False)
         for _ in range(2):
             for image in images:
                 predictor.step(image)
