@@ -54,7 +54,7 @@ def test_from_videos_to_a_live_run(run: Run, tmp_path: Path) -> None:
     assert float(row["val_psnr"]) > float(row["val_psnr_copy"])  # the untrained network is a motion prior
     strip = cv2.imread(str(out / "samples" / "000003.png"))
     assert strip is not None
-    assert strip.shape == (22 + 2 * 96, 9 * 128, 3)
+    assert strip.shape == (24 + 2 * 96, 9 * 128, 3)
     code, _, err = run("export", "stip-edge", "--weights", out / "weights.safetensors", "-o", artifact, "--frames", 3)
     assert code == 0, err
     report = tmp_path / "report.json"

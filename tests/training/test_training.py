@@ -299,7 +299,7 @@ def test_score_equals_that_of_a_live_run(tmp_path: Path) -> None:
         report = live.report()["psnr_db"]
     assert (report["prediction"], report["copy_last"]) == pytest.approx(quality.clips["a.avi"], abs=0.02)
     picture = strip(model, footage, 10, 5)
-    assert picture.shape == (22 + 2 * 96, 8 * 128, 3)
+    assert picture.shape == (24 + 2 * 96, 8 * 128, 3)
 
 
 def test_moving_mnist_is_scored_on_the_fixed_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,5 +322,5 @@ def test_moving_mnist_is_scored_on_the_fixed_test_set(tmp_path: Path, monkeypatc
         errors += [np.square(g[0].numpy() - t[..., 0]).sum() for g, t in zip(guesses, truth, strict=True)]
     assert found.mse == pytest.approx(np.mean(errors), rel=1e-4)
     assert found.quality.data == "frame 11 of 3 Moving MNIST sequences it never saw"
-    assert strip(model, footage, 10, 10).shape == (22 + 2 * 128, 13 * 128, 3)
+    assert strip(model, footage, 10, 10).shape == (24 + 2 * 128, 13 * 128, 3)
     assert to_picture(torch.tensor([[[1.5, -1.0, 0.5]]])).ravel().tolist() == [255, 0, 128]
