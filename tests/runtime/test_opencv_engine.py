@@ -25,10 +25,10 @@ def moving(seed: int, count: int, size: tuple[int, int] = (96, 128), speed: int 
     import cv2
 
     height, width = size
-    noise = np.random.default_rng(seed).random((height, width + speed * count, 3), np.float32)
-    smooth = cv2.GaussianBlur(noise, (0, 0), 3)
-    smooth -= smooth.min()
-    wide = np.asarray(255 * smooth / smooth.max(), np.uint8)
+    wide: Image = np.random.default_rng(seed).integers(0, 256, (height, width + speed * count, 3), dtype=np.uint8)
+    wide = np.asarray(cv2.GaussianBlur(wide, (0, 0), 3), np.uint8)
+    low, high = int(wide.min()), int(wide.max())
+    wide = np.rint((wide - np.float32(low)) * np.float32(255 / (high - low))).astype(np.uint8)
     return [np.ascontiguousarray(wide[:, speed * (count - i) : speed * (count - i) + width]) for i in range(count)]
 
 
