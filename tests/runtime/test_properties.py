@@ -18,7 +18,8 @@ from framecast.errors import OptionError
 from framecast.graph.manifest import Manifest, StateSpec
 from framecast.runtime.engines import Engine, State
 from framecast.runtime.mailbox import Mailbox
-from framecast.runtime.sinks.web import WebSink, _parse
+from framecast.runtime.sinks.address import parse
+from framecast.runtime.sinks.web import WebSink
 
 # Beside this file; pytest's importlib mode puts no folder of tests on the path.
 from .browser import endpoint, get, snapshot  # noqa: TID252
@@ -148,7 +149,7 @@ ADDRESSES = st.one_of(
 def test_an_address_is_a_host_and_a_port_or_one_line(address: str) -> None:
     said = address  # one that is understood is printable: it is shown as a part of the URL
     try:
-        host, port = _parse(address)
+        host, port = parse(address)
         assert host
         assert 0 <= port <= 65535
     except OptionError as error:
@@ -159,9 +160,9 @@ def test_an_address_is_a_host_and_a_port_or_one_line(address: str) -> None:
 @given(st.one_of(st.just("::1"), st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True)), st.integers(0, 65535))
 def test_an_address_comes_back_as_it_was_written(host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
-    assert _parse(f"{shown}:{port}") == (host, port)
-    assert _parse(shown) == (host, 8000)
-    assert _parse(str(port)) == ("127.0.0.1", port)
+    assert parse(f"{shown}:{port}") == (host, port)
+    assert parse(shown) == (host, 8000)
+    assert parse(str(port)) == ("127.0.0.1", port)
 
 
 @pytest.fixture(scope="module")
