@@ -124,7 +124,7 @@ def benchmark(
 ) -> Benchmark:
     """Measure a live step and its picture; with ``stream``, measure a live stream from end to end.
 
-        result = framecast.benchmark(["edge", "stip-edge"], engines=["onnxruntime", "openvino"])
+        result = framecast.benchmark(["edge", "stip-edge"])
         print(result.tables[0])
         result.to_dict()["results"][0]["summary"]["median"]     # ms
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 from framecast.errors import ArtifactError
 from framecast.parsing import decode
 
+GRAPHLESS = ".json"  # the ending of an artifact that is a manifest alone: of a model of motion
 KEY = "framecast"  # key of the ONNX metadata entry
 BEFORE = "framecast.before"  # key in the half that runs before the frame; it holds the other half's manifest
 LARGEST_SUM = 32_767  # the largest sum of two products that fits into 16 bits
@@ -236,7 +237,7 @@ def read_metadata(path: Path, metadata: Mapping[str, str | bytes]) -> Manifest:
 
 
 def read_json(path: Path) -> Manifest:
-    """Read the manifest of a model that needs no graph, from its ``.json`` file.
+    """Read the manifest of a model that needs no graph, from its file; see :data:`GRAPHLESS`.
 
     Raises:
         ArtifactError: it cannot be read.

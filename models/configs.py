@@ -1,4 +1,4 @@
-"""Every configuration by name. This table needs no torch: a network is imported when it is built."""
+"""Every network's configuration by name. This table needs no torch: a network is imported when it is built."""
 
 from __future__ import annotations
 
@@ -78,6 +78,8 @@ _CALTECH = Data(128, 160, 3, "RGB")  # as OpenSTL trained on PredNet's KITTI; it
 _TOWN = Data(1088, 1920, 3, "BGR")
 _OURS = Data(192, 256, 3, "BGR")
 
+MOTION = "edge"  # ships too, but is no network: runtime/motion/
+
 _STIP = "framecast.models.stip:STIP"
 _STAU = "framecast.models.stau:STAU"
 _MAU = "framecast.models.stau:MAU"
@@ -108,16 +110,11 @@ CONFIGS: Mapping[str, Entry] = {
     "tau-kth": Entry(_TAU, _KTH, _TAU_VIDEO, 14_955_201, 50.970, 47_185_920, 10, 73.56),
     "tau-taxibj": Entry(_TAU, _TAXI, _TAU_TAXI, 9_545_442, 2.298, 491_520, 4, 2.487),
     "tau-caltech": Entry(_TAU, _CALTECH, _TAU_VIDEO, 14_956_483, 63.739, 58_982_400, 10, 92.20),
-    "edge": Entry(
-        "framecast.models.edge:Edge",  # not a published network
-        _OURS, {}, 734_417, 0.629, 2_485_260, 2, None,
-        # On noise a warp turns the last bit of a flow into a grey value, and the flow itself is ill-conditioned there.
-        tolerance=1e-3,
-    ),
     "stip-edge": Entry(
         "framecast.models.stip_edge:STIPEdge",  # not a published network
         _OURS, _SMALL, 1_941_128, 0.757, 737_284, 2, None,
-        tolerance=1e-3,  # for the same reason
+        # On noise a warp turns the last bit of a flow into a grey value, and the flow itself is ill-conditioned there.
+        tolerance=1e-3,
     ),
 }
 # fmt: on
@@ -143,6 +140,11 @@ def find(name: str) -> Entry:
     Raises:
         ArtifactError: there is none.
     """
+    if name == MOTION:
+        raise ArtifactError(
+            f"{name} is a model of motion, not a network: it has no weights to train, and no graph to export (name a "
+            "network, such as stip-edge)"
+        )
     if name not in CONFIGS:
         raise ArtifactError(f"no configuration {name!r}: there are {', '.join(CONFIGS)}")
     return CONFIGS[name]
@@ -153,7 +155,7 @@ def find_pictures(name: str, use: str) -> Entry:
 
     Args:
         name: of the configuration.
-        use: what is to be done with it, for the message: ``train edge on videos``.
+        use: what is to be done with it, for the message: ``train stip-edge on videos``.
 
     Raises:
         ArtifactError: there is none.

@@ -9,7 +9,6 @@ import torch
 
 from framecast.models.astm import ASTM, ASTMConfig
 from framecast.models.configs import build
-from framecast.models.edge import Edge, EdgeConfig
 from framecast.models.stau import MAU, STAU, MAUConfig, STAUConfig
 from framecast.models.step import StepModel
 from framecast.models.stip import STIP, STIPConfig
@@ -43,7 +42,6 @@ NETWORKS: dict[str, Callable[[], StepModel]] = {
     "stip-without-mgir": lambda: _stip(mgir=False),
     "stip-bounded": lambda: _stip(bounded=True),
     "stip-edge": lambda: build("stip-edge"),
-    "edge": lambda: Edge(EdgeConfig(height=64, width=96, hidden=8, middle=8, deep=8)),
     "stau": _stau,
     "stau-residual-recall": lambda: _stau(residual=True, recall=True, patch=2, stages=1, layers=3),
     "stau-unscaled": lambda: _stau(
@@ -71,7 +69,7 @@ def make(name: str) -> StepModel:
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
-        elif "edge" not in name and parameter.dim() == 1:  # biases and norms, so that all matter
+        elif name != "stip-edge" and parameter.dim() == 1:  # biases and norms, so that all matter
             torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # as if it had seen data

@@ -11,8 +11,6 @@ from pathlib import Path
 import cv2
 import pytest
 
-from framecast.export.load_network import load_network
-
 from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
 
@@ -56,7 +54,7 @@ def test_from_videos_to_a_live_run(run: Run, tmp_path: Path) -> None:
     assert float(row["val_psnr"]) > float(row["val_psnr_copy"])  # the untrained network is a motion prior
     strip = cv2.imread(str(out / "samples" / "000003.png"))
     assert strip is not None
-    assert strip.shape == (22 + 2 * 96, 9 * 128, 3)
+    assert strip.shape == (24 + 2 * 96, 9 * 128, 3)
     code, _, err = run("export", "stip-edge", "--weights", out / "weights.safetensors", "-o", artifact, "--frames", 3)
     assert code == 0, err
     report = tmp_path / "report.json"
@@ -74,26 +72,6 @@ def test_one_video_is_enough(run: Run, tmp_path: Path) -> None:
     assert f"framecast eval {out / 'stip-edge.onnx'} {val}" in said
     said = one_line(run("train", "stip-edge", val, "--out", tmp_path / "other", "--val", val, *SHORT, *EDGE))
     assert "b.avi of --val is also training data" in said
-
-
-def test_edge_is_trained_on_crops_and_scored_on_whole_frames(run: Run, tmp_path: Path) -> None:
-    data, val = write_clips(tmp_path / "clips"), write_clips(tmp_path / "val", seed=5, c=14)
-    out = tmp_path / "out"
-    small = ("--set", "hidden=8", "--set", "middle=8", "--set", "deep=8", "--device", "cpu")
-    code, _, err = run("train", "edge", data, "--out", out, "--val", val, "--updates", 2, "--batch", 2, *small)
-    assert code == 0, err
-    assert json.loads((out / "run.json").read_text())["recipe"]["crop"] == 128
-    strip = cv2.imread(str(out / "samples" / "000002.png"))
-    assert strip is not None
-    assert strip.shape[0] == 22 + 2 * 192
-    _, manifest = load_network(out / "weights.safetensors")
-    assert manifest.size == (256, 192)
-    assert manifest.quality is not None
-    code, _, err = run("train", "edge", data, "--out", tmp_path / "other", "--updates", 1, "--batch", 1, *small)
-    assert code == 0, err  # nothing to score on: the strip is of crops
-    strip = cv2.imread(str(tmp_path / "other" / "samples" / "000001.png"))
-    assert strip is not None
-    assert strip.shape[0] == 22 + 2 * 128
 
 
 def test_moving_mnist_and_weights_to_begin_with(run: Run, tmp_path: Path) -> None:
@@ -153,10 +131,7 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
         (("tau-taxibj", "clips"), "cannot train tau-taxibj on videos or digits: its channels are not a picture"),
         (("no-such", "clips"), "no configuration 'no-such'"),
         (("stip-edge", "clips", "--recipe", "best"), "no recipe 'best': there are astm-mnist"),
-        (
-            ("stip-edge", "clips", "--recipe", "edge"),
-            "stip-edge needs frames of its own size, but recipe edge trains on",
-        ),
+        (("edge", "clips"), "edge is a model of motion, not a network: it has no weights to train"),
         (("stip-edge", "clips", "--cache", "clips"), "cannot keep decoded frames in clips: the videos are there"),
         (("stip-edge", "clips", "--set", "depth=3"), "stip-edge has no option 'depth'"),
         (("stip-edge", "clips", "--updates", "0"), "updates must be 1 or more, not 0"),

@@ -50,23 +50,8 @@ def over_streams(model: StepModel, recipe: Recipe, frames: Tensor, starts: Tenso
         state = {name: value * keep.view(-1, *[1] * (value.dim() - 1)) for name, value in state.items()}
         prediction, state = model.step(frames[t], state)
         total = total + ((~starts[t + 1]) * _per_sample(recipe, prediction[:, 0], frames[t + 1])).mean()
-        if t == 0 and recipe.rollout:
-            total = total + _over_rollout(model, recipe, frames[2:], starts[1:], prediction, state)
-    loss = total / (len(frames) - 1 + recipe.rollout)
+    loss = total / (len(frames) - 1)
     return Objective(loss, {recipe.loss: loss.detach()}, {name: value.detach() for name, value in state.items()})
-
-
-def _over_rollout(
-    model: StepModel, recipe: Recipe, frames: Tensor, starts: Tensor, prediction: Tensor, state: State
-) -> Tensor:
-    """Return the sum of the losses of a branch, which predicts ``frames[k]`` from the predicted frame before it."""
-    total = frames.new_zeros(())
-    for k in range(recipe.rollout):
-        branch = {name: value.detach() for name, value in state.items()}
-        prediction, state = model.step(prediction[:, 0].detach(), branch)
-        foreseen = ~starts[: k + 2].any(dim=0)
-        total = total + (foreseen * _per_sample(recipe, prediction[:, 0], frames[k])).mean()
-    return total
 
 
 def _per_sample(recipe: Recipe, prediction: Tensor, truth: Tensor) -> Tensor:

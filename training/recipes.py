@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from framecast.errors import OptionError
 
-SHORTEST = 16  # minimum frames of a stream's episode
+SHORTEST, LONGEST = 16, 240  # frames of a stream's episode
 _BETA = 0.9  # Adam's first beta, unless the schedule changes it
 _CYCLED = (0.95, 0.85)  # Adam's first beta in a one-cycle schedule: at both ends, and at the highest rate
 _START, _END = 1 / 25, 1 / 25e4  # rate at both ends of a one-cycle schedule, as a share of its highest rate
@@ -34,11 +34,6 @@ class Recipe:
         given: frames of a sequence that are always true frames.
         predicted: frames of a sequence after the given ones.
         unroll: steps that a gradient reaches back.
-        rollout: steps of a branch from the first of these steps. The branch gets its own predictions as inputs, without
-            their gradient, and counts as much as the other steps. Must be below ``unroll``.
-        whole: share of a folder's episodes with whole frames; the others have crops.
-        longest: maximum frames of a stream's episodes; the minimum is ``SHORTEST``.
-        crop: side in pixels of square crops to train on; 0 for whole frames. Only for networks of any resolution.
         loss: ``mse``, or ``log_mse`` (the logarithm of each frame's MSE).
         schedule: schedule of the rate: ``constant``; ``step``, ×0.9 every ``decay_every`` updates after the end of
             scheduled sampling; ``cosine``, down to zero; ``onecycle``, as torch's OneCycleLR.
@@ -66,10 +61,6 @@ class Recipe:
     given: int = 10
     predicted: int = 10
     unroll: int = 4
-    rollout: int = 0
-    whole: float = 0.5
-    longest: int = 240
-    crop: int = 0
     loss: Literal["mse", "log_mse"] = "mse"
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = 0.0
@@ -98,10 +89,6 @@ class Recipe:
                 raise OptionError(f"{name} must be {least} or more, not {value}")
         if self.lr == 0 or self.ema >= 1:
             raise OptionError(f"lr must be above 0 and ema below 1, not {self.lr} and {self.ema}")
-        if self.longest < SHORTEST:
-            raise OptionError(f"longest must be {SHORTEST} or more, not {self.longest}")
-        if self.rollout >= self.unroll:
-            raise OptionError(f"rollout must be below unroll ({self.unroll}), not {self.rollout}")
         if self.batching == "streams" and (self.ddr or self.gan):
             raise OptionError("a loss over whole sequences (ddr, perceptual, adversarial) needs batching in sequences")
 
@@ -146,11 +133,6 @@ RECIPES: Mapping[str, Recipe] = {
         _TAU, lr=1e-2, optimizer="adamw", weight_decay=0.05, schedule="constant", ddr_reduction="sum"
     ),
     "tau-openstl": _TAU,
-    "edge": Recipe(
-        # Few whole frames: resized to the square crop, they have other proportions and much less detail.
-        "streams", 4200, 12, 2e-3, unroll=2, rollout=1, whole=0.15, longest=64, crop=128, loss="log_mse",
-        optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=200, clip_norm=1.0, ema=0.998,
-    ),
     "stip-edge": Recipe(
         "streams", 7362, 4, 6e-4, unroll=4, loss="log_mse", optimizer="adamw", weight_decay=1e-4, schedule="cosine",
         warmup=200, clip_norm=1.0, ema=0.998, precision="bf16",
@@ -160,7 +142,6 @@ RECIPES: Mapping[str, Recipe] = {
 # The recipe by a configuration's name, or by the part of the name before the first dash. All others use the recipe of
 # stip-edge, which works for any network.
 DEFAULTS: Mapping[str, str] = {
-    "edge": "edge",
     "stip-edge": "stip-edge",
     "stip-4k": "stip-4k",
     "stip": "stip",

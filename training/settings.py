@@ -57,11 +57,11 @@ class Settings:
             raise OptionError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
 
 
-def network(settings: Settings) -> tuple[StepModel, StepModel | None, Recipe]:
-    """Return the network on its device, a second one for whole frames if it trains on crops, and the adapted recipe.
+def network(settings: Settings) -> tuple[StepModel, Recipe]:
+    """Return the network on its device, and the adapted recipe.
 
     Raises:
-        OptionError: the recipe trains on crops, but the network cannot.
+        OptionError: no network can be built with these options.
         EngineError: there is no CUDA device.
     """
     device, recipe = _device(settings.device), settings.recipe
@@ -70,23 +70,14 @@ def network(settings: Settings) -> tuple[StepModel, StepModel | None, Recipe]:
         torch.manual_seed(settings.seed)
         return build(settings.config, options)
 
-    model, whole = built(settings.options), None
-    if recipe.crop:
-        whole, model = model, built({**settings.options, "height": recipe.crop, "width": recipe.crop})
-        shapes = [{name: value.shape for name, value in network.state_dict().items()} for network in (whole, model)]
-        if shapes[0] != shapes[1]:
-            raise OptionError(
-                f"{settings.config} needs frames of its own size, but recipe {settings.name} trains on crops: "
-                "choose another --recipe"
-            )
-        whole = whole.to(device).eval()
+    model = built(settings.options)
     if isinstance(model, TAU) and recipe.batching == "sequences":  # it takes T frames at once and returns T
         frames = model.config.frames
         model = built({**settings.options, "outputs": frames})  # no weight depends on ``outputs``
         recipe = dataclasses.replace(recipe, given=frames, predicted=frames)
     if settings.start is not None:
         model.load_state_dict(dict(settings.start[2]))
-    return model.to(device).train(), whole, recipe
+    return model.to(device).train(), recipe
 
 
 def _device(name: str) -> torch.device:

@@ -70,18 +70,15 @@ class Training:
         self.run = Run(settings.out)
         self.run.check(settings.resume)
         with enough_memory(settings):
-            model, whole, recipe = network(settings)
+            model, recipe = network(settings)
             self.trainer, self.recipe = Trainer(model, recipe), recipe
-        self.whole = whole or self.trainer.average  # the network to score: it takes whole frames
-        seen, scored = (View.of(settings.config, network.frame_shape) for network in (model, self.whole))
+        view = View.of(settings.config, model.frame_shape)
         shortest = 2 if recipe.batching == "streams" else recipe.frames
-        for path, view in ((settings.data, seen), *([(settings.val, scored)] if settings.val else [])):
+        for path in (settings.data, *([settings.val] if settings.val else [])):
             check_footage(path, view, settings.cache)
         say(f"preparing {settings.data} for {settings.config}, recipe {settings.name}")
-        self.footage = open_footage(settings.data, seen, settings.cache, shortest, say, recipe, scored=False)
-        self.scored = settings.val and open_footage(
-            settings.val, scored, settings.cache, SCORABLE, say, recipe, scored=True
-        )
+        self.footage = open_footage(settings.data, view, settings.cache, shortest, say, scored=False)
+        self.scored = settings.val and open_footage(settings.val, view, settings.cache, SCORABLE, say, scored=True)
         self._check_apart()
         saved = self.run.load()
         self.run.begin(*self._facts())
@@ -180,10 +177,8 @@ class Training:
     def _validate(self, watch: Watch) -> Validation | None:
         if not self.scored:
             return None
-        average, recipe = self.whole, self.recipe
-        if recipe.crop:
-            average.load_state_dict(self.trainer.average.state_dict())
-        return validate(average, self.scored, recipe.given, recipe.predicted, watch)
+        recipe = self.recipe
+        return validate(self.trainer.average, self.scored, recipe.given, recipe.predicted, watch)
 
     def _note(self, made: Made) -> None:
         """Keep an update for the log, or report that it was skipped."""
@@ -246,8 +241,7 @@ class Training:
                 copied += f"; {found.quality.data}, because --minutes leaves no time for more"
             self.say(f"update {self.trainer.updates}: {found.quality.prediction:.2f} dB, {copied}")
         self._save_weights(json.dumps(dataclasses.asdict(found.quality)) if found else None)
-        seen = (self.whole, self.scored) if self.scored else (self.trainer.average, self.footage)
-        picture = strip(*seen, recipe.given, recipe.predicted)
+        picture = strip(self.trainer.average, self.scored or self.footage, recipe.given, recipe.predicted)
         self.run.sample(self.trainer.updates, picture)
         self._log(scores)
 

@@ -114,6 +114,8 @@ def test_impossible_options_are_refused(name: str, setting: str, message: str) -
 def test_no_such_configuration() -> None:
     with pytest.raises(ArtifactError, match="no configuration 'stip': there are stip-ucf"):
         find("stip")
+    with pytest.raises(ArtifactError, match=r"edge is a model of motion, not a network.*such as stip-edge"):
+        find("edge")
 
 
 FIFTH = '''

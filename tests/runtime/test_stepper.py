@@ -26,7 +26,7 @@ from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode put
 from ..exported import exported, pair  # noqa: TID252
 from ..stepping import stepped  # noqa: TID252
 
-NETWORKS = ["stip", "edge", "astm-tau", "stau", "tau-block"]  # carried states and histories; K > 1 in the last
+NETWORKS = ["stip", "stip-edge", "astm-tau", "stau", "tau-block"]  # carried states and histories; K > 1 in the last
 OPENERS: dict[str, Callable[[Path], Engine]] = {
     "onnxruntime": lambda path: open_engine(path, threads=1),
     "openvino": lambda path: open_engine(path, "openvino", threads=1),

@@ -40,12 +40,6 @@ TAU = {"frames": 3, "hidden_spatial": 4, "hidden_temporal": 8, "encoder_layers":
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     # configuration, its options, changes to its recipe, data
     "streams": ("stip-edge", EDGE, {"batch": 2, "lr": 1e-2}, "clips"),
-    "crops": (
-        "edge",
-        {"height": 64, "width": 96, "hidden": 8, "middle": 8, "deep": 8},
-        {"batch": 2, "crop": 64},
-        "clips",
-    ),
     "adversarial": ("stip-ucf", STIP, {"ema": 0.5}, "clips"),
     "sampled": ("mau-mnist", {"hidden": 4, "layers": 1}, {"batch": 2}, "digits"),
     "clips": ("tau-mnist", {**TAU, "drop_path": 0.5}, {"batch": 2}, "digits"),

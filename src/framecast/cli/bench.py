@@ -81,7 +81,7 @@ def bench(
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the drawings as a picture.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown.")] = False,
 ) -> None:
-    """Measure how long a step and its picture take, and compare. PSNR stands beside the milliseconds.
+    """Measure how long a step and its picture take. PSNR stands beside the milliseconds.
 
     Several models, engines or both take turns, so that what the machine is doing otherwise falls on all of them. What
     the figures mean is in docs/benchmarking.md.
