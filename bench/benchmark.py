@@ -16,17 +16,21 @@ from framecast.bench.loop import read_frames
 from framecast.bench.machine import Machine, busy, describe, load
 from framecast.bench.opened import Models, Opened, open_all
 from framecast.bench.power import Sampler
+from framecast.bench.quality import Quality, measured, stated
 from framecast.bench.single_stream import SingleStream, single_stream
 from framecast.bench.steps import Case, Series, live_step, measure, on_device
 from framecast.bench.summary import PERCENTILES, Ratio
-from framecast.camera import Image, open_source
+from framecast.camera import DEFAULT_FPS, Image, open_source
 from framecast.errors import OptionError
+from framecast.redact import redact
 from framecast.runtime.engines import Engine, open_engine
+from framecast.runtime.lookahead import LONGEST
 from framecast.tables import Table
 
 if TYPE_CHECKING:  # it needs matplotlib
     from framecast.bench.plots import Trace
 
+DEMO = "demo"  # the clip that ships
 FRAMES = 100  # of the source; they are kept in memory
 ITERATIONS = 10
 Advance = Callable[[float, str], None]  # receives the share that is done, 0 to 1, and the current activity
@@ -36,7 +40,8 @@ Advance = Callable[[float, str], None]  # receives the share that is done, 0 to 
 class Settings:
     """Settings of a measurement; see :func:`benchmark`. Durations are in seconds."""
 
-    source: str = "demo"
+    source: str = DEMO
+    ahead: float | None = None
     stream: bool = False
     fps: float | None = None
     cameras: bool = False
@@ -50,6 +55,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.iterations is not None and self.iterations < 1:
             raise OptionError(f"iterations must be at least 1, not {self.iterations}")
+        if self.ahead is not None and not 0 < self.ahead <= LONGEST:
+            raise OptionError(f"ahead must be above 0 and at most {LONGEST:g} s, not {self.ahead:g} s")
         for name in ("warmup", "duration", "cold_starts"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise OptionError(f"{name.replace('_', '-')} must be 0 or more, not {value:g}")
@@ -102,6 +109,7 @@ def benchmark(
     *,
     engines: str | Sequence[str] = ("auto",),
     source: str = Settings.source,
+    ahead: float | None = None,
     stream: bool = False,
     fps: float | None = None,
     cameras: bool = False,
@@ -114,9 +122,9 @@ def benchmark(
     threads: int = 0,
     advance: Advance = lambda share, what: None,
 ) -> Benchmark:
-    """Measure a live step; with ``stream``, measure a live stream from end to end.
+    """Measure a live step and its picture; with ``stream``, measure a live stream from end to end.
 
-        result = framecast.benchmark(["edge", "stip-edge"], engines=["onnxruntime", "openvino"])
+        result = framecast.benchmark(["edge", "stip-edge"])
         print(result.tables[0])
         result.to_dict()["results"][0]["summary"]["median"]     # ms
 
@@ -127,7 +135,9 @@ def benchmark(
             names that the tables show.
         engines: the engines to measure (:func:`framecast.runtime.engines.open_engine`); ``all`` for every one that
             works here.
-        source: a clip that supplies the frames; with ``stream`` it may be a camera.
+        source: a clip that supplies the frames; with ``stream`` it may be a camera. The tables name the quality beside
+            the cost: on this clip, or with the default clip as the artifact states it, if it does.
+        ahead: seconds: how far ahead the picture is (default: one frame). The quality is then measured on the source.
         stream: measure from the moment a frame is due until the sink receives its prediction.
         fps: with ``stream``, the frame rate of a clip (default: its own).
         cameras: with ``stream``, also find how many such cameras this machine can handle.
@@ -147,7 +157,17 @@ def benchmark(
         EngineError: an engine is not available here, or failed; or a fresh process could not predict.
     """
     settings = Settings(
-        source, stream, fps, cameras, single_stream, warmup, duration, iterations, tuple(percentiles), cold_starts
+        source,
+        ahead,
+        stream,
+        fps,
+        cameras,
+        single_stream,
+        warmup,
+        duration,
+        iterations,
+        tuple(percentiles),
+        cold_starts,
     )
     before = load()
     with ExitStack() as stack:
@@ -173,14 +193,14 @@ class _Outcome:
 
 def _steps(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _Outcome:
     """Measure steps: the cases alternate, or each runs as a single stream."""
-    images = _frames(settings.source)
-    cases = [live_step(one.name, one.engine, images) for one in opened]
+    images, interval = _frames(settings.source)
+    cases = [live_step(one.name, one.engine, images, interval=interval, ahead=settings.ahead) for one in opened]
     with Sampler() as sampler:
         series, streams = _taken(cases, settings, advance)
     power = sampler.summary()
     ratios = [None] * len(series) if settings.single_stream else of.ratios(series)
     found = [
-        _result(one, images, samples, settings, ratio, stream)
+        _result(one, images, interval, samples, settings, ratio, stream)
         for one, samples, ratio, stream in zip(opened, series, ratios, streams, strict=True)
     ]
 
@@ -195,7 +215,9 @@ def _steps(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _O
         "power": {name: dataclasses.asdict(value) for name, value in power.items()},
     }
     title = f"framecast bench: {', '.join(one.name for one in opened)}"
-    return _Outcome(title, of.tables(found, power), figures, of.to_csv(series), traces, of.warnings(found))
+    return _Outcome(
+        title, of.tables(found, power, settings.ahead), figures, of.to_csv(series), traces, of.warnings(found)
+    )
 
 
 def _taken(
@@ -233,6 +255,7 @@ def _taken(
 def _result(
     one: Opened,
     images: Sequence[Image],
+    interval: float,
     series: Series,
     settings: Settings,
     ratio: Ratio | None,
@@ -255,7 +278,17 @@ def _result(
         device_ms=on_device(one.engine, images),
         stream=stream,
         cold=cold,
+        quality=_quality(one.engine, images, interval, settings),
     )
+
+
+def _quality(engine: Engine, images: Sequence[Image], interval: float, settings: Settings) -> Quality | None:
+    """Return the quality beside the cost; None for random weights, and for a model without pictures."""
+    manifest = engine.manifest
+    if not manifest.trained or not manifest.is_picture:
+        return None
+    known = stated(manifest) if settings.source == DEMO and settings.ahead is None else None
+    return known or measured(engine, images, redact(settings.source), interval, settings.ahead or interval)
 
 
 def _stream(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _Outcome:
@@ -263,7 +296,7 @@ def _stream(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _
     from framecast.bench.cameras import carry
     from framecast.bench.stream import bench_stream
 
-    schedule: dict[str, Any] = {"fps": settings.fps, "seconds": settings.duration}
+    schedule: dict[str, Any] = {"fps": settings.fps, "seconds": settings.duration, "ahead": settings.ahead}
     found, tables, figures = {}, [], dict[str, object]()
     for done, one in enumerate(opened):
         advance(done / len(opened), f"streaming to {one.name}")
@@ -307,6 +340,7 @@ def _stream(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _
     return _Outcome(title, tables, {"streams": figures}, of.csv_text(("case", *names), rows), traces)
 
 
-def _frames(source: str) -> list[Image]:
+def _frames(source: str) -> tuple[list[Image], float]:
+    """Return a source's first frames, and the seconds between two of them."""
     with open_source(source) as opened:
-        return read_frames(opened, FRAMES, most=None)
+        return read_frames(opened, FRAMES, most=None), 1 / (opened.fps or DEFAULT_FPS)

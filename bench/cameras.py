@@ -94,6 +94,7 @@ def carry(
     *,
     fps: float | None,
     seconds: float,
+    ahead: float | None = None,
     limit: int = 16,
     clock: Clock = SYSTEM,
 ) -> Cameras:
@@ -107,6 +108,7 @@ def carry(
         source: the clip that every camera shows.
         fps: frames per second of each camera; None for the clip's own rate.
         seconds: how long each run counts frames.
+        ahead: how many seconds ahead each camera's predictor predicts (default: one frame).
         limit: the largest number of cameras to try.
         clock: measures the time.
 
@@ -131,7 +133,7 @@ def carry(
             while len(predictors) < count:
                 predictors.append(Predictor(stack.enter_context(open_engine()), clock=clock))
                 warm(predictors[-1], images[0])
-            every = _run(predictors[:count], images, rate, seconds, clock)
+            every = _run(predictors[:count], images, rate, seconds, ahead, clock)
             runs[count] = _summed(every)
             return runs[count].p99 <= 1e3 / rate
 
@@ -151,12 +153,14 @@ def search(passes: Callable[[int], bool], limit: int) -> int:
     return low
 
 
-def _run(predictors: list[Predictor], images: list[Image], fps: float, seconds: float, clock: Clock) -> list[Figures]:
+def _run(
+    predictors: list[Predictor], images: list[Image], fps: float, seconds: float, ahead: float | None, clock: Clock
+) -> list[Figures]:
     """Run one camera per predictor, each in its own thread."""
     start = clock.now() + START
     count = frames_of(fps, seconds)
     loops = [
-        Loop(Scheduled(f"camera {number}", images, fps, count, start, clock), predictor, clock)
+        Loop(Scheduled(f"camera {number}", images, fps, count, start, clock), predictor, clock, ahead)
         for number, predictor in enumerate(predictors)
     ]
     frames: dict[int, list[FrameTimes]] = {}

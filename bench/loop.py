@@ -17,6 +17,7 @@ from framecast.bench.steps import binding_steps
 from framecast.camera import Frame, Image, Source, Times
 from framecast.clock import Clock
 from framecast.errors import OptionError, SourceError
+from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.telemetry import Stamps
@@ -158,11 +159,12 @@ class Loop:
         source: the loop closes it at the end.
         predictor: must be on the same clock, and warmed up (:func:`warm`); the caller closes it.
         clock: measures the time.
+        ahead: how many seconds ahead it predicts (default: one frame of the camera).
     """
 
-    def __init__(self, source: Source, predictor: Predictor, clock: Clock) -> None:
+    def __init__(self, source: Source, predictor: Predictor, clock: Clock, ahead: float | None = None) -> None:
         self._source = _Noted(source)
-        self._pipeline = Pipeline(self._source, predictor, clock=clock)
+        self._pipeline = Pipeline(self._source, predictor, lookahead=Lookahead(seconds=ahead), clock=clock)
         self._clock = clock
 
     def run(self) -> list[FrameTimes]:

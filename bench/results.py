@@ -12,6 +12,7 @@ from typing import Any
 from framecast.bench.cold_start import ColdStart
 from framecast.bench.opened import titled
 from framecast.bench.power import Range
+from framecast.bench.quality import Quality
 from framecast.bench.single_stream import MLPERF_DURATION, MLPERF_QUERIES, SingleStream
 from framecast.bench.steps import Series
 from framecast.bench.summary import TAIL, UNSTEADY, Ratio, Summary, ratio, summarize
@@ -34,6 +35,7 @@ class Result:
         device_ms: see :func:`framecast.bench.steps.on_device`.
         stream: MLPerf's evaluation, in single-stream mode.
         cold: cold start in fresh processes; None if it was not measured.
+        quality: what the predictions are worth; None if that is unknown.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Result:
     device_ms: Mapping[str, float] = dataclasses.field(default_factory=dict)
     stream: SingleStream | None = None
     cold: ColdStart | None = None
+    quality: Quality | None = None
 
     @property
     def title(self) -> str:
@@ -69,9 +72,10 @@ def ratios(series: Sequence[Series]) -> list[Ratio | None]:
     return [None if one is series[0] else ratio(one.by_round(), series[0].by_round()) for one in series]
 
 
-def tables(results: Sequence[Result], power: Mapping[str, Range]) -> list[Table]:
-    """Return all tables, the most important first."""
-    made = [_latencies(results)]
+def tables(results: Sequence[Result], power: Mapping[str, Range], ahead: float | None = None) -> list[Table]:
+    """Return all tables, the most important first. ``ahead`` is how far ahead the picture is, in seconds."""
+    made = [_latencies(results, ahead)]
+    made += [_quality(results)] if any(result.quality for result in results) else []
     if any(result.stream for result in results):
         made.append(_streams(results))
     if any(result.ratio for result in results):
@@ -82,20 +86,35 @@ def tables(results: Sequence[Result], power: Mapping[str, Range]) -> list[Table]
     return made
 
 
-def _latencies(results: Sequence[Result]) -> Table:
+def _latencies(results: Sequence[Result], ahead: float | None) -> Table:
     percentiles = [p for p in results[0].summary.percentiles if p != 50]
-    columns = ("", "n", "min", "mean", "median", *(f"p{p:g}" for p in percentiles), "max", "CV %")
+    known = any(result.quality for result in results)
+    head = ("", "n", "min", "mean", "median", *(f"p{p:g}" for p in percentiles), "max", "CV %")
+    columns = (*head, *["PSNR, dB"] * known)
     rows = [
         (
             result.title,
             str(s.n),
             *(number(value) for value in (s.min, s.mean, s.median, *(s.percentiles[p] for p in percentiles), s.max)),
             f"{100 * s.cv:.1f}",
+            *["–" if result.quality is None else f"{result.quality.prediction:.2f}"] * known,
         )
         for result in results
         for s in [result.summary]
     ]
-    return Table("Latency of a live step, ms", columns, rows)
+    what = "" if ahead is None else f" and a picture {1e3 * ahead:g} ms ahead"
+    return Table(f"Latency of a live step{what}, ms", columns, rows)
+
+
+def _quality(results: Sequence[Result]) -> Table:
+    rows = []
+    for result in results:
+        if (q := result.quality) is not None:
+            when = "next frame" if q.ahead_ms is None else f"{q.ahead_ms:.0f} ms ahead"
+            figures = (f"{q.prediction:.2f}", f"{q.copy_last:.2f}", f"{q.prediction - q.copy_last:+.2f}")
+            rows.append((result.title, *figures, when, q.data, "–" if q.n is None else str(q.n)))
+    columns = ("", "PSNR, dB", "copying, dB", "gain", "scored at", "on", "frames")
+    return Table("Quality of these predictions", columns, rows)
 
 
 def _streams(results: Sequence[Result]) -> Table:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from framecast.camera import Image
+from framecast.camera import DEFAULT_FPS, Image
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
 from framecast.graph.manifest import Manifest
@@ -167,8 +167,16 @@ def called(name: str, call: Callable[[], object], idle: Callable[[], object] = l
     return Case(name, iterate, idle=idle)
 
 
-def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock = SYSTEM) -> Case:
-    """Return a live step like ``predictor.step``: from a camera's picture to the predicted one, with carried state.
+def live_step(
+    name: str,
+    engine: Engine,
+    frames: Sequence[Image],
+    clock: Clock = SYSTEM,
+    *,
+    interval: float = 1 / DEFAULT_FPS,
+    ahead: float | None = None,
+) -> Case:
+    """Return a live step like ``predictor.step`` and ``predictor.at``: from a camera's picture to the predicted one.
 
     If the engine runs on the host, the parts are ``picture in`` (resizing, colour, layout), ``step`` and
     ``picture out`` (check, clamping, layout). If the engine has a device, they are ``enqueue`` (until the host is free
@@ -179,6 +187,9 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
         engine: runs the step; its owner closes it.
         frames: uint8 [H, W, 3] BGR; they repeat.
         clock: measures the parts.
+        interval: seconds between two frames.
+        ahead: how many seconds ahead the predicted picture is (default: one interval). A model without pictures always
+            predicts its next frame.
 
     Raises:
         OptionError: there is no frame.
@@ -200,8 +211,8 @@ def live_step(name: str, engine: Engine, frames: Sequence[Image], clock: Clock =
     has_device = _has_device(engine)
 
     def iterate() -> Mapping[str, float]:
-        stepper.advance([next(images)])
-        (pictures,) = stepper.render()
+        stepper.advance([next(images)], interval)
+        (pictures,) = stepper.at([interval if ahead is None else ahead], interval)
         if pictures is None:  # as in the predictor; random weights may lead to this
             stepper.reset()
         times = stepper.times

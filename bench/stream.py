@@ -169,6 +169,7 @@ def bench_stream(
     *,
     fps: float | None,
     seconds: float,
+    ahead: float | None = None,
     percentiles: Sequence[float] = PERCENTILES,
     clock: Clock = SYSTEM,
 ) -> StreamResult:
@@ -179,6 +180,7 @@ def bench_stream(
         source: as for :func:`open_source`. A clip's frames come on a schedule and repeat.
         fps: frames per second of a clip; None for its own rate. A real camera keeps its own rate.
         seconds: how long frames are counted, after :data:`LEAD` seconds that do not count.
+        ahead: how many seconds ahead it predicts (default: one frame).
         percentiles: the percentiles of every distribution.
         clock: measures the time.
 
@@ -203,7 +205,7 @@ def bench_stream(
 
     predictor = Predictor(engine, clock=clock)
     warm(predictor, images[0])
-    frames = Loop(begin(), predictor, clock).run()
+    frames = Loop(begin(), predictor, clock, ahead).run()
     nothing = Loop(begin(), Predictor(EmptyEngine(predictor.manifest), clock=clock), clock).run()
     loop, empty = figures(frames, percentiles, engine.device), figures(nothing, percentiles)
     interval = 1 / rate if rate else float(np.median(np.diff([one.due for one in frames])))

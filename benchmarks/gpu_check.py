@@ -35,7 +35,6 @@ from framecast.runtime.engines.tensorrt.library import gpu, library
 
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = (
-    "edge",
     "stip-edge",
     "stip-ucf",
     "stip-4k",
@@ -45,7 +44,7 @@ CONFIGS = (
     "tau-mnist",
     "stau-kitti",
 )
-DRY_CONFIGS = ("edge", "mau-mnist")
+DRY_CONFIGS = ("stip-edge", "mau-mnist")
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ HERE = "this CPU"
 def main() -> None:
     """Print all three parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=["edge", "stip-edge"], metavar="MODEL")
+    parser.add_argument("models", nargs="*", default=["stip-edge"], metavar="MODEL")
     parser.add_argument("--calibration", nargs="+", required=True, help="clips, or folders of them")
     parser.add_argument("--frames", type=int, default=32, help="of each clip to calibrate on")
     parser.add_argument("--schemes", nargs="+", default=["u8s8", "u8s7", "s8s8", "u8u8"])

@@ -75,8 +75,8 @@ def main() -> None:
                 for spent in list(timed(predictor, images[size], args.frames + 2 * SETTLE))[2 * SETTLE :]:
                     for stage, value in spent.items():
                         times[size, stage].append(value)
-        width, height = predictor.manifest.size
-    print(f"\n{args.model} ({width}x{height}), ms a frame, p50 (p90), {args.frames} frames x {ROUNDS} rounds\n")
+        given = "the pictures' size" if predictor.engine.any_size else "x".join(map(str, predictor.manifest.size))
+    print(f"\n{args.model} ({given}), ms a frame, p50 (p90), {args.frames} frames x {ROUNDS} rounds\n")
     print(f"{'stage':16s}" + "".join(f"{f'{w}x{h}':>18s}" for w, h in SIZES))
     for stage in STAGES:
         cells = [np.percentile(times[size, stage], [50, 90]) for size in SIZES]

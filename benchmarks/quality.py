@@ -1,5 +1,6 @@
 """Quality of the shipped models, as ``framecast eval`` prints it: ``python benchmarks/quality.py [CLIPS …]``.
 
+Each is evaluated on its own, beside copying at the same size: edge predicts at the clip's size, stip-edge at 256x192.
 By default it scores the clips for evaluation, if ``../shared`` exists, and the demo clip.
 """
 
@@ -19,8 +20,9 @@ def main() -> None:
     given = sys.argv[1:] or [*([str(CLIPS)] if CLIPS.is_dir() else []), "demo"]
     print(header(), flush=True)
     for clips in given:
-        print(f"\n{Path(clips).name}", flush=True)
-        subprocess.run([sys.executable, "-m", "framecast", "eval", "edge", clips, "--also", "stip-edge"], check=True)
+        for model in ("edge", "stip-edge"):
+            print(f"\n{model} on {Path(clips).name}", flush=True)
+            subprocess.run([sys.executable, "-m", "framecast", "eval", model, clips], check=True)
 
 
 if __name__ == "__main__":

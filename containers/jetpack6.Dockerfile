@@ -4,7 +4,7 @@
 #     sudo docker build -t framecast -f containers/jetpack6.Dockerfile .
 #     sudo docker run --rm --runtime nvidia framecast doctor
 #     sudo docker run --rm --runtime nvidia --network host -v /tmp/argus_socket:/tmp/argus_socket \
-#         -v framecast:/home/framecast framecast run csi://0 --engine tensorrt --serve
+#         -v framecast:/home/framecast framecast run csi://0 --model stip-edge --engine tensorrt --serve
 #
 # A webcam instead: --device /dev/video0. The volume keeps engines that were built.
 ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from framecast.camera import Image
 from framecast.errors import OptionError
-from framecast.evaluation.clips import check_together, evaluate_clips, find_clips
+from framecast.evaluation.ahead import Ahead
+from framecast.evaluation.clips import evaluate_clips, find_clips
 from framecast.evaluation.results import Advance, Contender, Results
-from framecast.evaluation.rivals import Custom, Rival, standard
+from framecast.evaluation.rivals import Custom, Predict, Rival, standard
 from framecast.evaluation.sequences import evaluate_sequences
 from framecast.runtime.engines import choose
 from framecast.runtime.predictor import Predictor, load
 from framecast.runtime.shipped import labels
 
-HORIZON = 5  # steps ahead, for clips
+HORIZON = 5  # frames ahead, for clips
 GIVEN = 10  # frames given from the start of each sequence
 
 Place = str | os.PathLike[str]
-Predict = Callable[[Image, Image, int], Sequence[Image]]
 
 
 def evaluate(
@@ -28,6 +27,8 @@ def evaluate(
     clips: Place | Sequence[Place],
     *,
     horizon: int | None = None,
+    ahead: Sequence[float] | None = None,
+    size: tuple[int, int] | None = None,
     rivals: Mapping[str, Predict] | None = None,
     frames: int | None = None,
     given: int | None = None,
@@ -38,17 +39,23 @@ def evaluate(
     """Score models and compare them with simple baselines: copying, linear extrapolation, optical flow.
 
         results = framecast.evaluate("edge", ["a.mp4", "clips/"])
-        results.to_dict()["mean"]["edge"]["psnr"]     # dB, 1 … 5 steps ahead
-        framecast.evaluate("edge", "demo", rivals={"mine": lambda last, before, horizon: [last] * horizon})
+        results.to_dict()["mean"]["edge"]["psnr"]     # dB, 1 … 5 frames ahead
+        framecast.evaluate("edge", "clips/", ahead=[40, 100, 200]).to_dict()["cost"]["edge"]     # CPU ms beside the dB
+        framecast.evaluate("edge", "demo", rivals={"mine": lambda last, before, ahead: [last] * len(ahead)})
 
     Args:
         models: one or more shipped names or artifact paths; or a mapping from the names that the tables show to
-            paths, names or open predictors. All must have the same resolution.
+            paths, names or open predictors. All that see one size only must see the same.
         clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W].
-        horizon: score up to this many frames ahead (default: 5). For clips.
+        horizon: score 1 to this many frames ahead (default: 5). For clips.
+        ahead: score these moments instead, in milliseconds. For clips. Each is predicted and scored at the clip's
+            frame nearest to it, at the next one at the earliest; ``ahead_ms`` of the JSON says where that was.
+        size: (width, height) at which all methods are compared (default: the size of the models that see one size
+            only; without such a model, each clip's own). For clips.
         rivals: further baselines by name, for clips. Each is a function of the newest frame, the frame before it, and
-            the horizon. Frames are uint8 [h, w, C] at the models' size; C is 3 (BGR) or 1. The function returns as
-            many such frames as the horizon says.
+            a list of moments ahead, as numbers of the time between these two frames: 1.0 is the next frame of a steady
+            stream, 2.5 lies between two frames. Frames are uint8 [h, w, C] at the compared size; C is 3 (BGR) or 1.
+            The function returns one such frame per moment.
         frames: use up to this many frames of each clip.
         given: number of frames to give from the start of each sequence (default: 10); the models predict the others.
         sequences: use up to this many sequences of each file.
@@ -62,17 +69,24 @@ def evaluate(
         EngineError: an engine failed.
     """
     places, of_sequences = look_up(
-        clips, horizon=horizon, rivals=rivals, frames=frames, given=given, sequences=sequences
+        clips,
+        horizon=horizon,
+        ahead=ahead,
+        size=size,
+        rivals=rivals,
+        frames=frames,
+        given=given,
+        sequences=sequences,
     )
     choose("auto", threads)
     every = [*standard(), *(Custom(name, predict) for name, predict in (rivals or {}).items())]
     with ExitStack() as stack:
         contenders = _open(stack, models, every, threads)
-        check_together(contenders)
         if of_sequences:
             return evaluate_sequences(contenders, places, given=given or GIVEN, limit=sequences, advance=advance)
+        moments = Ahead.in_frames(horizon or HORIZON) if ahead is None else Ahead.in_milliseconds(ahead)
         return evaluate_clips(
-            contenders, places, rivals=every, horizon=horizon or HORIZON, frames=frames, advance=advance
+            contenders, places, ahead=moments, size=size, rivals=every, frames=frames, advance=advance
         )
 
 
@@ -80,6 +94,8 @@ def look_up(
     clips: Place | Sequence[Place],
     *,
     horizon: int | None,
+    ahead: Sequence[float] | None,
+    size: tuple[int, int] | None,
     rivals: object | None,
     frames: int | None,
     given: int | None,
@@ -94,8 +110,11 @@ def look_up(
     of_sequences = _is_sequences(places)
     _check_range(horizon=horizon, frames=frames, given=given, sequences=sequences)
     if of_sequences:
-        _check_unset("sequences (.npy)", horizon=horizon, rivals=rivals, frames=frames)
+        _check_unset("sequences (.npy)", horizon=horizon, ahead=ahead, size=size, rivals=rivals, frames=frames)
     else:
+        if ahead is not None:
+            Ahead.in_milliseconds(ahead)
+            _check_unset("ahead", horizon=horizon)
         _check_unset("clips", given=given, sequences=sequences)
     return places, of_sequences
 

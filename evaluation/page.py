@@ -18,6 +18,7 @@ from framecast.tables import to_html
 
 QUALITY = 95  # of the pictures' JPEG
 SMALL = 128  # pixels: narrower pictures show their pixels as squares
+LARGE = 640  # pixels: wider pictures are made smaller, or the page would have hundreds of megabytes
 
 
 def page(results: Results) -> str:
@@ -37,29 +38,31 @@ def page(results: Results) -> str:
         f"framecast eval: {names}",
         f"{names}, on {what}",
         f"{heads}\n{''.join(map(to_html, tables(results)))}\n"
-        f"<h2>By steps ahead</h2><div class='plots'>{plots}</div>\n"
+        f"<h2>By time ahead</h2><div class='plots'>{plots}</div>\n"
         f"<h2>Pictures of one moment</h2>\n{strips}\n<h2>What the figures mean</h2><dl>{meanings}</dl>\n",
     )
 
 
 def _strip(results: Results, clip: ClipResult) -> str:
-    """Return the last frame, then one column for the ground truth and for each method, with a row per step ahead."""
+    """Return the last frame, then one column for the ground truth and for each method, with a row per moment."""
     strip = clip.strip
-    two = " two" * (len(strip.steps) == 2)
+    two = " two" * (len(strip.labels) == 2)
     columns = [_figure(strip.last, "last frame", " class='tall'" if two else "")]
-    for truth, step in zip(strip.truths, strip.steps, strict=True):
-        columns.append(_figure(truth, f"ground truth, {step} ahead"))
+    for truth, label in zip(strip.truths, strip.labels, strict=True):
+        columns.append(_figure(truth, f"ground truth, {label}"))
     columns += _predictions(results, clip)
     return f"<h3>{escape(clip.name)}</h3><div class='strip{two}'>{''.join(columns)}</div>\n"
 
 
 def _predictions(results: Results, clip: ClipResult) -> Iterator[str]:
     for title, images, scores in zip(titles(results), clip.strip.predictions, clip.strip.psnr, strict=True):
-        for image, score, step in zip(images, scores, clip.strip.steps, strict=True):
-            yield _figure(image, f"{title}, {step} ahead: {score:.1f} dB")
+        for image, score, label in zip(images, scores, clip.strip.labels, strict=True):
+            yield _figure(image, f"{title}, {label}: {score:.1f} dB")
 
 
 def _figure(image: Image, caption: str, attributes: str = "") -> str:
+    if image.shape[1] > LARGE:
+        image = cv2.resize(image, (LARGE, LARGE * image.shape[0] // image.shape[1]), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     data = base64.b64encode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()).decode()
     small = " class='small'" * (image.shape[1] < SMALL)
     return (

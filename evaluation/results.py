@@ -1,4 +1,4 @@
-"""The results of an evaluation: figures by method, by steps ahead and by clip, and their JSON."""
+"""The results of an evaluation: figures by method, by the time ahead and by clip, and their JSON."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
+from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.metrics import LPIPS, METRICS, Array, Truth
 from framecast.evaluation.perceptual import Judge
-from framecast.evaluation.rivals import CopyLast
+from framecast.evaluation.rivals import CopyLast, DisFlow
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import versions
 
-COPY = CopyLast.name
+COPY, DIS = CopyLast.name, DisFlow.name
 Advance = Callable[[str, int, int], None]  # receives the current activity, and the clips or sequences done and in all
 
 
@@ -47,14 +48,14 @@ class Strip:
 
     Attributes:
         last: the newest frame that the methods saw.
-        steps: how many steps ahead each picture is.
-        truths: the ground truth, one picture per step.
-        predictions: one row per method, in the order of the methods, with one picture per step.
+        labels: how far ahead each picture is, in words.
+        truths: the ground truth, one picture per label.
+        predictions: one row per method, in the order of the methods, with one picture per label.
         psnr: PSNR of the predictions, in dB.
     """
 
     last: Image
-    steps: tuple[int, ...]
+    labels: tuple[str, ...]
     truths: tuple[Image, ...]
     predictions: tuple[tuple[Image, ...], ...]
     psnr: tuple[tuple[float, ...], ...]
@@ -67,25 +68,33 @@ class ClipResult:
     Attributes:
         name: short name for tables.
         source: name of the source, without credentials.
+        size: (width, height) of the compared pictures.
         frames: number of frames read; for a file of sequences, the number of sequences.
-        scored: number of scored frames, by steps ahead.
-        values: means over the scored frames, [method, step, metric].
+        scored: number of scored frames, by moment.
+        values: means over the scored frames, [method, moment, metric].
         strip: pictures of one moment.
+        ahead_ms: how many milliseconds ahead each moment was scored, on average; None for sequences.
+        cpu_ms: median CPU time of a step and of one picture so far ahead, in milliseconds, [method, moment]; None for
+            sequences.
     """
 
     name: str
     source: str
+    size: tuple[int, int]
     frames: int
     scored: tuple[int, ...]
     values: Array
     strip: Strip
+    ahead_ms: tuple[float, ...] | None = None
+    cpu_ms: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """All results of an evaluation. The axes of all arrays are ``methods``, steps ahead and ``metrics``.
+    """All results of an evaluation. The axes of all arrays are ``methods``, ``ahead`` and ``metrics``.
 
     Attributes:
+        ahead: the moments that were asked for.
         given: number of frames given from the start of each sequence; None for clips.
         skipped: source and reason of each clip that could not be scored.
         lpips: why LPIPS is missing; None if it is not missing.
@@ -94,7 +103,7 @@ class Results:
     contenders: tuple[Contender, ...]
     methods: tuple[str, ...]
     metrics: tuple[str, ...]
-    horizon: int
+    ahead: Ahead
     given: int | None
     clips: tuple[ClipResult, ...]
     skipped: tuple[tuple[str, str], ...]
@@ -102,39 +111,59 @@ class Results:
 
     @property
     def mean(self) -> Array:
-        """Means over clips, [method, step, metric]. All clips count equally, whatever their length."""
+        """Means over clips, [method, moment, metric]. All clips count equally, whatever their length."""
         return np.mean([clip.values for clip in self.clips], axis=0)  # type: ignore[no-any-return]
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) of all comparisons; None if they differ from clip to clip."""
+        sizes = {clip.size for clip in self.clips}
+        return sizes.pop() if len(sizes) == 1 else None
+
     def of(self, values: Array, method: str, metric: str) -> list[float]:
-        """Return a figure at each step ahead, from :attr:`mean` or a clip's values."""
+        """Return a figure at each moment, from :attr:`mean` or a clip's values."""
         return [float(v) for v in values[self.methods.index(method), :, self.metrics.index(metric)]]
 
-    def worst(self, method: str, step: int) -> tuple[ClipResult, float]:
-        """Return the clip with a method's smallest gain over copying ``step`` steps ahead, and that gain in dB."""
-        gains = [
-            self.of(c.values, method, "psnr")[step - 1] - self.of(c.values, COPY, "psnr")[step - 1] for c in self.clips
-        ]
+    def worst(self, method: str, index: int) -> tuple[ClipResult, float]:
+        """Return the clip with a method's smallest gain over copying at a moment, and that gain in dB."""
+        gains = [self.of(c.values, method, "psnr")[index] - self.of(c.values, COPY, "psnr")[index] for c in self.clips]
         worst = int(np.argmin(gains))
         return self.clips[worst], gains[worst]
 
+    def cpu_ms(self, method: str) -> list[float] | None:
+        """CPU milliseconds of a step and one picture, at each moment: the mean over clips. None if not measured."""
+        return _mean([None if clip.cpu_ms is None else clip.cpu_ms[self.methods.index(method)] for clip in self.clips])
+
+    def cpu_to_dis(self, method: str) -> list[float] | None:
+        """The same as a ratio to DIS flow's: the mean over clips. None if either was not measured."""
+        if DIS not in self.methods:
+            return None
+        row, dis = self.methods.index(method), self.methods.index(DIS)
+        return _mean([None if clip.cpu_ms is None else clip.cpu_ms[row] / clip.cpu_ms[dis] for clip in self.clips])
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON of ``framecast eval --json``. Lists with a figure per step ahead start at step 1.
+        """Return the JSON of ``framecast eval --json``. Lists with a figure per moment have the order of ``ahead``.
 
         ==============  ===============================================================================================
         ``kind``        ``clips`` or ``sequences``
-        ``horizon``     steps ahead; for sequences, all frames after the ``given`` ones (``given`` is null for clips)
-        ``size``        [width, height] of all comparisons; ``channels``
+        ``ahead``       the moments that were asked for, ``in`` ``frames`` or ``ms``: ``asked``
+        ``horizon``     the last of them in frames; null for milliseconds
+        ``given``       number of frames given from the start of each sequence; null for clips
+        ``size``        [width, height] of all comparisons, or null if it differs from clip to clip; ``channels``
         ``models``      for each model: ``name`` (as in ``methods``), ``given`` (the user's name for it), ``config``,
                         ``weights`` (their training data, or ``random``), ``weights_sha256``, ``licence``, ``engine``,
                         and ``resets`` (number of predictions that were not finite)
         ``methods``     names, rivals first
         ``metrics``     the meaning of each metric, by name
-        ``clips``       for each clip: ``name``, ``source``, ``frames``, ``scored`` (number of frames, by steps ahead),
-                        and ``methods``: a list of means over those frames, by method and metric
+        ``clips``       for each clip: ``name``, ``source``, ``size``, ``frames``, ``scored`` (number of frames, by
+                        moment), ``methods``: a list of means over those frames, by method and metric; ``ahead_ms``:
+                        how far ahead each moment was scored, and ``cpu_ms`` by method (both null for sequences)
         ``mean``        the same over all clips, which count equally
-        ``overall``     the mean of ``mean`` over all steps ahead, as papers report it for sequences: one figure by
+        ``overall``     the mean of ``mean`` over all moments, as papers report it for sequences: one figure by
                         method and metric
-        ``worst``       by method and step ahead: ``clip`` and ``gain_db``, its PSNR minus copying's
+        ``worst``       by method and moment: ``clip`` and ``gain_db``, its PSNR minus copying's
+        ``cost``        by method: ``cpu_ms`` of a step and one picture so far ahead, on all threads, and ``to_dis``,
+                        its ratio to DIS flow's at the same size in the same run; null for sequences
         ``skipped``     ``source`` and ``reason`` of each clip that could not be scored
         ``lpips``       why LPIPS is missing, or null
         ``versions``    versions of everything that a figure depends on, and the machine
@@ -143,35 +172,32 @@ class Results:
         first = self.contenders[0].predictor
         return {
             "kind": "clips" if self.given is None else "sequences",
-            "horizon": self.horizon,
+            "ahead": {"in": self.ahead.unit, "asked": list(self.ahead.asked)},
+            "horizon": None if self.ahead.in_ms else int(self.ahead.asked[-1]),
             "given": self.given,
-            "size": list(first.manifest.size),
+            "size": None if self.size is None else list(self.size),
             "channels": first.manifest.frame[0],
             "models": [_model(contender) for contender in self.contenders],
             "methods": list(self.methods),
             "metrics": {name: METRICS[name].meaning for name in self.metrics},
-            "clips": [
-                {
-                    "name": clip.name,
-                    "source": clip.source,
-                    "frames": clip.frames,
-                    "scored": list(clip.scored),
-                    "methods": _by_method(self, clip.values),
-                }
-                for clip in self.clips
-            ],
+            "clips": [_clip(self, clip) for clip in self.clips],
             "mean": _by_method(self, self.mean),
             "overall": {
-                method: {metric: float(np.mean(steps)) for metric, steps in metrics.items()}
+                method: {metric: float(np.mean(figures)) for metric, figures in metrics.items()}
                 for method, metrics in _by_method(self, self.mean).items()
             },
             "worst": {
                 method: [
                     {"clip": clip.name, "gain_db": gain}
-                    for clip, gain in (self.worst(method, step) for step in range(1, self.horizon + 1))
+                    for clip, gain in (self.worst(method, index) for index in range(len(self.ahead)))
                 ]
                 for method in self.methods
                 if method != COPY
+            },
+            "cost": None
+            if self.given is not None
+            else {
+                method: {"cpu_ms": self.cpu_ms(method), "to_dis": self.cpu_to_dis(method)} for method in self.methods
             },
             "skipped": [{"source": source, "reason": reason} for source, reason in self.skipped],
             "lpips": self.lpips,
@@ -184,30 +210,30 @@ class Tally:
 
     Args:
         methods: names of the methods; copying must be one of them.
-        horizon: number of steps ahead.
+        moments: number of moments ahead.
         judge: computes LPIPS; None without LPIPS.
     """
 
-    def __init__(self, methods: Sequence[str], horizon: int, judge: Judge | None) -> None:
+    def __init__(self, methods: Sequence[str], moments: int, judge: Judge | None) -> None:
         self._copy = methods.index(COPY)
         self._judge = judge
         self._metrics = metrics_with(judge)
-        self._sums = np.zeros((len(methods), horizon, len(self._metrics)))
-        self.scored = [0] * horizon
+        self._sums = np.zeros((len(methods), moments, len(self._metrics)))
+        self.scored = [0] * moments
 
-    def add(self, step: int, truth: Truth, predictions: Sequence[NDArray[Any]]) -> None:
-        """Score each method's prediction of a frame, made ``step`` steps ahead."""
+    def add(self, index: int, truth: Truth, predictions: Sequence[NDArray[Any]]) -> None:
+        """Score each method's prediction of a frame, at one of the moments ahead."""
         judged = [math.nan] * len(predictions) if self._judge is None else self._judge(truth.image, predictions)
         copied = truth.compare(predictions[self._copy], lpips=judged[self._copy])
         compared = [
             copied if method == self._copy else truth.compare(prediction, copied=copied, lpips=lpips)
             for method, (prediction, lpips) in enumerate(zip(predictions, judged, strict=True))
         ]
-        self._sums[:, step - 1] += [[METRICS[name].measure(one) for name in self._metrics] for one in compared]
-        self.scored[step - 1] += 1
+        self._sums[:, index] += [[METRICS[name].measure(one) for name in self._metrics] for one in compared]
+        self.scored[index] += 1
 
     def means(self) -> Array:
-        """Return the means, [method, step, metric]. Every step needs a score."""
+        """Return the means, [method, moment, metric]. Every moment needs a score."""
         return self._sums / np.array(self.scored)[:, None]  # type: ignore[no-any-return]
 
 
@@ -219,6 +245,26 @@ def metrics_with(judge: Judge | None) -> tuple[str, ...]:
 def _by_method(results: Results, values: Array) -> dict[str, dict[str, list[float]]]:
     return {
         method: {metric: results.of(values, method, metric) for metric in results.metrics} for method in results.methods
+    }
+
+
+def _mean(rows: Sequence[Array | None]) -> list[float] | None:
+    known = [row for row in rows if row is not None]
+    return [float(v) for v in np.mean(known, axis=0)] if known else None
+
+
+def _clip(results: Results, clip: ClipResult) -> dict[str, Any]:
+    return {
+        "name": clip.name,
+        "source": clip.source,
+        "size": list(clip.size),
+        "frames": clip.frames,
+        "scored": list(clip.scored),
+        "ahead_ms": None if clip.ahead_ms is None else list(clip.ahead_ms),
+        "cpu_ms": None
+        if clip.cpu_ms is None
+        else {method: row.tolist() for method, row in zip(results.methods, clip.cpu_ms, strict=True)},
+        "methods": _by_method(results, clip.values),
     }
 
 

@@ -11,6 +11,9 @@ from framecast.camera import Image
 from framecast.errors import OptionError
 from framecast.runtime import dis
 
+Predict = Callable[[Image, Image, Sequence[float]], Sequence[Image]]
+"""A baseline of the user's own: see :meth:`Rival.predict`."""
+
 
 class Rival(ABC):
     """A baseline that predicts from the two newest frames alone.
@@ -22,13 +25,14 @@ class Rival(ABC):
     name: str
 
     @abstractmethod
-    def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
-        """Predict the frames 1 … ``horizon`` steps after ``last``.
+    def predict(self, last: Image, before: Image, ahead: Sequence[float]) -> list[Image]:
+        """Predict the pictures of some moments after ``last``.
 
         Args:
             last: the newest frame, uint8 [h, w, C], C = 1 or 3 (BGR).
             before: the frame before ``last``; ``last`` itself if there was none.
-            horizon: number of frames to predict.
+            ahead: the moments. The unit is the time from ``before`` to ``last``, so 1.0 is the next frame of a steady
+                stream.
         """
 
 
@@ -37,9 +41,9 @@ class CopyLast(Rival):
 
     name = "copy-last"
 
-    def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
+    def predict(self, last: Image, before: Image, ahead: Sequence[float]) -> list[Image]:
         """See :meth:`Rival.predict`."""
-        return [last] * horizon
+        return [last] * len(ahead)
 
 
 class Linear(Rival):
@@ -47,11 +51,11 @@ class Linear(Rival):
 
     name = "linear"
 
-    def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
+    def predict(self, last: Image, before: Image, ahead: Sequence[float]) -> list[Image]:
         """See :meth:`Rival.predict`."""
-        start = last.astype(np.int32)
+        start = last.astype(np.float32)
         change = start - before
-        return [np.clip(start + k * change, 0, 255).astype(np.uint8) for k in range(1, horizon + 1)]
+        return [np.clip(np.rint(start + np.float32(k) * change), 0, 255).astype(np.uint8) for k in ahead]
 
 
 class DisFlow(Rival):
@@ -62,9 +66,9 @@ class DisFlow(Rival):
     def __init__(self) -> None:
         self._dis = dis.DisFlow()
 
-    def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
+    def predict(self, last: Image, before: Image, ahead: Sequence[float]) -> list[Image]:
         """See :meth:`Rival.predict`."""
-        return self._dis.predict(last, before, range(1, horizon + 1))
+        return self._dis.predict(last, before, ahead)
 
 
 class Custom(Rival):
@@ -75,22 +79,22 @@ class Custom(Rival):
         predict: a function with the arguments of :meth:`Rival.predict`.
     """
 
-    def __init__(self, name: str, predict: Callable[[Image, Image, int], Sequence[Image]]) -> None:
+    def __init__(self, name: str, predict: Predict) -> None:
         self.name, self._predict = name, predict
 
-    def predict(self, last: Image, before: Image, horizon: int) -> list[Image]:
+    def predict(self, last: Image, before: Image, ahead: Sequence[float]) -> list[Image]:
         """See :meth:`Rival.predict`.
 
         Raises:
             OptionError: the function fails, or returns the wrong number of frames, or frames of another shape or type.
         """
         try:
-            images = [np.asarray(image) for image in self._predict(last, before, horizon)]
+            images = [np.asarray(image) for image in self._predict(last, before, list(ahead))]
         except Exception as error:
             raise OptionError(f"rival {self.name} failed: {type(error).__name__}: {error}: mend it") from error
-        if len(images) != horizon or any((image.shape, image.dtype) != (last.shape, last.dtype) for image in images):
+        if len(images) != len(ahead) or any((image.shape, image.dtype) != (last.shape, last.dtype) for image in images):
             got = ", ".join(sorted({f"{image.dtype} {list(image.shape)}" for image in images})) or "nothing"
-            wanted = f"{horizon} frames, uint8 {list(last.shape)}"
+            wanted = f"{len(ahead)} frames, uint8 {list(last.shape)}"
             raise OptionError(f"rival {self.name} must return {wanted}; it returned {len(images)}: {got}")
         return images
 

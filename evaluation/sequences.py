@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from framecast.camera import Image
 from framecast.errors import EngineError, OptionError, SourceError
+from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.metrics import Truth
 from framecast.evaluation.perceptual import find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
@@ -96,7 +97,7 @@ def evaluate_sequences(
         contenders=tuple(contenders),
         methods=methods,
         metrics=metrics_with(None if isinstance(judge, str) else judge),
-        horizon=length - given,
+        ahead=Ahead.in_frames(length - given),
         given=given,
         clips=tuple(clips),
         skipped=(),
@@ -118,14 +119,15 @@ def _score(
     for number in range(count):
         frames = np.ascontiguousarray(file[:, number, :, :, None])  # [T, h, w, 1]
         before = frames[max(given - 2, 0)]
-        ahead: list[Any] = [rival.predict(frames[given - 1], before, horizon) for rival in rivals]
+        ahead: list[Any] = [rival.predict(frames[given - 1], before, range(1, horizon + 1)) for rival in rivals]
         ahead += [forecast(contender.predictor.engine, frames[:given], horizon) for contender in contenders]
-        for step, frame in enumerate(frames[given:], start=1):
-            tally.add(step, Truth(frame), [images[step - 1] for images in ahead])
+        for index, frame in enumerate(frames[given:]):
+            tally.add(index, Truth(frame), [images[index] for images in ahead])
         if number == count // 2:
             strip = _strip(frames, given, ahead)
         advance(name, number + 1, count)
-    return ClipResult(name, redact(place), count, tuple(tally.scored), tally.means(), strip)
+    size = file.shape[3], file.shape[2]
+    return ClipResult(name, redact(place), size, count, tuple(tally.scored), tally.means(), strip)
 
 
 def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]:
@@ -156,12 +158,12 @@ def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]
     return (predicted - low) / (high - low)
 
 
-def _strip(frames: Image, given: int, ahead: Sequence[Any]) -> Strip:
-    steps = tuple(dict.fromkeys((1, len(frames) - given)))
-    truths = tuple(frames[given + step - 1] for step in steps)
-    rows = tuple(tuple(_picture(images[step - 1]) for step in steps) for images in ahead)
+def _strip(frames: Image, given: int, predictions: Sequence[Any]) -> Strip:
+    ahead = Ahead.in_frames(len(frames) - given)
+    truths = tuple(frames[given + index] for index in ahead.ends)
+    rows = tuple(tuple(_picture(images[index]) for index in ahead.ends) for images in predictions)
     scores = tuple(tuple(psnr(*pair) for pair in zip(row, truths, strict=True)) for row in rows)
-    return Strip(frames[given - 1], steps, truths, rows, scores)
+    return Strip(frames[given - 1], tuple(map(ahead.label, ahead.ends)), truths, rows, scores)
 
 
 def _picture(image: NDArray[Any]) -> Image:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from framecast.evaluation.metrics import METRICS, WORSE
-from framecast.evaluation.results import COPY, Results
+from framecast.evaluation.results import COPY, ClipResult, Results
 from framecast.runtime.report import versions
 from framecast.tables import Table
 
@@ -35,27 +37,51 @@ def notes(results: Results) -> list[str]:
             lines.append(f"{contender.name} has random weights: its figures say nothing about the network")
         if resets := contender.predictor.resets:
             lines.append(f"{contender.name} was reset {resets} times, after predictions that were not finite")
+    if results.given is None:
+        lines.append(
+            "CPU: milliseconds of a step and one picture so far ahead, on all threads; the machine's, so compare"
+        )
     if results.lpips:
         lines.append(results.lpips)
     return lines
 
 
 def _of_clips(results: Results) -> list[Table]:
-    count = f"{len(results.clips)} clip{'s' * (len(results.clips) != 1)}"
-    names = titles(results)
-    rows = [(clip.name, str(clip.scored[0]), *_numbers(results, clip.values, "psnr", 1)) for clip in results.clips]
-    rows.append(
-        (
-            f"mean of {count}",
-            str(sum(clip.scored[0] for clip in results.clips)),
-            *_numbers(results, results.mean, "psnr", 1),
-        )
-    )
+    ahead = results.ahead
+    each = range(len(ahead)) if ahead.in_ms else (0,)
+    costs = range(len(ahead)) if ahead.in_ms else ahead.ends
     return [
-        Table("next frame, PSNR in dB", ("clip", "frames scored", *names), rows),
-        _ahead(results, "psnr", f"mean of {count} by steps ahead, PSNR in dB"),
-        *(_others(results, step, count) for step in dict.fromkeys((1, results.horizon))),
+        *(_by_clip(results, index) for index in each),
+        _ahead(results, "psnr", f"mean of {_count(results)} by {ahead.unit} ahead, PSNR in dB"),
+        *(_cost(results, index) for index in costs),
+        *(_others(results, index) for index in ahead.ends),
     ]
+
+
+def _count(results: Results) -> str:
+    return f"{len(results.clips)} clip{'s' * (len(results.clips) != 1)}"
+
+
+def _by_clip(results: Results, index: int) -> Table:
+    """Return a table of every method's PSNR on every clip at one moment."""
+    sizes, in_ms = results.size is None, results.ahead.in_ms
+    columns = ("clip", *["size"] * sizes, *["scored at, ms"] * in_ms, "frames scored", *titles(results))
+    rows = []
+    for clip in results.clips:
+        size = f"{clip.size[0]}×{clip.size[1]}"
+        about = (clip.name, *[size] * sizes, *[_scored_at(results, index, [clip])] * in_ms, str(clip.scored[index]))
+        rows.append((*about, *_numbers(results, clip.values, "psnr", index)))
+    total = str(sum(clip.scored[index] for clip in results.clips))
+    about = (f"mean of {_count(results)}", *[""] * sizes, *[""] * in_ms, total)
+    rows.append((*about, *_numbers(results, results.mean, "psnr", index)))
+    return Table(f"{results.ahead.label(index)}, PSNR in dB", columns, rows)
+
+
+def _scored_at(results: Results, index: int, clips: Sequence[ClipResult]) -> str:
+    """The milliseconds ahead at which a moment was scored: a clip has frames only at its own rate."""
+    at = [clip.ahead_ms[index] for clip in clips if clip.ahead_ms is not None]
+    low, high = f"{min(at):.1f}", f"{max(at):.1f}"
+    return low if low == high else f"{low}–{high}"
 
 
 def _of_sequences(results: Results) -> list[Table]:
@@ -69,36 +95,61 @@ def _of_sequences(results: Results) -> list[Table]:
         )
         for method, name in zip(results.methods, titles(results), strict=True)
     ]
-    what = f"mean over the {results.horizon} frames after {results.given} given ones, {sequences} sequences"
+    what = f"mean over the {len(results.ahead)} frames after {results.given} given ones, {sequences} sequences"
     first = Table(what, ("method", *(METRICS[metric].title for metric in order)), rows)
     shown = ("mse", "ssim_published", "psnr")
     return [first, *(_ahead(results, metric, f"{METRICS[metric].title} by frames ahead") for metric in shown)]
 
 
 def _ahead(results: Results, metric: str, title: str) -> Table:
-    rows = [(str(step), *_numbers(results, results.mean, metric, step)) for step in range(1, results.horizon + 1)]
-    return Table(title, ("ahead", *titles(results)), rows)
+    in_ms = results.ahead.in_ms
+    rows = []
+    for index, asked in enumerate(results.ahead.asked):
+        about = (f"{asked:g}", *[_scored_at(results, index, results.clips) if in_ms else ""] * in_ms)
+        rows.append((*about, *_numbers(results, results.mean, metric, index)))
+    first = ("asked, ms", "scored at, ms") if in_ms else ("ahead",)
+    return Table(title, (*first, *titles(results)), rows)
 
 
-def _others(results: Results, step: int, count: str) -> Table:
-    """Return a table of all metrics except PSNR, which other tables show, and of each method's worst clip."""
-    metrics = [metric for metric in results.metrics if metric != "psnr"]
+def _cost(results: Results, index: int) -> Table:
+    """Return a table of the methods' quality and cost at one moment, and of their worst clip."""
     rows = []
     for method, name in zip(results.methods, titles(results), strict=True):
-        figures = [_figure(results.of(results.mean, method, metric)[step - 1], metric, method) for metric in metrics]
         worst = "–"
         if method != COPY:
-            clip, gain = results.worst(method, step)
+            clip, gain = results.worst(method, index)
             worst = f"{clip.name} {gain:+.2f} dB"
-        rows.append((name, *figures, worst))
-    columns = ("method", *(METRICS[metric].title for metric in metrics), "worst clip, compared with copying")
-    ahead = "next frame" if step == 1 else f"{step} steps ahead"
-    return Table(f"{ahead}, mean of {count}", columns, rows)
+        spent, ratio = results.cpu_ms(method), results.cpu_to_dis(method)
+        quality = (
+            _figure(results.of(results.mean, method, metric)[index], metric, method) for metric in ("psnr", WORSE)
+        )
+        cost = ("–" if spent is None else f"{spent[index]:.1f}", "–" if ratio is None else f"{ratio[index]:.2f}")
+        rows.append((name, *cost, *quality, worst))
+    columns = (
+        "method",
+        "CPU, ms",
+        "CPU, dis-flow = 1",
+        METRICS["psnr"].title,
+        METRICS[WORSE].title,
+        "worst clip, to copying",
+    )
+    return Table(f"{results.ahead.label(index)}, cost and quality, mean of {_count(results)}", columns, rows)
 
 
-def _numbers(results: Results, values: np.ndarray, metric: str, step: int) -> list[str]:
+def _others(results: Results, index: int) -> Table:
+    """Return a table of all metrics that the other tables do not show."""
+    metrics = [metric for metric in results.metrics if metric not in ("psnr", WORSE)]
+    rows = [
+        (name, *(_figure(results.of(results.mean, method, metric)[index], metric, method) for metric in metrics))
+        for method, name in zip(results.methods, titles(results), strict=True)
+    ]
+    columns = ("method", *(METRICS[metric].title for metric in metrics))
+    return Table(f"{results.ahead.label(index)}, mean of {_count(results)}", columns, rows)
+
+
+def _numbers(results: Results, values: np.ndarray, metric: str, index: int) -> list[str]:
     """Return a metric's figure for every method."""
-    return [_figure(results.of(values, method, metric)[step - 1], metric, method) for method in results.methods]
+    return [_figure(results.of(values, method, metric)[index], metric, method) for method in results.methods]
 
 
 def _figure(value: float, metric: str, method: str) -> str:
@@ -111,8 +162,8 @@ def _figure(value: float, metric: str, method: str) -> str:
 def provenance(results: Results) -> list[str]:
     """Return where the figures come from: models, weights and versions, one a line."""
     first = results.contenders[0].predictor
-    width, height = first.manifest.size
-    lines = [f"compared at {width}×{height}, {first.manifest.frame[0]} channel{'s' * (first.manifest.frame[0] > 1)}"]
+    size = "each clip's own size" if results.size is None else f"{results.size[0]}×{results.size[1]}"
+    lines = [f"compared at {size}, {first.manifest.frame[0]} channel{'s' * (first.manifest.frame[0] > 1)}"]
     for contender in results.contenders:
         manifest = contender.predictor.manifest
         digest = f", sha256 {manifest.weights_sha256[:16]}" if manifest.weights_sha256 else ""

@@ -15,7 +15,7 @@ from framecast.errors import ArtifactError, OptionError, first_line
 from framecast.export.onnx import describe, weights_hash
 from framecast.graph.artifact import manifest_of, read
 from framecast.graph.manifest import Manifest, Quality, Seconds
-from framecast.models.configs import CONFIGS, build
+from framecast.models.configs import CONFIGS, MOTION, build
 from framecast.models.step import StepModel
 from framecast.parsing import convert, decode
 
@@ -48,7 +48,7 @@ def load_network(path: Path) -> tuple[StepModel, Manifest]:
     manifest = manifest_of(proto)
     if manifest.form != "fp32":
         raise ArtifactError(f"cannot load a network from {path}: it is {manifest.form}; use the whole float32 artifact")
-    if manifest.config not in CONFIGS:
+    if manifest.config not in {*CONFIGS, *MOTION}:
         raise ArtifactError(f"{path}: this version has no configuration {manifest.config!r}: update framecast")
     model = build(manifest.config, manifest.options).eval()
     held = {i.name.removeprefix("model."): i for i in proto.graph.initializer}

@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto
 
 from framecast.errors import ArtifactError, ExportError
 from framecast.files import write
-from framecast.graph.manifest import KEY, RENDER, Manifest, read_metadata
+from framecast.graph.manifest import GRAPHLESS, KEY, RENDER, Manifest, read_metadata
 
 IR_VERSION = 10  # the newest that ONNX Runtime 1.23 reads
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # operators that multiply by weights
@@ -50,8 +50,13 @@ def load(path: Path) -> ModelProto:
     """Read the graph of an artifact or of its other half, which must be complete in its one file.
 
     Raises:
-        ArtifactError: the file is not ONNX, or refers to other files.
+        ArtifactError: the file is not ONNX, or refers to other files; or it is of a model that needs no graph.
     """
+    if path.suffix == GRAPHLESS:
+        raise ArtifactError(
+            f"{path.stem} is a model of motion, not a network: it needs no graph and no weights, and has none (name a "
+            f"network, such as stip-edge, or export its graphs: framecast export {path.stem} -o {path.stem}.onnx)"
+        )
     try:
         proto = onnx.load_model_from_string(path.read_bytes())
     except (DecodeError, ValueError, OSError) as error:

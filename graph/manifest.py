@@ -16,6 +16,7 @@ from msgspec import Meta
 from framecast.errors import ArtifactError
 from framecast.parsing import decode
 
+GRAPHLESS = ".json"  # the ending of an artifact that is a manifest alone: of a model of motion
 KEY = "framecast"  # key of the ONNX metadata entry
 BEFORE = "framecast.before"  # key in the half that runs before the frame; it holds the other half's manifest
 RENDER = "framecast.render"  # the same, in the graph that renders the moments of a model of motion
@@ -258,7 +259,7 @@ def read_metadata(path: Path, metadata: Mapping[str, str | bytes]) -> Manifest:
 
 
 def read_json(path: Path) -> Manifest:
-    """Read the manifest of a model that needs no graph, from its ``.json`` file.
+    """Read the manifest of a model that needs no graph, from its file; see :data:`GRAPHLESS`.
 
     Raises:
         ArtifactError: it cannot be read.

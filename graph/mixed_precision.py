@@ -5,7 +5,7 @@ connected layers (``LAYERS``), and the operators between them. A pointwise opera
 (``BETWEEN``) is float16 if all its inputs come from float16 and all its readers are float16. An operator that only
 moves or selects values (``MOVES``) is float16 if its inputs are and any of its readers is. So a network's flow head is
 float16. The arithmetic on flows after it is not, because its last reader is a GridSample: float16 coordinates are off
-by pixels in a wide picture. Matrix products are not layers here: in edge they compute statistics.
+by pixels in a wide picture. Matrix products are not layers here: in a mixture they compute statistics.
 
 Everything else stays float32: normalisations, reductions, softmax, statistics, least squares, warps, and everything
 that crosses the boundary: frame, prediction, and the states, which a recurrence adds up. Our functions stay float32

@@ -1,9 +1,10 @@
 """Changes to a graph that TensorRT needs, without torch: a fixed batch, and a rewritten elimination.
 
-Edge solves its least squares with an unrolled Gauss–Jordan elimination. Each step reads a row of the previous result.
-TensorRT moves every such slice up through the previous steps, again and again, which doubles the work at each step.
-TensorRT-RTX 1.7 took 276 s to build a small edge, and the engine had 49 MB (one core, no GPU). If the row is picked by
-a sum over products with 0 and 1 instead, TensorRT cannot move it: 2.3 s, 16 MB, and the same numbers to the last bit.
+Least squares in a graph are solved with an unrolled Gauss–Jordan elimination. Each step reads a row of the previous
+result. TensorRT moves every such slice up through the previous steps, again and again, which doubles the work at each
+step. TensorRT-RTX 1.7 took 276 s to build a small network with a mixture of eleven guesses, and the engine had 49 MB
+(one core, no GPU). If the row is picked by a sum over products with 0 and 1 instead, TensorRT cannot move it: 2.3 s,
+16 MB, and the same numbers to the last bit.
 """
 
 from __future__ import annotations

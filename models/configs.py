@@ -1,4 +1,4 @@
-"""Every configuration by name. This table needs no torch: a network is imported when it is built."""
+"""Every network's configuration by name. This table needs no torch: a network is imported when it is built."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ _CALTECH = Data(128, 160, 3, "RGB")  # as OpenSTL trained on PredNet's KITTI; it
 _TOWN = Data(1088, 1920, 3, "BGR")
 _OURS = Data(192, 256, 3, "BGR")
 
+
 _STIP = "framecast.models.stip:STIP"
 _STAU = "framecast.models.stau:STAU"
 _MAU = "framecast.models.stau:MAU"
@@ -108,17 +109,16 @@ CONFIGS: Mapping[str, Entry] = {
     "tau-kth": Entry(_TAU, _KTH, _TAU_VIDEO, 14_955_201, 50.970, 47_185_920, 10, 73.56),
     "tau-taxibj": Entry(_TAU, _TAXI, _TAU_TAXI, 9_545_442, 2.298, 491_520, 4, 2.487),
     "tau-caltech": Entry(_TAU, _CALTECH, _TAU_VIDEO, 14_956_483, 63.739, 58_982_400, 10, 92.20),
-    "edge": Entry(
-        "framecast.models.edge:Edge",  # not a published network; of any size
-        _OURS, {}, 0, 0.001, 4_187_208, 2, None,
-        # On noise a warp turns the last bit of a flow into a grey value, and the flow itself is ill-conditioned there.
-        tolerance=1e-3,
-    ),
     "stip-edge": Entry(
         "framecast.models.stip_edge:STIPEdge",  # not a published network
         _OURS, _SMALL, 1_941_128, 0.757, 737_284, 2, None,
-        tolerance=1e-3,  # for the same reason
+        # On noise a warp turns the last bit of a flow into a grey value, and the flow itself is ill-conditioned there.
+        tolerance=1e-3,
     ),
+}
+# Models of motion, as graphs: they have no weights. Where there is no GPU they run without a graph: runtime/motion/.
+MOTION: Mapping[str, Entry] = {
+    "edge": Entry("framecast.models.edge:Edge", Data(720, 1280, 3, "BGR"), {}, 0, 0.006, 27_615_816, 2, None, tolerance=1e-3),
 }
 # fmt: on
 
@@ -143,22 +143,28 @@ def find(name: str) -> Entry:
     Raises:
         ArtifactError: there is none.
     """
-    if name not in CONFIGS:
-        raise ArtifactError(f"no configuration {name!r}: there are {', '.join(CONFIGS)}")
-    return CONFIGS[name]
+    every = {**CONFIGS, **MOTION}
+    if name not in every:
+        raise ArtifactError(f"no configuration {name!r}: there are {', '.join(every)}")
+    return every[name]
 
 
 def find_pictures(name: str, use: str) -> Entry:
-    """Find a configuration whose frames are pictures.
+    """Find a network's configuration, whose frames are pictures.
 
     Args:
         name: of the configuration.
-        use: what is to be done with it, for the message: ``train edge on videos``.
+        use: what is to be done with it, for the message: ``train stip-edge on videos``.
 
     Raises:
-        ArtifactError: there is none.
+        ArtifactError: there is none, or it is a model of motion.
         OptionError: its channels are not a picture.
     """
+    if name in MOTION:
+        raise ArtifactError(
+            f"{name} is a model of motion, not a network: it has no weights to train (name a network, such as "
+            "stip-edge)"
+        )
     entry = find(name)
     if not entry.data.is_picture:
         raise OptionError(f"cannot {use}: its channels are not a picture")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
+from collections.abc import Sequence
 
 GAP = 1.0  # seconds without a frame: the stream begins anew
 LEAST = 1e-4  # seconds: no camera is faster
@@ -179,6 +180,8 @@ class Arrivals:
                 break
             mean = statistics.median if count <= 4 else statistics.fmean  # of few, one must not decide
             shift = mean(lates[-count:]) - mean(lates[-count - before : -count])
+            if abs(shift) > LOST * step and abs(_beyond_trend(lates, count)) < LOST * step:
+                continue  # the delay wanders: frames are lost from one arrival to the next
             if abs(shift) > LOST * step and self._lost + round(shift / step) >= 0:  # none can be gained
                 slip = step * round(shift / step)
                 if count > 1 and abs(slip) <= STALL * step:
@@ -186,6 +189,18 @@ class Arrivals:
                         self._late[-i] -= slip
                 return slip
         return 0.0
+
+
+def _beyond_trend(lates: Sequence[float], count: int) -> float:
+    """By how much the last ``count`` values exceed, on average, the straight line through those before."""
+    before = lates[-count - max(8, 2 * count) : -count]
+    if len(before) < 3:
+        return math.inf
+    middle = (len(before) - 1) / 2
+    slope = sum((i - middle) * value for i, value in enumerate(before)) / sum(
+        (i - middle) ** 2 for i in range(len(before))
+    )
+    return statistics.fmean(lates[-count:]) - statistics.fmean(before) - slope * (middle + (count + 1) / 2)
 
 
 class _Line:

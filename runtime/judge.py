@@ -53,9 +53,9 @@ class Judge:
         for scored in self._scorer.pass_by(frame, time, interval):
             self._record(scored, frame, interval)
 
-    def arrive(self, frame: Image, time: float, interval: float) -> Scored | None:
+    def arrive(self, frame: Image, time: float, interval: float, *, repeated: bool = False) -> Scored | None:
         """Score the predictions for the newest frame, at the model's size; return the one that looked furthest."""
-        found = self._scorer.arrive(frame, time, interval)
+        found = self._scorer.arrive(frame, time, interval, repeated=repeated)
         for scored in found:
             self._record(scored, frame, interval)
         return max(found, key=lambda scored: scored.ahead, default=None)

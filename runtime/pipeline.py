@@ -226,7 +226,8 @@ class Pipeline:
         for passed in self._capture.passed():
             if passed.frame.epoch == item.frame.epoch and passed.frame.image.shape == item.frame.image.shape:
                 judge.passed(predictor.fit(passed.frame.image), passed.frame.time, predictor.interval)
-        due = judge.arrive(predictor.input, item.frame.time, predictor.interval)
+        repeated = predictor.event == "repeat"
+        due = judge.arrive(predictor.input, item.frame.time, predictor.interval, repeated=repeated)
         judge.made(prediction, predictor.input, item.frame.time, predictor.interval)
         return due
 

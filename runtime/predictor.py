@@ -189,7 +189,7 @@ class Predictor:
         self._input = None
         self.event = event.kind
         self.events[event.kind] += 1
-        if self._watch is not None:
+        if self._watch is not None and event.kind != "repeat":
             self._guard.see(self.input, time, self.interval)
 
     def at(self, time: float) -> Prediction:
@@ -293,15 +293,20 @@ class Predictor:
         (rendered,) = self._stepper.at(moving, self._step) if moving else [[]]
         if rendered is None:
             return None
-        still, pictures = self.engine.fit(self._given) if len(moving) < len(motion) else None, iter(rendered)
-        return [next(pictures) if seconds > 0 or still is None else still for seconds in motion]
+        pictures = iter(rendered)
+        return [next(pictures) if seconds > 0 else self._still for seconds in motion]
+
+    @property
+    def _still(self) -> Image:
+        """The newest frame as the model has seen it, at the model's size: without flicker."""
+        return self.input if self._given is self._image else self.engine.fit(self._given)
 
     def _finish(self, picture: Image, time: float, ahead: float) -> Image:
         """Put expected flicker back in; or take the newest frame, where that has lately been better."""
         if self._watch is None or not ahead:
             return picture
-        picture = self._watch.finish(picture, time)
-        return self._guard.choose(picture, self.input, time, ahead, self.interval, self._watch.moment)
+        picture, copy = (self._watch.finish(one, time) for one in (picture, self._still))
+        return self._guard.choose(picture, copy, time, ahead, self.interval, self._watch.moment)
 
     def _restart(self) -> None:
         """Repeat the newest frame from a fresh state, after a prediction that was not finite."""

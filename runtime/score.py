@@ -1,7 +1,7 @@
 """Scores: PSNR of a prediction against the real frame, and of the baseline, which copies the last frame.
 
 The whole frame is resized to the model's size (INTER_AREA) and compared as uint8. The first frames of a stream are not
-scored, nor are frames that repeat the previous one.
+scored, nor are frames that repeat the previous one, apart from compression: on these, copying is right without merit.
 """
 
 from __future__ import annotations
@@ -118,12 +118,13 @@ class Scorer:
         """Score the predictions for a frame that came but was not taken: see :meth:`arrive`."""
         return self._score(frame, time, interval) if self._frames >= SETTLE else []
 
-    def arrive(self, frame: Image, time: float, interval: float) -> list[Scored]:
+    def arrive(self, frame: Image, time: float, interval: float, *, repeated: bool = False) -> list[Scored]:
         """Score the predictions for this frame: those within half an ``interval`` (seconds) of ``time``.
 
-        Of several for the same lookahead, in whole intervals, only the nearest counts.
+        Of several for the same lookahead, in whole intervals, only the nearest counts. A frame that is known to have
+        ``repeated`` the one before, or is equal to it, scores nothing.
         """
-        repeated = self._last is not None and _equal(frame, self._last)
+        repeated = repeated or (self._last is not None and _equal(frame, self._last))
         settled = self._frames >= SETTLE
         self._last, self._frames = frame, self._frames + 1
         scored = [] if repeated or not settled else self._score(frame, time, interval)

@@ -8,14 +8,17 @@ from importlib import resources
 from pathlib import Path
 
 from framecast.errors import ArtifactError
+from framecast.graph.manifest import GRAPHLESS
 
 DEFAULT_MODEL = "edge"
+ENDINGS = (".onnx", GRAPHLESS)  # of artifacts
 
 
 def shipped() -> dict[str, Path]:
-    """The artifacts that ship with the package, by name."""
+    """The artifacts that ship with the package, by name: networks, and the manifests of models that need no graph."""
     assets = Path(str(resources.files("framecast"))) / "assets"
-    return {path.stem: path for ending in ("*.onnx", "*.json") for path in sorted(assets.glob(ending))}
+    paths = (path for ending in ENDINGS for path in assets.glob(f"*{ending}"))
+    return {path.stem: path for path in sorted(paths)}
 
 
 def labels(models: Sequence[str], taken: Collection[str] = ()) -> list[str]:
@@ -25,7 +28,7 @@ def labels(models: Sequence[str], taken: Collection[str] = ()) -> list[str]:
         models: shipped names and paths of artifacts.
         taken: names with another meaning.
     """
-    short = [Path(model).stem if model.endswith(".onnx") else model for model in models]
+    short = [Path(model).stem if model.endswith(ENDINGS) else model for model in models]
     return short if len({*short} - {*taken}) == len({*models}) else list(models)
 
 
@@ -46,7 +49,7 @@ def find(model: str | os.PathLike[str]) -> Path:
             f"cannot read {name[:80]!r}: {error.__class__.__name__} (give an artifact's path)"
         ) from error
     if not exists:
-        if path.suffix == ".onnx" or path.name != name:
+        if path.suffix in ENDINGS or path.name != name:
             raise ArtifactError(f"no such artifact: {name} (make one with 'framecast export')")
         raise ArtifactError(
             f"no model {name!r}: choose from {', '.join(known)}, or export one ('framecast models' lists them)"

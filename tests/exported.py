@@ -24,7 +24,7 @@ from .networks import make  # noqa: TID252 (pytest's importlib mode puts no fold
 
 
 def once(model: StepModel, manifest: Manifest) -> ModelProto:
-    """``to_onnx``, but the same weights are exported once a run: an export takes seconds, that of ``edge`` 25."""
+    """``to_onnx``, but the same weights are exported once a run: an export takes seconds."""
     with kept(f"{sha256(manifest.to_json().encode()).hexdigest()}.onnx") as path:
         if not path.exists():
             onnx.save(to_onnx(model, manifest), path)

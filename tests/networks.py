@@ -69,7 +69,7 @@ def make(name: str) -> StepModel:
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
-        elif "edge" not in name and parameter.dim() == 1:  # biases and norms, so that all matter
+        elif name != "stip-edge" and parameter.dim() == 1:  # biases and norms, so that all matter
             torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # as if it had seen data

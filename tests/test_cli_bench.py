@@ -115,6 +115,8 @@ def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
         (("edge", "--threads", -1), "threads must be at least 0"),
         (("edge", "--percentiles", "50,100"), "percentiles 50,100: give numbers between 0 and 100"),
         (("edge", "--percentiles", "most"), "--percentiles most: give numbers between 0 and 100"),
+        (("edge", "--ahead", "soon"), "--ahead 'soon' is not a time"),
+        (("edge", "--ahead", 0), "ahead must be above 0 and at most 10 s, not 0 s"),
         (("edge", "--source", "nowhere.mp4"), "no such file"),
         (("edge", "--json", "figures.txt"), "--json figures.txt: give a file that ends in .json"),
         (("edge", "--csv", "figures.json"), "--csv figures.json: give a file that ends in .csv"),

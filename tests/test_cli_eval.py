@@ -52,13 +52,26 @@ def test_the_main_job(run: Run, tmp_path: Path) -> None:
     found = json.loads(figures.read_text(), parse_constant=pytest.fail)
     assert [clip["name"] for clip in found["clips"]] == [CLIP, "good"]
     for clip, source in zip(found["clips"], (CLIP, folder / "good.avi"), strict=True):
+        live = tmp_path / "live.json"
         for k in range(2):
-            live = tmp_path / "live.json"
             assert run("run", source, "--model", "stip-edge", "--horizon", k + 1, "--json", live)[0] == 0
             quality = json.loads(live.read_text())["psnr_db"]
             assert clip["scored"][k] == quality["n"] > 0
             assert clip["methods"]["stip-edge"]["psnr"][k] == pytest.approx(quality["prediction"], abs=6e-4)
             assert clip["methods"]["copy-last"]["psnr"][k] == pytest.approx(quality["copy_last"], abs=6e-4)
+
+
+def test_milliseconds(run: Run, tmp_path: Path) -> None:
+    """The moments as typed; the table and the JSON say at which frame each was scored, and what it cost."""
+    figures = tmp_path / "eval.json"
+    code, out, err = run("eval", "stip-edge", CLIP, "--ahead", "40,0.1s", "--threads", 1, "--json", figures)
+    assert (code, err) == (0, "")
+    assert "100 ms ahead, PSNR in dB" in out
+    assert "scored at, ms" in out
+    found = json.loads(figures.read_text(), parse_constant=pytest.fail)
+    assert found["ahead"] == {"in": "ms", "asked": [40, 100]}
+    assert found["clips"][0]["ahead_ms"] == pytest.approx([100 / 3, 100])  # it has 30 frames a second
+    assert all(min(cost["cpu_ms"]) >= 0 and len(cost["to_dis"]) == 2 for cost in found["cost"].values())
 
 
 def test_sequences(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> None:
@@ -89,6 +102,13 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Pa
         (["stip-edge", damaged, tmp_path / "none.mp4"], 1, "none of the 2 clips"),
         (["stip-edge", "synthetic://?frames=5"], 1, "give a longer clip"),
         (["stip-edge", CLIP, "--horizon", 0], 1, "--horizon must be at least 1, not 0"),
+        (["stip-edge", CLIP, "--ahead", "soon"], 1, "--ahead 'soon' is not a time"),
+        (["stip-edge", CLIP, "--ahead", "40,"], 1, "--ahead '' is not a time"),
+        (["stip-edge", CLIP, "--ahead", "0"], 1, "ahead 0: give milliseconds above 0"),
+        (["stip-edge", CLIP, "--ahead", "11s"], 1, "ahead 11000: give milliseconds above 0 and up to 10000"),
+        (["stip-edge", CLIP, "--ahead", "40", "--horizon", 2], 1, "horizon cannot be used with ahead"),
+        (["stip-edge", CLIP, "--size", "64"], 1, "--size takes WIDTHxHEIGHT in pixels"),
+        (["stip-edge", CLIP, "--size", "64x48"], 1, "sees 256×192 and no other size"),
         (["stip-edge", CLIP, "--frames", 0], 1, "--frames must be at least 1"),
         (["stip-edge", CLIP, "--given", 10], 1, "given cannot be used with clips"),
         (["stip-edge", CLIP, "--sequences", 10], 1, "sequences cannot be used with clips"),
@@ -105,6 +125,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Pa
         ([grey, sequences, "--given", 2, "--json", grey], 1, "among the inputs"),
         ([grey, sequences, CLIP], 1, "evaluate them separately"),
         ([grey, sequences, "--horizon", 2], 1, "horizon cannot be used with sequences"),
+        ([grey, sequences, "--ahead", "40"], 1, "ahead cannot be used with sequences"),
         ([grey, sequences, "--frames", 2], 1, "frames cannot be used with sequences"),
         ([grey, sequences, "--sequences", 0], 1, "--sequences must be at least 1"),
         ([grey, sequences], 1, "--given must be 1 to 8, not 10"),
@@ -140,8 +161,8 @@ def test_models_of_one_name_are_told_apart(run: Run, grey: Path, sequences: Path
 
 
 RIVAL = """
-def still(last, before, horizon):
-    return [last] * horizon
+def still(last, before, ahead):
+    return [last] * len(ahead)
 
 three = 3
 """

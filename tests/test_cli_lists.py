@@ -24,22 +24,27 @@ def test_models_that_ship_come_first(run: Run, tmp_path: Path, monkeypatch: pyte
     assert (code, err) == (0, "")
     listed = [line.split()[1] for line in out.splitlines() if line.startswith("│")]
     assert set(listed[: len(shipped())]) == set(shipped())
-    assert set(listed) == set(CONFIGS)
+    assert set(listed) == {*shipped(), *CONFIGS}
     found = json.loads(file.read_text(), parse_constant=pytest.fail)
     assert [one["name"] for one in found] == listed
     assert [one["ships"] for one in found] == [name in shipped() for name in listed]
-    assert found[0]["psnr_db"]["prediction"] > found[0]["psnr_db"]["copy_last"]
+    named = {one["name"]: one for one in found}
+    assert named["stip-edge"]["psnr_db"]["prediction"] > named["stip-edge"]["psnr_db"]["copy_last"]
     assert found[-1]["psnr_db"] is None
+    edge = named["edge"]  # any size, nothing learned beforehand
+    assert (edge["width"], edge["height"], edge["parameters"], edge["gmacs"]) == (None, None, 0, None)
+    (row,) = [line.split("│") for line in out.splitlines() if line.startswith("│ edge ")]
+    assert [cell.strip() for cell in row[3:5]] == ["any", "none"]
 
 
 def test_the_doctor_begins_with_a_verdict(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "doctor.json"
     code, out, err = run("doctor", "--json", file)
     assert (code, err) == (0, "")
-    assert out.startswith("Ready: 'framecast run demo' works here.\nEngines that work: onnxruntime")
+    assert out.startswith("Ready: 'framecast run demo' works here.\nEngines that work: opencv, onnxruntime")
     found = json.loads(file.read_text())
     assert found["ready"] is True
-    assert found["engines"][0] == "onnxruntime"
+    assert found["engines"][:2] == ["opencv", "onnxruntime"]
     parts = {part["part"]: part for part in found["parts"]}
     assert {f"engine {name}" for name in ENGINES} <= set(parts)  # onnxruntime-cuda too
     for name in ENGINES:

@@ -44,11 +44,11 @@ def test_what_cannot_run_here_is_listed_where_nothing_was_named(run: Run) -> Non
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--engine", "tensorflow"), "there are onnxruntime"),
+        (("--engine", "tensorflow"), "there are opencv, onnxruntime"),
         (("--engine", "onnxruntime:bf16"), "one precision"),
         (("--frames", "0"), "--frames must be at least 1"),
         (("--engine", "onnxruntime:fp16,tensorrt:int8"), "tensorrt runs in fp16 or fp32"),
-        (("--engine", ","), "--engine ,: there are onnxruntime"),
+        (("--engine", ","), "--engine ,: there are opencv, onnxruntime"),
         (("--source", "nowhere.mp4"), "no such file"),
     ],
 )
@@ -56,6 +56,12 @@ def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], says: str) 
     code, out, err = run("parity", "mau-mnist", *arguments)  # it would be exported first, and that is not begun
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert says in err
+
+
+def test_what_needs_no_graph_has_none_to_compare(run: Run) -> None:
+    code, out, err = run("parity", "edge", "--frames", 2)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "edge needs no graph and has none: it runs with opencv, not with onnxruntime" in err
 
 
 def test_too_few_frames_have_no_psnr(run: Run) -> None:

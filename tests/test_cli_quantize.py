@@ -48,21 +48,22 @@ def test_split_and_run(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["quantize", "edge", "--calibration", "nothing.mp4"], "no such file: nothing.mp4"),
-        (["quantize", "edge", "--calibration", "demo", "--frames", "0"], "--frames must be at least 1"),
+        (["quantize", "stip-edge", "--calibration", "nothing.mp4"], "no such file: nothing.mp4"),
+        (["quantize", "stip-edge", "--calibration", "demo", "--frames", "0"], "--frames must be at least 1"),
         (
-            ["quantize", "edge", "--calibration", "demo", "-o", "x.txt"],
+            ["quantize", "stip-edge", "--calibration", "demo", "-o", "x.txt"],
             "--output x.txt: give a file that ends in .onnx",
         ),
         (["quantize", "nonesuch", "--calibration", "demo"], "'framecast models' lists"),
         (["quantize", "mau-mnist", "--calibration", "demo", "--source", "nothing.mp4"], "no such file: nothing.mp4"),
         (
-            ["quantize", "edge", "--calibration", "demo", "--frames", "300"],
+            ["quantize", "stip-edge", "--calibration", "demo", "--frames", "300"],
             "after the 300 to calibrate on: fewer --frames",
         ),
         (["quantize", __file__, "--calibration", "demo"], "is not an ONNX file: make one with 'framecast export'"),
-        (["split", "edge"], "cannot split edge: all its layers need the frame"),
-        (["split", "edge", "-o", "x.txt"], "--output x.txt: give a file that ends in .onnx"),
+        (["quantize", "edge", "--calibration", "demo"], "edge is a model of motion, not a network"),
+        (["split", "edge"], "edge is a model of motion, not a network"),
+        (["split", "stip-edge", "-o", "x.txt"], "--output x.txt: give a file that ends in .onnx"),
         (["split", "nonesuch"], "'framecast models' lists"),
     ],
 )

@@ -43,9 +43,9 @@ def framecast(*arguments: str, **options: Any) -> subprocess.CompletedProcess[st
         (("bench", "edge", "--duration", "long"), "--duration takes a number, not 'long'"),
         (("bench",), "framecast bench needs MODEL..."),
         (("eval", "edge"), "framecast eval needs CLIP..."),
-        (("train", "edge", "clips"), "framecast train needs --out"),
+        (("train", "stip-edge", "clips"), "framecast train needs --out"),
         (("moving-mnist", "file"), "framecast moving-mnist needs --output"),
-        (("export", "edge", "-o"), "-o needs a value"),
+        (("export", "stip-edge", "-o"), "-o needs a value"),
     ],
 )
 def test_usage_errors_are_ours_and_name_the_commands_own_help(run: Run, arguments: tuple[str, ...], says: str) -> None:

@@ -139,16 +139,15 @@ class Augmentation:
     quality: int  # JPEG quality, 0 for no compression
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, aspect: float = 1.0, whole: float = 0.5) -> Augmentation:
-        """Draw an augmentation: whole frames, as from a camera, or crops, some of which move.
+    def draw(cls, rng: np.random.Generator, aspect: float = 1.0) -> Augmentation:
+        """Draw an augmentation: in half of all cases whole frames, as from a camera, else crops, some of which move.
 
         Args:
             rng: random generator.
             aspect: aspect ratio (width to height) of the result divided by that of the source; crops keep it roughly.
-            whole: share of the augmentations that keep whole frames.
         """
         crop, camera = (0.0, 0.0, 1.0, 1.0), None
-        if rng.random() >= whole:
+        if rng.random() >= 0.5:
             ratio = aspect * np.exp(rng.uniform(-0.25, 0.25))
             width, height = rng.uniform(0.45, 1.0) * np.array([min(1.0, ratio), min(1.0, 1 / ratio)])
             crop = (rng.uniform(0, 1 - width), rng.uniform(0, 1 - height), float(width), float(height))

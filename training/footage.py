@@ -17,7 +17,7 @@ from framecast.files import sha256
 from framecast.runtime.resize import resize
 from framecast.training.data import Augmentation, decode, is_video, videos
 from framecast.training.moving_mnist import MovingMNIST, read_idx
-from framecast.training.recipes import SHORTEST, Recipe
+from framecast.training.recipes import LONGEST, SHORTEST
 from framecast.training.view import Picture, View
 
 DETAIL = 2.25  # source pixels per pixel of the network's frame, so that crops keep detail
@@ -63,8 +63,6 @@ class Videos:
         files: SHA-256 and number of frames of each file, by name.
         skipped: why a file was skipped, by its name.
         clips: decoded frames of each file, uint8 [N, H, W, 3] BGR.
-        whole: share of the episodes with whole frames; the others have crops.
-        longest: maximum number of frames in a stream's episode.
     """
 
     name: str
@@ -72,8 +70,6 @@ class Videos:
     files: Mapping[str, Mapping[str, Any]]
     skipped: Mapping[str, str]
     clips: Sequence[Image] = field(repr=False)
-    whole: float
-    longest: int
 
     @property
     def kind(self) -> str:
@@ -83,7 +79,7 @@ class Videos:
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
         """Return the episode of a seed of up to three numbers, with ``length`` frames.
 
-        It runs forwards or backwards, at one to three frames per step. If no length is given, it has up to ``longest``.
+        It runs forwards or backwards, at one to three frames per step. If no length is given, it has up to ``LONGEST``.
         """
         rng = np.random.default_rng(seed)
         clip = self.clips[int(rng.integers(len(self.clips)))]
@@ -94,9 +90,9 @@ class Videos:
         if rng.random() < 0.4:
             order = order[::-1]
         begin = rng.integers(max(1, len(order) - (length or SHORTEST) + 1))
-        order = order[begin:][: length or rng.integers(SHORTEST, self.longest + 1)]
+        order = order[begin:][: length or rng.integers(SHORTEST, LONGEST + 1)]
         (height, width), (w, h) = clip.shape[1:3], self.view.size
-        lens = Augmentation.draw(rng, w / h * height / width, self.whole)
+        lens = Augmentation.draw(rng, w / h * height / width)
         return _Stretch(clip, order, lens, self.view, seed)
 
     def scored(self, clip: Image) -> Iterator[Picture]:
@@ -149,7 +145,7 @@ Footage = Videos | Digits
 
 
 def open_footage(
-    path: Path, view: View, cache: Path, shortest: int, say: Callable[[str], None], recipe: Recipe, *, scored: bool
+    path: Path, view: View, cache: Path, shortest: int, say: Callable[[str], None], *, scored: bool
 ) -> Footage:
     """Open a video, a folder of videos, or an IDX file of digits for Moving MNIST.
 
@@ -159,7 +155,6 @@ def open_footage(
         cache: folder for decoded frames.
         shortest: minimum frames of a clip; shorter clips, and videos that cannot be decoded, are skipped.
         say: called with the name of each skipped video and the reason.
-        recipe: its ``whole`` and ``longest`` apply to the episodes of videos.
         scored: keep frames at their own size, so that scores equal those of a live run.
 
     Raises:
@@ -191,7 +186,7 @@ def open_footage(
         )
     if skipped:
         say(f"{len(skipped)} of {len(found)} videos were skipped")
-    return Videos(path.name, view, files, skipped, clips, recipe.whole, recipe.longest)
+    return Videos(path.name, view, files, skipped, clips)
 
 
 def check_footage(path: Path, view: View, cache: Path) -> None:

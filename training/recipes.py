@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from framecast.errors import OptionError
 
-SHORTEST = 16  # minimum frames of a stream's episode
+SHORTEST, LONGEST = 16, 240  # frames of a stream's episode
 _BETA = 0.9  # Adam's first beta, unless the schedule changes it
 _CYCLED = (0.95, 0.85)  # Adam's first beta in a one-cycle schedule: at both ends, and at the highest rate
 _START, _END = 1 / 25, 1 / 25e4  # rate at both ends of a one-cycle schedule, as a share of its highest rate
@@ -34,8 +34,6 @@ class Recipe:
         given: frames of a sequence that are always true frames.
         predicted: frames of a sequence after the given ones.
         unroll: steps that a gradient reaches back.
-        whole: share of a folder's episodes with whole frames; the others have crops.
-        longest: maximum frames of a stream's episodes; the minimum is ``SHORTEST``.
         loss: ``mse``, or ``log_mse`` (the logarithm of each frame's MSE).
         schedule: schedule of the rate: ``constant``; ``step``, ×0.9 every ``decay_every`` updates after the end of
             scheduled sampling; ``cosine``, down to zero; ``onecycle``, as torch's OneCycleLR.
@@ -63,8 +61,6 @@ class Recipe:
     given: int = 10
     predicted: int = 10
     unroll: int = 4
-    whole: float = 0.5
-    longest: int = 240
     loss: Literal["mse", "log_mse"] = "mse"
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = 0.0
@@ -93,8 +89,6 @@ class Recipe:
                 raise OptionError(f"{name} must be {least} or more, not {value}")
         if self.lr == 0 or self.ema >= 1:
             raise OptionError(f"lr must be above 0 and ema below 1, not {self.lr} and {self.ema}")
-        if self.longest < SHORTEST:
-            raise OptionError(f"longest must be {SHORTEST} or more, not {self.longest}")
         if self.batching == "streams" and (self.ddr or self.gan):
             raise OptionError("a loss over whole sequences (ddr, perceptual, adversarial) needs batching in sequences")
 

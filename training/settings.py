@@ -61,7 +61,7 @@ def network(settings: Settings) -> tuple[StepModel, Recipe]:
     """Return the network on its device, and the adapted recipe.
 
     Raises:
-        OptionError: the network has no weights.
+        OptionError: no network can be built with these options.
         EngineError: there is no CUDA device.
     """
     device, recipe = _device(settings.device), settings.recipe
@@ -71,8 +71,6 @@ def network(settings: Settings) -> tuple[StepModel, Recipe]:
         return build(settings.config, options)
 
     model = built(settings.options)
-    if next(model.parameters(), None) is None:
-        raise OptionError(f"cannot train {settings.config}: it has no weights, and needs no training; train stip-edge")
     if isinstance(model, TAU) and recipe.batching == "sequences":  # it takes T frames at once and returns T
         frames = model.config.frames
         model = built({**settings.options, "outputs": frames})  # no weight depends on ``outputs``

@@ -77,10 +77,8 @@ class Training:
         for path in (settings.data, *([settings.val] if settings.val else [])):
             check_footage(path, view, settings.cache)
         say(f"preparing {settings.data} for {settings.config}, recipe {settings.name}")
-        self.footage = open_footage(settings.data, view, settings.cache, shortest, say, recipe, scored=False)
-        self.scored = settings.val and open_footage(
-            settings.val, view, settings.cache, SCORABLE, say, recipe, scored=True
-        )
+        self.footage = open_footage(settings.data, view, settings.cache, shortest, say, scored=False)
+        self.scored = settings.val and open_footage(settings.val, view, settings.cache, SCORABLE, say, scored=True)
         self._check_apart()
         saved = self.run.load()
         self.run.begin(*self._facts())
@@ -179,7 +177,8 @@ class Training:
     def _validate(self, watch: Watch) -> Validation | None:
         if not self.scored:
             return None
-        return validate(self.trainer.average, self.scored, self.recipe.given, self.recipe.predicted, watch)
+        recipe = self.recipe
+        return validate(self.trainer.average, self.scored, recipe.given, recipe.predicted, watch)
 
     def _note(self, made: Made) -> None:
         """Keep an update for the log, or report that it was skipped."""

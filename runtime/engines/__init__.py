@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framecast.errors import ArtifactError, EngineError, OptionError
+from framecast.graph.manifest import GRAPHLESS
 from framecast.runtime.engines import presence
 from framecast.runtime.engines.engine import Engine, State
 
 __all__ = ["ENGINES", "Engine", "EngineRow", "State", "check_presence", "choose", "open_engine"]
 
-GRAPHLESS = ".json"  # the ending of an artifact that is a manifest alone
 WHOLE = ("fp32",)
 EVERY_FORM = ("fp32", "int8", "half of a step")
 MIXED = "onnxruntime:fp16"  # not an engine: 'framecast parity' uses this name for a build's mixed graph on the CPU
@@ -31,7 +31,8 @@ class EngineRow:
         look: describes the engine on this machine in words. If a part is missing, it raises EngineError with the cure.
         use: the engine's purpose in a few words.
         precisions: the precisions to choose from; empty if there is only one.
-        forms: the forms of artifact that it runs; see :attr:`framecast.graph.manifest.Manifest.form`.
+        forms: the forms of artifact that it runs; see :attr:`framecast.graph.manifest.Manifest.form`. Empty if it runs
+            no graphs.
     """
 
     open: Callable[[Path, int, str, int], Engine]
@@ -64,8 +65,8 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
             chosen = "opencv"
         elif chosen != "opencv":
             raise ArtifactError(
-                f"{artifact.stem} needs no graph and has none: run it with opencv, or export its graphs for {chosen}, for "
-                f"one picture size: framecast export {artifact.stem} --set height=720 --set width=1280 -o {artifact.stem}.onnx"
+                f"{artifact.stem} needs no graph and has none: it runs with opencv, not with {chosen} (name a network, "
+                f"such as stip-edge, or export its graphs: framecast export {artifact.stem} -o {artifact.stem}.onnx)"
             )
     row = ENGINES[chosen]
     try:
@@ -171,7 +172,9 @@ def _tensorrt(artifact: Path, _: int, precision: str, batch: int) -> Engine:
 
 
 ENGINES: Mapping[str, EngineRow] = {
-    "opencv": EngineRow(_opencv, presence.opencv, "the CPU: models of motion, such as edge", ("full", "fast")),
+    "opencv": EngineRow(
+        _opencv, presence.opencv, "the CPU: models of motion, such as edge", ("full", "fast"), forms=()
+    ),
     "onnxruntime": EngineRow(
         _onnxruntime, presence.onnxruntime, "the CPU: networks; runs everywhere", forms=EVERY_FORM
     ),

@@ -12,7 +12,7 @@ import numpy as np
 
 from framecast.camera import Image
 from framecast.errors import ArtifactError, EngineError, FrameError
-from framecast.graph.manifest import Manifest, read_json
+from framecast.graph.manifest import GRAPHLESS, Manifest, read_json
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import Engine, Moment, State
 from framecast.runtime.motion import Motion, Seen
@@ -53,9 +53,12 @@ class OpenCvEngine(Engine):
     any_size = True
 
     def __init__(self, artifact: Path, *, threads: int = 0, precision: str = "full") -> None:
+        network = f"{artifact} is a network: opencv runs only models of motion, such as edge"
+        if artifact.suffix != GRAPHLESS:
+            raise ArtifactError(network)
         self.manifest: Manifest = read_json(artifact)
         if self.manifest.renders != "moments":
-            raise ArtifactError(f"{artifact} is a network: opencv runs only models of motion, such as edge")
+            raise ArtifactError(network)
         self.version: str = cv2.__version__
         self.precision = precision
         self._motions: OrderedDict[tuple[int, int], Motion] = OrderedDict()  # by (width, height)

@@ -165,7 +165,7 @@ class _Graph:
         self._requests = {1: self._compile(1)}
 
     def _compile(self, batch: int) -> Any:
-        """Compile for one batch size. With fixed sizes, a step of ``edge`` takes 0.6 times as long."""
+        """Compile for one batch size. With fixed sizes, a step of a small network takes 0.6 times as long."""
         model = self._model.clone()
         shapes = {}
         for index, port in enumerate(model.inputs):

@@ -310,7 +310,7 @@ def layers_to_half(network: Any) -> None:
     """Let a network's convolutions and fully connected layers compute in float16, and nothing else.
 
     Their weights become float16, what they read is rounded to it, and what they give is float32 again. Autocast would
-    also compute matrix products in half, and those of ``edge`` are statistics.
+    also compute matrix products in half, and those of a least-squares mixture are statistics.
 
     Args:
         network: a ``torch.nn.Module``; it is changed.

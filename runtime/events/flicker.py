@@ -6,13 +6,12 @@ from collections import deque
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from framecast.camera import Image
 
 _ORDER = 6  # frames: enough for three frequencies at once, so for any rhythm of up to seven frames
 _MEMORY = 0.97  # a frame: how fast old evidence fades
-_MEAN = 0.95  # a frame: how fast the mean brightness follows
+_MEAN = 0.05  # a frame's share in the mean brightness, at least
 _RIDGE = 1e-3
 _QUIET = 0.25  # grey levels²: weaker flicker is left alone
 _LOCK, _UNLOCK = 0.6, 0.3  # share of the change of brightness that must be foreseen
@@ -35,6 +34,7 @@ class Flicker:
         self.locked = False
         self._mean: float | None = None
         self._spread = 0.0
+        self._frames = 0
         self._offsets: deque[float] = deque(maxlen=_ORDER)
         self._products = np.zeros((_ORDER, _ORDER))
         self._targets = np.zeros(_ORDER)
@@ -49,8 +49,10 @@ class Flicker:
             self._offsets.append(offset)  # frames that were not seen
         if self._mean is None or cut:
             self._mean, self._spread = mean - expected, spread
-        self._mean += (1 - _MEAN) * (mean - self._mean)
-        self._spread += (1 - _MEAN) * (spread - self._spread)
+        self._frames += 1
+        share = max(_MEAN, 1 / self._frames)
+        self._mean += share * (mean - self._mean)
+        self._spread += share * (spread - self._spread)
         offset = mean - self._mean
         past = np.array(self._offsets)
         self._offsets.append(offset)
@@ -105,5 +107,4 @@ class Flicker:
 
 def _scaled(image: Image, gain: float, level: float, offset: float) -> Image:
     """``level + (image - level - offset) · gain``, rounded and clipped."""
-    table: NDArray[np.floating] = level + (np.arange(256) - level - offset) * gain
-    return np.asarray(cv2.LUT(image, np.clip(np.rint(table), 0, 255).astype(np.uint8)), np.uint8)
+    return np.asarray(cv2.addWeighted(image, gain, image, 0.0, level - (level + offset) * gain), np.uint8)

@@ -13,7 +13,7 @@ from framecast.camera import Image
 Grey = NDArray[np.float32]  # [h, w]: brightness, 0 to 255
 
 SIZE = 128  # pixels of the longer side
-_ROWS = 4  # rows of the frame that are read for each row of the small copy: enough to average noise
+_READ = 40  # pixels of the frame that are read for each of the small copy: enough to average noise
 _TILES = (8, 6)  # across and down
 _FLAT = 1.0  # variance (grey levels²) below which a picture has no contrast to compare
 _CONTRAST = (0.5, 2.0)  # how much the contrast may change from one frame to the next
@@ -25,11 +25,13 @@ class Change:
 
     Attributes:
         most: the root mean square difference of the tile that changed most, in grey levels.
+        overall: that of the whole picture.
         brightness: the change of the mean, in grey levels.
         likeness: the correlation of the two pictures: 1 if they are equal, about 0 if they have nothing in common.
     """
 
     most: float
+    overall: float
     brightness: float
     likeness: float
 
@@ -39,7 +41,7 @@ def glance(image: Image) -> Grey:
     height, width = image.shape[:2]
     factor = max(1.0, max(height, width) / SIZE)
     size = max(1, round(width / factor)), max(1, round(height / factor))
-    rows = image[:: max(1, int(factor) // _ROWS)]
+    rows = image[:: max(1, min(int(factor / 2), int(factor * factor / _READ)))]
     small = cv2.resize(rows, size, interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).astype(np.float32)
 
@@ -51,6 +53,7 @@ def compare(before: Grey, now: Grey) -> Change:
     spread, spread_now, shared = (float(np.vdot(x, y)) / a.size for x, y in ((a, a), (b, b), (a, b)))
     contrast = min(max(shared / spread, _CONTRAST[0]), _CONTRAST[1]) if spread > _FLAT else 1.0
     rest = b - np.float32(contrast) * a
-    tiles = cv2.resize(rest * rest, _TILES, interpolation=cv2.INTER_AREA)
+    squares = rest * rest
+    tiles = cv2.resize(squares, _TILES, interpolation=cv2.INTER_AREA)
     likeness = shared / (spread * spread_now) ** 0.5 if min(spread, spread_now) > _FLAT else 1.0
-    return Change(float(tiles.max()) ** 0.5, mean - mean_before, likeness)
+    return Change(float(tiles.max()) ** 0.5, float(squares.mean()) ** 0.5, mean - mean_before, likeness)

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from framecast.camera import Image
 
 _SAMPLES = 4096  # pixels of a picture that are compared
-_PENDING = 64  # predictions kept until their moment
-_FADE = 0.92
+_PENDING = 256  # predictions kept until their moment
+_MEMORY = 16  # frames compared, at most, in the mean gain,
+_PRIOR = 4  # as many as which a prediction is trusted to begin with, at a gain of 0
 _COPY, _PREDICT = -0.1, 0.0  # dB: mean gain below which to copy, and above which to predict again
+_PLAIN = 0.5  # dB: one frame that gains as much ends the copying at once
+_MOST = 6.0  # dB: what one frame can say for or against prediction
 _FLOOR = 0.01  # grey levels²: the least mean square error, as in every score here
 
 
@@ -31,8 +34,10 @@ class _Promise:
 class Guard:
     """Compares predictions with copying, each kind of moment and each rough lookahead apart.
 
-    Use: :meth:`see` each real frame, before it is predicted from; ask :meth:`choose` for each prediction that is to be
-    shown. Predictions are compared whether or not they were shown, so a model that has become better is used again.
+    Use: :meth:`see` each real frame that is not a repeat, before it is predicted from; ask :meth:`choose` for each
+    prediction that is to be shown. Predictions are compared whether or not they were shown, so a model that has become
+    better is used again. Repeats are left out, as in all scores: a repeat that no pattern foretells is a frame that
+    the camera missed, and copying would win by being equally late.
 
     Attributes:
         copied: how often the copy was chosen.
@@ -45,7 +50,7 @@ class Guard:
     def reset(self) -> None:
         """Forget the stream's evidence; the count stays."""
         self._pending: deque[_Promise] = deque(maxlen=_PENDING)
-        self._gain: dict[tuple[str, int], float] = {}
+        self._gains: dict[tuple[str, int], tuple[float, int]] = {}  # mean, dB; frames in it
         self._copying: set[tuple[str, int]] = set()
 
     def see(self, frame: Image, time: float, interval: float) -> None:
@@ -84,13 +89,17 @@ class Guard:
         error, rival = (
             max(float(np.mean(np.square(samples - real))), _FLOOR) for samples in (promise.prediction, promise.copy)
         )
-        gain = 10 * math.log10(rival / error)
+        gain = min(max(10 * math.log10(rival / error), -_MOST), _MOST)
         key = promise.key
-        mean = self._gain[key] = _FADE * self._gain.get(key, 0.0) + (1 - _FADE) * gain
-        if mean < _COPY:
+        mean, count = self._gains.get(key, (0.0, _PRIOR))
+        count = min(count + 1, _MEMORY)
+        mean += (gain - mean) / count
+        if mean < _COPY and key not in self._copying:
             self._copying.add(key)
-        elif mean > _PREDICT:
+        elif key in self._copying and (mean > _PREDICT or gain > _PLAIN):
             self._copying.discard(key)
+            mean, count = max(mean, 0.0), _PRIOR  # what was still moves now: begin to trust anew
+        self._gains[key] = mean, count
 
 
 def _samples(image: Image) -> NDArray[np.uint8]:

@@ -6,11 +6,11 @@ import math
 from collections import deque
 
 _MEMORY = 24  # new pictures
-_FADE = 0.97
+_FADE = 0.985
 _WHOLE = 0.3  # intervals: times this near to a whole number of intervals are taken as whole
 _PRIOR = 0.5 * math.log(2) ** 2  # evidence for time before anything was seen
-_TIME, _PICTURE = 0.4, 0.3  # the change grows as time to this power, and to 0 for each picture
-_FAR = math.log(4.5)
+_TIME, _PICTURE = 0.32, 0.22  # the change grows as time to this power, and to 0 for each picture
+_FAR = math.log(4.5)  # times longer or shorter: too much to compare
 
 
 class Pace:

@@ -20,13 +20,14 @@ Kind = Literal["first", "new", "repeat", "cut", "gap"]
 
 _CHANGES = 12  # arrivals whose changes tell what is usual
 _START = 4  # arrivals until something is usual
-_REPEAT = 0.2  # a repeat changes less than this share of the usual,
-_REPEAT_DUE, _NEW_DUE = 0.5, 0.06  # where the pattern expects a repeat, or a new picture
+_REPEAT = 0.2  # a repeat changes less than this share of the usual;
+_REPEAT_DUE = 0.5  # where the pattern expects one
 _EQUAL = 0.02  # grey levels: less is no change at all
 _DARKER = 0.5  # grey levels, beside the share: the brightness of a repeat is equal
 _STILL = 9  # repeats in a row: more is a scene that stands still
-_CUT_LIKENESS, _CUT_CHANGE, _CUT_FIRST = 0.75, 1.7, 0.4
-_GAP = 4.0  # times the usual time between frames
+_CUT_LIKENESS, _CUT_CHANGE = 0.75, 1.7  # a cut is less like the frame before, and changes more often the most so far
+_CUT_SPAN = 4.0  # times the usual time: a change grows with time until nothing is as it was
+_GAP = 4.0  # times the longest time between the last frames
 _SNAP = 0.25  # intervals: how far from a frame's moment the picture still is that frame's
 
 
@@ -49,8 +50,8 @@ class Event:
 class Watch:
     """Watches one stream. Deterministic, of bounded memory; about half a millisecond a frame at 1280×720.
 
-    Use: ``event = watch.see(frame, time, interval)``. Begin the model anew on ``first``, ``cut`` and ``gap``; advance
-    it by ``event.image`` and ``event.elapsed`` on all but ``repeat``. For any later moment, ``watch.ahead(time)`` is how
+    Use: ``event = watch.see(frame, time, interval)``. On all but ``repeat`` advance the model by ``event.image`` and
+    ``event.elapsed``, begun anew on ``first``, ``cut`` and ``gap``. For any later moment, ``watch.ahead(time)`` is how
     far to predict; where it is 0, the newest ``event.image`` is the prediction (also that of a repeat). Whatever is
     shown goes through :meth:`finish`, which puts the flicker back in.
     """
@@ -62,9 +63,10 @@ class Watch:
         """Forget the stream."""
         self._before: Grey | None = None
         self._time = self._new_time = 0.0  # of the newest frame; of the newest new picture
-        self._interval = 0.0
+        self._interval = 0.0  # of the camera
+        self._spacing = 0.0  # of the frames that are seen: whole intervals
         self._changes: deque[float] = deque(maxlen=_CHANGES)
-        self._usual_gaps: deque[float] = deque(maxlen=5)
+        self._gaps: deque[float] = deque(maxlen=5)
         self._cadence = Cadence()
         self._pace = Pace()
         self._flicker = Flicker()
@@ -84,7 +86,7 @@ class Watch:
         mean, spread = float(now.mean()), float(now.std())
         if before is None:
             self._time = self._new_time = time
-            self._interval = interval
+            self._interval = self._spacing = interval
             self._flicker.see(mean, spread)
             return Event("first", image, 0.0)
         gone = time - self._time
@@ -92,11 +94,12 @@ class Watch:
         change = compare(before, now)
         kind = self._kind(change, gone, arrivals, interval)
         self._time, self._interval = time, interval
-        self._usual_gaps.append(gone)
+        self._gaps.append(gone)
+        self._spacing = interval * max(1, round(statistics.median(self._gaps) / interval)) if interval > 0 else gone
         self._flicker.see(mean, spread, min(arrivals, 8), cut=kind in ("cut", "gap"))
         elapsed = 0.0
         if kind == "new":
-            elapsed = self._pace.see(time - self._new_time, interval, change.most)
+            elapsed = self._pace.see(time - self._new_time, interval, change.overall)
         elif kind in ("cut", "gap"):
             self._pace.pause()
         if kind != "repeat":
@@ -105,22 +108,21 @@ class Watch:
 
     def _kind(self, change: Change, gone: float, arrivals: int, interval: float) -> Kind:
         """Decide what a frame is; keep what that needs."""
-        usual_gap = statistics.median(self._usual_gaps) if self._usual_gaps else interval
-        if gone > _GAP * max(usual_gap, interval):
+        longest = sorted(self._gaps)[-2:][0] if len(self._gaps) > 1 else interval  # but for one
+        if gone > _GAP * max(longest, interval):
             self._cadence.see(True)
             return "gap"
         usual = self._usual()
-        if self._is_cut(change, usual, gone / max(usual_gap, 1e-9)):
+        span = (gone + self._time - self._new_time) / self._spacing if self._spacing > 0 else 1.0
+        if self._is_cut(change, usual, span):
             self._cadence.see(True)
             return "cut"
         repeat = self._is_repeat(change, usual)
         self._changes.append(change.most)
-        if self._cadence.locked and repeat and self._cadence.coming(1)[0]:
-            self._cadence.coast()
-        else:
-            self._cadence.see(not repeat)
+        self._cadence.see(not repeat)
         if len(self._changes) == _START and self._usual() > 0:
             self._recall()
+            repeat = self._cadence.run > 0
         return "repeat" if repeat else "new"
 
     def _usual(self) -> float:
@@ -129,10 +131,12 @@ class Watch:
             return 0.0
         return float(np.quantile(self._changes, 0.8))
 
-    def _is_cut(self, change: Change, usual: float, gone: float) -> bool:
+    def _is_cut(self, change: Change, usual: float, span: float) -> bool:
+        """Whether a change is too much for motion, ``span`` times the usual time after the last new picture."""
         if usual == 0:
-            return change.likeness < _CUT_FIRST
-        return change.likeness < _CUT_LIKENESS and change.most > _CUT_CHANGE * usual * max(1.0, gone)
+            return False
+        limit = _CUT_CHANGE * max(self._changes) * min(max(span, 1.0), _CUT_SPAN)
+        return change.likeness < _CUT_LIKENESS and change.most > limit
 
     def _is_repeat(self, change: Change, usual: float) -> bool:
         if change.most < _EQUAL and abs(change.brightness) < _EQUAL:
@@ -140,18 +144,19 @@ class Watch:
         if self._cadence.run >= _STILL:
             self._changes.clear()
             return False
-        share = _REPEAT
-        if self._cadence.locked:
-            share = _NEW_DUE if self._cadence.coming(1)[0] else _REPEAT_DUE
-        limit = share * usual
+        due = self._cadence.locked and not self._cadence.coming(1)[0]
+        limit = (_REPEAT_DUE if due else _REPEAT) * usual
         return change.most < limit and abs(change.brightness) < max(limit, _DARKER)
 
     def _recall(self) -> None:
-        """Tell the cadence what the first frames were, now that it is known what is usual."""
-        self._cadence = Cadence()
+        """Say again what the first frames were, now that it is known what is usual; their pace is forgotten."""
+        self._cadence, self._pace = Cadence(), Pace()
         limit = _REPEAT * self._usual()
-        for change in self._changes:
-            self._cadence.see(not change < limit)
+        *earlier, newest = (not change < limit for change in self._changes)
+        for new in earlier:
+            self._cadence.see(new)
+        self._new_time = self._time - self._cadence.run * self._spacing
+        self._cadence.see(newest)
 
     @property
     def moment(self) -> str:
@@ -170,7 +175,7 @@ class Watch:
             return 0.0
         if not self._cadence.run and not self._cadence.locked and self._cadence.wait() == 1:
             return wait
-        arrivals = wait / self._interval if self._interval > 0 else 1.0
+        arrivals = wait / self._spacing if self._spacing > 0 else 1.0
         whole = math.floor(arrivals)
         part = min(max((arrivals - whole - _SNAP) / (1 - 2 * _SNAP), 0.0), 1.0)
         early = self._motion(whole)
@@ -186,12 +191,12 @@ class Watch:
             if not any(coming):
                 return 0.0
             last = arrivals - coming[::-1].index(True)
-            return self._pace.motion(late + last * self._interval, sum(coming))
+            return self._pace.motion(late + last * self._spacing, sum(coming))
         first = self._cadence.wait()
         if first is None or arrivals < first:
             return 0.0
         share = 1 - self._cadence.repeats
-        return self._pace.motion(late + arrivals * self._interval, max(1.0, share * arrivals))
+        return self._pace.motion(late + arrivals * self._spacing, max(1.0, share * arrivals))
 
     def finish(self, picture: Image, time: float) -> Image:
         """Put the brightness expected at ``time`` back into a picture; the same object where there is no flicker."""

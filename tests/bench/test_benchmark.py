@@ -34,6 +34,27 @@ def test_a_model_may_be_measured_against_itself() -> None:
     assert len(result.traces()) == 2
 
 
+def test_the_quality_stands_beside_the_milliseconds() -> None:
+    """As the artifact states it; on a clip that is named, as it is measured there, like any evaluation's."""
+    clip = "synthetic://?size=256x192&frames=20&seed=3"
+    stated = framecast.benchmark("stip-edge", **QUICK)
+    quality = stated.to_dict()["results"][0]["quality"]
+    with framecast.load("stip-edge") as predictor:
+        known = predictor.manifest.quality
+    assert known is not None
+    assert (quality["prediction"], quality["data"], quality["n"]) == (known.prediction, known.data, None)
+    assert stated.tables[0].rows[0][-1] == f"{known.prediction:.2f}"
+    found = framecast.benchmark("stip-edge", source=clip, ahead=0.1, **QUICK)
+    quality = found.to_dict()["results"][0]["quality"]
+    expected = framecast.evaluate("stip-edge", clip, ahead=[100]).to_dict()
+    assert quality["prediction"] == pytest.approx(expected["mean"]["stip-edge"]["psnr"][0], abs=1e-6)
+    assert quality["copy_last"] == pytest.approx(expected["mean"]["copy-last"]["psnr"][0], abs=1e-6)
+    assert (quality["n"], quality["ahead_ms"]) == (expected["clips"][0]["scored"][0], pytest.approx(100))
+    assert found.tables[0].title == "Latency of a live step and a picture 100 ms ahead, ms"
+    assert found.tables[1].title == "Quality of these predictions"
+    assert found.tables[1].rows[0][4:] == ("100 ms ahead", clip, str(quality["n"]))
+
+
 def test_engines_that_are_named_and_engines_that_work() -> None:
     result = framecast.benchmark("stip-edge", engines=["onnxruntime", "onnxruntime"], **QUICK)
     assert cases(result) == ["stip-edge onnxruntime", "stip-edge onnxruntime #2"]
@@ -80,6 +101,8 @@ def test_a_stream() -> None:
         ({"engines": []}, OptionError, "nothing to measure"),
         ({"models": "nope"}, ArtifactError, "no model 'nope'"),
         ({"engines": "tensorflow"}, OptionError, "no engine 'tensorflow'"),
+        ({"ahead": 0}, OptionError, "ahead must be above 0 and at most 10 s, not 0 s"),
+        ({"ahead": 11}, OptionError, "ahead must be above 0 and at most 10 s, not 11 s"),
         ({"iterations": 0}, OptionError, "iterations must be at least 1, not 0"),
         ({"duration": -1}, OptionError, "duration must be 0 or more, not -1"),
         ({"cold_starts": -1}, OptionError, "cold-starts must be 0 or more, not -1"),
@@ -100,9 +123,9 @@ def test_where_no_engine_works_it_says_why(monkeypatch: pytest.MonkeyPatch) -> N
         raise EngineError("it is broken: mend it")
 
     monkeypatch.setattr("framecast.bench.opened.open_engine", nothing)
-    with pytest.raises(EngineError, match=r"no engine is available here \(stip-edge onnxruntime: not run: it is"):
+    with pytest.raises(EngineError, match=r"no engine is available here \(stip-edge \w+: not run: it is"):
         framecast.benchmark("stip-edge", engines="all", **QUICK)
 
 
 def test_the_defaults_are_those_of_the_settings() -> None:
-    assert Settings() == Settings("demo", False, None, False, False, 0.2, 3.0, None, (50.0, 90.0, 95.0, 99.0), 3)
+    assert Settings() == Settings("demo", None, False, None, False, False, 0.2, 3.0, None, (50.0, 90.0, 95.0, 99.0), 3)

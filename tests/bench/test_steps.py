@@ -162,6 +162,13 @@ def test_a_prediction_that_is_not_finite_begins_anew() -> None:
     assert engine.steps > 8
 
 
+def test_a_picture_further_ahead_costs_a_network_more_steps() -> None:
+    clock = WorkClock()
+    (series,) = measure([live_step("x", Known(clock, repeat(5.0)), moving(2), clock, ahead=0.12)], clock=clock)
+    assert set(np.round(series.milliseconds, 6)) == {1 + 5 + 2 * 5 + 3 * 2.0}  # two more steps; three pictures are made
+    assert set(np.round(series.parts["step"], 6)) == {5.0}
+
+
 def test_a_model_without_pictures_is_stepped_on_floats() -> None:
     clock = WorkClock()
     seen: list[np.ndarray] = []
@@ -196,7 +203,7 @@ def test_a_device_is_asked_for_its_own_parts() -> None:
 
         def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
             clock.time = max(clock.time, self.done)
-            return [[]]
+            return [[np.zeros((20, 28, 3), np.uint8)] * len(ahead)]
 
     engine = Device(clock, repeat(0.0))
     (series,) = measure([live_step("x", engine, moving(2), clock)], duration=0, clock=clock)

@@ -148,7 +148,7 @@ def test_a_dropped_frame_lasts_until_the_next_hand_over() -> None:
 
 
 class Camera(Source):
-    """A camera whose frames come each 40 ms of a virtual time, and wait for it."""
+    """A camera whose frames come each 40 ms of a virtual time, and wait for it. None of them repeats another."""
 
     live, name, fps = True, "a camera", None
 
@@ -158,7 +158,7 @@ class Camera(Source):
     def read(self) -> Frame:
         self._index += 1
         self._clock.wait_until(self._start + self._index / 25)
-        return Frame(np.zeros((40, 56, 3), np.uint8), self._clock.now(), self._index)
+        return Frame(np.full((40, 56, 3), 40 + 10 * (self._index % 20), np.uint8), self._clock.now(), self._index)
 
     def close(self) -> None:
         pass

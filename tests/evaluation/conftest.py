@@ -1,4 +1,7 @@
-"""A model that is computed by hand, and clips with everything that is left out of scores."""
+"""Models that are computed by hand, and clips with everything that is left out of scores.
+
+Nothing watches their streams, so each frame is predicted as the model does it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 
 from framecast.evaluation.results import Contender
 from framecast.runtime.predictor import Predictor
-from framecast.testing import TrendEngine
+from framecast.testing import FadeEngine, TrendEngine
 
 HEIGHT, WIDTH = 20, 28
 
@@ -30,9 +33,15 @@ def contender() -> MakeContender:
         warmup: int = 1,
         poison: int = 0,
     ) -> Contender:
-        return Contender(name, name, Predictor(TrendEngine(share, order, outputs, warmup, poison)))
+        return Contender(name, name, Predictor(TrendEngine(share, order, outputs, warmup, poison), watch=False))
 
     return make
+
+
+@pytest.fixture
+def any_size() -> Contender:
+    """A model of motion that takes any size, computed by hand, too."""
+    return Contender("fade", "fade", Predictor(FadeEngine(), watch=False))
 
 
 def moving(count: int, seed: int | None = None, step: tuple[int, int] = (2, 1)) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from framecast.runtime.shipped import shipped
 CLIP = "synthetic://?size=64x48&frames=14&seed=3"
 
 
-def ahead(last: np.ndarray, before: np.ndarray, horizon: int) -> list[np.ndarray]:
-    return Linear().predict(last, before, horizon)
+def ahead(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[np.ndarray]:
+    return Linear().predict(last, before, ahead)
 
 
 def test_any_callable_is_a_rival() -> None:
@@ -32,8 +33,23 @@ def test_any_callable_is_a_rival() -> None:
     assert "| mine |" in str(tables(results)[0])
 
 
-def black(last: np.ndarray, before: np.ndarray, horizon: int) -> list[np.ndarray]:
-    return [np.zeros_like(last)] * horizon
+def black(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[np.ndarray]:
+    return [np.zeros_like(last)] * len(ahead)
+
+
+def test_a_rival_is_given_the_moments() -> None:
+    """In frames of the clip: it has 30 a second here, and a moment is predicted where it can be scored."""
+    asked: list[Sequence[float]] = []
+
+    def noting(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[np.ndarray]:
+        asked.append(ahead)
+        return [last] * len(ahead)
+
+    results = framecast.evaluate("stip-edge", CLIP, ahead=[100, 40], rivals={"noting": noting}, threads=1)
+    assert results.to_dict()["mean"]["noting"] == results.to_dict()["mean"]["copy-last"]
+    # One by one where the cost is measured. The clip's rate is known from the third frame on.
+    assert {tuple(one) for one in asked[3:]} == {(1.0, 3.0), (1.0,), (3.0,)}
+    assert results.to_dict()["ahead"] == {"in": "ms", "asked": [40.0, 100.0]}
 
 
 def test_models_are_names_paths_or_opened_predictors() -> None:
@@ -58,6 +74,12 @@ def test_progress_is_told() -> None:
     ("options", "error", "message"),
     [
         ({"horizon": 0}, OptionError, "horizon must be at least 1, not 0"),
+        ({"ahead": []}, OptionError, "ahead : give milliseconds above 0 and up to 10000"),
+        ({"ahead": [40, 0]}, OptionError, "ahead 40,0: give milliseconds"),
+        ({"ahead": [float("nan")]}, OptionError, "ahead nan: give milliseconds"),
+        ({"ahead": [10_001]}, OptionError, "ahead 10001: give milliseconds above 0 and up to 10000"),
+        ({"ahead": [40], "horizon": 2}, OptionError, "horizon cannot be used with ahead: leave it out"),
+        ({"size": (64, 48)}, OptionError, "stip-edge sees 256×192 and no other size: leave out the size"),
         ({"frames": 0}, OptionError, "frames must be at least 1, not 0"),
         ({"given": 3}, OptionError, "given cannot be used with clips: leave it out"),
         ({"sequences": 3}, OptionError, "sequences cannot be used with clips"),
@@ -72,19 +94,19 @@ def test_progress_is_told() -> None:
             "mine is the name of a model and of a rival",
         ),
         (
-            {"rivals": {"short": lambda last, before, horizon: [last]}},
+            {"rivals": {"short": lambda last, before, ahead: [last]}},
             OptionError,
             r"rival short must return 5 frames, uint8 \[192, 256, 3\]; it returned 1: uint8 \[192, 256, 3\]",
         ),
         (
-            {"rivals": {"crash": lambda last, before, horizon: 1 / 0}},
+            {"rivals": {"crash": lambda last, before, ahead: 1 / 0}},
             OptionError,
             "rival crash failed: ZeroDivisionError",
         ),
         (
-            {"rivals": {"float": lambda last, before, horizon: [last / 255] * horizon}},
+            {"rivals": {"float": lambda last, before, ahead: [last / 255] * len(ahead)}},
             OptionError,
-            r"it returned 5: float64 \[192, 256, 3\]",
+            r"it returned \d: float64 \[192, 256, 3\]",
         ),
     ],
 )
@@ -97,6 +119,8 @@ def test_rivals_are_for_clips(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", np.zeros((12, 1, 16, 16), np.uint8))
     with pytest.raises(OptionError, match=r"rivals cannot be used with sequences \(\.npy\)"):
         framecast.evaluate("stip-edge", tmp_path / "s.npy", rivals={"mine": ahead})
+    with pytest.raises(OptionError, match=r"ahead cannot be used with sequences \(\.npy\)"):
+        framecast.evaluate("stip-edge", tmp_path / "s.npy", ahead=[40])
 
 
 def test_it_needs_no_torch() -> None:

@@ -55,9 +55,10 @@ def test_every_figure_by_plain_recomputation(contender: MakeContender, tmp_path:
     results = evaluate_sequences([contender(order="GRAY", outputs=2)], [str(tmp_path / "test.npy")], given=GIVEN)
     assert results.methods == ("copy-last", "linear", "trend")
     (clip,) = results.clips
-    assert (clip.name, clip.frames, results.horizon, results.given) == ("test", 3, LENGTH - GIVEN, GIVEN)
-    assert clip.scored == (3,) * results.horizon
-    for k in range(1, results.horizon + 1):
+    assert (clip.name, clip.frames, len(results.ahead), results.given) == ("test", 3, LENGTH - GIVEN, GIVEN)
+    assert (clip.size, clip.ahead_ms, clip.cpu_ms) == ((WIDTH, HEIGHT), None, None)
+    assert clip.scored == (3,) * len(results.ahead)
+    for k in range(1, len(results.ahead) + 1):
         mse, mae, ssim, copied, linear = [], [], [], [], []
         for n in range(3):
             truth = array[GIVEN + k - 1, n]
@@ -73,7 +74,7 @@ def test_every_figure_by_plain_recomputation(contender: MakeContender, tmp_path:
         assert results.of(clip.values, "trend", "mae")[k - 1] == pytest.approx(np.mean(mae), rel=1e-4)
         assert results.of(clip.values, "trend", "ssim_published")[k - 1] == pytest.approx(np.mean(ssim), abs=1e-4)
         assert results.of(clip.values, "copy-last", "mse")[k - 1] == pytest.approx(np.mean(copied))
-    assert clip.strip.steps == (1, LENGTH - GIVEN)
+    assert clip.strip.labels == ("next frame", f"{LENGTH - GIVEN} frames ahead")
     assert np.array_equal(clip.strip.last[..., 0], array[GIVEN - 1, 1])
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.clips import evaluate_clips
 from framecast.evaluation.metrics import METRICS, Metric
 from framecast.evaluation.page import page
-from framecast.evaluation.results import Results
+from framecast.evaluation.results import Contender, Results
 from framecast.evaluation.sequences import evaluate_sequences
 from framecast.evaluation.tables import notes, provenance, tables
 
@@ -27,7 +28,7 @@ HORIZON = 2
 def results(contender: MakeContender, write_clip: Callable[[str, list[np.ndarray]], Path]) -> Results:
     """Two clips, and one that is too short and has a hostile name; the model was reset once."""
     clips = [str(write_clip(name, moving(count))) for name, count in (("one", 14), ("two", 24), ("<b>", 3))]
-    return evaluate_clips([contender("<i>model", poison=3)], clips, horizon=HORIZON)
+    return evaluate_clips([contender("<i>model", poison=3)], clips, ahead=Ahead.in_frames(HORIZON))
 
 
 @pytest.fixture
@@ -37,17 +38,48 @@ def of_sequences(contender: MakeContender, tmp_path: Path) -> Results:
 
 
 def test_tables_of_clips(results: Results) -> None:
-    first, ahead, next_frame, far = tables(results)
+    first, ahead, near, far, next_frame, last = tables(results)
     assert first.columns == ("clip", "frames scored", "copy-last", "linear", "dis-flow", "<i>model")
     assert [row[0] for row in first.rows] == ["one", "two", "mean of 2 clips"]
     assert first.rows[0][5] == f"{results.of(results.clips[0].values, '<i>model', 'psnr')[0]:.2f}"
     assert [row[0] for row in ahead.rows] == ["1", "2"]
     assert ahead.rows[1][1] == f"{results.of(results.mean, 'copy-last', 'psnr')[1]:.2f}"
-    assert next_frame.columns[1:3] == ("SSIM ↑", "SSIM as published ↑")
-    clip, gain = results.worst("linear", HORIZON)
-    assert far.rows[1][-1] == f"{clip.name} {gain:+.2f} dB"
+    assert (near.title, far.title) == tuple(
+        f"{when}, cost and quality, mean of 2 clips" for when in ("next frame", "2 frames ahead")
+    )
+    spent, ratio = results.cpu_ms("linear"), results.cpu_to_dis("linear")
+    assert spent is not None
+    assert ratio is not None
+    assert far.rows[1][:3] == ("linear", f"{spent[1]:.1f}", f"{ratio[1]:.2f}")
+    assert far.rows[2][2] == "1.00"
+    assert far.rows[1][3] == f"{results.of(results.mean, 'linear', 'psnr')[1]:.2f}"
     share = 100 * results.of(results.mean, "linear", "worse_than_copying")[1]
-    assert far.rows[1][-2] == f"{share:.1f} %"
+    clip, gain = results.worst("linear", 1)
+    assert far.rows[1][4:] == (f"{share:.1f} %", f"{clip.name} {gain:+.2f} dB")
+    assert far.rows[0][4:] == ("–", "–")
+    assert next_frame.columns[1:3] == last.columns[1:3] == ("SSIM ↑", "SSIM as published ↑")
+    for table in tables(results):
+        assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_tables_of_milliseconds(any_size: Contender, write_clip: Callable[[str, list[np.ndarray]], Path]) -> None:
+    """Each moment has its tables, which say where it was scored, and at which size if that differs."""
+    clips = [str(write_clip("one", moving(24))), str(write_clip("two", [frame[:30] for frame in moving(24)]))]
+    results = evaluate_clips([any_size], clips, ahead=Ahead.in_milliseconds([40, 100]))
+    near, far, ahead, *costs = tables(results)
+    assert (near.title, far.title) == ("40 ms ahead, PSNR in dB", "100 ms ahead, PSNR in dB")
+    assert far.columns[:4] == ("clip", "size", "scored at, ms", "frames scored")
+    assert far.rows[1][:3] == ("two", "56×30", "80.0")
+    assert ahead.columns[:2] == ("asked, ms", "scored at, ms")
+    assert [row[:2] for row in ahead.rows] == [("40", "40.0"), ("100", "80.0")]
+    assert [table.title for table in costs] == [
+        *(f"{ms} ms ahead, cost and quality, mean of 2 clips" for ms in (40, 100)),
+        *(f"{ms} ms ahead, mean of 2 clips" for ms in (40, 100)),
+    ]
+    assert provenance(results)[0] == "compared at each clip's own size, 3 channels"
+    assert results.to_dict()["size"] is None
+    assert results.to_dict()["horizon"] is None
+    assert "ms ahead" in page(results)
     for table in tables(results):
         assert all(len(row) == len(table.columns) for row in table.rows)
 
@@ -86,6 +118,15 @@ def test_the_report_has_every_figure(results: Results, of_sequences: Results) ->
             assert found["overall"][method][metric] == pytest.approx(np.mean(steps))
     assert set(found["worst"]) == {"linear", "dis-flow", "<i>model"}
     assert len(found["worst"]["linear"]) == HORIZON
+    assert found["ahead"] == {"in": "frames", "asked": [1, 2]}
+    assert found["horizon"] == HORIZON
+    assert found["size"] == [WIDTH, HEIGHT]
+    for clip in found["clips"]:
+        assert clip["ahead_ms"] == pytest.approx([40, 80])
+        assert set(clip["cpu_ms"]) == set(found["methods"])
+    assert set(found["cost"]) == set(found["methods"])
+    assert found["cost"]["dis-flow"]["to_dis"] == [1, 1]
+    assert of_sequences.to_dict()["cost"] is None
     assert found["versions"]["trend"] == "0"
     assert of_sequences.to_dict()["kind"] == "sequences"
     assert of_sequences.to_dict()["given"] == 3
@@ -108,7 +149,6 @@ def test_a_metric_is_one_row(request: pytest.FixtureRequest, monkeypatch: pytest
         assert len(shown) == (2 if kind == "results" else 1)
         figure = figures[0] if kind == "results" else np.mean(figures)
         assert shown[0].rows[-1][shown[0].columns.index("bias & ↓")] == f"{100 * figure:.3f} %"
-        assert shown[0].rows[0][shown[0].columns.index("worse than copying ↓")] == "–"
         text = page(found)
         assert "<th>bias &amp; ↓</th>" in text
         assert "<dt>bias &amp; ↓</dt><dd>mean &lt;difference&gt;</dd>" in text

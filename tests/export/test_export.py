@@ -25,7 +25,6 @@ from framecast.models.configs import build, find
 from framecast.models.stau import STAU
 from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
-from framecast.runtime.shipped import shipped
 
 SMALL = STIPConfig(height=64, width=96, patch=2, hidden=8, layers=3, stages=3)
 QUALITY = Quality("some clips", 31.5, 30.0, {"a": (31.5, 30.0)})
@@ -112,7 +111,7 @@ def test_damaged_artifacts_are_refused(
     assert "\n" not in str(raised.value)
 
 
-def test_edge_export_equals_torch(tmp_path: Path) -> None:
+def test_a_trained_export_equals_torch(tmp_path: Path) -> None:
     model = build("stip-edge")
     torch.nn.init.normal_(model.get_parameter("head.4.weight"), std=0.02)
     weights = tmp_path / "weights.safetensors"
@@ -144,12 +143,17 @@ def test_weights_bring_the_options_that_they_were_made_with(tmp_path: Path) -> N
     """Options that change no shape would be lost otherwise, and another function exported."""
     path = tmp_path / "weights.safetensors"
     made = {"layers": 2, "hidden": 4, "residual": True}
-    save_model(build("stau-mnist", made), str(path), {"config": "stau-mnist", "options": json.dumps(made)})
+    quality = json.dumps({"data": "digits", "prediction": 30.0, "copy_last": 25.0})
+    metadata = {"config": "stau-mnist", "options": json.dumps(made), "quality": quality}
+    save_model(build("stau-mnist", made), str(path), metadata)
     model, manifest = load_trained("stau-mnist", path)
     assert isinstance(model, STAU)
     assert model.config.residual
     assert manifest.options == made
-    assert load_trained("stau-mnist", path, {"scaled": False})[1].options == {**made, "scaled": False}
+    assert manifest.quality is not None
+    changed = load_trained("stau-mnist", path, {"scaled": False})[1]
+    assert changed.options == {**made, "scaled": False}
+    assert changed.quality is None  # it was not measured with that
     with pytest.raises(OptionError, match="was made with residual=true: leave out --set residual=false"):
         load_trained("stau-mnist", path, {"residual": False})
 
@@ -210,15 +214,3 @@ def test_buffers_that_are_not_finite_are_refused_too() -> None:
     with pytest.raises(ExportError, match=r"not finite \(blocks\.0\.norm1\.running_var\)"):
         to_onnx(model, describe(model, "tau-mnist", changes))
     assert model.training  # as it was
-
-
-def test_the_weights_that_ship_are_those_of_the_artifact() -> None:
-    artifact = shipped()["edge"]
-    path = artifact.with_suffix(".safetensors")
-    with open_engine(artifact) as engine:
-        manifest = engine.manifest
-    assert load_trained("edge", path)[1] == manifest
-    larger = load_trained("edge", path, {"height": 384, "width": 512})[1]
-    assert (larger.weights_sha256, larger.frame) == (manifest.weights_sha256, (3, 384, 512))
-    assert manifest.quality is not None
-    assert larger.quality is None  # it was not measured at that size

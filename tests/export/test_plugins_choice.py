@@ -27,6 +27,7 @@ from framecast.runtime.engines.tensorrt import cache, cuda, plugin
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
 from framecast.runtime.shipped import shipped
 
+from ..exported import exported  # noqa: TID252
 from ..runtime.fake_gpu import Driver, TensorRT  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 Run = Callable[..., tuple[int, str, str]]
@@ -296,7 +297,9 @@ def test_a_build_records_its_choice_and_finds_it_again(place: Path, monkeypatch:
     assert other[0] == b"plain"
 
 
-def test_auto_is_built_again_once_its_obstacle_is_gone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_built_again_once_its_obstacle_is_gone(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tensorrt, "compile_network", lambda *_: (b"plain", {"network": {}}))
     monkeypatch.setattr(tensorrt, "inspect", lambda *_: {"plugins": []})
     request = BuildRequest(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN)
@@ -307,9 +310,10 @@ def test_auto_is_built_again_once_its_obstacle_is_gone(place: Path, monkeypatch:
         assert cached(request.key(), "auto", request.library, ORIN) == (b"plain", record)
     assert cached(request.key(), "auto", request.library, ORIN) is None
     assert cached(request.key(), "none", request.library, ORIN) == (b"plain", record)
-    edge = BuildRequest(shipped()["edge"], "edge", full("10.13"), ORIN)  # has none: there is nothing to measure
-    _, record = build(edge)
-    assert cached(edge.key(), "auto", edge.library, ORIN) == (b"plain", record)
+    onnx.save(exported("tau"), tmp_path / "tau.onnx")
+    tau = BuildRequest(tmp_path / "tau.onnx", "tau", full("10.13"), ORIN)  # has none: there is nothing to measure
+    _, record = build(tau)
+    assert cached(tau.key(), "auto", tau.library, ORIN) == (b"plain", record)
 
 
 def test_the_command_says_what_cannot_be_had(run: Run, place: Path) -> None:

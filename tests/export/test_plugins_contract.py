@@ -40,7 +40,6 @@ from framecast.graph.tensorrt_workarounds import fixed
 from framecast.kernels.cross import Compiled
 from framecast.runtime.engines.tensorrt import plugin
 from framecast.runtime.engines.tensorrt.plugin import NAME, Launch, Plugin
-from framecast.runtime.shipped import shipped
 
 triton = pytest.importorskip("triton", reason="Triton is for Linux: pip install 'framecast[triton]'")
 if os.environ.get("TRITON_INTERPRET"):
@@ -147,9 +146,9 @@ def test_all_else_in_the_graph_is_left_alone(name: str, precision: str) -> None:
 
 
 def test_a_network_without_our_operators_or_sizes() -> None:
-    edge = fixed(onnx.load(shipped()["edge"]), 1)
-    assert not rewrite.has_operators(edge)
-    assert rewrite.with_aot(edge)[1] == []
+    tau = fixed(exported("tau"), 1)
+    assert not rewrite.has_operators(tau)
+    assert rewrite.with_aot(tau)[1] == []
     assert rewrite.has_operators(network("astm", "fp32"))
     with pytest.raises(ExportError, match=r"has no fixed shape \[B, C, H, W\]"):
         rewrite.with_aot(exported("stip"))

@@ -24,6 +24,7 @@ from framecast.runtime.engines import open_engine
 from framecast.runtime.shipped import find
 
 from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import exported  # noqa: TID252
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +59,8 @@ def test_what_stays_float(wide: Path) -> None:
     # Both encoders' first; the last is a transposed convolution.
     assert [weights[node.input[1]] for node in stay] == [(16, 24, 1, 1), (16, 24, 1, 1)]
     assert [node.name for node in convolutions] == layers(proto, ends=True)
-    assert layers(onnx.load(find("edge")), ends=True)
-    narrow = [n for n in onnx.load(find("edge")).graph.node if n.op_type == "Conv" and n.name not in layers(proto)]
-    assert narrow  # its flow's filters and differences
+    assert layers(onnx.load(find("stip-edge")), ends=True)
+    assert not layers(exported("stip"), ends=True)  # eight channels: too few
 
 
 def test_int8_stays_close_over_a_rollout(wide: Path, small: Path) -> None:

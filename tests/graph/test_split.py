@@ -95,7 +95,7 @@ def counted(engine: Engine) -> list[bool]:
 def test_the_first_half_runs_once_a_frame(name: str, tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
     with open_engine(output, name) as engine:
-        predictor, runs = Predictor(engine), counted(engine)
+        predictor, runs = Predictor(engine, watch=False), counted(engine)
         images = moving_pictures(engine.manifest.size, 4)
         for image in images:
             predictor.step(image)
@@ -113,7 +113,7 @@ def test_the_first_half_runs_once_a_frame(name: str, tmp_path: Path) -> None:
 def test_a_look_ahead_leaves_what_is_ready(engine: str, tmp_path: Path) -> None:
     whole, output = halves("stau", tmp_path)
     with open_engine(whole) as one, open_engine(output, engine) as other:
-        expected, found = Predictor(one), Predictor(other)
+        expected, found = Predictor(one, watch=False), Predictor(other, watch=False)
         for image in moving_pictures(one.manifest.size, 8):
             a, b = stepped(expected, image), stepped(found, image)
             found.precompute()
@@ -121,7 +121,7 @@ def test_a_look_ahead_leaves_what_is_ready(engine: str, tmp_path: Path) -> None:
             assert np.abs(a.image.astype(int) - b.image).max() <= 1
 
 
-@pytest.mark.parametrize("name", ["tau"])
+@pytest.mark.parametrize("name", ["tau", "tau-block"])
 def test_where_every_layer_needs_the_frame(name: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"cannot split .*: all its layers need the frame; run the whole artifact"):
         halves(name, tmp_path)

@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from framecast.errors import ArtifactError, OptionError
-from framecast.models.configs import CONFIGS, Data, Entry, build, find, parse
+from framecast.models.configs import CONFIGS, MOTION, Data, Entry, build, find, find_pictures, parse
 from framecast.models.step import StepModel
 from framecast.models.stip import STIP
 
@@ -27,9 +27,9 @@ def gmacs_of(model: StepModel) -> float:
     return flops / 2e9
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, *MOTION])
 def test_figures_are_counted(name: str) -> None:
-    entry = CONFIGS[name]
+    entry = find(name)
     with torch.device("meta"):
         model = build(name)
         state = model.init_state()
@@ -114,6 +114,8 @@ def test_impossible_options_are_refused(name: str, setting: str, message: str) -
 def test_no_such_configuration() -> None:
     with pytest.raises(ArtifactError, match="no configuration 'stip': there are stip-ucf"):
         find("stip")
+    with pytest.raises(ArtifactError, match=r"edge is a model of motion, not a network.*such as stip-edge"):
+        find_pictures("edge", "train edge")
 
 
 FIFTH = '''

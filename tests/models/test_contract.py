@@ -110,7 +110,7 @@ def test_the_released_merge_may_grow_without_end(bounded: bool) -> None:
 
 
 @torch.inference_mode()
-def test_edge_copies_before_it_knows_motion() -> None:
+def test_stip_edge_copies_before_it_knows_motion() -> None:
     model = build("stip-edge").eval()
     frame = torch.rand(1, *model.frame_shape)
     prediction, _ = model.step(frame, model.init_state())
@@ -118,7 +118,7 @@ def test_edge_copies_before_it_knows_motion() -> None:
 
 
 @torch.inference_mode()
-def test_edge_prior_follows_a_moving_scene() -> None:
+def test_stip_edge_prior_follows_a_moving_scene() -> None:
     model = build("stip-edge").eval()
     coarse = torch.rand(1, 3, 30, 40)
     scene = torch.nn.functional.interpolate(coarse, (240, 320), mode="bicubic", align_corners=False).clamp(0, 1)

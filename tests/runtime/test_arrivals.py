@@ -165,3 +165,13 @@ def test_times_increase_whatever_comes(gaps: list[float], nominal: float | None)
     assert np.isfinite(found).all()
     assert all(before < after for before, after in pairwise(found))
     assert arrivals.interval is None or 0 < arrivals.interval < np.inf
+
+
+@pytest.mark.parametrize("period", [2, 5, 10])
+def test_a_delay_that_wanders_fast_is_no_loss_of_frames(period: float) -> None:
+    captured = captures(3000, 1 / 30)
+    rng = np.random.default_rng(5)
+    wander = 0.04 * np.sin(2 * np.pi * captured / period) + rng.normal(0, 0.004, 3000)
+    times, intervals = seen(arriving(captured, DELAY + wander), 1 / 30)
+    assert error(times, captured, 20) < 11
+    assert np.abs(intervals[600:] * 30 - 1).max() < 0.005

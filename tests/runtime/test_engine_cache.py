@@ -47,18 +47,18 @@ def put(artifact: Path, engine: bytes = ENGINE, **changes: Any) -> Path:
     key = dataclasses.replace(key, **changes)
     digest = sha256(engine)
     built = f"2026-01-01T00:00:{len(cache.records()):02d}"
-    return cache.put(Record(key, "edge", str(artifact.resolve()), digest, len(engine), 2.5, built), engine)
+    return cache.put(Record(key, "stip-edge", str(artifact.resolve()), digest, len(engine), 2.5, built), engine)
 
 
 def find(artifact: Path, **options: Any) -> tuple[bytes, Record]:
-    return cache.find(artifact, "edge", LIBRARY, ORIN, **options)
+    return cache.find(artifact, "stip-edge", LIBRARY, ORIN, **options)
 
 
 def test_what_comes_out_is_what_went_in_and_is_ours_alone(artifact: Path, place: Path) -> None:
     path = put(artifact, camera=(640, 480))
     engine, record = find(artifact)
     assert engine == ENGINE
-    assert (record.model, record.size, record.seconds) == ("edge", len(ENGINE), 2.5)
+    assert (record.model, record.size, record.seconds) == ("stip-edge", len(ENGINE), 2.5)
     assert record.key.camera == (640, 480)
     assert path.name == f"{record.key.digest}.engine"
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
@@ -88,22 +88,22 @@ def test_an_engine_for_rtx_is_for_every_gpu_of_its_capability(artifact: Path) ->
     put(artifact, library="tensorrt_rtx", version="1.7", gpu="", capability="8.9")
     rtx = Library("tensorrt_rtx", "1.7", None)
     for name in ("RTX 4090", "L4"):
-        assert cache.find(artifact, "edge", rtx, Gpu(name, "8.9", "13.0"))[0] == ENGINE
+        assert cache.find(artifact, "stip-edge", rtx, Gpu(name, "8.9", "13.0"))[0] == ENGINE
     with pytest.raises(EngineError, match=r"another GPU .*8\.9, not compute capability 12\.0"):
-        cache.find(artifact, "edge", rtx, Gpu("RTX 5090", "12.0", "13.0"))
+        cache.find(artifact, "stip-edge", rtx, Gpu("RTX 5090", "12.0", "13.0"))
 
 
 @pytest.mark.parametrize(
     ("changes", "options", "says"),
     [
-        ({"version": "10.13.0"}, {}, "built with tensorrt 10.13.0, but 10.3.0 is installed: framecast build edge"),
+        ({"version": "10.13.0"}, {}, "built with tensorrt 10.13.0, but 10.3.0 is installed: framecast build stip-edge"),
         ({"gpu": "Thor", "capability": "11.0"}, {}, "another GPU (Thor (compute capability 11.0), not Orin"),
         ({"gpu": "Other", "capability": "8.7"}, {}, "another GPU (Other"),
         ({"library": "tensorrt_rtx"}, {}, "built with tensorrt_rtx, but this run uses tensorrt"),
-        ({}, {"batch": 2}, "of 1, not of 2 (open that one with batch=1): framecast build edge --batch 2"),
-        ({"batch": 4}, {}, "built for a batch of 4, not of 1 (open that one with batch=4): framecast build edge"),
-        ({"batch": 4}, {"precision": "fp32"}, "built in fp16, not in fp32: framecast build edge --precision fp32"),
-        ({}, {"precision": "fp32"}, "in fp16, not in fp32: framecast build edge --precision fp32"),
+        ({}, {"batch": 2}, "of 1, not of 2 (open that one with batch=1): framecast build stip-edge --batch 2"),
+        ({"batch": 4}, {}, "built for a batch of 4, not of 1 (open that one with batch=4): framecast build stip-edge"),
+        ({"batch": 4}, {"precision": "fp32"}, "built in fp16, not in fp32: framecast build stip-edge --precision fp32"),
+        ({}, {"precision": "fp32"}, "in fp16, not in fp32: framecast build stip-edge --precision fp32"),
         ({"recipe": 0}, {}, "by another version of framecast"),
     ],
 )
@@ -124,7 +124,7 @@ def test_the_engine_of_the_wanted_batch_is_taken(artifact: Path) -> None:
 
 
 def test_nothing_built_and_a_changed_artifact_differ(artifact: Path) -> None:
-    with pytest.raises(EngineError, match="no engine of edge has been built: framecast build edge"):
+    with pytest.raises(EngineError, match="no engine of stip-edge has been built: framecast build stip-edge"):
         find(artifact)
     put(artifact)
     artifact.write_bytes(b"trained anew")
@@ -141,7 +141,7 @@ def test_damage_is_found_before_anything_is_loaded(artifact: Path) -> None:
         (ENGINE[:100] + bytes([ENGINE[100] ^ 1]) + ENGINE[101:], "damaged: its SHA-256"),
     ]:
         path.write_bytes(damaged)
-        with pytest.raises(EngineError, match=f"{says}.*: framecast build edge"):
+        with pytest.raises(EngineError, match=f"{says}.*: framecast build stip-edge"):
             find(artifact)
         with pytest.raises(EngineError, match=says):
             cache.load(key)
@@ -174,7 +174,7 @@ def test_a_record_that_is_not_one_or_of_another_is_no_entry(artifact: Path) -> N
         with pytest.raises(EngineError, match=rf"record of .* (cannot be read \(.*)?({says})") as caught:
             cache.load(key)
         assert "\n" not in str(caught.value)
-        with pytest.raises(EngineError, match="no engine of edge has been built"):
+        with pytest.raises(EngineError, match="no engine of stip-edge has been built"):
             find(artifact)
     beside.write_bytes(b"\xff" + text.encode())
     with pytest.raises(EngineError, match="cannot be read \\('utf-8' codec"):
@@ -225,7 +225,7 @@ key = cache.Key(sys.argv[1], "tensorrt", "10.3.0", "Orin", "8.7", "fp16")
 for turn in range(int(sys.argv[3])):
     engine = bytes([int(sys.argv[2]) + turn]) * 3_000_000
     digest = sha256(engine)
-    cache.put(cache.Record(key, "edge", "model.onnx", digest, len(engine), 1.0, "2026"), engine)
+    cache.put(cache.Record(key, "stip-edge", "model.onnx", digest, len(engine), 1.0, "2026"), engine)
     print(turn, flush=True)
 """
 

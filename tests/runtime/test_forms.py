@@ -58,9 +58,9 @@ def test_a_build_says_it_without_a_driver(quantized: Path, monkeypatch: pytest.M
 
 def test_weights_alone_are_no_artifact_to_look_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "framecast.export.load_network", None)  # as if torch, which it needs, were missing
-    (tmp_path / "edge.safetensors").write_bytes(b"")
+    (tmp_path / "stip-edge.safetensors").write_bytes(b"")
     with pytest.raises(EngineError, match="the torch engine needs"):
-        open_engine(tmp_path / "edge.safetensors", "torch")
+        open_engine(tmp_path / "stip-edge.safetensors", "torch")
 
 
 def test_the_mixed_graph_is_for_parity_alone() -> None:

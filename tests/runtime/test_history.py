@@ -137,7 +137,7 @@ def test_looking_ahead_leaves_state_and_stream_bit_equal(tmp_path: Path, slots: 
     rng = np.random.default_rng()
     images = rng.integers(0, 256, (14, HEIGHT, WIDTH, 3), dtype=np.uint8)
     path = artifact(tmp_path / "m.onnx", slots, outputs)
-    with Predictor(open_engine(path)) as plain, Predictor(open_engine(path)) as curious:
+    with Predictor(open_engine(path), watch=False) as plain, Predictor(open_engine(path), watch=False) as curious:
         for i, image in enumerate(images):
             plain.step(image)
             curious.step(image)
@@ -152,7 +152,7 @@ def test_looking_ahead_leaves_state_and_stream_bit_equal(tmp_path: Path, slots: 
 @pytest.mark.parametrize("outputs", [1, 2, 4])
 def test_a_block_of_predictions_is_fed_back_one_by_one(tmp_path: Path, outputs: int) -> None:
     slots, horizon = 3, 9
-    with Predictor(open_engine(artifact(tmp_path / "m.onnx", slots, outputs))) as predictor:
+    with Predictor(open_engine(artifact(tmp_path / "m.onnx", slots, outputs)), watch=False) as predictor:
         means = []
         for level in (10, 60, 30, 90, 20):
             predictor.step(np.full((HEIGHT, WIDTH, 3), level, np.uint8))
@@ -170,7 +170,7 @@ def test_a_block_of_predictions_is_fed_back_one_by_one(tmp_path: Path, outputs: 
 @pytest.mark.parametrize("slots", [1, 5, 9])
 def test_bindings_are_kept_for_phases_not_for_frames(tmp_path: Path, slots: int) -> None:
     """What is kept for speed does not grow with the length of a stream."""
-    with Predictor(open_engine(artifact(tmp_path / "m.onnx", slots))) as predictor:
+    with Predictor(open_engine(artifact(tmp_path / "m.onnx", slots)), watch=False) as predictor:
         engine = predictor.engine
         assert isinstance(engine, OnnxRuntimeEngine)
         bindings = engine._bindings
@@ -198,7 +198,7 @@ def test_a_kind_of_state_that_is_not_known_is_refused(tmp_path: Path) -> None:
     text = Manifest("M", "m", (3, 4, 6), (StateSpec("a", (1,), "history", 2),), 1, 0, "random", "", "none").to_json()
     assert Manifest.from_json(text).state[0].inputs == ("state.a.0", "state.a.1")
     for old, new in (('"slots": 2', '"slots": 0'), ('"history"', '"stack"'), ('"history"', '"carry"')):
-        with pytest.raises(ArtifactError, match="a kind of state or a value range that is not known"):
+        with pytest.raises(ArtifactError, match="a kind of state or model, or a value range, that is not known"):
             Manifest.from_json(text.replace(old, new))
 
 

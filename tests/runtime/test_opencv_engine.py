@@ -123,6 +123,8 @@ def test_what_it_refuses(engine: OpenCvEngine, tmp_path: Path) -> None:
     network.write_text(json.dumps({**json.loads(engine.manifest.to_json()), "renders": "steps"}))
     with pytest.raises(ArtifactError, match="is a network"):
         open_engine(network)
+    with pytest.raises(ArtifactError, match=r"stip-edge\.onnx is a network: opencv runs only models of motion"):
+        open_engine(find("stip-edge"), "opencv")
     (damaged := tmp_path / "damaged.json").write_text("{")
     with pytest.raises(ArtifactError, match="its manifest cannot be read"):
         open_engine(damaged)

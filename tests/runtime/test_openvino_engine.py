@@ -65,7 +65,7 @@ def engine(network: tuple[StepModel, Engine]) -> Engine:
 
 def allowed(engine: Engine) -> float:
     """A warp on noise turns the last bit of a flow into a grey value, as for every engine."""
-    return 5e-3 if "edge" in engine.manifest.config else 1e-5
+    return 5e-3 if "stip-edge" in engine.manifest.config else 1e-5
 
 
 def buffers(state: State) -> list[np.ndarray]:
@@ -102,7 +102,10 @@ def test_steps_are_the_networks(model: StepModel, engine: Engine, batch: int) ->
 def test_it_predicts_what_onnxruntime_predicts(name: str, tmp_path: Path) -> None:
     """Live, looking ahead without touching the live state, from a fresh one after a reset; within a grey level."""
     path = artifact(name, tmp_path)
-    with Predictor(open_engine(path)) as one, Predictor(open_engine(path, "openvino")) as other:
+    with (
+        Predictor(open_engine(path), watch=False) as one,
+        Predictor(open_engine(path, "openvino"), watch=False) as other,
+    ):
         for length in (5, 1, 2):
             for image in moving_pictures(one.manifest.size, length):
                 one.step(image)
@@ -120,7 +123,7 @@ def test_it_predicts_what_onnxruntime_predicts(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["stip-edge", "mau"])
 def test_a_steady_stream_binds_nothing_new(name: str, tmp_path: Path) -> None:
     with OpenVinoEngine(artifact(name, tmp_path)) as engine:
-        predictor = Predictor(engine)
+        predictor = Predictor(engine, watch=False)
         width, height = engine.manifest.size
         counts = []
         for _ in range(3):
@@ -153,7 +156,7 @@ def test_bf16_is_near_or_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.
             with open_engine(path, name) as engine:
                 steps.append(engine.step(frame, engine.new_state(), engine.new_state()))
         assert 0 < np.abs(steps[0] - steps[1]).max() < 0.05
-        for model in ("edge", "stip-edge"):
+        for model in ("stip-edge", "stip-edge"):
             with pytest.raises(
                 EngineError, match=f"^{model} warps pictures, and bf16 is too coarse for .*: use openvino:fp32"
             ):
@@ -227,9 +230,9 @@ def test_an_operator_that_it_lacks_is_named(tmp_path: Path) -> None:
 def test_where_it_is_missing_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match=r"openvino cannot be loaded.*pip install 'framecast\[openvino\]'"):
-        open_engine(find("edge"), "openvino")
+        open_engine(find("stip-edge"), "openvino")
     with pytest.raises(OptionError, match="openvino runs in fp32 or bf16, not in 'fp16'"):
-        open_engine(find("edge"), "openvino:fp16")
+        open_engine(find("stip-edge"), "openvino:fp16")
 
 
 def test_a_step_that_cannot_be_says_why(tmp_path: Path) -> None:

@@ -188,24 +188,31 @@ def test_time_runs_forward(time: float) -> None:
         predictor.step(grey(10), time=time)
 
 
-def test_a_closed_predictor_says_so() -> None:
-    predictor = framecast.load()
+@pytest.mark.parametrize("model", shipped())
+def test_a_closed_predictor_says_so(model: str) -> None:
+    predictor = framecast.load(model)
     predictor.close()
     predictor.close()
     with pytest.raises(EngineError, match="is closed: load it again"):
-        predictor.step(grey(10))
+        predictor.step(np.full((24, 32, 3), 10, np.uint8))
 
 
-def test_the_shipped_model_is_trained_measured_and_small() -> None:
-    path = shipped()[DEFAULT_MODEL]
-    assert path.stat().st_size <= 10e6
-    with framecast.load() as predictor:
+@pytest.mark.parametrize("model", shipped())
+def test_what_ships_is_small_and_free(model: str) -> None:
+    assert DEFAULT_MODEL in shipped()
+    assert shipped()[model].stat().st_size <= 10e6
+    with framecast.load(model) as predictor:
         manifest = predictor.manifest
     assert manifest.trained
     assert manifest.licence == "Apache-2.0"
-    assert manifest.quality is not None
-    assert manifest.quality.prediction > manifest.quality.copy_last + 1
-    assert len(manifest.quality.clips) == 5
+
+
+def test_the_shipped_network_is_measured() -> None:
+    with framecast.load("stip-edge") as predictor:
+        quality = predictor.manifest.quality
+    assert quality is not None
+    assert quality.prediction > quality.copy_last + 1
+    assert len(quality.clips) == 5
 
 
 def test_shipped_model_rolls_out_without_touching_its_state() -> None:

@@ -202,5 +202,5 @@ def test_a_prediction_is_short_in_words_and_a_picture_in_a_notebook() -> None:
     predictor = framecast.load()
     predictor.step(shades(1, size=(120, 160))[0].image, 2.0)
     prediction = predictor.at(2.0414)
-    assert repr(prediction) == "Prediction(256x192, 41 ms ahead, time 2.041 s)"
+    assert repr(prediction) == "Prediction(160x120, 41 ms ahead, time 2.041 s)"
     assert prediction._repr_png_().startswith(b"\x89PNG")

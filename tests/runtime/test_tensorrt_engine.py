@@ -93,7 +93,7 @@ def test_it_predicts_what_onnxruntime_predicts(path: Path, driver: Driver, captu
     driver.gpu.captures = captures
     rng = np.random.default_rng()
     with open_engine(path) as plain, open_engine(path, "tensorrt") as engine:
-        one, other = Predictor(plain), Predictor(engine)
+        one, other = Predictor(plain, watch=False), Predictor(engine, watch=False)
         width, height = plain.manifest.size
         for length in (7, 1, 3):  # streams, each from a reset
             for image in rng.integers(0, 256, (length, height, width, 3), dtype=np.uint8):
@@ -116,7 +116,7 @@ def test_a_capture_that_is_refused_leaves_an_engine_that_steps(
     built(path)
     with open_engine(path) as plain, TensorRTEngine(path) as engine:
         engine._context.refuses_capture = True
-        one, other = Predictor(plain), Predictor(engine)
+        one, other = Predictor(plain, watch=False), Predictor(engine, watch=False)
         for image in np.random.default_rng().integers(0, 256, (6, 16, 16, 3), dtype=np.uint8):
             expected, got = stepped(one, image), stepped(other, image)
             assert np.abs(expected.image.astype(int) - got.image).max() <= 1
@@ -143,7 +143,7 @@ def test_an_engine_of_two_is_found_by_its_batch_and_steps_both(driver: Driver, t
     rng = np.random.default_rng()
     with open_engine(path) as plain, open_engine(path, "tensorrt", batch=2) as engine:
         with pytest.raises(EngineError, match="built for a batch of 2, not of 1"):
-            Predictor(engine)
+            Predictor(engine, watch=False)
         width, height = plain.manifest.size
         together, alone = Stepper(engine, 2), [Stepper(plain), Stepper(plain)]
         for turn in range(9):
@@ -193,7 +193,7 @@ def test_floats_in_and_out(path: Path, engine: TensorRTEngine) -> None:
 
 
 def test_a_steady_stream_allocates_nothing_and_waits_once_a_frame(engine: TensorRTEngine, driver: Driver) -> None:
-    predictor = Predictor(engine)
+    predictor = Predictor(engine, watch=False)
     width, height = engine.manifest.size
     image = np.zeros((height, width, 3), np.uint8)
     for _ in range(40):  # every phase of the ring
@@ -229,7 +229,7 @@ def test_pictures_are_resized_where_it_was_built_for_that(
     path = artifact("mau", tmp_path)
     built(path, camera=camera)
     with TensorRTEngine(path) as engine, open_engine(path) as plain:
-        predictor, states = Predictor(engine), (plain.new_state(), plain.new_state())
+        predictor, states = Predictor(engine, watch=False), (plain.new_state(), plain.new_state())
         for image in np.random.default_rng().integers(0, 256, (4, camera[1], camera[0], 3), dtype=np.uint8):
             got = stepped(predictor, image)
             assert np.abs(predictor.input.astype(int) - to_model_size(image, plain.manifest)).max() <= 1

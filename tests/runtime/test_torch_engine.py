@@ -66,8 +66,8 @@ def test_it_predicts_what_onnxruntime_predicts(name: str, engine: TorchEngine, t
     """Live, looking ahead, from a fresh state after a reset; pictures within a grey level."""
     save(exported(name), tmp_path / "model.onnx")
     images = moving_pictures(engine.manifest.size, 5)
-    with Predictor(open_engine(tmp_path / "model.onnx")) as other:
-        predictor = Predictor(engine)
+    with Predictor(open_engine(tmp_path / "model.onnx"), watch=False) as other:
+        predictor = Predictor(engine, watch=False)
         for _ in range(2):
             for image in images:
                 predictor.step(image)
@@ -82,7 +82,7 @@ def test_it_predicts_what_onnxruntime_predicts(name: str, engine: TorchEngine, t
 
 def test_a_shipped_artifact_holds_its_network() -> None:
     clip = [np.full((192, 256, 3), 10 * i, np.uint8) for i in range(4)]
-    with framecast.load("edge", engine="torch") as predictor, framecast.load("edge") as other:
+    with framecast.load("stip-edge", engine="torch") as predictor, framecast.load("stip-edge") as other:
         assert predictor.engine.name == "torch"
         for image in clip:
             got, expected = stepped(predictor, image).image, stepped(other, image).image
@@ -108,12 +108,12 @@ def test_weights_that_were_changed_are_found(tmp_path: Path) -> None:
     import onnx
     from onnx import numpy_helper
 
-    proto = onnx.load(str(find("edge")))
-    weight = next(i for i in proto.graph.initializer if i.name == "model.refine.views.weight")
+    proto = onnx.load(str(find("stip-edge")))
+    weight = next(i for i in proto.graph.initializer if i.name == "model.head.4.weight")
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + 1e-3, weight.name))
-    onnx.save(proto, str(tmp_path / "edge.onnx"))
+    onnx.save(proto, str(tmp_path / "stip-edge.onnx"))
     with pytest.raises(ArtifactError, match="merged or changed weights"):
-        open_engine(tmp_path / "edge.onnx", "torch")
+        open_engine(tmp_path / "stip-edge.onnx", "torch")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -154,7 +154,7 @@ def test_cuda_equals_the_cpu(kind: str) -> None:
                 expected, got = (engine.step(frame, *pair) for engine, pair in zip(engines, states, strict=True))
                 for taking_turns in states:
                     taking_turns.reverse()
-                assert np.abs(expected - got).max() < (5e-3 if "edge" in kind else 1e-4)
+                assert np.abs(expected - got).max() < (5e-3 if "stip-edge" in kind else 1e-4)
 
 
 @pytest.mark.parametrize("name", ["stip-edge", "stip", "stau", "astm-tau", "tau", "mau"])

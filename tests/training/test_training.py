@@ -42,7 +42,7 @@ def numbered(*lengths: int) -> Videos:
         clip = np.zeros((length, 64, 80, 3), np.uint8)
         clip[..., 0], clip[..., 1] = number, np.arange(length)[:, None, None]
         clips.append(clip)
-    return Videos("numbered", COLOUR, {}, {}, clips, 0.5, 240)
+    return Videos("numbered", COLOUR, {}, {}, clips)
 
 
 @contextmanager
@@ -287,9 +287,7 @@ def test_score_equals_that_of_a_live_run(tmp_path: Path) -> None:
     size = {"height": 96, "width": 128}
     model = build("stip-edge", size).eval()  # untrained: the motion prior
     folder = write_clips(tmp_path / "clips", (160, 120))
-    footage = open_footage(
-        folder, View.of("stip-edge", model.frame_shape), tmp_path / "cache", 10, print, STREAMS, scored=True
-    )
+    footage = open_footage(folder, View.of("stip-edge", model.frame_shape), tmp_path / "cache", 10, print, scored=True)
     found = validate(model, footage, 10, 5)
     assert found is not None
     quality = found.quality
@@ -301,7 +299,7 @@ def test_score_equals_that_of_a_live_run(tmp_path: Path) -> None:
         report = live.report()["psnr_db"]
     assert (report["prediction"], report["copy_last"]) == pytest.approx(quality.clips["a.avi"], abs=0.02)
     picture = strip(model, footage, 10, 5)
-    assert picture.shape == (22 + 2 * 96, 8 * 128, 3)
+    assert picture.shape == (24 + 2 * 96, 8 * 128, 3)
 
 
 def test_moving_mnist_is_scored_on_the_fixed_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +310,7 @@ def test_moving_mnist_is_scored_on_the_fixed_test_set(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sampling, "_BATCH", 2)
     path = write_digits(tmp_path / "digits")
     model = build("mau-mnist", {"hidden": 4, "layers": 1}).eval()
-    footage = open_footage(path, View.of("mau-mnist", model.frame_shape), tmp_path, 20, print, STREAMS, scored=True)
+    footage = open_footage(path, View.of("mau-mnist", model.frame_shape), tmp_path, 20, print, scored=True)
     found = validate(model, footage, 10, 10)
     assert found is not None
     frames = test_set(read_idx(path), sequences=3)[..., None]  # [20, 3, 64, 64, 1]
@@ -324,5 +322,5 @@ def test_moving_mnist_is_scored_on_the_fixed_test_set(tmp_path: Path, monkeypatc
         errors += [np.square(g[0].numpy() - t[..., 0]).sum() for g, t in zip(guesses, truth, strict=True)]
     assert found.mse == pytest.approx(np.mean(errors), rel=1e-4)
     assert found.quality.data == "frame 11 of 3 Moving MNIST sequences it never saw"
-    assert strip(model, footage, 10, 10).shape == (22 + 2 * 128, 13 * 128, 3)
+    assert strip(model, footage, 10, 10).shape == (24 + 2 * 128, 13 * 128, 3)
     assert to_picture(torch.tensor([[[1.5, -1.0, 0.5]]])).ravel().tolist() == [255, 0, 128]

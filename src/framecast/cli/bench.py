@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from framecast.cli.checks import check_amounts, check_clips, check_ending, check_numbers, check_outputs
+from framecast.cli.checks import duration as seconds_of
 from framecast.cli.extras import needs_extra
 from framecast.cli.model_ref import ModelRef, complete_models
 from framecast.cli.progress import progress
@@ -55,6 +56,10 @@ def bench(
             metavar="SOURCE", help="Where the frames come from: a clip, as for 'run'; with --stream also a camera."
         ),
     ] = "demo",
+    ahead: Annotated[
+        str | None,
+        typer.Option(metavar="MS", help="How far ahead the picture is, such as 100 ms (default: one frame)."),
+    ] = None,
     single_stream: Annotated[
         bool, typer.Option("--single-stream", help="MLPerf's scenario: one query after the other, p90 at 99 %.")
     ] = False,
@@ -76,7 +81,7 @@ def bench(
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the drawings as a picture.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown.")] = False,
 ) -> None:
-    """Measure how long a step takes, and compare.
+    """Measure how long a step and its picture take. PSNR stands beside the milliseconds.
 
     Several models, engines or both take turns, so that what the machine is doing otherwise falls on all of them. What
     the figures mean is in docs/benchmarking.md.
@@ -90,6 +95,7 @@ def bench(
 
     settings: dict[str, Any] = {
         "source": source,
+        "ahead": None if ahead is None else seconds_of("--ahead", ahead),
         "stream": stream,
         "fps": fps,
         "cameras": cameras,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.checks import check_numbers, check_outputs
+from framecast.cli.checks import check_numbers, check_outputs, picture_size
 from framecast.cli.extras import needs_extra
 from framecast.cli.model_ref import complete_models
 from framecast.cli.progress import progress
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from framecast.export.tensorrt import BuildRequest
     from framecast.runtime.engines.tensorrt.cache import Record
     from framecast.runtime.engines.tensorrt.library import Gpu, Library
-
-LARGEST = 16384  # pixels a side of a camera's picture
 
 
 def _precisions(incomplete: str) -> list[str]:
@@ -83,7 +80,7 @@ def build(
     if plugins not in ("auto", "aot", "v3", "none"):
         raise OptionError(f"--plugins takes auto, aot, v3 or none, not {plugins}")
     check_numbers(batch=batch)
-    size = _size(camera)
+    size = None if camera is None else picture_size("--camera", camera)
     outputs = [output, _record_of(output)] if output else []
     check_outputs(str(path), outputs)
     with needs_extra("build", "build"):
@@ -188,19 +185,6 @@ def _plugins(record: Record) -> str:
     why = record.layers.get("plugins", {}).get("why", "")
     rung = {"plain": "no plugins", "aot": "AOT plugins", "v3": "IPluginV3"}.get(record.key.rung, record.key.rung)
     return f"{rung} ({why})" if why else rung
-
-
-def _size(camera: str | None) -> tuple[int, int] | None:
-    """(width, height) of ``640x480``."""
-    if camera is None:
-        return None
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", camera)
-    size = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not all(0 < side <= LARGEST for side in size):
-        raise OptionError(
-            f"--camera takes WIDTHxHEIGHT in pixels, such as 640x480 (up to {LARGEST} each), not {camera}"
-        )
-    return size
 
 
 def _library(target: str | None) -> Library:

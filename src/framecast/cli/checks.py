@@ -12,6 +12,8 @@ from pathlib import Path
 
 from framecast.errors import OptionError
 
+LARGEST = 16384  # pixels a side of a picture
+
 
 def check_numbers(**values: int | None) -> None:
     """Options that count something must be 1 or more. None stands for one that was not given.
@@ -49,6 +51,36 @@ def duration(option: str, text: str) -> float:
     if found is None:
         raise OptionError(f"{option} {text!r} is not a time: give milliseconds or seconds, such as 120ms or 0.12s")
     return float(found[1]) * (1.0 if found[2] == "s" else 1e-3)
+
+
+def milliseconds(option: str, text: str) -> list[float]:
+    """Read times such as 40,100,200 or 40ms,0.1s, in milliseconds.
+
+    Args:
+        option: as it is typed, ``--ahead``.
+        text: what was given.
+
+    Raises:
+        OptionError: a part is not a time.
+    """
+    return [1e3 * duration(option, part) for part in text.split(",")]
+
+
+def picture_size(option: str, text: str) -> tuple[int, int]:
+    """Read a size such as 640x480: (width, height) in pixels.
+
+    Args:
+        option: as it is typed, ``--size``.
+        text: what was given.
+
+    Raises:
+        OptionError: it is not a size.
+    """
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not all(0 < side <= LARGEST for side in size):
+        raise OptionError(f"{option} takes WIDTHxHEIGHT in pixels, such as 640x480 (up to {LARGEST} each), not {text}")
+    return size
 
 
 def check_outputs(source: str, outputs: Sequence[Path]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from framecast.cli.checks import check_ending, check_numbers, check_outputs
+from framecast.cli.checks import check_ending, check_numbers, check_outputs, milliseconds, picture_size
 from framecast.cli.extras import needs_extra
 from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
 from framecast.cli.progress import progress
@@ -34,6 +34,17 @@ def evaluate(
     horizon: Annotated[
         int | None, typer.Option(metavar="N", help="Clips: score 1 to N frames ahead (default: 5).")
     ] = None,
+    ahead: Annotated[
+        str | None,
+        typer.Option(metavar="MS,…", help="Clips: score these moments instead, such as 40,100,200 milliseconds ahead."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Clips: compare all at this size (default: the models' own; if they take any, each clip's own).",
+        ),
+    ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,7 +55,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="FILE.py:FUNCTION",
-            help="Clips: a baseline of your own. FUNCTION(last, before, horizon) returns the next frames. Repeatable.",
+            help="Clips: a baseline of your own: FUNCTION(last, before, ahead) returns a picture a moment. Repeatable.",
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
@@ -65,7 +76,7 @@ def evaluate(
     """Score models on whole clips or on test sequences.
 
     On clips every model is compared with copying the last frame, linear extrapolation and optical flow; on sequences
-    with the first two.
+    with the first two. On clips the cost stands beside the quality: CPU milliseconds of a step and a picture.
     """
     from framecast import terminal
     from framecast.evaluation.evaluate import evaluate as score
@@ -82,6 +93,8 @@ def evaluate(
     rivals = dict(map(_rival, rival)) if rival else None
     options: dict[str, Any] = {
         "horizon": horizon,
+        "ahead": None if ahead is None else milliseconds("--ahead", ahead),
+        "size": None if size is None else picture_size("--size", size),
         "rivals": rivals,
         "frames": frames,
         "given": given,

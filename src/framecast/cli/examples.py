@@ -20,14 +20,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models": ("framecast models", "framecast models --json models.json"),
     "export": (
         "framecast export stau-mnist -o out/stau.onnx",
-        "framecast export edge --weights runs/mine/weights.safetensors -o mine.onnx",
+        "framecast export stip-edge --weights runs/weights.safetensors -o out.onnx",
         "framecast export stip-ucf --set layers=2 --frames 5",
     ),
     "import-checkpoint": ("framecast import-checkpoint mnist.ckpt --as stau-mnist",),
-    "inspect": ("framecast inspect stip-edge demo -o look --frames 217",),
+    "inspect": (
+        "framecast inspect edge demo -o look --frames 217",
+        "framecast inspect stip-edge demo -o look --frames 217",
+    ),
     "parity": (
-        "framecast parity edge",
-        "framecast parity edge --engine openvino,onnxruntime:fp16 --frames 30",
+        "framecast parity stip-edge",
+        "framecast parity stip-edge --engine openvino,onnxruntime:fp16 --frames 30",
     ),
     "quantize": (
         "framecast quantize stip-edge --calibration clips/",
@@ -35,19 +38,19 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "split": ("framecast split mine.onnx -o mine.halves.onnx",),
     "build": (
-        "framecast build edge",
+        "framecast build stip-edge",
         "framecast build mine.onnx --precision fp32 --camera 1920x1080",
-        "framecast build edge --for 8.9",
+        "framecast build stip-edge --for 8.9",
     ),
     "bench": (
         "framecast bench edge stip-edge --html bench.html",
-        "framecast bench edge --engine onnxruntime,openvino --json bench.json",
+        "framecast bench stip-edge --engine onnxruntime,openvino --json bench.json",
         "framecast bench all --markdown",
         "framecast bench edge --stream --source 0",
     ),
     "train": (
-        "framecast train edge videos/ --out runs/mine --val others/",
-        "framecast train edge clip.mp4 --out runs/mine --minutes 10",
+        "framecast train stip-edge videos/ --out runs/mine --val others/",
+        "framecast train stip-edge clip.mp4 --out runs/mine --minutes 10",
         "framecast train mau-mnist train-images-idx3-ubyte.gz --out runs/mau",
     ),
     "moving-mnist": ("framecast moving-mnist t10k-images-idx3-ubyte.gz -o test.npy",),

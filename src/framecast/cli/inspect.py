@@ -27,7 +27,7 @@ def inspect(
     Writes pictures, and inspect.json with the numbers. Of a network: its gates, encoded features and attention. Of
     edge: the motion, the weights of its guesses, and what each of them has earned.
     """
-    from framecast.runtime.engines import GRAPHLESS
+    from framecast.graph.manifest import GRAPHLESS
 
     check_numbers(frames=frames)
     ref = ModelRef.resolve(model)

@@ -72,5 +72,6 @@ class ModelRef:
 def complete_models(incomplete: str) -> list[str]:
     """Names for shell completion."""
     from framecast.models.configs import CONFIGS
+    from framecast.runtime.shipped import shipped
 
-    return [name for name in CONFIGS if name.startswith(incomplete)]
+    return [name for name in {**shipped(), **CONFIGS} if name.startswith(incomplete)]

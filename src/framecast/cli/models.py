@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from framecast.cli.checks import check_ending
+
+if TYPE_CHECKING:
+    from framecast.models.configs import Entry
 
 
 def models(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the list as JSON.")] = None,
 ) -> None:
     """List the models, those that are ready to run first.
+
+    A model of any frame predicts at the camera's own size, and has no weights: it learns from the stream.
 
     GMAC: multiply-accumulates of one step, in billions. As published: what the authors' code spends on the same frame,
     and in brackets from how many known frames. State: what a step reads, in float32.
@@ -36,44 +41,56 @@ def models(
 
 
 def _listed() -> list[dict[str, Any]]:
-    """Every configuration, with what an artifact that ships says of its quality."""
+    """Every model: those that ship, with what their artifacts say of their quality, then the other configurations."""
     from framecast.models.configs import CONFIGS
     from framecast.runtime.engines import open_engine
     from framecast.runtime.shipped import shipped
 
     paths, listed = shipped(), []
-    for name, entry in sorted(CONFIGS.items(), key=lambda item: item[0] not in paths):
+    for name in [*paths, *(name for name in CONFIGS if name not in paths)]:
         quality = None
         if name in paths:
             with open_engine(paths[name]) as engine:
                 quality = engine.manifest.quality
-        height, width = entry.data.visible or (entry.data.height, entry.data.width)
         listed.append(
             {
                 "name": name,
                 "ships": name in paths,
                 "path": str(paths[name]) if name in paths else None,
                 "psnr_db": quality and {"prediction": quality.prediction, "copy_last": quality.copy_last},
-                "width": width,
-                "height": height,
-                "channels": entry.data.channels,
-                "is_picture": entry.data.is_picture,
-                "parameters": entry.parameters,
-                "gmacs": entry.gmacs,
-                "state_bytes": entry.state_bytes,
-                "published_gmacs": entry.window_gmacs,
-                "published_window": entry.window,
+                **_size(CONFIGS.get(name)),
             }
         )
     return listed
 
 
+def _size(entry: Entry | None) -> dict[str, Any]:
+    """A model's frame and its cost. A model of motion has no configuration: it takes any frame, and has no weights."""
+    if entry is None:
+        unknown = ("width", "height", "gmacs", "state_bytes", "published_gmacs", "published_window")
+        return {"channels": 3, "is_picture": True, "parameters": 0, **dict.fromkeys(unknown)}
+    height, width = entry.data.visible or (entry.data.height, entry.data.width)
+    return {
+        "width": width,
+        "height": height,
+        "channels": entry.data.channels,
+        "is_picture": entry.data.is_picture,
+        "parameters": entry.parameters,
+        "gmacs": entry.gmacs,
+        "state_bytes": entry.state_bytes,
+        "published_gmacs": entry.window_gmacs,
+        "published_window": entry.window,
+    }
+
+
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
     quality, published = one["psnr_db"], one["published_gmacs"]
     score = f"{quality['prediction']:.2f} ({quality['copy_last']:.2f})" if quality else "not measured"
+    first = (one["name"], score if one["ships"] else "–")
+    if one["width"] is None:
+        return (*first, "any", "none", "–", "–", "–")
     return (
-        one["name"],
-        score if one["ships"] else "–",
+        *first,
         f"{one['width']}×{one['height']}×{one['channels']}",
         f"{one['parameters'] / 1e6:.2f} M",
         f"{one['gmacs']:.2f}",

@@ -11,6 +11,7 @@
 ``DriftEngine``       predicts each frame a little brighter; can be told to be slow, or to predict NaN
 ``TrendEngine``       predicts that each pixel goes on changing; K frames a step
 ``PacedEngine``       the same, each step taking the time that it is given
+``FadeEngine``        the same at any moment and in any size, as a model of motion
 ``EmptyEngine``       does nothing, at no cost: what a loop takes with it, the loop takes
 ``VirtualClock``      time in which only waiting takes time, for several threads; ``ManualClock`` for one
 ``STAMPS``            the stamps of a result that took no time, to make a ``Result`` with
@@ -22,13 +23,14 @@ Each fake keeps its contract (:class:`framecast.runtime.engines.Engine`, :class:
 
 from framecast.runtime.telemetry import Stamps
 from framecast.testing.clock import ManualClock, VirtualClock
-from framecast.testing.engines import DriftEngine, EmptyEngine, PacedEngine, TrendEngine, manifest
+from framecast.testing.engines import DriftEngine, EmptyEngine, FadeEngine, PacedEngine, TrendEngine, manifest
 from framecast.testing.sources import ListSource, shades
 
 __all__ = [
     "STAMPS",
     "DriftEngine",
     "EmptyEngine",
+    "FadeEngine",
     "ListSource",
     "ManualClock",
     "PacedEngine",

@@ -125,6 +125,58 @@ class TrendEngine(_HandMade):
         return prediction
 
 
+class FadeEngine(_HandMade):
+    """A model of motion that takes any size: frame + share · steps · (frame − the one before), for any moment.
+
+    Args:
+        share: of the newest change, in ``steps`` times as long as it took.
+        size: (height, width) in the manifest; its pictures have the frames' size.
+    """
+
+    name, device, version = "fade", "cpu", "0"
+    any_size = True
+
+    def __init__(self, share: float = 0.4, size: tuple[int, int] = (20, 28)) -> None:
+        self.manifest = manifest(size, model="Fade", config="fade", renders="moments")
+        self.share = share
+
+    def new_state(self, batch: int = 1) -> State:
+        """See :meth:`Engine.new_state`: it holds two pictures of any size a row, or 0 for none."""
+        state = super().new_state(batch)
+        state.tensors = {"before": np.zeros(batch, object), "newest": np.zeros(batch, object)}
+        return state
+
+    def take(self, images: Sequence[Image], state: State) -> None:
+        """See :meth:`Engine.take`: as the frames are."""
+        state.seen = [image.copy() for image in images]
+
+    def run(self, state_in: State, state_out: State) -> None:
+        """See :meth:`Engine.run`."""
+        self.check(state_in, state_out)
+        state_out.tensors["before"][:] = state_in.tensors["newest"]
+        for row, image in enumerate(state_out.seen):
+            state_out.tensors["newest"][row] = image
+
+    def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+        """See :meth:`Engine.step`: it steps on no floats."""
+        raise EngineError("fade takes pictures: give it frames of a camera")
+
+    def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
+        """See :meth:`Engine.render_at`."""
+        rows = zip(state.tensors["newest"], state.tensors["before"], strict=True)
+        return [[self._at(*row, seconds / (state.elapsed or 1.0)) for seconds in ahead] for row in rows]
+
+    def _at(self, newest: Image, before: Image | int, steps: float) -> Image:
+        start = newest.astype(np.float32)
+        change = np.float32(0) if isinstance(before, int) else start - before
+        image: Image = np.clip(np.rint(start + np.float32(self.share * steps) * change), 0, 255).astype(np.uint8)
+        return image
+
+    def fit(self, image: Image) -> Image:
+        """See :meth:`Engine.fit`: as it is."""
+        return image
+
+
 class PacedEngine(TrendEngine):
     """A :class:`TrendEngine` whose n-th step takes ``seconds(n)``.
 
@@ -162,7 +214,7 @@ class EmptyEngine(_HandMade):
     name, device, version = "empty", "none", "0"
 
     def __init__(self, manifest: Manifest) -> None:
-        self.manifest = dataclasses.replace(manifest, state=(), precomputed={}, warmup=sys.maxsize)
+        self.manifest = dataclasses.replace(manifest, state=(), precomputed={}, warmup=sys.maxsize, renders="steps")
         width, height = manifest.size
         self._black = np.zeros((height, width, 3), np.uint8)
 

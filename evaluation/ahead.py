@@ -1,0 +1,73 @@
+"""How far ahead an evaluation looks: in frames, or in milliseconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from framecast.errors import OptionError
+from framecast.runtime.lookahead import LONGEST
+
+_ROUNDING = 1e-3  # frames: times in a file are rounded, so 2.5 frames may come out a little more or less
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """The moments that were asked for. They are one axis of all figures.
+
+    A clip has no frame between two frames to compare with. So a moment is predicted and scored at the nearest frame, as
+    in a live run, and at the next frame at the earliest.
+
+    Attributes:
+        asked: ascending; frames, or milliseconds.
+        in_ms: whether they are milliseconds.
+    """
+
+    asked: tuple[float, ...]
+    in_ms: bool = False
+
+    @classmethod
+    def in_frames(cls, horizon: int) -> Ahead:
+        """Every frame, 1 … ``horizon``."""
+        return cls(tuple(range(1, horizon + 1)))
+
+    @classmethod
+    def in_milliseconds(cls, asked: Sequence[float]) -> Ahead:
+        """Some milliseconds, in any order.
+
+        Raises:
+            OptionError: there is none, or one is not above 0 and at most 10,000.
+        """
+        most = 1e3 * LONGEST
+        if not asked or not all(0 < one <= most for one in asked):
+            given = ",".join(f"{one:g}" for one in asked)
+            raise OptionError(f"ahead {given}: give milliseconds above 0 and up to {most:g}, such as 40,100,200")
+        return cls(tuple(sorted(set(map(float, asked)))), in_ms=True)
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def frames(self, interval: float) -> tuple[int, ...]:
+        """For each moment the number of whole frames to score it at, if a frame lasts ``interval`` seconds.
+
+        Of two frames that are equally near, it is the earlier one.
+        """
+        exact = (one / 1e3 / interval if self.in_ms else one for one in self.asked)
+        return tuple(max(1, math.ceil(steps - 0.5 - _ROUNDING)) for steps in exact)
+
+    @property
+    def unit(self) -> str:
+        """``ms`` or ``frames``."""
+        return "ms" if self.in_ms else "frames"
+
+    def label(self, index: int) -> str:
+        """A moment in words, such as ``next frame``, ``3 frames ahead`` or ``100 ms ahead``."""
+        if self.in_ms:
+            return f"{self.asked[index]:g} ms ahead"
+        return "next frame" if self.asked[index] == 1 else f"{self.asked[index]:g} frames ahead"
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The indices of the first and the last moment; one index if they are the same."""
+        return tuple(dict.fromkeys((0, len(self.asked) - 1)))

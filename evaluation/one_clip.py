@@ -1,0 +1,313 @@
+"""One clip, scored as in a live run. All methods share the same frames, and their CPU time is measured in turns."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from framecast.camera import Image, Source
+from framecast.clock import Clock
+from framecast.errors import OptionError, SourceError
+from framecast.evaluation.ahead import Ahead
+from framecast.evaluation.metrics import Array, Truth
+from framecast.evaluation.perceptual import Judge
+from framecast.evaluation.results import ClipResult, Contender, Strip, Tally
+from framecast.evaluation.rivals import Rival
+from framecast.runtime.dis import MIN_SIDE
+from framecast.runtime.predictor import Predictor
+from framecast.runtime.resize import resize
+from framecast.runtime.score import Scorer, psnr
+from framecast.runtime.stepper import SNAP
+
+COSTED = 8  # the cost is measured at each eighth frame, because each picture is then computed on its own
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The settings that all clips share.
+
+    Attributes:
+        contenders: the models.
+        rivals: the baselines; copying is the first.
+        ahead: the moments to predict.
+        size: (width, height) of all comparisons; None for each clip's own.
+        most: frames of a clip; None for all.
+        judge: computes LPIPS; None without LPIPS.
+        clock: measures the CPU time.
+    """
+
+    contenders: tuple[Contender, ...]
+    rivals: tuple[Rival, ...]
+    ahead: Ahead
+    size: tuple[int, int] | None
+    most: int | None
+    judge: Judge | None
+    clock: Clock
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of all methods, rivals first."""
+        return (*(rival.name for rival in self.rivals), *(contender.name for contender in self.contenders))
+
+    @property
+    def predictors(self) -> list[Predictor]:
+        """The models' predictors."""
+        return [contender.predictor for contender in self.contenders]
+
+
+@dataclass(frozen=True, eq=False)
+class _Moment:
+    """What all methods predicted from one frame.
+
+    Attributes:
+        frame: at the compared size, as scores see it: [h, w, 3].
+        last: the same with the models' channels.
+        time: its time in seconds.
+        interval: seconds between two frames, as known then.
+        whole: for each asked moment the frame that it is scored at.
+        pictures: each method's prediction, by frames ahead.
+        truths: the real frames of the nearest and of the furthest prediction, by frames ahead, once they came.
+    """
+
+    frame: Image
+    last: Image
+    time: float
+    interval: float
+    whole: tuple[int, ...]
+    pictures: dict[int, list[Image]] = field(default_factory=dict)
+    truths: dict[int, Image] = field(default_factory=dict)
+
+    def see(self, later: _Moment) -> None:
+        """Keep a later frame, if it is the truth of the nearest or the furthest prediction."""
+        near, far = self.whole[0], self.whole[-1]
+        k = round((later.time - self.time) / self.interval)
+        if k >= near:
+            self.truths.setdefault(near, later.last)
+        if k == far:
+            self.truths[far] = later.last
+
+
+def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], None]) -> ClipResult:
+    """Score a clip.
+
+    The scorer of live runs decides which frames count. To keep the methods on the same frames, the longest warm-up
+    holds for all of them. So does a restart after one model's prediction was not finite.
+
+    Args:
+        run: the settings.
+        name: the clip's short name.
+        source: the clip.
+        advance: called after each frame with the number of frames so far.
+
+    Raises:
+        SourceError: the clip cannot be read, or no frame of it can be scored.
+        OptionError: the source is a camera, or a rival of the user's fails.
+        EngineError: an engine failed.
+    """
+    if source.live:
+        raise OptionError(f"{source.name} is a camera: record it first and evaluate the recording")
+    tally, cost = Tally(run.methods, len(run.ahead), run.judge), _Cost(run)
+    middle = _Middle(run.ahead)
+    looked: list[list[float]] = [[] for _ in run.ahead.asked]  # milliseconds, by moment
+    frames, size = 0, (0, 0)
+    for frames, truth, due in _frames(run, source, cost):
+        size = truth.shape[1], truth.shape[0]
+        compared = Truth(truth) if due else None
+        for moment, k, seconds in due:
+            assert compared is not None  # noqa: S101
+            for index in (i for i, whole in enumerate(moment.whole) if whole == k):
+                tally.add(index, compared, moment.pictures[k])
+                looked[index].append(1e3 * seconds)
+            middle.offer(moment, k)
+        advance(frames)
+    if not all(tally.scored):
+        raise SourceError(
+            f"nothing to score {_furthest(run.ahead)} in {source.name}: {frames} frames are too few or "
+            f"repeat each other (give a longer clip, or a smaller --{'ahead' if run.ahead.in_ms else 'horizon'})"
+        )
+    return ClipResult(
+        name=name,
+        source=source.name,
+        size=size,
+        frames=frames,
+        scored=tuple(tally.scored),
+        values=tally.means(),
+        strip=middle.strip(),
+        ahead_ms=tuple(float(np.mean(one)) for one in looked),
+        cpu_ms=cost.medians(),
+    )
+
+
+def _furthest(ahead: Ahead) -> str:
+    return f"{ahead.asked[-1]:g} ms ahead" if ahead.in_ms else f"{ahead.asked[-1]:g} steps ahead"
+
+
+_Due = list[tuple[_Moment, int, float]]  # a moment, how many frames before it was, and how many seconds
+
+
+def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image, _Due]]:
+    """Step all models through a clip; yield the number of frames so far, the newest one, and what it scores."""
+    predictors = run.predictors
+    channels = predictors[0].manifest.frame[0]
+    scorer, moments = Scorer(), deque[_Moment]()
+    shape: tuple[int, ...] | None = None
+    frames = 0
+    while frames != run.most and (frame := source.read()) is not None:
+        if frame.image.shape != shape:
+            shape = frame.image.shape
+            moments.clear()
+            for predictor in predictors:
+                predictor.reset()
+        image = _at_size(frame.image, run.size, source.name)
+        steps = [_timed(run.clock, partial(p.step, image, frame.time))[1] for p in predictors]
+        seen, interval = predictors[0].input, predictors[0].interval
+        moment = _Moment(seen, seen[..., :channels], frame.time, interval, run.ahead.frames(interval))
+        _predict(run, moment, moments[-1] if moments else None, steps, cost if frames % COSTED == 0 else None)
+        repeated = any(predictor.event == "repeat" for predictor in predictors)
+        if not repeated and any(predictor.steps == 1 for predictor in predictors):
+            scorer.restart()
+        for earlier in moments:
+            earlier.see(moment)
+        made = {id(earlier.frame): earlier for earlier in moments}
+        due: _Due = []
+        for scored in scorer.arrive(seen, frame.time, interval, repeated=repeated):
+            if (origin := made.get(id(scored.last))) is not None:
+                due.append((origin, round(scored.ahead / origin.interval), scored.ahead))
+        if all(predictor.steps >= predictor.manifest.warmup for predictor in predictors):
+            for k in moment.pictures:
+                scorer.expect(seen, frame.time + k * interval, k * interval, seen)
+        frames += 1
+        yield frames, moment.last, due
+        for earlier, k, _ in due:
+            if k not in (earlier.whole[0], earlier.whole[-1]):  # those are kept for the strip
+                del earlier.pictures[k]
+        moments.append(moment)
+        while moments[0].time + (moments[0].whole[-1] + 1) * interval < frame.time:
+            moments.popleft()
+
+
+def _at_size(image: Image, size: tuple[int, int] | None, name: str) -> Image:
+    """A frame at the size of the comparison."""
+    if size is not None and image.shape[1::-1] != size:
+        return resize(image, size)
+    if min(image.shape[:2]) < MIN_SIDE:
+        raise SourceError(f"{name} is too small to compare: a side must be at least {MIN_SIDE} pixels (give a size)")
+    return image
+
+
+def _predict(run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[float], cost: _Cost | None) -> None:
+    """Fill in every method's pictures, and measure what they cost.
+
+    Args:
+        run: the settings.
+        moment: the newest frame.
+        before: the frame before it, if any.
+        steps: CPU seconds of each model's step.
+        cost: takes the measurements; None to compute pictures together where that is cheaper.
+    """
+    whole = sorted(set(moment.whole))
+    last, earlier, elapsed = moment.last, moment.last, moment.interval
+    if before is not None:
+        earlier, elapsed = before.last, moment.time - before.time
+    rows: list[list[Image]] = []
+    spent: list[list[float]] = []
+    for rival in run.rivals:
+        ahead = [_snapped(k * moment.interval / elapsed) for k in whole]
+        row, seconds = _pictures(partial(rival.predict, last, earlier), ahead, run.clock, cost)
+        rows.append(row)
+        spent.append(seconds)
+    for predictor, step in zip(run.predictors, steps, strict=True):
+        row, seconds = _pictures(partial(_ahead, predictor, moment), whole, run.clock, cost)
+        rows.append([image[..., : last.shape[2]] for image in row])
+        spent.append([step + one for one in seconds])
+    for i, k in enumerate(whole):
+        moment.pictures[k] = [row[i] for row in rows]
+    if cost is not None:
+        cost.add([[row[whole.index(k)] for k in moment.whole] for row in spent])
+
+
+def _pictures(
+    predict: Callable[[Sequence[T]], list[Image]], ahead: Sequence[T], clock: Clock, cost: _Cost | None
+) -> tuple[list[Image], list[float]]:
+    """All pictures; and, if the cost is measured, the CPU seconds of each on its own."""
+    if cost is None:
+        return predict(ahead), []
+    found = [_timed(clock, partial(predict, [one])) for one in ahead]
+    return [image for (image,), _ in found], [seconds for _, seconds in found]
+
+
+def _ahead(predictor: Predictor, moment: _Moment, whole: Sequence[int]) -> list[Image]:
+    """A model's pictures some frames ahead."""
+    if predictor.manifest.renders == "moments" or len(whole) == 1:
+        return [predictor.at(moment.time + k * moment.interval).image for k in whole]
+    rollout = predictor.rollout(max(whole))
+    return [rollout[k - 1].image for k in whole]
+
+
+def _snapped(steps: float) -> float:
+    """A number of steps; a whole one if it is nearly that, because times are rounded."""
+    return float(round(steps)) if abs(steps - round(steps)) < SNAP else steps
+
+
+def _timed(clock: Clock, call: Callable[[], T]) -> tuple[T, float]:
+    """What a call returns, and its CPU seconds on all threads."""
+    begun = clock.cpu()
+    found = call()
+    return found, clock.cpu() - begun
+
+
+class _Cost:
+    """The CPU time of all methods, on frames spread over a clip."""
+
+    def __init__(self, run: Run) -> None:
+        self._shape = len(run.methods), len(run.ahead)
+        self._first = True
+        self._samples: list[list[list[float]]] = []
+
+    def add(self, seconds: list[list[float]]) -> None:
+        """Take [method][moment], in seconds. The clip's first frame does not count."""
+        if self._first:
+            self._first = False
+            return
+        self._samples.append(seconds)
+
+    def medians(self) -> Array:
+        """Milliseconds, [method, moment]. A clip with a score has a sample: no frame before the eighth is scored."""
+        return 1e3 * np.median(np.reshape(self._samples, (-1, *self._shape)), axis=0)  # type: ignore[no-any-return]
+
+
+class _Middle:
+    """Keeps a moment near the middle of a clip of any length, with the frames that followed it."""
+
+    def __init__(self, ahead: Ahead) -> None:
+        self._ahead = ahead
+        self._kept: list[_Moment] = []
+        self._stride = 1  # keep every stride-th moment; at four, drop every second one and double the stride
+        self._seen = 0
+
+    def offer(self, moment: _Moment, k: int) -> None:
+        """Consider a moment whose prediction ``k`` frames ahead is due now: it is complete with the furthest one."""
+        if k != moment.whole[-1]:
+            return
+        if self._seen % self._stride == 0:
+            self._kept.append(moment)
+            if len(self._kept) == 4:
+                self._kept = self._kept[::2]
+                self._stride *= 2
+        self._seen += 1
+
+    def strip(self) -> Strip:
+        """The pictures of the moment in the middle."""
+        moment = self._kept[len(self._kept) // 2]
+        whole = [moment.whole[index] for index in self._ahead.ends]
+        truths = tuple(moment.truths[k] for k in whole)
+        rows = tuple(zip(*(moment.pictures[k] for k in whole), strict=True))
+        scores = tuple(tuple(psnr(*pair) for pair in zip(row, truths, strict=True)) for row in rows)
+        labels = tuple(self._ahead.label(index) for index in self._ahead.ends)
+        return Strip(moment.last, labels, truths, rows, scores)
