@@ -163,7 +163,8 @@ class Motion:
                 if share > 0
             ]
             found = learn.weights(sum(parts[1:], start=parts[0]), mixture.prior, mixture.local)
-        return found.reshape(rows, columns, -1) * np.float32(min(1.0, steps))
+        shaped: Floats = found.reshape(rows, columns, -1) * np.float32(min(1.0, steps))
+        return shaped
 
 
 def _neighbours(steps: float) -> tuple[tuple[int, float], ...]:
