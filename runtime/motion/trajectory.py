@@ -16,8 +16,8 @@ import numpy as np
 
 from framecast.runtime.motion.lattice import Floats, pull
 
-FRESH = 0.25  # share of the newest velocity in the steady one
-CONVERGED, FAR = 2, 4  # iterations of the fixed point: up to LONG times the flow's own time ahead, and beyond
+FRESH = 0.15  # share of the newest velocity in the steady one
+CONVERGED, FAR = 1, 4  # iterations of the fixed point: up to LONG times the flow's own time ahead, and beyond
 LONG = 1.5
 
 
