@@ -55,12 +55,19 @@ def field(flow: Floats, elapsed: float, before: Field | None, grid: Floats) -> F
 
 
 def displacement(motion: Field, ahead: float, points: Floats) -> Floats:
-    """Solve d = ahead · velocity(p + d) at ``points`` [h, w, 2] (lattice coordinates): [h, w, 2], lattice points."""
+    """Solve d = ahead · velocity(p + d) at ``points`` [h, w, 2] (lattice coordinates): [h, w, 2], lattice points.
+
+    It is bounded by the lattice's size.
+    """
     scale = np.float32(ahead)
     found = np.zeros_like(points)
-    for _ in range(1 + (CONVERGED if ahead <= LONG * motion.elapsed else FAR)):
+    far = ahead > LONG * motion.elapsed
+    for _ in range(1 + (FAR if far else CONVERGED)):
         found = pull(motion.velocity, points + found)
         found *= scale
+    if far:
+        limit = float(max(motion.velocity.shape))
+        np.clip(found, -limit, limit, out=found)
     return found
 
 

@@ -12,7 +12,7 @@ def texture(width: int, height: int, seed: int = 0) -> Image:
     """A smooth random picture."""
     noise = np.random.default_rng(seed).normal(0, 1, (height, width, 3)).astype(np.float32)
     smooth = cv2.GaussianBlur(noise, (0, 0), 3)
-    return np.clip(128 + smooth * (50 / smooth.std()), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + smooth * (50 / smooth.std()), 0, 255), np.uint8)
 
 
 def panned(width: int, height: int, x: float, y: float = 0.0) -> Image:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from framecast.runtime.motion import trajectory
 from framecast.runtime.motion.lattice import points
 from framecast.runtime.motion.trajectory import Field, displacement, field, gained
 
@@ -36,7 +37,7 @@ def test_the_fixed_point_of_random_flow_in_float64() -> None:
         return np.asarray(upper * (1 - b) + (velocity[top + 1, left] * (1 - a) + velocity[top + 1, left + 1] * a) * b)
 
     found = np.zeros(GRID.shape)
-    for _ in range(3):
+    for _ in range(1 + trajectory.CONVERGED):
         found = read(GRID + found)
     np.testing.assert_allclose(displacement(motion, 1.0, GRID), found, atol=0.06)  # OpenCV may read at 1/32 pixels
 
