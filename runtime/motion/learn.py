@@ -31,7 +31,9 @@ def products(told: Floats, rows: int, columns: int) -> Floats:
     high, wide = height // rows, width // columns
     blocks = told[:, : high * rows, : wide * columns].reshape(count, rows, high, columns, wide * channels)
     blocks = np.ascontiguousarray(blocks.transpose(1, 3, 0, 2, 4)).reshape(rows * columns, count, -1)
-    return np.matmul(blocks, blocks.transpose(0, 2, 1)) / np.float32(blocks.shape[2])
+    summed: Floats = np.matmul(blocks, blocks.transpose(0, 2, 1))
+    summed /= np.float32(blocks.shape[2])
+    return summed
 
 
 def updated(statistics: Floats | None, new: Floats, share: float = 1.0) -> Floats:
@@ -39,8 +41,10 @@ def updated(statistics: Floats | None, new: Floats, share: float = 1.0) -> Float
 
     A frame is divided by how badly it could be foreseen, as in the PSNR: one cut does not drown what came before.
     """
-    scaled = new * np.float32(share / (float(new[:, -1, -1].mean()) + LEVEL**2))
-    return scaled if statistics is None else statistics * np.float32(MEMORY**share) + scaled
+    scaled: Floats = new * np.float32(share / (float(new[:, -1, -1].mean()) + LEVEL**2))
+    if statistics is not None:
+        scaled += statistics * np.float32(MEMORY**share)
+    return scaled
 
 
 def weights(statistics: Floats, prior: Floats, local: Sequence[int]) -> Floats:

@@ -26,7 +26,7 @@ class Mixed:
     """Guesses and pictures of one size. Holds no stream, but scratch: one call at a time."""
 
     coloured = ("copy", "previous")
-    grey = ("aligned", "earlier", "mean", "half", "faster", "steady", "blurred", "soft", "filtered")
+    grey = ("aligned", "earlier", "half", "faster", "steady", "blurred", "soft", "filtered")
     names = (*coloured, *grey)
 
     def __init__(self, lattice: Lattice) -> None:
@@ -43,15 +43,14 @@ class Mixed:
         grey = cast(Floats, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
         soft = cast(Floats, cv2.blur(grey, (5, 5)))
         if before is None or motion is None:
-            return Pictures(frame, soft, grey, grey, (frame, grey))
+            return Pictures(frame, soft, grey, grey, frame, grey)
         past = before.pictures
-        assert past.grey is not None and past.filtered is not None
         if draft is None:
             mean = cv2.addWeighted(past.filtered, KEPT, past.grey, 1 - KEPT, 0)
             filtered = pull(mean, self._grid + self._full(motion.velocity * np.float32(motion.elapsed)))
         else:
             filtered = draft.grey
-        return Pictures(frame, soft, grey, filtered, (past.frame, past.grey))
+        return Pictures(frame, soft, grey, filtered, past.frame, past.grey)
 
     def sampled(self, pictures: Pictures) -> Floats:
         """What came at the sample points: [h, w, 3]."""
@@ -66,25 +65,23 @@ class Mixed:
 
     def render(self, moment: Moment, motion: Field, ahead: float, weights: Floats) -> tuple[Image, Draft]:
         """The picture ``ahead`` seconds after ``moment``: [H, W, 3], with ``weights`` [rows, columns, N]."""
-        guesses = self._guesses(moment, motion, ahead, 1)
-        reference, coloured, grey = guesses
+        reference, coloured, grey = self._guesses(moment, motion, ahead, 1)
         fine = [cv2.resize(np.ascontiguousarray(weights[..., i]), self.lattice.size) for i in range(len(self.names))]
-        light = cv2.multiply(fine[2], grey[0])
-        for weight, guess in zip(fine[3:], grey[1:], strict=True):
+        light = np.zeros_like(grey[0])
+        for weight, guess in zip(fine[len(coloured) :], grey, strict=True):
             cv2.accumulateProduct(weight, guess, light)
-        mixture = reference + light[..., None]
+        mixture = cv2.add(reference, cv2.merge([light] * 3))
         for weight, guess in zip(fine, coloured, strict=False):
-            mixture += weight[..., None] * guess
-        np.clip(mixture, 0, 255, out=mixture)
-        draft = Draft(ahead, cast(Floats, cv2.cvtColor(mixture, cv2.COLOR_BGR2GRAY)), _joined(*guesses, APART))
-        return cast(Image, cv2.convertScaleAbs(mixture)), draft
+            cv2.accumulateProduct(cv2.merge([weight] * 3), guess, mixture)
+        picture = cast(Image, cv2.convertScaleAbs(np.maximum(mixture, 0)))
+        foreseen = cast(Floats, np.clip(cv2.cvtColor(mixture, cv2.COLOR_BGR2GRAY), 0, 255))
+        return picture, Draft(ahead, foreseen, _joined(reference, coloured, grey, APART))
 
     def _guesses(
         self, moment: Moment, motion: Field, ahead: float, apart: int
     ) -> tuple[Floats, list[Floats], list[Floats]]:
-        """Constant velocity; the guesses in colour and in brightness, as differences to it, at each ``apart``-th pixel."""
+        """Constant velocity; the guesses in colour and in brightness, as differences to it. Each ``apart``-th pixel."""
         lattice, pictures = self.lattice, moment.pictures
-        assert pictures.grey is not None and pictures.filtered is not None and pictures.before is not None
         grid = np.ascontiguousarray(self._grid[::apart, ::apart])
         flat = displacement(motion, ahead, lattice.grid)
         now = lattice.grid + flat
@@ -96,11 +93,11 @@ class Mixed:
         at, back = grid + found, np.float32((ahead + motion.elapsed) / ahead)
         reference = pull(pictures.frame, at)
         dark = cv2.cvtColor(reference, cv2.COLOR_BGR2GRAY)
-        frame, (before, grey_before) = pictures.frame[::apart, ::apart], pictures.before
+        every = slice(None, None, apart)
+        coloured = (np.ascontiguousarray(x[every, every]) for x in (pictures.frame, pictures.before))
         reads = (
-            (grey_before, grid + flow),
-            (grey_before, grid + found * back),
-            (pictures.grey, at - np.float32(0.5) * extra),
+            (pictures.grey_before, grid + flow),
+            (pictures.grey_before, grid + found * back),
             (pictures.grey, grid + np.float32(0.5) * found),
             (pictures.grey, at + extra),
             (pictures.grey, at + change),
@@ -110,8 +107,8 @@ class Mixed:
         )
         grey = [pull(source, places) for source, places in reads]
         for guess in grey:
-            guess -= dark
-        return reference, [frame - reference, before[::apart, ::apart] - reference], grey
+            cv2.subtract(guess, dark, dst=guess)
+        return reference, [cast(Floats, cv2.subtract(x, reference)) for x in coloured], grey
 
     def _full(self, found: Floats) -> Floats:
         """Displacements in pixels at full size, from those on the lattice."""
@@ -120,7 +117,9 @@ class Mixed:
 
 def _joined(reference: Floats, coloured: list[Floats], grey: list[Floats], apart: int) -> Floats:
     """All guesses at each ``apart``-th pixel, in colour: [1 + N, h, w, 3]."""
-    some = slice(None, None, apart)
-    light = np.stack([guess[some, some] for guess in grey])[..., None]
-    colour = np.stack([guess[some, some] for guess in (reference, *coloured)])
-    return np.concatenate([colour, np.broadcast_to(light, (*light.shape[:3], 3))])
+    first = reference[::apart, ::apart]
+    joined = np.empty((1 + len(coloured) + len(grey), *first.shape), np.float32)
+    for into, guess in zip(joined, (reference, *coloured, *grey), strict=True):
+        some = guess[::apart, ::apart]
+        into[:] = some if some.ndim == into.ndim else some[..., None]
+    return joined

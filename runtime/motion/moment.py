@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from framecast.runtime.motion.lattice import AnyArray, Floats, Greys
 from framecast.runtime.motion.trajectory import Field
 
+NONE = np.empty((0, 0), np.float32)
+
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a mixture keeps of a frame: uint8 [H, W, 3] for large pictures, else float32.
+    """What a mixture keeps of a frame. Large pictures need the first two alone, uint8; small ones are float32.
 
     Attributes:
-        frame: the frame, BGR.
-        blurred: the frame, blurred.
-        grey: brightness [H, W], and ``filtered``: what had been predicted for it. Both for small pictures alone,
-            as is ``before``: the frame before, and its brightness.
+        frame: the frame [H, W, 3], BGR.
+        blurred: the frame, or its brightness if it is small, blurred.
+        grey: its brightness [H, W].
+        filtered: what had been predicted for its brightness [H, W].
+        before: the frame before it [H, W, 3].
+        grey_before: the brightness of that [H, W].
     """
 
     frame: AnyArray
     blurred: AnyArray
-    grey: Floats | None = None
-    filtered: Floats | None = None
-    before: tuple[Floats, Floats] | None = None
+    grey: Floats = field(default_factory=lambda: NONE)
+    filtered: Floats = field(default_factory=lambda: NONE)
+    before: Floats = field(default_factory=lambda: NONE)
+    grey_before: Floats = field(default_factory=lambda: NONE)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ SMALL = 400 * 300  # pixels: up to here a picture is mixed exactly
 FURTHEST = 16  # steps ahead that have statistics of their own
 PATIENCE = 30  # frames for which a horizon is learned after it was last asked for
 RECENT = 9  # frames whose median distance in time is a step
+SHORTEST = 1e-3  # seconds between frames: less is a wrong time stamp
 SAME = 0.05  # steps: two times that are as near as this are taken for the same
 NEGLIGIBLE = 0.1  # share of a horizon in an interpolation below which it is not learned
-TOO_FAR = 0.5  # steps: a frame so far from a horizon teaches nothing about it
+KEPT = 256 << 20  # bytes that old frames may take: beyond, fewer horizons are learned
 
 
 @dataclass
@@ -67,13 +68,14 @@ class Motion:
     Args:
         width: of the pictures.
         height: of the pictures.
-        fast: cheaper, and a little worse.
+        fast: cheaper, and a little worse. Small pictures are cheap anyway: it changes their flow alone.
     """
 
     def __init__(self, width: int, height: int, *, fast: bool = False) -> None:
         self.lattice = Lattice(width, height)
         self._flow = Flow(self.lattice, fast=fast)
         small = width * height <= SMALL
+        self._deepest = max(1, min(FURTHEST, KEPT // (2 * 3 * width * height)))  # a frame, and it blurred
         self._mixture: Mixed | Warped = Mixed(self.lattice) if small else Warped(self.lattice, fast=fast)
 
     def perceive(self, before: Seen | None, image: Image, elapsed: float) -> Seen:
@@ -82,8 +84,9 @@ class Motion:
         Args:
             before: what was known after the frame before; it is not written to. None for the first frame.
             image: uint8 [H, W, 3], BGR.
-            elapsed: seconds since the frame before, above 0; ignored for the first frame.
+            elapsed: seconds since the frame before; ignored for the first frame.
         """
+        elapsed = max(elapsed, SHORTEST)
         mixture, greys = self._mixture, self.lattice.greys(image)
         if before is None:
             return Seen((Moment(0.0, greys, mixture.remembered(image, None, None, None), None),))
@@ -110,7 +113,9 @@ class Motion:
         if moment.motion is None or ahead <= 0:
             return moment.pictures.frame.astype(np.uint8)
         steps = ahead / seen.interval
-        seen.notes.asked.update((horizon, 0) for horizon, share in _neighbours(steps) if share > NEGLIGIBLE)
+        seen.notes.asked.update(
+            (horizon, 0) for horizon, share in _neighbours(steps, self._deepest) if share > NEGLIGIBLE
+        )
         picture, draft = self._mixture.render(moment, moment.motion, ahead, self._weights(seen, steps))
         if abs(steps - 1) <= SAME:
             seen.notes.draft = draft
@@ -145,18 +150,23 @@ class Motion:
         horizons: Iterable[int],
         draft: Draft | None,
     ) -> Mapping[int, Floats]:
-        """The statistics after comparing what was guessed for the newest moment with what came, by horizon."""
+        """The statistics after comparing what was guessed for the newest moment with what came, by horizon.
+
+        Guesses are made anew from the frame that lies a horizon back, for exactly the time that has passed. While no
+        frame lies so far back, the furthest is taken.
+        """
         newest, statistics = moments[0], dict(known)
-        for horizon in horizons:
-            ahead, moment = min(
-                ((newest.time - m.time, m) for m in moments[1:]), key=lambda pair: abs(pair[0] - horizon * interval)
-            )
-            if moment.motion is None or abs(ahead / interval - horizon) > TOO_FAR:
+        times = [newest.time - moment.time for moment in moments]
+        known_motion = [i for i in range(1, len(moments)) if moments[i].motion is not None]
+        wanted = {min(known_motion, key=lambda i: abs(times[i] - k * interval)) for k in horizons if known_motion}
+        for i in wanted:
+            motion, horizon = moments[i].motion, round(times[i] / interval)
+            if motion is None or not 1 <= horizon <= self._deepest:
                 continue
-            if draft is not None and moment is moments[1]:
+            if i == 1 and draft is not None:
                 told = draft.told
             else:
-                told = self._mixture.told(moment, moment.motion, ahead)
+                told = self._mixture.told(moments[i], motion, times[i])
             miss = self._mixture.sampled(newest.pictures) - told[0]
             new = learn.products(np.concatenate([told[1:], miss[None]]), *self._mixture.blocks)
             statistics[horizon] = learn.updated(_nearest(known, horizon), new)
@@ -171,19 +181,21 @@ class Motion:
         else:
             parts = [
                 _nearest(seen.statistics, horizon) * np.float32(share)
-                for horizon, share in _neighbours(steps)
+                for horizon, share in _neighbours(steps, self._deepest)
                 if share > 0
             ]
             found = learn.weights(sum(parts[1:], start=parts[0]), mixture.prior, mixture.local)
-        return found.reshape(rows, columns, -1) * np.float32(min(1.0, steps))
+        shaped: Floats = found.reshape(rows, columns, -1) * np.float32(min(1.0, steps))
+        return shaped
 
 
-def _neighbours(steps: float) -> tuple[tuple[int, float], ...]:
-    """The whole steps around ``steps``, and how much each counts."""
-    steps = min(max(steps, 1.0), float(FURTHEST))
+def _neighbours(steps: float, deepest: int) -> tuple[tuple[int, float], ...]:
+    """The whole steps around ``steps``, up to ``deepest``, and how much each counts."""
+    steps = min(max(steps, 1.0), float(deepest))
     below = int(steps)
-    return (below, 1 - (steps - below)), (min(below + 1, FURTHEST), steps - below)
+    return (below, 1 - (steps - below)), (min(below + 1, deepest), steps - below)
 
 
 def _nearest(statistics: Mapping[int, Floats], horizon: int) -> Floats | None:
+    """The statistics of the horizon that is nearest to ``horizon``."""
     return statistics[min(statistics, key=lambda k: (abs(k - horizon), k))] if statistics else None

@@ -16,8 +16,8 @@ import numpy as np
 
 from framecast.runtime.motion.lattice import Floats, pull
 
-FRESH = 0.4  # share of the newest velocity in the steady one
-CONVERGED, FAR = 2, 4  # iterations of the fixed point: up to LONG times the flow's own time ahead, and beyond
+FRESH = 0.15  # share of the newest velocity in the steady one
+CONVERGED, FAR = 1, 4  # iterations of the fixed point: up to LONG times the flow's own time ahead, and beyond
 LONG = 1.5
 
 
@@ -55,12 +55,19 @@ def field(flow: Floats, elapsed: float, before: Field | None, grid: Floats) -> F
 
 
 def displacement(motion: Field, ahead: float, points: Floats) -> Floats:
-    """Solve d = ahead · velocity(p + d) at ``points`` [h, w, 2] (lattice coordinates): [h, w, 2], lattice points."""
+    """Solve d = ahead · velocity(p + d) at ``points`` [h, w, 2] (lattice coordinates): [h, w, 2], lattice points.
+
+    It is bounded by the lattice's size.
+    """
     scale = np.float32(ahead)
     found = np.zeros_like(points)
-    for _ in range(1 + (CONVERGED if ahead <= LONG * motion.elapsed else FAR)):
+    far = ahead > LONG * motion.elapsed
+    for _ in range(1 + (FAR if far else CONVERGED)):
         found = pull(motion.velocity, points + found)
         found *= scale
+    if far:
+        limit = float(max(motion.velocity.shape))
+        np.clip(found, -limit, limit, out=found)
     return found
 
 

@@ -97,8 +97,8 @@ class Warped:
         """``first`` + weight · (``second`` − ``first``), with ``weight`` [rows, columns], clipped to uint8."""
         lattice = self.lattice
         coarse = cv2.resize(np.ascontiguousarray(weight), lattice.coarse)
-        fine = cv2.resize(coarse, lattice.size)
-        return cv2.blendLinear(first, second, 1 - fine, fine)
+        shares = (cv2.resize(part, lattice.size) for part in (1 - coarse, coarse))
+        return cast(AnyArray, cv2.blendLinear(first, second, *shares))
 
     def _full(self, found: Floats) -> Floats:
         """Coordinates at full size from displacements on the lattice: scratch, valid until the next call."""
