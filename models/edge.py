@@ -1,6 +1,6 @@
 """edge as graphs: motion and mixture without training, in two functions, for GPUs. Not a published network.
 
-``Perceive`` takes a frame and says how things move and how to mix guesses of what is to come; ``Render`` makes the
+``perceive`` takes a frame and says how things move and how to mix guesses of what is to come; ``render`` makes the
 picture of any moment ahead of it. They are the graphs' form of :mod:`framecast.runtime.motion`, stage by stage, which
 says why each stage is as it is, and whose constants they use. What differs:
 
@@ -8,8 +8,9 @@ says why each stage is as it is, and whose constants they use. What differs:
 - the mixture is that of large pictures (``motion/warped.py``) at every size;
 - the horizons that have statistics of their own are fixed, and between two of them weights are interpolated, where the
   OpenCV form learns those that are asked for, and interpolates their statistics;
-- a guess is made for a whole number of intervals ahead, when its frame comes, and compared at its lattice points only,
-  so that no old pictures are kept; where frames come at other times by then, it is left out.
+- guesses are made for a whole number of intervals ahead, when their frame comes, and kept at the sample points alone, so
+  that there are no old pictures; where frames come at other times by then, they teach nothing. The OpenCV form keeps old
+  frames, and guesses anew for exactly the time that has passed.
 
 Everything is float32 in 0 to 1. A state of zeros is fresh, and nothing is ever NaN if frames and times are numbers.
 """
@@ -28,13 +29,12 @@ from framecast.models.mixing import products, updated, weights
 from framecast.models.sampling import Pick, Pull, Shrink, mean_around, resized
 from framecast.models.step import History, MomentModel, State
 from framecast.runtime.motion.lattice import Lattice
-from framecast.runtime.motion.motion import FURTHEST, RECENT
+from framecast.runtime.motion.motion import FURTHEST, RECENT, SHORTEST
 from framecast.runtime.motion.trajectory import CONVERGED, FAR, FRESH, LONG
 from framecast.runtime.motion.warped import APART, BLOCKS, BLUR, DERIVED, LIMITS, TRUST, Warped
 
 LEAST = 48  # pixels a side of the smallest picture
 GREY = (0.114, 0.587, 0.299)  # of B, G, R: OpenCV's, from ITU-R BT.601
-SOONEST = 1e-6  # seconds between two frames at least
 PUNCTUAL = 0.25  # intervals: a frame that comes so far from when it was guessed for teaches nothing
 NAMES = Warped.names
 WAYS = NAMES[-len(LIMITS) :]  # those that differ in where they go
@@ -84,6 +84,7 @@ class Trajectories(nn.Module):
     def __init__(self, lattice: Lattice, x: Tensor, y: Tensor) -> None:
         super().__init__()
         self.pull = Pull(x, y, *lattice.coarse)
+        self.limit = float(max(lattice.coarse))
         self.register_buffer("still", torch.zeros(1, 2, 1, len(y), len(x)), persistent=False)
 
     still: Tensor
@@ -100,11 +101,12 @@ class Trajectories(nn.Module):
             [B, 2, n, h, w] each, in lattice points; of the others as many as ``LIMITS``.
         """
         since, times = elapsed[:, None, :, None, None], ahead[:, None, :, None, None]
-        near = times <= LONG * since
+        near = times <= LONG * since  # then fewer rounds are enough
         found = self.still * times
         for index in range(1 + FAR):
             closer = self.pull(fields["velocity"], found) * times
             found = closer if index <= CONVERGED else torch.where(near, found, closer)
+        found = torch.where(near, found, found.clamp(-self.limit, self.limit))
         gained = self.pull(fields["acceleration"], found) * (times * (times + since) / 2)
         steadied = self.pull(fields["steady"], found) * times - found
         return found, [DERIVED * found, gained, steadied]
@@ -216,7 +218,7 @@ class Edge(MomentModel):
 
     def perceive(self, frame: Tensor, elapsed: Tensor, state: State) -> tuple[State, State]:
         """See :meth:`MomentModel.perceive`."""
-        since = elapsed.reshape(-1, 1).clamp(min=SOONEST)
+        since = elapsed.reshape(-1, 1).clamp(min=SHORTEST)
         flow = self.flow(*self._greys(frame), *self._greys(state["newest"]))
         flow = state["started"].reshape(-1, 1, 1, 1) * flow
         known = state["intervals"]
@@ -246,7 +248,7 @@ class Edge(MomentModel):
     def render(self, fields: State, ahead: Tensor) -> Tensor:
         """See :meth:`MomentModel.render`."""
         newest, interval, elapsed = fields["newest"], fields["times"][:, :1], fields["times"][:, 1:]
-        steps = ahead.reshape(-1, 1) / interval.clamp(min=SOONEST)
+        steps = ahead.reshape(-1, 1) / interval.clamp(min=SHORTEST)
         shares = resized(self._between(fields["weights"], steps), self.lattice.coarse)  # [B, N, h, w]
         found, ways = self.trajectories(fields, elapsed, ahead.reshape(-1, 1))
         found = found.squeeze(2)
@@ -287,7 +289,7 @@ class Edge(MomentModel):
         told = torch.stack([state[f"told_{k}.{k - 1}"] for k in self.horizons], dim=1)
         interval = torch.cat([state[f"interval.{k - 1}"] for k in self.horizons], dim=1)  # [B, horizons]
         since = torch.cat([intervals[:, :k].sum(dim=1, keepdim=True) for k in self.horizons], dim=1)
-        late = since / interval.clamp(min=SOONEST) - self.steps
+        late = since / interval.clamp(min=SHORTEST) - self.steps
         counts = ((interval > 0) & (late.abs() <= PUNCTUAL)).to(frame.dtype)[..., None, None, None]
         miss = self.samples.taken(frame).unsqueeze(1) - told[:, :, 0]
         new = products(torch.cat([told[:, :, 1:], miss.unsqueeze(2)], dim=2), *BLOCKS)

@@ -202,7 +202,7 @@ def test_given_the_same_flow_all_that_follows_is_the_same(opencv: Motion, graphs
                 weighed = learn.weights(found, opencv._mixture.prior, opencv._mixture.local)
                 got = fields["weights"][0, i].flatten(1).T.numpy()
                 assert np.abs(got - weighed).max() < 0.01 * max(1, np.abs(weighed).max())
-        for steps in (0, 0.5, 1, 2, 4):
+        for steps in (0, 0.5, 1, 2):
             picture = graphs.render({**fields, **graphs.carried(written)}, torch.tensor([steps * STEP]))
             error = np.abs(np.rint(255 * back(picture)) - opencv.render(seen, steps * STEP))
             assert error.mean() < 0.45, (index, steps)
