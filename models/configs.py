@@ -118,7 +118,9 @@ CONFIGS: Mapping[str, Entry] = {
 }
 # Models of motion, as graphs: they have no weights. Where there is no GPU they run without a graph: runtime/motion/.
 MOTION: Mapping[str, Entry] = {
-    "edge": Entry("framecast.models.edge:Edge", Data(720, 1280, 3, "BGR"), {}, 0, 0.006, 27_615_816, 2, None, tolerance=1e-3),
+    "edge": Entry(
+        "framecast.models.edge:Edge", Data(720, 1280, 3, "BGR"), {}, 0, 0.006, 27_615_816, 2, None, tolerance=1e-3
+    ),
 }
 # fmt: on
 

@@ -8,9 +8,9 @@ says why each stage is as it is, and whose constants they use. What differs:
 - the mixture is that of large pictures (``motion/warped.py``) at every size;
 - the horizons that have statistics of their own are fixed, and between two of them weights are interpolated, where the
   OpenCV form learns those that are asked for, and interpolates their statistics;
-- guesses are made for a whole number of intervals ahead, when their frame comes, and kept at the sample points alone, so
-  that there are no old pictures; where frames come at other times by then, they teach nothing. The OpenCV form keeps old
-  frames, and guesses anew for exactly the time that has passed.
+- guesses are made for a whole number of intervals ahead, when their frame comes, and kept at the sample points alone;
+  where frames come at other times by then, they teach nothing. The OpenCV form keeps old frames, and guesses anew for
+  exactly the time that has passed.
 
 Everything is float32 in 0 to 1. A state of zeros is fresh, and nothing is ever NaN if frames and times are numbers.
 """
