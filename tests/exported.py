@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -15,12 +16,13 @@ import onnx
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from framecast.export.exporter import save_graphs
 from framecast.export.onnx import describe, to_onnx
-from framecast.graph.manifest import Manifest
+from framecast.graph.manifest import RENDER, Manifest, other_half
 from framecast.graph.mixed_precision import HALF
 from framecast.models.step import StepModel
 
-from .networks import make  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .networks import make, small_edge  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
 def once(model: StepModel, manifest: Manifest) -> ModelProto:
@@ -50,6 +52,19 @@ def pair(name: str) -> tuple[StepModel, ModelProto]:
         else:
             torch.save(model.state_dict(), path)
     return model, once(model, describe(model, name))
+
+
+def edge_graphs(folder: Path) -> Path:
+    """The two graphs of a small edge, 96×64, in a folder: the path of the artifact."""
+    path = folder / "edge.onnx"
+    with kept("edge-graphs.onnx") as file:
+        if not file.exists():
+            model = small_edge()
+            options = {"height": model.config.height, "width": model.config.width, "reach": model.config.reach}
+            save_graphs(model, describe(model, "edge", options), file)
+        shutil.copy(other_half(file, RENDER), other_half(path, RENDER))
+        shutil.copy(file, path)
+    return path
 
 
 def exported(name: str) -> ModelProto:

@@ -9,6 +9,7 @@ import torch
 
 from framecast.models.astm import ASTM, ASTMConfig
 from framecast.models.configs import build
+from framecast.models.edge import Edge, EdgeConfig
 from framecast.models.stau import MAU, STAU, MAUConfig, STAUConfig
 from framecast.models.step import StepModel
 from framecast.models.stip import STIP, STIPConfig
@@ -61,6 +62,11 @@ NETWORKS: dict[str, Callable[[], StepModel]] = {
     "tau-without-da": lambda: _tau(dynamical_attention=False),
     "tau-transpose": lambda: _tau(upsample="transpose", encoder_layers=2),
 }
+
+
+def small_edge() -> Edge:
+    """The graphs of edge for small pictures. It has no weights, and renders any moment, so it is none of the above."""
+    return Edge(EdgeConfig(height=64, width=96, reach=2)).eval()
 
 
 def make(name: str) -> StepModel:

@@ -21,13 +21,13 @@ from framecast.errors import ArtifactError, EngineError, ExportError, OptionErro
 from framecast.export import tensorrt
 from framecast.export.exporter import export_random
 from framecast.export.tensorrt import BuildRequest, build, network_graph, summary
-from framecast.graph.manifest import KEY
+from framecast.graph.manifest import KEY, RENDER, other_half
 from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt.library import RTX_TARGETS, Gpu, Library, library
 from framecast.runtime.shipped import shipped
 
 from ..calls import watched  # noqa: TID252
-from ..exported import exported  # noqa: TID252
+from ..exported import edge_graphs, exported  # noqa: TID252
 from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 Run = Callable[..., tuple[int, str, str]]
@@ -64,6 +64,26 @@ def test_every_network_builds(name: str, rtx: Library, tmp_path: Path) -> None:
         assert cache.load(request.key()) == (engine, record)
         # With no GPU it is not read back, and that is what stands there.
         assert record.layers["engine"] == {"not_inspected": "there is no GPU of compute capability 8.9 here"}
+
+
+@pytest.mark.slow
+def test_a_model_of_motion_builds_as_two_engines(rtx: Library, run: Run, tmp_path: Path) -> None:
+    path, output = edge_graphs(tmp_path), tmp_path / "out" / "edge.engine"
+    output.parent.mkdir()
+    code, out, err = run("build", path, "--for", "8.9", "--camera", "640x480", "--output", output)
+    assert code == 0, err
+    names = ["edge.engine", "edge.engine.json", "edge.render.engine", "edge.render.engine.json"]
+    assert sorted(file.name for file in output.parent.iterdir()) == names
+    step, render = (cache.Record.from_json((output.parent / name).read_text()) for name in names[1::2])
+    assert step.manifest == render.manifest
+    assert (step.key.camera, render.key.camera) == ((640, 480), None)
+    assert out.count("wrote ") == 2
+    code, out, _ = run("build", path, "--for", "8.9", "--camera", "640x480")
+    assert (code, out.count("up to date")) == (0, 2)
+    other_half(path, RENDER).unlink()
+    code, _, err = run("build", path, "--for", "8.9")
+    assert code == 1
+    assert "edge.render.onnx is missing" in err
 
 
 def test_the_shipped_network_builds(rtx: Library) -> None:

@@ -20,11 +20,12 @@ from framecast.export.load_network import load_trained
 from framecast.export.onnx import describe, to_onnx
 from framecast.export.parity import compare, random_frames
 from framecast.graph.artifact import save
-from framecast.graph.manifest import DOMAIN, KEY, Manifest, Quality
+from framecast.graph.manifest import DOMAIN, KEY, RENDER, Manifest, Quality, other_half
 from framecast.models.configs import build, find
 from framecast.models.stau import STAU
 from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
+from framecast.runtime.engines.torch import TorchEngine
 
 SMALL = STIPConfig(height=64, width=96, patch=2, hidden=8, layers=3, stages=3)
 QUALITY = Quality("some clips", 31.5, 30.0, {"a": (31.5, 30.0)})
@@ -123,6 +124,27 @@ def test_a_trained_export_equals_torch(tmp_path: Path) -> None:
     assert {p.steps for p in parity.values()} == {20}
     with open_engine(output) as engine:
         assert engine.manifest.weights == "a test"
+
+
+def test_edge_is_exported_as_two_graphs(tmp_path: Path) -> None:
+    output = tmp_path / "small.onnx"
+    changes = {"height": 48, "width": 64, "reach": 1}
+    parity = export_config("edge", output, None, source="demo", frames=6, seed=0, changes=changes)
+    assert {name: p.steps for name, p in parity.items()} == {"random": 6, "real": 6}
+    assert all(p.max <= 2e-3 for p in parity.values())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.onnx", "small.render.onnx"]
+    with open_engine(output) as engine:
+        manifest = engine.manifest
+    assert (manifest.renders, manifest.weights, manifest.size) == ("moments", "none needed", (64, 48))
+    assert manifest.trained
+    assert manifest.options == changes
+    assert set(manifest.made_fields) == {"acceleration", "times", "weights"}
+    step, render = (onnx.load(str(path)).graph for path in (output, other_half(output, RENDER)))
+    assert [value.name for value in step.input][:2] == ["frame", "elapsed"]
+    assert [value.name for value in render.input] == ["ahead", *(f"fields.{name}" for name in manifest.fields)]
+    assert [value.name for value in render.output] == ["prediction"]
+    with TorchEngine.open(output, device="cpu") as reference:  # its options are all that it is
+        assert reference.manifest == manifest
 
 
 def test_wrong_weights_are_named(tmp_path: Path) -> None:

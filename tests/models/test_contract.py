@@ -8,16 +8,15 @@ import pytest
 import torch
 
 from framecast.models.configs import build
-from framecast.models.edge import Edge, EdgeConfig
 from framecast.models.step import State, StepModel
 from framecast.models.stip import STIP, STIPConfig
 
-from ..networks import NETWORKS, make  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..networks import NETWORKS, make, small_edge  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
 @pytest.fixture(params=[*NETWORKS, "edge"])
 def model(request: pytest.FixtureRequest) -> StepModel:
-    return Edge(EdgeConfig(48, 64, reach=2)).eval() if request.param == "edge" else make(request.param)
+    return small_edge() if request.param == "edge" else make(request.param)
 
 
 def random_state(model: StepModel, batch: int) -> State:

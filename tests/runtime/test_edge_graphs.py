@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +16,12 @@ import torch
 
 from framecast.camera import Image
 from framecast.errors import ArtifactError, EngineError
-from framecast.export.exporter import save_graphs
 from framecast.export.onnx import describe
 from framecast.files import sha256
 from framecast.graph.device import device_graph
 from framecast.graph.manifest import RENDER, other_half
 from framecast.graph.tensorrt_workarounds import fixed
-from framecast.models.edge import Edge, EdgeConfig
+from framecast.models.edge import Edge
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from framecast.runtime.engines.tensorrt import cache
@@ -32,7 +30,8 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.stepper import Stepper
 
 from ..clips import moving_pictures  # noqa: TID252
-from ..exported import kept  # noqa: TID252
+from ..exported import edge_graphs  # noqa: TID252
+from ..networks import small_edge  # noqa: TID252
 from .fake_gpu import Driver  # noqa: TID252
 from .test_tensorrt_engine import GPU, driver  # noqa: TID252, F401
 
@@ -43,19 +42,12 @@ AHEAD = (0.0, 0.5 * STEP, STEP, 3.3 * STEP)
 
 @pytest.fixture(scope="module")
 def model() -> Edge:
-    width, height = SIZE
-    return Edge(EdgeConfig(height, width, reach=2)).eval()
+    return small_edge()
 
 
 @pytest.fixture
-def artifact(model: Edge, tmp_path: Path) -> Path:
-    path = tmp_path / "edge.onnx"
-    with kept("edge-graphs.onnx") as file:
-        if not file.exists():
-            save_graphs(model, describe(model, "edge", {"height": SIZE[1], "width": SIZE[0], "reach": 2}), file)
-        for key in ("", RENDER):
-            shutil.copy(other_half(file, key) if key else file, other_half(path, key) if key else path)
-    return path
+def artifact(tmp_path: Path) -> Path:
+    return edge_graphs(tmp_path)
 
 
 @pytest.fixture(params=["onnxruntime", "openvino", "onnxruntime-cuda", "torch"])
