@@ -151,10 +151,8 @@ class Motion:
             motion, horizon = moments[i].motion, round(times[i] / interval)
             if motion is None or not 1 <= horizon <= self._deepest:
                 continue
-            if i == 1 and draft is not None:
-                told = draft.told
-            else:
-                told = self._mixture.told(moments[i], motion, times[i])
+            drafted = draft.told if draft is not None and i == 1 else None
+            told = drafted if drafted is not None else self._mixture.told(moments[i], motion, times[i])
             miss = self._mixture.sampled(newest.pictures) - told[0]
             new = learn.products(np.concatenate([told[1:], miss[None]]), *self._mixture.blocks)
             statistics[horizon] = learn.updated(_nearest(known, horizon), new)
