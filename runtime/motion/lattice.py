@@ -13,6 +13,7 @@ from framecast.camera.source import Image
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+AnyArray = NDArray[Any]  # OpenCV keeps the type that it is given
 
 CELLS = 320  # lattice points along the longer side of a large picture
 LEAST = 48  # along the shorter side of a small picture, if the picture has as many pixels
@@ -68,6 +69,6 @@ def points(width: int, height: int) -> Floats:
     return np.dstack([x, y])
 
 
-def pull(picture: NDArray[Any], at: Floats, out: NDArray[Any] | None = None) -> NDArray[Any]:
+def pull(picture: AnyArray, at: Floats, out: AnyArray | None = None) -> AnyArray:
     """Read ``picture`` [H, W, …] at coordinates ``at`` [h, w, 2] (x, y; pixels): bilinear, borders replicated."""
-    return cv2.remap(picture, at, None, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.remap(picture, at, None, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload, no-any-return]

@@ -8,6 +8,8 @@ need no constraint.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from framecast.runtime.motion.lattice import Floats
@@ -29,7 +31,9 @@ def products(told: Floats, rows: int, columns: int) -> Floats:
     high, wide = height // rows, width // columns
     blocks = told[:, : high * rows, : wide * columns].reshape(count, rows, high, columns, wide * channels)
     blocks = np.ascontiguousarray(blocks.transpose(1, 3, 0, 2, 4)).reshape(rows * columns, count, -1)
-    return np.matmul(blocks, blocks.transpose(0, 2, 1)) / np.float32(blocks.shape[2])
+    summed: Floats = np.matmul(blocks, blocks.transpose(0, 2, 1))
+    summed /= np.float32(blocks.shape[2])
+    return summed
 
 
 def updated(statistics: Floats | None, new: Floats, share: float = 1.0) -> Floats:
@@ -37,17 +41,28 @@ def updated(statistics: Floats | None, new: Floats, share: float = 1.0) -> Float
 
     A frame is divided by how badly it could be foreseen, as in the PSNR: one cut does not drown what came before.
     """
-    scaled = new * np.float32(share / (float(new[:, -1, -1].mean()) + LEVEL**2))
-    return scaled if statistics is None else statistics * np.float32(MEMORY**share) + scaled
+    scaled: Floats = new * np.float32(share / (float(new[:, -1, -1].mean()) + LEVEL**2))
+    if statistics is not None:
+        scaled += statistics * np.float32(MEMORY**share)
+    return scaled
 
 
-def weights(statistics: Floats, prior: Floats) -> Floats:
-    """The weights [blocks, N] that ``statistics`` [blocks, N + 1, N + 1] give: always finite, ``LARGEST`` at most."""
+def weights(statistics: Floats, prior: Floats, local: Sequence[int]) -> Floats:
+    """The weights [blocks, N] that ``statistics`` [blocks, N + 1, N + 1] give: always finite, ``LARGEST`` at most.
+
+    The ``local`` guesses have weights of their own in each block; the others one for the whole frame.
+    """
     unit = np.float32(STEADY) * np.eye(len(prior), dtype=np.float32)
     whole = statistics.mean(axis=0)
-    frame = solved(whole, prior, unit)
-    held = np.float32(SHARED) * (whole[:-1, :-1] + 4 * unit)
-    return np.clip(solved(statistics, frame, held), -LARGEST, LARGEST)
+    frame = np.clip(solved(whole, prior, unit), -LARGEST, LARGEST)
+    found = np.tile(frame, (len(statistics), 1))
+    if len(local):
+        wide = [i for i in range(len(prior)) if i not in local]
+        part = statistics[:, [*local, -1]][:, :, [*local, -1]]
+        part[:, :-1, -1] -= statistics[:, local][:, :, wide] @ frame[wide]
+        held = np.float32(SHARED) * (whole[local][:, local] + 4 * unit[: len(local), : len(local)])
+        found[:, local] = np.clip(solved(part, frame[local], held), -LARGEST, LARGEST)
+    return found
 
 
 def solved(statistics: Floats, prior: Floats, firmness: Floats) -> Floats:
@@ -71,13 +86,13 @@ def earned(statistics: Floats, prior: Floats) -> tuple[float, Floats]:
         What all together gain on constant velocity alone; and for each guess [N, 2], what it would gain alone, and
         what would be lost without it.
     """
-    whole = statistics.mean(axis=0).astype(np.float64)
+    whole = statistics.mean(axis=0)
     count = len(prior)
-    unit = STEADY * np.eye(count)
+    unit = np.float32(STEADY) * np.eye(count, dtype=np.float32)
 
     def miss(kept: list[int]) -> float:
         part = whole[np.ix_([*kept, count], [*kept, count])]
-        w = np.append(solved(part, prior[kept].astype(np.float64), unit[: len(kept), : len(kept)]), -1.0)
+        w = np.append(solved(part, prior[kept], unit[: len(kept), : len(kept)]), -1.0).astype(np.float64)
         return max(float(w @ part @ w), 1e-12)
 
     every = list(range(count))

@@ -1,112 +1,141 @@
 """The mixture of small pictures: every guess is made at full size, in float, and they are mixed exactly.
 
-On small pictures one warp of a mixed source loses 0.4 dB, and 8-bit or grey guesses lose as much on still scenes.
+On small pictures one warp of a mixed source loses 0.4 dB, and 8-bit guesses or grey statistics lose as much on still
+scenes. Guesses that cost a warp are made in brightness only; it is added to all channels.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from framecast.camera.source import Image
 from framecast.runtime.motion.lattice import Floats, Lattice, points, pull
-from framecast.runtime.motion.moment import Moment
-from framecast.runtime.motion.trajectory import Field, displacement, gained
+from framecast.runtime.motion.moment import Draft, Moment, Pictures
+from framecast.runtime.motion.trajectory import Field, displacement, gained, steadied
 
 BLOCK = 32  # pixels a side of what has weights of its own
-APART = 2  # pixels between sample points
-KEPT = 0.5
-TRUST = 0.7
+APART = 2  # pixels between samples
+KEPT = 0.5  # share of the mean so far in the filtered picture, where no picture had been made for the frame's time
+TRUST = 0.7  # in constant velocity against the copy, while nothing is known
 
 
 class Mixed:
     """Guesses and pictures of one size. Holds no stream, but scratch: one call at a time."""
 
-    names = (
-        "copy",
-        "previous",
-        "aligned",
-        "earlier",
-        "slower",
-        "half",
-        "faster",
-        "plain",
-        "blurred",
-        "soft",
-        "filtered",
-    )
+    coloured = ("copy", "previous")
+    grey = ("aligned", "earlier", "half", "faster", "steady", "blurred", "soft", "filtered")
+    names = (*coloured, *grey)
 
     def __init__(self, lattice: Lattice) -> None:
         self.lattice = lattice
         self.prior = np.array([1 - TRUST, *[0] * (len(self.names) - 1)], np.float32)
+        self.local = list(range(len(self.names)))
         width, height = lattice.size
         self.blocks = (max(1, height // BLOCK), max(1, width // BLOCK))
         self._grid = points(width, height)
-        self._samples = np.ascontiguousarray(self._grid[::APART, ::APART])
+        self._made: dict[tuple[int, int], tuple[Floats, Floats]] = {}
 
-    def picture(self, image: Image) -> NDArray[Any]:
-        """``image`` in float."""
-        return image.astype(np.float32)
+    def remembered(self, image: Image, before: Moment | None, motion: Field | None, draft: Draft | None) -> Pictures:
+        """What later frames and pictures ahead need of ``image``, with the ``draft`` that was made for its time."""
+        frame = image.astype(np.float32)
+        grey = cast(Floats, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
+        soft = cast(Floats, cv2.blur(grey, (5, 5)))
+        if before is None or motion is None:
+            return Pictures(frame, soft, grey, grey, frame, grey)
+        past = before.pictures
+        if draft is None:
+            mean = cv2.addWeighted(past.filtered, KEPT, past.grey, 1 - KEPT, 0)
+            filtered = pull(mean, self._grid + self._full(motion.velocity * np.float32(motion.elapsed)))
+        else:
+            filtered = draft.grey
+        return Pictures(frame, soft, grey, filtered, past.frame, past.grey)
 
-    def blurred(self, picture: NDArray[Any]) -> NDArray[Any]:
-        """``picture``, blurred."""
-        return cv2.blur(picture, (5, 5))
-
-    def filtered(self, before: Moment, flow: Floats) -> NDArray[Any]:
-        """The mean over the frames up to ``before``, pulled along the ``flow`` to the frame after it."""
-        mean = cv2.addWeighted(before.filtered, KEPT, before.picture, 1 - KEPT, 0)
-        return pull(mean, self._grid + self._full(flow))
-
-    def sampled(self, picture: NDArray[Any]) -> Floats:
+    def sampled(self, pictures: Pictures) -> Floats:
         """What came at the sample points: [h, w, 3]."""
-        return cast(Floats, picture[::APART, ::APART])
+        return cast(Floats, pictures.frame[::APART, ::APART])
 
     def told(self, moment: Moment, motion: Field, ahead: float) -> Floats:
         """The guesses ``ahead`` seconds after ``moment`` at the sample points, but for the first as differences to it.
 
         [1 + N, h, w, 3].
         """
-        return self._guesses(moment, motion, ahead, APART)
+        return _joined(*self._guesses(moment, motion, ahead, APART), 1)
 
-    def _guesses(self, moment: Moment, motion: Field, ahead: float, apart: int) -> Floats:
-        lattice, grid = self.lattice, self._grid[::apart, ::apart]
-        found = displacement(motion.velocity, ahead, lattice.grid, motion.elapsed)
-        extra = gained(motion, ahead, lattice.grid + found)
-        flow, velocity = motion.velocity * np.float32(motion.elapsed), motion.velocity * np.float32(ahead)
-        found, extra, flow, velocity = (self._full(x)[::apart, ::apart] for x in (found, extra, flow, velocity))
-        at = grid + found
-        picture, previous = moment.picture, moment.previous
-        back = np.float32((ahead + motion.elapsed) / ahead)
-        reads = (
-            (picture, at),
-            (picture, grid),
-            (previous, grid),
-            (previous, grid + flow),
-            (previous, grid + found * back),
-            (picture, at - np.float32(0.5) * extra),
-            (picture, grid + np.float32(0.5) * found),
-            (picture, at + extra),
-            (picture, grid + velocity),
-            (moment.blurred, at),
-            (moment.blurred, grid),
-            (moment.filtered, at),
-        )
-        values = np.stack([pull(source, np.ascontiguousarray(places)) for source, places in reads])
-        values[1:] -= values[0]
-        return values
-
-    def render(self, moment: Moment, motion: Field, ahead: float, weights: Floats) -> Image:
+    def render(self, moment: Moment, motion: Field, ahead: float, weights: Floats) -> tuple[Image, Draft]:
         """The picture ``ahead`` seconds after ``moment``: [H, W, 3], with ``weights`` [rows, columns, N]."""
-        values = self._guesses(moment, motion, ahead, 1)
-        mixture = values[0]
-        for i in range(len(self.names)):
-            fine = cv2.resize(np.ascontiguousarray(weights[..., i]), self.lattice.size)
-            mixture += fine[..., None] * values[i + 1]
-        return cast(Image, cv2.convertScaleAbs(cv2.max(mixture, 0)))
+        reference, coloured, grey = self._guesses(moment, motion, ahead, 1)
+        fine = [cv2.resize(np.ascontiguousarray(weights[..., i]), self.lattice.size) for i in range(len(self.names))]
+        light = np.zeros_like(grey[0])
+        for weight, guess in zip(fine[len(coloured) :], grey, strict=True):
+            cv2.accumulateProduct(weight, guess, light)
+        mixture = cv2.add(reference, cv2.merge([light] * 3))
+        for weight, guess in zip(fine, coloured, strict=False):
+            cv2.accumulateProduct(cv2.merge([weight] * 3), guess, mixture)
+        picture = cast(Image, cv2.convertScaleAbs(np.maximum(mixture, 0)))
+        foreseen = cast(Floats, np.clip(cv2.cvtColor(mixture, cv2.COLOR_BGR2GRAY), 0, 255))
+        return picture, Draft(ahead, foreseen, _joined(reference, coloured, grey, APART))
+
+    def _guesses(
+        self, moment: Moment, motion: Field, ahead: float, apart: int
+    ) -> tuple[Floats, list[Floats], list[Floats]]:
+        """Constant velocity; the guesses in colour and in brightness, as differences to it. Each ``apart``-th pixel.
+
+        Valid until the next call.
+        """
+        lattice, pictures = self.lattice, moment.pictures
+        grid = np.ascontiguousarray(self._grid[::apart, ::apart])
+        flat = displacement(motion, ahead, lattice.grid)
+        now = lattice.grid + flat
+        extra, change = gained(motion, ahead, now), steadied(motion, ahead, now, flat)
+        found, extra, change, flow = (
+            np.ascontiguousarray(self._full(x)[::apart, ::apart])
+            for x in (flat, extra, change, motion.velocity * np.float32(motion.elapsed))
+        )
+        at, back = grid + found, np.float32((ahead + motion.elapsed) / ahead)
+        reference = pull(pictures.frame, at)
+        dark = cv2.cvtColor(reference, cv2.COLOR_BGR2GRAY)
+        every = slice(None, None, apart)
+        coloured = (np.ascontiguousarray(x[every, every]) for x in (pictures.frame, pictures.before))
+        reads = (
+            (pictures.grey_before, grid + flow),
+            (pictures.grey_before, grid + found * back),
+            (pictures.grey, grid + np.float32(0.5) * found),
+            (pictures.grey, at + extra),
+            (pictures.grey, at + change),
+            (pictures.blurred, at),
+            (pictures.blurred, grid),
+            (pictures.filtered, at),
+        )
+        light, colour = self._scratch(*dark.shape)
+        grey = [pull(source, places, out) for (source, places), out in zip(reads, light, strict=True)]
+        for guess in grey:
+            cv2.subtract(guess, dark, dst=guess)
+        return (
+            reference,
+            [cast(Floats, cv2.subtract(x, reference, dst=out)) for x, out in zip(coloured, colour, strict=True)],
+            grey,
+        )
+
+    def _scratch(self, height: int, width: int) -> tuple[Floats, Floats]:
+        """Where guesses of a size are made, in brightness and in colour: without it, each would fault in new memory."""
+        if (height, width) not in self._made:
+            light = np.empty((len(self.grey), height, width), np.float32)
+            self._made[height, width] = light, np.empty((len(self.coloured), height, width, 3), np.float32)
+        return self._made[height, width]
 
     def _full(self, found: Floats) -> Floats:
         """Displacements in pixels at full size, from those on the lattice."""
-        return cv2.resize(found * self.lattice.scale, self.lattice.size, interpolation=cv2.INTER_LINEAR)
+        return cast(Floats, cv2.resize(found * self.lattice.scale, self.lattice.size, interpolation=cv2.INTER_LINEAR))
+
+
+def _joined(reference: Floats, coloured: list[Floats], grey: list[Floats], apart: int) -> Floats:
+    """All guesses at each ``apart``-th pixel, in colour: [1 + N, h, w, 3]."""
+    first = reference[::apart, ::apart]
+    joined = np.empty((1 + len(coloured) + len(grey), *first.shape), np.float32)
+    for into, guess in zip(joined, (reference, *coloured, *grey), strict=True):
+        some = guess[::apart, ::apart]
+        into[:] = some if some.ndim == into.ndim else some[..., None]
+    return joined

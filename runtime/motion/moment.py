@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from numpy.typing import NDArray
+import numpy as np
 
-from framecast.runtime.motion.lattice import Floats, Greys
+from framecast.runtime.motion.lattice import AnyArray, Floats, Greys
 from framecast.runtime.motion.trajectory import Field
+
+NONE = np.empty((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a mixture keeps of a frame. Large pictures need the first two alone, uint8; small ones are float32.
+
+    Attributes:
+        frame: the frame [H, W, 3], BGR.
+        blurred: the frame, or its brightness if it is small, blurred.
+        grey: its brightness [H, W].
+        filtered: what had been predicted for its brightness [H, W].
+        before: the frame before it [H, W, 3].
+        grey_before: the brightness of that [H, W].
+    """
+
+    frame: AnyArray
+    blurred: AnyArray
+    grey: Floats = field(default_factory=lambda: NONE)
+    filtered: Floats = field(default_factory=lambda: NONE)
+    before: Floats = field(default_factory=lambda: NONE)
+    grey_before: Floats = field(default_factory=lambda: NONE)
 
 
 @dataclass(frozen=True)
@@ -18,18 +40,26 @@ class Moment:
     Attributes:
         time: seconds since the first frame.
         greys: its brightness at the two sizes of the flow.
-        picture: the frame as its mixture takes it: uint8 BGRA, or float32 BGR [H, W, …].
-        blurred: the picture, blurred.
-        filtered: a mean over the frames so far, each pulled along its motion, so that noise averages out.
-        previous: the frame before, as ``picture``; the first frame itself.
+        pictures: what its mixture keeps of it.
         motion: on the lattice; None for the first frame.
     """
 
     time: float
     greys: Greys
-    picture: NDArray[Any]
-    blurred: NDArray[Any]
-    filtered: NDArray[Any]
-    previous: NDArray[Any]
+    pictures: Pictures
     motion: Field | None
-    flow: Floats | None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a picture of about one step ahead leaves for the frame that it foresees.
+
+    Attributes:
+        ahead: seconds.
+        grey: brightness of the picture, float [H, W].
+        told: the guesses at the sample points.
+    """
+
+    ahead: float
+    grey: Floats
+    told: Floats

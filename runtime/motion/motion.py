@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
@@ -14,32 +14,47 @@ from framecast.runtime.motion import learn, trajectory
 from framecast.runtime.motion.flow import Flow
 from framecast.runtime.motion.lattice import Floats, Lattice
 from framecast.runtime.motion.mixed import Mixed
-from framecast.runtime.motion.moment import Moment
+from framecast.runtime.motion.moment import Draft, Moment
 from framecast.runtime.motion.warped import Warped
 
 SMALL = 400 * 300  # pixels: up to here a picture is mixed exactly
 FURTHEST = 16  # steps ahead that have statistics of their own
 PATIENCE = 30  # frames for which a horizon is learned after it was last asked for
 RECENT = 9  # frames whose median distance in time is a step
+SHORTEST = 1e-3  # seconds between frames: less is a wrong time stamp
+SAME = 0.05  # steps: two times that are as near as this are taken for the same
+NEGLIGIBLE = 0.1  # share of a horizon in an interpolation below which it is not learned
+KEPT = 256 << 20  # bytes that old frames may take: beyond, fewer horizons are learned
+
+
+@dataclass
+class Notes:
+    """What pictures ahead leave behind for the next frame.
+
+    Attributes:
+        asked: frames since a horizon, in steps, was last asked for.
+        draft: of about one step ahead, if one was made.
+    """
+
+    asked: dict[int, int] = field(default_factory=dict)
+    draft: Draft | None = None
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known after a frame. ``Motion.perceive`` makes it; ``Motion.render`` notes in ``asked`` what it made.
+    """What is known after a frame. ``Motion.perceive`` makes it; ``Motion.render`` writes to its ``notes`` alone.
 
     Attributes:
         moments: the newest frame, then older ones, as many as the horizons asked for need.
         intervals: seconds between the last frames, newest last.
         statistics: products of guesses and truth by horizon, in steps: [blocks, N + 1, N + 1] each.
-        asked: frames since a horizon, in steps, was last asked for.
-        learned: frames since a horizon was last learned.
+        notes: for the next frame.
     """
 
     moments: tuple[Moment, ...]
     intervals: tuple[float, ...] = ()
     statistics: Mapping[int, Floats] = field(default_factory=dict)
-    asked: dict[int, int] = field(default_factory=dict)
-    learned: Mapping[int, int] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
 
     @property
     def interval(self) -> float:
@@ -53,38 +68,41 @@ class Motion:
     Args:
         width: of the pictures.
         height: of the pictures.
-        fast: cheaper, and a little worse.
+        fast: cheaper, and a little worse. Small pictures are cheap anyway: it changes their flow alone.
     """
 
     def __init__(self, width: int, height: int, *, fast: bool = False) -> None:
         self.lattice = Lattice(width, height)
-        self.fast = fast
-        self._flow = Flow(self.lattice)
-        self._mixture: Mixed | Warped = (Mixed if width * height <= SMALL else Warped)(self.lattice)
+        self._flow = Flow(self.lattice, fast=fast)
+        small = width * height <= SMALL
+        self._deepest = max(1, min(FURTHEST, KEPT // (2 * 3 * width * height)))  # a frame, and it blurred
+        self._mixture: Mixed | Warped = Mixed(self.lattice) if small else Warped(self.lattice, fast=fast)
 
     def perceive(self, before: Seen | None, image: Image, elapsed: float) -> Seen:
         """Take in a frame.
 
         Args:
             before: what was known after the frame before; it is not written to. None for the first frame.
-            image: uint8 [H, W, 3], BGR. It must not be written to afterwards.
-            elapsed: seconds since the frame before, above 0; ignored for the first frame.
+            image: uint8 [H, W, 3], BGR.
+            elapsed: seconds since the frame before; ignored for the first frame.
         """
+        elapsed = max(elapsed, SHORTEST)
         mixture, greys = self._mixture, self.lattice.greys(image)
-        picture = mixture.picture(image)
-        blurred = mixture.blurred(picture)
         if before is None:
-            return Seen((Moment(0.0, greys, picture, blurred, picture, picture, None, None),))
+            return Seen((Moment(0.0, greys, mixture.remembered(image, None, None, None), None),))
         last = before.moments[0]
         flow = self._flow(greys, last.greys)
         motion = trajectory.field(flow, elapsed, last.motion, self.lattice.grid)
-        filtered = mixture.filtered(last, flow)
-        moment = Moment(last.time + elapsed, greys, picture, blurred, filtered, last.picture, motion, flow)
+        draft = before.notes.draft
+        if draft is not None and abs(draft.ahead - elapsed) > SAME * elapsed:
+            draft = None
+        pictures = mixture.remembered(image, last, motion, draft)
+        moment = Moment(last.time + elapsed, greys, pictures, motion)
+        asked = {k: n + 1 for k, n in before.notes.asked.items() if n < PATIENCE} or {1: 0}
+        moments = (moment, *islice(before.moments, max(asked)))
         intervals = (*before.intervals, elapsed)[-RECENT:]
-        asked = {k: n + 1 for k, n in before.asked.items() if n < PATIENCE} or {1: 0}
-        depth = max(asked)
-        seen = Seen((moment, *islice(before.moments, depth)), intervals, before.statistics, asked)
-        return self._taught(seen, before.learned)
+        statistics = self._taught(before.statistics, moments, median(intervals), asked, draft)
+        return Seen(moments, intervals, statistics, Notes(asked))
 
     def render(self, seen: Seen, ahead: float) -> Image:
         """The picture ``ahead`` seconds after the newest frame, 0 or more: a new uint8 [H, W, 3], BGR.
@@ -93,12 +111,15 @@ class Motion:
         """
         moment = seen.moments[0]
         if moment.motion is None or ahead <= 0:
-            return np.array(moment.picture[..., :3], np.uint8)
+            return moment.pictures.frame.astype(np.uint8)
         steps = ahead / seen.interval
-        for horizon, share in _neighbours(steps):
-            if share > 0.1:
-                seen.asked[horizon] = 0
-        return self._mixture.render(moment, moment.motion, ahead, self._weights(seen, steps))
+        seen.notes.asked.update(
+            (horizon, 0) for horizon, share in _neighbours(steps, self._deepest) if share > NEGLIGIBLE
+        )
+        picture, draft = self._mixture.render(moment, moment.motion, ahead, self._weights(seen, steps))
+        if abs(steps - 1) <= SAME:
+            seen.notes.draft = draft
+        return picture
 
     def fields(self, seen: Seen, ahead: float) -> dict[str, Floats]:
         """What is to be drawn: ``flow`` [h, w, 2] in pixels a second, and each guess's weight [rows, columns]."""
@@ -114,53 +135,65 @@ class Motion:
 
         Under "all", twice what all together gain on constant velocity; see :func:`learn.earned`.
         """
-        known = None if seen.moments[0].motion is None else _nearest(seen.statistics, round(ahead / seen.interval))
+        known = _nearest(seen.statistics, round(ahead / seen.interval)) if seen.intervals else None
         if known is None:
             return {}
         together, each = learn.earned(known, self._mixture.prior)
         named = zip(self._mixture.names, each.tolist(), strict=True)
         return {"all": (together, together), **{name: (alone, without) for name, (alone, without) in named}}
 
-    def _taught(self, seen: Seen, learned: Mapping[int, int]) -> Seen:
-        """Compare what was guessed for the newest frame's moment with what came."""
-        newest, interval = seen.moments[0], seen.interval
-        statistics = dict(seen.statistics)
-        for horizon in seen.asked:
-            past = [m for m in seen.moments[1:] if m.motion is not None]
-            if not past:
-                break
-            moment = min(past, key=lambda m: abs(newest.time - m.time - horizon * interval))
-            ahead = newest.time - moment.time
-            steps = ahead / interval
-            if abs(steps - horizon) > 0.5 or moment.motion is None:
+    def _taught(
+        self,
+        known: Mapping[int, Floats],
+        moments: tuple[Moment, ...],
+        interval: float,
+        horizons: Iterable[int],
+        draft: Draft | None,
+    ) -> Mapping[int, Floats]:
+        """The statistics after comparing what was guessed for the newest moment with what came, by horizon.
+
+        Guesses are made anew from the frame that lies a horizon back, for exactly the time that has passed. While no
+        frame lies so far back, the furthest is taken.
+        """
+        newest, statistics = moments[0], dict(known)
+        times = [newest.time - moment.time for moment in moments]
+        known_motion = [i for i in range(1, len(moments)) if moments[i].motion is not None]
+        wanted = {min(known_motion, key=lambda i: abs(times[i] - k * interval)) for k in horizons if known_motion}
+        for i in wanted:
+            motion, horizon = moments[i].motion, round(times[i] / interval)
+            if motion is None or not 1 <= horizon <= self._deepest:
                 continue
-            told = self._mixture.told(moment, moment.motion, ahead)
-            miss = self._mixture.sampled(newest.picture) - told[0]
+            drafted = draft.told if draft is not None and i == 1 else None
+            told = drafted if drafted is not None else self._mixture.told(moments[i], motion, times[i])
+            miss = self._mixture.sampled(newest.pictures) - told[0]
             new = learn.products(np.concatenate([told[1:], miss[None]]), *self._mixture.blocks)
-            known = statistics.get(horizon, _nearest(statistics, horizon))
-            statistics[horizon] = learn.updated(known, new)
-        return Seen(seen.moments, seen.intervals, statistics, seen.asked, learned)
+            statistics[horizon] = learn.updated(_nearest(known, horizon), new)
+        return statistics
 
     def _weights(self, seen: Seen, steps: float) -> Floats:
-        """The weights [rows, columns, N] of a picture ``steps`` ahead."""
-        rows, columns = self._mixture.blocks
-        prior = self._mixture.prior
-        mixed: Floats | None = None
-        for horizon, share in _neighbours(steps):
-            known = _nearest(seen.statistics, horizon)
-            if known is not None and share > 0:
-                part = known * np.float32(share)
-                mixed = part if mixed is None else mixed + part
-        found = np.tile(prior, (rows * columns, 1)) if mixed is None else learn.weights(mixed, prior)
-        return found.reshape(rows, columns, -1) * np.float32(min(1.0, steps))
+        """The weights [rows, columns, N] of a picture ``steps`` ahead: interpolated statistics, solved."""
+        mixture = self._mixture
+        rows, columns = mixture.blocks
+        if not seen.statistics:
+            found = np.tile(mixture.prior, (rows * columns, 1))
+        else:
+            parts = [
+                _nearest(seen.statistics, horizon) * np.float32(share)
+                for horizon, share in _neighbours(steps, self._deepest)
+                if share > 0
+            ]
+            found = learn.weights(sum(parts[1:], start=parts[0]), mixture.prior, mixture.local)
+        shaped: Floats = found.reshape(rows, columns, -1) * np.float32(min(1.0, steps))
+        return shaped
 
 
-def _neighbours(steps: float) -> tuple[tuple[int, float], ...]:
-    """The whole steps around ``steps``, and how much each counts."""
-    steps = min(max(steps, 1.0), float(FURTHEST))
+def _neighbours(steps: float, deepest: int) -> tuple[tuple[int, float], ...]:
+    """The whole steps around ``steps``, up to ``deepest``, and how much each counts."""
+    steps = min(max(steps, 1.0), float(deepest))
     below = int(steps)
-    return (below, 1 - (steps - below)), (min(below + 1, FURTHEST), steps - below)
+    return (below, 1 - (steps - below)), (min(below + 1, deepest), steps - below)
 
 
 def _nearest(statistics: Mapping[int, Floats], horizon: int) -> Floats | None:
+    """The statistics of the horizon that is nearest to ``horizon``."""
     return statistics[min(statistics, key=lambda k: (abs(k - horizon), k))] if statistics else None

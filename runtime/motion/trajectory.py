@@ -9,24 +9,32 @@ and elsewhere the last iterate is used. The acceleration goes along with what mo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
+import cv2
 import numpy as np
 
 from framecast.runtime.motion.lattice import Floats, pull
 
+FRESH = 0.15  # share of the newest velocity in the steady one
+CONVERGED, FAR = 1, 4  # iterations of the fixed point: up to LONG times the flow's own time ahead, and beyond
+LONG = 1.5
+
 
 @dataclass(frozen=True)
 class Field:
-    """Motion at a frame, on the lattice.
+    """Motion at a frame, on the lattice, towards where each point came from.
 
     Attributes:
-        velocity: [h, w, 2], lattice points a second, towards where each point came from.
-        acceleration: [h, w, 2], lattice points a second squared, in the same sense.
+        velocity: [h, w, 2], lattice points a second.
+        acceleration: [h, w, 2], lattice points a second squared.
+        steady: [h, w, 2], lattice points a second: a mean over the velocities so far of what is seen at a point.
         elapsed: seconds that the velocity is a mean over, up to the frame.
     """
 
     velocity: Floats
     acceleration: Floats
+    steady: Floats
     elapsed: float
 
 
@@ -38,17 +46,28 @@ def field(flow: Floats, elapsed: float, before: Field | None, grid: Floats) -> F
     """
     velocity = flow * np.float32(1 / elapsed)
     if before is None:
-        return Field(velocity, np.zeros_like(velocity), elapsed)
-    change = velocity - pull(before.velocity, grid + flow)
-    return Field(velocity, change * np.float32(2 / (elapsed + before.elapsed)), elapsed)
+        return Field(velocity, np.zeros_like(velocity), velocity, elapsed)
+    came_from = grid + flow
+    change = velocity - pull(before.velocity, came_from)
+    change *= np.float32(2 / (elapsed + before.elapsed))
+    steady = cv2.addWeighted(velocity, FRESH, pull(before.steady, came_from), 1 - FRESH, 0)
+    return Field(velocity, change, cast(Floats, steady), elapsed)
 
 
-def displacement(velocity: Floats, ahead: float, grid: Floats, elapsed: float) -> Floats:
-    """Solve d = ahead · velocity(p + d) for each point p of ``grid`` [h, w, 2]: [h, w, 2], lattice points."""
-    scaled = velocity * np.float32(ahead)
-    found = scaled
-    for _ in range(2 if ahead <= 1.5 * elapsed else 4):
-        found = pull(scaled, grid + found)
+def displacement(motion: Field, ahead: float, points: Floats) -> Floats:
+    """Solve d = ahead · velocity(p + d) at ``points`` [h, w, 2] (lattice coordinates): [h, w, 2], lattice points.
+
+    It is bounded by the lattice's size.
+    """
+    scale = np.float32(ahead)
+    found = np.zeros_like(points)
+    far = ahead > LONG * motion.elapsed
+    for _ in range(1 + (FAR if far else CONVERGED)):
+        found = pull(motion.velocity, points + found)
+        found *= scale
+    if far:
+        limit = float(max(motion.velocity.shape))
+        np.clip(found, -limit, limit, out=found)
     return found
 
 
@@ -58,4 +77,14 @@ def gained(motion: Field, ahead: float, at: Floats) -> Floats:
     The velocity is a mean over ``elapsed``: by now it has grown by acceleration · elapsed / 2, so that
     v · Δ + a · Δ · elapsed / 2 + a · Δ² / 2 is travelled.
     """
-    return pull(motion.acceleration, at) * np.float32(ahead * (ahead + motion.elapsed) / 2)
+    found = pull(motion.acceleration, at)
+    found *= np.float32(ahead * (ahead + motion.elapsed) / 2)
+    return found
+
+
+def steadied(motion: Field, ahead: float, at: Floats, found: Floats) -> Floats:
+    """What the displacement ``found`` changes by, if what is ``at`` [h, w, 2] now goes on at its steady velocity."""
+    change = pull(motion.steady, at)
+    change *= np.float32(ahead)
+    change -= found
+    return change

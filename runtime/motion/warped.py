@@ -8,106 +8,99 @@ fraction of its cost.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from framecast.camera.source import Image
-from framecast.runtime.motion.lattice import Floats, Lattice, points, pull
-from framecast.runtime.motion.moment import Moment
-from framecast.runtime.motion.trajectory import Field, displacement, gained
+from framecast.runtime.motion.lattice import AnyArray, Floats, Lattice, points, pull
+from framecast.runtime.motion.moment import Draft, Moment, Pictures
+from framecast.runtime.motion.trajectory import Field, displacement, gained, steadied
 
 BLOCKS = (9, 16)  # rows and columns of the weights
-SLOWER = 0.75  # share of the displacement: the guess whose difference stands for the derivative along the velocity
+APART = 2  # lattice points between samples
+DERIVED = 0.25  # share of the displacement: the guess that stands for the derivative along it
 BLUR = 5  # pixels a side
-KEPT = 0.5  # share of the mean so far in the filtered picture
-FASTEST = 0.75  # change of the displacement by its own weight, as a share
+LIMITS = (3.0, 1.0, 1.0)  # largest weights of the displacements: faster, accelerated, steady
 TRUST = 0.7  # in constant velocity against the copy, while nothing is known
 
 
 class Warped:
     """Guesses and pictures of one size. Holds no stream, but scratch: one call at a time."""
 
-    names = ("copy", "velocity", "acceleration", "blurred", "filtered")
+    names = ("copy", "blurred", "faster", "accelerated", "steady")
     blocks = BLOCKS
 
-    def __init__(self, lattice: Lattice) -> None:
+    def __init__(self, lattice: Lattice, *, fast: bool = False) -> None:
         self.lattice = lattice
+        self.local = [0, 2, 3, 4] if fast else [0, 1, 2, 3, 4]
         self.prior = np.array([1 - TRUST, 0, 0, 0, 0], np.float32)
         width, height = lattice.size
         self._grid = points(width, height)
         self._map = np.empty_like(self._grid)
-        columns, rows = (np.arange(n) for n in lattice.coarse)
-        x = ((columns + 0.5) * lattice.scale[0]).astype(np.float32).clip(0, width - 1)
-        y = ((rows + 0.5) * lattice.scale[1]).astype(np.float32).clip(0, height - 1)
-        self._samples = np.dstack(np.meshgrid(np.floor(x), np.floor(y)))  # sample points, in pixels
-        self._on_lattice = (self._samples + 0.5) / lattice.scale - np.float32(0.5)
+        x, y = (
+            np.floor((np.arange(APART // 2, count, APART) + 0.5) * size / count).astype(np.float32)
+            for count, size in zip(lattice.coarse, lattice.size, strict=True)
+        )
+        self._samples = np.dstack(np.meshgrid(x, y))  # sample points, in pixels
+        self._points = (self._samples + np.float32(0.5)) / lattice.scale - np.float32(0.5)
 
-    def picture(self, image: Image) -> NDArray[Any]:
-        """``image`` with a fourth channel, which the warp is twice as fast with."""
-        return cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
+    def remembered(self, image: Image, before: Moment | None, motion: Field | None, draft: Draft | None) -> Pictures:
+        """What later frames and pictures ahead need of ``image``."""
+        return Pictures(image.copy(), cast(AnyArray, cv2.blur(image, (BLUR, BLUR))))
 
-    def blurred(self, picture: NDArray[Any]) -> NDArray[Any]:
-        """``picture``, blurred."""
-        return cv2.blur(picture, (BLUR, BLUR))
-
-    def filtered(self, before: Moment, flow: Floats) -> NDArray[Any]:
-        """The mean over the frames up to ``before``, pulled along the ``flow`` to the frame after it."""
-        mean = cv2.addWeighted(before.filtered, KEPT, before.picture, 1 - KEPT, 0)
-        return pull(mean, self._full(flow))
-
-    def sampled(self, picture: NDArray[Any]) -> Floats:
+    def sampled(self, pictures: Pictures) -> Floats:
         """What came at the sample points: [h, w, 3]."""
-        values = cv2.remap(picture, self._samples, None, cv2.INTER_NEAREST)
-        return values[..., :3].astype(np.float32)
+        return pull(pictures.frame, self._samples).astype(np.float32)
 
     def told(self, moment: Moment, motion: Field, ahead: float) -> Floats:
         """The guesses ``ahead`` seconds after ``moment`` at the sample points, but for the first as differences to it.
 
         [1 + N, h, w, 3].
         """
-        lattice = self.lattice
-        found = displacement(motion.velocity, ahead, lattice.grid, motion.elapsed)
-        extra = gained(motion, ahead, lattice.grid + found)
-        found, extra = (pull(x, self._on_lattice) * lattice.scale for x in (found, extra))
+        found, *ways = (x * self.lattice.scale for x in self._paths(motion, ahead, self._points))
+        frame, blurred = moment.pictures.frame, moment.pictures.blurred
         at = self._samples + found
-        reads = (
-            (moment.picture, at),
-            (moment.picture, self._samples),
-            (moment.picture, self._samples + np.float32(SLOWER) * found),
-            (moment.picture, at + extra),
-            (moment.blurred, at),
-            (moment.filtered, at),
-        )
-        values = np.stack([pull(picture, places)[..., :3] for picture, places in reads]).astype(np.float32)
+        reads = ((frame, at), (frame, self._samples), (blurred, at), *((frame, at + way) for way in ways))
+        values = np.stack([pull(picture, places) for picture, places in reads]).astype(np.float32)
         values[1:] -= values[0]
-        values[2] *= np.float32(-1 / (1 - SLOWER))
         return values
 
-    def render(self, moment: Moment, motion: Field, ahead: float, weights: Floats) -> Image:
+    def render(self, moment: Moment, motion: Field, ahead: float, weights: Floats) -> tuple[Image, None]:
         """The picture ``ahead`` seconds after ``moment``: [H, W, 3], with ``weights`` [rows, columns, N]."""
         lattice = self.lattice
-        copy, faster, accelerated, blurred, filtered = (
-            cv2.resize(np.ascontiguousarray(weights[..., i]), lattice.coarse) for i in range(len(self.names))
-        )
-        found = displacement(motion.velocity, ahead, lattice.grid, motion.elapsed)
-        extra = gained(motion, ahead, lattice.grid + found)
-        found = found * (1 + np.clip(faster, -FASTEST, FASTEST))[..., None]
-        found += np.clip(accelerated, -1, 1)[..., None] * extra
-        source = moment.picture
-        source = self._blended(source, moment.filtered, filtered)
-        source = self._blended(source, moment.blurred, blurred)
-        moved = pull(source, self._full(found))
-        return cast(Image, cv2.cvtColor(self._blended(moved, moment.picture, copy), cv2.COLOR_BGRA2BGR))
+        coarse = cast(Floats, cv2.resize(weights[..., 2:], lattice.coarse))
+        found, *ways = self._paths(motion, ahead, lattice.grid)
+        for i, (way, limit) in enumerate(zip(ways, LIMITS, strict=True)):
+            way *= np.clip(coarse[..., i : i + 1], -limit, limit)
+            found += way
+        frame, blurred = moment.pictures.frame, moment.pictures.blurred
+        if 1 in self.local:
+            source = self._blended(frame, blurred, weights[..., 1])
+        else:
+            share = float(weights[..., 1].mean())
+            source = cv2.addWeighted(frame, 1 - share, blurred, share, 0)
+        # A warp of four channels takes half the time of one of three.
+        moved = pull(cv2.cvtColor(source, cv2.COLOR_BGR2BGRA), self._full(found))
+        moved = cv2.cvtColor(moved, cv2.COLOR_BGRA2BGR)
+        return self._blended(moved, frame, weights[..., 0]), None
 
-    def _blended(self, first: NDArray[Any], second: NDArray[Any], weight: Floats) -> NDArray[Any]:
-        """``first`` + weight · (``second`` − ``first``), with ``weight`` [h, w] on the lattice, clipped to uint8."""
-        fine = cv2.resize(weight, self.lattice.size, interpolation=cv2.INTER_LINEAR)
-        return cv2.blendLinear(first, second, 1 - fine, fine)
+    def _paths(self, motion: Field, ahead: float, at: Floats) -> list[Floats]:
+        """The displacement of constant velocity, and how the others change it, at lattice coordinates ``at``."""
+        found = displacement(motion, ahead, at)
+        now = at + found
+        ways = [gained(motion, ahead, now), steadied(motion, ahead, now, found)]
+        return [found, found * np.float32(DERIVED), *ways]
+
+    def _blended(self, first: AnyArray, second: AnyArray, weight: Floats) -> AnyArray:
+        """``first`` + weight · (``second`` − ``first``), with ``weight`` [rows, columns], clipped to uint8."""
+        lattice = self.lattice
+        coarse = cv2.resize(np.ascontiguousarray(weight), lattice.coarse)
+        shares = (cv2.resize(part, lattice.size) for part in (1 - coarse, coarse))
+        return cast(AnyArray, cv2.blendLinear(first, second, *shares))
 
     def _full(self, found: Floats) -> Floats:
         """Coordinates at full size from displacements on the lattice: scratch, valid until the next call."""
         cv2.resize(found * self.lattice.scale, self.lattice.size, dst=self._map, interpolation=cv2.INTER_LINEAR)
-        return cv2.add(self._map, self._grid, dst=self._map)
+        return cast(Floats, cv2.add(self._map, self._grid, dst=self._map))
