@@ -69,6 +69,6 @@ def points(width: int, height: int) -> Floats:
     return np.dstack([x, y])
 
 
-def pull(picture: AnyArray, at: Floats) -> AnyArray:
+def pull(picture: AnyArray, at: Floats, out: AnyArray | None = None) -> AnyArray:
     """Read ``picture`` [H, W, …] at coordinates ``at`` [h, w, 2] (x, y; pixels): bilinear, borders replicated."""
-    return cv2.remap(picture, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload, no-any-return]
+    return cv2.remap(picture, at, None, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload, no-any-return]

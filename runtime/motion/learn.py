@@ -86,13 +86,13 @@ def earned(statistics: Floats, prior: Floats) -> tuple[float, Floats]:
         What all together gain on constant velocity alone; and for each guess [N, 2], what it would gain alone, and
         what would be lost without it.
     """
-    whole = statistics.mean(axis=0).astype(np.float64)
+    whole = statistics.mean(axis=0)
     count = len(prior)
-    unit = STEADY * np.eye(count)
+    unit = np.float32(STEADY) * np.eye(count, dtype=np.float32)
 
     def miss(kept: list[int]) -> float:
         part = whole[np.ix_([*kept, count], [*kept, count])]
-        w = np.append(solved(part, prior[kept].astype(np.float64), unit[: len(kept), : len(kept)]), -1.0)
+        w = np.append(solved(part, prior[kept], unit[: len(kept), : len(kept)]), -1.0).astype(np.float64)
         return max(float(w @ part @ w), 1e-12)
 
     every = list(range(count))

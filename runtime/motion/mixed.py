@@ -36,6 +36,7 @@ class Mixed:
         width, height = lattice.size
         self.blocks = (max(1, height // BLOCK), max(1, width // BLOCK))
         self._grid = points(width, height)
+        self._made: dict[tuple[int, int], tuple[Floats, Floats]] = {}
 
     def remembered(self, image: Image, before: Moment | None, motion: Field | None, draft: Draft | None) -> Pictures:
         """What later frames and pictures ahead need of ``image``, with the ``draft`` that was made for its time."""
@@ -80,7 +81,10 @@ class Mixed:
     def _guesses(
         self, moment: Moment, motion: Field, ahead: float, apart: int
     ) -> tuple[Floats, list[Floats], list[Floats]]:
-        """Constant velocity; the guesses in colour and in brightness, as differences to it. Each ``apart``-th pixel."""
+        """Constant velocity; the guesses in colour and in brightness, as differences to it. Each ``apart``-th pixel.
+
+        Valid until the next call.
+        """
         lattice, pictures = self.lattice, moment.pictures
         grid = np.ascontiguousarray(self._grid[::apart, ::apart])
         flat = displacement(motion, ahead, lattice.grid)
@@ -105,10 +109,22 @@ class Mixed:
             (pictures.blurred, grid),
             (pictures.filtered, at),
         )
-        grey = [pull(source, places) for source, places in reads]
+        light, colour = self._scratch(*dark.shape)
+        grey = [pull(source, places, out) for (source, places), out in zip(reads, light, strict=True)]
         for guess in grey:
             cv2.subtract(guess, dark, dst=guess)
-        return reference, [cast(Floats, cv2.subtract(x, reference)) for x in coloured], grey
+        return (
+            reference,
+            [cast(Floats, cv2.subtract(x, reference, dst=out)) for x, out in zip(coloured, colour, strict=True)],
+            grey,
+        )
+
+    def _scratch(self, height: int, width: int) -> tuple[Floats, Floats]:
+        """Where guesses of a size are made, in brightness and in colour: without it, each would fault in new memory."""
+        if (height, width) not in self._made:
+            light = np.empty((len(self.grey), height, width), np.float32)
+            self._made[height, width] = light, np.empty((len(self.coloured), height, width, 3), np.float32)
+        return self._made[height, width]
 
     def _full(self, found: Floats) -> Floats:
         """Displacements in pixels at full size, from those on the lattice."""

@@ -135,7 +135,7 @@ class Motion:
 
         Under "all", twice what all together gain on constant velocity; see :func:`learn.earned`.
         """
-        known = None if seen.moments[0].motion is None else _nearest(seen.statistics, round(ahead / seen.interval))
+        known = _nearest(seen.statistics, round(ahead / seen.interval)) if seen.intervals else None
         if known is None:
             return {}
         together, each = learn.earned(known, self._mixture.prior)
@@ -163,10 +163,8 @@ class Motion:
             motion, horizon = moments[i].motion, round(times[i] / interval)
             if motion is None or not 1 <= horizon <= self._deepest:
                 continue
-            if i == 1 and draft is not None:
-                told = draft.told
-            else:
-                told = self._mixture.told(moments[i], motion, times[i])
+            drafted = draft.told if draft is not None and i == 1 else None
+            told = drafted if drafted is not None else self._mixture.told(moments[i], motion, times[i])
             miss = self._mixture.sampled(newest.pictures) - told[0]
             new = learn.products(np.concatenate([told[1:], miss[None]]), *self._mixture.blocks)
             statistics[horizon] = learn.updated(_nearest(known, horizon), new)
