@@ -120,7 +120,7 @@ CONFIGS: Mapping[str, Entry] = {
 MOTION: Mapping[str, Entry] = {
     "edge": Entry(
         "framecast.models.edge:Edge", Data(720, 1280, 3, "BGR"), {}, 0, 0.006, 27_615_816, 2, None,
-        tolerance=2e-3,  # half a grey level: where guesses are nearly the same, its least squares are ill-conditioned too
+        tolerance=2e-3,  # half a grey level: its least squares are ill-conditioned where guesses are nearly the same
     ),
 }
 # fmt: on
