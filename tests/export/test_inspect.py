@@ -32,6 +32,7 @@ from framecast.models.step import StepModel
 from framecast.models.stip import STGRU, STIP, STIPConfig
 from framecast.models.tau import TAU, TAUConfig
 from framecast.runtime.engines import open_engine
+from framecast.runtime.sinks.picture import CAPTION
 
 from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -180,7 +181,7 @@ def test_the_pictures_of_the_model_that_ships(run: Run, tmp_path: Path) -> None:
     )  # frame, prediction, three layers of two gates; a heading, four rows, a legend
     assert WIDTH - 40 < gates.shape[1] <= WIDTH
     tile = (WIDTH - 4) // 8 - 4
-    assert gates.shape[0] == pytest.approx(22 + 44 + 4 * (tile * 192 / 256 + 22) + 22, abs=4)
+    assert gates.shape[0] == pytest.approx(4 * CAPTION + 4 * (tile * 192 / 256 + CAPTION), abs=4)
     features = picture(folder / "features.png")  # frame, and of two encoders the mean and three channels
     assert WIDTH - 40 < features.shape[1] <= WIDTH
     figures = json.loads((folder / "inspect.json").read_text(), parse_constant=pytest.fail)
@@ -214,7 +215,7 @@ def test_the_pictures_of_attention(run: Run, tmp_path: Path, networks: dict[str,
         assert picture(tmp_path / name / "gates.png").shape[1] <= WIDTH
         assert picture(tmp_path / name / "features.png").shape[1] <= WIDTH
     assert shapes["stau"][1] > 750  # two tables beside each other
-    assert shapes["stau"][0] - shapes["mau"][0] == 3 * 30 + 2 * 22  # three more layers; two more slots over time
+    assert shapes["stau"][0] - shapes["mau"][0] == 3 * 30 + 2 * CAPTION  # three more layers; two more slots over time
     figures = json.loads((tmp_path / "stau" / "inspect.json").read_text())
     slots = [(a["attention"], a["layer"], len(a["weights"])) for a in figures["attention"]]
     assert slots == [

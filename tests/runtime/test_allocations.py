@@ -114,10 +114,27 @@ def test_a_predictor_of_several_frames_at_once() -> None:
     assert allocating(stepping(Predictor(DimEngine(outputs=3), watch=False), 7), 5) == []
 
 
-def test_a_predictor_that_is_real() -> None:
-    with framecast.load() as predictor:
-        assert predictor.manifest.size == (WIDTH, HEIGHT)
-        assert allocating(stepping(predictor), 10) == []
+def test_a_network_that_is_real() -> None:
+    with framecast.load("stip-edge") as loaded:
+        assert loaded.manifest.size == (WIDTH, HEIGHT)
+        assert allocating(stepping(Predictor(loaded.engine, watch=False)), 10) == []
+
+
+def test_the_model_of_motion_keeps_no_more_from_frame_to_frame() -> None:
+    """It makes its arrays anew, a frame's worth; what a stream keeps does not grow."""
+    picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8), (0, 0), 3)
+    with framecast.load("edge") as predictor:
+        held = []
+        tracemalloc.start()
+        try:
+            for i in range(90):
+                predictor.step(np.roll(picture, 2 * i, axis=1).astype(np.uint8), i / 25)
+                predictor.rollout(3)
+                held.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+        assert predictor.events == {"first": 1, "new": 89}
+    assert max(held[60:]) < max(held[30:60]) + 64 * NOISE
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 10])
