@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 from _machine import header
 
 from framecast.errors import EngineError, FramecastError
-from framecast.models.configs import CONFIGS
+from framecast.graph.manifest import RENDER, other_half
+from framecast.models.configs import CONFIGS, MOTION
 from framecast.runtime.engines.tensorrt.library import gpu, library
 from framecast.runtime.shipped import shipped
 
@@ -27,7 +29,7 @@ from framecast.runtime.shipped import shipped
 def main() -> None:
     """Print a row for each configuration and precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="*", default=list(CONFIGS), metavar="CONFIG")
+    parser.add_argument("configs", nargs="*", default=[*CONFIGS, *MOTION], metavar="CONFIG")
     parser.add_argument("--for", dest="target", default=None)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # in this process
     args = parser.parse_args()
@@ -57,19 +59,21 @@ def measure(config: str, target: str | None) -> None:
         device = None
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FRAMECAST_CACHE"] = str(Path(folder) / "cache")
-        path = shipped().get(config) or exported(config, Path(folder))
-        for precision in ENGINES["tensorrt"].precisions:
+        ships = config in shipped() and config not in MOTION
+        path = shipped()[config] if ships else exported(config, Path(folder))
+        parts = {config: path, "… rendering": other_half(path, RENDER)} if config in MOTION else {config: path}
+        for (name, part), precision in product(parts.items(), ENGINES["tensorrt"].precisions):
             begun = time.perf_counter()
             try:
-                _, record = build(BuildRequest(path, config, library(), device, target, precision))
+                _, record = build(BuildRequest(part, config, library(), device, target, precision))
             except FramecastError as error:
-                print(f"{config:12s} {precision:9s} {error}", flush=True)
+                print(f"{name:12s} {precision:9s} {error}", flush=True)
                 continue
             network = record.layers["network"]
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             row = f"{time.perf_counter() - begun:8.1f} {record.size / 1e6:10.1f} {network['layers']:7d}"
             print(
-                f"{config:12s} {precision:9s} {row} {network['float16']:8d} {network['float32']:8d} {peak:8.0f}",
+                f"{name:12s} {precision:9s} {row} {network['float16']:8d} {network['float32']:8d} {peak:8.0f}",
                 flush=True,
             )
 
