@@ -29,10 +29,11 @@ from framecast.models.mixing import products, updated, weights
 from framecast.models.sampling import Pick, Pull, Shrink, mean_around, resized
 from framecast.models.step import History, MomentModel, State
 from framecast.runtime.motion.lattice import Lattice
-from framecast.runtime.motion.motion import FURTHEST, RECENT, SHORTEST
+from framecast.runtime.motion.motion import RECENT, SHORTEST
 from framecast.runtime.motion.trajectory import CONVERGED, FAR, FRESH, LONG
 from framecast.runtime.motion.warped import APART, BLOCKS, BLUR, DERIVED, LIMITS, TRUST, Warped
 
+FURTHEST = 8  # intervals, of which the state knows RECENT
 LEAST = 48  # pixels a side of the smallest picture
 GREY = (0.114, 0.587, 0.299)  # of B, G, R: OpenCV's, from ITU-R BT.601
 PUNCTUAL = 0.25  # intervals: a frame that comes so far from when it was guessed for teaches nothing
