@@ -226,8 +226,11 @@ class Engine(ABC):
             self.step(state_out.frame, state_in, state_out)
 
     def perceive(self, frame: Tensor, state_in: State, state_out: State) -> None:
-        """What :meth:`step` does for a model of motion before it renders; arguments and errors as there."""
-        raise NotImplementedError
+        """Take in a frame without rendering, where a step of a model of motion does both.
+
+        Arguments and errors are those of :meth:`step`.
+        """
+        self.step(frame, state_in, state_out)
 
     def draw(self, state: State, ahead: float) -> None:
         """Render a moment of a model of motion into ``state.prediction``; errors as for :meth:`step`."""
