@@ -28,6 +28,7 @@ MEASURED = 0.02  # of the newest difference in the measured jitter
 OUTLIER = 3.0  # standard deviations: a difference counts for no more
 
 SETTLED = 16  # arrivals: enough to tell the pace and to look for lost frames
+BURST = 1.6  # a pace so many times as fast as the mean is that within bursts
 STEADY = 0.1  # spread of the arrivals' pace: below, it is known well
 FINE, NEAR, OTHER = 0.05, 0.1, 0.2  # differences from the pace: of a steady one, of any, and of another pace
 TRIED = 128  # arrivals: enough to believe a nominal interval, or not
@@ -129,14 +130,16 @@ class Arrivals:
         Over the fewest frames for which it is steady: frames may come in pairs, or with jitter.
         """
         times, pace = [*self._arrived], 0.0
+        mean = (times[-1] - times[0]) / max(len(times) - 1, 1)
         for lag in (1, 2, 4, 8):
             taken = [(after - before) / lag for before, after in zip(times, times[lag:], strict=False)]
             if not taken:
                 break
             pace = statistics.median(taken)
-            if sorted(abs(one - pace) for one in taken)[3 * len(taken) // 4] < STEADY * pace:
+            apart = sorted(abs(one - pace) for one in taken)[3 * len(taken) // 4]
+            if apart < STEADY * pace and pace * BURST > mean:
                 return pace, True
-        return pace, False
+        return (mean if pace * BURST < mean else pace), False
 
     def _settle(self, arrived: float) -> None:
         """Correct the line by the pace of the first arrivals, as frames may be lost among them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 from collections import deque
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from framecast.camera import DEFAULT_FPS, Frame, Source
 from framecast.clock import SYSTEM, Clock
+from framecast.errors import SourceError
 from framecast.runtime.arrivals import Arrivals
 from framecast.runtime.mailbox import Mailbox
 
@@ -122,6 +124,8 @@ class Capture:
                     if not self._wait_until(due):
                         break
                 grabbed = self._clock.now()
+                if not math.isfinite(frame.time):
+                    raise SourceError(f"{self._source.name} gives a frame a time that is no number: mend the source")
                 timed, interval = times.see(frame)
                 if self._source.live:
                     item = Grabbed(timed, grabbed, frame.time, timed.time, interval)
@@ -148,7 +152,8 @@ class _Times:
     """Frees a camera's times of jitter, and learns the interval of any source."""
 
     def __init__(self, source: Source) -> None:
-        nominal = 1 / source.fps if source.fps else None
+        fps = source.fps or 0.0
+        nominal = 1 / fps if 0.1 <= fps <= 1000 else None  # NaN fails too: a header may say anything
         self._arrivals = Arrivals(nominal) if source.live else None
         self._before: Frame | None = None
         self._intervals: deque[float] = deque(maxlen=9)

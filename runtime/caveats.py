@@ -7,7 +7,8 @@ from framecast.runtime.telemetry import Snapshot
 
 ENOUGH = 50  # scored predictions: fewer say little
 SHARE = 0.2  # of the predictions that should be scored
-JUDGED = 100  # predictions: before so many it is too early to warn
+JUDGED = 100  # frames that came: before so many it is too early to warn,
+LATEST = 10.0  # unless so many seconds have passed, or the run has ended
 DROPPED = 0.1  # of the frames: more are worth a warning
 BELOW = 0.1  # dB below copying: more is worth a warning
 
@@ -19,10 +20,10 @@ def trusted(snapshot: Snapshot) -> bool:
 
 def warnings(snapshot: Snapshot, lookahead: Lookahead) -> list[str]:
     """One line for each thing that is wrong with a run so far, with what to do about it."""
-    if snapshot.frames < JUDGED:
+    came, score = snapshot.frames + snapshot.dropped, snapshot.score
+    if not snapshot.frames or (came < JUDGED and snapshot.seconds < LATEST and snapshot.ended is None):
         return []
     found = []
-    came, score = snapshot.frames + snapshot.dropped, snapshot.score
     if snapshot.dropped > DROPPED * came:
         found.append(
             f"{snapshot.dropped / came:.0%} of the frames are dropped: a step takes longer than the camera's interval, "
@@ -48,8 +49,8 @@ def warnings(snapshot: Snapshot, lookahead: Lookahead) -> list[str]:
         )
     if not trusted(snapshot):
         found.append(
-            f"only {score.n} of {snapshot.frames} predictions are scored: their mean says little (at least {ENOUGH} "
-            f"and {SHARE:.0%}, are wanted)"
+            f"only {score.n} of {snapshot.frames} predictions are scored: their mean says little (at least {ENOUGH} and "
+            f"{SHARE:.0%} are wanted)"
         )
     elif (score.prediction or 0.0) < (score.copy_last or 0.0) - BELOW:
         below = (score.copy_last or 0.0) - (score.prediction or 0.0)

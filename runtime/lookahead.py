@@ -80,7 +80,8 @@ class Horizon:
         if not wish.now:
             self.wanted = wish.seconds if wish.seconds is not None else (wish.frames or 1) * interval
             return self.wanted
-        self.wanted = wish.camera_delay + (age or 0.0) + self._rest + wish.display_delay
+        # A frame that comes early has a time that is yet to come: then its age is below 0.
+        self.wanted = max(0.0, wish.camera_delay + (age or 0.0) + self._rest + wish.display_delay)
         return min(self.wanted, wish.most)
 
     def took(self, seconds: float) -> None:

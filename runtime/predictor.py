@@ -20,6 +20,7 @@ from framecast.errors import EngineError, FrameError, OptionError
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.events import Event, Guard, Kind, Watch
+from framecast.runtime.lookahead import LONGEST
 from framecast.runtime.shipped import DEFAULT_MODEL, find
 from framecast.runtime.stepper import Stepper, StepTimes
 
@@ -269,6 +270,8 @@ class Predictor:
         ahead = [time - self._time for time in times]
         if any(not seconds >= 0 for seconds in ahead):
             raise OptionError(f"a moment must not lie before the newest frame: {min(ahead):.3f} s")
+        if max(ahead) > LONGEST:
+            raise OptionError(f"a moment may lie up to {LONGEST:g} s after the newest frame, not {max(ahead):g} s")
         motion = ahead if self._watch is None else [self._watch.ahead(time) for time in times]
         images = self._render(motion)
         if images is None:
@@ -303,10 +306,11 @@ class Predictor:
 
     def _finish(self, picture: Image, time: float, ahead: float) -> Image:
         """Put expected flicker back in; or take the newest frame, where that has lately been better."""
-        if self._watch is None or not ahead:
-            return picture
-        picture, copy = (self._watch.finish(one, time) for one in (picture, self._still))
-        return self._guard.choose(picture, copy, time, ahead, self.interval, self._watch.moment)
+        if self._watch is not None and ahead:
+            picture, copy = (self._watch.finish(one, time) for one in (picture, self._still))
+            picture = self._guard.choose(picture, copy, time, ahead, self.interval, self._watch.moment)
+        # What is handed out may be drawn on: it must not be the stream's own frame.
+        return picture.copy() if picture is self._image or picture is self._input else picture
 
     def _restart(self) -> None:
         """Repeat the newest frame from a fresh state, after a prediction that was not finite."""

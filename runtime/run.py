@@ -124,7 +124,7 @@ def run(
             frames=frames,
             realtime=realtime or now or show or serve is not None,
             every=every_frame,
-            refresh=refresh,
+            refresh=refresh if show or serve is not None else None,
             clock=clock,
         )
         try:

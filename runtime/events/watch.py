@@ -22,6 +22,7 @@ _CHANGES = 12  # arrivals whose changes tell what is usual
 _START = 4  # arrivals until something is usual
 _REPEAT = 0.2  # a repeat changes less than this share of the usual;
 _REPEAT_DUE = 0.5  # where the pattern expects one
+_SUDDEN = 0.5  # and less than this share of the change that the newest new picture brought
 _EQUAL = 0.02  # grey levels: less is no change at all
 _DARKER = 0.5  # grey levels, beside the share: the brightness of a repeat is equal
 _STILL = 9  # repeats in a row: more is a scene that stands still
@@ -67,6 +68,8 @@ class Watch:
         self._spacing = 0.0  # of the frames that are seen: whole intervals
         self._changes: deque[float] = deque(maxlen=_CHANGES)
         self._gaps: deque[float] = deque(maxlen=5)
+        self._newest_change = math.inf  # of the newest new picture
+        self._recalled = False
         self._cadence = Cadence()
         self._pace = Pace()
         self._flicker = Flicker()
@@ -86,13 +89,15 @@ class Watch:
         mean, spread = float(now.mean()), float(now.std())
         if before is None:
             self._time = self._new_time = time
+            self._newest = now
             self._interval = self._spacing = interval
             self._flicker.see(mean, spread)
             return Event("first", image, 0.0)
         gone = time - self._time
         arrivals = max(1, round(gone / interval)) if interval > 0 else 1
         change = compare(before, now)
-        kind = self._kind(change, gone, arrivals, interval)
+        since = change if self._newest is before else compare(self._newest, now)
+        kind = self._kind(change, since.most, gone, arrivals, interval)
         self._time, self._interval = time, interval
         self._gaps.append(gone)
         self._spacing = interval * max(1, round(statistics.median(self._gaps) / interval)) if interval > 0 else gone
@@ -103,11 +108,11 @@ class Watch:
         elif kind in ("cut", "gap"):
             self._pace.pause()
         if kind != "repeat":
-            self._new_time = time
+            self._new_time, self._newest = time, now
         return Event(kind, self._flicker.take_out(image), elapsed)
 
-    def _kind(self, change: Change, gone: float, arrivals: int, interval: float) -> Kind:
-        """Decide what a frame is; keep what that needs."""
+    def _kind(self, change: Change, since: float, gone: float, arrivals: int, interval: float) -> Kind:
+        """Decide what a frame is; keep what that needs. ``since``: the change since the newest new picture."""
         longest = sorted(self._gaps)[-2:][0] if len(self._gaps) > 1 else interval  # but for one
         if gone > _GAP * max(longest, interval):
             self._cadence.see(True)
@@ -117,12 +122,15 @@ class Watch:
         if self._is_cut(change, usual, span):
             self._cadence.see(True)
             return "cut"
-        repeat = self._is_repeat(change, usual)
+        repeat = self._is_repeat(change, since, usual)
         self._changes.append(change.most)
         self._cadence.see(not repeat)
-        if len(self._changes) == _START and self._usual() > 0:
+        if len(self._changes) == _START and self._usual() > 0 and not self._recalled:
+            self._recalled = True  # once: later on the cadence knows what comes after a standstill
             self._recall()
             repeat = self._cadence.run > 0
+        if not repeat:
+            self._newest_change = change.most
         return "repeat" if repeat else "new"
 
     def _usual(self) -> float:
@@ -138,7 +146,7 @@ class Watch:
         limit = _CUT_CHANGE * max(self._changes) * min(max(span, 1.0), _CUT_SPAN)
         return change.likeness < _CUT_LIKENESS and change.most > limit
 
-    def _is_repeat(self, change: Change, usual: float) -> bool:
+    def _is_repeat(self, change: Change, since: float, usual: float) -> bool:
         if change.most < _EQUAL and abs(change.brightness) < _EQUAL:
             return True
         if self._cadence.run >= _STILL:
@@ -146,7 +154,9 @@ class Watch:
             return False
         due = self._cadence.locked and not self._cadence.coming(1)[0]
         limit = (_REPEAT_DUE if due else _REPEAT) * usual
-        return change.most < limit and abs(change.brightness) < max(limit, _DARKER)
+        if not due:  # what slows down changes less from frame to frame; a repeat does so at once
+            limit = min(limit, _SUDDEN * self._newest_change)
+        return max(change.most, since) < limit and abs(change.brightness) < max(limit, _DARKER)
 
     def _recall(self) -> None:
         """Say again what the first frames were, now that it is known what is usual; their pace is forgotten."""

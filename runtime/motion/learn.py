@@ -73,10 +73,14 @@ def solved(statistics: Floats, prior: Floats, firmness: Floats) -> Floats:
         prior: [N].
         firmness: [N, N], positive definite.
     """
-    matrix, told = statistics[..., :-1, :-1], statistics[..., :-1, -1]
+    exact = statistics.astype(np.float64)  # huge products would swallow the firmness in float32: the system is singular
+    matrix, told = exact[..., :-1, :-1], exact[..., :-1, -1]
     right = (told - matrix @ prior)[..., None]
-    found: Floats = prior + np.linalg.solve(matrix + firmness, right)[..., 0]
-    return np.nan_to_num(found, copy=False)
+    try:
+        found = prior + np.linalg.solve(matrix + firmness, right)[..., 0]
+    except np.linalg.LinAlgError:  # guesses that cannot be told apart, in spite of it
+        found = np.broadcast_to(prior, told.shape)
+    return np.nan_to_num(found).astype(np.float32)
 
 
 def earned(statistics: Floats, prior: Floats) -> tuple[float, Floats]:

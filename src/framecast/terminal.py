@@ -21,6 +21,7 @@ WIDTH = 100  # columns, if the output is not a terminal
 WORD = 24  # characters: a longer name or path may be broken
 MORE = " (more)"
 SINCE = {"capture": "the driver's stamp", "arrival": "its arrival", "file": "its turn in the file"}
+ENOUGH_DIS = 10  # predictions that DIS flow was computed for: fewer say nothing
 JOINED = "\ue000"  # a non-breaking blank; as wide as a blank
 _FIGURE = re.compile(r"\W*(\d|$)")  # a cell that begins like this stays on one line
 
@@ -110,8 +111,8 @@ def _score(report: Report) -> str:
     psnr = report["psnr_db"]
     if psnr["prediction"] is None or psnr["copy_last"] is None:
         return "not scored yet"
-    gain = psnr["prediction"] - psnr["copy_last"]
-    return f"predicted {psnr['prediction']:.2f} dB, copying {psnr['copy_last']:.2f} dB ({gain:+.2f})"
+    gain = f"{psnr['prediction'] - psnr['copy_last']:+.2f}" if psnr["trusted"] else "too few to compare"
+    return f"predicted {psnr['prediction']:.2f} dB, copying {psnr['copy_last']:.2f} dB ({gain})"
 
 
 def _now(report: Report) -> str | None:
@@ -135,10 +136,13 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
         ("source", f"{report['source']}, a frame each {report['interval_ms']:.1f} ms"),
         ("model", report["model"] + random),
         ("engine", f"{engine} {report['versions'][engine]}, {report['precision']}"),
-        ("frames", f"{report['frames']} predicted, {report['dropped']} dropped, {report['epochs']} stream(s)"),
+        (
+            "frames",
+            f"{report['frames']} predicted, {report['dropped']} dropped, {report['epochs']} stream{'s' * (report['epochs'] != 1)}",
+        ),
         ("score", f"{ahead}{_score(report)}  (n={psnr['n']})"),
     ]
-    if (dis := psnr["dis"]) is not None:
+    if (dis := psnr["dis"]) is not None and dis["n"] >= ENOUGH_DIS:
         rows.append(
             ("", f"where DIS flow was tried: {dis['prediction']:.2f} dB, DIS {dis['dis_flow']:.2f}  (n={dis['n']})")
         )
