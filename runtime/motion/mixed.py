@@ -12,13 +12,15 @@ import cv2
 import numpy as np
 
 from framecast.camera.source import Image
-from framecast.runtime.motion.lattice import Floats, Lattice, points, pull
+from framecast.runtime.motion.lattice import AnyArray, Floats, Lattice, points, pull
 from framecast.runtime.motion.moment import Draft, Moment, Pictures
-from framecast.runtime.motion.trajectory import Field, displacement, gained, steadied
+from framecast.runtime.motion.trajectory import Field, calmed, displacement, far, gained, steadied
 
 BLOCK = 32  # pixels a side of what has weights of its own
 APART = 2  # pixels between samples
 KEPT = 0.5  # share of the mean so far in the filtered picture, where no picture had been made for the frame's time
+BLUR = 2  # pixels: radius of the blurred picture
+SPREAD = 8.0  # pixels a second: what is added to it for moments far ahead
 TRUST = 0.7  # in constant velocity against the copy, while nothing is known
 
 
@@ -42,7 +44,7 @@ class Mixed:
         """What later frames and pictures ahead need of ``image``, with the ``draft`` that was made for its time."""
         frame = image.astype(np.float32)
         grey = cast(Floats, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
-        soft = cast(Floats, cv2.blur(grey, (5, 5)))
+        soft = cast(Floats, cv2.blur(grey, (2 * BLUR + 1, 2 * BLUR + 1)))
         if before is None or motion is None:
             return Pictures(frame, soft, grey, grey, frame, grey)
         past = before.pictures
@@ -85,7 +87,7 @@ class Mixed:
 
         Valid until the next call.
         """
-        lattice, pictures = self.lattice, moment.pictures
+        lattice, pictures, motion = self.lattice, moment.pictures, calmed(motion, ahead)
         grid = np.ascontiguousarray(self._grid[::apart, ::apart])
         flat = displacement(motion, ahead, lattice.grid)
         now = lattice.grid + flat
@@ -98,6 +100,7 @@ class Mixed:
         reference = pull(pictures.frame, at)
         dark = cv2.cvtColor(reference, cv2.COLOR_BGR2GRAY)
         every = slice(None, None, apart)
+        soft = self._soft(pictures, motion, ahead)
         coloured = (np.ascontiguousarray(x[every, every]) for x in (pictures.frame, pictures.before))
         reads = (
             (pictures.grey_before, grid + flow),
@@ -105,8 +108,8 @@ class Mixed:
             (pictures.grey, grid + np.float32(0.5) * found),
             (pictures.grey, at + extra),
             (pictures.grey, at + change),
-            (pictures.blurred, at),
-            (pictures.blurred, grid),
+            (soft, at),
+            (soft, grid),
             (pictures.filtered, at),
         )
         light, colour = self._scratch(*dark.shape)
@@ -118,6 +121,13 @@ class Mixed:
             [cast(Floats, cv2.subtract(x, reference, dst=out)) for x, out in zip(coloured, colour, strict=True)],
             grey,
         )
+
+    def _soft(self, pictures: Pictures, motion: Field, ahead: float) -> AnyArray:
+        """The blurred brightness [H, W]: the further ahead, the more."""
+        if not far(motion, ahead):
+            return pictures.blurred
+        side = 2 * round(BLUR + SPREAD * ahead) + 1
+        return cast(AnyArray, cv2.blur(pictures.grey, (side, side)))
 
     def _scratch(self, height: int, width: int) -> tuple[Floats, Floats]:
         """Where guesses of a size are made, in brightness and in colour: without it, each would fault in new memory."""

@@ -3,7 +3,9 @@
 A flow says where each point of the newest frame was before. A point p of the picture Δ ahead was at p + d now, and has
 moved there with the velocity that it has now: d = Δ · v(p + d), with v the flow a second (backwards in time). The
 fixed point is found by iterating from d = Δ · v(p); it converges where Δ times the velocity's gradient is below 1,
-and elsewhere the last iterate is used. The acceleration goes along with what moves.
+and elsewhere the last iterate is used. Far ahead that fails in many places: there the motion is smoothed first, and
+an iteration goes only half of the way, so that it settles where whole ones swing to and fro. The acceleration goes
+along with what moves.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from framecast.runtime.motion.lattice import Floats, pull
 FRESH = 0.15  # share of the newest velocity in the steady one
 CONVERGED, FAR = 1, 4  # iterations of the fixed point: up to LONG times the flow's own time ahead, and beyond
 LONG = 1.5
+HALF = 0.5  # how far an iteration far ahead goes, after the first: whole ones swing to and fro where flow is uneven
+CALM = 0.0011  # of the lattice's longer side: radius of the box that smooths motion, for each step after the first
+CALMEST = 8  # lattice points: largest radius
 
 
 @dataclass(frozen=True)
@@ -54,21 +59,48 @@ def field(flow: Floats, elapsed: float, before: Field | None, grid: Floats) -> F
     return Field(velocity, change, cast(Floats, steady), elapsed)
 
 
+def far(motion: Field, ahead: float) -> bool:
+    """Whether ``ahead`` seconds are much more than what the flow spans, so that what is uncertain in it counts."""
+    return ahead > LONG * motion.elapsed
+
+
+def calmed(motion: Field, ahead: float) -> Field:
+    """The motion as it is to be followed ``ahead`` seconds: smoothed over more of the lattice the further it goes.
+
+    An error of the flow counts once for each step. What is uneven in it by chance would tear the picture.
+    """
+    side = max(motion.velocity.shape)
+    radius = min(round(CALM * side * (ahead / motion.elapsed - 1)), CALMEST)
+    if radius < 1:
+        return motion
+    box = (2 * radius + 1, 2 * radius + 1)
+    velocity, acceleration, steady = (
+        cast(Floats, cv2.blur(x, box, borderType=cv2.BORDER_REPLICATE))
+        for x in (motion.velocity, motion.acceleration, motion.steady)
+    )
+    return Field(velocity, acceleration, steady, motion.elapsed)
+
+
 def displacement(motion: Field, ahead: float, points: Floats) -> Floats:
     """Solve d = ahead · velocity(p + d) at ``points`` [h, w, 2] (lattice coordinates): [h, w, 2], lattice points.
 
     It is bounded by the lattice's size.
     """
-    scale = np.float32(ahead)
-    found = np.zeros_like(points)
-    far = ahead > LONG * motion.elapsed
-    for _ in range(1 + (FAR if far else CONVERGED)):
-        found = pull(motion.velocity, points + found)
-        found *= scale
-    if far:
-        limit = float(max(motion.velocity.shape))
-        np.clip(found, -limit, limit, out=found)
-    return found
+
+    def step(found: Floats) -> Floats:
+        moved = pull(motion.velocity, points + found)
+        moved *= np.float32(ahead)
+        return moved
+
+    found = step(np.zeros_like(points))
+    if not far(motion, ahead):
+        for _ in range(CONVERGED):
+            found = step(found)
+        return found
+    for _ in range(FAR):
+        found = cast(Floats, cv2.addWeighted(step(found), HALF, found, 1 - HALF, 0))
+    limit = float(max(motion.velocity.shape))
+    return np.clip(found, -limit, limit, out=found)
 
 
 def gained(motion: Field, ahead: float, at: Floats) -> Floats:

@@ -16,12 +16,13 @@ import numpy as np
 from framecast.camera.source import Image
 from framecast.runtime.motion.lattice import AnyArray, Floats, Lattice, points, pull
 from framecast.runtime.motion.moment import Draft, Moment, Pictures
-from framecast.runtime.motion.trajectory import Field, displacement, gained, steadied
+from framecast.runtime.motion.trajectory import Field, calmed, displacement, far, gained, steadied
 
 BLOCKS = (9, 16)  # rows and columns of the weights
 APART = 2  # lattice points between samples
 DERIVED = 0.25  # share of the displacement: the guess that stands for the derivative along it
 BLUR = 5  # pixels a side
+SPREAD = 7.0  # lattice points a second: radius of the blur of the lattice's picture, for moments far ahead
 LIMITS = (3.0, 1.0, 1.0)  # largest weights of the displacements: faster, accelerated, steady
 TRUST = 0.7  # in constant velocity against the copy, while nothing is known
 
@@ -60,7 +61,7 @@ class Warped:
         [1 + N, h, w, 3].
         """
         found, *ways = (x * self.lattice.scale for x in self._paths(motion, ahead, self._points))
-        frame, blurred = moment.pictures.frame, moment.pictures.blurred
+        frame, blurred = moment.pictures.frame, self._blurred(moment.pictures, motion, ahead)
         at = self._samples + found
         reads = ((frame, at), (frame, self._samples), (blurred, at), *((frame, at + way) for way in ways))
         values = np.stack([pull(picture, places) for picture, places in reads]).astype(np.float32)
@@ -69,13 +70,8 @@ class Warped:
 
     def render(self, moment: Moment, motion: Field, ahead: float, weights: Floats) -> tuple[Image, None]:
         """The picture ``ahead`` seconds after ``moment``: [H, W, 3], with ``weights`` [rows, columns, N]."""
-        lattice = self.lattice
-        coarse = cast(Floats, cv2.resize(weights[..., 2:], lattice.coarse))
-        found, *ways = self._paths(motion, ahead, lattice.grid)
-        for i, (way, limit) in enumerate(zip(ways, LIMITS, strict=True)):
-            way *= np.clip(coarse[..., i : i + 1], -limit, limit)
-            found += way
-        frame, blurred = moment.pictures.frame, moment.pictures.blurred
+        found = self._mixed(motion, ahead, weights[..., 2:])
+        frame, blurred = moment.pictures.frame, self._blurred(moment.pictures, motion, ahead)
         if 1 in self.local:
             source = self._blended(frame, blurred, weights[..., 1])
         else:
@@ -86,8 +82,27 @@ class Warped:
         moved = cv2.cvtColor(moved, cv2.COLOR_BGRA2BGR)
         return self._blended(moved, frame, weights[..., 0]), None
 
+    def _mixed(self, motion: Field, ahead: float, weights: Floats) -> Floats:
+        """The displacement [h, w, 2] on the lattice, in its points, with ``weights`` [rows, columns, 3] of the ways."""
+        lattice = self.lattice
+        coarse = cast(Floats, cv2.resize(weights, lattice.coarse))
+        found, *ways = self._paths(motion, ahead, lattice.grid)
+        for i, (way, limit) in enumerate(zip(ways, LIMITS, strict=True)):
+            way *= np.clip(coarse[..., i : i + 1], -limit, limit)
+            found += way
+        return found
+
+    def _blurred(self, pictures: Pictures, motion: Field, ahead: float) -> AnyArray:
+        """The blurred frame [H, W, 3]: the further ahead, the more. Far ahead it is made on the lattice."""
+        if not far(motion, ahead):
+            return pictures.blurred
+        small = cv2.resize(pictures.frame, self.lattice.coarse, interpolation=cv2.INTER_AREA)
+        side = 2 * round(SPREAD * ahead) + 1
+        return cast(AnyArray, cv2.resize(cv2.blur(small, (side, side)), self.lattice.size))
+
     def _paths(self, motion: Field, ahead: float, at: Floats) -> list[Floats]:
         """The displacement of constant velocity, and how the others change it, at lattice coordinates ``at``."""
+        motion = calmed(motion, ahead)
         found = displacement(motion, ahead, at)
         now = at + found
         ways = [gained(motion, ahead, now), steadied(motion, ahead, now, found)]
