@@ -21,6 +21,7 @@ SMALL = 400 * 300  # pixels: up to here a picture is mixed exactly
 FURTHEST = 16  # steps ahead that have statistics of their own
 PATIENCE = 30  # frames for which a horizon is learned after it was last asked for
 RECENT = 9  # frames whose median distance in time is a step
+GOLDEN = (5**0.5 - 1) / 2  # the share whose multiples repeat least
 SHORTEST = 1e-3  # seconds between frames: less is a wrong time stamp
 SAME = 0.05  # steps: two times that are as near as this are taken for the same
 NEGLIGIBLE = 0.1  # share of a horizon in an interpolation below which it is not learned
@@ -34,10 +35,12 @@ class Notes:
     Attributes:
         asked: frames since a horizon, in steps, was last asked for.
         draft: of about one step ahead, if one was made.
+        turn: counts frames, of which each teaches half of several horizons.
     """
 
     asked: dict[int, int] = field(default_factory=dict)
     draft: Draft | None = None
+    turn: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,11 @@ class Motion:
         asked = {k: n + 1 for k, n in before.notes.asked.items() if n < PATIENCE} or {1: 0}
         moments = (moment, *islice(before.moments, max(asked)))
         intervals = (*before.intervals, elapsed)[-RECENT:]
-        statistics = self._taught(before.statistics, moments, median(intervals), asked, draft)
-        return Seen(moments, intervals, statistics, Notes(asked))
+        turn = before.notes.turn + 1
+        # Half of them, so that a moment between two costs one sampling; not in step with a stream's own rhythm.
+        horizons = sorted(asked)[int(2 * (turn * GOLDEN % 1)) :: 2] if len(asked) > 1 else [*asked]
+        statistics = self._taught(before.statistics, moments, median(intervals), horizons, draft)
+        return Seen(moments, intervals, statistics, Notes(asked, turn=turn))
 
     def render(self, seen: Seen, ahead: float) -> Image:
         """The picture ``ahead`` seconds after the newest frame, 0 or more: a new uint8 [H, W, 3], BGR.
