@@ -49,8 +49,8 @@ def warnings(snapshot: Snapshot, lookahead: Lookahead) -> list[str]:
         )
     if not trusted(snapshot):
         found.append(
-            f"only {score.n} of {snapshot.frames} predictions are scored: their mean says little (at least {ENOUGH} and "
-            f"{SHARE:.0%} are wanted)"
+            f"only {score.n} of {snapshot.frames} predictions are scored: their mean says little (at least {ENOUGH} "
+            f"and {SHARE:.0%} are wanted)"
         )
     elif (score.prediction or 0.0) < (score.copy_last or 0.0) - BELOW:
         below = (score.copy_last or 0.0) - (score.prediction or 0.0)

@@ -126,6 +126,10 @@ def _now(report: Report) -> str | None:
     return f"{shown}; frame of now: {psnr['prediction']:.1f} dB, late picture: {psnr['copy_last']:.1f} dB"
 
 
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
 def summary(report: Report, outputs: Iterable[Path]) -> None:
     """Print a run's final figures and its output files."""
     latency, engine, now, psnr = report["latency_ms"], report["engine"], report["now"], report["psnr_db"]
@@ -136,10 +140,7 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
         ("source", f"{report['source']}, a frame each {report['interval_ms']:.1f} ms"),
         ("model", report["model"] + random),
         ("engine", f"{engine} {report['versions'][engine]}, {report['precision']}"),
-        (
-            "frames",
-            f"{report['frames']} predicted, {report['dropped']} dropped, {report['epochs']} stream{'s' * (report['epochs'] != 1)}",
-        ),
+        ("frames", f"{report['frames']} predicted, {report['dropped']} dropped, {_many(report['epochs'], 'stream')}"),
         ("score", f"{ahead}{_score(report)}  (n={psnr['n']})"),
     ]
     if (dis := psnr["dis"]) is not None and dis["n"] >= ENOUGH_DIS:
