@@ -42,6 +42,11 @@ def warnings(snapshot: Snapshot, lookahead: Lookahead) -> list[str]:
                 f"moments shown are off by up to {1e3 * snapshot.shown.spread:.0f} ms (p95), more than a frame: the "
                 "machine is busy, or the step's time varies"
             )
+        if snapshot.shown is not None and snapshot.shown.arrivals > snapshot.interval / 2:
+            found.append(
+                f"frames come up to {1e3 * snapshot.shown.arrivals:.0f} ms early or late (p95): if the camera's own "
+                "delay wanders like that, what is shown is now only to within as much"
+            )
     elif late > ahead:
         found.append(
             f"predictions arrive {1e3 * late:.0f} ms after their frame but look only {1e3 * ahead:.0f} ms ahead: they "

@@ -216,7 +216,8 @@ class Pipeline:
         if item.moment is not None and self.lookahead.now:
             self._horizon.took(handed - chosen)
             age = handed - item.moment
-            self.telemetry.show(self._horizon.error(ahead, age), self._horizon.late(age))
+            arrival = 0.0 if item.due is None else item.due - item.moment
+            self.telemetry.show(self._horizon.error(ahead, age), self._horizon.late(age), arrival)
 
     def _score(self, item: Grabbed, prediction: Prediction) -> Scored | None:
         """Score the predictions for this frame, and for those before it that were not taken."""

@@ -73,15 +73,19 @@ class Sharpness(TypedDict):
 class Now(TypedDict):
     """How near to now the pictures are that were shown lately, in milliseconds, over the last ``n``.
 
+    It is so if the camera's own delay is as was given (``camera_delay``): a wrong one shows nowhere here.
+
     Attributes:
         late: median age of the camera's newest picture when its prediction is seen.
         error: median of the moment shown minus the true one.
         spread: 95th percentile of the size of that difference.
+        arrivals: 95th percentile of how much earlier or later a frame came than its time, freed of jitter, says.
     """
 
     late: float
     error: float
     spread: float
+    arrivals: float
     n: int
 
 
@@ -181,6 +185,7 @@ def report(snapshot: Snapshot, source: str, times: Times, engine: Engine, lookah
             "late": round(1e3 * shown.late, 1),
             "error": round(1e3 * shown.error, 1),
             "spread": round(1e3 * shown.spread, 1),
+            "arrivals": round(1e3 * shown.arrivals, 1),
             "n": shown.n,
         },
         "events": dict(snapshot.events),

@@ -96,18 +96,21 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Shown:
-    """How near to now the pictures are that were shown lately. Seconds.
+    """How near to now the pictures are that were shown lately, if the camera's own delay is as was given. Seconds.
 
     Attributes:
         error: median of the moment shown minus the true one.
         spread: 95th percentile of the size of that difference.
         late: median age of the camera's newest picture when its prediction is seen.
+        arrivals: 95th percentile of how much earlier or later a frame came than its time, freed of jitter, says. If
+            the camera's own delay wanders slowly, nothing here can tell it from the camera's pace.
         n: the number of pictures.
     """
 
     error: float
     spread: float
     late: float
+    arrivals: float
     n: int
 
 
@@ -171,7 +174,7 @@ class Telemetry:
         self._scores: dict[float, Score] = {}
         self._sharpness: deque[tuple[float, float]] = deque(maxlen=LATELY)
         self._ahead: deque[tuple[float, float]] = deque(maxlen=LATELY)
-        self._shown: deque[tuple[float, float]] = deque(maxlen=LATELY)
+        self._shown: deque[tuple[float, float, float]] = deque(maxlen=LATELY)
 
     @property
     def scored(self) -> int:
@@ -230,10 +233,10 @@ class Telemetry:
         with self._lock:
             self._sharpness.append((prediction, copy_last))
 
-    def show(self, error: float, late: float) -> None:
+    def show(self, error: float, late: float, arrival: float = 0.0) -> None:
         """Record a picture that was shown, in seconds: see :class:`Shown`."""
         with self._lock:
-            self._shown.append((error, late))
+            self._shown.append((error, late, arrival))
 
     def wake(self, now: float, dropped: int) -> None:
         """Record that the loop woke up and found no frame."""
@@ -265,8 +268,7 @@ class Telemetry:
 
 
 def _shown(pictures: NDArray[np.float64]) -> Shown:
-    """Summarize [n, 2] errors and lateness, in seconds."""
-    errors, late = pictures.T
-    return Shown(
-        float(np.median(errors)), float(np.percentile(np.abs(errors), 95)), float(np.median(late)), len(pictures)
-    )
+    """Summarize [n, 3] errors, lateness and arrivals, in seconds."""
+    errors, late, arrivals = pictures.T
+    spread, apart = (float(np.percentile(np.abs(column), 95)) for column in (errors, arrivals))
+    return Shown(float(np.median(errors)), spread, float(np.median(late)), apart, len(pictures))

@@ -154,7 +154,14 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
         late = f"the camera's picture is {now['late']:.0f} ms old when it is shown, {since}"
         rows += [("now", shown), ("late", late)]
     if any(report["events"].values()):
-        rows.append(("stream", ", ".join(f"{count} {name}" for name, count in report["events"].items() if count)))
+        events = report["events"]
+        named = [_many(events[kind], kind.removesuffix("s")) for kind in ("repeats", "cuts", "gaps") if events[kind]]
+        copies = (
+            [f"{events['copied']} predicted no better than the late picture, which was shown"]
+            if events["copied"]
+            else []
+        )
+        rows.append(("stream", ", ".join([*named, *copies])))
     if report["resets"]:
         rows.append(("resets", f"{report['resets']} after predictions that were not finite"))
     if latency["p50"] is not None:

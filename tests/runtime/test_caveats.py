@@ -27,7 +27,7 @@ def score(n: int, gain: float = 1.0) -> Score:
 
 
 GOOD = Snapshot(interval=0.04, ahead=0.08, wanted=0.08, frames=1000, latency=late(30), score=score(900))
-GOOD_NOW = dataclasses.replace(GOOD, shown=Shown(0.001, 0.01, 0.08, 1000))
+GOOD_NOW = dataclasses.replace(GOOD, shown=Shown(0.001, 0.01, 0.08, 0.0, 1000))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,12 @@ GOOD_NOW = dataclasses.replace(GOOD, shown=Shown(0.001, 0.01, 0.08, 1000))
         ({"score": score(0)}, Lookahead(), "only 0 of 1000"),
         ({"score": score(900, -0.2)}, Lookahead(), "predictions are 0.2 dB below copying the last picture"),
         ({"wanted": 0.6}, NOW, "what is shown is not now: the picture is 600 ms late, but the lookahead ends at 500"),
-        ({"shown": Shown(0.0, 0.05, 0.1, 9)}, NOW, r"moments shown are off by up to 50 ms \(p95\), more than a frame"),
+        ({"shown": Shown(0.0, 0.01, 0.1, 0.021, 9)}, NOW, "frames come up to 21 ms early or late"),
+        (
+            {"shown": Shown(0.0, 0.05, 0.1, 0.0, 9)},
+            NOW,
+            r"moments shown are off by up to 50 ms \(p95\), more than a frame",
+        ),
     ],
 )
 def test_each_comes_alone(change: dict[str, Any], of: Lookahead, says: str) -> None:
@@ -60,7 +65,7 @@ def test_each_comes_alone(change: dict[str, Any], of: Lookahead, says: str) -> N
         ({"score": score(200)}, Lookahead()),
         ({"score": score(900, -0.05)}, Lookahead()),
         ({"wanted": 0.49}, NOW),
-        ({"shown": Shown(0.0, 0.039, 0.1, 9)}, NOW),
+        ({"shown": Shown(0.0, 0.039, 0.1, 0.019, 9)}, NOW),
     ],
 )
 def test_none_comes_short_of_its_bound(change: dict[str, Any], of: Lookahead) -> None:
@@ -68,10 +73,12 @@ def test_none_comes_short_of_its_bound(change: dict[str, Any], of: Lookahead) ->
 
 
 def test_it_is_too_early_to_warn_at_first() -> None:
-    bad = Snapshot(interval=0.04, ahead=0.04, wanted=2.0, dropped=10_000, latency=late(900))
-    assert warnings(dataclasses.replace(bad, frames=JUDGED - 1), Lookahead()) == []
-    assert len(warnings(dataclasses.replace(bad, frames=JUDGED), Lookahead())) == 3
-    assert len(warnings(dataclasses.replace(bad, frames=JUDGED), NOW)) == 3
+    bad = Snapshot(interval=0.04, ahead=0.04, wanted=2.0, frames=7, dropped=JUDGED - 8, latency=late(900), seconds=9.9)
+    assert warnings(bad, Lookahead()) == []
+    for change in ({"dropped": JUDGED - 7}, {"seconds": 10.0}, {"ended": "max frames"}):  # a slow machine is told, too
+        assert len(warnings(dataclasses.replace(bad, **change), Lookahead())) == 3
+        assert len(warnings(dataclasses.replace(bad, **change), NOW)) == 3
+    assert warnings(dataclasses.replace(bad, frames=0, ended="interrupted"), Lookahead()) == []
 
 
 def test_a_gain_is_trusted_by_number_and_share() -> None:

@@ -60,3 +60,10 @@ def test_now_ends_at_the_longest_that_is_allowed() -> None:
     assert horizon.wanted == pytest.approx(0.6)
     assert horizon.late(0.2) == pytest.approx(0.7)
     assert horizon.error(0.4, 0.2) == pytest.approx(-0.3)  # too early a moment was shown, by so much
+
+
+def test_a_frame_that_comes_early_is_never_predicted_backwards() -> None:
+    """Its time, freed of jitter, is yet to come: so its age is below 0."""
+    horizon = Horizon(Lookahead(now=True))
+    assert horizon.ahead(-0.03, 0.04) == 0
+    assert horizon.ahead(0.02, 0.04) == 0.02

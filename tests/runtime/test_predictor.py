@@ -289,3 +289,22 @@ def test_a_first_frame_that_is_refused_sets_no_size() -> None:
     with pytest.raises(FrameError, match="built for 32x24"):
         predictor.step(np.zeros((12, 16, 3), np.uint8))
     predictor.step(np.zeros((24, 32, 3), np.uint8))
+
+
+def test_no_moment_too_far_ahead() -> None:
+    predictor = Predictor(DriftEngine(), watch=False)
+    predictor.step(grey(100), 0.0)
+    with pytest.raises(OptionError, match="a moment may lie up to 10 s after the newest frame, not 10.1 s"):
+        predictor.at(10.1)
+    with pytest.raises(OptionError, match="up to 10 s .* not inf s"):
+        predictor.at(float("inf"))
+
+
+@pytest.mark.parametrize("model", ["edge", "stip-edge"])
+def test_what_is_handed_out_may_be_drawn_on(model: str) -> None:
+    frame = np.full((192, 256, 3), 90, np.uint8)
+    with framecast.load(model) as predictor:
+        predictor.step(frame, 0.0)
+        predictor.at(0.0).image[:] = 0
+        predictor.rollout(1)[0].image[:] = 0
+        assert frame.min() == predictor.input.min() == 90

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 
@@ -233,3 +234,16 @@ def test_memory_is_bounded() -> None:
         if k in (149, 299):
             sizes.append(len(pickle.dumps(watch)))
     assert sizes[1] <= sizes[0] * 1.02
+
+
+def test_what_slows_down_moves_on() -> None:
+    """A pan that slows from 6 pixels a frame to half a pixel, bit by bit, and then goes on so."""
+    speeds = [6.0] * 30 + [6.0 * 0.85**k for k in range(16)] + [0.5] * 20
+    places = np.cumsum([0.0, *speeds])
+    base = picture(0)
+    rows, columns = np.mgrid[: base.shape[0], : base.shape[1]].astype(np.float32)
+    watch, found = Watch(), []
+    for k, place in enumerate(places):
+        shifted = cv2.remap(base, columns + np.float32(place), rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_WRAP)
+        found.append(watch.see(np.asarray(shifted, np.uint8), k * INTERVAL, INTERVAL).kind)
+    assert found.count("repeat") <= 2

@@ -46,3 +46,16 @@ def test_a_frame_that_nobody_could_foresee_counts_little() -> None:
     usual, cut = np.full((2, 2, 2), 4, np.float32), np.full((2, 2, 2), 4e4, np.float32)
     after = learn.updated(learn.updated(None, usual), cut)
     assert after.max() < 2
+
+
+def test_flashes_leave_a_system_that_can_be_solved() -> None:
+    """Black and white by turns: products so large that a firmness in float32 drowns, and guesses that are all alike."""
+    flash = np.full((1, 3, 8, 8, 3), 255.0, np.float32)
+    statistics = learn.products(np.concatenate([flash[0], flash[0][:1]]), 2, 2) * np.float32(1e9)
+    prior = np.array([0.3, 0, 0], np.float32)
+    found = learn.weights(statistics, prior, [0, 1, 2])
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() <= learn.LARGEST
+    assert np.array_equal(
+        learn.solved(np.zeros((2, 4, 4), np.float32), prior, np.zeros((3, 3), np.float32)), [prior] * 2
+    )
