@@ -94,13 +94,10 @@ class Arrivals:
         return self._given
 
     def _known(self) -> float:
-        """The interval. Of the first few arrivals, and of bursts, a nominal one tells more, unless it is far off."""
-        if self._nominal is None:
+        """The interval. Of the first few arrivals a nominal one tells more, unless it is far off."""
+        if self._nominal is None or self._count >= SETTLED or abs(self._pace()[0] / self._nominal - 1) > 0.5:
             return self._line.step
-        pace, steady = self._pace()
-        off = abs(pace / self._nominal - 1)
-        believed = off <= 0.5 if self._count < SETTLED else not steady and off < NEAR
-        return self._nominal if believed else self._line.step
+        return self._nominal
 
     def _begin(self, time: float, interval: float, share: float, count: int) -> None:
         """Begin anew at a frame's time; the interval is known to within a share of it."""

@@ -294,9 +294,9 @@ def test_a_first_frame_that_is_refused_sets_no_size() -> None:
 def test_no_moment_too_far_ahead() -> None:
     predictor = Predictor(DriftEngine(), watch=False)
     predictor.step(grey(100), 0.0)
-    with pytest.raises(OptionError, match="a moment may lie up to 10 s after the newest frame, not 10.1 s"):
+    with pytest.raises(OptionError, match=r"a moment may lie up to 10 s after the newest frame, not 10\.1 s"):
         predictor.at(10.1)
-    with pytest.raises(OptionError, match="up to 10 s .* not inf s"):
+    with pytest.raises(OptionError, match=r"up to 10 s .* not inf s"):
         predictor.at(float("inf"))
 
 
