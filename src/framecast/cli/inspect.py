@@ -20,7 +20,9 @@ def inspect(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the pictures and figures go.")
     ] = Path("inspect"),
-    frames: Annotated[int, typer.Option(metavar="N", help="Look at the first N frames.")] = 40,
+    frames: Annotated[
+        int | None, typer.Option(metavar="N", help="Look at the first N frames (default: 40; of edge, 200).")
+    ] = None,
 ) -> None:
     """Draw what happens inside a model over a clip.
 
@@ -36,11 +38,11 @@ def inspect(
 
         check_outputs(source, [output / name for name in inspect_motion.FILES])
         check_clips(source)
-        print("\n".join(inspect_motion.inspect(ref.path, source, output, frames)))
+        print("\n".join(inspect_motion.inspect(ref.path, source, output, frames or 200)))
         return
     with needs_extra("inspect"):
         from framecast.export import inspect as inside
     check_outputs(source, [output / name for name in inside.FILES])
     check_clips(source)
     with ref.artifact() as path:
-        print("\n".join(inside.inspect(str(path), source, output, frames)))
+        print("\n".join(inside.inspect(str(path), source, output, frames or 40)))
