@@ -8,9 +8,12 @@ says why each stage is as it is, and whose constants they use. What differs:
 - the mixture is that of large pictures (``motion/warped.py``) at every size;
 - the horizons that have statistics of their own are fixed, and between two of them weights are interpolated, where the
   OpenCV form learns those that are asked for, and interpolates their statistics;
+- all of them are learned at each frame, where the OpenCV form learns half of those asked for;
 - guesses are made for a whole number of intervals ahead, when their frame comes, and kept at the sample points alone;
   where frames come at other times by then, they teach nothing. The OpenCV form keeps old frames, and guesses anew for
-  exactly the time that has passed.
+  exactly the time that has passed;
+- the blur of far moments grows until its radius is the lattice's length along an axis, less one: after many seconds;
+- guesses far ahead read what is blurred on the lattice there, not from an enlarged copy: that differs by rounding.
 
 Everything is float32 in 0 to 1. A state of zeros is fresh, and nothing is ever NaN if frames and times are numbers.
 """
@@ -26,12 +29,12 @@ from framecast.errors import OptionError
 from framecast.models.blocks import check_sizes
 from framecast.models.lattice_flow import LatticeFlow
 from framecast.models.mixing import products, updated, weights
-from framecast.models.sampling import Pick, Pull, Shrink, mean_around, resized
+from framecast.models.sampling import Box, Pick, Pull, Shrink, mean_around, resized
 from framecast.models.step import History, MomentModel, State
 from framecast.runtime.motion.lattice import Lattice
 from framecast.runtime.motion.motion import RECENT, SHORTEST
-from framecast.runtime.motion.trajectory import CONVERGED, FAR, FRESH, LONG
-from framecast.runtime.motion.warped import APART, BLOCKS, BLUR, DERIVED, LIMITS, TRUST, Warped
+from framecast.runtime.motion.trajectory import CALM, CALMEST, CONVERGED, FAR, FRESH, HALF, LONG
+from framecast.runtime.motion.warped import APART, BLOCKS, BLUR, DERIVED, LIMITS, SPREAD, TRUST, Warped
 
 FURTHEST = 8  # intervals, of which the state knows RECENT
 LEAST = 48  # pixels a side of the smallest picture
@@ -85,6 +88,7 @@ class Trajectories(nn.Module):
     def __init__(self, lattice: Lattice, x: Tensor, y: Tensor) -> None:
         super().__init__()
         self.pull = Pull(x, y, *lattice.coarse)
+        self.calm = Box(*lattice.coarse)
         self.limit = float(max(lattice.coarse))
         self.register_buffer("still", torch.zeros(1, 2, 1, len(y), len(x)), persistent=False)
 
@@ -101,15 +105,22 @@ class Trajectories(nn.Module):
         Returns:
             [B, 2, n, h, w] each, in lattice points; of the others as many as ``LIMITS``.
         """
-        since, times = elapsed[:, None, :, None, None], ahead[:, None, :, None, None]
-        near = times <= LONG * since  # then fewer rounds are enough
-        found = self.still * times
-        for index in range(1 + FAR):
-            closer = self.pull(fields["velocity"], found) * times
-            found = closer if index <= CONVERGED else torch.where(near, found, closer)
-        found = torch.where(near, found, found.clamp(-self.limit, self.limit))
-        gained = self.pull(fields["acceleration"], found) * (times * (times + since) / 2)
-        steadied = self.pull(fields["steady"], found) * times - found
+        motion = torch.cat([fields[name] for name in ("velocity", "acceleration", "steady")], dim=1)
+        radius = (CALM * self.limit * (ahead / elapsed.clamp(min=SHORTEST) - 1)).round().clamp(0, CALMEST)
+        calmed = self.calm(motion, radius).flatten(0, 1)  # [B · n, 6, H, W]
+        velocity, acceleration, steady = calmed.chunk(3, dim=1)
+        since, times = (x.reshape(-1, 1, 1, 1, 1) for x in (elapsed.expand_as(ahead), ahead))
+        distant = far(since, times)
+        found = self.pull(velocity, self.still * times) * times
+        for index in range(FAR):
+            closer = self.pull(velocity, found) * times
+            near = closer if index < CONVERGED else found  # then fewer rounds are enough
+            found = torch.where(distant, HALF * closer + (1 - HALF) * found, near)
+        found = torch.where(distant, found.clamp(-self.limit, self.limit), found)
+        gained = self.pull(acceleration, found) * (times * (times + since) / 2)
+        steadied = self.pull(steady, found) * times - found
+        count = ahead.shape[1]
+        found, gained, steadied = (together(x, count) for x in (found, gained, steadied))
         return found, [DERIVED * found, gained, steadied]
 
 
@@ -134,13 +145,15 @@ class Samples(nn.Module):
         self.taken = Pick(x, y)
         self.trajectories = Trajectories(lattice, *on_lattice)
         self.read = Pull(x, y, *lattice.size)
+        self.spread = Box(*lattice.coarse, mirrored=True)
         self.register_buffer("scale", torch.tensor(lattice.scale.tolist()).reshape(1, 2, 1, 1, 1), persistent=False)
 
-    def forward(self, frame: Tensor, fields: State, elapsed: Tensor, ahead: Tensor) -> Tensor:
+    def forward(self, frame: Tensor, small: Tensor, fields: State, elapsed: Tensor, ahead: Tensor) -> Tensor:
         """The guesses, but for the first as differences to it.
 
         Args:
             frame: [B, C, H, W].
+            small: the frame on the lattice, [B, C, …].
             fields: of motion, as for :class:`Trajectories`.
             elapsed: [B, 1], as there.
             ahead: [B, n], as there.
@@ -149,9 +162,14 @@ class Samples(nn.Module):
             [B, 1 + N, C, n, h, w].
         """
         found, ways = self.trajectories(fields, elapsed, ahead)
+        # What is blurred on the lattice is read there, instead of enlarged for each horizon and read then.
+        soft = self.spread(small, spread(ahead)).flatten(0, 1)
+        soft = together(self.trajectories.pull(soft, found.transpose(1, 2).flatten(0, 1).unsqueeze(2)), ahead.shape[1])
+        distant = far(elapsed, ahead)[:, None, :, None, None]
         found, *ways = (x * self.scale for x in (found, *ways))
         reference = self.read(frame, found)
-        others = [self.taken(frame).unsqueeze(2), self.read(blurred(frame), found)]
+        soft = torch.where(distant, soft, self.read(blurred(frame), found))
+        others = [self.taken(frame).unsqueeze(2), soft]
         others += [self.read(frame, found + way) for way in ways]
         return torch.stack([reference, *(guess - reference for guess in others)], dim=1)
 
@@ -197,6 +215,7 @@ class Edge(MomentModel):
             "velocity": points,
             "steady": points,
             "acceleration": points,
+            "small": (config.channels, height, width),
             "times": (2,),
             "weights": (len(self.horizons), count, *BLOCKS),
         }
@@ -220,7 +239,8 @@ class Edge(MomentModel):
     def perceive(self, frame: Tensor, elapsed: Tensor, state: State) -> tuple[State, State]:
         """See :meth:`MomentModel.perceive`."""
         since = elapsed.reshape(-1, 1).clamp(min=SHORTEST)
-        flow = self.flow(*self._greys(frame), *self._greys(state["newest"]))
+        small, *greys = self._shrunk(frame)
+        flow = self.flow(*greys, *self._shrunk(state["newest"])[1:])
         flow = state["started"].reshape(-1, 1, 1, 1) * flow
         known = state["intervals"]
         shifted = torch.cat([since, known[:, :-1]], dim=1)
@@ -229,9 +249,10 @@ class Edge(MomentModel):
         motion = self._motion(flow, since[..., None, None], known[:, :1, None, None], state)
         statistics, nearest = self._taught(frame, state, intervals)
         ahead = torch.cat([k * interval for k in self.horizons], dim=1)
-        told = self.samples(frame, motion, since, ahead)
+        told = self.samples(frame, small, motion, since, ahead)
         fields = {
             "acceleration": motion["acceleration"],
+            "small": small,
             "times": torch.cat([interval, intervals[:, :1]], dim=1),
             "weights": self._weights(nearest),
         }
@@ -249,14 +270,17 @@ class Edge(MomentModel):
     def render(self, fields: State, ahead: Tensor) -> Tensor:
         """See :meth:`MomentModel.render`."""
         newest, interval, elapsed = fields["newest"], fields["times"][:, :1], fields["times"][:, 1:]
-        steps = ahead.reshape(-1, 1) / interval.clamp(min=SHORTEST)
+        ahead = ahead.reshape(-1, 1)
+        steps = ahead / interval.clamp(min=SHORTEST)
         shares = resized(self._between(fields["weights"], steps), self.lattice.coarse)  # [B, N, h, w]
-        found, ways = self.trajectories(fields, elapsed, ahead.reshape(-1, 1))
+        found, ways = self.trajectories(fields, elapsed, ahead)
         found = found.squeeze(2)
         for way, name, limit in zip(ways, WAYS, LIMITS, strict=True):
             found = found + way.squeeze(2) * _of(shares, name).clamp(-limit, limit)
         late = resized(torch.cat([_of(shares, "blurred"), _of(shares, "copy")], dim=1), self.lattice.size)
-        source = _blended(newest, blurred(newest), late[:, :1])
+        soft = resized(self.samples.spread(fields["small"], spread(ahead)).squeeze(1), self.lattice.size)
+        soft = torch.where(far(elapsed, ahead)[..., None, None], soft, blurred(newest))
+        source = _blended(newest, soft, late[:, :1])
         moved = self.full(source, resized(found * self.scale, self.lattice.size).unsqueeze(2)).squeeze(2)
         return _blended(moved, newest, late[:, 1:])
 
@@ -275,10 +299,12 @@ class Edge(MomentModel):
             "steady": torch.where(before > 0, steady, velocity),
         }
 
-    def _greys(self, frame: Tensor) -> tuple[Tensor, Tensor]:
-        """The brightness of ``frame`` on the lattice, and at the size that corrects the flow."""
-        fine = self.to_fine((frame * self.grey).sum(dim=1, keepdim=True))
-        return self.to_coarse(fine), fine
+    def _shrunk(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``frame`` on the lattice; its brightness there, and at the size that corrects the flow."""
+        fine = self.to_fine(frame)
+        coarse = self.to_coarse(fine)
+        coarse_grey, fine_grey = ((x * self.grey).sum(dim=1, keepdim=True) for x in (coarse, fine))
+        return coarse, coarse_grey, fine_grey
 
     def _taught(self, frame: Tensor, state: State, intervals: Tensor) -> tuple[Tensor, Tensor]:
         """The statistics with what was guessed for this frame's moment, and what came.
@@ -321,8 +347,23 @@ class Edge(MomentModel):
         return mixed * steps.clamp(0, 1).reshape(-1, 1, 1, 1)
 
 
+def far(elapsed: Tensor, ahead: Tensor) -> Tensor:
+    """Whether ``ahead`` seconds are far, for motion over ``elapsed`` seconds (``trajectory.far``)."""
+    return ahead > LONG * elapsed
+
+
+def spread(ahead: Tensor) -> Tensor:
+    """The radius, in lattice points, of the blur ``ahead`` seconds ahead, if that is far."""
+    return (SPREAD * ahead).round()
+
+
+def together(x: Tensor, count: int) -> Tensor:
+    """[B · ``count``, C, 1, h, w] as [B, C, ``count``, h, w]."""
+    return x.reshape(-1, count, x.shape[1], *x.shape[3:]).transpose(1, 2)
+
+
 def blurred(picture: Tensor) -> Tensor:
-    """``picture`` [B, C, H, W], blurred."""
+    """``picture`` [B, C, H, W], blurred as for moments that are not far."""
     return mean_around(picture, BLUR, "reflect")
 
 

@@ -83,6 +83,49 @@ class Shrink(nn.Module):
         return self.rows @ x @ self.columns
 
 
+class Box(nn.Module):
+    """Means over boxes of as many pixels as the input says: ``cv2.blur``, its side 2 · radius + 1.
+
+    A box along an axis is a matrix, made where it is used: graphs have no pooling of a size that varies. A radius
+    beyond the picture's own length is taken for that length, less one.
+
+    Args:
+        width: of the pictures.
+        height: of the pictures.
+        mirrored: beyond the border the picture is mirrored (BORDER_REFLECT_101), instead of its edge repeated.
+    """
+
+    columns: Tensor
+    rows: Tensor
+
+    def __init__(self, width: int, height: int, *, mirrored: bool = False) -> None:
+        super().__init__()
+        self.mirrored = mirrored
+        self.register_buffer("columns", torch.arange(float(width)), persistent=False)
+        self.register_buffer("rows", torch.arange(float(height)), persistent=False)
+
+    def forward(self, x: Tensor, radius: Tensor) -> Tensor:
+        """``x`` [B, C, H, W] with each ``radius`` [B, n], whole numbers of 0 or more: [B, n, C, H, W]."""
+        radius = radius[:, :, None, None, None]
+        x = x.unsqueeze(1)
+        smooth = self._matrix(self.rows, radius) @ x @ self._matrix(self.columns, radius).transpose(-1, -2)
+        return torch.where(radius < 0.5, x, smooth)  # as it was, however roughly a device multiplies
+
+    def _matrix(self, at: Tensor, radius: Tensor) -> Tensor:
+        """The share of each pixel in each mean along an axis of pixels ``at`` [length]: [B, n, 1, length, length]."""
+        last = len(at) - 1
+        radius = radius.clamp(max=last)
+        to, of = at[:, None], at
+        inside = (radius + 1 - (to - of).abs()).clamp(0, 1)
+        if self.mirrored:
+            first = (radius + 1 - (to + of)).clamp(0, 1) * (of > 0)
+            final = (radius + 1 - (2 * last - to - of)).clamp(0, 1) * (of < last)
+        else:
+            first = (radius - to).clamp(min=0) * (of == 0)
+            final = (radius - (last - to)).clamp(min=0) * (of == last)
+        return (inside + first + final) / (2 * radius + 1)
+
+
 def _shares(length: int, target: int) -> Tensor:
     """How much of each of ``target`` parts lies in each of ``length`` pixels: [target, length], rows sum to 1."""
     edges = np.linspace(0, length, target + 1)

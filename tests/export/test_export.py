@@ -138,7 +138,7 @@ def test_edge_is_exported_as_two_graphs(tmp_path: Path) -> None:
     assert (manifest.renders, manifest.weights, manifest.size) == ("moments", "none needed", (64, 48))
     assert manifest.trained
     assert manifest.options == changes
-    assert set(manifest.made_fields) == {"acceleration", "times", "weights"}
+    assert set(manifest.made_fields) == {"acceleration", "small", "times", "weights"}
     step, render = (onnx.load(str(path)).graph for path in (output, other_half(output, RENDER)))
     assert [value.name for value in step.input][:2] == ["frame", "elapsed"]
     assert [value.name for value in render.input] == ["ahead", *(f"fields.{name}" for name in manifest.fields)]
