@@ -33,7 +33,7 @@ def models(
     listed = _listed()
     columns = ("name", "next frame, dB", "frame", "parameters", "GMAC", "state", "as published")
     terminal.table("framecast models", columns, [_row(one) for one in listed])
-    print("Next frame: PSNR on clips that it was not made on, and in brackets of copying the last one.")
+    print("Next frame: PSNR on five other clips, and in brackets of copying the last one.")
     print("Models with – have no weights yet: train or import some, then framecast export.")
     if json is not None:
         write(json, f"{to_json(listed, indent=2)}\n".encode())
