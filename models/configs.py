@@ -119,7 +119,7 @@ CONFIGS: Mapping[str, Entry] = {
 # Models of motion, as graphs: they have no weights. Where there is no GPU they run without a graph: runtime/motion/.
 MOTION: Mapping[str, Entry] = {
     "edge": Entry(
-        "framecast.models.edge:Edge", Data(720, 1280, 3, "BGR"), {}, 0, 0.006, 27_615_816, 2, None,
+        "framecast.models.edge:Edge", Data(720, 1280, 3, "BGR"), {}, 0, 1.302, 27_615_816, 2, None,
         tolerance=2e-3,  # half a grey level: its least squares are ill-conditioned where guesses are nearly the same
     ),
 }

@@ -62,8 +62,7 @@ class Pipeline:
     ) -> None:
         if frames is not None and frames < 1:
             raise OptionError(f"frames must be at least 1, not {frames}")
-        if refresh is not None and not 1 <= refresh <= 1000:
-            raise OptionError(f"the refresh rate must be 1 to 1000 a second, not {refresh:g}")
+        check_refresh(refresh)
         self._paced = realtime and not source.live
         self._timed = realtime or source.live
         self.lookahead = lookahead or Lookahead()
@@ -258,6 +257,16 @@ class Pipeline:
         self._handed(item, ahead, now, shown)
         self._newest = item, newest, shown
         return replace(newest, prediction=prediction, due=None, late=None, psnr=None, psnr_copy=None, between=True)
+
+
+def check_refresh(rate: float | None) -> None:
+    """Check a number of pictures a second, if one is given.
+
+    Raises:
+        OptionError: it is out of range.
+    """
+    if rate is not None and not 1 <= rate <= 1000:
+        raise OptionError(f"the refresh rate must be 1 to 1000 a second, not {rate:g}")
 
 
 class Stream:

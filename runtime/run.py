@@ -15,7 +15,7 @@ from framecast.errors import OptionError
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
 from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
-from framecast.runtime.pipeline import Pipeline
+from framecast.runtime.pipeline import Pipeline, check_refresh
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
 from framecast.runtime.shipped import DEFAULT_MODEL, find
@@ -93,6 +93,7 @@ def run(
         SinkError: an output cannot be written or served.
         OptionError: an argument is out of range.
     """
+    check_refresh(refresh)
     wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
     with ExitStack() as stack:
         if isinstance(source, Source):

@@ -38,7 +38,9 @@ def check_amounts(**values: float) -> None:
 
 
 def duration(option: str, text: str) -> float:
-    """Read a time such as 120ms or 0.12s, in seconds. A number alone is refused: it could be either.
+    """Read a time such as 120ms, 0.12s or 120 (milliseconds), in seconds.
+
+    Less than a millisecond is refused without its unit: who types 0.12 means seconds.
 
     Args:
         option: as it is typed, ``--ahead``.
@@ -47,11 +49,11 @@ def duration(option: str, text: str) -> float:
     Raises:
         OptionError: it is not a time.
     """
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}) ?(ms|s)", text.strip(), re.ASCII)
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}) ?(ms|s|)", text.strip(), re.ASCII)
     if found is None:
-        raise OptionError(
-            f"{option} {text!r} is not a time: give milliseconds or seconds with their unit, such as 120ms or 0.12s"
-        )
+        raise OptionError(f"{option} {text!r} is not a time: give milliseconds or seconds, such as 120ms or 0.12s")
+    if not found[2] and 0 < float(found[1]) < 1:
+        raise OptionError(f"{option} {text} would be milliseconds: write {text}s, or {text}ms if that is meant")
     return float(found[1]) * (1.0 if found[2] == "s" else 1e-3)
 
 
