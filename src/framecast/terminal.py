@@ -150,7 +150,7 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
     if (sharp := report["sharpness"]) is not None:
         rows.append(("sharpness", f"{sharp['prediction']:.2f} of the real frames'"))
     if (shown := _now(report)) is not None and now is not None:
-        since = f"by {SINCE[report['times']]} and the delays given"
+        since = f"counted from {SINCE[report['times']]}, with the delays given"
         late = f"the camera's picture is {now['late']:.0f} ms old when it is shown, {since}"
         rows += [("now", shown), ("late", late)]
     if any(report["events"].values()):
