@@ -32,10 +32,14 @@ def reported(source: ListSource | Bounded) -> Report:
 @pytest.mark.parametrize(
     ("source", "times", "says"),
     [
-        (Webcam(shades(9), live=True), "capture", "by the driver's stamp and the delays given"),
-        (Bounded(Webcam(shades(9), live=True), 10.0), "capture", "by the driver's stamp and the delays given"),
-        (ListSource(shades(9), live=True), "arrival", "by its arrival and the delays given"),
-        (ListSource(shades(9)), "file", "by its turn in the file and the delays given"),
+        (Webcam(shades(9), live=True), "capture", "counted from the driver's stamp, with the delays given"),
+        (
+            Bounded(Webcam(shades(9), live=True), 10.0),
+            "capture",
+            "counted from the driver's stamp, with the delays given",
+        ),
+        (ListSource(shades(9), live=True), "arrival", "counted from its arrival, with the delays given"),
+        (ListSource(shades(9)), "file", "counted from its turn in the file, with the delays given"),
     ],
 )
 def test_what_a_time_says(
