@@ -307,8 +307,8 @@ class Predictor:
     def _finish(self, picture: Image, time: float, ahead: float) -> Image:
         """Put expected flicker back in; or take the newest frame, where that has lately been better."""
         if self._watch is not None and ahead:
-            picture, copy = (self._watch.finish(one, time) for one in (picture, self._still))
-            picture = self._guard.choose(picture, copy, time, ahead, self.interval, self._watch.moment)
+            picture = self._watch.finish(picture, time)
+            picture = self._guard.choose(picture, self.input, time, ahead, self.interval, self._watch.moment)
         # What is handed out may be drawn on: it must not be the stream's own frame.
         return picture.copy() if picture is self._image or picture is self._input else picture
 

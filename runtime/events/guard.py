@@ -69,7 +69,7 @@ class Guard:
 
         Args:
             prediction: uint8 [H, W, 3], of ``time``.
-            copy: what would be shown without prediction, of the same shape.
+            copy: the newest frame, which would be shown without prediction, of the same shape.
             time: the moment that both are for, in seconds.
             ahead: seconds from the newest frame to it.
             interval: the camera's own, in seconds.

@@ -140,3 +140,15 @@ def test_fast_is_another_form_of_it() -> None:
         for image in moving(7, 4, (360, 640)):
             predictor.step(image)
         assert predictor.rollout(1)[0].image.shape == (360, 640, 3)
+
+
+def test_a_stream_that_flashes_is_copied_rather_than_predicted_worse() -> None:
+    """Black and white by turns: four frames ahead the newest frame is exactly right, whatever flicker expects."""
+    flash = [np.full((96, 128, 3), 255 * (i % 2), np.uint8) for i in range(60)]
+    with open_engine(find("edge")) as engine:
+        predictor, made = Predictor(engine), {}
+        for i, image in enumerate(flash):
+            predictor.step(image, i * STEP)
+            made[i + 4] = predictor.at((i + 4) * STEP).image
+        assert all(np.array_equal(made[i], flash[i]) for i in range(40, 60))
+        assert predictor.copied
