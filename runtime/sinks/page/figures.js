@@ -124,7 +124,7 @@ function showEvents(events) {
   const words = { repeats: "repeats", cuts: "cuts", gaps: "gaps", copied: "copied" };
   const parts = Object.entries(words).filter(([key]) => events[key] > 0);
   byId("events-figure").hidden = !parts.length;
-  byId("events").textContent = parts.map(([key, word]) => `${number(events[key])} ${word}`).join(" · ");
+  byId("events").textContent = parts.map(([key, word]) => `${number(events[key])} ${events[key] === 1 ? word.replace(/s$/, "") : word}`).join(" · ");
 }
 
 // The score of one moment, beside its pictures.
