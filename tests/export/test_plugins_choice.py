@@ -199,12 +199,13 @@ class Loaded(TensorRT):
         INPUT, OUTPUT = "in", "out"
 
     def deserialize_cuda_engine(self, data: bytes) -> Any:
-        if super().deserialize_cuda_engine(data) is None:
+        engine: Any = super().deserialize_cuda_engine(data)
+        if engine is None:
             return None
-        self.inputs = [i.name for i in self.session.get_inputs()]
-        self.tensors = {v.name: v for v in (*self.session.get_inputs(), *self.session.get_outputs())}
-        self.num_io_tensors = len(self.tensors)
-        return self
+        engine.inputs = [i.name for i in engine.session.get_inputs()]
+        engine.tensors = {v.name: v for v in (*engine.session.get_inputs(), *engine.session.get_outputs())}
+        engine.num_io_tensors = len(engine.tensors)
+        return engine
 
     def get_tensor_name(self, index: int) -> str:
         name: str = list(self.tensors)[index]
