@@ -195,6 +195,10 @@ def test_plugins_that_fail_or_predict_otherwise_are_not_kept(caplog: pytest.LogC
 class Loaded(TensorRT):
     """An engine that says what it reads and writes."""
 
+    inputs: list[str]
+    tensors: dict[str, Any]
+    num_io_tensors: int
+
     class TensorIOMode:
         INPUT, OUTPUT = "in", "out"
 
