@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from framecast.camera.source import plausible_rate
 from framecast.errors import SourceError
 
 if TYPE_CHECKING:
@@ -89,8 +90,7 @@ def open_capture(
 
 def frame_rate(capture: cv2.VideoCapture) -> float | None:
     """Nominal frames a second, or None if the file or camera gives no rate or an impossible one."""
-    fps = capture.get(load().CAP_PROP_FPS)
-    return fps if 0.1 <= fps <= 1000 else None  # NaN fails too; RTSP without a rate gives 90000, its clock
+    return plausible_rate(capture.get(load().CAP_PROP_FPS))
 
 
 def pixels(capture: cv2.VideoCapture) -> int:

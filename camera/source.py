@@ -16,6 +16,11 @@ Times = Literal["capture", "arrival", "file"]
 DEFAULT_FPS = 25.0  # frames a second, if the source gives no rate
 
 
+def plausible_rate(fps: float) -> float | None:
+    """A rate in frames a second as a header gives it, or None if no camera or clip can have it."""
+    return fps if 0.1 <= fps <= 1000 else None  # NaN fails too; RTSP without a rate gives 90000, its clock
+
+
 @dataclass(frozen=True)
 class Frame:
     """One frame of a source.

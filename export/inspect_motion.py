@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.camera import Frame, Image, Source, open_source
+from framecast.camera import DEFAULT_FPS, Frame, Image, Source, open_source
 from framecast.errors import SinkError, SourceError
 from framecast.export import inspect_pictures as pictures
 from framecast.files import check_writable, write
@@ -82,7 +82,7 @@ def watch(source: Source, frames: int) -> Course:
     Raises:
         SourceError: the source was lost, or has too few frames.
     """
-    interval = 1 / (source.fps or 25.0)
+    interval = 1 / (source.fps or DEFAULT_FPS)
     found, seen = Course(source.name, interval), None
     motion: Motion | None = None
     before: tuple[Frame, Image, dict[str, Floats], dict[str, tuple[float, float]]] | None = None

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from framecast.camera import DEFAULT_FPS, Frame, Source
+from framecast.camera import DEFAULT_FPS, Frame, Source, plausible_rate
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 from framecast.runtime.arrivals import Arrivals
@@ -152,8 +152,8 @@ class _Times:
     """Frees a camera's times of jitter, and learns the interval of any source."""
 
     def __init__(self, source: Source) -> None:
-        fps = source.fps or 0.0
-        nominal = 1 / fps if 0.1 <= fps <= 1000 else None  # NaN fails too: a header may say anything
+        fps = plausible_rate(source.fps or 0.0)
+        nominal = 1 / fps if fps else None
         self._arrivals = Arrivals(nominal) if source.live else None
         self._before: Frame | None = None
         self._intervals: deque[float] = deque(maxlen=9)

@@ -34,9 +34,8 @@ class Judge:
         self._edges = _Edges()
         self._rival = LiveRival(clock) if clock is not None else None
         self._before: tuple[Image, float] | None = None  # the frame before the newest, and its time
-        self._made: tuple[Prediction, Image, float, float] | None = (
-            None  # with the newest frame, its time, the interval
-        )
+        # The newest prediction, with its frame, that frame's time, and the interval.
+        self._made: tuple[Prediction, Image, float, float] | None = None
         self._count = 0
 
     def wants(self, time: float, interval: float) -> bool:

@@ -90,7 +90,7 @@ class Horizon:
 
     def error(self, ahead: float, age: float) -> float:
         """Seconds by which a picture showed too late a moment (below 0: too early), at an age at its hand-over."""
-        return ahead - (self.wish.camera_delay + age + self.wish.display_delay)
+        return ahead - self.late(age)
 
     def late(self, age: float) -> float:
         """Seconds by which the camera's picture is late when a picture of this age is handed over."""

@@ -200,10 +200,10 @@ class Predictor:
         does, and mixes the pictures of the two steps around the moment.
 
         Args:
-            time: seconds, on the clock of the input frames; not before the newest frame.
+            time: seconds, on the clock of the input frames; not before the newest frame, and up to 10 s after it.
 
         Raises:
-            OptionError: there was no frame yet, or the moment lies before the newest one.
+            OptionError: there was no frame yet, or the moment lies before the newest one or too far ahead.
             EngineError: the engine failed, or the prediction is not finite even from a fresh state.
         """
         return self._at([time])[0]
@@ -216,7 +216,7 @@ class Predictor:
         predictor resets the state, counts the reset, and repeats the rollout from the newest frame.
 
         Raises:
-            OptionError: the horizon is below 1, or there was no frame yet.
+            OptionError: the horizon is below 1 or reaches further than 10 s, or there was no frame yet.
             EngineError: the engine failed, or a prediction is not finite even from a fresh state.
         """
         if horizon < 1:

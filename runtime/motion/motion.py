@@ -101,9 +101,8 @@ class Motion:
             draft = None
         pictures = mixture.remembered(image, last, motion, draft)
         moment = Moment(last.time + elapsed, greys, pictures, motion)
-        asked = {k: n + 1 for k, n in before.notes.asked.items() if n < PATIENCE} or {
-            1: PATIENCE - 1
-        }  # while nobody asks
+        asked = {k: n + 1 for k, n in before.notes.asked.items() if n < PATIENCE}
+        asked = asked or {1: PATIENCE - 1}  # while nobody asks
         moments = (moment, *islice(before.moments, max(asked)))
         intervals = (*before.intervals, elapsed)[-RECENT:]
         turn = before.notes.turn + 1

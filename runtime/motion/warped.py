@@ -1,8 +1,8 @@
 """The mixture of large pictures: learned from samples at the lattice's points, rendered with one warp.
 
 Guesses differ from constant velocity by a displacement or by their source, and are mixed before the warp: the source
-is the frame, mixed with a filtered and a blurred one; the displacement is scaled and the acceleration added. Only the
-copy is blended afterwards. On large pictures this comes to the same as the mixture of the warped guesses, at a
+is the frame, mixed with a blurred one; the displacement is scaled, and acceleration and steady velocity change it. Only
+the copy is blended afterwards. On large pictures this comes to the same as the mixture of the warped guesses, at a
 fraction of its cost.
 """
 
