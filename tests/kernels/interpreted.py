@@ -79,10 +79,11 @@ def stgru_cases() -> Iterator[Case]:
     mixed[6:8] = (x.float() for x in mixed[6:8])
     yield case("halves beside float32 states", mixed, exact)
     for added in (False, True):
-        biased = [*stgru_gates(SHAPES[2], offset=10.0), *((torch.randn(12), torch.randn(12)) if added else ())]
+        biases = [torch.randn(12), torch.randn(12)] if added else []
+        biased = [*stgru_gates(SHAPES[2], offset=10.0), *biases]
         name = ", biases added" if added else ""
         yield case(f"contiguous{name}", biased, exact)
-        last = [as_channels_last(x) if isinstance(x, Tensor) else x for x in biased]
+        last: Arguments = [as_channels_last(x) if isinstance(x, Tensor) else x for x in biased]
         assert all(is_channels_last(x) for x in stgru_kernel.stgru_gates(*last))
         yield case(f"channels last{name}", last, exact)
         yield case(f"only states channels last{name}", [*biased[:6], *last[6:]], exact)

@@ -73,9 +73,8 @@ def test_every_size(config: str) -> None:
 def test_forms_for_tensor_cores(kernel: str, dtype: str) -> None:
     """Channels-last, with the convolutions' biases, and with the passes overlapping: as wide loads, no spills."""
     types = {"t": "fp32", "s": "fp32", "new_t": "fp32", "new_s": "fp32"}
-    given = {"last": True, "added": True, "types": types}
     for arch, overlap in ((87, False), (90, True), (120, True)):
-        compiled = compile_for(kernel, arch, dtype, (64, 16, 16), overlap=overlap, **given)
+        compiled = compile_for(kernel, arch, dtype, (64, 16, 16), last=True, added=True, overlap=overlap, types=types)
         check(compiled, arch, dtype)
         assert [name for name, _ in compiled.parameters[-2:]] == ["added_t", "added_s"]
         waits = "griddepcontrol.wait" in compiled.ptx, "griddepcontrol.launch_dependents" in compiled.ptx
