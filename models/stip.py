@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from framecast.kernels.stgru_gates import stgru_gates
+from framecast.kernels.stgru_gates.operator import stgru_gates
 from framecast.models.blocks import PatchedConfig, check_sizes, double, halve, merged, patchify, pointwise, unpatchify
 from framecast.models.step import Released, State, StepModel
 

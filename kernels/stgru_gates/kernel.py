@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from framecast.kernels.launch import Launch, launch_arguments, pointwise, reduction, tanh
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @triton.jit
@@ -226,6 +228,8 @@ def stgru_gates(
     Raises:
         OptionError: shapes or types that the kernels do not take.
     """
+    import torch
+
     batch, channels, *image = t.shape
     affine = (4 * channels, *image)
     conv = (batch, *affine)

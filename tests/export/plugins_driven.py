@@ -17,6 +17,8 @@ import numpy as np
 import onnx
 import tensorrt_bindings
 
+sys.modules["torch"] = None  # type: ignore[assignment] # a build needs Triton, and no torch
+
 
 class Size:
     """``IDimensionExpr``, of a constant."""

@@ -115,6 +115,19 @@ def test_ptx_for_an_older_driver() -> None:
     assert ".version 8.5" in compile_for("stgru_gates", 87, "fp16", (64, 16, 16), ptx_version=85).ptx
 
 
+def test_a_build_compiles_its_kernels_without_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+sys.modules["torch"] = None
+import framecast.export.tensorrt, framecast.export.plugins.aot
+from framecast.kernels.cross import KERNELS, compile_for
+assert all(compile_for(kernel, 87, "fp16", (4, 3, 5)).cubin for kernel in KERNELS)
+"""
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
 def test_bad_input() -> None:
     with pytest.raises(OptionError, match="no kernel 'gates'"):
         compile_for("gates", 87, "fp16", (1, 1, 1))
