@@ -316,7 +316,9 @@ def _is_plugin(layer: dict[str, Any]) -> bool:
 
 
 def _type(layer: dict[str, Any]) -> str:
-    """Return the type of a layer's first output, from the description of its format."""
-    words = str((layer.get("Outputs") or [{}])[0].get("Format/Datatype", "")).lower()
-    known = {"float16": ("fp16", "half"), "float32": ("fp32", "float"), "int8": ("int8",), "bool": ("bool",)}
+    """Return the type of a layer's first output: TensorRT 11 names it, 10 has it in the description of the format."""
+    output = (layer.get("Outputs") or [{}])[0]
+    words = str(output.get("DataType") or output.get("Format/Datatype") or output.get("Format") or "").lower()
+    known = {"other": ("bf16", "bfloat16"), "float16": ("fp16", "half", "float16"), "float32": ("fp32", "float")}
+    known |= {"int8": ("int8",), "bool": ("bool",)}
     return next((name for name, marks in known.items() if any(mark in words for mark in marks)), "other")
