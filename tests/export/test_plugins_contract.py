@@ -255,16 +255,9 @@ def test_tensorrts_own_python_layer(version: str, stubs: Path, tmp_path: Path) -
     }
     for name, proto in graphs.items():
         onnx.save(proto, tmp_path / f"{name}.onnx")
-    command = [
-        sys.executable,
-        "-m",
-        "tests.export.plugins_driven",
-        bindings,
-        tmp_path,
-        *sorted(tmp_path.glob("*.onnx")),
-    ]
+    places = map(str, (bindings, tmp_path, *sorted(tmp_path.glob("*.onnx"))))
+    command = [sys.executable, "-m", "tests.export.plugins_driven", *places]
     environment = {**os.environ, "LD_LIBRARY_PATH": str(stubs)}
-    command = list(map(str, command))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     first, *lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
