@@ -7,13 +7,14 @@ stream, and cannot be captured in a CUDA graph. What stands here was chosen by c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import triton
 import triton.language as tl
 
 from framecast.errors import OptionError
+from framecast.kernels.layout import as_channels_last
 
 if TYPE_CHECKING:  # torch only launches kernels: compiling them for an engine (cross.py) does without
     from torch import Tensor
@@ -83,27 +84,32 @@ class Launch:
         grid: programs a sample, and samples.
         warps: a program.
         constants: its ``constexpr`` arguments, sizes among them, so that loads are vectorised.
+        options: of the launch, as Triton names them.
     """
 
     kernel: Any
     grid: tuple[int, int]
     warps: int
     constants: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *arguments: Tensor | tuple[Tensor, ...]) -> None:
         """Start it on the current stream of the device that the last tensor is on; waits for nothing."""
         import torch
 
         with torch.cuda.device_of(arguments[-1]):
-            self.kernel[self.grid](*arguments, **self.constants, num_warps=self.warps)
+            self.kernel[self.grid](*arguments, **self.constants, **self.options, num_warps=self.warps)
 
 
-def launch_arguments(like: Tensor, shapes: Sequence[tuple[Tensor, Sequence[int]]]) -> tuple[Tensor, ...]:
+def launch_arguments(
+    like: Tensor, shapes: Sequence[tuple[Tensor, Sequence[int]]], *, channels_last: bool = False
+) -> tuple[Tensor, ...]:
     """The tensors, contiguous.
 
     Args:
         like: a state, [B, C, H, W].
         shapes: each tensor, and what its shape must be.
+        channels_last: whether they are to lie in memory with channels last.
 
     Raises:
         OptionError: a shape or type that no kernel takes, tensors on several devices, or too large a one.
@@ -121,4 +127,4 @@ def launch_arguments(like: Tensor, shapes: Sequence[tuple[Tensor, Sequence[int]]
             raise OptionError(f"kernels take float32, float16 and bfloat16, not {tensor.dtype}: use the reference")
         if tensor.device != like.device:
             raise OptionError(f"all tensors must be on {like.device}, and one is on {tensor.device}")
-    return tuple(tensor.contiguous() for tensor, _ in shapes)
+    return tuple(as_channels_last(x) if channels_last else x.contiguous() for x, _ in shapes)
