@@ -40,6 +40,7 @@ class StepModel(nn.Module, ABC):
         histories: every history by name.
         warmup: steps from a reset until the state has seen all that it can hold.
         channels_last: whether states, convolutions and layer norms lie in memory with channels last: :meth:`on_gpu`.
+        halves: pattern of the layers whose results may stay float16, where layers compute in it.
         released: how the keys of the authors' checkpoints become ours: (pattern, replacement) each, matched in full;
             None in place of a replacement for what their network holds and does not use. Empty where none was released.
     """
@@ -50,6 +51,7 @@ class StepModel(nn.Module, ABC):
     histories: Mapping[str, History] = {}
     warmup: int
     channels_last: bool = False
+    halves: ClassVar[str] = ""
     released: ClassVar[Released] = ()
 
     def init_state(self, batch: int = 1) -> State:

@@ -53,7 +53,6 @@ class STIPConfig(PatchedConfig):
 class STGRU(nn.Module):
     """A spatiotemporal GRU cell: the temporal state T and the spatial state S gate each other."""
 
-    takes_half = ("conv_t", "conv_s")  # layers whose halves the gates read as they are
     added_t: Tensor | None
     added_s: Tensor | None
 
@@ -136,6 +135,8 @@ class STIP(StepModel):
     """STIP as a step. State: the temporal states ``t1`` … ``tL``, [B, C, h, w], and the last patched frame."""
 
     warmup = 2  # the first step sees a black frame before its own
+    # Gates read halves, and encoders, S and decoders may pass them on. T is carried, and stays float32.
+    halves = r"cells\..*|encoder_[st]\..*|decoder_[st]\.stages\..*"
     released: ClassVar[Released] = (
         (r"cell_list\.(\d+)\.conv_([ts])\.0\.(\w+)", r"cells.\1.conv_\2.\3"),
         (r"cell_list\.(\d+)\.conv_([ts])\.1\.(\w+)", r"cells.\1.norm_\2.\3"),

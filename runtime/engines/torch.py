@@ -6,6 +6,7 @@ buffers. The state never leaves the device. A frame costs one wait, when its pre
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -309,12 +310,12 @@ class TorchEngine(Engine):
 def layers_to_half(network: Any) -> None:
     """Let a network's convolutions and fully connected layers compute in float16, and nothing else.
 
-    Their weights become float16, what they read is rounded to it, and what they give is float32 again, except where
-    one of our operators reads halves. Autocast would also compute matrix products in half, and those of a least-squares
-    mixture are statistics.
+    Their weights become float16, what they read is rounded to it, and what they give is float32 again, unless the
+    network says that it may stay (``halves``): each conversion is a pass over memory. Autocast would also compute
+    matrix products in half, and those of a least-squares mixture are statistics.
 
     Args:
-        network: a ``torch.nn.Module``; it is changed.
+        network: a :class:`framecast.models.step.StepModel`; it is changed.
     """
     from torch import nn
 
@@ -324,10 +325,9 @@ def layers_to_half(network: Any) -> None:
     def widened(_: Any, __: Any, output: Any) -> Any:
         return output.float()
 
-    as_they_are = {id(getattr(m, name)) for m in network.modules() for name in getattr(m, "takes_half", ())}
-    for module in network.modules():
+    for name, module in network.named_modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             module.half()
             module.register_forward_pre_hook(rounded)
-            if id(module) not in as_they_are:
+            if not re.fullmatch(network.halves, name):
                 module.register_forward_hook(widened)
