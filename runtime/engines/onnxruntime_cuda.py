@@ -136,17 +136,18 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         with _quiet(onnxruntime):
             if self.device == "cuda":
                 choices = {"use_tf32": str(int(self.precision == "tf32")), "user_compute_stream": str(_stream())}
-                if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on; finds CUDA in pip's packages
-                    onnxruntime.preload_dlls()
             try:
+                if self.device == "cuda" and hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on
+                    onnxruntime.preload_dlls()  # finds CUDA in pip's packages
                 # Without enable_fallback=0 a failure prints itself, and the session runs on the CPU.
                 sessions = [
                     onnxruntime.InferenceSession(g, options, providers=[(provider, choices)], enable_fallback=0)
                     for g in graphs
                 ]
             except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
-                reason = missing_library(Path(onnxruntime.__file__).parent / "capi") or first_line(error)
-                raise EngineError(f"onnxruntime cannot use this GPU ({reason}): {CURE}") from error
+                raise EngineError(
+                    f"onnxruntime cannot use this GPU ({first_line(error)}): see 'framecast doctor'"
+                ) from error
         if provider not in sessions[0].get_providers():
             reason = missing_library(Path(onnxruntime.__file__).parent / "capi")
             if reason:
@@ -226,6 +227,8 @@ def _stream() -> int:
 
 def missing_library(folder: Path) -> str:
     """Why CUDA's provider cannot be loaded, in the linker's words; "" if it can. ONNX Runtime only logs that.
+
+    Call it after ONNX Runtime has tried. Loaded before, the provider would not find ONNX Runtime when that loads it.
 
     Args:
         folder: where the libraries of ONNX Runtime's providers are.

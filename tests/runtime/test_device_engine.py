@@ -120,7 +120,7 @@ def test_tf32_is_taken_only_where_it_is_asked_for(asked: str, said: str, monkeyp
     with_cuda(monkeypatch)
     monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: given.append("preloaded"), raising=False)
-    with pytest.raises(EngineError, match=r"cannot use this GPU \(.*\): pip uninstall onnxruntime, then"):
+    with pytest.raises(EngineError, match=r"cannot use this GPU \(no GPU\): see"):
         ENGINES["onnxruntime-cuda"].open(find("stip-edge"), 0, asked, 1)
     assert given == ["preloaded", 0, ("CUDAExecutionProvider", {"use_tf32": said, "user_compute_stream": "7"})]
 
