@@ -13,7 +13,7 @@ SETUP := pyproject.toml setup.py constraints.txt
 APT := chromium ffmpeg gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 xdotool xvfb
 
-.PHONY: help run live test test-slow test-full test-pythons release-check bench system-deps tensorrt-bindings clean cv2
+.PHONY: help run live test test-slow test-full test-pythons release-check bench system-deps bindings clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -67,7 +67,7 @@ system-deps: ## Install the system packages for the tests on Debian or Ubuntu (b
 	$$sudo apt-get update -qq && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(APT) > /dev/null
 
-tensorrt-bindings: $(VENV)/.tensorrt ## Install the bindings of TensorRT that the contract tests drive (part of make test)
+bindings: $(VENV)/.tensorrt ## Install the bindings of TensorRT that the contract tests drive (part of make test)
 
 clean: ## Remove .venv, caches, build results and recordings
 	rm -rf $(VENV) $(OUT) build dist src/framecast.egg-info .mypy_cache .pytest_cache .ruff_cache

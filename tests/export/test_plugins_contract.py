@@ -249,7 +249,7 @@ def test_the_versions_are_those_that_make_installs() -> None:
 def test_tensorrts_own_python_layer(version: str, stubs: Path, tmp_path: Path) -> None:
     bindings = ROOT / ".venv" / "tensorrt" / version
     if not bindings.exists():
-        pytest.skip(f"no bindings of TensorRT {version} in .venv/tensorrt: make tensorrt-bindings (Linux, x86-64)")
+        pytest.skip(f"no bindings of TensorRT {version} in .venv/tensorrt: make bindings (Linux, x86-64)")
     graphs = {
         name: network(name, precision) for name, precision in (("stip", "fp16"), ("astm", "fp32"), ("stau", "fp32"))
     }
