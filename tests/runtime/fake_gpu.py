@@ -3,7 +3,7 @@
 It stands in for what cannot run here, to check one thing: that the engine binds the right buffers, and waits for all
 that it must, whatever the order in which a GPU gets round to things. What is put on a stream is done late: when
 somebody waits for it, and then streams take turns at random, or as they are told. Memory that nobody has written holds
-noise; memory that was freed is gone. ``fake_tensorrt.py`` runs its "engines" here.
+noise; memory that was freed is gone, even if work on it is still to come (CUDA's own functions mostly wait for that). ``fake_tensorrt.py`` runs its "engines" here.
 """
 
 from __future__ import annotations
@@ -170,8 +170,6 @@ class Memory(Owned):
         return self.address
 
     def freed(self) -> None:
-        if self.kind == "memory":
-            self.gpu.finish(self.gpu.idle)  # as cuMemFree does; nobody says so of memory of the host
         del self.gpu.memory[self.address]
 
 

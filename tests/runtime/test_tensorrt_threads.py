@@ -136,6 +136,7 @@ def test_a_steady_frame_waits_once(driver: Driver, tmp_path: Path, camera: tuple
         for _ in range(40):
             before = driver.gpu.synchronisations
             predictor.step(np.zeros((height, width, 3), np.uint8))
+            assert predictor.rollout(1)
             assert predictor.input is not None
             waits.append(driver.gpu.synchronisations - before)
         assert waits[-10:] == [1] * 10

@@ -126,7 +126,7 @@ def _memory(cuda: Cuda, whose: str, size: int) -> Iterator[None]:
 
 
 def _drop(objects: dict[str, Any]) -> None:
-    """Free pycuda's objects, once the GPU is done with them: a copy may still be under way."""
+    """Free pycuda's objects, once the GPU is done with them: a copy or a step may still be under way."""
     for found in objects.values():
         if hasattr(found, "synchronize"):  # a stream or an event
             with suppress(Exception):  # a GPU that has failed: all the same, free what can be freed
@@ -165,6 +165,11 @@ class Streams:
             0  # uploads: put on the stream, before the last step, known as done
         )
         self._fetches = self._arrived = 0  # downloads: put on the stream, known as done
+
+    @property
+    def stepped(self) -> Any:
+        """The event of the last step's end."""
+        return self._held.stepped
 
     @property
     def handle(self) -> int:
@@ -311,6 +316,7 @@ class DeviceBuffer(Buffer):
         with cuda.current(), _memory(cuda, "GPU's", self._size):
             self._held = cuda.owned(self, memory=cuda.driver.mem_alloc(max(1, self._size)), host=None)
             self._held.uploaded, self._held.fetched = cuda.event(), cuda.event()
+            self._held.stepped = streams.stepped  # no step must read or write the memory when it is freed
             streams.zero(self._held.memory, self._size)
         self.address = int(self._held.memory)
 

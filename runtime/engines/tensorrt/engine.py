@@ -96,7 +96,10 @@ class TensorRTEngine(DeviceEngine):
             "--verbose)"
         )
         with cuda.current():
-            launch = launcher(streams, self._rendering if render else self._context, addresses, lambda: failure)
+            try:
+                launch = launcher(streams, self._rendering if render else self._context, addresses, lambda: failure)
+            finally:
+                streams.step_ends()  # of a failed one too: part of it may run
 
         def run() -> None:
             with cuda.current():
