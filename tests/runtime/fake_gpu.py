@@ -3,7 +3,8 @@
 It stands in for what cannot run here, to check one thing: that the engine binds the right buffers, and waits for all
 that it must, whatever the order in which a GPU gets round to things. What is put on a stream is done late: when
 somebody waits for it, and then streams take turns at random, or as they are told. Memory that nobody has written holds
-noise; memory that was freed is gone, even if work on it is still to come (CUDA's own functions mostly wait for that). ``fake_tensorrt.py`` runs its "engines" here.
+noise. Memory that was freed is gone, even if work on it is still to come: CUDA mostly waits for that, but does not say
+so. ``fake_tensorrt.py`` runs its "engines" here.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Gpu:
         found = next((b for b, m in self.memory.items() if b <= address < b + len(m)), None)
         assert found is not None, "this memory was freed"
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self.memory[found][address - found : address - found + size].view(dtype).reshape(shape)
+        array: np.ndarray = self.memory[found][address - found : address - found + size].view(dtype).reshape(shape)
+        return array
 
     def idle(self) -> bool:
         return not any(stream.queue for stream in (*self.streams, self.legacy))
@@ -117,6 +119,7 @@ class Context:
 
     def __init__(self) -> None:
         self._here = threading.local()
+        self.opener = 0  # the thread that opened it
 
     @property
     def depth(self) -> int:
@@ -135,17 +138,17 @@ class LogicError(Exception):
 
 
 class Owned:
-    """An object of pycuda. It is freed in its maker's thread, or while its context is current; elsewhere it leaks."""
+    """An object of pycuda. It is freed in the thread that opened the context, or while that is current, or it leaks."""
 
     def __init__(self, gpu: Gpu, kind: str) -> None:
-        self.gpu, self.kind, self.maker = gpu, kind, threading.get_ident()
+        self.gpu, self.kind = gpu, kind
         gpu.alive[kind] += 1
 
     def __del__(self) -> None:
         gpu, here = self.gpu, threading.get_ident()
         if any(stream.capturer == here for stream in gpu.streams):
             gpu.leaked.append(f"{self.kind}, in a capture")
-        elif gpu.context.depth or here == self.maker:
+        elif gpu.context.depth or here == gpu.context.opener:
             gpu.alive[self.kind] -= 1
             self.freed()
         else:
@@ -173,7 +176,7 @@ class Memory(Owned):
         del self.gpu.memory[self.address]
 
 
-class Stream(Owned):
+class StreamHandle(Owned):
     """``pycuda.driver.Stream``."""
 
     def __init__(self, gpu: Gpu, flags: int) -> None:
@@ -182,7 +185,7 @@ class Stream(Owned):
         self.handle = self.on.handle
         gpu.streams.append(self.on)
 
-    def wait_for_event(self, event: Event) -> None:
+    def wait_for_event(self, event: EventHandle) -> None:
         assert self.on.captured is None, "it would wait inside a graph"
         mark, number = event.mark, event.mark.recorded
         self.on.put(lambda: None, lambda: mark.reached >= number)
@@ -191,14 +194,14 @@ class Stream(Owned):
         self.gpu.wait(lambda: not self.on.queue)
 
 
-class Event(Owned):
+class EventHandle(Owned):
     """A mark on a stream; recording it again makes a new one."""
 
     def __init__(self, gpu: Gpu) -> None:
         super().__init__(gpu, "event")
         self.mark = SimpleNamespace(recorded=0, reached=0)
 
-    def record(self, stream: Stream) -> None:
+    def record(self, stream: StreamHandle) -> None:
         mark = self.mark
         mark.recorded = number = mark.recorded + 1
 
@@ -237,19 +240,20 @@ class Driver:
 
     def retain_primary_context(self) -> Context:
         self.retained += 1
+        self.gpu.context.opener = threading.get_ident()
         return self.gpu.context
 
     def _allowed(self, call: str) -> None:
         assert self.gpu.context.depth, "no context is current"
         self.gpu.unsafe(call)
 
-    def Stream(self, flags: int = 0) -> Stream:  # noqa: N802
+    def Stream(self, flags: int = 0) -> StreamHandle:  # noqa: N802
         self._allowed("Stream")
-        return Stream(self.gpu, flags)
+        return StreamHandle(self.gpu, flags)
 
-    def Event(self, _: int) -> Event:  # noqa: N802
+    def Event(self, _: int) -> EventHandle:  # noqa: N802
         self._allowed("Event")
-        return Event(self.gpu)
+        return EventHandle(self.gpu)
 
     def mem_alloc(self, size: int) -> Memory:
         self._allowed("mem_alloc")
@@ -260,19 +264,20 @@ class Driver:
         self._allowed("pagelocked_empty")
         self.allocations += 1
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return np.asarray(Memory(self.gpu, "locked", size)).view(dtype).reshape(shape)
+        array: np.ndarray = np.asarray(Memory(self.gpu, "locked", size)).view(dtype).reshape(shape)
+        return array
 
-    def memcpy_htod_async(self, to: Memory, host: np.ndarray, stream: Stream) -> None:
+    def memcpy_htod_async(self, to: Memory, host: np.ndarray, stream: StreamHandle) -> None:
         self._copy(to.address, host.ctypes.data, host.nbytes, stream)
 
-    def memcpy_dtoh_async(self, host: np.ndarray, of: Memory, stream: Stream) -> None:
+    def memcpy_dtoh_async(self, host: np.ndarray, of: Memory, stream: StreamHandle) -> None:
         self._copy(host.ctypes.data, of.address, host.nbytes, stream)
 
-    def memset_d8_async(self, to: Memory, value: int, size: int, stream: Stream) -> None:
+    def memset_d8_async(self, to: Memory, value: int, size: int, stream: StreamHandle) -> None:
         gpu, address = self.gpu, to.address
         stream.on.put(lambda: gpu.array(address, (size,), np.uint8).fill(value))
 
-    def _copy(self, to: int, of: int, size: int, stream: Stream) -> None:
+    def _copy(self, to: int, of: int, size: int, stream: StreamHandle) -> None:
         gpu = self.gpu
         stream.on.put(lambda: np.copyto(gpu.array(to, (size,), np.uint8), gpu.array(of, (size,), np.uint8)))
 

@@ -87,7 +87,7 @@ def test_garbage_that_is_collected_in_a_capture_is_freed_after_it(path: Path, dr
     with TensorRTEngine(path) as engine:
         streams = engine._streams
         alive = driver.gpu.alive["memory"]
-        collected = []
+        collected: list[int] = []
 
         def litter() -> None:
             if any(stream.capturer for stream in driver.gpu.streams):
@@ -201,9 +201,9 @@ def test_one_engine_captures_while_others_step_and_capture(path: Path, driver: D
         got: dict[Any, list[Any]] = {one: [] for one in predictors}
 
         def steps(one: Any) -> None:
-            got[one] = [
-                np.array(predictors[one].rollout(1)[0].image) for f in frames if predictors[one].step(f) or True
-            ]
+            for frame in frames:
+                predictors[one].step(frame)
+                got[one].append(predictors[one].rollout(1)[0].image)
 
         def executing() -> None:
             if not got[other] and driver.stream(engine._streams.handle).captured is not None:
@@ -243,8 +243,9 @@ def test_a_reason_is_that_of_its_own_load(path: Path, tmp_path: Path) -> None:
 
 def test_every_address_is_aligned(driver: Driver, tmp_path: Path) -> None:  # noqa: F811
     """60×60 grey pictures and three predictions of 14400 bytes: a view of one would begin in between."""
-    config = {"height": 60, "width": 60, "channels": 1, "frames": 4, "hidden_spatial": 4, "hidden_temporal": 4}
-    model = TAU(TAUConfig(**{**config, "encoder_layers": 2, "translator_layers": 2, "outputs": 3})).eval()
+    sizes: dict[str, Any] = {"height": 60, "width": 60, "channels": 1, "frames": 4, "outputs": 3}
+    layers: dict[str, Any] = {"hidden_spatial": 4, "hidden_temporal": 4, "encoder_layers": 2, "translator_layers": 2}
+    model = TAU(TAUConfig(**sizes, **layers)).eval()
     path = tmp_path / "grey.onnx"
     save(once(model, describe(model, "grey")), path)
     built(path)

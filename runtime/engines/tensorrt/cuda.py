@@ -82,8 +82,8 @@ class Cuda:
     def owned(self, owner: object, **objects: Any) -> SimpleNamespace:
         """Hold pycuda's objects for ``owner``. When it dies, or Python exits, they are freed, in whatever thread.
 
-        pycuda frees an object only in the thread that made it, or while its context is current. Elsewhere it warns and
-        leaks it. So nobody but the returned namespace may keep them.
+        pycuda frees an object only in the thread that opened the context, or while that is current. Elsewhere it warns
+        and leaks it. So nobody but the returned namespace may keep them.
         """
         held = SimpleNamespace(**objects)
         weakref.finalize(owner, self.free, _drop, vars(held))
