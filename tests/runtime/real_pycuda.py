@@ -215,6 +215,7 @@ def faults(path: Path) -> None:
             predictor.step(np.zeros((16, 16, 3), np.uint8))
         except EngineError as error:
             sys.stderr.write(f"{error}\n")
+        fail("cuStreamSynchronize", 700)
     with process_cuda().current():
         streams = Streams(process_cuda())
         launch = plugin.Launch("kernel", b"\x7fELF", (1, 1), 32, 0, (("input", 0),))

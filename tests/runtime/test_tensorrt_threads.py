@@ -90,8 +90,8 @@ def test_garbage_that_is_collected_in_a_capture_is_freed_after_it(path: Path, dr
         collected: list[int] = []
 
         def litter() -> None:
-            if any(stream.capturer for stream in driver.gpu.streams):
-                circle: list[Any] = [garbage.pop()] if garbage else []
+            if garbage and any(stream.capturer for stream in driver.gpu.streams):
+                circle: list[Any] = [garbage.pop()]
                 circle.append(circle)
                 del circle
                 collected.append(gc.collect())
@@ -101,11 +101,10 @@ def test_garbage_that_is_collected_in_a_capture_is_freed_after_it(path: Path, dr
         predictor = Predictor(engine, watch=False)
         for _ in range(5):
             predictor.step(PICTURE)
-        assert len(collected) > 2
-        assert not garbage
+        assert len(collected) == 2
         assert driver.gpu.launches > 0
         assert driver.gpu.leaked == []
-        assert len(driver.gpu.graphs) == len(collected)
+        assert driver.gpu.alive["executable"] == len(driver.gpu.graphs) > 2  # no capture has failed
     del predictor, engine
     gc.collect()
     assert driver.gpu.alive["memory"] <= alive

@@ -1,7 +1,8 @@
 """Memory, streams and events of one GPU through pycuda, and CUDA graphs, which pycuda lacks, through the driver.
 
 Three streams of each engine let copies and steps overlap. During one step, the next step's input is uploaded and the
-previous step's output is downloaded. Events keep the streams in order. The host waits only for the data that it reads.
+previous step's output is downloaded. Events keep the streams in order. In a steady stream the host waits once a frame,
+for the pictures. That wait also proves that the frame's input has left its memory (see :class:`Streams`).
 """
 
 from __future__ import annotations
@@ -140,11 +141,11 @@ class Streams:
     Two engines share no stream. They overlap, and one may capture while the other steps or captures, in another thread.
 
     The streams are non-blocking: CUDA's default stream, where other libraries work, and these do not wait for each
-    other. With blocking streams, work on the default stream would also invalidate a capture.
+    other. And while a blocking stream is captured, CUDA forbids all work on the default stream, in every thread.
 
-    The class also counts what is on its way to and from the GPU, so that the host waits for nothing that it knows to be
-    done. A step's event follows all uploads before it, because the stream of steps waits for each of them. A download
-    follows the newest step and the downloads before it. So a download that has arrived proves all these.
+    The class also numbers uploads and downloads, so that the host does not wait for what it knows to be done. That is
+    safe: the stream of steps waits for each upload, so the event at a step's end comes after all uploads before it. A
+    download waits for that event, and for the downloads before it. So once a download has arrived, all these are done.
 
     Raises:
         EngineError: the GPU's memory is full.
@@ -161,10 +162,11 @@ class Streams:
                 downloads=stream(_NON_BLOCKING),
                 stepped=cuda.event(),
             )
-        self._uploads = self._stepped = self._left = (
-            0  # uploads: put on the stream, before the last step, known as done
-        )
-        self._fetches = self._arrived = 0  # downloads: put on the stream, known as done
+        self._uploads = 0  # the number of the newest upload
+        self._stepped = 0  # that of the newest one before the end of the last step
+        self._left = 0  # that of the newest one that is known to have left the host's memory
+        self._fetches = 0  # the number of the newest download
+        self._arrived = 0  # that of the newest one that is known to have arrived
 
     @property
     def stepped(self) -> Any:

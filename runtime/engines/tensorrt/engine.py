@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ class TensorRTEngine(DeviceEngine):
         """See :meth:`Engine.close`."""
         super().close()
         with self._cuda.current():
-            self._streams.synchronize()  # TensorRT's objects must not die while the GPU runs them
+            with suppress(Exception):  # a GPU that has failed has ended its work too
+                self._streams.synchronize()  # TensorRT's objects must not die while the GPU runs them
             self._context = self._rendering = self._runtime = None
             self._engines.clear()
