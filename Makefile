@@ -10,10 +10,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constrain
 BINDINGS := 10.3.0 10.9.0.34 10.13.3.9 10.16.1.11 11.4.0.106
 SETUP := pyproject.toml setup.py constraints.txt
 
-APT := chromium ffmpeg gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 xdotool xvfb
 
-.PHONY: help run live test test-slow test-full test-pythons release-check bench system-deps bindings clean cv2
+.PHONY: help run live test checks pycuda bindings test-slow test-full test-pythons release-check bench system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -32,10 +32,16 @@ live: $(VENV)/.run ## Show the demo clip live in a browser, over and over, until
 	$(BIN)/framecast run demo --ahead 150ms --serve --loop
 
 test: $(VENV)/.test ## Check format, style and types, and run the tests
+	@$(MAKE) --no-print-directory -j2 checks pycuda
+	$(PYTEST) -m "not slow"
+
+checks: $(VENV)/.test ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -m "not slow"
+
+pycuda: $(VENV)/.test ## Build pycuda for the tests that run it on a driver that is none (a minute; once a machine)
+	@$(BIN)/python tests/runtime/pycuda_build.py
 
 test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' leaves out: full sizes, and every GPU generation
 	$(PYTEST) -m slow

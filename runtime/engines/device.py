@@ -182,7 +182,7 @@ class DeviceEngine(Engine):
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`. Only bytes are downloaded."""
         outputs = self._outputs[state]
-        pictures = outputs.shown.download()  # the only wait: after it, ``finite`` is ready too
+        pictures = outputs.shown.download()  # the only wait: its turn is last, so after it the rest is ready too
         finite = outputs.finite.download()
         return [[row[k - 1] for k in ahead] if finite[i] else None for i, row in enumerate(pictures)]
 
@@ -236,6 +236,8 @@ class DeviceEngine(Engine):
         longest = max(1, self.manifest.slots)
         for row, kept in enumerate(keep):
             outputs.keep[row] = min(kept + 1, longest)
+        if camera and outputs.seen is not None:
+            outputs.seen.fetch()  # before the pictures, so that whoever has those need not wait for it
         if not moments:
             outputs.finite.fetch()
             outputs.shown.fetch()

@@ -357,9 +357,8 @@ def test_failures_of_a_build_are_told_in_one_line() -> None:
 
 def test_a_parser_that_gives_no_reason_is_an_export_error() -> None:
     parser = SimpleNamespace(parse=lambda data: False, num_errors=0)
-    trt = SimpleNamespace(OnnxParser=lambda network, logger: parser)
     with pytest.raises(ExportError, match="does not accept the graph of stip-edge \\(it gives no reason\\)"):
-        tensorrt._parse(trt, None, SimpleNamespace(errors=[]), onnx.ModelProto(), "stip-edge")
+        tensorrt._parse(parser, [], onnx.ModelProto(), "stip-edge")
 
 
 def test_the_inspectors_words_in_short() -> None:
