@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .parse import Fault  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
-
 Array = NDArray[Any]
 
 
@@ -43,11 +41,15 @@ class Operation:
 
 
 def _plain(code: str, bits: int) -> Kind:
-    return Kind(bits, lambda x: x.view(code), lambda x: np.ascontiguousarray(x.astype(code, copy=False)).view(f"u{bits // 8}"))
+    def encode(values: Array) -> Array:
+        return np.ascontiguousarray(values.astype(code, copy=False)).view(f"u{bits // 8}")
+
+    return Kind(bits, lambda x: x.view(code), encode)
 
 
 def _widen(bits: Array) -> Array:
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    widened: Array = (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return widened
 
 
 def _narrow(values: Array) -> Array:
@@ -55,7 +57,7 @@ def _narrow(values: Array) -> Array:
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     odd = (bits >> np.uint32(16)) & np.uint32(1)
     rounded = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
-    return np.where(np.isnan(values), np.uint16(0x7FFF), rounded)
+    return np.asarray(np.where(np.isnan(values), np.uint16(0x7FFF), rounded))
 
 
 def _pair(bits: Array) -> Array:
@@ -92,7 +94,7 @@ def _shift(function: Callable[..., Array], bits: int, signed: bool) -> Callable[
     def shifted(x: Array, by: Array) -> Array:
         most = by.dtype.type(bits - 1)
         done = function(x, np.minimum(by, most).astype(x.dtype))
-        return done if signed else np.where(by > most, x.dtype.type(0), done)
+        return done if signed else np.asarray(np.where(by > most, x.dtype.type(0), done))
 
     return shifted
 
@@ -100,7 +102,8 @@ def _shift(function: Callable[..., Array], bits: int, signed: bool) -> Callable[
 def _high(bits: int) -> Callable[..., Array]:
     def high(a: Array, b: Array) -> Array:
         wide = np.dtype(f"{a.dtype.kind}8")
-        return (a.astype(wide) * b.astype(wide)) >> wide.type(bits)
+        product: Array = (a.astype(wide) * b.astype(wide)) >> wide.type(bits)
+        return product
 
     return high
 
@@ -113,17 +116,21 @@ def _field(signed: bool) -> Callable[..., Array]:
         there = np.clip(32 - start, 0, asked)
         mask = (np.int64(1) << there) - 1
         sign = (word >> np.minimum(start + asked - 1, 31).clip(0)) & (asked > 0) & signed
-        return np.where(sign != 0, (word >> np.minimum(start, 32)) & mask | ~mask, (word >> np.minimum(start, 32)) & mask)
+        found = (word >> np.minimum(start, 32)) & mask
+        return np.asarray(np.where(sign != 0, found | ~mask, found))
 
     return field
 
 
+def _choose(a: Array, b: Array, first: Array) -> Array:
+    return np.asarray(np.where(first, a, b))
+
+
 def _divide(a: Array, b: Array) -> Array:
-    """Integers, towards zero, which Python's and NumPy's do not."""
-    if not b.all():
-        raise Fault("divides an integer by zero")
-    quotient = a // b
-    return quotient + ((a % b != 0) & ((a < 0) != (b < 0))).astype(a.dtype)
+    """Integers, rounded towards zero, which NumPy does not; nobody says what a division by zero gives."""
+    b = np.where(b == 0, b.dtype.type(1), b)
+    up: Array = (a % b != 0) & ((a < 0) != (b < 0))
+    return np.asarray(a // b + up.astype(a.dtype))
 
 
 _FLOAT: dict[str, tuple[int, Callable[..., Array]]] = {  # sources, function
@@ -183,7 +190,7 @@ def operation(opcode: tuple[str, ...]) -> Operation | None:
         return _compare(middle, kinds)
     if name == "selp" and not middle and len(kinds) == 1:
         kind = KINDS[f"b{KINDS[kinds[0]].bits}"]
-        return Operation(kind, (kind, kind, KINDS["pred"]), lambda a, b, p: np.where(p, a, b))
+        return Operation(kind, (kind, kind, KINDS["pred"]), _choose)
     if name == "cvt":
         return _convert(middle, kinds)
     if not kinds:
@@ -197,7 +204,9 @@ def operation(opcode: tuple[str, ...]) -> Operation | None:
         count, function = _LOGIC[name]
         return Operation(kind, (kind,) * count, function)
     if name in ("shl", "shr") and not middle and last in ("b16", "b32", "b64", "u32", "u64", "s32", "s64"):
-        function = _shift(np.left_shift if name == "shl" else np.right_shift, kind.bits, name == "shr" and last[0] == "s")
+        function = _shift(
+            np.left_shift if name == "shl" else np.right_shift, kind.bits, name == "shr" and last[0] == "s"
+        )
         return Operation(kind, (kind, KINDS["u32"]), function)
     return _integer(name, middle, last) if last[0] in "us" else None
 
@@ -236,7 +245,9 @@ def _integer(name: str, middle: list[str], type_: str) -> Operation | None:
         return Operation(kind, (kind, kind), _high(bits))
     if key in ("mul.wide", "mad.wide") and bits < 64:
         wide = KINDS[f"{type_[0]}{2 * bits}"]
-        narrow = Kind(bits, lambda x: kind.decode(x).astype(f"{'u' if type_[0] == 'u' else 'i'}{bits // 4}"), kind.encode)
+        narrow = Kind(
+            bits, lambda x: kind.decode(x).astype(f"{'u' if type_[0] == 'u' else 'i'}{bits // 4}"), kind.encode
+        )
         if name == "mul":
             return Operation(wide, (narrow, narrow), np.multiply)
         return Operation(wide, (narrow, narrow, wide), lambda a, b, c: a * b + c)
@@ -259,9 +270,7 @@ def _compare(middle: list[str], kinds: list[str]) -> Operation | None:
         ordered = _ORDER[how[:-1]]
         return Operation(KINDS["pred"], (kind, kind), lambda a, b: ordered(a, b) | np.isnan(a) | np.isnan(b))
     if real and how in ("nan", "num"):
-        return Operation(
-            KINDS["pred"], (kind, kind), lambda a, b: (np.isnan(a) | np.isnan(b)) == (how == "nan")
-        )
+        return Operation(KINDS["pred"], (kind, kind), lambda a, b: (np.isnan(a) | np.isnan(b)) == (how == "nan"))
     return None
 
 
@@ -280,14 +289,18 @@ def _convert(middle: list[str], kinds: list[str]) -> Operation | None:
         return None
     result, source = kinds
     floats = [type_[0] == "f" or type_ == "bf16" for type_ in kinds]
-    code = "f4" if result == "bf16" else f"{ {'u': 'u', 'b': 'u', 's': 'i', 'f': 'f'}[result[0]]}{KINDS[result].bits // 8}"
+    code = (
+        "f4"
+        if result == "bf16"
+        else f"{ {'u': 'u', 'b': 'u', 's': 'i', 'f': 'f'}[result[0]] }{KINDS[result].bits // 8}"
+    )
     wider = KINDS[result].bits > KINDS[source].bits
     if floats[0] != floats[1] and not floats[0]:
         return None  # to an integer: does not occur
     if "b" in (result[0], source[0]) and not all(floats):
         return None
     # What may be inexact says how it is rounded, and nothing else may.
-    exact = all(floats) and wider or not any(floats)
+    exact = (all(floats) and wider) or not any(floats)
     if middle != ([] if exact else ["rn"]):
         return None
     return Operation(KINDS[result], (KINDS[source],), lambda x: x.astype(code))

@@ -71,7 +71,9 @@ class Aot:
 
     def __init__(self) -> None:
         self.kernels: dict[str, Callable[..., Any]] = {}
-        self.trt: Any = SimpleNamespace(__name__="feigned_tensorrt", DataType=SimpleNamespace(FLOAT="FLOAT", HALF="HALF"))
+        self.trt: Any = SimpleNamespace(
+            __name__="feigned_tensorrt", DataType=SimpleNamespace(FLOAT="FLOAT", HALF="HALF")
+        )
         plugin: Any = ModuleType("feigned_tensorrt.plugin")
         plugin.TensorDesc, plugin.KernelLaunchParams = SimpleNamespace, Launched
         plugin.SymIntExprs, plugin.AutoTuneCombination = (lambda count: [None] * count), SimpleNamespace

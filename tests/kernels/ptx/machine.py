@@ -18,7 +18,7 @@ from .steps import Step, step  # noqa: TID252
 from .threads import Array, Mask, Threads  # noqa: TID252
 
 LANES = 1 << 13  # threads at once, so that their registers stay in a cache
-MOST_STEPS = 200_000  # instructions of a block, after which it is taken to be endless
+MOST_STEPS = 50_000  # instructions of a block, after which it is taken to be endless
 
 
 @lru_cache(maxsize=64)

@@ -57,7 +57,9 @@ class Memory:
         self.early = False  # the launch before lets the next one start before it ends
         self.waits = False  # for that: griddepcontrol.wait has not been reached
 
-    def add(self, name: str, array: Array, *, writable: bool = False, defined: bool = True, aligned: int = ALIGNED) -> int:
+    def add(
+        self, name: str, array: Array, *, writable: bool = False, defined: bool = True, aligned: int = ALIGNED
+    ) -> int:
         """Put a copy of an array somewhere; return the address.
 
         Args:
@@ -79,7 +81,7 @@ class Memory:
         """What is at an address that :meth:`add` or :meth:`space` gave, or after it."""
         buffer = self.buffers[(address - BASE) >> SPAN]
         start = address - buffer.address
-        return buffer.data[start : start + np.dtype(dtype).itemsize * count].view(dtype).copy()
+        return np.array(buffer.data[start : start + np.dtype(dtype).itemsize * count].view(dtype))
 
     def load(self, addresses: Array, width: int, count: int) -> tuple[Array, Array | None]:
         """``count`` words for each address, and where not all of their bytes were written, if anywhere.
@@ -174,7 +176,7 @@ class Shared:
         self.room = -(-size // 128) * 128  # a multiple of every access
         self.data = np.full(blocks * self.room, 0xFF, np.uint8)
         self.defined = np.zeros(blocks * self.room, np.uint8)
-        # Since the last barrier, for each two bytes: the warp that read and the one that wrote them; or NONE, or SEVERAL.
+        # For each two bytes, which warp read and which wrote them since the last barrier; or NONE, or SEVERAL.
         self.readers = np.full(blocks * self.room // 2, NONE, np.int8)
         self.writers = np.full_like(self.readers, NONE)
 

@@ -67,6 +67,7 @@ class Case:
         return " ".join([f"{self.operator}-{self.arch}-{self.dtype}-{shape}", *self.options])
 
 
+@cache
 def compiled(case: Case, kernel: str) -> Compiled:
     """One of its kernels."""
     options = {"forget_bias": 0.75, "slots": SLOTS, **case.options}
@@ -128,7 +129,7 @@ def run(
 
     memory, counts = Memory(), Counter[str]()
     states = (case.batch, *case.shape)
-    shapes = dict.fromkeys(("new_t", "new_s", "new", "fused"), states)
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("new_t", "new_s", "new", "fused"), states)
     shapes["partials"] = (
         stau_kernel.workspace(case.batch, case.shape, SLOTS)
         if case.operator == "stau"

@@ -14,7 +14,7 @@ _NOTES = re.compile(r"//[^\n]*|/\*.*?\*/|^\s*\.(loc|file|version|target|address_
 _NUMBER = re.compile(r"-?(0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}|0[xX][0-9a-fA-F]+|\d+)U?")
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818 (it is what the tests are for)
     """What a GPU would do wrong, or what this interpreter does not know."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from .arithmetic import KINDS, Operation, operation  # noqa: TID252 (pytest's importlib mode puts no folder on the path)
 from .memory import Array  # noqa: TID252
-from .parse import Address, Fault, Instruction, Number, Operand, Register, Symbol, Vector  # noqa: TID252
+from .parse import Address, Fault, Instruction, Number, Operand, Symbol, Vector  # noqa: TID252
 from .threads import WARP, Mask, Threads  # noqa: TID252
 
 Step = Callable[[Threads, Mask], None]

@@ -93,8 +93,12 @@ class Threads:
     def halves(self, *operands: Operand) -> Array | None:
         """[lanes, 2]: threads in which the low or high half of any of these is undefined; None if it is so in none."""
         found: Array | None = None
-        for operand in operands if self._undefined else ():
-            half = self._undefined.get(operand.name) if isinstance(operand, Register) else None
+        for operand in operands:
+            if not isinstance(operand, Register):
+                continue
+            if operand.name not in self._values:
+                self._never_written(operand.name)
+            half = self._undefined.get(operand.name)
             if half is not None:
                 found = half if found is None else found | half
         return found
@@ -102,7 +106,7 @@ class Threads:
     def bad(self, *operands: Operand) -> Array | None:
         """[lanes]: threads in which any of these is undefined; None if it is so in none."""
         found = self.halves(*operands)
-        return None if found is None else found.any(axis=1)
+        return None if found is None else np.asarray(found.any(axis=1))
 
     def write(self, operand: Operand, bits: Array, mask: Mask, bad: Array | None) -> None:
         """Give a register a value in the threads of ``mask``; it is undefined where ``bad``, or a half of it."""
