@@ -7,7 +7,6 @@ feigned driver gets what the launcher passes to it: machine code, which is looke
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -102,7 +101,7 @@ CASES = [
 def run_aot(node: Node, change: Callable[[list[int]], list[int]] = list) -> float:
     """One plugin a kernel; TensorRT keeps what is between two of them in a tensor."""
     feigned = Aot()
-    with mock.patch.dict(sys.modules, feigned.modules()), mock.patch.dict(aot._targets, clear=True):
+    with feigned.installed(), mock.patch.dict(aot._targets, clear=True):
         aot.register(feigned.trt, [call.kernel for call in node.calls], ARCH, PTX)
         places = dict(zip(node.place.inputs, node.inputs, strict=True))
         for call in node.calls:

@@ -236,6 +236,7 @@ FAULTS = {
     "not known: shfl": "shfl.sync.bfly.b32 %r8, %r0, 1, 31, 15;",
     "not known: bar.sync 1": "bar.sync 1, 32;",
     "an operand that cannot be read": "add.s32 %r8, %r0, 1.5;",
+    "not known: ld.global.v4.b64": "ld.global.v4.b64 {%rd5, %rd6, %rd7, %rd8}, [%rd1];",
     "goes nowhere": "bra $nowhere;",
     "does not end": "$on: bra $on;",
     "reads 4 bytes at byte -4 of input": "ld.global.b32 %r8, [%rd1 + -4];",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -79,11 +80,17 @@ class Aot:
         plugin.SymIntExprs, plugin.AutoTuneCombination = (lambda count: [None] * count), SimpleNamespace
         plugin.register = plugin.autotune = lambda name: lambda function: function
         plugin.aot_impl = lambda name: lambda function: self.kernels.setdefault(name, function)
-        self.plugin = plugin
+        self._plugin = plugin
 
-    def modules(self) -> dict[str, Any]:
-        """For ``sys.modules``, while plugins are registered."""
-        return {**sys.modules, "feigned_tensorrt.plugin": self.plugin}
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Within it ``tensorrt.plugin`` can be imported, as registering does."""
+        name = self._plugin.__name__
+        sys.modules[name] = self._plugin
+        try:
+            yield
+        finally:
+            del sys.modules[name]
 
     def run(self, memory: Memory, name: str, pointers: list[int]) -> None:
         """As an engine runs a plugin: its arguments are the inputs, extra integers, and the outputs."""

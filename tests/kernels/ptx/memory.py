@@ -69,6 +69,7 @@ class Memory:
             defined: False for what a kernel must write before it is read.
             aligned: the address is a multiple of this, and of no larger power of two.
         """
+        assert aligned % ALIGNED == 0, "words would not lie at multiples of their width within the buffer"
         address = BASE + (len(self.buffers) << SPAN) + (1 << (SPAN - 1)) + aligned
         self.buffers.append(Buffer(name, address, array, writable, defined))
         return address
@@ -142,6 +143,8 @@ class Memory:
         _aligned(addresses, width, does)
         low, high = int(addresses.min()), int(addresses.max())
         first, last = (low - BASE) >> SPAN, (high - BASE) >> SPAN
+        if first < 0 or last >= len(self.buffers):
+            raise Fault(f"{does} at {low if first < 0 else high:#x}, where there is nothing")
         found = []
         for index in range(first, last + 1):
             lanes: Any = slice(None)
@@ -150,13 +153,11 @@ class Memory:
                 if not len(lanes):
                     continue
                 low, high = int(addresses[lanes].min()), int(addresses[lanes].max())
-            if not 0 <= index < len(self.buffers):
-                raise Fault(f"{does} at {low:#x}, where there is nothing")
             buffer = self.buffers[index]
             if low < buffer.address or high + width > buffer.address + buffer.size:
                 at = (low if low < buffer.address else high) - buffer.address
                 raise Fault(f"{does} {width} bytes at byte {at} of {buffer.name}, which has {buffer.size}")
-            # Addresses and buffers are aligned to a power of two: a division of both leaves no rest.
+            # Addresses and buffers are multiples of the width, which is 16 at most.
             shift = np.uint64(width.bit_length() - 1)
             found.append((buffer, (addresses[lanes] - np.uint64(buffer.address)) >> shift, lanes))
         return found

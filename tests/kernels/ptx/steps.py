@@ -106,12 +106,12 @@ def _move(rest: list[str], operands: Sequence[Operand]) -> Step | None:
 def _place(rest: list[str], operand: Operand) -> tuple[str, int, int, int] | None:
     """Of a load or store: the space, the words, bits of a word, and bits of an address."""
     space, *how = [word for word in rest if word not in _HINTS]
-    vector = {"v2": 2, "v4": 4, "v8": 8}.get(how[0], 0) if len(how) == 2 else 1
+    vector = {"v2": 2, "v4": 4}.get(how[0], 0) if len(how) == 2 else 1
     if space not in ("global", "shared", "param") or not vector or len(how) not in (1, 2) or how[-1] not in KINDS:
         return None
     given = len(operand.parts) if isinstance(operand, Vector) else 1
     kind = KINDS[how[-1]]
-    if given != vector or how[-1] in ("pred", "f32x2"):
+    if given != vector or how[-1] in ("pred", "f32x2") or vector * kind.bits > 128:
         return None
     return space, vector, kind.bits, 32 if space == "shared" else 64
 
