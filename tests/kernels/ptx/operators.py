@@ -36,6 +36,7 @@ KERNELS = {
     "eifag": ("eifag",),
     "stau": ("stau_scores", "stau_fuse"),
 }
+OUTPUTS = ("new_t", "new_s", "new", "fused", "partials")
 SLOTS = 5
 COUNTS = (2.0, 0.0, 5.0, 1.0, 3.0)  # steps of each sample since its reset
 Shape = tuple[int, int, int]
@@ -129,7 +130,7 @@ def run(
 
     memory, counts = Memory(), Counter[str]()
     states = (case.batch, *case.shape)
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("new_t", "new_s", "new", "fused"), states)
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(OUTPUTS, states)
     shapes["partials"] = (
         stau_kernel.workspace(case.batch, case.shape, SLOTS)
         if case.operator == "stau"
@@ -151,7 +152,7 @@ def run(
         ptx = without_scratch(built) if stripped else built.ptx
         arguments += [] if stripped else [0, 0]
         counts += launch(memory, ptx, built.name, built.grid, 32 * built.num_warps, built.shared, arguments)
-    results = [name for name in ("new_t", "new_s", "new", "fused") if name in placed]
+    results = [name for name in OUTPUTS[:-1] if name in placed]
     last = bool(case.options.get("last"))
     return tuple(tensor(memory, placed[name], states, types[name], last) for name in results), counts
 
