@@ -88,6 +88,29 @@ def test_large_states_take_several_tiles(operator: str) -> None:
     assert off(case, results) <= 1
 
 
+@contextmanager
+def planned(**values: int) -> Iterator[None]:
+    """Launches as they are of larger tensors."""
+    caches = stgru_gates.launches, stau_attention.launches, compiled
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setattr(launch, name, value)
+        for cached in caches:
+            cached.cache_clear()
+        yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("operator", ["stgru", "stau"])
+def test_several_tiles_a_program(operator: str) -> None:
+    with planned(PARTIALS=2, MOST_REDUCED=128):
+        case = Case(operator, 90, "fp16", SMALL, 3)
+        results, counts = run(case)
+        assert counts["bra"] > 1
+        assert off(case, results) <= 1
+
+
 def broken(operator: str) -> Case:
     """What is broken below. It has five samples, so that in one of them each cell of the EIFAG counts alone."""
     return Case(operator, 87, "fp32", SMALL, 5)
@@ -164,23 +187,10 @@ def changed(pattern: str, by: str, only: int | None = None) -> Callable[[str, Co
     return change
 
 
-@contextmanager
-def large_programs() -> Iterator[None]:
-    """Of many warps, although tensors are small."""
-    caches = stgru_gates.launches, stau_attention.launches, compiled
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "PROGRAMS", 1)
-        for cached in caches:
-            cached.cache_clear()
-        yield
-    for cached in caches:
-        cached.cache_clear()
-
-
 @pytest.mark.parametrize("operator", ["stgru", "stau"])
 def test_a_missing_barrier_is_found(operator: str) -> None:
     case = Case(operator, 87, "fp32", SMALL, 1)
-    with large_programs():
+    with planned(PROGRAMS=1):  # large ones, of many warps
         kernels = [compiled(case, kernel) for kernel in KERNELS[operator]]
         most = max(kernel.ptx.count("bar.sync") for kernel in kernels)
         assert max(kernel.num_warps for kernel in kernels) == 8

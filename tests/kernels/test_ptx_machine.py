@@ -59,6 +59,7 @@ OTHER = np.array([2.0, 1.0, -0.0, np.nan, 5.0, 1e30, 0.5, 3e-39, -1.0, 1 / 3, 1.
 S32 = np.array([0, 1, -1, 7, -7, 2**31 - 1, -(2**31), 123456789, -40], "i4")
 BY = np.array([1, 3, 31, 32, 40, 2, 5], "i4")
 S64 = np.array([5, -5, 2**40, -(2**63), 2**63 - 1], "i8")
+HALF = np.array([0x3F80, 0xC049, 0x4300, 0x8000, 0x3C01], "u2")  # bits of bfloat16
 F16 = np.array([1.5, -0.333, 65504, 6e-8, -0.0, np.inf, np.nan], "f2")
 
 
@@ -69,6 +70,10 @@ def halved(x: Array) -> Array:
     off = np.abs(near - x)
     up = (off[1] < off[0]) | ((off[1] == off[0]) & (low % 2 == 1))
     return np.asarray(low + up).astype("u2")
+
+
+def widened(bits: Array) -> Array:
+    return np.asarray(bits.astype("u4") << 16).view("f4")
 
 
 def field(word: Array, place: Array, length: Array) -> Array:
@@ -117,7 +122,7 @@ CASES: list[tuple[str, tuple[Array, ...], Callable[..., Array]]] = [
     ("bfe.s32", (S32, np.array([23], "i4"), np.array([1], "i4")), lambda a, b, c: -((a >> 23) & 1)),
     ("cvt.f32.f16", (F16,), lambda a: a.astype("f4")),
     ("cvt.rn.f16.f32", (F32,), lambda a: a.astype("f2")),
-    ("cvt.f32.bf16", (F16.view("u2"),), lambda a: (a.astype("u4") << 16).view("f4")),
+    ("cvt.f32.bf16", (F16.view("u2"),), lambda a: widened(a)),
     ("cvt.rn.bf16.f32", (SOME,), halved),
     ("cvt.rn.f16x2.f32", (F32, OTHER), lambda a, b: np.stack([b, a], 1).astype("f2").view("u4")[:, 0]),
     ("cvt.rn.f32.u32", (S32.view("u4"),), lambda a: a.astype("f4")),
@@ -126,7 +131,17 @@ CASES: list[tuple[str, tuple[Array, ...], Callable[..., Array]]] = [
     ("cvt.u32.u64", (S64,), lambda a: a.astype("u4")),
     ("sub.rn.f32.f16", (F16, OTHER), lambda a, b: a.astype("f4") - b),
     ("fma.rn.f32.f16", (F16, F16[::-1], OTHER), lambda a, b, c: (wide(a) * b + c).astype("f4")),
-    ("add.rn.f32.bf16", (F16.view("u2"), OTHER), lambda a, b: (a.astype("u4") << 16).view("f4") + b),
+    ("add.rn.f32.f16", (F16, OTHER), lambda a, b: a.astype("f4") + b),
+    ("sub.rn.f32.bf16", (F16.view("u2"), OTHER), lambda a, b: widened(a) - b),
+    ("fma.rn.f32.bf16", (HALF, HALF[::-1], OTHER), lambda a, b, c: (wide(widened(a)) * widened(b) + c).astype("f4")),
+    ("cvt.rn.bf16x2.f32", (SOME, SOME[::-1]), lambda a, b: np.stack([halved(b), halved(a)], 1).view("u4")[:, 0]),
+    ("sub.f32", (F32, OTHER), lambda a, b: (wide(a) - b).astype("f4")),
+    ("min.s32", (S32, BY), np.minimum),
+    ("neg.s32", (S32,), lambda a: (-a.astype("i8")).astype("i4")),
+    ("mad.lo.s64", (S64 % 1000, S64[::-1] % 1000, S64), lambda a, b, c: a * b + c),
+    ("or.b64", (S64, S64[::-1]), np.bitwise_or),
+    ("shl.b64", (S64, BY), lambda a, b: a << b),
+    ("add.rn.f32.bf16", (F16.view("u2"), OTHER), lambda a, b: widened(a) + b),
 ]
 LETTER = {"1": "%p", "2": "%rs", "4": "%r", "8": "%rd"}
 
@@ -165,6 +180,42 @@ def test_comparisons(how: str) -> None:
         a, b = (np.resize(values, 64).view(type_) for values in (S32, BY - 3))
         name = {"i4": "s32", "u4": "u32"}[type_]
         assert (run(f"{LOAD} setp.{how}.{name} %p1, %r5, %r6; {CHOOSE}", a, b) == COMPARED[how](a, b)).all()
+
+
+def test_wide_comparisons_and_predicates() -> None:
+    wide_load = "ld.global.b64 %rd5, [%rd3]; ld.global.b64 %rd6, [%rd3 + 8];"
+    a, b = np.resize(S64, 64), np.resize(S64[::-1], 64)
+    both = "setp.lt.s64 %p1, %rd5, %rd6; setp.ne.b64 %p2, %rd5, %rd6; setp.eq.b32 %p3, %r0, 3;"
+    less, other, third = a < b, a != b, np.arange(64) % 32 == 3
+    for logic, expected in (
+        ("and.pred %p1, %p1, %p3;", less & third),
+        ("or.pred %p1, %p1, %p3;", less | third),
+        ("xor.pred %p1, %p1, %p2;", less ^ other),
+        ("not.pred %p1, %p2;", ~other),
+        ("mov.pred %p1, -1;", np.ones(64, bool)),
+    ):
+        assert (run(f"{wide_load} {both} {logic} {CHOOSE}", S64, S64[::-1]) == expected).all()
+    picked = run(f"{LOAD} setp.ge.f32 %p1, %r5, %r6; selp.f32 %r8, %r5, %r6, %p1; {STORE}", F32, OTHER, dtype="f4")
+    a, b = np.resize(F32, 64), np.resize(OTHER, 64)
+    assert np.array_equal(picked, np.where(a >= b, a, b), equal_nan=True)
+
+
+def test_vectors_and_halves_in_memory() -> None:
+    body = """and.b32 %r1, %r0, 1; setp.eq.b32 %p1, %r1, 0; add.s32 %r5, %r18, 100; add.s32 %r6, %r18, 200;
+    @%p1 st.global.v4.b32 [%rd4], {%r18, %r5, %r6, %r5};"""
+    number = np.arange(0, 64, 2)
+    assert (run(body).reshape(-1, 2)[:, 0] == number).all()
+    mov = "mov.u16 %rs1, 7; mov.b32 {%rs2, %rs3}, %r0; mov.b32 %r1, smem; mad.lo.s32 %r2, %r0, 2, %r1;"
+    body = "st.shared.b16 [%r2], %rs2; bar.warp.sync -1; ld.shared.b16 %rs4, [%r2]; mov.b32 %r8, {%rs4, %rs1};"
+    assert (run(mov + body + "st.global.v2.b32 [%rd4], {%r8, %r8};") == np.arange(64) % 32 + (7 << 16)).all()
+    assert (run(mov + body + "st.global.b16 [%rd4], %rs4;", dtype="u2") == np.arange(64) % 32).all()
+
+
+def test_a_conversion_takes_the_low_bits_of_a_wider_register() -> None:
+    body = "ld.global.b64 %rd5, [%rd3]; cvt.s64.s32 %rd6, %rd5; st.global.b64 [%rd4], %rd6;"
+    values = np.array([5, -5, 2**31, 2**32 + 7, -(2**33) - 1], "i8")
+    expected = np.resize(values, 64).astype("i4").astype("i8")
+    assert (run(body, values, dtype="i8") == expected).all()
 
 
 def test_pairs() -> None:

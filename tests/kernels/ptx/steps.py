@@ -30,7 +30,9 @@ def step(instruction: Instruction) -> Step | None:
     found = operation(instruction.opcode)
     made: Step | None = None
     if found and len(operands) == 1 + len(found.sources):
-        made = _select(operands, found) if head == "selp" else _compute(operands, found)
+        # A conversion of integers, and no other arithmetic, may name a register that is wider than its source.
+        chopped = head == "cvt" and rest[-1][0] in "us"
+        made = _select(operands, found) if head == "selp" else _compute(operands, found, chopped)
     elif head in _STEPS:
         made = _STEPS[head](rest, operands)
     if made is None:
@@ -38,13 +40,13 @@ def step(instruction: Instruction) -> Step | None:
     return made
 
 
-def _compute(operands: Sequence[Operand], found: Operation) -> Step:
+def _compute(operands: Sequence[Operand], found: Operation, chopped: bool = False) -> Step:
     result, sources = operands[0], operands[1:]
     pairs_only = {found.result, *found.sources} == {KINDS["f32x2"]}  # the halves have nothing to do with one another
 
     def compute(threads: Threads, mask: Mask) -> None:
         pairs = zip(sources, found.sources, strict=True)
-        values = [kind.decode(threads.read(source, kind.bits)) for source, kind in pairs]
+        values = [kind.decode(threads.read(source, kind.bits, chopped)) for source, kind in pairs]
         bad = (threads.halves if pairs_only else threads.bad)(*sources)
         threads.write(result, found.result.encode(found.function(*values)), mask, bad)
 

@@ -61,8 +61,8 @@ class Threads:
             used += size or shared  # the dynamic one is the last
         self.shared = Shared(len(blocks), used)
 
-    def read(self, operand: Operand, bits: int) -> Array:
-        """The bits of a source, of each thread or of all."""
+    def read(self, operand: Operand, bits: int, chopped: bool = False) -> Array:
+        """The bits of a source, of each thread or of all; the low ones of a wider register, if it may be chopped."""
         if isinstance(operand, Number):
             if bits == 1:
                 return np.array([operand.value != 0])
@@ -74,6 +74,8 @@ class Threads:
         value = self._values.get(operand.name)
         if value is None:
             value = self._never_written(operand.name)
+        if chopped and _bits(value) > bits > 1:
+            return value.astype(f"u{bits // 8}")
         if _bits(value) != bits:
             raise Fault(f"reads {bits} bits of {operand.name}, which has {_bits(value)}")
         return value
