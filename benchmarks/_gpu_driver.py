@@ -7,6 +7,7 @@ else is what the tensorrt engine uses: pycuda's memory and streams, buffers, eve
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import logging
 import math
@@ -22,8 +23,10 @@ import torch
 from _gpu_run import Found, NotHere, Row
 
 from framecast.errors import EngineError
+from framecast.kernels.cross import Compiled, compile_for
 from framecast.kernels.eifag.reference import eifag
-from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, launcher, libcuda_
+from framecast.runtime.engines.tensorrt import cuda as module
+from framecast.runtime.engines.tensorrt.cuda import libcuda_
 
 SHAPE, SLOTS, BIAS = (1, 64, 17, 30), 5, 1.0
 ALLOWED = 1e-5
@@ -32,6 +35,18 @@ KEPT = 4 << 20  # bytes that the driver may keep for itself when all of ours is 
 BIG = 64 << 20  # bytes of a buffer that would be missed
 
 Context = Any  # as TensorRT's: set_tensor_address, execute_async_v3
+_cuda: Any = module  # its streams belong to the process, or (``Streams``) to each engine
+
+
+def _streams(cuda: Any) -> Any:
+    return _cuda.Streams(cuda) if hasattr(_cuda, "Streams") else cuda
+
+
+def _step_ends(streams: Any) -> None:
+    if hasattr(streams, "step_ends"):
+        streams.step_ends()
+    else:
+        streams.stepped.record(streams.steps)
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ class Gpu:
         free: bytes of free memory.
     """
 
-    cuda: Cuda
+    cuda: Any
     context: Callable[[], Context]
     free: Callable[[], int]
 
@@ -53,19 +68,9 @@ class Kernel:
     """EIFAG's kernel behind the two methods of a TensorRT context that the engine calls."""
 
     def __init__(self, arch: int) -> None:
-        from framecast.kernels.cross import compile_for
-
-        self._compiled = compile_for("eifag", arch, "fp32", SHAPE[1:], slots=SLOTS, forget_bias=BIAS)
+        self._compiled, self._function = _loaded(arch)
         self._libcuda = libcuda_()
-        module, self._function = ctypes.c_void_p(), ctypes.c_void_p()
-        self._call("cuModuleLoadData", ctypes.byref(module), self._compiled.cubin)
-        name = self._compiled.name.encode()
-        self._call("cuModuleGetFunction", ctypes.byref(self._function), module, name)
         self.addresses: dict[str, int] = {}
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        if code := getattr(self._libcuda, name)(*arguments):
-            raise RuntimeError(f"{name}: error {code}")
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         """Bind a parameter."""
@@ -85,6 +90,21 @@ class Kernel:
         return not code
 
 
+@functools.cache
+def _loaded(arch: int) -> tuple[Compiled, ctypes.c_void_p]:
+    """Compile the kernel and load it, once a process: a module is never unloaded, and its memory would be missed."""
+    compiled = compile_for("eifag", arch, "fp32", SHAPE[1:], slots=SLOTS, forget_bias=BIAS)
+    module, function = ctypes.c_void_p(), ctypes.c_void_p()
+    calls: list[tuple[Any, ...]] = [
+        ("cuModuleLoadData", ctypes.byref(module), compiled.cubin),
+        ("cuModuleGetFunction", ctypes.byref(function), module, compiled.name.encode()),
+    ]
+    for name, *arguments in calls:
+        if code := getattr(libcuda_(), name)(*arguments):
+            raise RuntimeError(f"{name}: error {code}")
+    return compiled, function
+
+
 def real() -> Gpu:
     """Open the first GPU.
 
@@ -94,7 +114,7 @@ def real() -> Gpu:
     from framecast.runtime.engines.tensorrt.library import gpu
 
     try:
-        found, cuda = gpu(), Cuda()
+        found, cuda = gpu(), getattr(_cuda, "process_cuda", _cuda.Cuda)()
     except EngineError as error:
         raise NotHere(str(error)) from error
     arch = int(found.capability.replace(".", ""))
@@ -138,10 +158,11 @@ class Stream:
     def __init__(self, gpu: Gpu, seed: int) -> None:
         self._gpu, self._rng = gpu, np.random.default_rng(seed)
         self._made = 0
-        cuda = gpu.cuda
-        self.cells = [DeviceBuffer(cuda, SHAPE, np.float32) for _ in range(SLOTS + 1)]
-        self.gates = {name: DeviceBuffer(cuda, SHAPE, np.float32) for name in ("input", "forget", "candidate")}
-        self.count = DeviceBuffer(cuda, (1, 1, 1, 1), np.float32)
+        cuda, streams = gpu.cuda, _streams(gpu.cuda)
+        self._streams = streams
+        self.cells = [_cuda.DeviceBuffer(streams, SHAPE, np.float32) for _ in range(SLOTS + 1)]
+        self.gates = {name: _cuda.DeviceBuffer(streams, SHAPE, np.float32) for name in ("input", "forget", "candidate")}
+        self.count = _cuda.DeviceBuffer(streams, (1, 1, 1, 1), np.float32)
         self._expected = [torch.zeros(SHAPE, dtype=torch.float64) for _ in range(SLOTS)]
         with cuda.current():
             self._context = gpu.context()
@@ -159,12 +180,12 @@ class Stream:
             self.gates[name].upload(value)
         self.count.fill(float(self._made))
         turn = self._made % len(self.cells)
-        cuda = self._gpu.cuda
-        with cuda.current():
+        with self._gpu.cuda.current():
             if turn not in self._launches:
-                self._launches[turn] = launcher(cuda, self._context, self._addresses(turn), lambda: "the launch failed")
+                addresses, failure = self._addresses(turn), "the launch failed"
+                self._launches[turn] = _cuda.launcher(self._streams, self._context, addresses, lambda: failure)
             self._launches[turn]()
-            cuda.stepped.record(cuda.steps)
+            _step_ends(self._streams)
         gates = {name: torch.from_numpy(value).double() for name, value in fresh.items()}
         count = torch.full((1, 1, 1, 1), float(self._made), dtype=torch.float64)
         cell = eifag(self._expected, count, gates["input"], gates["forget"], gates["candidate"], BIAS)
@@ -192,29 +213,30 @@ def buffers(gpu: Gpu) -> Found:
     Downloads wait for steps alone, so there is an empty step before each, as an engine has a real one.
     """
     rng, wrong = np.random.default_rng(0), 0
-    made = [DeviceBuffer(gpu.cuda, SHAPE, np.float32) for _ in range(4)]
+    streams = _streams(gpu.cuda)
+    made = [_cuda.DeviceBuffer(streams, SHAPE, np.float32) for _ in range(4)]
     wrong += sum(bool(buffer.download().any()) for buffer in made)  # new memory is zero
     for _ in range(STEPS):
         values = [rng.standard_normal(SHAPE, np.float32) for _ in made]
         for buffer, value in zip(made, values, strict=True):
             buffer.upload(np.zeros_like(value))
             buffer.upload(value)
-        _empty_step(gpu.cuda)
+        _empty_step(gpu, streams)
         for buffer in made:
             buffer.fetch()
         wrong += sum(not np.array_equal(b.download(), v) for b, v in zip(made, values, strict=True))
     for level in (0.0, 2.5):
         made[0].fill(level)
-        _empty_step(gpu.cuda)
+        _empty_step(gpu, streams)
         wrong += not (made[0].download() == level).all()
     misplaced = sum(buffer.address % 256 != 0 for buffer in made)  # TensorRT wants such addresses
     figures = {"wrong_buffers": wrong, "misaligned": misplaced}
     return Found(f"{wrong} wrong, {misplaced} not on 256 bytes", bool(wrong or misplaced), figures)
 
 
-def _empty_step(cuda: Cuda) -> None:
-    with cuda.current():
-        cuda.stepped.record(cuda.steps)
+def _empty_step(gpu: Gpu, streams: Any) -> None:
+    with gpu.cuda.current():
+        _step_ends(streams)
 
 
 def captured(gpu: Gpu) -> Found:
@@ -274,12 +296,13 @@ def two_threads(gpu: Gpu) -> Found:
 
 def freed(gpu: Gpu, *, elsewhere: bool) -> Found:
     """Drop buffers, and see that their memory comes back. pycuda frees only while the context is current."""
-    held: list[DeviceBuffer] = []
-    DeviceBuffer(gpu.cuda, (BIG,), np.uint8).download()  # what the driver takes once
+    held: list[Any] = []
+    streams = _streams(gpu.cuda)
+    _cuda.DeviceBuffer(streams, (BIG,), np.uint8).download()  # what the driver takes once
     gc.collect()
     before = gpu.free()
     for _ in range(4):
-        held.append(DeviceBuffer(gpu.cuda, (BIG,), np.uint8))
+        held.append(_cuda.DeviceBuffer(streams, (BIG,), np.uint8))
         held[-1].download()
     taken = before - gpu.free()
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from framecast.runtime.engines.torch import TorchEngine
 from framecast.runtime.stepper import Stepper
 
 FRAMES = 50  # of a steady stream
+WAITED = 10.0  # microseconds: a call that took longer has waited
+MEMORY = ("num_device_alloc", "num_alloc_retries", "allocation.all.allocated")  # of torch.cuda.memory_stats
 SHOWN = 25  # kernels of a replay
 STEADY = f"{'allocations a frame':>20} {'waits a frame':>14}"
 RACE = "CSAN detected"  # what torch's sanitizer prints before a data race
@@ -44,26 +46,27 @@ def _steady(job: Job, device: str) -> Found:
         with profile(activities=_activities(device)) as profiled:
             frames(FRAMES if device == "cuda" else 2)
         after = torch.cuda.memory_stats() if device == "cuda" else {}
-    names = Counter(event.name for event in profiled.events() or [])
+    events = [event for event in profiled.events() or [] if event.name.startswith("cu")]  # calls of CUDA
     if device == "cpu":
         return Found(RAN)
-    blocks = {
-        key: (after.get(key, 0) - before.get(key, 0)) / FRAMES for key in ("num_device_alloc", "num_alloc_retries")
+
+    def a_frame(names: Iterable[str]) -> dict[str, float]:
+        return {name: count / FRAMES for name, count in Counter(names).items()}
+
+    grown = {key: (after[key] - before.get(key, 0)) / FRAMES for key in MEMORY if key in after}
+    allocated = sum(event.name in _ALLOCATES for event in events) / FRAMES
+    # The profiler waits for the device once, at its end. An event that is long past is asked for and not waited for.
+    waits = [event for event in events if "Synchronize" in event.name and "Device" not in event.name]
+    figures: dict[str, Any] = {
+        "allocations": max(allocated, grown.get("num_device_alloc", 0.0)),
+        "waits": sum(event.cpu_time_total >= WAITED for event in waits) / FRAMES,
+        "synchronized": a_frame(event.name for event in waits),
+        "calls": a_frame(event.name for event in events),
+        "memory": grown,
     }
-    blocks["from_pool"] = (after["allocation.all.allocated"] - before["allocation.all.allocated"]) / FRAMES
-    waits = {name: count / FRAMES for name, count in names.items() if "Synchronize" in name}
-    calls = {name: count / FRAMES for name, count in names.items() if name.startswith(("cuda", "cu"))}
-    allocations = sum(names[name] for name in _ALLOCATES) / FRAMES
-    # An event that is long past costs nothing, but it is counted as a wait: the host's memory of the last upload.
-    figures = {
-        "allocations": max(allocations, blocks["num_device_alloc"]),
-        "waits": sum(waits.values()),
-        "by_kind": waits,
-    }
-    figures |= {"calls": calls, "memory": blocks}
-    kinds = ", ".join(f"{name} {count:.2f}" for name, count in waits.items())
-    text = f"{figures['allocations']:20.2f} {figures['waits']:14.2f}"
-    return Found(f"{text}  ({kinds}; from torch's pool {blocks['from_pool']:.2f})", figures=figures)
+    kinds = ", ".join(f"{name} {count:.2f}" for name, count in figures["synchronized"].items())
+    text = f"{figures['allocations']:20.2f} {figures['waits']:14.2f}  (asked: {kinds or 'nothing'}"
+    return Found(f"{text}; from torch's pool: {grown.get(MEMORY[-1], 0.0):.2f})", figures=figures)
 
 
 def player(engine: TorchEngine) -> Callable[[int], None]:

@@ -211,7 +211,11 @@ def test_the_checks_of_the_driver_pass_on_a_gpu_that_is_none(
     monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
     monkeypatch.setattr(cuda, "libcuda_", lambda: driver)
     monkeypatch.setattr(checks, "BIG", 1 << 10)
-    gpu = checks.Gpu(cuda.Cuda(), lambda: Context(driver, checks), lambda: -driver.allocations * checks.BIG)
+    gpu = checks.Gpu(
+        getattr(cuda, "process_cuda", cuda.Cuda)(),
+        lambda: Context(driver, checks),
+        lambda: -driver.allocations * checks.BIG,
+    )
     found = {row.name: row.run() for row in checks.rows(lambda: gpu)}
     wrong = {name for name, result in found.items() if result.wrong}
     # The fake's addresses are not aligned as CUDA's, and it says nothing of memory that is freed.
