@@ -31,7 +31,16 @@ DTYPES = ("fp32", "fp16", "bf16")
 KERNELS = ("stgru_statistics", "stgru_norm_gates", "stgru_gates", "eifag", "stau_scores", "stau_fuse")
 
 _TUPLES = {"cells", "keys", "values"}
-_FLOAT32 = {"partials", "count", "weight_t", "bias_t", "weight_s", "bias_s"}  # unless `types` says otherwise
+_FLOAT32 = {
+    "partials",
+    "count",
+    "weight_t",
+    "bias_t",
+    "weight_s",
+    "bias_s",
+    "added_t",
+    "added_s",
+}  # unless `types` says otherwise
 _ALIGNED = [["tt.divisibility", 16]]  # as every allocator's pointers are, torch's and TensorRT's
 
 
@@ -75,6 +84,9 @@ def compile_for(
     forget_bias: float = 1.0,
     eps: float = 1e-5,
     scale: float | None = None,
+    last: bool = False,
+    added: bool = False,
+    overlap: bool = False,
     types: Mapping[str, str] | None = None,
     ptx_version: int | None = None,
 ) -> Compiled:
@@ -90,6 +102,9 @@ def compile_for(
         forget_bias: a constant of the kernel, as are the next two.
         eps: of the layer norms.
         scale: of the attention's scores; by default 1/√(C·H·W).
+        last: whether tensors are channels-last; of the STGRU's two passes, as are the next two.
+        added: whether the convolutions' biases are added.
+        overlap: whether the second pass may start before the first one ends (from 9.0 on).
         types: of parameters that have another than ``dtype``; the affine, ``count`` and ``partials`` are fp32 by
             default.
         ptx_version: 85 for 8.5, where an older driver or ptxas is to take the PTX; by default the newest that Triton
@@ -107,7 +122,8 @@ def compile_for(
     if triton.knobs.runtime.interpret:
         raise EngineError("Triton interprets here and cannot compile: unset TRITON_INTERPRET")
     scale = 1 / math.sqrt(math.prod(shape)) if scale is None else scale
-    launch = _launch(kernel, batch, shape, forget_bias, eps, scale)
+    forms = {"last": last, "added": added, "overlap": overlap}
+    launch = _launch(kernel, batch, shape, forget_bias, eps, scale, forms)
     signature: dict[str, Any] = {}
     aligned: dict[tuple[int, ...], Any] = {}
     parameters: list[tuple[str, str]] = []
@@ -125,7 +141,7 @@ def compile_for(
             aligned[index,] = _ALIGNED
             parameters.append((name, pointer))
     source = ASTSource(launch.kernel, signature=signature, constexprs=dict(launch.constants), attrs=aligned)
-    options = {"num_warps": launch.warps, "enable_fp_fusion": True, "ptx_version": ptx_version}
+    options = {**launch.options, "num_warps": launch.warps, "enable_fp_fusion": True, "ptx_version": ptx_version}
     result = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     meta = result.metadata
     if meta.global_scratch_size or meta.profile_scratch_size:
@@ -147,13 +163,21 @@ def compile_for(
     )
 
 
-def _launch(kernel: str, batch: int, shape: tuple[int, ...], forget_bias: float, eps: float, scale: float) -> Launch:
+def _launch(
+    kernel: str,
+    batch: int,
+    shape: tuple[int, ...],
+    forget_bias: float,
+    eps: float,
+    scale: float,
+    forms: Mapping[str, bool],
+) -> Launch:
     if kernel == "eifag":
         return eifag.launch(batch, shape, forget_bias)
     if kernel.startswith("stau"):
         return stau_attention.launches(batch, shape, scale)[kernel == "stau_fuse"]
     index = ("stgru_statistics", "stgru_norm_gates", "stgru_gates").index(kernel)
-    return stgru_gates.launches(batch, shape, forget_bias, eps)[index]
+    return stgru_gates.launches(batch, shape, forget_bias, eps, **forms)[index]
 
 
 def _resources(ptx: str, arch: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from framecast.kernels import switch
+from framecast.kernels.layout import is_channels_last
 
 
 def define(
@@ -18,28 +19,34 @@ def define(
     reference: Callable[..., Any],
     kernel: Callable[[], Callable[..., Any]],
     like: Callable[[Sequence[Any]], Any],
+    *,
+    channels_last: bool = False,
 ) -> None:
     """Register an operator, differentiable once by recomputing through its reference.
 
-    Its results are contiguous. Under autocast it takes float32, as the layer norm and the softmax of the references do.
+    Under autocast it takes float32, as the layer norm and the softmax of the references do.
 
     Args:
         name: with its domain.
         reference: the truth; its annotations are the operator's schema.
         kernel: imports the CUDA implementation, when one is first asked for.
         like: of the arguments, the one (or a tuple of those) whose shape and type the results have.
+        channels_last: whether the results of a channels-last one are channels-last too; all others are contiguous.
     """
+
+    def layout(state: Tensor) -> torch.memory_format:
+        return torch.channels_last if channels_last and is_channels_last(state) else torch.contiguous_format
 
     def plain(*arguments: Any) -> Any:
         common = _common(arguments)
         results = reference(*tree_map(lambda x: x.to(common) if isinstance(x, Tensor) else x, arguments))
-        return tree_map(lambda x, y: x.to(y.dtype).contiguous(), results, like(arguments))
+        return tree_map(lambda x, y: x.to(y.dtype).contiguous(memory_format=layout(y)), results, like(arguments))
 
     def on_cuda(*arguments: Any) -> Any:
         return kernel()(*arguments) if switch.on() else plain(*arguments)
 
     def fake(*arguments: Any) -> Any:
-        return tree_map(lambda x: x.new_empty(x.shape), like(arguments))
+        return tree_map(lambda x: torch.empty_like(x, memory_format=layout(x)), like(arguments))
 
     schema = torch.library.infer_schema(reference, mutates_args=())
     operator = torch.library.custom_op(name, plain, mutates_args=(), schema=schema)  # lives in torch's registry
@@ -50,6 +57,9 @@ def define(
         operator.register_autocast(device, torch.float32)
 
 
+_SAVED = object()  # stands for a tensor among an operator's other arguments
+
+
 def _common(arguments: Any) -> torch.dtype:
     dtypes = (value.dtype for value in tree_flatten(arguments)[0] if isinstance(value, Tensor))
     return functools.reduce(torch.promote_types, dtypes)
@@ -58,13 +68,13 @@ def _common(arguments: Any) -> torch.dtype:
 def _save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
     leaves, ctx.layout = tree_flatten(list(inputs))
     ctx.save_for_backward(*(leaf for leaf in leaves if isinstance(leaf, Tensor)))
-    ctx.numbers = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+    ctx.others = [_SAVED if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     ctx.needed = [isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves]
 
 
 def _backward(reference: Callable[..., Any], ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
     saved = iter(ctx.saved_tensors)
-    leaves = [next(saved).detach() if number is None else number for number in ctx.numbers]
+    leaves = [next(saved).detach() if other is _SAVED else other for other in ctx.others]
     wide = torch.promote_types(_common(leaves), torch.float32)  # halves are summed in float32, and rounded once
     with torch.enable_grad():
         leaves = [leaf.requires_grad_() if needed else leaf for leaf, needed in zip(leaves, ctx.needed, strict=True)]

@@ -7,7 +7,7 @@ stream, and cannot be captured in a CUDA graph. What stands here was chosen by c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from framecast.errors import OptionError
+from framecast.kernels.layout import as_channels_last
 
 # Enough programs that each of an H100's 132 SMs has one, before any gets a larger block: a state of 64×16×16 moves a
 # megabyte or two, which is a matter of latency, so that it should be in flight all at once. To be measured.
@@ -83,25 +84,30 @@ class Launch:
         grid: programs a sample, and samples.
         warps: a program.
         constants: its ``constexpr`` arguments, sizes among them, so that loads are vectorised.
+        options: of the launch, as Triton names them.
     """
 
     kernel: Any
     grid: tuple[int, int]
     warps: int
     constants: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *arguments: Tensor | tuple[Tensor, ...]) -> None:
         """Start it on the current stream of the device that the last tensor is on; waits for nothing."""
         with torch.cuda.device_of(arguments[-1]):
-            self.kernel[self.grid](*arguments, **self.constants, num_warps=self.warps)
+            self.kernel[self.grid](*arguments, **self.constants, **self.options, num_warps=self.warps)
 
 
-def launch_arguments(like: Tensor, shapes: Sequence[tuple[Tensor, Sequence[int]]]) -> tuple[Tensor, ...]:
+def launch_arguments(
+    like: Tensor, shapes: Sequence[tuple[Tensor, Sequence[int]]], *, channels_last: bool = False
+) -> tuple[Tensor, ...]:
     """The tensors, contiguous.
 
     Args:
         like: a state, [B, C, H, W].
         shapes: each tensor, and what its shape must be.
+        channels_last: whether they are to lie in memory with channels last.
 
     Raises:
         OptionError: a shape or type that no kernel takes, tensors on several devices, or too large a one.
@@ -117,4 +123,4 @@ def launch_arguments(like: Tensor, shapes: Sequence[tuple[Tensor, Sequence[int]]
             raise OptionError(f"kernels take float32, float16 and bfloat16, not {tensor.dtype}: use the reference")
         if tensor.device != like.device:
             raise OptionError(f"all tensors must be on {like.device}, and one is on {tensor.device}")
-    return tuple(tensor.contiguous() for tensor, _ in shapes)
+    return tuple(as_channels_last(x) if channels_last else x.contiguous() for x, _ in shapes)

@@ -6,6 +6,7 @@ import importlib.util
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ DEVICES = frozenset({"cuda"})
 DTYPES = frozenset({torch.float32, torch.float16, torch.bfloat16})  # float64 is for checking, in plain torch
 
 _lock = threading.Lock()
+_overlap: ContextVar[bool] = ContextVar("overlap", default=False)
 _plain = 0  # how many are inside `plain`; a global, not a context variable, so that a compiled graph guards on it
 
 
@@ -33,6 +35,25 @@ def plain() -> Iterator[None]:
     finally:
         with _lock:
             _plain -= 1
+
+
+@contextmanager
+def overlapped() -> Iterator[None]:
+    """Within it a kernel of several passes lets the next pass start before the one before ends, in this thread.
+
+    That is a programmatic dependent launch, which GPUs have from compute capability 9.0 on. Nobody has measured yet
+    what it gains: it is off unless asked for.
+    """
+    token = _overlap.set(True)
+    try:
+        yield
+    finally:
+        _overlap.reset(token)
+
+
+def overlaps() -> bool:
+    """Whether this is inside :func:`overlapped`."""
+    return _overlap.get()
 
 
 def on() -> bool:

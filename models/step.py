@@ -11,6 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from framecast.models.branch import Branch
+
 State = dict[str, Tensor]  # by name, [batch, …] each
 Released = Sequence[tuple[str, str | None]]
 
@@ -37,6 +39,8 @@ class StepModel(nn.Module, ABC):
         state_shapes: shape of every carried state tensor by name, without the batch.
         histories: every history by name.
         warmup: steps from a reset until the state has seen all that it can hold.
+        channels_last: whether states, convolutions and layer norms lie in memory with channels last: :meth:`on_gpu`.
+        halves: pattern of the layers whose results may stay float16, where layers compute in it.
         released: how the keys of the authors' checkpoints become ours: (pattern, replacement) each, matched in full;
             None in place of a replacement for what their network holds and does not use. Empty where none was released.
     """
@@ -46,6 +50,8 @@ class StepModel(nn.Module, ABC):
     state_shapes: Mapping[str, tuple[int, ...]]
     histories: Mapping[str, History] = {}
     warmup: int
+    channels_last: bool = False
+    halves: ClassVar[str] = ""
     released: ClassVar[Released] = ()
 
     def init_state(self, batch: int = 1) -> State:
@@ -80,6 +86,16 @@ class StepModel(nn.Module, ABC):
     def deployed(self) -> StepModel:
         """The same function in the form that costs least to run, for export; by default the network itself."""
         return self
+
+    def on_gpu(self, branch: Branch | None = None, *, channels_last: bool = False) -> StepModel:
+        """The same function in the form that costs least when PyTorch runs it on a GPU; by default that for export.
+
+        Args:
+            branch: for work that may run beside other work; by default there is none.
+            channels_last: whether convolutions are to run channels-last; not every network does.
+        """
+        del branch, channels_last
+        return self.deployed()
 
     def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
         """Advance by one frame: :meth:`forward`, and the histories moved on by one, without a copy.

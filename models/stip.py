@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from framecast.kernels.layout import as_channels_last
 from framecast.kernels.stgru_gates import stgru_gates
 from framecast.models.blocks import PatchedConfig, check_sizes, double, halve, merged, patchify, pointwise, unpatchify
+from framecast.models.branch import Branch
 from framecast.models.step import Released, State, StepModel
 
 
@@ -51,6 +53,9 @@ class STIPConfig(PatchedConfig):
 class STGRU(nn.Module):
     """A spatiotemporal GRU cell: the temporal state T and the spatial state S gate each other."""
 
+    added_t: Tensor | None
+    added_s: Tensor | None
+
     def __init__(self, config: STIPConfig) -> None:
         super().__init__()
         shape = (4 * config.hidden, *config.state_size)
@@ -59,11 +64,18 @@ class STGRU(nn.Module):
         self.conv_s = nn.Conv2d(config.hidden, 4 * config.hidden, config.kernel, padding=config.kernel // 2)
         self.norm_s = nn.LayerNorm(shape)
         self.forget_bias = config.forget_bias
+        self.register_parameter("added_t", None)
+        self.register_parameter("added_s", None)
 
-    def forward(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """Both states, [B, C, h, w] each, to their successors."""
+    def biases_to_gates(self) -> None:
+        """Let the gates add the convolutions' biases, which otherwise take a pass of their own."""
+        self.added_t, self.conv_t.bias = self.conv_t.bias, None
+        self.added_s, self.conv_s.bias = self.conv_s.bias, None
+
+    def forward(self, t: Tensor, s: Tensor, convolved: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Both states, [B, C, h, w] each, to their successors. ``convolved`` is ``conv_t(t)``, if it is there."""
         return stgru_gates(
-            self.conv_t(t),
+            self.conv_t(t) if convolved is None else convolved,
             self.norm_t.weight,
             self.norm_t.bias,
             self.conv_s(s),
@@ -73,6 +85,8 @@ class STGRU(nn.Module):
             s,
             forget_bias=self.forget_bias,
             eps=self.norm_t.eps,
+            added_t=self.added_t,
+            added_s=self.added_s,
         )
 
 
@@ -121,6 +135,8 @@ class STIP(StepModel):
     """STIP as a step. State: the temporal states ``t1`` … ``tL``, [B, C, h, w], and the last patched frame."""
 
     warmup = 2  # the first step sees a black frame before its own
+    # Gates read halves, and encoders, S and decoders may pass them on. T is carried, and stays float32.
+    halves = r"cells\..*|encoder_[st]\..*|decoder_[st]\.stages\..*"
     released: ClassVar[Released] = (
         (r"cell_list\.(\d+)\.conv_([ts])\.0\.(\w+)", r"cells.\1.conv_\2.\3"),
         (r"cell_list\.(\d+)\.conv_([ts])\.1\.(\w+)", r"cells.\1.norm_\2.\3"),
@@ -137,6 +153,7 @@ class STIP(StepModel):
         """``inputs`` and ``outputs``: channels into the encoders and out of the decoders; by default patched frames."""
         super().__init__()
         self.config = config
+        self.branch: Branch | None = None
         hidden = config.hidden
         inputs = inputs or 2 * config.features
         outputs = outputs or config.features
@@ -169,6 +186,16 @@ class STIP(StepModel):
             decoder.stages[-1], decoder.srcnn = nn.Identity(), nn.Identity()
         return network
 
+    def on_gpu(self, branch: Branch | None = None, *, channels_last: bool = False) -> StepModel:
+        """See :meth:`StepModel.on_gpu`. What the cells convolve of the last step's states goes on the branch."""
+        network = cast(STIP, self.deployed())
+        network.branch, network.channels_last = branch, channels_last
+        for cell in cast("list[STGRU]", network.cells):
+            cell.biases_to_gates()
+        for parameter in network.parameters() if channels_last else ():
+            parameter.data = as_channels_last(parameter.data)  # convolutions' weights, and the layer norms' affine
+        return network
+
     def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: see :meth:`StepModel.forward`."""
         current = patchify(frame, self.config.patch)
@@ -177,16 +204,27 @@ class STIP(StepModel):
 
     def advance(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Encoders, cells and decoders: [B, inputs, H/p, W/p] to [B, outputs, H/p, W/p] and the new ``t1`` … ``tL``."""
+        convolved = self._convolved(state)
         scales_s = self.encoder_s(inputs)
         scales_t = self.encoder_t(inputs) if self.config.sted else scales_s
         t = self.merge_t(torch.cat([state["t1"], scales_t[-1]], dim=1))
         t = torch.tanh(t) if self.config.bounded else t
         s = scales_s[-1]
         new: State = {}
+        if self.branch is not None:
+            self.branch.join()
         for k, cell in enumerate(self.cells, start=1):
-            t, s = cell(t if k == 1 else state[f"t{k}"], s)
+            t, s = cell(t if k == 1 else state[f"t{k}"], s, convolved.get(k))
             new[f"t{k}"] = t
         if self.config.swapped:
             s, t = t, s
         decoder_t = self.decoder_t if self.config.sted else self.decoder_s
         return self.conv_last_sr(torch.cat([self.decoder_s(s, scales_s), decoder_t(t, scales_t)], dim=1)), new
+
+    def _convolved(self, state: State) -> dict[int, Tensor]:
+        """What the branch computes, by cell: the temporal convolutions that wait for nothing of this step."""
+        if self.branch is None:
+            return {}
+        with self.branch.fork():
+            cells = cast("list[STGRU]", self.cells)
+            return {k: cell.conv_t(state[f"t{k}"]) for k, cell in enumerate(cells, start=1) if k > 1}

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from framecast.errors import EngineError, ExportError
 
@@ -203,6 +203,7 @@ def compiled(kernel: Kernel, arch: int, ptx_version: int | None = None) -> Compi
     names = parameters(kernel)
     tensors = (*kernel.inputs, *kernel.outputs)
     types = {name: tensor.dtype for name, tensor in zip(names, tensors, strict=True) if tensor.dtype != "fp32"}
+    constants: dict[str, Any] = dict(kernel.constants)
     result = compile_for(
         kernel.kernel,
         arch,
@@ -212,7 +213,7 @@ def compiled(kernel: Kernel, arch: int, ptx_version: int | None = None) -> Compi
         slots=max(kernel.slots, 1),
         types=types,
         ptx_version=ptx_version,
-        **dict(kernel.constants),
+        **constants,
     )
     expected = tuple((name, f"*{tensor.dtype}") for name, tensor in zip(names, tensors, strict=True))
     if result.parameters != expected or result.shared > _MOST_SHARED:

@@ -9,6 +9,9 @@ by Chan's formula, normalises and gates. Statistics and gates are in float32, an
 mean costs no digits. An element of a state reads 8 of the convolutions (twice: the second time they are in L2), 16 of
 the affine, 2 of the states, and writes 2.
 
+The convolutions' biases may be added here, where they cost no pass of their own. All tensors may be channels-last
+(NHWC), as tensor cores want their convolutions. Tensors may differ in type: halves beside float32 states.
+
 Sources: Chang et al., "STIP", 2022; Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
 sample variances", 1979.
 """
@@ -22,8 +25,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from framecast.kernels import switch
 from framecast.kernels.launch import Launch, launch_arguments, pointwise, reduction, tanh
+from framecast.kernels.layout import is_channels_last
 
 
 @triton.jit
@@ -41,24 +47,38 @@ def statistics_kernel(
     conv_t: tl.tensor,
     conv_s: tl.tensor,
     partials: tl.tensor,  # [B, 4, programs], float32: mean and M2 of conv_t, and of conv_s
+    added_t: tl.tensor,  # [4C], the convolutions' biases, or None
+    added_s: tl.tensor,
     size: tl.constexpr,
+    image: tl.constexpr,  # H·W
+    last: tl.constexpr,  # whether channels are the last axis
     programs: tl.constexpr,
     tiles: tl.constexpr,
     block: tl.constexpr,
+    overlap: tl.constexpr,  # whether the next kernel may start before this one ends
 ) -> None:
     """Partial statistics of both inputs, relative to a sample's first element."""
+    if overlap:
+        gdc_launch_dependents()
     program = tl.program_id(0)
     sample = tl.program_id(1).to(tl.int64)
     conv_t += sample * size
     conv_s += sample * size
     pivot_t = tl.load(conv_t).to(tl.float32)
     pivot_s = tl.load(conv_s).to(tl.float32)
+    if added_t is not None:
+        pivot_t += tl.load(added_t).to(tl.float32)
+        pivot_s += tl.load(added_s).to(tl.float32)
     mean_t, m2_t, mean_s, m2_s = 0.0, 0.0, 0.0, 0.0
     for tile in range(tiles):
         at = (program * tiles + tile) * block + tl.arange(0, block)
         here = at < size
         t = tl.load(conv_t + at, here, 0.0).to(tl.float32)
         s = tl.load(conv_s + at, here, 0.0).to(tl.float32)
+        if added_t is not None:
+            channel = at % (size // image) if last else at // image
+            t += tl.load(added_t + channel, here, 0.0).to(tl.float32)
+            s += tl.load(added_s + channel, here, 0.0).to(tl.float32)
         t = tl.where(here, t - pivot_t, 0.0)
         s = tl.where(here, s - pivot_s, 0.0)
         start = (program * tiles + tile) * block
@@ -83,12 +103,12 @@ def _combine(means, m2, n, size, eps):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _read(x, at, here, size: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The four gates of an element, which stand a state's size apart."""
+def _read(x, at, here, apart: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The four gates of an element, from ``at`` on."""
     z = tl.load(x + at, here, 0.0).to(tl.float32)
-    r = tl.load(x + size + at, here, 0.0).to(tl.float32)
-    t = tl.load(x + 2 * size + at, here, 0.0).to(tl.float32)
-    s = tl.load(x + 3 * size + at, here, 0.0).to(tl.float32)
+    r = tl.load(x + apart + at, here, 0.0).to(tl.float32)
+    t = tl.load(x + 2 * apart + at, here, 0.0).to(tl.float32)
+    s = tl.load(x + 3 * apart + at, here, 0.0).to(tl.float32)
     return z, r, t, s
 
 
@@ -114,13 +134,18 @@ def norm_gates_kernel(
     partials: tl.tensor,
     new_t: tl.tensor,
     new_s: tl.tensor,
+    added_t: tl.tensor,  # [4C], the convolutions' biases, or None
+    added_s: tl.tensor,
     size: tl.constexpr,  # of a state
+    image: tl.constexpr,  # H·W
+    last: tl.constexpr,  # whether channels are the last axis
     programs: tl.constexpr,  # of the first pass
     slots: tl.constexpr,  # the next power of two
     part: tl.constexpr,  # elements that each of them took
     forget_bias: tl.constexpr,
     eps: tl.constexpr,
     block: tl.constexpr,
+    overlap: tl.constexpr,  # whether this may start before the first pass ends
 ) -> None:
     """Normalise and gate, everything read once."""
     at = tl.program_id(0) * block + tl.arange(0, block)
@@ -130,17 +155,31 @@ def norm_gates_kernel(
     conv_s += sample * (4 * size)
     partials += sample * (4 * programs)
     state = sample * size + at
+    channels: tl.constexpr = size // image
+    # An element's first gate, how far apart its gates are, and its channel.
+    first = at + 3 * channels * (at // channels) if last else at
+    apart: tl.constexpr = channels if last else size
+    channel = at % channels if last else at // image
     # All that does not wait for the statistics is asked for before their reduction, whose barrier would hold it up.
     pivot_t = tl.load(conv_t).to(tl.float32)
     pivot_s = tl.load(conv_s).to(tl.float32)
-    z_t, r_t, t_t, s_t = _read(conv_t, at, here, size)
-    z_s, r_s, t_s, s_s = _read(conv_s, at, here, size)
-    wz_t, wr_t, wt_t, ws_t = _read(weight_t, at, here, size)
-    wz_s, wr_s, wt_s, ws_s = _read(weight_s, at, here, size)
-    bz_t, br_t, bt_t, bs_t = _read(bias_t, at, here, size)
-    bz_s, br_s, bt_s, bs_s = _read(bias_s, at, here, size)
+    z_t, r_t, t_t, s_t = _read(conv_t, first, here, apart)
+    z_s, r_s, t_s, s_s = _read(conv_s, first, here, apart)
+    wz_t, wr_t, wt_t, ws_t = _read(weight_t, first, here, apart)
+    wz_s, wr_s, wt_s, ws_s = _read(weight_s, first, here, apart)
+    bz_t, br_t, bt_t, bs_t = _read(bias_t, first, here, apart)
+    bz_s, br_s, bt_s, bs_s = _read(bias_s, first, here, apart)
+    if added_t is not None:
+        az_t, ar_t, at_t, as_t = _read(added_t, channel, here, channels)
+        az_s, ar_s, at_s, as_s = _read(added_s, channel, here, channels)
+        z_t, r_t, t_t, s_t = z_t + az_t, r_t + ar_t, t_t + at_t, s_t + as_t
+        z_s, r_s, t_s, s_s = z_s + az_s, r_s + ar_s, t_s + at_s, s_s + as_s
+        pivot_t += tl.load(added_t).to(tl.float32)
+        pivot_s += tl.load(added_s).to(tl.float32)
     old_t = tl.load(t + state, here, 0.0).to(tl.float32)
     old_s = tl.load(s + state, here, 0.0).to(tl.float32)
+    if overlap:
+        gdc_wait()  # until the first pass is done; all that was read so far is older than it
     slot = tl.arange(0, slots)
     ran = slot < programs
     means_t = tl.load(partials + slot, ran, 0.0)
@@ -193,18 +232,38 @@ def workspace(batch: int, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 @functools.lru_cache(maxsize=256)
-def launches(batch: int, shape: tuple[int, ...], forget_bias: float, eps: float) -> tuple[Launch, Launch, Launch]:
-    """Both passes, and the gates alone, for states [B, C, H, W] with ``shape`` (C, H, W)."""
-    size = math.prod(shape)
+def launches(
+    batch: int,
+    shape: tuple[int, ...],
+    forget_bias: float,
+    eps: float,
+    *,
+    last: bool = False,
+    added: bool = False,
+    overlap: bool = False,
+) -> tuple[Launch, Launch, Launch]:
+    """Both passes, and the gates alone.
+
+    Args:
+        batch: samples.
+        shape: (C, H, W) of a state.
+        forget_bias: added to the update gate.
+        eps: of the layer norms.
+        last: whether all tensors are channels-last. The gates alone take contiguous ones.
+        added: whether the convolutions' biases are added; they are then the last arguments.
+        overlap: whether the second pass may start before the first one ends (from compute capability 9.0 on).
+    """
+    size, image = math.prod(shape), math.prod(shape[1:])
     first, second = reduction(4 * size, batch), pointwise(size, batch)
+    common = {"image": image, "last": last, "overlap": overlap} | ({} if added else {"added_t": None, "added_s": None})
     passed = {"size": 4 * size, "programs": first.programs, "tiles": first.tiles, "block": first.block}
     gated = {"size": size, "forget_bias": forget_bias, "block": second.block}
     part = first.tiles * first.block
     combined = {"programs": first.programs, "slots": triton.next_power_of_2(first.programs), "part": part, "eps": eps}
     grid = (second.programs, batch)
     return (
-        Launch(statistics_kernel, (first.programs, batch), first.warps, passed),
-        Launch(norm_gates_kernel, grid, second.warps, gated | combined),
+        Launch(statistics_kernel, (first.programs, batch), first.warps, passed | common),
+        Launch(norm_gates_kernel, grid, second.warps, gated | combined | common, {"launch_pdl": overlap}),
         Launch(gates_kernel, grid, second.warps, gated),
     )
 
@@ -220,8 +279,12 @@ def stgru_gates(
     s: Tensor,
     forget_bias: float,
     eps: float,
+    added_t: Tensor | None = None,
+    added_s: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """As :func:`framecast.kernels.stgru_gates.reference.stgru_gates`; each new state has its old one's type.
+
+    Nothing is copied if all tensors are contiguous, or all channels-last. The new states are laid out like ``t``.
 
     Raises:
         OptionError: shapes or types that the kernels do not take.
@@ -229,14 +292,18 @@ def stgru_gates(
     batch, channels, *image = t.shape
     affine = (4 * channels, *image)
     conv = (batch, *affine)
-    shapes = [(conv_t, conv), (weight_t, affine), (bias_t, affine), (conv_s, conv), (weight_s, affine)]
-    arguments = launch_arguments(t, [*shapes, (bias_s, affine), (t, t.shape), (s, t.shape)])
-    shape = tuple(t.shape[1:])
-    statistics, gates, _ = launches(batch, shape, forget_bias, eps)
+    given = [(conv_t, conv), (weight_t, affine), (bias_t, affine), (conv_s, conv), (weight_s, affine)]
+    given += [(bias_s, affine), (t, t.shape), (s, t.shape)]
+    added = added_t is not None and added_s is not None
+    given += [(x, (4 * channels,)) for x in (added_t, added_s) if x is not None]
+    last = is_channels_last(t)
+    arguments = launch_arguments(t, given, channels_last=last)
+    shape, overlap = tuple(t.shape[1:]), switch.overlaps()
+    statistics, gates, _ = launches(batch, shape, forget_bias, eps, last=last, added=added, overlap=overlap)
     partials = t.new_empty(workspace(batch, shape), dtype=torch.float32)
-    new_t, new_s = t.new_empty(t.shape), s.new_empty(s.shape)
-    statistics(arguments[0], arguments[3], partials)
-    gates(*arguments, partials, new_t, new_s)
+    new_t, new_s = (torch.empty_like(x) for x in arguments[6:8])
+    statistics(arguments[0], arguments[3], partials, *arguments[8:])
+    gates(*arguments[:8], partials, new_t, new_s, *arguments[8:])
     return new_t, new_s
 
 

@@ -21,7 +21,7 @@ def _kernel() -> Callable[..., Any]:
     return kernel.stgru_gates
 
 
-define(NAME, reference.stgru_gates, _kernel, like=lambda arguments: (arguments[6], arguments[7]))  # both states
+define(NAME, reference.stgru_gates, _kernel, like=lambda arguments: arguments[6:8], channels_last=True)  # both states
 
 
 def stgru_gates(
@@ -36,6 +36,8 @@ def stgru_gates(
     *,
     forget_bias: float = 1.0,
     eps: float = 1e-5,
+    added_t: Tensor | None = None,
+    added_s: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Gate both states: see :func:`framecast.kernels.stgru_gates.reference.stgru_gates`.
 
@@ -43,5 +45,6 @@ def stgru_gates(
     ``framecast::stgru_gates``; otherwise plain torch. Both are differentiable.
     """
     call = torch.ops.framecast.stgru_gates if switch.one_operator(t) else reference.stgru_gates
-    new_t, new_s = call(conv_t, weight_t, bias_t, conv_s, weight_s, bias_s, t, s, forget_bias, eps)
+    added = () if added_t is None else (added_t, added_s)  # an export knows no such inputs
+    new_t, new_s = call(conv_t, weight_t, bias_t, conv_s, weight_s, bias_s, t, s, forget_bias, eps, *added)
     return new_t, new_s

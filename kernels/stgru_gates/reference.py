@@ -18,6 +18,8 @@ def stgru_gates(
     s: Tensor,
     forget_bias: float,
     eps: float,
+    added_t: Tensor | None = None,
+    added_s: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Normalise both convolutions' outputs, and gate the two states with them.
 
@@ -32,12 +34,17 @@ def stgru_gates(
         s: spatial state, [B, C, H, W].
         forget_bias: added to the update gate; 1.0 in the released code, absent from the paper.
         eps: of the layer norms.
+        added_t: bias of the temporal convolution, [4C], where ``conv_t`` lacks it.
+        added_s: bias of the spatial convolution, [4C], where ``conv_s`` lacks it.
 
     Returns:
         The new temporal and spatial state, [B, C, H, W] each.
 
     Source: STIP, STGRU; the gates' order and the forget bias as in the authors' code.
     """
+    if added_t is not None and added_s is not None:
+        conv_t, conv_s = conv_t + added_t[:, None, None], conv_s + added_s[:, None, None]
+    conv_t, conv_s = (x.to(torch.promote_types(x.dtype, weight_t.dtype)) for x in (conv_t, conv_s))  # never in half
     z_t, r_t, t_t, s_t = functional.layer_norm(conv_t, weight_t.shape, weight_t, bias_t, eps).chunk(4, dim=1)
     z_s, r_s, t_s, s_s = functional.layer_norm(conv_s, weight_s.shape, weight_s, bias_s, eps).chunk(4, dim=1)
     update = torch.sigmoid(z_t + z_s + forget_bias)

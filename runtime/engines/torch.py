@@ -1,15 +1,18 @@
 """PyTorch: the reference engine, which also runs our Triton kernels directly.
 
-On CUDA a step is one CUDA graph, from the uploaded picture to the new state, for each arrangement of the states'
-buffers. The state never leaves the device. A frame costs one synchronisation, when its prediction is read.
+On CUDA a step is one CUDA graph, from the uploaded picture to the predicted one, for each arrangement of the states'
+buffers. The state never leaves the device. A frame costs one wait, when its prediction is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+import re
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +23,10 @@ from framecast.graph.manifest import Manifest
 from framecast.runtime.convert import Tensor, to_model_size
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, field_buffers, step_buffers
 
+if TYPE_CHECKING:
+    from framecast.runtime.engines.torch_pictures import Input, Pictures
+
 WARM = 3  # steps before a capture: in the first steps, libraries choose kernels and allocate memory
-# Convert a picture's channels (BGR, the last axis) to the network's, and back. They use no lists of indices, because
-# those would be uploaded each time.
-_TAKE: Mapping[str, Callable[[Any], Any]] = {
-    "BGR": lambda picture: picture,
-    "RGB": lambda picture: picture.flip(-1),
-    "GRAY": lambda picture: picture[..., :1],
-}
-_GIVE: Mapping[str, Callable[[Any], Any]] = {
-    **_TAKE,
-    "GRAY": lambda picture: picture.expand(*picture.shape[:-1], 3),
-}
 
 
 class Buffer:
@@ -52,31 +47,12 @@ class Buffer:
             self.tensor.fill_(value)
 
 
-class _Input:
-    """A device tensor for host arrays of one shape, uploaded through page-locked memory."""
-
-    def __init__(self, torch: Any, array: NDArray[Any], device: Any) -> None:
-        self.host = torch.empty(array.shape, dtype=getattr(torch, str(array.dtype)), pin_memory=device.type == "cuda")
-        self.device = self.host.to(device)
-        self._uploaded = torch.cuda.Event() if device.type == "cuda" else None
-
-    def put(self, array: NDArray[Any]) -> Any:
-        """Copy an array to the device; does not wait for the copy."""
-        if self._uploaded is None:
-            np.copyto(self.device.numpy(), array)
-        else:
-            self._uploaded.synchronize()  # the last upload has left the host
-            np.copyto(self.host.numpy(), array)
-            self.device.copy_(self.host, non_blocking=True)
-            self._uploaded.record()
-        return self.device
-
-
 class TorchEngine(Engine):
     """See :class:`Engine`.
 
     Args:
-        network: a :class:`framecast.models.step.StepModel`.
+        network: a :class:`framecast.models.step.StepModel`. It runs in the form for export, or for a GPU, and the
+            engine may change it.
         manifest: of the network.
         device: ``cuda`` or ``cpu`` (default: ``cuda`` if available).
         precision: ``fp32``. On CUDA also ``tf32``, which rounds the inputs of convolutions to 10 bits, or ``fp16``,
@@ -84,6 +60,10 @@ class TorchEngine(Engine):
         kernels: whether to run our Triton kernels, on CUDA.
         graph: whether to capture steps as CUDA graphs, on CUDA.
         compiled: whether to use ``torch.compile`` for the network.
+        branch: whether work that may run beside other work does, on CUDA: a branch of the graph.
+        channels_last: whether convolutions run channels-last, on CUDA, in networks that can (default: in tf32 and
+            fp16, as tensor cores want them so).
+        overlap: whether a kernel's passes may overlap: see :func:`framecast.kernels.switch.overlapped`.
         threads: CPU threads of a step, for the whole process; 0 means torch's own choice.
 
     Raises:
@@ -103,9 +83,14 @@ class TorchEngine(Engine):
         kernels: bool = True,
         graph: bool = True,
         compiled: bool = False,
+        branch: bool = True,
+        channels_last: bool | None = None,
+        overlap: bool = False,
         threads: int = 0,
     ) -> None:
         import torch
+
+        from framecast.models.branch import Branch
 
         self._torch: Any = torch
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -119,16 +104,23 @@ class TorchEngine(Engine):
         self.device = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
         self.version: str = torch.__version__
         self.manifest = manifest
+        if on_gpu:
+            last = precision != "fp32" if channels_last is None else channels_last
+            network = network.on_gpu(Branch() if branch and not compiled else None, channels_last=last)
+        else:
+            network = network.deployed()
         self._network = network.to(self._device).eval()
         if precision == "fp16":
             layers_to_half(self._network)
         self._forward: Any = torch.compile(self._network) if compiled else self._network
-        self.precision, self._kernels, self._graph = precision, kernels, graph and on_gpu
+        self.precision, self._kernels, self._graph, self._overlap = precision, kernels, graph and on_gpu, overlap
         self._stream = self._torch.cuda.Stream(self._device) if on_gpu else None
         self._pool = torch.cuda.graph_pool_handle() if self._graph else None
-        self._inputs: dict[Hashable, _Input] = {}
-        self._pictures: Any = None  # on the device, for the next run
+        self._inputs: dict[Hashable, Input] = {}
+        self._taken: Any = None  # pictures on the device, for the next run
         self._phases: Phases[Callable[[], None]] = Phases()
+        self._pictures: weakref.WeakKeyDictionary[State, Pictures] = weakref.WeakKeyDictionary()
+        self._draws: weakref.WeakKeyDictionary[State, Callable[[], None]] = weakref.WeakKeyDictionary()
 
     @classmethod
     def open(cls, path: Path, **options: Any) -> TorchEngine:
@@ -148,8 +140,20 @@ class TorchEngine(Engine):
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """See :meth:`Engine.zeros`."""
+        torch = self._torch
         with self._running():
-            return Buffer(self._torch.zeros(shape, device=self._device), self._running)
+            last = self._network.channels_last and len(shape) == 4
+            layout = torch.channels_last if last else torch.contiguous_format
+            return Buffer(torch.zeros(shape, device=self._device).to(memory_format=layout), self._running)
+
+    def new_state(self, batch: int = 1) -> State:
+        """See :meth:`Engine.new_state`."""
+        from framecast.runtime.engines.torch_pictures import Pictures
+
+        state = super().new_state(batch)
+        with self._running():
+            self._pictures[state] = Pictures(batch, self.manifest, self._device)
+        return state
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`."""
@@ -164,12 +168,14 @@ class TorchEngine(Engine):
         """See :meth:`Engine.take`. Only bytes are uploaded."""
         state.seen = [to_model_size(image, self.manifest) for image in images]
         with self._running():
-            self._pictures = self._put(state.seen[0][None] if len(images) == 1 else np.stack(state.seen))
+            self._taken = self._put(state.seen[0][None] if len(images) == 1 else np.stack(state.seen))
 
     def run(self, state_in: State, state_out: State) -> None:
-        """See :meth:`Engine.run`."""
+        """See :meth:`Engine.run`. On CUDA it only enqueues the step."""
+        from framecast.runtime.engines.torch_pictures import to_frame
+
         with self._running():
-            self._advance(self._pictures, self._to_frame, state_in, state_out)
+            self._advance(self._taken, partial(to_frame, self.manifest), state_in, state_out)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
         """See :meth:`Engine.feed_back`. Nothing leaves the device."""
@@ -179,7 +185,8 @@ class TorchEngine(Engine):
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`. Only bytes are downloaded."""
         with self._running():
-            return self._shown(state, ahead)
+            finite, shown = self._pictures[state].fetch()
+        return [[row[k - 1] for k in ahead] if finite[i] else None for i, row in enumerate(shown)]
 
     def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
         """See :meth:`Engine.render_at`. Only bytes are downloaded."""
@@ -187,24 +194,9 @@ class TorchEngine(Engine):
         with self._running():
             for seconds in ahead:
                 self._draw(state, seconds)
-                for row, pictures in zip(rows, self._shown(state, (1,)), strict=True):
-                    row += pictures or []
+                for row, pictures in zip(rows, self._pictures[state].fetch()[1], strict=True):
+                    row.append(pictures[0])
         return rows
-
-    def _shown(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
-        torch = self._torch
-        low, high = self.manifest.value_range
-        width, height = self.manifest.size
-        prediction = state.prediction.tensor
-        pictures = (prediction[:, : max(ahead), :, :height, :width] - low) * np.float32(255 / (high - low)).item()
-        pictures = pictures.round().clamp(0, 255).to(torch.uint8)
-        pictures = _GIVE[self.manifest.channel_order](pictures.permute(0, 1, 3, 4, 2))  # [B, K, h, w, 3]
-        finite = prediction.isfinite().flatten(1).all(1).to(torch.uint8)  # [B]
-        # All in one transfer, which is the frame's only synchronisation.
-        transferred = torch.cat([finite, pictures.flatten()]).cpu().numpy()
-        batch = len(prediction)
-        rows = transferred[batch:].reshape(batch, -1, height, width, 3)
-        return [[row[k - 1] for k in ahead] if transferred[i] else None for i, row in enumerate(rows)]
 
     def _zero_rows(self, tensor: Buffer, rows: Sequence[int]) -> None:
         with self._running():
@@ -213,6 +205,7 @@ class TorchEngine(Engine):
     def close(self) -> None:
         """See :meth:`Engine.close`."""
         self._phases.clear()
+        self._draws.clear()
         self._inputs.clear()
         self._network = self._forward = None
 
@@ -235,18 +228,12 @@ class TorchEngine(Engine):
                 raise EngineError(f"torch could not run {self.manifest.config}: {first_line(error)}") from error
 
     def _put(self, array: NDArray[Any]) -> Any:
+        from framecast.runtime.engines.torch_pictures import Input
+
         key = (array.shape, array.dtype)
         if key not in self._inputs:
-            self._inputs[key] = _Input(self._torch, array, self._device)
+            self._inputs[key] = Input(array, self._device)
         return self._inputs[key].put(array)
-
-    def _to_frame(self, picture: Any) -> Any:
-        """Convert [B, h, w, 3] uint8 BGR to [B, C, H, W], like :func:`framecast.runtime.convert.to_frame`."""
-        low, high = self.manifest.value_range
-        (width, height), (_, rows, columns) = self.manifest.size, self.manifest.frame
-        frame = _TAKE[self.manifest.channel_order](picture).permute(0, 3, 1, 2).float()
-        frame = frame * np.float32((high - low) / 255).item() + low
-        return self._torch.nn.functional.pad(frame, (0, columns - width, 0, rows - height), value=low)
 
     def _advance(self, source: Any, convert: Callable[[Any], Any] | None, state_in: State, state_out: State) -> None:
         """Run one step on ``source``. If ``convert`` is given, it first makes frames of ``source``."""
@@ -259,6 +246,7 @@ class TorchEngine(Engine):
             views = {name: buffer.tensor.view(buffer.tensor.shape) for name, buffer in reads.items()}
             state = {name.removeprefix("state."): view for name, view in views.items()}
             targets = {name.removeprefix("next."): buffer.tensor for name, buffer in writes.items()}
+            prediction, pictures = state_out.prediction.tensor, self._pictures[state_out]
 
             def run() -> None:
                 with self._arithmetic():
@@ -267,32 +255,44 @@ class TorchEngine(Engine):
                         fields, written = self._network.perceive(frame, elapsed, state)
                         made = {**written, **{f"fields.{name}": value for name, value in fields.items()}}
                     else:
-                        prediction, written = self._forward(frame, state)
-                        made = {**written, "prediction": prediction}
+                        predicted, written = self._forward(frame, state)
+                        made = {**written, "prediction": predicted}
                 self._torch._foreach_copy_(list(targets.values()), [made[n] for n in targets])
+                if not moments:
+                    pictures.show(prediction)
 
             return self._captured(run) if self._graph else run
 
         self._phases.at(state_in, state_out, bind, source.data_ptr())()
 
     def _draw(self, state: State, ahead: float) -> None:
-        """Render a moment of a model of motion into the state's prediction."""
-        fields = field_buffers(self.manifest, state)
+        """Render a moment of a model of motion into the state's prediction, and that as pictures."""
         when = self._put(np.full(len(state.prediction.tensor), ahead, np.float32))
-        with self._arithmetic():
+        if state not in self._draws:
+            fields = field_buffers(self.manifest, state)
             given = {name.removeprefix("fields."): buffer.tensor for name, buffer in fields.items()}
-            state.prediction.tensor.copy_(self._network.render(given, when).unsqueeze(1))
+            prediction, pictures = state.prediction.tensor, self._pictures[state]
+
+            def run() -> None:
+                with self._arithmetic():
+                    prediction.copy_(self._network.render(given, when).unsqueeze(1))
+                pictures.show(prediction)
+
+            self._draws[state] = self._captured(run) if self._graph else run
+        self._draws[state]()
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
+        from framecast.kernels import switch
+
         torch, stack = self._torch, ExitStack()
         if self._device.type == "cuda":
             stack.enter_context(
                 torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self.precision != "fp32")
             )
             if not self._kernels:
-                from framecast.kernels.switch import plain
-
-                stack.enter_context(plain())
+                stack.enter_context(switch.plain())
+            if self._overlap:
+                stack.enter_context(switch.overlapped())
         return stack
 
     def _captured(self, run: Callable[[], None]) -> Callable[[], None]:
@@ -301,7 +301,8 @@ class TorchEngine(Engine):
         for _ in range(WARM):
             run()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        # Thread-local: meanwhile other threads may allocate, or capture for engines of their own.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             run()
         return cast(Callable[[], None], graph.replay)
 
@@ -309,11 +310,12 @@ class TorchEngine(Engine):
 def layers_to_half(network: Any) -> None:
     """Let a network's convolutions and fully connected layers compute in float16, and nothing else.
 
-    Their weights become float16, what they read is rounded to it, and what they give is float32 again. Autocast would
-    also compute matrix products in half, and those of a least-squares mixture are statistics.
+    Their weights become float16, what they read is rounded to it, and what they give is float32 again, unless the
+    network says that it may stay (``halves``): each conversion is a pass over memory. Autocast would also compute
+    matrix products in half, and those of a least-squares mixture are statistics.
 
     Args:
-        network: a ``torch.nn.Module``; it is changed.
+        network: a :class:`framecast.models.step.StepModel`; it is changed.
     """
     from torch import nn
 
@@ -323,8 +325,9 @@ def layers_to_half(network: Any) -> None:
     def widened(_: Any, __: Any, output: Any) -> Any:
         return output.float()
 
-    for module in network.modules():
+    for name, module in network.named_modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             module.half()
             module.register_forward_pre_hook(rounded)
-            module.register_forward_hook(widened)
+            if not re.fullmatch(network.halves, name):
+                module.register_forward_hook(widened)

@@ -20,6 +20,7 @@ from framecast.errors import OptionError
 from framecast.kernels import launch
 from framecast.kernels.eifag import kernel as eifag_kernel
 from framecast.kernels.eifag import reference as eifag_reference
+from framecast.kernels.layout import as_channels_last, is_channels_last
 from framecast.kernels.stau_attention import kernel as stau_kernel
 from framecast.kernels.stau_attention import reference as stau_reference
 from framecast.kernels.stgru_gates import kernel as stgru_kernel
@@ -74,11 +75,21 @@ def stgru_cases() -> Iterator[Case]:
     apart = stgru_gates(SHAPES[2])
     apart[0] += torch.arange(float(apart[0][0].numel())).view(apart[0][0].shape)  # each program's mean is its own
     yield case("drift", apart, exact)
-    strided = stgru_gates(SHAPES[2])
-    strided = [x.to(memory_format=torch.channels_last) if getattr(x, "ndim", 0) == 4 else x for x in strided]
-    yield case("channels last", strided, exact)
+    mixed = stgru_gates(shape, torch.float16)
+    mixed[6:8] = (x.float() for x in mixed[6:8])
+    yield case("halves beside float32 states", mixed, exact)
+    for added in (False, True):
+        biases = [torch.randn(12), torch.randn(12)] if added else []
+        biased = [*stgru_gates(SHAPES[2], offset=10.0), *biases]
+        name = ", biases added" if added else ""
+        yield case(f"contiguous{name}", biased, exact)
+        last: Arguments = [as_channels_last(x) if isinstance(x, Tensor) else x for x in biased]
+        assert all(is_channels_last(x) for x in stgru_kernel.stgru_gates(*last))
+        yield case(f"channels last{name}", last, exact)
+        yield case(f"only states channels last{name}", [*biased[:6], *last[6:]], exact)
     with few_programs():
         stgru_kernel.launches.cache_clear()
+        yield case("many tiles, channels last, biases added", last, exact)
         for name, offset in (("many tiles", 0.0), ("many tiles, mean of 1e3", 1e3)):
             yield case(name, stgru_gates(SHAPES[2], offset=offset), exact)
     stgru_kernel.launches.cache_clear()

@@ -37,7 +37,9 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "stau_attention": stau_reference.stau_attention,
 }
 PUBLIC: dict[str, Callable[..., Any]] = {
-    "stgru_gates": lambda *a: stgru_gates(*a[:8], forget_bias=a[8], eps=a[9]),
+    "stgru_gates": lambda *a: stgru_gates(
+        *a[:8], forget_bias=a[8], eps=a[9], **dict(zip(("added_t", "added_s"), a[10:], strict=False))
+    ),
     "eifag": lambda *a: eifag(*a[:5], forget_bias=a[5]),
     "stau_attention": lambda *a: stau_attention(*a[:5], scale=a[5]),
 }
@@ -126,13 +128,33 @@ def test_autocast_gives_it_float32(name: str) -> None:
 
 
 @every_operator
-def test_results_are_contiguous(name: str) -> None:
+def test_results_are_laid_out_as_a_compiler_expects(name: str) -> None:
+    """Contiguous; but the gates, which networks run channels-last, keep that."""
     strided = tree_map(
         lambda x: x.to(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.ndim == 4 else x,
         ARGUMENTS[name](),
     )
     torch.library.opcheck(operator(name).default, tuple(strided), test_utils=("test_faketensor",))
-    assert all(x.is_contiguous() for x in tree_leaves(operator(name)(*strided)))
+    layout = torch.channels_last if name == "stgru_gates" else torch.contiguous_format
+    assert all(x.is_contiguous(memory_format=layout) for x in tree_leaves(operator(name)(*strided)))
+    assert all(x.is_contiguous() for x in tree_leaves(operator(name)(*ARGUMENTS[name]())))
+
+
+def test_biases_of_the_convolutions_may_be_added_by_the_gates() -> None:
+    arguments = [*ARGUMENTS["stgru_gates"](), torch.randn(4 * SHAPE[1]), torch.randn(4 * SHAPE[1])]
+    torch.library.opcheck(operator("stgru_gates").default, tuple(leaves(arguments)))
+    *plain, added_t, added_s = cases.double(arguments)
+    added = [plain[0] + added_t[:, None, None], *plain[1:3], plain[3] + added_s[:, None, None], *plain[4:]]
+    expected = REFERENCES["stgru_gates"](*added)
+    seeds = seeds_for("stgru_gates")
+    wanted = gradients(REFERENCES["stgru_gates"], leaves(added), seeds)
+    got = gradients(operator("stgru_gates"), leaves(cases.double(arguments)), seeds)
+    for x, y in zip(got, [*wanted, wanted[0], wanted[3]], strict=True):
+        assert x is not None
+        assert y is not None
+        assert torch.allclose(x, y if x.shape == y.shape else y.sum((0, 2, 3)), rtol=0, atol=1e-10)
+    for x, y in zip(PUBLIC["stgru_gates"](*plain, added_t, added_s), expected, strict=True):
+        assert torch.allclose(x, y, rtol=0, atol=1e-12)
 
 
 class Seen(TorchDispatchMode):

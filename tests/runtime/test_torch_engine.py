@@ -52,7 +52,7 @@ def engine(network: StepModel, name: str) -> Iterator[TorchEngine]:
 @torch.inference_mode()
 def test_steps_are_the_networks(network: StepModel, engine: TorchEngine) -> None:
     states, expected_state = (engine.new_state(2), engine.new_state(2)), None
-    reference = network.cpu()
+    reference = network.deployed().eval()
     for _ in range(9):
         frame = np.random.default_rng().random((2, *network.frame_shape), np.float32)
         expected, expected_state = reference.step(torch.from_numpy(frame), expected_state or reference.init_state(2))
