@@ -31,6 +31,9 @@ SIZES = {
 }
 TIMED = ("stip-4k", "stip-ucf", "large")
 OPERATORS = ("stgru_gates", "eifag", "stau_attention")
+# What the gates also do: add the convolutions' biases, read channels-last tensors (with biases), and let their second
+# pass start before the first one ends (with biases). In fp16 the states then stay in float32, as in an engine.
+FORMS = ("biases", "channels last", "overlap")
 SLOTS = 5
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Largest error, relative to max(1, |expected|): one rounding of the result.
@@ -62,11 +65,17 @@ def correctness(device: str) -> list[Row]:
         if device == "cpu" and (math.prod(SIZES[size]) > 1 << 16 or kind != "fp32"):
             continue  # the reference itself runs there, and it rounds every step to half precision
         found.append(Row(f"{name} {size} {kind}", partial(_checked, name, SIZES[size], kind, device)))
-    return found
+    forms = [
+        Row(f"stgru_gates {size} {kind}, {form}", partial(_checked, "stgru_gates", SIZES[size], kind, device, form))
+        for kind, form, size in itertools.product(("fp32", "fp16"), FORMS, ("stip-4k", "stip-ucf", "odd"))
+        if device == "cuda" or (kind == "fp32" and size == "odd")
+    ]
+    float32 = len(found) if device == "cpu" else len(found) // len(DTYPES)
+    return [*found[:float32], *forms, *found[float32:]]
 
 
-def _checked(name: str, shape: tuple[int, ...], kind: str, device: str) -> Found:
-    case = make(name, shape, DTYPES[kind], device)
+def _checked(name: str, shape: tuple[int, ...], kind: str, device: str, form: str = "") -> Found:
+    case = make(name, shape, DTYPES[kind], device, form)
     error = error_of(case)
     wrong = not error <= ALLOWED[kind]
     figures = {"kernel": name, "shape": shape, "type": kind, "error": error, "allowed": ALLOWED[kind]}
@@ -89,7 +98,11 @@ def bandwidth(device: str) -> list[Row]:
     for kind, size, name in itertools.product(("fp32", "fp16"), TIMED, ("stgru_gates", "eifag")):
         if device == "cpu" and (size == "large" or kind != "fp32"):
             continue
-        found.append(Row(f"{name} {size} {kind}", partial(_timed, name, size, kind, device, None)))
+        found.append(Row(f"{name} {size} {kind}", partial(_timed, name, size, kind, device)))
+    for kind, size, form in itertools.product(("fp32", "fp16"), ("stip-4k", "stip-ucf"), FORMS):
+        if device == "cuda" or (size == "stip-ucf" and kind == "fp32"):
+            run = partial(_timed, "stgru_gates", size, kind, device, form)
+            found.append(Row(f"stgru_gates {size} {kind}, {form}", run))
     plans: list[tuple[str, int, int]] = [("pointwise", *plan) for plan in PLANS]
     reductions: list[tuple[str, int, int]] = [("reduction", *plan) for plan in REDUCTIONS]
     for size, name in itertools.product(TIMED, ("stgru_gates", "eifag")):
@@ -97,14 +110,16 @@ def bandwidth(device: str) -> list[Row]:
             continue
         several = [*plans, *(reductions if name == "stgru_gates" else [])]
         for which, block, warps in several if device == "cuda" else several[-1:]:
-            run = partial(_timed, name, size, "fp32", device, (which, block, warps))
+            run = partial(_timed, name, size, "fp32", device, "", (which, block, warps))
             found.append(Row(f"{name} {size} fp32, {which} {block} x {warps} warps", run))
     return found
 
 
-def _timed(name: str, size: str, kind: str, device: str, plan: tuple[str, int, int] | None) -> Found:
+def _timed(
+    name: str, size: str, kind: str, device: str, form: str = "", plan: tuple[str, int, int] | None = None
+) -> Found:
     with swept(name, *plan) if plan else ExitStack():
-        first = make(name, SIZES[size], DTYPES[kind], device)
+        first = make(name, SIZES[size], DTYPES[kind], device, form)
         error = error_of(first)
         figures: dict[str, Any] = {"error": error, "allowed": ALLOWED[kind], "shape": SIZES[size], "type": kind}
         text = f"{error:8.1e} {ALLOWED[kind]:8.1e}"
@@ -113,7 +128,7 @@ def _timed(name: str, size: str, kind: str, device: str, plan: tuple[str, int, i
         if device == "cpu":
             return Found(f"{text}  {RAN}", figures=figures)
         count = sets(first.traffic)
-        cases = [first, *(make(name, SIZES[size], DTYPES[kind], device) for _ in range(count - 1))]
+        cases = [first, *(make(name, SIZES[size], DTYPES[kind], device, form) for _ in range(count - 1))]
         with torch.inference_mode():
             ours = microseconds([partial(case.run, *case.arguments) for case in cases])
             copied = microseconds(copies(first.traffic, count))
@@ -158,8 +173,10 @@ def _module(name: str) -> ModuleType:
     return {"stgru_gates": stgru_kernel, "eifag": eifag_kernel}[name]
 
 
-def make(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Case:
+def make(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str, form: str = "") -> Case:
     """Return an operator with new random inputs. On a CPU its reference runs."""
+    if form:
+        return _gates(shape, dtype, device, form)
     from framecast.kernels.eifag import kernel as eifag_kernel
     from framecast.kernels.stau_attention import kernel as stau_kernel
     from framecast.kernels.stgru_gates import kernel as stgru_kernel
@@ -186,6 +203,32 @@ def make(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str) -> 
     arguments = [slots, values, *(noise(*shape) for _ in range(3)), 1 / math.sqrt(math.prod(shape[1:]))]
     traffic = stau_kernel.traffic(batch, shape[1:], SLOTS, itemsize)
     return Case(run, stau_attention.stau_attention, arguments, traffic)
+
+
+def _gates(shape: tuple[int, ...], dtype: torch.dtype, device: str, form: str) -> Case:
+    """Return the gates in one of ``FORMS``."""
+    from framecast.kernels import switch
+    from framecast.kernels.layout import as_channels_last
+    from framecast.kernels.stgru_gates import kernel
+
+    case = make("stgru_gates", shape, dtype, device)
+    *tensors, forget_bias, eps = case.arguments
+    tensors[6:] = [state.float() for state in tensors[6:]]
+    if form == "channels last":
+        tensors = [as_channels_last(tensor) for tensor in tensors]
+    biases = [torch.randn(4 * shape[1], device=device) for _ in range(2)]
+    if form != "overlap":
+        run = case.run
+    else:
+
+        def run(*arguments: Any) -> Any:
+            with switch.overlapped():
+                return case.run(*arguments)
+
+    # Beside what the plain form moves: the states in float32, twice read and twice written, and the biases.
+    more = 4 * math.prod(shape) * (4 - dtype.itemsize) + 32 * shape[1]
+    traffic = kernel.traffic(shape[0], shape[1:], dtype.itemsize) + more
+    return Case(run, case.reference, [*tensors, forget_bias, eps, *biases], traffic)
 
 
 def sets(traffic: int) -> int:

@@ -99,8 +99,7 @@ def made(config: str, variant: Variant, device: str, size: tuple[int, int] | Non
         raise NotHere("a dry run compiles no network")
     network, manifest = network_of(config, device, size)
     # A copy, because an engine changes the layers of its network, and each variant needs them as they were.
-    network = variant.change(copy.deepcopy(network))
-    with TorchEngine(network, manifest, device=device, **variant.options) as engine:
+    with TorchEngine(copy.deepcopy(network), manifest, device=device, **variant.options) as engine:
         yield engine
 
 

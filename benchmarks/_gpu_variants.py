@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import torch
-
-from framecast.models.step import StepModel
-
-
-def unchanged(network: StepModel) -> StepModel:
-    """Return a network as it is."""
-    return network
-
-
-def channels_last(network: StepModel) -> StepModel:
-    """Return a network whose convolutions get their weights in the layout that tensor cores read."""
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 @dataclass(frozen=True)
@@ -28,13 +14,11 @@ class Variant:
     Attributes:
         name: for the tables.
         options: keyword arguments of ``TorchEngine`` beside the network, its manifest and the device.
-        change: changes the network before the engine gets it.
         slow: whether it takes minutes until its first step. Such variants run last.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    change: Callable[[StepModel], StepModel] = unchanged
     slow: bool = False
 
 
@@ -46,7 +30,11 @@ VARIANTS = (
     Variant("graph, kernels, fp16", {"precision": "fp16"}),
     Variant("graph, tf32", {"kernels": False, "precision": "tf32"}),
     Variant("graph, fp16", {"kernels": False, "precision": "fp16"}),
-    Variant("graph, kernels, fp16, channels last", {"precision": "fp16"}, channels_last),
+    Variant("graph, kernels, fp16, channels first", {"precision": "fp16", "channels_last": False}),
+    Variant("graph, kernels, overlap", {"overlap": True}),
+    Variant("graph, kernels, no branch", {"branch": False}),
+    Variant("graph, kernels, channels last", {"channels_last": True}),
+    Variant("graph, kernels, fp16, overlap", {"precision": "fp16", "overlap": True}),
     Variant("eager, kernels", {"graph": False}),
     Variant("eager", {"kernels": False, "graph": False}),
     Variant("compiled, graph, kernels", {"compiled": True}, slow=True),
