@@ -35,7 +35,7 @@ class Report:
         self._figures: dict[str, Any] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self, sections: Sequence[Section], ruined: Callable[[], bool]) -> None:
+    def run(self, sections: Sequence[Section], ruined: Callable[[], bool], command: Sequence[str] = ()) -> None:
         """Run sections, each for its share of the time; one without a slice gets what is left.
 
         What a section leaves over goes to the last ones. What it takes too much is taken from all that follow.
@@ -53,7 +53,8 @@ class Report:
                 self.say("no time is left: not run")
                 self._figures[section.name] = {"seconds": 0.0, "cut": False, "rows": [], "not_run": ["all"]}
                 continue
-            self._note(section.name, run_section(section, seconds, partial(self._add, section.name), log, ruined))
+            add = partial(self._add, section.name)
+            self._note(section.name, run_section(section, seconds, add, log, ruined, command))
 
     def say(self, text: str) -> None:
         """Print a text, and write everything so far to disk."""

@@ -6,7 +6,8 @@ to disk at once. When the slice and some grace are over, the parent kills the ch
 that ruins a CUDA context then ruins only one row: the parent starts another child for the rows that are left.
 
 Children are forked, because importing torch takes seconds and there are a dozen. The parent must therefore never use
-CUDA: a driver that was started before a fork does not work after it.
+CUDA: a driver that was started before a fork does not work after it. Where forks and CUDA do not go together for
+another reason, a section can also run in a new interpreter.
 """
 
 from __future__ import annotations
@@ -103,7 +104,12 @@ Add = Callable[[Outcome, str, dict[str, Any], bool], None]  # receives a row's t
 
 
 def run_section(
-    section: Section, seconds: float, add: Add, log: Path, ruined: Callable[[], bool] = lambda: False
+    section: Section,
+    seconds: float,
+    add: Add,
+    log: Path,
+    ruined: Callable[[], bool] = lambda: False,
+    command: Sequence[str] = (),
 ) -> Outcome:
     """Run a section for so many seconds, and return what came of it. No fault of it gets out.
 
@@ -113,12 +119,15 @@ def run_section(
         add: called with each row as it comes.
         log: file for what the section prints.
         ruined: asked after a row that failed: whether nothing more can run in this process.
+        command: if given, the section runs in a new interpreter. The command is called with the words that
+            :func:`serve` needs.
     """
     begun, outcome = time.monotonic(), Outcome()
     until = begun + seconds
     while True:
         before = len(outcome.done)
-        running, code = _child(section, until, max(LEAST_GRACE, GRACE * seconds), outcome, add, log, ruined)
+        grace = max(LEAST_GRACE, GRACE * seconds)
+        running, code = _child(section, until, grace, outcome, add, log, ruined, command)
         outcome.seconds = time.monotonic() - begun
         if outcome.cut:
             if running or not outcome.done:
@@ -146,6 +155,7 @@ def _child(
     add: Add,
     log: Path,
     ruined: Callable[[], bool],
+    command: Sequence[str],
 ) -> tuple[str, int]:
     """Run the rows that are left in a new process. Return the name of the row that it did not end, and its exit code.
 
@@ -157,7 +167,7 @@ def _child(
     child = os.fork()
     if not child:
         os.close(reads)
-        _work(section, until, outcome.done, writes, log, ruined)
+        _work(section, until, outcome.done, writes, log, ruined, command)
     os.close(writes)
     running, ended = "", None
     with os.fdopen(reads, "rb", buffering=0) as pipe:
@@ -201,7 +211,13 @@ def _messages(pipe: int, end: float) -> Iterator[dict[str, Any] | None]:
 
 
 def _work(
-    section: Section, until: float, done: Sequence[str], pipe: int, log: Path, ruined: Callable[[], bool]
+    section: Section,
+    until: float,
+    done: Sequence[str],
+    pipe: int,
+    log: Path,
+    ruined: Callable[[], bool],
+    command: Sequence[str],
 ) -> None:
     """Run in the child: send the plan, then each row. It never returns."""
     code = 1
@@ -210,15 +226,25 @@ def _work(
         with log.open("ab", buffering=0) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        send = _sender(pipe)
-        code = _rows(section, until, done, send, ruined)
-        send({"end": code})
+        if command:
+            os.set_inheritable(pipe, True)
+            more = ["--section", section.name, "--pipe", str(pipe), "--until", repr(until), "--done", json.dumps(done)]
+            os.execv(command[0], [*command, *more])
+        code = serve(section, until, done, pipe, ruined)
     except BaseException:  # noqa: BLE001 (the log has it, and the exit code tells the parent)
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # without the parent's exit handlers
+
+
+def serve(section: Section, until: float, done: Sequence[str], pipe: int, ruined: Callable[[], bool]) -> int:
+    """Run the rows of a section that are not done yet, in this process, and return its exit code."""
+    send = _sender(pipe)
+    code = _rows(section, until, done, send, ruined)
+    send({"end": code})
+    return code
 
 
 def _sender(pipe: int) -> Callable[[dict[str, Any]], None]:

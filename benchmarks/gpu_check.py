@@ -25,6 +25,7 @@ same code on the CPU, with tiny networks; it prints no latency.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,7 +39,7 @@ import _gpu_steps as steps
 import _gpu_stream as stream
 import torch
 from _gpu_report import Report
-from _gpu_run import Found, Row, Section, in_child
+from _gpu_run import Found, Row, Section, in_child, serve
 from _gpu_variants import BEST, CONFIGS, DRY_CONFIGS, DRY_SIZES, SIZES, TARGETS, VARIANTS, Variant
 from _machine import header
 
@@ -57,15 +58,25 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0, help="the time of all sections together (default: 8)")
     parser.add_argument("--only", nargs="*", metavar="SECTION", help="run these sections alone")
     parser.add_argument("--dry-run", action="store_true", help="run the same code on the CPU, without a GPU")
+    parser.add_argument("--fresh", action="store_true", help="run each section in a new interpreter, which is slower")
+    for name, kind in (("section", str), ("pipe", int), ("until", float), ("done", json.loads)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)  # of such an interpreter
     args = parser.parse_args()
-    if not args.dry_run and not _has_gpu():
-        print("torch finds no CUDA device: nothing was checked and nothing is claimed (--dry-run tries the code)")
-        return
     device = "cpu" if args.dry_run else "cuda"
+    ruined = (lambda: False) if args.dry_run else _ruined
     configs = args.configs or (DRY_CONFIGS if args.dry_run else CONFIGS)
-    chosen = [part for part in sections(device, configs) if args.only is None or part.name in args.only]
+    if args.section:
+        [chosen] = [part for part in sections(device, configs) if part.name == args.section]
+        sys.exit(serve(chosen, args.until, args.done, args.pipe, ruined))
+    fresh = args.fresh
+    if not args.dry_run and not in_child(torch.cuda.is_available):
+        if not torch.cuda.is_available():
+            print("torch finds no CUDA device: nothing was checked and nothing is claimed (--dry-run tries the code)")
+            return
+        fresh = True  # a forked process finds none
+    parts = [part for part in sections(device, configs) if args.only is None or part.name in args.only]
     report = Report(args.out or (DRY if args.dry_run else RESULTS), 60 * args.minutes)
-    report.run(chosen, _ruined if device == "cuda" else lambda: False)
+    report.run(parts, ruined, [sys.executable, *sys.argv] if fresh else ())
     report.compare(TARGETS)
     sys.exit(1 if report.failures else 0)
 
@@ -115,7 +126,7 @@ def machine(device: str) -> list[Row]:
         return Found(", ".join(f"{name} {value:.0f}" for name, value in found.items()), figures=found)
 
     rows = [Row("device", about)]
-    rows += [Row(name, partial(_part, look)) for name, look in parts().items()]
+    rows += [Row(name, partial(_part, look)) for name, look in libraries().items()]
     return [*rows, Row("ceilings", ceilings)]
 
 
@@ -127,7 +138,7 @@ def _part(look: Callable[[], str]) -> Found:
     return Found(found, figures={"version": found})
 
 
-def parts() -> dict[str, Callable[[], str]]:
+def libraries() -> dict[str, Callable[[], str]]:
     """Return a function for each library that looks for its version."""
 
     def triton() -> str:
@@ -148,11 +159,6 @@ def parts() -> dict[str, Callable[[], str]]:
         "tensorrt": lambda: library("tensorrt").version,
         "tensorrt_rtx": lambda: library("tensorrt_rtx").version,
     }
-
-
-def _has_gpu() -> bool:
-    """Return whether torch finds a GPU, as a child process sees it: a driver that is started here would not fork."""
-    return in_child(torch.cuda.is_available)
 
 
 def _ruined() -> bool:

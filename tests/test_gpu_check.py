@@ -61,6 +61,15 @@ def test_a_dry_run_goes_through_all_sections_and_claims_no_figure(tmp_path: Path
     assert text.count("; not run\n") == 6  # all that the README wants
 
 
+@needs_no_gpu
+@pytest.mark.slow
+def test_a_section_may_run_in_a_new_interpreter(tmp_path: Path) -> None:
+    done = run(SCRIPT, "--dry-run", "--fresh", "--only", "window", "--out", tmp_path, OMP_NUM_THREADS="1")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    [row] = json.loads((tmp_path / "gpu.json").read_text())["window"]["rows"]
+    assert row["text"] == "ran (no figures, because this is not a GPU)"
+
+
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
