@@ -31,8 +31,9 @@ from framecast.runtime.shipped import shipped
 from framecast.runtime.stepper import Stepper
 
 STEPS = 20  # of a rollout
-LARGE, LARGE_STEPS = 10_000_000, 5  # values of a frame from which a rollout is shorter, because it would take a minute
+LARGE, LARGE_STEPS, LARGE_FRAMES = 10_000_000, 3, 40  # values of a frame from which less is run: pictures take long
 REPLAYS, BACK, FRAMES, WARMUP = 200, 20, 150, 20  # timed replays, replays in a row, timed frames, frames before them
+ON_CPU = 100_000  # pixels of a model of motion's picture, up to which the CPU is its reference
 SEEN = 40  # pictures of the demo clip
 AHEAD, INTERVAL = 0.1, 1 / 30  # seconds, for models of motion
 HOLD = 400_000  # cycles that the GPU waits for before a timed replay, so that the host has enqueued it by then
@@ -118,9 +119,16 @@ def network_of(config: str, device: str, size: tuple[int, int] | None = None) ->
 
 @functools.cache
 def reference(config: str, device: str, size: tuple[int, int] | None = None) -> list[Any]:
-    """Return the predictions over the first frames by PyTorch in float32 on the CPU."""
+    """Return the predictions over the first frames by PyTorch in float32 on the CPU.
+
+    At a camera's size a model of motion takes seconds a step there. Then the reference is plain PyTorch on the GPU, and
+    that it equals the CPU's is checked at a small size.
+    """
     network, manifest = network_of(config, device, size)
-    with TorchEngine(copy.deepcopy(network), manifest, device="cpu") as engine:
+    options: dict[str, Any] = {"device": "cpu"}
+    if size is not None and math.prod(size) > ON_CPU:
+        options = {"device": device, "graph": False, "kernels": False}
+    with TorchEngine(copy.deepcopy(network), manifest, **options) as engine:
         return rollout(engine)
 
 
@@ -154,8 +162,9 @@ def live_times(engine: Engine) -> dict[str, float]:
     """
     images, stepper, moments = pictures(engine.manifest), Stepper(engine), engine.manifest.renders == "moments"
     whole, enqueue = [], []
-    count = FRAMES if engine.device != "cpu" else 2
-    for i in range(WARMUP + count if engine.device != "cpu" else count):
+    count = FRAMES if math.prod(engine.manifest.frame) <= LARGE else LARGE_FRAMES
+    count, before = (count, WARMUP) if engine.device != "cpu" else (2, 0)
+    for i in range(before + count):
         image = images[i % len(images)]
         begun = time.perf_counter()
         stepper.advance([image], INTERVAL)

@@ -47,6 +47,7 @@ HALF = next(variant for variant in VARIANTS if variant.options.get("precision") 
 OTHERS = ("onnxruntime-cuda", "tensorrt:fp32", "tensorrt:fp16")  # other engines, by their names in ``ENGINES``
 CONFIGS = ("stip-edge", "stau-mnist", "mau-mnist", "tau-mnist", "astm-mnist", "stau-kitti")  # beside stip-ucf, stip-4k
 SIZES = ((640, 480), (1280, 720))  # width and height of the default model's pictures
+CHECKED_SIZE = (64, 48)  # at which a GPU is compared with the CPU, because that is slow at the others
 
 # Largest error over a rollout, in units of the value range. float32 differs by the order of its roundings; TF32 and
 # fp16 have 11 bits.
@@ -55,9 +56,11 @@ ALLOWED = {"fp32": 1e-4, "tf32": 2e-2, "fp16": 2e-2}
 # What the README wants, and the figure that shows it: (what, section, row, figure, bound, whether less is better).
 TARGETS = (
     ("STGRU gates, stip-4k's size, share of a copy", "bandwidth", "stgru_gates stip-4k fp32", "share", 0.7, False),
-    ("stip-ucf, a step, ms", "stip-ucf", "stip-ucf graph, kernels", "replay", 0.45, True),
+    ("stip-ucf, a step on the device, ms", "stip-ucf", "stip-ucf graph, kernels", "replay", 0.45, True),
+    ("stip-ucf, a step with its pictures, ms", "stip-ucf", "stip-ucf graph, kernels", "p50", 0.45, True),
     ("stip-ucf, eager window over a step", "window", "stip-ucf eager window", "ratio", 10.0, False),
-    ("stip-4k, a step, ms", "stip-4k", "stip-4k graph, kernels", "replay", 4.0, True),
+    ("stip-4k, a step on the device, ms", "stip-4k", "stip-4k graph, kernels", "replay", 4.0, True),
+    ("stip-4k, a step with its pictures, ms", "stip-4k", "stip-4k graph, kernels", "p50", 4.0, True),
     ("steady stream, allocations a frame", "steady", "stip-ucf graph, kernels", "allocations", 0.0, True),
     ("steady stream, waits a frame", "steady", "stip-ucf graph, kernels", "waits", 1.0, True),
 )
@@ -74,4 +77,4 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "tau-mnist": _TAU,
 }
 DRY_CONFIGS = ("tau-mnist",)
-DRY_SIZES = ((64, 48),)
+DRY_SIZES = (CHECKED_SIZE,)

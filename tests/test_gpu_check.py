@@ -58,7 +58,7 @@ def test_a_dry_run_goes_through_all_sections_and_claims_no_figure(tmp_path: Path
     assert {name for name, rows in ran.items() if not rows} == {"driver"}  # it needs pycuda and a driver
     latencies = {"replay", "in_a_row", "p50", "enqueue", "microseconds", "ratio", "waits", "nodes"}
     assert not any(latencies & row.keys() for section in found.values() for row in section["rows"])
-    assert text.count("; not run\n") == 6  # all that the README wants
+    assert text.count("; not run\n") == 8  # all that the README wants
 
 
 @needs_no_gpu
