@@ -12,6 +12,7 @@ another reason, a section can also run in a new interpreter.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -27,6 +28,7 @@ from typing import Any
 
 GRACE = 0.1  # of a slice: a row that began in time may take so much longer before it is killed
 LEAST_GRACE = 2.0  # seconds
+_PDEATHSIG = 1  # of Linux's prctl
 RUINED = 75  # exit code of a child whose context is unusable: the rows that are left need another process
 
 
@@ -222,7 +224,8 @@ def _work(
     """Run in the child: send the plan, then each row. It never returns."""
     code = 1
     try:
-        os.setsid()  # so that the parent can kill all that this process starts
+        os.setpgid(0, 0)  # so that the parent can kill all that this process starts
+        _dies_with_its_parent()
         with log.open("ab", buffering=0) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
@@ -237,6 +240,11 @@ def _work(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # without the parent's exit handlers
+
+
+def _dies_with_its_parent() -> None:
+    """Let the kernel kill this process if its parent is killed: it would hold the GPU."""
+    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
 
 
 def serve(section: Section, until: float, done: Sequence[str], pipe: int, ruined: Callable[[], bool]) -> int:

@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -79,7 +81,7 @@ from _gpu_run import Found, NotHere, Row, Section
 def good(): return Found("1.0", figures={"value": 1.0})
 def wrong(): return Found("9.9", wrong=True)
 def hangs():
-    print("in a long call", flush=True)
+    print("in a long call", os.getpid(), flush=True)
     time.sleep(600)
 def slow():
     time.sleep(1.2)
@@ -132,6 +134,24 @@ def test_a_section_that_overruns_is_cut_off_and_the_next_one_runs(sections: Sect
     assert "not run, because the time was over: good 2" in text
     assert (texts(found["b"]), found["b"]["cut"]) == (["good 0: 1.0"], False)
     assert "value: at least 2; 1   missed" in text
+
+
+def test_a_section_does_not_outlive_the_script(sections: Sections, tmp_path: Path) -> None:
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path), "[section('a', hangs)]", "600"]
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
+    log = tmp_path / "gpu.log"
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        while not (log.is_file() and log.read_text().endswith("\n")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    child = int(log.read_text().split()[-1])
+    while Path(f"/proc/{child}").exists():
+        status = Path(f"/proc/{child}/stat")
+        with suppress(FileNotFoundError):
+            if status.read_text().rpartition(")")[2].split()[0] == "Z":  # dead, and nobody asks for it
+                break
+        time.sleep(0.02)
 
 
 def test_a_section_looks_at_its_clock_between_rows(sections: Sections) -> None:
