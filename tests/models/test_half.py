@@ -108,9 +108,9 @@ def error(config: str, changes: Mapping[str, Any], monkeypatch: pytest.MonkeyPat
 def allowed(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, float]:
     """As the GPU check allows it, by configuration."""
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-    import _gpu_steps
+    import _gpu_variants
 
-    return {name: max(_gpu_steps.ALLOWED["fp16"], 10 * entry.tolerance) for name, entry in CONFIGS.items()}
+    return {name: max(_gpu_variants.ALLOWED["fp16"], 10 * entry.tolerance) for name, entry in CONFIGS.items()}
 
 
 def test_every_configuration_has_its_size() -> None:
