@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from framecast.kernels.layout import as_channels_last
-from framecast.kernels.stgru_gates import stgru_gates
+from framecast.kernels.stgru_gates.operator import stgru_gates
 from framecast.models.blocks import PatchedConfig, check_sizes, double, halve, merged, patchify, pointwise, unpatchify
 from framecast.models.branch import Branch
 from framecast.models.step import Released, State, StepModel
