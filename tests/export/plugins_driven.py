@@ -168,10 +168,10 @@ def drive_v3(node: onnx.NodeProto, plugins: list[Any]) -> dict[str, Any]:
 
 def drive_version(library: Library) -> dict[str, Any]:
     """What is no plugin: our logger and monitor, made from TensorRT's classes, and every name that our code uses."""
-    logger = library.logger()
     shares: list[float] = []
-    for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
-        logger.log(getattr(trt.ILogger, severity), severity)
+    with library.errors() as errors:
+        for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
+            library.logger().log(getattr(trt.ILogger, severity), severity)
 
     def progress(share: float, phase: str) -> bool:
         shares.append(share)
@@ -187,7 +187,7 @@ def drive_version(library: Library) -> dict[str, Any]:
     return {
         "version": trt.__version__,
         "missing": tensorrt_names.missing(trt),
-        "errors": logger.errors,
+        "errors": errors,
         "went on": went_on,
         "shares": shares,
         "kinds": [np.dtype(trt.nptype(getattr(trt.DataType, name))) == kind for name, kind in kinds.items()],
