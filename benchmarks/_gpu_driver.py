@@ -25,8 +25,7 @@ from _gpu_run import Found, NotHere, Row
 from framecast.errors import EngineError
 from framecast.kernels.cross import Compiled, compile_for
 from framecast.kernels.eifag.reference import eifag
-from framecast.runtime.engines.tensorrt import cuda as module
-from framecast.runtime.engines.tensorrt.cuda import libcuda_
+from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, Streams, launcher, libcuda_, process_cuda
 
 SHAPE, SLOTS, BIAS = (1, 64, 17, 30), 5, 1.0
 ALLOWED = 1e-5
@@ -35,18 +34,6 @@ KEPT = 4 << 20  # bytes that the driver may keep for itself when all of ours is 
 BIG = 64 << 20  # bytes of a buffer that would be missed
 
 Context = Any  # as TensorRT's: set_tensor_address, execute_async_v3
-_cuda: Any = module  # its streams belong to the process, or (``Streams``) to each engine
-
-
-def _streams(cuda: Any) -> Any:
-    return _cuda.Streams(cuda) if hasattr(_cuda, "Streams") else cuda
-
-
-def _step_ends(streams: Any) -> None:
-    if hasattr(streams, "step_ends"):
-        streams.step_ends()
-    else:
-        streams.stepped.record(streams.steps)
 
 
 @dataclass(frozen=True)
@@ -59,7 +46,7 @@ class Gpu:
         free: bytes of free memory.
     """
 
-    cuda: Any
+    cuda: Cuda
     context: Callable[[], Context]
     free: Callable[[], int]
 
@@ -114,7 +101,7 @@ def real() -> Gpu:
     from framecast.runtime.engines.tensorrt.library import gpu
 
     try:
-        found, cuda = gpu(), getattr(_cuda, "process_cuda", _cuda.Cuda)()
+        found, cuda = gpu(), process_cuda()
     except EngineError as error:
         raise NotHere(str(error)) from error
     arch = int(found.capability.replace(".", ""))
@@ -158,11 +145,11 @@ class Stream:
     def __init__(self, gpu: Gpu, seed: int) -> None:
         self._gpu, self._rng = gpu, np.random.default_rng(seed)
         self._made = 0
-        cuda, streams = gpu.cuda, _streams(gpu.cuda)
+        cuda, streams = gpu.cuda, Streams(gpu.cuda)
         self._streams = streams
-        self.cells = [_cuda.DeviceBuffer(streams, SHAPE, np.float32) for _ in range(SLOTS + 1)]
-        self.gates = {name: _cuda.DeviceBuffer(streams, SHAPE, np.float32) for name in ("input", "forget", "candidate")}
-        self.count = _cuda.DeviceBuffer(streams, (1, 1, 1, 1), np.float32)
+        self.cells = [DeviceBuffer(streams, SHAPE, np.float32) for _ in range(SLOTS + 1)]
+        self.gates = {name: DeviceBuffer(streams, SHAPE, np.float32) for name in ("input", "forget", "candidate")}
+        self.count = DeviceBuffer(streams, (1, 1, 1, 1), np.float32)
         self._expected = [torch.zeros(SHAPE, dtype=torch.float64) for _ in range(SLOTS)]
         with cuda.current():
             self._context = gpu.context()
@@ -183,9 +170,9 @@ class Stream:
         with self._gpu.cuda.current():
             if turn not in self._launches:
                 addresses, failure = self._addresses(turn), "the launch failed"
-                self._launches[turn] = _cuda.launcher(self._streams, self._context, addresses, lambda: failure)
+                self._launches[turn] = launcher(self._streams, self._context, addresses, lambda: failure)
             self._launches[turn]()
-            _step_ends(self._streams)
+            self._streams.step_ends()
         gates = {name: torch.from_numpy(value).double() for name, value in fresh.items()}
         count = torch.full((1, 1, 1, 1), float(self._made), dtype=torch.float64)
         cell = eifag(self._expected, count, gates["input"], gates["forget"], gates["candidate"], BIAS)
@@ -213,8 +200,8 @@ def buffers(gpu: Gpu) -> Found:
     Downloads wait for steps alone, so there is an empty step before each, as an engine has a real one.
     """
     rng, wrong = np.random.default_rng(0), 0
-    streams = _streams(gpu.cuda)
-    made = [_cuda.DeviceBuffer(streams, SHAPE, np.float32) for _ in range(4)]
+    streams = Streams(gpu.cuda)
+    made = [DeviceBuffer(streams, SHAPE, np.float32) for _ in range(4)]
     wrong += sum(bool(buffer.download().any()) for buffer in made)  # new memory is zero
     for _ in range(STEPS):
         values = [rng.standard_normal(SHAPE, np.float32) for _ in made]
@@ -234,9 +221,9 @@ def buffers(gpu: Gpu) -> Found:
     return Found(f"{wrong} wrong, {misplaced} not on 256 bytes", bool(wrong or misplaced), figures)
 
 
-def _empty_step(gpu: Gpu, streams: Any) -> None:
+def _empty_step(gpu: Gpu, streams: Streams) -> None:
     with gpu.cuda.current():
-        _step_ends(streams)
+        streams.step_ends()
 
 
 def captured(gpu: Gpu) -> Found:
@@ -296,13 +283,13 @@ def two_threads(gpu: Gpu) -> Found:
 
 def freed(gpu: Gpu, *, elsewhere: bool) -> Found:
     """Drop buffers, and see that their memory comes back. pycuda frees only while the context is current."""
-    held: list[Any] = []
-    streams = _streams(gpu.cuda)
-    _cuda.DeviceBuffer(streams, (BIG,), np.uint8).download()  # what the driver takes once
+    held: list[DeviceBuffer] = []
+    streams = Streams(gpu.cuda)
+    DeviceBuffer(streams, (BIG,), np.uint8).download()  # what the driver takes once
     gc.collect()
     before = gpu.free()
     for _ in range(4):
-        held.append(_cuda.DeviceBuffer(streams, (BIG,), np.uint8))
+        held.append(DeviceBuffer(streams, (BIG,), np.uint8))
         held[-1].download()
     taken = before - gpu.free()
 

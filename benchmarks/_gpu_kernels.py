@@ -146,14 +146,10 @@ def swept(name: str, which: str, block: int, warps: int) -> Iterator[None]:
     from framecast.kernels import launch
 
     module = _module(name)
-    planner = getattr(launch, which)
 
     def plan(size: int, batch: int) -> launch.Plan:
-        chosen = planner(size, batch)
-        tiles = 1 if which == "pointwise" else -(-size // (block * launch.PARTIALS))
-        return launch.Plan(
-            block, max(chosen.tiles if which != "pointwise" else 1, tiles), -(-size // (block * tiles)), warps
-        )
+        tiles = -(-size // (block * launch.PARTIALS)) if which == "reduction" else 1
+        return launch.Plan(block, tiles, -(-size // (block * tiles)), warps)
 
     cached = [value for value in vars(module).values() if hasattr(value, "cache_clear")]
     with mock.patch.object(module, which, plan):
@@ -298,14 +294,15 @@ def _in_torch(name: str, size: str, device: str) -> Found:
 
 
 def ceilings() -> dict[str, float]:
-    """Measure this GPU: GB/s of a large copy (read and written), TFLOP/s of a large matrix product."""
-    found = {"copy GB/s": 2 * (1 << 30) / microseconds(copies(2 << 30, 2), 3) / 1e3}
+    """Measure this GPU: GB/s of a large copy (read and written), TFLOP/s of a large matrix product by precision."""
+    found = {"copy": 2 * (1 << 30) / microseconds(copies(2 << 30, 2), 3) / 1e3}
     size = 8192
-    for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
+    for precision, dtype in (("fp32", torch.float32), ("tf32", torch.float32), ("fp16", torch.float16)):
         a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
-        out = torch.empty_like(a)
-        run = partial(torch.mm, a, b, out=out)
-        found[f"{name} TFLOP/s"] = 2 * size**3 / microseconds([run], 3, 2) / 1e6
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        run = partial(torch.mm, a, b, out=torch.empty_like(a))
+        found[precision] = 2 * size**3 / microseconds([run], 3, 2) / 1e6
+    torch.backends.cuda.matmul.allow_tf32 = False
     return found
 
 

@@ -56,6 +56,11 @@ class Report:
             add = partial(self._add, section.name)
             self._note(section.name, run_section(section, seconds, add, log, ruined, command))
 
+    def rows(self, section: str) -> list[dict[str, Any]]:
+        """Return the figures of a section's rows so far."""
+        rows: list[dict[str, Any]] = self._figures.get(section, {}).get("rows", [])
+        return rows
+
     def say(self, text: str) -> None:
         """Print a text, and write everything so far to disk."""
         print(text, flush=True)
@@ -85,8 +90,9 @@ class Report:
         """Print what is wanted, and what was measured."""
         self.say("\nwanted")
         for what, section, row, figure, bound, less in targets:
-            rows = self._figures.get(section, {}).get("rows", [])
-            value = next((found[figure] for found in rows if found["row"] == row and figure in found), None)
+            value = next(
+                (found[figure] for found in self.rows(section) if found["row"] == row and figure in found), None
+            )
             wanted = f"{what}: {'at most' if less else 'at least'} {bound:g}"
             if value is None:
                 self.say(f"{wanted}; not run")

@@ -35,6 +35,7 @@ from framecast.models.branch import Branch
 from framecast.models.configs import CONFIGS as ENTRIES
 from framecast.models.configs import build
 from framecast.models.step import StepModel
+from framecast.models.stip import STIP
 from framecast.runtime.engines.torch import layers_to_half
 from framecast.runtime.engines.torch_pictures import Pictures, to_frame
 
@@ -140,7 +141,9 @@ def counted(config: str, form: Form) -> Count:
     manifest = describe(network, config)
     counter = Counter()
     if form.deployed:
-        network = network.on_gpu(_Branch(counter) if form.branch else None, channels_last=form.channels_last)
+        network = network.on_gpu(channels_last=form.channels_last)
+        if form.branch and isinstance(network, STIP):
+            network.branch = _Branch(counter)
     if form.precision == "fp16":
         layers_to_half(network)
     network = network.to("meta")

@@ -44,6 +44,7 @@ from _gpu_variants import BEST, CHECKED_SIZE, CONFIGS, DRY_CONFIGS, DRY_SIZES, S
 from _machine import header
 
 from framecast.errors import EngineError
+from framecast.models.configs import CONFIGS as ENTRIES
 from framecast.runtime.engines.tensorrt.library import gpu, library
 
 RESULTS = Path(__file__).parent / "results"
@@ -77,6 +78,7 @@ def main() -> None:
     parts = [part for part in sections(device, configs) if args.only is None or part.name in args.only]
     report = Report(args.out or (DRY if args.dry_run else RESULTS), 60 * args.minutes)
     report.run(parts, ruined, [sys.executable, *sys.argv] if fresh else ())
+    rooflines(report)
     report.compare(TARGETS)
     sys.exit(1 if report.failures else 0)
 
@@ -123,11 +125,30 @@ def machine(device: str) -> list[Row]:
         if device == "cpu":
             return Found(kernels.RAN)
         found = kernels.ceilings()
-        return Found(", ".join(f"{name} {value:.0f}" for name, value in found.items()), figures=found)
+        rates = ", ".join(f"{name} {value:.0f} TFLOP/s" for name, value in found.items() if name != "copy")
+        return Found(f"copy {found['copy']:.0f} GB/s, {rates}", figures={"ceilings": found})
 
     rows = [Row("device", about)]
     rows += [Row(name, partial(_part, look)) for name, look in libraries().items()]
     return [*rows, Row("ceilings", ceilings)]
+
+
+def rooflines(report: Report) -> None:
+    """Print the shortest time that each network's step could take on this GPU, beside what it took.
+
+    That is the larger of two times: its weights and state over the bandwidth of a copy, and its products over the rate
+    of a large matrix product, both as measured here.
+    """
+    ceilings: dict[str, float] = next((r["ceilings"] for r in report.rows("machine") if "ceilings" in r), {})
+    timed = [row for name in ("stip-ucf", "stip-4k", "others") for row in report.rows(name) if "replay" in row]
+    report.say("\nroofline" + ("" if ceilings and timed else ": no ceilings or no steps were measured"))
+    for row in timed if ceilings else []:
+        entry, precision = ENTRIES[row["row"].split()[0]], row["precision"]
+        moved = (2 if precision == "fp16" else 4) * entry.parameters + 2 * entry.state_bytes
+        by_bytes, by_products = moved / ceilings["copy"] / 1e6, 2 * entry.gmacs / ceilings[precision]  # ms each
+        row["roofline"] = max(by_bytes, by_products)
+        limit = "bytes" if by_bytes > by_products else "products"
+        report.say(f"{row['row']}  {row['replay']:.3f} ms of {row['roofline']:.3f} ms, by {limit}")
 
 
 def _part(look: Callable[[], str]) -> Found:

@@ -186,10 +186,10 @@ class STIP(StepModel):
             decoder.stages[-1], decoder.srcnn = nn.Identity(), nn.Identity()
         return network
 
-    def on_gpu(self, branch: Branch | None = None, *, channels_last: bool = False) -> StepModel:
+    def on_gpu(self, *, branch: bool = False, channels_last: bool = False) -> StepModel:
         """See :meth:`StepModel.on_gpu`. What the cells convolve of the last step's states goes on the branch."""
         network = cast(STIP, self.deployed())
-        network.branch, network.channels_last = branch, channels_last
+        network.branch, network.channels_last = Branch() if branch else None, channels_last
         for cell in cast("list[STGRU]", network.cells):
             cell.biases_to_gates()
         for parameter in network.parameters() if channels_last else ():

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from framecast.export.load_network import load_network
-from framecast.training import sampling
+from framecast.training import rendered, sampling
 from framecast.training.batches import Batch
 from framecast.training.trainer import Made, Trainer
 
@@ -69,6 +69,7 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(
         with pytest.raises(Killed):
             call("parts", "--every", 0.0000001)
     torch.manual_seed(99)  # whatever else the process did meanwhile
+    monkeypatch.setattr(rendered, "DEVICES", {"cpu"})  # as on a GPU, where the rest of the data is made
     call("parts", "--parts", tmp_path / "small")
     whole, parts = (load_file(tmp_path / name / "mau-mnist" / "weights.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()

@@ -15,6 +15,9 @@ from framecast.training.batches import Batch, Position
 from framecast.training.footage import Digits
 from framecast.training.moving_mnist import DIGIT, MovingMNIST
 
+# Elsewhere threads of the host make batches ahead, three times as fast as the same gathering on a CPU.
+DEVICES = frozenset({"cuda"})
+
 
 class Rendered:
     """An endless iterator of batches of new sequences, as ``Batches(…, carried=False)`` gives them.

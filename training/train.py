@@ -17,9 +17,9 @@ import cv2
 import torch
 
 from framecast.errors import OptionError
+from framecast.training import rendered
 from framecast.training.batches import Batches
 from framecast.training.footage import Digits, check_footage, open_footage
-from framecast.training.rendered import Rendered
 from framecast.training.runs import Run
 from framecast.training.sampling import SCORABLE, Validation, Watch, strip, validate
 from framecast.training.settings import Settings, enough_memory, network
@@ -163,12 +163,11 @@ class Training:
             self.minutes = elapsed()
         return True
 
-    def _batches(self) -> Batches | Rendered:
-        recipe, seed = self.recipe, self.settings.seed
+    def _batches(self) -> Batches | rendered.Rendered:
+        recipe, seed, device = self.recipe, self.settings.seed, self.trainer.device
         carried = recipe.batching == "streams"
-        if isinstance(self.footage, Digits) and not carried:
-            device = self.trainer.device
-            return Rendered(self.footage, recipe.frames, recipe.batch, seed, device, position=self._position)
+        if isinstance(self.footage, Digits) and not carried and device.type in rendered.DEVICES:
+            return rendered.Rendered(self.footage, recipe.frames, recipe.batch, seed, device, position=self._position)
         return Batches(self.footage, recipe.frames, recipe.batch, seed, carried=carried, position=self._position)
 
     def _scoring_time(self) -> float:

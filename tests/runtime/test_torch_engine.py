@@ -123,6 +123,8 @@ def test_what_needs_a_gpu_says_so() -> None:
         TorchEngine(network, describe(network, "mau"), device="cuda")
     with pytest.raises(OptionError, match="on a CPU torch runs in fp32"):
         TorchEngine(network, describe(network, "mau"), precision="fp16")
+    with pytest.raises(OptionError, match=r"from compute capability 9\.0 on"):
+        TorchEngine(network, describe(network, "mau"), overlap=True)
 
 
 def test_a_closed_engine_says_so(engine: TorchEngine) -> None:
