@@ -168,11 +168,10 @@ def drive_v3(node: onnx.NodeProto, plugins: list[Any]) -> dict[str, Any]:
 
 def drive_version(library: Library) -> dict[str, Any]:
     """What is no plugin: our logger and monitor, made from TensorRT's classes, and every name that our code uses."""
-    logger = library.logger()
     shares: list[float] = []
     with library.errors() as errors:
         for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
-            logger.log(getattr(trt.ILogger, severity), severity)
+            library.logger().log(getattr(trt.ILogger, severity), severity)
 
     def progress(share: float, phase: str) -> bool:
         shares.append(share)
