@@ -140,7 +140,7 @@ def engine(path: Path) -> None:
 
 
 def at_exit(path: Path) -> None:
-    """What is alive when Python exits, and was made in a thread that is gone, is freed all the same."""
+    """What is alive when Python exits, and was made in a thread that is gone, is left to the driver."""
     tensorrt()
 
     def make() -> None:
