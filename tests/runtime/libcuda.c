@@ -14,11 +14,11 @@ typedef void (*host_function)(void *);
 
 // What is alive, and what was called.
 
-enum { CONTEXTS, STREAMS, BLOCKING, EVENTS, MEMORY, LOCKED, GRAPHS, EXECUTABLES, MODULES, WAITS, LAUNCHES, KERNELS, FAULTS,
-       KINDS };
-static const char *kinds[] = {"contexts", "streams", "blocking", "events", "memory", "locked", "graphs", "executables",
-                              "modules", "waits", "launches", "kernels", "faults"};
-static int counts[KINDS];
+enum { CONTEXTS, STREAMS, BLOCKING, CAPTURING, EVENTS, MEMORY, LOCKED, GRAPHS, EXECUTABLES, MODULES, WAITS, LAUNCHES,
+       KERNELS, FAULTS, KINDS };
+static const char *kinds[] = {"contexts", "streams", "blocking", "capturing", "events", "memory", "locked", "graphs",
+                              "executables", "modules", "waits", "launches", "kernels", "faults"};
+static _Atomic int counts[KINDS];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t progress = PTHREAD_COND_INITIALIZER;
 static char failing[64];
@@ -104,6 +104,7 @@ typedef struct { op *first, **last; } queue;
 typedef struct stream {
   queue work, *captured;
   int busy, void_, blocking;
+  pthread_t capturer;
   struct stream *next;
 } stream;
 static stream *streams;
@@ -177,7 +178,9 @@ static int unsafe(const char *call) { // a call that makes a capture in this thr
   if (code) return code;
   if (!depth) return NO_CONTEXT;
   if (!capturing) return 0;
-  for (stream *s = streams; s; s = s->next) s->void_ = s->captured != NULL;
+  pthread_mutex_lock(&lock);
+  for (stream *s = streams; s; s = s->next) s->void_ |= s->captured && pthread_equal(s->capturer, pthread_self());
+  pthread_mutex_unlock(&lock);
   return CAPTURE_UNSUPPORTED;
 }
 
@@ -266,16 +269,23 @@ int cuStreamBeginCapture_v2(stream *on, int mode) {
   TRY(fails("cuStreamBeginCapture"));
   if (!depth) return NO_CONTEXT;
   if (on->captured) return ILLEGAL_STATE;
+  pthread_mutex_lock(&lock);
   on->captured = calloc(1, sizeof *on->captured);
+  on->capturer = pthread_self();
   on->void_ = 0;
+  pthread_mutex_unlock(&lock);
+  counts[CAPTURING]++;
   capturing++;
   return 0;
 }
 int cuStreamEndCapture(stream *on, queue **graph) {
   if (!on->captured) return ILLEGAL_STATE;
   capturing--;
+  counts[CAPTURING]--;
+  pthread_mutex_lock(&lock);
   *graph = on->void_ ? NULL : on->captured;
   on->captured = NULL;
+  pthread_mutex_unlock(&lock);
   counts[GRAPHS] += *graph != NULL;
   return *graph ? fails("cuStreamEndCapture") : CAPTURE_INVALIDATED;
 }

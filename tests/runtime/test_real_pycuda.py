@@ -66,10 +66,17 @@ def ran(scenario: str, libraries: str, tmp_path: Path) -> tuple[dict[str, int], 
     return alive, done.stderr
 
 
-@pytest.mark.parametrize("scenario", ["engine", "at_exit", "threads"])
+@pytest.mark.parametrize("scenario", ["engine", "threads"])
 def test_all_is_freed_and_nothing_is_said(scenario: str, libraries: str, tmp_path: Path) -> None:
     """The context alone stays: the process's end releases it."""
     assert ran(scenario, libraries, tmp_path) == ({"contexts": 1, **NOTHING}, "")
+
+
+def test_what_lives_to_the_end_is_the_drivers_and_nothing_is_said(libraries: str, tmp_path: Path) -> None:
+    alive, said = ran("at_exit", libraries, tmp_path)
+    assert said == ""
+    assert alive["memory"] > 0
+    assert (alive["contexts"], alive["faults"]) == (1, 0)
 
 
 def test_what_the_driver_refuses_is_named(libraries: str, tmp_path: Path) -> None:

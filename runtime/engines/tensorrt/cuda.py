@@ -62,9 +62,12 @@ class Cuda:
         self.driver: Any = pycuda.driver
         self.driver.init()
         self._context: Any = self.driver.Device(0).retain_primary_context()
-        # It must never die: pycuda's destructor detaches a primary context where it should release it, which fails and
-        # prints a warning. The driver releases it with the process.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
+        self._alive: dict[int, dict[str, Any]] = {}  # what ``owned`` holds
+        # The context must never die: pycuda's destructor detaches a primary context where it should release it, which
+        # fails and prints a warning. What is alive when Python exits must not die either: a daemon thread may still
+        # use it, and pycuda would warn in another thread than the context's. The driver frees all with the process.
+        for kept in (self._context, self._alive):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
         self._thread = threading.local()  # its ``waiting``: what to free after this thread's capture
 
     @contextmanager
@@ -81,14 +84,19 @@ class Cuda:
         return self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
 
     def owned(self, owner: object, **objects: Any) -> SimpleNamespace:
-        """Hold pycuda's objects for ``owner``. When it dies, or Python exits, they are freed, in whatever thread.
+        """Hold pycuda's objects for ``owner``. When it dies they are freed, in whatever thread that is.
 
         pycuda frees an object only in the thread that opened the context, or while that is current. Elsewhere it warns
         and leaks it. So nobody but the returned namespace may keep them.
         """
         held = SimpleNamespace(**objects)
-        weakref.finalize(owner, self.free, _drop, vars(held))
+        self._alive[id(held)] = vars(held)
+        self.on_death(owner, self._drop, id(held))
         return held
+
+    def on_death(self, owner: object, function: Callable[..., object], *args: Any) -> None:
+        """Call :meth:`free` when ``owner`` dies, but not when Python exits."""
+        weakref.finalize(owner, self.free, function, *args).atexit = False
 
     def free(self, function: Callable[..., object], *args: Any) -> None:
         """Call a function that frees something, with the context current.
@@ -114,6 +122,15 @@ class Cuda:
             for function, args in waiting:
                 self.free(function, *args)
 
+    def _drop(self, number: int) -> None:
+        """Free pycuda's objects, once the GPU is done with them: a copy or a step may still be under way."""
+        objects = self._alive.pop(number)
+        for found in objects.values():
+            if hasattr(found, "synchronize"):  # a stream or an event
+                with suppress(Exception):  # a GPU that has failed: all the same, free what can be freed
+                    found.synchronize()
+        objects.clear()
+
 
 @contextmanager
 def _memory(cuda: Cuda, whose: str, size: int) -> Iterator[None]:
@@ -124,15 +141,6 @@ def _memory(cuda: Cuda, whose: str, size: int) -> Iterator[None]:
             f"the {whose} memory is full ({size / 1e6:.0f} MB more needed): end other programs on it, or use a smaller "
             "model"
         ) from error
-
-
-def _drop(objects: dict[str, Any]) -> None:
-    """Free pycuda's objects, once the GPU is done with them: a copy or a step may still be under way."""
-    for found in objects.values():
-        if hasattr(found, "synchronize"):  # a stream or an event
-            with suppress(Exception):  # a GPU that has failed: all the same, free what can be freed
-                found.synchronize()
-    objects.clear()
 
 
 class Streams:
@@ -262,7 +270,7 @@ class Streams:
                     f"the GPU could not run a step (error {code}): check dmesg, and that the GPU is still there"
                 )
 
-        weakref.finalize(launch, self.cuda.free, libcuda.cuGraphExecDestroy, executable)
+        self.cuda.on_death(launch, libcuda.cuGraphExecDestroy, executable)
         return launch
 
 
