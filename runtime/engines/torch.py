@@ -63,7 +63,7 @@ class TorchEngine(Engine):
         branch: whether work that may run beside other work does, on CUDA: a branch of the graph.
         channels_last: whether convolutions run channels-last, on CUDA, in networks that can (default: in tf32 and
             fp16, as tensor cores want them so).
-        overlap: whether a kernel's passes may overlap: see :func:`framecast.kernels.switch.overlapped`.
+        overlap: whether a kernel's passes may overlap, on CUDA: see :func:`framecast.kernels.switch.overlapped`.
         threads: CPU threads of a step, for the whole process; 0 means torch's own choice.
 
     Raises:
@@ -95,7 +95,7 @@ class TorchEngine(Engine):
         on_gpu = self._device.type == "cuda"
         if on_gpu and not torch.cuda.is_available():
             raise EngineError("torch sees no CUDA device: see 'framecast doctor', or use --engine onnxruntime")
-        if overlap and not (on_gpu and torch.cuda.get_device_capability(self._device) >= (9, 0)):
+        if overlap and on_gpu and torch.cuda.get_device_capability(self._device) < (9, 0):
             raise OptionError("kernels overlap from compute capability 9.0 on: leave overlap out")
         if precision != "fp32" and not on_gpu:
             raise OptionError(f"on a CPU torch runs in fp32 only, not in {precision}: leave the precision out")

@@ -11,7 +11,8 @@ from framecast.export.plugins import aot
 from framecast.runtime.engines.tensorrt import library
 
 FILES = [path for m in (tensorrt, aot, library) for path in sorted(Path(str(m.__file__)).parent.glob("*.py"))]
-OURS = {"name", "version", "trt", "rtx", "logger", "errors"}  # of our ``Library``, whose variables are called ``trt`` as well
+# Of our ``Library``, whose variables are called ``trt`` as well.
+OURS = {"name", "version", "trt", "rtx", "logger", "errors"}
 RTX = {"ComputeCapability"}
 # Methods that our code calls on what TensorRT gives it.
 CALLED = {
