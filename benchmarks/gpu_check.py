@@ -17,7 +17,7 @@ over; what it did not run by then is named. Nothing depends on an earlier sectio
  rest  others      if time is left: other networks and engines, and what is compiled as a whole
 
 A result that is over its bound reads WRONG, and then the exit code is 1; so it is if a section fails or dies. Figures
-that miss what the README wants read "missed" and change nothing. The table is written to ``results/gpu-<device>.txt``
+that miss what is wanted read "missed" and change nothing. The table is written to ``results/gpu-<device>.txt``
 as it comes, with the figures as JSON beside it. Without a GPU it says so and claims nothing. ``--dry-run`` runs the
 same code on the CPU, with tiny networks; it prints no latency.
 """
