@@ -53,7 +53,7 @@ CHECKED_SIZE = (64, 48)  # at which a GPU is compared with the CPU, because that
 # fp16 have 11 bits.
 ALLOWED = {"fp32": 1e-4, "tf32": 2e-2, "fp16": 2e-2}
 
-# What is wanted (docs/gpu.md), and the figure that shows it: (what, section, row, figure, bound, whether less is better).
+# What docs/gpu.md wants, and the figure that shows it: (what, section, row, figure, bound, whether less is better).
 TARGETS = (
     ("STGRU gates, stip-4k's size, share of a copy", "bandwidth", "stgru_gates stip-4k fp32", "share", 0.7, False),
     ("stip-ucf, a step on the device, ms", "stip-ucf", "stip-ucf graph, kernels", "replay", 0.45, True),
