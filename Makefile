@@ -5,12 +5,15 @@ BIN := $(VENV)/bin
 OUT := out
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
+# TensorRT's Python bindings without its libraries (1 MB each), which the contract tests drive: JetPack 6's, the first with
+# kernels inside engines, JetPack 7.0's, JetPack 7.2's, and the newest. Each is a folder of its own, named by two numbers.
+BINDINGS := 10.3.0 10.9.0.34 10.13.3.9 10.16.1.11 11.4.0.106
 SETUP := pyproject.toml setup.py constraints.txt
 
-APT := chromium ffmpeg gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 xdotool xvfb
 
-.PHONY: help run live test test-slow test-full test-pythons release-check bench system-deps clean cv2
+.PHONY: help run live test checks pycuda bindings test-slow test-full test-pythons release-check bench system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -29,10 +32,16 @@ live: $(VENV)/.run ## Show the demo clip live in a browser, over and over, until
 	$(BIN)/framecast run demo --ahead 150ms --serve --loop
 
 test: $(VENV)/.test ## Check format, style and types, and run the tests
+	@$(MAKE) --no-print-directory -j2 checks pycuda
+	$(PYTEST) -m "not slow"
+
+checks: $(VENV)/.test ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -m "not slow"
+
+pycuda: $(VENV)/.test ## Build pycuda for the tests that run it on a driver that is none (a minute; once a machine)
+	@$(BIN)/python tests/runtime/pycuda_build.py
 
 test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' leaves out: full sizes, and every GPU generation
 	$(PYTEST) -m slow
@@ -64,6 +73,8 @@ system-deps: ## Install the system packages for the tests on Debian or Ubuntu (b
 	$$sudo apt-get update -qq && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(APT) > /dev/null
 
+bindings: $(VENV)/.tensorrt ## Install the bindings of TensorRT that the contract tests drive (part of make test)
+
 clean: ## Remove .venv, caches, build results and recordings
 	rm -rf $(VENV) $(OUT) build dist src/framecast.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -84,10 +95,20 @@ $(VENV)/.run: $(VENV)/.python $(SETUP)
 	@$(ensure_cv2)
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.run
+$(VENV)/.test: $(VENV)/.run $(VENV)/.tensorrt
 	@echo "Installing torch and the development tools (a few minutes)"
 	@$(PIP) -e '.[dev]'
 	@$(ensure_cv2)
+	@touch $@
+
+# A platform or a Python that a version has no wheel for goes without it: its tests skip and say so.
+$(VENV)/.tensorrt: $(VENV)/.python Makefile
+	@rm -rf $(VENV)/tensorrt
+	@for version in $(BINDINGS); do \
+		place=$(VENV)/tensorrt/$$(echo $$version | cut -d. -f1,2); \
+		$(BIN)/python -m pip --disable-pip-version-check -qq install --no-deps --no-compile --only-binary :all: \
+			--target $$place tensorrt-cu12-bindings==$$version 2> /dev/null || \
+			echo "No bindings of TensorRT $$version for this Python and platform: their contract tests will skip"; done
 	@touch $@
 
 cv2:

@@ -1,315 +1,271 @@
-"""The networks' part of ``gpu_check.py``: errors on every engine, latency of a live step, cost of a stream."""
+"""The networks' part of ``gpu_check.py``: the error and the latency of a step, in every variant."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from _clipwise import clip_wise
+from _gpu_run import Found, NotHere, Row
+from _gpu_variants import ALLOWED, BEST, SMALL, VARIANTS, Variant
 
 from framecast.camera import open_source
-from framecast.errors import FramecastError
-from framecast.export.exporter import real_frames
 from framecast.export.load_network import load_network
-from framecast.export.onnx import describe, to_onnx
-from framecast.graph.artifact import save
+from framecast.export.onnx import describe
 from framecast.graph.manifest import Manifest
-from framecast.models.configs import CONFIGS, build
+from framecast.models.configs import CONFIGS, MOTION, build
 from framecast.models.step import StepModel
-from framecast.runtime.convert import to_model_size
+from framecast.runtime.convert import to_input, to_model_size
 from framecast.runtime.engines.engine import Engine
+from framecast.runtime.engines.torch import TorchEngine
 from framecast.runtime.shipped import shipped
 from framecast.runtime.stepper import Stepper
 
-STEPS = 20
-FRAMES = 120  # timed frames, after as many frames of warm-up
-# Largest error over the rollout, in units of the value range. float32 differs by the order of its roundings; TF32 and
-# fp16 have 11 bits.
-ALLOWED = {"fp32": 1e-4, "tf32": 2e-2, "fp16": 2e-2}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "torch eager": {"kernels": False, "graph": False},
-    "torch eager, kernels": {"graph": False},
-    "torch compiled": {"kernels": False, "graph": False, "compiled": True},
-    "torch graph": {"kernels": False},
-    "torch graph, kernels": {},
-    "torch graph, kernels, tf32": {"precision": "tf32"},
-    "torch graph, fp16": {"kernels": False, "precision": "fp16"},
-    "torch graph, kernels, fp16": {"precision": "fp16"},
-    "torch compiled, graph, kernels, fp16": {"precision": "fp16", "compiled": True},
-}
-OTHERS = ("onnxruntime-cuda", "tensorrt:fp32", "tensorrt:fp16")
-Row = Callable[..., None]
-Found = tuple[str, bool, dict[str, Any]]  # a row: its text, whether it is wrong, its figures
-_RAN = "ran (no figures, because this is not a GPU)"
+STEPS = 20  # of a rollout
+LARGE, LARGE_STEPS, LARGE_FRAMES = 10_000_000, 3, 40  # values of a frame from which less is run: pictures take long
+REPLAYS, BACK, FRAMES, WARMUP = 200, 20, 150, 20  # timed replays, replays in a row, timed frames, frames before them
+ON_CPU = 100_000  # pixels of a model of motion's picture, up to which the CPU is its reference
+SEEN = 40  # pictures of the demo clip
+AHEAD, INTERVAL = 0.1, 1 / 30  # seconds, for models of motion
+HOLD = 400_000  # cycles that the GPU waits for before a timed replay, so that the host has enqueued it by then
+RAN = "ran (no figures, because this is not a GPU)"
+COLUMNS = (
+    f"{'max error':>9} {'allowed':>8}  {'replay ms':>9} {'p99':>8} {'in a row':>8}  {'live p50':>8} {'p99':>8} "
+    f"{'enqueue':>8}"
+)
 
 
-def check(configs: Sequence[str], device: str, row: Row, late: Callable[[], bool]) -> None:
-    """Print a row for each network and engine: the largest error over a rollout of real frames."""
-    row(f"{'config':11s} {'engine':37s} {'max error':>9} {'allowed':>8}")
-    for config in configs:
-        expected = rollout_of_network(*network_of(config))
-        for name, made in engines(config, device):
-            if late():
-                return
-            precision = next((p for p in ALLOWED if p in name), "fp32")
-            # A warp can turn the last bit of a flow into a grey value; see the table of configurations.
-            allowed = max(ALLOWED[precision], 10 * CONFIGS[config].tolerance)
-
-            def run(engine: Engine, expected: Any = expected, allowed: float = allowed) -> Found:
-                error = max(float(np.abs(a - b).max()) for a, b in zip(rollout(engine), expected, strict=True))
-                wrong = not error <= allowed
-                return f"{error:9.1e} {allowed:8.0e}", wrong, {"error": error, "allowed": allowed}
-
-            attempt(config, name, made, run, row)
+def steps(config: str, device: str, *, slow: bool = False) -> list[Row]:
+    """Return a row for each variant of a network: its error over a rollout, and its latency."""
+    return [row(config, variant, device) for variant in VARIANTS if variant.slow == slow]
 
 
-def latency(
-    configs: Sequence[str], device: str, ceilings: dict[str, float] | None, row: Row, late: Callable[[], bool]
-) -> None:
-    """Print a row for each network and engine: a live step, from the camera's picture to the predicted one."""
-    row(
-        f"{'config':11s} {'engine':37s} {'p50 ms':>8} {'p99':>8} {'enqueue':>8} {'device':>8} {'roofline':>9} "
-        f"{'window, eager':>14}"
+def row(config: str, variant: Variant, device: str, size: tuple[int, int] | None = None) -> Row:
+    """Return the row of one variant. The size (width, height) of its pictures is for models of motion."""
+    named = config if size is None else f"{config} {size[0]}x{size[1]}"
+    return Row(
+        f"{named} {variant.name}", lambda: measured(config, lambda: made(config, variant, device, size), device, size)
     )
-    for config in configs:
-        window = _window(network_of(config)[0].to(device), CONFIGS[config].window)
-        for name, made in engines(config, device):
-            if late():
-                return
-
-            def run(engine: Engine, config: str = config, window: float = window) -> Found:
-                times = live(engine)
-                if ceilings is None:
-                    return _RAN, False, {}
-                bound = roofline(config, ceilings)
-                p50, p99 = (float(p) for p in np.percentile(times["whole"], [50, 99]))
-                figures = {
-                    "p50": p50, "p99": p99, "n": len(times["whole"]), "enqueue": statistics.median(times["enqueue"]),
-                    "device": times["device"], "roofline": bound,
-                    "window_eager": None if math.isnan(window) else window,
-                }  # fmt: skip
-                text = f"{p50:8.3f} {p99:8.3f} {figures['enqueue']:8.3f} {figures['device']:8.3f}"
-                return f"{text} {bound:9.3f} {window:14.3f}", False, figures
-
-            attempt(config, name, made, run, row)
-        torch.cuda.empty_cache()
 
 
-def steady(configs: Sequence[str], device: str, row: Row, late: Callable[[], bool]) -> None:
-    """Print the device allocations and the host's waits in 50 frames of a running stream."""
-    from torch.profiler import ProfilerActivity, profile
-
-    row(f"{'config':11s} {'engine':37s} {'allocations a frame':>20} {'waits a frame':>14}")
-    name = "torch graph, kernels"
-
-    def run(engine: Engine) -> Found:
-        images, stepper = pictures(engine.manifest), Stepper(engine)
-
-        def frames(count: int) -> None:
-            for i in range(count):
-                stepper.advance([images[i % len(images)]])
-                stepper.render()
-
-        frames(40)
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
-        with profile(activities=activities) as profiled:
-            frames(50)
-        names = [event.name for event in profiled.events() or []]
-        allocations = sum(n in ("cudaMalloc", "cudaMallocAsync", "cuMemCreate") for n in names) / 50
-        waits = sum("Synchronize" in n for n in names) / 50
-        if device == "cpu":
-            return _RAN, False, {}
-        return f"{allocations:20.2f} {waits:14.2f}", False, {"allocations": allocations, "waits": waits}
-
-    for config in configs:
-        if late():
-            return
-        attempt(config, name, dict(engines(config, device))[name], run, row)
-
-
-def attempt(
-    config: str,
-    name: str,
-    made: Callable[[], Any],
-    run: Callable[[Engine], Found],
-    row: Row,
-) -> None:
-    """Print a row with the result of ``run`` on an engine: "not run" if it is not available, wrong if it fails."""
-    begin, figures = f"{config:11s} {name:37s}", {"config": config, "engine": name}
-    try:
-        with made() as engine:
-            text, wrong, found = run(engine)
-    except (FramecastError, ImportError) as reason:
-        row(f"{begin} not run: {_line(reason)}", **figures, not_run=_line(reason))
-    except Exception as reason:  # noqa: BLE001 (a GPU's libraries raise anything, and the other rows must still run)
-        row(f"{begin} failed: {type(reason).__name__}: {_line(reason)}", wrong=True, **figures, error=_line(reason))
+def measured(
+    config: str, opened: Callable[[], Any], device: str, size: tuple[int, int] | None = None, *, timed: bool = True
+) -> Found:
+    """Measure an engine: first its error, and only if that is within its bound, its latency."""
+    with opened() as engine:
+        precision = engine.precision or "fp32"
+        # A warp can turn the last bit of a flow into a grey value; see the table of configurations.
+        allowed = max(ALLOWED[precision], 10 * {**CONFIGS, **MOTION}[config].tolerance)
+        expected = reference(config, device, size)
+        error = max(float(np.abs(a - b).max()) for a, b in zip(rollout(engine), expected, strict=True))
+        figures: dict[str, Any] = {"error": error, "allowed": allowed, "precision": precision}
+        text = f"{error:9.1e} {allowed:8.0e}"
+        if not error <= allowed:
+            return Found(text, wrong=True, figures=figures)
+        if not timed:
+            return Found(text, figures=figures)
+        live, replayed = live_times(engine), replay_times(engine)
+    if device == "cpu":
+        return Found(f"{text}  {RAN}", figures=figures)
+    figures |= live | replayed
+    if replayed:
+        text += f"  {replayed['replay']:9.3f} {replayed['replay_p99']:8.3f} {replayed['in_a_row']:8.3f}"
     else:
-        row(f"{begin} {text}", wrong, **figures, **found)
-
-
-def network_of(config: str) -> tuple[StepModel, Manifest]:
-    """Return a network with its shipped weights, or with random weights that are always the same."""
-    if config in shipped():
-        return load_network(shipped()[config])
-    torch.manual_seed(0)
-    network = build(config).eval()
-    return network, describe(network, config)
-
-
-def engines(config: str, device: str) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield every way to run a configuration, by name."""
-    from framecast.runtime.engines.torch import TorchEngine
-
-    def torch_engine(options: dict[str, Any]) -> Callable[[], Any]:
-        return lambda: TorchEngine(*network_of(config), device=device, **options)
-
-    for name, options in VARIANTS.items():
-        if device == "cpu" and options.get("precision"):
-            continue  # a CPU has no other precisions
-        yield name, torch_engine(options)
-    for name in OTHERS:
-        yield name, partial(_from_artifact, config, name)
+        text += f"  {'–':>9} {'–':>8} {'–':>8}"
+    text += f"  {live['p50']:8.3f} {live['p99']:8.3f} {live['enqueue']:8.3f}"
+    if "render_span" in replayed:
+        text += f"  render {replayed['render_span']:.3f}"
+    return Found(text, figures=figures)
 
 
 @contextmanager
-def _from_artifact(config: str, name: str) -> Iterator[Engine]:
-    """Open an engine on an exported artifact. For TensorRT, build the engine first."""
-    from framecast.runtime.engines import open_engine
+def made(config: str, variant: Variant, device: str, size: tuple[int, int] | None = None) -> Iterator[TorchEngine]:
+    """Open a torch engine in one variant.
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = shipped().get(config) or Path(folder) / f"{config}.onnx"
-        engine, _, precision = name.partition(":")
-        if engine == "tensorrt":
-            from framecast.export import tensorrt
-            from framecast.runtime.engines.tensorrt.library import gpu, library
-
-            here, found = gpu(), library()
-            _exported(config, path)
-            tensorrt.build(tensorrt.BuildRequest(path, config, found, here, precision=precision))
-        elif engine == "onnxruntime-cuda":
-            import onnxruntime
-
-            if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-                raise FramecastError(f"onnxruntime {onnxruntime.__version__} here has no CUDA")
-            _exported(config, path)
-        with open_engine(path, name) as opened:
-            yield opened
+    Raises:
+        NotHere: this device does not have its precision.
+    """
+    if device == "cpu" and variant.options.get("precision", "fp32") != "fp32":
+        raise NotHere("a CPU has no other precisions")
+    if device == "cpu" and variant.slow:
+        raise NotHere("a dry run compiles no network")
+    network, manifest = network_of(config, device, size)
+    # A copy, because an engine changes the layers of its network, and each variant needs them as they were.
+    with TorchEngine(copy.deepcopy(network), manifest, device=device, **variant.options) as engine:
+        yield engine
 
 
-def _exported(config: str, path: Path) -> None:
-    if not path.exists():
-        save(to_onnx(*network_of(config)), path)
+@functools.cache
+def network_of(config: str, device: str, size: tuple[int, int] | None = None) -> tuple[StepModel, Manifest]:
+    """Return a network with its shipped weights, or with random ones, always the same. In a dry run it is small."""
+    if device == "cuda" and config in shipped() and config in CONFIGS:
+        return load_network(shipped()[config])
+    changes = dict(SMALL.get(config, {})) if device == "cpu" else {}
+    if size is not None:
+        changes |= {"width": size[0], "height": size[1]}
+    torch.manual_seed(0)
+    network = build(config, changes).eval()
+    return network, describe(network, config, changes)
+
+
+@functools.cache
+def reference(config: str, device: str, size: tuple[int, int] | None = None) -> list[Any]:
+    """Return the predictions over the first frames by PyTorch in float32 on the CPU.
+
+    At a camera's size a model of motion takes seconds a step there. Then the reference is plain PyTorch on the GPU, and
+    that it equals the CPU's is checked at a small size.
+    """
+    network, manifest = network_of(config, device, size)
+    options: dict[str, Any] = {"device": "cpu"}
+    if size is not None and math.prod(size) > ON_CPU:
+        options = {"device": device, "graph": False, "kernels": False}
+    with TorchEngine(copy.deepcopy(network), manifest, **options) as engine:
+        return rollout(engine)
+
+
+def rollout(engine: Engine) -> list[Any]:
+    """Return an engine's predictions over the same frames. Values that it does not write are NaN."""
+    stepper, manifest = Stepper(engine), engine.manifest
+    count = STEPS if math.prod(manifest.frame) <= LARGE else LARGE_STEPS
+    return [np.array(stepper.step(to_input(image, manifest), poison=True)) for image in _demo()[:count]]
+
+
+@functools.cache
+def _demo() -> list[Any]:
+    with open_source("demo") as source:
+        return [frame.image for frame in islice(source, SEEN)]
+
+
+_resized: dict[tuple[int, int], list[Any]] = {}
 
 
 def pictures(manifest: Manifest) -> list[Any]:
     """Return real frames at the model's size, because a warp's time depends on the motion."""
-    with open_source("demo") as source:
-        return [to_model_size(frame.image, manifest) for frame in islice(source, 60)]
+    if manifest.size not in _resized:
+        _resized[manifest.size] = [to_model_size(image, manifest) for image in _demo()]
+    return _resized[manifest.size]
 
 
-def _frames(manifest: Manifest) -> list[Any]:
-    with open_source("demo") as source:
-        return list(real_frames(source, manifest, STEPS))
+def live_times(engine: Engine) -> dict[str, float]:
+    """Return the milliseconds of a live step, from the camera's picture to the predicted one, and until it is enqueued.
 
-
-@torch.inference_mode()
-def rollout_of_network(network: StepModel, manifest: Manifest) -> list[Any]:
-    """Return the predictions over the first frames by PyTorch on the CPU."""
-    state, predicted = network.init_state(), []
-    for frame in _frames(manifest):
-        prediction, state = network.step(torch.from_numpy(frame), state)
-        predicted.append(prediction.numpy().copy())
-    return predicted
-
-
-def rollout(engine: Engine) -> list[Any]:
-    """Return the predictions of an engine over the same frames. Values that it does not write are NaN."""
-    stepper = Stepper(engine)
-    return [np.array(stepper.step(frame, poison=True)) for frame in _frames(engine.manifest)]
-
-
-def live(engine: Engine) -> dict[str, Any]:
-    """Return the milliseconds of a live step: the whole, the part until all is enqueued, and the device (median)."""
-    images, stepper = pictures(engine.manifest), Stepper(engine)
-    whole, enqueue, device = [], [], []
-    for i in range(2 * FRAMES):
+    A model of motion renders one moment a frame.
+    """
+    images, stepper, moments = pictures(engine.manifest), Stepper(engine), engine.manifest.renders == "moments"
+    whole, enqueue = [], []
+    count = FRAMES if math.prod(engine.manifest.frame) <= LARGE else LARGE_FRAMES
+    count, before = (count, WARMUP) if engine.device != "cpu" else (2, 0)
+    for i in range(before + count):
         image = images[i % len(images)]
         begun = time.perf_counter()
-        stepper.advance([image])
+        stepper.advance([image], INTERVAL)
         queued = time.perf_counter()
-        stepper.render()
-        ended = time.perf_counter()
-        if i >= FRAMES:
-            whole.append(1e3 * (ended - begun))
-            enqueue.append(1e3 * (queued - begun))
-    for _ in range(20):  # back to back, with one prediction per ten steps: this is the device's own time
-        begun = time.perf_counter()
+        if moments:
+            stepper.at([AHEAD], INTERVAL)
+        else:
+            stepper.render()
+        whole.append(1e3 * (time.perf_counter() - begun))
+        enqueue.append(1e3 * (queued - begun))
+    whole, enqueue = whole[-count:], enqueue[-count:]
+    p50, p99 = (float(p) for p in np.percentile(whole, [50, 99]))
+    return {"p50": p50, "p99": p99, "frames": count, "enqueue": statistics.median(enqueue)}
+
+
+def replay_times(engine: Engine) -> dict[str, float]:
+    """Return the milliseconds of a step on the device alone, from its own events; empty if it has none of torch's.
+
+    ``replay`` is a single step, and ``in_a_row`` the mean of steps that are enqueued one after the other. The weights
+    and the state of a small network stay in the cache between steps, and so they do in a live stream. ``render_span``,
+    of a model of motion, is the time from a moment's first kernel to its picture on the host.
+    """
+    stream = getattr(engine, "_stream", None)  # events must be on the stream of the steps
+    if not isinstance(stream, torch.cuda.Stream):
+        return {}
+    states, images = [engine.new_state() for _ in range(2)], pictures(engine.manifest)
+    turn = 0
+
+    def run() -> None:
+        nonlocal turn
+        engine.run(states[turn % 2], states[1 - turn % 2])
+        turn += 1
+
+    def events() -> tuple[Any, Any]:
+        return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+
+    single, in_a_row = [], []
+    with engine.lock, torch.cuda.stream(stream):
+        for i in range(WARMUP + REPLAYS):
+            engine.take([images[i % len(images)]], states[1 - turn % 2])
+            begun, ended = events()
+            torch.cuda._sleep(HOLD)
+            begun.record(stream)
+            run()
+            ended.record(stream)
+            ended.synchronize()
+            single.append(begun.elapsed_time(ended))
         for _ in range(10):
-            stepper.advance([images[0]])
-        stepper.render()
-        device.append(1e3 * (time.perf_counter() - begun) / 10)
-    return {"whole": whole, "enqueue": enqueue, "device": statistics.median(device)}
+            begun, ended = events()
+            torch.cuda._sleep(HOLD)
+            begun.record(stream)
+            for _ in range(BACK):
+                run()
+            ended.record(stream)
+            ended.synchronize()
+            in_a_row.append(begun.elapsed_time(ended) / BACK)
+        drawn = []
+        for _ in range(REPLAYS // 4 if engine.manifest.renders == "moments" else 0):
+            begun, ended = events()
+            begun.record(stream)
+            engine.render_at(states[turn % 2], [AHEAD])
+            ended.record(stream)
+            ended.synchronize()
+            drawn.append(begun.elapsed_time(ended))
+    p50, p99 = (float(p) for p in np.percentile(single[WARMUP:], [50, 99]))
+    return {"replay": p50, "replay_p99": p99, "replays": REPLAYS, "in_a_row": statistics.median(in_a_row)} | (
+        {"render_span": statistics.median(drawn)} if drawn else {}
+    )
+
+
+def window(config: str, device: str) -> Row:
+    """Return the row of the published way: for each frame the window of known frames, from a zero state, eagerly."""
+
+    def run() -> Found:
+        network = copy.deepcopy(network_of(config, device)[0]).to(device)
+        eager = _window(network, CONFIGS[config].window)
+        with made(config, BEST, device) as engine:
+            live = live_times(engine)
+        if device == "cpu":
+            return Found(RAN)
+        ratio = eager / live["p50"]
+        figures = {"window_eager": eager, "step": live["p50"], "ratio": ratio}
+        return Found(f"{eager:9.3f} ms  a step {live['p50']:.3f} ms  ratio {ratio:.1f}", figures=figures)
+
+    return Row(f"{config} eager window", run)
 
 
 @torch.inference_mode()
 def _window(network: StepModel, known: int) -> float:
-    """Return the milliseconds of a prediction by the published way: from a zero state over all known frames.
-
-    It runs eagerly in float32. The result is NaN if the network is not a published one.
-    """
+    """Return the milliseconds of one prediction by the published way, in float32."""
     device = next(network.parameters()).device
     rival = clip_wise(network)
     if rival is None:
-        return math.nan
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
+        raise NotHere("it is not a published network")
+    known = getattr(rival.config, "frames", known)  # TAU takes exactly so many, fewer in a dry run
     clip = torch.rand(1, known, *network.frame_shape, device=device)
     times = []
-    for i in range(25 if device.type == "cuda" else 6):
-        wait()
+    for _ in range(25 if device.type == "cuda" else 2):
         begun = time.perf_counter()
         rival(clip)
-        wait()
-        if i >= 5:
-            times.append(1e3 * (time.perf_counter() - begun))
-    return statistics.median(times)
-
-
-def roofline(config: str, ceilings: dict[str, float]) -> float:
-    """Return the minimum milliseconds of a float32 step, limited by bytes of weights and state, or by its products."""
-    entry = CONFIGS[config]
-    moved = 4 * entry.parameters + 2 * entry.state_bytes
-    by_bytes, by_products = moved / ceilings["copy GB/s"] / 1e6, 2 * entry.gmacs / ceilings["fp32 TFLOP/s"]
-    return max(by_bytes, by_products)  # ms: bytes over GB/s are 1e-9 s, GFLOP over TFLOP/s are 1e-3 s
-
-
-def ceilings() -> dict[str, float]:
-    """Measure this GPU: GB/s of a large copy (read and written), TFLOP/s of a large matrix product."""
-    from _gpu_kernels import microseconds
-
-    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    found = {"copy GB/s": 2 * source.numel() / microseconds(lambda: target.copy_(source), 20) / 1e3}
-    size = 8192
-    for name, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
-        a, b = (torch.randn(size, size, device="cuda", dtype=dtype) for _ in range(2))
-        out = torch.empty_like(a)
-        found[f"{name} TFLOP/s"] = 2 * size**3 / microseconds(partial(torch.mm, a, b, out=out), 10) / 1e6
-    return found
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:110]
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - begun))
+    return statistics.median(times[len(times) // 5 :])

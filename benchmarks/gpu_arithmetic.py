@@ -31,10 +31,12 @@ from torch.utils._pytree import tree_leaves
 from framecast.export.onnx import describe
 from framecast.kernels import switch
 from framecast.kernels.layout import is_channels_last
+from framecast.kernels.stgru_gates.kernel import traffic
 from framecast.models.branch import Branch
 from framecast.models.configs import CONFIGS as ENTRIES
 from framecast.models.configs import build
 from framecast.models.step import StepModel
+from framecast.models.stip import STIP
 from framecast.runtime.engines.torch import layers_to_half
 from framecast.runtime.engines.torch_pictures import Pictures, to_frame
 
@@ -43,6 +45,7 @@ CONFIGS = ("stip-ucf", "stip-4k", "stip-edge", "stau-mnist", "mau-mnist", "astm-
 BANDWIDTH, PROCESSORS, RATES = 4800, 132, {"fp32": 67, "tf32": 495, "fp16": 990}
 GAP, TILE, LEAST = 2.5, 64 * 32, 3.0  # microseconds, results, microseconds
 EAGER = 5.0  # microseconds
+SIZES = {"stip-ucf": (64, 16, 16), "stip-4k": (64, 17, 30), "large": (64, 270, 480)}  # of a state
 WINDOW = "window, eager"
 OURS = {"stgru_gates": 2, "eifag": 1, "stau_attention": 2}  # launches of our operators
 # Views, and what else starts no kernel.
@@ -140,7 +143,9 @@ def counted(config: str, form: Form) -> Count:
     manifest = describe(network, config)
     counter = Counter()
     if form.deployed:
-        network = network.on_gpu(_Branch(counter) if form.branch else None, channels_last=form.channels_last)
+        network = network.on_gpu(channels_last=form.channels_last)
+        if form.branch and isinstance(network, STIP):
+            network.branch = _Branch(counter)
     if form.precision == "fp16":
         layers_to_half(network)
     network = network.to("meta")
@@ -204,6 +209,18 @@ def main() -> None:
         if config != "stip-edge":
             count = window(config)
             row(config, WINDOW, count, estimated(count, gap=EAGER))
+    gates()
+
+
+def gates() -> None:
+    """Print a row for each size of the STGRU gates and precision of the convolutions, beside a copy."""
+    print(f"\n{'stgru_gates':16s} {'moved MB':>9} {'two launches, us':>17} {'a copy, us':>11} {'of its bandwidth':>17}")
+    for size, shape in SIZES.items():
+        for precision, itemsize in (("fp32", 4), ("fp16", 2)):
+            # Convolutions in this precision; states and the layer norms' affine are float32.
+            moved = traffic(1, shape, 4) - 8 * math.prod(shape) * (4 - itemsize)
+            ours, copy = (count * GAP + moved / BANDWIDTH / 1e3 for count in (2, 1))
+            print(f"{size + ', ' + precision:16s} {moved / 1e6:9.2f} {ours:17.2f} {copy:11.2f} {copy / ours:17.0%}")
 
 
 def row(config: str, name: str, count: Count, milliseconds: float) -> None:

@@ -1,162 +1,194 @@
 """All checks that need a GPU, in one run: ``python benchmarks/gpu_check.py [--out FOLDER] [--minutes M]``.
 
-1. The GPU, its driver and the libraries here. Rows of missing ones read "not run".
-2. Every Triton kernel: its error against its reference in float64, and its bandwidth compared with that of a copy.
-3. Every network on every engine: its error against PyTorch's float32 on the CPU, over a rollout.
-4. The latency of a live step by engine and network, with and without our kernels. Beside it are eager and compiled
-   PyTorch, the published way (the window recomputed for each frame, eager), and the roofline. The roofline is the
-   larger of bytes over the copy's bandwidth and operations over a matrix product's rate, both measured in this run.
-5. The allocations of a steady stream, and how often it waits for the GPU.
+The sections run in this order. Each has a slice of the time, here for ``--minutes 9``, and is cut off when that is
+over; what it did not run by then is named. Nothing depends on an earlier section.
 
-It prints a table, and writes it to ``results/gpu-<device>.txt``, with the figures as JSON beside it. If a result is
-wrong, the exit code is 1. Without a GPU it says so and claims nothing. ``--dry-run`` runs the same code on the CPU, as
-far as possible; it prints no latency and writes nothing.
+ 15 s  machine     the GPU, its driver, the libraries, and its ceilings: a large copy, large matrix products
+ 60 s  kernels     every Triton kernel: its error against its reference in float64
+ 90 s  stip-ucf    a step in every variant: error over 20 steps, device time of a replay, live latency
+ 60 s  stip-4k     the same over 3 steps
+ 30 s  window      the published way: the window recomputed for each frame, eagerly
+ 60 s  bandwidth   gates and EIFAG beside a copy of as many bytes, at three sizes; then with other blocks and warps
+ 60 s  edge        the default model at 640×480 and 1280×720
+ 60 s  driver      what the tensorrt engine does with pycuda and the driver, with a kernel of ours as its engine
+ 30 s  races       a stream of two rows and a reset, watched by torch's sanitizer
+ 60 s  steady      allocations and waits of a frame
+ 30 s  replay      the kernels of one replay by their time, and the number of its nodes
+ rest  others      if time is left: other networks and engines, and what is compiled as a whole
+
+A result that is over its bound reads WRONG, and then the exit code is 1; so it is if a section fails or dies. Figures
+that miss what is wanted read "missed" and change nothing. The table is written to ``results/gpu-<device>.txt``
+as it comes, with the figures as JSON beside it. Without a GPU it says so and claims nothing. ``--dry-run`` runs the
+same code on the CPU, with tiny networks; it prints no latency.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import _gpu_driver as driver
 import _gpu_kernels as kernels
+import _gpu_others as others
 import _gpu_steps as steps
+import _gpu_stream as stream
 import torch
+from _gpu_report import Report
+from _gpu_run import Found, Row, Section, in_child, serve
+from _gpu_variants import BEST, CHECKED_SIZE, CONFIGS, DRY_CONFIGS, DRY_SIZES, SIZES, TARGETS, VARIANTS, Variant
 from _machine import header
 
 from framecast.errors import EngineError
+from framecast.models.configs import CONFIGS as ENTRIES
 from framecast.runtime.engines.tensorrt.library import gpu, library
 
 RESULTS = Path(__file__).parent / "results"
-CONFIGS = (
-    "stip-edge",
-    "stip-ucf",
-    "stip-4k",
-    "stau-mnist",
-    "mau-mnist",
-    "astm-mnist",
-    "tau-mnist",
-    "stau-kitti",
-)
-DRY_CONFIGS = ("stip-edge", "mau-mnist")
+DRY = Path(__file__).parents[1] / "out"  # which git ignores
 
 
 def main() -> None:
-    """Run the sections one after the other. Each is written as soon as it is done."""
+    """Run the sections one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("configs", nargs="*", metavar="CONFIG", help=f"configurations (default: {' '.join(CONFIGS)})")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the table and the figures")
-    parser.add_argument("--minutes", type=float, default=8.0, help="start no new row after this time (default: 8)")
+    parser.add_argument("configs", nargs="*", metavar="CONFIG", help=f"other networks (default: {' '.join(CONFIGS)})")
+    parser.add_argument("--out", type=Path, help="folder for the table and the figures (default: benchmarks/results)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="the time of all sections together (default: 8)")
+    parser.add_argument("--only", nargs="*", metavar="SECTION", help="run these sections alone")
     parser.add_argument("--dry-run", action="store_true", help="run the same code on the CPU, without a GPU")
+    parser.add_argument("--fresh", action="store_true", help="run each section in a new interpreter, which is slower")
+    for name, kind in (("section", str), ("pipe", int), ("until", float), ("done", json.loads)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)  # of such an interpreter
     args = parser.parse_args()
-    if not torch.cuda.is_available() and not args.dry_run:
-        print("torch finds no CUDA device: nothing was checked and nothing is claimed (--dry-run tries the code)")
-        return
     device = "cpu" if args.dry_run else "cuda"
-    report = Report(args.out, device, time.monotonic() + 60 * args.minutes)
-    report.say(header())
-    report.say(
-        f"device    {report.device}"
-        + (" (DRY RUN: this shows that the code runs, not what a GPU does)" if device == "cpu" else "")
-    )
-    for name, state in parts().items():
-        report.say(f"{name:9s} {state}")
-        report.figures[name] = state
+    ruined = (lambda: False) if args.dry_run else _ruined
     configs = args.configs or (DRY_CONFIGS if args.dry_run else CONFIGS)
-    ceilings = None if args.dry_run else steps.ceilings()
-    if ceilings:
-        report.figures["ceilings"] = ceilings
-        report.say("ceilings  " + ", ".join(f"{name} {value:.0f}" for name, value in ceilings.items()))
-    report.section("kernels", lambda: kernels.check(device, report.row, report.late))
-    report.section("engines", lambda: steps.check(configs, device, report.row, report.late))
-    report.section("latency", lambda: steps.latency(configs, device, ceilings, report.row, report.late))
-    report.section("steady state", lambda: steps.steady(configs, device, report.row, report.late))
+    if args.section:
+        [chosen] = [part for part in sections(device, configs) if part.name == args.section]
+        sys.exit(serve(chosen, args.until, args.done, args.pipe, ruined))
+    fresh = args.fresh
+    if not args.dry_run and not in_child(torch.cuda.is_available):
+        if not torch.cuda.is_available():
+            print("torch finds no CUDA device: nothing was checked and nothing is claimed (--dry-run tries the code)")
+            return
+        fresh = True  # a forked process finds none
+    parts = [part for part in sections(device, configs) if args.only is None or part.name in args.only]
+    report = Report(args.out or (DRY if args.dry_run else RESULTS), 60 * args.minutes)
+    report.run(parts, ruined, [sys.executable, *sys.argv] if fresh else ())
+    rooflines(report)
+    report.compare(TARGETS)
     sys.exit(1 if report.failures else 0)
 
 
-def parts() -> dict[str, str]:
-    """Return the libraries' versions, or why one is not available."""
-    found = {"torch": f"{torch.__version__} (CUDA {torch.version.cuda})"}
+def sections(device: str, configs: Sequence[str]) -> list[Section]:
+    """Return all sections, the most important first."""
+    sizes = SIZES if device == "cuda" else DRY_SIZES
+    variants = (BEST, *(variant for variant in VARIANTS if variant.name == "eager" and device == "cuda"))
+    return [
+        Section("machine", 15, "", lambda: machine(device)),
+        Section("kernels", 60, kernels.CHECKED, lambda: kernels.correctness(device)),
+        Section("stip-ucf", 90, steps.COLUMNS, lambda: steps.steps("stip-ucf", device)),
+        Section("stip-4k", 60, steps.COLUMNS, lambda: steps.steps("stip-4k", device)),
+        Section("window", 30, "eager window, ms", lambda: [steps.window("stip-ucf", device)]),
+        Section("bandwidth", 60, kernels.TIMED_COLUMNS, lambda: kernels.bandwidth(device)),
+        Section("edge", 60, steps.COLUMNS, lambda: edge(variants, dict.fromkeys((CHECKED_SIZE, *sizes)), device)),
+        Section("driver", 60, "", lambda: driver.rows(driver.real)),
+        Section("races", 30, "", lambda: stream.races(device)),
+        Section("steady", 60, stream.STEADY, lambda: stream.steady(sizes[0], configs[:2], device)),
+        Section("replay", 30, "", lambda: stream.replay(sizes[0], device)),
+        Section("others", 0, steps.COLUMNS, lambda: [*others.rows(configs, device), *kernels.compiled(device)]),
+    ]
+
+
+def edge(variants: Sequence[Variant], sizes: Iterable[tuple[int, int]], device: str) -> list[Row]:
+    """Return the default model's rows."""
+    return [steps.row("edge", variant, device, size) for size in sizes for variant in variants]
+
+
+def machine(device: str) -> list[Row]:
+    """Return the rows that describe the machine."""
+
+    def about() -> Found:
+        if device == "cpu":
+            note = "DRY RUN: this shows that the code runs, not what a GPU does"
+            return Found(f"CPU ({note})\n{header()}", figures={"device": "dry run"})
+        properties = torch.cuda.get_device_properties(0)
+        figures: dict[str, Any] = {"device": properties.name, "sms": properties.multi_processor_count}
+        figures |= {"l2_bytes": properties.L2_cache_size, "memory_bytes": properties.total_memory}
+        size = f"{figures['sms']} SMs, {figures['l2_bytes'] / 1e6:.0f} MB of L2"
+        return Found(f"{properties.name}, {size}\n{header()}", figures=figures)
+
+    def ceilings() -> Found:
+        if device == "cpu":
+            return Found(kernels.RAN)
+        found = kernels.ceilings()
+        rates = ", ".join(f"{name} {value:.0f} TFLOP/s" for name, value in found.items() if name != "copy")
+        return Found(f"copy {found['copy']:.0f} GB/s, {rates}", figures={"ceilings": found})
+
+    rows = [Row("device", about)]
+    rows += [Row(name, partial(_part, look)) for name, look in libraries().items()]
+    return [*rows, Row("ceilings", ceilings)]
+
+
+def rooflines(report: Report) -> None:
+    """Print the shortest time that each network's step could take on this GPU, beside what it took.
+
+    That is the larger of two times: its weights and state over the bandwidth of a copy, and its products over the rate
+    of a large matrix product, both as measured here.
+    """
+    ceilings: dict[str, float] = next((r["ceilings"] for r in report.rows("machine") if "ceilings" in r), {})
+    timed = [row for name in ("stip-ucf", "stip-4k", "others") for row in report.rows(name) if "replay" in row]
+    report.say("\nroofline" + ("" if ceilings and timed else ": no ceilings or no steps were measured"))
+    for row in timed if ceilings else []:
+        entry, precision = ENTRIES[row["row"].split()[0]], row["precision"]
+        moved = (2 if precision == "fp16" else 4) * entry.parameters + 2 * entry.state_bytes
+        by_bytes, by_products = moved / ceilings["copy"] / 1e6, 2 * entry.gmacs / ceilings[precision]  # ms each
+        row["roofline"] = max(by_bytes, by_products)
+        limit = "bytes" if by_bytes > by_products else "products"
+        report.say(f"{row['row']}  {row['replay']:.3f} ms of {row['roofline']:.3f} ms, by {limit}")
+
+
+def _part(look: Callable[[], str]) -> Found:
     try:
+        found = look()
+    except (EngineError, ImportError) as error:
+        found = f"not here ({error})"
+    return Found(found, figures={"version": found})
+
+
+def libraries() -> dict[str, Callable[[], str]]:
+    """Return a function for each library that looks for its version."""
+
+    def triton() -> str:
         import triton
 
-        found["triton"] = triton.__version__
-    except ImportError as error:
-        found["triton"] = f"not here ({error})"
-    import onnxruntime
+        return str(triton.__version__)
 
-    found["ort"] = f"{onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
-    found["driver"] = _state(lambda: f"{gpu().name}, CUDA {gpu().driver}")
-    for name, module in (("tensorrt", "tensorrt"), ("rtx", "tensorrt_rtx")):
-        found[name] = _state(partial(_version, module))
-    return found
+    def onnxruntime() -> str:
+        import onnxruntime
+
+        return f"{onnxruntime.__version__}, {', '.join(onnxruntime.get_available_providers())}"
+
+    return {
+        "torch": lambda: f"{torch.__version__} (CUDA {torch.version.cuda})",
+        "triton": triton,
+        "onnxruntime": onnxruntime,
+        "driver": lambda: f"{gpu().name}, CUDA {gpu().driver}",
+        "tensorrt": lambda: library("tensorrt").version,
+        "tensorrt_rtx": lambda: library("tensorrt_rtx").version,
+    }
 
 
-def _version(module: str) -> str:
-    return library(module).version
-
-
-def _state(look: Callable[[], str]) -> str:
+def _ruined() -> bool:
+    """Return whether this process's CUDA context is unusable: such an error never goes away."""
     try:
-        return look()
-    except EngineError as error:
-        return f"not here ({error})"
-
-
-class Report:
-    """The results so far, on the screen and on disk.
-
-    Attributes:
-        device: name of the GPU.
-        figures: all figures for the JSON file.
-        failures: number of rows with a wrong result.
-    """
-
-    def __init__(self, folder: Path, device: str, deadline: float) -> None:
-        self.device = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-        stem = "gpu-" + re.sub(r"[^a-z0-9]+", "-", self.device.lower()).strip("-")
-        self._path = folder / f"{stem}.txt" if device == "cuda" else None
-        self._deadline = deadline
-        self._text: list[str] = []
-        self._rows: list[dict[str, Any]] = []
-        self.figures: dict[str, Any] = {"device": self.device}
-        self.failures = 0
-
-    def say(self, text: str) -> None:
-        """Print a text, and write everything so far to disk."""
-        print(text, flush=True)
-        self._text.append(text)
-        if self._path:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text("\n".join(self._text) + "\n")
-            self._path.with_suffix(".json").write_text(json.dumps(self.figures, indent=1, default=str) + "\n")
-
-    def row(self, text: str, wrong: bool = False, **figures: Any) -> None:
-        """Print a row of a table; ``wrong`` marks a wrong result."""
-        self.failures += wrong
-        self._rows.append({**figures, **({"wrong": True} if wrong else {})})
-        self.say(text + ("   WRONG" if wrong else ""))
-
-    def late(self) -> bool:
-        """Return whether the time is over, so that nothing new may start."""
-        return time.monotonic() > self._deadline
-
-    def section(self, name: str, run: Callable[[], None]) -> None:
-        """Run a section. If it fails, report that and return, so that the next section still runs."""
-        self.say(f"\n{name}")
-        self._rows = self.figures.setdefault(name, [])
-        try:
-            run()
-        except Exception as error:  # noqa: BLE001
-            self.row(f"{name} failed: {type(error).__name__}: {str(error).strip()[:300]}", wrong=True)
-        if self.late():
-            self.say(f"{name}: out of time; the missing rows were not run")
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

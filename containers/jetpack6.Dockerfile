@@ -35,7 +35,7 @@ COPY src src
 ENV PATH=/opt/framecast/bin:/usr/local/cuda/bin:${PATH}
 RUN python3 -m venv --system-site-packages /opt/framecast \
     && pip install --no-cache-dir aiohttp msgspec numpy onnx onnxruntime opencv-python-headless platformdirs psutil \
-        rich segno typer "pycuda>=2024.1" \
+        rich segno typer "pycuda>=2025.1.2" \
     && pip install --no-cache-dir --no-deps . \
     && framecast doctor
 

@@ -1,4 +1,4 @@
-# JetPack 7 (L4T r38 and r39; Thor): CUDA 13, TensorRT 10.13 or newer, Python 3.12.
+# JetPack 7 (L4T r38 and r39; Thor, and Orin from 7.2 on): CUDA 13, TensorRT 10.13 or newer, Python 3.12.
 # NOT BUILT ON A DEVICE YET: written from what NVIDIA publishes. tests/test_containers.py checks what needs no Jetson.
 #
 #     sudo docker build -t framecast -f containers/jetpack7.Dockerfile .
@@ -7,9 +7,10 @@
 #         -v framecast:/home/framecast framecast run csi://0 --model stip-edge --engine tensorrt --serve
 #
 # A webcam instead: --device /dev/video0. The volume keeps engines that were built.
-# JetPack 7 runs the images for Arm servers (SBSA); it has no l4t-jetpack. This one has CUDA 13.0 and TensorRT 10.13,
-# for JetPack 7.0 and newer; an Orin (JetPack 7.2) may need a newer one: --build-arg BASE=nvcr.io/nvidia/tensorrt:…
-ARG BASE=nvcr.io/nvidia/tensorrt:25.08-py3
+# JetPack 7 runs the images for Arm servers (SBSA). Those for integrated GPUs (-igpu) fail on JetPack 7.2, which lacks
+# their libnvdla_compiler.so. This one has CUDA 13.2 and TensorRT 10.16.1, as JetPack 7.2 and the first for an Orin. For
+# JetPack 7.0 and 7.1 (CUDA 13.0, TensorRT 10.13): --build-arg BASE=nvcr.io/nvidia/tensorrt:25.08-py3
+ARG BASE=nvcr.io/nvidia/tensorrt:26.04-py3
 FROM ${BASE}
 
 # NVIDIA's own GStreamer elements come from the host, by --runtime nvidia.
@@ -37,7 +38,7 @@ COPY src src
 ENV PATH=/opt/framecast/bin:/usr/local/cuda/bin:${PATH} PIP_CONSTRAINT=
 RUN python3 -m venv --system-site-packages /opt/framecast \
     && pip install --no-cache-dir aiohttp msgspec numpy onnx onnxruntime opencv-python-headless platformdirs psutil \
-        rich segno typer "pycuda>=2025.1" \
+        rich segno typer "pycuda>=2025.1.2" \
     && pip install --no-cache-dir --no-deps . \
     && framecast doctor
 

@@ -27,9 +27,9 @@ import torch
 from onnx import AttributeProto, FunctionProto, NodeProto, helper
 
 from framecast.graph.manifest import DOMAIN
-from framecast.kernels.eifag import eifag as _eifag  # noqa: F401 (registers the operator, as those below do)
-from framecast.kernels.stau_attention import stau_attention as _stau_attention  # noqa: F401
-from framecast.kernels.stgru_gates import stgru_gates as _stgru_gates  # noqa: F401
+from framecast.kernels.eifag.operator import eifag as _eifag  # noqa: F401 (registers the operator, as those below do)
+from framecast.kernels.stau_attention.operator import stau_attention as _stau_attention  # noqa: F401
+from framecast.kernels.stgru_gates.operator import stgru_gates as _stgru_gates  # noqa: F401
 
 OPSET = 18  # the newest that both TensorRT 10 and ONNX Runtime 1.23 (that of Python 3.10) read
 # Minimum elements for our own layer norm. With LayerNormalization, STAU-KITTI's 61,440 elements are 1e-5 off after 20

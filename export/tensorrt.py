@@ -179,12 +179,12 @@ def compile_network(
 ) -> tuple[bytes, dict[str, dict[str, Any]]]:
     """Build the engine of a graph; return it and a summary of its network."""
     trt, logger = request.library.trt, request.library.logger()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), request.library.errors() as errors:
         warnings.simplefilter("ignore", DeprecationWarning)  # one version deprecates calls that another requires
         builder = trt.Builder(logger)
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # TensorRT 11 has no other networks
         network = builder.create_network(0 if flag is None else 1 << int(flag))
-        _parse(trt, network, logger, proto, request.model)
+        _parse(trt.OnnxParser(network, logger), errors, proto, request.model)
         config = builder.create_builder_config()
         config.clear_flag(trt.BuilderFlag.TF32)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -201,11 +201,11 @@ def compile_network(
             engine = builder.build_serialized_network(network, config)
         except MemoryError:
             engine = None
-            logger.errors.append("out of memory")
+            errors.append("out of memory")
         if watch.stopped:
             raise KeyboardInterrupt
         if engine is None:
-            raise EngineError(_failure(request.model, logger.errors))
+            raise EngineError(_failure(request.model, errors))
         if not request.library.rtx:
             try:
                 cache.put_timing(place, bytes(config.get_timing_cache().serialize()))
@@ -214,13 +214,12 @@ def compile_network(
         return bytes(engine), {"network": _types(trt, network)}
 
 
-def _parse(trt: Any, network: Any, logger: Any, proto: ModelProto, model: str) -> None:
-    parser = trt.OnnxParser(network, logger)
+def _parse(parser: Any, errors: list[str], proto: ModelProto, model: str) -> None:
     if parser.parse(proto.SerializeToString()):
         return
     error = parser.get_error(0) if parser.num_errors else None
     where = f"operator {error.node_operator()} (node {error.node_name()!r})" if error else "graph"
-    why = one_line(error.desc() if error else "; ".join(logger.errors) or "it gives no reason")
+    why = one_line(error.desc() if error else "; ".join(errors) or "it gives no reason")
     raise ExportError(
         f"TensorRT does not accept the {where} of {model} ({why}): run it with another engine, or report this"
     )
@@ -293,10 +292,10 @@ def inspect(request: BuildRequest, key: Key, engine: bytes) -> dict[str, Any]:
     if request.gpu is None or request.gpu.capability != key.capability:
         return {"not_inspected": f"there is no GPU of compute capability {key.capability} here"}
     trt = request.library.trt
-    logger = request.library.logger()
-    read_back = trt.Runtime(logger).deserialize_cuda_engine(engine)
+    with request.library.errors() as errors:
+        read_back = trt.Runtime(request.library.logger()).deserialize_cuda_engine(engine)
     if read_back is None:
-        raise EngineError(_failure(request.model, logger.errors))
+        raise EngineError(_failure(request.model, errors))
     inspector = read_back.create_engine_inspector()
     return summary(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
@@ -316,7 +315,9 @@ def _is_plugin(layer: dict[str, Any]) -> bool:
 
 
 def _type(layer: dict[str, Any]) -> str:
-    """Return the type of a layer's first output, from the description of its format."""
-    words = str((layer.get("Outputs") or [{}])[0].get("Format/Datatype", "")).lower()
-    known = {"float16": ("fp16", "half"), "float32": ("fp32", "float"), "int8": ("int8",), "bool": ("bool",)}
+    """Return the type of a layer's first output: TensorRT 11 names it, 10 has it in the description of the format."""
+    output = (layer.get("Outputs") or [{}])[0]
+    words = str(output.get("DataType") or output.get("Format/Datatype") or output.get("Format") or "").lower()
+    known = {"other": ("bf16", "bfloat16"), "float16": ("fp16", "half", "float16"), "float32": ("fp32", "float")}
+    known |= {"int8": ("int8",), "bool": ("bool",)}
     return next((name for name, marks in known.items() if any(mark in words for mark in marks)), "other")

@@ -1,6 +1,7 @@
 """Our Triton kernels compiled for a GPU that is not here: PTX and machine code of a static shape.
 
-Neither a GPU nor its driver is needed, so that CI sees what every generation would run. Triton must not be interpreting
+Neither a GPU, nor its driver, nor torch is needed, so that CI sees what every generation would run, and a Jetson that
+builds an engine does not download torch. Triton must not be interpreting
 (``TRITON_INTERPRET``). A kernel so compiled is launched with blocks of ``32 · num_warps`` threads, ``shared`` bytes of
 dynamic shared memory, and its ``parameters`` in order, followed by two pointers to scratch memory, which are 0.
 """

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from framecast.errors import OptionError
 from framecast.kernels.layout import as_channels_last
+
+if TYPE_CHECKING:  # torch only launches kernels: compiling them for an engine (cross.py) does without
+    from torch import Tensor
 
 # Enough programs that each of an H100's 132 SMs has one, before any gets a larger block: a state of 64×16×16 moves a
 # megabyte or two, which is a matter of latency, so that it should be in flight all at once. To be measured.
@@ -25,7 +26,6 @@ LANES = 4  # elements a thread, where there are warps enough: one 128-bit load o
 LEAST, MOST, MOST_REDUCED = 128, 1024, 4096  # elements a tile; a reduction holds fewer tensors in registers
 PARTIALS = 256  # of a reduction, for a sample: every program of the second pass reads them all
 LARGEST = 2**31 - 2**20  # elements a sample: offsets within one are 32 bits wide, those of samples 64
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -95,6 +95,8 @@ class Launch:
 
     def __call__(self, *arguments: Tensor | tuple[Tensor, ...]) -> None:
         """Start it on the current stream of the device that the last tensor is on; waits for nothing."""
+        import torch
+
         with torch.cuda.device_of(arguments[-1]):
             self.kernel[self.grid](*arguments, **self.constants, **self.options, num_warps=self.warps)
 
@@ -112,6 +114,8 @@ def launch_arguments(
     Raises:
         OptionError: a shape or type that no kernel takes, tensors on several devices, or too large a one.
     """
+    from framecast.kernels.switch import DTYPES
+
     if like.dim() != 4 or not like.numel() or like[0].numel() * 4 > LARGEST:
         raise OptionError(f"a state must be [B, C, H, W] of at most {LARGEST // 4} elements, not {list(like.shape)}")
     for tensor, shape in shapes:

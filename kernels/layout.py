@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # as in launch.py
+    from torch import Tensor
 
 
 def is_channels_last(state: Tensor) -> bool:
     """Whether a state, [B, C, H, W], lies in memory as [B, H, W, C], and not as [B, C, H, W] as well."""
+    import torch
+
     return state.dim() == 4 and not state.is_contiguous() and state.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from framecast.kernels.eifag import eifag
+from framecast.kernels.eifag.operator import eifag
 from framecast.models.blocks import ConvNorm, PatchedConfig, check_sizes, patchify, unpatchify
 from framecast.models.step import History, State, StepModel
 

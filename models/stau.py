@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from framecast.errors import OptionError
-from framecast.kernels.stau_attention import stau_attention
+from framecast.kernels.stau_attention.operator import stau_attention
 from framecast.models.blocks import (
     ConvNorm,
     PatchedConfig,

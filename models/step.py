@@ -11,8 +11,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from framecast.models.branch import Branch
-
 State = dict[str, Tensor]  # by name, [batch, …] each
 Released = Sequence[tuple[str, str | None]]
 
@@ -87,11 +85,11 @@ class StepModel(nn.Module, ABC):
         """The same function in the form that costs least to run, for export; by default the network itself."""
         return self
 
-    def on_gpu(self, branch: Branch | None = None, *, channels_last: bool = False) -> StepModel:
+    def on_gpu(self, *, branch: bool = False, channels_last: bool = False) -> StepModel:
         """The same function in the form that costs least when PyTorch runs it on a GPU; by default that for export.
 
         Args:
-            branch: for work that may run beside other work; by default there is none.
+            branch: whether work that may run beside other work does, on a stream of its own; needs CUDA.
             channels_last: whether convolutions are to run channels-last; not every network does.
         """
         del branch, channels_last

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from framecast.kernels.layout import as_channels_last
-from framecast.kernels.stgru_gates import stgru_gates
+from framecast.kernels.stgru_gates.operator import stgru_gates
 from framecast.models.blocks import PatchedConfig, check_sizes, double, halve, merged, patchify, pointwise, unpatchify
 from framecast.models.branch import Branch
 from framecast.models.step import Released, State, StepModel
@@ -186,10 +186,10 @@ class STIP(StepModel):
             decoder.stages[-1], decoder.srcnn = nn.Identity(), nn.Identity()
         return network
 
-    def on_gpu(self, branch: Branch | None = None, *, channels_last: bool = False) -> StepModel:
+    def on_gpu(self, *, branch: bool = False, channels_last: bool = False) -> StepModel:
         """See :meth:`StepModel.on_gpu`. What the cells convolve of the last step's states goes on the branch."""
         network = cast(STIP, self.deployed())
-        network.branch, network.channels_last = branch, channels_last
+        network.branch, network.channels_last = Branch() if branch else None, channels_last
         for cell in cast("list[STGRU]", network.cells):
             cell.biases_to_gates()
         for parameter in network.parameters() if channels_last else ():

@@ -100,9 +100,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 @pytest.fixture
 def exports_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line exports the same weights once a run, in whichever tests."""
-    from .exported import once  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+    from .exported import once, render_once  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
     monkeypatch.setattr("framecast.export.exporter.to_onnx", once)
+    monkeypatch.setattr("framecast.export.exporter.to_render", render_once)
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
@@ -16,20 +15,29 @@ import onnx
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from framecast.export.exporter import save_graphs
-from framecast.export.onnx import describe, to_onnx
+from framecast.export.onnx import describe, to_onnx, to_render
+from framecast.graph.artifact import save
 from framecast.graph.manifest import RENDER, Manifest, other_half
 from framecast.graph.mixed_precision import HALF
-from framecast.models.step import StepModel
+from framecast.models.step import MomentModel, StepModel
 
-from .networks import make, small_edge  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .networks import SMALL_EDGE, make, small_edge  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 
 def once(model: StepModel, manifest: Manifest) -> ModelProto:
     """``to_onnx``, but the same weights are exported once a run: an export takes seconds."""
-    with kept(f"{sha256(manifest.to_json().encode()).hexdigest()}.onnx") as path:
+    return _once("", lambda: to_onnx(model, manifest), manifest)
+
+
+def render_once(model: MomentModel, manifest: Manifest) -> ModelProto:
+    """``to_render``, once a run."""
+    return _once("render.", lambda: to_render(model, manifest), manifest)
+
+
+def _once(kind: str, export: Callable[[], ModelProto], manifest: Manifest) -> ModelProto:
+    with kept(f"{kind}{sha256(manifest.to_json().encode()).hexdigest()}.onnx") as path:
         if not path.exists():
-            onnx.save(to_onnx(model, manifest), path)
+            onnx.save(export(), path)
         return onnx.load(path)
 
 
@@ -56,14 +64,10 @@ def pair(name: str) -> tuple[StepModel, ModelProto]:
 
 def edge_graphs(folder: Path) -> Path:
     """The two graphs of a small edge, 96×64, in a folder: the path of the artifact."""
-    path = folder / "edge.onnx"
-    with kept("edge-graphs.onnx") as file:
-        if not file.exists():
-            model = small_edge()
-            options = {"height": model.config.height, "width": model.config.width, "reach": model.config.reach}
-            save_graphs(model, describe(model, "edge", options), file)
-        shutil.copy(other_half(file, RENDER), other_half(path, RENDER))
-        shutil.copy(file, path)
+    path, model = folder / "edge.onnx", small_edge()
+    manifest = describe(model, "edge", SMALL_EDGE)
+    save(once(model, manifest), path)
+    save(render_once(model, manifest), other_half(path, RENDER))
     return path
 
 

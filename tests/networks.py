@@ -64,9 +64,12 @@ NETWORKS: dict[str, Callable[[], StepModel]] = {
 }
 
 
+SMALL_EDGE = {"height": 64, "width": 96, "reach": 2}
+
+
 def small_edge() -> Edge:
     """The graphs of edge for small pictures. It has no weights, and renders any moment, so it is none of the above."""
-    return Edge(EdgeConfig(height=64, width=96, reach=2)).eval()
+    return Edge(EdgeConfig(**SMALL_EDGE)).eval()
 
 
 def make(name: str) -> StepModel:

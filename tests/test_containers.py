@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from framecast.camera.csi import parse_csi
+from framecast.runtime.engines import ENGINES
+from framecast.runtime.shipped import shipped
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -38,6 +40,13 @@ def requirements(name: str) -> list[str]:
 
 def test_there_is_one_for_each_jetpack() -> None:
     assert [path.stem for path in CONTAINERS] == ["jetpack6", "jetpack7"]
+
+
+@every_container
+def test_its_base_can_be_exchanged_and_runs_on_that_jetpack(path: Path) -> None:
+    (base,) = [rest for word, rest in instructions(path) if word == "ARG"]
+    assert [rest for word, rest in instructions(path) if word == "FROM"] == ["${BASE}"]
+    assert re.fullmatch(r"BASE=nvcr\.io/nvidia/(l4t-jetpack:r36\.\d+\.\d+|tensorrt:2[56]\.\d\d-py3)", base)
 
 
 @every_container
@@ -92,16 +101,47 @@ def settings() -> dict[str, list[str]]:
 
 def test_the_unit_runs_a_command_that_there_is(run: Run) -> None:
     set_ = settings()
-    environment = dict(pair.split("=", 1) for pair in set_["Environment"])
+    environment = variables()
     (command,) = set_["ExecStart"]
-    program, *arguments = command.replace("${SOURCE}", environment["SOURCE"]).split()
+    program, *arguments = re.sub(r"\$\{(\w+)\}", lambda name: environment[name[1]], command).split()
     assert program == "/opt/framecast/bin/framecast"
-    assert arguments == ["run", environment["SOURCE"], "$OPTIONS"]
+    assert arguments == ["run", "csi://0", "--model", "stip-edge", "--engine", "tensorrt", "$OPTIONS"]
     assert parse_csi(environment["SOURCE"].removeprefix("csi://")).sensor == 0
-    help_text = run("run", "--help")[1]
-    shown = environment["OPTIONS"] + UNIT.read_text().partition("[Unit]")[0].partition("OPTIONS=")[2]
-    for option in re.findall(r"--[\w-]+", shown):
-        assert option in help_text
+    assert environment["MODEL"] in shipped()
+    assert environment["ENGINE"] in ENGINES
+    head = UNIT.read_text().partition("[Unit]")[0]
+    for name, text in (("run", f"{command} {environment['OPTIONS']}"), ("run", "OPTIONS="), ("build", "BUILD=")):
+        help_text = run(name, "--help")[1]
+        shown = text if " " in text else re.findall(rf"^#     {text}(.*)$", head, re.MULTILINE)[0]
+        assert re.findall(r"--[\w-]+", shown)
+        for option in re.findall(r"--[\w-]+", shown):
+            assert option in help_text
+
+
+def variables() -> dict[str, str]:
+    """The unit's own environment."""
+    words = [word for line in settings()["Environment"] for word in ([line] if "=--" in line else line.split())]
+    return dict(word.split("=", 1) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "build stip-edge"),
+        (
+            {"MODEL": "a model.onnx", "BUILD": "--camera 1920x1080 --batch 1"},
+            "build a model.onnx --camera 1920x1080 --batch 1",
+        ),
+        ({"ENGINE": "auto", "MODEL": "edge"}, ""),
+    ],
+)
+def test_the_unit_builds_the_engine_that_it_names(changes: dict[str, str], expected: str) -> None:
+    (line,) = settings()["ExecStartPre"]
+    environment = {**variables(), **changes}
+    line = re.sub(r"\$\{(\w+)\}", lambda name: environment[name[1]], line)  # as systemd does it, within quotes as well
+    command = [word.replace("/opt/framecast/bin/framecast", "echo") for word in shlex.split(line)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, expected)
 
 
 def test_the_unit_leaves_what_a_camera_needs() -> None:

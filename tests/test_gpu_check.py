@@ -1,23 +1,256 @@
-"""The one script for a machine with a GPU: without one it says so, and claims nothing."""
+"""The one script for a machine with a GPU: what it does without one, and how it keeps to its time whatever happens."""
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_check.py"
+from framecast.kernels.eifag.reference import eifag
+from framecast.runtime.engines.tensorrt import cuda
+
+from .runtime.fake_gpu import Driver, Memory, installed  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SCRIPT = BENCHMARKS / "gpu_check.py"
+ORDER = ["machine", "kernels", "stip-ucf", "stip-4k", "window", "bandwidth", "edge", "driver", "races", "steady"]
+ORDER += ["replay", "others"]
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the script would check it")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the script would check it, for minutes")
+def run(script: Path, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(script), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+@needs_no_gpu
 def test_without_a_gpu_nothing_is_claimed(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run(SCRIPT, "--out", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "torch finds no CUDA device: nothing was checked and nothing is claimed (--dry-run tries the code)"
     ]
     assert not list(tmp_path.iterdir())
+
+
+@needs_no_gpu
+def test_a_dry_run_goes_through_all_sections_and_claims_no_figure(tmp_path: Path) -> None:
+    done = run(SCRIPT, "--dry-run", "--out", tmp_path, "--minutes", 60, OMP_NUM_THREADS="1")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    found = json.loads((tmp_path / "gpu-dry-run.json").read_text())
+    assert list(found) == ORDER
+    text = (tmp_path / "gpu-dry-run.txt").read_text()
+    assert text.strip() == done.stdout.strip()
+    for name, section in found.items():
+        assert section["rows"], name
+        assert (section["not_run"], section["cut"]) == ([], False), name
+    ran = {name: [row for row in section["rows"] if "not run" not in row["text"]] for name, section in found.items()}
+    assert {name for name, rows in ran.items() if not rows} == {"driver"}  # it needs pycuda and a driver
+    latencies = {"replay", "in_a_row", "p50", "enqueue", "microseconds", "ratio", "waits", "nodes"}
+    assert not any(latencies & row.keys() for section in found.values() for row in section["rows"])
+    assert text.count("; not run\n") == 8  # all that the README wants
+
+
+@needs_no_gpu
+@pytest.mark.slow
+def test_a_section_may_run_in_a_new_interpreter(tmp_path: Path) -> None:
+    done = run(SCRIPT, "--dry-run", "--fresh", "--only", "window", "--out", tmp_path, OMP_NUM_THREADS="1")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    [row] = json.loads((tmp_path / "gpu.json").read_text())["window"]["rows"]
+    assert row["text"] == "ran (no figures, because this is not a GPU)"
+
+
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from _gpu_report import Report
+from _gpu_run import Found, NotHere, Row, Section
+
+def good(): return Found("1.0", figures={"value": 1.0})
+def wrong(): return Found("9.9", wrong=True)
+def hangs():
+    print("in a long call", os.getpid(), flush=True)
+    time.sleep(600)
+def slow():
+    time.sleep(1.2)
+    return good()
+def raises(): raise RuntimeError("broken")
+def dies(): os.kill(os.getpid(), signal.SIGSEGV)
+def absent(): raise NotHere("no such library")
+def child():
+    os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "600")
+    return good()
+def no_rows(): raise ValueError("cannot begin")
+def section(name, *runs, seconds=1.0):
+    return Section(name, seconds, "", lambda: [Row(f"{run.__name__} {i}", run) for i, run in enumerate(runs)])
+
+sections = eval(sys.argv[2])
+report = Report(Path(sys.argv[1]), float(sys.argv[3]))
+report.run(sections, lambda: "ruined" in sys.argv)
+report.compare([("value", "a", "good 0", "value", 2.0, False)])
+sys.exit(1 if report.failures else 0)
+"""
+
+
+class Sections:
+    """Runs sections of a test's own in the same machinery, which needs no torch."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        (folder / "program.py").write_text(PROGRAM)
+
+    def run(self, sections: str, seconds: float, *words: str) -> tuple[int, dict[str, Any], str]:
+        done = run(self._folder / "program.py", self._folder, sections, seconds, *words, PYTHONPATH=str(BENCHMARKS))
+        assert not done.stderr
+        return done.returncode, json.loads((self._folder / "gpu.json").read_text()), done.stdout
+
+
+@pytest.fixture
+def sections(tmp_path: Path) -> Sections:
+    return Sections(tmp_path)
+
+
+def texts(section: dict[str, Any]) -> list[str]:
+    return [f"{row['row']}: {row['text']}" for row in section["rows"]]
+
+
+def test_a_section_that_overruns_is_cut_off_and_the_next_one_runs(sections: Sections) -> None:
+    code, found, text = sections.run("[section('a', good, hangs, good), section('b', good, seconds=9)]", 10)
+    assert code == 0
+    assert texts(found["a"]) == ["good 0: 1.0", "hangs 1: cut off after 1 s"]
+    assert (found["a"]["cut"], found["a"]["not_run"]) == (True, ["good 2"])
+    assert "not run, because the time was over: good 2" in text
+    assert (texts(found["b"]), found["b"]["cut"]) == (["good 0: 1.0"], False)
+    assert "value: at least 2; 1   missed" in text
+
+
+def test_a_section_does_not_outlive_the_script(sections: Sections, tmp_path: Path) -> None:
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path), "[section('a', hangs)]", "600"]
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
+    log = tmp_path / "gpu.log"
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        while not (log.is_file() and log.read_text().endswith("\n")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    child = int(log.read_text().split()[-1])
+    while Path(f"/proc/{child}").exists():
+        status = Path(f"/proc/{child}/stat")
+        with suppress(FileNotFoundError):
+            if status.read_text().rpartition(")")[2].split()[0] == "Z":  # dead, and nobody asks for it
+                break
+        time.sleep(0.02)
+
+
+def test_a_section_looks_at_its_clock_between_rows(sections: Sections) -> None:
+    code, found, _ = sections.run("[section('a', slow, good, good, seconds=1)]", 1)
+    assert (code, texts(found["a"]), found["a"]["not_run"]) == (0, ["slow 0: 1.0"], ["good 1", "good 2"])
+    assert not found["a"]["cut"]
+
+
+def test_what_raises_or_dies_is_reported_and_the_rest_still_runs(sections: Sections) -> None:
+    code, found, text = sections.run(
+        "[section('a', raises, good, dies, good), Section('c', 1, '', no_rows), section('d', absent, good)]", 600
+    )
+    assert code == 1
+    assert texts(found["a"]) == [
+        "raises 0: failed: RuntimeError: broken",
+        "good 1: 1.0",
+        "dies 2: died: SIGSEGV (RuntimeError: broken)",  # the last line of the log
+        "good 3: 1.0",
+    ]
+    assert texts(found["c"]) == ["c: failed: ValueError: cannot begin"]
+    assert texts(found["d"]) == ["absent 0: not run: no such library", "good 1: 1.0"]
+    assert text.count("WRONG") == 3
+    assert "3 wrong" in text
+
+
+def test_a_wrong_result_alone_gives_exit_code_1(sections: Sections) -> None:
+    assert sections.run("[section('a', good, wrong)]", 600)[0] == 1
+    assert sections.run("[section('a', good, absent)]", 600)[0] == 0
+
+
+def test_a_ruined_context_costs_one_row(sections: Sections) -> None:
+    code, found, _ = sections.run("[section('a', good, raises, good)]", 600, "ruined")
+    assert (code, [row["row"] for row in found["a"]["rows"]]) == (1, ["good 0", "raises 1", "good 2"])
+
+
+def test_the_last_section_gets_what_is_left(sections: Sections) -> None:
+    _, found, text = sections.run("[section('a', hangs), section('b', good, seconds=0)]", 0.5)
+    assert found["b"] == {"seconds": 0.0, "cut": False, "rows": [], "not_run": ["all"]}
+    assert "no time is left: not run" in text
+    _, found, _ = sections.run("[section('a', child), section('b', good, seconds=0)]", 600)
+    assert (found["a"]["cut"], texts(found["b"])) == (False, ["good 0: 1.0"])
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("_gpu_driver")
+    for name in ("_gpu_driver", "_gpu_run"):
+        sys.modules.pop(name, None)
+
+
+class Context:
+    """EIFAG behind the two methods of a TensorRT context, by its reference, on the GPU that is none."""
+
+    def __init__(self, driver: Driver, checks: ModuleType) -> None:
+        self._driver, self._checks = driver, checks
+        self._addresses: dict[str, int] = {}
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        return True
+
+    def execute_async_v3(self, handle: int) -> bool:
+        at = dict(self._addresses)
+        stream = next(stream for stream in self._driver.gpu.streams if stream.handle == handle)
+        stream.put(lambda: self._run(at))
+        return True
+
+    def _run(self, at: dict[str, int]) -> None:
+        def view(name: str) -> np.ndarray:
+            shape = (1, 1, 1, 1) if name == "count" else self._checks.SHAPE
+            return self._driver.gpu.array(at[name], shape, np.float32)
+
+        cells = [torch.from_numpy(view(f"cells[{age}]")) for age in range(self._checks.SLOTS)]
+        count, *gates = (torch.from_numpy(view(name)) for name in ("count", "input", "forget", "candidate"))
+        np.copyto(view("new"), eifag(cells, count, *gates, self._checks.BIAS).numpy())  # type: ignore[call-arg, arg-type]
+
+
+def test_the_checks_of_the_driver_pass_on_a_gpu_that_is_none(
+    checks: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = installed(monkeypatch)
+    monkeypatch.setattr(checks, "BIG", 1 << 10)
+    monkeypatch.setattr(checks, "KEPT", 0)
+    memory = driver.gpu.memory
+    gpu = checks.Gpu(
+        cuda.process_cuda(), lambda: Context(driver, checks), lambda: -sum(len(held) for held in memory.values())
+    )
+    found = {row.name: row.run() for row in checks.rows(lambda: gpu)}
+    assert not [name for name, result in found.items() if result.wrong]
+    assert found["a captured step equals the reference"].figures["graphs"] == checks.SLOTS + 1
+    assert found["a step that refuses to be captured"].figures["graphs"] == checks.SLOTS
+
+    # And they fail where they should: no graphs, memory that is never freed, kernels that write nothing.
+    driver.gpu.captures = False
+    assert checks.captured(gpu).wrong
+    driver.gpu.captures = True
+    monkeypatch.setattr(Memory, "freed", lambda self: None)
+    assert checks.freed(gpu, elsewhere=True).wrong
+    assert checks.returned(gpu).wrong
+    monkeypatch.setattr(Context, "_run", lambda self, at: None)
+    assert checks.two_threads(gpu).wrong

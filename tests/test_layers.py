@@ -62,6 +62,7 @@ NO_TORCH |= {"testing", "evaluation", "bench"}
 ONNX = {"graph"}  # works on graphs
 LAZILY = {
     "runtime/engines/torch.py": {"torch", "framecast.export", "framecast.kernels"},
+    "runtime/engines/torch_pictures.py": {"torch"},
     "runtime/engines/onnxruntime_cuda.py": {"onnx"},
     "runtime/engines/openvino.py": {"onnx"},
     "evaluation/perceptual.py": {"torch", "torchvision", "lpips"},
@@ -267,7 +268,7 @@ def test_a_violation_is_found(path: str, source: str, reason: str) -> None:
         ("runtime/engines/tensorrt/library.py", "def f():\n    import tensorrt_rtx"),
         ("evaluation/perceptual.py", "def f():\n    import torch\n    import lpips"),
         ("evaluation/plots.py", "import matplotlib\nfrom framecast.runtime.score import psnr"),
-        ("models/stip.py", "import torch\nfrom framecast.kernels.stgru_gates import stgru_gates"),
+        ("models/stip.py", "import torch\nfrom framecast.kernels.stgru_gates.operator import stgru_gates"),
         ("models/edge.py", "from framecast.runtime.motion.lattice import Lattice"),
         (
             "export/onnx.py",

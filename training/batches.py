@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from framecast.training.footage import Episode, Footage
 from framecast.training.view import Picture
@@ -24,12 +25,12 @@ class Batch:
     """The data of one update.
 
     Attributes:
-        frames: uint8 [T, B, H, W, C].
+        frames: uint8 [T, B, H, W, C], on the host, or as a tensor on the device that needs it.
         starts: [T, B], true where an episode starts: earlier frames say nothing about later ones.
         after: position of the next batch.
     """
 
-    frames: NDArray[np.uint8]
+    frames: NDArray[np.uint8] | Tensor
     starts: NDArray[np.bool_]
     after: Position
 

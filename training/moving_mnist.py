@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,29 +92,44 @@ class MovingMNIST:
 
     def sequence(self, rng: np.random.Generator) -> Pictures:
         """Make one sequence, [length, size, size]. It depends only on the state of ``rng``."""
+        corners, digits = self.scenes([rng])
         frames = np.zeros((self.length, self.size, self.size), np.uint8)
-        for _ in range(self.count):
-            corners = (self._path(rng) * (self.size - DIGIT)).astype(int)
-            digit = self.digits[rng.integers(len(self.digits))]
-            for frame, (y, x) in zip(frames, corners, strict=True):
+        for path, digit in zip(corners[0], self.digits[digits[0]], strict=True):
+            for frame, (y, x) in zip(frames, path, strict=True):
                 place = frame[y : y + DIGIT, x : x + DIGIT]
                 np.maximum(place, digit, out=place)
         return frames
 
-    def _path(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return a digit's path in the unit square, [length, 2] (y, x). As published, it first moves, then shows."""
-        position = [rng.random(), rng.random()]
-        angle = rng.random() * 2 * math.pi
-        velocity = [STEP * math.sin(angle), STEP * math.cos(angle)]
-        path = np.empty((self.length, 2))
-        for row in path:
-            for axis in (0, 1):
-                position[axis] += velocity[axis]
-                if not 0 < position[axis] < 1:
-                    position[axis] = min(max(position[axis], 0.0), 1.0)  # it stops at the wall; it is not mirrored
-                    velocity[axis] = -velocity[axis]
-            row[:] = position
-        return path
+    def scenes(self, rngs: Sequence[np.random.Generator]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draw where the digits of sequences are, without drawing the pictures.
+
+        Args:
+            rngs: of each sequence, its generator.
+
+        Returns:
+            The upper left corners of the digits, [B, count, length, 2] (y, x), and which digits they are, [B, count].
+        """
+        drawn = np.empty((len(rngs), self.count, 4))
+        digits = np.empty((len(rngs), self.count), np.int64)
+        for sequence, rng in enumerate(rngs):
+            for digit in range(self.count):
+                y, x, angle = rng.random(), rng.random(), rng.random() * 2 * math.pi
+                drawn[sequence, digit] = y, x, STEP * math.sin(angle), STEP * math.cos(angle)
+                digits[sequence, digit] = rng.integers(len(self.digits))
+        paths = _paths(drawn[..., :2], drawn[..., 2:], self.length)
+        return (paths * (self.size - DIGIT)).astype(np.int64), digits
+
+
+def _paths(position: NDArray[np.float64], velocity: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    """Return paths in the unit square, [B, count, length, 2] (y, x). As published, a digit first moves, then shows."""
+    paths = np.empty((*position.shape[:2], length, 2))
+    for time in range(length):
+        position = position + velocity
+        inside = (position > 0) & (position < 1)
+        position = position.clip(0, 1)  # it stops at the wall; it is not mirrored
+        velocity = np.where(inside, velocity, -velocity)
+        paths[:, :, time] = position
+    return paths
 
 
 def test_set(digits: Pictures, seed: int = 0, sequences: int = 1000, length: int = 20, count: int = 2) -> Pictures:  # noqa: PT028

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import cv2
 import torch
 
 from framecast.errors import OptionError
+from framecast.training import rendered
 from framecast.training.batches import Batches
-from framecast.training.footage import check_footage, open_footage
+from framecast.training.footage import Digits, check_footage, open_footage
 from framecast.training.runs import Run
 from framecast.training.sampling import SCORABLE, Validation, Watch, strip, validate
 from framecast.training.settings import Settings, enough_memory, network
@@ -106,8 +108,10 @@ class Training:
             return self.minutes / (self.settings.minutes - self._kept)
         return self.trainer.updates / self.recipe.updates
 
-    def go(self, show: Callable[[Progress], None], stopped: Callable[[], bool]) -> bool:
+    def go(self, show: Callable[[Progress], None], stopped: Callable[[], bool], *, score: bool = False) -> bool:
         """Train to the end, or until ``stopped`` returns True after an update; return whether the run has ended.
+
+        ``score`` says whether a run that is stopped is also scored, or only saved, which is quicker.
 
         The minutes of a timed run include the last score. The run first tries out how long scoring takes. If that is
         more than half of the minutes, it scores only as many frames as fit into that half.
@@ -116,9 +120,7 @@ class Training:
             FramecastError: the run cannot go on; the last checkpoint is unchanged.
         """
         recipe, carried = self.recipe, self.recipe.batching == "streams"
-        batches = Batches(
-            self.footage, recipe.frames, recipe.batch, self.settings.seed, carried=carried, position=self._position
-        )
+        batches = self._batches()
         before, since, loss, seconds = self.minutes, time.monotonic(), 0.0, 0.0
         self._show = show
 
@@ -147,6 +149,9 @@ class Training:
                 self._shown = Progress(self.trainer.updates, done, left, loss, fps, self.trainer.skipped)
                 show(self._shown)
                 if self.done < 1 and stopped():
+                    if score:
+                        self._record()
+                        return False
                     self._save()
                     self._log({})
                     self._save_weights(None)
@@ -157,6 +162,13 @@ class Training:
             self._record(60 * self._kept if self._kept else None)
             self.minutes = elapsed()
         return True
+
+    def _batches(self) -> Batches | rendered.Rendered:
+        recipe, seed, device = self.recipe, self.settings.seed, self.trainer.device
+        carried = recipe.batching == "streams"
+        if isinstance(self.footage, Digits) and not carried and device.type in rendered.DEVICES:
+            return rendered.Rendered(self.footage, recipe.frames, recipe.batch, seed, device, position=self._position)
+        return Batches(self.footage, recipe.frames, recipe.batch, seed, carried=carried, position=self._position)
 
     def _scoring_time(self) -> float:
         """Return the minutes to keep for the last score of a timed run, from a trial on a few frames."""
@@ -281,7 +293,8 @@ class Training:
             "versions": {
                 "framecast": version("framecast"),
                 "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "numpy", "opencv-python", "safetensors")},
+                **{name: version(name) for name in ("torch", "numpy", "safetensors")},
+                "opencv": cv2.__version__,  # of opencv-python, or of its headless build in its place
             },
         }
         return facts, session

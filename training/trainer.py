@@ -92,7 +92,8 @@ class Trainer:
         for optimizer, height in zip(self.optimizers, (recipe.lr, recipe.discriminator_lr), strict=False):
             for group in optimizer.param_groups:
                 group["lr"], group["betas"] = height * factor, (beta, group["betas"][1])
-        frames = torch.from_numpy(batch.frames).to(self.device).permute(0, 1, 4, 2, 3).float() / 255
+        taken = batch.frames if isinstance(batch.frames, Tensor) else torch.from_numpy(batch.frames)
+        frames = taken.to(self.device).permute(0, 1, 4, 2, 3).float() / 255
         with torch.autocast(self.device.type, _AUTOCAST[recipe.precision], enabled=recipe.precision != "fp32"):
             objective = self._objective(frames, torch.from_numpy(batch.starts).to(self.device), done)
         norms = self._backward(objective)

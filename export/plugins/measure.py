@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import EngineError
-from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, launcher
+from framecast.runtime.engines.tensorrt.cuda import DeviceBuffer, Streams, launcher, process_cuda
 from framecast.runtime.engines.tensorrt.library import Library
 
 WARM_UP, ROUNDS, STEPS = 50, 20, 50
@@ -30,43 +30,45 @@ def measure(library: Library, engine: bytes) -> Measured:
     Raises:
         EngineError: pycuda is missing, or the engine does not run.
     """
-    cuda, trt, logger = Cuda(), library.trt, library.logger()
-    with cuda.current():
-        runtime = trt.Runtime(logger)  # must outlive the engine
+    cuda, trt = process_cuda(), library.trt
+    streams = Streams(cuda)
+    with cuda.current(), library.errors() as errors:
+        runtime = trt.Runtime(library.logger())  # must outlive the engine
         loaded = runtime.deserialize_cuda_engine(engine)
         context = loaded.create_execution_context() if loaded is not None else None
         if context is None:
-            raise EngineError(f"TensorRT could not load the engine that it built ({' '.join(logger.errors[-1:])})")
-        buffers = _buffers(trt, cuda, loaded)
+            raise EngineError(f"TensorRT could not load the engine that it built ({' '.join(errors[-1:])})")
+        cuda.driver.Context.synchronize()  # TensorRT may still copy weights, on the default stream
+        buffers = _buffers(trt, streams, loaded)
 
         launch = launcher(
-            cuda,
+            streams,
             context,
             {name: buffer.address for name, buffer in buffers.items()},
-            lambda: f"TensorRT could not run the engine that it built ({' '.join(logger.errors[-1:])})",
+            lambda: f"TensorRT could not run the engine that it built ({' '.join(errors[-1:])})",
         )
         for _ in range(WARM_UP):
             launch()
-        cuda.steps.synchronize()
+        streams.synchronize()
         times = []
         for _ in range(ROUNDS):
             started = time.perf_counter()
             for _ in range(STEPS):
                 launch()
-            cuda.steps.synchronize()
+            streams.synchronize()
             times.append((time.perf_counter() - started) / STEPS)
-        cuda.stepped.record(cuda.steps)
+        streams.step_ends()
         return Measured(float(np.median(times)) * 1e3, buffers["prediction"].download())
 
 
-def _buffers(trt: Any, cuda: Cuda, engine: Any) -> dict[str, DeviceBuffer]:
+def _buffers(trt: Any, streams: Streams, engine: Any) -> dict[str, DeviceBuffer]:
     """Allocate all inputs and outputs of an engine. The inputs hold numbers that depend only on their order."""
     random = np.random.default_rng(0)
     found = {}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
-        buffer = DeviceBuffer(cuda, tuple(engine.get_tensor_shape(name)), dtype.type)
+        buffer = DeviceBuffer(streams, tuple(engine.get_tensor_shape(name)), dtype.type)
         if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
             values = random.random(buffer.shape)
             buffer.upload((values * 255 if dtype == np.uint8 else values).astype(dtype))

@@ -1,5 +1,1 @@
 """EIFAG (ASTM, equations 7 and 8): the memory of the last cells, gathered by a softmax over them."""
-
-from framecast.kernels.eifag.operator import eifag
-
-__all__ = ["eifag"]

@@ -12,12 +12,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from framecast.kernels.launch import Launch, launch_arguments, pointwise, tanh
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @triton.jit  # type: ignore[untyped-decorator]

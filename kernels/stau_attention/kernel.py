@@ -13,14 +13,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from framecast.errors import OptionError
 from framecast.kernels.launch import Launch, launch_arguments, pointwise, reduction
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -121,6 +123,8 @@ def stau_attention(
     Raises:
         OptionError: shapes or types that the kernels do not take.
     """
+    import torch
+
     n, shape = len(keys), current.shape
     if len(values) != n:
         raise OptionError(f"there must be a value for each key, not {len(values)} for {n}")

@@ -20,16 +20,17 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from framecast.kernels import switch
 from framecast.kernels.launch import Launch, launch_arguments, pointwise, reduction, tanh
 from framecast.kernels.layout import is_channels_last
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @triton.jit
@@ -289,6 +290,10 @@ def stgru_gates(
     Raises:
         OptionError: shapes or types that the kernels do not take.
     """
+    import torch
+
+    from framecast.kernels import switch
+
     batch, channels, *image = t.shape
     affine = (4 * channels, *image)
     conv = (batch, *affine)

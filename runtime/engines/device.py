@@ -88,6 +88,10 @@ class DeviceEngine(Engine):
         ``render`` picks the graph that renders for a model of motion.
         """
 
+    def allocate_outputs(self, shown: tuple[int, ...], finite: tuple[int, ...]) -> tuple[Buffer, Buffer]:
+        """Buffers for what every step gives the host. Both are always downloaded, so they may share one transfer."""
+        return self.allocate(shown, np.uint8), self.allocate(finite, np.float32)
+
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """See :meth:`Engine.zeros`."""
         return self.allocate(shape, np.float32)
@@ -96,9 +100,10 @@ class DeviceEngine(Engine):
         """See :meth:`Engine.new_state`."""
         state = super().new_state(batch)
         width, height = self.manifest.size
+        shown, finite = self.allocate_outputs((batch, self.manifest.outputs, height, width, 3), (batch,))
         self._outputs[state] = _Outputs(
-            shown=self.allocate((batch, self.manifest.outputs, height, width, 3), np.uint8),
-            finite=self.allocate((batch,), np.float32),
+            shown=shown,
+            finite=finite,
             seen=self.allocate((batch, height, width, 3), np.uint8) if self.camera else None,
             keep=[0] * batch,
         )
@@ -177,7 +182,7 @@ class DeviceEngine(Engine):
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`. Only bytes are downloaded."""
         outputs = self._outputs[state]
-        pictures = outputs.shown.download()  # the only wait: after it, ``finite`` is ready too
+        pictures = outputs.shown.download()  # the only wait: its turn is last, so after it the rest is ready too
         finite = outputs.finite.download()
         return [[row[k - 1] for k in ahead] if finite[i] else None for i, row in enumerate(pictures)]
 
@@ -231,6 +236,8 @@ class DeviceEngine(Engine):
         longest = max(1, self.manifest.slots)
         for row, kept in enumerate(keep):
             outputs.keep[row] = min(kept + 1, longest)
+        if camera and outputs.seen is not None:
+            outputs.seen.fetch()  # before the pictures, so that whoever has those need not wait for it
         if not moments:
             outputs.finite.fetch()
             outputs.shown.fetch()

@@ -1,20 +1,39 @@
-"""ONNX Runtime on CUDA. States stay bound on the device; only pictures go in and come out."""
+"""ONNX Runtime on CUDA. States stay bound on the device; only pictures go in and come out.
+
+The host waits for the device twice a frame, as often as ONNX Runtime's Python allows. Both are copies:
+
+- the upload: ``OrtValue.update_inplace`` copies from pageable memory and synchronises CUDA's default stream. Nothing
+  else is running then, unless the last prediction was not read. While a stream is young, ``keep`` is uploaded as well;
+  a model of motion uploads two numbers besides;
+- the download of ``shown`` and ``finite``, which lie side by side: ``OrtValue.numpy`` returns when the copy is done. It
+  allocates what it returns, so that memory cannot be page-locked.
+
+A step does not wait. It runs on a stream of ours, which CUDA orders with the default stream, on which the copies are.
+That is how ONNX Runtime's source reads. No GPU has run it yet: ``benchmarks/gpu_check.py`` shows whether it holds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ctypes
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.errors import ArtifactError, EngineError, first_line
+from framecast.errors import ArtifactError, EngineError, ExportError, first_line
 from framecast.graph.manifest import RENDER, beside, check_halves
 from framecast.runtime.engines.device import Buffer, DeviceEngine
 from framecast.runtime.engines.onnxruntime import check_boundary
+from framecast.runtime.engines.tensorrt.cuda import libcuda_
 
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+_ALIGNED = 256  # bytes, as CUDA allocates
+CURE = "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]' onnx"
 
 
 class _OrtBuffer(Buffer):
@@ -27,7 +46,26 @@ class _OrtBuffer(Buffer):
         self.value.update_inplace(np.ascontiguousarray(array))
 
     def download(self) -> NDArray[Any]:
-        return np.array(self.value.numpy())
+        found: NDArray[Any] = self.value.numpy()
+        return found.copy() if np.shares_memory(found, self._zeros) else found
+
+
+class _Part(Buffer):
+    """A part of a larger buffer. The first part that is downloaded after a step fetches the others as well."""
+
+    def __init__(self, whole: _OrtBuffer, fetched: list[NDArray[Any]], start: int, shape: tuple[int, ...], dtype: Any):
+        self.shape, self.dtype, self.address = shape, np.dtype(dtype), whole.address + start
+        self.fetched = fetched  # at most one array, that of the last download
+        self._whole = whole
+        self._bytes = slice(start, start + int(np.prod(shape)) * self.dtype.itemsize)
+
+    def upload(self, array: NDArray[Any]) -> None:
+        raise NotImplementedError("only a step writes it")
+
+    def download(self) -> NDArray[Any]:
+        if not self.fetched:
+            self.fetched.append(self._whole.download())
+        return self.fetched[0][self._bytes].view(self.dtype).reshape(self.shape)
 
 
 class OnnxRuntimeCudaEngine(DeviceEngine):
@@ -42,7 +80,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
 
     Raises:
         ArtifactError: the file is not a usable artifact.
-        EngineError: this ONNX Runtime has no CUDA, or finds no GPU.
+        EngineError: this ONNX Runtime has no CUDA, cannot load it, or finds no GPU.
     """
 
     name = "onnxruntime-cuda"
@@ -50,72 +88,100 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
     def __init__(self, artifact: Path, *, threads: int = 0, device: str = "cuda", precision: str = "fp32") -> None:
         super().__init__()
         try:
-            import onnx
             import onnxruntime
 
-            from framecast.graph.artifact import manifest_of, metadata_of
+            from framecast.graph.artifact import load, metadata_of, read
             from framecast.graph.device import device_graph
         except ImportError as error:
-            raise EngineError(
-                f"onnxruntime-cuda needs {error.name}: pip install onnxruntime-gpu onnx (in place of onnxruntime)"
-            ) from error
+            raise EngineError(f"onnxruntime-cuda needs {error.name}: {CURE}") from error
         self.version: str = onnxruntime.__version__
         self.device, self.precision = device, precision
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
-        provider = _PROVIDERS[device]
-        if provider not in onnxruntime.get_available_providers():
+        if _PROVIDERS[device] not in onnxruntime.get_available_providers():
             raise EngineError(
-                f"this onnxruntime {self.version} was built without CUDA: pip uninstall onnxruntime, then pip install "
-                "onnxruntime-gpu (or use --engine onnxruntime)"
+                f"this onnxruntime {self.version} was built without CUDA: {CURE} (or use --engine onnxruntime)"
             )
+        proto = read(artifact)
+        self.manifest = manifest = self._manifest(artifact, proto)
+        halves = [proto]
+        if manifest.renders == "moments":
+            halves.append(load(beside(artifact, RENDER)))
+            check_halves(artifact, metadata_of(proto), metadata_of(halves[1]), RENDER)
+        try:
+            graphs = [device_graph(half).SerializeToString() for half in halves]
+        except ExportError as error:
+            raise ArtifactError(f"{artifact}: {error}") from error
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = 4
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._sessions = self._opened(onnxruntime, graphs, threads)
+
+    @staticmethod
+    def _manifest(artifact: Path, proto: Any) -> Any:
+        from framecast.graph.artifact import manifest_of
+
+        manifest = manifest_of(proto)
+        try:
+            check_boundary(manifest, proto.graph.input, proto.graph.output)
+        except ArtifactError as error:
+            raise ArtifactError(f"{artifact}: {error}") from error
+        return manifest
+
+    def _opened(self, onnxruntime: Any, graphs: list[bytes], threads: int) -> list[Any]:
+        """The sessions, on the device and nowhere else."""
+        provider, choices = _PROVIDERS[self.device], {}
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # no logs: failures are raised in one line
-        try:
-            proto = onnx.load(str(artifact))
-            self.manifest = manifest_of(proto)
-            check_boundary(self.manifest, proto.graph.input, proto.graph.output)
-            graphs = [device_graph(proto).SerializeToString()]
-            if self.manifest.renders == "moments":
-                render = onnx.load(str(beside(artifact, RENDER)))
-                check_halves(artifact, metadata_of(proto), metadata_of(render), RENDER)
-                graphs.append(device_graph(render).SerializeToString())
-        except ArtifactError as error:
-            raise ArtifactError(f"{artifact}: {error}") from error
-        except Exception as error:  # from protobuf, onnx's checker, or the file system
-            reason = first_line(error)
-            raise ArtifactError(
-                f"{artifact} is not an ONNX file that can be run ({reason}): make one with 'framecast export'"
-            ) from error
-        try:
-            choices = {"use_tf32": str(int(precision == "tf32"))} if device == "cuda" else {}
-            providers = [(provider, choices)]
-            self._sessions = [onnxruntime.InferenceSession(g, options, providers=providers) for g in graphs]
-        except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
-            raise EngineError(
-                f"onnxruntime cannot use this GPU ({first_line(error)}): see 'framecast doctor'"
-            ) from error
-        if provider not in self._sessions[0].get_providers():
+        with _quiet(onnxruntime):
+            if self.device == "cuda":
+                choices = {"use_tf32": str(int(self.precision == "tf32")), "user_compute_stream": str(_stream())}
+            try:
+                if self.device == "cuda" and hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on
+                    onnxruntime.preload_dlls()  # finds CUDA in pip's packages
+                # Without enable_fallback=0 a failure prints itself, and the session runs on the CPU.
+                sessions = [
+                    onnxruntime.InferenceSession(g, options, providers=[(provider, choices)], enable_fallback=0)
+                    for g in graphs
+                ]
+            except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
+                raise EngineError(
+                    f"onnxruntime cannot use this GPU ({first_line(error)}): see 'framecast doctor'"
+                ) from error
+        if provider not in sessions[0].get_providers():
+            reason = missing_library(Path(onnxruntime.__file__).parent / "capi")
+            if reason:
+                raise EngineError(f"onnxruntime cannot load CUDA ({reason}): {CURE}")
             raise EngineError("onnxruntime finds no usable GPU: check the driver with 'framecast doctor'")
+        return sessions
 
-    def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
+    def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> _OrtBuffer:
         """See :meth:`DeviceEngine.allocate`."""
         zeros = np.zeros(shape, dtype)
         return _OrtBuffer(self._value(zeros, self.device, 0), zeros)
+
+    def allocate_outputs(self, shown: tuple[int, ...], finite: tuple[int, ...]) -> tuple[Buffer, Buffer]:
+        """See :meth:`DeviceEngine.allocate_outputs`. One download brings both."""
+        start = -(-4 * int(np.prod(finite)) // _ALIGNED) * _ALIGNED
+        whole, fetched = self.allocate((start + int(np.prod(shown)),), np.uint8), list[NDArray[Any]]()
+        return _Part(whole, fetched, start, shown, np.uint8), _Part(whole, fetched, 0, finite, np.float32)
 
     def bind(
         self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer], *, render: bool = False
     ) -> Callable[[], None]:
         """See :meth:`DeviceEngine.bind`."""
-        session = self._sessions[render]
+        session, options = self._sessions[render], self._options
         binding = session.io_binding()
         for bind, buffers in ((binding.bind_input, reads), (binding.bind_output, writes)):
             for name, buffer in buffers.items():
                 bind(name, self.device, 0, buffer.dtype.type, list(buffer.shape), buffer.address)
+        old = [buffer.fetched for buffer in writes.values() if isinstance(buffer, _Part)]
 
         def run(_: Any = (reads, writes)) -> None:  # the default keeps the buffers alive: they are bound by address
+            for fetched in old:
+                fetched.clear()
             try:
-                session.run_with_iobinding(binding)
+                session.run_with_iobinding(binding, options)
             except Exception as error:
                 raise EngineError(f"onnxruntime could not run {self.manifest.config}: {first_line(error)}") from error
 
@@ -125,3 +191,62 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         """See :meth:`Engine.close`."""
         super().close()
         self._sessions.clear()
+
+
+@cache
+def _stream() -> int:
+    """A stream for all steps of this process, never destroyed.
+
+    ONNX Runtime's own streams do not wait for the default stream, on which its Python copies, nor that for them. One
+    made like this does, in both directions, so a step need not be waited for.
+
+    Raises:
+        EngineError: the driver is missing, or refuses.
+    """
+    try:
+        driver = libcuda_()
+    except OSError as error:
+        raise EngineError(
+            "no NVIDIA driver here (libcuda.so.1 cannot be loaded): install the driver, or start the container with "
+            "--gpus all"
+        ) from error
+    device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
+    code = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), 0)
+        or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)  # the one that CUDA's runtime uses
+        or driver.cuCtxPushCurrent_v2(context)
+    )
+    if not code:
+        code = driver.cuStreamCreate(ctypes.byref(stream), 0)  # CU_STREAM_DEFAULT: not CU_STREAM_NON_BLOCKING
+        driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+    if code:
+        raise EngineError(f"the NVIDIA driver gives no stream (error {code}): check that nvidia-smi lists a GPU")
+    return int(stream.value or 0)
+
+
+def missing_library(folder: Path) -> str:
+    """Why CUDA's provider cannot be loaded, in the linker's words; "" if it can. ONNX Runtime only logs that.
+
+    Call it after ONNX Runtime has tried. Loaded before, the provider would not find ONNX Runtime when that loads it.
+
+    Args:
+        folder: where the libraries of ONNX Runtime's providers are.
+    """
+    try:
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)  # the other one uses it
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+    except OSError as error:
+        return first_line(error).replace(": ", ", ")
+    return ""
+
+
+@contextmanager
+def _quiet(onnxruntime: Any) -> Iterator[None]:
+    """Keep off the terminal what is said there of libraries that are missing: the error says it."""
+    onnxruntime.set_default_logger_severity(4)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)  # its default

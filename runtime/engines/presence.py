@@ -39,7 +39,7 @@ def onnxruntime_cuda() -> str:
     Raises:
         EngineError: one of them is missing, or there is no GPU.
     """
-    cure = "pip uninstall onnxruntime, then pip install onnxruntime-gpu onnx"
+    cure = "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]' onnx"
     try:
         import onnxruntime as found
     except ImportError as error:

@@ -63,7 +63,7 @@ class TorchEngine(Engine):
         branch: whether work that may run beside other work does, on CUDA: a branch of the graph.
         channels_last: whether convolutions run channels-last, on CUDA, in networks that can (default: in tf32 and
             fp16, as tensor cores want them so).
-        overlap: whether a kernel's passes may overlap: see :func:`framecast.kernels.switch.overlapped`.
+        overlap: whether a kernel's passes may overlap, on CUDA: see :func:`framecast.kernels.switch.overlapped`.
         threads: CPU threads of a step, for the whole process; 0 means torch's own choice.
 
     Raises:
@@ -90,13 +90,13 @@ class TorchEngine(Engine):
     ) -> None:
         import torch
 
-        from framecast.models.branch import Branch
-
         self._torch: Any = torch
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         on_gpu = self._device.type == "cuda"
         if on_gpu and not torch.cuda.is_available():
             raise EngineError("torch sees no CUDA device: see 'framecast doctor', or use --engine onnxruntime")
+        if overlap and on_gpu and torch.cuda.get_device_capability(self._device) < (9, 0):
+            raise OptionError("kernels overlap from compute capability 9.0 on: leave overlap out")
         if precision != "fp32" and not on_gpu:
             raise OptionError(f"on a CPU torch runs in fp32 only, not in {precision}: leave the precision out")
         if threads:
@@ -106,7 +106,7 @@ class TorchEngine(Engine):
         self.manifest = manifest
         if on_gpu:
             last = precision != "fp32" if channels_last is None else channels_last
-            network = network.on_gpu(Branch() if branch and not compiled else None, channels_last=last)
+            network = network.on_gpu(branch=branch and not compiled, channels_last=last)
         else:
             network = network.deployed()
         self._network = network.to(self._device).eval()

@@ -7,22 +7,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from framecast.camera.pool import Pool
 from framecast.graph.manifest import Manifest
 
+Tensor = Any  # a torch.Tensor; this room works without torch
 # Convert a picture's channels (BGR, the last axis) to the network's, and back. They use no lists of indices, because
 # those would be uploaded each time.
-_TAKE: Mapping[str, Callable[[Tensor], Tensor]] = {
+_TAKE: Mapping[str, Callable[[Any], Any]] = {
     "BGR": lambda picture: picture,
     "RGB": lambda picture: picture.flip(-1),
     "GRAY": lambda picture: picture[..., :1],
 }
-_GIVE: Mapping[str, Callable[[Tensor], Tensor]] = {
+_GIVE: Mapping[str, Callable[[Any], Any]] = {
     **_TAKE,
     "GRAY": lambda picture: picture.expand(*picture.shape[:-1], 3),
 }
@@ -32,6 +30,8 @@ class Input:
     """A device tensor for host arrays of one shape, uploaded through page-locked memory."""
 
     def __init__(self, array: NDArray[Any], device: Any) -> None:
+        import torch
+
         self.host = torch.empty(array.shape, dtype=getattr(torch, str(array.dtype)), pin_memory=device.type == "cuda")
         self.device = self.host.to(device)
         self._uploaded = torch.cuda.Event() if device.type == "cuda" else None
@@ -58,6 +58,8 @@ class Pictures:
     """
 
     def __init__(self, batch: int, manifest: Manifest, device: Any) -> None:
+        import torch
+
         width, height = manifest.size
         shape = (batch, manifest.outputs, height, width, 3)
         on_gpu = device.type == "cuda"
@@ -83,6 +85,8 @@ class Pictures:
             self._host.copy_(self._all, non_blocking=True)
             self._arrived.record()
             self._arrived.synchronize()
+        import torch
+
         copied = self._pool.take(tuple(self._all.shape))
         torch.from_numpy(copied).copy_(self._host)  # of a large picture, by several threads
         return copied[: self._batch], copied[self._batch :].reshape(tuple(self.shown.shape))
@@ -90,6 +94,8 @@ class Pictures:
 
 def to_frame(manifest: Manifest, picture: Tensor) -> Tensor:
     """Convert [B, h, w, 3] uint8 BGR to [B, C, H, W], like :func:`framecast.runtime.convert.to_frame`."""
+    from torch.nn import functional
+
     low, high = manifest.value_range
     (width, height), (_, rows, columns) = manifest.size, manifest.frame
     frame = _TAKE[manifest.channel_order](picture).permute(0, 3, 1, 2).float()

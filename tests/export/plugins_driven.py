@@ -2,7 +2,8 @@
 
 The bindings are NVIDIA's (a wheel without the libraries, which are stubs here), and so is ``tensorrt.plugin``, the code
 behind quickly deployable plugins. Shims stand for what only the library can make: symbolic sizes, and the registry.
-Arguments: a live graph of fixed batch, and a folder for the PTX. Prints a line of JSON for each plugin.
+Arguments: a folder with the bindings of one version, one for the PTX, and live graphs of fixed batch. Prints a line of
+JSON about the version, and one for each plugin.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+
+sys.path.insert(0, sys.argv[1])
 import tensorrt_bindings
+
+sys.modules["torch"] = None  # type: ignore[assignment] # a build needs Triton, and no torch
 
 
 class Size:
@@ -66,10 +71,13 @@ def shimmed() -> Any:
 
 trt = shimmed()
 
-from framecast.export.plugins import candidates, rewrite  # noqa: E402 (after the shims)
-from framecast.export.plugins.ladder import target  # noqa: E402
+from framecast.export import tensorrt as export  # noqa: E402 (after the shims)
+from framecast.export.plugins import candidates, rewrite  # noqa: E402
+from framecast.export.plugins.ladder import obstacles, target  # noqa: E402
 from framecast.runtime.engines.tensorrt import plugin as v3  # noqa: E402
 from framecast.runtime.engines.tensorrt.library import Gpu, Library  # noqa: E402
+
+from . import tensorrt_names  # noqa: E402, TID252 (run as a module of the tests)
 
 ORIN = Gpu("Orin", "8.7", "12.6")
 TYPES = {"fp32": trt.float32, "fp16": trt.float16}
@@ -158,11 +166,38 @@ def drive_v3(node: onnx.NodeProto, plugins: list[Any]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    proto, folder = onnx.load(sys.argv[1]), Path(sys.argv[2])
-    library = Library("tensorrt", trt.__version__, trt)
-    found = []
-    if hasattr(trt, "QuickPluginCreationRequest"):  # 10.9 and newer
+def drive_version(library: Library) -> dict[str, Any]:
+    """What is no plugin: our logger and monitor, made from TensorRT's classes, and every name that our code uses."""
+    shares: list[float] = []
+    with library.errors() as errors:
+        for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
+            library.logger().log(getattr(trt.ILogger, severity), severity)
+
+    def progress(share: float, phase: str) -> bool:
+        shares.append(share)
+        return True
+
+    monitor = export._monitor(trt, progress)
+    monitor.phase_start("whole", None, 2)
+    monitor.phase_start("part", "whole", 1)
+    went_on = [monitor.step_complete("part", 0), monitor.step_complete("whole", 0)]
+    monitor.phase_finish("part")
+    monitor.phase_finish("whole")
+    kinds = {"FLOAT": np.float32, "UINT8": np.uint8, "BOOL": np.bool_, "INT64": np.int64}  # of a device graph's tensors
+    return {
+        "version": trt.__version__,
+        "missing": tensorrt_names.missing(trt),
+        "errors": errors,
+        "went on": went_on,
+        "shares": shares,
+        "kinds": [np.dtype(trt.nptype(getattr(trt.DataType, name))) == kind for name, kind in kinds.items()],
+        "rungs": [rung for rung in ("aot", "v3") if rung not in obstacles(library, ORIN, True)],
+    }
+
+
+def drive(path: Path, folder: Path, library: Library, aot: bool) -> list[dict[str, Any]]:
+    proto, found = onnx.load(path), []
+    if aot:
         placed = rewrite.with_aot(proto)[1]
         for _ in range(2):  # a second build in the same process
             rewritten, names = candidates.with_plugins(proto, "aot", library, ORIN)
@@ -175,8 +210,17 @@ def main() -> None:
         rewritten, names = candidates.with_plugins(proto, "v3", library, ORIN)
     nodes = {node.name: node for node in rewritten.graph.node}
     assert names == [place.node for place in placed]
-    found += [drive_v3(nodes[place.node], plugins) for place in placed]
-    for line in found:
+    return found + [drive_v3(nodes[place.node], plugins) for place in placed]
+
+
+def main() -> None:
+    folder, *graphs = map(Path, sys.argv[2:])
+    library = Library("tensorrt", trt.__version__, trt)
+    version = drive_version(library)
+    lines = [version]
+    for path in graphs:
+        lines += [{"graph": path.stem, **line} for line in drive(path, folder, library, "aot" in version["rungs"])]
+    for line in lines:
         print(json.dumps(line))  # noqa: T201 (its output)
 
 

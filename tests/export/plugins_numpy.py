@@ -25,7 +25,8 @@ Arrays = Sequence[np.ndarray]
 def constants(kernel: Kernel) -> dict[str, Any]:
     """Of the kernel's launch: sizes, blocks, and how many elements each program takes."""
     values = {"forget_bias": 0.0, "eps": 0.0, "scale": 0.0, **dict(kernel.constants)}
-    launch = _launch(kernel.kernel, kernel.batch, kernel.state, *(values[name] for name in values))
+    forget_bias, eps, scale = (values[name] for name in ("forget_bias", "eps", "scale"))
+    launch = _launch(kernel.kernel, kernel.batch, kernel.state, forget_bias, eps, scale, {})
     return {**launch.constants, "grid": launch.grid}
 
 

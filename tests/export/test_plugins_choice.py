@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,13 @@ from framecast.export.plugins.measure import Measured
 from framecast.export.tensorrt import BuildRequest, build, summary
 from framecast.graph.device import device_graph
 from framecast.graph.tensorrt_workarounds import fixed
-from framecast.runtime.engines.tensorrt import cache, cuda, plugin
+from framecast.runtime.engines.tensorrt import cache, plugin
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
 from framecast.runtime.shipped import shipped
 
 from ..exported import exported  # noqa: TID252
-from ..runtime.fake_gpu import Driver, TensorRT  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..runtime.fake_gpu import installed  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..runtime.fake_tensorrt import TensorRT  # noqa: TID252
 
 Run = Callable[..., tuple[int, str, str]]
 ORIN = Gpu("Orin", "8.7", "12.6")
@@ -230,16 +230,10 @@ class Loaded(TensorRT):
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    driver = Driver()
-    package: Any = ModuleType("pycuda")
-    package.driver = driver
-    monkeypatch.setitem(sys.modules, "pycuda", package)
-    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
-    monkeypatch.setattr(cuda, "libcuda_", lambda: driver)
+    driver = installed(monkeypatch)
     monkeypatch.setattr(measure, "STEPS", 2)
     monkeypatch.setattr(measure, "WARM_UP", 1)
-    trt = Loaded(driver)
-    return SimpleNamespace(name="tensorrt", version="10.3", trt=trt, logger=lambda: SimpleNamespace(errors=["bad"]))
+    return Library("tensorrt", "10.3", Loaded(driver))
 
 
 def test_an_engine_is_timed_as_it_runs(gpu: Any) -> None:
@@ -251,7 +245,7 @@ def test_an_engine_is_timed_as_it_runs(gpu: Any) -> None:
     assert np.isfinite(first.prediction).all()
     assert np.array_equal(first.prediction, second.prediction)
     assert gpu.trt.driver.gpu.launches == 2 * (1 + 2 * measure.ROUNDS)
-    with pytest.raises(EngineError, match=r"could not load the engine that it built \(bad\)"):
+    with pytest.raises(EngineError, match=r"could not load the engine that it built \(cannot read b'nothing'\)"):
         measure.measure(gpu, b"nothing")
 
 

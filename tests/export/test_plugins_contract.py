@@ -4,15 +4,14 @@ What TensorRT and a GPU really do with them is for ``benchmarks/gpu_check.py``, 
 
 - the chain of launches that a graph of plugins describes is computed in NumPy (``plugins_numpy.py``): it must give what
   the network gives. The kernels themselves are run by Triton's interpreter in ``tests/kernels``;
-- NVIDIA's own Python code (``tensorrt.plugin``, and the bindings of TensorRT 10.13, a wheel that comes without the
-  libraries, for which stubs stand) registers, describes, tunes and launches them (``plugins_driven.py``);
+- NVIDIA's own Python code (``tensorrt.plugin``, and the bindings of five versions of TensorRT, wheels that come without
+  the libraries, for which stubs stand) registers, describes, tunes and launches them (``plugins_driven.py``);
 - a driver that is none (``plugins_fake.c``) logs what the launcher of ``IPluginV3`` hands over.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import json
 import math
 import os
@@ -51,6 +50,9 @@ from ..exported import exported  # noqa: E402, TID252 (pytest's importlib mode p
 from .plugins_numpy import by_kernels, by_launches, constants, evaluator  # noqa: E402, TID252
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+# JetPack 6's; the first with kernels inside engines; JetPack 7.0's; JetPack 7.2's; and 11, strongly typed throughout.
+VERSIONS = ("10.3", "10.9", "10.13", "10.16", "11.4")
 ARCH, PTX, BATCH = 87, 85, 2
 NETWORKS = ("stip", "astm", "stau")
 PRECISIONS = ("fp32", "fp16")
@@ -223,31 +225,55 @@ def gcc() -> str:
 @pytest.fixture(scope="module")
 def stubs(gcc: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the libraries that the bindings are linked to, which do nothing."""
-    if importlib.util.find_spec("tensorrt_bindings") is None:
-        pytest.skip("no bindings of TensorRT: pip install tensorrt-cu12-bindings (Linux, x86-64)")
     folder = tmp_path_factory.mktemp("stubs")
     names = [f"create{kind}_INTERNAL" for kind in ("InferBuilder", "InferRefitter", "InferRuntime")]
     names += [f"createNvOnnxParser{kind}_INTERNAL" for kind in ("", "Refitter")]
     names += ["getBuilderPluginRegistry", "getNvOnnxParserVersion", "getPluginRegistry", "initLibNvInferPlugins"]
     source = folder / "stubs.c"
     source.write_text("\n".join(f"void *{name}(void) {{ return 0; }}" for name in names))
+    command = [gcc, "-shared", "-fPIC", "-o", str(folder / "stubs.so"), str(source)]
+    subprocess.run(command, check=True)
     for library in ("nvinfer", "nvonnxparser", "nvinfer_plugin"):
-        command = [gcc, "-shared", "-fPIC", "-o", str(folder / f"lib{library}.so.10"), str(source)]
-        subprocess.run(command, check=True)
+        for major in (10, 11):
+            (folder / f"lib{library}.so.{major}").symlink_to("stubs.so")
     return folder
 
 
-@pytest.mark.parametrize(("name", "precision"), [("stip", "fp16"), ("astm", "fp32"), ("stau", "fp32")])
-def test_tensorrts_own_python_layer(name: str, precision: str, stubs: Path, tmp_path: Path) -> None:
-    proto = network(name, precision)
-    path = tmp_path / "graph.onnx"
-    onnx.save(proto, path)
+def test_the_versions_are_those_that_make_installs() -> None:
+    pinned = re.search(r"^BINDINGS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert pinned
+    assert [".".join(version.split(".")[:2]) for version in pinned[1].split()] == list(VERSIONS)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tensorrts_own_python_layer(version: str, stubs: Path, tmp_path: Path) -> None:
+    bindings = ROOT / ".venv" / "tensorrt" / version
+    if not bindings.exists():
+        pytest.skip(f"no bindings of TensorRT {version} in .venv/tensorrt: make bindings (Linux, x86-64)")
+    graphs = {
+        name: network(name, precision) for name, precision in (("stip", "fp16"), ("astm", "fp32"), ("stau", "fp32"))
+    }
+    for name, proto in graphs.items():
+        onnx.save(proto, tmp_path / f"{name}.onnx")
+    places = map(str, (bindings, tmp_path, *sorted(tmp_path.glob("*.onnx"))))
+    command = [sys.executable, "-m", "tests.export.plugins_driven", *places]
     environment = {**os.environ, "LD_LIBRARY_PATH": str(stubs)}
-    command = [sys.executable, str(HERE / "plugins_driven.py"), str(path), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    placed, sites = rewrite.with_aot(proto)[1], rewrite.with_v3(proto, NAME)[1]
+    first, *lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert first["version"].startswith(f"{version}.")
+    assert first["missing"] == []  # of TensorRT's names that our code uses
+    assert first["errors"] == ["INTERNAL_ERROR", "ERROR"]
+    assert (first["went on"], first["shares"]) == ([True, True], [0.5, 0.5, 1.0])
+    assert all(first["kinds"])
+    assert first["rungs"] == (["v3"] if version == "10.3" else ["aot", "v3"])
+    for name, proto in graphs.items():
+        check_driven(proto, [line for line in lines if line["graph"] == name], first["rungs"])
+
+
+def check_driven(proto: ModelProto, lines: list[dict[str, Any]], rungs: list[str]) -> None:
+    """What TensorRT was told of each plugin is what the graph's kernels are."""
+    placed, sites = rewrite.with_aot(proto)[1] if "aot" in rungs else [], rewrite.with_v3(proto, NAME)[1]
     assert [line["node"] for line in lines] == [place.node for place in (*placed, *sites)]
     for line, place in zip(lines, placed, strict=False):
         (call,) = place.calls

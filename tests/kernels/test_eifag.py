@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from framecast.kernels.eifag import eifag
+from framecast.kernels.eifag.operator import eifag
 
 
 def equations(history: list[Tensor], input: Tensor, forget: Tensor, candidate: Tensor, bias: float) -> Tensor:

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from framecast.kernels import switch
-from framecast.kernels.eifag import eifag
 from framecast.kernels.eifag import reference as eifag_reference
+from framecast.kernels.eifag.operator import eifag
 from framecast.kernels.stau_attention import reference as stau_reference
-from framecast.kernels.stau_attention import stau_attention
+from framecast.kernels.stau_attention.operator import stau_attention
 from framecast.kernels.stgru_gates import reference as stgru_reference
-from framecast.kernels.stgru_gates import stgru_gates
+from framecast.kernels.stgru_gates.operator import stgru_gates
 
 from . import cases  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 

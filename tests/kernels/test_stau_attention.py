@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from framecast.kernels.stau_attention import stau_attention
+from framecast.kernels.stau_attention.operator import stau_attention
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 3, 5), (3, 7, 9, 1), (2, 64, 16, 16)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from framecast.kernels.stgru_gates import stgru_gates
+from framecast.kernels.stgru_gates.operator import stgru_gates
 
 
 def equations(tensors: Sequence[Tensor], forget_bias: float, eps: float) -> tuple[Tensor, Tensor]:

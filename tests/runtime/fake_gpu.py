@@ -1,105 +1,224 @@
-"""A GPU that is none: pycuda's driver, the graphs of libcuda, and TensorRT's runtime, as far as the engine uses them.
+"""A GPU that is none: pycuda's driver, and the graphs of libcuda, as far as the engine uses them.
 
 It stands in for what cannot run here, to check one thing: that the engine binds the right buffers, and waits for all
 that it must, whatever the order in which a GPU gets round to things. What is put on a stream is done late: when
 somebody waits for it, and then streams take turns at random, or as they are told. Memory that nobody has written holds
-noise. An "engine" is the live graph, run by ONNX Runtime on the arrays that lie at the bound addresses.
+noise. Memory that was freed is gone, even if work on it is still to come: CUDA mostly waits for that, but does not say
+so. ``fake_tensorrt.py`` runs its "engines" here.
 """
 
 from __future__ import annotations
 
 import ctypes
 import random
-from collections import deque
+import sys
+import threading
+from collections import Counter, deque
 from collections.abc import Callable
-from copy import copy
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import pytest
 
-MISSING = 801  # an error code of the driver
+from framecast.runtime.engines.tensorrt import cuda
+
+MISSING, ILLEGAL_STATE, INVALIDATED = 801, 401, 901  # error codes of the driver
+ALIGNED = 256  # bytes: where a GPU's memory begins
+Work = Callable[[], None]
 
 
 class Gpu:
     """Its streams, and what was allocated."""
 
     def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.context = Context()
         self.streams: list[GpuStream] = []
-        self.memory: dict[int, np.ndarray] = {}
+        self.legacy = GpuStream(self, blocking=False)  # the default stream, with which blocking streams are ordered
+        self.memory: dict[int, np.ndarray] = {}  # by address: the GPU's, and the host's that is page-locked
         self.captures = True
-        self.graphs: list[list[Callable[[], None]]] = []
+        self.graphs: list[list[Work]] = []
+        self.alive: Counter[str] = Counter()  # objects by kind
+        self.leaked: list[str] = []  # kinds of objects that pycuda could not free
         self.synchronisations = self.launches = 0
-        self.alive = 0  # graphs that were captured and not destroyed
-        self.pushed = 0
         self.first: tuple[int, ...] = ()  # indices of streams, by how soon they get their turn; none: at random
 
     def finish(self, done: Callable[[], bool]) -> None:
-        """Let streams run, in an order of chance, until something is done."""
-        while not done():
-            ready = [s for s in self.streams if s.queue and s.queue[0][0]()]
-            assert ready, "streams wait for each other for ever"
-            order = {self.streams[index]: rank for rank, index in enumerate(self.first)}
-            next_ = min(ready, key=order.__getitem__) if order else random.choice(ready)
-            next_.queue.popleft()[1]()
+        """Let streams run, in an order of chance, until something is done. The default stream comes last."""
+        with self.lock:
+            while not done():
+                ready = [s for s in self.streams if s.ready()] or [s for s in [self.legacy] if s.ready()]
+                assert ready, "streams wait for each other for ever"
+                order = {id(self.streams[index]): rank for rank, index in enumerate(self.first)}
+                next_ = min(ready, key=lambda s: order.get(id(s), 99)) if order else random.choice(ready)
+                next_.step()
 
     def array(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """What lies at an address."""
-        base, memory = next((b, m) for b, m in self.memory.items() if b <= address < b + len(m))
+        found = next((b for b, m in self.memory.items() if b <= address < b + len(m)), None)
+        assert found is not None, "this memory was freed"
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        found: np.ndarray = memory[address - base : address - base + size].view(dtype).reshape(shape)
-        return found
+        array: np.ndarray = self.memory[found][address - found : address - found + size].view(dtype).reshape(shape)
+        return array
+
+    def idle(self) -> bool:
+        return not any(stream.queue for stream in (*self.streams, self.legacy))
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        """What the host does when it synchronises."""
+        self.unsafe("synchronize")
+        self.synchronisations += 1
+        self.finish(done)
+
+    def unsafe(self, call: str) -> None:
+        """A call that a thread may not make while it captures: it makes the capture void."""
+        for stream in (*self.streams, self.legacy):
+            if stream.capturer == threading.get_ident():
+                stream.void = True
+                raise LogicError(f"{call} while capturing")
 
 
 class GpuStream:
     """Work in order; each piece may be held up by an event."""
 
-    def __init__(self, gpu: Gpu) -> None:
-        self.gpu, self.queue = gpu, deque[tuple[Callable[[], bool], Callable[[], None]]]()
-        self.captured: list[Callable[[], None]] | None = None
+    def __init__(self, gpu: Gpu, blocking: bool) -> None:
+        self.gpu, self.blocking = gpu, blocking
+        self.queue = deque[tuple[Callable[[], bool], Work]]()
+        self.captured: list[Work] | None = None
+        self.capturer, self.void = 0, False  # the thread that captures; whether that has failed
         self.handle = 1000 + len(gpu.streams)
-        gpu.streams.append(self)
+        self.given = self.done = 0
 
-    def put(self, work: Callable[[], None], ready: Callable[[], bool] = lambda: True) -> None:
-        assert self.gpu.pushed, "no context is current"
-        if self.captured is not None:
-            self.captured.append(work)
+    def put(self, work: Work, ready: Callable[[], bool] = lambda: True) -> None:
+        gpu = self.gpu
+        with gpu.lock:
+            assert gpu.context.depth, "no context is current"
+            if self.captured is not None:
+                self.captured.append(work)
+                return
+            others = [gpu.legacy] if self.blocking else []
+            if self is gpu.legacy:
+                others = [stream for stream in gpu.streams if stream.blocking]
+                for stream in others:
+                    stream.void = True  # if it is being captured: an order with what runs later cannot be had
+            before = [(stream, stream.given) for stream in others]
+            self.given += 1
+            self.queue.append((lambda: ready() and all(s.done >= given for s, given in before), work))
+
+    def ready(self) -> bool:
+        return bool(self.queue) and self.queue[0][0]()
+
+    def step(self) -> None:
+        self.queue.popleft()[1]()
+        self.done += 1
+
+
+class Context:
+    """pycuda's primary context: which threads it is current in."""
+
+    def __init__(self) -> None:
+        self._here = threading.local()
+        self.opener = 0  # the thread that opened it
+
+    @property
+    def depth(self) -> int:
+        return getattr(self._here, "depth", 0)
+
+    def push(self) -> None:
+        self._here.depth = self.depth + 1
+
+    def pop(self) -> None:
+        assert self.depth
+        self._here.depth = self.depth - 1
+
+
+class LogicError(Exception):
+    """As ``pycuda.driver.LogicError``."""
+
+
+class Owned:
+    """An object of pycuda. It is freed in the thread that opened the context, or while that is current, or it leaks."""
+
+    def __init__(self, gpu: Gpu, kind: str) -> None:
+        self.gpu, self.kind = gpu, kind
+        gpu.alive[kind] += 1
+
+    def __del__(self) -> None:
+        gpu, here = self.gpu, threading.get_ident()
+        if any(stream.capturer == here for stream in gpu.streams):
+            gpu.leaked.append(f"{self.kind}, in a capture")
+        elif gpu.context.depth or here == gpu.context.opener:
+            gpu.alive[self.kind] -= 1
+            self.freed()
         else:
-            self.queue.append((ready, work))
+            gpu.leaked.append(self.kind)
 
-    def wait_for_event(self, event: GpuEvent) -> None:
-        assert self.captured is None, "it would wait inside a graph"
-        number = event.recorded
-        self.put(lambda: None, lambda: event.reached >= number)
+    def freed(self) -> None:
+        pass
+
+
+class Memory(Owned):
+    """An allocation of the GPU's memory, or of the host's that is page-locked."""
+
+    def __init__(self, gpu: Gpu, kind: str, size: int, aside: int = 0) -> None:
+        super().__init__(gpu, kind)
+        memory = np.random.default_rng().integers(0, 256, size + 2 * ALIGNED, dtype=np.uint8)
+        memory = memory[-memory.ctypes.data % ALIGNED + aside :][:size]
+        self.address = memory.ctypes.data
+        self.__array_interface__ = {"data": (self.address, False), "shape": (size,), "typestr": "|u1", "version": 3}
+        gpu.memory[self.address] = memory
+
+    def __int__(self) -> int:
+        return self.address
+
+    def freed(self) -> None:
+        del self.gpu.memory[self.address]
+
+
+class StreamHandle(Owned):
+    """``pycuda.driver.Stream``."""
+
+    def __init__(self, gpu: Gpu, flags: int) -> None:
+        super().__init__(gpu, "stream")
+        self.on = GpuStream(gpu, blocking=not flags & 1)
+        self.handle = self.on.handle
+        gpu.streams.append(self.on)
+
+    def wait_for_event(self, event: EventHandle) -> None:
+        assert self.on.captured is None, "it would wait inside a graph"
+        mark, number = event.mark, event.mark.recorded
+        self.on.put(lambda: None, lambda: mark.reached >= number)
 
     def synchronize(self) -> None:
-        self.gpu.synchronisations += 1
-        self.gpu.finish(lambda: not self.queue)
+        self.gpu.wait(lambda: not self.on.queue)
 
 
-class GpuEvent:
+class EventHandle(Owned):
     """A mark on a stream; recording it again makes a new one."""
 
     def __init__(self, gpu: Gpu) -> None:
-        self.gpu, self.recorded, self.reached = gpu, 0, 0
+        super().__init__(gpu, "event")
+        self.mark = SimpleNamespace(recorded=0, reached=0)
 
-    def record(self, stream: GpuStream) -> None:
-        self.recorded += 1
-        number = self.recorded
+    def record(self, stream: StreamHandle) -> None:
+        mark = self.mark
+        mark.recorded = number = mark.recorded + 1
 
         def reach() -> None:
-            self.reached = max(self.reached, number)
+            mark.reached = max(mark.reached, number)
 
-        stream.put(reach)
+        stream.on.put(reach)
 
     def synchronize(self) -> None:
-        number = self.recorded
-        self.gpu.synchronisations += self.reached < number
-        self.gpu.finish(lambda: self.reached >= number)
+        mark, number = self.mark, self.mark.recorded
+        self.gpu.wait(lambda: mark.reached >= number)
 
 
 class Driver:
-    """``pycuda.driver``."""
+    """``pycuda.driver``, and the driver's own functions for graphs."""
+
+    LogicError = LogicError
 
     class MemoryError(Exception):
         pass
@@ -108,8 +227,10 @@ class Driver:
         DISABLE_TIMING = 2
 
     def __init__(self) -> None:
-        self.gpu = Gpu()
-        self.allocations = 0
+        self.gpu = gpu = Gpu()
+        self.allocations = self.retained = 0
+        self.aside = 0  # bytes by which allocations miss their alignment
+        self.Context = SimpleNamespace(synchronize=lambda: gpu.wait(gpu.idle))
 
     def init(self) -> None:
         pass
@@ -117,124 +238,99 @@ class Driver:
     def Device(self, _: int) -> Driver:  # noqa: N802
         return self
 
-    def retain_primary_context(self) -> Driver:
-        return self
+    def retain_primary_context(self) -> Context:
+        self.retained += 1
+        self.gpu.context.opener = threading.get_ident()
+        return self.gpu.context
 
-    def push(self) -> None:
-        self.gpu.pushed += 1
+    def _allowed(self, call: str) -> None:
+        assert self.gpu.context.depth, "no context is current"
+        self.gpu.unsafe(call)
 
-    def pop(self) -> None:
-        self.gpu.pushed -= 1
+    def Stream(self, flags: int = 0) -> StreamHandle:  # noqa: N802
+        self._allowed("Stream")
+        return StreamHandle(self.gpu, flags)
 
-    def Stream(self) -> GpuStream:  # noqa: N802
-        return GpuStream(self.gpu)
+    def Event(self, _: int) -> EventHandle:  # noqa: N802
+        self._allowed("Event")
+        return EventHandle(self.gpu)
 
-    def Event(self, _: int) -> GpuEvent:  # noqa: N802
-        return GpuEvent(self.gpu)
-
-    def mem_alloc(self, size: int) -> int:
+    def mem_alloc(self, size: int) -> Memory:
+        self._allowed("mem_alloc")
         self.allocations += 1
-        memory = np.random.default_rng().integers(0, 256, size + 64, dtype=np.uint8)
-        memory = memory[-memory.ctypes.data % 64 :][:size]
-        self.gpu.memory[memory.ctypes.data] = memory
-        return memory.ctypes.data
+        return Memory(self.gpu, "memory", size, self.aside)
 
     def pagelocked_empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        self._allowed("pagelocked_empty")
         self.allocations += 1
-        return np.random.default_rng().integers(0, 2, shape).astype(dtype)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        array: np.ndarray = np.asarray(Memory(self.gpu, "locked", size)).view(dtype).reshape(shape)
+        return array
 
-    def memcpy_htod_async(self, address: int, host: np.ndarray, stream: GpuStream) -> None:
-        stream.put(lambda: np.copyto(self.gpu.array(address, host.shape, host.dtype), host))
+    def memcpy_htod_async(self, to: Memory, host: np.ndarray, stream: StreamHandle) -> None:
+        self._copy(to.address, host.ctypes.data, host.nbytes, stream)
 
-    def memcpy_dtoh_async(self, host: np.ndarray, address: int, stream: GpuStream) -> None:
-        stream.put(lambda: np.copyto(host, self.gpu.array(address, host.shape, host.dtype)))
+    def memcpy_dtoh_async(self, host: np.ndarray, of: Memory, stream: StreamHandle) -> None:
+        self._copy(host.ctypes.data, of.address, host.nbytes, stream)
 
-    def memset_d8_async(self, address: int, value: int, size: int, stream: GpuStream) -> None:
-        stream.put(lambda: self.gpu.array(address, (size,), np.uint8).fill(value))
+    def memset_d8_async(self, to: Memory, value: int, size: int, stream: StreamHandle) -> None:
+        gpu, address = self.gpu, to.address
+        stream.on.put(lambda: gpu.array(address, (size,), np.uint8).fill(value))
+
+    def _copy(self, to: int, of: int, size: int, stream: StreamHandle) -> None:
+        gpu = self.gpu
+        stream.on.put(lambda: np.copyto(gpu.array(to, (size,), np.uint8), gpu.array(of, (size,), np.uint8)))
 
     # libcuda's graphs
 
     def cuStreamBeginCapture_v2(self, stream: ctypes.c_void_p, _: int) -> int:  # noqa: N802
-        if not self.gpu.captures:
-            return MISSING
-        self._stream(stream).captured = []
+        found = self.stream(stream.value)
+        if not self.gpu.captures or found.captured is not None:
+            return MISSING if found.captured is None else ILLEGAL_STATE
+        found.captured, found.capturer, found.void = [], threading.get_ident(), False
         return 0
 
     def cuStreamEndCapture(self, stream: ctypes.c_void_p, graph: Any) -> int:  # noqa: N802
-        found = self._stream(stream)
-        self.gpu.graphs.append(found.captured or [])
-        found.captured = None
+        found = self.stream(stream.value)
+        captured, found.captured, found.capturer = found.captured, None, 0
+        if found.void:
+            return INVALIDATED
+        self.gpu.graphs.append(captured or [])
         graph._obj.value = len(self.gpu.graphs)
-        self.gpu.alive += 1
+        self.gpu.alive["graph"] += 1
         return 0
 
     def cuGraphInstantiateWithFlags(self, executable: Any, graph: ctypes.c_void_p, _: Any) -> int:  # noqa: N802
         executable._obj.value = graph.value
+        self.gpu.alive["executable"] += 1
         return 0
 
     def cuGraphLaunch(self, executable: ctypes.c_void_p, stream: ctypes.c_void_p) -> int:  # noqa: N802
         self.gpu.launches += 1
         for work in self.gpu.graphs[(executable.value or 0) - 1]:
-            self._stream(stream).put(work)
+            self.stream(stream.value).put(work)
         return 0
 
     def cuGraphDestroy(self, _: Any) -> int:  # noqa: N802
-        self.gpu.alive -= 1
+        self.gpu.alive["graph"] -= 1
         return 0
 
     def cuGraphExecDestroy(self, _: Any) -> int:  # noqa: N802
+        assert self.gpu.context.depth, "no context is current"
+        self.gpu.alive["executable"] -= 1
         return 0
 
-    def _stream(self, handle: ctypes.c_void_p) -> GpuStream:
-        return next(s for s in self.gpu.streams if s.handle == handle.value)
+    def stream(self, handle: int | None) -> GpuStream:
+        return next(s for s in self.gpu.streams if s.handle == handle)
 
 
-class TensorRT:
-    """``tensorrt``'s Runtime, its engine and its context, each of one."""
-
-    def __init__(self, driver: Driver) -> None:
-        self.driver = driver
-        self.addresses: dict[str, int] = {}
-        self.fails = False
-        self.refuses_capture = False  # execute_async_v3 may, and then returns False
-        self.misaligned = False
-        self.session: Any = None
-
-    def Runtime(self, _: Any) -> TensorRT:  # noqa: N802
-        return self
-
-    def deserialize_cuda_engine(self, data: bytes) -> TensorRT | None:
-        if not data.startswith(b"\x08"):  # as ONNX begins
-            return None
-        engine = copy(self)  # an artifact may have two
-        engine.addresses = {}
-        engine.session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-        return engine
-
-    def create_execution_context(self) -> TensorRT:
-        return self
-
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self.addresses[name] = address
-        return not self.misaligned
-
-    def execute_async_v3(self, handle: int) -> bool:
-        at = dict(self.addresses)
-        stream = self.driver._stream(ctypes.c_void_p(handle))
-        if self.refuses_capture and stream.captured is not None:
-            return False
-        stream.put(lambda: self._run(at))
-        return not self.fails
-
-    def _run(self, at: dict[str, int]) -> None:
-        types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
-        types["tensor(int64)"] = np.int64
-
-        def view(value: Any) -> np.ndarray:
-            shape = [dim if isinstance(dim, int) else 1 for dim in value.shape]
-            return self.driver.gpu.array(at[value.name], tuple(shape), types[value.type])
-
-        inputs = {i.name: view(i) for i in self.session.get_inputs()}
-        outputs = self.session.get_outputs()
-        for output, value in zip(outputs, self.session.run(None, inputs), strict=True):
-            np.copyto(view(output), value)
+def installed(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """A driver in the place of pycuda's, for a process that has not used its GPU yet."""
+    driver = Driver()
+    package: Any = ModuleType("pycuda")
+    package.driver = driver
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
+    monkeypatch.setattr(cuda, "libcuda_", lambda: driver)
+    cuda._only.cache_clear()
+    return driver

@@ -6,8 +6,12 @@ marked ``gpu``.
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -17,12 +21,13 @@ pytest.importorskip("onnx")
 
 from framecast.errors import ArtifactError, EngineError
 from framecast.graph.artifact import save
-from framecast.runtime.engines import ENGINES, open_engine
+from framecast.runtime.engines import ENGINES, onnxruntime_cuda, open_engine
 from framecast.runtime.engines.device import DeviceEngine
 from framecast.runtime.engines.engine import Engine
 from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import find
+from framecast.runtime.stepper import Stepper
 
 from ..clips import moving_pictures  # noqa: TID252
 from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
@@ -99,7 +104,7 @@ def test_a_state_that_is_not_finite_starts_anew() -> None:
 
 @pytest.mark.skipif(GPU, reason="this onnxruntime has CUDA")
 def test_without_cuda_it_says_how_to_get_it() -> None:
-    with pytest.raises(EngineError, match=r"built without CUDA.*pip install onnxruntime-gpu"):
+    with pytest.raises(EngineError, match=r"built without CUDA.*pip install 'onnxruntime-gpu\[cuda,cudnn\]'"):
         open_engine(find("stip-edge"), "onnxruntime-cuda")
 
 
@@ -108,20 +113,110 @@ def test_tf32_is_taken_only_where_it_is_asked_for(asked: str, said: str, monkeyp
     """ONNX Runtime's default on CUDA is TF32, in which parity is off, and flows."""
     given: list[object] = []
 
-    def opened(graph: bytes, options: object, *, providers: list[object]) -> object:
-        given.extend(providers)
+    def opened(graph: bytes, options: object, *, providers: list[object], enable_fallback: int) -> object:
+        given.extend((enable_fallback, *providers))
         raise RuntimeError("no GPU")
 
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with_cuda(monkeypatch)
     monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
-    with pytest.raises(EngineError, match="cannot use this GPU"):
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: given.append("preloaded"), raising=False)
+    with pytest.raises(EngineError, match=r"cannot use this GPU \(no GPU\): see"):
         ENGINES["onnxruntime-cuda"].open(find("stip-edge"), 0, asked, 1)
-    assert given == [("CUDAExecutionProvider", {"use_tf32": said})]
+    assert given == ["preloaded", 0, ("CUDAExecutionProvider", {"use_tf32": said, "user_compute_stream": "7"})]
+
+
+def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ONNX Runtime that was built with CUDA, and a driver."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime_cuda, "_stream", lambda: 7)
+
+
+def test_a_library_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime logs it, and goes on without CUDA."""
+    gcc = shutil.which("gcc") or shutil.which("cc")
+    if gcc is None:
+        pytest.skip("no C compiler for the libraries that stand in: apt install gcc")
+    folder = tmp_path / "capi"
+    folder.mkdir()
+    source = tmp_path / "nothing.c"
+    source.write_text("")
+
+    def library(name: str, *needs: Path) -> Path:
+        path = folder / name
+        options = ["-Wl,--no-as-needed", f"-Wl,-soname,{name}", "-Wl,-rpath,$ORIGIN"]
+        command = [gcc, "-shared", *options, "-o", *map(str, (path, source, *needs))]
+        subprocess.run(command, check=True)
+        return path
+
+    cudnn = library("libcudnn_of_test.so.9")
+    library("libonnxruntime_providers_shared.so")
+    library("libonnxruntime_providers_cuda.so", cudnn)
+    cudnn.unlink()
+
+    class Session:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    with_cuda(monkeypatch)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load it"), raising=False)  # noqa: T201
+    monkeypatch.setattr(onnxruntime, "__file__", str(tmp_path / "__init__.py"))
+    expected = r"cannot load CUDA \(libcudnn_of_test\.so\.9, cannot open .*\): .*'onnxruntime-gpu\[cuda,cudnn\]' onnx$"
+    with pytest.raises(EngineError, match=expected):
+        OnnxRuntimeCudaEngine(find("stip-edge"))
+    library(cudnn.name)  # all that is needed is there: it must be the GPU, or its driver
+    with pytest.raises(EngineError, match="finds no usable GPU: check the driver"):
+        OnnxRuntimeCudaEngine(find("stip-edge"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_a_driver_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_driver() -> None:
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    onnxruntime_cuda._stream.cache_clear()
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime_cuda, "libcuda_", no_driver)
+    with pytest.raises(EngineError, match=r"no NVIDIA driver here.*: install the driver"):
+        OnnxRuntimeCudaEngine(find("stip-edge"))
+
+
+def test_a_frame_is_one_upload_and_one_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them waits for the device. What is shown and whether it is finite come together, anew with each step."""
+    waits: list[str] = []
+    for kind in ("upload", "download"):
+        plain = getattr(onnxruntime_cuda._OrtBuffer, kind)
+
+        def counted(self: object, *arguments: object, plain: Any = plain, kind: str = kind) -> object:
+            waits.append(kind)
+            return plain(self, *arguments)
+
+        monkeypatch.setattr(onnxruntime_cuda._OrtBuffer, kind, counted)
+    with OnnxRuntimeCudaEngine(find("stip-edge"), device="cpu") as engine:
+        stepper = Stepper(engine)
+        images = moving_pictures(engine.manifest.size, 12)
+        shown = []
+        for index, image in enumerate(images):
+            waits.clear()
+            stepper.advance([image])
+            (row,) = stepper.render()
+            assert row is not None
+            shown.append(row[0])
+            if index > 4:  # all buffers are bound, and the stream's history is full
+                assert waits == ["upload", "download"]
+        stepper.render()
+        assert waits == ["upload", "download"]  # nothing has changed since
+    assert all(np.any(a != b) for a, b in itertools.pairwise(shown))
 
 
 def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not onnx")
-    with pytest.raises(ArtifactError, match="not an ONNX file that can be run"):
+    with pytest.raises(ArtifactError, match="is not an ONNX file: make one with 'framecast export'"):
         OnnxRuntimeCudaEngine(tmp_path / "model.onnx", device="cpu")
 
 

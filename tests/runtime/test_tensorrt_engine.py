@@ -10,8 +10,6 @@ import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -27,14 +25,15 @@ from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.tensorrt import cache, cuda, plugin
 from framecast.runtime.engines.tensorrt import engine as tensorrt_engine
 from framecast.runtime.engines.tensorrt.engine import TensorRTEngine
-from framecast.runtime.engines.tensorrt.library import Gpu
+from framecast.runtime.engines.tensorrt.library import Gpu, Library
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.stepper import Stepper
 
 from ..calls import watched  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from ..exported import exported  # noqa: TID252
 from ..stepping import stepped  # noqa: TID252
-from .fake_gpu import Driver, TensorRT  # noqa: TID252
+from .fake_gpu import Driver, installed  # noqa: TID252
+from .fake_tensorrt import TensorRT  # noqa: TID252
 
 GPU = Gpu("Fake 9000", "8.7", "12.6")
 NAMES = ["stip", "astm-tau", "stau", "tau-block", "mau"]
@@ -42,15 +41,9 @@ NAMES = ["stip", "astm-tau", "stau", "tau-block", "mau"]
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Driver:
-    driver = Driver()
-    package: Any = ModuleType("pycuda")
-    package.driver = driver
-    monkeypatch.setitem(sys.modules, "pycuda", package)
-    monkeypatch.setitem(sys.modules, "pycuda.driver", driver)
-    monkeypatch.setattr(cuda, "libcuda_", lambda: driver)
+    driver = installed(monkeypatch)
     monkeypatch.setenv("FRAMECAST_CACHE", str(tmp_path / "cache"))
-    logger = SimpleNamespace(errors=[])
-    here = SimpleNamespace(name="tensorrt", version="10.3", rtx=False, trt=TensorRT(driver), logger=lambda: logger)
+    here = Library("tensorrt", "10.3", TensorRT(driver))
     monkeypatch.setattr(tensorrt_engine, "library", lambda: here)
     monkeypatch.setattr(tensorrt_engine, "gpu", lambda: GPU)
     return driver
@@ -105,7 +98,7 @@ def test_it_predicts_what_onnxruntime_predicts(path: Path, driver: Driver, captu
             other.reset()
         assert one.resets == other.resets == 0
     assert bool(driver.gpu.launches) == captures
-    assert driver.gpu.pushed == 0
+    assert driver.gpu.context.depth == 0
 
 
 def test_a_capture_that_is_refused_leaves_an_engine_that_steps(
@@ -121,7 +114,7 @@ def test_a_capture_that_is_refused_leaves_an_engine_that_steps(
             expected, got = stepped(one, image), stepped(other, image)
             assert np.abs(expected.image.astype(int) - got.image).max() <= 1
     assert driver.gpu.launches == 0
-    assert driver.gpu.alive == 0  # the graphs that were begun are not left
+    assert driver.gpu.alive["graph"] == 0  # the graphs that were begun are not left
     assert "refused while capturing" in caplog.text
 
 
@@ -129,7 +122,7 @@ def test_memory_that_tensorrt_refuses_is_named(driver: Driver, tmp_path: Path) -
     path = artifact("mau", tmp_path)
     built(path)
     with TensorRTEngine(path) as engine:
-        engine._context.misaligned = True
+        driver.aside = 64
         with pytest.raises(EngineError, match=r"TensorRT refuses the memory of '.+' at 0x"):
             Predictor(engine).step(np.zeros((16, 16, 3), np.uint8))
 
@@ -198,10 +191,12 @@ def test_a_steady_stream_allocates_nothing_and_waits_once_a_frame(engine: Tensor
     image = np.zeros((height, width, 3), np.uint8)
     for _ in range(40):  # every phase of the ring
         predictor.step(image)
+        predictor.rollout(1)
     gpu = driver.gpu
     before = driver.allocations, len(gpu.graphs), gpu.synchronisations, gpu.launches
     for _ in range(10):
         predictor.step(image)
+        predictor.rollout(1)
     after = driver.allocations, len(gpu.graphs), gpu.synchronisations, gpu.launches
     assert after[:2] == before[:2]
     assert after[3] - before[3] == 10
@@ -269,6 +264,7 @@ def test_what_is_wrong_is_said(driver: Driver, tmp_path: Path, monkeypatch: pyte
                 engine.new_state()
     with pytest.raises(EngineError, match="load it again"):
         engine.step(frame, state, spare)
+    cuda._only.cache_clear()
     monkeypatch.setitem(sys.modules, "pycuda", None)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     with pytest.raises(EngineError, match=r"needs pycuda .*pip install 'framecast\[cuda\]'"):

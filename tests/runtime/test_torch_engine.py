@@ -125,6 +125,14 @@ def test_what_needs_a_gpu_says_so() -> None:
         TorchEngine(network, describe(network, "mau"), precision="fp16")
 
 
+def test_an_older_gpu_cannot_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 7))
+    network = make("mau")
+    with pytest.raises(OptionError, match=r"from compute capability 9\.0 on"):
+        TorchEngine(network, describe(network, "mau"), device="cuda", overlap=True)
+
+
 def test_a_closed_engine_says_so(engine: TorchEngine) -> None:
     state, spare = engine.new_state(), engine.new_state()
     frame = np.zeros((1, *engine.manifest.frame), np.float32)

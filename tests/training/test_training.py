@@ -25,6 +25,7 @@ from framecast.training.batches import Batch, Batches
 from framecast.training.footage import Digits, Episode, Footage, Videos, open_footage
 from framecast.training.objectives import next_frames, over_sequences, over_streams, predict_clip
 from framecast.training.recipes import Recipe
+from framecast.training.rendered import Rendered
 from framecast.training.sampling import rollout, strip, to_picture, to_tensor, validate
 from framecast.training.trainer import PATIENCE, Trainer
 from framecast.training.view import View
@@ -105,6 +106,22 @@ def test_sequences_are_of_one_episode_each() -> None:
             assert batch.starts[0].all()
             assert not batch.starts[1:].any()
             assert batch.frames.shape[0] == 8
+
+
+def test_a_device_renders_the_same_digits(tmp_path: Path) -> None:
+    view = View((1, 40, 40), "GRAY", (40, 40))
+    footage = open_footage(write_digits(tmp_path / "digits"), view, tmp_path / "cache", 2, print, scored=False)
+    assert isinstance(footage, Digits)
+    with drawn(footage, 30, batch=3, carried=False) as batches:
+        taken = [next(batches) for _ in range(5)]
+    for position, expected in ((None, taken), (taken[2].after, taken[3:])):
+        rendered = Rendered(footage, 30, 3, 7, torch.device("cpu"), position=position)
+        for batch in expected:
+            again = next(rendered)
+            assert isinstance(again.frames, torch.Tensor)
+            assert np.array_equal(again.frames.numpy(), batch.frames)
+            assert np.array_equal(again.starts, batch.starts)
+            assert again.after == batch.after
 
 
 def test_footage_that_is_lost_is_said_where_it_is_needed() -> None:

@@ -1,16 +1,20 @@
 """Memory, streams and events of one GPU through pycuda, and CUDA graphs, which pycuda lacks, through the driver.
 
-Three streams let copies and steps overlap. During one step, the next step's input is uploaded and the previous step's
-output is downloaded. Events keep the streams in order. The host waits only for the data that it reads.
+Three streams of each engine let copies and steps overlap. During one step, the next step's input is uploaded and the
+previous step's output is downloaded. Events keep the streams in order. In a steady stream the host waits once a frame,
+for the pictures. That wait also proves that the frame's input has left its memory (see :class:`Streams`).
 """
 
 from __future__ import annotations
 
 import ctypes
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,11 +24,28 @@ from framecast.errors import EngineError
 from framecast.runtime.engines.device import Buffer
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may keep allocating
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _log = logging.getLogger(__name__)
+_opening = threading.Lock()
+
+
+def process_cuda() -> Cuda:
+    """This process's only :class:`Cuda`, made at the first call.
+
+    Raises:
+        EngineError: pycuda is missing or cannot be loaded.
+    """
+    with _opening:
+        return _only()
+
+
+@cache
+def _only() -> Cuda:
+    return Cuda()
 
 
 class Cuda:
-    """The first GPU's primary context, which torch and others share.
+    """The first GPU's primary context, which torch and others share. Call :func:`process_cuda` for it.
 
     Raises:
         EngineError: pycuda is missing or cannot be loaded.
@@ -36,14 +57,18 @@ class Cuda:
         except ImportError as error:
             raise EngineError(
                 f"the tensorrt engine needs pycuda ({error}): pip install 'framecast[cuda]', with CUDA's bin folder "
-                "first on PATH, on a machine with an NVIDIA driver"
+                "first on PATH, on a machine with an NVIDIA driver (CUDA 13 needs pycuda 2025.1.2 or newer)"
             ) from error
         self.driver: Any = pycuda.driver
         self.driver.init()
         self._context: Any = self.driver.Device(0).retain_primary_context()
-        with self.current():
-            self.uploads, self.steps, self.downloads = (self.driver.Stream() for _ in range(3))
-            self.stepped = self.event()  # the last step is done
+        self._alive: dict[int, dict[str, Any]] = {}  # what ``owned`` holds
+        # The context must never die: pycuda's destructor detaches a primary context where it should release it, which
+        # fails and prints a warning. What is alive when Python exits must not die either: a daemon thread may still
+        # use it, and pycuda would warn in another thread than the context's. The driver frees all with the process.
+        for kept in (self._context, self._alive):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+        self._thread = threading.local()  # its ``waiting``: what to free after this thread's capture
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -58,27 +83,182 @@ class Cuda:
         """A new event that records no time."""
         return self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
 
+    def owned(self, owner: object, **objects: Any) -> SimpleNamespace:
+        """Hold pycuda's objects for ``owner``. When it dies they are freed, in whatever thread that is.
+
+        pycuda frees an object only in the thread that opened the context, or while that is current. Elsewhere it warns
+        and leaks it. So nobody but the returned namespace may keep them.
+        """
+        held = SimpleNamespace(**objects)
+        self._alive[id(held)] = vars(held)
+        self.on_death(owner, self._drop, id(held))
+        return held
+
+    def on_death(self, owner: object, function: Callable[..., object], *args: Any) -> None:
+        """Call :meth:`free` when ``owner`` dies, but not when Python exits."""
+        weakref.finalize(owner, self.free, function, *args).atexit = False
+
+    def free(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function that frees something, with the context current.
+
+        While this thread captures a graph, it waits until the capture has ended. Python may collect garbage at any
+        time, and to free memory would invalidate the capture.
+        """
+        waiting = getattr(self._thread, "waiting", None)
+        if waiting is not None:
+            waiting.append((function, args))
+            return
+        with self.current():
+            function(*args)
+
+    @contextmanager
+    def nothing_freed(self) -> Iterator[None]:
+        """Put off what :meth:`free` is asked for in this thread until the end."""
+        self._thread.waiting = []
+        try:
+            yield
+        finally:
+            waiting, self._thread.waiting = self._thread.waiting, None
+            for function, args in waiting:
+                self.free(function, *args)
+
+    def _drop(self, number: int) -> None:
+        """Free pycuda's objects, once the GPU is done with them: a copy or a step may still be under way."""
+        objects = self._alive.pop(number)
+        for found in objects.values():
+            if hasattr(found, "synchronize"):  # a stream or an event
+                with suppress(Exception):  # a GPU that has failed: all the same, free what can be freed
+                    found.synchronize()
+        objects.clear()
+
+
+@contextmanager
+def _memory(cuda: Cuda, whose: str, size: int) -> Iterator[None]:
+    try:
+        yield
+    except cuda.driver.MemoryError as error:
+        raise EngineError(
+            f"the {whose} memory is full ({size / 1e6:.0f} MB more needed): end other programs on it, or use a smaller "
+            "model"
+        ) from error
+
+
+class Streams:
+    """The streams of one engine. Its callers take turns, so that it captures and steps on them undisturbed.
+
+    Two engines share no stream. They overlap, and one may capture while the other steps or captures, in another thread.
+
+    The streams are non-blocking: CUDA's default stream, where other libraries work, and these do not wait for each
+    other. And while a blocking stream is captured, CUDA forbids all work on the default stream, in every thread.
+
+    The class also numbers uploads and downloads, so that the host does not wait for what it knows to be done. That is
+    safe: the stream of steps waits for each upload, so the event at a step's end comes after all uploads before it. A
+    download waits for that event, and for the downloads before it. So once a download has arrived, all these are done.
+
+    Raises:
+        EngineError: the GPU's memory is full.
+    """
+
+    def __init__(self, cuda: Cuda) -> None:
+        self.cuda = cuda
+        stream = cuda.driver.Stream
+        with cuda.current(), _memory(cuda, "GPU's", 0):
+            self._held = cuda.owned(
+                self,
+                uploads=stream(_NON_BLOCKING),
+                steps=stream(_NON_BLOCKING),
+                downloads=stream(_NON_BLOCKING),
+                stepped=cuda.event(),
+            )
+        self._uploads = 0  # the number of the newest upload
+        self._stepped = 0  # that of the newest one before the end of the last step
+        self._left = 0  # that of the newest one that is known to have left the host's memory
+        self._fetches = 0  # the number of the newest download
+        self._arrived = 0  # that of the newest one that is known to have arrived
+
+    @property
+    def stepped(self) -> Any:
+        """The event of the last step's end."""
+        return self._held.stepped
+
+    @property
+    def handle(self) -> int:
+        """The handle of the stream of steps, for TensorRT."""
+        return int(self._held.steps.handle)
+
+    def synchronize(self) -> None:
+        """Wait until all steps so far are done."""
+        self._held.steps.synchronize()
+
+    def zero(self, memory: Any, size: int) -> None:
+        """Fill ``size`` bytes with zeros, between the steps before and those after."""
+        self.cuda.driver.memset_d8_async(memory, 0, size, self._held.steps)
+        self.step_ends()
+
+    def step_ends(self) -> None:
+        """Mark the end of a step, for copies to wait for."""
+        self._held.stepped.record(self._held.steps)
+        self._stepped = self._uploads
+
+    def upload(self, memory: Any, host: NDArray[Any], uploaded: Any) -> int:
+        """Copy page-locked memory to the GPU, after the last step and before the next one. Returns its number."""
+        held = self._held
+        held.uploads.wait_for_event(held.stepped)  # until no step reads the buffer any more
+        self.cuda.driver.memcpy_htod_async(memory, host, held.uploads)
+        uploaded.record(held.uploads)
+        held.steps.wait_for_event(uploaded)
+        self._uploads += 1
+        return self._uploads
+
+    def download(self, host: NDArray[Any], memory: Any, fetched: Any) -> tuple[int, int]:
+        """Copy to page-locked memory after the last step. Returns its number, and how many uploads it proves done."""
+        held = self._held
+        held.downloads.wait_for_event(held.stepped)
+        self.cuda.driver.memcpy_dtoh_async(host, memory, held.downloads)
+        fetched.record(held.downloads)
+        self._fetches += 1
+        return self._fetches, self._stepped
+
+    def wait_left(self, number: int, uploaded: Any) -> None:
+        """Wait until an upload has left the host's memory, unless a download since has proved it."""
+        if number > self._left:
+            uploaded.synchronize()
+            self._left = number  # and so have those before it on the stream
+
+    def wait_arrived(self, fetch: tuple[int, int], fetched: Any) -> None:
+        """Wait until a download is here, unless a later one is here already."""
+        number, uploads = fetch
+        if number > self._arrived:
+            fetched.synchronize()
+            self._arrived = number
+            self._left = max(self._left, uploads)
+
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """Capture the work that ``run`` puts on the stream of steps as a CUDA graph. If that fails, return ``run``.
 
         Call ``run`` before, because libraries allocate in their first call. A library may also refuse to be captured,
         and raise EngineError from ``run``: the step then runs without a graph.
         """
-        libcuda, stream = libcuda_(), ctypes.c_void_p(self.steps.handle)
+        libcuda, stream = libcuda_(), ctypes.c_void_p(self.handle)
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
-        self.steps.synchronize()
-        code, refusal = libcuda.cuStreamBeginCapture_v2(stream, _THREAD_LOCAL), ""
-        if not code:
-            try:
-                run()
-            except EngineError:
-                refusal = "refused while capturing"
-            finally:
-                code = libcuda.cuStreamEndCapture(stream, ctypes.byref(graph))
-        if not code and not refusal:
-            code = libcuda.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
-        if graph:
-            libcuda.cuGraphDestroy(graph)
+        refusal = ""
+        self.synchronize()
+        try:
+            with self.cuda.nothing_freed():
+                # No lock: the stream is this engine's alone, and in this mode other threads may do what they like.
+                code = libcuda.cuStreamBeginCapture_v2(stream, _THREAD_LOCAL)
+                if not code:
+                    try:
+                        run()
+                    except EngineError:
+                        refusal = "refused while capturing"
+                    finally:
+                        code = libcuda.cuStreamEndCapture(stream, ctypes.byref(graph))
+            if not code and not refusal:
+                code = libcuda.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+        finally:
+            if graph:
+                libcuda.cuGraphDestroy(graph)
         if code or refusal:
             reason = refusal or f"error {code}"
             _log.warning("no CUDA graph of this engine (%s): its kernels are launched one by one", reason)
@@ -90,19 +270,21 @@ class Cuda:
                     f"the GPU could not run a step (error {code}): check dmesg, and that the GPU is still there"
                 )
 
-        weakref.finalize(launch, libcuda.cuGraphExecDestroy, executable)
+        self.cuda.on_death(launch, libcuda.cuGraphExecDestroy, executable)
         return launch
 
 
-def launcher(cuda: Cuda, context: Any, addresses: Mapping[str, int], failure: Callable[[], str]) -> Callable[[], None]:
+def launcher(
+    streams: Streams, context: Any, addresses: Mapping[str, int], failure: Callable[[], str]
+) -> Callable[[], None]:
     """Return a function that runs a TensorRT context on tensors at these addresses, as one CUDA graph.
 
     This runs the step once. That does no harm, because a step reads one state and writes another.
 
     Args:
-        cuda: the GPU; its context must be current.
+        streams: of the engine; their GPU's context must be current.
         context: TensorRT's execution context.
-        addresses: of its inputs and outputs, by name.
+        addresses: of its inputs and outputs, by name; multiples of 256, as TensorRT requires.
         failure: returns the error message if the step fails.
 
     Raises:
@@ -113,11 +295,11 @@ def launcher(cuda: Cuda, context: Any, addresses: Mapping[str, int], failure: Ca
         for name, address in addresses.items():
             if context.set_tensor_address(name, address) is False:  # it would go on reading the address before
                 raise EngineError(f"TensorRT refuses the memory of {name!r} at {address:#x}: report this")
-        if not context.execute_async_v3(cuda.steps.handle):
+        if not context.execute_async_v3(streams.handle):
             raise EngineError(failure())
 
     enqueue()
-    return cuda.captured(enqueue)
+    return streams.captured(enqueue)
 
 
 def libcuda_() -> Any:
@@ -128,55 +310,52 @@ def libcuda_() -> Any:
 class DeviceBuffer(Buffer):
     """See :class:`Buffer`. It is in the GPU's memory. The first upload or download adds page-locked host memory.
 
+    Each buffer is an allocation of its own, so its address is a multiple of 256 bytes.
+
     Raises:
-        EngineError: the GPU's memory is full.
+        EngineError: the GPU's memory, or the host's memory that can be locked, is full.
     """
 
-    def __init__(self, cuda: Cuda, shape: tuple[int, ...], dtype: type[Any]) -> None:
-        self._cuda, self.shape, self.dtype = cuda, shape, np.dtype(dtype)
+    def __init__(self, streams: Streams, shape: tuple[int, ...], dtype: type[Any]) -> None:
+        self._streams, self.shape, self.dtype = streams, shape, np.dtype(dtype)
         self._size = int(np.prod(shape)) * self.dtype.itemsize
-        self._host: NDArray[Any] | None = None
+        self._uploaded = 0  # the number of the last upload
+        self._fetch = 0, 0  # as from Streams.download: the last one
         self._fetching = False
-        with cuda.current():
-            try:
-                self._memory = cuda.driver.mem_alloc(max(1, self._size))
-            except cuda.driver.MemoryError as error:
-                raise EngineError(
-                    f"the GPU's memory is full ({self._size / 1e6:.0f} MB more needed): end other programs on it, or "
-                    "use a smaller model"
-                ) from error
-            self._uploaded, self._fetched = cuda.event(), cuda.event()
-            self._zero()
-        self.address = int(self._memory)
+        cuda = streams.cuda
+        with cuda.current(), _memory(cuda, "GPU's", self._size):
+            self._held = cuda.owned(self, memory=cuda.driver.mem_alloc(max(1, self._size)), host=None)
+            self._held.uploaded, self._held.fetched = cuda.event(), cuda.event()
+            self._held.stepped = streams.stepped  # no step must read or write the memory when it is freed
+            streams.zero(self._held.memory, self._size)
+        self.address = int(self._held.memory)
 
     def upload(self, array: NDArray[Any]) -> None:
-        """See :meth:`Buffer.upload`."""
-        cuda = self._cuda
-        with cuda.current():
+        """See :meth:`Buffer.upload`. The host waits only if the last upload from here may still be on its way."""
+        streams, held = self._streams, self._held
+        with streams.cuda.current():
             host = self._locked()
-            self._uploaded.synchronize()  # until the last upload has left the host's memory
-            self._fetched.synchronize()
+            streams.wait_left(self._uploaded, held.uploaded)
+            if self._fetching:  # and nobody has asked for it: it may still be on its way to the same host memory
+                streams.wait_arrived(self._fetch, held.fetched)
             np.copyto(host, array)
-            cuda.uploads.wait_for_event(cuda.stepped)  # until no step reads the buffer any more
-            cuda.driver.memcpy_htod_async(self._memory, host, cuda.uploads)
-            self._uploaded.record(cuda.uploads)
-            cuda.steps.wait_for_event(self._uploaded)
+            self._uploaded = streams.upload(held.memory, host, held.uploaded)
+        self._fetching = False
 
     def fetch(self) -> None:
         """See :meth:`Buffer.fetch`."""
-        cuda = self._cuda
-        with cuda.current():
-            cuda.downloads.wait_for_event(cuda.stepped)
-            cuda.driver.memcpy_dtoh_async(self._locked(), self._memory, cuda.downloads)
-            self._fetched.record(cuda.downloads)
+        streams, held = self._streams, self._held
+        with streams.cuda.current():
+            host = self._locked()
+            self._fetch = streams.download(host, held.memory, held.fetched)
         self._fetching = True
 
     def download(self) -> NDArray[Any]:
-        """See :meth:`Buffer.download`."""
+        """See :meth:`Buffer.download`. The host does not wait if a later download has already arrived."""
         if not self._fetching:
             self.fetch()
-        with self._cuda.current():
-            self._fetched.synchronize()
+        with self._streams.cuda.current():
+            self._streams.wait_arrived(self._fetch, self._held.fetched)
         self._fetching = False
         return np.array(self._locked())
 
@@ -185,14 +364,13 @@ class DeviceBuffer(Buffer):
         if value:
             super().fill(value)
         else:
-            with self._cuda.current():
-                self._zero()
-
-    def _zero(self) -> None:
-        self._cuda.driver.memset_d8_async(self._memory, 0, self._size, self._cuda.steps)
-        self._cuda.stepped.record(self._cuda.steps)
+            with self._streams.cuda.current():
+                self._streams.zero(self._held.memory, self._size)
 
     def _locked(self) -> NDArray[Any]:
-        if self._host is None:
-            self._host = self._cuda.driver.pagelocked_empty(self.shape, self.dtype)
-        return self._host
+        held, cuda = self._held, self._streams.cuda
+        if held.host is None:
+            with _memory(cuda, "page-locked", self._size):
+                held.host = cuda.driver.pagelocked_empty(self.shape, self.dtype)
+        host: NDArray[Any] = held.host
+        return host

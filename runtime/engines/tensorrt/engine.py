@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from framecast.errors import EngineError
 from framecast.graph.manifest import RENDER, Manifest, beside
 from framecast.runtime.engines.device import Buffer, DeviceEngine
 from framecast.runtime.engines.tensorrt import cache, plugin
-from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, launcher
+from framecast.runtime.engines.tensorrt.cuda import DeviceBuffer, Streams, launcher, process_cuda
 from framecast.runtime.engines.tensorrt.library import Gpu, Library, gpu, library
 
 
@@ -33,7 +34,7 @@ class TensorRTEngine(DeviceEngine):
         super().__init__()
         found = gpu()  # check before loading TensorRT: without a driver, parts of TensorRT end the process
         trt = library()
-        self._cuda = Cuda()
+        self._cuda = process_cuda()
         self.device, self.version = found.name, f"{trt.name} {trt.version}"
         data, self.record = cache.find(artifact, artifact.stem, trt, found, precision=precision, batch=batch)
         self.precision = self.record.key.precision
@@ -42,6 +43,7 @@ class TensorRTEngine(DeviceEngine):
         self.manifest = Manifest.from_json(self.record.manifest)
         if self.record.key.rung == "v3":
             plugin.register(trt.trt)
+        self._streams = Streams(self._cuda)
         self._runtime: Any = None
         self._engines: list[Any] = []
         self._name = artifact.stem
@@ -65,13 +67,14 @@ class TensorRTEngine(DeviceEngine):
 
     def _loaded(self, trt: Library, data: bytes) -> Any:
         """The context of an engine, which keeps the engine alive."""
-        logger = trt.logger()
-        with self._cuda.current():
-            self._runtime = self._runtime or trt.trt.Runtime(logger)
+        with self._cuda.current(), trt.errors() as errors:
+            self._runtime = self._runtime or trt.trt.Runtime(trt.logger())
             engine = self._runtime.deserialize_cuda_engine(data)
             context = engine.create_execution_context() if engine else None
+            # TensorRT may still copy weights, on the default stream, for which our streams do not wait.
+            self._cuda.driver.Context.synchronize()
         if context is None:
-            reason = logger.errors[-1] if logger.errors else "it gave no reason"
+            reason = errors[-1] if errors else "it gave no reason"
             raise EngineError(
                 f"TensorRT could not load the engine of {self.manifest.config} ({reason}): build it again with "
                 f"'{cache.cure(self._name, self.record.key)}'"
@@ -81,30 +84,36 @@ class TensorRTEngine(DeviceEngine):
 
     def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
         """See :meth:`DeviceEngine.allocate`."""
-        return DeviceBuffer(self._cuda, shape, dtype)
+        return DeviceBuffer(self._streams, shape, dtype)
 
     def bind(
         self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer], *, render: bool = False
     ) -> Callable[[], None]:
         """See :meth:`DeviceEngine.bind`."""
-        cuda = self._cuda
+        cuda, streams = self._cuda, self._streams
         addresses = {name: buffer.address for name, buffer in {**reads, **writes}.items()}
         failure = (
             f"TensorRT could not run {self.manifest.config}: build it again with 'framecast build' (for details, use "
             "--verbose)"
         )
         with cuda.current():
-            launch = launcher(cuda, self._rendering if render else self._context, addresses, lambda: failure)
+            try:
+                launch = launcher(streams, self._rendering if render else self._context, addresses, lambda: failure)
+            finally:
+                streams.step_ends()  # of a failed one too: part of it may run
 
         def run() -> None:
             with cuda.current():
                 launch()
-                cuda.stepped.record(cuda.steps)
+                streams.step_ends()
 
         return run
 
     def close(self) -> None:
         """See :meth:`Engine.close`."""
         super().close()
-        self._context = self._rendering = self._runtime = None
-        self._engines.clear()
+        with self._cuda.current():
+            with suppress(Exception):  # a GPU that has failed has ended its work too
+                self._streams.synchronize()  # TensorRT's objects must not die while the GPU runs them
+            self._context = self._rendering = self._runtime = None
+            self._engines.clear()

@@ -10,6 +10,9 @@ import ctypes
 import importlib
 import importlib.util
 import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -58,8 +61,27 @@ class Library:
         return self.name == "tensorrt_rtx"
 
     def logger(self) -> Any:
-        """An ``ILogger`` that forwards all messages to Python's logging and keeps errors in ``errors``."""
-        return _logger(self.trt)()
+        """The process's only ``ILogger`` for this library. It forwards all messages to Python's logging.
+
+        TensorRT keeps the first logger that it is given, and goes on using it (NVIDIA/TensorRT issue 1475).
+        """
+        return _logger(self.trt)
+
+    @contextmanager
+    def errors(self) -> Iterator[list[str]]:
+        """Collect the errors that TensorRT reports in this ``with`` block, oldest first.
+
+        An error counts for the innermost block that its thread is in. TensorRT also reports from threads of its own:
+        such an error counts if no other thread is in a block. Otherwise nobody can tell whose it is, so it is only
+        logged.
+        """
+        collected: list[str] = []
+        scopes = self.logger().scopes.setdefault(threading.get_ident(), [])
+        scopes.append(collected)
+        try:
+            yield collected
+        finally:
+            scopes.pop()
 
 
 def gpu() -> Gpu:
@@ -141,13 +163,16 @@ def _logger(trt: Any) -> Any:
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []
+            self.scopes: dict[int, list[list[str]]] = {}  # by thread, the innermost last
 
         def log(self, severity: Any, message: str) -> None:
             """Take one message from TensorRT."""
             level = levels.get(severity, logging.DEBUG)
             if level == logging.ERROR:
-                self.errors.append(message)
+                mine = self.scopes.get(threading.get_ident())
+                open_ = [mine] if mine else [scopes for scopes in list(self.scopes.values()) if scopes]
+                if len(open_) == 1:
+                    open_[0][-1].append(message)
             _log.log(min(level, logging.INFO), "%s", message)
 
-    return Logger
+    return Logger()

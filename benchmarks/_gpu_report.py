@@ -1,0 +1,101 @@
+"""What ``gpu_check.py`` has found so far, on the screen and on disk."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from _gpu_run import Outcome, Section, run_section
+
+# What is wanted, and where it is: what, section, row, figure, bound, whether less is better.
+Target = tuple[str, str, str, str, float, bool]
+
+
+class Report:
+    """The results so far, on the screen and on disk.
+
+    Attributes:
+        failures: number of rows with a wrong result.
+
+    Args:
+        folder: for the table, the figures, and a log of what the sections print.
+        seconds: of all sections together.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.failures = 0
+        self._folder, self._seconds, self._begun = folder, seconds, time.monotonic()
+        self._stem = "gpu"
+        self._text: list[str] = []
+        self._figures: dict[str, Any] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, sections: Sequence[Section], ruined: Callable[[], bool], command: Sequence[str] = ()) -> None:
+        """Run sections, each for its share of the time; one without a slice gets what is left.
+
+        What a section leaves over goes to the last ones. What it takes too much is taken from all that follow.
+        """
+        log = self._folder / "gpu.log"
+        log.write_text("")
+        whole = waiting = sum(section.seconds for section in sections)
+        for section in sections:
+            left = seconds = max(0.0, self._seconds - (time.monotonic() - self._begun))
+            if section.seconds:
+                seconds = section.seconds * min(self._seconds / whole, left / waiting)
+                waiting -= section.seconds
+            self.say(f"\n{section.name} ({seconds:.0f} s)" + (f": {section.columns}" if section.columns else ""))
+            if seconds <= 0:
+                self.say("no time is left: not run")
+                self._figures[section.name] = {"seconds": 0.0, "cut": False, "rows": [], "not_run": ["all"]}
+                continue
+            add = partial(self._add, section.name)
+            self._note(section.name, run_section(section, seconds, add, log, ruined, command))
+
+    def rows(self, section: str) -> list[dict[str, Any]]:
+        """Return the figures of a section's rows so far."""
+        rows: list[dict[str, Any]] = self._figures.get(section, {}).get("rows", [])
+        return rows
+
+    def say(self, text: str) -> None:
+        """Print a text, and write everything so far to disk."""
+        print(text, flush=True)
+        self._text.append(text)
+        path = self._folder / f"{self._stem}.txt"
+        path.write_text("\n".join(self._text).strip() + "\n")
+        path.with_suffix(".json").write_text(json.dumps(self._figures, indent=1, default=str) + "\n")
+
+    def _add(self, name: str, outcome: Outcome, text: str, figures: dict[str, Any], wrong: bool) -> None:
+        self.failures += wrong
+        self._figures[name] = {"rows": outcome.rows}
+        if "device" in figures:
+            for suffix in (".txt", ".json"):
+                (self._folder / f"{self._stem}{suffix}").unlink(missing_ok=True)
+            self._stem = "gpu-" + re.sub(r"[^a-z0-9]+", "-", figures["device"].lower()).strip("-")
+        self.say(text + ("   WRONG" if wrong else ""))
+
+    def _note(self, name: str, outcome: Outcome) -> None:
+        figures = {"seconds": round(outcome.seconds, 1), "cut": outcome.cut, "rows": outcome.rows}
+        self._figures[name] = figures | {"not_run": outcome.missing}
+        if missing := outcome.missing:
+            shown = "; ".join(missing[:8]) + (f"; and {len(missing) - 8} more" if len(missing) > 8 else "")
+            self.say(f"not run, because the time was over: {shown}")
+        self.say(f"{name}: {len(outcome.done)} rows in {outcome.seconds:.1f} s, {outcome.wrong} wrong")
+
+    def compare(self, targets: Sequence[Target]) -> None:
+        """Print what is wanted, and what was measured."""
+        self.say("\nwanted")
+        for what, section, row, figure, bound, less in targets:
+            value = next(
+                (found[figure] for found in self.rows(section) if found["row"] == row and figure in found), None
+            )
+            wanted = f"{what}: {'at most' if less else 'at least'} {bound:g}"
+            if value is None:
+                self.say(f"{wanted}; not run")
+            else:
+                self.say(f"{wanted}; {value:.3g}{'' if (value <= bound) == less or value == bound else '   missed'}")
+        self.say(f"\n{self.failures} wrong, in {time.monotonic() - self._begun:.0f} s")

@@ -1,0 +1,191 @@
+"""A running stream, for ``gpu_check.py``: its allocations and waits, the kernels of one replay, and races."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from _gpu_run import Found, NotHere, Row
+from _gpu_steps import AHEAD, INTERVAL, RAN, made, pictures
+from _gpu_variants import BEST, HALF, Variant
+from torch.profiler import ProfilerActivity, profile
+
+from framecast.runtime.engines.torch import TorchEngine
+from framecast.runtime.stepper import Stepper
+
+FRAMES = 50  # of a steady stream
+WAITED = 10.0  # microseconds: a call that took longer has waited
+MEMORY = ("num_device_alloc", "num_alloc_retries", "allocation.all.allocated")  # of torch.cuda.memory_stats
+SHOWN = 25  # kernels of a replay
+STEADY = f"{'allocations a frame':>20} {'waits a frame':>14}"
+RACE = "CSAN detected"  # what torch's sanitizer prints before a data race
+_ALLOCATES = ("cudaMalloc", "cudaMallocAsync", "cuMemCreate", "cudaHostAlloc", "cuMemAlloc")
+
+Job = tuple[str, Variant, tuple[int, int] | None]  # a configuration, a variant, and a model of motion's size
+
+
+def steady(size: tuple[int, int], configs: Sequence[str], device: str) -> list[Row]:
+    """Return a row for each network: what a frame allocates on the device, and how often it waits for it."""
+    jobs: list[Job] = [("stip-ucf", BEST, None), ("edge", BEST, size)]
+    jobs += [(config, BEST, None) for config in configs]
+    return [Row(_named(job), partial(_steady, job, device)) for job in jobs]
+
+
+def _steady(job: Job, device: str) -> Found:
+    with made(job[0], job[1], device, job[2]) as engine:
+        frames = player(engine)
+        frames(40 if device == "cuda" else 2)
+        before = torch.cuda.memory_stats() if device == "cuda" else {}
+        with profile(activities=_activities(device)) as profiled:
+            frames(FRAMES if device == "cuda" else 2)
+        after = torch.cuda.memory_stats() if device == "cuda" else {}
+    events = [event for event in profiled.events() or [] if event.name.startswith("cu")]  # calls of CUDA
+    if device == "cpu":
+        return Found(RAN)
+
+    def a_frame(names: Iterable[str]) -> dict[str, float]:
+        return {name: count / FRAMES for name, count in Counter(names).items()}
+
+    grown = {key: (after[key] - before.get(key, 0)) / FRAMES for key in MEMORY if key in after}
+    allocated = sum(event.name in _ALLOCATES for event in events) / FRAMES
+    # The profiler waits for the device once, at its end. An event that is long past is asked for and not waited for.
+    waits = [event for event in events if "Synchronize" in event.name and "Device" not in event.name]
+    figures: dict[str, Any] = {
+        "allocations": max(allocated, grown.get("num_device_alloc", 0.0)),
+        "waits": sum(event.cpu_time_total >= WAITED for event in waits) / FRAMES,
+        "synchronized": a_frame(event.name for event in waits),
+        "calls": a_frame(event.name for event in events),
+        "memory": grown,
+    }
+    kinds = ", ".join(f"{name} {count:.2f}" for name, count in figures["synchronized"].items())
+    text = f"{figures['allocations']:20.2f} {figures['waits']:14.2f}  (asked: {kinds or 'nothing'}"
+    return Found(f"{text}; from torch's pool: {grown.get(MEMORY[-1], 0.0):.2f})", figures=figures)
+
+
+def player(engine: TorchEngine) -> Callable[[int], None]:
+    """Return a function that runs so many frames of a live stream."""
+    images, stepper, moments = pictures(engine.manifest), Stepper(engine), engine.manifest.renders == "moments"
+
+    def frames(count: int) -> None:
+        for index in range(count):
+            stepper.advance([images[index % len(images)]], INTERVAL)
+            if moments:
+                stepper.at([AHEAD], INTERVAL)
+            else:
+                stepper.render()
+
+    return frames
+
+
+def replay(size: tuple[int, int], device: str) -> list[Row]:
+    """Return a row for each network with the number of nodes of a replay, and its kernels by their time."""
+    jobs: list[Job] = [
+        ("stip-ucf", BEST, None),
+        ("edge", BEST, size),
+        ("stip-ucf", HALF, None),
+        ("stip-4k", BEST, None),
+    ]
+    return [Row(_named(job), partial(_replay, job, device)) for job in jobs]
+
+
+def _replay(job: Job, device: str) -> Found:
+    with made(job[0], job[1], device, job[2]) as engine:
+        player(engine)(20 if device == "cuda" else 2)
+        states = [engine.new_state() for _ in range(2)]
+        images = pictures(engine.manifest)
+
+        def run(turn: int) -> None:
+            engine.take([images[turn]], states[1 - turn % 2])
+            if device == "cuda":
+                torch.cuda.synchronize()
+            engine.run(states[turn % 2], states[1 - turn % 2])
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        for turn in range(12 if device == "cuda" else 2):  # each arrangement of the buffers is captured once
+            run(turn)
+        with profile(activities=_activities(device)) as profiled:
+            engine.run(states[0], states[1])
+            if device == "cuda":
+                torch.cuda.synchronize()
+    if device == "cpu":
+        return Found(RAN)
+    nodes = [event for event in profiled.events() or [] if str(event.device_type).endswith("CUDA")]
+    times: Counter[str] = Counter()
+    for event in nodes:
+        times[event.name] += event.device_time
+    calls = Counter(event.name for event in nodes)
+    total = sum(times.values())
+    span = max(e.time_range.end for e in nodes) - min(e.time_range.start for e in nodes) if nodes else 0.0
+    lines = [f"\n    {time:9.1f} us {calls[name]:5d} x {name[:90]}" for name, time in times.most_common(SHOWN)]
+    figures = {
+        "nodes": len(nodes),
+        "sum_us": total,
+        "span_us": span,
+        "kernels": [{"name": name, "us": time, "calls": calls[name]} for name, time in times.most_common()],
+        "order": [[event.name, event.device_time] for event in nodes],
+    }
+    return Found(f"{len(nodes)} nodes, {total:.0f} us of {span:.0f} us{''.join(lines)}", figures=figures)
+
+
+def _activities(device: str) -> list[Any]:
+    return [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
+
+
+def _named(job: Job) -> str:
+    config, variant, size = job
+    return f"{config}{f' {size[0]}x{size[1]}' if size else ''} {variant.name}"
+
+
+def races(device: str) -> list[Row]:
+    """Return a row for each kind of stream that torch's sanitizer watches, each in a new interpreter.
+
+    The sanitizer must be there before torch is. It sees the operations that torch launches, so it watches a stream
+    without graphs; what a replay does inside is the order that was captured.
+    """
+    return [
+        Row(f"stip-edge {name}, two rows, one reset", partial(_watched, name, device))
+        for name in ("eager, kernels", "graph, kernels")[: 2 if device == "cuda" else 1]
+    ]
+
+
+def _watched(variant: str, device: str) -> Found:
+    command = [sys.executable, str(Path(__file__)), variant, device]
+    watched = {"TORCH_CUDA_SANITIZER": "1"} if device == "cuda" else {}  # torch for the CPU lacks its hooks
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | watched)
+    print(done.stdout, done.stderr)  # into the log
+    if "not here:" in done.stdout:
+        raise NotHere(done.stdout.partition("not here:")[2].strip())
+    count = (done.stdout + done.stderr).count(RACE)
+    wrong = bool(count or done.returncode)
+    last = (done.stderr.strip().splitlines() or [""])[-1][:120] if done.returncode else ""
+    text = RAN if device == "cpu" and not wrong else f"{count} races, exit code {done.returncode} {last}"
+    return Found(text, wrong, {"races": count, "exit_code": done.returncode})
+
+
+def _watch(variant: str, device: str) -> None:
+    """Run a stream of two rows, reset one of them, and look ahead. The sanitizer raises where it finds a race."""
+    from _gpu_variants import VARIANTS
+
+    chosen = next(entry for entry in VARIANTS if entry.name == variant)
+    with made("stip-edge", chosen, device) as engine:
+        images, stepper = pictures(engine.manifest), Stepper(engine, 2)
+        for index in range(8):
+            if index in (3, 6):
+                stepper.reset([index % 2])
+            stepper.advance([images[index], images[index + 8]])
+            rows = stepper.render()
+            assert all(row is not None for row in rows)
+        stepper.look_ahead(3)
+    print("done")
+
+
+if __name__ == "__main__":
+    _watch(sys.argv[1], sys.argv[2])

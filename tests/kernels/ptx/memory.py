@@ -1,0 +1,238 @@
+"""Memory of a GPU that is feigned: buffers far apart in one address space, and what each thread may do with them.
+
+Every access is checked: it lies within one buffer, is aligned, reads what was written, writes what may be written, and
+no two threads meet in the same place within a launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .parse import Fault  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
+Array = NDArray[Any]
+BASE = 0x7F00_0000_0000  # more than 32 bits: an address that was cut off lies nowhere
+SPAN = 33  # bits: a buffer may be 4 GiB, and as much is between two of them, more than an offset of 32 bits reaches
+NONE, SEVERAL = -1, -2  # warps
+ALIGNED = 16  # bytes: what Triton is told of every pointer, and no more
+
+
+class Buffer:
+    """Bytes at an address.
+
+    Attributes:
+        name: for messages.
+        address: of the first byte.
+        size: in bytes.
+        data: the bytes, with some after the end, so that any wider view of them is whole.
+        defined: 0xFF for each byte that was written, by the host or by a kernel.
+        writable: by a kernel.
+        wrote: 0xFF for each byte that the launch now running wrote.
+        made: whether an earlier launch wrote it.
+    """
+
+    def __init__(self, name: str, address: int, array: Array, writable: bool, defined: bool) -> None:
+        raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        padding = -len(raw) % 64
+        self.name, self.address, self.size = name, address, len(raw)
+        self.data = np.concatenate([raw, np.full(padding, 0xFF, np.uint8)])
+        self.defined = np.full(len(self.data), 0xFF if defined else 0, np.uint8)
+        self.wrote = np.zeros(len(self.data) if writable else 0, np.uint8)
+        self.writable, self.whole, self.made, self.stored = writable, defined, False, 0
+
+    def view(self, array: Array, width: int, count: int) -> Array:
+        """Words of ``width`` bytes, ``count`` side by side: an index is what the address is divided by their size."""
+        return array.view(f"u{width}").reshape(-1, count)
+
+
+class Memory:
+    """The buffers of a device."""
+
+    def __init__(self) -> None:
+        self.buffers: list[Buffer] = []
+        self.early = False  # the launch before lets the next one start before it ends
+        self.waits = False  # for that: griddepcontrol.wait has not been reached
+
+    def add(
+        self, name: str, array: Array, *, writable: bool = False, defined: bool = True, aligned: int = ALIGNED
+    ) -> int:
+        """Put a copy of an array somewhere; return the address.
+
+        Args:
+            name: for messages.
+            array: what it holds.
+            writable: whether kernels may write it.
+            defined: False for what a kernel must write before it is read.
+            aligned: the address is a multiple of this, and of no larger power of two.
+        """
+        assert aligned % ALIGNED == 0, "words would not lie at multiples of their width within the buffer"
+        address = BASE + (len(self.buffers) << SPAN) + (1 << (SPAN - 1)) + aligned
+        self.buffers.append(Buffer(name, address, array, writable, defined))
+        return address
+
+    def space(self, name: str, size: int, *, aligned: int = ALIGNED) -> int:
+        """Memory that nobody wrote; every byte is 0xFF, which is NaN in any float."""
+        return self.add(name, np.full(size, 0xFF, np.uint8), writable=True, defined=False, aligned=aligned)
+
+    def read(self, address: int, dtype: Any, count: int) -> Array:
+        """What is at an address that :meth:`add` or :meth:`space` gave, or after it."""
+        buffer = self.buffers[(address - BASE) >> SPAN]
+        start = address - buffer.address
+        return np.array(buffer.data[start : start + np.dtype(dtype).itemsize * count].view(dtype))
+
+    def load(self, addresses: Array, width: int, count: int) -> tuple[Array, Array | None]:
+        """``count`` words for each address, and where not all of their bytes were written, if anywhere.
+
+        Raises:
+            Fault: it may not be read.
+        """
+        words = np.empty((len(addresses), count), f"u{width}")
+        missing = None
+        for buffer, at, lanes in self._found(addresses, width * count, "reads"):
+            words[lanes] = buffer.view(buffer.data, width, count)[at]
+            if self.waits and buffer.made:
+                raise Fault(f"reads {buffer.name} of an earlier launch before it waits for that")
+            if buffer.writable and buffer.view(buffer.wrote, width, count)[at].any():
+                raise Fault(f"reads what the same launch writes, in {buffer.name}")
+            if not buffer.whole:
+                unwritten = (buffer.view(~buffer.defined, width, count)[at] != 0).any(axis=1)
+                if unwritten.any():
+                    missing = np.zeros(len(addresses), bool) if missing is None else missing
+                    missing[lanes] = unwritten
+        return words, missing
+
+    def store(self, addresses: Array, words: Sequence[Array], width: int) -> None:
+        """Write words side by side at each address.
+
+        Raises:
+            Fault: it may not be written, or was written before in this launch.
+        """
+        count = len(words)
+        for buffer, at, lanes in self._found(addresses, width * count, "writes"):
+            if not buffer.writable:
+                raise Fault(f"writes {buffer.name}, an input")
+            if self.waits:
+                raise Fault(f"writes {buffer.name} before it waits for an earlier launch, which may read it")
+            wrote = buffer.view(buffer.wrote, width, count)
+            if wrote[at].any():
+                raise Fault(f"writes twice to the same place in {buffer.name}")
+            wrote[at] = buffer.view(buffer.defined, width, count)[at] = np.iinfo(f"u{width}").max
+            data = buffer.view(buffer.data, width, count)
+            for column, word in enumerate(words):
+                data[at, column] = word[lanes]
+            buffer.stored += len(at) * width * count
+
+    def finish(self) -> None:
+        """The launch is over.
+
+        Raises:
+            Fault: two threads wrote to the same place at the same time.
+        """
+        for buffer in self.buffers:
+            if buffer.stored:
+                if buffer.stored != np.count_nonzero(buffer.wrote):
+                    raise Fault(f"writes twice to the same place in {buffer.name}")
+                buffer.wrote[:], buffer.stored, buffer.made = 0, 0, True
+
+    def _found(self, addresses: Array, width: int, does: str) -> list[tuple[Buffer, Array, Any]]:
+        """For each buffer that is met: which of its words, and of which lanes."""
+        _aligned(addresses, width, does)
+        low, high = int(addresses.min()), int(addresses.max())
+        first, last = (low - BASE) >> SPAN, (high - BASE) >> SPAN
+        if first < 0 or last >= len(self.buffers):
+            raise Fault(f"{does} at {low if first < 0 else high:#x}, where there is nothing")
+        found = []
+        for index in range(first, last + 1):
+            lanes: Any = slice(None)
+            if first != last:
+                lanes = np.flatnonzero((addresses - np.uint64(BASE)) >> np.uint64(SPAN) == index)
+                if not len(lanes):
+                    continue
+                low, high = int(addresses[lanes].min()), int(addresses[lanes].max())
+            buffer = self.buffers[index]
+            if low < buffer.address or high + width > buffer.address + buffer.size:
+                at = (low if low < buffer.address else high) - buffer.address
+                raise Fault(f"{does} {width} bytes at byte {at} of {buffer.name}, which has {buffer.size}")
+            # Addresses and buffers are multiples of the width, which is 16 at most.
+            shift = np.uint64(width.bit_length() - 1)
+            found.append((buffer, (addresses[lanes] - np.uint64(buffer.address)) >> shift, lanes))
+        return found
+
+
+class Shared:
+    """Shared memory of several blocks; threads of different warps meet in it only across a barrier.
+
+    Attributes:
+        start: address of the first byte in every block.
+    """
+
+    start = 0x1000  # not 0, so that a null pointer is found
+
+    def __init__(self, blocks: int, size: int) -> None:
+        self.size, self.blocks = size, blocks
+        self.room = -(-size // 128) * 128  # a multiple of every access
+        self.data = np.full(blocks * self.room, 0xFF, np.uint8)
+        self.defined = np.zeros(blocks * self.room, np.uint8)
+        # For each two bytes, which warp read and which wrote them since the last barrier; or NONE, or SEVERAL.
+        self.readers = np.full(blocks * self.room // 2, NONE, np.int8)
+        self.writers = np.full_like(self.readers, NONE)
+
+    def load(self, addresses: Array, block: Array, warp: Array, width: int, count: int) -> tuple[Array, Array | None]:
+        """As :meth:`Memory.load`, for threads of blocks and warps."""
+        at = self._found(addresses, block, width * count, "reads")
+        for half in self._halves(at, width * count):
+            self._meet(self.writers[half], warp, "reads what another warp writes")
+            before = self.readers[half]
+            self.readers[half] = warp
+            several = ((before != NONE) & (before != warp)) | (self.readers[half] != warp)
+            self.readers[half[several]] = SEVERAL
+        index = at // (width * count)
+        words = self.data.view(f"u{width}").reshape(-1, count)[index]
+        missing = (~self.defined.view(f"u{width}").reshape(-1, count)[index] != 0).any(axis=1)
+        return words, missing if missing.any() else None
+
+    def store(
+        self, addresses: Array, block: Array, warp: Array, words: Sequence[Array], bad: Sequence[Any], width: int
+    ) -> None:
+        """As :meth:`Memory.store`; ``bad`` is where each word is undefined, or None."""
+        count = len(words)
+        at = self._found(addresses, block, width * count, "writes")
+        for half in self._halves(at, width * count):
+            self._meet(self.writers[half], warp, "writes what another warp writes")
+            self._meet(self.readers[half], warp, "writes what another warp reads")
+            self.writers[half] = warp
+            self._meet(self.writers[half], warp, "writes what another warp writes")
+        index = at // (width * count)
+        data, defined = (array.view(f"u{width}").reshape(-1, count) for array in (self.data, self.defined))
+        for column, (word, missing) in enumerate(zip(words, bad, strict=True)):
+            data[index, column] = word
+            full = np.iinfo(f"u{width}").max
+            defined[index, column] = full if missing is None else np.where(missing, 0, full)
+
+    def barrier(self, blocks: Array) -> None:
+        """All threads of these blocks have met."""
+        for meetings in (self.readers, self.writers):
+            meetings.reshape(self.blocks, -1)[blocks] = NONE
+
+    def _found(self, addresses: Array, block: Array, width: int, does: str) -> Array:
+        _aligned(addresses, width, does)
+        at = addresses.astype(np.int64) - self.start
+        if at.min() < 0 or at.max() + width > self.size:
+            raise Fault(f"{does} shared memory from byte {at.min()} to {at.max() + width} of {self.size}")
+        return at + block.astype(np.int64) * self.room
+
+    def _halves(self, at: Array, width: int) -> list[Array]:
+        return [(at + i) // 2 for i in range(0, width, 2)]
+
+    def _meet(self, others: Array, warp: Array, what: str) -> None:
+        if ((others != NONE) & (others != warp)).any():
+            raise Fault(f"{what} in shared memory, with no barrier between")
+
+
+def _aligned(addresses: Array, width: int, does: str) -> None:
+    if (addresses & addresses.dtype.type(width - 1)).any():
+        raise Fault(f"{does} {width} bytes at an address that is no multiple of {width}")

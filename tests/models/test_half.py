@@ -1,0 +1,146 @@
+"""How far ``torch:fp16`` is off float32: every configuration over 20 real frames, within what the GPU check allows.
+
+The form is the engine's: the network for a GPU, with :func:`layers_to_half`. Convolutions and fully connected layers
+are then emulated on the CPU, as tensor cores compute them: what they read and give is rounded to float16, and products
+are summed in float32. A CPU's own half convolutions are slow, and round otherwise.
+
+The weights are random but for ``stip-edge``. Errors are in units of the value range; each rollout has its own state.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from framecast.camera import open_source
+from framecast.export.exporter import real_frames
+from framecast.export.load_network import load_network
+from framecast.export.onnx import describe
+from framecast.kernels import switch
+from framecast.models.configs import CONFIGS, build
+from framecast.models.step import StepModel
+from framecast.runtime.engines.torch import layers_to_half
+from framecast.runtime.shipped import shipped
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+# Sizes at which a step costs little. At full size the errors are larger.
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "stip-ucf": {"height": 64, "width": 64},
+    "stip-h36m": {"height": 128, "width": 128},
+    "stip-4k": {"height": 128, "width": 128},
+    "stau-mnist": {},
+    "stau-kitti": {"height": 64, "width": 64},
+    "stau-town": {"height": 128, "width": 128},
+    "mau-mnist": {},
+    "astm-mnist": {"height": 16, "width": 16},
+    "astm-kth": {"height": 16, "width": 16},
+    "tau-mnist": {"height": 16, "width": 16},
+    "tau-kth": {"height": 16, "width": 16},
+    "tau-taxibj": {"height": 16, "width": 16},
+    "tau-caltech": {"height": 16, "width": 16},
+    "stip-edge": {},
+}
+# Cells that forget next to nothing add up each step's rounding, as they do float32's. On a longer stream they are
+# further off: both configurations of ASTM by 0.2 after 100 steps at 16×16.
+TOO_FAR = {"astm-kth": "2.4e-2 off at its full size by step 20, and 2e-2 is allowed: run it in float32"}
+
+
+def network(config: str, changes: Mapping[str, Any]) -> StepModel:
+    if config in shipped() and not changes:
+        return load_network(shipped()[config])[0]
+    torch.manual_seed(0)
+    return build(config, changes).eval()
+
+
+def in_half(model: StepModel) -> StepModel:
+    """The engine's form for a GPU in fp16, with emulated layers."""
+    form = copy.deepcopy(model).on_gpu(channels_last=True).eval()
+    layers_to_half(form)
+    found = [
+        layer for layer in form.modules() if any(p.dtype == torch.float16 for p in layer.parameters(recurse=False))
+    ]
+    assert found
+    for layer in found:
+        assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
+        layer.float()  # of weights that are halves already
+        layer.register_forward_pre_hook(lambda _, given: tuple(value.float() for value in given))  # after its rounding
+        layer.register_forward_hook(lambda _, given, gave: gave.half(), prepend=True)  # before it is widened, if it is
+    return form
+
+
+def frames(config: str, model: StepModel) -> list[Tensor]:
+    with open_source("demo") as source:
+        if CONFIGS[config].data.is_picture:
+            return [torch.from_numpy(frame) for frame in real_frames(source, describe(model, config), 20)]
+        channels, *size = model.frame_shape  # flows of crowds: two channels of a picture stand for them
+        images = [cv2.resize(frame.image, size[::-1], interpolation=cv2.INTER_AREA) for frame in islice(source, 20)]
+    return [torch.from_numpy(np.float32(image[None, ..., :channels] / 255)).movedim(3, 1) for image in images]
+
+
+@torch.inference_mode()
+def error(config: str, changes: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch) -> float:
+    """The largest error over the rollout."""
+    model = network(config, changes)
+    form = in_half(model)
+    exact, state, worst = model.init_state(), form.init_state(), 0.0
+    for frame in frames(config, model):
+        expected, exact = model.step(frame, exact)
+        with monkeypatch.context() as patch:
+            patch.setattr(switch, "DEVICES", frozenset({"cpu"}))  # our operators, which take halves
+            patch.setattr(switch, "INSTALLED", True)
+            prediction, state = form.step(frame, state)
+        assert all(value.dtype == torch.float32 for value in (prediction, *state.values()))
+        worst = max(worst, float((prediction - expected).abs().max()))
+    return worst
+
+
+@pytest.fixture
+def allowed(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, float]:
+    """As the GPU check allows it, by configuration."""
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    import _gpu_variants
+
+    return {name: max(_gpu_variants.ALLOWED["fp16"], 10 * entry.tolerance) for name, entry in CONFIGS.items()}
+
+
+def test_every_configuration_has_its_size() -> None:
+    assert list(SMALL) == list(CONFIGS)
+
+
+@pytest.mark.parametrize("config", SMALL)
+def test_the_rounding_is_allowed(
+    config: str, allowed: Mapping[str, float], monkeypatch: pytest.MonkeyPatch, record_property: Any
+) -> None:
+    found = error(config, SMALL[config], monkeypatch)
+    record_property("error", found)
+    assert 1e-6 < found <= allowed[config]  # it does round
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # on one slow core
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, marks=pytest.mark.xfail(reason=TOO_FAR[config], strict=True))
+        if config in TOO_FAR
+        else config
+        for config, changes in SMALL.items()
+        if changes
+    ],
+)
+def test_the_rounding_is_allowed_at_full_size(
+    config: str, allowed: Mapping[str, float], monkeypatch: pytest.MonkeyPatch, record_property: Any
+) -> None:
+    found = error(config, {}, monkeypatch)
+    record_property("error", found)
+    assert found <= allowed[config]

@@ -1,0 +1,56 @@
+"""``benchmarks/gpu_pack.py``: what its ``unpack.py`` does where packages are missing, and where they are there."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("gpu_pack")
+    sys.modules.pop("gpu_pack", None)
+
+
+def wheel(folder: Path, name: str) -> None:
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as file:
+        file.writestr(f"{name}/__init__.py", "")
+        file.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+
+
+def test_unpack_takes_only_what_is_missing_and_names_what_cannot_be_imported(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "unpack.py").write_text(script.UNPACK)
+    wheel(tmp_path, "triton")
+    wheel(tmp_path, "elsewhere")
+    (tmp_path / "there").mkdir()
+    wheel(tmp_path / "there", "elsewhere")
+    with zipfile.ZipFile(tmp_path / "there" / "elsewhere-1.0-py3-none-any.whl") as file:
+        file.extractall(tmp_path / "there")
+    command = [sys.executable, "-S", str(tmp_path / "unpack.py")]  # -S: without what is installed here
+    environment = {"PYTHONPATH": str(tmp_path / "there")}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[:3] == [
+        "elsewhere: 1.0 is here already",
+        "triton: unpacked 1.0",
+        "torch cannot be imported: No module named 'torch'",
+    ]
+    assert "triton cannot" not in done.stdout
+    assert sorted(path.name for path in (tmp_path / "site").iterdir()) == ["triton", "triton-1.0.dist-info"]
+
+
+def test_a_python_with_headers_is_of_the_right_version(script: ModuleType) -> None:
+    for python in script.pythons():
+        said = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout
+        assert said.startswith("Python 3.12.")
