@@ -1,0 +1,42 @@
+"""Makes the site from the documents as they lie in the repository: files outside of ``docs/`` become part of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parents[1]
+PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+FOLDERS = {"benchmarks/results": "results", "examples": "examples"}
+PLAIN = ("LICENSE", "NOTICE")
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages, results and examples that lie elsewhere."""
+    for source, page in PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
+    for name in PLAIN:
+        files.append(File.generated(config, f"{name}.txt", abs_src_path=str(ROOT / name)))
+    for folder, place in FOLDERS.items():
+        for path in sorted((ROOT / folder).iterdir()):
+            if path.is_file():
+                files.append(File.generated(config, f"{place}/{path.name}", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Point links at where the files are in the site."""
+
+    def target(found: re.Match[str]) -> str:
+        path, anchor = found[1], found[2] or ""
+        moved = path.removeprefix("../").removeprefix("docs/")
+        for folder, place in FOLDERS.items():
+            if moved.startswith(f"{folder}/") and moved != f"{folder}/":
+                moved = f"{place}/{moved.removeprefix(f'{folder}/')}"
+        moved = {**PAGES, "examples/": "examples.md", **{name: f"{name}.txt" for name in PLAIN}}.get(moved, moved)
+        return f"]({moved}{anchor})"
+
+    return re.sub(r"\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)", target, markdown)

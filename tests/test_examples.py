@@ -1,0 +1,99 @@
+"""Every example runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import framecast
+from framecast.camera import open_source
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def example(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A folder with a short clip."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    writer = cv2.VideoWriter(str(folder / "shapes.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (96, 64))
+    with open_source("synthetic://?size=96x64&frames=30&seed=1") as frames:
+        for frame in frames:
+            writer.write(frame.image)
+    writer.release()
+    return folder
+
+
+def test_there_is_a_test_for_each() -> None:
+    text = Path(__file__).read_text()
+    assert [path.name for path in EXAMPLES.iterdir() if path.is_file() and f'"{path.name}"' not in text] == []
+
+
+def test_a_camera_in_ten_lines() -> None:
+    """Without a display: what shows pictures does nothing here."""
+    code = (
+        "import cv2, runpy, sys; cv2.imshow = lambda *_: None; cv2.waitKey = lambda _: -1; "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
+    )
+    command = [sys.executable, "-c", code, str(EXAMPLES / "camera.py"), "synthetic://?size=96x64&frames=40&fps=50", "0.02"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "'prediction'" in done.stdout
+
+
+def test_a_folder_is_scored(clips: Path) -> None:
+    printed = example("score_folder.py", clips).splitlines()
+    assert [line.split()[0] for line in printed] == ["copy-last", "linear", "dis-flow", "edge"]
+
+
+def test_an_own_rival_is_in_the_table(clips: Path) -> None:
+    assert "shift" in example("own_rival.py", clips)
+
+
+def test_an_own_sink_is_given_the_scores(tmp_path: Path) -> None:
+    printed = example("own_sink.py", "synthetic://?size=96x64&frames=30&seed=1", tmp_path / "scores.csv")
+    rows = list(csv.reader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert len(rows) > 10
+    assert "prediction" in printed
+
+
+def test_an_own_network_runs_like_any_other(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    example("own_network.py", tmp_path / "own.onnx")
+    last, before = (np.full((192, 256, 3), value, np.uint8) for value in (100, 80))
+    with framecast.load(tmp_path / "own.onnx") as predictor:
+        predictor.step(before, 0.0)
+        predictor.step(last, 0.04)
+        assert abs(int(predictor.at(0.08).image[96, 128, 0]) - 110) <= 1
+
+
+def test_a_checkpoint_predicts_frames_that_are_not_there_yet(tmp_path: Path) -> None:
+    example("imported_checkpoint.py", "stip-edge", "demo", tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 10
+
+
+def test_the_notebook_runs() -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    cells = json.loads((EXAMPLES / "compare.ipynb").read_text())["cells"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"]
+            exec("".join(cell["source"]), names)
+    results = names["results"]
+    assert isinstance(results, dict)
+    assert {"edge", "average"} <= set(results["mean"])
