@@ -13,7 +13,7 @@ SETUP := pyproject.toml setup.py constraints.txt
 APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 xdotool xvfb
 
-.PHONY: help run live test checks pycuda bindings test-slow test-full test-pythons release-check bench system-deps clean cv2
+.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check bench system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -32,7 +32,7 @@ live: $(VENV)/.run ## Show the demo clip live in a browser, over and over, until
 	$(BIN)/framecast run demo --ahead 150ms --serve --loop
 
 test: $(VENV)/.test ## Check format, style and types, and run the tests
-	@$(MAKE) --no-print-directory -j2 checks pycuda
+	@$(MAKE) --no-print-directory -j2 checks pycuda docs
 	$(PYTEST) -m "not slow"
 
 checks: $(VENV)/.test ## Check format, style and types
@@ -60,6 +60,11 @@ release-check: $(VENV)/.test ## Build sdist and wheel; in a new virtual environm
 	@$(MAKE) --no-print-directory cv2 VENV=$(VENV)/release
 	cd $(VENV)/release && bin/framecast --version && bin/framecast doctor && bin/framecast run demo --frames 30
 	@sha256sum dist/*
+
+docs: $(VENV)/.test ## Build the documentation as a site in out/site; every link and table is checked
+	$(BIN)/python benchmarks/tables.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "Site: $(OUT)/site/index.html"
 
 bench: $(VENV)/.test ## Measure the README's figures on this machine (half an hour; run nothing else meanwhile)
 	@mkdir -p $(OUT) && rm -f $(OUT)/rivals.jsonl

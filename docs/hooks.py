@@ -40,3 +40,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return f"]({moved}{anchor})"
 
     return re.sub(r"\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)", target, markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Drop the roles of cross-references in docstrings, which Markdown does not know."""
+    return re.sub(r":(?:mod|class|func|meth|attr|data|exc):(?=<code>)", "", html)
