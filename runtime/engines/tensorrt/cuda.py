@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import EngineError
+from framecast.runtime.engines.capturing import CAPTURING
 from framecast.runtime.engines.device import Buffer
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may keep allocating
@@ -244,8 +245,7 @@ class Streams:
         refusal = ""
         self.synchronize()
         try:
-            with self.cuda.nothing_freed():
-                # No lock: the stream is this engine's alone, and in this mode other threads may do what they like.
+            with self.cuda.nothing_freed(), CAPTURING:
                 code = libcuda.cuStreamBeginCapture_v2(stream, _THREAD_LOCAL)
                 if not code:
                     try:
