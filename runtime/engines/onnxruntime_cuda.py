@@ -209,7 +209,7 @@ def _stream() -> int:
     except OSError as error:
         raise EngineError(
             "no NVIDIA driver here (libcuda.so.1 cannot be loaded): install the driver, or start the container with "
-            "--gpus all"
+            "--gpus all (on a Jetson --runtime nvidia)"
         ) from error
     device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
     code = (

@@ -57,8 +57,9 @@ class Cuda:
             import pycuda.driver
         except ImportError as error:
             raise EngineError(
-                f"the tensorrt engine needs pycuda ({error}): pip install 'framecast[cuda]', with CUDA's bin folder "
-                "first on PATH, on a machine with an NVIDIA driver (CUDA 13 needs pycuda 2025.1.2 or newer)"
+                f"the tensorrt engine needs pycuda ({error}): pip install 'framecast[cuda]' (in a clone "
+                "-e '.[cuda]'), with CUDA's bin folder first on PATH, on a machine with an NVIDIA "
+                "driver (CUDA 13 needs pycuda 2025.1.2 or newer)"
             ) from error
         self.driver: Any = pycuda.driver
         self.driver.init()
