@@ -3,6 +3,7 @@
 #
 #     sudo docker build -t framecast -f containers/jetpack7.Dockerfile .
 #     sudo docker run --rm --runtime nvidia framecast doctor
+#     sudo docker run --rm --runtime nvidia -v framecast:/home/framecast framecast build stip-edge
 #     sudo docker run --rm --runtime nvidia --network host -v /tmp/argus_socket:/tmp/argus_socket \
 #         -v framecast:/home/framecast framecast run csi://0 --model stip-edge --engine tensorrt --serve
 #

@@ -94,7 +94,9 @@ class BuildRequest:
                 "device and leave out --for"
             )
         if self.target is not None and self.target not in RTX_TARGETS:
-            raise OptionError(f"--for takes a compute capability that TensorRT for RTX supports ({targets})")
+            raise OptionError(
+                f"no compute capability {self.target!r}: --for takes those of TensorRT for RTX ({targets})"
+            )
         if self.target is None and self.gpu is None:
             raise EngineError(
                 f"no GPU to build for: give a compute capability with --for (TensorRT for RTX: {targets})"

@@ -31,22 +31,25 @@ def define(
         reference: the truth; its annotations are the operator's schema.
         kernel: imports the CUDA implementation, when one is first asked for.
         like: of the arguments, the one (or a tuple of those) whose shape and type the results have.
-        channels_last: whether the results of a channels-last one are channels-last too; all others are contiguous.
+        channels_last: whether results are channels-last if the first of those is; all others are contiguous.
     """
 
-    def layout(state: Tensor) -> torch.memory_format:
-        return torch.channels_last if channels_last and is_channels_last(state) else torch.contiguous_format
+    def laid_out(arguments: Sequence[Any]) -> torch.memory_format:
+        """The layout of all results, as the kernel has it."""
+        first = tree_flatten(like(arguments))[0][0]
+        return torch.channels_last if channels_last and is_channels_last(first) else torch.contiguous_format
 
     def plain(*arguments: Any) -> Any:
-        common = _common(arguments)
+        common, memory = _common(arguments), laid_out(arguments)
         results = reference(*tree_map(lambda x: x.to(common) if isinstance(x, Tensor) else x, arguments))
-        return tree_map(lambda x, y: x.to(y.dtype).contiguous(memory_format=layout(y)), results, like(arguments))
+        return tree_map(lambda x, y: x.to(y.dtype).contiguous(memory_format=memory), results, like(arguments))
 
     def on_cuda(*arguments: Any) -> Any:
         return kernel()(*arguments) if switch.on() else plain(*arguments)
 
     def fake(*arguments: Any) -> Any:
-        return tree_map(lambda x: torch.empty_like(x, memory_format=layout(x)), like(arguments))
+        memory = laid_out(arguments)
+        return tree_map(lambda x: torch.empty_like(x, memory_format=memory), like(arguments))
 
     schema = torch.library.infer_schema(reference, mutates_args=())
     operator = torch.library.custom_op(name, plain, mutates_args=(), schema=schema)  # lives in torch's registry

@@ -22,8 +22,12 @@ class Branch:
     def fork(self) -> Iterator[None]:
         """Within it, work goes on the branch; it waits for what the current stream was given so far."""
         self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            yield
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        except BaseException:
+            self.join()  # a capture that ends with a branch would hide the error
+            raise
 
     def join(self) -> None:
         """From here on, the current stream waits for what the branch was given."""

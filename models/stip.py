@@ -205,14 +205,16 @@ class STIP(StepModel):
     def advance(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Encoders, cells and decoders: [B, inputs, H/p, W/p] to [B, outputs, H/p, W/p] and the new ``t1`` … ``tL``."""
         convolved = self._convolved(state)
-        scales_s = self.encoder_s(inputs)
-        scales_t = self.encoder_t(inputs) if self.config.sted else scales_s
-        t = self.merge_t(torch.cat([state["t1"], scales_t[-1]], dim=1))
-        t = torch.tanh(t) if self.config.bounded else t
+        try:
+            scales_s = self.encoder_s(inputs)
+            scales_t = self.encoder_t(inputs) if self.config.sted else scales_s
+            t = self.merge_t(torch.cat([state["t1"], scales_t[-1]], dim=1))
+            t = torch.tanh(t) if self.config.bounded else t
+        finally:
+            if self.branch is not None:
+                self.branch.join()
         s = scales_s[-1]
         new: State = {}
-        if self.branch is not None:
-            self.branch.join()
         for k, cell in enumerate(self.cells, start=1):
             t, s = cell(t if k == 1 else state[f"t{k}"], s, convolved.get(k))
             new[f"t{k}"] = t

@@ -59,8 +59,16 @@ def examine() -> list[Finding]:
             needed=True,
         ),
         _package("browser page (aiohttp)", "aiohttp", "pip install aiohttp"),
-        _package("triton (our kernels)", "triton", "only with a GPU: pip install 'framecast[triton]'"),
-        _package("onnx (build, quantize, split)", "onnx", "only for those commands: pip install 'framecast[build]'"),
+        _package(
+            "triton (our kernels)",
+            "triton",
+            "only with a GPU: pip install 'framecast[triton]' (in a clone -e '.[triton]')",
+        ),
+        _package(
+            "onnx (build, quantize, split)",
+            "onnx",
+            "only for those commands: pip install 'framecast[build]' (in a clone -e '.[build]')",
+        ),
         _package(
             "torch (networks)",
             "torch",

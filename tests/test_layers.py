@@ -63,6 +63,7 @@ ONNX = {"graph"}  # works on graphs
 LAZILY = {
     "runtime/engines/torch.py": {"torch", "framecast.export", "framecast.kernels"},
     "runtime/engines/torch_pictures.py": {"torch"},
+    "runtime/engines/torch_precision.py": {"torch"},
     "runtime/engines/onnxruntime_cuda.py": {"onnx"},
     "runtime/engines/openvino.py": {"onnx"},
     "evaluation/perceptual.py": {"torch", "torchvision", "lpips"},

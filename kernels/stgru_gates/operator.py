@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framecast.errors import OptionError
 from framecast.kernels import switch
 from framecast.kernels.define import define
 from framecast.kernels.stgru_gates import reference
@@ -43,7 +44,12 @@ def stgru_gates(
 
     While exporting, and where a kernel can run (``framecast.kernels.switch``), it is the operator
     ``framecast::stgru_gates``; otherwise plain torch. Both are differentiable.
+
+    Raises:
+        OptionError: the bias of one convolution is given, and not that of the other.
     """
+    if (added_t is None) != (added_s is None):
+        raise OptionError("the gates add the biases of both convolutions or of none: give added_t and added_s")
     call = torch.ops.framecast.stgru_gates if switch.one_operator(t) else reference.stgru_gates
     added = () if added_t is None else (added_t, added_s)  # an export knows no such inputs
     new_t, new_s = call(conv_t, weight_t, bias_t, conv_s, weight_s, bias_s, t, s, forget_bias, eps, *added)

@@ -132,6 +132,7 @@ class DeviceEngine(Engine):
 
     def draw(self, state: State, ahead: float) -> None:
         """See :meth:`Engine.draw`. It only enqueues, and nothing leaves the device."""
+        self._check_open()
         outputs = self._outputs[state]
         when = self._input("ahead", (len(outputs.keep),))
         if state not in self._draws:
@@ -200,8 +201,7 @@ class DeviceEngine(Engine):
         self._kept.clear()
 
     def _advance(self, fed: Buffer, pick: int, camera: bool, state_in: State, state_out: State) -> None:
-        if self._closed:
-            raise EngineError(f"{self.manifest.config} is closed: load it again")
+        self._check_open()
         outputs, keep = self._outputs[state_out], self._outputs[state_in].keep
         batch, moments = len(keep), self.manifest.renders == "moments"
 
@@ -241,6 +241,10 @@ class DeviceEngine(Engine):
         if not moments:
             outputs.finite.fetch()
             outputs.shown.fetch()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError(f"{self.manifest.config} is closed: load it again")
 
     def _input(self, name: str, shape: tuple[int, ...], dtype: type[Any] = np.float32) -> Buffer:
         """The buffer of this name for a batch of this size."""

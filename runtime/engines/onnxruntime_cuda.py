@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import io
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
@@ -208,7 +209,7 @@ def _stream() -> int:
     except OSError as error:
         raise EngineError(
             "no NVIDIA driver here (libcuda.so.1 cannot be loaded): install the driver, or start the container with "
-            "--gpus all"
+            "--gpus all (on a Jetson --runtime nvidia)"
         ) from error
     device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
     code = (
@@ -241,12 +242,16 @@ def missing_library(folder: Path) -> str:
     return ""
 
 
+_QUIET = threading.Lock()
+
+
 @contextmanager
 def _quiet(onnxruntime: Any) -> Iterator[None]:
     """Keep off the terminal what is said there of libraries that are missing: the error says it."""
-    onnxruntime.set_default_logger_severity(4)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        onnxruntime.set_default_logger_severity(2)  # its default
+    with _QUIET:  # both are the whole process's
+        onnxruntime.set_default_logger_severity(4)
+        try:
+            with redirect_stdout(io.StringIO()):
+                yield
+        finally:
+            onnxruntime.set_default_logger_severity(2)  # its default

@@ -54,7 +54,8 @@ class OpenVinoEngine(Engine):
             self._openvino = _without_telemetry()
         except ImportError as error:
             raise EngineError(
-                f"openvino cannot be loaded ({first_line(error)}): pip install 'framecast[openvino]'"
+                f"openvino cannot be loaded ({first_line(error)}): pip install 'framecast[openvino]', in a clone "
+                "-e '.[openvino]'"
             ) from error
         self.precision = precision
         self.version: str = self._openvino.__version__.partition("-")[0]

@@ -113,4 +113,6 @@ def _version(package: str, extra: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        raise EngineError(f"{package} is not installed: pip install 'framecast[{extra}]'") from None
+        raise EngineError(
+            f"{package} is not installed: pip install 'framecast[{extra}]', in a clone -e '.[{extra}]'"
+        ) from None

@@ -21,6 +21,7 @@ from framecast.camera import Image
 from framecast.errors import EngineError, OptionError, first_line
 from framecast.graph.manifest import Manifest
 from framecast.runtime.convert import Tensor, to_model_size
+from framecast.runtime.engines.capturing import CAPTURING
 from framecast.runtime.engines.engine import Engine, Moment, Phases, State, field_buffers, step_buffers
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class TorchEngine(Engine):
         self.manifest = manifest
         if on_gpu:
             last = precision != "fp32" if channels_last is None else channels_last
-            network = network.on_gpu(branch=branch and not compiled, channels_last=last)
+            with torch.cuda.device(self._device):
+                network = network.on_gpu(branch=branch and not compiled, channels_last=last)
         else:
             network = network.deployed()
         self._network = network.to(self._device).eval()
@@ -114,7 +116,9 @@ class TorchEngine(Engine):
             layers_to_half(self._network)
         self._forward: Any = torch.compile(self._network) if compiled else self._network
         self.precision, self._kernels, self._graph, self._overlap = precision, kernels, graph and on_gpu, overlap
-        self._stream = self._torch.cuda.Stream(self._device) if on_gpu else None
+        self._stream = torch.cuda.Stream(self._device) if on_gpu else None
+        if self._stream is not None:  # the weights come, and are rounded, on the default stream
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
         self._pool = torch.cuda.graph_pool_handle() if self._graph else None
         self._inputs: dict[Hashable, Input] = {}
         self._taken: Any = None  # pictures on the device, for the next run
@@ -281,29 +285,33 @@ class TorchEngine(Engine):
             self._draws[state] = self._captured(run) if self._graph else run
         self._draws[state]()
 
-    def _arithmetic(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """How the network computes within it. On CUDA that is state of the process, so one thread at a time may."""
         from framecast.kernels import switch
+        from framecast.runtime.engines.torch_precision import exactly
 
-        torch, stack = self._torch, ExitStack()
-        if self._device.type == "cuda":
-            stack.enter_context(
-                torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self.precision != "fp32")
-            )
+        if self._device.type != "cuda":
+            yield
+            return
+        with CAPTURING, ExitStack() as stack:
+            stack.enter_context(exactly(tf32=self.precision != "fp32"))
             if not self._kernels:
                 stack.enter_context(switch.plain())
             if self._overlap:
                 stack.enter_context(switch.overlapped())
-        return stack
+            yield
 
     def _captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """Capture ``run`` as a CUDA graph. Repeating it is safe, because it reads one state and writes another."""
         torch = self._torch
-        for _ in range(WARM):
-            run()
-        graph = torch.cuda.CUDAGraph()
-        # Thread-local: meanwhile other threads may allocate, or capture for engines of their own.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            run()
+        with CAPTURING:
+            for _ in range(WARM):
+                run()
+            graph = torch.cuda.CUDAGraph()
+            # Thread-local: meanwhile other threads may allocate.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                run()
         return cast(Callable[[], None], graph.replay)
 
 

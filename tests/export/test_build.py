@@ -219,7 +219,7 @@ def test_bad_input_is_one_line_with_the_cure(
         (["stip-edge"], "no NVIDIA driver here .*install the driver.*--for"),
         (
             ["stip-edge", "--for", "9.0"],
-            "--for takes a compute capability that .* supports \\(7.5, 8.0, 8.6, 8.9, 12.0, 12.1\\)",
+            "no compute capability '9.0': --for takes those of TensorRT for RTX \\(7.5, 8.0, 8.6, 8.9, 12.0, 12.1\\)",
         ),
         (["stip-edge", "--for", "8.9", "--precision", "int8"], "--precision takes fp16 or fp32"),
         (["stip-edge", "--for", "8.9", "--batch", "0"], "--batch must be at least 1"),

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from framecast.errors import OptionError
 from framecast.kernels import switch
 from framecast.kernels.eifag import reference as eifag_reference
 from framecast.kernels.eifag.operator import eifag
@@ -138,6 +139,21 @@ def test_results_are_laid_out_as_a_compiler_expects(name: str) -> None:
     layout = torch.channels_last if name == "stgru_gates" else torch.contiguous_format
     assert all(x.is_contiguous(memory_format=layout) for x in tree_leaves(operator(name)(*strided)))
     assert all(x.is_contiguous() for x in tree_leaves(operator(name)(*ARGUMENTS[name]())))
+
+
+@pytest.mark.parametrize("last", [6, 7])
+def test_states_that_lie_differently_give_results_that_lie_alike(last: int) -> None:
+    """As the kernel has it, so that what a compiler expects comes."""
+    arguments = ARGUMENTS["stgru_gates"]()
+    arguments[last] = arguments[last].to(memory_format=torch.channels_last)
+    torch.library.opcheck(operator("stgru_gates").default, tuple(arguments), test_utils=("test_faketensor",))
+    layout = torch.channels_last if last == 6 else torch.contiguous_format
+    assert all(x.is_contiguous(memory_format=layout) for x in operator("stgru_gates")(*arguments))
+
+
+def test_a_bias_alone_is_refused() -> None:
+    with pytest.raises(OptionError, match="give added_t and added_s"):
+        PUBLIC["stgru_gates"](*ARGUMENTS["stgru_gates"](), torch.randn(4 * SHAPE[1]))
 
 
 def test_biases_of_the_convolutions_may_be_added_by_the_gates() -> None:

@@ -74,6 +74,22 @@ def test_only_what_is_known_before_the_step_runs_on_the_branch(name: str) -> Non
     assert branch.events == [*aside, "join", "t1", *(f"s{k}" for k in layers)]
 
 
+@pytest.mark.parametrize("name", STIPS)
+def test_a_failure_beside_the_branch_joins_it(name: str) -> None:
+    """A capture with a branch that was not joined would hide the error."""
+    branch = Recorded()
+    form = cast(STIP, make(name).on_gpu())
+    form.branch = branch
+
+    def fail(*_: object) -> None:
+        raise MemoryError("full")
+
+    form.encoder_s.first.register_forward_hook(fail)
+    with pytest.raises(MemoryError):
+        form.step(torch.rand(1, *form.frame_shape), form.init_state())
+    assert branch.events == ["fork", "back", "join"]
+
+
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("name", STIPS)
 @torch.inference_mode()

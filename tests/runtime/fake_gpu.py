@@ -227,13 +227,21 @@ class Driver:
         DISABLE_TIMING = 2
 
     def __init__(self) -> None:
-        self.gpu = gpu = Gpu()
+        self.gpu = Gpu()
         self.allocations = self.retained = 0
         self.aside = 0  # bytes by which allocations miss their alignment
-        self.Context = SimpleNamespace(synchronize=lambda: gpu.wait(gpu.idle))
+        self.Context = SimpleNamespace(synchronize=self._synchronize)
 
     def init(self) -> None:
         pass
+
+    def _synchronize(self) -> None:
+        """Wait for the device: that voids whatever any thread captures."""
+        for stream in self.gpu.streams:
+            if stream.capturer:
+                stream.void = True
+                raise LogicError("the device was waited for while a thread captures")
+        self.gpu.wait(self.gpu.idle)
 
     def Device(self, _: int) -> Driver:  # noqa: N802
         return self

@@ -103,6 +103,15 @@ def test_a_moment_at_no_distance_is_the_frame(engine: Engine) -> None:
         assert np.abs(predictor.at(index * STEP).image.astype(int) - image).max() <= 1
 
 
+def test_a_closed_engine_renders_nothing(engine: Engine) -> None:
+    stepper = Stepper(engine)
+    for image in moving_pictures(SIZE, 2):
+        stepper.advance([image], STEP)
+    engine.close()
+    with pytest.raises(EngineError, match="load it again"):
+        stepper.at(AHEAD, STEP)
+
+
 def test_rendering_changes_no_state(engine: Engine) -> None:
     """One stream asked for many moments, another for one."""
     one, other = Stepper(engine), Stepper(engine)

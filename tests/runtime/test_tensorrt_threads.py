@@ -204,12 +204,16 @@ def test_one_engine_captures_while_others_step_and_capture(path: Path, driver: D
                 predictors[one].step(frame)
                 got[one].append(predictors[one].rollout(1)[0].image)
 
+        beside = threading.Thread(target=steps, args=(other,))
+
         def executing() -> None:
-            if not got[other] and driver.stream(engine._streams.handle).captured is not None:
-                elsewhere(lambda: steps(other))
+            if beside.ident is None and driver.stream(engine._streams.handle).captured is not None:
+                beside.start()
+                beside.join(0.05)  # until it waits to capture
 
         engine._context.executing = executing
         steps(engine)
+        beside.join()
         steps(plain)
         for one in (engine, other):
             assert len(got[one]) == len(frames)
@@ -218,6 +222,33 @@ def test_one_engine_captures_while_others_step_and_capture(path: Path, driver: D
         assert driver.gpu.launches > 0
         handles = {stream.handle for stream in driver.gpu.streams}
         assert len(handles) == len(driver.gpu.streams) == 6
+
+
+def test_an_engine_is_loaded_while_another_captures(path: Path, driver: Driver) -> None:  # noqa: F811
+    """Loading waits for the whole device, which would make the capture void."""
+    failed: list[Exception] = []
+
+    def load() -> None:
+        try:
+            TensorRTEngine(path).close()
+        except Exception as error:  # noqa: BLE001 (whatever it is, it fails the test)
+            failed.append(error)
+
+    beside = threading.Thread(target=load)
+    with TensorRTEngine(path) as engine:
+
+        def executing() -> None:
+            if beside.ident is None and driver.stream(engine._streams.handle).captured is not None:
+                beside.start()
+                beside.join(0.2)  # until it waits for the end of the capture
+
+        engine._context.executing = executing
+        predictor = Predictor(engine, watch=False)
+        for _ in range(4):
+            predictor.step(PICTURE)
+        beside.join()
+    assert failed == []
+    assert driver.gpu.launches > 0
 
 
 def test_memory_that_cannot_be_locked_is_named(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +135,64 @@ def test_an_older_gpu_cannot_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     network = make("mau")
     with pytest.raises(OptionError, match=r"from compute capability 9\.0 on"):
         TorchEngine(network, describe(network, "mau"), device="cuda", overlap=True)
+
+
+@pytest.mark.parametrize("asked", ["tf32", "ieee", "none"])
+def test_the_precision_is_the_engines_whatever_the_process_has_set(asked: str) -> None:
+    """And what it has set is set again afterwards. PyTorch refuses its old interface once the new one was used."""
+    from framecast.runtime.engines.torch_precision import exactly
+
+    backends: Any = torch.backends
+    holders: list[Any] = [backends.cudnn.conv, backends.cuda.matmul]
+    before = backends.fp32_precision
+    try:
+        backends.fp32_precision = asked
+        found = [holder.fp32_precision for holder in holders]
+        for tf32 in (True, False):
+            with exactly(tf32=tf32):
+                assert [holder.fp32_precision for holder in holders] == ["tf32" if tf32 else "ieee"] * 2
+                assert torch.backends.cudnn.benchmark
+            assert [holder.fp32_precision for holder in holders] == found
+            assert not torch.backends.cudnn.benchmark
+    finally:
+        backends.fp32_precision = before
+
+
+def test_only_one_thread_captures_or_computes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two engines in two threads, of which each would otherwise change the other's precision."""
+    from framecast.runtime.engines import torch_precision
+
+    inside: list[int] = []
+
+    @contextmanager
+    def counted(*, tf32: bool) -> Iterator[None]:
+        inside.append(1)
+        assert len(inside) == 1
+        time.sleep(0.01)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr(torch_precision, "exactly", counted)
+    network = make("mau")
+    engines = [TorchEngine(copy.deepcopy(network), describe(network, "mau"), device="cpu") for _ in range(2)]
+    failures: list[AssertionError] = []
+
+    def compute(engine: TorchEngine) -> None:
+        try:
+            for _ in range(5):
+                with engine._arithmetic():
+                    time.sleep(0.002)
+        except AssertionError as error:
+            failures.append(error)
+
+    for engine in engines:
+        engine._device = torch.device("cuda")  # nothing is put there
+    threads = [threading.Thread(target=compute, args=(engine,)) for engine in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
 
 
 def test_a_closed_engine_says_so(engine: TorchEngine) -> None:

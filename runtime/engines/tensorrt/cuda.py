@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.errors import EngineError
+from framecast.runtime.engines.capturing import CAPTURING
 from framecast.runtime.engines.device import Buffer
 
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may keep allocating
@@ -56,8 +57,9 @@ class Cuda:
             import pycuda.driver
         except ImportError as error:
             raise EngineError(
-                f"the tensorrt engine needs pycuda ({error}): pip install 'framecast[cuda]', with CUDA's bin folder "
-                "first on PATH, on a machine with an NVIDIA driver (CUDA 13 needs pycuda 2025.1.2 or newer)"
+                f"the tensorrt engine needs pycuda ({error}): pip install 'framecast[cuda]' (in a clone "
+                "-e '.[cuda]'), with CUDA's bin folder first on PATH, on a machine with an NVIDIA "
+                "driver (CUDA 13 needs pycuda 2025.1.2 or newer)"
             ) from error
         self.driver: Any = pycuda.driver
         self.driver.init()
@@ -244,8 +246,7 @@ class Streams:
         refusal = ""
         self.synchronize()
         try:
-            with self.cuda.nothing_freed():
-                # No lock: the stream is this engine's alone, and in this mode other threads may do what they like.
+            with self.cuda.nothing_freed(), CAPTURING:
                 code = libcuda.cuStreamBeginCapture_v2(stream, _THREAD_LOCAL)
                 if not code:
                     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from framecast.errors import EngineError
 from framecast.graph.manifest import RENDER, Manifest, beside
+from framecast.runtime.engines.capturing import CAPTURING
 from framecast.runtime.engines.device import Buffer, DeviceEngine
 from framecast.runtime.engines.tensorrt import cache, plugin
 from framecast.runtime.engines.tensorrt.cuda import DeviceBuffer, Streams, launcher, process_cuda
@@ -72,7 +73,8 @@ class TensorRTEngine(DeviceEngine):
             engine = self._runtime.deserialize_cuda_engine(data)
             context = engine.create_execution_context() if engine else None
             # TensorRT may still copy weights, on the default stream, for which our streams do not wait.
-            self._cuda.driver.Context.synchronize()
+            with CAPTURING:
+                self._cuda.driver.Context.synchronize()
         if context is None:
             reason = errors[-1] if errors else "it gave no reason"
             raise EngineError(
@@ -104,8 +106,10 @@ class TensorRTEngine(DeviceEngine):
 
         def run() -> None:
             with cuda.current():
-                launch()
-                streams.step_ends()
+                try:
+                    launch()
+                finally:
+                    streams.step_ends()
 
         return run
 

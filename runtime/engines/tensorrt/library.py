@@ -27,7 +27,7 @@ RTX_TARGETS = {"7.5": "SM75", "8.0": "SM80", "8.6": "SM86", "8.9": "SM89", "12.0
 
 _CURES = {
     "tensorrt": "it comes with JetPack and NVIDIA's containers (a virtual environment needs --system-site-packages)",
-    "tensorrt_rtx": "pip install 'framecast[rtx]', for RTX GPUs",
+    "tensorrt_rtx": "pip install 'framecast[rtx]' (in a clone -e '.[rtx]'), for RTX GPUs",
 }
 _log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def gpu() -> Gpu:
     except OSError as error:
         raise EngineError(
             "no NVIDIA driver here (libcuda.so.1 cannot be loaded): install the driver, or start the container with "
-            "--gpus all"
+            "--gpus all (on a Jetson --runtime nvidia)"
         ) from error
     if code := cuda.cuInit(0):
         raise EngineError(f"the NVIDIA driver finds no GPU (cuInit: error {code}): check that nvidia-smi lists one")

@@ -1,0 +1,33 @@
+"""The precision of PyTorch's convolutions and products on CUDA, which is state of the whole process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def exactly(*, tf32: bool) -> Iterator[None]:
+    """Within it convolutions and products round their inputs to TF32's 10 mantissa bits, or do not.
+
+    What the process had set before is set again afterwards. cuDNN also chooses its algorithms by timing them. PyTorch
+    2.9 has a new interface for this, and refuses the old one once anybody has used the new one.
+    """
+    import torch
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    settings: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", True)]
+    if hasattr(cudnn, "conv"):
+        kind = "tf32" if tf32 else "ieee"
+        settings += [(cudnn.conv, "fp32_precision", kind), (matmul, "fp32_precision", kind)]
+    else:
+        settings += [(cudnn, "allow_tf32", tf32), (matmul, "allow_tf32", tf32)]
+    before = [getattr(holder, name) for holder, name, _ in settings]
+    try:
+        for holder, name, value in settings:
+            setattr(holder, name, value)
+        yield
+    finally:
+        for (holder, name, _), value in zip(settings, before, strict=True):
+            setattr(holder, name, value)
