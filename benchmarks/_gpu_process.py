@@ -111,16 +111,21 @@ def in_child(ask: Callable[[], bool], seconds: float = ANSWERS) -> bool:
     Raises:
         TimeoutError: there is no answer after so many seconds.
     """
-    child = fork()
+    parent, child = os.getpid(), fork()
     if not child:
         answer = False
         try:
+            dies_with_its_parent(parent)
             answer = ask()
         finally:
             os._exit(0 if answer else 1)
-    code = reaped(child, seconds)
+    code = None
+    try:
+        code = reaped(child, seconds)
+    finally:
+        if code is None:
+            os.kill(child, signal.SIGKILL)
+            reaped(child, ENDS)
     if code is None:
-        os.kill(child, signal.SIGKILL)
-        reaped(child, ENDS)
         raise TimeoutError(f"no answer in {seconds:.0f} s")
     return code == 0

@@ -109,6 +109,7 @@ def no_rows(): raise ValueError("cannot begin")
 def section(name, *runs, seconds=1.0):
     return Section(name, seconds, "", lambda: [Row(f"{run.__name__} {i}", run) for i, run in enumerate(runs)])
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sections = eval(sys.argv[2])
 try: report = Report(Path(sys.argv[1]), float(sys.argv[3]))
 except Unusable as error: sys.exit(str(error))
