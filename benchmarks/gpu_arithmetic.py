@@ -75,8 +75,8 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = str(func).split(".")[1]
-        if name == "convolution" and is_channels_last(args[1]):
-            result = result.to(memory_format=torch.channels_last)  # as on a GPU, where the weight's layout decides
+        if name == "convolution" and any(map(is_channels_last, args[:2])):
+            result = result.to(memory_format=torch.channels_last)  # as on a GPU, where either decides
         if name not in FREE:
             self._add(name, args, result)
         return result
