@@ -160,7 +160,7 @@ def set_up(task: Task, name: str) -> tuple[Ready, dict[str, float]]:
     if not np.isfinite(off):
         raise Unavailable(f"its prediction after {STEPS} frames is not finite")
     error = off / float(np.linalg.norm(expected - black))
-    if contestant.allowed is not None and error > contestant.allowed:
+    if contestant.allowed is not None and not error <= contestant.allowed:
         raise Unavailable(f"it is not the float32 step: off by {error:.1e}, but {contestant.allowed:.0e} is allowed")
     return ready, {"error": off / float(np.linalg.norm(expected)), "error_of_change": error}
 

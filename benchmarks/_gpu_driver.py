@@ -10,7 +10,6 @@ import ctypes
 import functools
 import gc
 import logging
-import math
 import threading
 import warnings
 from collections.abc import Callable
@@ -231,7 +230,7 @@ def captured(gpu: Gpu) -> Found:
     stream, error = Stream(gpu, 1), 0.0
     for _ in range(STEPS):
         stream.step()
-        error = max(error, stream.error())
+        error = float(np.max([error, stream.error()]))  # Python's max may drop NaN
     return _judged(error, stream.graphs, SLOTS + 1)
 
 
@@ -251,7 +250,7 @@ def refused(gpu: Gpu) -> Found:
     error = stream.error()
     for _ in range(STEPS):
         stream.step()
-        error = max(error, stream.error())
+        error = float(np.max([error, stream.error()]))
     return _judged(error, stream.graphs, SLOTS)
 
 
@@ -267,7 +266,7 @@ def two_threads(gpu: Gpu) -> Found:
                 with lock:
                     stream.step()
                     error = stream.error()
-                errors[index] = max(errors[index], error) if not math.isnan(error) else error
+                errors[index] = float(np.max([errors[index], error]))
         except Exception as error:  # noqa: BLE001 (it belongs into the row)
             failures.append(error)
 
@@ -278,7 +277,7 @@ def two_threads(gpu: Gpu) -> Found:
         thread.join()
     if failures:
         raise failures[0]
-    return _judged(max(errors), 0, 0)
+    return _judged(float(np.max(errors)), 0, 0)
 
 
 def freed(gpu: Gpu, *, elsewhere: bool) -> Found:

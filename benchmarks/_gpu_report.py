@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import time
@@ -10,10 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from _gpu_process import terminable
 from _gpu_run import Outcome, Section, run_section
 
 # What is wanted, and where it is: what, section, row, figure, bound, whether less is better.
 Target = tuple[str, str, str, str, float, bool]
+
+NOT_MEASURED = {"cut", "not_run", "device", "version"}  # figures of rows that show nothing of what a GPU does
+
+
+class Unusable(Exception):  # noqa: N818 (reads as what it says)
+    """A folder that results cannot be written to. The message says why."""
 
 
 class Report:
@@ -21,27 +29,47 @@ class Report:
 
     Attributes:
         failures: number of rows with a wrong result.
+        measured: number of the others that ran to their end, without those that only describe the machine.
 
     Args:
         folder: for the table, the figures, and a log of what the sections print.
         seconds: of all sections together.
+
+    Raises:
+        Unusable: the folder cannot be made, or another run writes to it.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
-        self.failures = 0
+        self.failures = self.measured = 0
         self._folder, self._seconds, self._begun = folder, seconds, time.monotonic()
         self._stem = "gpu"
         self._text: list[str] = []
         self._figures: dict[str, Any] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        self._log = folder / "gpu.log"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = self._log.open("ab")  # held for as long as this process or a section of it lives
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Unusable(f"another run writes to {folder} ({self._log.name} is locked): let it end") from error
+        except OSError as error:
+            raise Unusable(f"{error.filename or folder} cannot be written: {error.strerror}") from error
+        self._lock.truncate(0)
+
+    @property
+    def code(self) -> int:
+        """The exit code: 1 if something is wrong, or if nothing was measured."""
+        return 1 if self.failures or not self.measured else 0
 
     def run(self, sections: Sequence[Section], ruined: Callable[[], bool], command: Sequence[str] = ()) -> None:
         """Run sections, each for its share of the time; one without a slice gets what is left.
 
         What a section leaves over goes to the last ones. What it takes too much is taken from all that follow.
         """
-        log = self._folder / "gpu.log"
-        log.write_text("")
+        with terminable():
+            self._run(sections, ruined, command)
+
+    def _run(self, sections: Sequence[Section], ruined: Callable[[], bool], command: Sequence[str]) -> None:
         whole = waiting = sum(section.seconds for section in sections)
         for section in sections:
             left = seconds = max(0.0, self._seconds - (time.monotonic() - self._begun))
@@ -54,7 +82,7 @@ class Report:
                 self._figures[section.name] = {"seconds": 0.0, "cut": False, "rows": [], "not_run": ["all"]}
                 continue
             add = partial(self._add, section.name)
-            self._note(section.name, run_section(section, seconds, add, log, ruined, command))
+            self._note(section.name, run_section(section, seconds, add, self._log, ruined, command))
 
     def rows(self, section: str) -> list[dict[str, Any]]:
         """Return the figures of a section's rows so far."""
@@ -71,6 +99,7 @@ class Report:
 
     def _add(self, name: str, outcome: Outcome, text: str, figures: dict[str, Any], wrong: bool) -> None:
         self.failures += wrong
+        self.measured += not wrong and not NOT_MEASURED & figures.keys()
         self._figures[name] = {"rows": outcome.rows}
         if "device" in figures:
             for suffix in (".txt", ".json"):
@@ -84,6 +113,8 @@ class Report:
         if missing := outcome.missing:
             shown = "; ".join(missing[:8]) + (f"; and {len(missing) - 8} more" if len(missing) > 8 else "")
             self.say(f"not run, because the time was over: {shown}")
+        if foreign := outcome.foreign:
+            self.say(f"lines in the pipe that the section did not send: {len(foreign)}, the first: {foreign[0]}")
         self.say(f"{name}: {len(outcome.done)} rows in {outcome.seconds:.1f} s, {outcome.wrong} wrong")
 
     def compare(self, targets: Sequence[Target]) -> None:
@@ -97,5 +128,7 @@ class Report:
             if value is None:
                 self.say(f"{wanted}; not run")
             else:
-                self.say(f"{wanted}; {value:.3g}{'' if (value <= bound) == less or value == bound else '   missed'}")
-        self.say(f"\n{self.failures} wrong, in {time.monotonic() - self._begun:.0f} s")
+                met = value <= bound if less else value >= bound  # which NaN never is
+                self.say(f"{wanted}; {value:.3g}{'' if met else '   missed'}")
+        nothing = "" if self.measured else "; nothing was measured"
+        self.say(f"\n{self.failures} wrong, in {time.monotonic() - self._begun:.0f} s{nothing}")

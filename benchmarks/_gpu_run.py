@@ -2,8 +2,9 @@
 
 A section looks at its clock before each row, but it cannot look inside one long call: a compilation may take minutes,
 and a GPU may hang. So a section runs in a child process. The child sends each row as it comes, and the parent writes it
-to disk at once. When the slice and some grace are over, the parent kills the child and all that it started. A fault
-that ruins a CUDA context then ruins only one row: the parent starts another child for the rows that are left.
+to disk at once. When the slice and some grace are over, the parent kills the child and all that it started
+(``_gpu_process.py``). A fault that ruins a CUDA context then ruins only one row: the parent starts another child for
+the rows that are left.
 
 Children are forked, because importing torch takes seconds and there are a dozen. The parent must therefore never use
 CUDA: a driver that was started before a fork does not work after it. Where forks and CUDA do not go together for
@@ -12,7 +13,6 @@ another reason, a section can also run in a new interpreter.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -26,9 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from _gpu_process import ENDS, dies_with_its_parent, fork, guarded, reaped
+
 GRACE = 0.1  # of a slice: a row that began in time may take so much longer before it is killed
 LEAST_GRACE = 2.0  # seconds
-_PDEATHSIG = 1  # of Linux's prctl
+_KINDS = ({"plan"}, {"begin"}, {"end"}, {"name", "text", "figures", "wrong"})  # of messages, by their keys
 RUINED = 75  # exit code of a child whose context is unusable: the rows that are left need another process
 
 
@@ -86,6 +88,7 @@ class Outcome:
         done: names of the rows that ran.
         wrong: number of rows with a wrong result.
         cut: whether it was killed.
+        foreign: lines in its pipe that the section did not send.
         seconds: how long it took.
     """
 
@@ -94,6 +97,7 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     wrong: int = 0
     cut: bool = False
+    foreign: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -127,17 +131,17 @@ def run_section(
     begun, outcome = time.monotonic(), Outcome()
     until = begun + seconds
     while True:
-        before = len(outcome.done)
+        before, logged = len(outcome.done), log.stat().st_size if log.exists() else 0
         grace = max(LEAST_GRACE, GRACE * seconds)
         running, code = _child(section, until, grace, outcome, add, log, ruined, command)
         outcome.seconds = time.monotonic() - begun
         if outcome.cut:
             if running or not outcome.done:
-                text = f"cut off after {seconds:.0f} s"
+                text = f"cut off after {seconds:.0f} s" + ("" if code is not None else f", and {_reason(code)}")
                 _row(outcome, add, running or section.name, text, {"cut": True}, wrong=False)
             return outcome
         if code not in (0, RUINED):
-            _row(outcome, add, running or section.name, f"died: {_reason(code)}{_last(log)}", {}, wrong=True)
+            _row(outcome, add, running or section.name, f"died: {_reason(code)}{_last(log, logged)}", {}, wrong=True)
         if not outcome.missing or len(outcome.done) == before or time.monotonic() > until:
             return outcome
 
@@ -158,58 +162,72 @@ def _child(
     log: Path,
     ruined: Callable[[], bool],
     command: Sequence[str],
-) -> tuple[str, int]:
+) -> tuple[str, int | None]:
     """Run the rows that are left in a new process. Return the name of the row that it did not end, and its exit code.
 
-    The exit code of a process that was ended by a signal is minus the signal's number.
+    The exit code of a process that was ended by a signal is minus the signal's number, and None of one that cannot be.
     """
     reads, writes = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
+    parent, child = os.getpid(), fork()
     if not child:
         os.close(reads)
-        _work(section, until, outcome.done, writes, log, ruined, command)
-    os.close(writes)
-    running, ended = "", None
-    with os.fdopen(reads, "rb", buffering=0) as pipe:
-        for message in _messages(pipe.fileno(), until + grace):
-            if message is None:
-                outcome.cut = True
-                break
-            if "plan" in message:
-                outcome.planned = outcome.planned or message["plan"]
-            elif "begin" in message:
-                running = message["begin"]
-            elif "end" in message:  # another process may have inherited the pipe and hold it open
-                ended = message["end"]
-                break
-            else:
-                running = ""
-                _row(outcome, add, message["name"], message["text"], message["figures"], wrong=message["wrong"])
-    with suppress(ProcessLookupError):  # also after a good end: what a compiler has started may still run
-        os.killpg(child, signal.SIGKILL)
-    if outcome.cut:
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)  # if it was killed before it led its own group
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        _work(section, until, outcome.done, writes, log, ruined, command, parent)
+    try:
+        os.close(writes)
+        with guarded(child), os.fdopen(reads, "rb", buffering=0) as pipe:
+            running, ended = _followed(pipe.fileno(), until + grace, outcome, add)
+    finally:  # also after a good end all was killed: what a compiler has started may still run
+        code = reaped(child, ENDS)
     return running, code if ended is None else ended
 
 
+def _followed(pipe: int, end: float, outcome: Outcome, add: Add) -> tuple[str, int | None]:
+    """Take what a child sends. Return the name of the row that it did not end, and the exit code that it announced."""
+    running = ""
+    for message in _messages(pipe, end):
+        if message is None:
+            outcome.cut = True
+            break
+        if "plan" in message:
+            outcome.planned = outcome.planned or message["plan"]
+        elif "begin" in message:
+            running = message["begin"]
+        elif "end" in message:  # another process may have inherited the pipe and hold it open
+            return running, int(message["end"])
+        elif "foreign" in message:
+            outcome.foreign.append(message["foreign"])
+        else:
+            running = ""
+            _row(outcome, add, message["name"], message["text"], message["figures"], wrong=message["wrong"])
+    return running, None
+
+
 def _messages(pipe: int, end: float) -> Iterator[dict[str, Any] | None]:
-    """Yield what a child sends, line by line, until it closes its end; None if the time is over before that."""
+    """Yield what a child sends, line by line, until it closes its end; None if the time is over before that.
+
+    What other programs write into the pipe, which they inherit, comes as a message with the text as its ``foreign``.
+    """
     left = b""
     while True:
         ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
-        if not ready:
+        if not ready or time.monotonic() > end + LEAST_GRACE:  # who writes without a pause is cut off too
             yield None
             return
         data = os.read(pipe, 1 << 16)
         if not data:
             return
         *lines, left = (left + data).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+        yield from (_understood(line) for line in lines if line.strip())
+
+
+def _understood(line: bytes) -> dict[str, Any]:
+    with suppress(ValueError):
+        message = json.loads(line)
+        if isinstance(message, dict) and any(keys <= message.keys() for keys in _KINDS):
+            return message
+    return {"foreign": line.decode(errors="replace").strip()[:120]}
 
 
 def _work(
@@ -220,12 +238,13 @@ def _work(
     log: Path,
     ruined: Callable[[], bool],
     command: Sequence[str],
+    parent: int,
 ) -> None:
     """Run in the child: send the plan, then each row. It never returns."""
     code = 1
     try:
         os.setpgid(0, 0)  # so that the parent can kill all that this process starts
-        _dies_with_its_parent()
+        dies_with_its_parent(parent)
         with log.open("ab", buffering=0) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
@@ -242,11 +261,6 @@ def _work(
         os._exit(code)  # without the parent's exit handlers
 
 
-def _dies_with_its_parent() -> None:
-    """Let the kernel kill this process if its parent is killed: it would hold the GPU."""
-    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
-
-
 def serve(section: Section, until: float, done: Sequence[str], pipe: int, ruined: Callable[[], bool]) -> int:
     """Run the rows of a section that are not done yet, in this process, and return its exit code."""
     send = _sender(pipe)
@@ -257,7 +271,8 @@ def serve(section: Section, until: float, done: Sequence[str], pipe: int, ruined
 
 def _sender(pipe: int) -> Callable[[dict[str, Any]], None]:
     def send(message: dict[str, Any]) -> None:
-        data = json.dumps(message, default=str).encode() + b"\n"
+        # The first end of a line closes what another program may have written without one.
+        data = b"\n" + json.dumps(message, default=str).encode() + b"\n"
         while data:
             data = data[os.write(pipe, data) :]
 
@@ -312,24 +327,14 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:160]
 
 
-def _reason(code: int) -> str:
+def _reason(code: int | None) -> str:
     """Return the reason for a process's end, from its exit code."""
+    if code is None:
+        return f"still there {ENDS:.0f} s after SIGKILL"
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-def _last(log: Path) -> str:
-    """Return the last line of a log, to say why a process died."""
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+def _last(log: Path, begin: int) -> str:
+    """Return the last line of a log after so many bytes, to say why a process died."""
+    lines = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines() if log.exists() else []
     return f" ({lines[-1].strip()[:120]})" if lines else ""
-
-
-def in_child(ask: Callable[[], bool]) -> bool:
-    """Return the answer of a function that runs in a process of its own, because it may start a driver."""
-    child = os.fork()
-    if not child:
-        answer = False
-        try:
-            answer = ask()
-        finally:
-            os._exit(0 if answer else 1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -33,12 +33,17 @@ def main() -> None:
     parser.add_argument("--for", dest="target", default=None)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # in this process
     args = parser.parse_args()
+    if unknown := set(args.configs) - {*CONFIGS, *MOTION}:
+        parser.error(f"no configuration {', '.join(sorted(unknown))}: there are {', '.join([*CONFIGS, *MOTION])}")
     if args.one:
         measure(args.configs[0], args.target)
         return
-    found = library()
+    try:
+        found, target = library(), args.target or gpu()
+    except EngineError as error:
+        parser.error(f"{error} (or name a GPU with --for)")
     print(header())
-    print(f"\n{found.name} {found.version} for {args.target or gpu()}; layers as parsed")
+    print(f"\n{found.name} {found.version} for {target}; layers as parsed")
     columns = f"{'layers':>7} {'float16':>8} {'float32':>8} {'peak MB':>8}"
     print(f"{'model':12s} {'precision':9s} {'seconds':>8} {'engine MB':>10} {columns}", flush=True)
     failures = 0

@@ -75,8 +75,8 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = str(func).split(".")[1]
-        if name == "convolution" and is_channels_last(args[1]):
-            result = result.to(memory_format=torch.channels_last)  # as on a GPU, where the weight's layout decides
+        if name == "convolution" and any(map(is_channels_last, args[:2])):
+            result = result.to(memory_format=torch.channels_last)  # as on a GPU, where either decides
         if name not in FREE:
             self._add(name, args, result)
         return result
@@ -195,6 +195,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="*", default=CONFIGS, metavar="CONFIG")
     args = parser.parse_args()
+    if unknown := set(args.configs) - set(ENTRIES):
+        parser.error(f"no network {', '.join(sorted(unknown))}: there are {', '.join(ENTRIES)}")
     print(header())
     rates = ", ".join(f"{precision} {rate}" for precision, rate in RATES.items())
     print(f"assumed   an H200: {BANDWIDTH} GB/s; {PROCESSORS} multiprocessors; TFLOP/s: {rates}")
@@ -206,7 +208,7 @@ def main() -> None:
             if config.startswith("stip") or not name.endswith((" one stream", " contiguous")):  # only STIP has those
                 count = counted(config, form)
                 row(config, name, count, estimated(count, form.precision))
-        if config != "stip-edge":
+        if ENTRIES[config].window_gmacs is not None:
             count = window(config)
             row(config, WINDOW, count, estimated(count, gap=EAGER))
     gates()

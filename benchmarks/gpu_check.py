@@ -11,15 +11,16 @@ over; what it did not run by then is named. Nothing depends on an earlier sectio
  60 s  bandwidth   gates and EIFAG beside a copy of as many bytes, at three sizes; then with other blocks and warps
  60 s  edge        the default model at 640×480 and 1280×720
  60 s  driver      what the tensorrt engine does with pycuda and the driver, with a kernel of ours as its engine
- 30 s  races       a stream of two rows and a reset, watched by torch's sanitizer
- 60 s  steady      allocations and waits of a frame
+ 30 s  races       a known race, which torch's sanitizer must find; then it watches a stream of two rows
+ 60 s  steady      allocations, waits and synchronous copies of a frame
  30 s  replay      the kernels of one replay by their time, and the number of its nodes
  rest  others      if time is left: other networks and engines, and what is compiled as a whole
 
-A result that is over its bound reads WRONG, and then the exit code is 1; so it is if a section fails or dies. Figures
-that miss what is wanted read "missed" and change nothing. The table is written to ``results/gpu-<device>.txt``
-as it comes, with the figures as JSON beside it. Without a GPU it says so and claims nothing. ``--dry-run`` runs the
-same code on the CPU, with tiny networks; it prints no latency.
+A result that is over its bound reads WRONG, and then the exit code is 1; so it is if a section fails or dies, and if
+no row was measured at all. Figures that miss what is wanted read "missed" and change nothing. The table is written to
+``results/gpu-<device>.txt`` as it comes, with the figures as JSON beside it. Without a GPU it says so and claims
+nothing. ``--dry-run`` runs the same code on the CPU, with tiny networks; it prints no latency. Two runs at once need
+two folders.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ import _gpu_others as others
 import _gpu_steps as steps
 import _gpu_stream as stream
 import torch
-from _gpu_report import Report
-from _gpu_run import Found, Row, Section, in_child, serve
+from _gpu_process import in_child
+from _gpu_report import Report, Unusable
+from _gpu_run import Found, Row, Section, serve
 from _gpu_variants import BEST, CHECKED_SIZE, CONFIGS, DRY_CONFIGS, DRY_SIZES, SIZES, TARGETS, VARIANTS, Variant
 from _machine import header
 
@@ -57,30 +59,53 @@ def main() -> None:
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help=f"other networks (default: {' '.join(CONFIGS)})")
     parser.add_argument("--out", type=Path, help="folder for the table and the figures (default: benchmarks/results)")
     parser.add_argument("--minutes", type=float, default=8.0, help="the time of all sections together (default: 8)")
-    parser.add_argument("--only", nargs="*", metavar="SECTION", help="run these sections alone")
+    parser.add_argument("--only", nargs="+", metavar="SECTION", help="run these sections alone")
     parser.add_argument("--dry-run", action="store_true", help="run the same code on the CPU, without a GPU")
     parser.add_argument("--fresh", action="store_true", help="run each section in a new interpreter, which is slower")
     for name, kind in (("section", str), ("pipe", int), ("until", float), ("done", json.loads)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)  # of such an interpreter
     args = parser.parse_args()
+    try:
+        run(args)
+    except (Unusable, TimeoutError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run what the words of the command line ask for."""
     device = "cpu" if args.dry_run else "cuda"
     ruined = (lambda: False) if args.dry_run else _ruined
     configs = args.configs or (DRY_CONFIGS if args.dry_run else CONFIGS)
     if args.section:
         [chosen] = [part for part in sections(device, configs) if part.name == args.section]
         sys.exit(serve(chosen, args.until, args.done, args.pipe, ruined))
-    fresh = args.fresh
-    if not args.dry_run and not in_child(torch.cuda.is_available):
+    every, only, fresh = sections(device, configs), args.only or (), args.fresh
+    for kind, given, known in (
+        ("section", only, [part.name for part in every]),
+        ("network", args.configs, list(ENTRIES)),
+    ):
+        if strange := [name for name in given if name not in known]:
+            sys.exit(f"error: no {kind} {', '.join(strange)}: there are {', '.join(known)}")
+    if not args.dry_run and not _cuda():
         if not torch.cuda.is_available():
             print("torch finds no CUDA device: nothing was checked and nothing is claimed (--dry-run tries the code)")
             return
         fresh = True  # a forked process finds none
-    parts = [part for part in sections(device, configs) if args.only is None or part.name in args.only]
+    parts = [part for part in every if not only or part.name in only]
     report = Report(args.out or (DRY if args.dry_run else RESULTS), 60 * args.minutes)
     report.run(parts, ruined, [sys.executable, *sys.argv] if fresh else ())
     rooflines(report)
     report.compare(TARGETS)
-    sys.exit(1 if report.failures else 0)
+    sys.exit(report.code)
+
+
+def _cuda() -> bool:
+    try:
+        return in_child(torch.cuda.is_available)
+    except TimeoutError as error:
+        raise TimeoutError(f"the driver does not say whether there is a GPU: {error}") from error
 
 
 def sections(device: str, configs: Sequence[str]) -> list[Section]:

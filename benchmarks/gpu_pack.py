@@ -9,6 +9,8 @@ whose packages that machine lacks into ``site/`` and leaves the rest of it alone
 - what ``import framecast`` needs, without the large ones: torch, triton, numpy, onnx, onnxruntime and OpenCV must be
   there already.
 
+The folder is made anew: one that holds anything else than an earlier pack is refused.
+
 With ``--mnist FOLDER`` also MNIST's images, for ``gpu_train.py``. The last line printed is what to run there.
 """
 
@@ -31,6 +33,7 @@ NEEDED = ("aiohttp", "msgspec", "platformdirs", "psutil", "rich", "segno", "type
 HEADERS = (f"nvidia-cuda-runtime=={CUDA}.*", f"nvidia-cuda-profiler-api=={CUDA}.*")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 MOST = 64_000_000  # bytes of the folder
+MARK, MARKED = "gpu_pack.txt", "Builds of gpu_pack.py, which deletes what is here.\n"
 
 # The build's settings: headers only, no curand, no OpenGL.
 CONFIG = """
@@ -75,10 +78,17 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path, metavar="FOLDER", help="also carry the images in this folder")
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "carry-work", help="folder for the builds")
     args = parser.parse_args()
-    shutil.rmtree(args.folder, ignore_errors=True)
-    args.folder.mkdir(parents=True)
-    args.work.mkdir(parents=True, exist_ok=True)
-    (args.folder / "unpack.py").write_text(UNPACK)
+    if said := refused(args.folder, "unpack.py", UNPACK) or refused(args.work, MARK, MARKED):
+        sys.exit(f"error: {said}")
+    if args.mnist and args.mnist.resolve().is_relative_to(args.folder.resolve()):
+        sys.exit(f"error: {args.mnist} lies in {args.folder}, which is made anew: give the images elsewhere")
+    try:
+        fresh(args.folder)
+        args.work.mkdir(parents=True, exist_ok=True)
+        (args.work / MARK).write_text(MARKED)
+        (args.folder / "unpack.py").write_text(UNPACK)
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}")
     python = args.python or next(pythons(), None)
     if python is None:
         print("no Python 3.12 with headers here: pycuda was not built, and what needs it will read 'not run' (give")
@@ -103,6 +113,19 @@ def main() -> None:
         f"python3 {name}/unpack.py && PYTHONPATH={name}/site:src python3 benchmarks/gpu_check.py --minutes 8 --out gpu"
     )
     print(there + (f" && PYTHONPATH={name}/site:src python3 benchmarks/gpu_train.py {name}" if args.mnist else ""))
+
+
+def refused(folder: Path, name: str, text: str) -> str:
+    """Return why a folder must not be made anew, if it is not empty and holds no file of ours; else an empty string."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        return f"{folder} is not a folder: give another one"
+    if not folder.exists() or not any(folder.iterdir()):
+        return ""
+    ours = folder / name
+    first = text.splitlines()[0]  # the rest may be an earlier version's
+    if ours.is_file() and ours.read_text(errors="replace").startswith(first):
+        return ""
+    return f"{folder} is not empty and holds no {name} of an earlier pack: give another folder, or delete it yourself"
 
 
 def pythons() -> Iterator[Path]:

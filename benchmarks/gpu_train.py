@@ -84,10 +84,18 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the code (default: cuda)")
     args = parser.parse_args()
     if args.join:
+        if not args.join.is_dir():
+            parser.error(f"no folder {args.join}: give the one that --parts wrote")
         join(args.join)
         return
     if args.digits is None:
         parser.error("give the folder of MNIST's files")
+    if not list(args.digits.glob("train-images-idx3-ubyte*")):
+        parser.error(f"no train-images-idx3-ubyte(.gz) in {args.digits}: give the folder of MNIST's files")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no CUDA device: --device cpu tries the code")
+    if not args.minutes > 0:
+        parser.error(f"--minutes must be above 0, not {args.minutes:g}")
     try:
         run(args, begun)
     except FramecastError as error:

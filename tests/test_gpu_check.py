@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -75,7 +76,7 @@ def test_a_section_may_run_in_a_new_interpreter(tmp_path: Path) -> None:
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
-from _gpu_report import Report
+from _gpu_report import Report, Unusable
 from _gpu_run import Found, NotHere, Row, Section
 
 def good(): return Found("1.0", figures={"value": 1.0})
@@ -88,6 +89,18 @@ def slow():
     return good()
 def raises(): raise RuntimeError("broken")
 def dies(): os.kill(os.getpid(), signal.SIGSEGV)
+def talks():
+    print("all is well", flush=True)
+    return good()
+def spawns():
+    print(os.getpid(), os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "600"), flush=True)
+    time.sleep(600)
+def foreign():
+    for fd in range(3, 30):
+        try: os.write(fd, b'hello\\n{"a": 1}\\n7\\nwithout an end')
+        except OSError: pass
+    return good()
+def nan(): return Found("nan", figures={"value": float("nan")})
 def absent(): raise NotHere("no such library")
 def child():
     os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "600")
@@ -96,11 +109,13 @@ def no_rows(): raise ValueError("cannot begin")
 def section(name, *runs, seconds=1.0):
     return Section(name, seconds, "", lambda: [Row(f"{run.__name__} {i}", run) for i, run in enumerate(runs)])
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sections = eval(sys.argv[2])
-report = Report(Path(sys.argv[1]), float(sys.argv[3]))
+try: report = Report(Path(sys.argv[1]), float(sys.argv[3]))
+except Unusable as error: sys.exit(str(error))
 report.run(sections, lambda: "ruined" in sys.argv)
-report.compare([("value", "a", "good 0", "value", 2.0, False)])
-sys.exit(1 if report.failures else 0)
+report.compare([("value", "a", "good 0", "value", 2.0, False), ("nan", "a", "nan 0", "value", 2.0, False)])
+sys.exit(report.code)
 """
 
 
@@ -136,22 +151,51 @@ def test_a_section_that_overruns_is_cut_off_and_the_next_one_runs(sections: Sect
     assert "value: at least 2; 1   missed" in text
 
 
-def test_a_section_does_not_outlive_the_script(sections: Sections, tmp_path: Path) -> None:
-    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path), "[section('a', hangs)]", "600"]
+@contextmanager
+def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """The program, as a terminal starts it, inside a section that has started a process; and the numbers of both."""
+    command = [sys.executable, str(folder / "program.py"), str(folder), "[section('a', spawns)]", "600"]
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
-    log = tmp_path / "gpu.log"
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+    log = folder / "gpu.log"
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         while not (log.is_file() and log.read_text().endswith("\n")):
             assert process.poll() is None
             time.sleep(0.02)
-        process.kill()
-    child = int(log.read_text().split()[-1])
-    while Path(f"/proc/{child}").exists():
-        status = Path(f"/proc/{child}/stat")
-        with suppress(FileNotFoundError):
-            if status.read_text().rpartition(")")[2].split()[0] == "Z":  # dead, and nobody asks for it
-                break
-        time.sleep(0.02)
+        numbers = [int(word) for word in log.read_text().split()]
+        try:
+            yield process, numbers
+        finally:
+            process.kill()
+            for number in numbers:
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+
+
+def alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # dead, and nobody asks
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_the_script(sections: Sections, tmp_path: Path, number: signal.Signals) -> None:
+    with started(tmp_path) as (process, left):
+        os.killpg(process.pid, number)  # as Ctrl-C does
+        process.wait()
+        while any(map(alive, left)):  # the suite's timeout ends it
+            time.sleep(0.02)
+    assert process.returncode == (-number if number != signal.SIGTERM else 128 + number)
+
+
+def test_two_runs_do_not_share_a_folder(sections: Sections, tmp_path: Path) -> None:
+    with started(tmp_path):
+        done = run(tmp_path / "program.py", tmp_path, "[section('a', good)]", 600, PYTHONPATH=str(BENCHMARKS))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"another run writes to {tmp_path} (gpu.log is locked): let it end\n"
+    assert sections.run("[section('a', good)]", 600)[0] == 0
 
 
 def test_a_section_looks_at_its_clock_between_rows(sections: Sections) -> None:
@@ -177,6 +221,61 @@ def test_what_raises_or_dies_is_reported_and_the_rest_still_runs(sections: Secti
     assert "3 wrong" in text
 
 
+def test_a_death_is_not_explained_by_what_an_earlier_section_said(sections: Sections) -> None:
+    _, found, _ = sections.run("[section('a', talks), section('b', dies)]", 600)
+    assert texts(found["b"]) == ["dies 0: died: SIGSEGV"]
+
+
+def test_foreign_lines_in_the_pipe_cost_nothing_and_are_named(sections: Sections) -> None:
+    code, found, text = sections.run("[section('a', foreign, good), section('b', good)]", 600)
+    assert (code, texts(found["a"]), texts(found["b"])) == (0, ["foreign 0: 1.0", "good 1: 1.0"], ["good 0: 1.0"])
+    assert "lines in the pipe that the section did not send: 4, the first: hello" in text
+
+
+def test_nan_misses_what_is_wanted(sections: Sections) -> None:
+    assert "nan: at least 2; nan   missed" in sections.run("[section('a', nan)]", 600)[2]
+
+
+def test_bad_words_and_a_driver_that_hangs_are_told_in_a_line(
+    checks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = importlib.import_module("gpu_check")
+
+    def hangs(*_: object) -> bool:
+        raise TimeoutError("no answer in 60 s")
+
+    monkeypatch.setattr(check, "in_child", hangs)
+    blocked = tmp_path / "file"
+    blocked.touch()
+    for words, said in (
+        (["--only", "kernals", "--dry-run"], f"no section kernals: there are {', '.join(ORDER)}"),
+        (["stip-ufc"], f"no network stip-ufc: there are {', '.join(check.ENTRIES)}"),
+        (["--dry-run", "--out", str(blocked)], f"{blocked} cannot be written: File exists"),
+        ([], "the driver does not say whether there is a GPU: no answer in 60 s"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["gpu_check.py", *words])
+        with pytest.raises(SystemExit) as stopped:
+            check.main()
+        assert stopped.value.code == f"error: {said}"
+
+
+def test_no_wait_for_a_process_is_without_a_limit() -> None:
+    code = """
+import subprocess, time
+from _gpu_process import in_child, reaped
+assert in_child(lambda: True) and not in_child(lambda: False)
+try: in_child(lambda: bool(time.sleep(600)), 0.1)
+except TimeoutError as error: print(error)
+with subprocess.Popen(["sleep", "600"]) as process:
+    print(reaped(process.pid, 0.1))
+    process.kill()
+    print(reaped(process.pid, 60))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert (done.stdout.splitlines(), done.stderr) == (["no answer in 0 s", "None", "-9"], "")
+
+
 def test_a_wrong_result_alone_gives_exit_code_1(sections: Sections) -> None:
     assert sections.run("[section('a', good, wrong)]", 600)[0] == 1
     assert sections.run("[section('a', good, absent)]", 600)[0] == 0
@@ -188,7 +287,8 @@ def test_a_ruined_context_costs_one_row(sections: Sections) -> None:
 
 
 def test_the_last_section_gets_what_is_left(sections: Sections) -> None:
-    _, found, text = sections.run("[section('a', hangs), section('b', good, seconds=0)]", 0.5)
+    code, found, text = sections.run("[section('a', hangs), section('b', good, seconds=0)]", 0.5)
+    assert (code, text.splitlines()[-1].partition("s")[2]) == (1, "; nothing was measured")
     assert found["b"] == {"seconds": 0.0, "cut": False, "rows": [], "not_run": ["all"]}
     assert "no time is left: not run" in text
     _, found, _ = sections.run("[section('a', child), section('b', good, seconds=0)]", 600)
@@ -199,8 +299,8 @@ def test_the_last_section_gets_what_is_left(sections: Sections) -> None:
 def checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("_gpu_driver")
-    for name in ("_gpu_driver", "_gpu_run"):
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.startswith(("_gpu_", "gpu_"))]:
+        del sys.modules[name]
 
 
 class Context:

@@ -50,6 +50,31 @@ def test_unpack_takes_only_what_is_missing_and_names_what_cannot_be_imported(
     assert sorted(path.name for path in (tmp_path / "site").iterdir()) == ["triton", "triton-1.0.dist-info"]
 
 
+def test_a_folder_that_is_not_a_pack_is_left_alone(script: ModuleType, tmp_path: Path) -> None:
+    kept, pack, mnist = tmp_path / "kept", tmp_path / "pack", tmp_path / "pack" / "mnist"
+    kept.mkdir()
+    (kept / "unpack.py").write_text("mine")
+    mnist.mkdir(parents=True)
+    (pack / "unpack.py").write_text(script.UNPACK)
+    file = tmp_path / "file"
+    file.touch()
+    command = [sys.executable, str(BENCHMARKS / "gpu_pack.py")]
+    for words, said in (
+        ([kept], f"{kept} is not empty and holds no unpack.py of an earlier pack"),
+        ([pack, "--work", kept], f"{kept} is not empty and holds no gpu_pack.txt of an earlier pack"),
+        ([file], f"{file} is not a folder"),
+        ([pack, "--mnist", mnist], f"{mnist} lies in {pack}, which is made anew"),
+    ):
+        done = subprocess.run([*command, *map(str, words)], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"error: {said}: give")
+        assert done.stderr.count("\n") == 1
+    assert (kept / "unpack.py").is_file()
+    assert mnist.is_dir()
+    assert not script.refused(pack, "unpack.py", script.UNPACK)
+    assert not script.refused(tmp_path / "new", "unpack.py", script.UNPACK)
+
+
 def test_a_python_with_headers_is_of_the_right_version(script: ModuleType) -> None:
     for python in script.pythons():
         said = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout

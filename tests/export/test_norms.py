@@ -42,11 +42,16 @@ def exported(module: nn.Module, shape: tuple[int, ...]) -> tuple[np.ndarray, np.
     return found, expected, used
 
 
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest, relative to max(1, |expected|): random weights make some results large."""
+    return float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max())
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("shape", [LARGE, (7, 90, 83), (3, 5, 4)])
 def test_layer_norm(shape: tuple[int, ...]) -> None:
     found, expected, operators = exported(nn.LayerNorm(shape), shape)
-    assert np.abs(found - expected).max() < 4e-6  # the plain operator: 9e-6 for the first of them
+    assert error(found, expected) < 2.5e-6  # the plain operator: 6e-6 to 9e-6 for the first of them
     assert operators == ({"layer_norm"} if np.prod(shape) >= MANY else set())
 
 
@@ -54,5 +59,5 @@ def test_layer_norm(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(("groups", "shape"), [(2, (64, 96, 128)), (3, (6, 5, 7)), (1, (4, 3, 3))])
 def test_group_norm(groups: int, shape: tuple[int, ...]) -> None:
     found, expected, operators = exported(nn.GroupNorm(groups, shape[0]), shape)
-    assert np.abs(found - expected).max() < 4e-6
+    assert error(found, expected) < 2.5e-6
     assert operators == {f"group_norm_{groups}"}

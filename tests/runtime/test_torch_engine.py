@@ -244,5 +244,5 @@ def test_only_layers_compute_in_half(name: str) -> None:
             expected, expected_state = model.step(frame, expected_state)
             found, state = half.step(frame, state)
             assert {value.dtype for value in (found, *state.values())} == {torch.float32}
-            worst = max(worst, float((found - expected).abs().max()))
+            worst = float(np.max([worst, float((found - expected).abs().max())]))  # max drops NaN
     assert 0 < worst < 0.01

@@ -1,0 +1,127 @@
+"""What ``gpu_check.py`` makes of results that no machine here gives: NaN, races, waits."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in [name for name in set(sys.modules) - before if name.startswith("_gpu_")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("bad", [None, np.nan])
+def test_a_rollout_with_nan_in_its_last_step_alone_is_wrong(
+    module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, bad: float | None
+) -> None:
+    steps = module("_gpu_steps")
+    good = [np.full((1, 1, 2, 2), 0.5) for _ in range(steps.STEPS)]
+    last = good[-1].copy()
+    last[0, 0, 1, 1] = bad or 0.5
+    monkeypatch.setattr(steps, "reference", lambda *_: good)
+    monkeypatch.setattr(steps, "rollout", lambda _: [*good[:-1], last])
+    engine = nullcontext(SimpleNamespace(precision="fp32"))
+    assert steps.measured("mau-mnist", lambda: engine, "cpu", timed=False).wrong == bool(bad)
+
+
+def test_nan_from_the_driver_is_wrong_whenever_it_comes(
+    module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = module("_gpu_driver")
+
+    class Stream:
+        """One whose error is NaN at one of the times that it is asked."""
+
+        bad, asked, graphs = 0, 0, driver.SLOTS + 1
+        _context = type("Context", (), {"execute_async_v3": None})()
+
+        def __init__(self, gpu: object, seed: int) -> None:
+            del gpu, seed
+
+        def step(self) -> None:
+            pass
+
+        def error(self) -> float:
+            Stream.asked += 1
+            return float("nan") if Stream.asked == Stream.bad else 0.0
+
+    monkeypatch.setattr(driver, "Stream", Stream)
+    for check, times in ((driver.captured, 30), (driver.refused, 31), (driver.two_threads, 60)):
+        for bad in (0, 1, times // 2, times):
+            Stream.asked, Stream.bad = 0, bad
+            assert check(None).wrong == bool(bad), (check.__name__, bad)
+            assert Stream.asked == times
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "wrong"),
+    [("CSAN detected a possible data race", 1, False), ("", 0, True), ("RuntimeError: no memory", 1, True)],
+)
+def test_a_sanitizer_that_misses_the_known_race_is_wrong(
+    module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, said: str, code: int, wrong: bool
+) -> None:
+    stream = module("_gpu_stream")
+    asked = []
+
+    def ran(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command[2])
+        return subprocess.CompletedProcess(command, code, "", said)
+
+    monkeypatch.setattr(subprocess, "run", ran)
+    control, *others = stream.races("cuda")
+    assert control.run().wrong == wrong
+    assert asked == [stream.CONTROL]
+    assert sum("fp16" in row.name for row in others) == 2
+    assert [row.run().wrong for row in others] == [bool(code)] * len(others)
+    assert [row.name for row in stream.races("cpu")] == ["stip-edge eager, kernels, two rows, one reset"]
+
+
+def test_waits_are_counted_inside_the_mark_whatever_waits(module: Callable[[str], ModuleType]) -> None:
+    stream = module("_gpu_stream")
+
+    def event(name: str, start: float, took: float = 50.0, kind: str = "DeviceType.CPU") -> SimpleNamespace:
+        time_range = SimpleNamespace(start=start, end=start + took)
+        return SimpleNamespace(name=name, time_range=time_range, cpu_time_total=took, device_type=kind)
+
+    found = stream.calls(
+        [
+            event("cudaDeviceSynchronize", 0),  # the profiler's
+            event(stream.MARK, 50, 900, "DeviceType.CUDA"),
+            event(stream.MARK, 100, 500),
+            event("cudaDeviceSynchronize", 200),  # the engine's
+            event("cudaMemcpy", 300, 5),
+            event("cudaMemcpyAsync", 310),
+            event("cuMemcpyDtoH_v2", 320, 5),
+            event("cudaEventSynchronize", 330, 5),
+            event("cudaEventSynchronize", 340, 10),
+            event("cudaStreamSynchronize", 350),
+            event("aten::add", 360),
+            event("cudaDeviceSynchronize", 700),  # the profiler's
+        ]
+    )
+    assert len(found) == 7
+    waits = [call for call in found if stream.may_wait(call.name)]
+    assert [call.name for call in waits if stream.has_waited(call)] == [
+        "cudaDeviceSynchronize",
+        "cudaMemcpy",
+        "cuMemcpyDtoH_v2",
+        "cudaEventSynchronize",
+        "cudaStreamSynchronize",
+    ]
