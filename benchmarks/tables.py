@@ -35,7 +35,11 @@ RIVALS = {
     "OpenVINO step, int8 and bf16": "… int8 and bf16",
     "OpenVINO step, all three": "… int8 and bf16, in two halves",
 }
-ROUNDED = {"bf16": "OpenVINO step, bf16", "int8": "OpenVINO step, int8", "int8 and bf16": "OpenVINO step, int8 and bf16"}
+ROUNDED = {
+    "bf16": "OpenVINO step, bf16",
+    "int8": "OpenVINO step, int8",
+    "int8 and bf16": "OpenVINO step, int8 and bf16",
+}
 MADE_FOR = {
     "ucf": "UCF Sports",
     "h36m": "Human3.6M",

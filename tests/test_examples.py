@@ -49,7 +49,14 @@ def test_a_camera_in_ten_lines() -> None:
         "import cv2, runpy, sys; cv2.imshow = lambda *_: None; cv2.waitKey = lambda _: -1; "
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
     )
-    command = [sys.executable, "-c", code, str(EXAMPLES / "camera.py"), "synthetic://?size=96x64&frames=40&fps=50", "0.02"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(EXAMPLES / "camera.py"),
+        "synthetic://?size=96x64&frames=40&fps=50",
+        "0.02",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "'prediction'" in done.stdout
