@@ -64,10 +64,12 @@ release-check: $(VENV)/.test ## Build sdist and wheel; in a new virtual environm
 docs: $(VENV)/.test ## Build the documentation as a site in out/site; every link and table is checked
 	$(BIN)/python benchmarks/tables.py --check
 	@if $(BIN)/python -c 'import mkdocs' 2> /dev/null; then \
-		NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet && echo "Site: $(OUT)/site/index.html"; \
+		mkdir -p $(OUT) && NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build > $(OUT)/site.log 2>&1 || \
+			{ cat $(OUT)/site.log; exit 1; }; \
+		echo "Site: $(OUT)/site/index.html"; \
 	else echo "The site needs Python 3.11 or newer: it was not built"; fi
 
-bench: $(VENV)/.test ## Measure the README's figures on this machine (half an hour; run nothing else meanwhile)
+bench: $(VENV)/.test ## Measure the figures of the documentation on this machine (half an hour; run nothing else meanwhile)
 	@mkdir -p $(OUT) && rm -f $(OUT)/rivals.jsonl
 	@for command in startup live pipeline flat quality "rivals --jsonl $(OUT)/rivals.jsonl" "report $(OUT)/rivals.jsonl"; do \
 		set -- $$command; name=$$1; shift; echo; echo "benchmarks/$$name.py"; \

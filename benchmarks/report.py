@@ -1,4 +1,4 @@
-"""The README's tables of rivals, as Markdown: ``python benchmarks/report.py [FILE.jsonl] [MODEL…]``.
+"""Tables of rivals, as Markdown: ``python benchmarks/report.py [FILE.jsonl] [MODEL…]``.
 
 It reads the output of ``rivals.py --jsonl`` and shows the last run of each model, because ratios hold only within a
 run. The same file gives the same text.

@@ -8,7 +8,7 @@ First, each contestant is compared with the float32 step after 20 steps on real 
 prediction. "of change" is relative to the effect of the frames on it, which may be small with random weights. All
 float32 contestants must match before they are timed; rounded ones need not. Peak memory is that of a separate process,
 including libraries and weights. ``--jsonl`` adds one entry per contestant to a file; ``report.py`` turns that file into
-the README's tables.
+tables.
 """
 
 from __future__ import annotations

@@ -10,7 +10,11 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-FOLDERS = {"benchmarks/results": "results", "examples": "examples"}
+FOLDERS = {
+    "benchmarks/results/training": "results/training",
+    "benchmarks/results": "results",
+    "examples": "examples",
+}
 PLAIN = ("LICENSE", "NOTICE")
 
 
@@ -36,6 +40,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         for folder, place in FOLDERS.items():
             if moved.startswith(f"{folder}/") and moved != f"{folder}/":
                 moved = f"{place}/{moved.removeprefix(f'{folder}/')}"
+                break
         moved = {**PAGES, "examples/": "examples.md", **{name: f"{name}.txt" for name in PLAIN}}.get(moved, moved)
         return f"]({moved}{anchor})"
 
