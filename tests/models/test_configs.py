@@ -176,20 +176,3 @@ def test_a_fifth_network_is_one_file_and_one_row(run: Run, tmp_path: Path, monke
     assert figures["weights"] == "random"
     assert figures["frames"] == 20
     assert np.isfinite(figures["psnr_db"]["prediction"])
-
-
-def test_the_readme_shows_the_table() -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    for name, entry in CONFIGS.items():
-        if entry.window_gmacs is None:
-            continue
-        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-        (cells,) = [row for row in rows if row[0] == f"`{name}`" and len(row) == 7]
-        height, width = entry.data.visible or (entry.data.height, entry.data.width)
-        assert cells[2].startswith(f"{width}×{height}")
-        assert cells[3:6] == [
-            f"{entry.parameters / 1e6:.2f} M",
-            f"{entry.state_bytes / 1e6:.1f} MB",
-            f"{entry.gmacs:.1f}",
-        ]
-        assert cells[6].startswith(f"{entry.window_gmacs:.1f} ({entry.window}")

@@ -6,16 +6,14 @@
     framecast.run(ListSource(shades(20, size=(192, 256))), sinks=[print])      # a source whose frames are known
     framecast.Predictor(DriftEngine()).step(shades(1)[0].image)                # an engine that adds 0.1 to each frame
 
-====================  ===============================================================================================
-``ListSource``        gives the frames, and raises the exceptions, of a list; ``shades`` makes such frames
-``DriftEngine``       predicts each frame a little brighter; can be told to be slow, or to predict NaN
-``TrendEngine``       predicts that each pixel goes on changing; K frames a step
-``PacedEngine``       the same, each step taking the time that it is given
-``FadeEngine``        the same at any moment and in any size, as a model of motion
-``EmptyEngine``       does nothing, at no cost: what a loop takes with it, the loop takes
-``VirtualClock``      time in which only waiting takes time, for several threads; ``ManualClock`` for one
-``STAMPS``            the stamps of a result that took no time, to make a ``Result`` with
-====================  ===============================================================================================
+- ``ListSource`` gives the frames, and raises the exceptions, of a list; ``shades`` makes such frames.
+- ``DriftEngine`` predicts each frame a little brighter; it can be told to be slow, or to predict NaN.
+- ``TrendEngine`` predicts that each pixel goes on changing, K frames a step.
+- ``PacedEngine`` does the same, each step taking the time that it is given.
+- ``FadeEngine`` does the same at any moment and in any size, as a model of motion.
+- ``EmptyEngine`` does nothing, at no cost: what a loop takes with it, the loop takes.
+- ``VirtualClock`` is time in which only waiting takes time, for several threads; ``ManualClock`` for one.
+- ``STAMPS`` are the stamps of a result that took no time, to make a ``Result`` with.
 
 Each fake keeps its contract (:class:`framecast.runtime.engines.Engine`, :class:`framecast.Source`,
 :class:`framecast.clock.Clock`), so code that works with one works with the real thing.
