@@ -56,7 +56,8 @@ class Gpu:
 
     def array(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """What lies at an address."""
-        found = next((b for b, m in self.memory.items() if b <= address < b + len(m)), None)
+        held = list(self.memory.items())  # other threads allocate meanwhile
+        found = next((b for b, m in held if b <= address < b + len(m)), None)
         assert found is not None, "this memory was freed"
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         array: np.ndarray = self.memory[found][address - found : address - found + size].view(dtype).reshape(shape)
