@@ -1,9 +1,9 @@
 """Our Triton kernels compiled for a GPU that is not here: PTX and machine code of a static shape.
 
 Neither a GPU, nor its driver, nor torch is needed, so that CI sees what every generation would run, and a Jetson that
-builds an engine does not download torch. Triton must not be interpreting
-(``TRITON_INTERPRET``). A kernel so compiled is launched with blocks of ``32 · num_warps`` threads, ``shared`` bytes of
-dynamic shared memory, and its ``parameters`` in order, followed by two pointers to scratch memory, which are 0.
+builds an engine does not download torch. Triton must not be interpreting (``TRITON_INTERPRET``). A kernel so compiled
+is launched with blocks of ``32 · num_warps`` threads, ``shared`` bytes of dynamic shared memory, and its ``parameters``
+in order, followed by two pointers to scratch memory, which are 0.
 """
 
 from __future__ import annotations
@@ -32,16 +32,8 @@ DTYPES = ("fp32", "fp16", "bf16")
 KERNELS = ("stgru_statistics", "stgru_norm_gates", "stgru_gates", "eifag", "stau_scores", "stau_fuse")
 
 _TUPLES = {"cells", "keys", "values"}
-_FLOAT32 = {
-    "partials",
-    "count",
-    "weight_t",
-    "bias_t",
-    "weight_s",
-    "bias_s",
-    "added_t",
-    "added_s",
-}  # unless `types` says otherwise
+_AFFINE = {f"{name}_{side}" for name in ("weight", "bias", "added") for side in "ts"}
+_FLOAT32 = {"partials", "count", *_AFFINE}  # unless `types` says otherwise
 _ALIGNED = [["tt.divisibility", 16]]  # as every allocator's pointers are, torch's and TensorRT's
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")  # the table of configurations
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 

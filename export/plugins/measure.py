@@ -38,7 +38,7 @@ def measure(library: Library, engine: bytes) -> Measured:
         context = loaded.create_execution_context() if loaded is not None else None
         if context is None:
             raise EngineError(f"TensorRT could not load the engine that it built ({' '.join(errors[-1:])})")
-        cuda.driver.Context.synchronize()  # TensorRT may still copy weights, on the default stream
+        cuda.synchronize()  # TensorRT may still copy weights, on the default stream
         buffers = _buffers(trt, streams, loaded)
 
         launch = launcher(

@@ -288,12 +288,12 @@ class TorchEngine(Engine):
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
         """How the network computes within it. On CUDA that is state of the process, so one thread at a time may."""
-        from framecast.kernels import switch
-        from framecast.runtime.engines.torch_precision import exactly
-
         if self._device.type != "cuda":
             yield
             return
+        from framecast.kernels import switch
+        from framecast.runtime.engines.torch_precision import exactly
+
         with CAPTURING, ExitStack() as stack:
             stack.enter_context(exactly(tf32=self.precision != "fp32"))
             if not self._kernels:

@@ -81,6 +81,14 @@ class Cuda:
         finally:
             self._context.pop()
 
+    def synchronize(self) -> None:
+        """Wait for the whole GPU, its default stream too, where a library may still copy weights.
+
+        The context must be current.
+        """
+        with CAPTURING:
+            self.driver.Context.synchronize()
+
     def event(self) -> Any:
         """A new event that records no time."""
         return self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
@@ -148,7 +156,7 @@ def _memory(cuda: Cuda, whose: str, size: int) -> Iterator[None]:
 class Streams:
     """The streams of one engine. Its callers take turns, so that it captures and steps on them undisturbed.
 
-    Two engines share no stream. They overlap, and one may capture while the other steps or captures, in another thread.
+    Two engines share no stream. They overlap, and one may capture while the other steps, in another thread.
 
     The streams are non-blocking: CUDA's default stream, where other libraries work, and these do not wait for each
     other. And while a blocking stream is captured, CUDA forbids all work on the default stream, in every thread.

@@ -9,7 +9,6 @@ from typing import Any
 
 from framecast.errors import EngineError
 from framecast.graph.manifest import RENDER, Manifest, beside
-from framecast.runtime.engines.capturing import CAPTURING
 from framecast.runtime.engines.device import Buffer, DeviceEngine
 from framecast.runtime.engines.tensorrt import cache, plugin
 from framecast.runtime.engines.tensorrt.cuda import DeviceBuffer, Streams, launcher, process_cuda
@@ -73,8 +72,7 @@ class TensorRTEngine(DeviceEngine):
             engine = self._runtime.deserialize_cuda_engine(data)
             context = engine.create_execution_context() if engine else None
             # TensorRT may still copy weights, on the default stream, for which our streams do not wait.
-            with CAPTURING:
-                self._cuda.driver.Context.synchronize()
+            self._cuda.synchronize()
         if context is None:
             reason = errors[-1] if errors else "it gave no reason"
             raise EngineError(
