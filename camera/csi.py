@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
@@ -14,7 +13,6 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -26,8 +24,6 @@ from framecast.camera.source import Frame, Image
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 from framecast.redact import redact
-
-_log = logging.getLogger(__name__)
 
 EXAMPLE = "csi://0?size=1280x720&fps=30&flip=0"
 LAUNCH = "gst-launch-1.0"
@@ -129,7 +125,7 @@ def elements(camera: Csi) -> str:
 def open_csi(rest: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
     """Open a camera on the CSI connector.
 
-    Uses OpenCV if it was built with GStreamer (PyPI's was not), otherwise ``gst-launch-1.0``.
+    Uses ``gst-launch-1.0``.
 
     Args:
         rest: ``0?size=1280x720&fps=30&flip=0``; see :class:`Csi`.
@@ -140,22 +136,9 @@ def open_csi(rest: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
         SourceError: this is not a Jetson, something is missing, or the camera gives no frames.
     """
     camera = parse_csi(rest)
-    cv2 = cv.load()
-    has_gstreamer = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
-    if has_gstreamer and _has(elements(camera).partition(" ")[0]):
-        sink = "videoconvert ! video/x-raw,format=BGR ! appsink max-buffers=1 drop=true sync=false"
-        watched = _Watched(f"{elements(camera)} ! {sink}", timeout)
-        if watched.wait():
-            _log.info("%s: by OpenCV's GStreamer", camera.name)
-            return _Camera(camera, watched, timeout, clock)
-        watched.release()
-        if not watched.ended:
-            raise SourceError(_silent(camera, timeout))
-        _log.info("%s: OpenCV's GStreamer gives no frames; asking %s", camera.name, LAUNCH)
     if shutil.which(LAUNCH) is None:
-        tried = "OpenCV's GStreamer gives no frames, and" if has_gstreamer else "OpenCV has no GStreamer here, and"
         cure = "csi:// is for NVIDIA Jetson; there: sudo apt-get install gstreamer1.0-tools"
-        raise SourceError(f"cannot open {camera.name}: {tried} there is no {LAUNCH} ({cure})")
+        raise SourceError(f"cannot open {camera.name}: there is no {LAUNCH} ({cure})")
     launch = _Launch(camera, timeout)
     try:
         if not launch.wait():
@@ -165,17 +148,7 @@ def open_csi(rest: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
     except BaseException:
         launch.release()
         raise
-    _log.info("%s: by %s%s", camera.name, LAUNCH, "" if has_gstreamer else " (OpenCV has no GStreamer here)")
     return _Camera(camera, launch, timeout, clock)
-
-
-def _has(element: str) -> bool:
-    """Whether GStreamer has an element; True if unknown. Without the element, OpenCV 4.6 hangs silently."""
-    inspect = shutil.which("gst-inspect-1.0")
-    try:
-        return inspect is None or subprocess.run([inspect, "--exists", element], timeout=10).returncode != 1  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired):
-        return True
 
 
 def _silent(camera: Csi, timeout: float) -> str:
@@ -183,18 +156,9 @@ def _silent(camera: Csi, timeout: float) -> str:
     return f"no frame from {camera.name} within {timeout:g} s ({cure})"
 
 
-class _Capture(Protocol):
-    """The part of a capture that :class:`LiveSource` uses; ``stop`` interrupts a running grab."""
-
-    def grab(self) -> bool: ...
-    def retrieve(self, image: Image | None, /) -> tuple[bool, Image | None]: ...
-    def stop(self) -> None: ...
-    def release(self) -> None: ...
-
-
 class _Camera(LiveSource):
-    def __init__(self, camera: Csi, capture: _Capture, patience: float, clock: Clock) -> None:
-        super().__init__(camera.name, capture, float(camera.fps), patience=patience, cure=_LOST, clock=clock)  # type: ignore[arg-type]
+    def __init__(self, camera: Csi, capture: _Launch, patience: float, clock: Clock) -> None:
+        super().__init__(camera.name, capture, float(camera.fps), patience=patience, cure=_LOST, clock=clock)
         self._stop = capture.stop
 
     def read(self) -> Frame | None:
@@ -208,68 +172,6 @@ class _Camera(LiveSource):
     def close(self) -> None:
         super().close()
         self._stop()
-
-
-class _Watched:
-    """OpenCV's GStreamer capture in its own thread, because neither its open nor its read has a timeout.
-
-    Args:
-        pipeline: in gst-launch-1.0's syntax, ending in an appsink.
-        patience: seconds to wait for a frame.
-    """
-
-    def __init__(self, pipeline: str, patience: float) -> None:
-        self.ended = False
-        self._patience = patience
-        self._image: Image | None = None
-        self._stopped = False
-        self._news = threading.Condition()
-        self._thread = threading.Thread(target=self._run, args=(pipeline,), name="framecast-csi", daemon=True)
-        self._thread.start()
-
-    def wait(self) -> bool:
-        """Wait for a frame; returns whether it came in time."""
-        with self._news:
-            self._news.wait_for(lambda: self._image is not None or self.ended or self._stopped, self._patience)
-            return self._image is not None
-
-    grab = wait
-
-    def retrieve(self, _: Image | None, /) -> tuple[bool, Image | None]:
-        with self._news:  # the thread has already decoded it into its own array
-            image, self._image = self._image, None
-        return image is not None, image
-
-    def stop(self) -> None:
-        with self._news:
-            self._stopped = True
-            self._news.notify_all()
-
-    def release(self) -> None:
-        self.stop()
-        self._thread.join(GRACE)  # leave a hanging thread behind: it releases the camera when it comes back
-
-    def _run(self, pipeline: str) -> None:
-        cv2 = cv.load()
-        try:
-            capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
-            pool, image = Pool(), None
-            try:
-                while not self._stopped:
-                    more, image = capture.read(None if image is None else pool.take(image.shape))
-                    if not more:
-                        break
-                    with self._news:
-                        self._image = image  # the newest wins
-                        self._news.notify_all()
-            finally:
-                capture.release()
-        except cv2.error:
-            _log.info("OpenCV's GStreamer failed", exc_info=True)
-        finally:
-            with self._news:
-                self.ended = True
-                self._news.notify_all()
 
 
 class _Launch:
@@ -286,6 +188,7 @@ class _Launch:
         self.ended = False
         self._name = camera.name
         self._patience = patience
+        self._pool = Pool()
         self._picture: Image = np.empty((*camera.size[::-1], 4), np.uint8)
         self._output: deque[str] = deque(maxlen=_LINES)
         self._pipe, ours = os.pipe()
@@ -322,9 +225,14 @@ class _Launch:
             rest = rest[count:]
         return True
 
-    def retrieve(self, image: Image | None, /) -> tuple[bool, Image | None]:
+    def stamp(self) -> None:
+        """Frames come without stamps."""
+
+    def retrieve(self) -> Image:
         cv2 = cv.load()
-        return True, cv2.cvtColor(self._picture, cv2.COLOR_BGRA2BGR, dst=image)
+        image = self._pool.take((*self._picture.shape[:2], 3))
+        cv2.cvtColor(self._picture, cv2.COLOR_BGRA2BGR, dst=image)
+        return image
 
     def stop(self) -> None:
         if self._process is not None:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import Protocol
 
-from framecast.camera.pool import Pool
 from framecast.camera.reader import Reader
-from framecast.camera.source import Frame, Times
+from framecast.camera.source import Frame, Image, Times
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 
-if TYPE_CHECKING:
-    import cv2
-
 OLDEST = 2.0  # seconds before its grab: an older stamp is on another clock, or wrong
-_POS_MSEC = 0  # cv2.CAP_PROP_POS_MSEC
+
+
+class Capture(Protocol):
+    """An opened camera or stream, as :class:`LiveSource` reads it."""
+
+    def grab(self) -> bool:
+        """Wait for the next frame; False if the source was lost."""
+
+    def stamp(self) -> float | None:
+        """When the grabbed frame was captured, in seconds on the monotonic clock; None if unknown."""
+
+    def retrieve(self) -> Image | None:
+        """The grabbed frame as uint8 [H, W, 3] BGR, in an array that nobody else holds; None if it is no picture."""
+
+    def reason(self) -> str:
+        """Why the newest grab or retrieve failed."""
+
+    def release(self) -> None:
+        """Release the device or connection."""
 
 
 class LiveSource(Reader):
@@ -23,17 +38,19 @@ class LiveSource(Reader):
 
     A broken capture never recovers, so a lost source stays lost. Open it again.
 
+    A capture's stamp is believed if it is later than the frame before, not later than the grab, and at most ``OLDEST``
+    before it. Otherwise the frame's time is its grab.
+
     Args:
         name: its name in messages, without credentials.
         capture: the opened capture.
         fps: nominal frames a second, or None.
-        patience: seconds that a read may take. Later frames are not trusted: after a timeout, FFmpeg still returns
-            frames that its decoder held back.
+        patience: seconds that a read may take. Later frames are not trusted: after a timeout, a decoder may still
+            return frames that it held back.
         cure: what to do when the source is lost.
-        stamped: whether the capture's position in milliseconds is when the driver stamped the frame, on the machine's
-            monotonic clock. A stamp is believed if it is later than the frame before, not later than the grab, and at
-            most ``OLDEST`` before it; else the frame's time is its grab.
         clock: stamps the frames with their grab time.
+        faults: see :attr:`Source.faults`; the capture counts in it.
+        notes: see :attr:`Source.notes`; the capture adds to it.
     """
 
     live = True
@@ -41,24 +58,22 @@ class LiveSource(Reader):
     def __init__(
         self,
         name: str,
-        capture: cv2.VideoCapture,
+        capture: Capture,
         fps: float | None,
         *,
         patience: float = math.inf,
         cure: str,
-        stamped: bool = False,
         clock: Clock = SYSTEM,
+        faults: Counter[str] | None = None,
+        notes: list[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(faults, notes)
         self.name = name
         self.fps = fps
         self._capture = capture
         self._patience = patience
         self._cure = cure
-        self._stamped = stamped
         self._clock = clock
-        self._pool = Pool()
-        self._shape: tuple[int, ...] | None = None  # of the last frame; the next one is decoded into this shape
         self._index = 0
         self._time = -math.inf  # of the last frame
         self._times: Times = "arrival"
@@ -74,26 +89,23 @@ class LiveSource(Reader):
             begun = self._clock.now()
             more = self._capture.grab()
             grabbed = self._clock.now()
-            stamp = self._stamp(grabbed) if more and self._stamped else None
+            stamp = self._stamp(grabbed) if more else None
             if grabbed - begun >= self._patience:
                 self._lost = f"lost {self.name}: no frame for {self._patience:g} s ({self._cure})"
+            elif more and (image := self._capture.retrieve()) is not None:
+                self._times = "arrival" if stamp is None else "capture"
+                self._time = grabbed if stamp is None else stamp
+                frame = Frame(image, self._time, self._index)
+                self._index += 1
+                return frame
             else:
-                into = self._pool.take(self._shape) if self._shape else None
-                more, image = self._capture.retrieve(into) if more else (False, None)
-                if more and image is not None:
-                    self._shape = image.shape
-                    self._times = "arrival" if stamp is None else "capture"
-                    self._time = grabbed if stamp is None else stamp
-                    frame = Frame(image, self._time, self._index)  # type: ignore[arg-type]  # OpenCV's stubs allow any dtype
-                    self._index += 1
-                    return frame
-                self._lost = f"lost {self.name}: it ended or broke off ({self._cure})"
+                self._lost = f"lost {self.name}: {self._capture.reason()} ({self._cure})"
         raise SourceError(self._lost)
 
     def _stamp(self, grabbed: float) -> float | None:
-        """The driver's stamp of the grabbed frame in seconds, or None if it cannot be right."""
-        stamp = 1e-3 * self._capture.get(_POS_MSEC)
-        return stamp if max(self._time, grabbed - OLDEST) < stamp <= grabbed else None  # NaN fails too
+        """The capture's stamp of the grabbed frame in seconds, or None if it cannot be right."""
+        stamp = self._capture.stamp()
+        return stamp if stamp is not None and max(self._time, grabbed - OLDEST) < stamp <= grabbed else None
 
     def _release(self) -> None:
         self._capture.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
+from collections import Counter
 
 from framecast.camera.source import Frame, Source
 
@@ -15,7 +16,9 @@ class Reader(Source):
     nobody is reading. Otherwise the reader releases it when its read() finishes, and that read() returns None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Counter[str] | None = None, notes: list[str] | None = None) -> None:
+        self.faults: Counter[str] = Counter() if faults is None else faults
+        self.notes: list[str] = [] if notes is None else notes
         self._busy = threading.Lock()
         self._closed = False
         self._released = False

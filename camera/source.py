@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,13 @@ DEFAULT_FPS = 25.0  # frames a second, if the source gives no rate
 
 def plausible_rate(fps: float) -> float | None:
     """A rate in frames a second as a header gives it, or None if no camera or clip can have it."""
-    return fps if 0.1 <= fps <= 1000 else None  # NaN fails too; RTSP without a rate gives 90000, its clock
+    return fps if 1e-4 <= fps <= 1000 else None  # NaN fails too; RTSP without a rate gives 90000, its clock
+
+
+def note(notes: list[str], line: str) -> None:
+    """Add a line to a source's notes, once."""
+    if line not in notes:
+        notes.append(line)
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,16 @@ class Source(ABC):
         live: whether frames arrive at their own time and are lost if nobody reads them, as from a camera. The reader
             of any other source can read every frame.
         fps: nominal frames a second, or None if the source gives no rate.
+        faults: how often something was wrong and was mended or left out: ``damaged`` pictures, ``times
+            mended``.
+        notes: lines that a user should know about what was done to the pictures and times. It grows as frames are read.
     """
 
     name: str
     live: bool
     fps: float | None
+    faults: Mapping[str, int] = MappingProxyType({})
+    notes: Sequence[str] = ()
 
     @property
     def times(self) -> Times:

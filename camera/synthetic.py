@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.camera.clip import Clip
+from framecast.camera.clip import Clip, Timed
 from framecast.camera.source import Image
 from framecast.errors import SourceError
 from framecast.redact import redact
@@ -76,14 +76,14 @@ class Synthetic(Clip):
         self._shapes = [_shape(scene, random, square=bool(number % 2)) for number in range(SHAPES)]
         self._number = 0  # of the next frame in this pass
 
-    def _next(self) -> Image | None:
+    def _next(self) -> Timed | None:
         if self._number == self._scene.frames:
             return None
         image: Image = self._background.copy()
         for shape in self._shapes:
             _draw(image, shape, self._number)
         self._number += 1
-        return image
+        return Timed(image, None)
 
     def _rewind(self) -> None:
         self._number = 0

@@ -7,51 +7,76 @@ import math
 import os
 import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from framecast.camera.csi import open_csi
-from framecast.camera.files import VideoFile
-from framecast.camera.images import SUFFIXES, Images, open_folder, open_glob
-from framecast.camera.rtsp import open_rtsp
+from framecast.camera.images import SUFFIXES, is_pattern, open_folder, open_image, open_pattern
+from framecast.camera.network import SCHEMES, open_address
 from framecast.camera.source import Source
+from framecast.camera.stdin import open_stdin
 from framecast.camera.synthetic import Synthetic, parse_scene
+from framecast.camera.video import open_file
 from framecast.camera.webcam import open_number, open_v4l2
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError, SourceError
 from framecast.redact import redact
 
 _NUMBER = re.compile(r"[0-9]{1,3}")  # of a webcam
-_CAMERAS = ("v4l2", "csi", "rtsp", "rtsps")
+_CAMERAS = ("v4l2", "csi", *SCHEMES)
 _KNOWN = (
-    "a video file, a folder or glob of images, a webcam's number, demo, file://, v4l2://, csi://, rtsp://, rtsps:// "
-    "and synthetic://"
+    "a video file, a folder or glob of images, a webcam's number, -, demo, synthetic://, file://, v4l2://, csi://, "
+    + ", ".join(f"{scheme}://" for scheme in SCHEMES)
 )
 
 
+@dataclass(frozen=True)
+class _How:
+    """How to open a source: the options of :func:`open_source`."""
+
+    loop: bool
+    fps: float | None
+    timeout: float
+    stall: float
+    clock: Clock
+
+
 def open_source(
-    uri: str | os.PathLike[str], *, loop: bool = False, timeout: float = 5.0, clock: Clock = SYSTEM
+    uri: str | os.PathLike[str],
+    *,
+    loop: bool = False,
+    fps: float | None = None,
+    timeout: float = 15.0,
+    stall: float = 5.0,
+    clock: Clock = SYSTEM,
 ) -> Source:
     """Open a camera, a stream, a clip or a folder of images.
 
     ===============================  ==============================================================================
     ``0``                            a webcam by number; the same as ``v4l2:///dev/video0``
-    ``v4l2:///dev/video0``           a camera on this machine
+    ``v4l2:///dev/video0``           a camera on this machine: ``v4l2:///dev/video0?size=1280x720&fps=60&format=mjpg``
     ``csi://0``                      a Jetson's CSI camera: ``csi://0?size=1280x720&fps=30&flip=0``
-    ``rtsp://user:pw@host/path``     a network camera, over TCP; also ``rtsps://``
-    ``clip.mp4``, ``file:///clip``   a video file; 25 frames a second if it gives no rate
-    ``frames/``, ``frames/*.png``    a folder or glob of images in natural order, 25 frames a second; or one image
+    ``rtsp://user:pw@host/path``     a network camera, over TCP where it can; also ``rtsps://``
+    ``http://host/stream.mjpg``      MJPEG, HLS or a file of a web server; also ``https://``
+    ``rtmp://…``, ``udp://…``        a stream; also ``rtmps://``, and ``srt://`` where FFmpeg has it
+    ``-``                            standard input: H.264, MJPEG, MPEG-TS, … as from ``rpicam-vid -o -``
+    ``clip.mp4``, ``file:///clip``   a video file
+    ``frames/``, ``frames/*.png``    a folder or glob of images in natural order; ``img_%04d.png``; or one image
     ``synthetic://``                 moving shapes: ``synthetic://?size=320x240&fps=30&frames=300&seed=1``
     ``demo``                         the clip that ships with framecast
     ===============================  ==============================================================================
 
-    To open a file called ``0`` or ``demo``, write ``./0`` or ``./demo``.
+    To open a file called ``0``, ``-`` or ``demo``, write ``./0``, ``./-`` or ``./demo``.
 
     Args:
         uri: one of these. A path object is always a file or folder.
         loop: restart a clip at its end, in a new epoch; time and index keep counting. It does not affect a camera,
             which has no end.
-        timeout: seconds that a network or CSI camera may take to answer, and to send each frame (default: 5).
+        fps: play files and images at so many frames a second, whatever their time stamps say (default: by their time
+            stamps; 25 a second without). It does not affect a camera.
+        timeout: seconds that a network or CSI camera may take to answer (default: 15).
+        stall: seconds that it may take for each later frame (default: 5).
         clock: stamps a camera's frames with their grab time.
 
     Returns:
@@ -59,34 +84,39 @@ def open_source(
 
     Raises:
         SourceError: it cannot be opened. The message gives the reason and the cure in one line, without credentials.
-        OptionError: the timeout is not a positive number.
+        OptionError: the timeout, the stall or the rate is not a positive number.
     """
-    if not (0 < timeout < math.inf):
-        raise OptionError(f"timeout is {timeout}: give a positive number of seconds")
+    for name, value in (("timeout", timeout), ("stall", stall), ("fps", 1.0 if fps is None else fps)):
+        if not (0 < value < math.inf):
+            raise OptionError(f"{name} is {value}: give a positive number")
+    how = _How(loop, fps, timeout, stall, clock)
     text = os.fspath(uri)
     if not isinstance(uri, str):
-        return _open_path(text, loop)
+        return _open_path(text, how)
     if not text:
         raise SourceError(f"no source given (known: {_KNOWN})")
     if _NUMBER.fullmatch(text):
         return open_number(int(text), clock=clock)
+    if text == "-":
+        return open_stdin(timeout=timeout, stall=stall, loop=loop, fps=fps, clock=clock)
     if text == "demo":
-        return _open_demo(loop)
+        return _open_demo(how)
     scheme = _scheme(text)
     if scheme is None:
-        return _open_path(text, loop)
+        return _open_path(text, how)
     rest = text[len(scheme) + 1 :].removeprefix("//")
     match scheme:
         case "file":
-            return _open_path(unquote(rest), loop)
+            return _open_path(unquote(rest), how)
         case "v4l2":
             return open_v4l2(rest, clock=clock)
         case "csi":
             return open_csi(rest, timeout=timeout, clock=clock)
-        case "rtsp" | "rtsps":
-            return open_rtsp(f"{scheme}://{rest}", timeout=timeout, clock=clock)
         case "synthetic":
             return Synthetic(parse_scene(text), loop=loop)
+        case _ if scheme in SCHEMES:
+            address = f"{scheme}://{rest}"
+            return open_address(address, timeout=timeout, stall=stall, loop=loop, fps=fps, clock=clock)
         case _:
             raise SourceError(f"unknown scheme in {redact(text)} (known: {_KNOWN})")
 
@@ -97,7 +127,7 @@ def is_camera(uri: str) -> bool:
     Args:
         uri: as for :func:`open_source`; it need not be valid.
     """
-    return bool(_NUMBER.fullmatch(uri)) or (_scheme(uri) in _CAMERAS)
+    return uri == "-" or bool(_NUMBER.fullmatch(uri)) or (_scheme(uri) in _CAMERAS)
 
 
 def _scheme(uri: str) -> str | None:
@@ -106,21 +136,22 @@ def _scheme(uri: str) -> str | None:
     return found[1].lower() if found and not _exists(uri) else None
 
 
-def _open_path(text: str, loop: bool) -> Source:
+def _open_path(text: str, how: _How) -> Source:
+    text = os.path.expanduser(text)  # noqa: PTH111 (Path.expanduser raises where there is no such user)
     path = Path(text)
     name = redact(text)
     try:
         # Check before opening: opening a named pipe blocks until somebody writes to it.
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        if any(character in text for character in "*?["):
-            return open_glob(text, loop=loop)
+        if is_pattern(text):
+            return open_pattern(text, loop=how.loop, fps=how.fps)
         raise SourceError(f"no such file: {name} (check the path, or use 'demo' for the shipped clip)") from None
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or "not a path"
         raise SourceError(f"cannot read {name}: {reason} (check the path and its permissions)") from None
     if stat.S_ISDIR(mode):
-        return open_folder(path, loop=loop)
+        return open_folder(path, loop=how.loop, fps=how.fps)
     if not stat.S_ISREG(mode):
         raise SourceError(
             f"not a regular file: {name} (cannot play a pipe or device; open a camera as v4l2:///dev/video0)"
@@ -130,16 +161,16 @@ def _open_path(text: str, loop: bool) -> Source:
     if not os.access(path, os.R_OK):
         raise SourceError(f"cannot read {name}: Permission denied (check its permissions)")
     if path.suffix.lower() in SUFFIXES:
-        return Images(name, [path], loop=loop)
-    return VideoFile(path, loop=loop)
+        return open_image(path, loop=how.loop, fps=how.fps)
+    return open_file(path, loop=how.loop, fps=how.fps)
 
 
-def _open_demo(loop: bool) -> Source:
+def _open_demo(how: _How) -> Source:
     clip = importlib.resources.files("framecast") / "assets" / "demo.mp4"
     with importlib.resources.as_file(clip) as path:
         if not path.is_file():
             raise SourceError("the demo clip is missing from this installation (install framecast again)")
-        return VideoFile(path, name="demo", loop=loop)
+        return open_file(path, name="demo", loop=how.loop, fps=how.fps)
 
 
 def _exists(text: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from framecast.camera import files, open_source
+from framecast.camera import open_source, video
 from framecast.camera.images import SUFFIXES, images_among
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import FrameError, OptionError, SourceError
@@ -35,12 +35,12 @@ def find_clips(places: Sequence[str]) -> list[str]:
         if inside is None:
             found.append(place)
             continue
-        videos = [str(path) for path in inside if path.suffix.lower() in files.SUFFIXES and path.is_file()]
+        videos = [str(path) for path in inside if path.suffix.lower() in video.SUFFIXES and path.is_file()]
         images = images_among(inside)
         if videos and images:
             raise SourceError(f"{redact(place)} holds both videos and images: name the videos, or 'FOLDER/*.png'")
         if not videos and not images:
-            looked = " ".join((*files.SUFFIXES, *SUFFIXES))
+            looked = " ".join((*video.SUFFIXES, *SUFFIXES))
             raise SourceError(f"no videos or images in {redact(place)} (looked for {looked})")
         found += videos or [place]
     if not found:

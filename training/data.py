@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image, Source, open_source
-from framecast.camera.files import SUFFIXES
+from framecast.camera.video import SUFFIXES
 from framecast.errors import SourceError
 from framecast.files import write
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from framecast.camera.files import VideoFile
 
 from framecast.camera import Frame, Source, is_camera, open_source
-from framecast.camera.files import VideoFile
 from framecast.errors import OptionError, SourceError
 
 from .reading import read  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)

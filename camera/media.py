@@ -1,0 +1,131 @@
+"""PyAV (FFmpeg's libraries): loaded on first use, silent, and with bounded picture sizes."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from framecast.errors import SourceError
+from framecast.redact import redact
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+MAX_PIXELS = 8192 * 8192
+"""Limit of a decoded picture. A small file can ask for gigabytes of memory."""
+
+# Containers only. A playlist (ffconcat, DASH, SDP) with a clip's name could open other files and hosts.
+CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,av1,ivf,obu,nut,mxf,dv,rm"
+)
+
+
+class MediaError(Exception):
+    """FFmpeg could not open or read something. The text is the reason, without the address."""
+
+
+def load() -> ModuleType:
+    """Import and return PyAV's module, ``av``. FFmpeg logs nothing: its lines show addresses with their passwords.
+
+    Raises:
+        SourceError: PyAV is not installed, or a system library that it needs is missing.
+    """
+    try:
+        import av
+    except ImportError as error:
+        reason = str(error).partition("\n")[0]
+        raise SourceError(f"PyAV cannot be loaded: {reason} (pip install av)") from error
+    return av
+
+
+def open_media(
+    url: str | object,
+    *,
+    format: str | None = None,
+    options: Mapping[str, str],
+    timeout: tuple[float, float] | None = None,
+) -> InputContainer:
+    """Open a file, address, device or file object that has video.
+
+    Args:
+        url: an absolute path, an address, a device, or a readable file object.
+        format: FFmpeg's demuxer (default: found by looking at the data).
+        options: FFmpeg's options, for the container and the decoders.
+        timeout: seconds that opening may take, and each later read (default: for ever).
+
+    Raises:
+        MediaError: it cannot be opened, has no video, or its pictures are larger than ``MAX_PIXELS``.
+    """
+    av = load()
+    bounded = {"max_pixels": str(MAX_PIXELS), **options}
+    try:
+        container: InputContainer = av.open(
+            url, format=format, options=bounded, timeout=timeout, metadata_errors="replace"
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(reason(error, url if isinstance(url, str) else "")) from None
+    try:
+        if not container.streams.video:
+            raise MediaError("it has no video")
+        stream = container.streams.video[0]
+        if (pixels := stream.codec_context.width * stream.codec_context.height) > MAX_PIXELS:
+            raise MediaError(f"frames too large: {pixels} pixels each (scale it down to at most {MAX_PIXELS})")
+        # Audio, subtitles and further video cost time and memory.
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = load().stream.Discard.all
+    except BaseException:
+        container.close()
+        raise
+    return container
+
+
+def reason(error: Exception, url: str = "") -> str:
+    """Say in plain words why FFmpeg failed.
+
+    Args:
+        error: PyAV's exception.
+        url: the address; its host is looked up if the error does not tell an unknown host from any other failure.
+    """
+    av = load()
+    e = av.error
+    said: tuple[tuple[type[Exception], str], ...] = (
+        (e.HTTPUnauthorizedError, "401 unauthorized: check the user and password"),
+        (e.HTTPForbiddenError, "403 forbidden: this user may not see it"),
+        (e.HTTPNotFoundError, "404 not found: the host answers, but has no such path; check the end of the address"),
+        (e.HTTPBadRequestError, "400 bad request: check the address"),
+        (e.HTTPTooManyRequestsError, "429 too many requests: wait, then try again"),
+        (e.HTTPOtherClientError, "the host refuses with a 4xx answer: check the address"),
+        (e.HTTPServerError, "the host has an error of its own (5xx): it may have too many viewers; try later"),
+        (ConnectionRefusedError, "connection refused: nothing listens at this port; check the port, and that it is on"),
+        (e.ProtocolNotFoundError, "FFmpeg's libraries here do not have this protocol"),
+        (e.DemuxerNotFoundError, "FFmpeg's libraries here do not have this format"),
+        (e.DecoderNotFoundError, "FFmpeg's libraries here cannot decode it"),
+        ((e.ExitError, TimeoutError), "no answer in time: check the address, and that it is on"),  # type: ignore[assignment]
+        (e.EOFError, "it ended before the first frame"),
+        (e.InvalidDataError, "it is damaged, cut off, or no video"),
+        (PermissionError, "permission denied"),
+    )
+    host = urlsplit(url).hostname if "://" in url else None
+    if host and not _resolves(host):
+        return f"no such host: {redact(host)} (check the name and the network)"
+    for kinds, words in said:
+        if isinstance(error, kinds):
+            return words
+    code = getattr(error, "errno", None)
+    if code in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return "no route to the host: check the network"
+    text = getattr(error, "strerror", None) or str(error)
+    return redact(str(text).partition("\n")[0])
+
+
+def _resolves(host: str) -> bool:
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        return False
+    return True

@@ -1,0 +1,83 @@
+"""Standard input: a stream that another program writes, as in ``rpicam-vid -t 0 -o - | framecast run -``."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+from collections.abc import Mapping
+from typing import IO, TYPE_CHECKING
+
+from framecast.camera.media import MediaError, open_media
+from framecast.camera.network import FORMATS, QUICK, live
+from framecast.camera.source import Source
+from framecast.camera.video import Video
+from framecast.clock import Clock
+from framecast.errors import SourceError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+_NAME = "standard input"
+
+
+class _Pipe:
+    """A pipe as a file object.
+
+    Args:
+        descriptor: its end that we read.
+        patience: seconds that a read may take.
+    """
+
+    def __init__(self, descriptor: int, patience: float) -> None:
+        self._descriptor = descriptor
+        self.patience = patience
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes; none if the writer has ended."""
+        readable, _, _ = select.select([self._descriptor], [], [], self.patience)
+        if not readable:
+            raise TimeoutError(f"no data for {self.patience:g} s")
+        return os.read(self._descriptor, size)
+
+
+def open_stdin(*, timeout: float, stall: float, loop: bool, fps: float | None, clock: Clock) -> Source:
+    """Open standard input. A pipe is live, as a camera is; a file (``framecast run - < clip.mp4``) is a clip.
+
+    Args:
+        timeout: seconds that the first data of a pipe may take.
+        stall: seconds that each later read of a pipe may take.
+        loop: restart a file at its end.
+        fps: play a file at so many frames a second.
+        clock: stamps the frames of a pipe with their grab time.
+
+    Raises:
+        SourceError: it is a terminal, or gives no video.
+    """
+    try:
+        descriptor = sys.stdin.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except (AttributeError, OSError, ValueError):
+        raise SourceError(f"no {_NAME} (pipe a stream in: rpicam-vid -t 0 -o - | framecast run -)") from None
+    if os.isatty(descriptor):
+        raise SourceError(f"{_NAME} is a terminal (pipe a stream in: rpicam-vid -t 0 -o - | framecast run -)")
+    if stat.S_ISREG(mode):
+        return Video(_NAME, lambda: _opened(_begin(descriptor), {}), loop=loop, fps=fps)
+    container = _opened(pipe := _Pipe(descriptor, timeout), QUICK)
+    pipe.patience = stall
+    return live(_NAME, container, patience=stall, cure="check the program that writes to it", clock=clock)
+
+
+def _begin(descriptor: int) -> IO[bytes]:
+    """A regular file on standard input, at its beginning."""
+    file = os.fdopen(os.dup(descriptor), "rb")
+    file.seek(0)
+    return file
+
+
+def _opened(file: object, options: Mapping[str, str]) -> InputContainer:
+    try:
+        return open_media(file, options={"format_whitelist": FORMATS, **options})
+    except MediaError as error:
+        raise SourceError(f"no video on {_NAME}: {error} (it takes H.264, MJPEG, MPEG-TS, Matroska, …)") from None
