@@ -55,6 +55,8 @@ class Images(Clip):
 
     def __init__(self, name: str, paths: Sequence[Path], *, loop: bool = False, fps: float | None = None) -> None:
         super().__init__(name, fps or DEFAULT_FPS, loop)
+        cv.load()
+        _library()  # what is missing is said at once
         self._paths = paths
         self._stored = fps is None and len(paths) == 1
         self._pool = Pool()
@@ -209,8 +211,11 @@ def _duration(page: Page) -> float | None:
 
 def _library() -> tuple[ModuleType, Callable[[Page], Page]]:
     """Pillow's module ``PIL.Image``, and its function that turns a picture upright by its EXIF data. Neither prints."""
-    from PIL import Image, ImageOps
-
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        reason = str(error).partition("\n")[0]
+        raise SourceError(f"Pillow cannot be loaded: {reason} (pip install pillow)") from error
     # Damaged metadata, and pictures of many pixels: our own messages say what matters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     return Image, ImageOps.exif_transpose

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -61,12 +62,14 @@ def open_media(
         MediaError: it cannot be opened, has no video, or its pictures are larger than ``MAX_PIXELS``.
     """
     av = load()
-    bounded = {"max_pixels": str(MAX_PIXELS), **options}
+    begun = time.monotonic()
     try:
         container: InputContainer = av.open(
-            url, format=format, options=bounded, timeout=timeout, metadata_errors="replace"
+            url, format=format, options=dict(options), timeout=timeout, metadata_errors="replace"
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        if timeout is not None and time.monotonic() - begun >= timeout[0]:  # FFmpeg calls it damaged
+            raise MediaError("no answer in time: check the address, and that it is on") from None
         raise MediaError(reason(error, url if isinstance(url, str) else "")) from None
     try:
         if not container.streams.video:
@@ -74,6 +77,7 @@ def open_media(
         stream = container.streams.video[0]
         if (pixels := stream.codec_context.width * stream.codec_context.height) > MAX_PIXELS:
             raise MediaError(f"frames too large: {pixels} pixels each (scale it down to at most {MAX_PIXELS})")
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # its size may grow in mid-stream
         # Audio, subtitles and further video cost time and memory.
         for other in container.streams:
             if other.index != stream.index:
@@ -93,7 +97,7 @@ def reason(error: Exception, url: str = "") -> str:
     """
     av = load()
     e = av.error
-    said: tuple[tuple[type[Exception], str], ...] = (
+    answers: tuple[tuple[type[Exception], str], ...] = (
         (e.HTTPUnauthorizedError, "401 unauthorized: check the user and password"),
         (e.HTTPForbiddenError, "403 forbidden: this user may not see it"),
         (e.HTTPNotFoundError, "404 not found: the host answers, but has no such path; check the end of the address"),
@@ -105,27 +109,26 @@ def reason(error: Exception, url: str = "") -> str:
         (e.ProtocolNotFoundError, "FFmpeg's libraries here do not have this protocol"),
         (e.DemuxerNotFoundError, "FFmpeg's libraries here do not have this format"),
         (e.DecoderNotFoundError, "FFmpeg's libraries here cannot decode it"),
-        ((e.ExitError, TimeoutError), "no answer in time: check the address, and that it is on"),  # type: ignore[assignment]
+        (e.ExitError, "no answer in time: check the address, and that it is on"),
+        (TimeoutError, "no answer in time: check the address, and that it is on"),
         (e.EOFError, "it ended before the first frame"),
         (e.InvalidDataError, "it is damaged, cut off, or no video"),
         (PermissionError, "permission denied"),
     )
-    host = urlsplit(url).hostname if "://" in url else None
-    if host and not _resolves(host):
-        return f"no such host: {redact(host)} (check the name and the network)"
-    for kinds, words in said:
-        if isinstance(error, kinds):
+    for kind, words in answers:
+        if isinstance(error, kind):
             return words
     code = getattr(error, "errno", None)
     if code in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return "no route to the host: check the network"
-    text = getattr(error, "strerror", None) or str(error)
-    return redact(str(text).partition("\n")[0])
+    if code == errno.EIO and not _resolves(url):  # FFmpeg's error if a name is unknown, and many others
+        return "no such host: check its name, and the network"
+    return redact(str(getattr(error, "strerror", None) or error).partition("\n")[0])
 
 
-def _resolves(host: str) -> bool:
+def _resolves(url: str) -> bool:
     try:
-        socket.getaddrinfo(host, None)
-    except (OSError, UnicodeError):
+        host = urlsplit(url).hostname
+        return host is None or bool(socket.getaddrinfo(host, None))
+    except (OSError, UnicodeError, ValueError):
         return False
-    return True

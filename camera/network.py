@@ -63,7 +63,7 @@ class StreamCapture:
         self._pictures = pictures
         self._clock = clock
         self._frame: VideoFrame | None = None
-        self._reason = "it ended"
+        self._reason = "it ended or broke off"
 
     def grab(self) -> bool:
         """See :meth:`Capture.grab`."""

@@ -87,7 +87,7 @@ def no_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("empty")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in ("open_number", "open_v4l2", "open_rtsp"):
+        for name in ("open_number", "open_v4l2", "open_address", "open_stdin"):
             patch.setattr(uri, name, refuse)
         patch.setattr(uri, "open_csi", csi)
         yield folder
