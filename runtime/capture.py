@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from framecast.camera import DEFAULT_FPS, Frame, Source, plausible_rate
+from framecast.camera import DEFAULT_FPS, Frame, Source, Timeline, plausible_rate
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 from framecast.runtime.arrivals import Arrivals
@@ -56,6 +56,7 @@ class Capture:
         mailbox: the frames.
         drops: whether only the newest frame waits.
         failure: the source's exception, if any; final when the mailbox has ended and nobody has called :meth:`stop`.
+        faults: what was mended in the frames' times, beside what the source counts: see :attr:`Source.faults`.
         started: whether the thread was started.
     """
 
@@ -71,6 +72,7 @@ class Capture:
         self.drops = source.live or (paced and not every)
         self.mailbox: Mailbox[Grabbed] = Mailbox(newest=self.drops, replaced=self._keep, clock=clock)
         self.failure: Exception | None = None
+        self.faults: Counter[str] = Counter()
         self._source = source
         self._paced = paced
         self._clock = clock
@@ -116,23 +118,25 @@ class Capture:
 
     def _read(self) -> None:
         try:
-            times = _Times(self._source)
-            due = self._clock.now()
+            times = _Times(self._source, self.faults)
+            start: float | None = None  # on the clock, of the moment at which the source's times are 0
             while (frame := self._source.read()) is not None:
-                if self._paced and not self._source.live:
-                    due = max(due, self._clock.now() - CATCH_UP)
-                    if not self._wait_until(due):
-                        break
-                grabbed = self._clock.now()
                 if not math.isfinite(frame.time):
                     raise SourceError(f"{self._source.name} gives a frame a time that is no number: mend the source")
+                grabbed = self._clock.now()
                 timed, interval = times.see(frame)
+                due = 0.0
+                if self._paced and not self._source.live:
+                    start = grabbed - timed.time if start is None else max(start, grabbed - CATCH_UP - timed.time)
+                    due = start + timed.time
+                    if not self._wait_until(due):
+                        break
+                    grabbed = self._clock.now()
                 if self._source.live:
                     item = Grabbed(timed, grabbed, frame.time, timed.time, interval)
                 else:
                     shown = (grabbed, due) if self._paced else (None, None)
                     item = Grabbed(timed, grabbed, shown[0], shown[1], interval)
-                due += 1 / (self._source.fps or DEFAULT_FPS)
                 if not self.mailbox.put(item):
                     break
         except Exception as error:  # noqa: BLE001 (raised by the loop that takes the frames)
@@ -149,21 +153,38 @@ class Capture:
 
 
 class _Times:
-    """Frees a camera's times of jitter, and learns the interval of any source."""
+    """Frees a camera's times of jitter, makes any source's times increase, and learns the interval.
 
-    def __init__(self, source: Source) -> None:
+    Args:
+        source: whose frames they are.
+        faults: counts the times that were mended.
+    """
+
+    def __init__(self, source: Source, faults: Counter[str]) -> None:
         fps = plausible_rate(source.fps or 0.0)
         nominal = 1 / fps if fps else None
         self._arrivals = Arrivals(nominal) if source.live else None
-        self._before: Frame | None = None
+        self._timeline = Timeline(faults)
+        self._before: tuple[float, int] | None = None  # time and epoch
         self._intervals: deque[float] = deque(maxlen=9)
+        self._begun = 0  # epochs that began because the times ran back
 
     def see(self, frame: Frame) -> tuple[Frame, float | None]:
         """Return the frame with its time, and the interval in seconds, if known."""
+        time = frame.time if self._arrivals is None else self._arrivals.see(frame.time)
+        interval = self._interval
+        mended = self._timeline.see(time, interval or 1 / DEFAULT_FPS)
+        if mended is None:
+            self._begun += 1
+            mended = time
+        epoch = frame.epoch + self._begun
+        if self._arrivals is None and self._before is not None and self._before[1] == epoch:
+            self._intervals.append(mended - self._before[0])
+        self._before = mended, epoch
+        return Frame(frame.image, mended, frame.index, epoch), self._interval
+
+    @property
+    def _interval(self) -> float | None:
         if self._arrivals is not None:
-            time = self._arrivals.see(frame.time)
-            return Frame(frame.image, time, frame.index, frame.epoch), self._arrivals.interval
-        if self._before is not None and self._before.epoch == frame.epoch:
-            self._intervals.append(frame.time - self._before.time)
-        self._before = frame
-        return frame, statistics.median(self._intervals) if self._intervals else None
+            return self._arrivals.interval
+        return statistics.median(self._intervals) if self._intervals else None

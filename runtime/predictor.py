@@ -8,13 +8,14 @@ import os
 import statistics
 from collections import Counter, deque
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from types import TracebackType
 
 import cv2
 import numpy as np
 
-from framecast.camera import DEFAULT_FPS, Image
+from framecast.camera import DEFAULT_FPS, Image, Timeline
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import EngineError, FrameError, OptionError
 from framecast.runtime.cpu import caution
@@ -64,6 +65,7 @@ class Predictor:
         engine: runs the steps.
         event: what the newest frame is; see :class:`framecast.runtime.events.Event`.
         events: how often each kind of frame has come.
+        faults: ``times mended`` counts the frames' times that repeated or ran back.
         resets: how often a non-finite prediction reset the state.
 
     Raises:
@@ -86,6 +88,7 @@ class Predictor:
         self._guard = Guard()
         self.event: Kind = "first"
         self.events: Counter[Kind] = Counter()
+        self.faults: Counter[str] = Counter()
         self.reset()
 
     @property
@@ -129,6 +132,7 @@ class Predictor:
         self._input = None
         self._shape: tuple[int, ...] | None = None
         self._time: float | None = None
+        self._timeline = Timeline(self.faults)
         self._interval: float | None = None  # the camera's, if the caller knows it
         self._intervals: deque[float] = deque(maxlen=9)  # between the frames taken
         self._strides: deque[float] = deque(maxlen=9)  # seconds of motion between the frames that the model has seen
@@ -152,12 +156,13 @@ class Predictor:
         Args:
             frame: uint8 [H, W, 3] BGR. Any size, but the same size until the next reset. Do not change it before the
                 next call.
-            time: seconds, on any clock that runs forward (default: one interval after the last frame).
+            time: seconds on any clock (default: one interval after the last frame). Times should increase. One that
+                repeats or runs back by up to a second is mended; one that runs back further begins a new stream.
             interval: the camera's interval in seconds, if the caller knows it. It matters where frames are dropped.
 
         Raises:
             FrameError: the frame is not such an image, or its size has changed.
-            OptionError: the time is not later than the last one, or the interval is not above 0.
+            OptionError: the time is not a finite number, or the interval is not above 0.
             EngineError: the engine failed.
 
         A frame that is refused leaves the predictor as it was.
@@ -169,8 +174,11 @@ class Predictor:
             time = 0.0 if self._time is None else self._time + (interval or self.interval)
         elif not math.isfinite(time):
             raise OptionError(f"time must be a number of seconds, not {time}")
-        elif self._time is not None and not time > self._time:
-            raise OptionError(f"time must increase: {time} s is not later than {self._time} s")
+        timeline = copy(self._timeline)
+        mended = timeline.see(time, interval or self.interval)
+        if mended is None:
+            self.reset()
+        time = time if mended is None else mended
         event = self._see(frame, time, interval or self.interval)
         try:
             if event.kind in ("cut", "gap"):
@@ -185,6 +193,7 @@ class Predictor:
             self._intervals.append(time - self._time)
         if event.kind == "new":
             self._strides.append(event.elapsed)
+        self._timeline = timeline
         self._time, self._shape, self._image, self._interval = time, frame.shape, frame, interval
         self._given = event.image  # what the model has seen of it
         self._input = None
