@@ -11,6 +11,7 @@ from framecast.camera.source import Frame, Image, Times
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 
+_CATCH_UP = 0.5
 OLDEST = 2.0  # seconds before its grab: an older stamp is on another clock, or wrong
 
 
@@ -38,8 +39,9 @@ class LiveSource(Reader):
 
     A broken capture never recovers, so a lost source stays lost. Open it again.
 
-    A capture's stamp is believed if it is later than the frame before, not later than the grab, and at most ``OLDEST``
-    before it. Otherwise the frame's time is its grab.
+    A capture's stamp is believed if it is later than the last one, not later than the grab, and at most ``OLDEST``
+    before it. Otherwise the frame's time is its grab. Times increase strictly: where stamps begin after frames without
+    (RTSP tells its first after seconds), times advance at half speed until they agree with the stamps.
 
     Args:
         name: its name in messages, without credentials.
@@ -75,7 +77,7 @@ class LiveSource(Reader):
         self._cure = cure
         self._clock = clock
         self._index = 0
-        self._time = -math.inf  # of the last frame
+        self._time = self._before = -math.inf  # of the last frame; the last stamp that was believed
         self._times: Times = "arrival"
         self._lost: str | None = None
 
@@ -103,9 +105,14 @@ class LiveSource(Reader):
         raise SourceError(self._lost)
 
     def _stamp(self, grabbed: float) -> float | None:
-        """The capture's stamp of the grabbed frame in seconds, or None if it cannot be right."""
-        stamp = self._capture.stamp()
-        return stamp if stamp is not None and max(self._time, grabbed - OLDEST) < stamp <= grabbed else None
+        """The grabbed frame's time in seconds by the capture's stamp, or None if the stamp cannot be right."""
+        stamp, before = self._capture.stamp(), self._before
+        if stamp is None or not max(before, grabbed - OLDEST) < stamp <= grabbed:
+            return None
+        self._before = stamp
+        if stamp > self._time:
+            return stamp
+        return self._time + _CATCH_UP * (stamp - before) if before > -math.inf else None
 
     def _release(self) -> None:
         self._capture.release()

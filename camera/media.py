@@ -121,8 +121,8 @@ def reason(error: Exception, url: str = "") -> str:
     code = getattr(error, "errno", None)
     if code in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return "no route to the host: check the network"
-    if code == errno.EIO and not _resolves(url):  # FFmpeg's error if a name is unknown, and many others
-        return "no such host: check its name, and the network"
+    if code == errno.EIO:  # FFmpeg's error if a name is unknown, and many others
+        return "it ended or broke off" if _resolves(url) else "no such host: check its name, and the network"
     return redact(str(getattr(error, "strerror", None) or error).partition("\n")[0])
 
 

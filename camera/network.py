@@ -45,7 +45,7 @@ QUICK = {"analyzeduration": "100000"}
 # TCP: at 1 % packet loss over UDP, a fifth of the frames are visibly corrupt, and no read reports it. A
 # camera that has no TCP gets UDP.
 _RTSP = {"rtsp_flags": "prefer_tcp", **QUICK}
-_OPTIONS = {"rtsp": _RTSP, "rtsps": _RTSP, "udp": {"overrun_nonfatal": "1"}}
+_OPTIONS = {"rtsp": _RTSP, "rtsps": _RTSP, "rtmp": QUICK, "rtmps": QUICK, "udp": {"overrun_nonfatal": "1"}}
 _RELAY = "pipe it in: ffmpeg -i ADDRESS -c copy -f mpegts - | framecast run -"
 
 
@@ -56,12 +56,14 @@ class StreamCapture:
         decoder: its frames.
         pictures: converts them.
         clock: the clock of the stamps.
+        sender_clock: whether to believe the sender's clock, where the stream tells it.
     """
 
-    def __init__(self, decoder: Decoder, pictures: Pictures, clock: Clock) -> None:
+    def __init__(self, decoder: Decoder, pictures: Pictures, clock: Clock, *, sender_clock: bool) -> None:
         self._decoder = decoder
         self._pictures = pictures
         self._clock = clock
+        self._sender_clock = sender_clock
         self._frame: VideoFrame | None = None
         self._reason = "it ended or broke off"
 
@@ -74,8 +76,10 @@ class StreamCapture:
         return self._frame is not None
 
     def stamp(self) -> float | None:
-        """See :meth:`Capture.stamp`. It trusts the clock of a sender whose RTCP reports tell the time."""
-        captured = None if self._frame is None else self._decoder.captured(self._frame)
+        """See :meth:`Capture.stamp`."""
+        if self._frame is None or not self._sender_clock:
+            return None
+        captured = self._decoder.captured(self._frame)
         return None if captured is None else self._clock.now() - (wall.time() - captured)
 
     def retrieve(self) -> Image | None:
@@ -91,7 +95,9 @@ class StreamCapture:
         self._decoder.close()
 
 
-def live(name: str, container: InputContainer, *, patience: float, cure: str, clock: Clock) -> LiveSource:
+def live(
+    name: str, container: InputContainer, *, patience: float, cure: str, clock: Clock, sender_clock: bool = False
+) -> LiveSource:
     """A live source of an opened stream.
 
     Args:
@@ -100,17 +106,25 @@ def live(name: str, container: InputContainer, *, patience: float, cure: str, cl
         patience: seconds that a read may take.
         cure: what to do when the stream was lost.
         clock: stamps the frames.
+        sender_clock: see :class:`StreamCapture`.
     """
     faults: Counter[str] = Counter()
     notes: list[str] = []
     # One thread: each further one holds back a frame, which is hidden latency.
     decoder = Decoder(container, threads=1, faults=faults)
-    capture = StreamCapture(decoder, Pictures(notes), clock)
+    capture = StreamCapture(decoder, Pictures(notes), clock, sender_clock=sender_clock)
     return LiveSource(name, capture, decoder.fps, patience=patience, cure=cure, clock=clock, faults=faults, notes=notes)
 
 
 def open_address(
-    uri: str, *, timeout: float, stall: float, loop: bool, fps: float | None, clock: Clock = SYSTEM
+    uri: str,
+    *,
+    timeout: float,
+    stall: float,
+    loop: bool,
+    fps: float | None,
+    sender_clock: bool,
+    clock: Clock = SYSTEM,
 ) -> Source:
     """Open a stream, or a video on a web server.
 
@@ -124,6 +138,7 @@ def open_address(
         stall: seconds that each read may take.
         loop: restart a clip at its end.
         fps: play a clip at so many frames a second, whatever its time stamps say.
+        sender_clock: see :class:`StreamCapture`.
         clock: stamps the frames of a live stream with their grab time.
 
     Raises:
@@ -153,4 +168,4 @@ def open_address(
     if scheme in ("http", "https") and (container.duration is not None or "hls" in decoder_kind):
         first = [container]
         return Video(name, lambda: first.pop() if first else opened(), loop=loop, fps=fps)
-    return live(name, container, patience=stall, cure=CURE, clock=clock)
+    return live(name, container, patience=stall, cure=CURE, clock=clock, sender_clock=sender_clock)

@@ -35,10 +35,10 @@ class _Pipe:
         self.patience = patience
 
     def read(self, size: int) -> bytes:
-        """Up to so many bytes; none if the writer has ended."""
+        """Up to so many bytes; none if the writer has ended. PyAV passes the exception on."""
         readable, _, _ = select.select([self._descriptor], [], [], self.patience)
         if not readable:
-            raise TimeoutError(f"no data for {self.patience:g} s")
+            raise MediaError(f"no data for {self.patience:g} s")
         return os.read(self._descriptor, size)
 
 

@@ -15,7 +15,7 @@ class Timeline:
     then advance at half speed until the stamps have caught up. A stamp that runs back further begins a new epoch.
 
     Args:
-        faults: counts the stamps that were replaced, as "times mended".
+        faults: counts the stamps that were replaced, as "times_mended".
     """
 
     def __init__(self, faults: Counter[str]) -> None:
@@ -37,7 +37,7 @@ class Timeline:
             self._time = stamp
             return None
         if stamp <= before:
-            self._faults["times mended"] += 1
+            self._faults["times_mended"] += 1
             self._time += interval
         else:
             self._time = max(stamp, self._time + _CATCH_UP * (stamp - before))

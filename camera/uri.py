@@ -49,6 +49,7 @@ def open_source(
     fps: float | None = None,
     timeout: float = 15.0,
     stall: float = 5.0,
+    sender_clock: bool = True,
     clock: Clock = SYSTEM,
 ) -> Source:
     """Open a camera, a stream, a clip or a folder of images.
@@ -77,6 +78,9 @@ def open_source(
             stamps; 25 a second without). It does not affect a camera.
         timeout: seconds that a network or CSI camera may take to answer (default: 15).
         stall: seconds that it may take for each later frame (default: 5).
+        sender_clock: believe the clock of a network camera that tells when it captured a frame (RTSP, by RTCP sender
+            reports): the frame's time is then its capture. Its clock and this machine's must be set by NTP. A time in
+            the future, or more than 2 s ago, is not believed.
         clock: stamps a camera's frames with their grab time.
 
     Returns:
@@ -116,7 +120,9 @@ def open_source(
             return Synthetic(parse_scene(text), loop=loop)
         case _ if scheme in SCHEMES:
             address = f"{scheme}://{rest}"
-            return open_address(address, timeout=timeout, stall=stall, loop=loop, fps=fps, clock=clock)
+            return open_address(
+                address, timeout=timeout, stall=stall, loop=loop, fps=fps, sender_clock=sender_clock, clock=clock
+            )
         case _:
             raise SourceError(f"unknown scheme in {redact(text)} (known: {_KNOWN})")
 

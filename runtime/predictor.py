@@ -65,7 +65,7 @@ class Predictor:
         engine: runs the steps.
         event: what the newest frame is; see :class:`framecast.runtime.events.Event`.
         events: how often each kind of frame has come.
-        faults: ``times mended`` counts the frames' times that repeated or ran back.
+        faults: ``times_mended`` counts the frames' times that repeated or ran back.
         resets: how often a non-finite prediction reset the state.
 
     Raises:

@@ -180,12 +180,42 @@ def test_a_rollout_that_is_not_finite_starts_anew() -> None:
         predictor.rollout(4)
 
 
-@pytest.mark.parametrize("time", [1.0, 0.5, float("nan"), float("inf")])
-def test_time_runs_forward(time: float) -> None:
+@pytest.mark.parametrize("time", [float("nan"), float("inf")])
+def test_a_time_is_a_number(time: float) -> None:
     predictor = Predictor(DriftEngine(), watch=False)
     predictor.step(grey(10), time=1.0)
     with pytest.raises(OptionError, match="time must"):
         predictor.step(grey(10), time=time)
+
+
+def newest(predictor: Predictor) -> float:
+    """The time of the newest frame in seconds."""
+    (prediction,) = predictor.rollout(1)
+    return prediction.time - prediction.ahead
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_times_that_repeat_or_run_back_are_mended(watch: bool) -> None:
+    predictor = Predictor(DriftEngine(), watch=watch)
+    times = []
+    for given in (0.0, 0.04, 0.04, 0.03, 0.16, 0.2):
+        predictor.step(grey(10), given, interval=0.04)
+        times.append(newest(predictor))
+    assert times == pytest.approx([0.0, 0.04, 0.08, 0.12, 0.185, 0.205])  # half speed until the stamps have caught up
+    assert predictor.faults == {"times_mended": 2}
+    assert predictor.steps == 6 or watch  # the state goes on (a watch keeps equal frames from the model)
+
+
+def test_a_clock_that_was_set_back_begins_a_new_stream() -> None:
+    fresh, predictor = (Predictor(DriftEngine()) for _ in range(2))
+    for k in range(5):
+        predictor.step(grey(10 * k), 100 + 0.04 * k)
+    for one in (fresh, predictor):
+        one.step(grey(99), 7.0)
+        assert one.steps == 1
+        assert newest(one) == 7.0
+    assert np.array_equal(fresh.at(7.1).image, predictor.at(7.1).image)
+    assert not predictor.faults
 
 
 @pytest.mark.parametrize("model", shipped())
@@ -260,7 +290,7 @@ def test_a_frame_that_is_refused_leaves_the_predictor_as_it_was() -> None:
     engine, image = DriftEngine(), np.full((12, 16, 3), 50, np.uint8)
     predictor = Predictor(engine, watch=False)
     predictor.step(image, 0.0)
-    for time in (math.inf, math.nan, 0.0, -1.0):
+    for time in (math.inf, -math.inf, math.nan):
         with pytest.raises(OptionError):
             predictor.step(image, time)
     with pytest.raises(FrameError):
