@@ -202,10 +202,9 @@ def _pages(path: Path) -> Generator[tuple[Page, float | None], None, None]:
 
 def _duration(page: Page) -> float | None:
     """Seconds that a page is to be shown, or None if the file does not say."""
-    stored = page.info.get("duration")
-    if stored is None or getattr(page, "n_frames", 1) == 1:
+    if page.format == "TIFF" or getattr(page, "n_frames", 1) == 1:
         return None
-    seconds = 1e-3 * float(stored)
+    seconds = 1e-3 * float(page.info.get("duration", 0))
     return seconds if seconds >= _INSTANT else _SLOW
 
 
