@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -217,6 +218,7 @@ def _library() -> tuple[ModuleType, Callable[[Page], Page]]:
         raise SourceError(f"Pillow cannot be loaded: {reason} (pip install pillow)") from error
     # Damaged metadata, and pictures of many pixels: our own messages say what matters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # Python prints what no handler takes
     return Image, ImageOps.exif_transpose
 
 

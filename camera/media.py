@@ -75,6 +75,8 @@ def open_media(
         if not container.streams.video:
             raise MediaError("it has no video")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise MediaError("FFmpeg's libraries here cannot decode it")
         if (pixels := stream.codec_context.width * stream.codec_context.height) > MAX_PIXELS:
             raise MediaError(f"frames too large: {pixels} pixels each (scale it down to at most {MAX_PIXELS})")
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # its size may grow in mid-stream
