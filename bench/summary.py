@@ -1,4 +1,4 @@
-"""Summary of a list of latencies, and the ratio of two lists that were measured alternately."""
+"""Summary of a list of latencies, and the ratio of two alternating measurements."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Resources of our Triton kernels on every GPU generation, as the compiler reports them. It needs and measures no GPU.
+"""Resources of our Triton kernels on every GPU generation, as the compiler reports them. It needs no GPU.
 
-``python benchmarks/kernels_compile.py``: the states are those of each network's largest configuration.
+``python benchmarks/kernels_compile.py``: each state has the size of its network's largest configuration.
 """
 
 from __future__ import annotations
