@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # it needs matplotlib
     from framecast.bench.plots import Trace
 
 DEMO = "demo"  # the clip that ships
-FRAMES = 100  # of the source; they are kept in memory
+FRAMES = 100  # frames to read from the source; they stay in memory
 ITERATIONS = 10
 Advance = Callable[[float, str], None]  # receives the progress, 0 to 1, and the current activity
 
@@ -78,7 +78,7 @@ class Benchmark:
     Attributes:
         title: the report's heading.
         machine: the machine that ran it.
-        tables: the most important first.
+        tables: the results as tables, the most important first.
         warnings: reasons to doubt the figures, one a line.
         not_run: with ``all``, the cases that cannot run here, and why, one a line.
         csv: one row per sample.

@@ -121,7 +121,7 @@ class Report:
 
     def compare(self, targets: Sequence[Target]) -> None:
         """Print each target and the measured value."""
-        self.say("\nwanted")
+        self.say("\ntargets")
         for what, section, row, figure, bound, less in targets:
             value = next(
                 (found[figure] for found in self.rows(section) if found["row"] == row and figure in found), None

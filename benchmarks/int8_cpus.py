@@ -93,7 +93,7 @@ def layers(folder: Path, pythons: dict[str, list[str]]) -> None:
     folder.mkdir()
     expected = write(folder)
     schemes = list(dict.fromkeys(name.partition("-")[0] for name in expected))
-    print("\nONNX Runtime, single integer layers: how many of how many are exact")
+    print("\nONNX Runtime, single integer layers: exact/all")
     print(f"{'':24s}" + "".join(f"{scheme:>10s}" for scheme in schemes), flush=True)
     for cpu, command in pythons.items():
         found = on(command, folder)
@@ -145,9 +145,7 @@ def across(names: list[str], args: argparse.Namespace, pythons: dict[str, list[s
         if name != "float32":
             (args.folder / name).mkdir(exist_ok=True)
             expected[name] = cut(args.folder / f"{name}.onnx", inputs[-1], args.folder / name)
-    print(
-        f"ONNX Runtime, int8 layers fed with what they see in step {args.steps}: how many of how many are as on {HERE}"
-    )
+    print(f"ONNX Runtime, int8 layers with their inputs of step {args.steps}: identical to {HERE}/all")
     print(f"{'':24s}" + "".join(f"{name:>20s}" for name in args.schemes), flush=True)
     others = list(pythons.items())[1:]
     for cpu, command in others:
@@ -156,7 +154,7 @@ def across(names: list[str], args: argparse.Namespace, pythons: dict[str, list[s
             found = on(command, args.folder / name)
             cells.append(f"{sum(np.array_equal(found[label], value) for label, value in wanted.items())}/{len(wanted)}")
         print(f"{cpu:24s}" + "".join(f"{cell:>20s}" for cell in cells), flush=True)
-    print(f"ONNX Runtime, predictions of {args.steps} steps against those of {HERE}: largest difference, mean")
+    print(f"ONNX Runtime, predictions of {args.steps} steps compared with {HERE}: largest and mean difference")
     print(f"{'':24s}" + "".join(f"{name:>20s}" for name in names), flush=True)
     reference = on(pythons[HERE], args.folder)
     for cpu, command in others:
