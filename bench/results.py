@@ -128,7 +128,7 @@ def _streams(results: Sequence[Result]) -> Table:
             counts = one is stream.estimates[0]
             verdict = ("VALID" if stream.valid else "INVALID") if counts else ""
             rows.append((result.title, f"{one.percentile:g} %", number(one.seen), sure, str(one.needed), verdict))
-    columns = ("", "percentile", "seen, ms", "99 % sure, ms", "queries needed", "result")
+    columns = ("", "percentile", "seen, ms", "99 % bound, ms", "queries needed", "result")
     return Table("Single stream, as MLPerf's LoadGen estimates it", columns, rows)
 
 
@@ -138,7 +138,7 @@ def _ratios(results: Sequence[Result]) -> Table:
         r = result.ratio
         if r is not None:
             rows.append((result.title, f"{r.median:.3f}", f"{r.low:.3f} … {r.high:.3f}", str(r.rounds)))
-    return Table(f"Times as long as {results[0].title}", ("", "ratio", "95 % interval", "rounds"), rows)
+    return Table(f"Latency relative to {results[0].title}", ("", "ratio", "95 % interval", "rounds"), rows)
 
 
 def _parts(results: Sequence[Result]) -> Table:
@@ -180,7 +180,7 @@ def warnings(results: Sequence[Result]) -> list[str]:
         few, most = min(r.summary.n for r in results), max(doubtful)
         wanted = round(100 * TAIL / (100 - most))
         listed = ", ".join(f"{p:g} %" for p in sorted(doubtful))
-        found.append(f"too few samples for {listed}: {few}, not the {wanted} needed (--iterations {wanted})")
+        found.append(f"too few samples for {listed}: {few} of {wanted} needed (--iterations {wanted})")
     for result in results:
         stream = result.stream
         found += [f"{result.name}: INVALID: {reason} (--iterations)" for reason in (stream.reasons if stream else ())]

@@ -153,7 +153,7 @@ def single_stream(
     least = needed(percentiles[0])
     queries = least if min_queries is None else min_queries
     if warmup < 0 or min_duration < 0 or queries < 1:
-        raise OptionError("a single stream needs a warm-up and a duration of 0 or more, and 1 query or more")
+        raise OptionError("warmup and min_duration must be 0 or more, and min_queries at least 1")
     warm_up(case, warmup, clock)
     series = Series(case.name)
     zero = clock.now()

@@ -113,9 +113,9 @@ def measure(
         FramecastError: a case raised it.
     """
     if not cases or len({case.name for case in cases}) < len(cases):
-        raise OptionError("nothing to measure, or the same case twice: name every model and engine once")
+        raise OptionError("nothing to measure, or two cases with the same name: give each case its own name")
     if warmup < 0 or duration < 0 or iterations < 1:
-        raise OptionError("a benchmark needs a warm-up and a duration of 0 or more, and 1 iteration or more")
+        raise OptionError("warmup and duration must be 0 or more, and iterations at least 1")
     for case in cases:
         warm_up(case, warmup, clock)
     zero = clock.now()

@@ -148,7 +148,7 @@ class StreamResult:
         lost = f"{loop.dropped} dropped ({loop.dropped / loop.frames:.1%})"
         clock = "on a schedule" if self.due == "schedule" else "when they were grabbed"
         return [
-            ("frames due", f"{loop.frames} in {self.seconds:.1f} s, one each {self.interval_ms:.2f} ms, {clock}"),
+            ("frames due", f"{loop.frames} in {self.seconds:.1f} s, one every {self.interval_ms:.2f} ms, {clock}"),
             ("frames shown", f"{loop.shown}, {lost}"),
             ("due → sink, every frame (corrected), ms", _text(loop.corrected)),
             ("due → sink, frames shown (age), ms", _text(loop.age)),
@@ -194,7 +194,7 @@ def bench_stream(
     with open_source(source) as opened:
         name = opened.name
         if opened.live and fps is not None:
-            raise OptionError(f"cannot set the frame rate of {name}: a camera has a rate of its own; leave out fps")
+            raise OptionError(f"cannot set the frame rate of {name}: a camera sets its own rate; omit fps")
         rate = None if opened.live else fps or opened.fps
         images = read_frames(opened, 1 if rate is None else None)
 

@@ -43,7 +43,7 @@ PLANS = [(block, warps) for block in (128, 256, 512, 1024) for warps in (1, 2, 4
 REDUCTIONS = [(block, warps) for block in (1024, 4096) for warps in (4, 8)]
 REPEATS = 20  # minimum launches in one graph
 CACHES, MOST_SETS = 3, 64  # buffer sets alternate: enough to fill the cache 3 times, up to 64
-RAN = "ran (no figures, because this is not a GPU)"
+RAN = "ran (no figures on a CPU)"
 CHECKED = f"{'error':>8} {'allowed':>8}"
 TIMED_COLUMNS = f"{CHECKED}  {'us':>8} {'GB/s':>6} {'copy':>6} {'share':>6} {'working set MB':>14} {'launches':>8}"
 

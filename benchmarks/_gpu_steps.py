@@ -38,7 +38,7 @@ ON_CPU = 100_000  # pixels of a motion model's picture up to which the CPU is th
 SEEN = 40  # frames of the demo clip
 AHEAD, INTERVAL = 0.1, 1 / 30  # seconds, for motion models
 HOLD = 400_000  # cycles that the GPU waits before a timed replay, so that the host can enqueue it meanwhile
-RAN = "ran (no figures, because this is not a GPU)"
+RAN = "ran (no figures on a CPU)"
 COLUMNS = (
     f"{'max error':>9} {'allowed':>8}  {'replay ms':>9} {'p99':>8} {'in a row':>8}  {'live p50':>8} {'p99':>8} "
     f"{'enqueue':>8}"

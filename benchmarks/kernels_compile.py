@@ -17,7 +17,7 @@ def main() -> None:
     """Print a line for each kernel, type and architecture."""
     print(header())
     print(f"triton    {triton.__version__}")
-    print("\nsm: compute capability. registers: a thread. shared: bytes a program. spills: bytes a thread.")
+    print("\nsm: compute capability. registers: per thread. shared: bytes per program. spills: bytes per thread.")
     print("load: bits of the widest load from global memory. Layer norms' weights are fp32; 5 slots; batch 1.\n")
     print(f"{'kernel':<17} {'state':>9} {'dtype':<5} {'sm':>4} {'programs':>8} {'warps':>5}", end="")
     print(f" {'registers':>9} {'shared':>6} {'spills':>6} {'load':>4}")

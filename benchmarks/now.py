@@ -159,7 +159,7 @@ def streams(bench: Bench) -> Iterator[Table]:
             rows.append((kind, shares, *moving, *ends))
         names = (f"{method.name}, moving frames" for method in methods)
         ends = ("moving, to clean", "worst clip", "all frames, to copying", "worst clip")
-        what = f"Streams as they are at {size[0]}×{size[1]}, mean of {len(bench.places)} clips, PSNR in dB"
+        what = f"Realistic streams at {size[0]}×{size[1]}, mean of {len(bench.places)} clips, PSNR in dB"
         yield Table(what, ("kind", "new", *names, *(f"{ours}: {end}" for end in ends)), rows)
 
 

@@ -70,7 +70,7 @@ def test_a_section_may_run_in_a_new_interpreter(tmp_path: Path) -> None:
     done = run(SCRIPT, "--dry-run", "--fresh", "--only", "window", "--out", tmp_path, OMP_NUM_THREADS="1")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     [row] = json.loads((tmp_path / "gpu.json").read_text())["window"]["rows"]
-    assert row["text"] == "ran (no figures, because this is not a GPU)"
+    assert row["text"] == "ran (no figures on a CPU)"
 
 
 PROGRAM = """
