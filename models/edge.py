@@ -116,7 +116,7 @@ class Trajectories(nn.Module):
         found = self.pull(velocity, self.still * times) * times
         for index in range(FAR):
             closer = self.pull(velocity, found) * times
-            near = closer if index < CONVERGED else found  # if not far, fewer iterations are enough
+            near = closer if index < CONVERGED else found  # fewer iterations if not far
             found = torch.where(distant, HALF * closer + (1 - HALF) * found, near)
         found = torch.where(distant, found.clamp(-self.limit, self.limit), found)
         gained = self.pull(acceleration, found) * (times * (times + since) / 2)

@@ -150,7 +150,7 @@ class STIP(StepModel):
     )
 
     def __init__(self, config: STIPConfig, inputs: int | None = None, outputs: int | None = None) -> None:
-        """``inputs`` and ``outputs``: channels into the encoders and out of the decoders (default: patched frames')."""
+        """``inputs``, ``outputs``: channels into the encoders and out of the decoders (default: patched frames)."""
         super().__init__()
         self.config = config
         self.branch: Branch | None = None
