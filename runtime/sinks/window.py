@@ -1,7 +1,7 @@
 """A window on the desktop: the newest frame, and the prediction made from it. It shows only the newest result.
 
-The window runs in a separate process, in :func:`view`. A GUI toolkit needs one thread, preferably the main one, which is
-busy predicting. Qt aborts its process if it cannot reach the display, and Xlib ends its process if the display goes
+The window runs in a separate process, in :func:`view`. A GUI toolkit needs one thread, preferably the main one, but
+that one predicts. Qt aborts its process if it cannot reach the display, and Xlib ends its process if the display goes
 away. In a separate process, neither can end the run and its recordings.
 """
 
