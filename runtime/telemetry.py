@@ -19,7 +19,7 @@ from framecast.runtime.score import Score, Scored
 WINDOW = 10_000  # predictions: percentiles cover the last one to two windows
 _GROWTH = math.log(1.005)  # ratio of a bucket's upper edge to its lower edge
 _LEAST, _MOST = 1e-3, 1e8  # milliseconds: 1 µs to a day
-LATELY = 2048  # predictions: the figures of what is shown cover the last ones
+LATELY = 2048  # the last predictions that the figures of what is shown cover
 LOOKAHEADS = 32  # the most lookaheads that have scores of their own
 _BUCKETS = math.ceil(math.log(_MOST / _LEAST) / _GROWTH)
 

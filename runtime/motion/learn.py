@@ -21,20 +21,20 @@ SHARED = 0.3  # how strongly a block is regularised towards the weights of the w
 LARGEST = 8.0  # weight: rounding may give larger ones if guesses are nearly equal
 
 
-def products(told: Floats, rows: int, columns: int) -> Floats:
+def products(values: Floats, rows: int, columns: int) -> Floats:
     """Mean products of the guesses, and last the truth, with each other, for each block.
 
     Args:
-        told: the guesses and the truth, as differences from the first guess: [N + 1, h, w, C].
+        values: the guesses and the truth, as differences from the first guess: [N + 1, h, w, C].
         rows: the number of rows of blocks.
         columns: the number of columns of blocks. Pixels at the right and the bottom that fill no block are left out.
 
     Returns:
         [rows · columns, N + 1, N + 1].
     """
-    count, height, width, channels = told.shape
+    count, height, width, channels = values.shape
     high, wide = height // rows, width // columns
-    blocks = told[:, : high * rows, : wide * columns].reshape(count, rows, high, columns, wide * channels)
+    blocks = values[:, : high * rows, : wide * columns].reshape(count, rows, high, columns, wide * channels)
     blocks = np.ascontiguousarray(blocks.transpose(1, 3, 0, 2, 4)).reshape(rows * columns, count, -1)
     summed: Floats = np.matmul(blocks, blocks.transpose(0, 2, 1))
     summed /= np.float32(blocks.shape[2])
@@ -79,12 +79,12 @@ def solved(statistics: Floats, prior: Floats, firmness: Floats) -> Floats:
         firmness: [N, N], positive definite.
     """
     exact = statistics.astype(np.float64)  # in float32, huge products would swallow the firmness: a singular system
-    matrix, told = exact[..., :-1, :-1], exact[..., :-1, -1]
-    right = (told - matrix @ prior)[..., None]
+    matrix, target = exact[..., :-1, :-1], exact[..., :-1, -1]
+    right = (target - matrix @ prior)[..., None]
     try:
         found = prior + np.linalg.solve(matrix + firmness, right)[..., 0]
     except np.linalg.LinAlgError:  # the guesses cannot be told apart even so
-        found = np.broadcast_to(prior, told.shape)
+        found = np.broadcast_to(prior, target.shape)
     return np.nan_to_num(found).astype(np.float32)
 
 

@@ -44,7 +44,7 @@ class Field:
 
 
 def field(flow: Floats, elapsed: float, before: Field | None, grid: Floats) -> Field:
-    """The motion at a frame: its ``flow`` [h, w, 2] leads to the frame ``elapsed`` seconds earlier, with motion ``before``.
+    """The motion at a frame. Its ``flow`` [h, w, 2] goes back ``elapsed`` seconds, to a frame with motion ``before``.
 
     A velocity is a mean over the time between two frames, so it holds at the middle of that time. Successive velocities
     lie half the sum of the two times apart.
