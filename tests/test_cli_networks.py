@@ -74,7 +74,7 @@ def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) ->
     assert "real" not in out
     code, _, err = run("run", "demo", "--model", artifact)
     assert code == 1
-    assert "channels that are no picture" in err
+    assert "channels are not a picture" in err
     assert err.count("\n") == 1
 
 
