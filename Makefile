@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 OUT := out
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
-# TensorRT's Python bindings without its libraries (1 MB each), which the contract tests drive: JetPack 6's, the first with
-# kernels inside engines, JetPack 7.0's, JetPack 7.2's, and the newest. Each is a folder of its own, named by two numbers.
+# TensorRT's Python bindings without its libraries (1 MB each), for the contract tests: JetPack 6's, the first with
+# kernels inside engines, JetPack 7.0's, JetPack 7.2's, and the newest. Each has its own folder, named MAJOR.MINOR.
 BINDINGS := 10.3.0 10.9.0.34 10.13.3.9 10.16.1.11 11.4.0.106
 SETUP := pyproject.toml setup.py constraints.txt
 
@@ -26,9 +26,9 @@ run: $(VENV)/.run ## Predict the demo clip; write a video, a picture and a repor
 	@echo "Video:   $(OUT)/demo.mp4   (late picture, prediction, real frame, error)"
 	@echo "Picture: $(OUT)/demo.png"
 	@echo "Report:  $(OUT)/demo.json"
-	@echo "Live in a browser: make live   (that is: $(BIN)/framecast run demo --ahead 150ms --serve --loop)"
+	@echo "Live in a browser: make live   (runs $(BIN)/framecast run demo --ahead 150ms --serve --loop)"
 
-live: $(VENV)/.run ## Show the demo clip live in a browser, over and over, until Ctrl-C
+live: $(VENV)/.run ## Show the demo clip live in a browser, in a loop, until Ctrl-C
 	$(BIN)/framecast run demo --ahead 150ms --serve --loop
 
 test: $(VENV)/.test ## Check format, style and types, and run the tests
@@ -40,19 +40,19 @@ checks: $(VENV)/.test ## Check format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-pycuda: $(VENV)/.test ## Build pycuda for the tests that run it on a driver that is none (a minute; once a machine)
+pycuda: $(VENV)/.test ## Build pycuda for the tests that run it on a stub driver (takes a minute, once per machine)
 	@$(BIN)/python tests/runtime/pycuda_build.py
 
-test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' leaves out: full sizes, and every GPU generation
+test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' skips: full sizes, and every GPU generation
 	$(PYTEST) -m slow
 
 test-full: $(VENV)/.test ## Export every configuration at full size and compare it with PyTorch (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py
 
-test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all", or "3.12 …")
+test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all" or "3.12")
 	.ci/test-pythons $(PYTHONS)
 
-release-check: $(VENV)/.test ## Build sdist and wheel; in a new virtual environment run the wheel: doctor, and 30 frames of the demo
+release-check: $(VENV)/.test ## Build sdist and wheel; run doctor and 30 demo frames from the wheel in a new virtual environment
 	rm -rf dist $(VENV)/release
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m venv $(VENV)/release
@@ -61,40 +61,40 @@ release-check: $(VENV)/.test ## Build sdist and wheel; in a new virtual environm
 	cd $(VENV)/release && bin/framecast --version && bin/framecast doctor && bin/framecast run demo --frames 30
 	@sha256sum dist/*
 
-docs: $(VENV)/.test ## Build the documentation as a site in out/site; every link and table is checked
+docs: $(VENV)/.test ## Check the documentation's tables and links, and build its site in out/site
 	$(BIN)/python benchmarks/tables.py --check
 	@if $(BIN)/python -c 'import mkdocs' 2> /dev/null; then \
 		mkdir -p $(OUT) && NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build > $(OUT)/site.log 2>&1 || \
 			{ cat $(OUT)/site.log; exit 1; }; \
 		echo "Site: $(OUT)/site/index.html"; \
-	else echo "The site needs Python 3.11 or newer: it was not built"; fi
+	else echo "The site was not built: it needs Python 3.11 or newer"; fi
 
-bench: $(VENV)/.test ## Measure the figures of the documentation on this machine (half an hour; run nothing else meanwhile)
+bench: $(VENV)/.test ## Measure the documentation's figures on this machine (half an hour; run nothing else meanwhile)
 	@mkdir -p $(OUT) && rm -f $(OUT)/rivals.jsonl
 	@for command in startup live pipeline flat quality "rivals --jsonl $(OUT)/rivals.jsonl" "report $(OUT)/rivals.jsonl"; do \
 		set -- $$command; name=$$1; shift; echo; echo "benchmarks/$$name.py"; \
 		$(BIN)/python "benchmarks/$$name.py" "$$@" || exit 1; done
 
-system-deps: ## Install the system packages for the tests on Debian or Ubuntu (browser, GStreamer, virtual display)
-	@echo "Installing Debian's packages: $(APT)"
+system-deps: ## Install the tests' system packages on Debian or Ubuntu (browser, GStreamer, virtual display)
+	@echo "Installing Debian packages: $(APT)"
 	@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	$$sudo apt-get update -qq && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(APT) > /dev/null
 
-bindings: $(VENV)/.tensorrt ## Install the bindings of TensorRT that the contract tests drive (part of make test)
+bindings: $(VENV)/.tensorrt ## Install the TensorRT bindings for the contract tests (part of make test)
 
 clean: ## Remove .venv, caches, build results and recordings
 	rm -rf $(VENV) $(OUT) build dist src/framecast.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Stamp files: set up again only when the requirements have changed.
+# Stamp files: a set-up runs again only if its requirements have changed.
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2> /dev/null || { \
 		echo "framecast needs Python 3.10 or newer; $(PYTHON) is" \
-			"$$($(PYTHON) --version 2> /dev/null || echo 'not here'). Name one: make $(MAKECMDGOALS) PYTHON=python3.12"; \
+			"$$($(PYTHON) --version 2> /dev/null || echo 'not installed'). Name one: make $(MAKECMDGOALS) PYTHON=python3.12"; \
 		exit 1; }
 	@echo "Making a virtual environment in $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv --clear $(VENV) || { echo "On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { echo "On Debian or Ubuntu, run: apt-get install python3-venv"; exit 1; }
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.python $(SETUP)
@@ -109,7 +109,7 @@ $(VENV)/.test: $(VENV)/.run $(VENV)/.tensorrt
 	@$(ensure_cv2)
 	@touch $@
 
-# A platform or a Python that a version has no wheel for goes without it: its tests skip and say so.
+# Some versions have no wheel for this platform or Python. Their tests then skip with a reason.
 $(VENV)/.tensorrt: $(VENV)/.python Makefile
 	@rm -rf $(VENV)/tensorrt
 	@for version in $(BINDINGS); do \
@@ -122,7 +122,7 @@ $(VENV)/.tensorrt: $(VENV)/.python Makefile
 cv2:
 	@$(ensure_cv2)
 
-# opencv-python needs libGL, which bare containers lack; the headless build is the same library without windows.
+# opencv-python needs libGL, which bare containers lack. The headless build is the same library without windows.
 define ensure_cv2
 error=$$($(BIN)/python -c 'import cv2' 2>&1) || case "$$error" in \
 	*libGL*|*libgthread*|*libglib*) \

@@ -1,7 +1,7 @@
-"""Stops the build where a room of the package did not arrive; all else is in pyproject.toml.
+"""Stops the build if a room of the package is missing. All other settings are in pyproject.toml.
 
-``src/framecast/<room>`` are links to the folders at the root. A checkout without links leaves text files there, a
-careless copy empty folders, and setuptools would leave the room out without a word.
+``src/framecast/<room>`` are links to the folders at the root. A checkout without links has text files there, and a
+careless copy has empty folders. setuptools would then omit the room silently.
 """
 
 from pathlib import Path

@@ -31,9 +31,9 @@ if TYPE_CHECKING:  # it needs matplotlib
     from framecast.bench.plots import Trace
 
 DEMO = "demo"  # the clip that ships
-FRAMES = 100  # of the source; they are kept in memory
+FRAMES = 100  # frames to read from the source; they stay in memory
 ITERATIONS = 10
-Advance = Callable[[float, str], None]  # receives the share that is done, 0 to 1, and the current activity
+Advance = Callable[[float, str], None]  # receives the progress, 0 to 1, and the current activity
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ class Benchmark:
     Attributes:
         title: the report's heading.
         machine: the machine that ran it.
-        tables: the most important first.
+        tables: the results as tables, the most important first.
         warnings: reasons to doubt the figures, one a line.
-        not_run: with ``all``, the cases that cannot run here and why, one a line.
+        not_run: with ``all``, the cases that cannot run here, and why, one a line.
         csv: one row per sample.
-        traces: returns the samples that a report draws. It is a function because it needs matplotlib.
+        traces: returns the samples for a report's plots. It is a function because it needs matplotlib.
     """
 
     title: str
@@ -131,13 +131,14 @@ def benchmark(
     Several cases alternate, so that other load on the machine affects all of them alike.
 
     Args:
-        models: one or more shipped names or artifact paths, or ``all`` for every shipped model; or a mapping from the
-            names that the tables show.
+        models: one or more shipped names or artifact paths, or ``all`` for every shipped model; or a mapping from names
+            to models, if the tables should show other names.
         engines: the engines to measure (:func:`framecast.runtime.engines.open_engine`); ``all`` for every one that
             works here.
-        source: a clip that supplies the frames; with ``stream`` it may be a camera. The tables name the quality beside
-            the cost: on this clip, or with the default clip as the artifact states it, if it does.
-        ahead: seconds: how far ahead the picture is (default: one frame). The quality is then measured on the source.
+        source: a clip that supplies the frames; with ``stream`` it may be a camera. The tables show the quality beside
+            the cost. It is measured on this clip; with the default clip and lookahead, the artifact's own value is
+            shown if it states one.
+        ahead: how many seconds ahead the picture is (default: one frame). If set, quality is measured on the source.
         stream: measure from the moment a frame is due until the sink receives its prediction.
         fps: with ``stream``, the frame rate of a clip (default: its own).
         cameras: with ``stream``, also find how many such cameras this machine can handle.
@@ -148,11 +149,11 @@ def benchmark(
         percentiles: the percentiles to report, each between 0 and 100.
         cold_starts: fresh processes per case; 0 for none.
         threads: CPU threads of a step; 0 for one per core.
-        advance: called with the share that is done, 0 to 1, and the current activity.
+        advance: called with the progress, 0 to 1, and the current activity.
 
     Raises:
         OptionError: an argument is out of range, or two arguments exclude each other.
-        ArtifactError: there is no such model.
+        ArtifactError: a model does not exist.
         SourceError: the source cannot be read, or has no frame.
         EngineError: an engine is not available here, or failed; or a fresh process could not predict.
     """
@@ -283,7 +284,7 @@ def _result(
 
 
 def _quality(engine: Engine, images: Sequence[Image], interval: float, settings: Settings) -> Quality | None:
-    """Return the quality beside the cost; None for random weights, and for a model without pictures."""
+    """Return the quality; None for random weights, and for a model without pictures."""
     manifest = engine.manifest
     if not manifest.trained or not manifest.is_picture:
         return None
@@ -341,6 +342,6 @@ def _stream(opened: Sequence[Opened], settings: Settings, advance: Advance) -> _
 
 
 def _frames(source: str) -> tuple[list[Image], float]:
-    """Return a source's first frames, and the seconds between two of them."""
+    """Return a source's first frames, and the seconds between frames."""
     with open_source(source) as opened:
         return read_frames(opened, FRAMES, most=None), 1 / (opened.fps or DEFAULT_FPS)

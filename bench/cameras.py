@@ -1,9 +1,9 @@
-"""How many cameras one machine can handle: it runs more and more streams until predictions fall behind the frames.
+"""Finds how many cameras one machine can handle: adds streams until predictions fall behind the frames.
 
 Every camera has its own :class:`Pipeline`, with threads to capture and to predict. Every camera also has its own
 engine, because steppers that share an engine wait for each other. Memory therefore holds the weights once per camera.
 The frames of all cameras are due at the same moments, as if the cameras were genlocked. This is the worst case, and it
-can be repeated.
+is repeatable.
 
 The machine can handle a number of cameras if the p99 of each camera's corrected latency (``stream.py``) is within the
 frame interval. A p99 over all cameras together would hide a camera that starves.
@@ -26,7 +26,7 @@ from framecast.errors import OptionError
 from framecast.runtime.engines import Engine
 from framecast.runtime.predictor import Predictor
 
-START = 0.2  # seconds from a run's start until its first frames are due: its threads start meanwhile
+START = 0.2  # seconds from a run's start until its first frames are due, so that its threads can start
 
 
 @dataclass(frozen=True)
@@ -113,17 +113,17 @@ def carry(
         clock: measures the time.
 
     Raises:
-        OptionError: a rate, a duration or the limit is out of range; or the source is a camera, which is only one.
+        OptionError: a rate, a duration or the limit is out of range; or the source is a camera, not a clip.
         SourceError: the source cannot be opened.
         EngineError: an engine failed.
     """
     check(fps, seconds)
     if limit < 1:
-        raise OptionError(f"the most cameras to try must be at least 1, not {limit}")
+        raise OptionError(f"limit must be at least 1 camera, not {limit}")
     with open_source(source) as opened:
         rate = fps or opened.fps
         if opened.live or rate is None:
-            raise OptionError(f"cannot make several cameras of {opened.name}, which is one camera: name a clip")
+            raise OptionError(f"cannot simulate several cameras with {opened.name}: it is one camera; name a clip")
         images = read_frames(opened)
     runs: dict[int, CameraRun] = {}
     with ExitStack() as stack:

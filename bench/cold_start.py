@@ -104,7 +104,7 @@ def _one(command: Sequence[str], timeout: float) -> ColdStart:
         watchdog.start()
         with process:
             assert process.stdout is not None  # noqa: S101 (it is a pipe, see above)
-            line = process.stdout.readline()  # comes after the prediction; then the process waits for its memory check
+            line = process.stdout.readline()  # printed after the prediction; the process then waits to be measured
             seconds = time.perf_counter() - begun
             watchdog.cancel()
             peak, after = peak_memory(process.pid), device_memory()

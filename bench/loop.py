@@ -23,18 +23,18 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.telemetry import Stamps
 
 WARM_STEPS = 10  # minimum steps before a measurement: engines compile or capture graphs in their first steps
-LEAD = 1.0  # seconds at the start of a loop that do not count: threads start, caches fill, a camera's queue empties
-PRELOADED = 256 << 20  # bytes of a clip to keep in memory; the loop repeats this part of a longer clip
+LEAD = 1.0  # seconds discarded at the start of a loop: threads start, caches fill, a camera's queue empties
+PRELOADED = 256 << 20  # bytes of a clip to keep in memory; of a longer clip, the loop repeats this part
 
 
 class Scheduled(Source):
-    """A camera with a known schedule: frame i is due at ``start`` + i / ``fps``, and has that time.
+    """A camera with a known schedule: frame i is due at ``start`` + i / ``fps``, and has that time stamp.
 
     If the reading thread is late, it receives the frame at once. The later frames keep their times.
 
     Args:
         name: the source's name.
-        images: the frames, repeated in one stream: the cost of a frame does not depend on its content.
+        images: the frames, which repeat; the cost of a frame does not depend on its content.
         fps: frames per second.
         count: number of frames before the source ends.
         start: time at which frame 0 is due, in seconds on ``clock``.
@@ -95,7 +95,7 @@ class Bounded(Source):
 
 
 def read_frames(source: Source, count: int | None = None, most: int | None = PRELOADED) -> list[Image]:
-    """Read up to ``count`` pictures of a source, and stop once they fill ``most`` bytes.
+    """Read up to ``count`` pictures of a source; stop early once they fill ``most`` bytes.
 
     Raises:
         SourceError: the source has no frame.
@@ -108,7 +108,7 @@ def read_frames(source: Source, count: int | None = None, most: int | None = PRE
         if most is not None and held >= most:
             break
     if not images:
-        raise SourceError(f"cannot read a frame from {source.name}: it has none; name another clip")
+        raise SourceError(f"cannot read {source.name}: it has no frames; name another clip")
     return images
 
 
@@ -117,7 +117,7 @@ class FrameTimes:
     """The times of one frame.
 
     Attributes:
-        due: when the frame was due, in seconds on the loop's clock; for a real camera, its time.
+        due: when the frame was due, in seconds on the loop's clock; for a real camera, its time stamp.
         stamps: when the frame passed each stage; None if it was dropped.
         cpu: CPU time that the process had used at the hand-over, in seconds.
     """
@@ -209,7 +209,7 @@ def check(fps: float | None, seconds: float) -> None:
 
 
 def frames_of(fps: float, seconds: float) -> int:
-    """Return how many frames are due, including those of :data:`LEAD`."""
+    """Return how many frames are due, including those of the first :data:`LEAD` seconds."""
     return math.ceil((LEAD + seconds) * fps)
 
 

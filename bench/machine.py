@@ -29,7 +29,7 @@ class Machine(TypedDict):
         usable: number of cores that this process may run on.
         memory_bytes: memory of the machine.
         system: operating system and architecture.
-        governor: governor of the first core's clock, such as ``performance``.
+        governor: clock governor of the first core, such as ``performance``.
         max_mhz: highest clock that the governor may set.
         gpu: name of the first GPU.
         cuda: newest CUDA version that the driver supports.
@@ -115,7 +115,7 @@ def load() -> float:
 
 
 def busy(machine: Machine) -> str | None:
-    """Return a warning if something else ran when the machine was described."""
+    """Return a warning if other programs were busy when the machine was described."""
     average, cores = machine["load"], machine["usable"]
     if average < BUSY * cores:
         return None
@@ -129,11 +129,11 @@ def usable_cores() -> int:
 
 
 def commit() -> str | None:
-    """Return this clone's commit, with ``-dirty`` if anything but results changed; None if it is no clone."""
+    """Return this clone's commit, with ``-dirty`` if anything but results changed; None if this is not a clone."""
     if not (_CLONE / ".git").exists():
         return None
     found = _git("rev-parse", "--short=10", "HEAD")
-    if found and _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results"):  # a benchmark writes those
+    if found and _git("status", "--porcelain", "--", ".", ":(exclude)benchmarks/results"):  # benchmarks write those
         found += "-dirty"
     return found or None
 

@@ -28,7 +28,7 @@ class Artifacts(Protocol):
         """The name that the user gave."""
 
     def artifact(self, engine: str) -> AbstractContextManager[Path]:
-        """Return a context manager for the file to open; the file exists inside the ``with``."""
+        """Return a context manager that yields the file to open; the file exists inside the ``with`` block."""
 
 
 Models = Place | Sequence[Place | Artifacts] | Mapping[str, Place | Artifacts]
@@ -67,11 +67,11 @@ def open_all(stack: ExitStack, models: Models, engines: Sequence[str], threads: 
     """Open every model in every engine. The stack closes them.
 
     Returns:
-        The open cases; and with ``all``, why each other case cannot open, one a line.
+        The open cases; and with ``all``, why each of the others cannot open, one a line.
 
     Raises:
-        OptionError: there is no model, or no such engine.
-        ArtifactError: there is no such model.
+        OptionError: no model is named, or an engine does not exist.
+        ArtifactError: a model does not exist.
         EngineError: a named engine is not available here, or no engine is.
     """
     every = ALL in engines

@@ -20,8 +20,8 @@ BINS = 60
 COLUMNS = 130  # of the text below a picture
 CUT = 99.5  # percentile of all samples at which a histogram's axis ends; the last bin counts the samples beyond it
 WIDE = 8  # the axis is logarithmic if it reaches beyond this many times the fastest sample's latency
-# Colours for the parts of a step, from dark to light. They differ in brightness, so every eye can tell them apart, in
-# print too. No case uses them.
+# Colours for the parts of a step, from dark to light. They differ in brightness, so colour-blind readers can tell them
+# apart, also in print. No case uses them.
 # Nuñez, Anderton and Renslow, "Optimizing colormaps with consideration for color vision deficiency", 2018.
 PARTS = "cividis"
 
@@ -34,7 +34,7 @@ class Trace:
         name: name in the legend.
         starts: start of each sample, in seconds.
         milliseconds: latency of each sample.
-        parts: the parts of the samples: each part's milliseconds by its name. The plot shows their means.
+        parts: milliseconds of each part by its name, one value per sample. The plot shows their means.
     """
 
     name: str

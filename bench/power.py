@@ -1,4 +1,4 @@
-"""Power, clocks and temperatures during a benchmark: of NVIDIA GPUs and Jetsons, and the clocks of any CPU.
+"""Power, clocks and temperatures of NVIDIA GPUs and Jetsons during a benchmark, and the clock of any CPU.
 
 The report leaves out values that the machine does not provide. NVIDIA GPUs report through NVML (module ``pynvml``, from
 PyPI's nvidia-ml-py, if it is installed). A Jetson's power rails report through the hwmon files of its INA3221 chip
@@ -197,7 +197,7 @@ def temperatures(root: Path = ROOT) -> Readings:
     found = Readings()
     for path in root.glob("sys/class/thermal/thermal_zone*/temp"):
         name, value = _text(path.with_name("type")), _number(path)
-        if name and value is not None and value > 0:  # the sensor of a part that is off gives nothing, or far below 0
+        if name and value is not None and value > 0:  # sensors of powered-down parts fail or report far below 0
             name = f"{name}, °C"
             found[name] = max(value / 1e3, found.get(name, 0))
     return found

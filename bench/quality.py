@@ -1,4 +1,4 @@
-"""The quality beside a cost: PSNR in dB of the same predictions, and of copying."""
+"""Quality of a benchmark's predictions: their PSNR in dB, and that of copying the last frame."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from framecast.runtime.score import Score, Scorer
 
 @dataclass(frozen=True)
 class Quality:
-    """What a model's predictions are worth, as live runs score them (:mod:`framecast.runtime.score`).
+    """Quality of a model's predictions, scored as in live runs (:mod:`framecast.runtime.score`).
 
     Attributes:
         prediction: PSNR in dB.
         copy_last: PSNR of copying the last frame, dB.
-        data: what it was measured on.
-        ahead_ms: how far ahead; None for the next frame of clips with several rates.
+        data: the clips that it was measured on.
+        ahead_ms: lookahead; None for the next frame of clips with different frame rates.
         n: number of scored frames; None if the model's author measured it.
     """
 
@@ -32,7 +32,7 @@ class Quality:
 
 
 def stated(manifest: Manifest) -> Quality | None:
-    """The quality of the next frame that an artifact states; None if it states none."""
+    """Return the quality of the next frame that an artifact states; None if it states none."""
     known = manifest.quality
     return None if known is None else Quality(known.prediction, known.copy_last, known.data)
 
@@ -43,12 +43,12 @@ def measured(engine: Engine, frames: Sequence[Image], data: str, interval: float
     Args:
         engine: of a model that takes pictures; its owner closes it.
         frames: consecutive frames, uint8 [H, W, 3] BGR.
-        data: what the frames are, in words.
-        interval: seconds between two of them.
-        ahead: seconds ahead. It is scored at the nearest frame, as in a live run.
+        data: name of the clip, for reports.
+        interval: seconds between two frames.
+        ahead: lookahead in seconds. The prediction is scored at the nearest frame, as in a live run.
 
     Returns:
-        None if no frame can be scored: there are too few, or they repeat each other.
+        The quality; None if no frame can be scored, because there are too few or they repeat each other.
 
     Raises:
         EngineError: the engine failed.

@@ -1,4 +1,4 @@
-"""The results of a benchmark: as tables, as warnings, as JSON and CSV."""
+"""The results of a benchmark as tables, warnings, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Result:
         device_ms: see :func:`framecast.bench.steps.on_device`.
         stream: MLPerf's evaluation, in single-stream mode.
         cold: cold start in fresh processes; None if it was not measured.
-        quality: what the predictions are worth; None if that is unknown.
+        quality: quality of the predictions; None if unknown.
     """
 
     name: str
@@ -124,11 +124,11 @@ def _streams(results: Sequence[Result]) -> Table:
         if stream is None:
             continue
         for one in stream.estimates:
-            vouched = "too few" if one.estimate is None else number(one.estimate)
+            sure = "too few" if one.estimate is None else number(one.estimate)
             counts = one is stream.estimates[0]
             verdict = ("VALID" if stream.valid else "INVALID") if counts else ""
-            rows.append((result.title, f"{one.percentile:g} %", number(one.seen), vouched, str(one.needed), verdict))
-    columns = ("", "percentile", "seen, ms", "99 % sure, ms", "queries needed", "result")
+            rows.append((result.title, f"{one.percentile:g} %", number(one.seen), sure, str(one.needed), verdict))
+    columns = ("", "percentile", "seen, ms", "99 % bound, ms", "queries needed", "result")
     return Table("Single stream, as MLPerf's LoadGen estimates it", columns, rows)
 
 
@@ -138,7 +138,7 @@ def _ratios(results: Sequence[Result]) -> Table:
         r = result.ratio
         if r is not None:
             rows.append((result.title, f"{r.median:.3f}", f"{r.low:.3f} … {r.high:.3f}", str(r.rounds)))
-    return Table(f"Times as long as {results[0].title}", ("", "ratio", "95 % interval", "rounds"), rows)
+    return Table(f"Latency relative to {results[0].title}", ("", "ratio", "95 % interval", "rounds"), rows)
 
 
 def _parts(results: Sequence[Result]) -> Table:
@@ -148,7 +148,7 @@ def _parts(results: Sequence[Result]) -> Table:
             shares = f"{100 * s.mean / result.summary.mean:.1f} %"
             rows.append((result.title, name, number(s.median), number(s.mean), number(s.max), shares))
         rows += [(result.title, name, number(value), "", "", "") for name, value in result.device_ms.items()]
-    return Table("Where it goes, ms", ("", "part", "median", "mean", "max", "share"), rows)
+    return Table("Where the time goes, ms", ("", "part", "median", "mean", "max", "share"), rows)
 
 
 def _cold(results: Sequence[Result]) -> Table:
@@ -165,7 +165,7 @@ def _cold(results: Sequence[Result]) -> Table:
 
 def _power(power: Mapping[str, Range]) -> Table:
     rows = [(name, number(r.mean), number(r.min), number(r.max), str(r.n)) for name, r in power.items()]
-    return Table("While it ran (the whole machine, all cases)", ("", "mean", "min", "max", "n"), rows)
+    return Table("During the run (whole machine, all cases)", ("", "mean", "min", "max", "n"), rows)
 
 
 def warnings(results: Sequence[Result]) -> list[str]:
@@ -180,7 +180,7 @@ def warnings(results: Sequence[Result]) -> list[str]:
         few, most = min(r.summary.n for r in results), max(doubtful)
         wanted = round(100 * TAIL / (100 - most))
         listed = ", ".join(f"{p:g} %" for p in sorted(doubtful))
-        found.append(f"too few samples for {listed}: {few}, not the {wanted} needed (--iterations {wanted})")
+        found.append(f"too few samples for {listed}: {few} of {wanted} needed (--iterations {wanted})")
     for result in results:
         stream = result.stream
         found += [f"{result.name}: INVALID: {reason} (--iterations)" for reason in (stream.reasons if stream else ())]
@@ -197,7 +197,7 @@ def to_dict(results: Sequence[Result]) -> list[dict[str, Any]]:
     for result in results:
         one = dataclasses.asdict(result)
         if result.stream is not None:
-            del one["stream"]["series"]  # the result holds it already
+            del one["stream"]["series"]  # the result has the same series
             one["stream"] |= {"valid": result.stream.valid, "short_of_mlperf": result.stream.short}
         one["samples"] = one.pop("series")
         for summary in (one["summary"], *one["parts"].values()):

@@ -1,4 +1,4 @@
-"""MLPerf's single-stream scenario: one query after the other, and a percentile of their latencies.
+"""MLPerf's single-stream scenario: queries run one after the other, and the result is a percentile of their latencies.
 
 The percentile is estimated as in LoadGen (``early_stopping.cc`` and ``PerformanceSummary::EarlyStopping`` of
 https://github.com/mlcommons/inference/tree/master/loadgen). The estimate is the ``t``-th slowest of ``n`` queries. Let
@@ -38,7 +38,7 @@ class Estimate:
 
     Attributes:
         percentile: the percentile, such as 99.
-        seen: measured percentile in milliseconds (as in LoadGen: the sample at n·p of the sorted samples).
+        seen: measured percentile in milliseconds (as in LoadGen: the sample at index n·p of the sorted samples).
         estimate: upper estimate in milliseconds: with 99 % confidence not below the true percentile; None if there
             were fewer than ``needed`` queries.
         needed: minimum number of queries for an estimate.
@@ -57,7 +57,7 @@ class SingleStream:
     Attributes:
         queries: number of queries.
         duration: seconds from the start of the first query to the start of the last.
-        estimates: the percentile that counts, then the others.
+        estimates: the percentile that decides the result, then the others.
         reasons: why the result is not valid; empty if it is valid.
         series: all queries, in one round.
     """
@@ -134,7 +134,7 @@ def single_stream(
     clock: Clock = SYSTEM,
     advance: Callable[[float], None] | None = None,
 ) -> SingleStream:
-    """Make one query after the other until both minimums are reached.
+    """Run queries one after the other until both minimums are reached.
 
     Args:
         case: the case to measure; one iteration is one query.
@@ -144,7 +144,7 @@ def single_stream(
             ``MLPERF_DURATION``.
         min_queries: minimum queries (default: as many as the result needs); MLPerf requires ``MLPERF_QUERIES``.
         clock: measures the time in seconds.
-        advance: called now and then with the share that is done, 0 to 1.
+        advance: called every ten queries with the progress, 0 to 1.
 
     Raises:
         OptionError: a number is out of range.
@@ -153,7 +153,7 @@ def single_stream(
     least = needed(percentiles[0])
     queries = least if min_queries is None else min_queries
     if warmup < 0 or min_duration < 0 or queries < 1:
-        raise OptionError("a single stream needs a warm-up and a duration of 0 or more, and 1 query or more")
+        raise OptionError("warmup and min_duration must be 0 or more, and min_queries at least 1")
     warm_up(case, warmup, clock)
     series = Series(case.name)
     zero = clock.now()

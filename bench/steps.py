@@ -59,7 +59,7 @@ class Series:
         starts: start of each sample, in seconds since the measurement began.
         milliseconds: duration of each sample.
         rounds: round of each sample, from 0.
-        parts: milliseconds of each part, by its name.
+        parts: milliseconds of each part by its name, one value per sample.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Series:
     parts: dict[str, list[float]] = field(default_factory=dict)
 
     def take(self, case: Case, number: int, zero: float, clock: Clock) -> float:
-        """Measure one iteration in a round; return its seconds. ``zero`` is when the measurement began."""
+        """Measure one iteration of round ``number``; return its seconds. The measurement began at ``zero``."""
         begun = clock.now()
         parts = case.iterate()
         spent = clock.now() - begun
@@ -106,16 +106,16 @@ def measure(
         duration: minimum seconds of samples per case.
         iterations: minimum samples per case.
         clock: measures the time.
-        advance: called after every turn with the share that is done, 0 to 1.
+        advance: called after every turn with the progress, 0 to 1.
 
     Raises:
         OptionError: there is no case, two cases have the same name, or a number is out of range.
         FramecastError: a case raised it.
     """
     if not cases or len({case.name for case in cases}) < len(cases):
-        raise OptionError("nothing to measure, or the same case twice: name every model and engine once")
+        raise OptionError("nothing to measure, or two cases with the same name: give each case its own name")
     if warmup < 0 or duration < 0 or iterations < 1:
-        raise OptionError("a benchmark needs a warm-up and a duration of 0 or more, and 1 iteration or more")
+        raise OptionError("warmup and duration must be 0 or more, and iterations at least 1")
     for case in cases:
         warm_up(case, warmup, clock)
     zero = clock.now()
@@ -143,7 +143,7 @@ def warm_up(case: Case, seconds: float, clock: Clock) -> None:
 
 
 def _share(taken: Sequence[float], duration: float, series: Sequence[Series], iterations: int) -> float:
-    """Return the share of the measurement that is done, 0 to 1."""
+    """Return the progress of the measurement, 0 to 1."""
     of_time = min(taken) / duration if duration else 1.0
     return min(of_time, min(len(one.starts) for one in series) / iterations, 1.0)
 
@@ -158,7 +158,7 @@ def _turn(case: Case, series: Series, number: int, zero: float, clock: Clock) ->
 
 
 def called(name: str, call: Callable[[], object], idle: Callable[[], object] = lambda: None) -> Case:
-    """Return a case of one call that has no parts; ``idle`` as in :class:`Case`."""
+    """Return a case that times one call and has no parts; ``idle`` as in :class:`Case`."""
 
     def iterate() -> Mapping[str, float]:
         call()
@@ -176,11 +176,12 @@ def live_step(
     interval: float = 1 / DEFAULT_FPS,
     ahead: float | None = None,
 ) -> Case:
-    """Return a live step like ``predictor.step`` and ``predictor.at``: from a camera's picture to the predicted one.
+    """Return a case like ``predictor.step`` and ``predictor.at``: from a camera's picture to the predicted one.
 
     If the engine runs on the host, the parts are ``picture in`` (resizing, colour, layout), ``step`` and
     ``picture out`` (check, clamping, layout). If the engine has a device, they are ``enqueue`` (until the host is free
-    again) and ``wait, download``. A model that takes no pictures gets float frames made from them, and has no parts.
+    again) and ``wait, download``. A model that takes no pictures gets float frames made from ``frames``, and has no
+    parts.
 
     Args:
         name: name of the case.
@@ -213,7 +214,7 @@ def live_step(
     def iterate() -> Mapping[str, float]:
         stepper.advance([next(images)], interval)
         (pictures,) = stepper.at([interval if ahead is None else ahead], interval)
-        if pictures is None:  # as in the predictor; random weights may lead to this
+        if pictures is None:  # as the predictor does; random weights can diverge
             stepper.reset()
         times = stepper.times
         if has_device:
@@ -226,12 +227,12 @@ def live_step(
 
 
 def binding_steps(manifest: Manifest) -> int:
-    """Steps until nothing is bound for the first time: once per phase of the ring, and again after a reset."""
+    """Return how many steps bind all buffers: once per phase of the ring, and again after a reset."""
     return 3 * manifest.slots
 
 
 def floats(image: Image, manifest: Manifest) -> Tensor:
-    """Make a float frame [1, C, H, W] of a picture: it repeats the channels, in the model's value range."""
+    """Return a picture as a float frame [1, C, H, W] in the model's value range, with repeated channels."""
     (low, high), (width, height) = manifest.value_range, manifest.size
     frame = blank_frame(manifest)
     planes = resize(image, manifest.size)[..., np.arange(manifest.frame[0]) % 3].transpose(2, 0, 1)
@@ -242,9 +243,9 @@ def floats(image: Image, manifest: Manifest) -> Tensor:
 def on_device(engine: Engine, frames: Sequence[Image], clock: Clock = SYSTEM) -> dict[str, float]:
     """Measure the device's work on its own: medians in milliseconds; empty if the step runs on the host.
 
-    ``step, back to back``: one of many steps that are enqueued without waiting, with their uploads. This is the
-    device's time per step, if that is longer than enqueueing. ``transfers alone``: upload and download of a picture's
-    bytes without a step between them, if the engine's buffers can be used alone.
+    ``step, back to back``: time per step when many steps are enqueued without waiting, including uploads. This is the
+    device's time, unless enqueueing takes longer. ``transfers alone``: upload and download of one picture without a
+    step, if the engine's buffers can be used on their own.
     """
     if not _has_device(engine) or not engine.manifest.is_picture:
         return {}
@@ -274,7 +275,7 @@ def _has_device(engine: Engine) -> bool:
 
 
 def _median(call: Callable[[], None], clock: Clock, times: int = 5) -> float:
-    """Return the median milliseconds of a call, after one call that does not count."""
+    """Return the median milliseconds of a call, after one warm-up call."""
     call()
     taken = []
     for _ in range(times):

@@ -1,26 +1,26 @@
-"""A predictor in a live loop, measured end to end: from a frame's due time until the sink receives its prediction.
+"""Measures a live loop end to end: from a frame's due time until the sink receives its prediction.
 
 A closed loop takes the next frame when it has finished the last one, so it cannot see its own stalls. If it hangs for a
-second at 30 frames a second, it never starts the 30 steps that would have been slow. It records one bad sample among
+second at 30 frames a second, it never starts the 30 steps that would have been slow, and records one bad sample among
 thousands of good ones. Gil Tene named this coordinated omission (*How NOT to Measure Latency*, 2013). The remedy is an
 open loop, as in his wrk2: frames are due on a fixed schedule, and each latency starts when its frame is due.
 
 wrk2 serves every late request in the end. A camera loop does not: if a newer frame replaces one in the mailbox, the
-older one gets no prediction. To leave it out would be coordinated omission again. There are therefore three
+older one gets no prediction. Leaving it out would be coordinated omission again. There are therefore three
 distributions:
 
 - **corrected**: over every frame that was due. For a dropped frame, the latency runs from its due time until the next
-  hand-over, because until then the viewer sees only something older. A stall of x seconds gives samples of about x,
-  x − 1/F, x − 2/F, …. HdrHistogram's ``recordValueWithExpectedInterval`` adds such samples to a closed loop's figures;
-  here all of them are measured.
+  hand-over, because until then the viewer sees an older result. At F frames a second, a stall of x seconds gives
+  samples of about x, x − 1/F, x − 2/F, …. HdrHistogram's ``recordValueWithExpectedInterval`` adds such samples to a
+  closed loop's figures; here all of them are measured.
 - **age**: over the frames shown, from the due time to the frame's own hand-over.
 - **raw**: over the frames shown, from when the predictor takes the frame to its hand-over. A closed loop measures this,
   and it hides stalls.
 
-The samples of one stall depend on each other, so ``n`` corrected samples say less than ``n`` independent ones. The
-figures do not include decoding, because a clip's frames are in memory before the first one is due. The schedule of a
-real camera is unknown, so its frames are due when they are grabbed. The figures do not show frames that the camera or
-its driver lost before that.
+The samples of one stall are correlated, so ``n`` corrected samples say less than ``n`` independent ones. The figures
+do not include decoding, because a clip's frames are in memory before the first one is due. The schedule of a real
+camera is unknown, so its frames are due when they are grabbed. Frames that the camera or its driver lost before that
+do not appear in the figures.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ class Figures:
         raw: over the frames shown, from when the predictor takes the frame to its hand-over.
         gaps: time between two hand-overs; their standard deviation is the jitter.
         tail: p99 / p50 of ``corrected``; None if the median is 0.
-        apart: p99 − p50 of ``corrected``, in milliseconds. It compares an empty loop, whose median is almost 0.
+        apart: p99 − p50 of ``corrected``, in milliseconds; used for an empty loop, whose median is almost 0.
         stages: over the frames shown, by name in the order of ``STAGES``; the stages add up to ``age``.
         load: share of the time in which the predictor, the score or the hand-over was busy.
         cores: CPU time of all threads of the process divided by wall time.
         cpu_ms: CPU time of the whole process per frame shown.
-        samples: columns over every frame: ``due_s``, from the first; ``corrected_ms``; ``raw_ms``, None if dropped.
-        parts: milliseconds of each frame shown, by the stage's name.
+        samples: columns, a value per frame: ``due_s``, from the first; ``corrected_ms``; ``raw_ms``, None if dropped.
+        parts: milliseconds of each stage by its name, over the frames shown.
     """
 
     frames: int
@@ -118,7 +118,7 @@ class StreamResult:
         due: ``schedule`` for a clip; ``grab`` for a camera, whose frames are due when they are grabbed.
         fps: frames due per second.
         interval_ms: time between two frames.
-        seconds: how long frames were counted, after a first second that does not count.
+        seconds: how long frames were counted, after the first second, which does not count.
         loop: figures of the predictor.
         empty: figures of a predictor that does nothing, on the same schedule: the overhead of this machine.
     """
@@ -148,7 +148,7 @@ class StreamResult:
         lost = f"{loop.dropped} dropped ({loop.dropped / loop.frames:.1%})"
         clock = "on a schedule" if self.due == "schedule" else "when they were grabbed"
         return [
-            ("frames due", f"{loop.frames} in {self.seconds:.1f} s, one each {self.interval_ms:.2f} ms, {clock}"),
+            ("frames due", f"{loop.frames} in {self.seconds:.1f} s, one every {self.interval_ms:.2f} ms, {clock}"),
             ("frames shown", f"{loop.shown}, {lost}"),
             ("due → sink, every frame (corrected), ms", _text(loop.corrected)),
             ("due → sink, frames shown (age), ms", _text(loop.age)),
@@ -159,7 +159,7 @@ class StreamResult:
             ("load", f"busy {loop.load:.0%} of the time; {loop.cores:.2f} cores, {loop.cpu_ms:.1f} ms of CPU a frame"),
             ("empty loop, due → sink (corrected), ms", f"{_text(empty.corrected)}; {empty.dropped} dropped"),
             ("empty loop, between hand-overs, ms", f"{_text(empty.gaps)}; jitter {empty.jitter:.2f}"),
-            *([("?", f"fewer than {TAIL} samples lie above: measure for longer")] if loop.corrected.doubtful else []),
+            *([("?", f"fewer than {TAIL} samples above it: measure for longer")] if loop.corrected.doubtful else []),
         ]
 
 
@@ -194,7 +194,7 @@ def bench_stream(
     with open_source(source) as opened:
         name = opened.name
         if opened.live and fps is not None:
-            raise OptionError(f"cannot set the frame rate of {name}: a camera has a rate of its own; leave out fps")
+            raise OptionError(f"cannot set the frame rate of {name}: a camera sets its own rate; omit fps")
         rate = None if opened.live else fps or opened.fps
         images = read_frames(opened, 1 if rate is None else None)
 

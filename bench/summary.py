@@ -1,4 +1,4 @@
-"""Summary of a list of latencies, and the ratio of two lists that were measured alternately."""
+"""Summary of a list of latencies, and the ratio of two alternating measurements."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long one case takes as another, from rounds that alternate.
+    """The ratio of two cases' latencies, from alternating rounds.
 
     Attributes:
         median: median over rounds of the ratio of the two cases' medians.
@@ -87,7 +87,7 @@ def ratio(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]], seed
         OptionError: the numbers of rounds differ, or there is no round.
     """
     if len(one) != len(other) or not len(one):
-        raise OptionError("cannot compare two cases: a ratio needs equally many rounds of each, at least one")
+        raise OptionError("cannot compute a ratio: both cases need the same number of rounds, at least one")
     pairs = np.array([np.median(a) / np.median(b) for a, b in zip(one, other, strict=True)])
     drawn = np.random.default_rng(seed).choice(pairs, (2000, len(pairs)))
     low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])

@@ -1,6 +1,6 @@
-"""The contestants that predict the next frame, the networks, and the setup of each, for speed and for memory.
+"""The contestants that predict the next frame, and how each is set up, for speed and for memory.
 
-``CONTESTANTS`` is the only table. A new contestant is one row and a function that sets it up. All of them run the same
+``CONTESTANTS`` lists them all. A new contestant is one row and a function that sets it up. All of them run the same
 random float32 weights, with batch 1, on ``THREADS`` threads. A separate process measures a contestant's memory:
 ``python benchmarks/_cases.py MODEL CONTESTANT FOLDER`` sets it up, predicts, and prints its peak. Heavy libraries are
 imported only when a contestant needs them; otherwise they would count as memory of all contestants.
@@ -33,15 +33,15 @@ MODELS = ("stip-ucf", "stau-mnist", "mau-mnist", "astm-mnist", "tau-mnist")
 BASELINE = "clip-wise PyTorch"  # the baseline of all ratios
 THREADS = 2
 STEPS = 20  # steps before a contestant is compared with the float32 step
-SAME = 1e-4  # largest error, relative to the frames' effect, at which two are the same function in float32
+SAME = 1e-4  # largest error of a float32 contestant, relative to the frames' effect on the prediction
 COMPILE_TIMEOUT = 240.0  # seconds
 MEMORY_TIMEOUT = 600.0
 PREDICTIONS = 5  # predictions before a contestant's memory is read
-_CALIBRATION = 40  # frames, which come after those for the error
+_CALIBRATION = 40  # frames; they follow the frames that measure the error
 
 
 class Unavailable(Exception):  # noqa: N818
-    """A contestant is not available here, and why."""
+    """A contestant is not available here. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Task:
 
     @property
     def window(self) -> int:
-        """Number of frames that the authors' code takes."""
+        """Number of frames in a clip of the authors' code."""
         return CONFIGS[self.model].window
 
     def frames(self) -> list[Tensor]:
-        """Return ``STEPS`` real frames to predict from, [1, C, H, W] each."""
+        """Return ``STEPS`` real input frames, [1, C, H, W] each."""
         return list(np.load(self.folder / f"{self.model}.npy"))
 
     def expected(self) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ class Ready:
     Attributes:
         predict: predicts the next frame once.
         rollout: returns its prediction after a reset and some frames, [1, C, H, W].
-        idle: its work between two frames, which is not timed.
+        idle: its work between two frames, not timed.
     """
 
     predict: Callable[[], object]
@@ -97,9 +97,9 @@ class Contestant:
 
     Attributes:
         setup: sets the contestant up.
-        note: what is equal to the float32 step and what is not; :func:`note` fills in the placeholder.
-        allowed: the largest error, relative to the frames' effect, at which it is still timed; None if it computes with
-            less precision than float32.
+        note: how it compares with the float32 step; :func:`note` fills in the placeholder.
+        allowed: largest error, relative to the frames' effect, with which it is timed; None if it computes with less
+            precision than float32.
     """
 
     setup: Callable[[Task], Ready]
@@ -143,12 +143,12 @@ def _framed(picture: Image, manifest: Manifest) -> Tensor:
 def set_up(task: Task, name: str) -> tuple[Ready, dict[str, float]]:
     """Set a contestant up, and compare it with the float32 step.
 
-    Its errors are relative: ``error`` to the prediction, and ``error_of_change`` to the effect of the frames on it.
-    That effect is the difference from the prediction after black frames. With random weights the first error says
-    little: STIP's prediction is nearly the same for any frames.
+    The errors are relative: ``error`` to the prediction, and ``error_of_change`` to the frames' effect on it. That
+    effect is the difference from the prediction after black frames. With random weights the first error says little:
+    STIP's prediction is nearly the same for any frames.
 
     Raises:
-        Unavailable: it is not available here, or it is not the same function.
+        Unavailable: it is not available here, or its error is too large.
     """
     contestant = CONTESTANTS[name]
     expected, black = task.expected()
@@ -161,18 +161,18 @@ def set_up(task: Task, name: str) -> tuple[Ready, dict[str, float]]:
         raise Unavailable(f"its prediction after {STEPS} frames is not finite")
     error = off / float(np.linalg.norm(expected - black))
     if contestant.allowed is not None and not error <= contestant.allowed:
-        raise Unavailable(f"it is not the float32 step: off by {error:.1e}, but {contestant.allowed:.0e} is allowed")
+        raise Unavailable(f"it does not match the float32 step: error {error:.1e}, above {contestant.allowed:.0e}")
     return ready, {"error": off / float(np.linalg.norm(expected)), "error_of_change": error}
 
 
 def note(model: str, name: str) -> str:
-    """Return what is equal to the float32 step of a model, and what is not."""
+    """Return a note on how a contestant compares with a model's float32 step."""
     published = _CLIPS if CONFIGS[model].network.endswith(":TAU") else _WINDOWS
     return CONTESTANTS[name].note.format(clip_wise=published.format(window=CONFIGS[model].window))
 
 
 def memory(task: Task, name: str) -> int | None:
-    """Return the peak bytes of a separate process that sets a contestant up and predicts; None if not known."""
+    """Return the peak bytes of a separate process that sets a contestant up and predicts; None if unknown."""
     command = [sys.executable, __file__, task.model, name, str(task.folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MEMORY_TIMEOUT, check=False)
@@ -183,7 +183,7 @@ def memory(task: Task, name: str) -> int | None:
 
 
 def _clip_wise(task: Task) -> Ready:
-    """Set up the authors' way: it computes the whole window again for each frame."""
+    """Set up the authors' method, which recomputes the whole window for each frame."""
     import torch
     from _clipwise import clip_wise
     from safetensors.torch import load_file
@@ -194,7 +194,7 @@ def _clip_wise(task: Task) -> Ready:
     with torch.device("meta"):
         network = build(task.model)
     rival = clip_wise(network, load_file(task.weights))
-    assert rival is not None  # only published networks are in MODELS
+    assert rival is not None  # MODELS has only published networks
     # One tensor per window, so that only the network is timed.
     clip = torch.from_numpy(np.stack(task.frames(), axis=1))
     windows = itertools.cycle([clip[:, i : i + task.window] for i in range(STEPS - task.window + 1)])
@@ -205,7 +205,7 @@ def _clip_wise(task: Task) -> Ready:
 
     @torch.inference_mode()
     def rollout(frames: Sequence[Tensor]) -> Tensor:
-        # A recurrent network takes any number of frames. Over all of them it equals the step after as many frames.
+        # A recurrent network takes any number of frames. Over all of them, it must equal the step after those.
         seen = frames[-task.window :] if rival.newest == 0 else frames
         predicted: Tensor = rival(torch.from_numpy(np.stack(seen, axis=1)))[:, rival.newest].numpy()
         return predicted
@@ -252,7 +252,7 @@ def _engine(name: str, form: Callable[[Task], Path] = lambda task: task.artifact
 
 
 def _int8(task: Task) -> Path:
-    """Return the int8 artifact. The quantizer is not needed to run it, so it is imported only to make the file."""
+    """Return the int8 artifact. The quantizer is imported only to make the file, so that its memory does not count."""
     output = task.folder / f"{task.model}.int8.onnx"
     if not output.exists():
         from framecast.export.quantize import quantize
@@ -262,7 +262,7 @@ def _int8(task: Task) -> Path:
 
 
 def _halves(whole: Callable[[Task], Path] = lambda task: task.artifact) -> Callable[[Task], Path]:
-    """Return a function that gives the artifact in two halves. The splitter too is imported only to make the file."""
+    """Return a function that returns the artifact in two halves; it imports the splitter only to make the file."""
 
     def form(task: Task) -> Path:
         artifact = whole(task)
@@ -293,7 +293,7 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 _WINDOWS = (
-    "as the authors' code runs: computes {window} frames anew from a zero state for each prediction, and sees no "
+    "as the authors' code runs: recomputes {window} frames from a zero state for each prediction, and sees no "
     "others; same weights, same function"
 )
 _CLIPS = "as the authors' code runs: encodes {window} frames and decodes {window} for each prediction; same output"

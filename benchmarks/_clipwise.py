@@ -1,9 +1,9 @@
-"""The published networks as their authors' code runs them: the rival that a step is measured beside.
+"""The published networks as their authors' code runs them: the baseline for our steps.
 
-A whole window of frames goes in for every prediction, from a zero state, in eager PyTorch: Conv3d over pairs of frames
-where the release has it, layer norms as modules, histories as lists that are stacked, every step decoded. Written from
-the papers and a description of the releases; none of their code is copied, and none of our networks' is used. Each is
-the released form only, without the options that ours have. Weights are ours, under our names.
+Every prediction takes a whole window of frames, from a zero state, in eager PyTorch: Conv3d over pairs of frames where
+the release has it, layer norms as modules, histories as stacked lists, and every step decoded. The code was written
+from the papers and a description of the releases. It copies none of their code and uses none of our networks' code.
+Each network has only the released form, without our options. It takes our weights, under our names.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from framecast.models.step import StepModel
 
 
 def clip_wise(network: StepModel, weights: Mapping[str, Tensor] | None = None) -> ClipWise | None:
-    """The authors' way of a network of ours, on its weights; None where it is not a published one.
+    """Return the authors' form of one of our networks; None if it is not a published network.
 
     Args:
-        network: whose configuration it has.
-        weights: by the names of the network's; by default its own, which are shared and not copied.
+        network: supplies the configuration.
+        weights: by our network's names (default: the network's own, shared, not copied).
     """
     kind = {"STIP": STIP, "STAU": STAU, "MAU": MAU, "ASTM": ASTM, "TAU": TAU}.get(type(network).__name__)
     if kind is None:
@@ -41,7 +41,7 @@ def clip_wise(network: StepModel, weights: Mapping[str, Tensor] | None = None) -
 class ClipWise(nn.Module):
     """A network over a clip."""
 
-    newest = -1  # which of its outputs is the frame after the clip
+    newest = -1  # index of the output that predicts the frame after the clip
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ClipWise(nn.Module):
         return cast(Tensor, weight.unflatten(1, (2, -1))).transpose(1, 2)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Map [B, T, C, H, W] to as many predictions. It cuts frames into patches, and joins them again."""
+        """Map frames [B, T, C, H, W] to predictions of the same shape. It cuts frames into patches and rejoins them."""
         batch, frames, channels, height, width = clip.shape
         p = self.config.patch
         h, w = height // p, width // p
@@ -65,11 +65,11 @@ class ClipWise(nn.Module):
         return y.reshape(clip.shape)
 
     def predict(self, patches: Tensor) -> Tensor:
-        """[B, T, F, H/p, W/p] to the same."""
+        """Map patches [B, T, F, H/p, W/p] to predictions of the same shape."""
         raise NotImplementedError
 
     def zeros(self, like: Tensor, *shape: int) -> Tensor:
-        """A state before the first frame."""
+        """Return the zero state before the first frame."""
         return torch.zeros(like.shape[0], *shape, *self.config.state_size, dtype=like.dtype, device=like.device)
 
 
@@ -83,7 +83,7 @@ def _up(channels: int, activate: bool) -> nn.Sequential:
 
 
 class STIPCell(nn.Module):
-    """STGRU."""
+    """STIP's recurrent cell, STGRU."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class STIPCell(nn.Module):
 
 
 class STIPEncoder(nn.Module):
-    """A pair of frames to features at every scale."""
+    """Maps a pair of frames to features at every scale."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class STIPEncoder(nn.Module):
 
 
 class STIPDecoder(nn.Module):
-    """A state to patches; the encoder's features are added after all stages but the last."""
+    """Maps a state to patches. It adds the encoder's features after all stages but the last."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class STIPDecoder(nn.Module):
 
 
 class STIP(ClipWise):
-    """Two encoders, STGRU cells, two decoders, swapped as in the release."""
+    """Two encoders, STGRU cells, two decoders. As in the release, the spatial decoder reads T, the temporal one S."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -165,7 +165,7 @@ def _conv_norm(conv: nn.Module, shape: tuple[int, ...]) -> nn.Sequential:
 
 
 class STAUCell(nn.Module):
-    """Attention over the last τ steps, and with ``spatial`` over the layers below."""
+    """Attention over the last τ steps, and with ``spatial`` also over the layers below."""
 
     conv_t: nn.Sequential
     conv_t_next: nn.Sequential
@@ -181,7 +181,7 @@ class STAUCell(nn.Module):
             setattr(self, name, _conv_norm(conv, (n * hidden, *config.state_size)))
 
     def attend(self, keys: Tensor, values: Tensor, query: Tensor, gate: Tensor, current: Tensor) -> Tensor:
-        """Keys and values [n, B, C, h, w]; the current state fused with what was found."""
+        """Attend over keys and values [n, B, C, h, w]; return the current state fused with the result."""
         weights = torch.softmax((keys * query).sum(dim=(2, 3, 4)) / self.root, dim=0)
         found = (values * weights[..., None, None, None]).sum(dim=0)
         gate = torch.sigmoid(gate)
@@ -203,7 +203,7 @@ class STAUCell(nn.Module):
 
 
 class MAU(ClipWise):
-    """One encoder, cells with histories of τ, one decoder of S alone."""
+    """One encoder, cells that each keep τ past states, and one decoder that reads only S."""
 
     spatial = False
 
@@ -239,13 +239,13 @@ class MAU(ClipWise):
 
 
 class STAU(MAU):
-    """MAU with attention over the layers as well."""
+    """MAU with additional attention over the layers."""
 
     spatial = True
 
 
 class ASTMCell(nn.Module):
-    """Every state [B, C, 2, h, w], every convolution a Conv3d."""
+    """ASTM's cell: states are [B, C, 2, h, w], and every convolution is a Conv3d."""
 
     conv_x: nn.Sequential
     conv_h: nn.Sequential
@@ -275,7 +275,7 @@ class ASTMCell(nn.Module):
 
 
 class ASTM(ClipWise):
-    """Cells over pairs of frames; as both published ones without an encoder. EIFAG is the paper's, as in ours."""
+    """Cells over pairs of frames, without an encoder, as in both published configurations. EIFAG follows the paper."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -285,7 +285,7 @@ class ASTM(ClipWise):
         self.last = nn.Conv3d(config.hidden, config.features, (2, 1, 1), stride=(2, 1, 1))
 
     def released(self, weight: Tensor, shape: torch.Size) -> Tensor:
-        if len(shape) == 4 and weight.shape != shape:  # a norm's: ours is [n·2·C, h, w], gate by gate with C each
+        if len(shape) == 4 and weight.shape != shape:  # a norm's weight: ours is [n·2·C, h, w], gate by gate
             split = cast(Tensor, weight.unflatten(0, (-1, 2, self.config.hidden)))
             return split.transpose(1, 2).reshape(shape)
         return super().released(weight, shape)
@@ -319,7 +319,7 @@ class TAUConv(nn.Module):
 
 
 class TAUAttention(nn.Module):
-    """The unit: statical and dynamical attention."""
+    """The temporal attention unit: statical and dynamical attention."""
 
     def __init__(self, d: int) -> None:
         super().__init__()
@@ -369,7 +369,7 @@ class TAUBlock(nn.Module):
 
 
 class TAU(ClipWise):
-    """T frames to the T after them: all are encoded, all are decoded."""
+    """Predicts T frames from the T before them: encodes all, decodes all."""
 
     newest = 0
 

@@ -1,7 +1,7 @@
-"""The real driver under ``runtime/engines/tensorrt/cuda.py``, for ``gpu_check.py``: no TensorRT is needed.
+"""Checks ``runtime/engines/tensorrt/cuda.py`` on the real driver, for ``gpu_check.py``. It does not need TensorRT.
 
-TensorRT's execution context is stood in for by one of our kernels, whose machine code is loaded through the driver. All
-else is what the tensorrt engine uses: pycuda's memory and streams, buffers, events, and captured graphs.
+One of our kernels replaces TensorRT's execution context; the driver loads its machine code. Everything else is what the
+tensorrt engine uses: pycuda's memory and streams, buffers, events, and captured graphs.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from framecast.runtime.engines.tensorrt.cuda import Cuda, DeviceBuffer, Streams,
 SHAPE, SLOTS, BIAS = (1, 64, 17, 30), 5, 1.0
 ALLOWED = 1e-5
 STEPS = 30
-KEPT = 4 << 20  # bytes that the driver may keep for itself when all of ours is freed: graphs, its pools
-BIG = 64 << 20  # bytes of a buffer that would be missed
+KEPT = 4 << 20  # bytes that the driver may keep after we have freed everything: graphs, memory pools
+BIG = 64 << 20  # bytes of a buffer whose leak shows
 
-Context = Any  # as TensorRT's: set_tensor_address, execute_async_v3
+Context = Any  # like TensorRT's: has set_tensor_address and execute_async_v3
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Gpu:
 
     Attributes:
         cuda: the first GPU.
-        context: makes a new context of the kernel; the GPU's own context is current then.
+        context: makes a new execution context for the kernel; call it while the GPU's context is current.
         free: bytes of free memory.
     """
 
@@ -51,7 +51,7 @@ class Gpu:
 
 
 class Kernel:
-    """EIFAG's kernel behind the two methods of a TensorRT context that the engine calls."""
+    """EIFAG's kernel with the two methods of a TensorRT context that the engine calls."""
 
     def __init__(self, arch: int) -> None:
         self._compiled, self._function = _loaded(arch)
@@ -64,7 +64,7 @@ class Kernel:
         return True
 
     def execute_async_v3(self, handle: int) -> bool:
-        """Launch the kernel on a stream. Triton adds two pointers to scratch memory, which are 0."""
+        """Launch the kernel on a stream. Triton adds two scratch memory pointers, both 0."""
         parameters = [self.addresses[name] for name, _ in self._compiled.parameters] + [0, 0]
         values = [ctypes.c_uint64(value) for value in parameters]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
@@ -78,7 +78,7 @@ class Kernel:
 
 @functools.cache
 def _loaded(arch: int) -> tuple[Compiled, ctypes.c_void_p]:
-    """Compile the kernel and load it, once a process: a module is never unloaded, and its memory would be missed."""
+    """Compile and load the kernel, once per process: a module is never unloaded, so a second would look like a leak."""
     compiled = compile_for("eifag", arch, "fp32", SHAPE[1:], slots=SLOTS, forget_bias=BIAS)
     module, function = ctypes.c_void_p(), ctypes.c_void_p()
     calls: list[tuple[Any, ...]] = [
@@ -113,7 +113,7 @@ def real() -> Gpu:
 
 
 def rows(opened: Callable[[], Gpu]) -> list[Row]:
-    """Return the rows. All share one GPU, which the first of them opens."""
+    """Return the rows. The first one that runs opens the GPU, and all share it."""
     shared: list[Gpu] = []
 
     def on(check: Callable[[Gpu], Found]) -> Found:
@@ -134,11 +134,11 @@ def rows(opened: Callable[[], Gpu]) -> list[Row]:
 
 
 class Stream:
-    """A stream of cells on the GPU, as an engine would hold it: the ring of the last cells, and three gates.
+    """A stream's state on the GPU, as in an engine: a ring of the last cells, and three gates.
 
     Args:
-        gpu: what it runs on.
-        seed: of its inputs.
+        gpu: the GPU to run on.
+        seed: seed of the random inputs.
     """
 
     def __init__(self, gpu: Gpu, seed: int) -> None:
@@ -156,11 +156,11 @@ class Stream:
 
     @property
     def graphs(self) -> int:
-        """How many of the arrangements of its buffers are graphs, and not launched one by one."""
+        """Number of buffer arrangements that replay a graph instead of launching the kernel directly."""
         return sum(launch.__name__ == "launch" for launch in self._launches.values())
 
     def step(self) -> None:
-        """Upload new gates, and run a step."""
+        """Upload new gates and run a step."""
         fresh = {name: self._rng.standard_normal(SHAPE, np.float32) for name in self.gates}
         for name, value in fresh.items():
             self.gates[name].upload(value)
@@ -194,9 +194,9 @@ class Stream:
 
 
 def buffers(gpu: Gpu) -> Found:
-    """Upload, fill and download, many times in a row, without waits in between.
+    """Upload, fill and download many times in a row, without waiting in between.
 
-    Downloads wait for steps alone, so there is an empty step before each, as an engine has a real one.
+    Downloads wait only for steps, so an empty step precedes each, where an engine has a real one.
     """
     rng, wrong = np.random.default_rng(0), 0
     streams = Streams(gpu.cuda)
@@ -215,9 +215,9 @@ def buffers(gpu: Gpu) -> Found:
         made[0].fill(level)
         _empty_step(gpu, streams)
         wrong += not (made[0].download() == level).all()
-    misplaced = sum(buffer.address % 256 != 0 for buffer in made)  # TensorRT wants such addresses
+    misplaced = sum(buffer.address % 256 != 0 for buffer in made)  # TensorRT requires this alignment
     figures = {"wrong_buffers": wrong, "misaligned": misplaced}
-    return Found(f"{wrong} wrong, {misplaced} not on 256 bytes", bool(wrong or misplaced), figures)
+    return Found(f"{wrong} wrong, {misplaced} not aligned to 256 bytes", bool(wrong or misplaced), figures)
 
 
 def _empty_step(gpu: Gpu, streams: Streams) -> None:
@@ -226,7 +226,7 @@ def _empty_step(gpu: Gpu, streams: Streams) -> None:
 
 
 def captured(gpu: Gpu) -> Found:
-    """Steps through graphs: each arrangement of the ring is captured once, and all give what the reference gives."""
+    """Check steps in graphs: each arrangement of the ring is captured once, and all must match the reference."""
     stream, error = Stream(gpu, 1), 0.0
     for _ in range(STEPS):
         stream.step()
@@ -235,7 +235,7 @@ def captured(gpu: Gpu) -> Found:
 
 
 def refused(gpu: Gpu) -> Found:
-    """A library that refuses to be captured: the step runs without a graph, and the stream is still usable."""
+    """Check a library that refuses capture: the step runs without a graph, and the stream stays usable."""
     stream = Stream(gpu, 2)
     context = stream._context
     execute, calls = context.execute_async_v3, 0
@@ -243,7 +243,7 @@ def refused(gpu: Gpu) -> Found:
     def first_only(handle: int) -> bool:
         nonlocal calls
         calls += 1
-        return bool(execute(handle)) if calls != 2 else False  # the second call is that inside the capture
+        return bool(execute(handle)) if calls != 2 else False  # the second call is inside the capture
 
     with mock_attribute(context, "execute_async_v3", first_only):
         stream.step()
@@ -255,7 +255,7 @@ def refused(gpu: Gpu) -> Found:
 
 
 def two_threads(gpu: Gpu) -> Found:
-    """Two threads take turns on the GPU, as two cameras on one engine do."""
+    """Check two threads that alternate on the GPU, like two cameras on one engine."""
     lock, errors, failures = threading.Lock(), [0.0, 0.0], []
 
     def work(index: int) -> None:
@@ -267,7 +267,7 @@ def two_threads(gpu: Gpu) -> Found:
                     stream.step()
                     error = stream.error()
                 errors[index] = float(np.max([errors[index], error]))
-        except Exception as error:  # noqa: BLE001 (it belongs into the row)
+        except Exception as error:  # noqa: BLE001 (the main thread raises it)
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
@@ -281,10 +281,10 @@ def two_threads(gpu: Gpu) -> Found:
 
 
 def freed(gpu: Gpu, *, elsewhere: bool) -> Found:
-    """Drop buffers, and see that their memory comes back. pycuda frees only while the context is current."""
+    """Check that dropped buffers return their memory. pycuda frees only while the context is current."""
     held: list[DeviceBuffer] = []
     streams = Streams(gpu.cuda)
-    DeviceBuffer(streams, (BIG,), np.uint8).download()  # what the driver takes once
+    DeviceBuffer(streams, (BIG,), np.uint8).download()  # triggers the driver's one-time allocations
     gc.collect()
     before = gpu.free()
     for _ in range(4):
@@ -308,8 +308,8 @@ def freed(gpu: Gpu, *, elsewhere: bool) -> Found:
 
 
 def returned(gpu: Gpu) -> Found:
-    """Make and drop streams with their graphs, and see that nothing is lost."""
-    for _ in range(2):  # what the driver takes once
+    """Check that streams and their graphs leak no memory when they are dropped."""
+    for _ in range(2):  # triggers the driver's one-time allocations
         _short_stream(gpu)
     gc.collect()
     before = gpu.free()
@@ -341,7 +341,7 @@ def _judged(error: float, graphs: int, wanted: int) -> Found:
 
 
 class mock_attribute:  # noqa: N801 (reads as a function)
-    """Set an attribute of one object within a block, and warnings of our own log are not printed."""
+    """Set an attribute of one object within a block, and silence the warnings that this causes."""
 
     def __init__(self, target: Any, name: str, value: Any) -> None:
         self._target, self._name, self._value = target, name, value

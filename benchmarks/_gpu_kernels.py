@@ -1,4 +1,4 @@
-"""The kernels' part of ``gpu_check.py``: their errors, and their speed compared with a copy of as many bytes."""
+"""The kernels' part of ``gpu_check.py``: their errors, and their speed compared with a copy of the same size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from framecast.kernels.eifag import reference as eifag
 from framecast.kernels.stau_attention import reference as stau_attention
 from framecast.kernels.stgru_gates import reference as stgru_gates
 
-# (batch, C, H, W) of a state: the networks' own sizes, an odd size, and one that does not fit into the cache.
+# (batch, C, H, W) of a state: the networks' own sizes, an odd size, and one larger than the cache.
 SIZES = {
     "stip-ucf": (1, 64, 16, 16),
     "stip-4k": (1, 64, 17, 30),
@@ -31,19 +31,19 @@ SIZES = {
 }
 TIMED = ("stip-4k", "stip-ucf", "large")
 OPERATORS = ("stgru_gates", "eifag", "stau_attention")
-# What the gates also do: add the convolutions' biases, read channels-last tensors (with biases), and let their second
-# pass start before the first one ends (with biases). In fp16 the states then stay in float32, as in an engine.
+# Variants of the gates: they add the convolutions' biases, read channels-last tensors (with biases), or start their
+# second pass before the first one ends (with biases). In fp16 the states then stay in float32, as in an engine.
 FORMS = ("biases", "channels last", "overlap")
 SLOTS = 5
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Largest error, relative to max(1, |expected|): one rounding of the result.
+# Largest error, relative to max(1, |expected|): it allows one rounding of the result.
 ALLOWED = {"fp32": 1e-5, "fp16": 6e-4, "bf16": 4.5e-3}
-# Of a pointwise pass: elements a program, and warps. With more than 8 elements a thread the gates spill registers.
+# Elements per program and warps of a pointwise pass. With more than 8 elements per thread the gates spill registers.
 PLANS = [(block, warps) for block in (128, 256, 512, 1024) for warps in (1, 2, 4, 8) if 32 <= block // warps <= 256]
 REDUCTIONS = [(block, warps) for block in (1024, 4096) for warps in (4, 8)]
-REPEATS = 20  # launches in one graph, at least
-CACHES, MOST_SETS = 3, 64  # sets of buffers take turns: so many times the cache, if that is not too many sets
-RAN = "ran (no figures, because this is not a GPU)"
+REPEATS = 20  # minimum launches in one graph
+CACHES, MOST_SETS = 3, 64  # buffer sets alternate: enough to fill the cache 3 times, up to 64
+RAN = "ran (no figures on a CPU)"
 CHECKED = f"{'error':>8} {'allowed':>8}"
 TIMED_COLUMNS = f"{CHECKED}  {'us':>8} {'GB/s':>6} {'copy':>6} {'share':>6} {'working set MB':>14} {'launches':>8}"
 
@@ -63,7 +63,7 @@ def correctness(device: str) -> list[Row]:
     found = []
     for kind, size, name in itertools.product(DTYPES, SIZES, OPERATORS):
         if device == "cpu" and (math.prod(SIZES[size]) > 1 << 16 or kind != "fp32"):
-            continue  # the reference itself runs there, and it rounds every step to half precision
+            continue  # the reference runs on the CPU, and rounds every operation to half precision
         found.append(Row(f"{name} {size} {kind}", partial(_checked, name, SIZES[size], kind, device)))
     forms = [
         Row(f"stgru_gates {size} {kind}, {form}", partial(_checked, "stgru_gates", SIZES[size], kind, device, form))
@@ -83,7 +83,7 @@ def _checked(name: str, shape: tuple[int, ...], kind: str, device: str, form: st
 
 
 def error_of(case: Case) -> float:
-    """Return a kernel's error. The memory that it writes holds NaN before."""
+    """Return a kernel's error. Its output memory is filled with NaN first."""
     torch.use_deterministic_algorithms(True, warn_only=True)  # fills uninitialized memory with NaN
     try:
         found = case.run(*case.arguments)
@@ -93,7 +93,7 @@ def error_of(case: Case) -> float:
 
 
 def bandwidth(device: str) -> list[Row]:
-    """Return a row for the gates and EIFAG at three sizes, and then rows for other blocks and warps."""
+    """Return rows for the gates and EIFAG at three sizes, then rows for other block sizes and warp counts."""
     found = []
     for kind, size, name in itertools.product(("fp32", "fp16"), TIMED, ("stgru_gates", "eifag")):
         if device == "cpu" and (size == "large" or kind != "fp32"):
@@ -142,7 +142,7 @@ def _timed(
 
 @contextmanager
 def swept(name: str, which: str, block: int, warps: int) -> Iterator[None]:
-    """Let an operator's kernels run with another block and number of warps than we chose."""
+    """Run an operator's kernels with a block size and a number of warps other than our choice."""
     from framecast.kernels import launch
 
     module = _module(name)
@@ -170,7 +170,7 @@ def _module(name: str) -> ModuleType:
 
 
 def make(name: str, shape: tuple[int, ...], dtype: torch.dtype, device: str, form: str = "") -> Case:
-    """Return an operator with new random inputs. On a CPU its reference runs."""
+    """Return an operator with new random inputs. On a CPU it runs the reference."""
     if form:
         return _gates(shape, dtype, device, form)
     from framecast.kernels.eifag import kernel as eifag_kernel
@@ -221,20 +221,20 @@ def _gates(shape: tuple[int, ...], dtype: torch.dtype, device: str, form: str) -
             with switch.overlapped():
                 return case.run(*arguments)
 
-    # Beside what the plain form moves: the states in float32, twice read and twice written, and the biases.
+    # In addition to the plain form's traffic: the float32 states, read twice and written twice, and the biases.
     more = 4 * math.prod(shape) * (4 - dtype.itemsize) + 32 * shape[1]
     traffic = kernel.traffic(shape[0], shape[1:], dtype.itemsize) + more
     return Case(run, case.reference, [*tensors, forget_bias, eps, *biases], traffic)
 
 
 def sets(traffic: int) -> int:
-    """Return the number of sets of buffers that together exceed this GPU's cache."""
+    """Return the number of buffer sets that together exceed this GPU's cache."""
     cache = torch.cuda.get_device_properties(0).L2_cache_size
     return max(2, min(MOST_SETS, math.ceil(CACHES * cache / traffic)))
 
 
 def copies(traffic: int, count: int) -> list[Callable[[], Any]]:
-    """Return copies that move as many bytes, read and written, each between buffers of its own."""
+    """Return ``count`` copies that each read and write ``traffic`` bytes in total, each with its own buffers."""
     half = max(1, traffic // 2)
     sources = [torch.randint(0, 256, (half,), dtype=torch.uint8, device="cuda") for _ in range(count)]
     targets = [torch.empty_like(source) for source in sources]
@@ -242,9 +242,9 @@ def copies(traffic: int, count: int) -> list[Callable[[], Any]]:
 
 
 def microseconds(runs: Sequence[Callable[[], Any]], replays: int = 15, repeats: int = REPEATS) -> float:
-    """Return the median time of one run, from replays of a CUDA graph with all of them, and ``repeats`` at least.
+    """Return the median time of one run, from replays of a CUDA graph with all runs, at least ``repeats`` of them.
 
-    A graph of one launch flatters: its buffers are in the cache, and the events' own cost hides the gaps.
+    A graph of one launch would mislead: its buffers stay in the cache, and the cost of the events hides the gaps.
     """
     stream = torch.cuda.Stream()
     torch.cuda.synchronize()  # the inputs were made on another stream
@@ -254,7 +254,9 @@ def microseconds(runs: Sequence[Callable[[], Any]], replays: int = 15, repeats: 
     torch.cuda.synchronize()
     graph, count = torch.cuda.CUDAGraph(), max(repeats, len(runs))
     with torch.cuda.graph(graph, stream=stream):
-        results = [runs[index % len(runs)]() for index in range(count)]  # kept: each run writes to memory of its own
+        results = [
+            runs[index % len(runs)]() for index in range(count)
+        ]  # kept, so that each run writes to its own memory
     times: list[float] = []
     for index in range(2 + replays):
         begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -269,7 +271,7 @@ def microseconds(runs: Sequence[Callable[[], Any]], replays: int = 15, repeats: 
 
 
 def compiled(device: str) -> list[Row]:
-    """Return rows that compare kernels with their references, run eagerly and by ``torch.compile``."""
+    """Return rows that time the references, eagerly and with ``torch.compile``."""
     return [
         Row(f"{name} {size} fp32 in plain torch", partial(_in_torch, name, size, device))
         for size, name in itertools.product(TIMED, ("stgru_gates", "eifag"))
@@ -294,7 +296,7 @@ def _in_torch(name: str, size: str, device: str) -> Found:
 
 
 def ceilings() -> dict[str, float]:
-    """Measure this GPU: GB/s of a large copy (read and written), TFLOP/s of a large matrix product by precision."""
+    """Measure this GPU: GB/s of a large copy (reads plus writes), TFLOP/s of a large matrix product by precision."""
     found = {"copy": 2 * (1 << 30) / microseconds(copies(2 << 30, 2), 3) / 1e3}
     size = 8192
     for precision, dtype in (("fp32", torch.float32), ("tf32", torch.float32), ("fp16", torch.float16)):

@@ -1,4 +1,4 @@
-"""The last part of ``gpu_check.py``, if time is left: other networks, other engines, and what compiles for minutes."""
+"""The last part of ``gpu_check.py``, if time is left: other networks and engines, and whole-network compilation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from framecast.runtime.shipped import shipped
 
 
 def rows(configs: Sequence[str], device: str) -> list[Row]:
-    """Return the rows: networks in the variants that start quickly, other engines, and what is compiled as a whole."""
+    """Return the rows: networks in the variants that start quickly, other engines, and slow compiled variants."""
     found: list[Row] = []
     for config in configs:
         found += [*steps(config, device), window(config, device)]
@@ -74,5 +74,5 @@ def _prepared_onnxruntime(path: Path, config: str, precision: str, export: Calla
     import onnxruntime
 
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise NotHere(f"onnxruntime {onnxruntime.__version__} here has no CUDA")
+        raise NotHere(f"onnxruntime {onnxruntime.__version__} is built without CUDA")
     export()

@@ -1,7 +1,7 @@
-"""Processes of ``gpu_check.py``: they end with all that they have started, and nobody waits for one without a limit.
+"""Processes of ``gpu_check.py``: they leave no child behind, and every wait has a timeout.
 
-When a section is over its whole group of processes is killed, also on Ctrl-C and on SIGTERM. After SIGKILL nothing runs
-here any more. Then a guard does it: a process beside the section that sleeps until this one is gone.
+At the end of a section, its whole process group is killed, also after Ctrl-C and SIGTERM. If this process receives
+SIGKILL, it cannot do that. A guard does it then: a process that sleeps until this one is gone.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-ANSWERS = 60.0  # seconds: a driver that has not answered by then hangs
-ENDS = 10.0  # seconds until a killed process is gone; one that waits inside a driver may never be
+ANSWERS = 60.0  # seconds after which a driver counts as hung
+ENDS = 10.0  # seconds to wait for a killed process; one that waits inside a driver may never end
 _PDEATHSIG = 1  # of Linux's prctl
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def fork() -> int:
-    """Fork. In the child the signals that end a program do so at once: no handler of the parent's runs there."""
+    """Fork. In the child, the signals that end a program have their default effect, not the parent's handlers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     try:
         child = os.fork()
@@ -36,7 +36,7 @@ def fork() -> int:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into ``SystemExit`` within a block, so that what must happen at its end does."""
+    """Turn SIGTERM and SIGHUP into ``SystemExit`` within a block, so that its cleanup runs."""
 
     def ended(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -55,7 +55,7 @@ def guarded(process: int) -> Iterator[None]:
     """Kill a child and its group at the end of a block, or when this process dies."""
     guard, alive = 0, -1
     try:
-        with suppress(OSError):  # the child does the same: whoever comes first
+        with suppress(OSError):  # parent and child both do this, so that the order does not matter
             os.setpgid(process, process)
         guard, alive = _guard(process)
         yield
@@ -63,21 +63,21 @@ def guarded(process: int) -> Iterator[None]:
         for kill in (os.killpg, os.kill):
             with suppress(ProcessLookupError):
                 kill(process, signal.SIGKILL)
-        if guard:  # before the child's number is given back: the guard must not kill another group of that number
+        if guard:  # end it before the child is reaped: a new group might get the same number
             os.kill(guard, signal.SIGKILL)
             reaped(guard, ENDS)
             os.close(alive)
 
 
 def _guard(group: int) -> tuple[int, int]:
-    """Start a process that kills a group when this one dies. Return its number, and what keeps it asleep."""
+    """Start a process that kills a group when this one dies. Return its id, and the pipe end that keeps it asleep."""
     reads, writes = os.pipe()
     guard = fork()
     if not guard:
         try:
-            os.setsid()  # what is sent to our group must not end it
+            os.setsid()  # signals to our group must not end the guard
             os.close(writes)
-            os.read(reads, 1)  # nobody writes: it returns when the other end is closed
+            os.read(reads, 1)  # nobody writes; it returns when the other end closes
             os.killpg(group, signal.SIGKILL)
         finally:
             os._exit(0)
@@ -86,7 +86,7 @@ def _guard(group: int) -> tuple[int, int]:
 
 
 def reaped(process: int, seconds: float) -> int | None:
-    """Return a child's exit code, minus the signal's number if one ended it, or None if it is still there by then."""
+    """Wait for a child. Return its exit code, minus the signal's number if a signal ended it; None after a timeout."""
     until, pause = time.monotonic() + seconds, 0.001
     while True:
         found, status = os.waitpid(process, os.WNOHANG)
@@ -99,17 +99,17 @@ def reaped(process: int, seconds: float) -> int | None:
 
 
 def dies_with_its_parent(parent: int | None = None) -> None:
-    """Let the kernel kill this process if its parent is killed: it would hold the GPU."""
+    """Let the kernel kill this process when its parent dies; otherwise it would keep the GPU."""
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
-    if parent is not None and os.getppid() != parent:  # it was killed before that
+    if parent is not None and os.getppid() != parent:  # the parent died before prctl
         os._exit(1)
 
 
 def in_child(ask: Callable[[], bool], seconds: float = ANSWERS) -> bool:
-    """Return the answer of a function that runs in a process of its own, because it may start a driver.
+    """Return the answer of a function that runs in a separate process, because it may start a driver.
 
     Raises:
-        TimeoutError: there is no answer after so many seconds.
+        TimeoutError: there is no answer within ``seconds``.
     """
     parent, child = os.getpid(), fork()
     if not child:

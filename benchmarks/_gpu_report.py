@@ -1,4 +1,4 @@
-"""What ``gpu_check.py`` has found so far, on the screen and on disk."""
+"""Results of ``gpu_check.py``, shown and saved as they arrive."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any
 from _gpu_process import terminable
 from _gpu_run import Outcome, Section, run_section
 
-# What is wanted, and where it is: what, section, row, figure, bound, whether less is better.
+# A target, and where its figure is: description, section, row, figure, bound, whether less is better.
 Target = tuple[str, str, str, str, float, bool]
 
-NOT_MEASURED = {"cut", "not_run", "device", "version"}  # figures of rows that show nothing of what a GPU does
+NOT_MEASURED = {"cut", "not_run", "device", "version"}  # a row with one of these figures measured nothing
 
 
-class Unusable(Exception):  # noqa: N818 (reads as what it says)
-    """A folder that results cannot be written to. The message says why."""
+class Unusable(Exception):  # noqa: N818 (not a programming error)
+    """Results cannot be written to a folder. The message says why."""
 
 
 class Report:
-    """The results so far, on the screen and on disk.
+    """Prints the results as they arrive, and saves them.
 
     Attributes:
         failures: number of rows with a wrong result.
-        measured: number of the others that ran to their end, without those that only describe the machine.
+        measured: number of completed rows, except wrong ones and those that only describe the machine.
 
     Args:
-        folder: for the table, the figures, and a log of what the sections print.
-        seconds: of all sections together.
+        folder: folder for the table, the figures, and a log of the sections' output.
+        seconds: time limit for all sections together.
 
     Raises:
-        Unusable: the folder cannot be made, or another run writes to it.
+        Unusable: the folder cannot be made, or another run is writing to it.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -48,23 +48,25 @@ class Report:
         self._log = folder / "gpu.log"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = self._log.open("ab")  # held for as long as this process or a section of it lives
+            self._lock = self._log.open("ab")  # held while this process or one of its sections lives
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Unusable(f"another run writes to {folder} ({self._log.name} is locked): let it end") from error
+            raise Unusable(
+                f"another run is writing to {folder} ({self._log.name} is locked): wait, or name another --out"
+            ) from error
         except OSError as error:
-            raise Unusable(f"{error.filename or folder} cannot be written: {error.strerror}") from error
+            raise Unusable(f"cannot write {error.filename or folder}: {error.strerror}") from error
         self._lock.truncate(0)
 
     @property
     def code(self) -> int:
-        """The exit code: 1 if something is wrong, or if nothing was measured."""
+        """The exit code: 1 if a row is wrong, or if nothing was measured."""
         return 1 if self.failures or not self.measured else 0
 
     def run(self, sections: Sequence[Section], ruined: Callable[[], bool], command: Sequence[str] = ()) -> None:
-        """Run sections, each for its share of the time; one without a slice gets what is left.
+        """Run sections, each within its share of the time. A section without a slice gets the time that is left.
 
-        What a section leaves over goes to the last ones. What it takes too much is taken from all that follow.
+        Unused time goes to the sections without a slice. An overrun shortens all later sections.
         """
         with terminable():
             self._run(sections, ruined, command)
@@ -78,19 +80,19 @@ class Report:
                 waiting -= section.seconds
             self.say(f"\n{section.name} ({seconds:.0f} s)" + (f": {section.columns}" if section.columns else ""))
             if seconds <= 0:
-                self.say("no time is left: not run")
+                self.say("not run: out of time")
                 self._figures[section.name] = {"seconds": 0.0, "cut": False, "rows": [], "not_run": ["all"]}
                 continue
             add = partial(self._add, section.name)
             self._note(section.name, run_section(section, seconds, add, self._log, ruined, command))
 
     def rows(self, section: str) -> list[dict[str, Any]]:
-        """Return the figures of a section's rows so far."""
+        """Return the figures of a section's completed rows."""
         rows: list[dict[str, Any]] = self._figures.get(section, {}).get("rows", [])
         return rows
 
     def say(self, text: str) -> None:
-        """Print a text, and write everything so far to disk."""
+        """Print a text, and save all output so far."""
         print(text, flush=True)
         self._text.append(text)
         path = self._folder / f"{self._stem}.txt"
@@ -112,14 +114,14 @@ class Report:
         self._figures[name] = figures | {"not_run": outcome.missing}
         if missing := outcome.missing:
             shown = "; ".join(missing[:8]) + (f"; and {len(missing) - 8} more" if len(missing) > 8 else "")
-            self.say(f"not run, because the time was over: {shown}")
+            self.say(f"not run, out of time: {shown}")
         if foreign := outcome.foreign:
-            self.say(f"lines in the pipe that the section did not send: {len(foreign)}, the first: {foreign[0]}")
+            self.say(f"{len(foreign)} lines in the pipe came from other programs; the first: {foreign[0]}")
         self.say(f"{name}: {len(outcome.done)} rows in {outcome.seconds:.1f} s, {outcome.wrong} wrong")
 
     def compare(self, targets: Sequence[Target]) -> None:
-        """Print what is wanted, and what was measured."""
-        self.say("\nwanted")
+        """Print each target and the measured value."""
+        self.say("\ntargets")
         for what, section, row, figure, bound, less in targets:
             value = next(
                 (found[figure] for found in self.rows(section) if found["row"] == row and figure in found), None
@@ -128,7 +130,7 @@ class Report:
             if value is None:
                 self.say(f"{wanted}; not run")
             else:
-                met = value <= bound if less else value >= bound  # which NaN never is
+                met = value <= bound if less else value >= bound  # NaN never meets it
                 self.say(f"{wanted}; {value:.3g}{'' if met else '   missed'}")
         nothing = "" if self.measured else "; nothing was measured"
         self.say(f"\n{self.failures} wrong, in {time.monotonic() - self._begun:.0f} s{nothing}")

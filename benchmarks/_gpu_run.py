@@ -1,13 +1,13 @@
-"""Sections of ``gpu_check.py``, one after the other, each in a process of its own and cut off by its own clock.
+"""Runs the sections of ``gpu_check.py`` one after the other, each in its own process with its own time limit.
 
-A section looks at its clock before each row, but it cannot look inside one long call: a compilation may take minutes,
-and a GPU may hang. So a section runs in a child process. The child sends each row as it comes, and the parent writes it
-to disk at once. When the slice and some grace are over, the parent kills the child and all that it started
-(``_gpu_process.py``). A fault that ruins a CUDA context then ruins only one row: the parent starts another child for
-the rows that are left.
+A section checks the time before each row, but not during one long call: a compilation may take minutes, and a GPU may
+hang. Therefore each section runs in a child process. The child sends each row when it is done, and the parent saves it
+at once. When the time slice and some grace are over, the parent kills the child and every process that it started
+(``_gpu_process.py``). A fault that ruins the CUDA context then costs only one row: the parent starts another child for
+the remaining rows.
 
-Children are forked, because importing torch takes seconds and there are a dozen. The parent must therefore never use
-CUDA: a driver that was started before a fork does not work after it. Where forks and CUDA do not go together for
+Children are forked, because importing torch takes seconds and there are a dozen sections. The parent must therefore
+never use CUDA: a driver that was started before a fork does not work after it. If CUDA fails in forked processes for
 another reason, a section can also run in a new interpreter.
 """
 
@@ -28,14 +28,14 @@ from typing import Any
 
 from _gpu_process import ENDS, dies_with_its_parent, fork, guarded, reaped
 
-GRACE = 0.1  # of a slice: a row that began in time may take so much longer before it is killed
+GRACE = 0.1  # of a slice: extra time for a row that began in time, before it is killed
 LEAST_GRACE = 2.0  # seconds
 _KINDS = ({"plan"}, {"begin"}, {"end"}, {"name", "text", "figures", "wrong"})  # of messages, by their keys
-RUINED = 75  # exit code of a child whose context is unusable: the rows that are left need another process
+RUINED = 75  # exit code of a child whose CUDA context is unusable: the remaining rows need another process
 
 
-class NotHere(Exception):  # noqa: N818 (not an error: a row that cannot run on this machine)
-    """A library or a feature that a row needs is missing. The row reads "not run" and is not wrong."""
+class NotHere(Exception):  # noqa: N818 (not an error: the row cannot run on this machine)
+    """A library or feature that a row needs is missing. The row reads "not run" and does not count as wrong."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Found:
     """The result of a row.
 
     Attributes:
-        text: for the table.
-        wrong: whether its error is over its bound.
-        figures: for the JSON file.
+        text: text for the table.
+        wrong: whether the error exceeds its bound.
+        figures: figures for the JSON file.
     """
 
     text: str
@@ -66,10 +66,10 @@ class Section:
     """One part of the check.
 
     Attributes:
-        name: of the section.
-        seconds: its slice; 0 for all the time that is left.
+        name: name of the section.
+        seconds: its time slice; 0 for all remaining time.
         columns: header of its table.
-        rows: makes the rows, the most important first. It runs in the child.
+        rows: returns the rows, the most important first. It runs in the child.
     """
 
     name: str
@@ -80,15 +80,15 @@ class Section:
 
 @dataclass(eq=False)
 class Outcome:
-    """What came of a section.
+    """The outcome of a section.
 
     Attributes:
         rows: figures of each row that ran.
         planned: names of all rows.
         done: names of the rows that ran.
         wrong: number of rows with a wrong result.
-        cut: whether it was killed.
-        foreign: lines in its pipe that the section did not send.
+        cut: whether it was killed at its time limit.
+        foreign: lines in its pipe from other programs.
         seconds: how long it took.
     """
 
@@ -117,16 +117,15 @@ def run_section(
     ruined: Callable[[], bool] = lambda: False,
     command: Sequence[str] = (),
 ) -> Outcome:
-    """Run a section for so many seconds, and return what came of it. No fault of it gets out.
+    """Run a section within its time limit, and return its outcome. No fault of the section is raised.
 
     Args:
         section: the section.
-        seconds: its slice.
-        add: called with each row as it comes.
-        log: file for what the section prints.
-        ruined: asked after a row that failed: whether nothing more can run in this process.
-        command: if given, the section runs in a new interpreter. The command is called with the words that
-            :func:`serve` needs.
+        seconds: its time limit.
+        add: called with each row when it is done.
+        log: file for the section's output.
+        ruined: called after a failed row; returns whether this process can no longer run rows.
+        command: if given, it runs the section in a new interpreter, with additional arguments for :func:`serve`.
     """
     begun, outcome = time.monotonic(), Outcome()
     until = begun + seconds
@@ -163,9 +162,9 @@ def _child(
     ruined: Callable[[], bool],
     command: Sequence[str],
 ) -> tuple[str, int | None]:
-    """Run the rows that are left in a new process. Return the name of the row that it did not end, and its exit code.
+    """Run the remaining rows in a new process. Return the name of the unfinished row, and the exit code.
 
-    The exit code of a process that was ended by a signal is minus the signal's number, and None of one that cannot be.
+    The exit code is minus the signal's number if a signal ended the process, and None if the process cannot be killed.
     """
     reads, writes = os.pipe()
     sys.stdout.flush()
@@ -178,13 +177,13 @@ def _child(
         os.close(writes)
         with guarded(child), os.fdopen(reads, "rb", buffering=0) as pipe:
             running, ended = _followed(pipe.fileno(), until + grace, outcome, add)
-    finally:  # also after a good end all was killed: what a compiler has started may still run
+    finally:  # the group was killed even after success: processes of a compiler may still run
         code = reaped(child, ENDS)
     return running, code if ended is None else ended
 
 
 def _followed(pipe: int, end: float, outcome: Outcome, add: Add) -> tuple[str, int | None]:
-    """Take what a child sends. Return the name of the row that it did not end, and the exit code that it announced."""
+    """Handle a child's messages. Return the name of the unfinished row, and the exit code that the child announced."""
     running = ""
     for message in _messages(pipe, end):
         if message is None:
@@ -194,7 +193,7 @@ def _followed(pipe: int, end: float, outcome: Outcome, add: Add) -> tuple[str, i
             outcome.planned = outcome.planned or message["plan"]
         elif "begin" in message:
             running = message["begin"]
-        elif "end" in message:  # another process may have inherited the pipe and hold it open
+        elif "end" in message:  # do not wait for the pipe to close: other processes may have inherited it
             return running, int(message["end"])
         elif "foreign" in message:
             outcome.foreign.append(message["foreign"])
@@ -205,14 +204,14 @@ def _followed(pipe: int, end: float, outcome: Outcome, add: Add) -> tuple[str, i
 
 
 def _messages(pipe: int, end: float) -> Iterator[dict[str, Any] | None]:
-    """Yield what a child sends, line by line, until it closes its end; None if the time is over before that.
+    """Yield a child's messages until it closes its end of the pipe; yield None if the time is over first.
 
-    What other programs write into the pipe, which they inherit, comes as a message with the text as its ``foreign``.
+    Other programs inherit the pipe. A line that they write is yielded as the ``foreign`` text of a message.
     """
     left = b""
     while True:
         ready, _, _ = select.select([pipe], [], [], max(0.0, end - time.monotonic()))
-        if not ready or time.monotonic() > end + LEAST_GRACE:  # who writes without a pause is cut off too
+        if not ready or time.monotonic() > end + LEAST_GRACE:  # also cuts off a child that never stops writing
             yield None
             return
         data = os.read(pipe, 1 << 16)
@@ -240,10 +239,10 @@ def _work(
     command: Sequence[str],
     parent: int,
 ) -> None:
-    """Run in the child: send the plan, then each row. It never returns."""
+    """Run the rows in the child and exit. It never returns."""
     code = 1
     try:
-        os.setpgid(0, 0)  # so that the parent can kill all that this process starts
+        os.setpgid(0, 0)  # so that the parent can kill every process that this one starts
         dies_with_its_parent(parent)
         with log.open("ab", buffering=0) as file:
             os.dup2(file.fileno(), 1)
@@ -253,16 +252,16 @@ def _work(
             more = ["--section", section.name, "--pipe", str(pipe), "--until", repr(until), "--done", json.dumps(done)]
             os.execv(command[0], [*command, *more])
         code = serve(section, until, done, pipe, ruined)
-    except BaseException:  # noqa: BLE001 (the log has it, and the exit code tells the parent)
+    except BaseException:  # noqa: BLE001 (it is logged, and the exit code tells the parent)
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # without the parent's exit handlers
+        os._exit(code)  # skips the parent's exit handlers
 
 
 def serve(section: Section, until: float, done: Sequence[str], pipe: int, ruined: Callable[[], bool]) -> int:
-    """Run the rows of a section that are not done yet, in this process, and return its exit code."""
+    """Run a section's remaining rows in this process, and return its exit code."""
     send = _sender(pipe)
     code = _rows(section, until, done, send, ruined)
     send({"end": code})
@@ -271,7 +270,7 @@ def serve(section: Section, until: float, done: Sequence[str], pipe: int, ruined
 
 def _sender(pipe: int) -> Callable[[dict[str, Any]], None]:
     def send(message: dict[str, Any]) -> None:
-        # The first end of a line closes what another program may have written without one.
+        # The leading newline ends a line that another program may have left incomplete.
         data = b"\n" + json.dumps(message, default=str).encode() + b"\n"
         while data:
             data = data[os.write(pipe, data) :]
@@ -286,7 +285,7 @@ def _rows(
     send: Callable[[dict[str, Any]], None],
     ruined: Callable[[], bool],
 ) -> int:
-    """Run the rows, and return the exit code."""
+    """Send the plan, then each row; return the exit code."""
     try:
         rows = section.rows()
     except NotHere as reason:
@@ -328,13 +327,13 @@ def _line(error: Exception) -> str:
 
 
 def _reason(code: int | None) -> str:
-    """Return the reason for a process's end, from its exit code."""
+    """Return why a process ended, from its exit code."""
     if code is None:
-        return f"still there {ENDS:.0f} s after SIGKILL"
+        return f"still running {ENDS:.0f} s after SIGKILL"
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _last(log: Path, begin: int) -> str:
-    """Return the last line of a log after so many bytes, to say why a process died."""
+    """Return the last line of a log from byte ``begin`` on, to explain why a process died."""
     lines = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines() if log.exists() else []
     return f" ({lines[-1].strip()[:120]})" if lines else ""

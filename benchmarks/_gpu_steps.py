@@ -30,14 +30,15 @@ from framecast.runtime.engines.torch import TorchEngine
 from framecast.runtime.shipped import shipped
 from framecast.runtime.stepper import Stepper
 
-STEPS = 20  # of a rollout
-LARGE, LARGE_STEPS, LARGE_FRAMES = 10_000_000, 3, 40  # values of a frame from which less is run: pictures take long
-REPLAYS, BACK, FRAMES, WARMUP = 200, 20, 150, 20  # timed replays, replays in a row, timed frames, frames before them
-ON_CPU = 100_000  # pixels of a model of motion's picture, up to which the CPU is its reference
-SEEN = 40  # pictures of the demo clip
-AHEAD, INTERVAL = 0.1, 1 / 30  # seconds, for models of motion
-HOLD = 400_000  # cycles that the GPU waits for before a timed replay, so that the host has enqueued it by then
-RAN = "ran (no figures, because this is not a GPU)"
+STEPS = 20  # steps of a rollout
+# Frames with more values than LARGE get fewer steps and frames, because their pictures take long.
+LARGE, LARGE_STEPS, LARGE_FRAMES = 10_000_000, 3, 40
+REPLAYS, BACK, FRAMES, WARMUP = 200, 20, 150, 20  # timed replays, replays in a row, timed frames, warm-up frames
+ON_CPU = 100_000  # pixels of a motion model's picture up to which the CPU is the reference
+SEEN = 40  # frames of the demo clip
+AHEAD, INTERVAL = 0.1, 1 / 30  # seconds, for motion models
+HOLD = 400_000  # cycles that the GPU waits before a timed replay, so that the host can enqueue it meanwhile
+RAN = "ran (no figures on a CPU)"
 COLUMNS = (
     f"{'max error':>9} {'allowed':>8}  {'replay ms':>9} {'p99':>8} {'in a row':>8}  {'live p50':>8} {'p99':>8} "
     f"{'enqueue':>8}"
@@ -50,7 +51,7 @@ def steps(config: str, device: str, *, slow: bool = False) -> list[Row]:
 
 
 def row(config: str, variant: Variant, device: str, size: tuple[int, int] | None = None) -> Row:
-    """Return the row of one variant. The size (width, height) of its pictures is for models of motion."""
+    """Return the row of one variant. ``size`` (width, height) sets the picture size of a motion model."""
     named = config if size is None else f"{config} {size[0]}x{size[1]}"
     return Row(
         f"{named} {variant.name}", lambda: measured(config, lambda: made(config, variant, device, size), device, size)
@@ -60,10 +61,10 @@ def row(config: str, variant: Variant, device: str, size: tuple[int, int] | None
 def measured(
     config: str, opened: Callable[[], Any], device: str, size: tuple[int, int] | None = None, *, timed: bool = True
 ) -> Found:
-    """Measure an engine: first its error, and only if that is within its bound, its latency."""
+    """Measure an engine's error and, if that is within its bound, its latency."""
     with opened() as engine:
         precision = engine.precision or "fp32"
-        # A warp can turn the last bit of a flow into a grey value; see the table of configurations.
+        # A warp can turn the last bit of a flow into a grey level; see ``tolerance`` in the table of configurations.
         allowed = max(ALLOWED[precision], 10 * {**CONFIGS, **MOTION}[config].tolerance)
         expected = reference(config, device, size)
         # Python's max would drop NaN.
@@ -93,21 +94,21 @@ def made(config: str, variant: Variant, device: str, size: tuple[int, int] | Non
     """Open a torch engine in one variant.
 
     Raises:
-        NotHere: this device does not have its precision.
+        NotHere: this device cannot run the variant.
     """
     if device == "cpu" and variant.options.get("precision", "fp32") != "fp32":
-        raise NotHere("a CPU has no other precisions")
+        raise NotHere("a CPU runs fp32 only")
     if device == "cpu" and variant.slow:
-        raise NotHere("a dry run compiles no network")
+        raise NotHere("a dry run does not compile networks")
     network, manifest = network_of(config, device, size)
-    # A copy, because an engine changes the layers of its network, and each variant needs them as they were.
+    # An engine changes its network's layers, so each variant gets its own copy.
     with TorchEngine(copy.deepcopy(network), manifest, device=device, **variant.options) as engine:
         yield engine
 
 
 @functools.cache
 def network_of(config: str, device: str, size: tuple[int, int] | None = None) -> tuple[StepModel, Manifest]:
-    """Return a network with its shipped weights, or with random ones, always the same. In a dry run it is small."""
+    """Return a network with its shipped weights, or with random ones of a fixed seed. In a dry run it is small."""
     if device == "cuda" and config in shipped() and config in CONFIGS:
         return load_network(shipped()[config])
     changes = dict(SMALL.get(config, {})) if device == "cpu" else {}
@@ -122,8 +123,8 @@ def network_of(config: str, device: str, size: tuple[int, int] | None = None) ->
 def reference(config: str, device: str, size: tuple[int, int] | None = None) -> list[Any]:
     """Return the predictions over the first frames by PyTorch in float32 on the CPU.
 
-    At a camera's size a model of motion takes seconds a step there. Then the reference is plain PyTorch on the GPU, and
-    that it equals the CPU's is checked at a small size.
+    At a camera's size, a motion model takes seconds per step on the CPU. The reference is then plain PyTorch on the
+    GPU, which another row compares with the CPU at a small size.
     """
     network, manifest = network_of(config, device, size)
     options: dict[str, Any] = {"device": "cpu"}
@@ -134,7 +135,7 @@ def reference(config: str, device: str, size: tuple[int, int] | None = None) -> 
 
 
 def rollout(engine: Engine) -> list[Any]:
-    """Return an engine's predictions over the same frames. Values that it does not write are NaN."""
+    """Return an engine's predictions over the same frames. Values that the engine does not write are NaN."""
     stepper, manifest = Stepper(engine), engine.manifest
     count = STEPS if math.prod(manifest.frame) <= LARGE else LARGE_STEPS
     return [np.array(stepper.step(to_input(image, manifest), poison=True)) for image in _demo()[:count]]
@@ -150,16 +151,16 @@ _resized: dict[tuple[int, int], list[Any]] = {}
 
 
 def pictures(manifest: Manifest) -> list[Any]:
-    """Return real frames at the model's size, because a warp's time depends on the motion."""
+    """Return real frames at the model's size; they must be real because a warp's time depends on the motion."""
     if manifest.size not in _resized:
         _resized[manifest.size] = [to_model_size(image, manifest) for image in _demo()]
     return _resized[manifest.size]
 
 
 def live_times(engine: Engine) -> dict[str, float]:
-    """Return the milliseconds of a live step, from the camera's picture to the predicted one, and until it is enqueued.
+    """Return the milliseconds of a live step: from the camera's picture to the predicted one, and until it is enqueued.
 
-    A model of motion renders one moment a frame.
+    A motion model renders one moment per frame.
     """
     images, stepper, moments = pictures(engine.manifest), Stepper(engine), engine.manifest.renders == "moments"
     whole, enqueue = [], []
@@ -182,13 +183,13 @@ def live_times(engine: Engine) -> dict[str, float]:
 
 
 def replay_times(engine: Engine) -> dict[str, float]:
-    """Return the milliseconds of a step on the device alone, from its own events; empty if it has none of torch's.
+    """Return the milliseconds of a step on the device, measured with CUDA events; empty if torch does not run it there.
 
-    ``replay`` is a single step, and ``in_a_row`` the mean of steps that are enqueued one after the other. The weights
-    and the state of a small network stay in the cache between steps, and so they do in a live stream. ``render_span``,
-    of a model of motion, is the time from a moment's first kernel to its picture on the host.
+    ``replay`` is a single step, and ``in_a_row`` the mean over steps that are enqueued one after the other. A small
+    network's weights and state stay in the cache between steps, as they do in a live stream. ``render_span`` is for
+    motion models: the time from a moment's first kernel to its picture on the host.
     """
-    stream = getattr(engine, "_stream", None)  # events must be on the stream of the steps
+    stream = getattr(engine, "_stream", None)  # the events must be on the steps' stream
     if not isinstance(stream, torch.cuda.Stream):
         return {}
     states, images = [engine.new_state() for _ in range(2)], pictures(engine.manifest)
@@ -237,7 +238,7 @@ def replay_times(engine: Engine) -> dict[str, float]:
 
 
 def window(config: str, device: str) -> Row:
-    """Return the row of the published way: for each frame the window of known frames, from a zero state, eagerly."""
+    """Return the row of the published method: for each frame, eagerly run the whole window from a zero state."""
 
     def run() -> Found:
         network = copy.deepcopy(network_of(config, device)[0]).to(device)
@@ -255,12 +256,12 @@ def window(config: str, device: str) -> Row:
 
 @torch.inference_mode()
 def _window(network: StepModel, known: int) -> float:
-    """Return the milliseconds of one prediction by the published way, in float32."""
+    """Return the milliseconds of one prediction by the published method, in float32."""
     device = next(network.parameters()).device
     rival = clip_wise(network)
     if rival is None:
-        raise NotHere("it is not a published network")
-    known = getattr(rival.config, "frames", known)  # TAU takes exactly so many, fewer in a dry run
+        raise NotHere("not a published network")
+    known = getattr(rival.config, "frames", known)  # TAU takes exactly this many; fewer in a dry run
     clip = torch.rand(1, known, *network.frame_shape, device=device)
     times = []
     for _ in range(25 if device.type == "cuda" else 2):

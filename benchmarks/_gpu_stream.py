@@ -1,4 +1,4 @@
-"""A running stream, for ``gpu_check.py``: its allocations and waits, the kernels of one replay, and races."""
+"""The stream part of ``gpu_check.py``: allocations and waits per frame, the kernels of one replay, and data races."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from framecast.runtime.engines.torch import TorchEngine
 from framecast.runtime.stepper import Stepper
 
-FRAMES = 50  # of a steady stream
-WAITED = 10.0  # microseconds: a call that took longer has waited
+FRAMES = 50  # frames of a steady stream
+WAITED = 10.0  # microseconds from which a call counts as a wait
 MEMORY = ("num_device_alloc", "num_alloc_retries", "allocation.all.allocated")  # of torch.cuda.memory_stats
-SHOWN = 25  # kernels of a replay
-MARK = "frames"  # in a profile: what is counted lies within it
+SHOWN = 25  # kernels listed per replay
+MARK = "frames"  # only events within this mark of a profile count
 STEADY = (
     f"{'allocations a frame':>20} {'waits a frame':>14}  (waits of {WAITED:.0f} us and more, and synchronous copies)"
 )
@@ -34,7 +34,7 @@ _ALLOCATES = ("cudaMalloc", "cudaMallocAsync", "cuMemCreate", "cudaHostAlloc", "
 
 CONTROL = "control"
 _EAGER = next(variant for variant in VARIANTS if variant.name == "eager, kernels")
-# What the sanitizer watches. It sees no kernels inside a replay, so there is fp16 without graphs too.
+# The variants that the sanitizer watches. It cannot see kernels inside a replay, so fp16 also runs without graphs.
 WATCHED = (
     _EAGER,
     Variant("eager, kernels, fp16", {**_EAGER.options, "precision": "fp16"}),
@@ -42,11 +42,11 @@ WATCHED = (
     HALF,
 )
 
-Job = tuple[str, Variant, tuple[int, int] | None]  # a configuration, a variant, and a model of motion's size
+Job = tuple[str, Variant, tuple[int, int] | None]  # a configuration, a variant, and a motion model's size
 
 
 def steady(size: tuple[int, int], configs: Sequence[str], device: str) -> list[Row]:
-    """Return a row for each network: what a frame allocates on the device, and how often it waits for it."""
+    """Return a row for each network: allocations on the device and waits for the device, per frame."""
     jobs: list[Job] = [("stip-ucf", BEST, None), ("edge", BEST, size)]
     jobs += [(config, BEST, None) for config in configs]
     return [Row(_named(job), partial(_steady, job, device)) for job in jobs]
@@ -86,7 +86,7 @@ def _steady(job: Job, device: str) -> Found:
 
 
 def calls(events: Iterable[Any]) -> list[Any]:
-    """Return the calls of CUDA among a profile's events, within the mark: outside, the profiler itself waits."""
+    """Return a profile's CUDA calls within the mark. Outside, the profiler itself waits."""
     events = list(events)
     mark = next(e.time_range for e in events if e.name == MARK and str(e.device_type).endswith("CPU"))
     inside = (e for e in events if mark.start <= e.time_range.start <= mark.end)
@@ -94,17 +94,17 @@ def calls(events: Iterable[Any]) -> list[Any]:
 
 
 def may_wait(name: str) -> bool:
-    """Return whether a call may wait for the device: for all of it, a stream, an event, or the end of a copy."""
+    """Return whether a call may wait for the device, a stream, an event, or the end of a copy."""
     return "Synchronize" in name or ("Memcpy" in name and "Async" not in name)
 
 
 def has_waited(call: Any) -> bool:
-    """Return whether such a call has waited. A copy always does; what is long past is asked for and not waited for."""
+    """Return whether such a call waited. A copy always waits; others return at once if the work is done."""
     return "Memcpy" in call.name or call.cpu_time_total >= WAITED
 
 
 def player(engine: TorchEngine) -> Callable[[int], None]:
-    """Return a function that runs so many frames of a live stream."""
+    """Return a function that runs a given number of frames of a live stream."""
     images, stepper, moments = pictures(engine.manifest), Stepper(engine), engine.manifest.renders == "moments"
 
     def frames(count: int) -> None:
@@ -119,7 +119,7 @@ def player(engine: TorchEngine) -> Callable[[int], None]:
 
 
 def replay(size: tuple[int, int], device: str) -> list[Row]:
-    """Return a row for each network with the number of nodes of a replay, and its kernels by their time."""
+    """Return a row for each network: the number of nodes of a replay, and its kernels sorted by time."""
     jobs: list[Job] = [
         ("stip-ucf", BEST, None),
         ("edge", BEST, size),
@@ -143,7 +143,7 @@ def _replay(job: Job, device: str) -> Found:
             if device == "cuda":
                 torch.cuda.synchronize()
 
-        for turn in range(12 if device == "cuda" else 2):  # each arrangement of the buffers is captured once
+        for turn in range(12 if device == "cuda" else 2):  # captures each arrangement of the buffers
             run(turn)
         with profile(activities=_activities(device)) as profiled:
             engine.run(states[0], states[1])
@@ -181,9 +181,9 @@ def _named(job: Job) -> str:
 def races(device: str) -> list[Row]:
     """Return a row for each kind of stream that torch's sanitizer watches, each in a new interpreter.
 
-    The sanitizer must be there before torch is. It sees the operations that torch launches, so it watches a stream
-    without graphs; what a replay does inside is the order that was captured. The first row is a known race: where that
-    is not found, the other rows show nothing.
+    The sanitizer must be enabled before torch is imported. It sees only the operations that torch launches, so it needs
+    streams without graphs; a replay keeps the captured order. The first row is a known race: if the sanitizer misses
+    it, the other rows prove nothing.
     """
     control = [Row("a known race", partial(_control, device))] if device == "cuda" else []
     return control + [
@@ -193,9 +193,9 @@ def races(device: str) -> list[Row]:
 
 
 def sanitized(what: str, device: str) -> subprocess.CompletedProcess[str]:
-    """Run one of the streams, or the known race, in a new interpreter with torch's sanitizer."""
+    """Run one of the streams or the known race in a new interpreter with torch's sanitizer."""
     command = [sys.executable, str(Path(__file__)), what, device]
-    watched = {"TORCH_CUDA_SANITIZER": "1"} if device == "cuda" else {}  # torch for the CPU lacks its hooks
+    watched = {"TORCH_CUDA_SANITIZER": "1"} if device == "cuda" else {}  # torch for the CPU lacks the hooks
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | watched)
     print(done.stdout, done.stderr)  # into the log
     return done
@@ -218,7 +218,7 @@ def _watched(variant: str, device: str) -> Found:
 
 
 def _watch(variant: str, device: str) -> None:
-    """Run a stream of two rows, reset one of them, and look ahead. The sanitizer raises where it finds a race."""
+    """Run a stream of two rows, reset one row at a time, and look ahead. The sanitizer raises if it finds a race."""
     chosen = next(entry for entry in WATCHED if entry.name == variant)
     with made("stip-edge", chosen, device) as engine:
         images, stepper = pictures(engine.manifest), Stepper(engine, 2)
@@ -233,7 +233,7 @@ def _watch(variant: str, device: str) -> None:
 
 
 def _race() -> None:
-    """Write to a tensor on two streams, neither of which waits for the other."""
+    """Write to a tensor on two streams that do not wait for each other."""
     values = torch.zeros(1 << 20, device="cuda")
     torch.cuda.synchronize()
     for stream in (torch.cuda.Stream(), torch.cuda.Stream()):

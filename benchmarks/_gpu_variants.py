@@ -1,4 +1,4 @@
-"""What ``gpu_check.py`` measures: every way to run a network with torch. A new one is one line of ``VARIANTS``."""
+"""What ``gpu_check.py`` measures: every way to run a network with torch. A new way is one row of ``VARIANTS``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Variant:
 
     Attributes:
         name: for the tables.
-        options: keyword arguments of ``TorchEngine`` beside the network, its manifest and the device.
+        options: keyword arguments of ``TorchEngine``, besides the network, its manifest and the device.
         slow: whether it takes minutes until its first step. Such variants run last.
     """
 
@@ -22,7 +22,7 @@ class Variant:
     slow: bool = False
 
 
-# The most important first: where the time is over, the others are not run.
+# The most important first: if time runs out, the rest do not run.
 VARIANTS = (
     Variant("graph, kernels"),
     Variant("graph", {"kernels": False}),
@@ -41,19 +41,26 @@ VARIANTS = (
     Variant("compiled, graph, kernels, fp16", {"compiled": True, "precision": "fp16"}, slow=True),
     Variant("compiled", {"kernels": False, "graph": False, "compiled": True}, slow=True),
 )
-BEST = VARIANTS[0]  # what users get by default
+BEST = VARIANTS[0]  # the default
 HALF = next(variant for variant in VARIANTS if variant.options.get("precision") == "fp16")
 
 OTHERS = ("onnxruntime-cuda", "tensorrt:fp32", "tensorrt:fp16")  # other engines, by their names in ``ENGINES``
-CONFIGS = ("stip-edge", "stau-mnist", "mau-mnist", "tau-mnist", "astm-mnist", "stau-kitti")  # beside stip-ucf, stip-4k
+CONFIGS = (
+    "stip-edge",
+    "stau-mnist",
+    "mau-mnist",
+    "tau-mnist",
+    "astm-mnist",
+    "stau-kitti",
+)  # besides stip-ucf and stip-4k
 SIZES = ((640, 480), (1280, 720))  # width and height of the default model's pictures
-CHECKED_SIZE = (64, 48)  # at which a GPU is compared with the CPU, because that is slow at the others
+CHECKED_SIZE = (64, 48)  # the GPU is compared with the CPU at this size, because the CPU is slow at SIZES
 
-# Largest error over a rollout, in units of the value range. float32 differs by the order of its roundings; TF32 and
-# fp16 have 11 bits.
+# Largest error over a rollout, in units of the value range. float32 results differ by the order of their roundings;
+# TF32 and fp16 have 11 bits.
 ALLOWED = {"fp32": 1e-4, "tf32": 2e-2, "fp16": 2e-2}
 
-# What docs/gpu.md wants, and the figure that shows it: (what, section, row, figure, bound, whether less is better).
+# The targets of docs/gpu.md: (description, section, row, figure, bound, whether less is better).
 TARGETS = (
     ("STGRU gates, stip-4k's size, share of a copy", "bandwidth", "stgru_gates stip-4k fp32", "share", 0.7, False),
     ("stip-ucf, a step on the device, ms", "stip-ucf", "stip-ucf graph, kernels", "replay", 0.45, True),
@@ -65,7 +72,7 @@ TARGETS = (
     ("steady stream, waits a frame", "steady", "stip-ucf graph, kernels", "waits", 1.0, True),
 )
 
-# On the CPU, in a dry run: the same networks, as small as they get.
+# In a dry run on the CPU: the same networks, as small as possible.
 _STIP = {"hidden": 8, "layers": 1, "stages": 1, "height": 32, "width": 32}
 _MAU = {"hidden": 4, "layers": 1}
 _TAU = {"frames": 3, "hidden_spatial": 4, "hidden_temporal": 8, "encoder_layers": 2, "translator_layers": 2}

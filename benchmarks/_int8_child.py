@@ -1,8 +1,8 @@
-"""Runs graphs with only numpy and ONNX Runtime, so that any Python can do it: ``_int8_child.py FOLDER OUTPUT.npz``.
+"""Runs graphs: ``_int8_child.py FOLDER OUTPUT.npz``. It needs only numpy and ONNX Runtime, so any Python can run it.
 
-Every ``NAME.onnx`` in the folder runs on the inputs in ``NAME.npz``, in one thread. ``OUTPUT.npz`` gets its first
-output. An artifact (its metadata has a manifest) steps over ``frames`` [T, 1, C, H, W] from a reset instead, and
-``OUTPUT.npz`` gets the first prediction of every step, [T, C, H, W].
+Every ``NAME.onnx`` in the folder runs on the inputs in ``NAME.npz``, in one thread. Its first output goes to
+``OUTPUT.npz``. An artifact (its metadata has a manifest) instead steps over ``frames`` [T, 1, C, H, W] from a reset.
+The first prediction of every step then goes to ``OUTPUT.npz``, [T, C, H, W].
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(folder: Path, output: str) -> None:
             found[path.stem] = rollout(session, json.loads(manifest), inputs["frames"])
         else:
             found[path.stem] = session.run(None, inputs)[0]
-    np.savez(output, **found)  # type: ignore[arg-type]  # numpy's stubs take a name for its own option
+    np.savez(output, **found)  # type: ignore[arg-type]  # numpy's stubs mistake the names for savez's own option
 
 
 if __name__ == "__main__":

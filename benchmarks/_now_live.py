@@ -1,4 +1,4 @@
-"""The parts of ``now.py`` that are no scores: a delayed stream whose true moments are known, and fresh processes."""
+"""The unscored parts of ``now.py``: a delayed stream with known capture times, and fresh processes."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from framecast.runtime.shipped import find
 from framecast.testing import FadeEngine, VirtualClock
 
 FPS = 30.0
-DELAY = 0.150  # seconds from the moment in front of the lens to the arrival, known to the run
-CAMERAS = (  # in words; seconds that the delay wanders around that, and in which it does so there and back
+DELAY = 0.150  # seconds from capture to arrival; the run is given this value
+CAMERAS = (  # name; amplitude of the delay's drift around DELAY, and its period, both in seconds
     ("150 ms, steady", 0.0, 1.0),
     ("150 ± 40 ms, from frame to frame", 0.040, 0.0),
     ("150 ± 40 ms, in 2 s", 0.040, 2.0),
     ("150 ± 40 ms, in 10 s", 0.040, 10.0),
     ("150 ± 40 ms, in 20 s", 0.040, 20.0),
 )
-JITTER = 0.004  # seconds, standard deviation, on top
+JITTER = 0.004  # seconds: standard deviation of the additional random delay
 SECONDS = 120.0
-SETTLED = 20.0  # seconds at the start that do not count
-STEP, PICTURE = 0.022, 0.012  # seconds that a step and a picture take
+SETTLED = 20.0  # seconds discarded at the start
+STEP = 0.022  # seconds that a step takes
 
 
 class Delayed(Source):
-    """A camera whose pictures arrive late, by a delay that wanders, and by jitter.
+    """A camera whose frames arrive late, by a drifting delay plus jitter.
 
     Args:
-        clock: the run's.
-        wander: seconds around the known delay.
-        period: seconds from one extreme of it to the next of its kind; 0 to draw each frame's delay at random.
+        clock: the run's clock.
+        wander: amplitude of the drift around the known delay, in seconds.
+        period: period of the drift in seconds; 0 draws each frame's delay at random.
 
     Attributes:
-        captured: the true moment of each frame, by its number.
+        captured: the true capture time of each frame, by its number.
     """
 
     live = True
@@ -79,7 +79,7 @@ class Delayed(Source):
 
 
 class _Working(FadeEngine):
-    """An engine that takes its time, on the clock."""
+    """An engine whose step takes ``STEP`` seconds on the clock."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(size=(48, 64))
@@ -93,12 +93,12 @@ class _Working(FadeEngine):
 
 @dataclass(frozen=True)
 class Now:
-    """How near to now the shown pictures are, in milliseconds.
+    """How far from now the pictures shown are, in milliseconds.
 
     Attributes:
-        median: of the moment shown minus the true now.
-        p95: of its absolute value.
-        without: median age of the newest camera picture, which one would see otherwise.
+        median: median of the error: the moment shown minus the true now.
+        p95: 95th percentile of the absolute error.
+        without: median age of the newest camera frame, which is what one would see without prediction.
         n: number of pictures.
     """
 
@@ -109,7 +109,7 @@ class Now:
 
 
 def now(wander: float, period: float) -> Now:
-    """Run ``--now`` on a :class:`Delayed` camera in virtual time, where the true moments are known."""
+    """Run ``--now`` on a :class:`Delayed` camera in virtual time, where the true capture times are known."""
     clock = VirtualClock()
     source = Delayed(clock, wander, period)
     lookahead = Lookahead(now=True, camera_delay=DELAY)
@@ -125,7 +125,7 @@ def now(wander: float, period: float) -> Now:
 
 
 def start(model: str, engine: str, threads: int, clip: Clip) -> tuple[float, float]:
-    """Median seconds of fresh processes to their first prediction, and peak memory in MB over a clip as a video."""
+    """Return the median seconds from process start to first prediction, and the peak memory in MB over a clip."""
     height, width = clip.frames[0].shape[:2]
     cold = cold_start(find(model), engine, threads, (width, height))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The contestants of ``now.py``, and the loop that scores them frame by frame and measures their CPU time in turns."""
+"""The contestants of ``now.py``, and the loop that scores them and measures their CPU time, alternating per frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Method(ABC):
     """Predicts a stream.
 
     Attributes:
-        name: for tables.
+        name: name in the tables.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Method(ABC):
 
     @abstractmethod
     def see(self, frame: Image, time: float) -> None:
-        """Take the newest frame, at a time in seconds."""
+        """Take the newest frame and its time in seconds."""
 
     @abstractmethod
     def at(self, ahead: float) -> Image:
-        """The picture some seconds after the newest frame."""
+        """Return the picture ``ahead`` seconds after the newest frame."""
 
 
 class Copy(Method):
@@ -60,7 +60,7 @@ class Copy(Method):
 
 
 class Dis(Method):
-    """OpenCV's DIS flow, medium preset, with constant velocity: see :class:`framecast.runtime.dis.DisFlow`."""
+    """OpenCV's DIS flow, medium preset, at constant velocity (:class:`framecast.runtime.dis.DisFlow`)."""
 
     name = DIS
 
@@ -87,10 +87,10 @@ class Dis(Method):
 
 
 class Ours(Method):
-    """A predictor of framecast.
+    """A framecast predictor.
 
     Args:
-        name: for tables.
+        name: name in the tables.
         predictor: its owner closes it.
     """
 
@@ -114,12 +114,12 @@ class Ours(Method):
 
 @dataclass
 class Scores:
-    """What a run over one clip found.
+    """Results of a run over one clip.
 
     Attributes:
         db: PSNR in dB of each scored frame, by method and frames ahead.
-        fresh: of each scored frame, whether it shows something new, by frames ahead.
-        cpu: CPU seconds of a step and the nearest picture, frame by frame, by method.
+        fresh: for each scored frame, whether it shows something new, by frames ahead.
+        cpu: CPU seconds per frame of a step and the nearest picture, by method.
     """
 
     db: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -127,27 +127,27 @@ class Scores:
     cpu: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def mean(self, method: str, k: int = 1, *, moving: bool = False) -> float:
-        """Mean PSNR over the scored frames, or over those that show something new."""
+        """Return the mean PSNR over the scored frames; with ``moving``, only over those that show something new."""
         values = [v for v, fresh in zip(self.db[method, k], self.fresh[k], strict=True) if fresh or not moving]
         return float(np.mean(values)) if values else float("nan")
 
     def ratio(self, method: str) -> float:
-        """Median CPU time, as a ratio to DIS flow's."""
+        """Return the median CPU time as a ratio to DIS flow's."""
         return float(np.median(self.cpu[method]) / np.median(self.cpu[DIS]))
 
 
 def run(clip: Clip, methods: Sequence[Method], ahead: Sequence[int] = (1,)) -> Scores:
-    """Run methods over a clip, one after the other at each frame, forwards and backwards by turns.
+    """Run all methods on each frame of a clip, one after the other; every second frame reverses their order.
 
-    The first frames of the stream are not scored, nor are exact repeats, as in :mod:`framecast.runtime.score`.
+    The stream's first frames and exact repeats are not scored, as in :mod:`framecast.runtime.score`.
 
     Args:
-        clip: its frames have the size that the methods take.
-        methods: copying and DIS flow among them.
-        ahead: frames ahead, ascending.
+        clip: frames of the size that the methods take.
+        methods: must include copying and DIS flow.
+        ahead: numbers of frames ahead, ascending.
     """
     found, interval = Scores(), clip.interval
-    pending: list[tuple[float, int, dict[str, Image]]] = []  # the moment, frames ahead, pictures by method
+    pending: list[tuple[float, int, dict[str, Image]]] = []  # due time, frames ahead, pictures by method
     for method in methods:
         method.reset()
     for number, (frame, moment) in enumerate(zip(clip.frames, clip.times, strict=True)):

@@ -1,8 +1,8 @@
 """Builds TensorRT engines of every configuration at full size: ``python benchmarks/build.py [CONFIG…] [--for 8.9]``.
 
 Configurations without shipped weights get random ones. The builds use the code of ``framecast build``, in both
-precisions, and a separate cache. Without a GPU, TensorRT for RTX builds in advance for the given compute capability and
-measures no kernels. "Peak" is the process's peak memory so far; each configuration has its own process.
+precisions, and a separate cache. Without a GPU, TensorRT for RTX builds for the given compute capability and measures
+no kernels. "Peak" is the process's peak memory so far; each configuration has its own process.
 """
 
 from __future__ import annotations
@@ -30,18 +30,22 @@ def main() -> None:
     """Print a row for each configuration and precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="*", default=[*CONFIGS, *MOTION], metavar="CONFIG")
-    parser.add_argument("--for", dest="target", default=None)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # in this process
+    parser.add_argument(
+        "--for", dest="target", default=None, help="compute capability of a GPU that is not here, such as 8.9"
+    )
+    parser.add_argument(
+        "--one", action="store_true", help=argparse.SUPPRESS
+    )  # measures one configuration in this process
     args = parser.parse_args()
     if unknown := set(args.configs) - {*CONFIGS, *MOTION}:
-        parser.error(f"no configuration {', '.join(sorted(unknown))}: there are {', '.join([*CONFIGS, *MOTION])}")
+        parser.error(f"no configuration {', '.join(sorted(unknown))}: choose from {', '.join([*CONFIGS, *MOTION])}")
     if args.one:
         measure(args.configs[0], args.target)
         return
     try:
         found, target = library(), args.target or gpu()
     except EngineError as error:
-        parser.error(f"{error} (or name a GPU with --for)")
+        parser.error(f"{error} (or build for another GPU with --for)")
     print(header())
     print(f"\n{found.name} {found.version} for {target}; layers as parsed")
     columns = f"{'layers':>7} {'float16':>8} {'float32':>8} {'peak MB':>8}"
@@ -84,7 +88,7 @@ def measure(config: str, target: str | None) -> None:
 
 
 def exported(config: str, folder: Path) -> Path:
-    """Export the artifact in another process, so that torch's memory does not count for the build."""
+    """Export the artifact in another process, so that torch's memory does not count toward the build's."""
     code = "import sys, pathlib; from framecast.export.exporter import export_random as export\n"
     code += "export(sys.argv[1], pathlib.Path(sys.argv[2]))"
     subprocess.run([sys.executable, "-c", code, config, str(folder)], check=True)

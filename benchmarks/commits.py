@@ -1,8 +1,8 @@
-"""Compares two checkouts of framecast, alternately on one machine: is a change slower?
+"""Compares the speed of two checkouts of framecast, alternating on one machine.
 
 ``python benchmarks/commits.py OTHER [--rounds N]`` (OTHER: a checkout of another commit, such as a ``git worktree``).
-Each checkout has its own process, which is idle while the other one works. A round is ``FRAMES`` frames in one
-checkout, then in the other. Every second round begins with the other. The ratio is this checkout's median divided by
+Each checkout has its own process, which is idle while the other one works. A round runs ``FRAMES`` frames in one
+checkout, then in the other. Every second round reverses the order. The ratio is this checkout's median divided by
 the other's, round by round, with a 95 % interval by bootstrap over rounds. CPU time is that of the whole process.
 """
 
@@ -23,9 +23,9 @@ from _machine import header
 from framecast.bench.summary import ratio
 
 HERE = Path(__file__).resolve().parents[1]
-FRAMES, SKIP = 40, 10  # frames of a round, and how many of them do not count: the other process filled the caches
+FRAMES, SKIP = 40, 10  # frames per round, and how many of them are discarded: the other process filled the caches
 CASES = ("predictor.step edge", "predictor.step stip-edge", "result edge", "result stip-edge")
-# This code also runs in old checkouts, so it uses little of the API. In those, a step returns its picture.
+# This code also runs in old checkouts, so it uses little of the API. In old checkouts, a step returns its picture.
 WORKER = """
 import json, sys, time
 import framecast
@@ -49,7 +49,7 @@ predictors = {model: load(model, threads=2) for model in ("edge", "stip-edge")}
 def steps(predictor, count):
     predictor.reset()
     for i in range(count):
-        if predictor.step(images[i % len(images)]) is None:  # it renders when it is asked for a picture
+        if predictor.step(images[i % len(images)]) is None:  # rollout renders the picture
             predictor.rollout(1)
         yield True
 

@@ -12,11 +12,11 @@ import matplotlib.pyplot as plt
 
 LOGS = Path(__file__).parent / "results" / "training"
 PICTURE = Path(__file__).parents[1] / "docs" / "moving-mnist.png"
-COPYING = 282.7  # MSE of copying the last given frame, over the 64 sequences that training scores
+COPYING = 282.7  # MSE of copying the last input frame, over the 64 sequences that training scores
 
 
 def main() -> None:
-    """Draw the loss and the error on test sequences over the minutes."""
+    """Draw the training loss and the error on test sequences over time."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for path in sorted(LOGS.glob("*-mnist.csv")):
         with path.open() as file:

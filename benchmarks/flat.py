@@ -1,9 +1,9 @@
-"""Cost of a frame by the number of past frames: a step, compared with recomputing the past as the published code does.
+"""Cost of a frame by number of past frames: a step, compared with recomputing the window as published.
 
-``python benchmarks/flat.py [MODEL…] [--past 1 2 4 8 16 32]``: exports networks with random weights, which take as long
-as trained ones, and runs them in ONNX Runtime. "Step" is one step after the given number of past frames. "Window"
-starts from a zero state each time. For the recurrent networks it runs the same graph over those frames from a reset.
-For TAU it is the published form, as torch exports it: it always encodes T frames and decodes T.
+``python benchmarks/flat.py [MODEL…] [--past 1 2 4 8 16 32]``: exports networks with random weights (as fast as
+trained ones) and runs them in ONNX Runtime. "Step" is one step after the given number of past frames. "Window" starts
+from a zero state each time. For the recurrent networks, it runs the same graph over those frames from a reset. For TAU,
+it is the published form as torch exports it, which always encodes T frames and decodes T.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from framecast.runtime.stepper import Stepper
 
 MODELS = ("stip-ucf", "stau-mnist", "mau-mnist", "astm-mnist", "tau-mnist")
 PAST = (1, 2, 4, 8, 16, 32)
-SECONDS = 5.0  # for each model and number of past frames
+SECONDS = 5.0  # time limit per model and number of past frames
 
 
 def main() -> None:
     """Print two lines for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL")
-    parser.add_argument("--past", nargs="+", type=int, default=PAST)
+    parser.add_argument("--past", nargs="+", type=int, default=PAST, help="numbers of past frames")
     args = parser.parse_args()
     print(header())
     print("\nms a frame (median), by past frames")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measure(name: str, past: list[int], folder: Path) -> None:
-    """Print the lines of a model. Step and window alternate, so that slow phases of the machine affect both."""
+    """Print a model's lines. Step and window alternate, so that slow phases of the machine affect both."""
     torch.manual_seed(0)
     model = build(name).eval()
     save(to_onnx(model, describe(model, name)), folder / "step.onnx")
@@ -59,7 +59,7 @@ def measure(name: str, past: list[int], folder: Path) -> None:
         frames = list(random_frames(engine.manifest.frame, max(past) + 1, seed=0))
         clip = clip_wise(model, folder / "clip.onnx") if isinstance(model, TAU) else None
         stepper = Stepper(engine)
-        stepped(stepper, frames)  # binds and touches the buffers
+        stepped(stepper, frames)  # binds the buffers and touches their memory
         for count in past:
             times: dict[str, list[float]] = {"step": [], "window": []}
             begun = time.perf_counter()
@@ -86,7 +86,7 @@ def stepped(stepper: Stepper, frames: list[Tensor]) -> tuple[float, float]:
 
 
 def clip_wise(model: TAU, path: Path) -> Callable[[], float]:
-    """Export TAU as published, T frames to T frames; return a function that runs it once and returns the seconds."""
+    """Export TAU as published (T frames to T frames); return a function that runs it once and returns the seconds."""
 
     class Clip(nn.Module):
         def __init__(self) -> None:

@@ -1,14 +1,14 @@
-"""What a live step launches and moves on a GPU, counted without one: ``python benchmarks/gpu_arithmetic.py``.
+"""Counts the launches and memory traffic of a live step without a GPU: ``python benchmarks/gpu_arithmetic.py``.
 
-The torch engine's step runs on tensors that have a shape and a layout, but no memory, as if they were on a GPU. Each
-operator is counted: its launches, the bytes of its inputs and outputs, and the multiplications of its convolutions.
-From these it computes how long a step would take on an H200, by the assumptions below. Nothing here was measured.
+The torch engine's step runs on meta tensors, which have a shape and a layout but no memory, as if on a GPU. For each
+operator, the script counts launches, the bytes of inputs and outputs, and the multiplications of convolutions. From
+these it estimates the time of a step on an H200, under the assumptions below. Nothing here was measured.
 
-- A kernel of a CUDA graph costs ``GAP``, even if it does nothing. The branch of a graph costs nothing but its work.
-- Bytes move at the bandwidth of the memory, although most of what a small network moves stays in the cache.
-- A convolution uses as many multiprocessors as it has tiles of ``TILE`` results, and none faster than ``LEAST``.
-- Without a graph, Python starts a kernel in ``EAGER`` at the soonest. So the published way is estimated, which computes
-  its whole window anew for each frame ("window, eager").
+- Each kernel of a CUDA graph costs ``GAP``, even if it does nothing. A branch of the graph costs only its own work.
+- Bytes move at memory bandwidth, although most of a small network's data stays in the cache.
+- A convolution uses one multiprocessor per tile of ``TILE`` results, and takes at least ``LEAST``.
+- Without a graph, Python launches at most one kernel per ``EAGER``. This estimates the published method, which
+  recomputes its whole window for each frame ("window, eager").
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from framecast.runtime.engines.torch import layers_to_half
 from framecast.runtime.engines.torch_pictures import Pictures, to_frame
 
 CONFIGS = ("stip-ucf", "stip-4k", "stip-edge", "stau-mnist", "mau-mnist", "astm-mnist", "tau-mnist")
-# An H200 SXM as its data sheet has it: GB/s, multiprocessors, TFLOP/s by precision, dense.
+# An H200 SXM, from its data sheet: GB/s, multiprocessors, dense TFLOP/s by precision.
 BANDWIDTH, PROCESSORS, RATES = 4800, 132, {"fp32": 67, "tf32": 495, "fp16": 990}
 GAP, TILE, LEAST = 2.5, 64 * 32, 3.0  # microseconds, results, microseconds
 EAGER = 5.0  # microseconds
-SIZES = {"stip-ucf": (64, 16, 16), "stip-4k": (64, 17, 30), "large": (64, 270, 480)}  # of a state
+SIZES = {"stip-ucf": (64, 16, 16), "stip-4k": (64, 17, 30), "large": (64, 270, 480)}  # of a state, (C, H, W)
 WINDOW = "window, eager"
-OURS = {"stgru_gates": 2, "eifag": 1, "stau_attention": 2}  # launches of our operators
-# Views, and what else starts no kernel.
+OURS = {"stgru_gates": 2, "eifag": 1, "stau_attention": 2}  # launches per operator of ours
+# Views and other operators that launch no kernel.
 FREE = {
     *("view", "permute", "slice", "select", "split", "split_with_sizes", "unsqueeze", "squeeze", "expand", "transpose"),
     *("t", "alias", "detach", "as_strided", "unbind", "unfold", "_unsafe_view"),
@@ -58,7 +58,7 @@ FREE = {
 
 @dataclass
 class Count:
-    """What was counted, of the main stream and of the branch."""
+    """Counts for the main stream and the branch; launches by whether they are in the branch."""
 
     launches: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
     moved: int = 0  # bytes
@@ -76,7 +76,7 @@ class Counter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         name = str(func).split(".")[1]
         if name == "convolution" and any(map(is_channels_last, args[:2])):
-            result = result.to(memory_format=torch.channels_last)  # as on a GPU, where either decides
+            result = result.to(memory_format=torch.channels_last)  # as on a GPU: one channels-last input suffices
         if name not in FREE:
             self._add(name, args, result)
         return result
@@ -86,7 +86,7 @@ class Counter(TorchDispatchMode):
         launches = OURS.get(name, 1)
         if name == "convolution":
             source, weight, bias = args[:3]
-            # cuDNN's plans add the bias in a pass of their own, and so does a change of layout before.
+            # cuDNN adds the bias in a separate pass. A change of layout before the convolution is another pass.
             launches += (bias is not None) + (is_channels_last(source) != is_channels_last(weight))
             results = result.numel()
             self.count.products.append((self.aside, results * weight[0].numel() * _transposed(args), results))
@@ -95,13 +95,13 @@ class Counter(TorchDispatchMode):
 
 
 def _transposed(args: Any) -> float:
-    """The share of a kernel's taps that a result of a transposed convolution has."""
+    """Return the factor from a weight's size to multiplications per result: 1, unless the convolution is transposed."""
     weight, stride, transposed = args[1], args[3], args[6]
     return weight.shape[0] / weight.shape[1] / math.prod(stride) if transposed else 1
 
 
 class _Branch(Branch):
-    """Counts the branch's work apart."""
+    """Marks work in the branch, so that it is counted separately."""
 
     def __init__(self, counter: Counter) -> None:
         self._counter = counter
@@ -167,7 +167,7 @@ def counted(config: str, form: Form) -> Count:
 
 @torch.no_grad()
 def window(config: str) -> Count:
-    """Count a prediction by the published way: all known frames, from a zero state."""
+    """Count a prediction by the published method: all known frames, from a zero state."""
     network = build(config).eval()
     rival = clip_wise(network)
     assert rival is not None, f"{config} is not a published network"
@@ -180,7 +180,7 @@ def window(config: str) -> Count:
 
 
 def estimated(count: Count, precision: str = "fp32", gap: float = GAP) -> float:
-    """The milliseconds of a step on an H200, by the assumptions above."""
+    """Return the estimated milliseconds of a step on an H200, under the assumptions above."""
     rate = RATES[precision] * 1e6  # operations a microsecond
 
     def chain(aside: bool) -> float:
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("configs", nargs="*", default=CONFIGS, metavar="CONFIG")
     args = parser.parse_args()
     if unknown := set(args.configs) - set(ENTRIES):
-        parser.error(f"no network {', '.join(sorted(unknown))}: there are {', '.join(ENTRIES)}")
+        parser.error(f"no network {', '.join(sorted(unknown))}: choose from {', '.join(ENTRIES)}")
     print(header())
     rates = ", ".join(f"{precision} {rate}" for precision, rate in RATES.items())
     print(f"assumed   an H200: {BANDWIDTH} GB/s; {PROCESSORS} multiprocessors; TFLOP/s: {rates}")
@@ -205,7 +205,7 @@ def main() -> None:
     print(f"{'config':11s} {'form':18s} {'launches':>8} {'beside':>7} {'moved MB':>9} {'GMAC':>7} {'estimated ms':>13}")
     for config in args.configs:
         for name, form in FORMS.items():
-            if config.startswith("stip") or not name.endswith((" one stream", " contiguous")):  # only STIP has those
+            if config.startswith("stip") or not name.endswith((" one stream", " contiguous")):  # STIP-only forms
                 count = counted(config, form)
                 row(config, name, count, estimated(count, form.precision))
         if ENTRIES[config].window_gmacs is not None:
@@ -215,7 +215,7 @@ def main() -> None:
 
 
 def gates() -> None:
-    """Print a row for each size of the STGRU gates and precision of the convolutions, beside a copy."""
+    """Print a row for each size of the STGRU gates and precision of the convolutions, compared with a copy."""
     print(f"\n{'stgru_gates':16s} {'moved MB':>9} {'two launches, us':>17} {'a copy, us':>11} {'of its bandwidth':>17}")
     for size, shape in SIZES.items():
         for precision, itemsize in (("fp32", 4), ("fp16", 2)):

@@ -1,26 +1,26 @@
 """All checks that need a GPU, in one run: ``python benchmarks/gpu_check.py [--out FOLDER] [--minutes M]``.
 
-The sections run in this order. Each has a slice of the time, here for ``--minutes 9``, and is cut off when that is
-over; what it did not run by then is named. Nothing depends on an earlier section.
+The sections run in this order and do not depend on each other. Each has a time slice, shown here for ``--minutes 9``.
+When its time is over, a section is cut off, and the report lists the rows that it did not run.
 
  15 s  machine     the GPU, its driver, the libraries, and its ceilings: a large copy, large matrix products
  60 s  kernels     every Triton kernel: its error against its reference in float64
  90 s  stip-ucf    a step in every variant: error over 20 steps, device time of a replay, live latency
  60 s  stip-4k     the same over 3 steps
- 30 s  window      the published way: the window recomputed for each frame, eagerly
- 60 s  bandwidth   gates and EIFAG beside a copy of as many bytes, at three sizes; then with other blocks and warps
+ 30 s  window      the published method: recompute the window for each frame, eagerly
+ 60 s  bandwidth   gates and EIFAG against a copy of the same size, at three sizes; then other block sizes and warps
  60 s  edge        the default model at 640×480 and 1280×720
- 60 s  driver      what the tensorrt engine does with pycuda and the driver, with a kernel of ours as its engine
- 30 s  races       a known race, which torch's sanitizer must find; then it watches a stream of two rows
- 60 s  steady      allocations, waits and synchronous copies of a frame
- 30 s  replay      the kernels of one replay by their time, and the number of its nodes
- rest  others      if time is left: other networks and engines, and what is compiled as a whole
+ 60 s  driver      the tensorrt engine's use of pycuda and the driver, with one of our kernels as its engine
+ 30 s  races       a known race, which torch's sanitizer must find; then the sanitizer watches a stream of two rows
+ 60 s  steady      allocations, waits and synchronous copies per frame
+ 30 s  replay      the kernels of one replay sorted by time, and the number of nodes
+ rest  others      if time is left: other networks and engines, and whole-network compilation
 
-A result that is over its bound reads WRONG, and then the exit code is 1; so it is if a section fails or dies, and if
-no row was measured at all. Figures that miss what is wanted read "missed" and change nothing. The table is written to
-``results/gpu-<device>.txt`` as it comes, with the figures as JSON beside it. Without a GPU it says so and claims
-nothing. ``--dry-run`` runs the same code on the CPU, with tiny networks; it prints no latency. Two runs at once need
-two folders.
+A result above its bound reads WRONG, and the exit code is then 1. It is also 1 if a section fails or dies, or if no row
+was measured. A figure that misses its target reads "missed" and does not change the exit code. The table is written to
+``results/gpu-<device>.txt`` as rows arrive, with the figures as JSON beside it. Without a GPU, the script says so and
+measures nothing. ``--dry-run`` runs the same code on the CPU, with tiny networks, and prints no latency. Two concurrent
+runs need different folders.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from framecast.models.configs import CONFIGS as ENTRIES
 from framecast.runtime.engines.tensorrt.library import gpu, library
 
 RESULTS = Path(__file__).parent / "results"
-DRY = Path(__file__).parents[1] / "out"  # which git ignores
+DRY = Path(__file__).parents[1] / "out"  # git ignores it
 
 
 def main() -> None:
@@ -58,12 +58,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="*", metavar="CONFIG", help=f"other networks (default: {' '.join(CONFIGS)})")
     parser.add_argument("--out", type=Path, help="folder for the table and the figures (default: benchmarks/results)")
-    parser.add_argument("--minutes", type=float, default=8.0, help="the time of all sections together (default: 8)")
-    parser.add_argument("--only", nargs="+", metavar="SECTION", help="run these sections alone")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit for all sections together (default: 8)")
+    parser.add_argument("--only", nargs="+", metavar="SECTION", help="run only these sections (default: all)")
     parser.add_argument("--dry-run", action="store_true", help="run the same code on the CPU, without a GPU")
-    parser.add_argument("--fresh", action="store_true", help="run each section in a new interpreter, which is slower")
+    parser.add_argument("--fresh", action="store_true", help="run each section in a new interpreter (slower)")
     for name, kind in (("section", str), ("pipe", int), ("until", float), ("done", json.loads)):
-        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)  # of such an interpreter
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)  # for a new interpreter
     args = parser.parse_args()
     try:
         run(args)
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run what the words of the command line ask for."""
+    """Run the sections that the arguments select."""
     device = "cpu" if args.dry_run else "cuda"
     ruined = (lambda: False) if args.dry_run else _ruined
     configs = args.configs or (DRY_CONFIGS if args.dry_run else CONFIGS)
@@ -87,12 +87,12 @@ def run(args: argparse.Namespace) -> None:
         ("network", args.configs, list(ENTRIES)),
     ):
         if strange := [name for name in given if name not in known]:
-            sys.exit(f"error: no {kind} {', '.join(strange)}: there are {', '.join(known)}")
+            sys.exit(f"error: no {kind} {', '.join(strange)}: choose from {', '.join(known)}")
     if not args.dry_run and not _cuda():
         if not torch.cuda.is_available():
-            print("torch finds no CUDA device: nothing was checked and nothing is claimed (--dry-run tries the code)")
+            print("torch finds no CUDA device: nothing was checked (--dry-run runs the code on the CPU)")
             return
-        fresh = True  # a forked process finds none
+        fresh = True  # CUDA works here, but not in a forked process
     parts = [part for part in every if not only or part.name in only]
     report = Report(args.out or (DRY if args.dry_run else RESULTS), 60 * args.minutes)
     report.run(parts, ruined, [sys.executable, *sys.argv] if fresh else ())
@@ -105,7 +105,7 @@ def _cuda() -> bool:
     try:
         return in_child(torch.cuda.is_available)
     except TimeoutError as error:
-        raise TimeoutError(f"the driver does not say whether there is a GPU: {error}") from error
+        raise TimeoutError(f"cannot ask the driver for a GPU: {error}") from error
 
 
 def sections(device: str, configs: Sequence[str]) -> list[Section]:
@@ -138,7 +138,7 @@ def machine(device: str) -> list[Row]:
 
     def about() -> Found:
         if device == "cpu":
-            note = "DRY RUN: this shows that the code runs, not what a GPU does"
+            note = "DRY RUN: it tests the code and measures nothing"
             return Found(f"CPU ({note})\n{header()}", figures={"device": "dry run"})
         properties = torch.cuda.get_device_properties(0)
         figures: dict[str, Any] = {"device": properties.name, "sms": properties.multi_processor_count}
@@ -159,10 +159,10 @@ def machine(device: str) -> list[Row]:
 
 
 def rooflines(report: Report) -> None:
-    """Print the shortest time that each network's step could take on this GPU, beside what it took.
+    """Print the shortest time that each network's step could take on this GPU, and the measured time.
 
-    That is the larger of two times: its weights and state over the bandwidth of a copy, and its products over the rate
-    of a large matrix product, both as measured here.
+    The shortest time is the larger of two: the bytes of weights and state at the bandwidth of a copy, and the
+    multiplications at the rate of a large matrix product. Both rates were measured in this run.
     """
     ceilings: dict[str, float] = next((r["ceilings"] for r in report.rows("machine") if "ceilings" in r), {})
     timed = [row for name in ("stip-ucf", "stip-4k", "others") for row in report.rows(name) if "replay" in row]
@@ -180,12 +180,12 @@ def _part(look: Callable[[], str]) -> Found:
     try:
         found = look()
     except (EngineError, ImportError) as error:
-        found = f"not here ({error})"
+        found = f"not available ({error})"
     return Found(found, figures={"version": found})
 
 
 def libraries() -> dict[str, Callable[[], str]]:
-    """Return a function for each library that looks for its version."""
+    """Return a function per library that finds its version."""
 
     def triton() -> str:
         import triton
@@ -208,7 +208,7 @@ def libraries() -> dict[str, Callable[[], str]]:
 
 
 def _ruined() -> bool:
-    """Return whether this process's CUDA context is unusable: such an error never goes away."""
+    """Return whether this process's CUDA context is unusable, which is permanent."""
     try:
         torch.cuda.synchronize()
     except RuntimeError:

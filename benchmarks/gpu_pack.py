@@ -1,17 +1,17 @@
 """Packs what the GPU checks need on a machine without internet: ``python benchmarks/gpu_pack.py [FOLDER]``.
 
-The folder is to be copied into the repository's root there. It holds wheels, and ``unpack.py``, which unpacks those
-whose packages that machine lacks into ``site/`` and leaves the rest of it alone:
+Copy the folder into the repository's root on that machine. It holds ``unpack.py`` and wheels. ``unpack.py`` unpacks the
+wheels whose packages the machine lacks into ``site/``, and changes nothing else there:
 
-- pycuda for CUDA 13 and Python 3.12, built here. That needs a Python 3.12 with its headers and a C++ compiler, but no
-  CUDA toolkit, GPU or driver: the headers come from PyPI, and symbols of the driver are found when it is imported.
-- framecast's metadata, by which Python finds its version and its command line without an installation.
-- what ``import framecast`` needs, without the large ones: torch, triton, numpy, onnx, onnxruntime and OpenCV must be
-  there already.
+- pycuda for CUDA 13 and Python 3.12, built here. The build needs a Python 3.12 with headers and a C++ compiler, but no
+  CUDA toolkit, GPU or driver: the headers come from PyPI, and the driver's symbols are resolved on import.
+- framecast's metadata, which gives Python its version and command line without an installation.
+- the small dependencies of ``import framecast``. The machine must already have torch, triton, numpy, onnx, onnxruntime
+  and OpenCV.
 
-The folder is made anew: one that holds anything else than an earlier pack is refused.
+Each run deletes and recreates the folder. It refuses a folder that is not empty, unless it is an earlier pack.
 
-With ``--mnist FOLDER`` also MNIST's images, for ``gpu_train.py``. The last line printed is what to run there.
+``--mnist FOLDER`` adds MNIST's images, for ``gpu_train.py``. The last line printed is the command to run there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PYTHON = (3, 12)
 NEEDED = ("aiohttp", "msgspec", "platformdirs", "psutil", "rich", "segno", "typer", "safetensors")
 HEADERS = (f"nvidia-cuda-runtime=={CUDA}.*", f"nvidia-cuda-profiler-api=={CUDA}.*")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-MOST = 64_000_000  # bytes of the folder
+MOST = 64_000_000  # maximum bytes of the folder
 MARK, MARKED = "gpu_pack.txt", "Builds of gpu_pack.py, which deletes what is here.\n"
 
 # The build's settings: headers only, no curand, no OpenGL.
@@ -57,7 +57,7 @@ here = pathlib.Path(__file__).resolve().parent
 for wheel in sorted(here.glob("*.whl")):
     name, version = wheel.name.split("-")[:2]
     try:
-        print(f"{name}: {importlib.metadata.version(name)} is here already")
+        print(f"{name}: {importlib.metadata.version(name)} is already installed")
     except importlib.metadata.PackageNotFoundError:
         zipfile.ZipFile(wheel).extractall(here / "site")
         print(f"{name}: unpacked {version}")
@@ -65,23 +65,27 @@ sys.path.insert(0, str(here / "site"))
 for name in ("torch", "triton", "numpy", "onnx", "onnxscript", "onnxruntime", "cv2", "pycuda.driver"):
     try:
         __import__(name)
-    except Exception as error:  # a library that is there and cannot be loaded raises anything
+    except Exception as error:  # a broken library may raise anything
         print(f"{name} cannot be imported: {error}")
 '''
 
 
 def main() -> None:
-    """Make the folder, and print what to run on the other machine."""
+    """Make the folder, and print the command to run on the other machine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "out" / "carry", help="default: out/carry")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=ROOT / "out" / "carry", help="folder to make (default: out/carry)"
+    )
     parser.add_argument("--python", type=Path, help="a Python 3.12 with headers (default: found on this machine)")
-    parser.add_argument("--mnist", type=Path, metavar="FOLDER", help="also carry the images in this folder")
-    parser.add_argument("--work", type=Path, default=ROOT / "out" / "carry-work", help="folder for the builds")
+    parser.add_argument("--mnist", type=Path, metavar="FOLDER", help="also pack the images in this folder")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "out" / "carry-work", help="folder for the builds (default: out/carry-work)"
+    )
     args = parser.parse_args()
-    if said := refused(args.folder, "unpack.py", UNPACK) or refused(args.work, MARK, MARKED):
-        sys.exit(f"error: {said}")
+    if reason := refused(args.folder, "unpack.py", UNPACK) or refused(args.work, MARK, MARKED):
+        sys.exit(f"error: {reason}")
     if args.mnist and args.mnist.resolve().is_relative_to(args.folder.resolve()):
-        sys.exit(f"error: {args.mnist} lies in {args.folder}, which is made anew: give the images elsewhere")
+        sys.exit(f"error: {args.mnist} is inside {args.folder}, which is recreated: give a folder outside it")
     try:
         fresh(args.folder)
         args.work.mkdir(parents=True, exist_ok=True)
@@ -91,8 +95,8 @@ def main() -> None:
         sys.exit(f"error: {error.filename}: {error.strerror}")
     python = args.python or next(pythons(), None)
     if python is None:
-        print("no Python 3.12 with headers here: pycuda was not built, and what needs it will read 'not run' (give")
-        print("one as --python; with uv: 'uv python install 3.12')")
+        print("pycuda was not built: no Python 3.12 with headers found, so checks that need it will read 'not run'")
+        print("(give one as --python; with uv: 'uv python install 3.12')")
     else:
         pycuda(python, args.work, args.folder)
     metadata(args.work, args.folder)
@@ -106,9 +110,9 @@ def main() -> None:
     size = sum(path.stat().st_size for path in files)
     print(f"{size / 1e6:8.2f} MB in {args.folder}")
     if size > MOST:
-        sys.exit(f"that is more than {MOST / 1e6:.0f} MB")
+        sys.exit(f"error: the folder is larger than {MOST / 1e6:.0f} MB")
     name = args.folder.name
-    print("in the repository's root there:")
+    print("run in the repository's root there:")
     there = (
         f"python3 {name}/unpack.py && PYTHONPATH={name}/site:src python3 benchmarks/gpu_check.py --minutes 8 --out gpu"
     )
@@ -116,20 +120,20 @@ def main() -> None:
 
 
 def refused(folder: Path, name: str, text: str) -> str:
-    """Return why a folder must not be made anew, if it is not empty and holds no file of ours; else an empty string."""
+    """Return why a folder must not be recreated; an empty string if it is empty or an earlier pack."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         return f"{folder} is not a folder: give another one"
     if not folder.exists() or not any(folder.iterdir()):
         return ""
     ours = folder / name
-    first = text.splitlines()[0]  # the rest may be an earlier version's
+    first = text.splitlines()[0]  # the rest may differ in an earlier version
     if ours.is_file() and ours.read_text(errors="replace").startswith(first):
         return ""
-    return f"{folder} is not empty and holds no {name} of an earlier pack: give another folder, or delete it yourself"
+    return f"{folder} is not empty and has no {name} of an earlier pack: give another folder, or delete this one"
 
 
 def pythons() -> Iterator[Path]:
-    """Yield the Pythons 3.12 on this machine that have their headers."""
+    """Yield each Python 3.12 on this machine that has its headers."""
     found = [Path(path) for path in (shutil.which("python3.12"), shutil.which("python3")) if path]
     found += sorted(Path.home().glob(".pyenv/versions/3.12*/bin/python3.12"))
     found += sorted(Path.home().glob(".local/share/uv/python/*3.12*/bin/python3.12"))
@@ -142,7 +146,7 @@ def pythons() -> Iterator[Path]:
 
 
 def pycuda(python: Path, work: Path, folder: Path) -> None:
-    """Build pycuda's wheel, and import it once on a driver that has all its symbols and no GPU."""
+    """Build pycuda's wheel, and import it once on a stub driver that has all symbols and no GPU."""
     env = work / "env"
     run(python, "-m", "venv", "--clear", env)
     pip = env / "bin" / "pip"
@@ -171,15 +175,15 @@ def pycuda(python: Path, work: Path, folder: Path) -> None:
     build_stub(work, sorted(set(re.findall(r" (cu[A-Z]\w+)", symbols))))
     code = "import pycuda.driver as d\ntry:\n    d.init()\nexcept d.Error as error:\n    print(error)"
     where = {"PYTHONPATH": str(work / "unpacked"), "LD_LIBRARY_PATH": str(stub.parent.resolve())}
-    said = run(env / "bin" / "python", "-c", code, **where)
-    print(f"{repaired.name}: imports, and on a driver without a GPU says {said.strip()!r}")
+    message = run(env / "bin" / "python", "-c", code, **where)
+    print(f"{repaired.name}: imports; on a driver without a GPU, it reports {message.strip()!r}")
 
 
 def build_stub(work: Path, symbols: list[str]) -> Path:
     """Build a libcuda whose functions all fail with CUDA_ERROR_NO_DEVICE."""
     folder = work / "stub"
     folder.mkdir(exist_ok=True)
-    named = {"cuGetErrorString", "cuGetErrorName"}  # pycuda reads what they point to
+    named = {"cuGetErrorString", "cuGetErrorName"}  # pycuda reads the strings that they return
     code = "".join(f"int {name}(void) {{ return 100; }}\n" for name in symbols if name not in named)
     code += "".join(f'int {name}(int code, const char **text) {{ *text = "no device"; return 0; }}\n' for name in named)
     (folder / "stub.c").write_text(code)
@@ -190,7 +194,7 @@ def build_stub(work: Path, symbols: list[str]) -> Path:
 
 
 def metadata(work: Path, folder: Path) -> None:
-    """Make a wheel that holds framecast's metadata and none of its code, which is the repository's own."""
+    """Make a wheel with framecast's metadata only; its code is in the repository."""
     built = fresh(work / "framecast")
     run(sys.executable, "-m", "pip", "-qq", "wheel", "--no-deps", "-w", built, ROOT)
     [wheel] = built.glob("framecast-*.whl")
@@ -209,18 +213,18 @@ def pip_download(names: list[str] | tuple[str, ...], folder: Path, *, deps: bool
 
 
 def fresh(folder: Path) -> Path:
-    """Return an empty folder."""
+    """Delete a folder, and return it empty."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
 def run(*words: object, **environment: str) -> str:
-    """Run a command and return what it printed; if it fails, end with what it said."""
+    """Run a command and return its stdout; if it fails, exit with its output."""
     command = [str(word) for word in words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}")
+        sys.exit(f"error: {' '.join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}")
     return done.stdout
 
 

@@ -1,15 +1,15 @@
-"""Trains Moving MNIST in the minutes that are left of a GPU: ``python benchmarks/gpu_train.py DIGITS --minutes M``.
+"""Trains Moving MNIST within minutes of GPU time: ``python benchmarks/gpu_train.py DIGITS --minutes M``.
 
-It is ``framecast train`` with other settings, for one network after the other: bf16, a checkpoint and a score every
-minute, frames rendered on the GPU, and a number of updates that fixes the schedule of the rate, however many runs it
-takes. A run ends when its minutes are over, and the next one with the same words goes on from the checkpoint: weights,
-optimizer, generators and the place in the data.
+It runs ``framecast train`` for one network after the other, with other settings: bf16, a checkpoint and a score every
+minute, frames rendered on the GPU, and a fixed number of updates that sets the learning rate schedule across runs. A
+run stops when its minutes are over. The next run with the same arguments resumes from the checkpoint: weights,
+optimizer, random generators and the position in the data.
 
 DIGITS is the folder of MNIST's files. The learning curves go to ``results/training/<config>-gpu.csv``, the figures to
-``results/training/gpu-train.txt``. ``--parts FOLDER`` also writes the weights in float16, in parts of 15 MiB, for where
-only small files can be copied back; ``gpu_train.py --join FOLDER`` makes them one file of float32 again.
+``results/training/gpu-train.txt``. ``--parts FOLDER`` also writes the weights as float16 in parts of 15 MiB, for
+machines from which only small files can be copied. ``gpu_train.py --join FOLDER`` joins them to one float32 file.
 
-No figure of it is in this repository: it has never run on a GPU.
+This repository has no figures from it: it has never run on a GPU.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from framecast.training.train import Progress, Training
 RESULTS = Path(__file__).parent / "results" / "training"
 RUNS = Path(__file__).parents[1] / "out" / "gpu-train"
 PART = 15 << 20  # bytes
-LAST = 0.15  # of a network's minutes: kept for its last score, pictures and files, until one was timed
+LAST = 0.15  # share of the minutes reserved for the last score, pictures and files, until one has been timed
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Plan:
 
     Attributes:
         config: the network.
-        updates: of all runs together.
-        share: of a run's minutes, if networks after it still wait.
+        updates: number of updates of all runs together.
+        share: share of the remaining minutes, unless it is the last network.
     """
 
     config: str
@@ -60,7 +60,7 @@ class Plan:
     share: float
 
 
-# A tenth of the published lengths and less: what some minutes allow.
+# At most a tenth of the published lengths, to fit into minutes.
 PLANS = (Plan("tau-mnist", 20_000, 0.6), Plan("mau-mnist", 8_000, 1.0))
 
 
@@ -73,19 +73,26 @@ def main() -> None:
     names = [plan.config for plan in PLANS]
     parser.add_argument("--config", nargs="*", choices=names, default=names, help="networks (default: all)")
     parser.add_argument("--updates", type=int, help="updates of all runs together (default: the plan's)")
-    parser.add_argument("--batch", type=int, help="sequences in an update (default: the recipe's, 16)")
+    parser.add_argument("--batch", type=int, help="sequences per update (default: the recipe's, 16)")
     parser.add_argument("--precision", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")
     parser.add_argument("--every", type=float, default=1.0, help="minutes between checkpoints (default: 1)")
-    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="an option of the network")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="OPTION=VALUE", help="set an option of the network"
+    )
     parser.add_argument("--out", type=Path, default=RUNS, help="folder of the runs (default: out/gpu-train)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the curves and figures")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        help="folder of the curves and figures (default: benchmarks/results/training)",
+    )
     parser.add_argument("--parts", type=Path, metavar="FOLDER", help="also write the weights in small parts")
-    parser.add_argument("--join", type=Path, metavar="FOLDER", help="join such parts, and do nothing else")
-    parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the code (default: cuda)")
+    parser.add_argument("--join", type=Path, metavar="FOLDER", help="join these parts, and do nothing else")
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to test the code (default: cuda)")
     args = parser.parse_args()
     if args.join:
         if not args.join.is_dir():
-            parser.error(f"no folder {args.join}: give the one that --parts wrote")
+            parser.error(f"no folder {args.join}: give the folder of --parts")
         join(args.join)
         return
     if args.digits is None:
@@ -93,7 +100,7 @@ def main() -> None:
     if not list(args.digits.glob("train-images-idx3-ubyte*")):
         parser.error(f"no train-images-idx3-ubyte(.gz) in {args.digits}: give the folder of MNIST's files")
     if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("torch finds no CUDA device: --device cpu tries the code")
+        parser.error("torch finds no CUDA device (--device cpu tests the code)")
     if not args.minutes > 0:
         parser.error(f"--minutes must be above 0, not {args.minutes:g}")
     try:
@@ -103,22 +110,22 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace, begun: float) -> None:
-    """Train the networks, and write curves and figures after each."""
+    """Train the networks; write curves and figures after each."""
     if args.device == "cpu":
-        print("on a CPU: this shows that the code runs, and no figure of it is a GPU's")
+        print("on a CPU: this only tests the code; the figures are not a GPU's")
     plans = [plan for plan in PLANS if plan.config in args.config]
     figures = []
     for plan in plans:
         left = args.minutes - (time.monotonic() - begun) / 60
         if left <= 0:
-            print(f"{plan.config}: no time is left")
+            print(f"{plan.config}: not run: out of time")
             continue
         figures.append(train(plan, args, left if plan is plans[-1] else plan.share * left))
         write(figures, args.results)
 
 
 def train(plan: Plan, args: argparse.Namespace, minutes: float) -> dict[str, Any]:
-    """Train one network for so many minutes, from its last checkpoint on, and return its figures."""
+    """Train one network for ``minutes`` from its last checkpoint, and return its figures."""
     began, out = time.monotonic(), args.out / plan.config
     training = Training(settings(plan, args), lambda line: print(f"{plan.config}: {line}", flush=True))
     resumed_at, minutes_before = training.trainer.updates, training.minutes
@@ -167,7 +174,7 @@ def train(plan: Plan, args: argparse.Namespace, minutes: float) -> dict[str, Any
 
 
 def settings(plan: Plan, args: argparse.Namespace) -> Settings:
-    """Return the settings of a run; it resumes where there is a checkpoint."""
+    """Return the settings of a run. The run resumes if there is a checkpoint."""
     options = parse(plan.config, args.set)
     name, recipe = choose(
         plan.config, None, updates=args.updates or plan.updates, batch=args.batch, precision=args.precision
@@ -192,19 +199,19 @@ def settings(plan: Plan, args: argparse.Namespace) -> Settings:
 
 
 def find(folder: Path, name: str) -> Path:
-    """Return a file of MNIST, gzipped or not."""
+    """Return the path of a file of MNIST, gzipped or not."""
     return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), folder / f"{name}.gz")
 
 
 def last_scores(log: Path) -> dict[str, float]:
-    """Return the scores in the last row of a log that has any."""
+    """Return the scores of a log's last scored row."""
     with log.open(newline="") as file:
         scored = [row for row in csv.DictReader(file) if row.get("val_mse")]
     return {name: float(scored[-1][name]) for name in ("val_psnr", "val_psnr_copy", "val_mse")} if scored else {}
 
 
 def write(figures: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write the figures of the newest run of each network, as a table and as JSON."""
+    """Write the figures of each network's newest run, as a table and as JSON."""
     kept = folder / "gpu-train.json"
     earlier = {found["config"]: found for found in (json.loads(kept.read_text()) if kept.is_file() else [])}
     figures = list((earlier | {found["config"]: found for found in figures}).values())
@@ -225,7 +232,7 @@ def write(figures: Sequence[dict[str, Any]], folder: Path) -> None:
 
 
 def split(weights: Path, folder: Path, config: str) -> None:
-    """Write weights in float16, in parts."""
+    """Write weights as float16, in parts."""
     with safe_open(weights, "pt") as file:
         metadata = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -237,7 +244,7 @@ def split(weights: Path, folder: Path, config: str) -> None:
 
 
 def join(folder: Path) -> None:
-    """Join the parts of each network to a file of float32 weights beside them."""
+    """Join the parts of each network to a file of float32 weights in the same folder."""
     for config in sorted({path.stem for path in folder.glob("*.part*")}):
         whole = folder / f"{config}.half.safetensors"
         whole.write_bytes(b"".join(path.read_bytes() for path in sorted(folder.glob(f"{config}.part*"))))
@@ -247,7 +254,7 @@ def join(folder: Path) -> None:
         wide = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
         save_file(wide, folder / f"{config}.safetensors", metadata)
         whole.unlink()
-        print(f"wrote {folder / f'{config}.safetensors'}: weights that were rounded to float16")
+        print(f"wrote {folder / f'{config}.safetensors'}: float32 weights, rounded to float16")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""int8 on several kinds of CPU: which scheme gives the same integers on all of them, its cost in dB, and its speed.
+"""int8 on several kinds of CPU: which schemes give identical integers on all, what they cost in dB, and their speed.
 
 ``python benchmarks/int8_cpus.py --calibration CLIPS [MODEL…]`` prints
 
-- single integer layers of each scheme on each CPU, against a computation in 64-bit integers;
-- for each model, its int8 layers in ONNX Runtime on each CPU, fed with what they see on this one, and how far the
-  predictions on the other CPUs are from those on this one (float32 between the layers may tip a rounding to int8);
-- dB of the next frame against float32, and the speed of a live step beside float32's, in turns, on this CPU: in ONNX
-  Runtime, in OpenVINO, and in OpenVINO without VNNI (ONEDNN_MAX_CPU_ISA=AVX2, no emulation).
+- for each scheme and CPU, how many single integer layers match a computation in 64-bit integers;
+- for each model and CPU, how many int8 layers in ONNX Runtime match this CPU's on the same inputs, and how far the
+  predictions are from this CPU's (float32 differences between the layers may change a rounding to int8);
+- on this CPU, the change of the next frame's PSNR against float32, and the speed of a live step relative to float32,
+  measured alternately: in ONNX Runtime, in OpenVINO, and in OpenVINO without VNNI (ONEDNN_MAX_CPU_ISA=AVX2, not
+  emulated).
 
-The CPUs are emulated by QEMU's user mode (``apt-get install qemu-user``), which says nothing about speed: Haswell has
-AVX2 and no VNNI, Nehalem no AVX2. ``--python NAME=COMMAND`` adds another Python that has numpy and onnxruntime, such as
-an ARM one: ``qemu-aarch64 -L ROOT -cpu cortex-a72 ROOT/usr/bin/python3.11``, where ROOT has Debian's arm64 packages and
-/proc/cpuinfo is bind-mounted with an ARM CPU's text, which ONNX Runtime reads.
+QEMU's user mode emulates the other CPUs (``apt-get install qemu-user``), so it gives no speeds. Haswell has AVX2 but no
+VNNI; Nehalem has neither. ``--python NAME=COMMAND`` adds another Python with numpy and onnxruntime, such as an ARM one:
+``qemu-aarch64 -L ROOT -cpu cortex-a72 ROOT/usr/bin/python3.11``, where ROOT has Debian's arm64 packages. Bind-mount
+an ARM CPU's text over /proc/cpuinfo, which ONNX Runtime reads.
 """
 
 from __future__ import annotations
@@ -54,16 +55,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=["stip-edge"], metavar="MODEL")
     parser.add_argument("--calibration", nargs="+", required=True, help="clips, or folders of them")
-    parser.add_argument("--frames", type=int, default=32, help="of each clip to calibrate on")
-    parser.add_argument("--schemes", nargs="+", default=["u8s8", "u8s7", "s8s8", "u8u8"])
-    parser.add_argument("--check", nargs="+", default=["demo"], help="clips, or folders of them, to measure dB on")
-    parser.add_argument("--checked", type=int, default=100, help="frames of each of those; 0: neither dB nor speed")
-    parser.add_argument("--cpus", nargs="*", default=["Haswell"], help="QEMU's names of x86-64 CPUs")
+    parser.add_argument("--frames", type=int, default=32, help="frames per clip to calibrate on (default: 32)")
+    parser.add_argument("--schemes", nargs="+", default=["u8s8", "u8s7", "s8s8", "u8u8"], help="(default: all)")
+    parser.add_argument("--check", nargs="+", default=["demo"], help="clips, or folders of them, that measure dB")
+    parser.add_argument(
+        "--checked", type=int, default=100, help="frames per such clip (default: 100); 0: no dB, no speed"
+    )
+    parser.add_argument("--cpus", nargs="*", default=["Haswell"], help="QEMU's names of x86-64 CPUs (default: Haswell)")
     parser.add_argument("--python", nargs="*", default=[], metavar="NAME=COMMAND")
-    parser.add_argument("--steps", type=int, default=8, help="of a rollout on the emulated CPUs")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of samples of each case; 0: no speed")
+    parser.add_argument("--steps", type=int, default=8, help="steps of a rollout on the emulated CPUs (default: 8)")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="seconds of samples per case (default: 4); 0: no speed"
+    )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--engine", help=argparse.SUPPRESS)  # part of this run, in a process of its own
+    parser.add_argument("--engine", help=argparse.SUPPRESS)  # runs one part in a separate process
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.engine:
@@ -88,7 +93,7 @@ def layers(folder: Path, pythons: dict[str, list[str]]) -> None:
     folder.mkdir()
     expected = write(folder)
     schemes = list(dict.fromkeys(name.partition("-")[0] for name in expected))
-    print("\nONNX Runtime, single integer layers: how many of how many are exact")
+    print("\nONNX Runtime, single integer layers: exact/all")
     print(f"{'':24s}" + "".join(f"{scheme:>10s}" for scheme in schemes), flush=True)
     for cpu, command in pythons.items():
         found = on(command, folder)
@@ -100,7 +105,7 @@ def layers(folder: Path, pythons: dict[str, list[str]]) -> None:
 
 
 def predictions(model: str, args: argparse.Namespace, pythons: dict[str, list[str]]) -> None:
-    """Print a model's part: what its artifacts predict on each CPU, and how fast they are on this one."""
+    """Print a model's part: its predictions on each CPU, and its quality and speed on this one."""
     from framecast.export.quantize import quantize
 
     shutil.rmtree(args.folder, ignore_errors=True)
@@ -130,7 +135,7 @@ def predictions(model: str, args: argparse.Namespace, pythons: dict[str, list[st
 
 
 def across(names: list[str], args: argparse.Namespace, pythons: dict[str, list[str]]) -> None:
-    """Print how far each CPU's int8 layers and predictions are from this one's."""
+    """Print how far each CPU's int8 layers and predictions are from this CPU's."""
     if len(pythons) == 1:
         return
     expected: dict[str, dict[str, np.ndarray]] = {}
@@ -140,9 +145,7 @@ def across(names: list[str], args: argparse.Namespace, pythons: dict[str, list[s
         if name != "float32":
             (args.folder / name).mkdir(exist_ok=True)
             expected[name] = cut(args.folder / f"{name}.onnx", inputs[-1], args.folder / name)
-    print(
-        f"ONNX Runtime, int8 layers fed with what they see in step {args.steps}: how many of how many are as on {HERE}"
-    )
+    print(f"ONNX Runtime, int8 layers with their inputs of step {args.steps}: identical to {HERE}/all")
     print(f"{'':24s}" + "".join(f"{name:>20s}" for name in args.schemes), flush=True)
     others = list(pythons.items())[1:]
     for cpu, command in others:
@@ -151,7 +154,7 @@ def across(names: list[str], args: argparse.Namespace, pythons: dict[str, list[s
             found = on(command, args.folder / name)
             cells.append(f"{sum(np.array_equal(found[label], value) for label, value in wanted.items())}/{len(wanted)}")
         print(f"{cpu:24s}" + "".join(f"{cell:>20s}" for cell in cells), flush=True)
-    print(f"ONNX Runtime, predictions of {args.steps} steps against those of {HERE}: largest difference, mean")
+    print(f"ONNX Runtime, predictions of {args.steps} steps compared with {HERE}: largest and mean difference")
     print(f"{'':24s}" + "".join(f"{name:>20s}" for name in names), flush=True)
     reference = on(pythons[HERE], args.folder)
     for cpu, command in others:
@@ -161,7 +164,7 @@ def across(names: list[str], args: argparse.Namespace, pythons: dict[str, list[s
 
 
 def seen(artifact: Path, steps: int) -> list[dict[str, np.ndarray]]:
-    """The inputs of an artifact's first steps on the demo clip."""
+    """Return the inputs of an artifact's first steps on the demo clip."""
     found = []
     with open_engine(artifact) as engine:
         stepper = Stepper(engine)
@@ -180,7 +183,7 @@ ENGINES = {
 
 
 def part(args: argparse.Namespace, model: str, engine: str) -> dict[str, Any]:
-    """What :func:`in_engine` finds, in a process of its own: oneDNN reads its environment once."""
+    """Run :func:`in_engine` in a separate process, because oneDNN reads its environment only once."""
     name, environment = ENGINES[engine]
     command = [sys.executable, __file__, model, "--engine", name, "--folder", str(args.folder), "--calibration", "-"]
     command += ["--check", *args.check, "--schemes", *args.schemes]
@@ -194,7 +197,7 @@ def part(args: argparse.Namespace, model: str, engine: str) -> dict[str, Any]:
 
 
 def in_engine(args: argparse.Namespace) -> dict[str, Any]:
-    """Of every artifact: change of the PSNR on each clip, in dB; and how many times as fast as float32 it is."""
+    """Return each artifact's change of PSNR per clip in dB, and its speed relative to float32, by name."""
     names = ["float32", *args.schemes]
     psnr: dict[str, list[float]] = {}
     for name in names:
@@ -228,7 +231,7 @@ def on(command: list[str], folder: Path) -> dict[str, np.ndarray]:
 
 
 def pictures(clip: str, count: int) -> list[Image]:
-    """The first frames of a clip."""
+    """Return the first frames of a clip."""
     with open_source(clip) as source:
         return [frame.image for frame in islice(source, count)]
 

@@ -1,6 +1,6 @@
-"""Resources of our Triton kernels on every GPU generation, as the compiler reports them. It needs and measures no GPU.
+"""Resources of our Triton kernels on every GPU generation, as the compiler reports them. It needs no GPU.
 
-``python benchmarks/kernels_compile.py``: the states are those of each network's largest configuration.
+``python benchmarks/kernels_compile.py``: each state has the size of its network's largest configuration.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def main() -> None:
     """Print a line for each kernel, type and architecture."""
     print(header())
     print(f"triton    {triton.__version__}")
-    print("\nsm: compute capability. registers: a thread. shared: bytes a program. spills: bytes a thread.")
+    print("\nsm: compute capability. registers: per thread. shared: bytes per program. spills: bytes per thread.")
     print("load: bits of the widest load from global memory. Layer norms' weights are fp32; 5 slots; batch 1.\n")
     print(f"{'kernel':<17} {'state':>9} {'dtype':<5} {'sm':>4} {'programs':>8} {'warps':>5}", end="")
     print(f" {'registers':>9} {'shared':>6} {'spills':>6} {'load':>4}")

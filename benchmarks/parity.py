@@ -1,7 +1,7 @@
 """Exports every configuration at full size and compares it with PyTorch: ``python benchmarks/parity.py [CONFIG…]``.
 
-It takes 20 steps with random weights and carried state, on noise and on the demo clip. Beside the errors it shows how
-far PyTorch's float32 is from its float64 on the same noise. The exit code is 1 if an error is larger than allowed.
+It takes 20 steps with random weights and carried state, on noise and on the demo clip. For comparison, it shows how far
+PyTorch's float32 is from its float64 on the same noise. The exit code is 1 if an error is larger than allowed.
 ``make test-full`` runs it.
 """
 

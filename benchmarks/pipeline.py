@@ -2,9 +2,8 @@
 
 ``python benchmarks/pipeline.py [MODEL] [--frames N]``: a pipeline runs on pictures that are decoded in advance, and its
 results carry the timestamps. Input sizes alternate, so that other load on the machine affects all of them. The last two
-lines are ``predictor.step`` and the whole result, both without the network's step, frame by frame. A result adds
-scoring, the mailbox, and Python in between ("rest"). The figures do not include decoding, which another thread does, or
-sinks.
+lines are ``predictor.step`` and the whole result, both without the network's step. A result adds scoring, the mailbox,
+and Python in between ("rest"). The figures do not include decoding, which runs in another thread, or sinks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Quality of the shipped models, as ``framecast eval`` prints it: ``python benchmarks/quality.py [CLIPS …]``.
 
-Each is evaluated on its own, beside copying at the same size: edge predicts at the clip's size, stip-edge at 256x192.
-By default it scores the clips for evaluation, if ``../shared`` exists, and the demo clip.
+Each model is compared with copying at its own size: edge predicts at the clip's size, stip-edge at 256x192. By default,
+the clips are the evaluation clips, if ``../shared`` has them, and the demo clip.
 """
 
 from __future__ import annotations

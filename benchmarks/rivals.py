@@ -1,13 +1,13 @@
-"""Compares all ways to predict the next frame: the authors' way, PyTorch's steps, and framecast's engines.
+"""Compares all ways to predict the next frame: the authors' method, steps in PyTorch, and framecast's engines.
 
 ``python benchmarks/rivals.py [MODEL…] [--seconds S] [--jsonl FILE]``: the contestants of ``_cases.py`` alternate in
 turns of a quarter of a second (at least five predictions) until each has run for S seconds. Ratios are computed turn by
 turn, so that slow phases of the machine affect all of them alike.
 
 First, each contestant is compared with the float32 step after 20 steps on real frames. "error" is relative to the
-prediction. "of change" is relative to the effect of the frames on it, which may be small with random weights. All
-float32 contestants must match before they are timed; rounded ones need not. Peak memory is that of a separate process,
-including libraries and weights. ``--jsonl`` adds one entry per contestant to a file; ``report.py`` turns that file into
+prediction. "of change" is relative to the frames' effect on it, which may be small with random weights. All float32
+contestants must match before they are timed; rounded ones need not. Peak memory is that of a separate process,
+including libraries and weights. ``--jsonl`` adds one entry per contestant to a file, from which ``report.py`` makes
 tables.
 """
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--jsonl", type=Path, help="add the entries to this file")
     args = parser.parse_args()
     print(header())
-    if warning := busy(look()):  # later the load is our own
+    if warning := busy(look()):  # check now, before our own work adds to the load
         # PyTorch's threads spin while they wait for each other, so other load slows it more than the others.
         print(f"\nWARNING   {warning}; ratios to PyTorch look too good")
     for model in args.models:
@@ -111,7 +111,7 @@ def figures(series: Series, baseline: Series | None) -> Entry:
 
 
 def show(model: str, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Print a model's table, and notes on what is equal and what is not."""
+    """Print a model's table, and each contestant's note."""
     print(f"\n{model}: the next frame, {THREADS} threads, {entries[0].get('rounds', 0)} rounds")
     print(
         f"{'':31s} {'median ms':>9} {'p99':>7} {'n':>6}  {'times as fast':>13} {'95 % interval':>15}  "

@@ -1,7 +1,7 @@
 """Start-up time and memory of ``framecast run demo``, each time in a fresh process.
 
-The time to the first prediction is an upper bound: the wall time of a whole process that predicts one frame and exits.
-Peak memory (VmHWM) is that of a whole clip at full speed, without and with a recording and a page.
+The time to the first prediction is an upper bound: the wall time of a process that predicts one frame and exits. Peak
+memory (VmHWM) is measured over a whole clip at full speed, with and without recording and serving a page.
 """
 
 from __future__ import annotations

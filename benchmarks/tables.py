@@ -1,7 +1,7 @@
-"""Fills the documents' tables from what benchmarks wrote: ``python benchmarks/tables.py [--check]``.
+"""Fills the documents' tables from the benchmarks' results: ``python benchmarks/tables.py [--check]``.
 
-A table stands in a document between ``<!-- table: NAME -->`` and ``<!-- /table -->``. ``--check`` changes nothing; if a
-document differs from ``results/``, it says which, and the exit code is 1.
+In a document, a table is between ``<!-- table: NAME -->`` and ``<!-- /table -->``. ``--check`` changes nothing: it
+names the documents that differ from ``results/``, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 Cells = list[list[str]]  # rows, the header first
 
-# Contestants of ``rivals.py`` as the documents name them; those in bold are the defaults of their libraries.
+# Names of the contestants of ``rivals.py`` in the documents. Bold names are the defaults of their libraries.
 RIVALS = {
     "clip-wise PyTorch": "the papers' way: window recomputed, eager PyTorch",
     "PyTorch step": "a step, eager PyTorch",
@@ -94,27 +94,27 @@ def markdown(cells: Cells) -> str:
 
 
 def written(name: str, number: int = 0) -> Cells:
-    """Return the table of this number in a file that holds tables in Markdown."""
+    """Return table ``number`` of a file with Markdown tables."""
     blocks = re.findall(r"(?:^\|.*\n)+", (RESULTS / name).read_text(), re.MULTILINE)
     lines = [line for i, line in enumerate(blocks[number].splitlines()) if i != 1]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def drawn(name: str, after: str) -> Cells:
-    """Return the first table drawn with lines that follows a text, whose header has one line."""
+    """Return the first box-drawn table after a text. Its header must have one line."""
     text = (RESULTS / name).read_text().partition(after)[2]
     rows = re.findall(r"^[┃│](.*)[┃│]$", text.partition("└")[0], re.MULTILINE)
     return [[cell.strip() for cell in re.split("[┃│]", row)] for row in rows]
 
 
 def column(cells: Cells, name: str) -> Mapping[str, str]:
-    """Return a column of a table by its first column."""
+    """Return a named column of a table, keyed by the first column."""
     index = cells[0].index(name)
     return {row[0]: row[index] for row in cells[1:]}
 
 
 def summary() -> Cells:
-    """How good and how fast ``edge`` is: the README's table."""
+    """The README's table: quality and speed of ``edge``."""
     rows = [["", "size", "over copying", "over DIS flow", "worst clip, to DIS", "CPU time, DIS = 1"]]
     for size, cells in (
         ("256×192", written("now-val.txt")),
@@ -135,12 +135,12 @@ def summary() -> Cells:
 
 
 def decibels(text: str) -> str:
-    """Return a gain with one digit."""
+    """Return a gain in dB with one decimal."""
     return f"{float(text):+.1f} dB".replace("-", "−")
 
 
 def models() -> Cells:
-    """The next frame at 256×192, of the models that ship."""
+    """The shipped models' quality on the next frame at 256×192."""
     new, network = written("now-val.txt"), column(drawn("quality.txt", "next frame, PSNR"), "stip-edge")
     rows = [["clip", "copying", "DIS flow", "stip-edge", "edge", "edge over DIS"]]
     for clip, copying, dis, edge, _ in new[1:7]:
@@ -152,7 +152,7 @@ def models() -> Cells:
 
 
 def cost() -> Cells:
-    """What ``edge`` costs beside DIS flow, one thread."""
+    """Cost of ``edge`` relative to DIS flow, on one thread."""
     rows = [["size", "`opencv`", "`opencv:fast`"]]
     for size, name, number in (
         ("256×192", "now-val.txt", 0),
@@ -165,7 +165,7 @@ def cost() -> Cells:
 
 
 def rivals() -> Cells:
-    """The next frame by everyone who can predict it."""
+    """Time to predict the next frame, by contestant."""
     entries = _rivals()
     names = list(dict.fromkeys(model for model, _ in entries))
     rows = [["next frame, ms (times as fast)", *(f"`{name}`" for name in names)]]
@@ -180,7 +180,7 @@ def rivals() -> Cells:
 
 
 def errors() -> Cells:
-    """How far predictions are off that are computed in fewer bits."""
+    """Errors of predictions at reduced precision."""
     entries = _rivals()
     names = list(dict.fromkeys(model for model, _ in entries))
     rows = [["relative error of the prediction", *(f"`{name}`" for name in names)]]
@@ -210,7 +210,7 @@ def _percent(value: float) -> str:
 
 
 def flat() -> Cells:
-    """A step, and the window, by past frames."""
+    """Cost of a step and of the window, by number of past frames."""
     lines = (RESULTS / "flat.txt").read_text().partition("model ")[2].splitlines()
     rows = [["past frames", "", *lines[0].split()]]
     for line in lines[1:]:
@@ -235,7 +235,7 @@ def moving_mnist() -> Cells:
 
 
 def launches() -> Cells:
-    """What a step of ``stip-ucf`` and ``stip-4k`` would take on an H200, by arithmetic."""
+    """Estimated cost of a step of ``stip-ucf`` and ``stip-4k`` on an H200."""
     rows = [["configuration", "form", "launches", "beside them", "moved, MB", "estimated, ms"]]
     pattern = r"^(stip-ucf|stip-4k) +(.+?) +(\d+) +(\d+) +([\d.]+) +[\d.]+ +([\d.]+)$"
     for found in re.finditer(pattern, (RESULTS / "gpu-arithmetic.txt").read_text(), re.MULTILINE):

@@ -1,5 +1,5 @@
 # JetPack 6.1 and 6.2 (L4T r36.4, Orin): CUDA 12.6, TensorRT 10.3, Python 3.10.
-# NOT BUILT ON A DEVICE YET: written from what NVIDIA publishes. tests/test_containers.py checks what needs no Jetson.
+# NOT BUILT ON A DEVICE YET: based on NVIDIA's documentation. tests/test_containers.py tests what needs no Jetson.
 #
 #     sudo docker build -t framecast -f containers/jetpack6.Dockerfile .
 #     sudo docker run --rm --runtime nvidia framecast doctor
@@ -7,11 +7,11 @@
 #     sudo docker run --rm --runtime nvidia --network host -v /tmp/argus_socket:/tmp/argus_socket \
 #         -v framecast:/home/framecast framecast run csi://0 --model stip-edge --engine tensorrt --serve
 #
-# A webcam instead: --device /dev/video0. The volume keeps engines that were built.
+# For a webcam, use --device /dev/video0. The volume keeps the built engines.
 ARG BASE=nvcr.io/nvidia/l4t-jetpack:r36.4.0
 FROM ${BASE}
 
-# NVIDIA's own GStreamer elements come from the host, by --runtime nvidia.
+# --runtime nvidia provides NVIDIA's GStreamer elements from the host.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         build-essential gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-tools libglib2.0-0 \
@@ -31,8 +31,8 @@ COPY runtime runtime
 COPY training training
 COPY src src
 
-# TensorRT is the system's. OpenCV is not: Ubuntu's is older than framecast needs, and csi:// has gst-launch-1.0.
-# Therefore --no-deps, and the dependencies by name, with the OpenCV that needs no libGL. pycuda is built here.
+# TensorRT comes from the system, but not OpenCV: Ubuntu's is too old for framecast, and csi:// uses gst-launch-1.0.
+# Therefore --no-deps and named dependencies, with the OpenCV that needs no libGL. pip builds pycuda here.
 ENV PATH=/opt/framecast/bin:/usr/local/cuda/bin:${PATH}
 RUN python3 -m venv --system-site-packages /opt/framecast \
     && pip install --no-cache-dir aiohttp msgspec numpy onnx onnxruntime opencv-python-headless platformdirs psutil \

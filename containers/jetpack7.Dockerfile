@@ -1,5 +1,5 @@
 # JetPack 7 (L4T r38 and r39; Thor, and Orin from 7.2 on): CUDA 13, TensorRT 10.13 or newer, Python 3.12.
-# NOT BUILT ON A DEVICE YET: written from what NVIDIA publishes. tests/test_containers.py checks what needs no Jetson.
+# NOT BUILT ON A DEVICE YET: based on NVIDIA's documentation. tests/test_containers.py tests what needs no Jetson.
 #
 #     sudo docker build -t framecast -f containers/jetpack7.Dockerfile .
 #     sudo docker run --rm --runtime nvidia framecast doctor
@@ -7,14 +7,14 @@
 #     sudo docker run --rm --runtime nvidia --network host -v /tmp/argus_socket:/tmp/argus_socket \
 #         -v framecast:/home/framecast framecast run csi://0 --model stip-edge --engine tensorrt --serve
 #
-# A webcam instead: --device /dev/video0. The volume keeps engines that were built.
+# For a webcam, use --device /dev/video0. The volume keeps the built engines.
 # JetPack 7 runs the images for Arm servers (SBSA). Those for integrated GPUs (-igpu) fail on JetPack 7.2, which lacks
-# their libnvdla_compiler.so. This one has CUDA 13.2 and TensorRT 10.16.1, as JetPack 7.2 and the first for an Orin. For
-# JetPack 7.0 and 7.1 (CUDA 13.0, TensorRT 10.13): --build-arg BASE=nvcr.io/nvidia/tensorrt:25.08-py3
+# their libnvdla_compiler.so. This image has CUDA 13.2 and TensorRT 10.16.1, like JetPack 7.2, and is the first for an
+# Orin. For JetPack 7.0 and 7.1 (CUDA 13.0, TensorRT 10.13): --build-arg BASE=nvcr.io/nvidia/tensorrt:25.08-py3
 ARG BASE=nvcr.io/nvidia/tensorrt:26.04-py3
 FROM ${BASE}
 
-# NVIDIA's own GStreamer elements come from the host, by --runtime nvidia.
+# --runtime nvidia provides NVIDIA's GStreamer elements from the host.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         build-essential gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-tools libglib2.0-0t64 \
@@ -34,8 +34,8 @@ COPY runtime runtime
 COPY training training
 COPY src src
 
-# TensorRT is the image's. OpenCV is not: Ubuntu's is older than framecast needs, and csi:// has gst-launch-1.0.
-# Therefore --no-deps, and the dependencies by name, with the OpenCV that needs no libGL. pycuda is built here.
+# TensorRT comes from the image, but not OpenCV: Ubuntu's is too old for framecast, and csi:// uses gst-launch-1.0.
+# Therefore --no-deps and named dependencies, with the OpenCV that needs no libGL. pip builds pycuda here.
 ENV PATH=/opt/framecast/bin:/usr/local/cuda/bin:${PATH} PIP_CONSTRAINT=
 RUN python3 -m venv --system-site-packages /opt/framecast \
     && pip install --no-cache-dir aiohttp msgspec numpy onnx onnxruntime opencv-python-headless platformdirs psutil \

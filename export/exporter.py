@@ -92,10 +92,10 @@ def export_config(
 
 
 def save_graphs(model: StepModel, manifest: Manifest, output: Path) -> dict[Path, ModelProto]:
-    """Write an artifact to ``output``; for a model of motion also, beside it, the graph that renders.
+    """Write an artifact to ``output``. For a model of motion, also write the graph that renders, beside it.
 
     Returns:
-        What was written, by path.
+        The graphs, by the path of their file.
 
     Raises:
         ExportError: see :func:`framecast.export.onnx.to_onnx`.

@@ -184,7 +184,7 @@ def _group_norm_body(body: Body, groups: int) -> None:
     body.add("Shape", "g_x", "shape", start=0, end=2)  # [B, C]
     body.add("Constant", "", "one_pixel", value_ints=[1, 1])
     body.add("Concat", "shape one_pixel", "by_channel", axis=0)  # [B, C, 1, 1]
-    # The statistics of each group, for each of its channels.
+    # Compute each group's statistics, and repeat them for its channels.
     for values, mean in (("g_x", "mean"), ("squared", "variance")):
         body.add("ReduceMean", f"{values} pixels", f"{mean}_channel", keepdims=0)
         body.add("Reshape", f"{mean}_channel grouped", f"{mean}_grouped")

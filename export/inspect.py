@@ -168,9 +168,7 @@ def inspect(model: str, source: str, folder: Path, frames: int) -> list[str]:
     if not manifest.is_picture:
         raise EngineError(f"cannot inspect {manifest.config} on a clip: its channels are not a picture")
     if manifest.renders == "moments":
-        raise EngineError(
-            f"cannot look into the graphs of {manifest.config}: give {manifest.config} itself, by its name"
-        )
+        raise EngineError(f"cannot inspect the graphs of {manifest.config}: give {manifest.config} itself, by its name")
     if folder.exists() and not folder.is_dir():
         raise SinkError(f"cannot write into {folder}: it is a file; give a folder with --output")
     with open_source(source) as opened:

@@ -1,4 +1,4 @@
-"""``framecast inspect`` for the model of motion: where things move, how it mixes guesses, and what each has earned."""
+"""``framecast inspect`` for the model of motion: the flow, the mixture of guesses, and the gain of each guess."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from framecast.runtime.score import psnr
 
 FILES = ("motion.png", "weights.png", "inspect.json")
 ROWS = 4  # moments to show
-SHOWN = 4  # guesses whose weights are drawn as maps: those that earned most
-SETTLED = 8  # frames: the mixture is unknown before
+SHOWN = 4  # number of guesses whose weights are drawn as maps: those with the largest gain
+SETTLED = 8  # first frames to skip, in which the mixture is not yet known
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """One frame, and what is inside the model after it.
+    """One frame, and the values inside the model after it.
 
     Attributes:
         frame: the real frame.
-        prediction: the next frame, uint8 [H, W, 3] BGR.
-        psnr: of the prediction, dB.
-        flow: [h, w, 2], pixels a second.
-        weights: by guess, [rows, columns].
+        prediction: prediction of the next frame, uint8 [H, W, 3] BGR.
+        psnr: PSNR of the prediction in dB.
+        flow: [h, w, 2], in pixels per second.
+        weights: weights of each guess, [rows, columns].
     """
 
     frame: Frame
@@ -48,15 +48,15 @@ class Moment:
 
 @dataclass(eq=False)
 class Course:
-    """What was inside the model over a clip.
+    """The values inside the model over a clip.
 
     Attributes:
         source: name of the clip.
         interval: seconds between its frames.
         frames: number of frames seen.
-        moments: of all frames with a prediction that was scored.
-        earned: by guess, at each such frame: what it would gain alone and what would be lost without it, in dB; and
-            under "all", what all together gain on constant velocity.
+        moments: some of the frames whose prediction was scored, evenly spread.
+        earned: for each guess and each scored frame, in dB: the gain of this guess alone on constant velocity, and the
+            loss without it. The entry "all" has the gain of all guesses together.
     """
 
     source: str
@@ -66,13 +66,13 @@ class Course:
     earned: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def worth(self, name: str) -> tuple[float, float]:
-        """The mean of what a guess has :attr:`earned`, in dB."""
+        """Return a guess's mean of :attr:`earned`, in dB."""
         alone, without = np.mean(self.earned[name], axis=0).tolist()
         return alone, without
 
     @property
     def ranked(self) -> list[str]:
-        """The guesses, the one that gains most alone first."""
+        """The guesses, sorted by their gain alone, largest first."""
         return sorted((name for name in self.earned if name != "all"), key=lambda name: -self.worth(name)[0])
 
 
@@ -133,7 +133,7 @@ def inspect(artifact: Path, source: str, folder: Path, frames: int) -> list[str]
 
 
 def draw(found: Course, manifest: Manifest) -> Image:
-    """Draw a row per moment: frame, prediction, flow, and the weights of the guesses that earned most."""
+    """Draw a row per moment: frame, prediction, flow, and the weights of the guesses with the largest gain."""
     moments = found.moments
     times = [f"frame {m.frame.index}, {m.frame.time:.2f} s" for m in moments]
     fastest = max(float(np.percentile(np.linalg.norm(m.flow, axis=2), 99)) for m in moments)
@@ -161,7 +161,7 @@ def draw(found: Course, manifest: Manifest) -> Image:
 def flow_image(flow: Floats, fastest: float) -> Image:
     """Draw a flow [h, w, 2] as colours, uint8 [h, w, 3] BGR: the hue is the direction, the saturation the speed.
 
-    Baker et al., "A database and evaluation methodology for optical flow" (2011), draw it so.
+    Source: Baker et al., "A database and evaluation methodology for optical flow" (2011).
     """
     speed, angle = cv2.cartToPolar(np.ascontiguousarray(flow[..., 0]), np.ascontiguousarray(flow[..., 1]))
     hsv = np.full((*flow.shape[:2], 3), 255, np.uint8)
@@ -171,7 +171,7 @@ def flow_image(flow: Floats, fastest: float) -> Image:
 
 
 def _weights(found: Course, manifest: Manifest) -> Image:
-    """Draw each guess's mean weight at the moments shown, and what it has earned over the clip."""
+    """Draw each guess's mean weight at the moments shown, and its gain over the clip."""
     rows = [("all together", f"{found.worth('all')[0]:+.2f} dB", "", *("" for _ in found.moments))]
     for name in found.ranked:
         alone, without = found.worth(name)

@@ -109,8 +109,8 @@ def describe(
 def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
     """Trace one step: inputs ``frame``, ``state.*``; outputs ``prediction``, ``next.*``; the batch size may vary.
 
-    A model of motion also reads ``elapsed`` [B], in seconds, and gives ``fields.*`` in place of ``prediction``; those
-    fields that the state carries are the state's. :func:`to_render` traces what makes pictures of them.
+    A model of motion also reads ``elapsed`` [B], in seconds, and returns ``fields.*`` instead of ``prediction``, except
+    for fields that the state carries. :func:`to_render` traces the graph that makes pictures from the fields.
 
     Raises:
         ExportError: a weight is not finite, or the graph cannot be traced or is not valid.
@@ -135,7 +135,7 @@ def to_onnx(model: StepModel, manifest: Manifest) -> ModelProto:
 
 
 def to_render(model: MomentModel, manifest: Manifest) -> ModelProto:
-    """Trace the picture of a moment: inputs ``ahead`` [B], in seconds, and ``fields.*``; output ``prediction``.
+    """Trace the rendering of a moment: inputs ``ahead`` [B], in seconds, and ``fields.*``; output ``prediction``.
 
     Raises:
         ExportError: the graph cannot be traced or is not valid.
@@ -151,7 +151,7 @@ def to_render(model: MomentModel, manifest: Manifest) -> ModelProto:
 def _traced(
     module: nn.Module, manifest: Manifest, inputs: Mapping[str, Tensor], outputs: list[str], *, fixed: int
 ) -> ModelProto:
-    """Trace a module whose last ``fixed`` arguments are its ``*arguments``; check the graph."""
+    """Trace a module, and check the graph. Its last ``fixed`` inputs belong to its ``*`` argument."""
     training = module.training
     batch = torch.export.Dim("batch", min=1, max=64)
     own = len(inputs) - fixed

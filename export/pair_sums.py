@@ -1,7 +1,7 @@
-"""How large a sum of two products an int8 layer can come to: up to 32,767 every CPU adds it exactly.
+"""Bounds the sum of two products in an int8 layer. Up to 32,767, every CPU computes this sum exactly.
 
-The proof needs no CPU. It holds for any two weights of an output channel, since how an engine pairs them is its own
-affair, and for any activations.
+The bound follows from the graph, without a run. It holds for any activations, and for any two weights of an output
+channel, because each engine pairs the weights in its own way.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from framecast.graph.artifact import LAYERS
 
 
 def pair_sums(proto: ModelProto) -> dict[str, int]:
-    """An upper bound of ``|a₀w₀ + a₁w₁|`` for each int8 layer, by its node's name.
+    """Return an upper bound of ``|a₀w₀ + a₁w₁|`` for each int8 layer, by its node's name.
 
-    A layer is int8 where both of its inputs are dequantized, the second one from constants. ``a`` is any value of the
-    activations' type, ``w`` any two weights of one output channel: the bound is ``max |a| (|w₀| + |w₁|)``.
+    A layer is int8 if both of its inputs are dequantized, the second one from constants. ``a`` is any value of the
+    activations' type, and ``w`` are any two weights of one output channel. The bound is ``max |a| (|w₀| + |w₁|)``.
     """
     constants = {i.name: numpy_helper.to_array(i) for i in proto.graph.initializer}
     dequantized = {node.output[0]: node for node in proto.graph.node if node.op_type == "DequantizeLinear"}
@@ -38,7 +38,7 @@ def pair_sums(proto: ModelProto) -> dict[str, int]:
 
 
 def _by_channel(node: NodeProto, weights: NDArray[Any]) -> NDArray[np.int64]:
-    """[output channels, weights of each]; transposed convolutions and MatMul keep the output channels second."""
+    """Return the weights as [output channels, weights of each]. The output channels' axis depends on the operator."""
     attributes: Mapping[str, Any] = {a.name: a.i for a in node.attribute}
     first = node.op_type == "Conv" or (node.op_type == "Gemm" and attributes.get("transB"))
     by_channel = weights if first else np.moveaxis(weights, -1 if node.op_type in ("MatMul", "Gemm") else 1, 0)
@@ -46,5 +46,5 @@ def _by_channel(node: NodeProto, weights: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _largest(rows: NDArray[np.int64], activation: int) -> int:
-    """Of all pairs in a row: its two largest weights, each times the largest activation."""
+    """Return the largest sum of any row: its two largest weights, each times the largest activation."""
     return int(activation * np.sort(np.abs(rows), axis=1)[:, -2:].sum(axis=1).max())

@@ -1,16 +1,17 @@
 """Makes the int8 form of an artifact, for CPUs: static quantization, calibrated with the state in the loop.
 
-Layers take and give uint8 activations; weights are int8, symmetric, with a scale for each output channel, between -64
-and 64: 7 bits. In the graph QuantizeLinear and DequantizeLinear stand around each layer (QDQ). Jacob et al.,
-"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018. A state that
-calibration never saw has no range, so the float32 network steps through real frames, and each step's state is a sample.
+Layers read and write uint8 activations. Weights are symmetric int8 with one scale per output channel, and lie between
+-64 and 64 (7 bits). In the graph, each layer stands between QuantizeLinear and DequantizeLinear nodes (QDQ). Source:
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018.
+Without samples of the state, calibration would find no range for it. The float32 network therefore steps through real
+frames, and the state at each step is a sample.
 
 Why 7 bits: with AVX2 and no VNNI, ONNX Runtime and OpenVINO add two products in 16 bits. 255 × 127 × 2 does not fit and
-becomes 32,767; 255 × 64 × 2 = 32,640 fits. So the sums are the same integers on every CPU.
+saturates at 32,767; 255 × 64 × 2 = 32,640 fits. So the sums are the same integers on every CPU.
 
-``benchmarks/int8_cpus.py`` compared the schemes, here for stip-edge on the demo clip. Layers: how many give the same
-integers on an AMD EPYC with AVX-512 VNNI and on QEMU's Haswell (AVX2, no VNNI), in ONNX Runtime. The rest is on the
-EPYC, in one thread: dB of the next frame and times as fast, both against float32:
+``benchmarks/int8_cpus.py`` compared the schemes. The results here are for stip-edge on the demo clip. Column "layers":
+how many layers give the same integers in ONNX Runtime on an AMD EPYC with AVX-512 VNNI and on QEMU's Haswell (AVX2, no
+VNNI). Other columns: change in PSNR of the next frame, and speedup, both against float32, on the EPYC in one thread:
 
 ====== ======== =================== =================== ===================
 scheme layers   ONNX Runtime        OpenVINO            OpenVINO, AVX2 only
@@ -21,13 +22,14 @@ s8s8   7 of 8   -0.011 dB, 1.17 ×   -0.083 dB, 1.33 ×   -0.085 dB, 1.18 ×
 u8u8   –        -0.008 dB, 1.18 ×   -0.007 dB, 0.99 ×   -0.007 dB, 0.98 ×
 ====== ======== =================== =================== ===================
 
-With s8s8, ONNX Runtime runs half of the layers in int8, turns their activations into uint8, and saturates as well; with
-u8u8, OpenVINO is no faster than in float32. SSE4.1 and ARM's NEON (emulated) give the EPYC's integers in every scheme
-that was run there. Between the layers is float32, whose last bit depends on the CPU and may tip a rounding.
+With s8s8, ONNX Runtime runs only half of the layers in int8; it converts their activations to uint8, and saturates too.
+With u8u8, OpenVINO is no faster than in float32. SSE4.1 and ARM's NEON (emulated) give the EPYC's integers in every
+scheme that was run on them. Everything between the layers is float32. Its last bit depends on the CPU, and may change
+how an activation is rounded.
 
-Convolutions stay in float32 if they are the first on a frame, the last before the prediction, or have few channels (in
-a network with a motion prior those are filters and differences, and would gain nothing). Normalisations, gates, warps
-and solvers stay in float32 too.
+Convolutions stay in float32 if they are the first on a frame, the last before the prediction, or have few channels. (In
+a network with a motion prior, those with few channels are filters and differences, which would gain nothing.)
+Normalisations, gates, warps and solvers stay in float32 too.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.engine import state_buffers
 from framecast.runtime.stepper import Stepper
 
-LEAST_CHANNELS = 16  # in or out: below, a convolution stays float32
+LEAST_CHANNELS = 16  # minimum input and output channels of an int8 layer
 SCHEME = "u8s7"
 _QUANTIZED = ("Conv", "MatMul", "Gemm")  # ONNX Runtime has no transposed convolution in int8
 
@@ -67,8 +69,8 @@ class Scheme:
 
     Attributes:
         activations: ``QUInt8`` or ``QInt8``, as ONNX Runtime names them.
-        weights: likewise.
-        reduced: the weights have 7 bits.
+        weights: ``QUInt8`` or ``QInt8``.
+        reduced: whether the weights have only 7 bits.
     """
 
     activations: str
@@ -96,21 +98,21 @@ def quantize(
     """Write an artifact's int8 form.
 
     Args:
-        artifact: float32.
-        output: the file to write; on an error nothing is written.
-        clips: frames to calibrate on, uint8 [H, W, 3] BGR; each clip begins from a reset.
-        calibration: a description of the clips, for the manifest.
+        artifact: the float32 artifact.
+        output: file to write; on an error nothing is written.
+        clips: frames to calibrate on, uint8 [H, W, 3] BGR; each clip starts from a reset.
+        calibration: description of the clips, for the manifest.
         ends: quantize the first and last layers too.
-        scheme: one of ``SCHEMES``; all but the default are there to be compared with it.
+        scheme: one of ``SCHEMES``; the others exist only for comparison with the default.
 
     Returns:
-        How many layers are int8, and how many there are.
+        The number of int8 layers, and the number of all layers.
 
     Raises:
-        ArtifactError: the file is no artifact.
-        ExportError: the artifact is not float32 or not whole, takes no pictures, or has no layer that could be int8; or
-            there is no frame.
-        EngineError: the artifact cannot be run.
+        ArtifactError: the file is not an artifact.
+        ExportError: the artifact is not float32 or not whole, takes no pictures, or has no layer to quantize; or there
+            is no frame.
+        EngineError: the artifact cannot run.
         SinkError: the output cannot be written.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -123,14 +125,16 @@ def quantize(
     if manifest.precision != "fp32":
         raise ExportError(f"{artifact} is {manifest.precision} already: quantize the float32 artifact")
     if not manifest.is_picture:
-        raise ExportError(f"{manifest.config} takes channels that are no picture: there is nothing to calibrate it on")
+        raise ExportError(f"cannot quantize {manifest.config}: its channels are not a picture to calibrate on")
     chosen = layers(proto, ends=ends)
     count = sum(node.op_type in LAYERS for node in proto.graph.node)
     if not chosen:
-        raise ExportError(f"{manifest.config} has no layer that could be int8: {count} are first, last or too narrow")
+        raise ExportError(
+            f"cannot quantize {manifest.config}: its {count} layers are first, last, narrow or transposed"
+        )
     steps = _samples(artifact, manifest, clips)
     if (first := next(steps, None)) is None:
-        raise ExportError("there is no frame to calibrate on: name clips that have some")
+        raise ExportError("no frames to calibrate on: give clips that have frames")
     samples = _Samples(chain([first], steps))
     with tempfile.TemporaryDirectory(prefix="framecast-") as folder, _quiet():
         made = Path(folder) / "int8.onnx"
@@ -148,7 +152,7 @@ def quantize(
             calibrate_method=CalibrationMethod.MinMax,
         )
         quantized = onnx.load(str(made))
-    told = dataclasses.replace(
+    described = dataclasses.replace(
         manifest,
         precision="int8",
         calibration=f"{calibration}, {samples.count} frames",
@@ -156,13 +160,13 @@ def quantize(
         quality=None,
     )
     quantized.ir_version = min(quantized.ir_version, IR_VERSION)
-    onnx.helper.set_model_props(quantized, {KEY: told.to_json()})
+    onnx.helper.set_model_props(quantized, {KEY: described.to_json()})
     save(quantized, output)
     return len(chosen), count
 
 
 def layers(proto: ModelProto, *, ends: bool = False) -> list[str]:
-    """Names of the nodes that can be int8: wide enough and, unless ``ends``, neither the first nor the last layers."""
+    """Return the names of nodes that can be int8: wide enough and, unless ``ends``, neither first nor last layers."""
     nodes = proto.graph.node
     weights = {i.name: i for i in proto.graph.initializer}
     after = _reached(nodes, {"frame"}, lambda node: (node.input, node.output))
@@ -179,7 +183,7 @@ def layers(proto: ModelProto, *, ends: bool = False) -> list[str]:
 
 
 def _reached(nodes: Iterable[NodeProto], names: set[str], ends: Any) -> set[str]:
-    """Names that are reachable from these, in the nodes' order, without passing through a layer."""
+    """Return all names reachable from ``names``, in the nodes' order, without passing through a layer."""
     for node in nodes:
         sources, targets = ends(node)
         if node.op_type not in LAYERS and names & set(sources):
@@ -188,14 +192,14 @@ def _reached(nodes: Iterable[NodeProto], names: set[str], ends: Any) -> set[str]
 
 
 class _Samples:
-    """The source that ONNX Runtime's calibration reads samples from."""
+    """The samples that ONNX Runtime's calibration reads."""
 
     def __init__(self, samples: Iterator[Mapping[str, NDArray[Any]]]) -> None:
         self._samples = samples
         self.count = 0
 
     def get_next(self) -> Mapping[str, NDArray[Any]] | None:
-        """The next step's inputs, by name; None at the end."""
+        """Return the next step's inputs by name; None at the end."""
         sample = next(self._samples, None)
         self.count += sample is not None
         return sample
@@ -204,7 +208,7 @@ class _Samples:
 def _samples(
     artifact: Path, manifest: Manifest, clips: Iterable[Iterable[Image]]
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """The inputs of every step along the clips, with the state that the float32 network carries."""
+    """Yield the inputs of every step over the clips, with the state that the float32 network carries."""
     with open_engine(artifact, "onnxruntime") as engine:
         stepper = Stepper(engine)
         for clip in clips:
@@ -217,7 +221,7 @@ def _samples(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the quantizer's advice to preprocess the model (our exporter does), and the warnings of its sessions."""
+    """Silence the quantizer's advice to preprocess the model, as our exporter does, and its sessions' warnings."""
     import onnxruntime
 
     root = logging.getLogger()

@@ -1,1 +1,1 @@
-"""The networks. Each is a step: ``prediction, state = step(frame, state)``. Importing this package loads no torch."""
+"""Networks. Each is a step: ``prediction, state = step(frame, state)``. Importing the package does not load torch."""

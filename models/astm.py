@@ -1,8 +1,9 @@
 """ASTM: spatiotemporal memory cells over pairs of frames, with the EIFAG gate as the paper defines it.
 
-EIFAG gathers the last τ cells by a softmax of their agreement with the forget gate. In the authors' code the history is
-one list aliased τ times, so that the gate there does nothing; here it is the paper's (equations 7 and 8), and
-``eifag=False`` is what that code amounts to, and the ablation's basic model.
+EIFAG takes a weighted mean of the last τ cells. The weights are a softmax of each cell's agreement with the forget gate
+(equations 7 and 8). In the authors' code the history is one list aliased τ times, so the gate has no effect there. This
+module follows the paper. ``eifag=False`` computes what the authors' code does, which is also the basic model of the
+paper's ablation.
 
 The paper's tensors are [B, C, 2, h, w], two frames deep. Here they are [B, 2·C, h, w], so that each Conv3d is one
 Conv2d.
@@ -30,12 +31,12 @@ class ASTMConfig(PatchedConfig):
     """Sizes and options of an ASTM network; the defaults are the paper's.
 
     Raises:
-        OptionError: there is no such network.
+        OptionError: no network can be built with these sizes.
     """
 
     stages: int = 0
-    tau: int = 5  # cells that EIFAG gathers
-    eifag: bool = True  # without it T = C_{t-1}
+    tau: int = 5  # number of past cells that EIFAG averages
+    eifag: bool = True  # False: T = C_{t-1}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,16 +44,17 @@ class ASTMConfig(PatchedConfig):
 
 
 class PairConv(nn.Conv3d):
-    """A Conv3d over exactly two frames, padded to give two, as one Conv2d.
+    """A Conv3d over exactly two frames, padded to output two frames, computed as one Conv2d.
 
-    A third of a depth-3 kernel's taps would hit padding: what is left is the block kernel [[W1, W2], [W0, W1]], rows by
-    output frame. Channels are ordered (group, frame, channel), so that gates split, and states join, along channels.
+    A third of a depth-3 kernel's taps would see only padding. The other taps form the block kernel [[W1, W2],
+    [W0, W1]], with one row per output frame. Channels are ordered (group, frame, channel), so that gates can be split,
+    and states concatenated, along the channels.
     """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, depth: int = 3, stride: int = 1, join: int = 1, split: int = 1
     ) -> None:
-        """``join``: groups that the input is made of; ``split``: groups that the output falls into."""
+        """``join``: tensors concatenated in the input; ``split``: tensors that the output will be split into."""
         half = kernel // 2
         super().__init__(
             inputs, outputs, (depth, kernel, kernel), stride=(1, stride, stride), padding=(depth // 2, half, half)
@@ -60,7 +62,7 @@ class PairConv(nn.Conv3d):
         self.join, self.split = join, split
 
     def as_conv2d(self) -> nn.Conv2d:
-        """The same function as a plain module, which does not build its kernel anew each time."""
+        """Return the same function as a plain Conv2d, which does not rebuild its kernel on each call."""
         inputs, outputs = 2 * self.in_channels, 2 * self.out_channels
         kernel, (_, stride, _) = self.kernel_size[1], self.stride
         conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, device=self.weight.device)
@@ -89,7 +91,7 @@ class PairConv(nn.Conv3d):
 
 
 class ASTMCell(nn.Module):
-    """One cell; every state [B, 2·C, h, w]."""
+    """One cell. Every state is [B, 2·C, h, w]."""
 
     def __init__(self, inputs: int, config: ASTMConfig) -> None:
         super().__init__()
@@ -109,10 +111,10 @@ class ASTMCell(nn.Module):
         """Advance the states.
 
         Args:
-            x: what the layer below gave, or the encoded pair of frames.
-            h: this layer's last H.
-            cells: this layer's last C, newest first.
-            m: the memory M, from the layer below or from the last step's top.
+            x: output of the layer below, or the encoded pair of frames.
+            h: this layer's previous H.
+            cells: this layer's past C, newest first.
+            m: the memory M, from the layer below, or from the top layer of the previous step.
             count: steps since the reset, [B, 1, 1, 1]; None without EIFAG.
 
         Returns:
@@ -136,8 +138,9 @@ class ASTMCell(nn.Module):
 class ASTM(StepModel):
     """ASTM as a step.
 
-    State: hidden states ``h1`` … ``hL``, the last τ cells of each layer (``c1`` … ``cL``) and how many steps there have
-    been (``count``, at most τ), the memory ``m`` that zigzags through the layers, and the last patched frame.
+    State: the hidden states ``h1`` … ``hL``; the last τ cells of each layer (``c1`` … ``cL``) and the number of steps
+    so far (``count``, at most τ); the memory ``m``, which zigzags through the layers; and the last patched frame
+    (``previous``).
     """
 
     def __init__(self, config: ASTMConfig) -> None:
@@ -148,7 +151,7 @@ class ASTM(StepModel):
             nn.Sequential(PairConv(features, features, 3, stride=2), nn.ReLU()) for _ in range(stages)
         )
         self.cells = nn.ModuleList(ASTMCell(hidden if k else features, config) for k in range(config.layers))
-        self.last = nn.Conv2d(2 * hidden, features, 1)  # the paper's Conv3d of depth and stride 2
+        self.last = nn.Conv2d(2 * hidden, features, 1)  # the paper's Conv3d with depth 2 and temporal stride 2
         self.decoders = nn.ModuleList(
             nn.ConvTranspose2d(features, features, 3, stride=2, padding=1, output_padding=1) for _ in range(stages)
         )
@@ -163,10 +166,10 @@ class ASTM(StepModel):
         }
         slots = config.tau if config.eifag else 1
         self.histories = {f"c{k}": History(slots, state) for k in layers}
-        self.warmup = max(2, slots)  # the first step sees a black frame before its own
+        self.warmup = max(2, slots)  # the first step sees a black previous frame
 
     def deployed(self) -> StepModel:
-        """The same network with its kernels laid out as plain Conv2d."""
+        """Return the same network with plain Conv2d in place of :class:`PairConv`."""
         network = copy.deepcopy(self)
         for parent in list(network.modules()):
             for name, child in list(parent.named_children()):

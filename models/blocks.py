@@ -1,4 +1,4 @@
-"""Blocks that more than one network really shares."""
+"""Blocks that several networks share."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from framecast.errors import OptionError
 
 
 def check_sizes(config: object, minimums: Mapping[str, int]) -> None:
-    """Hold a config's sizes to their minimums.
+    """Check that no size of a config is below its minimum.
 
     Raises:
-        OptionError: one is too small.
+        OptionError: a size is too small.
     """
     for name, minimum in minimums.items():
         if (value := getattr(config, name)) < minimum:
@@ -25,10 +25,10 @@ def check_sizes(config: object, minimums: Mapping[str, int]) -> None:
 
 @dataclass(frozen=True)
 class PatchedConfig:
-    """Sizes of a network that works on patched frames, with one stack of cells on what its encoder leaves of them.
+    """Sizes of a network for patched frames: an encoder reduces them, and one stack of cells runs on the result.
 
     Raises:
-        OptionError: there is no network of such sizes.
+        OptionError: no network can be built with these sizes.
     """
 
     height: int
@@ -38,7 +38,7 @@ class PatchedConfig:
     hidden: int = 64
     layers: int = 4
     kernel: int = 5
-    stages: int = 2  # encoder stages of stride 2: log2 of the released ``sr_size``
+    stages: int = 2  # encoder stages with stride 2; log2 of the released code's ``sr_size``
 
     def __post_init__(self) -> None:
         check_sizes(self, {"channels": 1, "patch": 1, "hidden": 1, "layers": 1, "kernel": 1, "stages": 0})
@@ -50,7 +50,7 @@ class PatchedConfig:
 
     @property
     def scale(self) -> int:
-        """How often a state's pixel is as wide as a frame's."""
+        """Width of a state's pixel in pixels of the frame."""
         return self.patch << self.stages
 
     @property
@@ -65,7 +65,10 @@ class PatchedConfig:
 
 
 def patchify(frame: Tensor, patch: int) -> Tensor:
-    """[B, C, H, W] to [B, p·p·C, H/p, W/p], channel (row·p + column)·C + c: ONNX SpaceToDepth, not PixelUnshuffle."""
+    """Convert [B, C, H, W] to [B, p·p·C, H/p, W/p].
+
+    Channel (row·p + column)·C + c comes from channel c. This is ONNX's SpaceToDepth, not torch's PixelUnshuffle.
+    """
     if patch == 1:
         return frame
     batch, channels, height, width = frame.shape
@@ -74,7 +77,7 @@ def patchify(frame: Tensor, patch: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, patch: int) -> Tensor:
-    """The inverse of :func:`patchify`: ONNX DepthToSpace in mode DCR."""
+    """Invert :func:`patchify`. This is ONNX's DepthToSpace in DCR mode."""
     if patch == 1:
         return patches
     batch, depth, height, width = patches.shape
@@ -83,24 +86,24 @@ def unpatchify(patches: Tensor, patch: int) -> Tensor:
 
 
 def halve(channels: int) -> nn.Sequential:
-    """Conv 3×3, stride 2, LeakyReLU 0.2: an encoder's stage."""
+    """Make an encoder stage: 3×3 convolution with stride 2, LeakyReLU 0.2."""
     return nn.Sequential(nn.Conv2d(channels, channels, 3, stride=2, padding=1), nn.LeakyReLU(0.2))
 
 
 def double(channels: int, activate: bool) -> nn.Sequential:
-    """ConvTranspose 3×3, stride 2 to exactly twice the size: a decoder's stage."""
+    """Make a decoder stage: 3×3 transposed convolution to exactly twice the size; LeakyReLU 0.2 if ``activate``."""
     up = nn.ConvTranspose2d(channels, channels, 3, stride=2, padding=1, output_padding=1)
     return nn.Sequential(up, nn.LeakyReLU(0.2)) if activate else nn.Sequential(up)
 
 
 def pointwise(conv: nn.Module) -> tuple[Tensor, Tensor]:
-    """A 1×1 convolution as a matrix over the channels, [C_out, C_in], and its bias, both float64."""
+    """Return a 1×1 convolution's matrix over the channels, [C_out, C_in], and its bias, both float64."""
     weight, bias = cast(nn.Conv2d, conv).weight, cast(Tensor, conv.bias)
     return weight[:, :, 0, 0].double(), bias.double()
 
 
 def mixing(matrix: Tensor, bias: Tensor | None, like: Tensor) -> nn.Conv2d:
-    """The inverse of :func:`pointwise`: a 1×1 convolution, of the type and on the device of ``like``."""
+    """Invert :func:`pointwise`: make a 1×1 convolution with the type and device of ``like``."""
     conv = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1, bias=bias is not None)
     conv.weight = nn.Parameter(matrix[:, :, None, None].to(like))
     if bias is not None:
@@ -109,14 +112,15 @@ def mixing(matrix: Tensor, bias: Tensor | None, like: Tensor) -> nn.Conv2d:
 
 
 def merged(stages: Sequence[nn.Module], matrices: Sequence[Tensor], bias: Tensor) -> nn.ConvTranspose2d:
-    """Stages of :func:`double`, not activated, each with a matrix over its channels after it, summed, as one layer.
+    """Merge stages of :func:`double`, the 1×1 convolution after each, and the sum of the results into one layer.
 
-    It takes their inputs side by side, gives the same but for rounding, and costs less where few channels come out.
+    The stages must have no activation. The layer takes their inputs concatenated along the channels. Its result is the
+    same except for rounding. It is cheaper if there are few output channels.
 
     Args:
-        stages: [B, C_i, h, w] to [B, M_i, 2h, 2w] each.
-        matrices: [outputs, M_i] each, float64, of the 1×1 convolutions that follow.
-        bias: [outputs], float64, added to the sum.
+        stages: each maps [B, C_i, h, w] to [B, M_i, 2h, 2w].
+        matrices: matrices of the 1×1 convolutions, [outputs, M_i] each, float64.
+        bias: added to the sum, [outputs], float64.
     """
     ups = [cast(nn.ConvTranspose2d, cast(nn.Sequential, stage)[0]) for stage in stages]
     weights = []
@@ -131,7 +135,7 @@ def merged(stages: Sequence[nn.Module], matrices: Sequence[Tensor], bias: Tensor
 
 
 class ConvNorm(nn.Module):
-    """A convolution, and a layer norm over the whole [C, H, W] of what it gives."""
+    """A convolution, and a layer norm over the whole [C, H, W] of its output."""
 
     def __init__(self, conv: nn.Module, shape: tuple[int, int, int]) -> None:
         super().__init__()

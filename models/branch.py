@@ -1,4 +1,4 @@
-"""Work on a GPU that runs beside what follows it, on a stream of its own."""
+"""Runs GPU work on a second stream, in parallel with the current stream."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 class Branch:
-    """A CUDA stream that leaves the current one, and joins it again. A captured graph then has two branches.
+    """A CUDA stream that forks from the current stream and joins it again. A captured graph then has two branches.
 
-    What it allocates is freed into its own stream, which waits for the current one before the next fork. So nothing is
-    overwritten that is still read, if each fork is joined before the next.
+    Memory allocated on the branch is freed to the branch's stream, and that stream waits for the current one at the
+    next fork. If each fork is joined before the next, no memory is overwritten while it is still read.
     """
 
     def __init__(self) -> None:
@@ -20,15 +20,15 @@ class Branch:
 
     @contextmanager
     def fork(self) -> Iterator[None]:
-        """Within it, work goes on the branch; it waits for what the current stream was given so far."""
+        """Send the work of the ``with`` block to the branch, after all work that the current stream already has."""
         self._stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(self._stream):
                 yield
         except BaseException:
-            self.join()  # a capture that ends with a branch would hide the error
+            self.join()  # else the capture would fail because of the open branch, and hide this error
             raise
 
     def join(self) -> None:
-        """From here on, the current stream waits for what the branch was given."""
+        """Make the current stream wait for the work of the branch."""
         torch.cuda.current_stream().wait_stream(self._stream)

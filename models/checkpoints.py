@@ -1,4 +1,4 @@
-"""The authors' released checkpoints, read strictly, into our networks."""
+"""Reads the authors' released checkpoints into our networks, and rejects any that do not match exactly."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch import Tensor
 from framecast.errors import ArtifactError
 from framecast.models.step import StepModel
 
-OTHER = "(another configuration, or other --set options?)"
-PREFIXES = ("model.", "module.")  # of OpenSTL's Lightning module, of DataParallel
+OTHER = "(check the configuration and the --set options)"
+PREFIXES = ("model.", "module.")  # from OpenSTL's Lightning module, and from DataParallel
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file held.
+    """The content of a file.
 
     Attributes:
-        tensors: ours, by our names, in float32.
-        unused: the file's keys that no computation of the released network reads: they were left out.
+        tensors: tensors of our network by our names; floating-point tensors are float32.
+        unused: keys of the file that the released network stores but never uses; they are left out.
     """
 
     tensors: Mapping[str, Tensor]
@@ -35,20 +35,20 @@ class Checkpoint:
 def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
     """Read a released checkpoint of STIP, STAU or MAU (STIPHR, STAU, MAU), or of OpenSTL's TAU or MAU.
 
-    The file is read as plain tensors, so that it cannot run code. Every key must be known, every parameter present, and
-    every shape right.
+    The file is read as plain tensors, so that it cannot run code. Every key must be known, every parameter must be
+    present, and every shape must match.
 
     Args:
-        path: of the file: a state dict, bare, under ``net_param``, or under ``state_dict`` as Lightning keeps it.
-        model: the network whose weights it should hold; may be on the meta device.
-        config: the configuration's name, for messages.
+        path: file with a state dict: bare, under ``net_param``, or under ``state_dict`` as Lightning stores it.
+        model: network that the weights should fit; it may be on the meta device.
+        config: name of the configuration, for messages.
 
     Raises:
         ArtifactError: the file cannot be read, or does not hold exactly this network's weights.
     """
     kind = type(model).__name__
     if not model.released:
-        raise ArtifactError(f"no checkpoint of {config} was ever released: there is no format of it to import")
+        raise ArtifactError(f"cannot import weights of {config}: no checkpoint was ever released for it")
     unfit = f"{path} does not hold weights of {config}"
     own = model.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -61,27 +61,27 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
             unused.append(key)
             continue
         if name not in own or not isinstance(value, Tensor):
-            raise ArtifactError(f"{unfit}: {key!r} is no key of a released {kind} (another network?)")
+            raise ArtifactError(f"{unfit}: {key!r} is not a key of a released {kind} (is it another network's?)")
         if name in tensors:
-            raise ArtifactError(f"{unfit}: {key!r} gives {name} a second time")
+            raise ArtifactError(f"{unfit}: {key!r} and another key both stand for {name}")
         found, want = list(value.shape), list(own[name].shape)
         if value.is_floating_point() != own[name].is_floating_point():
-            raise ArtifactError(f"{unfit}: {key!r} holds {value.dtype}")
+            raise ArtifactError(f"{unfit}: {key!r} has type {value.dtype}, not {own[name].dtype}")
         if not value.isfinite().all():
-            raise ArtifactError(f"{path} holds weights that are not finite: {key!r}; download it again")
-        if found[2:] == [2, 1, 1] and len(want) == 4:  # a Conv3d over two frames, here in the channels: one, the next
+            raise ArtifactError(f"{path} has weights that are not finite ({key!r}): download it again")
+        if found[2:] == [2, 1, 1] and len(want) == 4:  # Conv3d over two frames, which we stack as channels
             value = value.permute(0, 2, 1, 3, 4).flatten(1, 2)
         if list(value.shape) != want:
-            raise ArtifactError(f"{unfit}: {key!r} has shape {found}, {want} is needed {OTHER}")
+            raise ArtifactError(f"{unfit}: {key!r} has shape {found}, not {want} {OTHER}")
         tensors[name] = value.float() if value.is_floating_point() else value
     if missing := sorted(own.keys() - tensors.keys()):
         rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ArtifactError(f"{unfit}: nothing in it gives {missing[0]}{rest} {OTHER}")
+        raise ArtifactError(f"{unfit}: it lacks {missing[0]}{rest} {OTHER}")
     return Checkpoint(tensors, tuple(unused))
 
 
 def _rename(key: str, model: StepModel) -> str | None:
-    """Our name of a released key; None where it is unused, and empty where it is not known."""
+    """Return our name for a released key: None if the key is unused, empty if it is unknown."""
     for pattern, replacement in model.released:
         if match := re.fullmatch(pattern, key):
             return match.expand(replacement) if replacement is not None else None
@@ -95,18 +95,18 @@ def _state_dict(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error} (give the path of a checkpoint)") from error
     try:
         with file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other kinds of files, beside the error
+            warnings.simplefilter("ignore")  # torch warns about other kinds of files; our error is enough
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make torch raise anything, IndexError and struct.error too
+    except Exception as error:  # torch may raise anything for damaged bytes, even IndexError
         raise ArtifactError(
-            f"{path} is no checkpoint of plain tensors: "
-            "download it again, or save its state_dict() alone with torch.save"
+            f"{path} is not a checkpoint of plain tensors: "
+            "download it again, or save only its state_dict() with torch.save"
         ) from error
     for holder in ("net_param", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(holder), dict):
             content = content[holder]
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
         raise ArtifactError(
-            f"{path} holds no state dict (bare, 'net_param' or 'state_dict'): give the model's checkpoint"
+            f"{path} has no state dict (bare, in 'net_param' or in 'state_dict'): give the model's checkpoint"
         )
     return content

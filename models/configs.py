@@ -1,4 +1,4 @@
-"""Every network's configuration by name. This table needs no torch: a network is imported when it is built."""
+"""All configurations by name. Loading this table does not load torch: a network is imported only when it is built."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """The frames that a network was made for.
+    """The frames that a network takes.
 
     Attributes:
-        height: of a frame, with its padding.
-        width: of a frame.
-        channels: of a frame.
-        order: of the channels; see :class:`framecast.graph.manifest.Manifest`.
-        visible: (H, W) of the picture where the frame is padded.
+        height: height of a frame, including padding.
+        width: width of a frame, including padding.
+        channels: channels of a frame.
+        order: order of the channels; see :class:`framecast.graph.manifest.Manifest`.
+        visible: (H, W) of the picture in a padded frame; None without padding.
     """
 
     height: int
@@ -46,14 +46,15 @@ class Entry:
 
     Attributes:
         network: ``module:Class``; its constructor takes a frozen dataclass.
-        data: what it sees.
-        options: what else is set in that dataclass.
-        parameters: how many the network has and uses.
-        gmacs: a step's 10⁹ multiply-accumulates, of convolutions, at batch 1.
-        state_bytes: of the state that a step reads, float32, at batch 1.
-        window: known frames from which the authors' code predicts.
-        window_gmacs: what that code computes anew for each next frame; None where there is no such code.
-        tolerance: the largest error that an export may show over its check, in units of the value range.
+        data: frames that the network takes.
+        options: other fields to set in that dataclass.
+        parameters: number of parameters that the network has and uses.
+        gmacs: 10⁹ multiply-accumulates of a step's convolutions, at batch 1.
+        state_bytes: size of the state that a step reads, float32, at batch 1.
+        window: number of known frames from which the authors' code predicts.
+        window_gmacs: the same as ``gmacs`` for that code, which recomputes the window for each next frame; None if
+            there is no such code.
+        tolerance: largest error allowed when an export is checked, in units of the value range.
     """
 
     network: str
@@ -74,7 +75,7 @@ _MNIST = Data(64, 64, 1, "GRAY")
 _KTH = Data(128, 128, 1, "GRAY")
 _TAXI = Data(32, 32, 2, "NONE")
 _KITTI = Data(128, 160, 3, "BGR")
-_CALTECH = Data(128, 160, 3, "RGB")  # as OpenSTL trained on PredNet's KITTI; its test on Caltech read BGR
+_CALTECH = Data(128, 160, 3, "RGB")  # OpenSTL trained on PredNet's KITTI in RGB, but tested on Caltech in BGR
 _TOWN = Data(1088, 1920, 3, "BGR")
 _OURS = Data(192, 256, 3, "BGR")
 
@@ -102,7 +103,7 @@ CONFIGS: Mapping[str, Entry] = {
     "stau-kitti": Entry(_STAU, _KITTI, _DEEP, 18_580_291, 4.514, 13_107_200, 10, 46.976),
     "stau-town": Entry(_STAU, _TOWN, _DEEPER, 21_772_912, 9.981, 20_889_600, 4, 42.732),
     "mau-mnist": Entry(_MAU, _MNIST, {}, 4_475_329, 0.896, 2_621_440, 10, 9.338),
-    # Cells whose forget gate is nearly 1 add up each step's rounding: PyTorch is 2e-5 off its own float64 by step 20.
+    # A forget gate near 1 accumulates rounding errors: by step 20, PyTorch's float32 is 2e-5 off its float64.
     "astm-mnist": Entry(_ASTM, _MNIST, {"patch": 4}, 22_019_088, 6.194, 3_293_188, 10, 92.579, tolerance=5e-5),
     "astm-kth": Entry(_ASTM, _KTH, {"patch": 8}, 23_638_080, 6.747, 3_342_340, 10, 100.852, tolerance=5e-5),
     "tau-mnist": Entry(_TAU, _MNIST, _TAU_MNIST, 44_656_001, 10.996, 10_027_008, 10, 15.894),
@@ -112,25 +113,25 @@ CONFIGS: Mapping[str, Entry] = {
     "stip-edge": Entry(
         "framecast.models.stip_edge:STIPEdge",  # not a published network
         _OURS, _SMALL, 1_941_128, 0.757, 737_284, 2, None,
-        # On noise a warp turns the last bit of a flow into a grey value, and the flow itself is ill-conditioned there.
+        # On noise the flow is ill-conditioned, and a warp turns its last bit into a difference in grey levels.
         tolerance=1e-3,
     ),
 }
-# Models of motion, as graphs: they have no weights. Where there is no GPU they run without a graph: runtime/motion/.
+# Models of motion as graphs. They have no weights. Without a GPU they run without a graph: see runtime/motion/.
 MOTION: Mapping[str, Entry] = {
     "edge": Entry(
         "framecast.models.edge:Edge", Data(720, 1280, 3, "BGR"), {}, 0, 1.302, 27_615_816, 2, None,
-        tolerance=2e-3,  # half a grey level: its least squares are ill-conditioned where guesses are nearly the same
+        tolerance=2e-3,  # half a grey level: its least squares are ill-conditioned if guesses are nearly equal
     ),
 }
 # fmt: on
 
 
 def appearance(config: str, shape: tuple[int, int, int]) -> tuple[str, tuple[int, int] | None]:
-    """Order of the channels, and the visible (H, W) where a frame is padded, of frames [C, H, W] of some ``shape``.
+    """Return the order of the channels, and the visible (H, W) if padded, of frames with ``shape`` (C, H, W).
 
-    They are those of the configuration's data, where there is one of that name and it has this shape; otherwise the
-    channels' number says.
+    The order is that of the configuration's data if the number of channels matches. Otherwise it follows from that
+    number. The visible size is that of the data if height and width match, and otherwise None.
     """
     data = CONFIGS[config].data if config in CONFIGS else None
     order = data.order if data and data.channels == shape[0] else {1: "GRAY", 3: "BGR"}.get(shape[0], "NONE")
@@ -141,10 +142,10 @@ _WANTED = {bool: "true or false", int: "a whole number", float: "a finite number
 
 
 def find(name: str) -> Entry:
-    """The configuration of that name.
+    """Return the configuration of that name.
 
     Raises:
-        ArtifactError: there is none.
+        ArtifactError: there is no such configuration.
     """
     every = {**CONFIGS, **MOTION}
     if name not in every:
@@ -153,14 +154,14 @@ def find(name: str) -> Entry:
 
 
 def find_pictures(name: str, use: str) -> Entry:
-    """Find a network's configuration, whose frames are pictures.
+    """Return the configuration of a network that takes pictures.
 
     Args:
-        name: of the configuration.
-        use: what is to be done with it, for the message: ``train stip-edge on videos``.
+        name: name of the configuration.
+        use: the intended use, for the message: ``train stip-edge on videos``.
 
     Raises:
-        ArtifactError: there is none, or it is a model of motion.
+        ArtifactError: there is no such configuration, or it is a model of motion.
         OptionError: its channels are not a picture.
     """
     if name in MOTION:
@@ -175,14 +176,14 @@ def find_pictures(name: str, use: str) -> Entry:
 
 
 def build(name: str, changes: Mapping[str, Any] | None = None) -> StepModel:
-    """The network of a configuration, with fresh random weights.
+    """Build the network of a configuration, with new random weights.
 
     Args:
-        name: of the configuration.
-        changes: options of its config that are to be otherwise: see :func:`parse`.
+        name: name of the configuration.
+        changes: options that replace those of the configuration; see :func:`parse`.
 
     Raises:
-        ArtifactError: no such configuration.
+        ArtifactError: there is no such configuration.
         OptionError: no network can be built with these options.
     """
     model: StepModel = _resolve(find(name).network)(_configured(name, changes or {}))
@@ -190,11 +191,11 @@ def build(name: str, changes: Mapping[str, Any] | None = None) -> StepModel:
 
 
 def parse(name: str, settings: Sequence[str]) -> dict[str, Any]:
-    """Options of a configuration from text, ``layers=8`` or ``eifag=false`` each.
+    """Parse options of a configuration from texts such as ``layers=8`` or ``eifag=false``.
 
     Raises:
-        ArtifactError: no such configuration.
-        OptionError: its config has no such option, the value is not of its type, or it is no config with them.
+        ArtifactError: there is no such configuration.
+        OptionError: an option is unknown, a value has the wrong type, or no network can be built with the options.
     """
     config = _config(_resolve(find(name).network))
     types = typing.get_type_hints(config)
@@ -217,14 +218,14 @@ def parse(name: str, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def _configured(name: str, changes: Mapping[str, Any]) -> Any:
-    """What the constructor of a configuration's network takes."""
+    """Return the dataclass for the constructor of a configuration's network, filled in."""
     entry = find(name)
     data = {"height": entry.data.height, "width": entry.data.width, "channels": entry.data.channels}
     return _config(_resolve(entry.network))(**{**data, **entry.options, **changes})
 
 
 def _config(network: Any) -> Any:
-    """The dataclass that a network's constructor takes."""
+    """Return the type of dataclass that a network's constructor takes."""
     return typing.get_type_hints(network.__init__)["config"]
 
 

@@ -1,21 +1,23 @@
-"""edge as graphs: motion and mixture without training, in two functions, for GPUs. Not a published network.
+"""``edge`` as graphs for GPUs: motion, and a mixture of guesses, without training. Not a published network.
 
-``perceive`` takes a frame and says how things move and how to mix guesses of what is to come; ``render`` makes the
-picture of any moment ahead of it. They are the graphs' form of :mod:`framecast.runtime.motion`, stage by stage, which
-says why each stage is as it is, and whose constants they use. What differs:
+There are two functions. ``perceive`` takes a frame; it returns the motion, and the weights with which to mix guesses of
+the future. ``render`` makes the picture of any moment after that frame. Stage by stage, they compute the same as the
+OpenCV form, :mod:`framecast.runtime.motion`, with its constants. That package explains each stage. The differences:
 
-- flow: a graph has no dense inverse search, so ``LatticeFlow`` is a pyramid of Lucas–Kanade steps;
-- the mixture is that of large pictures (``motion/warped.py``) at every size;
-- the horizons that have statistics of their own are fixed, and between two of them weights are interpolated, where the
-  OpenCV form learns those that are asked for, and interpolates their statistics;
-- all of them are learned at each frame, where the OpenCV form learns half of those asked for;
-- guesses are made for a whole number of intervals ahead, when their frame comes, and kept at the sample points alone;
-  where frames come at other times by then, they teach nothing. The OpenCV form keeps old frames, and guesses anew for
-  exactly the time that has passed;
-- the blur of far moments grows until its radius is the lattice's length along an axis, less one: after many seconds;
-- guesses far ahead read what is blurred on the lattice there, not from an enlarged copy: that differs by rounding.
+- Flow: graphs have no operator for dense inverse search, so ``LatticeFlow`` is a pyramid of Lucas–Kanade steps.
+- Mixture: every picture size uses the mixture for large pictures (``motion/warped.py``).
+- Horizons: only a fixed set of horizons has its own statistics; between two of them, the weights are interpolated. The
+  OpenCV form learns the horizons that are requested, and interpolates their statistics.
+- Updates: each frame updates all horizons. In the OpenCV form, it updates half of the requested ones.
+- Guesses: they are made when the source frame arrives, for whole numbers of intervals ahead, and stored only at the
+  sample points. If no frame arrives at the guessed time, they teach nothing. The OpenCV form keeps old frames instead,
+  and guesses for exactly the time that has passed.
+- Blur far ahead: its radius is at most the lattice's length along an axis minus one. It takes many seconds to grow so
+  large.
+- Guesses far ahead read the blurred picture on the lattice, not an enlarged copy. Only the rounding differs.
 
-Everything is float32 in 0 to 1. A state of zeros is fresh, and nothing is ever NaN if frames and times are numbers.
+Everything is float32, with pictures from 0 to 1. A state of zeros is a fresh state. Nothing is ever NaN if frames and
+times are finite.
 """
 
 from __future__ import annotations
@@ -36,12 +38,12 @@ from framecast.runtime.motion.motion import RECENT, SHORTEST
 from framecast.runtime.motion.trajectory import CALM, CALMEST, CONVERGED, FAR, FRESH, HALF, LONG
 from framecast.runtime.motion.warped import APART, BLOCKS, BLUR, DERIVED, LIMITS, SPREAD, TRUST, Warped
 
-FURTHEST = 8  # intervals, of which the state knows RECENT
-LEAST = 48  # pixels a side of the smallest picture
-GREY = (0.114, 0.587, 0.299)  # of B, G, R: OpenCV's, from ITU-R BT.601
-PUNCTUAL = 0.25  # intervals: a frame that comes so far from when it was guessed for teaches nothing
+FURTHEST = 8  # intervals; below RECENT, the number of intervals that the state keeps
+LEAST = 48  # minimum width and height of a picture, in pixels
+GREY = (0.114, 0.587, 0.299)  # weights of B, G and R, as in OpenCV (ITU-R BT.601)
+PUNCTUAL = 0.25  # intervals: a frame further than this from the guessed time teaches nothing
 NAMES = Warped.names
-WAYS = NAMES[-len(LIMITS) :]  # those that differ in where they go
+WAYS = NAMES[-len(LIMITS) :]  # the guesses with another displacement
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,13 @@ class EdgeConfig:
     """Sizes of the graphs.
 
     Attributes:
-        height: of the pictures.
-        width: of the pictures.
+        height: height of the pictures.
+        width: width of the pictures.
         channels: 3: blue, green, red.
-        reach: the furthest horizon, in intervals, that has statistics of its own; so have all powers of two below it.
+        reach: longest horizon with its own statistics, in intervals; all lower powers of two have their own too.
 
     Raises:
-        OptionError: there are no such graphs.
+        OptionError: no graphs can be built with these sizes.
     """
 
     height: int
@@ -66,23 +68,23 @@ class EdgeConfig:
     def __post_init__(self) -> None:
         check_sizes(self, {"height": LEAST, "width": LEAST})
         if self.channels != 3:
-            raise OptionError(f"edge takes pictures of 3 channels, not of {self.channels}")
+            raise OptionError(f"edge takes pictures with 3 channels, not {self.channels}")
         if not (1 <= self.reach <= FURTHEST and self.reach & (self.reach - 1) == 0):
-            raise OptionError(f"reach must be a power of two, {FURTHEST} at most, not {self.reach}")
+            raise OptionError(f"reach must be a power of two up to {FURTHEST}, not {self.reach}")
 
     @property
     def horizons(self) -> tuple[int, ...]:
-        """1, 2, 4, … intervals."""
+        """Horizons with their own statistics: 1, 2, 4, … intervals."""
         return tuple(1 << i for i in range(self.reach.bit_length()))
 
 
 class Trajectories(nn.Module):
-    """Where what will be at a point, some time ahead, is now (``Warped._paths``, ``motion/trajectory.py``).
+    """Finds where the content of each point in a future picture is now (``Warped._paths``, ``motion/trajectory.py``).
 
     Args:
-        lattice: on which velocities are.
-        x: [w]: columns of the grid of points, in lattice coordinates.
-        y: [h]: its rows.
+        lattice: lattice of the velocities.
+        x: columns of the grid of points, [w], in lattice coordinates.
+        y: rows of the grid, [h].
     """
 
     def __init__(self, lattice: Lattice, x: Tensor, y: Tensor) -> None:
@@ -95,15 +97,15 @@ class Trajectories(nn.Module):
     still: Tensor
 
     def forward(self, fields: State, elapsed: Tensor, ahead: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The displacement at constant velocity, and by how much the others differ from it.
+        """Return the displacement at constant velocity, and the other displacements' differences from it.
 
         Args:
-            fields: ``velocity``, ``acceleration`` and ``steady``: [B, 2, H, W] each, on the lattice, in seconds.
-            elapsed: [B, 1]: seconds that the velocity is a mean over.
-            ahead: [B, n]: seconds.
+            fields: ``velocity``, ``acceleration`` and ``steady``, [B, 2, H, W] each, in lattice points and seconds.
+            elapsed: seconds over which the velocity is a mean, [B, 1].
+            ahead: seconds ahead, [B, n].
 
         Returns:
-            [B, 2, n, h, w] each, in lattice points; of the others as many as ``LIMITS``.
+            [B, 2, n, h, w] each, in lattice points. There is one difference per entry of ``LIMITS``.
         """
         motion = torch.cat([fields[name] for name in ("velocity", "acceleration", "steady")], dim=1)
         radius = (CALM * self.limit * (ahead / elapsed.clamp(min=SHORTEST) - 1)).round().clamp(0, CALMEST)
@@ -114,7 +116,7 @@ class Trajectories(nn.Module):
         found = self.pull(velocity, self.still * times) * times
         for index in range(FAR):
             closer = self.pull(velocity, found) * times
-            near = closer if index < CONVERGED else found  # then fewer rounds are enough
+            near = closer if index < CONVERGED else found  # fewer iterations if not far
             found = torch.where(distant, HALF * closer + (1 - HALF) * found, near)
         found = torch.where(distant, found.clamp(-self.limit, self.limit), found)
         gained = self.pull(acceleration, found) * (times * (times + since) / 2)
@@ -125,11 +127,11 @@ class Trajectories(nn.Module):
 
 
 class Samples(nn.Module):
-    """Guesses at some points of the full-size picture, about each second one of the lattice (``Warped.told``).
+    """Guesses at sample points of the full-size picture, about every second lattice point (``Warped.told``).
 
     Attributes:
-        size: (w, h) of the points.
-        taken: reads what came at them.
+        size: number of columns and rows of sample points.
+        taken: reads a frame at the sample points.
     """
 
     scale: Tensor
@@ -149,20 +151,20 @@ class Samples(nn.Module):
         self.register_buffer("scale", torch.tensor(lattice.scale.tolist()).reshape(1, 2, 1, 1, 1), persistent=False)
 
     def forward(self, frame: Tensor, small: Tensor, fields: State, elapsed: Tensor, ahead: Tensor) -> Tensor:
-        """The guesses, but for the first as differences to it.
+        """Return the first guess, and the differences of all others from it.
 
         Args:
             frame: [B, C, H, W].
             small: the frame on the lattice, [B, C, …].
-            fields: of motion, as for :class:`Trajectories`.
-            elapsed: [B, 1], as there.
-            ahead: [B, n], as there.
+            fields: fields of motion, as for :class:`Trajectories`.
+            elapsed: [B, 1], as for :class:`Trajectories`.
+            ahead: [B, n], as for :class:`Trajectories`.
 
         Returns:
             [B, 1 + N, C, n, h, w].
         """
         found, ways = self.trajectories(fields, elapsed, ahead)
-        # What is blurred on the lattice is read there, instead of enlarged for each horizon and read then.
+        # Read the blurred picture on the lattice, without enlarging it for each horizon.
         soft = self.spread(small, spread(ahead)).flatten(0, 1)
         soft = together(self.trajectories.pull(soft, found.transpose(1, 2).flatten(0, 1).unsqueeze(2)), ahead.shape[1])
         distant = far(elapsed, ahead)[:, None, :, None, None]
@@ -175,17 +177,17 @@ class Samples(nn.Module):
 
 
 class Edge(MomentModel):
-    """The two graphs of one picture size.
+    """The two graphs for one picture size.
 
-    State, for pictures [C, H, W], a lattice [h, w] and N guesses beside the first:
+    State, for pictures [C, H, W], a lattice [h, w] and N guesses besides the first:
 
-    - ``newest`` [C, H, W]: the last frame; ``started`` [1]: 0 until there has been one;
-    - ``velocity`` [2, h, w]: lattice points a second, towards where each point came from; ``steady`` [2, h, w]: a mean
-      over the velocities so far of what is seen at a point;
-    - ``intervals`` [RECENT]: seconds between the last frames, newest first; zeros until there were two;
-    - ``statistics`` [horizons, blocks, N + 1, N + 1]: products of guesses and of what came, older ones counting less;
-    - histories: ``told_K`` [1 + N, C, h', w']: the guesses for K intervals ahead, at the sample points; ``interval``
-      [1]: seconds of one, then.
+    - ``newest`` [C, H, W]: the last frame; ``started`` [1]: 0 before the first frame, then 1;
+    - ``velocity`` [2, h, w]: lattice points per second, towards where each point came from; ``steady`` [2, h, w]:
+      running mean of the velocity of the content at each point;
+    - ``intervals`` [RECENT]: seconds between the last frames, newest first; zeros before the second frame;
+    - ``statistics`` [horizons, blocks, N + 1, N + 1]: products of guesses and ground truth; older ones count less;
+    - histories: ``told_K`` [1 + N, C, h', w']: guesses for K intervals ahead, at the sample points; ``interval`` [1]:
+      length of an interval when they were made, in seconds.
     """
 
     warmup = 2  # the first frame has no motion
@@ -285,9 +287,10 @@ class Edge(MomentModel):
         return _blended(moved, newest, late[:, 1:])
 
     def _motion(self, flow: Tensor, since: Tensor, before: Tensor, state: State) -> State:
-        """The motion at a frame (``trajectory.field``), from the flow to the frame ``since`` seconds earlier.
+        """Return the motion at a frame (``trajectory.field``), from the flow to the frame ``since`` seconds earlier.
 
-        ``before`` is how long the velocity in ``state`` is a mean over, 0 if there is none; both [B, 1, 1, 1].
+        ``before`` is the time over which the velocity in ``state`` is a mean, in seconds; 0 if there is no velocity.
+        Both are [B, 1, 1, 1].
         """
         velocity = flow / since
         shift = flow.unsqueeze(2)
@@ -300,18 +303,18 @@ class Edge(MomentModel):
         }
 
     def _shrunk(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``frame`` on the lattice; its brightness there, and at the size that corrects the flow."""
+        """Return ``frame`` on the lattice, its brightness there, and its brightness at the lattice's finer size."""
         fine = self.to_fine(frame)
         coarse = self.to_coarse(fine)
         coarse_grey, fine_grey = ((x * self.grey).sum(dim=1, keepdim=True) for x in (coarse, fine))
         return coarse, coarse_grey, fine_grey
 
     def _taught(self, frame: Tensor, state: State, intervals: Tensor) -> tuple[Tensor, Tensor]:
-        """The statistics with what was guessed for this frame's moment, and what came.
+        """Update the statistics with this frame and the guesses that were made for its time.
 
         Returns:
-            What each horizon has learned itself, zeros where nothing; and the same, but for zeros what the next nearer
-            one has learned: [B, horizons, blocks, N + 1, N + 1] each.
+            The statistics of each horizon, zeros if it has none yet; and the same with the statistics of the next
+            shorter horizon in place of zeros: [B, horizons, blocks, N + 1, N + 1] each.
         """
         told = torch.stack([state[f"told_{k}.{k - 1}"] for k in self.horizons], dim=1)
         interval = torch.cat([state[f"interval.{k - 1}"] for k in self.horizons], dim=1)  # [B, horizons]
@@ -334,12 +337,12 @@ class Edge(MomentModel):
         return torch.cat(own, dim=1), torch.cat(every, dim=1)
 
     def _weights(self, statistics: Tensor) -> Tensor:
-        """[B, horizons, N, rows, columns]."""
+        """Return the weights of the guesses, [B, horizons, N, rows, columns]."""
         found = weights(statistics, self.prior, range(len(NAMES)))
         return found.transpose(2, 3).reshape(-1, len(self.horizons), len(NAMES), *BLOCKS)
 
     def _between(self, weights: Tensor, steps: Tensor) -> Tensor:
-        """The weights [B, N, rows, columns] for ``steps`` [B, 1] intervals ahead."""
+        """Interpolate the weights for ``steps`` [B, 1] intervals ahead, [B, N, rows, columns]."""
         mixed = weights[:, 0]
         for index, (below, above) in enumerate(zip(self.horizons, self.horizons[1:], strict=False)):
             share = ((steps - below) / (above - below)).clamp(0, 1).reshape(-1, 1, 1, 1)
@@ -348,31 +351,31 @@ class Edge(MomentModel):
 
 
 def far(elapsed: Tensor, ahead: Tensor) -> Tensor:
-    """Whether ``ahead`` seconds are far, for motion over ``elapsed`` seconds (``trajectory.far``)."""
+    """Return whether ``ahead`` seconds are far for motion measured over ``elapsed`` seconds (``trajectory.far``)."""
     return ahead > LONG * elapsed
 
 
 def spread(ahead: Tensor) -> Tensor:
-    """The radius, in lattice points, of the blur ``ahead`` seconds ahead, if that is far."""
+    """Return the radius of the blur for far moments, in lattice points, ``ahead`` seconds ahead."""
     return (SPREAD * ahead).round()
 
 
 def together(x: Tensor, count: int) -> Tensor:
-    """[B · ``count``, C, 1, h, w] as [B, C, ``count``, h, w]."""
+    """Reshape [B · ``count``, C, 1, h, w] to [B, C, ``count``, h, w]."""
     return x.reshape(-1, count, x.shape[1], *x.shape[3:]).transpose(1, 2)
 
 
 def blurred(picture: Tensor) -> Tensor:
-    """``picture`` [B, C, H, W], blurred as for moments that are not far."""
+    """Blur ``picture`` [B, C, H, W] as for moments that are not far."""
     return mean_around(picture, BLUR, "reflect")
 
 
 def _of(shares: Tensor, name: str) -> Tensor:
-    """The weights of one guess, [B, 1, h, w] of [B, N, h, w]."""
+    """Return the weights of one guess, [B, 1, h, w], from those of all, [B, N, h, w]."""
     index = NAMES.index(name)
     return shares[:, index : index + 1]
 
 
 def _blended(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
-    """``first`` + ``weight`` · (``second`` − ``first``), within 0 to 1: bytes that overflow are clipped in OpenCV."""
+    """Return first + weight · (second − first), clamped to 0 to 1, as OpenCV clips bytes that overflow."""
     return (first + weight * (second - first)).clamp(0, 1)

@@ -1,6 +1,6 @@
-"""Flow between two frames on the lattice of ``edge``: Lucas–Kanade from coarse to fine, then two corrections.
+"""Flow between two frames on the lattice of ``edge``: coarse-to-fine Lucas–Kanade, then two corrections.
 
-The pyramid takes the place of dense inverse search, which graphs have no operator for. The correction is that of
+The pyramid replaces dense inverse search, for which graphs have no operator. The correction is that of
 :mod:`framecast.runtime.motion.flow`.
 """
 
@@ -16,13 +16,13 @@ from framecast.runtime.motion.flow import FLOOR, REACH, SMOOTH, WINDOW
 from framecast.runtime.motion.lattice import Lattice
 
 GREYS = 255  # grey levels of the value range 0 to 1
-COARSEST = 12  # lattice points of the pyramid's smallest side, about
-CORRECTIONS = 2  # after dense inverse search one is enough
-TINY = 1e-12  # a determinant at least
+COARSEST = 12  # lattice points: minimum of the shorter side of the coarsest level
+CORRECTIONS = 2  # after dense inverse search, one would be enough
+TINY = 1e-12  # minimum of a determinant
 
 
 class LatticeFlow(nn.Module):
-    """Where each lattice point of a frame was in the frame before."""
+    """Finds where each lattice point of a frame was in the previous frame."""
 
     def __init__(self, lattice: Lattice) -> None:
         super().__init__()
@@ -33,7 +33,10 @@ class LatticeFlow(nn.Module):
         self.limit = float(max(lattice.coarse))
 
     def forward(self, coarse: Tensor, fine: Tensor, coarse_before: Tensor, fine_before: Tensor) -> Tensor:
-        """Displacements [B, 2, h, w] in lattice points, from the brightness of both frames, [B, 1, …] each, 0 to 1."""
+        """Return displacements [B, 2, h, w] in lattice points.
+
+        The arguments are the brightness of both frames, [B, 1, …] each, 0 to 1.
+        """
         flow: Tensor = self.search(coarse, coarse_before)
         for _ in range(CORRECTIONS):
             flow = self.correct(flow, fine, fine_before)
@@ -41,7 +44,7 @@ class LatticeFlow(nn.Module):
 
 
 class Correct(nn.Module):
-    """One Lucas–Kanade step on a flow, from pictures finer than it: ``Flow.corrected``."""
+    """One Lucas–Kanade step that corrects a flow with finer pictures (``Flow.corrected``)."""
 
     ratio: Tensor
 
@@ -55,10 +58,13 @@ class Correct(nn.Module):
         self.register_buffer("ratio", torch.tensor(ratio).reshape(1, 2, 1, 1), persistent=False)
 
     def forward(self, flow: Tensor, now: Tensor, before: Tensor) -> Tensor:
-        """``flow`` [B, 2, h, w] in lattice points, and the brightness of both frames, [B, 1, 2h, 2w] each."""
+        """Correct ``flow`` [B, 2, h, w], in lattice points.
+
+        ``now`` and ``before`` are the brightness of both frames at the lattice's finer size, [B, 1, …] each.
+        """
         moved = self.pull(before, resized(flow * self.ratio, self.fine).unsqueeze(2)).squeeze(2)
         middle, change = (now + moved) / 2, now - moved
-        gx = functional.pad((middle[..., 2:] - middle[..., :-2]) / 2, (1, 1, 0, 0))  # borders are mirrored: no slope
+        gx = functional.pad((middle[..., 2:] - middle[..., :-2]) / 2, (1, 1, 0, 0))  # mirrored borders have no slope
         gy = functional.pad((middle[..., 2:, :] - middle[..., :-2, :]) / 2, (0, 0, 1, 1))
         terms = torch.cat([gx * gx, gy * gy, gx * gy, gx * change, gy * change], dim=1)
         xx, yy, xy, xt, yt = mean_around(self.shrink(terms), WINDOW).chunk(5, dim=1)

@@ -1,4 +1,4 @@
-"""How to mix guesses, in torch: the graphs' form of :mod:`framecast.runtime.motion.learn`, which says what for."""
+"""Mixes guesses with torch, for graphs. :mod:`framecast.runtime.motion.learn` explains the method."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch import Tensor
 from framecast.runtime.motion.learn import LARGEST, LEVEL, MEMORY, SHARED, STEADY
 
 GREYS = 255  # grey levels of the value range 0 to 1
-HUGE = 1e12  # in an elimination: far beyond what is exact, far from what overflows
+HUGE = 1e12  # bound in an elimination: far above exact values, far below overflow
 
 
 def products(told: Tensor, rows: int, columns: int) -> Tensor:
-    """Mean products of the guesses and, last, what came, with each other, for each block.
+    """Return the mean products of all pairs of guesses and ground truth, for each block.
 
-    ``told`` [B, n, N + 1, C, h, w], for n horizons, to [B, n, rows · columns, N + 1, N + 1]. What is left over at the
-    right and below, where the blocks do not divide the picture, is left out.
+    ``told`` is [B, n, N + 1, C, h, w] for n horizons, with the ground truth last. The result is
+    [B, n, rows · columns, N + 1, N + 1]. If the blocks do not divide the picture, the rest at the right and at the
+    bottom is left out.
     """
     horizons, count, channels, height, width = told.shape[1:]
     high, wide = height // rows, width // columns
@@ -27,18 +28,18 @@ def products(told: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def updated(statistics: Tensor, new: Tensor, counts: Tensor) -> Tensor:
-    """Statistics [B, n, blocks, N + 1, N + 1] with the products of one more frame, of values 0 to 1.
+    """Add the products of one more frame, from values of 0 to 1, to statistics [B, n, blocks, N + 1, N + 1].
 
-    ``counts`` [B, n, 1, 1, 1] is 1, or 0 where the frame is to be left out.
+    ``counts`` [B, n, 1, 1, 1] is 1, or 0 to leave the frame out.
     """
     missed = new[..., -1:, -1:].mean(dim=-3, keepdim=True) + (LEVEL / GREYS) ** 2
     return statistics * (1 - (1 - MEMORY) * counts) + new * counts / missed
 
 
 def weights(statistics: Tensor, prior: Tensor, local: Sequence[int]) -> Tensor:
-    """The weights that ``statistics`` [..., blocks, N + 1, N + 1] give: [..., blocks, N], always finite.
+    """Compute weights [..., blocks, N] from ``statistics`` [..., blocks, N + 1, N + 1]. They are always finite.
 
-    The guesses ``local`` have weights of their own in each block; the others one for the whole frame.
+    The ``local`` guesses have one weight per block, the others one for the whole frame.
     """
     count = statistics.shape[-1] - 1
     unit = STEADY * torch.eye(count, dtype=statistics.dtype, device=statistics.device)
@@ -61,21 +62,22 @@ def weights(statistics: Tensor, prior: Tensor, local: Sequence[int]) -> Tensor:
 
 
 def _picked(x: Tensor, rows: Sequence[int]) -> Tensor:
-    """Some rows of [..., rows, columns]."""
+    """Select rows of [..., rows, columns]."""
     if list(rows) == list(range(len(rows))):
         return x[..., : len(rows), :]
     return torch.cat([x[..., i : i + 1, :] for i in rows], dim=-2)
 
 
 def solved(statistics: Tensor, prior: Tensor, firmness: Tensor) -> Tensor:
-    """The weights w that minimise the mean squared error plus (w − prior)ᵀ · firmness · (w − prior).
+    """Return the weights w that minimise the mean squared error plus (w − prior)ᵀ · firmness · (w − prior).
 
-    Gauss–Jordan elimination, written out: graphs have no operator for it; a positive definite matrix needs no pivot.
+    Graphs have no operator for this, so it is Gauss–Jordan elimination, written out. The matrix is positive definite,
+    so the elimination needs no pivoting.
 
     Args:
-        statistics: [..., N, N + 1]: products of the guesses with each other, and with what came.
+        statistics: products of the guesses with each other and with the ground truth, [..., N, N + 1].
         prior: [..., N, 1].
-        firmness: [..., N, N], its eigenvalues ``STEADY`` at least.
+        firmness: [..., N, N], with eigenvalues of at least ``STEADY``.
 
     Returns:
         [..., N, 1].
@@ -86,8 +88,8 @@ def solved(statistics: Tensor, prior: Tensor, firmness: Tensor) -> Tensor:
     unit = torch.eye(count, dtype=statistics.dtype, device=statistics.device)
     for i in range(count):
         row = system[..., i : i + 1, :]
-        # A pivot is the least eigenvalue of the firmness at least, and nothing grows far: but for rounding, where
-        # guesses are nearly the same and what came was foreseen exactly. Then too it must be a number.
+        # In exact arithmetic, a pivot is at least the smallest eigenvalue of the firmness. Rounding may break this if
+        # guesses are nearly equal and the truth was predicted exactly. The clamps keep even that result finite.
         row = row / row[..., i : i + 1].clamp(min=STEADY)
         system = (system - (system[..., i : i + 1] - unit[:, i : i + 1]) * row).clamp(-HUGE, HUGE)
     return prior + system[..., count:]

@@ -1,4 +1,4 @@
-"""Motion between two frames, from pools, shifts, a closed-form 2×2 solve and GridSample: all of it exports."""
+"""Motion between two frames, from operators that can be exported: pools, shifts, a 2×2 solve and GridSample."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-REACH = 3.0  # pixels of its level: beyond it the brightness constraint, a linear one, says nothing
+REACH = 3.0  # pixels of a level: the linear brightness constraint is meaningless beyond it
 
 
 class Warp(nn.Module):
-    """Pull an image along a flow: ``out(p) = image(p + flow(p))``, bilinear, replicated borders."""
+    """Warp an image along a flow: ``out(p) = image(p + flow(p))``, bilinear, replicated borders."""
 
     grid: Tensor
 
@@ -28,19 +28,19 @@ class Warp(nn.Module):
 
 
 def enlarge(x: Tensor, scale: int) -> Tensor:
-    """[B, C, H, W] to [B, C, scale·H, scale·W], bilinear; the values stay, also where they are in pixels."""
+    """Enlarge [B, C, H, W] to [B, C, scale·H, scale·W], bilinear. Values that are in pixels keep their unit."""
     return functional.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def box(x: Tensor, size: int) -> Tensor:
-    """Mean over a size×size window, replicated borders: ``x`` [B, C, H, W]."""
+    """Return the mean over a size×size window, replicated borders: ``x`` [B, C, H, W]."""
     half = size // 2
     padded = functional.pad(x, (half, half, half, half), mode="replicate")
     return functional.avg_pool2d(functional.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)
 
 
 def halve(x: Tensor) -> Tensor:
-    """Mean over 2×2 pixels; where a side is odd, its last pixel counts twice: ``x`` [B, C, H, W]."""
+    """Return the mean over 2×2 pixels. If a side is odd, its last pixel counts twice: ``x`` [B, C, H, W]."""
     height, width = x.shape[-2:]
     if height % 2 or width % 2:
         x = functional.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
@@ -54,7 +54,7 @@ def _gradients(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _neighbours(x: Tensor, distance: int) -> Tensor:
-    """Every pixel's own value and its four diagonal neighbours': [B, C, H, W] to [5·B, C, H, W], replicated borders."""
+    """Stack each pixel and its four diagonal neighbours: [B, C, H, W] to [5·B, C, H, W], replicated borders."""
     height, width = x.shape[-2:]
     padded = functional.pad(x, (distance,) * 4, mode="replicate")
     corners = [(y, x) for y in (0, 2 * distance) for x in (0, 2 * distance)]
@@ -62,20 +62,21 @@ def _neighbours(x: Tensor, distance: int) -> Tensor:
 
 
 class LucasKanade(nn.Module):
-    """Pyramidal Lucas–Kanade flow at half resolution (Lucas and Kanade 1981; Bouguet 2001), dense.
+    """Dense pyramidal Lucas–Kanade flow (Lucas and Kanade 1981; Bouguet 2001).
 
-    At each level from coarse to fine the earlier frame is warped by the flow so far, and the windowed 2×2 system of the
-    brightness constraint gives the correction; a floor on its determinant keeps flat areas still.
+    At each level, from coarse to fine, the flow so far warps the earlier frame. The correction solves the 2×2 system of
+    the brightness constraint over a window. A constant added to the system's diagonal keeps flat areas still.
 
     Args:
-        height: of the frames.
-        width: of the frames.
-        levels: of the pyramid.
-        window: pixels a side of what one 2×2 system sees.
-        smooth: pixels a side of the box that smooths each level's flow.
-        select: before that, give each pixel the flow, of its own and four neighbours', that explains it best: motion
-            then ends where things end. A soft choice, after the densification of DIS (Kroeger et al., 2016).
-        halved: whether the finest level has half the frames' size; otherwise it has theirs.
+        height: height of the frames.
+        width: width of the frames.
+        levels: levels of the pyramid.
+        window: side of a 2×2 system's window in pixels.
+        smooth: side of the box that smooths each level's flow, in pixels.
+        select: before smoothing, give each pixel the flow that explains it best, out of its own and four neighbours'.
+            Motion then ends at the edges of objects. The choice is soft, after the densification of DIS (Kroeger et
+            al., 2016).
+        halved: True: the finest level has half the frames' size; False: it has their size.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class LucasKanade(nn.Module):
         self.warps = nn.ModuleList(Warp(*size) for size in self.sizes)
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
-        """Flow from ``current`` to ``previous`` ([B, C, H, W] each, 0 to 1), in their pixels.
+        """Return the flow from ``current`` to ``previous`` ([B, C, H, W] each, 0 to 1), in their pixels.
 
-        [B, 2, H/2, W/2], or [B, 2, H, W] if not ``halved``.
+        Its shape is [B, 2, H/2, W/2], or [B, 2, H, W] if not ``halved``.
         """
         pair = torch.cat([current.mean(1, keepdim=True), previous.mean(1, keepdim=True)], dim=1)
         pyramid = [halve(pair) if self.halved else pair]
@@ -124,7 +125,7 @@ class LucasKanade(nn.Module):
         flows = _neighbours(flow, distance=5)
         errors = box((warp(before.repeat(5, 1, 1, 1), flows) - now.repeat(5, 1, 1, 1)).abs(), 5)
         flows, errors = (x.reshape(5, -1, *x.shape[1:]) for x in (flows, errors))
-        weights = (0.003 / (errors + 0.003)).square().square()  # of values 0 to 1
+        weights = (0.003 / (errors + 0.003)).square().square()  # for values of 0 to 1
         return (weights * flows).sum(dim=0) / weights.sum(dim=0)
 
     def _correction(self, now: Tensor, before: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ class LucasKanade(nn.Module):
         change = now - before
         products = torch.cat([gx * gx, gy * gy, gx * gy, gx * change, gy * change], dim=1)
         xx, yy, xy, xt, yt = box(products, self.window).chunk(5, dim=1)
-        floor = 1e-4  # in squared gradients, of values 0 to 1: below it the area is flat
+        floor = 1e-4  # squared gradient, for values of 0 to 1: below it an area counts as flat
         xx, yy = xx + floor, yy + floor
         determinant = xx * yy - xy * xy
         step = torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / determinant

@@ -1,7 +1,7 @@
-"""Reading pictures between their pixels, and making them smaller or larger, as OpenCV does: for the graphs of ``edge``.
+"""Reads pictures between their pixels and resizes them as OpenCV does, for the graphs of ``edge``.
 
-Sizes are fixed when a module is made; batches may vary. What OpenCV computes in bytes is computed in floats here, so
-the two differ by its rounding.
+Sizes are fixed when a module is made; the batch may vary. OpenCV computes some of this in bytes, and these modules in
+floats, so the results differ by OpenCV's rounding.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch.nn import functional
 
 
 class Pull(nn.Module):
-    """Read a picture at the points of a grid, each shifted: bilinear, borders replicated.
+    """Read a picture at the points of a grid, each with its own shift: bilinear, borders replicated.
 
     Args:
-        x: [w]: where the grid's columns are, in pixels of the picture.
-        y: [h]: its rows.
-        width: of the picture, 2 at least.
-        height: of the picture, 2 at least.
+        x: columns of the grid, [w], in pixels of the picture.
+        y: rows of the grid, [h].
+        width: width of the picture, at least 2.
+        height: height of the picture, at least 2.
     """
 
     x: Tensor
@@ -58,11 +58,11 @@ class Pick(nn.Module):
 
 
 class Shrink(nn.Module):
-    """Make a picture smaller: each pixel becomes the mean over the area that it covers (INTER_AREA).
+    """Reduce a picture: each new pixel is the mean over the area that it covers (INTER_AREA).
 
     Args:
         size: (width, height) of the pictures.
-        target: (width, height) of the results, neither of them larger.
+        target: (width, height) of the results, neither of them larger than in ``size``.
     """
 
     rows: Tensor
@@ -84,15 +84,15 @@ class Shrink(nn.Module):
 
 
 class Box(nn.Module):
-    """Means over boxes of as many pixels as the input says: ``cv2.blur``, its side 2 · radius + 1.
+    """A box filter whose radius is an input: ``cv2.blur`` with a side of 2 · radius + 1.
 
-    A box along an axis is a matrix, made where it is used: graphs have no pooling of a size that varies. A radius
-    beyond the picture's own length is taken for that length, less one.
+    Graphs have no pooling with a variable size. A box along an axis is therefore a matrix, computed on each call. The
+    radius is limited to the picture's length along that axis minus one.
 
     Args:
-        width: of the pictures.
-        height: of the pictures.
-        mirrored: beyond the border the picture is mirrored (BORDER_REFLECT_101), instead of its edge repeated.
+        width: width of the pictures.
+        height: height of the pictures.
+        mirrored: True: mirror the picture at its border (BORDER_REFLECT_101); False: repeat its edge.
     """
 
     columns: Tensor
@@ -105,14 +105,14 @@ class Box(nn.Module):
         self.register_buffer("rows", torch.arange(float(height)), persistent=False)
 
     def forward(self, x: Tensor, radius: Tensor) -> Tensor:
-        """``x`` [B, C, H, W] with each ``radius`` [B, n], whole numbers of 0 or more: [B, n, C, H, W]."""
+        """Blur ``x`` [B, C, H, W] with each ``radius`` [B, n], whole numbers of 0 or more: [B, n, C, H, W]."""
         radius = radius[:, :, None, None, None]
         x = x.unsqueeze(1)
         smooth = self._matrix(self.rows, radius) @ x @ self._matrix(self.columns, radius).transpose(-1, -2)
-        return torch.where(radius < 0.5, x, smooth)  # as it was, however roughly a device multiplies
+        return torch.where(radius < 0.5, x, smooth)  # exact for a radius of 0 on every device
 
     def _matrix(self, at: Tensor, radius: Tensor) -> Tensor:
-        """The share of each pixel in each mean along an axis of pixels ``at`` [length]: [B, n, 1, length, length]."""
+        """Return each pixel's share in each mean along an axis of pixels ``at`` [length]: [B, n, 1, length, length]."""
         last = len(at) - 1
         radius = radius.clamp(max=last)
         to, of = at[:, None], at
@@ -127,7 +127,7 @@ class Box(nn.Module):
 
 
 def _shares(length: int, target: int) -> Tensor:
-    """How much of each of ``target`` parts lies in each of ``length`` pixels: [target, length], rows sum to 1."""
+    """Return each pixel's share in the mean of each of ``target`` equal parts: [target, length], rows sum to 1."""
     edges = np.linspace(0, length, target + 1)
     pixels = np.arange(length)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -135,12 +135,12 @@ def _shares(length: int, target: int) -> Tensor:
 
 
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, C, h, w] to [B, C, height, width], ``size`` being (width, height): bilinear (INTER_LINEAR)."""
+    """Resize [B, C, h, w] to [B, C, height, width], with ``size`` (width, height): bilinear (INTER_LINEAR)."""
     return functional.interpolate(x, (size[1], size[0]), mode="bilinear", align_corners=False)
 
 
 def mean_around(x: Tensor, size: int, border: str = "replicate") -> Tensor:
-    """Mean over ``size`` × ``size`` pixels of ``x`` [B, C, H, W]; the border as in torch's ``pad``."""
+    """Return the mean over ``size`` × ``size`` pixels of ``x`` [B, C, H, W]; ``border`` is a mode for ``pad``."""
     half = size // 2
     padded = functional.pad(x, (half, half, half, half), mode=border)
     return functional.avg_pool2d(functional.avg_pool2d(padded, (1, size), stride=1), (size, 1), stride=1)

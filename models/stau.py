@@ -3,8 +3,8 @@
 Chang et al., "STAU: A SpatioTemporal-Aware Unit for Video Prediction and Beyond", 2022; Chang et al., "MAU: A
 Motion-Aware Unit for Video Prediction and Beyond", NeurIPS 2021.
 
-Each cell looks back over its own last τ states (TAM) and down over the layers below it (SAM), fuses what it finds with
-the current states, and mixes the two. Where code and paper differ, the released behaviour is the default.
+Each cell attends to its own last τ states (TAM) and to the layers below it (SAM), fuses the results with the current
+states, and mixes the two. Where code and paper differ, the default is the released behaviour.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class STAUConfig(PatchedConfig):
     """Sizes and options of a STAU network; the defaults are the released ones.
 
     Raises:
-        OptionError: there is no such network.
+        OptionError: no network can be built with these sizes.
     """
 
     tau: int = 5  # steps that TAM looks back
     theta: int = 5  # layers that SAM looks down
     residual: bool = False  # γ: add a cell's input S to its output
-    scaled: bool = True  # scores over √(C·H·W), as released; the paper does not scale them
+    scaled: bool = True  # divide the scores by √(C·H·W), as released; the paper does not
     recall: bool = False  # add the encoder's features in the decoder
     temporal_attention: bool = True  # TAM
     spatial_attention: bool = True  # SAM
@@ -60,7 +60,7 @@ class MAUConfig(STAUConfig):
     """Sizes and options of a MAU network.
 
     Raises:
-        OptionError: there is no such network.
+        OptionError: no network can be built with these options.
     """
 
     spatial_attention: bool = False
@@ -68,11 +68,11 @@ class MAUConfig(STAUConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.spatial_attention:
-            raise OptionError("MAU has no attention over the layers: with it, it is STAU")
+            raise OptionError("MAU has no attention over the layers (spatial_attention): use STAU")
 
 
 class STAUCell(nn.Module):
-    """One cell; [B, C, h, w] each state."""
+    """One cell. Every state is [B, C, h, w]."""
 
     def __init__(self, config: STAUConfig) -> None:
         super().__init__()
@@ -98,11 +98,11 @@ class STAUCell(nn.Module):
         """Advance both states.
 
         Args:
-            s: what the layer below gave.
-            t_past: this layer's last τ T, newest first.
+            s: output of the layer below.
+            t_past: this layer's last τ states T, newest first.
             s_past: this layer's last τ inputs S, newest first.
-            t_layers: the last T of the layers in SAM's reach, this one's last.
-            s_layers: the inputs S of the same layers.
+            t_layers: previous T of the layers in SAM's reach; this layer comes last.
+            s_layers: current inputs S of the same layers.
 
         Returns:
             The new T and S.
@@ -123,13 +123,16 @@ class STAUCell(nn.Module):
 
 
 class STAU(StepModel):
-    """STAU as a step. State: of each layer the last τ T (``t1`` … ``tL``) and the last τ inputs S (``s1`` … ``sL``)."""
+    """STAU as a step.
+
+    State: for each layer, its last τ states T (``t1`` … ``tL``) and its last τ inputs S (``s1`` … ``sL``).
+    """
 
     released: ClassVar[Released] = (
         (r"cell_list\.(\d+)\.(conv_(?:t|s)(?:_next)?)\.0\.(\w+)", r"cells.\1.\2.conv.\3"),
         (r"cell_list\.(\d+)\.(conv_(?:t|s)(?:_next)?)\.1\.(\w+)", r"cells.\1.\2.norm.\3"),
         (r"encoders\.0\.encoder_t_conv-1\.(\w+)", r"first.\1"),
-        # Their list begins with the first convolution: number i there is i − 1 here, which its own name says too.
+        # Their list begins with the first convolution, so i there is i − 1 here. The layer's name also has i − 1.
         (r"encoders\.\d+\.encoder_t(\d+)\.(\w+)", r"encoders.\1.0.\2"),
         (r"decoders\.(\d+)\.c_decoder\1\.(\w+)", r"decoders.\1.0.\2"),
         (r"srcnn\.0\.(\w+)", r"srcnn.\1"),
@@ -156,10 +159,10 @@ class STAU(StepModel):
         self.warmup = slots
 
     def deployed(self) -> StepModel:
-        """The same with what is linear at the decoder's end as one layer."""
-        costlier = 5 * self.config.features > 9 * self.config.hidden  # 9/4 h f against 9/4 h² + h f for each pixel
+        """Return the same network with the linear layers at the decoder's end merged into one."""
+        costlier = 5 * self.config.features > 9 * self.config.hidden  # per pixel: 9/4 h f merged, 9/4 h² + h f as it is
         if self.config.recall or not self.config.stages or costlier:
-            return self  # recall: something comes between
+            return self  # recall adds features between the two layers
         network = copy.deepcopy(self)
         matrix, bias = pointwise(network.srcnn)
         network.decoders[-1], network.srcnn = merged([network.decoders[-1]], [matrix], bias), nn.Identity()

@@ -1,4 +1,4 @@
-"""The step: the one contract that every network keeps, and everything downstream relies on."""
+"""The step: the contract between every network and everything downstream."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-State = dict[str, Tensor]  # by name, [batch, …] each
+State = dict[str, Tensor]  # tensors by name, [batch, …] each
 Released = Sequence[tuple[str, str | None]]
 
 
 @dataclass(frozen=True)
 class History:
-    """A state tensor of which the step sees the last ``slots`` values, and writes one new one: a ring.
+    """A state tensor with a past: the step reads its last ``slots`` values and writes a new one (a ring buffer).
 
     Attributes:
-        slots: how many are read; in a state they are called ``NAME.0`` (the newest) to ``NAME.(slots - 1)``.
-        shape: of one, without the batch.
+        slots: number of values; in a state they are called ``NAME.0`` (the newest) to ``NAME.(slots - 1)``.
+        shape: shape of one value, without the batch.
     """
 
     slots: int
@@ -32,15 +32,16 @@ class StepModel(nn.Module, ABC):
     """A network as one pure function of fixed shapes: ``prediction[t+1], state[t] = step(frame[t], state[t-1])``.
 
     Attributes:
-        frame_shape: (C, H, W) of a frame; values 0 to 1.
-        outputs: K, how many frames one step predicts.
+        frame_shape: (C, H, W) of a frame; values are 0 to 1.
+        outputs: K, the number of frames that one step predicts.
         state_shapes: shape of every carried state tensor by name, without the batch.
         histories: every history by name.
-        warmup: steps from a reset until the state has seen all that it can hold.
-        channels_last: whether states, convolutions and layer norms lie in memory with channels last: :meth:`on_gpu`.
-        halves: pattern of the layers whose results may stay float16, where layers compute in it.
-        released: how the keys of the authors' checkpoints become ours: (pattern, replacement) each, matched in full;
-            None in place of a replacement for what their network holds and does not use. Empty where none was released.
+        warmup: number of steps after a reset until the state is as full as it can be.
+        channels_last: whether states, convolutions and layer norms are stored channels-last; see :meth:`on_gpu`.
+        halves: pattern for the names of layers whose results may stay float16 if the layers compute in float16.
+        released: (pattern, replacement) pairs that turn keys of the authors' checkpoints into ours. A pattern must
+            match the whole key. The replacement is None for keys that their network stores but never uses. Empty if
+            no checkpoint was released.
     """
 
     frame_shape: tuple[int, int, int]
@@ -53,7 +54,7 @@ class StepModel(nn.Module, ABC):
     released: ClassVar[Released] = ()
 
     def init_state(self, batch: int = 1) -> State:
-        """The state before the first frame: all zeros, [batch, …] each, where the weights are."""
+        """Return the state before the first frame: zeros, [batch, …] each, on the device of the weights."""
         like = next(chain(self.parameters(), self.buffers()))
 
         def zeros(shape: tuple[int, ...]) -> Tensor:
@@ -65,47 +66,47 @@ class StepModel(nn.Module, ABC):
         return state
 
     def past(self, state: State, name: str) -> list[Tensor]:
-        """What a state holds of a history, newest first."""
+        """Return a history's values in a state, newest first."""
         return [state[f"{name}.{age}"] for age in range(self.histories[name].slots)]
 
     @abstractmethod
     def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step, as it is exported: the prediction, and what is new in the state.
+        """Run one step, as it is exported.
 
         Args:
             frame: the newest frame, [B, C, H, W], 0 to 1.
-            state: what ``init_state`` or the last step returned; left as it is.
+            state: the result of ``init_state`` or of the last step; it is not modified.
 
         Returns:
-            The predicted frames [B, K, C, H, W] (unbounded); every carried tensor and every history's new value, by
-            name.
+            The predicted frames [B, K, C, H, W], not clamped; and by name, every carried tensor and every history's
+            new value.
         """
 
     def deployed(self) -> StepModel:
-        """The same function in the form that costs least to run, for export; by default the network itself."""
+        """Return the same function in its cheapest form, for export (default: the network itself)."""
         return self
 
     def on_gpu(self, *, branch: bool = False, channels_last: bool = False) -> StepModel:
-        """The same function in the form that costs least when PyTorch runs it on a GPU; by default that for export.
+        """Return the same function in its cheapest form for PyTorch on a GPU (default: that for export).
 
         Args:
-            branch: whether work that may run beside other work does, on a stream of its own; needs CUDA.
-            channels_last: whether convolutions are to run channels-last; not every network does.
+            branch: run independent work on a second stream; needs CUDA.
+            channels_last: run convolutions channels-last; not every network supports it.
         """
         del branch, channels_last
         return self.deployed()
 
     def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advance by one frame: :meth:`forward`, and the histories moved on by one, without a copy.
+        """Advance by one frame: call :meth:`forward`, and shift the histories by one, without a copy.
 
         Returns:
-            The predicted frames [B, K, C, H, W] (unbounded), and the new state.
+            The predicted frames [B, K, C, H, W], not clamped, and the new state.
         """
         prediction, written = self(frame, state)
         return prediction, self.moved_on(written, state)
 
     def moved_on(self, written: State, state: State) -> State:
-        """The state after ``state``: what :meth:`forward` has ``written``, and the histories moved on by one."""
+        """Return the state after ``state``: what :meth:`forward` has ``written``, and the histories shifted by one."""
         new = {name: written[name] for name in self.state_shapes}
         for name in self.histories:
             values = [written[name], *self.past(state, name)[:-1]]
@@ -114,40 +115,41 @@ class StepModel(nn.Module, ABC):
 
 
 class MomentModel(StepModel):
-    """A model of motion: it perceives a frame once, then renders the picture of any moment ahead.
+    """A model of motion: it perceives a frame once, and then renders the picture of any moment after it.
 
-    Times are in any unit, the same everywhere. As a :class:`StepModel` it is a network whose frames come one apart.
+    All times have the same unit, which may be any. As a :class:`StepModel`, it has one unit between frames.
 
     Attributes:
-        fields: what rendering needs, by name: shapes without the batch. Those that the state carries too, under the
-            same name, are the state's.
+        fields: shapes of the tensors that rendering needs, by name, without the batch. If the state carries a tensor
+            of the same name, the field is that tensor.
     """
 
     fields: Mapping[str, tuple[int, ...]]
 
     @abstractmethod
     def perceive(self, frame: Tensor, elapsed: Tensor, state: State) -> tuple[State, State]:
-        """Take in a frame.
+        """Process a frame.
 
         Args:
             frame: the newest frame, [B, C, H, W], 0 to 1.
-            elapsed: time since the frame before, [B], above 0; of no account for the first.
+            elapsed: time since the previous frame, [B], above 0; it has no effect for the first frame.
             state: as for :meth:`StepModel.forward`.
 
         Returns:
-            The fields that the state does not carry; what is new in the state, as for :meth:`StepModel.forward`.
+            The fields that the state does not carry; and the new values of the state, as for
+            :meth:`StepModel.forward`.
         """
 
     @abstractmethod
     def render(self, fields: State, ahead: Tensor) -> Tensor:
-        """The picture ``ahead`` ([B], at least 0) of the newest frame: [B, C, H, W], 0 to 1."""
+        """Return the picture at a time ``ahead`` ([B], at least 0) after the newest frame: [B, C, H, W], 0 to 1."""
 
     def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
-        """See :meth:`StepModel.forward`: the moment as far ahead as the last frame lies back."""
+        """See :meth:`StepModel.forward`. It predicts one unit ahead, and the previous frame is one unit back."""
         one = torch.ones_like(frame[:, 0, 0, 0])
         fields, written = self.perceive(frame, one, state)
         return self.render({**fields, **self.carried(written)}, one).unsqueeze(1), written
 
     def carried(self, written: State) -> State:
-        """The fields that the new state carries."""
+        """Return the fields that the new state carries."""
         return {name: written[name] for name in self.fields if name in self.state_shapes}

@@ -3,8 +3,8 @@
 Chang et al., "STIP: A SpatioTemporal Information-Preserving and Perception-Augmented Model for High-Resolution Video
 Prediction", 2022.
 
-Two encoders (spatial, temporal) feed a stack of STGRU cells; two decoders, with residuals from the encoders (MGIR),
-give the next frame. Where the released code and the paper differ, the released behaviour is the default.
+Two encoders (spatial, temporal) feed a stack of STGRU cells. Two decoders, with residuals from the encoders (MGIR),
+give the next frame. Where the released code and the paper differ, the default is the released behaviour.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from framecast.models.step import Released, State, StepModel
 class STIPConfig(PatchedConfig):
     """Sizes and options of a STIP network; the defaults are the released ones.
 
-    The paper's own are ``forget_bias=0, swapped=False, first_skip=True``.
+    The paper has ``forget_bias=0, swapped=False, first_skip=True``.
 
     Raises:
-        OptionError: there is no such network.
+        OptionError: no network can be built with these sizes.
     """
 
     channels: int = 3
     layers: int = 16
     stages: int = 4
     skip_weight: float = 0.1  # λ of MGIR, equation 3
-    first_skip: bool = False  # the coarsest features are added too, before a decoder's first stage
-    swapped: bool = True  # the spatial decoder reads T and the temporal one S, each with its own encoder's skips
+    first_skip: bool = False  # also add the coarsest features, before a decoder's first stage
+    swapped: bool = True  # the spatial decoder reads T, and the temporal one S; each keeps its own encoder's skips
     forget_bias: float = 1.0  # of the update gate
-    sted: bool = True  # an encoder and a decoder for each of S and T; without it one of each serves both
-    mgir: bool = True  # the skips from the encoders
-    bounded: bool = False  # tanh after the merge: the released T^1 is linear in itself, and may grow without end
+    sted: bool = True  # separate encoders and decoders for S and T; False: both share one of each
+    mgir: bool = True  # skip connections from the encoders
+    bounded: bool = False  # tanh after the merge; without it T^1 is linear in itself and may grow without bound
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,12 +68,12 @@ class STGRU(nn.Module):
         self.register_parameter("added_s", None)
 
     def biases_to_gates(self) -> None:
-        """Let the gates add the convolutions' biases, which otherwise take a pass of their own."""
+        """Let the gates add the convolutions' biases, which otherwise takes a separate pass."""
         self.added_t, self.conv_t.bias = self.conv_t.bias, None
         self.added_s, self.conv_s.bias = self.conv_s.bias, None
 
     def forward(self, t: Tensor, s: Tensor, convolved: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Both states, [B, C, h, w] each, to their successors. ``convolved`` is ``conv_t(t)``, if it is there."""
+        """Advance both states, [B, C, h, w] each. ``convolved`` is ``conv_t(t)`` if it has been computed already."""
         return stgru_gates(
             self.conv_t(t) if convolved is None else convolved,
             self.norm_t.weight,
@@ -91,9 +91,9 @@ class STGRU(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Both patched frames to features at every scale, finest first.
+    """Encodes both patched frames to features at every scale, finest first.
 
-    The released first layer is a Conv3d of depth 2 without padding over the two frames: one Conv2d 1×1 over both.
+    The released first layer is a Conv3d of depth 2 without padding over the two frames. That is a 1×1 Conv2d over both.
     """
 
     def __init__(self, inputs: int, config: STIPConfig) -> None:
@@ -112,7 +112,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A hidden state back to the patched size, with the encoder's features added on the way (MGIR, equation 3)."""
+    """Decodes a hidden state to the patched size, and adds the encoder's features on the way (MGIR, equation 3)."""
 
     def __init__(self, outputs: int, config: STIPConfig) -> None:
         super().__init__()
@@ -132,10 +132,10 @@ class Decoder(nn.Module):
 
 
 class STIP(StepModel):
-    """STIP as a step. State: the temporal states ``t1`` … ``tL``, [B, C, h, w], and the last patched frame."""
+    """STIP as a step. State: the temporal states ``t1`` … ``tL``, [B, C, h, w] each, and the last patched frame."""
 
-    warmup = 2  # the first step sees a black frame before its own
-    # Gates read halves, and encoders, S and decoders may pass them on. T is carried, and stays float32.
+    warmup = 2  # the first step sees a black previous frame
+    # The gates read float16, and encoders, decoders and S may stay float16. T is carried, so it stays float32.
     halves = r"cells\..*|encoder_[st]\..*|decoder_[st]\.stages\..*"
     released: ClassVar[Released] = (
         (r"cell_list\.(\d+)\.conv_([ts])\.0\.(\w+)", r"cells.\1.conv_\2.\3"),
@@ -150,7 +150,7 @@ class STIP(StepModel):
     )
 
     def __init__(self, config: STIPConfig, inputs: int | None = None, outputs: int | None = None) -> None:
-        """``inputs`` and ``outputs``: channels into the encoders and out of the decoders; by default patched frames."""
+        """``inputs``, ``outputs``: channels into the encoders and out of the decoders (default: patched frames)."""
         super().__init__()
         self.config = config
         self.branch: Branch | None = None
@@ -172,7 +172,7 @@ class STIP(StepModel):
         }
 
     def deployed(self) -> StepModel:
-        """The same with what is linear at the end of both decoders as one layer."""
+        """Return the same network with the linear layers at the end of both decoders merged into one."""
         network = copy.deepcopy(self)
         decoders = [network.decoder_s, network.decoder_t if self.config.sted else network.decoder_s]
         last, bias = pointwise(network.conv_last_sr)
@@ -187,13 +187,13 @@ class STIP(StepModel):
         return network
 
     def on_gpu(self, *, branch: bool = False, channels_last: bool = False) -> StepModel:
-        """See :meth:`StepModel.on_gpu`. What the cells convolve of the last step's states goes on the branch."""
+        """See :meth:`StepModel.on_gpu`. The branch computes the cells' convolutions of the previous step's states."""
         network = cast(STIP, self.deployed())
         network.branch, network.channels_last = Branch() if branch else None, channels_last
         for cell in cast("list[STGRU]", network.cells):
             cell.biases_to_gates()
         for parameter in network.parameters() if channels_last else ():
-            parameter.data = as_channels_last(parameter.data)  # convolutions' weights, and the layer norms' affine
+            parameter.data = as_channels_last(parameter.data)  # weights of convolutions and layer norms
         return network
 
     def forward(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
@@ -203,7 +203,7 @@ class STIP(StepModel):
         return unpatchify(decoded, self.config.patch).unsqueeze(1), {**new, "previous": current}
 
     def advance(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """Encoders, cells and decoders: [B, inputs, H/p, W/p] to [B, outputs, H/p, W/p] and the new ``t1`` … ``tL``."""
+        """Run encoders, cells and decoders: [B, inputs, H/p, W/p] to [B, outputs, H/p, W/p] and new ``t1`` … ``tL``."""
         convolved = self._convolved(state)
         try:
             scales_s = self.encoder_s(inputs)
@@ -224,7 +224,7 @@ class STIP(StepModel):
         return self.conv_last_sr(torch.cat([self.decoder_s(s, scales_s), decoder_t(t, scales_t)], dim=1)), new
 
     def _convolved(self, state: State) -> dict[int, Tensor]:
-        """What the branch computes, by cell: the temporal convolutions that wait for nothing of this step."""
+        """Return the branch's results by cell: the temporal convolutions that need no result of this step."""
         if self.branch is None:
             return {}
         with self.branch.fork():

@@ -1,8 +1,8 @@
-"""STIP for the edge: the STGRU core refines a motion prior, and the last frame is never thrown away.
+"""STIP for the edge: the STGRU core refines a motion prior, so the prediction starts from the last frame.
 
-As published, STIP paints every pixel anew, which at this size cannot even copy a frame exactly. Here the last frame is
-pulled along the motion that brought it (constant velocity), and STIP's encoders, cells and decoders decide how far to
-trust that: they correct the flow, blend with the plain last frame, and add a residual. Not a published network.
+The published STIP draws every pixel from its features. At this size, it could not even copy a frame exactly. This
+network instead warps the last frame along its motion so far (constant velocity). STIP's encoders, cells and decoders
+correct the flow, blend the result with the last frame itself, and add a residual. Not a published network.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from framecast.models.motion import LucasKanade, Warp, enlarge
 from framecast.models.step import Released, State
 from framecast.models.stip import STIP, STIPConfig
 
-FLOW_UNIT = 4.0  # pixels: flows are divided by it where they are features
-ERROR_UNIT = 0.25  # of the value range: differences between frames are divided by it where they are features
-RESIDUAL_UNIT = 0.1  # of the value range: what the network adds is multiplied by it, so that it starts with small steps
-TRUST = 1.5  # logit of the blend before training: mostly the extrapolated frame
+FLOW_UNIT = 4.0  # pixels: divisor of flows that are features
+ERROR_UNIT = 0.25  # of the value range: divisor of frame differences that are features
+RESIDUAL_UNIT = 0.1  # of the value range: factor of the residual, so that training starts with small steps
+TRUST = 1.5  # logit of the blend before training: mostly the warped frame
 
 
 class STIPEdge(STIP):
-    """State: ``t1`` … ``tL`` as in STIP, the last frame, and ``started``, which is 0 until there has been one."""
+    """State: ``t1`` … ``tL`` as in STIP, the last frame, and ``started``: 0 before the first frame, then 1."""
 
-    warmup = 2  # the first step knows no motion
+    warmup = 2  # the first step has no motion
     released: ClassVar[Released] = ()
 
     def __init__(self, config: STIPConfig) -> None:
         if config.patch % 2:
             raise OptionError(
-                f"patch must be even for this network, whose flow has half the resolution, not {config.patch}"
+                f"patch must be even, not {config.patch}, because this network's flow has half the resolution"
             )
         flow = 2 * (config.patch // 2) ** 2  # the flow is kept at half resolution
         inputs = 3 * config.features + flow
@@ -51,7 +51,7 @@ class STIPEdge(STIP):
             nn.Conv2d(hidden, sum(self.split), 3, padding=1),
         )
         for name, parameter in self.named_parameters():
-            if name.endswith("bias") or name.startswith("head.4."):  # untrained, it is the motion prior
+            if name.endswith("bias") or name.startswith("head.4."):  # untrained, the network is the motion prior
                 nn.init.zeros_(parameter)
             elif "norm" not in name:
                 nn.init.kaiming_normal_(parameter, a=0.2)
@@ -61,7 +61,7 @@ class STIPEdge(STIP):
         """One step: see :meth:`StepModel.forward`."""
         patch = self.config.patch
         started = state["started"]
-        previous = started * state["previous"] + (1 - started) * frame  # no motion into a black frame
+        previous = started * state["previous"] + (1 - started) * frame  # no motion on the first step
         flow = self.flow(frame, previous)
         moved, aligned = self.warp(torch.cat([frame, previous], dim=1), enlarge(flow, 2)).chunk(2, dim=1)
         views = torch.cat([frame - 0.5, (frame - aligned) / ERROR_UNIT, (moved - frame) / ERROR_UNIT], dim=1)

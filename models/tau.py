@@ -1,8 +1,8 @@
 """TAU: the Temporal Attention Unit's network, as released in OpenSTL, as a stream.
 
-As published it maps a clip of T frames to the next T. Only its translator mixes frames, so a step encodes the newest
-frame, takes the other T − 1 embeddings from its state, and decodes only the frames that are wanted: the same prediction
-for less work. Where the release and the paper differ, the release is built, and the paper's is an option.
+The published network maps a clip of T frames to the next T. Only its translator mixes frames. A step therefore encodes
+the newest frame, takes the other T − 1 embeddings from its state, and decodes only the requested frames. The prediction
+is the same, for less work. Where release and paper differ, the release is the default, and the paper an option.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ _UPSAMPLES = ("shuffle", "transpose")
 
 @dataclass(frozen=True)
 class TAUConfig:
-    """Sizes of a TAU network; in brackets the release's names.
+    """Sizes of a TAU network; the release's names are in brackets.
 
     Raises:
-        OptionError: there is no such network.
+        OptionError: no network can be built with these sizes.
     """
 
     height: int
     width: int
     channels: int
-    frames: int  # T, seen and predicted
-    hidden_spatial: int  # a frame's embedding (hid_S)
-    hidden_temporal: int  # the translator between its ends (hid_T)
-    encoder_layers: int  # of the decoder as well (N_S)
+    frames: int  # T, number of input frames and of predicted frames
+    hidden_spatial: int  # channels of a frame's embedding (hid_S)
+    hidden_temporal: int  # channels between the translator's layers (hid_T)
+    encoder_layers: int  # also the number of decoder layers (N_S)
     translator_layers: int  # (N_T)
-    outputs: int = 1  # K, how many of the T predicted frames are decoded; no parameter depends on it
+    outputs: int = 1  # K, how many of the T predicted frames to decode; no parameter depends on it
     mlp_ratio: int = 8
-    drop_path: float = 0.0  # in training, from 1 % in the first block to this in the last; 0: none (released: 1 % too)
+    # In training, rises from 1 % in the first block to this in the last; 0: off (the release still starts at 1 %).
+    drop_path: float = 0.0
     spatial_attention: bool = True  # SA; False is the paper's ablation
     dynamical_attention: bool = True  # DA; False is the paper's ablation
     upsample: str = "shuffle"  # as released: conv and pixel shuffle; "transpose": ConvTranspose, as in the paper
@@ -68,7 +69,7 @@ class TAUConfig:
 
     @property
     def features(self) -> int:
-        """Channels of T embeddings together: what the translator takes and gives."""
+        """Channels of all T embeddings: the translator's input and output."""
         return self.frames * self.hidden_spatial
 
     @property
@@ -79,10 +80,10 @@ class TAUConfig:
 
 
 class ConvSC(nn.Module):
-    """A layer of the encoder or decoder: Conv 3×3, which may halve or double the size, GroupNorm over 2, SiLU."""
+    """Layer of encoder or decoder: 3×3 convolution that may halve or double the size, GroupNorm of 2 groups, SiLU."""
 
     def __init__(self, inputs: int, outputs: int, *, halve: bool = False, double: str | None = None) -> None:
-        """``double``: how the size is doubled, see ``TAUConfig.upsample``; None: it is not."""
+        """``double``: how to double the size, see ``TAUConfig.upsample``; None to keep it."""
         super().__init__()
         self.conv: nn.Conv2d | nn.ConvTranspose2d
         if double == "transpose":
@@ -99,7 +100,7 @@ class ConvSC(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """The Temporal Attention Unit: spatial (paper: statical) and dynamical attention both weigh the features u.
+    """Temporal Attention Unit: spatial (paper: statical) and dynamical attention both multiply the features u.
 
     The frames of a clip are stacked as channels, so attention over channels is attention over time.
     """
@@ -110,7 +111,7 @@ class TemporalAttention(nn.Module):
         self.proj_2 = nn.Conv2d(features, features, 1)
         self.spatial: nn.Sequential | None = None
         self.dynamical: nn.Sequential | None = None
-        if config.spatial_attention:  # a 21×21 convolution taken apart: near, far, and across channels
+        if config.spatial_attention:  # a 21×21 convolution, factorised: near, far, and across channels
             self.spatial = nn.Sequential(
                 OrderedDict(
                     conv0=nn.Conv2d(features, features, 5, padding=2, groups=features),
@@ -132,7 +133,7 @@ class TemporalAttention(nn.Module):
         return self.change(z) + z
 
     def change(self, z: Tensor) -> Tensor:
-        """What is added to z."""
+        """Return the residual to add to z."""
         u: Tensor = functional.gelu(self.proj_1(z))
         attended = u
         if self.spatial is not None:
@@ -143,7 +144,7 @@ class TemporalAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A layer of the translator: attention and MLP as residuals, then the number of channels changed where it must."""
+    """A layer of the translator: attention and MLP as residuals, then another number of channels if needed."""
 
     def __init__(self, config: TAUConfig, inputs: int, outputs: int, drop_path: float) -> None:
         super().__init__()
@@ -171,7 +172,7 @@ class Block(nn.Module):
         return self.reduction(x)  # type: ignore[no-any-return]
 
     def dropped(self, residual: Tensor) -> Tensor:
-        """In training: the residual of some samples left out, and of the others raised to make up for it."""
+        """In training, drop the residual of some samples, and scale up the others to compensate (stochastic depth)."""
         if not self.training or self.drop_path == 0:
             return residual
         kept = residual.new_empty(residual.shape[0], 1, 1, 1).bernoulli_(1 - self.drop_path)
@@ -179,14 +180,14 @@ class Block(nn.Module):
 
 
 class DeployedBlock(nn.Module):
-    """A :class:`Block` in ``eval`` mode as it is exported, equal but for rounding, with less to compute.
+    """A :class:`Block` in ``eval`` mode in the form for export: cheaper, and equal except for rounding.
 
-    Batch norms and layer scales are in the convolutions beside them. Where fewer channels come out than go through, the
-    MLP's last layer gives those at once: of the last block, that is what the decoder wants.
+    Batch norms and layer scales are folded into the neighbouring convolutions. If the block outputs fewer channels than
+    it processes, the MLP's last layer outputs only those. In the last block, those are the channels for the decoder.
     """
 
     def __init__(self, block: Block, wanted: int | None = None) -> None:
-        """``wanted``: how many of the channels that come out are used, the first ones; None: all."""
+        """``wanted``: number of output channels to keep, the first ones (default: all)."""
         super().__init__()
         self.attention, self.mlp = copy.deepcopy(block.attention), copy.deepcopy(block.mlp)
         scales = [block.layer_scale_1.double(), block.layer_scale_2.double()]
@@ -217,13 +218,13 @@ class DeployedBlock(nn.Module):
         self.mlp.fc2 = mixing(matrix, bias, block.layer_scale_2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, h, w] to [B, outputs, h, w], or to the first channels of that."""
+        """[B, inputs, h, w] to [B, outputs, h, w], or to the first ``wanted`` channels."""
         x = self.kept * x + self.attention.change(x)
         return self.after(self.before(x) + self.mlp(x))  # type: ignore[no-any-return]
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a batch norm multiplies each channel with in ``eval`` mode, and what it then adds, float64."""
+    """Return the factor and the offset that a batch norm applies to each channel in ``eval`` mode, float64."""
     mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
     factor = norm.weight.double() / (variance + norm.eps).sqrt()
     return factor, norm.bias.double() - factor * mean
@@ -232,11 +233,11 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 class TAU(StepModel):
     """TAU as a step (Tan et al., "Temporal Attention Unit", CVPR 2023).
 
-    State: of each of the T − 1 frames before the newest the embedding, [B, hid_S, h, w], and what the encoder's first
-    layer gave, which skips to the decoder, [B, hid_S, H, W]. Those of frames not yet seen are zeros.
+    State: for each of the T − 1 frames before the newest, its embedding, [B, hid_S, h, w], and the output of the
+    encoder's first layer, which skips to the decoder, [B, hid_S, H, W]. Both are zeros for frames not yet seen.
 
     The release upsamples by convolution and pixel shuffle, the paper by transposed convolution: ``TAUConfig.upsample``.
-    For streaming it must be in ``eval`` mode: in training, batch normalisation ties the samples of a batch together.
+    Streaming needs ``eval`` mode: in training mode, batch normalisation ties the samples of a batch together.
     """
 
     released: ClassVar[Released] = (
@@ -277,7 +278,7 @@ class TAU(StepModel):
         }
 
     def deployed(self) -> StepModel:
-        """The same, as in ``eval`` mode, with the translator in the form of :class:`DeployedBlock`."""
+        """Return the same network in ``eval`` mode, with the translator's blocks as :class:`DeployedBlock`."""
         network = copy.deepcopy(self)
         *others, last = (cast(Block, block) for block in self.blocks)
         wanted = self.outputs * self.config.hidden_spatial
@@ -292,7 +293,7 @@ class TAU(StepModel):
         return self.predict(embeddings, skips), {"embedding": embedding, "skip": skip}
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames, each for itself, [B, C, H, W], to embeddings [B, hid_S, h, w] and skips [B, hid_S, H, W]."""
+        """Encode each of the frames [B, C, H, W] to an embedding [B, hid_S, h, w] and a skip [B, hid_S, H, W]."""
         first, *others = self.encoder
         x: Tensor = first(frames)
         skip = x
@@ -301,12 +302,12 @@ class TAU(StepModel):
         return x, skip
 
     def predict(self, embeddings: list[Tensor], skips: list[Tensor]) -> Tensor:
-        """Embeddings and skips of the last T frames, oldest first, to the K frames after them, [B, K, C, H, W]."""
+        """Predict K frames, [B, K, C, H, W], from embeddings and skips of the last T frames, oldest first."""
         hidden, wanted = self.config.hidden_spatial, self.outputs
         x = torch.cat(embeddings, dim=1)  # [B, T·hid_S, h, w]
         for block in self.blocks:
             x = block(x)
-        # As released, output frame i is paired with input frame i: the very next frame with the oldest skip.
+        # As released, output frame i uses the skip of input frame i: the next frame uses the oldest skip.
         skip = torch.stack(skips[:wanted], dim=1).flatten(0, 1)  # [B·K, hid_S, H, W]
         x = x[:, : wanted * hidden].reshape(-1, hidden, *self.config.embedding_size)  # [B·K, hid_S, h, w]
         *others, last = self.decoder

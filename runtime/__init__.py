@@ -39,15 +39,15 @@ def open(
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
-        now: look as far ahead as the picture is late, as measured; this and the next five are as for
-            :func:`framecast.run`.
-        ahead: the lookahead in seconds instead.
-        horizon: the lookahead in frames of the camera instead (default: 1).
+        now: show the present: look ahead by the measured delay of the picture. :func:`framecast.run` explains this
+            and the next five.
+        ahead: a fixed lookahead in seconds, instead of ``now``.
+        horizon: a fixed lookahead in frames of the camera, instead (default: 1).
         camera_delay: seconds from the lens to the frame's arrival.
-        display_delay: seconds that the display takes.
+        display_delay: seconds that the display adds.
         max_ahead: the longest lookahead in seconds.
         realtime: play a file at its own frame rate; ``now`` always does.
-        every_frame: predict every frame of such a file, however late.
+        every_frame: predict every frame of a file played in real time, even if the model falls behind.
         loop: restart a file at its end.
 
     Raises:

@@ -1,13 +1,13 @@
-"""When a camera took its frames: their arrivals are late by turns, but a camera's own interval is steady.
+"""Estimates when a camera took each frame. Arrivals jitter, but a camera's own interval is steady.
 
-A frame's arrival is its capture plus a delay that wanders: a network's, a decoder's, a busy machine's. A straight line
-is fitted to all arrivals by least squares, older ones counting less and less, so that a clock that drifts is followed.
-The fit is recursive: a Kalman filter (Kalman, "A new approach to linear filtering and prediction problems", 1960) of
-the newest frame's time and the interval.
+A frame arrives at its capture time plus a delay that varies with the network, the decoder and the load. A straight
+line is fitted to all arrivals by least squares. Older arrivals count less and less, so the line follows a clock that
+drifts. The fit is recursive: a Kalman filter (Kalman, "A new approach to linear filtering and prediction problems",
+1960) of the newest frame's time and the interval.
 
-Frames that are lost on the way shift all later ones by whole intervals. Where jitter is small the next arrival shows
-it; where it is larger, the mean of several does; beyond about half an interval nothing does, and the interval follows
-what comes.
+Frames lost on the way shift all later ones by whole intervals. If jitter is small, the next arrival shows the shift. If
+it is larger, the mean of several arrivals does. If it exceeds about half an interval, the loss cannot be detected, and
+the estimated interval follows the arrivals.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ import statistics
 from collections import deque
 from collections.abc import Sequence
 
-GAP = 1.0  # seconds without a frame: the stream begins anew
-LEAST = 1e-4  # seconds: no camera is faster
+GAP = 1.0  # seconds without a frame after which the fit restarts
+LEAST = 1e-4  # seconds: the shortest interval
 
-# Times and shares of the interval, unless another unit is named.
-KEEP = 0.9987  # what an arrival counts one frame later: half a minute at 25 frames a second
+# In intervals, or as a share, unless another unit is given.
+KEEP = 0.9987  # weight of an arrival one frame later: a memory of half a minute at 25 frames a second
 JITTER = 0.25  # standard deviation of arrivals, until it is measured
 LEAST_JITTER = 0.01
-MEASURED = 0.02  # of the newest difference in the measured jitter
-OUTLIER = 3.0  # standard deviations: a difference counts for no more
+MEASURED = 0.02  # weight of the newest arrival in the measured jitter
+OUTLIER = 3.0  # standard deviations: larger differences are clipped
 
-SETTLED = 16  # arrivals: enough to tell the pace and to look for lost frames
-BURST = 1.6  # a pace so many times as fast as the mean is that within bursts
-STEADY = 0.1  # spread of the arrivals' pace: below, it is known well
-FINE, NEAR, OTHER = 0.05, 0.1, 0.2  # differences from the pace: of a steady one, of any, and of another pace
-TRIED = 128  # arrivals: enough to believe a nominal interval, or not
-AGREED = 0.025  # difference from it: a slow wander makes as much
-NOMINAL = 0.00015  # standard deviation of a nominal interval that the frames agree with: a crystal's
-SLOW = 0.5  # jitter to reckon with beside a nominal interval, as a delay may wander slowly
+SETTLED = 16  # arrivals needed to measure the pace and to look for lost frames
+BURST = 1.6  # if the median interval is this many times shorter than the mean, frames come in bursts
+STEADY = 0.1  # spread of the intervals below which the pace is reliable
+FINE, NEAR, OTHER = 0.05, 0.1, 0.2  # differences in pace: tolerated if it is steady, if it is not, and a new pace
+TRIED = 128  # arrivals after which a nominal interval is accepted, or not
+AGREED = 0.025  # largest difference from it: a slow change of the delay can cause this much
+NOMINAL = 0.00015  # standard deviation of an accepted nominal interval: a crystal's
+SLOW = 0.5  # least jitter assumed with a nominal interval, because a delay may change slowly
 
-MOST = 64  # arrivals that a search for lost frames averages, on each side
-SMALL = 0.18  # jitter: below, each arrival is looked at alone
-CERTAIN = 0.1  # standard deviation of a mean that tells of lost frames
-LOST = 0.65  # step of such a mean that means frames lost
-STALL = 1.5  # a longer step needs a second arrival that agrees
-ASTRAY, LATELY = 1.5, 32  # so late on average, over so many arrivals: the line is wrong
+MOST = 64  # the most arrivals that the search for lost frames averages, on each side
+SMALL = 0.18  # jitter below which the search checks each arrival alone
+CERTAIN = 0.1  # standard deviation that a mean needs before it can reveal lost frames
+LOST = 0.65  # shift of such a mean that counts as lost frames
+STALL = 1.5  # a larger shift must be confirmed by a second arrival
+ASTRAY, LATELY = 1.5, 32  # mean lateness, over this many arrivals, that shows that the line is wrong
 
 
 class Arrivals:
-    """Estimates when each frame of a live source was due, and the camera's interval. Feed it every frame, taken or not.
+    """Estimates when each frame of a live source was due, and the camera's interval. Feed it every frame.
 
-    A time is late by the mean delay: arrivals alone do not tell that.
+    The estimated times still include the mean delay, which arrivals alone cannot reveal.
 
     Args:
-        interval: nominal seconds between frames, if known. It is believed only if the frames agree.
+        interval: nominal seconds between frames, if known. It is accepted only if the arrivals agree with it.
 
     Attributes:
         interval: seconds between frames, as estimated; None until known.
@@ -61,17 +61,17 @@ class Arrivals:
         self._nominal = interval
         self._given: float | None = None  # the newest time that was returned
         self._arrived: deque[float] = deque(maxlen=32)
-        self._late: deque[float] = deque(maxlen=2 * MOST)  # behind the line
-        self._jumps: deque[float] = deque(maxlen=2 * MOST)  # sizes of differences between successive ones
+        self._late: deque[float] = deque(maxlen=2 * MOST)  # seconds behind the line
+        self._jumps: deque[float] = deque(maxlen=2 * MOST)  # sizes of the differences between successive ones
         self._line = _Line(0.0, LEAST, FINE)
-        self._count = 0  # arrivals on this line
-        self._lost = 0  # frames on this line
+        self._count = 0  # arrivals since the fit started
+        self._lost = 0  # frames lost since the fit started
         self._newest = 0.0  # how late the newest arrival was
-        self._strange = 0  # how often in turn the pace was another one
-        self._fresh = True  # whether the interval is not known yet
+        self._strange = 0  # successive checks that found another pace
+        self._fresh = True  # whether the interval is still unknown
 
     def see(self, arrived: float) -> float:
-        """Return a frame's time, freed of jitter: seconds on the same clock, later than the frame before."""
+        """Add an arrival. Returns the frame's time without jitter: seconds on the same clock, always increasing."""
         before, interval = self._given, self._line.step
         if before is None or arrived - self._arrived[-1] > max(GAP, 3 * (self.interval or 0.0)):
             self._fresh = self._count < SETTLED
@@ -94,26 +94,26 @@ class Arrivals:
         return self._given
 
     def _known(self) -> float:
-        """The interval. Of the first few arrivals a nominal one tells more, unless it is far off."""
+        """The interval: for the first few arrivals the nominal one, unless it is far off; then the estimate."""
         if self._nominal is None or self._count >= SETTLED or abs(self._pace()[0] / self._nominal - 1) > 0.5:
             return self._line.step
         return self._nominal
 
     def _begin(self, time: float, interval: float, share: float, count: int) -> None:
-        """Begin anew at a frame's time; the interval is known to within a share of it."""
+        """Restart the fit at a frame's time. ``share`` is the interval's relative standard deviation."""
         self._line = _Line(time, max(interval, LEAST), share)
         self._late.clear()
         self._jumps.clear()
         self._count, self._strange, self._lost, self._newest = count, 0, 0, 0.0
 
     def _follow(self, arrived: float) -> bool:
-        """Take an arrival into the line, unless it comes after a stall."""
+        """Fit an arrival to the line. Returns False if it was left out, because the next one must confirm its shift."""
         line = self._line
         line.foresee()
         late, before = arrived - line.time, self._newest
         slip = self._slip(late)
         self._newest = late
-        # A long wait may end in a burst, whose frames are each less late than the one before: then nothing was lost.
+        # A long wait may end in a burst, in which each frame is less late than the one before. Then nothing was lost.
         if abs(slip) > STALL * line.step and abs(late - before) > line.step / 2:
             return False
         line.time += slip
@@ -125,9 +125,9 @@ class Arrivals:
         return True
 
     def _pace(self) -> tuple[float, bool]:
-        """Seconds that a frame takes, of the last arrivals, and whether that is steady enough to be known well.
+        """Seconds per frame over the last arrivals, and whether that figure is reliable.
 
-        Over the fewest frames for which it is steady: frames may come in pairs, or with jitter.
+        It is measured over the fewest frames that make it steady, because frames may come in pairs or with jitter.
         """
         times, pace = [*self._arrived], 0.0
         mean = (times[-1] - times[0]) / max(len(times) - 1, 1)
@@ -142,7 +142,7 @@ class Arrivals:
         return (mean if pace * BURST < mean else pace), False
 
     def _settle(self, arrived: float) -> None:
-        """Correct the line by the pace of the first arrivals, as frames may be lost among them."""
+        """Restart the fit if the first arrivals keep another pace: frames may have been lost among them."""
         pace, steady = self._pace()
         if self._nominal is not None and abs(pace / self._nominal - 1) < NEAR:
             pace, steady = self._nominal, True
@@ -150,11 +150,11 @@ class Arrivals:
             self._begin(arrived, pace, FINE, self._count)
 
     def _check(self, arrived: float) -> None:
-        """Begin anew at another pace, and where the line has gone astray."""
+        """Restart the fit if the pace has changed. Move the line if arrivals are far from it on average."""
         recent = [after - before for before, after in zip([*self._arrived][-9:], [*self._arrived][-8:], strict=False)]
         pace = statistics.median(recent)
         needed = 3
-        if max(recent) - min(recent) > OTHER * pace:  # then only a lasting difference counts
+        if max(recent) - min(recent) > OTHER * pace:  # noisy, so only a lasting difference counts
             if len(self._arrived) < LATELY or self._count % 8:
                 return
             (pace, _), needed = self._pace(), 4
@@ -169,11 +169,11 @@ class Arrivals:
                 self._late.clear()
 
     def _slip(self, late: float) -> float:
-        """Seconds of the frames that were lost before this one came; below 0 if a former loss was none."""
+        """Seconds by which newly lost frames shift this arrival; below 0 if an earlier loss was a false alarm."""
         step = self._line.step
         if self._count <= SETTLED or not self._late:
             return 0.0
-        # Four of five successive differences of a normal distribution are below 1.81 of its standard deviations.
+        # For normal noise, 80 % of the differences between successive values are below 1.81 standard deviations.
         jitter = sorted(self._jumps)[4 * len(self._jumps) // 5] / 1.81
         least = 1 if jitter < SMALL * step else math.ceil((jitter / (CERTAIN * step)) ** 2)
         lates = [*self._late, late]
@@ -181,11 +181,11 @@ class Arrivals:
             before = max(count, 4)
             if count > MOST or len(lates) < count + before:
                 break
-            mean = statistics.median if count <= 4 else statistics.fmean  # of few, one must not decide
+            mean = statistics.median if count <= 4 else statistics.fmean  # among few, one outlier must not decide
             shift = mean(lates[-count:]) - mean(lates[-count - before : -count])
             if abs(shift) > LOST * step and abs(_beyond_trend(lates, count)) < LOST * step:
-                continue  # the delay wanders: frames are lost from one arrival to the next
-            if abs(shift) > LOST * step and self._lost + round(shift / step) >= 0:  # none can be gained
+                continue  # the delay drifts; lost frames would show as a jump
+            if abs(shift) > LOST * step and self._lost + round(shift / step) >= 0:  # frames cannot be gained
                 slip = step * round(shift / step)
                 if count > 1 and abs(slip) <= STALL * step:
                     for i in range(1, count):
@@ -207,10 +207,10 @@ def _beyond_trend(lates: Sequence[float], count: int) -> float:
 
 
 class _Line:
-    """The time of the newest frame and the interval, with their covariances in the unit of the jitter's variance."""
+    """The time of the newest frame and the interval, with their covariances in units of the jitter's variance."""
 
     def __init__(self, time: float, step: float, share: float) -> None:
-        """Begin at an arrival; the interval is known to within a share of it, one standard deviation."""
+        """Start at an arrival. ``share`` is the interval's relative standard deviation."""
         self.time, self.step = time, step
         self._noise = (JITTER * step) ** 2  # variance of arrivals
         self._tt, self._ts, self._ss = 1.0, 0.0, (share / JITTER) ** 2
@@ -225,28 +225,28 @@ class _Line:
         return line
 
     def believe(self, step: float) -> None:
-        """Take a nominal interval for true."""
+        """Accept a nominal interval."""
         self.step, self._believed = step, True
         self._ts, self._ss = 0.0, self._least()
 
     def doubt(self, late: float) -> None:
-        """Move the line by what it is late (seconds), and learn the interval anew."""
+        """Move the line by ``late`` seconds, and learn the interval again."""
         self.time += late
         self._believed = False
         self._tt, self._ts, self._ss = ((share * self.step) ** 2 / self._noise for share in (0.5, 0.0, FINE))
 
     def foresee(self) -> None:
-        """Go on to the next frame."""
+        """Advance to the next frame."""
         self.time += self.step
         fade = KEEP**-2
         self._tt, self._ts = fade * (self._tt + 2 * self._ts + self._ss), fade * (self._ts + self._ss)
         self._ss *= fade
-        if self._believed and self._ss > (least := self._least()):  # a crystal does not fade
+        if self._believed and self._ss > (least := self._least()):  # an accepted interval stays certain
             self._ts *= math.sqrt(least / self._ss)
             self._ss = least
 
     def correct(self, late: float) -> None:
-        """Take the newest frame's arrival: so many seconds behind the line."""
+        """Correct the estimates by the newest arrival, ``late`` seconds behind the line."""
         bound = max(OUTLIER * math.sqrt(self._noise * (1 + self._tt)), self.step)
         late = max(-bound, min(late, bound))
         self._count += 1
@@ -260,5 +260,5 @@ class _Line:
         self._tt *= 1 - of_time
 
     def _least(self) -> float:
-        """Variance of a believed interval."""
+        """Variance of an accepted interval."""
         return (NOMINAL * self.step) ** 2 / max(self._noise, (SLOW * self.step) ** 2)

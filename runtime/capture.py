@@ -17,21 +17,21 @@ from framecast.runtime.mailbox import Mailbox
 
 CATCH_UP = 1.0  # seconds: after a longer pause, a paced file does not race to catch up
 JOIN = 10.0  # seconds that a read may take to return after the source was closed
-PASSED = 4  # frames that nobody took, but that will score a prediction
+PASSED = 4  # dropped frames that are kept because they score a prediction
 
 
 @dataclass(frozen=True, eq=False)
 class Grabbed:
-    """A frame as the capture thread had it.
+    """A frame and what the capture thread knows about it.
 
     Attributes:
-        frame: as read. A camera's frames have their time freed of jitter (:mod:`framecast.runtime.arrivals`).
-        grabbed: when the thread had it, in seconds on the run's clock, before it waited for room in the mailbox.
-        due: when it was due: a camera's ``frame.time`` as read; when a paced clip shows it; None for a clip at full
-            speed.
-        moment: the frame's time on the run's clock: a camera's ``frame.time``, or when a paced clip was to show it;
-            None for a clip at full speed.
-        interval: the camera's own interval in seconds, from every frame that was read; None if not known yet.
+        frame: as read, but a camera's time stamps are without jitter (:mod:`framecast.runtime.arrivals`).
+        grabbed: when the thread had it ready, before it waited for room in the mailbox: seconds on the run's clock.
+        due: when it was due: a camera's ``frame.time`` as read, or when a paced clip released it. None for a clip at
+            full speed.
+        moment: the frame's time on the run's clock: a camera's ``frame.time`` without jitter, or when a paced clip
+            should have shown it. None for a clip at full speed.
+        interval: the camera's own interval in seconds, from every frame that was read. None if not known yet.
     """
 
     frame: Frame
@@ -49,12 +49,12 @@ class Capture:
         paced: play a file at its own frame rate instead of as fast as possible.
         every: make the source wait until each frame is taken, even if it is paced. A camera cannot wait.
         clock: for waiting and for the stamps.
-        wants: whether a frame that nobody takes should be kept in :meth:`passed`, since it scores a prediction. The
-            capture thread calls it with the frame's time and the interval in seconds.
+        wants: whether to keep a dropped frame for :meth:`passed`, because it would score a prediction. The capture
+            thread calls it with the frame's time and the interval in seconds.
 
     Attributes:
         mailbox: the frames.
-        drops: whether only the newest frame waits.
+        drops: whether frames are dropped, so that only the newest one waits.
         failure: the source's exception, if any; final when the mailbox has ended and nobody has called :meth:`stop`.
         faults: what was mended in the frames' times, beside what the source counts: see :attr:`Source.faults`.
         started: whether the thread was started.
@@ -88,11 +88,11 @@ class Capture:
         return self._thread.ident is not None
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End soon, and put no more frames in the mailbox. Safe in a signal handler."""
+        """Stop soon, and put no more frames in the mailbox. Safe in a signal handler."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -106,7 +106,7 @@ class Capture:
             self._clock.join(self._thread, self._clock.now() + JOIN)
 
     def passed(self) -> list[Grabbed]:
-        """Take the frames that nobody took, but that score a prediction, in order."""
+        """Remove and return the dropped frames that score a prediction, in order."""
         frames = []
         while self._kept:
             frames.append(self._kept.popleft())
@@ -122,7 +122,7 @@ class Capture:
             start: float | None = None  # on the clock, of the moment at which the source's times are 0
             while (frame := self._source.read()) is not None:
                 if not math.isfinite(frame.time):
-                    raise SourceError(f"{self._source.name} gives a frame a time that is no number: mend the source")
+                    raise SourceError(f"{self._source.name}: a frame's time is not a finite number: fix the source")
                 grabbed = self._clock.now()
                 timed, interval = times.see(frame)
                 due = 0.0
@@ -153,7 +153,7 @@ class Capture:
 
 
 class _Times:
-    """Frees a camera's times of jitter, makes any source's times increase, and learns the interval.
+    """Removes jitter from a camera's times, makes any source's times increase, and estimates the interval.
 
     Args:
         source: whose frames they are.

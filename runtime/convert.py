@@ -1,7 +1,7 @@
 """Converts between a camera's pictures and a step's tensors. Live runs and checks use the same code.
 
-A steady stream allocates nothing here. Pictures and scratch buffers come from a pool, which reuses them when nobody
-holds them any more.
+A steady stream allocates nothing here: pictures and scratch buffers come from a pool, which reuses those that nobody
+holds.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Tensor = NDArray[np.float32]
 # The network's channel for each of a picture's three channels (BGR).
 _PLANES = {"BGR": (0, 1, 2), "RGB": (2, 1, 0), "GRAY": (0, 0, 0)}
 
-_BLOCK = 1 << 18  # floats to process at a time: about as many as a core's cache holds
+_BLOCK = 1 << 18  # floats processed at a time: about what a core's cache holds
 
 _pool = Pool()
 
 
 def to_model_size(image: Image, manifest: Manifest) -> Image:
-    """Resize a picture, uint8 [H, W, 3] BGR, to the network's size: uint8 [h, w, 3] BGR. Scores compare this form.
+    """Resize a picture, uint8 [H, W, 3] BGR, to the network's size: uint8 [h, w, 3] BGR. Scores compare such pictures.
 
-    The result is grey if the network is.
+    The result is grey if the network works in grey.
     """
     width, height = manifest.size
     seen = resize(image, manifest.size, _pool.take((height, width, 3)))
@@ -50,13 +50,13 @@ def to_frame(seen: Image, manifest: Manifest, out: Tensor) -> None:
     low, high = manifest.value_range
     width, height = manifest.size
     picture = out[:, :height, :width]
-    # Split into planes while they are bytes. Then numpy works on contiguous rows, and vectorises.
+    # Split into planes while they are bytes, so that numpy works on contiguous rows and vectorises.
     planes = _pool.take(picture.shape)
     if manifest.channel_order == "GRAY":
         cv2.extractChannel(seen, 0, dst=planes[0])
     else:
         cv2.split(seen, [planes[channel] for channel in _PLANES[manifest.channel_order]])
-    np.copyto(picture, planes)  # not np.multiply, which allocates buffers to change the type
+    np.copyto(picture, planes)  # np.multiply would allocate buffers to convert the type
     picture *= np.float32((high - low) / 255)
     if low:
         picture += np.float32(low)
@@ -71,12 +71,12 @@ def to_input(image: Image, manifest: Manifest) -> Tensor:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether every element is a finite number."""
-    # A sum needs no mask, and NaN or infinity always shows in it. Check each element only if the sum overflowed.
+    # A sum needs no mask and propagates NaN and infinity. It may also overflow: only then check each element.
     return math.isfinite(cv2.sumElems(tensor.reshape(1, -1))[0]) or bool(np.isfinite(tensor).all())
 
 
 def to_image(frame: Tensor, manifest: Manifest) -> Image:
-    """Convert a predicted frame, [C, H, W], to uint8 [h, w, 3] BGR: clamped, and cropped of its padding."""
+    """Convert a predicted frame, [C, H, W], to uint8 [h, w, 3] BGR: clamped, without its padding."""
     low, high = manifest.value_range
     width, height = manifest.size
     planes = [frame[channel] for channel in _PLANES[manifest.channel_order]]

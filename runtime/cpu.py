@@ -54,7 +54,7 @@ def int8(root: Path = Path("/"), machine: str | None = None) -> Int8:
 
 
 def caution(manifest: Manifest, cpu: Int8 | None = None) -> str | None:
-    """A one-line warning, with its cure, if the artifact may predict wrongly on this CPU; otherwise None.
+    """A one-line warning, with the remedy, if the artifact may predict wrongly on this CPU; otherwise None.
 
     Args:
         manifest: the artifact's manifest.
@@ -63,6 +63,6 @@ def caution(manifest: Manifest, cpu: Int8 | None = None) -> str | None:
     if not manifest.may_saturate or not (cpu := cpu or int8()).saturates:
         return None
     return (
-        f"this int8 artifact's sums can saturate on this CPU ({cpu.instructions}) and spoil its predictions: quantize "
+        f"this int8 artifact's sums can saturate on this CPU ({cpu.instructions}), which spoils predictions: quantize "
         "the float32 artifact again ('framecast quantize')"
     )

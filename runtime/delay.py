@@ -1,9 +1,9 @@
-"""How late a camera is, glass to glass: a field blinks on a screen at known moments, and the camera looks at it.
+"""Measures a camera's glass-to-glass latency: a window blinks on a screen at known times, and the camera films it.
 
-A frame's brightness where the field is seen is the field's own, ``delay`` ago, averaged over the exposure. Both are
-compared by how they change from frame to frame, so that slow changes (a camera's automatic exposure, daylight) do not
-matter. The delay is where the changes correlate best: its fraction of an interval comes from the frames whose exposure
-has caught part of a change. The field changes at random moments, so that no other delay fits.
+Where a frame shows the window, its brightness is the window's own brightness ``delay`` seconds ago, averaged over the
+exposure. Changes from frame to frame are compared, so that slow changes (automatic exposure, daylight) do not matter.
+The delay is the one at which these changes correlate best. It is finer than the camera's interval because some
+exposures catch part of a blink. The window blinks at random times, so that no other delay fits.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from framecast.camera import Image, Source
 from framecast.errors import SourceError
 from framecast.runtime.arrivals import Arrivals
 
-LONGEST = 3.0  # seconds: a longer delay is not looked for
+LONGEST = 3.0  # seconds: the longest delay tried
 GRID = (12, 16)  # rows and columns of cells
-GAPS = (0.3, 0.7)  # seconds between two changes, at random: at most two flashes a second, which hurts nobody
-LEAST = 16  # changes that a figure rests on
-LEAD = 1.0  # seconds at the start of a stream that are not used: its first frames may come in a burst
+GAPS = (0.3, 0.7)  # seconds between two changes, random: two flashes a second at most, safe for photosensitive people
+LEAST = 16  # changes needed for a result
+LEAD = 1.0  # seconds skipped at the start of a stream, because its first frames may come in a burst
 
-_COARSE, _FINE = 0.01, 0.001  # seconds between two delays that are tried
-_NEAR = 0.06  # seconds: the fine search looks so far around the coarse one's result
-_EXPOSURES = (0.002, 0.01, 0.02, 0.033, 0.05, 0.067, 0.1)  # seconds, that are tried
-_ALIKE = 0.5  # correlation that a cell must have, and all that are used together
-_CELLS = 0.7  # of the best cell's correlation: a cell with less is not used
-_ELSEWHERE = 0.75  # of the correlation: no other delay may have more
-_APART = 0.15  # seconds from which on it is another delay
-_AGREE = 0.04  # seconds by which the two halves of the recording may differ
-_STEP = 0.4  # of the usual change of brightness: with less, a change was not seen
+_COARSE, _FINE = 0.01, 0.001  # seconds between two delays tried
+_NEAR = 0.06  # seconds that the fine search covers on each side of the coarse result
+_EXPOSURES = (0.002, 0.01, 0.02, 0.033, 0.05, 0.067, 0.1)  # exposures tried, in seconds
+_ALIKE = 0.5  # least correlation, of each cell used and of their mean
+_CELLS = 0.7  # least correlation of a cell used, as a share of the best cell's
+_ELSEWHERE = 0.75  # largest correlation allowed at any other delay, as a share of the best
+_APART = 0.15  # seconds from the best delay at which another one begins
+_AGREE = 0.04  # seconds by which each half of the recording may differ from the whole
+_STEP = 0.4  # least change of brightness that counts as seen, as a share of the median change
 _SHARE = 0.7  # of the changes must be seen
-_SETTLED = 0.1  # seconds after a change from which on frames show nothing of it
+_SETTLED = 0.1  # seconds after a change until frames no longer show it in progress
 
-_AIM = "let the camera see the whole window, large and in focus; darken the room; keep both still, and try again"
+_AIM = "let the camera see the whole window, large and in focus; darken the room; keep both still; then try again"
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Delay:
-    """What was measured.
+    """A measured delay.
 
     Attributes:
-        seconds: from a change on the screen, as it was asked for, to the time of the frame whose exposure has its
-            middle at that change. It includes the screen's own delay. Of a camera that repeats frames it is the mean of
-            all, repeats too.
-        low: seconds: the 5th percentile of what single changes give, each of which is known to a frame's exposure only.
-        high: seconds: the 95th percentile of the same.
+        seconds: from the request for a change on the screen to the time of the frame whose exposure is centred on that
+            change. It includes the screen's own delay. If the camera repeats frames, it is the mean over all frames,
+            repeats included.
+        low: the 5th percentile over single changes, in seconds. A single change is known only to within an exposure.
+        high: the 95th percentile over single changes, in seconds.
         seen: changes that were seen.
         shown: changes that could have been seen.
         interval: seconds between frames.
@@ -71,20 +71,20 @@ class Blinking(Protocol):
     changes: list[float]
 
     def check(self) -> None:
-        """Raise if it is there no more."""
+        """Raise an error if the window is gone."""
 
 
 def measure(source: Source, window: Blinking, seconds: float) -> Delay:
-    """Measure a camera that looks at a window that blinks. Frames' times are freed of jitter, as a run does.
+    """Measure a camera that films a blinking window. Jitter is removed from the frames' times, as in a run.
 
     Args:
         source: an opened camera.
-        window: that blinks already, on the camera's clock.
-        seconds: how long to look, by the frames' times.
+        window: already blinking. Its times are on the camera's clock.
+        seconds: how long to measure, by the frames' times.
 
     Raises:
         SourceError: the camera was lost, or did not see the window.
-        SinkError: the window is there no more.
+        SinkError: the window is gone.
     """
     arrivals = Arrivals(1 / source.fps if source.fps else None)
     times: list[float] = []
@@ -114,24 +114,26 @@ def estimate(changes: ArrayLike, times: ArrayLike, grids: ArrayLike) -> Delay:
     """Estimate a camera's delay.
 
     Args:
-        changes: when the field was asked to turn white, black, white, … in seconds; before, it was black.
+        changes: when the window was asked to turn white, black, white, … in seconds. It starts black.
         times: of the frames, in seconds on the same clock.
         grids: their brightness, [N, rows, columns].
 
     Raises:
-        SourceError: the field was not seen, or it blinked too few times.
+        SourceError: the window was not seen, or it blinked too few times.
     """
     field, at = np.asarray(changes, float), np.asarray(times, float)
     shown = int(((field > at[0]) & (field < at[-1])).sum()) if len(at) else 0
     if shown < LEAST or len(at) < 2 * shown:
-        raise SourceError(f"too few: {len(at)} frames, {shown} changes of the window (measure longer: --seconds 20)")
+        raise SourceError(
+            f"too little to measure: {len(at)} frames, {shown} changes of the window (measure longer: --seconds 20)"
+        )
     cells = np.asarray(grids, float).reshape(len(at), -1)  # [N, C]
     delays = np.arange(0.0, LONGEST + _COARSE / 2, _COARSE)
     interval = float(np.median(np.diff(at)))
     changed = _unit(_changes(field, at, delays, interval), axis=1)  # [D, N - 1]
     alike = changed @ _unit(_bounded(cells, shown), axis=0)  # [D, C]
     best = int(alike.max(axis=1).argmax())
-    signal = cells[:, alike[best] >= max(_ALIKE, _CELLS * alike.max())]  # [N, cells that show the field]
+    signal = cells[:, alike[best] >= max(_ALIKE, _CELLS * alike.max())]  # [N, cells that show the window]
     if not signal.size:
         raise SourceError(f"the blinking window was not seen ({_AIM})")
     light = signal.mean(axis=1)
@@ -142,20 +144,20 @@ def estimate(changes: ArrayLike, times: ArrayLike, grids: ArrayLike) -> Delay:
     delay = float(fine[np.unravel_index(fits.argmax(), fits.shape)[1]])
     single, possible = _single(field + delay, at, light)
     if len(single) < _SHARE * possible:
-        raise SourceError(f"the window was seen at {len(single)} of {possible} changes only ({_AIM})")
+        raise SourceError(f"only {len(single)} of {possible} changes of the window were seen ({_AIM})")
     if len(single) < LEAST:
-        raise SourceError(f"too few: the window was seen at {len(single)} changes (measure longer: --seconds 20)")
+        raise SourceError(f"too few changes of the window were seen: {len(single)} (measure longer: --seconds 20)")
     low, high = np.percentile(single, (5, 95)) + delay
     return Delay(delay, float(low), float(high), len(single), possible, interval)
 
 
 def expected(changes: Floats, times: Floats, exposure: float) -> Floats:
-    """Brightness of the field, 0 … 1, averaged over exposures of so many seconds around ``times`` (any shape)."""
+    """Brightness of the window, 0 … 1, averaged over ``exposure`` seconds around each of ``times`` (any shape)."""
     return (_white(changes, times + exposure / 2) - _white(changes, times - exposure / 2)) / exposure
 
 
 def _white(changes: Floats, times: Floats) -> Floats:
-    """Seconds for which the field was white before ``times``: from its first change to its second, and so on."""
+    """Total seconds that the window was white before ``times``: from its first change to its second, and so on."""
     white = np.arange(len(changes)) % 2 == 0
     before = np.concatenate([[0.0], np.cumsum(np.where(white[:-1], np.diff(changes), 0.0))])  # [B], up to each change
     last = np.searchsorted(changes, times, side="right") - 1
@@ -166,12 +168,12 @@ def _white(changes: Floats, times: Floats) -> Floats:
 
 
 def _changes(changes: Floats, times: Floats, delays: Floats, exposure: float) -> Floats:
-    """How the field's brightness changes from frame to frame, [D, N - 1], for each delay."""
+    """How the window's brightness changes from frame to frame, [D, N - 1], for each delay."""
     return np.diff(expected(changes, times - delays[:, None], exposure), axis=1)
 
 
 def _bounded(light: Floats, shown: int) -> Floats:
-    """How brightness [N] or [N, C] changes from frame to frame; few great changes count no more than blinks do."""
+    """Changes of brightness [N] or [N, C] from frame to frame. Rare large ones are clipped to the size of a blink."""
     steps = np.diff(light, axis=0)
     most = np.quantile(np.abs(steps), max(0.0, 1 - shown / 2 / len(steps)), axis=0)
     bounded: Floats = np.clip(steps, -most, most)
@@ -185,10 +187,10 @@ def _unit(vectors: Floats, axis: int) -> Floats:
 
 
 def _certain(changed: Floats, seen: Floats, delays: Floats) -> float:
-    """The delay that fits best, of those whose expected changes [D, N - 1] are given.
+    """The delay that fits best, given the changes [D, N - 1] expected at each.
 
     Raises:
-        SourceError: none fits well, another one fits as well, or the halves of the recording say different things.
+        SourceError: none fits well, another one fits almost as well, or the halves of the recording disagree.
     """
     alike = _unit(changed, axis=1) @ _unit(seen, axis=0)
     best = float(delays[alike.argmax()])
@@ -202,9 +204,9 @@ def _certain(changed: Floats, seen: Floats, delays: Floats) -> float:
 
 
 def _single(due: Floats, times: Floats, light: Floats) -> tuple[Floats, int]:
-    """What single changes say: seconds by which each that was seen came after it was due; and how many could be seen.
+    """Measure single changes: seconds by which each one seen came after it was due; and how many could be seen.
 
-    The area between a change's brightness and the brightness after it is the time for which it was not there yet.
+    The area between the brightness during a change and the brightness after it is the time by which the change is late.
     """
     found: list[tuple[float, float]] = []  # step, lateness
     for number in range(1, len(due) - 1):

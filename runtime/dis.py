@@ -1,4 +1,4 @@
-"""DIS optical flow as a predictor: the second rival of every score, beside copying."""
+"""DIS optical flow as a predictor: the second baseline of every score, besides copying."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from framecast.runtime.score import Expected
 
 T = TypeVar("T", np.uint8, np.float32)
 MIN_SIDE = 12  # pixels: OpenCV's DIS accepts no smaller frame
-ITERATIONS = 3  # of the fixed point: its residual is then far below a tenth of a pixel on real motion
-SHARE = 0.02  # of the time that a live rival may compute
+ITERATIONS = 3  # of the fixed point: on real motion this leaves a residual far below a tenth of a pixel
+SHARE = 0.02  # of the time that the live baseline may compute
 
 
 class DisFlow:
     """Continues all motion at constant velocity: out(p) = I_t(p + d(p)), where d = k F(p + d).
 
     F is the flow from I_t to I_{t−1}, by OpenCV's DIS with the medium preset, on grey images (Kroeger et al., "Fast
-    optical flow using dense inverse search", 2016). What will be at p has F's value where it is now, at p + d, so d is
-    found by iteration from k F(p). Sampling is bilinear. Border pixels repeat beyond the border.
+    optical flow using dense inverse search", 2016). The point that will be at p is now at p + d, and F must be read
+    there, so d is found by iteration from k F(p). Sampling is bilinear. Border pixels repeat beyond the border.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class DisFlow:
         Args:
             last: the newest frame, uint8 [h, w, C], C = 1 or 3 (BGR), at least 12 pixels a side.
             before: the frame one step before.
-            steps: how many steps ahead, also between whole ones.
+            steps: how many steps ahead; need not be whole.
         """
         flow = self.flow(last, before)
         return [self.pulled(last, flow, k) for k in steps]
@@ -48,7 +48,7 @@ class DisFlow:
         return self._dis.calc(_grey(last), _grey(before), None)  # type: ignore[call-overload, no-any-return]
 
     def pulled(self, last: Image, flow: NDArray[np.float32], steps: float) -> Image:
-        """The picture so many steps after ``last``, along its ``flow``."""
+        """The picture ``steps`` steps after ``last``, along its ``flow``."""
         height, width = last.shape[:2]
         if self._grid.shape != flow.shape:
             self._grid = np.dstack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in (width, height))))
@@ -60,9 +60,9 @@ class DisFlow:
 
 
 class LiveRival:
-    """Computes DIS now and then beside a run, in its own thread, for predictions that wait for their score.
+    """Computes DIS flow now and then during a run, in its own thread, for predictions that wait for their score.
 
-    It takes 2 % of the time at most, however slow it is, and nobody waits for it.
+    It takes at most 2 % of the time, and nothing waits for it before the end of the run.
 
     Args:
         clock: measures how long it takes.
@@ -75,7 +75,7 @@ class LiveRival:
         self._busy: threading.Thread | None = None
 
     def offer(self, expected: Expected, before: Image, elapsed: float) -> None:
-        """Fill in :attr:`Expected.rival`, if it is time to.
+        """Start to fill in :attr:`Expected.rival`, if enough time has passed since the last computation.
 
         Args:
             expected: a prediction; its ``last`` is the newest frame.

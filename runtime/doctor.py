@@ -1,4 +1,4 @@
-"""Checks this machine: what is available, what is missing, and how to get it."""
+"""Checks this machine: what is available, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from framecast.runtime.engines import ENGINES, EngineRow
 from framecast.runtime.shipped import shipped
 
 _SYSTEM, _SYSTEM_PYTHON = Path("/usr/lib"), "/usr/bin/python3"
-_GSTREAMER_CURE = "only for csi:// on a Jetson: use its system's OpenCV, or apt-get install gstreamer1.0-tools"
+_GSTREAMER_CURE = "only for csi:// on a Jetson: use the system's OpenCV, or apt-get install gstreamer1.0-tools"
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Finding:
 
     Attributes:
         part: its name.
-        state: the finding in words.
-        cure: what to do; empty if there is nothing to do.
+        state: the finding, as text.
+        cure: what to do, or an empty string.
         here: whether it is usable.
         needed: whether ``framecast run demo`` needs it.
     """
@@ -62,17 +62,17 @@ def examine() -> list[Finding]:
         _package(
             "triton (our kernels)",
             "triton",
-            "only with a GPU: pip install 'framecast[triton]' (in a clone -e '.[triton]')",
+            "only with a GPU: pip install 'framecast[triton]' (in a clone: -e '.[triton]')",
         ),
         _package(
             "onnx (build, quantize, split)",
             "onnx",
-            "only for those commands: pip install 'framecast[build]' (in a clone -e '.[build]')",
+            "only for those commands: pip install 'framecast[build]' (in a clone: -e '.[build]')",
         ),
         _package(
             "torch (networks)",
             "torch",
-            "only to export, import or train networks: pip install 'framecast[models]' (in a clone -e '.[models]')",
+            "only to export, import or train networks: pip install 'framecast[models]' (in a clone: -e '.[models]')",
         ),
     ]
 
@@ -112,7 +112,7 @@ def _int8() -> Finding:
     cpu = int8()
     if not cpu.saturates:
         return Finding("int8 on this CPU", cpu.instructions)
-    cure = "int8 artifacts from older versions predict wrongly here: make them again with 'framecast quantize'"
+    cure = "int8 artifacts from older versions predict wrongly here: quantize again with 'framecast quantize'"
     return Finding("int8 on this CPU", f"{cpu.instructions}: adds two products in 16 bits", cure)
 
 
@@ -128,12 +128,12 @@ def _opencv() -> list[Finding]:
     wanted = {  # backend, its use, the cure if it is missing, whether the demo clip needs it
         "FFMPEG": (cv2.CAP_FFMPEG, "files and rtsp://", "install opencv-python from PyPI", True),
         "V4L2": (cv2.CAP_V4L2, "webcams", "install opencv-python from PyPI, on Linux", False),
-        "GSTREAMER": (cv2.CAP_GSTREAMER, "csi://", "" if launch else _GSTREAMER_CURE, False),  # either one is enough
+        "GSTREAMER": (cv2.CAP_GSTREAMER, "csi://", "" if launch else _GSTREAMER_CURE, False),  # or gst-launch-1.0
     }
     rows = [Finding("opencv", cv2.__version__, needed=True)]
     for name, (backend, use, cure, needed) in wanted.items():
         here = cv2.videoio_registry.hasBackend(backend)
-        state = "here" if here else "missing" if cure else "missing, gst-launch-1.0 is used instead"
+        state = "here" if here else "missing" if cure else "missing; gst-launch-1.0 is used instead"
         rows.append(Finding(f"opencv {name} ({use})", state, "" if here else cure, here=here, needed=needed))
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER) and (hidden := _hidden_opencv()):
         cure = f"to use it: {_SYSTEM_PYTHON} -m venv --system-site-packages; there pip uninstall opencv-python, and "

@@ -1,4 +1,4 @@
-"""The judge of a run: scores each prediction when its real frame comes, beside copying and, now and then, DIS flow."""
+"""The judge of a run: scores each prediction when its real frame comes. Baselines: copying and, at times, DIS flow."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from framecast.runtime.predictor import Prediction, Predictor
 from framecast.runtime.score import Scored, Scorer
 from framecast.runtime.telemetry import Telemetry
 
-NEAR = 0.1  # intervals: a prediction that is so near to a frame's time is scored as it is
-BUSY = 4  # if frames already wait, only each fourth is foreseen for its score alone
-SHARPNESS = 8  # the sharpness of each eighth scored prediction is measured
+NEAR = 0.1  # intervals: a prediction this near to a frame's time is scored as it is
+BUSY = 4  # when frames are waiting, only every fourth prediction is made for its score alone
+SHARPNESS = 8  # sharpness is measured on every eighth scored prediction
 
 
 class Judge:
     """Scores one run. The loop calls it; only :meth:`wants` may be called from any thread.
 
-    A real frame comes at whole intervals of the camera, but the moment shown may lie between two of them. Then the
-    nearest whole interval is predicted once more, for the score alone, after the result was handed over.
+    Real frames come at whole intervals of the camera, but the moment shown may lie between two of them. Then a second
+    prediction is made for the nearest whole interval, for the score alone, after the result has been handed over.
 
     Args:
-        telemetry: takes the scores.
-        clock: of the thread that computes DIS flow; None to leave that out.
+        telemetry: receives the scores.
+        clock: for the thread that computes DIS flow; None to omit DIS flow.
     """
 
     def __init__(self, telemetry: Telemetry, clock: Clock | None) -> None:
@@ -43,34 +43,34 @@ class Judge:
         return self._scorer.wants(time, interval)
 
     def restart(self) -> None:
-        """Begin a new stream."""
+        """Start a new stream."""
         self._scorer.restart()
         self._before = self._made = None
 
     def passed(self, frame: Image, time: float, interval: float) -> None:
-        """Score the predictions for a frame that was not taken, at the model's size."""
+        """Score the predictions for a dropped frame, given at the model's size."""
         for scored in self._scorer.pass_by(frame, time, interval):
             self._record(scored, frame, interval)
 
     def arrive(self, frame: Image, time: float, interval: float, *, repeated: bool = False) -> Scored | None:
-        """Score the predictions for the newest frame, at the model's size; return the one that looked furthest."""
+        """Score the predictions for the newest frame, at the model's size. Returns the one that looked furthest."""
         found = self._scorer.arrive(frame, time, interval, repeated=repeated)
         for scored in found:
             self._record(scored, frame, interval)
         return max(found, key=lambda scored: scored.ahead, default=None)
 
     def made(self, prediction: Prediction, frame: Image, time: float, interval: float) -> None:
-        """Take note of the prediction that is shown, made from the newest frame of this time."""
+        """Remember the prediction that is shown, and the newest frame that it was made from."""
         if self._made is not None:
             self._before = self._made[1], self._made[2]
         self._made = prediction, frame, time, interval
 
     def foresee(self, predictor: Predictor, *, busy: bool) -> None:
-        """After the hand-over: hold the newest prediction, or one for the nearest whole interval, for its score.
+        """After the hand-over, keep the newest prediction, or one for the nearest whole interval, to be scored.
 
         Args:
-            predictor: its newest frame is the one that the prediction was made from.
-            busy: whether a newer frame already waits.
+            predictor: its newest frame must be the one that the prediction was made from.
+            busy: whether a newer frame is waiting.
         """
         if self._made is None or predictor.steps < predictor.manifest.warmup:
             return
@@ -99,14 +99,14 @@ class Judge:
 
 
 class _Edges:
-    """Measures how much edge a picture has. It keeps its buffers, so nothing is allocated a frame."""
+    """Measures the edges in a picture. It reuses its buffers, so it allocates nothing per frame."""
 
     def __init__(self) -> None:
         self._grey = np.empty((0, 0), np.uint8)
         self._slope = np.empty((0, 0), np.int16)
 
     def energy(self, image: Image) -> float:
-        """Mean energy of the brightness's gradient, in squared grey levels a pixel."""
+        """Mean energy of the brightness gradient, in squared grey levels per pixel."""
         if self._grey.shape != image.shape[:2]:
             self._grey = np.empty(image.shape[:2], np.uint8)
             self._slope = np.empty(image.shape[:2], np.int16)

@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """Passes items from one thread to another. For a live source it keeps only the newest item and counts drops.
+    """Passes items from one thread to another.
 
-    For a file it makes the sender wait.
+    For a live source it keeps only the newest item and counts the dropped ones. For a file it makes the sender wait.
 
     Args:
-        newest: whether a new item replaces one that nobody has taken, as for a live source.
+        newest: whether a new item replaces one that is still waiting, as for a live source.
         capacity: how many items may wait otherwise (default: 2).
-        replaced: called, in the sender's thread, with each item that nobody has taken.
+        replaced: called in the sender's thread with each item that was replaced.
         clock: for waiting.
 
     Attributes:
@@ -45,7 +45,7 @@ class Mailbox(Generic[T]):
 
     @property
     def ended(self) -> bool:
-        """Whether the mailbox is closed and empty, so that nothing more will come."""
+        """Whether the mailbox is closed and empty."""
         with self._changed:
             return self._closed and not self._items
 
@@ -56,7 +56,7 @@ class Mailbox(Generic[T]):
             return bool(self._items)
 
     def put(self, item: T) -> bool:
-        """Put an item in. Returns False if the mailbox is closed, because nobody will take the item."""
+        """Put an item in. Returns False if the mailbox is closed: nobody will take the item."""
         with self._changed:
             if self._newest and not self._closed:
                 for old in self._items:
@@ -82,7 +82,7 @@ class Mailbox(Generic[T]):
             return item
 
     def close(self) -> None:
-        """Accept no more items; those inside remain available. Safe in a signal handler: the lock is re-entrant."""
+        """Accept no more items. Those inside can still be taken. Safe in a signal handler: the lock is re-entrant."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

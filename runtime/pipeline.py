@@ -36,15 +36,16 @@ class Pipeline:
         frames: end after this many frames.
         realtime: play a file at its own frame rate instead of as fast as the predictor can.
         every: predict every frame of a paced file, however late.
-        refresh: between two frames, yield further moments of the newest one, so many a second; None for none.
-        rival: score DIS flow, too, now and then, in a thread of its own.
+        refresh: results per second: between two frames, yield later moments of the newest one (default: none).
+        rival: also score DIS flow now and then, in its own thread.
         clock: for stamps and waiting.
 
     Attributes:
         telemetry: the run's measurements. Any thread may take snapshots.
 
     Raises:
-        OptionError: ``frames`` is below 1, the refresh rate is out of range, or there is no clock to show *now* on.
+        OptionError: ``frames`` is below 1, the refresh rate is out of range, or ``lookahead.now`` is set for a file at
+            full speed.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Pipeline:
         self._timed = realtime or source.live
         self.lookahead = lookahead or Lookahead()
         if self.lookahead.now and not self._timed:
-            raise OptionError("a file at full speed has no now: play it at its own pace (realtime) as well")
+            raise OptionError("cannot use now with a file at full speed: set realtime as well")
         self.source = source
         self.predictor = predictor
         self.telemetry = Telemetry(predictor.interval)
@@ -81,9 +82,8 @@ class Pipeline:
         self._resets = self._copied = 0
         self._before: Counter[Kind] = Counter()
         self._stream: tuple[int, tuple[int, ...]] | None = None
-        self._newest: tuple[Grabbed, Result, float] | None = (
-            None  # and when it, or a later moment of it, was handed over
-        )
+        # The newest frame, its result, and when that or a later moment of the frame was handed over.
+        self._newest: tuple[Grabbed, Result, float] | None = None
 
     def __iter__(self) -> Generator[Result, None, None]:
         """Capture and predict until the source ends.
@@ -92,11 +92,11 @@ class Pipeline:
             SourceError: the source was lost.
             EngineError: the engine failed.
         """
-        # Without patience it yields results only, never None.
+        # Without patience, results() never yields None.
         return cast("Generator[Result, None, None]", self.results())
 
     def results(self, patience: float | None = None) -> Generator[Result | None, None, None]:
-        """Iterate, but also yield None whenever no frame has come for ``patience`` seconds: a source may stall.
+        """Iterate, but also yield None whenever no frame has come for ``patience`` seconds, since a source may stall.
 
         Raises:
             OptionError: the pipeline has run before.
@@ -104,8 +104,8 @@ class Pipeline:
             EngineError: the engine failed.
         """
         if self.started:
-            raise OptionError("a pipeline runs once: make another one")
-        self._resets, self._copied = self.predictor.resets, self.predictor.copied  # another run's
+            raise OptionError("a pipeline runs once: create another one")
+        self._resets, self._copied = self.predictor.resets, self.predictor.copied  # from earlier runs
         self._before = self.predictor.events.copy()
         self._capture.start()
         mailbox, ended = self._capture.mailbox, "interrupted"  # also if the caller abandons the iteration
@@ -120,7 +120,7 @@ class Pipeline:
                         ended = "max frames"
                         return
                     self._judge.foresee(self.predictor, busy=self._capture.drops and mailbox.waiting)
-                    self.predictor.precompute()  # now: the result is delivered, and the next frame has not come yet
+                    self.predictor.precompute()  # here, while the run waits for the next frame anyway
                 elif mailbox.ended:
                     break
                 elif (between := self._between()) is not None:
@@ -207,11 +207,11 @@ class Pipeline:
         return found | {"copied": self.predictor.copied - self._copied}
 
     def _ahead(self, item: Grabbed, now: float) -> float:
-        """Seconds from a frame's time to the moment to show, as chosen ``now``."""
+        """Seconds from a frame's time to the moment to show, chosen at ``now``."""
         return self._horizon.ahead(None if item.moment is None else now - item.moment, self.predictor.interval)
 
     def _handed(self, item: Grabbed, ahead: float, chosen: float, handed: float) -> None:
-        """Take note of a hand-over."""
+        """Record a hand-over."""
         if item.moment is not None and self.lookahead.now:
             self._horizon.took(handed - chosen)
             age = handed - item.moment
@@ -219,9 +219,9 @@ class Pipeline:
             self.telemetry.show(self._horizon.error(ahead, age), self._horizon.late(age), arrival)
 
     def _score(self, item: Grabbed, prediction: Prediction) -> Scored | None:
-        """Score the predictions for this frame, and for those before it that were not taken."""
+        """Score the predictions for this frame, and for the dropped frames before it."""
         predictor, judge = self.predictor, self._judge
-        if predictor.steps == 1 and predictor.event != "repeat":  # the state is new: earlier predictions do not count
+        if predictor.steps == 1 and predictor.event != "repeat":  # the state is new, so earlier predictions are void
             judge.restart()
         for passed in self._capture.passed():
             if passed.frame.epoch == item.frame.epoch and passed.frame.image.shape == item.frame.image.shape:
@@ -232,14 +232,17 @@ class Pipeline:
         return due
 
     def _deadline(self, patience: float | None) -> float | None:
-        """The moment until which to wait for a frame."""
+        """When to stop waiting for a frame; None to wait without limit."""
         moments = [] if patience is None else [self._clock.now() + patience]
         if self._period is not None and self._newest is not None:
             moments.append(self._newest[2] + self._period)
         return min(moments, default=None)
 
     def _between(self) -> Result | None:
-        """A later moment of the newest frame, for a display that is faster than the camera. None if it is too old."""
+        """A later moment of the newest frame, for a display that is faster than the camera.
+
+        None if no moment is due yet, or the frame is too old.
+        """
         if self._period is None or self._newest is None:
             return None
         item, newest, handed = self._newest
@@ -247,10 +250,10 @@ class Pipeline:
         if now - newest.stamps.handed > self.lookahead.most:
             self._newest = None
             return None
-        if now < handed + self._period:  # as the deadline is computed
+        if now < handed + self._period:  # the same sum as in _deadline, so that rounding cannot make them differ
             return None
         ahead = self._ahead(item, now)
-        if not self.lookahead.now:  # the moment shown goes on with time
+        if not self.lookahead.now:  # the moment shown advances with time
             ahead += now - newest.stamps.handed
         prediction = self.predictor.at(item.frame.time + min(ahead, LONGEST))
         shown = self._clock.now()
@@ -260,7 +263,7 @@ class Pipeline:
 
 
 def check_refresh(rate: float | None) -> None:
-    """Check a number of pictures a second, if one is given.
+    """Check a refresh rate, in pictures per second, if one is given.
 
     Raises:
         OptionError: it is out of range.

@@ -57,13 +57,13 @@ class Predictor:
     Args:
         engine: runs the steps; several predictors may share it.
         owns_engine: whether :meth:`close` closes the engine.
-        watch: take streams as they are (:mod:`framecast.runtime.events`): keep repeated frames from the model, begin
-            anew at a cut, take flicker out, and copy where predictions do worse. Without, the model gets every frame.
+        watch: handle irregular streams (:mod:`framecast.runtime.events`): skip repeated frames, reset at a cut, remove
+            flicker, and fall back to copying where predictions are worse. If False, the model gets every frame.
         clock: measures the steps.
 
     Attributes:
         engine: runs the steps.
-        event: what the newest frame is; see :class:`framecast.runtime.events.Event`.
+        event: the kind of the newest frame; see :class:`framecast.runtime.events.Event`.
         events: how often each kind of frame has come.
         faults: ``times_mended`` counts the frames' times that repeated or ran back.
         resets: how often a non-finite prediction reset the state.
@@ -77,8 +77,8 @@ class Predictor:
         self.manifest = engine.manifest
         if not self.manifest.is_picture:
             raise EngineError(
-                f"{self.manifest.config} takes {self.manifest.frame[0]} channels that are no picture: "
-                "it can be exported and compared, but not run on a camera or clip"
+                f"cannot run {self.manifest.config} on a camera or clip: its {self.manifest.frame[0]} channels are "
+                "not a picture (it can only be exported and compared)"
             )
         self.resets = 0
         self._owns_engine = owns_engine
@@ -93,12 +93,12 @@ class Predictor:
 
     @property
     def steps(self) -> int:
-        """The number of frames that the model has seen since it began anew."""
+        """The number of frames that the model has seen since its last reset."""
         return self._stepper.steps[0]
 
     @property
     def copied(self) -> int:
-        """How often a prediction was replaced by a copy of the newest frame, because that has lately been better."""
+        """How often a prediction was replaced by a copy of the newest frame, because copying has lately been better."""
         return self._guard.copied
 
     @property
@@ -115,7 +115,7 @@ class Predictor:
         return self._input
 
     def fit(self, image: Image) -> Image:
-        """A picture, uint8 [H, W, 3] BGR, at the model's size and in its colours, as scores compare it."""
+        """Convert a picture, uint8 [H, W, 3] BGR, to the model's size and colours. Scores compare such pictures."""
         return self.engine.fit(image)
 
     @property
@@ -141,8 +141,8 @@ class Predictor:
     def interval(self) -> float:
         """The camera's interval: seconds between its frames, whether or not all of them were taken.
 
-        The newest one given to :meth:`step`; else the median time between the last few frames taken; else the model's
-        interval in training.
+        It is the newest one given to :meth:`step`; otherwise the median time between the last few frames; before
+        there are two frames, the model's interval in training.
         """
         if self._interval is not None:
             return self._interval
@@ -151,21 +151,21 @@ class Predictor:
         return self.manifest.interval or 1 / DEFAULT_FPS
 
     def step(self, frame: Image, time: float | None = None, *, interval: float | None = None) -> None:
-        """Take a real frame. Then :meth:`at` gives the picture of any moment ahead.
+        """Take a real frame. After that, :meth:`at` predicts the picture of any moment ahead.
 
         Args:
             frame: uint8 [H, W, 3] BGR. Any size, but the same size until the next reset. Do not change it before the
                 next call.
             time: seconds on any clock (default: one interval after the last frame). Times should increase. One that
                 repeats or runs back by up to a second is mended; one that runs back further begins a new stream.
-            interval: the camera's interval in seconds, if the caller knows it. It matters where frames are dropped.
+            interval: the camera's interval in seconds, if the caller knows it. It matters if frames are dropped.
 
         Raises:
             FrameError: the frame is not such an image, or its size has changed.
             OptionError: the time is not a finite number, or the interval is not above 0.
             EngineError: the engine failed.
 
-        A frame that is refused leaves the predictor as it was.
+        A rejected frame leaves the predictor unchanged.
         """
         self._check(frame)
         if interval is not None and not 0 < interval < math.inf:
@@ -195,7 +195,7 @@ class Predictor:
             self._strides.append(event.elapsed)
         self._timeline = timeline
         self._time, self._shape, self._image, self._interval = time, frame.shape, frame, interval
-        self._given = event.image  # what the model has seen of it
+        self._given = event.image  # the frame as the model sees it
         self._input = None
         self.event = event.kind
         self.events[event.kind] += 1
@@ -203,10 +203,10 @@ class Predictor:
             self._guard.see(self.input, time, self.interval)
 
     def at(self, time: float) -> Prediction:
-        """Predict the picture of a moment. The state does not change, so the moments may come in any order.
+        """Predict the picture of a moment. The state does not change, so moments may be asked for in any order.
 
-        A model of motion renders any moment at the cost of one step. Any other model rolls out, as :meth:`rollout`
-        does, and mixes the pictures of the two steps around the moment.
+        A motion model renders any moment at the cost of one step. Any other model rolls out, as :meth:`rollout` does,
+        and blends the pictures of the two steps around the moment.
 
         Args:
             time: seconds, on the clock of the input frames; not before the newest frame, and up to 10 s after it.
@@ -220,8 +220,8 @@ class Predictor:
     def rollout(self, horizon: int) -> list[Prediction]:
         """Predict the next ``horizon`` frames of the camera: :meth:`at`, one :attr:`interval` after another.
 
-        A model that steps feeds its predictions back unchanged: floats, not clamped. A model that predicts K frames a
-        step returns all K, then takes them back one by one to predict the next K. If a prediction is not finite, the
+        A step model feeds its predictions back unchanged: floats, not clamped. A model that predicts K frames per step
+        returns all K, then takes them back one by one to predict the next K. If a prediction is not finite, the
         predictor resets the state, counts the reset, and repeats the rollout from the newest frame.
 
         Raises:
@@ -236,7 +236,7 @@ class Predictor:
     def precompute(self) -> None:
         """Compute the part of the next step that needs no frame. Optional: otherwise the step does it.
 
-        Call it between two frames. It does nothing unless the artifact is in two halves (``framecast split``).
+        Call it between two frames. It does nothing unless the artifact was split in two (``framecast split``).
 
         Raises:
             EngineError: the engine failed.
@@ -269,7 +269,7 @@ class Predictor:
 
     @property
     def _step(self) -> float:
-        """Seconds of one step of a model that steps: as long as between the frames taken, in whole intervals."""
+        """Seconds of one step of a step model: the usual time between the frames it has seen, in whole intervals."""
         taken = statistics.median(self._strides) if self._strides else self.interval
         return self.interval * max(1, round(taken / self.interval))
 
@@ -289,18 +289,18 @@ class Predictor:
         if images is None:
             raise EngineError(
                 f"{self.manifest.config} predicts values that are not finite even from a fresh state, "
-                f"{1e3 * max(ahead):.0f} ms ahead: use a shorter lookahead, or export it again if weights are damaged"
+                f"{1e3 * max(ahead):.0f} ms ahead: use a shorter lookahead; if its weights are damaged, export it again"
             )
         return [Prediction(self._finish(*one), one[1], one[2]) for one in zip(images, times, ahead, strict=True)]
 
     def _see(self, frame: Image, time: float, interval: float) -> Event:
-        """What a frame is."""
+        """Classify a frame, and prepare it for the model."""
         if self._watch is not None:
             return self._watch.see(frame, time, interval)
         return Event("first", frame, 0.0) if self._time is None else Event("new", frame, time - self._time)
 
     def _render(self, motion: Sequence[float]) -> list[Image] | None:
-        """Pictures after so many seconds of motion; None if they are not finite. Without motion it is a copy."""
+        """Pictures after each number of seconds of motion; after 0 s, the newest frame. None if one is not finite."""
         moving = [seconds for seconds in motion if seconds > 0]
         (rendered,) = self._stepper.at(moving, self._step) if moving else [[]]
         if rendered is None:
@@ -314,16 +314,16 @@ class Predictor:
         return self.input if self._given is self._image else self.engine.fit(self._given)
 
     def _finish(self, picture: Image, time: float, ahead: float) -> Image:
-        """Put expected flicker back in; or take the newest frame, where that has lately been better."""
+        """Put the expected flicker back in. Fall back to the newest frame if that has lately been better."""
         if self._watch is not None and ahead:
             picture = self._watch.finish(picture, time)
             picture = self._guard.choose(picture, self.input, time, ahead, self.interval, self._watch.moment)
-        # What is handed out may be drawn on: it must not be the stream's own frame.
+        # The caller may draw on the result, so it must not be the stream's own frame.
         return picture.copy() if picture is self._image or picture is self._input else picture
 
     def _restart(self) -> None:
         """Repeat the newest frame from a fresh state, after a prediction that was not finite."""
-        _log.warning("a prediction is not finite: the state is reset")
+        _log.warning("a prediction is not finite: resetting the state")
         self.resets += 1
         self._stepper.reset()
         self._stepper.advance([self._given])

@@ -43,8 +43,8 @@ class RunPsnr(Psnr):
     """The score of a run.
 
     Attributes:
-        trusted: whether enough predictions are scored to call a gain a gain: at least 50, and 20 % of all.
-        dis: DIS flow beside ours and copying, over the predictions for which it was computed; null if none.
+        trusted: whether enough predictions are scored to report a gain: at least 50, and 20 % of all.
+        dis: all three scores over the predictions for which DIS flow was computed; null if there are none.
     """
 
     trusted: bool
@@ -52,34 +52,34 @@ class RunPsnr(Psnr):
 
 
 class DisPsnr(Psnr):
-    """Mean PSNR over predictions that DIS flow was computed for: ours, copying's, and DIS flow's."""
+    """Mean PSNR over the predictions for which DIS flow was computed: ours, copying's and DIS flow's."""
 
     dis_flow: float
 
 
 class AheadPsnr(Psnr):
-    """Mean PSNR of predictions that looked so many milliseconds ahead."""
+    """Mean PSNR of the predictions that looked ``ahead_ms`` milliseconds ahead."""
 
     ahead_ms: float
 
 
 class Sharpness(TypedDict):
-    """Mean gradient energy divided by that of the real frames: 1 is as sharp, less is softer."""
+    """Mean gradient energy divided by that of the real frames: 1 is equally sharp, less is softer."""
 
     prediction: float
     copy_last: float
 
 
 class Now(TypedDict):
-    """How near to now the pictures are that were shown lately, in milliseconds, over the last ``n``.
+    """How close to the present the last ``n`` pictures were, in milliseconds.
 
-    It is so if the camera's own delay is as was given (``camera_delay``): a wrong one shows nowhere here.
+    The figures assume that ``camera_delay`` is right. They cannot reveal an error in it.
 
     Attributes:
         late: median age of the camera's newest picture when its prediction is seen.
         error: median of the moment shown minus the true one.
-        spread: 95th percentile of the size of that difference.
-        arrivals: 95th percentile of how much earlier or later a frame came than its time, freed of jitter, says.
+        spread: 95th percentile of the absolute difference.
+        arrivals: 95th percentile of how much earlier or later a frame arrived than its time without jitter.
     """
 
     late: float
@@ -90,16 +90,16 @@ class Now(TypedDict):
 
 
 class Report(TypedDict):
-    """The JSON of ``framecast run --json``, which a page also polls during the run.
+    """The JSON of ``framecast run --json``. The page polls it during a run.
 
     Attributes:
         source: the source's name, without credentials.
-        times: what a frame's time says: ``capture`` (the driver's stamp), ``arrival`` (its grab) or ``file``.
+        times: where a frame's time comes from: ``capture`` (the driver's stamp), ``arrival`` (its grab) or ``file``.
         model: the configuration's name.
         weights: their training data, or ``random``.
         engine: the engine that ran the step.
-        precision: of the arithmetic: the artifact's, or the one in which the engine was opened.
-        ahead_ms: the lookahead in milliseconds, the median of those lately; null before the first frame.
+        precision: of the arithmetic: the artifact's, or the one that the engine was opened with.
+        ahead_ms: median of the last lookaheads in milliseconds; null before the first frame.
         interval_ms: the camera's own interval, whether or not all frames are taken.
         frames: the number of predicted frames.
         dropped: frames of a camera, or of a file at its own pace, that came while the model was busy.
@@ -107,15 +107,15 @@ class Report(TypedDict):
         resets: how often a non-finite prediction reset the state.
         fps: predictions a second of wall time.
         silent_s: seconds since the newest frame, if none has come for a while.
-        latency_ms: from a frame's time (``times``) to its finished prediction. For a file that is read at full speed,
-            from when the predictor takes the frame.
+        latency_ms: from a frame's time (``times``) to its finished prediction. For a file at full speed, from when the
+            predictor takes the frame.
         psnr_db: of all scored predictions.
         psnr_db_by_ahead: the same for each lookahead.
         sharpness: of the predictions, and of copying; null if unknown.
-        now: how near to now the pictures are; null unless the run shows now.
+        now: how close to the present the pictures are; null without ``now``.
         events: ``repeats``: frames that repeat the one before; ``cuts`` to another scene; ``gaps`` in time; ``copied``:
-            predictions that were replaced by a copy of the newest frame, since copying has lately been better.
-        warnings: what is wrong with the run or its figures, a line each.
+            predictions replaced by a copy of the newest frame, because copying has lately been better.
+        warnings: problems with the run or its figures, one line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
         versions: of everything that affects the figures.
     """
@@ -151,9 +151,9 @@ def report(snapshot: Snapshot, source: str, times: Times, engine: Engine, lookah
     Args:
         snapshot: of the run's telemetry.
         source: the source's name.
-        times: what a frame's time says.
+        times: where a frame's time comes from.
         engine: runs the step.
-        lookahead: how far ahead the run was asked to look.
+        lookahead: the lookahead that was asked for.
     """
     seconds, shown = snapshot.seconds, snapshot.shown
     return {
@@ -215,7 +215,7 @@ def _psnr(score: Score) -> Psnr:
 
 
 def _precision(engine: Engine) -> str:
-    """The precision of the arithmetic. An int8 artifact is always int8; a float32 one may be opened in less."""
+    """The precision of the arithmetic. An int8 artifact is always int8; a float32 one may run in a lower precision."""
     of_artifact, opened = engine.manifest.precision, engine.precision or "fp32"
     return " and ".join(dict.fromkeys(p for p in (of_artifact, opened) if p != "fp32")) or "fp32"
 

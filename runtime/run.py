@@ -59,19 +59,19 @@ def run(
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
-        now: show the frame of now: measure how late the picture is, and look as far ahead. At its own pace, a file
-            stands for a camera.
-        ahead: the lookahead in seconds instead.
-        horizon: the lookahead in frames of the camera instead (default: 1).
+        now: show the present: measure how late the picture is, and look that far ahead. A file is played at its own
+            frame rate, as if it came from a camera.
+        ahead: a fixed lookahead in seconds, instead of ``now``.
+        horizon: a fixed lookahead in frames of the camera, instead (default: 1).
         camera_delay: for ``now``: seconds from the moment in front of the lens to the frame's arrival.
-        display_delay: for ``now``: seconds that the display takes.
+        display_delay: for ``now``: seconds that the display adds.
         max_ahead: for ``now``: the longest lookahead in seconds.
-        refresh: between two frames, render later moments of the newest one for ``show`` and ``serve``, so many a
-            second in all.
+        refresh: pictures per second for ``show`` and ``serve``: between two frames, later moments of the newest one
+            are rendered (default: none).
         frames: end after this many frames.
-        realtime: play a file at its own frame rate; ``now``, ``serve`` and ``show`` always do. Then, as from a camera,
-            frames that come while the model is busy are dropped.
-        every_frame: predict every frame of such a file, however late.
+        realtime: play a file at its own frame rate; ``now``, ``serve`` and ``show`` always do. Frames that come while
+            the model is busy are then dropped, as with a camera.
+        every_frame: predict every frame of a file played in real time, even if the model falls behind.
         loop: restart a file at its end.
         record: videos (.mp4, .mkv, .avi) or strips of pictures (.png) to write.
         serve: HOST:PORT, HOST or PORT at which to show the run in a browser.
@@ -98,7 +98,7 @@ def run(
     with ExitStack() as stack:
         if isinstance(source, Source):
             stack.callback(source.close)
-        shown: list[Callable[[Result], object]] = []  # what takes only frames; the displays take moments between, too
+        shown: list[Callable[[Result], object]] = []  # sinks without moments between frames; displays get those too
         for sink in sinks:
             if callable(sink):
                 shown.append(sink)
@@ -109,7 +109,7 @@ def run(
         for place in places:
             check_recording(place)
         if clock is not SYSTEM and (show or serve is not None):
-            raise OptionError("a window and a page run in real time: leave out the clock, or show and serve")
+            raise OptionError("a window and a page run in real time: leave out clock, or leave out show and serve")
         predictor = stack.enter_context(Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True))
         if line := caution(predictor.manifest):
             announce(f"warning: {line}")
@@ -201,13 +201,13 @@ def _open_recorders(
 
 
 def check_recording(path: Path) -> None:
-    """Reject a recording before anything is opened, unless its suffix is known and its path writable.
+    """Check the suffix and the path of a recording, before anything is opened.
 
     Raises:
         OptionError: the suffix is unknown.
         SinkError: the path cannot be written.
     """
-    _recorder(path, fps=1)  # this checks the path, and writes nothing yet
+    _recorder(path, fps=1)  # its constructor checks the path, and writes nothing
 
 
 def _recorder(path: Path, fps: float) -> Sink:

@@ -1,7 +1,7 @@
 """Scores: PSNR of a prediction against the real frame, and of the baseline, which copies the last frame.
 
 The whole frame is resized to the model's size (INTER_AREA) and compared as uint8. The first frames of a stream are not
-scored, nor are frames that repeat the previous one, apart from compression: on these, copying is right without merit.
+scored, nor are frames that repeat the previous one (compression aside): on those, copying is trivially right.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MSE_FLOOR = 0.01  # squared grey levels: limits the PSNR of an exact match to 68
 
 def psnr(image: Image, truth: Image) -> float:
     """Peak signal-to-noise ratio in dB of two uint8 images of the same shape. The MSE is at least 0.01."""
-    mse = max(cv2.norm(image, truth, cv2.NORM_L2SQR) / image.size, MSE_FLOOR)  # a sum of whole numbers, exact
+    mse = max(cv2.norm(image, truth, cv2.NORM_L2SQR) / image.size, MSE_FLOOR)  # exact: a sum of whole numbers
     return float(10 * np.log10(255**2 / mse))
 
 
@@ -59,10 +59,10 @@ class Scored:
     Attributes:
         ahead: the lookahead in seconds.
         image: the prediction, uint8 [h, w, 3] BGR.
-        last: the newest real frame when the prediction was made: what one would have seen without it.
+        last: the newest real frame when the prediction was made: what a viewer would have seen without prediction.
         psnr: of the prediction, dB.
         psnr_copy: of ``last``, dB.
-        rival: PSNR in dB of another method's picture for the same moment, if it was given.
+        rival: PSNR in dB of another method's picture for the same moment, if there is one.
     """
 
     ahead: float
@@ -115,14 +115,14 @@ class Scorer:
         return any(abs(p.time - time) <= interval / 2 for p in self._pending)
 
     def pass_by(self, frame: Image, time: float, interval: float) -> list[Scored]:
-        """Score the predictions for a frame that came but was not taken: see :meth:`arrive`."""
+        """Score the predictions for a dropped frame: see :meth:`arrive`."""
         return self._score(frame, time, interval) if self._frames >= SETTLE else []
 
     def arrive(self, frame: Image, time: float, interval: float, *, repeated: bool = False) -> list[Scored]:
         """Score the predictions for this frame: those within half an ``interval`` (seconds) of ``time``.
 
-        Of several for the same lookahead, in whole intervals, only the nearest counts. A frame that is known to have
-        ``repeated`` the one before, or is equal to it, scores nothing.
+        If several have the same lookahead in whole intervals, only the nearest counts. A frame that ``repeated`` the
+        one before, or is equal to it, scores nothing.
         """
         repeated = repeated or (self._last is not None and _equal(frame, self._last))
         settled = self._frames >= SETTLE
@@ -133,7 +133,7 @@ class Scorer:
 
     def _score(self, frame: Image, time: float, interval: float) -> list[Scored]:
         due: dict[int, Expected] = {}
-        for p in sorted(self._pending, key=lambda p: -abs(p.time - time)):  # the nearest of a lookahead wins
+        for p in sorted(self._pending, key=lambda p: -abs(p.time - time)):  # the nearest comes last, so it wins
             if abs(p.time - time) <= interval / 2:
                 due[round(p.ahead / interval)] = p
         self._pending = tuple(p for p in self._pending if p not in due.values())

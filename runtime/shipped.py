@@ -15,7 +15,7 @@ ENDINGS = (".onnx", GRAPHLESS)  # of artifacts
 
 
 def shipped() -> dict[str, Path]:
-    """The artifacts that ship with the package, by name: networks, and the manifests of models that need no graph."""
+    """The artifacts that ship with the package, by name: networks, and manifests of models that need no graph."""
     assets = Path(str(resources.files("framecast"))) / "assets"
     paths = (path for ending in ENDINGS for path in assets.glob(f"*{ending}"))
     return {path.stem: path for path in sorted(paths)}
@@ -26,7 +26,7 @@ def labels(models: Sequence[str], taken: Collection[str] = ()) -> list[str]:
 
     Args:
         models: shipped names and paths of artifacts.
-        taken: names with another meaning.
+        taken: names that are already in use.
     """
     short = [Path(model).stem if model.endswith(ENDINGS) else model for model in models]
     return short if len({*short} - {*taken}) == len({*models}) else list(models)

@@ -15,7 +15,7 @@ from framecast.errors import FrameError, OptionError
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines import Engine, State
 
-SNAP = 0.02  # steps: so close to a whole step, its picture is taken as it is
+SNAP = 0.02  # steps: this close to a whole step, its picture is used unblended
 
 
 @dataclass
@@ -36,8 +36,8 @@ class StepTimes:
 class Stepper:
     """Steps an engine through B streams side by side. No other class swaps states.
 
-    A row of a batch computes what a stream of its own would, but a library may sum a batch in another order: pictures
-    then differ by a grey level here and there.
+    Each row of a batch computes what a separate stream would. But a library may sum a batch in another order, so that
+    some pixels differ by one grey level.
 
     Several steppers may share one engine, even from several threads. Each has its own states, and holds the engine's
     lock during each call.
@@ -68,7 +68,8 @@ class Stepper:
         self._clock = clock
         with engine.lock:
             self._current, self._spare = engine.new_state(batch), engine.new_state(batch)
-        # For looking ahead: this leaves the two states above alone. One holds K predictions while the others alternate.
+        # For looking ahead, which must not touch the two states above. With K > 1, one holds the K predictions while
+        # the other two alternate.
         self._scratch: list[State] = []
 
     @property
@@ -77,11 +78,11 @@ class Stepper:
         return self._current
 
     def advance(self, images: Sequence[Image], elapsed: float = 0.0) -> None:
-        """Step every stream by its newest picture.
+        """Advance every stream by its newest picture.
 
         Args:
             images: uint8 [H, W, 3] BGR of any size, one per stream.
-            elapsed: seconds since the frames before. Only models of motion need it.
+            elapsed: seconds since the previous frames. Only motion models need it.
 
         Raises:
             FrameError: there is not one picture per stream, or the engine takes only pictures of another size.
@@ -98,11 +99,11 @@ class Stepper:
         self._swap()
 
     def step(self, frame: Tensor, *, poison: bool = False) -> Tensor:
-        """Step every stream by a frame of floats. The returned prediction is valid until the second next step.
+        """Advance every stream by a frame of floats. The returned prediction is valid until the step after next.
 
         Args:
             frame: [B, C, H, W], in the manifest's value range and channel order.
-            poison: first fill the prediction with NaN, to reveal an output that the engine does not write.
+            poison: first fill the prediction with NaN, to reveal outputs that the engine does not write.
 
         Returns:
             [B, K, C, H, W], in the same range and order.
@@ -123,7 +124,7 @@ class Stepper:
     def render(self, ahead: Sequence[int] = (1,)) -> list[list[Image] | None]:
         """Pictures of the newest prediction, 1 … K steps ahead; see :meth:`Engine.render`.
 
-        None for a stream that has seen no frame since its reset, too.
+        Also None for a stream that has seen no frame since its reset.
         """
         with self.engine.lock:
             begun = self._clock.now()
@@ -139,8 +140,8 @@ class Stepper:
     def at(self, ahead: Sequence[float], step: float) -> list[list[Image] | None]:
         """Pictures of any moments after the newest frame. The state does not change.
 
-        A model of motion renders a moment at the cost of one step. Any other model steps as far as needed. Between two
-        whole steps, the pictures of both are mixed linearly.
+        A motion model renders any moment at the cost of one step. Any other model steps as far as needed. Between two
+        whole steps, their pictures are blended linearly.
 
         Args:
             ahead: seconds after the newest frame, at least 0. At 0, the picture is the newest frame itself.
@@ -237,7 +238,7 @@ class Stepper:
             self.steps[row] += 1
 
     def _blocks(self, horizon: int) -> Iterator[tuple[State, int]]:
-        """States that hold the next predictions, K at a time, on scratch states; and how many of them are wanted."""
+        """Yield states that hold the next K predictions each, and how many of those are wanted. Uses scratch states."""
         outputs = self.engine.manifest.outputs
         source = self._current
         while True:
@@ -263,7 +264,7 @@ def _whole(steps: float) -> float:
 
 
 def _between(pictures: Sequence[Image | None], steps: float) -> Image:
-    """The picture after ``steps``, of those after 0, 1, 2, … steps. The one after 0 may be missing if not needed."""
+    """Blend the picture after ``steps`` from those after 0, 1, 2, … steps. The first may be None if not needed."""
     share = steps - math.floor(steps)
     before, after = pictures[math.floor(steps)], pictures[math.ceil(steps)]
     assert before is not None  # noqa: S101 (the caller gives it)

@@ -19,8 +19,8 @@ from framecast.runtime.score import Score, Scored
 WINDOW = 10_000  # predictions: percentiles cover the last one to two windows
 _GROWTH = math.log(1.005)  # ratio of a bucket's upper edge to its lower edge
 _LEAST, _MOST = 1e-3, 1e8  # milliseconds: 1 µs to a day
-LATELY = 2048  # predictions: figures of what is shown cover so many of the last ones
-LOOKAHEADS = 32  # scores are kept apart for so many lookaheads
+LATELY = 2048  # the last predictions that the figures of what is shown cover
+LOOKAHEADS = 32  # the most lookaheads that have scores of their own
 _BUCKETS = math.ceil(math.log(_MOST / _LEAST) / _GROWTH)
 
 
@@ -29,9 +29,9 @@ class Stamps:
     """When a frame passed each stage, in seconds on the run's clock, and the parts of its step.
 
     Attributes:
-        due: when the frame is due: a camera's ``frame.time`` as read, its hand-out by a paced clip (a clip that falls
-            behind hands out later), or otherwise when the loop took it.
-        grabbed: when the capture thread had it, before it waited for room in the mailbox.
+        due: when the frame was due: a camera's ``frame.time`` as read; when a paced clip released it, which is later
+            if the clip falls behind; otherwise, when the loop took it.
+        grabbed: when the capture thread had it ready, before it waited for room in the mailbox.
         taken: when the loop took it out.
         stepped: when the prediction's picture was ready.
         handed: when the sinks got the result.
@@ -49,7 +49,7 @@ class Stamps:
 
     @property
     def picture_in(self) -> float:
-        """Seconds of the rest between ``taken`` and ``stepped``: resizing, colour, layout, looking further ahead."""
+        """Seconds of everything else between ``taken`` and ``stepped``: resizing, colour, layout, looking ahead."""
         return self.stepped - self.taken - self.step - self.picture_out
 
     @property
@@ -96,14 +96,14 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Shown:
-    """How near to now the pictures are that were shown lately, if the camera's own delay is as was given. Seconds.
+    """How close to the present the last pictures were, in seconds, provided that the given camera delay is right.
 
     Attributes:
         error: median of the moment shown minus the true one.
-        spread: 95th percentile of the size of that difference.
+        spread: 95th percentile of the absolute difference.
         late: median age of the camera's newest picture when its prediction is seen.
-        arrivals: 95th percentile of how much earlier or later a frame came than its time, freed of jitter, says. If
-            the camera's own delay wanders slowly, nothing here can tell it from the camera's pace.
+        arrivals: 95th percentile of how much earlier or later a frame arrived than its time without jitter. Slow
+            changes of the camera's own delay cannot be told from changes of its frame rate, and do not show here.
         n: the number of pictures.
     """
 
@@ -120,8 +120,8 @@ class Snapshot:
 
     Attributes:
         interval: seconds between the camera's frames.
-        ahead: the lookahead in seconds, median of the last ones; None before the first.
-        wanted: the lookahead in seconds that would have made good the lateness, or that was asked for.
+        ahead: median of the last lookaheads in seconds; None before the first.
+        wanted: median of the lookaheads in seconds that were asked for, or needed to show the present.
         frames: predicted so far.
         dropped: frames of a camera or paced file that were replaced in the mailbox.
         epochs: the number of streams begun. A clip's restart or a new frame size begins one.
@@ -131,11 +131,11 @@ class Snapshot:
         latency: milliseconds from due to stepped, over the last one to two windows of ``WINDOW`` predictions.
         score: of all scored predictions.
         scores: the same by lookahead in milliseconds, of whole intervals.
-        rival: of DIS flow and copying, over the predictions that DIS was computed for; and of ours, over the same.
+        rival: ours, copying's and DIS flow's, over the predictions for which DIS flow was computed.
         sharpness: mean gradient energy of predictions, and of copying, divided by the real frames'; None if unknown.
-        shown: how near to now the pictures are, if that was asked for.
-        events: how often frames repeated, cut to another scene or came after a gap, and predictions were replaced by a
-            copy: ``repeats``, ``cuts``, ``gaps``, ``copied``.
+        shown: how close to the present the pictures are; None without ``now``.
+        events: counts of ``repeats``, ``cuts`` to another scene, ``gaps`` in time, and predictions replaced by a copy
+            (``copied``).
         ended: None during the run, then the reason for its end.
     """
 
@@ -245,7 +245,7 @@ class Telemetry:
             self._now = replace(self._now, silent=silent, dropped=dropped)
 
     def end(self, reason: str, resets: int | None = None) -> None:
-        """Record why the run ended, and how many resets it had if that is known better by now."""
+        """Record why the run ended, and the final number of resets, if given."""
         with self._lock:
             resets = self._now.resets if resets is None else resets
             self._now = replace(self._now, ended=" ".join(reason.split()), resets=resets)

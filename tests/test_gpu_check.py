@@ -41,7 +41,7 @@ def test_without_a_gpu_nothing_is_claimed(tmp_path: Path) -> None:
     done = run(SCRIPT, "--out", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "torch finds no CUDA device: nothing was checked and nothing is claimed (--dry-run tries the code)"
+        "torch finds no CUDA device: nothing was checked (--dry-run runs the code on the CPU)"
     ]
     assert not list(tmp_path.iterdir())
 
@@ -70,7 +70,7 @@ def test_a_section_may_run_in_a_new_interpreter(tmp_path: Path) -> None:
     done = run(SCRIPT, "--dry-run", "--fresh", "--only", "window", "--out", tmp_path, OMP_NUM_THREADS="1")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     [row] = json.loads((tmp_path / "gpu.json").read_text())["window"]["rows"]
-    assert row["text"] == "ran (no figures, because this is not a GPU)"
+    assert row["text"] == "ran (no figures on a CPU)"
 
 
 PROGRAM = """
@@ -146,7 +146,7 @@ def test_a_section_that_overruns_is_cut_off_and_the_next_one_runs(sections: Sect
     assert code == 0
     assert texts(found["a"]) == ["good 0: 1.0", "hangs 1: cut off after 1 s"]
     assert (found["a"]["cut"], found["a"]["not_run"]) == (True, ["good 2"])
-    assert "not run, because the time was over: good 2" in text
+    assert "not run, out of time: good 2" in text
     assert (texts(found["b"]), found["b"]["cut"]) == (["good 0: 1.0"], False)
     assert "value: at least 2; 1   missed" in text
 
@@ -194,7 +194,7 @@ def test_two_runs_do_not_share_a_folder(sections: Sections, tmp_path: Path) -> N
     with started(tmp_path):
         done = run(tmp_path / "program.py", tmp_path, "[section('a', good)]", 600, PYTHONPATH=str(BENCHMARKS))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"another run writes to {tmp_path} (gpu.log is locked): let it end\n"
+    assert done.stderr == (f"another run is writing to {tmp_path} (gpu.log is locked): wait, or name another --out\n")
     assert sections.run("[section('a', good)]", 600)[0] == 0
 
 
@@ -229,7 +229,7 @@ def test_a_death_is_not_explained_by_what_an_earlier_section_said(sections: Sect
 def test_foreign_lines_in_the_pipe_cost_nothing_and_are_named(sections: Sections) -> None:
     code, found, text = sections.run("[section('a', foreign, good), section('b', good)]", 600)
     assert (code, texts(found["a"]), texts(found["b"])) == (0, ["foreign 0: 1.0", "good 1: 1.0"], ["good 0: 1.0"])
-    assert "lines in the pipe that the section did not send: 4, the first: hello" in text
+    assert "4 lines in the pipe came from other programs; the first: hello" in text
 
 
 def test_nan_misses_what_is_wanted(sections: Sections) -> None:
@@ -248,10 +248,10 @@ def test_bad_words_and_a_driver_that_hangs_are_told_in_a_line(
     blocked = tmp_path / "file"
     blocked.touch()
     for words, said in (
-        (["--only", "kernals", "--dry-run"], f"no section kernals: there are {', '.join(ORDER)}"),
-        (["stip-ufc"], f"no network stip-ufc: there are {', '.join(check.ENTRIES)}"),
-        (["--dry-run", "--out", str(blocked)], f"{blocked} cannot be written: File exists"),
-        ([], "the driver does not say whether there is a GPU: no answer in 60 s"),
+        (["--only", "kernals", "--dry-run"], f"no section kernals: choose from {', '.join(ORDER)}"),
+        (["stip-ufc"], f"no network stip-ufc: choose from {', '.join(check.ENTRIES)}"),
+        (["--dry-run", "--out", str(blocked)], f"cannot write {blocked}: File exists"),
+        ([], "cannot ask the driver for a GPU: no answer in 60 s"),
     ):
         monkeypatch.setattr(sys, "argv", ["gpu_check.py", *words])
         with pytest.raises(SystemExit) as stopped:
@@ -290,7 +290,7 @@ def test_the_last_section_gets_what_is_left(sections: Sections) -> None:
     code, found, text = sections.run("[section('a', hangs), section('b', good, seconds=0)]", 0.5)
     assert (code, text.splitlines()[-1].partition("s")[2]) == (1, "; nothing was measured")
     assert found["b"] == {"seconds": 0.0, "cut": False, "rows": [], "not_run": ["all"]}
-    assert "no time is left: not run" in text
+    assert "not run: out of time" in text
     _, found, _ = sections.run("[section('a', child), section('b', good, seconds=0)]", 600)
     assert (found["a"]["cut"], texts(found["b"])) == (False, ["good 0: 1.0"])
 

@@ -42,7 +42,7 @@ def test_unpack_takes_only_what_is_missing_and_names_what_cannot_be_imported(
     environment = {"PYTHONPATH": str(tmp_path / "there")}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.splitlines()[:3] == [
-        "elsewhere: 1.0 is here already",
+        "elsewhere: 1.0 is already installed",
         "triton: unpacked 1.0",
         "torch cannot be imported: No module named 'torch'",
     ]
@@ -60,10 +60,10 @@ def test_a_folder_that_is_not_a_pack_is_left_alone(script: ModuleType, tmp_path:
     file.touch()
     command = [sys.executable, str(BENCHMARKS / "gpu_pack.py")]
     for words, said in (
-        ([kept], f"{kept} is not empty and holds no unpack.py of an earlier pack"),
-        ([pack, "--work", kept], f"{kept} is not empty and holds no gpu_pack.txt of an earlier pack"),
+        ([kept], f"{kept} is not empty and has no unpack.py of an earlier pack"),
+        ([pack, "--work", kept], f"{kept} is not empty and has no gpu_pack.txt of an earlier pack"),
         ([file], f"{file} is not a folder"),
-        ([pack, "--mnist", mnist], f"{mnist} lies in {pack}, which is made anew"),
+        ([pack, "--mnist", mnist], f"{mnist} is inside {pack}, which is recreated"),
     ):
         done = subprocess.run([*command, *map(str, words)], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (1, "")

@@ -98,13 +98,13 @@ def test_a_run_ends_with_its_minutes_and_is_scored(
 ) -> None:
     call("short", "--minutes", 1e-6)
     said = capsys.readouterr().out
-    assert "no time is left" in said
+    assert "not run: out of time" in said
     call("short", "--minutes", 0.02, "--updates", 100_000)
     [found] = json.loads((tmp_path / "short" / "results" / "gpu-train.json").read_text())
     assert not found["finished"]
     assert 0 < found["updates"] < 100_000
     assert found["val_mse"] > 0
-    assert "no figure of it is a GPU's" in said
+    assert "the figures are not a GPU's" in said
 
 
 def test_what_is_missing_is_said(call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

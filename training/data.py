@@ -140,7 +140,7 @@ class Augmentation:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, aspect: float = 1.0) -> Augmentation:
-        """Draw an augmentation: in half of all cases whole frames, as from a camera, else crops, some of which move.
+        """Draw an augmentation: half of them keep whole frames, the others crop them, and some crops move.
 
         Args:
             rng: random generator.

@@ -101,13 +101,13 @@ class MovingMNIST:
         return frames
 
     def scenes(self, rngs: Sequence[np.random.Generator]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Draw where the digits of sequences are, without drawing the pictures.
+        """Draw the digits of sequences and their positions at random, without making the pictures.
 
         Args:
-            rngs: of each sequence, its generator.
+            rngs: one generator per sequence.
 
         Returns:
-            The upper left corners of the digits, [B, count, length, 2] (y, x), and which digits they are, [B, count].
+            The upper left corners of the digits, [B, count, length, 2] (y, x), and the digits' indices, [B, count].
         """
         drawn = np.empty((len(rngs), self.count, 4))
         digits = np.empty((len(rngs), self.count), np.int64)

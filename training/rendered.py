@@ -1,7 +1,7 @@
-"""Moving MNIST as a training device renders it: the frames of :class:`Batches`, bit for bit, made where they are used.
+"""Moving MNIST rendered on the training device: the same frames as from :class:`Batches`, bit for bit.
 
-What is drawn at random is a few numbers for each sequence. They are drawn on the host from the same generators, and so
-do not depend on the device. The pictures are then gathered from the digits, which are on the device.
+Only a few numbers per sequence are random. The host draws them with the same generators, so they do not depend on the
+device. The device then gathers the pictures from the digits, which it keeps in its memory.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from framecast.training.batches import Batch, Position
 from framecast.training.footage import Digits
 from framecast.training.moving_mnist import DIGIT, MovingMNIST
 
-# Elsewhere threads of the host make batches ahead, three times as fast as the same gathering on a CPU.
+# For the CPU, the threads of Batches are three times as fast as this class.
 DEVICES = frozenset({"cuda"})
 
 
 class Rendered:
-    """An endless iterator of batches of new sequences, as ``Batches(…, carried=False)`` gives them.
+    """An endless iterator of batches of new sequences, equal to those of ``Batches(…, carried=False)``.
 
     Args:
         footage: the digits.
         count: frames of a sequence, T.
         batch: number of sequences, B.
         seed: seed of all random draws.
-        device: where the frames are made.
+        device: device that makes the frames.
         position: where to begin (default: at the start).
     """
 
@@ -44,7 +44,7 @@ class Rendered:
         self._source = MovingMNIST(footage.digits, size=footage.view.shape[1], length=count)
         self._seed, self._device = seed, device
         self._numbers = [number for number, _ in position or ((0, 0),) * batch]
-        # A last row and column of zeros, for the pixels beside a digit.
+        # An extra row and column of zeros, for the pixels outside a digit.
         self._digits = functional.pad(torch.from_numpy(footage.digits.copy()).to(device), (0, 1, 0, 1))
         self._starts = np.zeros((count, batch), np.bool_)
         self._starts[0] = True
@@ -54,7 +54,7 @@ class Rendered:
         rngs = [np.random.default_rng([self._seed, b, number]) for b, number in enumerate(self._numbers)]
         corners, digits = self._source.scenes(rngs)
         self._numbers = [number + 1 for number in self._numbers]
-        host = torch.from_numpy(np.concatenate([corners.ravel(), digits.ravel()]))  # in one upload
+        host = torch.from_numpy(np.concatenate([corners.ravel(), digits.ravel()]))  # one upload for both
         sent = host.to(self._device, non_blocking=True)
         places, chosen = sent[: corners.size].view(corners.shape), sent[corners.size :].view(digits.shape)
         return Batch(self._render(places, chosen), self._starts, tuple((number, 0) for number in self._numbers))
@@ -70,7 +70,7 @@ class Rendered:
         return frames.unsqueeze(-1)
 
     def _offsets(self, corner: Tensor) -> Tensor:
-        """Return which row of a digit each row of the picture shows, [T, B, H]; ``DIGIT`` where it shows none."""
+        """Return which row of a digit each row of the picture shows, [T, B, H]; ``DIGIT`` if it shows none."""
         offsets = torch.arange(self._source.size, device=self._device) - corner.T[..., None]
         return offsets.where((offsets >= 0) & (offsets < DIGIT), DIGIT)
 

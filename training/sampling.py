@@ -40,7 +40,7 @@ class Validation:
     mse: float | None = None
 
 
-Watch = Callable[[int, int], bool]  # receives the frames or sequences scored and in all; ends the scoring with False
+Watch = Callable[[int, int], bool]  # takes the frames or sequences scored and in all; returns False to stop
 
 
 def validate(
@@ -53,8 +53,8 @@ def validate(
         footage: data that the network was not trained on.
         given: frames to give from each sequence of digits.
         predicted: frames after the given ones, predicted from the network's own predictions.
-        watch: called after each frame, or after some sequences. If it ends the scoring early, the result covers what
-            was scored until then, and says so.
+        watch: called after each frame, or after some sequences. If it ends the scoring early, the result covers only
+            what was scored until then, and says so.
 
     Returns:
         The result; None if no frame could be scored.
@@ -86,10 +86,10 @@ def validate(
 
 @torch.inference_mode()
 def score(model: StepModel, frames: Iterable[Picture], more: Callable[[], bool] = lambda: True) -> tuple[float, float]:
-    """Return the mean PSNR in dB of the next frames, predicted and copied, scored as in a live run; NaN without scores.
+    """Return the mean PSNR in dB of predicting the next frame and of copying the last one; NaN if nothing was scored.
 
-    The network carries its state over all ``frames``, uint8 [H, W, C] at its size. ``more`` is called after each frame;
-    the scoring ends when it returns False.
+    Scoring is as in a live run. The network carries its state over all ``frames``, uint8 [H, W, C] at its size.
+    ``more`` is called after each frame; the scoring ends when it returns False.
     """
     state, scorer, total = model.init_state(), Scorer(), Score()
     for index, frame in enumerate(frames):

@@ -243,7 +243,7 @@ class Training:
         found = self._validate(watch)
         scores: dict[str, float] = {}
         if found is None and self.scored:
-            self.say(f"update {self.trainer.updates}: not scored, because each frame of --val repeats the last one")
+            self.say(f"update {self.trainer.updates}: not scored, because each frame of --val repeats the previous one")
         if found is not None:
             scores = {"val_psnr": found.quality.prediction, "val_psnr_copy": found.quality.copy_last}
             if found.mse is not None:

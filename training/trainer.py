@@ -17,7 +17,7 @@ from framecast.training.discriminator import Discriminator
 from framecast.training.objectives import Objective, over_sequences, over_streams
 from framecast.training.recipes import Recipe, scale_of_rate, share_of_truth
 
-PATIENCE = 20  # updates in a row that may fail
+PATIENCE = 20  # failed updates in a row that end the run
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

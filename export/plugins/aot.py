@@ -1,7 +1,7 @@
 """Kernels inside an engine (TensorRT 10.9 and newer): each is a quickly deployable plugin, compiled in advance to PTX.
 
-Such an engine runs without Python. A plugin has no attributes. Its name identifies it fully, so a parser can pass on
-nothing wrong. TensorRT passes inputs, 32-bit integers (we have none) and outputs. Triton's kernels take two more
+Such an engine runs without Python. A plugin has no attributes: its name identifies it fully, so a parser cannot pass a
+wrong value. TensorRT passes inputs, 32-bit integers (we have none) and outputs. Triton's kernels take two more
 pointers, to scratch memory that they do not use. We remove these two parameters from the PTX; its machine code stays
 the same.
 """

@@ -1,4 +1,4 @@
-"""Which arrivals of a stream bring a new picture, and whether that follows a pattern."""
+"""Finds the pattern in which a stream's arrivals bring new pictures or repeats, if there is one."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import math
 _MEMORY = 96  # arrivals
 _LONGEST = 32  # arrivals: the longest sequence compared
 _TWICE = 12  # arrivals: shorter sequences must have been seen twice
-_RECENT = 6  # occurrences of a pattern that are asked what came next
-_SURE = 0.95  # how often a cadence is right, once it is one
-_LOCK, _UNLOCK = 4.0, 1.0  # logarithm of the odds of a cadence against chance
-_ODDS = (-2.0, 6.0)  # their bounds: how fast a cadence can be given up, and found again
-_RUNS = 6  # repeats in a row that are told apart
+_RECENT = 6  # latest occurrences of a sequence that vote on what comes next
+_SURE = 0.95  # how often a real cadence's forecast is right
+_LOCK, _UNLOCK = 4.0, 1.0  # log odds of a cadence against chance, to trust it and to give it up
+_ODDS = (-2.0, 6.0)  # bounds of the log odds, so that a cadence can be found and given up quickly
+_RUNS = 6  # the most repeats in a row that have statistics of their own
 _FADE = 0.97
-# (new, repeat) after 0, 1, 2, … repeats in a row, before anything was seen: a stream repeats now and then, and one that
-# has repeated three times has stopped.
+# Prior counts of (new, repeat) after 0, 1, 2, … repeats in a row: a stream repeats now and then, and one that has
+# repeated three times has probably stopped.
 _PRIOR = ((2.0, 0.1), (0.6, 0.4), (0.4, 0.6), (0.1, 1.0), (0.1, 1.0), (0.1, 1.0), (0.1, 1.0))
 
 
 class Cadence:
     """The pattern of new pictures and repeats in one stream.
 
-    What comes next is what came most often after the longest sequence that has been seen before. The pattern is
-    trusted (``locked``) where its forecasts are right so often that chance, with the same share of repeats, is
-    unlikely: the logarithm of the odds is summed over the arrivals (a sequential probability ratio test; Wald, 1945).
+    The forecast is what most often followed the longest recent sequence that has occurred before. The pattern is
+    trusted (``locked``) once its forecasts are right too often for chance at the same share of repeats: the log odds
+    are summed over the arrivals (a sequential probability ratio test; Wald, 1945).
 
     Attributes:
         locked: whether the arrivals follow a pattern that has repeats.
-        run: repeats in a row, up to now.
+        run: repeats in a row up to the newest arrival.
     """
 
     def __init__(self) -> None:
@@ -45,10 +45,10 @@ class Cadence:
         return self._bits.count(0) / len(self._bits) if self._bits else 0.0
 
     def see(self, new: bool) -> None:
-        """Take what the newest arrival was.
+        """Record whether the newest arrival was a new picture.
 
-        More repeats in a row than ever before a new picture are no pattern: the scene stands still. A pattern that is
-        trusted then goes on unseen, and only the first such arrival counts against it.
+        If there are more repeats in a row than ever preceded a new picture, the scene stands still. A trusted pattern
+        is then assumed to continue unseen, and only the first such arrival counts against it.
         """
         forecast = _next(self._bits)
         stopped = not new and self.run >= self._longest_run
@@ -89,7 +89,7 @@ class Cadence:
 
 
 def _next(bits: bytes) -> bool | None:
-    """What followed the longest ending of ``bits`` that was there before; None if there is none."""
+    """What followed the longest suffix of ``bits`` that occurred before; None if none did."""
     for length in range(min(_LONGEST, len(bits) // 2), 0, -1):
         ending, end = bits[-length:], len(bits) - 1
         votes: list[int] = []

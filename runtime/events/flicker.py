@@ -1,4 +1,4 @@
-"""Brightness of the whole picture that changes in a rhythm, as under lamps on alternating current."""
+"""Flicker: the brightness of the whole picture changes periodically, as under lamps on alternating current."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 
 from framecast.camera import Image
 
-_ORDER = 6  # frames: enough for three frequencies at once, so for any rhythm of up to seven frames
-_MEMORY = 0.97  # a frame: how fast old evidence fades
-_MEAN = 0.05  # a frame's share in the mean brightness, at least
+_ORDER = 6  # frames: enough for three frequencies at once, so for any period of up to seven frames
+_MEMORY = 0.97  # weight of old evidence one frame later
+_MEAN = 0.05  # least weight of a frame in the mean brightness
 _RIDGE = 1e-3
 _QUIET = 0.25  # grey levels²: weaker flicker is left alone
-_LOCK, _UNLOCK = 0.6, 0.3  # share of the change of brightness that must be foreseen
-_MOST = 60.0  # grey levels: the largest flicker that is believed
+_LOCK, _UNLOCK = 0.6, 0.3  # share of the change in brightness that must be predicted, to lock and to stay locked
+_MOST = 60.0  # grey levels: the largest flicker expected
 
 
 class Flicker:
-    """The brightness of one stream's frames: a slow mean, and a linear prediction of what is on top of it.
+    """The brightness of one stream's frames: a slow mean, and a linear prediction of the deviation from it.
 
-    Autoregression of order 6 by recursive least squares. A flicker is believed (``locked``) where this foresees most of
-    what neither "no change", "as the frame before" nor "as it has been changing" does; so a slow change of exposure is
-    no flicker. A frame of brightness M + o is taken as
+    The prediction is an autoregression of order 6 by recursive least squares. Flicker is accepted (``locked``) if this
+    predicts most of what is left by the best of three baselines: the mean, the last value, and linear extrapolation.
+    So a slow change of exposure is not flicker. A frame of brightness M + o is modelled as
 
         picture = M + o + (clean - M) · (1 + b · o)
 
-    where b, learned, says how much of it is a change of contrast: b = 1/M for light, 0 for an offset.
+    where b is learned: how much the contrast changes too. b = 1/M for a change of light, 0 for an offset.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Flicker:
         self._contrast = [0.0, 1e-6]  # sums: contrast times offset, offset squared
 
     def see(self, mean: float, spread: float, arrivals: int = 1, *, cut: bool = False) -> None:
-        """Take the newest frame's mean and standard deviation, ``arrivals`` frames after the last one seen."""
+        """Add the newest frame's mean and standard deviation, ``arrivals`` frames after the last one seen."""
         expected = self.expected(arrivals)
         for offset in (self.expected(k) for k in range(1, arrivals)):
             self._offsets.append(offset)  # frames that were not seen
@@ -69,7 +69,7 @@ class Flicker:
         self._expected = []
 
     def expected(self, arrivals: int) -> float:
-        """The brightness expected so many frames after the newest one, apart from its mean; 0: as the newest one's."""
+        """The deviation from the mean expected ``arrivals`` frames after the newest one (for 0, the newest one's)."""
         if len(self._offsets) < _ORDER:
             return 0.0
         if not self._expected:
@@ -82,14 +82,14 @@ class Flicker:
         return self._expected[_ORDER + arrivals - 1]
 
     def take_out(self, image: Image) -> Image:
-        """The newest frame as if its brightness were the mean."""
+        """Remove the flicker from the newest frame: correct its brightness to the mean."""
         if not self.locked:
             return image
         offset = self._offsets[-1]
         return _scaled(image, 1 / self._gain(offset), self._level, offset)
 
     def put_in(self, image: Image, arrivals: int) -> Image:
-        """A picture of mean brightness as it is expected to look so many frames after the newest one."""
+        """Give a picture of mean brightness the flicker expected ``arrivals`` frames after the newest one."""
         if not self.locked:
             return image
         offset = self.expected(arrivals) if arrivals else self._offsets[-1]

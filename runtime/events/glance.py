@@ -13,7 +13,7 @@ from framecast.camera import Image
 Grey = NDArray[np.float32]  # [h, w]: brightness, 0 to 255
 
 SIZE = 128  # pixels of the longer side
-_READ = 40  # pixels of the frame that are read for each of the small copy: enough to average noise
+_READ = 40  # pixels of the frame read for each pixel of the small copy: enough to average out noise
 _TILES = (8, 6)  # across and down
 _FLAT = 1.0  # variance (grey levels²) below which a picture has no contrast to compare
 _CONTRAST = (0.5, 2.0)  # how much the contrast may change from one frame to the next

@@ -1,4 +1,4 @@
-"""Copies the newest frame where predictions do worse than that."""
+"""Falls back to copying the newest frame where predictions are worse."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from framecast.camera import Image
 
-_SAMPLES = 4096  # pixels of a picture that are compared
-_PENDING = 256  # predictions kept until their moment
-_MEMORY = 16  # frames compared, at most, in the mean gain,
-_PRIOR = 4  # as many as which a prediction is trusted to begin with, at a gain of 0
+_SAMPLES = 4096  # pixels compared per picture
+_PENDING = 256  # the most predictions kept until their moment
+_MEMORY = 16  # the most frames that the mean gain covers
+_PRIOR = 4  # frames that the initial mean gain of 0 counts as
 _COPY, _PREDICT = -0.1, 0.0  # dB: mean gain below which to copy, and above which to predict again
-_PLAIN = 0.5  # dB: one frame that gains as much ends the copying at once
-_MOST = 6.0  # dB: what one frame can say for or against prediction
+_PLAIN = 0.5  # dB: a larger gain in one frame ends the copying at once
+_MOST = 6.0  # dB: largest gain or loss that one frame counts as
 _FLOOR = 0.01  # grey levels²: the least mean square error, as in every score here
 
 
 @dataclass(frozen=True, eq=False)
 class _Promise:
-    """Samples of a prediction, and of the copy beside it, until a real frame comes that they can be compared with."""
+    """Samples of a prediction and of the copy, kept until the real frame comes."""
 
     time: float
     key: tuple[str, int]
@@ -32,12 +32,12 @@ class _Promise:
 
 
 class Guard:
-    """Compares predictions with copying, each kind of moment and each rough lookahead apart.
+    """Compares predictions with copying, separately for each kind of moment and each approximate lookahead.
 
-    Use: :meth:`see` each real frame that is not a repeat, before it is predicted from; ask :meth:`choose` for each
-    prediction that is to be shown. Predictions are compared whether or not they were shown, so a model that has become
-    better is used again. Repeats are left out, as in all scores: a repeat that no pattern foretells is a frame that
-    the camera missed, and copying would win by being equally late.
+    Usage: call :meth:`see` with each real frame that is not a repeat, before predicting from it. Call :meth:`choose`
+    with each prediction to be shown. Predictions are compared whether or not they were shown, so a model that has
+    improved is used again. Repeats are left out, as in all scores: an unexpected repeat is a frame that the camera
+    missed, and copying would win only by being equally late.
 
     Attributes:
         copied: how often the copy was chosen.
@@ -65,15 +65,15 @@ class Guard:
                 self._judge(promise, real)
 
     def choose(self, prediction: Image, copy: Image, time: float, ahead: float, interval: float, moment: str) -> Image:
-        """Return the prediction, or the copy where that has lately been better.
+        """Return the prediction, or the copy if that has lately been better.
 
         Args:
             prediction: uint8 [H, W, 3], of ``time``.
-            copy: the newest frame, which would be shown without prediction, of the same shape.
+            copy: the newest frame, of the same shape.
             time: the moment that both are for, in seconds.
-            ahead: seconds from the newest frame to it.
-            interval: the camera's own, in seconds.
-            moment: what kind of moment this is (:attr:`Watch.moment`).
+            ahead: seconds from the newest frame to that moment.
+            interval: the camera's own interval, in seconds.
+            moment: the kind of moment (:attr:`Watch.moment`).
         """
         steps = max(ahead / interval, 0.5) if interval > 0 else 1.0
         key = moment, round(2 * math.log2(steps))
@@ -98,11 +98,11 @@ class Guard:
             self._copying.add(key)
         elif key in self._copying and (mean > _PREDICT or gain > _PLAIN):
             self._copying.discard(key)
-            mean, count = max(mean, 0.0), _PRIOR  # what was still moves now: begin to trust anew
+            mean, count = max(mean, 0.0), _PRIOR  # the scene moves again, so give prediction a fresh start
         self._gains[key] = mean, count
 
 
 def _samples(image: Image) -> NDArray[np.uint8]:
-    """Every n-th pixel across and down: a fair sample of the full-size picture, not a blurred one."""
+    """Every n-th pixel across and down: unlike a resized picture, the samples are not blurred."""
     step = max(1, math.isqrt(image.shape[0] * image.shape[1] // _SAMPLES))
     return np.array(image[step // 2 :: step, step // 2 :: step])

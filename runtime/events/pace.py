@@ -1,4 +1,4 @@
-"""How much motion lies between two new pictures: as much as time, or the same for each picture."""
+"""How much motion lies between two new pictures: in proportion to time, or the same for each picture."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from collections import deque
 _MEMORY = 24  # new pictures
 _FADE = 0.985
 _WHOLE = 0.3  # intervals: times this near to a whole number of intervals are taken as whole
-_PRIOR = 0.5 * math.log(2) ** 2  # evidence for time before anything was seen
-_TIME, _PICTURE = 0.32, 0.22  # the change grows as time to this power, and to 0 for each picture
-_FAR = math.log(4.5)  # times longer or shorter: too much to compare
+_PRIOR = 0.5 * math.log(2) ** 2  # weight of the prior, which favours time
+# Exponent with which the change grows over time: above _TIME motion follows time, below _PICTURE it follows pictures.
+_TIME, _PICTURE = 0.32, 0.22
+_FAR = math.log(4.5)  # logarithm of the ratio of two spans: a larger one is not compared
 
 
 class Pace:
-    """What the motion between new pictures follows.
+    """Whether the motion between new pictures follows time, or is the same for each picture.
 
-    A camera that skips frames moves on all the same: motion follows time. A film whose frames are shown two and three
-    times moves as much from each picture to the next: motion follows pictures. Which it is shows where the time between
-    new pictures changes: the difference of the pictures changes with it, or does not (least squares on the logarithms).
+    If a camera skips frames, the scene moves on meanwhile: motion follows time. If a film shows each frame two or three
+    times, it moves by the same amount from each picture to the next: motion follows pictures. To tell them apart, when
+    the time between new pictures changes, see whether their difference changes with it (least squares on logarithms).
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class Pace:
         self._shared, self._squared = _PRIOR * 0.6, _PRIOR
 
     def see(self, span: float, interval: float, change: float) -> float:
-        """Take a new picture, ``span`` seconds after the last new one, which it differs from by ``change`` grey levels.
+        """Add a new picture, which came ``span`` seconds after the last new one and differs by ``change`` grey levels.
 
         Returns: the seconds of motion between them.
         """
@@ -46,11 +47,11 @@ class Pace:
         return self.motion(span, 1)
 
     def pause(self) -> None:
-        """Take note of a break: the next picture is not compared with the last one."""
+        """Record a break, so that the next picture is not compared with the last one."""
         self._before = None
 
     def motion(self, seconds: float, pictures: float) -> float:
-        """Seconds of motion in so many seconds and new pictures."""
+        """Seconds of motion in ``seconds`` that bring ``pictures`` new pictures."""
         if self.by_time or not self._spans:
             return seconds
         return pictures * sum(self._spans) / len(self._spans)

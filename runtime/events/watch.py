@@ -1,4 +1,4 @@
-"""What each frame of a stream is (new, a repeat, a cut, after a gap), and how much motion lies between two moments."""
+"""Classifies each frame of a stream (new, repeat, cut, gap), and measures the motion between two moments."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from framecast.runtime.events.pace import Pace
 
 Kind = Literal["first", "new", "repeat", "cut", "gap"]
 
-_CHANGES = 12  # arrivals whose changes tell what is usual
-_START = 4  # arrivals until something is usual
-_REPEAT = 0.2  # a repeat changes less than this share of the usual;
-_REPEAT_DUE = 0.5  # where the pattern expects one
-_SUDDEN = 0.5  # and less than this share of the change that the newest new picture brought
-_EQUAL = 0.02  # grey levels: less is no change at all
-_DARKER = 0.5  # grey levels, beside the share: the brightness of a repeat is equal
-_STILL = 9  # repeats in a row: more is a scene that stands still
-_CUT_LIKENESS, _CUT_CHANGE = 0.75, 1.7  # a cut is less like the frame before, and changes more often the most so far
-_CUT_SPAN = 4.0  # times the usual time: a change grows with time until nothing is as it was
-_GAP = 4.0  # times the longest time between the last frames
-_SNAP = 0.25  # intervals: how far from a frame's moment the picture still is that frame's
+_CHANGES = 12  # arrivals that the usual change is computed from
+_START = 4  # arrivals before there is a usual change
+_REPEAT = 0.2  # a repeat changes less than this share of the usual change,
+_REPEAT_DUE = 0.5  # or than this one, if the pattern expects a repeat
+_SUDDEN = 0.5  # an unexpected repeat also changes less than this share of what the newest new picture changed
+_EQUAL = 0.02  # grey levels: a smaller change is none
+_DARKER = 0.5  # grey levels that a repeat's brightness may differ by in any case
+_STILL = 9  # repeats in a row after which the scene counts as standing still
+_CUT_LIKENESS = 0.75  # a cut's correlation with the frame before is lower,
+_CUT_CHANGE = 1.7  # and its change is more than this many times the largest recent one
+_CUT_SPAN = 4.0  # the change allowed without a cut grows with time, up to this many usual times between frames
+_GAP = 4.0  # a gap is this many times longer than the longest recent time between frames
+_SNAP = 0.25  # intervals: this close to a frame's moment, the picture is that frame's
 
 
 @dataclass(frozen=True, eq=False)
 class Event:
-    """What a frame is.
+    """A classified frame.
 
     Attributes:
-        kind: ``first``; ``new``; ``repeat``: the picture before once more, apart from compression; ``cut``: another
-            scene; ``gap``: frames are missing for much longer than usual.
-        image: what the model shall see, uint8 [H, W, 3]: the frame, or the frame without flicker.
+        kind: ``first``; ``new``; ``repeat``: the previous picture again, compression aside; ``cut``: another scene;
+            ``gap``: much more time than usual has passed since the last frame.
+        image: the picture for the model, uint8 [H, W, 3]: the frame, or the frame without flicker.
         elapsed: seconds of motion since the last new picture; 0 unless the frame is new.
     """
 
@@ -49,12 +50,12 @@ class Event:
 
 
 class Watch:
-    """Watches one stream. Deterministic, of bounded memory; about half a millisecond a frame at 1280×720.
+    """Watches one stream. It is deterministic, its memory is bounded, and a 1280×720 frame takes about 0.5 ms.
 
-    Use: ``event = watch.see(frame, time, interval)``. On all but ``repeat`` advance the model by ``event.image`` and
-    ``event.elapsed``, begun anew on ``first``, ``cut`` and ``gap``. For any later moment, ``watch.ahead(time)`` is how
-    far to predict; where it is 0, the newest ``event.image`` is the prediction (also that of a repeat). Whatever is
-    shown goes through :meth:`finish`, which puts the flicker back in.
+    Usage: ``event = watch.see(frame, time, interval)``. On ``first``, ``cut`` and ``gap``, reset the model. Except on
+    ``repeat``, advance it by ``event.image`` and ``event.elapsed``. For any later moment, predict ``watch.ahead(time)``
+    seconds ahead; if that is 0, the newest ``event.image`` is the prediction, even if it is a repeat's. Pass whatever
+    is shown through :meth:`finish`, which puts the flicker back in.
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class Watch:
         self._before: Grey | None = None
         self._time = self._new_time = 0.0  # of the newest frame; of the newest new picture
         self._interval = 0.0  # of the camera
-        self._spacing = 0.0  # of the frames that are seen: whole intervals
+        self._spacing = 0.0  # between the frames that arrive here, in whole intervals
         self._changes: deque[float] = deque(maxlen=_CHANGES)
         self._gaps: deque[float] = deque(maxlen=5)
         self._newest_change = math.inf  # of the newest new picture
@@ -75,12 +76,12 @@ class Watch:
         self._flicker = Flicker()
 
     def see(self, image: Image, time: float, interval: float) -> Event:
-        """Take the newest frame.
+        """Classify the newest frame.
 
         Args:
             image: uint8 [H, W, 3] BGR.
             time: seconds, later than the last frame's.
-            interval: seconds between the camera's own frames, whether or not they were all seen.
+            interval: seconds between the camera's own frames, including those that never arrived here.
         """
         now = glance(image)
         if self._before is not None and self._before.shape != now.shape:
@@ -112,8 +113,8 @@ class Watch:
         return Event(kind, self._flicker.take_out(image), elapsed)
 
     def _kind(self, change: Change, since: float, gone: float, arrivals: int, interval: float) -> Kind:
-        """Decide what a frame is; keep what that needs. ``since``: the change since the newest new picture."""
-        longest = sorted(self._gaps)[-2:][0] if len(self._gaps) > 1 else interval  # but for one
+        """Decide the kind of a frame, and update the statistics. ``since``: the change since the newest new picture."""
+        longest = sorted(self._gaps)[-2:][0] if len(self._gaps) > 1 else interval  # the longest but one: no outlier
         if gone > _GAP * max(longest, interval):
             self._cadence.see(True)
             return "gap"
@@ -126,7 +127,7 @@ class Watch:
         self._changes.append(change.most)
         self._cadence.see(not repeat)
         if len(self._changes) == _START and self._usual() > 0 and not self._recalled:
-            self._recalled = True  # once: later on the cadence knows what comes after a standstill
+            self._recalled = True  # only once: later, the cadence knows what comes after a standstill
             self._recall()
             repeat = self._cadence.run > 0
         if not repeat:
@@ -140,7 +141,7 @@ class Watch:
         return float(np.quantile(self._changes, 0.8))
 
     def _is_cut(self, change: Change, usual: float, span: float) -> bool:
-        """Whether a change is too much for motion, ``span`` times the usual time after the last new picture."""
+        """Whether a change is too large for motion over ``span`` times the usual time between frames."""
         if usual == 0:
             return False
         limit = _CUT_CHANGE * max(self._changes) * min(max(span, 1.0), _CUT_SPAN)
@@ -154,12 +155,12 @@ class Watch:
             return False
         due = self._cadence.locked and not self._cadence.coming(1)[0]
         limit = (_REPEAT_DUE if due else _REPEAT) * usual
-        if not due:  # what slows down changes less from frame to frame; a repeat does so at once
+        if not due:  # motion that slows down changes a little less each frame; a repeat, much less at once
             limit = min(limit, _SUDDEN * self._newest_change)
         return max(change.most, since) < limit and abs(change.brightness) < max(limit, _DARKER)
 
     def _recall(self) -> None:
-        """Say again what the first frames were, now that it is known what is usual; their pace is forgotten."""
+        """Classify the first frames again, now that the usual change is known. Their pace is forgotten."""
         self._cadence, self._pace = Cadence(), Pace()
         limit = _REPEAT * self._usual()
         *earlier, newest = (not change < limit for change in self._changes)
@@ -170,15 +171,15 @@ class Watch:
 
     @property
     def moment(self) -> str:
-        """What kind of moment this is, in words: steady, or pictures repeat, in a pattern or without one."""
+        """The kind of moment, for :meth:`Guard.choose`: steady, or pictures repeat, in a pattern or without one."""
         kind = "pattern" if self._cadence.locked else "loose" if self._cadence.repeats > 0.05 else "steady"
         return kind + (", repeat" if self._cadence.run else "")
 
     def ahead(self, time: float) -> float:
         """Seconds of motion from the newest new picture to what will be seen at ``time``; 0: the newest picture itself.
 
-        Where pictures repeat in a pattern, the frame that will be seen is found, and its motion given; between the
-        moments of two frames it goes from one to the other.
+        If pictures repeat, this is the motion of the frame that will be seen then. Between the moments of two frames
+        it is interpolated.
         """
         wait = time - self._time
         if not wait > 0:
@@ -192,7 +193,7 @@ class Watch:
         return early if part == 0 else early + part * (self._motion(whole + 1) - early)
 
     def _motion(self, arrivals: int) -> float:
-        """Seconds of motion from the newest new picture to the one seen after so many more arrivals."""
+        """Seconds of motion from the newest new picture to the one that is seen ``arrivals`` arrivals later."""
         if arrivals == 0:
             return 0.0
         late = self._time - self._new_time
@@ -209,6 +210,6 @@ class Watch:
         return self._pace.motion(late + arrivals * self._spacing, max(1.0, share * arrivals))
 
     def finish(self, picture: Image, time: float) -> Image:
-        """Put the brightness expected at ``time`` back into a picture; the same object where there is no flicker."""
+        """Give a picture the brightness expected at ``time``. Returns the same object if there is no flicker."""
         arrivals = round((time - self._time) / self._interval) if self._interval > 0 else 0
         return self._flicker.put_in(picture, max(0, arrivals))

@@ -1,9 +1,9 @@
 """Flow between two frames on the lattice: dense inverse search, then one Lucas–Kanade correction.
 
-Dense inverse search (DIS; Kroeger, Timofte, Dai and Van Gool, 2016) is OpenCV's; at its fastest preset it stops two
-scales above the lattice, so the finest scale is set lower. Its patches see the lattice alone. A Lucas–Kanade step
-(Lucas and Kanade, 1981) then corrects the flow with a picture of twice the size: it linearises the brightness around
-the flow found so far and solves a 2×2 system per lattice point over a small window.
+Dense inverse search (DIS; Kroeger, Timofte, Dai and Van Gool, 2016) is OpenCV's. Its fastest preset stops two scales
+above the lattice, so the finest scale is set lower here. DIS sees only the lattice. A Lucas–Kanade step (Lucas and
+Kanade, 1981) then corrects the flow with a picture of twice the size: it linearises the brightness around the flow
+found so far, and solves a 2×2 system per lattice point over a small window.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 
 from framecast.runtime.motion.lattice import Bytes, Floats, Greys, Lattice, points, pull
 
-SEARCH = (0, 5)  # scale at which the inverse search stops (0: the lattice), and its pixels between patches
+SEARCH = (0, 5)  # scale at which the inverse search stops (0: the lattice), and pixels between its patches
 SEARCH_FAST = (1, 3)
-WINDOW = 5  # lattice points a side of what one 2×2 system sees
-FLOOR = 6.5  # squared grey levels per pixel: below it an area is flat, and the correction small
-REACH = 1.5  # pixels of the finer picture: beyond it the linearisation says nothing
-SMOOTH = 3  # lattice points a side of the box that smooths the corrected flow
+WINDOW = 5  # lattice points: side of the window of one 2×2 system
+FLOOR = 6.5  # squared grey levels per pixel: where gradients are weaker, the area is flat and is corrected little
+REACH = 1.5  # pixels of the finer picture: the largest correction, as the linearisation holds no further
+SMOOTH = 3  # lattice points: side of the box that smooths the corrected flow
 
 
 class Flow:
-    """Estimates flow on one lattice. Holds no stream, but scratch: one call at a time."""
+    """Estimates flow on one lattice. It holds no stream, but scratch memory: one call at a time."""
 
     def __init__(self, lattice: Lattice, *, fast: bool = False) -> None:
         self.lattice = lattice

@@ -1,4 +1,4 @@
-"""The small pictures that motion is found on, and how full-size points lie on them."""
+"""The lattice: small pictures on which motion is estimated, and their mapping to full size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from framecast.camera.source import Image
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
-AnyArray = NDArray[Any]  # OpenCV keeps the type that it is given
+AnyArray = NDArray[Any]  # OpenCV returns the type that it is given
 
 CELLS = 320  # lattice points along the longer side of a large picture
 LEAST = 48  # along the shorter side of a small picture, if the picture has as many pixels
-DETAIL = 2  # the picture that corrects the flow has so many pixels per lattice point and axis
+DETAIL = 2  # pixels per lattice point, along each axis, of the picture that corrects the flow
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""How to mix guesses: least squares over the frames that have come, older ones counting less.
+"""How to mix guesses: least squares over the frames so far, with older frames counting less.
 
-Recursive least squares with exponential forgetting (Haykin, Adaptive Filter Theory, chapter 10), kept as sums of
-products and solved anew, for the whole frame and then for each block of it: the frame's weights are held to a prior,
-the blocks' to the frame's. Guesses are given as differences to the first one, constant velocity, so the weights
-need no constraint.
+Recursive least squares with exponential forgetting (Haykin, Adaptive Filter Theory, chapter 10). It keeps sums of
+products, and solves for the weights each time: first those of the whole frame, regularised towards a prior, then those
+of each block, regularised towards the frame's. Guesses are differences from the first one, constant velocity, so the
+weights need no constraint.
 """
 
 from __future__ import annotations
@@ -15,21 +15,26 @@ import numpy as np
 from framecast.runtime.motion.lattice import Floats
 
 MEMORY = 0.93  # how much of the statistics is kept from one frame to the next
-LEVEL = 1.0  # grey level
-STEADY = 0.01  # energy of a difference between guesses, as a share of the miss, too small to tell them apart
-SHARED = 0.3  # how firmly a block is held to the weights of the whole frame
-LARGEST = 8.0  # weight: rounding may give larger ones where guesses are nearly the same
+LEVEL = 1.0  # grey level, added to a frame's error
+STEADY = 0.01  # regularisation: energy of a difference between guesses, as a share of the error, too small to use
+SHARED = 0.3  # how strongly a block is regularised towards the weights of the whole frame
+LARGEST = 8.0  # weight: rounding may give larger ones if guesses are nearly equal
 
 
-def products(told: Floats, rows: int, columns: int) -> Floats:
-    """Mean products of the guesses and, last, what came, with each other, for each block.
+def products(values: Floats, rows: int, columns: int) -> Floats:
+    """Mean products of the guesses, and last the truth, with each other, for each block.
 
-    ``told`` [N + 1, h, w, C], differences to the first guess; [rows · columns, N + 1, N + 1]. What is left over at
-    the right and below, where the blocks do not divide the picture, is left out.
+    Args:
+        values: the guesses and the truth, as differences from the first guess: [N + 1, h, w, C].
+        rows: the number of rows of blocks.
+        columns: the number of columns of blocks. Pixels at the right and the bottom that fill no block are left out.
+
+    Returns:
+        [rows · columns, N + 1, N + 1].
     """
-    count, height, width, channels = told.shape
+    count, height, width, channels = values.shape
     high, wide = height // rows, width // columns
-    blocks = told[:, : high * rows, : wide * columns].reshape(count, rows, high, columns, wide * channels)
+    blocks = values[:, : high * rows, : wide * columns].reshape(count, rows, high, columns, wide * channels)
     blocks = np.ascontiguousarray(blocks.transpose(1, 3, 0, 2, 4)).reshape(rows * columns, count, -1)
     summed: Floats = np.matmul(blocks, blocks.transpose(0, 2, 1))
     summed /= np.float32(blocks.shape[2])
@@ -37,9 +42,9 @@ def products(told: Floats, rows: int, columns: int) -> Floats:
 
 
 def updated(statistics: Floats | None, new: Floats, share: float = 1.0) -> Floats:
-    """Statistics [blocks, N + 1, N + 1] with the products of one more frame, which counts by ``share`` (0 to 1).
+    """Statistics [blocks, N + 1, N + 1] with the products of one more frame, which has the weight ``share`` (0 to 1).
 
-    A frame is divided by how badly it could be foreseen, as in the PSNR: one cut does not drown what came before.
+    A frame's products are divided by its error, as in the PSNR, so that one cut does not drown what came before.
     """
     scaled: Floats = new * np.float32(share / (float(new[:, -1, -1].mean()) + LEVEL**2))
     if statistics is not None:
@@ -48,9 +53,9 @@ def updated(statistics: Floats | None, new: Floats, share: float = 1.0) -> Float
 
 
 def weights(statistics: Floats, prior: Floats, local: Sequence[int]) -> Floats:
-    """The weights [blocks, N] that ``statistics`` [blocks, N + 1, N + 1] give: always finite, ``LARGEST`` at most.
+    """Solve ``statistics`` [blocks, N + 1, N + 1] for the weights [blocks, N]: always finite, ``LARGEST`` at most.
 
-    The ``local`` guesses have weights of their own in each block; the others one for the whole frame.
+    The ``local`` guesses have their own weights in each block. The others have one weight for the whole frame.
     """
     unit = np.float32(STEADY) * np.eye(len(prior), dtype=np.float32)
     whole = statistics.mean(axis=0)
@@ -66,29 +71,29 @@ def weights(statistics: Floats, prior: Floats, local: Sequence[int]) -> Floats:
 
 
 def solved(statistics: Floats, prior: Floats, firmness: Floats) -> Floats:
-    """The w [..., N] that minimise the mean squared miss plus (w − prior)ᵀ · firmness · (w − prior).
+    """The w [..., N] that minimise the mean squared error plus (w − prior)ᵀ · firmness · (w − prior).
 
     Args:
         statistics: [..., N + 1, N + 1].
         prior: [N].
         firmness: [N, N], positive definite.
     """
-    exact = statistics.astype(np.float64)  # huge products would swallow the firmness in float32: the system is singular
-    matrix, told = exact[..., :-1, :-1], exact[..., :-1, -1]
-    right = (told - matrix @ prior)[..., None]
+    exact = statistics.astype(np.float64)  # in float32, huge products would swallow the firmness: a singular system
+    matrix, target = exact[..., :-1, :-1], exact[..., :-1, -1]
+    right = (target - matrix @ prior)[..., None]
     try:
         found = prior + np.linalg.solve(matrix + firmness, right)[..., 0]
-    except np.linalg.LinAlgError:  # guesses that cannot be told apart, in spite of it
-        found = np.broadcast_to(prior, told.shape)
+    except np.linalg.LinAlgError:  # the guesses cannot be told apart even so
+        found = np.broadcast_to(prior, target.shape)
     return np.nan_to_num(found).astype(np.float32)
 
 
 def earned(statistics: Floats, prior: Floats) -> tuple[float, Floats]:
-    """What guesses are worth to the whole frame's mixture, as the ``statistics`` [blocks, N + 1, N + 1] say, in dB.
+    """What each guess contributes to the whole frame's mixture in dB, from ``statistics`` [blocks, N + 1, N + 1].
 
     Returns:
-        What all together gain on constant velocity alone; and for each guess [N, 2], what it would gain alone, and
-        what would be lost without it.
+        The gain of all guesses together over constant velocity; and for each guess [N, 2], the gain of it alone, and
+        the loss if it is left out.
     """
     whole = statistics.mean(axis=0)
     count = len(prior)

@@ -1,7 +1,7 @@
-"""The mixture of small pictures: every guess is made at full size, in float, and they are mixed exactly.
+"""The mixture for small pictures: every guess is made at full size, in float, and they are mixed exactly.
 
-On small pictures one warp of a mixed source loses 0.4 dB, and 8-bit guesses or grey statistics lose as much on still
-scenes. Guesses that cost a warp are made in brightness only; it is added to all channels.
+On small pictures, one warp of a mixed source would lose 0.4 dB, and 8-bit guesses or grey statistics would lose as much
+on still scenes. Guesses that need a warp are made in brightness only, which is added to all channels.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from framecast.runtime.motion.lattice import AnyArray, Floats, Lattice, points, 
 from framecast.runtime.motion.moment import Draft, Moment, Pictures
 from framecast.runtime.motion.trajectory import Field, calmed, displacement, far, gained, steadied
 
-BLOCK = 32  # pixels a side of what has weights of its own
+BLOCK = 32  # pixels: side of a block that has weights of its own
 APART = 2  # pixels between samples
-KEPT = 0.5  # share of the mean so far in the filtered picture, where no picture had been made for the frame's time
-BLUR = 2  # pixels: radius of the blurred picture
-SPREAD = 8.0  # pixels a second: what is added to it for moments far ahead
-TRUST = 0.7  # in constant velocity against the copy, while nothing is known
+KEPT = 0.5  # weight of the last filtered picture in the next one, if no picture was made for the frame's time
+BLUR = 2  # pixels: radius of the blur
+SPREAD = 8.0  # pixels per second ahead: added to that radius for moments far ahead
+TRUST = 0.7  # initial weight of constant velocity; the copy gets the rest
 
 
 class Mixed:
-    """Guesses and pictures of one size. Holds no stream, but scratch: one call at a time."""
+    """Guesses and pictures of one size. It holds no stream, but scratch memory: one call at a time."""
 
     coloured = ("copy", "previous")
     grey = ("aligned", "earlier", "half", "faster", "steady", "blurred", "soft", "filtered")
@@ -41,7 +41,7 @@ class Mixed:
         self._made: dict[tuple[int, int], tuple[Floats, Floats]] = {}
 
     def remembered(self, image: Image, before: Moment | None, motion: Field | None, draft: Draft | None) -> Pictures:
-        """What later frames and pictures ahead need of ``image``, with the ``draft`` that was made for its time."""
+        """What later frames and predictions need of ``image``, given the ``draft`` that was made for its time."""
         frame = image.astype(np.float32)
         grey = cast(Floats, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
         soft = cast(Floats, cv2.blur(grey, (2 * BLUR + 1, 2 * BLUR + 1)))
@@ -56,13 +56,13 @@ class Mixed:
         return Pictures(frame, soft, grey, filtered, past.frame, past.grey)
 
     def sampled(self, pictures: Pictures) -> Floats:
-        """What came at the sample points: [h, w, 3]."""
+        """The truth at the sample points: [h, w, 3]."""
         return cast(Floats, pictures.frame[::APART, ::APART])
 
     def told(self, moment: Moment, motion: Field, ahead: float) -> Floats:
-        """The guesses ``ahead`` seconds after ``moment`` at the sample points, but for the first as differences to it.
+        """The guesses ``ahead`` seconds after ``moment`` at the sample points: [1 + N, h, w, 3].
 
-        [1 + N, h, w, 3].
+        All but the first are differences from the first.
         """
         return _joined(*self._guesses(moment, motion, ahead, APART), 1)
 
@@ -83,9 +83,9 @@ class Mixed:
     def _guesses(
         self, moment: Moment, motion: Field, ahead: float, apart: int
     ) -> tuple[Floats, list[Floats], list[Floats]]:
-        """Constant velocity; the guesses in colour and in brightness, as differences to it. Each ``apart``-th pixel.
+        """Constant velocity, then the other guesses as differences from it: those in colour, those in brightness.
 
-        Valid until the next call.
+        They have every ``apart``-th pixel, and are valid until the next call.
         """
         lattice, pictures, motion = self.lattice, moment.pictures, calmed(motion, ahead)
         grid = np.ascontiguousarray(self._grid[::apart, ::apart])
@@ -123,14 +123,14 @@ class Mixed:
         )
 
     def _soft(self, pictures: Pictures, motion: Field, ahead: float) -> AnyArray:
-        """The blurred brightness [H, W]: the further ahead, the more."""
+        """The blurred brightness [H, W], blurred more the further ahead."""
         if not far(motion, ahead):
             return pictures.blurred
         side = 2 * round(BLUR + SPREAD * ahead) + 1
         return cast(AnyArray, cv2.blur(pictures.grey, (side, side)))
 
     def _scratch(self, height: int, width: int) -> tuple[Floats, Floats]:
-        """Where guesses of a size are made, in brightness and in colour: without it, each would fault in new memory."""
+        """Buffers for guesses of one size, in brightness and in colour. New memory would cost page faults each time."""
         if (height, width) not in self._made:
             light = np.empty((len(self.grey), height, width), np.float32)
             self._made[height, width] = light, np.empty((len(self.coloured), height, width, 3), np.float32)
@@ -142,7 +142,7 @@ class Mixed:
 
 
 def _joined(reference: Floats, coloured: list[Floats], grey: list[Floats], apart: int) -> Floats:
-    """All guesses at each ``apart``-th pixel, in colour: [1 + N, h, w, 3]."""
+    """All guesses at every ``apart``-th pixel, in colour: [1 + N, h, w, 3]."""
     first = reference[::apart, ::apart]
     joined = np.empty((1 + len(coloured) + len(grey), *first.shape), np.float32)
     for into, guess in zip(joined, (reference, *coloured, *grey), strict=True):

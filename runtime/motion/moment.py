@@ -14,15 +14,15 @@ NONE = np.empty((0, 0), np.float32)
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a mixture keeps of a frame. Large pictures need the first two alone, uint8; small ones are float32.
+    """What a mixture keeps of a frame. Large pictures need only the first two, as uint8; small ones are float32.
 
     Attributes:
         frame: the frame [H, W, 3], BGR.
-        blurred: the frame, or its brightness if it is small, blurred.
+        blurred: the blurred frame, or for small pictures its blurred brightness.
         grey: its brightness [H, W].
-        filtered: what had been predicted for its brightness [H, W].
+        filtered: its brightness [H, W] as predicted from earlier frames.
         before: the frame before it [H, W, 3].
-        grey_before: the brightness of that [H, W].
+        grey_before: the brightness of the frame before it [H, W].
     """
 
     frame: AnyArray
@@ -35,7 +35,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Moment:
-    """One frame, as later frames and pictures ahead of it need it. Nothing in it is ever written again.
+    """What later frames and predictions need of one frame. Nothing in it is ever written again.
 
     Attributes:
         time: seconds since the first frame.
@@ -52,7 +52,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Draft:
-    """What a picture of about one step ahead leaves for the frame that it foresees.
+    """What a picture of about one step ahead leaves behind for the frame that it predicts.
 
     Attributes:
         ahead: seconds.

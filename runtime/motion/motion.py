@@ -1,4 +1,4 @@
-"""What is known after a frame, how a frame changes it, and the picture of a moment ahead."""
+"""The state after a frame, how a frame updates it, and the picture of a moment ahead."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from framecast.runtime.motion.mixed import Mixed
 from framecast.runtime.motion.moment import Draft, Moment
 from framecast.runtime.motion.warped import Warped
 
-SMALL = 400 * 300  # pixels: up to here a picture is mixed exactly
+SMALL = 400 * 300  # pixels: pictures up to this size are mixed exactly
 FURTHEST = 16  # steps ahead that have statistics of their own
 PATIENCE = 30  # frames for which a horizon is learned after it was last asked for
-RECENT = 9  # frames whose median distance in time is a step
-GOLDEN = (5**0.5 - 1) / 2  # the share whose multiples repeat least
+RECENT = 9  # intervals between frames whose median is a step
+GOLDEN = (5**0.5 - 1) / 2  # multiples of the golden ratio follow no rhythm
 SHORTEST = 1e-3  # seconds between frames: less is a wrong time stamp
-SAME = 0.05  # steps: two times that are as near as this are taken for the same
-NEGLIGIBLE = 0.1  # share of a horizon in an interpolation below which it is not learned
-KEPT = 256 << 20  # bytes that old frames may take: beyond, fewer horizons are learned
+SAME = 0.05  # steps: two times this close are taken as equal
+NEGLIGIBLE = 0.1  # weight of a horizon in an interpolation below which it is not learned
+KEPT = 256 << 20  # bytes that old frames may take; larger pictures get fewer horizons
 
 
 @dataclass
 class Notes:
-    """What pictures ahead leave behind for the next frame.
+    """What rendered pictures leave behind for the next frame.
 
     Attributes:
-        asked: frames since a horizon, in steps, was last asked for.
+        asked: by horizon in steps, how many frames ago it was last asked for.
         draft: of about one step ahead, if one was made.
-        turn: counts frames, of which each teaches half of several horizons.
+        turn: counts frames. If there are several horizons, each frame teaches half of them.
     """
 
     asked: dict[int, int] = field(default_factory=dict)
@@ -45,10 +45,10 @@ class Notes:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known after a frame. ``Motion.perceive`` makes it; ``Motion.render`` writes to its ``notes`` alone.
+    """The state after a frame. ``Motion.perceive`` makes it; ``Motion.render`` writes only to its ``notes``.
 
     Attributes:
-        moments: the newest frame, then older ones, as many as the horizons asked for need.
+        moments: the newest frame, then as many older ones as the horizons need.
         intervals: seconds between the last frames, newest last.
         statistics: products of guesses and truth by horizon, in steps: [blocks, N + 1, N + 1] each.
         notes: for the next frame.
@@ -66,28 +66,28 @@ class Seen:
 
 
 class Motion:
-    """The motion model of one picture size. It holds no stream, but scratch: one call at a time.
+    """The motion model for one picture size. It holds no stream, but scratch memory: one call at a time.
 
     Args:
         width: of the pictures.
         height: of the pictures.
-        fast: cheaper, and a little worse. Small pictures are cheap anyway: it changes their flow alone.
+        fast: cheaper, and a little worse. For small pictures it changes only the flow.
     """
 
     def __init__(self, width: int, height: int, *, fast: bool = False) -> None:
         self.lattice = Lattice(width, height)
         self._flow = Flow(self.lattice, fast=fast)
         small = width * height <= SMALL
-        self._deepest = max(1, min(FURTHEST, KEPT // (2 * 3 * width * height)))  # a frame, and it blurred
+        self._deepest = max(1, min(FURTHEST, KEPT // (2 * 3 * width * height)))  # a frame and its blurred copy
         self._mixture: Mixed | Warped = Mixed(self.lattice) if small else Warped(self.lattice, fast=fast)
 
     def perceive(self, before: Seen | None, image: Image, elapsed: float) -> Seen:
         """Take in a frame.
 
         Args:
-            before: what was known after the frame before; it is not written to. None for the first frame.
+            before: the state after the previous frame, which is not changed. None for the first frame.
             image: uint8 [H, W, 3], BGR.
-            elapsed: seconds since the frame before; ignored for the first frame.
+            elapsed: seconds since the previous frame; ignored for the first frame.
         """
         elapsed = max(elapsed, SHORTEST)
         mixture, greys = self._mixture, self.lattice.greys(image)
@@ -106,7 +106,8 @@ class Motion:
         moments = (moment, *islice(before.moments, max(asked)))
         intervals = (*before.intervals, elapsed)[-RECENT:]
         turn = before.notes.turn + 1
-        # Half of them, so that a moment between two costs one sampling; not in step with a stream's own rhythm.
+        # Each frame teaches every other horizon, so that a moment between two horizons costs one sampling. Which half
+        # it is follows no rhythm, since the stream may have one.
         horizons = sorted(asked)[int(2 * (turn * GOLDEN % 1)) :: 2] if len(asked) > 1 else [*asked]
         statistics = self._taught(before.statistics, moments, median(intervals), horizons, draft)
         return Seen(moments, intervals, statistics, Notes(asked, turn=turn))
@@ -114,7 +115,7 @@ class Motion:
     def render(self, seen: Seen, ahead: float) -> Image:
         """The picture ``ahead`` seconds after the newest frame, 0 or more: a new uint8 [H, W, 3], BGR.
 
-        Before there was motion, and 0 seconds ahead, it is the newest frame itself.
+        After the first frame, and 0 seconds ahead, it is the newest frame itself.
         """
         moment = seen.moments[0]
         if moment.motion is None or ahead <= 0:
@@ -129,7 +130,7 @@ class Motion:
         return picture
 
     def fields(self, seen: Seen, ahead: float) -> dict[str, Floats]:
-        """What is to be drawn: ``flow`` [h, w, 2] in pixels a second, and each guess's weight [rows, columns]."""
+        """What ``inspect`` draws: ``flow`` [h, w, 2] in pixels per second, and each guess's weight [rows, columns]."""
         moment = seen.moments[0]
         if moment.motion is None:
             return {}
@@ -138,9 +139,9 @@ class Motion:
         return drawn | {name: weights[..., i] for i, name in enumerate(self._mixture.names)}
 
     def earned(self, seen: Seen, ahead: float) -> dict[str, tuple[float, float]]:
-        """What each guess has been worth lately, ``ahead`` seconds ahead: dB alone, and dB lost without it.
+        """The recent contribution in dB of each guess ``ahead`` seconds ahead: its gain alone, the loss without it.
 
-        Under "all", twice what all together gain on constant velocity; see :func:`learn.earned`.
+        ``all`` holds the gain of all together over constant velocity, twice; see :func:`learn.earned`.
         """
         known = _nearest(seen.statistics, round(ahead / seen.interval)) if seen.intervals else None
         if known is None:
@@ -157,10 +158,10 @@ class Motion:
         horizons: Iterable[int],
         draft: Draft | None,
     ) -> Mapping[int, Floats]:
-        """The statistics after comparing what was guessed for the newest moment with what came, by horizon.
+        """The statistics by horizon, after comparing guesses of the newest frame with the truth.
 
-        Guesses are made anew from the frame that lies a horizon back, for exactly the time that has passed. While no
-        frame lies so far back, the furthest is taken.
+        For each horizon, guesses are made again from the frame that is so many steps old, for exactly the time that has
+        passed. If no frame is that old, the oldest one is used.
         """
         newest, statistics = moments[0], dict(known)
         times = [newest.time - moment.time for moment in moments]
@@ -178,7 +179,7 @@ class Motion:
         return statistics
 
     def _weights(self, seen: Seen, steps: float) -> Floats:
-        """The weights [rows, columns, N] of a picture ``steps`` ahead: interpolated statistics, solved."""
+        """The weights [rows, columns, N] of a picture ``steps`` ahead, solved from interpolated statistics."""
         mixture = self._mixture
         rows, columns = mixture.blocks
         if not seen.statistics:
@@ -195,12 +196,12 @@ class Motion:
 
 
 def _neighbours(steps: float, deepest: int) -> tuple[tuple[int, float], ...]:
-    """The whole steps around ``steps``, up to ``deepest``, and how much each counts."""
+    """The whole steps around ``steps``, up to ``deepest``, and the weight of each."""
     steps = min(max(steps, 1.0), float(deepest))
     below = int(steps)
     return (below, 1 - (steps - below)), (min(below + 1, deepest), steps - below)
 
 
 def _nearest(statistics: Mapping[int, Floats], horizon: int) -> Floats | None:
-    """The statistics of the horizon that is nearest to ``horizon``."""
+    """The statistics of the horizon nearest to ``horizon``."""
     return statistics[min(statistics, key=lambda k: (abs(k - horizon), k))] if statistics else None

@@ -1,11 +1,11 @@
-"""Where what will be at a point, some time ahead, is now.
+"""Trajectories: where the content of a future point is now.
 
-A flow says where each point of the newest frame was before. A point p of the picture Δ ahead was at p + d now, and has
-moved there with the velocity that it has now: d = Δ · v(p + d), with v the flow a second (backwards in time). The
-fixed point is found by iterating from d = Δ · v(p); it converges where Δ times the velocity's gradient is below 1,
-and elsewhere the last iterate is used. Far ahead that fails in many places: there the motion is smoothed first, and
-an iteration goes only half of the way, so that it settles where whole ones swing to and fro. The acceleration goes
-along with what moves.
+The flow gives the place where each point of the newest frame was before. The content of point p, Δ seconds ahead, is
+now at p + d, and moves to p at its present velocity: d = Δ · v(p + d), with v the flow per second, backwards in time.
+The fixed point is found by iterating from d = Δ · v(p). This converges where Δ times the velocity's gradient is below
+1; elsewhere the last iterate is used. Far ahead it fails to converge in many places. There the motion is smoothed
+first, and an iteration goes only half of the way, so that it settles instead of oscillating. The acceleration moves
+along with the content.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ import numpy as np
 from framecast.runtime.motion.lattice import Floats, pull
 
 FRESH = 0.15  # share of the newest velocity in the steady one
-CONVERGED, FAR = 1, 4  # iterations of the fixed point: up to LONG times the flow's own time ahead, and beyond
+CONVERGED, FAR = 1, 4  # iterations of the fixed point: up to LONG times the flow's own time span ahead, and beyond
 LONG = 1.5
-HALF = 0.5  # how far an iteration far ahead goes, after the first: whole ones swing to and fro where flow is uneven
-CALM = 0.0011  # of the lattice's longer side: radius of the box that smooths motion, for each step after the first
-CALMEST = 8  # lattice points: largest radius
+HALF = 0.5  # share of the way that an iteration far ahead goes: whole ones oscillate where flow is uneven
+CALM = 0.0011  # radius of the box that smooths motion, per step after the first, as a share of the longer side
+CALMEST = 8  # lattice points: the largest radius
 
 
 @dataclass(frozen=True)
 class Field:
-    """Motion at a frame, on the lattice, towards where each point came from.
+    """Motion at a frame, on the lattice, backwards: towards where each point came from.
 
     Attributes:
-        velocity: [h, w, 2], lattice points a second.
-        acceleration: [h, w, 2], lattice points a second squared.
-        steady: [h, w, 2], lattice points a second: a mean over the velocities so far of what is seen at a point.
-        elapsed: seconds that the velocity is a mean over, up to the frame.
+        velocity: [h, w, 2], lattice points per second.
+        acceleration: [h, w, 2], lattice points per second squared.
+        steady: [h, w, 2], lattice points per second: the running mean of the velocity of a point's content.
+        elapsed: seconds before the frame over which the velocity is a mean.
     """
 
     velocity: Floats
@@ -44,10 +44,10 @@ class Field:
 
 
 def field(flow: Floats, elapsed: float, before: Field | None, grid: Floats) -> Field:
-    """The motion at a frame from its ``flow`` [h, w, 2] to the frame ``elapsed`` seconds earlier, and from ``before``.
+    """The motion at a frame. Its ``flow`` [h, w, 2] goes back ``elapsed`` seconds, to a frame with motion ``before``.
 
-    Velocities are means over the time between frames, thus hold at its middle: they lie half the sum of the two
-    times apart.
+    A velocity is a mean over the time between two frames, so it holds at the middle of that time. Successive velocities
+    lie half the sum of the two times apart.
     """
     velocity = flow * np.float32(1 / elapsed)
     if before is None:
@@ -60,14 +60,14 @@ def field(flow: Floats, elapsed: float, before: Field | None, grid: Floats) -> F
 
 
 def far(motion: Field, ahead: float) -> bool:
-    """Whether ``ahead`` seconds are much more than what the flow spans, so that what is uncertain in it counts."""
+    """Whether ``ahead`` seconds are so much longer than the flow's time span that errors of the flow matter."""
     return ahead > LONG * motion.elapsed
 
 
 def calmed(motion: Field, ahead: float) -> Field:
-    """The motion as it is to be followed ``ahead`` seconds: smoothed over more of the lattice the further it goes.
+    """The motion to follow for ``ahead`` seconds: smoothed over more of the lattice the further it goes.
 
-    An error of the flow counts once for each step. What is uneven in it by chance would tear the picture.
+    An error of the flow adds up with each step, and random unevenness would tear the picture.
     """
     side = max(motion.velocity.shape)
     radius = min(round(CALM * side * (ahead / motion.elapsed - 1)), CALMEST)
@@ -84,7 +84,7 @@ def calmed(motion: Field, ahead: float) -> Field:
 def displacement(motion: Field, ahead: float, points: Floats) -> Floats:
     """Solve d = ahead · velocity(p + d) at ``points`` [h, w, 2] (lattice coordinates): [h, w, 2], lattice points.
 
-    It is bounded by the lattice's size.
+    Far ahead, the result is clipped to the lattice's size.
     """
 
     def step(found: Floats) -> Floats:
@@ -104,10 +104,10 @@ def displacement(motion: Field, ahead: float, points: Floats) -> Floats:
 
 
 def gained(motion: Field, ahead: float, at: Floats) -> Floats:
-    """What the acceleration adds to the displacement ``ahead`` seconds later, of what is ``at`` [h, w, 2] now.
+    """What acceleration adds to the displacement over ``ahead`` seconds of the content now ``at`` [h, w, 2].
 
-    The velocity is a mean over ``elapsed``: by now it has grown by acceleration · elapsed / 2, so that
-    v · Δ + a · Δ · elapsed / 2 + a · Δ² / 2 is travelled.
+    The velocity is a mean over ``elapsed``, so by now it has grown by acceleration · elapsed / 2. The displacement is
+    v · Δ + a · Δ · elapsed / 2 + a · Δ² / 2.
     """
     found = pull(motion.acceleration, at)
     found *= np.float32(ahead * (ahead + motion.elapsed) / 2)
@@ -115,7 +115,7 @@ def gained(motion: Field, ahead: float, at: Floats) -> Floats:
 
 
 def steadied(motion: Field, ahead: float, at: Floats, found: Floats) -> Floats:
-    """What the displacement ``found`` changes by, if what is ``at`` [h, w, 2] now goes on at its steady velocity."""
+    """How the displacement ``found`` changes if the content now ``at`` [h, w, 2] moves at its steady velocity."""
     change = pull(motion.steady, at)
     change *= np.float32(ahead)
     change -= found

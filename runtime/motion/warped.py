@@ -1,9 +1,9 @@
-"""The mixture of large pictures: learned from samples at the lattice's points, rendered with one warp.
+"""The mixture for large pictures: learned from samples at lattice points, rendered with one warp.
 
-Guesses differ from constant velocity by a displacement or by their source, and are mixed before the warp: the source
-is the frame, mixed with a blurred one; the displacement is scaled, and acceleration and steady velocity change it. Only
-the copy is blended afterwards. On large pictures this comes to the same as the mixture of the warped guesses, at a
-fraction of its cost.
+A guess differs from constant velocity by its displacement or by its source, so guesses are mixed before the warp. The
+source is the frame, mixed with a blurred one. The displacement is scaled, and modified by acceleration and steady
+velocity. Only the copy is blended in afterwards. On large pictures, this is as good as mixing warped guesses, at a
+fraction of the cost.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from framecast.runtime.motion.trajectory import Field, calmed, displacement, far
 
 BLOCKS = (9, 16)  # rows and columns of the weights
 APART = 2  # lattice points between samples
-DERIVED = 0.25  # share of the displacement: the guess that stands for the derivative along it
+DERIVED = 0.25  # of the displacement, added in the guess "faster", which stands for the derivative along it
 BLUR = 5  # pixels a side
-SPREAD = 7.0  # lattice points a second: radius of the blur of the lattice's picture, for moments far ahead
+SPREAD = 7.0  # lattice points per second ahead: radius of the blur on the lattice, for moments far ahead
 LIMITS = (3.0, 1.0, 1.0)  # largest weights of the displacements: faster, accelerated, steady
-TRUST = 0.7  # in constant velocity against the copy, while nothing is known
+TRUST = 0.7  # initial weight of constant velocity; the copy gets the rest
 
 
 class Warped:
-    """Guesses and pictures of one size. Holds no stream, but scratch: one call at a time."""
+    """Guesses and pictures of one size. It holds no stream, but scratch memory: one call at a time."""
 
     names = ("copy", "blurred", "faster", "accelerated", "steady")
     blocks = BLOCKS
@@ -48,17 +48,17 @@ class Warped:
         self._points = (self._samples + np.float32(0.5)) / lattice.scale - np.float32(0.5)
 
     def remembered(self, image: Image, before: Moment | None, motion: Field | None, draft: Draft | None) -> Pictures:
-        """What later frames and pictures ahead need of ``image``."""
+        """What later frames and predictions need of ``image``."""
         return Pictures(image.copy(), cast(AnyArray, cv2.blur(image, (BLUR, BLUR))))
 
     def sampled(self, pictures: Pictures) -> Floats:
-        """What came at the sample points: [h, w, 3]."""
+        """The truth at the sample points: [h, w, 3]."""
         return pull(pictures.frame, self._samples).astype(np.float32)
 
     def told(self, moment: Moment, motion: Field, ahead: float) -> Floats:
-        """The guesses ``ahead`` seconds after ``moment`` at the sample points, but for the first as differences to it.
+        """The guesses ``ahead`` seconds after ``moment`` at the sample points: [1 + N, h, w, 3].
 
-        [1 + N, h, w, 3].
+        All but the first are differences from the first.
         """
         found, *ways = (x * self.lattice.scale for x in self._paths(motion, ahead, self._points))
         frame, blurred = moment.pictures.frame, self._blurred(moment.pictures, motion, ahead)
@@ -77,13 +77,13 @@ class Warped:
         else:
             share = float(weights[..., 1].mean())
             source = cv2.addWeighted(frame, 1 - share, blurred, share, 0)
-        # A warp of four channels takes half the time of one of three.
+        # Warping four channels takes half as long as warping three.
         moved = pull(cv2.cvtColor(source, cv2.COLOR_BGR2BGRA), self._full(found))
         moved = cv2.cvtColor(moved, cv2.COLOR_BGRA2BGR)
         return self._blended(moved, frame, weights[..., 0]), None
 
     def _mixed(self, motion: Field, ahead: float, weights: Floats) -> Floats:
-        """The displacement [h, w, 2] on the lattice, in its points, with ``weights`` [rows, columns, 3] of the ways."""
+        """The mixed displacement [h, w, 2] in lattice points. ``weights`` [rows, columns, 3]: of its three changes."""
         lattice = self.lattice
         coarse = cast(Floats, cv2.resize(weights, lattice.coarse))
         found, *ways = self._paths(motion, ahead, lattice.grid)
@@ -93,7 +93,7 @@ class Warped:
         return found
 
     def _blurred(self, pictures: Pictures, motion: Field, ahead: float) -> AnyArray:
-        """The blurred frame [H, W, 3]: the further ahead, the more. Far ahead it is made on the lattice."""
+        """The blurred frame [H, W, 3], blurred more the further ahead. Far ahead, it is blurred on the lattice."""
         if not far(motion, ahead):
             return pictures.blurred
         small = cv2.resize(pictures.frame, self.lattice.coarse, interpolation=cv2.INTER_AREA)
@@ -101,7 +101,7 @@ class Warped:
         return cast(AnyArray, cv2.resize(cv2.blur(small, (side, side)), self.lattice.size))
 
     def _paths(self, motion: Field, ahead: float, at: Floats) -> list[Floats]:
-        """The displacement of constant velocity, and how the others change it, at lattice coordinates ``at``."""
+        """The displacement of constant velocity, and how other guesses change it, at lattice coordinates ``at``."""
         motion = calmed(motion, ahead)
         found = displacement(motion, ahead, at)
         now = at + found
@@ -116,6 +116,6 @@ class Warped:
         return cast(AnyArray, cv2.blendLinear(first, second, *shares))
 
     def _full(self, found: Floats) -> Floats:
-        """Coordinates at full size from displacements on the lattice: scratch, valid until the next call."""
+        """Coordinates at full size, from displacements on the lattice. Valid until the next call."""
         cv2.resize(found * self.lattice.scale, self.lattice.size, dst=self._map, interpolation=cv2.INTER_LINEAR)
         return cast(Floats, cv2.add(self._map, self._grid, dst=self._map))

@@ -1,1 +1,1 @@
-"""The sinks of results: a video file, a strip of pictures, a browser page, a window."""
+"""Sinks of results: a video file, a strip of pictures, a browser page, a window."""

@@ -1,4 +1,4 @@
-"""Addresses of the browser page: parse one, listen on it, and find the one that other machines can open."""
+"""Addresses of the browser page: parse one, listen on it, and find the one that other machines can reach."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError):  # ValueError: not even a valid name to look up
-        raise OptionError(f"cannot serve on {host!r}: no such address; try --serve 127.0.0.1:{port}") from None
+        raise OptionError(f"cannot serve on {host!r}: unknown host; try --serve 127.0.0.1:{port}") from None
     family, _, _, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # "localhost" means 127.0.0.1
     try:
         return socket.create_server(where, family=family)
@@ -50,18 +50,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def bracketed(host: str) -> str:
-    """The host as it stands in a URL: an IPv6 address in brackets."""
+    """The host as written in a URL: an IPv6 address gets brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def outward(family: int) -> str:
-    """The address at which other machines reach this one: that of the default route, or else of any interface.
+    """The address at which other machines reach this one: that of the default route, or of any other interface.
 
     Args:
         family: ``socket.AF_INET`` or ``socket.AF_INET6``.
 
     Returns:
-        The address, or the host's name if there is no such address.
+        The address, or the host name if there is none.
     """
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((_AFAR[socket.AddressFamily(family)], 9))
@@ -79,6 +79,6 @@ def outward(family: int) -> str:
 
 
 def _is_outward(address: str) -> bool:
-    """Whether a browser elsewhere can open it. A link-local address would need an interface, which URLs cannot name."""
+    """Whether a browser elsewhere can open it. A link-local address needs an interface, which a URL cannot name."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified)

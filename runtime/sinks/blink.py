@@ -1,4 +1,4 @@
-"""A window that blinks: black and white by turns, at random moments that are noted, for a camera to be measured by."""
+"""A window that blinks black and white at random times and records them, to measure a camera's delay."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from framecast.runtime.delay import GAPS
 from framecast.runtime.sinks.window import Window, open_window, wait
 
 TITLE = "framecast delay"
-SIZE = (720, 960)  # height and width in pixels, until somebody changes it
+SIZE = (720, 960)  # initial height and width in pixels
 
-_CHANGED = b"changed "  # and the moment in seconds
-_PAUSE = 2  # ms for the toolkit between checks for a change that is due
+_CHANGED = b"changed "  # followed by the time in seconds
+_PAUSE = 2  # ms that the toolkit gets between checks whether a change is due
 
 
 class BlinkWindow(Window):
-    """The window, in a process of its own. Use it in a ``with``.
+    """The window, in its own process. Use it in a ``with`` statement.
 
     Attributes:
-        changes: when it was asked to turn white, black, white, … in seconds on the machine's clock. It begins black.
+        changes: when it was asked to turn white, black, white, … in seconds on the machine's clock. It starts black.
 
     Raises:
         SinkError: no display can be reached, or this OpenCV has no windows.
@@ -37,14 +37,14 @@ class BlinkWindow(Window):
     def __init__(self) -> None:
         self.changes: list[float] = []
         self._gone = threading.Event()
-        cure = "run it on a machine with a screen that the camera can see, and not by ssh"
+        cure = "run it on a machine whose screen the camera can see, and not over ssh"
         super().__init__(f"{__name__}:{blink.__name__}", self._gone.set, cure)
 
     def check(self) -> None:
-        """Raise if the window is there no more.
+        """Raise an error if the window is gone.
 
         Raises:
-            SinkError: it has failed, or the user has closed it.
+            SinkError: the window has failed, or the user has closed it.
         """
         super().check()
         if self._gone.is_set():
@@ -66,7 +66,7 @@ class BlinkWindow(Window):
 
 
 def blink() -> None:
-    """Blink until stdin ends or the user closes the window. Then end the process."""
+    """Blink until stdin ends or the user closes the window, then end the process."""
 
     def end() -> None:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Pictures of a result: captions, errors, and the arrangements that windows, recordings and strips show."""
+"""Pictures of a result: captions, error images, and the layouts of windows, recordings and strips."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ GAIN = 2  # makes errors visible; the page's index.html names the same factor
 CAPTION = 24  # height of a caption in pixels
 LEGIBLE = 320  # width of the longest caption in pixels
 RECORDED = 640  # the longest side of a picture in a recording, pixels
-WINDOWED = 960  # and in a window
-GAP = 4  # pixels between pictures; even, as videos want even sizes
+WINDOWED = 960  # the same in a window
+GAP = 4  # pixels between pictures; even, because videos need even sizes
 _BACK, _INK, _SOFT = (24, 20, 18), (225, 222, 220), (160, 150, 146)  # BGR
 
 
 def error_image(real: Image, guess: Image) -> Image:
-    """|real − guess|, the mean of the three channels, × 2, saturated; grey, uint8 [h, w, 3]."""
+    """|real − guess|, averaged over the three channels, times 2, saturated: a grey picture, uint8 [h, w, 3]."""
     mean = cv2.transform(cv2.absdiff(real, guess), np.full((1, 3), GAIN / 3, np.float32))
     return cv2.cvtColor(mean, cv2.COLOR_GRAY2BGR)  # type: ignore[return-value]
 
 
 def fit(image: Image, longest: int) -> Image:
-    """Shrink a picture so that its longer side is at most ``longest`` pixels. A smaller one is returned as it is."""
+    """Shrink a picture so that its longer side is at most ``longest`` pixels. Returns a smaller one unchanged."""
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:
         return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # Averaging takes four times as long as INTER_LINEAR, which is as good down to half the size.
+    # INTER_AREA takes four times as long as INTER_LINEAR, which is as good down to half the size.
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR)  # type: ignore[return-value]
 
 
@@ -41,7 +41,7 @@ def enlarged(image: Image, least: int) -> Image:
 
 
 def letterboxed(image: Image, shape: tuple[int, ...]) -> Image:
-    """The picture in the middle of a canvas of ``shape`` (height, width, 3), shrunk or enlarged to fit."""
+    """The picture, resized to fit and centred on a canvas of ``shape`` (height, width, 3)."""
     if image.shape == shape:
         return image
     scale = min(shape[0] / image.shape[0], shape[1] / image.shape[1])
@@ -54,7 +54,7 @@ def letterboxed(image: Image, shape: tuple[int, ...]) -> Image:
 
 
 def caption(width: int, text: str, *, soft: bool = False, height: int = CAPTION) -> Image:
-    """A bar of text, uint8 [height, width, 3]. A text that is too long for the bar is written smaller."""
+    """A bar of text, uint8 [height, width, 3]. Text that is too long for the bar is written smaller."""
     bar = np.full((height, width, 3), _BACK, np.uint8)
     size = 0.018 * height
     (needed, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
@@ -65,7 +65,7 @@ def caption(width: int, text: str, *, soft: bool = False, height: int = CAPTION)
 
 
 def beside(images: list[Image]) -> Image:
-    """Pictures of one height side by side, with gaps."""
+    """Pictures of the same height side by side, with gaps."""
     gap = np.full((images[0].shape[0], GAP, 3), _BACK, np.uint8)
     parts = [part for image in images for part in (image, gap)]
     return np.hstack(parts[:-1])
@@ -80,12 +80,12 @@ def _shown(image: Image, longest: int) -> Image:
 
 
 def ahead_text(result: Result) -> str:
-    """The lookahead in words: "150 ms"."""
+    """The lookahead as text: "150 ms"."""
     return f"{1e3 * result.prediction.ahead:.0f} ms"
 
 
 def now_and_late(result: Result) -> Image:
-    """What a window shows: the newest real frame, and beside it the prediction that is made from it.
+    """The layout of a window: the newest real frame, and beside it the prediction made from it.
 
     Both are enlarged by a whole factor if they are small, and shrunk if they are large.
     """
@@ -99,10 +99,10 @@ def now_and_late(result: Result) -> Image:
 
 
 def scored_moment(result: Result) -> Image:
-    """What a recording shows of one moment: late picture and prediction, below them the real frame and the error.
+    """The layout of a recording: late picture and prediction, below them the real frame and the error.
 
-    Before there is a prediction for this moment, its places stay dark. Small pictures are enlarged by a whole factor,
-    large ones are shrunk.
+    Without a prediction for this moment, all but the real frame stay black. Small pictures are enlarged by a whole
+    factor, large ones are shrunk.
     """
     ahead = ahead_text(result)
     real = _shown(result.input, RECORDED)

@@ -17,13 +17,14 @@ class Result:
     Attributes:
         frame: the real frame at its own size.
         input: the same frame at the model's size, uint8 [h, w, 3] BGR.
-        prediction: made from this frame: the picture to show.
+        prediction: the picture to show, made from this frame.
         stamps: when the frame passed each stage.
-        due: the earlier prediction for this frame's moment. None if there is none, and before the first scored frame.
-        late: the newest real frame when ``due`` was predicted: what one would have seen without it; None if ``due`` is.
-        psnr: of ``due`` against ``input``, dB; None if ``due`` is.
-        psnr_copy: of ``late`` against ``input``, dB; None if ``due`` is.
-        between: whether this is only another moment of a frame that was handed over before, for a display that is
+        due: the earlier prediction for this frame's moment. None if there is none, or if this frame is not scored.
+        late: the newest real frame when ``due`` was predicted: what a viewer would have seen without prediction. None
+            if ``due`` is None.
+        psnr: of ``due`` against ``input``, dB; None if ``due`` is None.
+        psnr_copy: of ``late`` against ``input``, dB; None if ``due`` is None.
+        between: whether this is only a later moment of a frame that was handed over before, for a display that is
             faster than the camera.
     """
 

@@ -1,7 +1,7 @@
-"""Writes a few moments of a run as one picture, so that one sees how much a prediction is worth.
+"""Writes a few moments of a run as one picture, to show what predictions are worth.
 
-A row is a moment: the late picture (what one would see without a prediction), framecast's prediction, the real frame,
-and the errors of the first two.
+Each row is one moment: the late picture (what a viewer would see without prediction), framecast's prediction, the real
+frame, and the errors of the first two.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from framecast.runtime.sinks.picture import (
 from framecast.runtime.sinks.sink import Result, Sink
 
 ROWS = 4
-PARTS = 16  # of a run, at most: of each, the moment that moves most is kept
+PARTS = 16  # the most parts of a run: the moment with the most motion is kept from each
 TILE = 384  # the longest side of a picture, pixels
-LEAST = 256  # a smaller picture is enlarged to this width at least
+LEAST = 256  # least width of a picture, pixels: smaller ones are enlarged
 HEAD, FOOT = 34, 26  # heights of the captions in pixels
 
 
 class _Moment(NamedTuple):
-    """A row, how well copying did there (the less, the more moved), and its number among the scored moments."""
+    """A row, the PSNR of copying there (lower means more motion), and its number among the scored moments."""
 
     psnr_copy: float
     number: int
@@ -44,10 +44,10 @@ class _Moment(NamedTuple):
 
 
 class StripSink(Sink):
-    """The moments that move most, spread over a run of any length, written as a PNG file at the end.
+    """The moments with the most motion, spread over a run of any length, written as a PNG file at the end.
 
-    Each row is of another part of the run: the moment at which copying was worst. What the prediction was like has no
-    say in the choice.
+    Each row comes from another part of the run: the moment at which copying was worst. The prediction's own score does
+    not affect the choice.
 
     Raises:
         SinkError: the path cannot be written.
@@ -120,7 +120,7 @@ def _row(result: Result) -> Image:
 
 
 def _head(width: int, ahead: str) -> Image:
-    """The captions over the columns."""
+    """The captions above the columns."""
     texts = (
         f"Late: {ahead} old",
         f"Framecast: now, {ahead} ahead",

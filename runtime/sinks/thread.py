@@ -8,7 +8,7 @@ from framecast.clock import SYSTEM, Clock
 from framecast.runtime.mailbox import Mailbox
 from framecast.runtime.sinks.sink import Result, Sink
 
-# Results, each with a full frame. If a sink falls this far behind, the run waits for it, and the camera drops frames.
+# Results, each with a full frame. If a sink falls this far behind, the run waits for it, and camera frames are dropped.
 CAPACITY = 4
 
 

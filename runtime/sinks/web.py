@@ -36,7 +36,7 @@ MAX_VIEWERS = 8
 MAX_CONNECTIONS = 64  # in total: pages, statistics, viewers, and idle connections
 BACKLOG = 32  # connections accepted at a time; MAX_CONNECTIONS may be exceeded by this many
 SEND_TIMEOUT = 3.0  # seconds to send one update, or for a viewer to answer a close
-MIN_INTERVAL = 0.0125  # seconds between updates: a little less than at 60 fps, so that jitter skips no frame
+MIN_INTERVAL = 0.0125  # seconds between updates: a little less than one frame at 60 fps, so that jitter skips none
 STATS_INTERVAL = 0.25  # seconds between snapshots of the figures
 SEND_BUFFER = 128 * 1024  # bytes that the kernel may buffer for a viewer; buffered pictures are no longer live
 
@@ -51,9 +51,9 @@ class _Viewer:
 
     Attributes:
         show: the pictures that it wants.
-        news: the update that it gets next.
-        scores: the number of scores that it has got.
-        stats: the figures that it got last.
+        news: the next update for it.
+        scores: the number of scores that it has received.
+        stats: the last figures that it received.
     """
 
     show: frozenset[str]
@@ -62,7 +62,7 @@ class _Viewer:
     stats: Mapping[str, object] | None = None
 
     def needs(self, newest: Newest | None) -> bool:
-        """Whether there is something new for it: a later moment of a frame is only for those who watch now."""
+        """Whether ``newest`` holds something new for it. A later moment of a frame changes only the "now" picture."""
         return newest is None or not newest.shown.between or "now" in self.show or self.stats is None
 
 
@@ -99,7 +99,7 @@ class WebSink(Sink):
         self._token = token or (None if local else secrets.token_urlsafe())
         self._snapshot = snapshot
 
-        # Against DNS rebinding: a stranger's page must not get in through a name that resolves to this machine. So on
+        # Against DNS rebinding: a foreign page must not get in through a name that resolves to this machine. So on
         # loopback we answer only to loopback's own names. Elsewhere the token keeps strangers out.
         names = {"localhost", "127.0.0.1", "[::1]", bracketed(bound), bracketed(host).lower()}
         self._hosts = {f"{name}:{port}" for name in names} | (names if port == 80 else set()) if local else None
@@ -227,12 +227,12 @@ class WebSink(Sink):
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         host = request.headers.get("Host", "").lower()
         if self._hosts is not None and host not in self._hosts:
-            raise web.HTTPForbidden(text="This page is served to this machine alone.")
+            raise web.HTTPForbidden(text="This page is only for browsers on this machine.")
         if self._token and not secrets.compare_digest(request.query.get("token", "").encode(), self._token.encode()):
             raise web.HTTPForbidden(text="The token is missing or wrong: open the address that framecast printed.")
         origin = request.headers.get("Origin", "").lower()
         if request.path == "/stream" and origin not in (f"http://{host}", f"https://{host}"):
-            raise web.HTTPForbidden(text="The stream is for this server's own page.")
+            raise web.HTTPForbidden(text="Only this server's own page may open the stream.")
         return await handler(request)
 
     async def _file(self, request: web.Request) -> web.Response:
@@ -244,10 +244,10 @@ class WebSink(Sink):
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if len(self._viewers) >= MAX_VIEWERS:
-            raise web.HTTPServiceUnavailable(text=f"{MAX_VIEWERS} viewers are watching already.")
+            raise web.HTTPServiceUnavailable(text=f"Too many viewers: the limit is {MAX_VIEWERS}.")
         show = page.wanted(request.query.get("show"))
         if show is None:
-            raise web.HTTPBadRequest(text="There are no such pictures.")
+            raise web.HTTPBadRequest(text="Unknown or repeated pictures in ?show=.")
         response = web.WebSocketResponse(timeout=SEND_TIMEOUT, heartbeat=4 * SEND_TIMEOUT, compress=False)
         viewer = _Viewer(show)
         self._viewers.add(viewer)
@@ -259,14 +259,14 @@ class WebSink(Sink):
         return response
 
     async def _watch(self, response: web.WebSocketResponse, viewer: _Viewer, request: web.Request) -> None:
-        """Send updates until the run ends, or the viewer leaves, hangs, or sends anything, which it should not."""
+        """Send updates until the run ends, or the viewer leaves, hangs, or (against the protocol) sends anything."""
         self._wake.set()  # a new viewer sees something at once, even if the source is stalled
         tasks = [asyncio.create_task(self._send(response, viewer)), asyncio.create_task(response.receive())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0].done() and await tasks[0]:
                 tasks[1].cancel()
-                await asyncio.wait(tasks)  # close() gets the viewer's answer only if nobody else is receiving
+                await asyncio.wait(tasks)  # close() gets the viewer's answer only if no other task is receiving
                 await response.close(message=b"the run has ended")
         finally:
             for task in tasks:
@@ -297,7 +297,7 @@ class _Refusal(asyncio.Protocol):
 
 
 def _moment(newest: Newest) -> dict[str, object]:
-    """What a page needs to know beside the pictures: of the newest frame, and the score of the newest scored one."""
+    """What a page needs besides the pictures: data of the newest frame, and the score of the newest scored frame."""
     frame, scored = newest.frame.frame, newest.scored
     ahead = round(1e3 * newest.shown.prediction.ahead, 1)
     score = {"psnr": scored.psnr, "psnr_copy": scored.psnr_copy} if scored else {"psnr": None, "psnr_copy": None}

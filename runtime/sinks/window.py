@@ -1,8 +1,8 @@
 """A window on the desktop: the newest frame, and the prediction made from it. It shows only the newest result.
 
-A window runs in a separate process, this one in :func:`view`. A toolkit needs one thread, preferably the main thread,
-but that one predicts. Qt aborts its process if it cannot reach the display, and Xlib ends its process if the display
-goes away. In a separate process, neither can end the run and its recordings.
+The window runs in a separate process, in :func:`view`. A GUI toolkit needs one thread, preferably the main one, but
+that one predicts. Qt aborts its process if it cannot reach the display, and Xlib ends its process if the display goes
+away. In a separate process, neither can end the run and its recordings.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ GRACE = 3.0  # seconds that the window may take to close
 _HEADER = struct.Struct("<II")  # height and width; then the pixels, [H, W, 3] BGR
 _READY = b"ready\n"
 _NO_WINDOWS = 3  # exit code
-_PAUSE = 10  # ms for the toolkit between checks for a new picture
+_PAUSE = 10  # ms that the toolkit gets between checks for a new picture
 
 
 class Window:
-    """A window in a process of its own.
+    """A window in its own process.
 
     Args:
         shows: the function that the process runs, ``module:name``. It opens the window with :func:`open_window`, and
             ends the process with code 0 when its input ends or the user closes the window.
         closed: called in another thread when the user closes the window with q, Esc or its ✕.
-        cure: what to do where there can be no window, for the messages.
+        cure: what to do if no window can be shown, for error messages.
 
     Raises:
         SinkError: no display can be reached, or this OpenCV has no windows.
@@ -73,13 +73,13 @@ class Window:
         self._ready.wait(START)
         if not self._opened:
             self.close()
-            raise SinkError(f"no window can be shown: {self._failure or f'none came up in {START:g} s'} ({cure})")
+            raise SinkError(f"no window can be shown: {self._failure or f'it did not open in {START:g} s'} ({cure})")
 
     def check(self) -> None:
-        """Raise if the window has failed.
+        """Raise an error if the window has failed.
 
         Raises:
-            SinkError: it has.
+            SinkError: the window has failed.
         """
         if self._failure is not None:
             raise SinkError(f"the window has failed: {self._failure} ({self._cure})")
@@ -90,19 +90,19 @@ class Window:
         self._end_input()
         if not self._opened:
             self._process.kill()
-        self._listener.join(GRACE)  # the process ends when its input does, and this thread when the process does
+        self._listener.join(GRACE)  # the process ends with its input, and this thread with the process
         if self._listener.is_alive():
             self._process.kill()
             self._listener.join(GRACE)
 
     def _end_input(self) -> None:
-        """Let the process's input end: at once, or when the thread that writes it has been told."""
+        """End the process's input. A subclass whose input is written by another thread overrides this."""
         with suppress(OSError):  # closing may fail to flush the buffer
             if self._process.stdin:
                 self._process.stdin.close()
 
     def _hear(self, line: bytes) -> bool:
-        """Take a line that the process says; False if it is none of ours, but the toolkit's."""
+        """Handle a line of the process's output. Returns False if it is the toolkit's, not ours."""
         return False
 
     def _listen(self) -> None:
@@ -130,7 +130,7 @@ class Window:
 
 
 class WindowSink(Window, Sink):
-    """Shows the newest result. It skips results that come while it draws, and nobody waits for it.
+    """Shows the newest result. It skips results that come while it draws, so the run never waits for it.
 
     Args:
         closed: called in another thread when the user closes the window with q, Esc or its ✕.
@@ -201,10 +201,10 @@ def view() -> None:
 
 
 def open_window(title: str) -> None:
-    """In the window's own process: open it, and say so; or end the process, and say why."""
+    """Open the window in this process and report it on stdout. On failure, end the process with the reason."""
     with suppress(OSError):  # if the system has none, use the wheel's own
-        # opencv-python's copy writes into a libX11 structure in its layout of years ago. libX11 1.8 then takes replies
-        # that belong to Qt, among them the one that says that the window exists: in 9 of 60 trials it stayed black.
+        # opencv-python's copy writes to a libX11 structure in an outdated layout. libX11 1.8 then takes replies that
+        # belong to Qt, among them the one that confirms the window: in 9 of 60 trials the window stayed black.
         ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
     try:
         cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
@@ -217,7 +217,7 @@ def open_window(title: str) -> None:
 
 
 def wait(title: str, milliseconds: int) -> bool:
-    """Let the toolkit work for a while; returns whether the window is still open."""
+    """Let the toolkit work for a while. Returns whether the window is still open."""
     if cv2.waitKey(milliseconds) & 0xFF in (27, ord("q"), ord("Q")):
         return False
     try:

@@ -78,7 +78,7 @@ def test_too_few_queries_are_not_valid_and_say_why() -> None:
 
 
 def test_bad_settings_are_said() -> None:
-    with pytest.raises(OptionError, match="1 query or more"):
+    with pytest.raises(OptionError, match="min_queries at least 1"):
         single_stream(called("x", lambda: None), min_queries=0)
     with pytest.raises(OptionError, match="between 0 and 100"):
         needed(100)

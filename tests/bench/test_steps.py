@@ -227,9 +227,9 @@ def test_transfers_are_timed_alone_where_buffers_are_a_device_s(monkeypatch: pyt
     ("cases", "options", "says"),
     [
         ([], {}, "nothing to measure"),
-        (["a", "a"], {}, "the same case twice"),
+        (["a", "a"], {}, "two cases with the same name"),
         (["a"], {"warmup": -1.0}, "0 or more"),
-        (["a"], {"iterations": 0}, "1 iteration or more"),
+        (["a"], {"iterations": 0}, "iterations at least 1"),
     ],
 )
 def test_bad_settings_are_said(cases: list[str], options: dict[str, Any], says: str) -> None:
@@ -254,7 +254,7 @@ def test_what_is_doubtful_is_said() -> None:
     (unsteady,) = warnings([steady, wild])
     assert "above 2.5 %: wild 9.1 %" in unsteady
     (few,) = warnings([steady, result("short", [10.0] * 60)])
-    assert few == "too few samples for 99 %: 60, not the 1000 needed (--iterations 1000)"
+    assert few == "too few samples for 99 %: 60 of 1000 needed (--iterations 1000)"
 
 
 def test_tables_and_samples_in_words() -> None:

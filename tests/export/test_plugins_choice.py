@@ -98,7 +98,7 @@ def test_what_cannot_be_had_is_an_error_with_the_cure_and_auto_says_why(monkeypa
             assert found.rungs == (PLAIN,)
             assert found.why in str(error.value)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(OptionError, match=r"compiled by Triton: pip install 'framecast\[triton\]'"):
+    with pytest.raises(OptionError, match=r"which compiles kernels, is missing: pip install 'framecast\[triton\]'"):
         choose("v3", full("10.3"), ORIN, True)
 
 

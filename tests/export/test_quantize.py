@@ -145,7 +145,7 @@ def test_bad_input(wide: Path, small: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.onnx"
     with pytest.raises(ExportError, match="is int8 already: quantize the float32 artifact"):
         quantize(small, output, [pictures(2)], "x")
-    with pytest.raises(ExportError, match="no frame to calibrate on: name clips that have some"):
+    with pytest.raises(ExportError, match="no frames to calibrate on: give clips that have frames"):
         quantize(wide, output, [[]], "x")
     with pytest.raises(ArtifactError, match="is not an ONNX file"):
         quantize(Path(__file__), output, [pictures(2)], "x")
@@ -161,5 +161,5 @@ def test_a_network_without_such_layers(tmp_path: Path) -> None:
 
     path = tmp_path / "mau.onnx"
     save(exported("mau"), path)
-    with pytest.raises(ExportError, match=r"has no layer that could be int8: .* are first, last or too narrow"):
+    with pytest.raises(ExportError, match=r"cannot quantize .*: its .* layers are first, last, narrow or transposed"):
         quantize(path, tmp_path / "out.onnx", [pictures(2)], "x")

@@ -286,8 +286,8 @@ def test_nothing_is_ever_nan() -> None:
     ("options", "match"),
     [
         ({"height": 8, "width": 64}, "height must be at least 48"),
-        ({"height": 64, "width": 64, "channels": 1}, "takes pictures of 3 channels, not of 1"),
-        ({"height": 64, "width": 64, "reach": 6}, "reach must be a power of two, 8 at most, not 6"),
+        ({"height": 64, "width": 64, "channels": 1}, "takes pictures with 3 channels, not 1"),
+        ({"height": 64, "width": 64, "reach": 6}, "reach must be a power of two up to 8, not 6"),
     ],
 )
 def test_sizes_that_cannot_be_are_said(options: dict[str, int], match: str) -> None:

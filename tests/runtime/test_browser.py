@@ -51,7 +51,7 @@ def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             with playing(sink):
                 await page.wait_until("document.body.dataset.frames > 60 && plot.points.length > 60")
                 assert await page.evaluate("document.body.dataset.status") == "live"
-                assert await page.text("line") == "prediction of the picture 67 ms ahead · made in 12 ms"
+                assert await page.text("line") == "predicting 67 ms ahead · prediction takes 12 ms"
                 figures = ("fps", "latency-p50", "latency-p99", "latency-n", "frames", "dropped", "sharpness", "events")
                 told = ["29.8", "12.3", "18.5", "1,200", "1,234", "5", "91 %", "3 repeats · 1 copied"]
                 assert [await page.text(i) for i in figures] == told
@@ -194,7 +194,7 @@ def test_nothing_is_praised_that_fails(tmp_path: Path) -> None:
                 await page.wait_until("document.body.dataset.scored === '7'")
                 assert await page.text("gain") == "–"
                 assert await page.text("gain-text") == "too few frames are scored to judge: 7 of 1,234"
-                rival = "Optical flow (DIS) gains +1.5 dB where this gains +2.0, over 60 frames."
+                rival = "Over 60 frames, optical flow (DIS) gains +1.5 dB and this model +2.0 dB."
                 assert await page.text("dis") == rival
 
                 told["psnr_db"] = {**FEW, "prediction": 28.0, "n": 1000, "trusted": True}

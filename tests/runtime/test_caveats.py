@@ -39,12 +39,16 @@ GOOD_NOW = dataclasses.replace(GOOD, shown=Shown(0.001, 0.01, 0.08, 0.0, 1000))
         ({"score": score(199)}, Lookahead(), "only 199 of 1000 predictions are scored"),
         ({"score": score(0)}, Lookahead(), "only 0 of 1000"),
         ({"score": score(900, -0.2)}, Lookahead(), "predictions are 0.2 dB below copying the last picture"),
-        ({"wanted": 0.6}, NOW, "what is shown is not now: the picture is 600 ms late, but the lookahead ends at 500"),
-        ({"shown": Shown(0.0, 0.01, 0.1, 0.021, 9)}, NOW, "frames come up to 21 ms early or late"),
+        (
+            {"wanted": 0.6},
+            NOW,
+            "cannot show the present: the picture is 600 ms late, but the lookahead is limited to 500 ms",
+        ),
+        ({"shown": Shown(0.0, 0.01, 0.1, 0.021, 9)}, NOW, "frames arrive up to 21 ms early or late"),
         (
             {"shown": Shown(0.0, 0.05, 0.1, 0.0, 9)},
             NOW,
-            r"moments shown are off by up to 50 ms \(p95\), more than a frame",
+            r"the moment shown is off by up to 50 ms \(p95\), more than a frame",
         ),
     ],
 )

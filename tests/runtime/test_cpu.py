@@ -91,7 +91,7 @@ def test_a_run_warns_in_one_line(
         assert len(caplog.records) == lines
 
 
-@pytest.mark.parametrize(("cpu", "cure"), [(HASWELL, "make them again with 'framecast quantize'"), (VNNI, "")])
+@pytest.mark.parametrize(("cpu", "cure"), [(HASWELL, "quantize again with 'framecast quantize'"), (VNNI, "")])
 def test_the_doctor_names_the_instructions(cpu: Int8, cure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "int8", lambda: cpu)
     (found,) = (finding for finding in doctor.examine() if finding.part == "int8 on this CPU")

@@ -155,7 +155,7 @@ def test_the_frame_of_now_is_shown(
     assert now is not None
     assert now["spread"] < 10
     assert now["late"] > 150
-    assert not [warning for warning in report["warnings"] if "not now" in warning or "too late" in warning]
+    assert not [warning for warning in report["warnings"] if "the present" in warning or "too late" in warning]
 
 
 def test_now_goes_no_further_than_it_may_and_says_so() -> None:
@@ -170,8 +170,8 @@ def test_now_goes_no_further_than_it_may_and_says_so() -> None:
     assert {round(result.prediction.ahead, 6) for result in pipeline} == {0.3}
     report = pipeline.report()
     assert report["ahead_ms"] == 300
-    (warning,) = [one for one in report["warnings"] if "not now" in one]
-    assert "the picture is 520 ms late, but the lookahead ends at 300 ms" in warning
+    (warning,) = [one for one in report["warnings"] if "the present" in one]
+    assert "the picture is 520 ms late, but the lookahead is limited to 300 ms" in warning
     assert report["now"] is not None
     assert report["now"]["error"] == pytest.approx(-220, abs=2)
 

@@ -14,7 +14,7 @@ from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"frames": 1, "seconds": 0.1}, "now, ahead and horizon each say how far to look ahead: give one of them"),
+        ({"frames": 1, "seconds": 0.1}, "now, ahead and horizon exclude each other: give one of them"),
         ({"frames": 1, "now": True}, "give one of them"),
         ({"seconds": 0.1, "now": True}, "give one of them"),
         ({"frames": 0}, "the horizon must be at least 1, not 0"),
@@ -23,8 +23,8 @@ from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
         ({"seconds": math.nan}, "not nan s"),
         ({"now": True, "camera_delay": -0.1}, "camera_delay must be 0 to 10 s"),
         ({"now": True, "display_delay": math.inf}, "display_delay must be 0 to 10 s"),
-        ({"camera_delay": 0.1}, "only 'now' makes good: give it together"),
-        ({"frames": 2, "display_delay": 0.1}, "only 'now' makes good: give it together"),
+        ({"camera_delay": 0.1}, "camera_delay has no effect without 'now': add 'now'"),
+        ({"frames": 2, "display_delay": 0.1}, "display_delay has no effect without 'now': add 'now'"),
         ({"now": True, "most": 0.0}, "max_ahead must be above 0"),
         ({"most": math.nan}, "max_ahead must be above 0"),
     ],

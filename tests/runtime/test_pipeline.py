@@ -101,7 +101,7 @@ def test_max_frames_and_options() -> None:
     for rate in (0.0, 0.5, 1001.0, float("nan")):
         with pytest.raises(OptionError, match="the refresh rate must be 1 to 1000 a second"):
             Pipeline(ListSource([]), Predictor(DriftEngine(), watch=False), realtime=True, refresh=rate)
-    with pytest.raises(OptionError, match="has no now: play it at its own pace"):
+    with pytest.raises(OptionError, match="cannot use now with a file at full speed: set realtime"):
         Pipeline(ListSource([]), Predictor(DriftEngine(), watch=False), lookahead=Lookahead(now=True))
 
 

@@ -241,7 +241,7 @@ def test_an_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_window_that_never_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     prelude(monkeypatch, "import time; time.sleep(600)")
     monkeypatch.setattr(window, "START", 0.5)
-    with pytest.raises(SinkError, match=r"none came up in 0\.5 s"):
+    with pytest.raises(SinkError, match=r"it did not open in 0\.5 s"):
         WindowSink(lambda: None)
 
 
@@ -250,4 +250,4 @@ def test_a_display_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(SinkError, match=r"^no window can be shown: .*\(--serve shows") as raised:
         WindowSink(lambda: None)
     assert str(raised.value).isprintable()
-    assert "none came up in" not in str(raised.value)  # it was not waited for
+    assert "it did not open in" not in str(raised.value)  # it was not waited for

@@ -58,7 +58,7 @@ class Update:
     """What the viewers get at one moment.
 
     Attributes:
-        moment: what the header says of the newest result; empty before the first.
+        moment: the header's data of the newest result; empty before the first.
         pictures: JPEGs by name: those that any viewer wants.
         stats: the figures of the run.
     """
@@ -72,7 +72,7 @@ class Update:
 
         Args:
             show: the pictures that the viewer wants.
-            scores: those that it has not got yet.
+            scores: those that it has not received yet.
             stats: whether it needs the figures.
         """
         pictures = {name: data for name, data in self.pictures.items() if name in show}

@@ -21,7 +21,7 @@ function setStatus(name) {
   byId("status-text").textContent = STATUS[name];
 }
 
-// Pictures are decoded off the main thread. Of the updates that arrive meanwhile, only the newest waits.
+// Pictures are decoded off the main thread. Meanwhile, only the newest update waits.
 let waiting = null;
 let busy = false;
 let shown = 0;
@@ -49,7 +49,7 @@ function parse(message) {
   return { header, pictures };
 }
 
-// All pictures of an update are drawn together, since they belong to one moment.
+// All pictures of an update are drawn together, because they belong to one moment.
 async function show({ header, pictures }) {
   const decoded = pictures.map(async ([name, data]) => [name, await createImageBitmap(new Blob([data], { type: "image/jpeg" }))]);
   const images = new Map(await Promise.all(decoded));
@@ -96,14 +96,14 @@ let heard = 0;
 let stream = null;
 let retry = 0;
 
-// Leave the stream. One that is still being opened is closed once it is open: else the browser complains.
+// Leave the stream. If it is still connecting, onopen closes it: closing it now would log an error in the browser.
 function leave() {
   clearTimeout(retry);
   if (stream?.readyState !== WebSocket.CONNECTING) stream?.close();
   stream = null;
 }
 
-// Ask for the pictures of the view. The stream of another view ends here.
+// Open a stream of the view's pictures, in place of the previous one.
 function connect() {
   leave();
   const address = new URL(`stream${location.search}`, location.href);
@@ -142,7 +142,7 @@ const view = new View(() => {
   if (document.body.dataset.status !== "ended") connect();
 });
 
-// A page that nobody sees costs nothing. When it is seen again it gets the history.
+// A hidden page leaves the stream, so it costs nothing. When it is visible again, it gets the history.
 document.addEventListener("visibilitychange", () => {
   if (document.body.dataset.status === "ended") return;
   if (document.hidden) leave();

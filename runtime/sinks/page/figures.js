@@ -2,8 +2,8 @@
 
 // The figures of the run, from its report. All text is set as text, never as markup.
 const byId = (id) => document.getElementById(id);
-const ENOUGH = 50; // scored frames: the mean of fewer is not shown by lookahead
-const MOST = 5; // lookaheads
+const ENOUGH = 50; // scored frames: a mean over fewer is not shown
+const MOST = 5; // the most lookaheads shown
 
 function number(value, digits = 0) {
   if (typeof value !== "number") return "–";
@@ -53,7 +53,7 @@ function showWarnings(warnings) {
   document.body.toggleAttribute("data-warned", warnings.length > 0);
   list.hidden = !warnings.length;
   const shown = [...list.children].map((item) => item.textContent);
-  if (shown.join("\n") === warnings.join("\n")) return; // so that a screen reader does not read them again
+  if (shown.join("\n") === warnings.join("\n")) return; // else a screen reader would read them again
   list.replaceChildren(
     ...warnings.map((warning) => {
       const item = document.createElement("li");
@@ -63,7 +63,7 @@ function showWarnings(warnings) {
   );
 }
 
-// What is shown, in one line: how late the camera is, what the prediction takes, and how well both are made good.
+// A summary in one line: how late the camera is, how long the prediction takes, and how close to the present it is.
 function showLine({ now, ahead_ms: ahead, latency_ms: latency }) {
   const made = latency?.p50;
   const known = typeof now?.error === "number";
@@ -73,8 +73,8 @@ function showLine({ now, ahead_ms: ahead, latency_ms: latency }) {
     if (typeof made === "number") parts.push(`prediction ${milliseconds(made)}`);
     parts.push(`showing now ${signed(now.error)} ms`);
   } else {
-    if (typeof ahead === "number") parts.push(`prediction of the picture ${milliseconds(ahead)} ahead`);
-    if (typeof made === "number") parts.push(`made in ${milliseconds(made)}`);
+    if (typeof ahead === "number") parts.push(`predicting ${milliseconds(ahead)} ahead`);
+    if (typeof made === "number") parts.push(`prediction takes ${milliseconds(made)}`);
   }
   byId("line").textContent = parts.join(" · ");
   byId("late-tag").textContent = known ? ` by ${milliseconds(now.late)}` : "";
@@ -83,8 +83,7 @@ function showLine({ now, ahead_ms: ahead, latency_ms: latency }) {
   byId("due-tag").textContent = typeof ahead === "number" ? `: ${milliseconds(ahead)} ahead` : "";
 }
 
-// Nothing is praised that is not known, or that fails: green needs enough scored frames, as the report judges, and no
-// warning.
+// The gain turns green only if the report trusts the score (enough frames are scored) and there is no warning.
 function showScore({ psnr_db: psnr, psnr_db_by_ahead: all, frames, ahead_ms: ahead, warnings }) {
   const { prediction, copy_last: copy, dis, n = 0, trusted } = psnr ?? {};
   document.body.dataset.scored = n;
@@ -112,12 +111,12 @@ function showScore({ psnr_db: psnr, psnr_db_by_ahead: all, frames, ahead_ms: ahe
   byId("by-ahead").textContent = `Gain in dB by lookahead: ${gains.join(" · ")}`;
 }
 
-// DIS flow is computed now and then: both gains are over the frames for which it was.
+// DIS flow is computed only now and then. Both gains are over the frames for which it was.
 function showRival(dis) {
   byId("dis").hidden = !dis || dis.n < ENOUGH;
   if (!dis) return;
   const gains = [dis.prediction, dis.dis_flow].map((value) => signed(value - dis.copy_last, 1));
-  byId("dis").textContent = `Optical flow (DIS) gains ${gains[1]} dB where this gains ${gains[0]}, over ${number(dis.n)} frames.`;
+  byId("dis").textContent = `Over ${number(dis.n)} frames, optical flow (DIS) gains ${gains[1]} dB and this model ${gains[0]} dB.`;
 }
 
 function showEvents(events) {

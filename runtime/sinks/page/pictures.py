@@ -12,17 +12,17 @@ from framecast.camera import Image
 from framecast.runtime.sinks.picture import error_image, fit
 from framecast.runtime.sinks.sink import Result
 
-# Of the moment that is shown: the newest real frame ("late"), the prediction made from it ("now"), and how far
-# predictions have been off lately ("trust"). Of the newest moment that was scored: its real frame ("real"), what had
-# been predicted for it ("due"), the picture that was newest then ("was"), and the errors of these two.
+# For the moment shown: the newest real frame ("late"), the prediction made from it ("now"), and how far predictions
+# have been off lately ("trust"). For the newest scored moment: its real frame ("real"), the earlier prediction for it
+# ("due"), the frame that was newest when it was predicted ("was"), and the errors of these two.
 PICTURES = ("late", "now", "trust", "real", "due", "was", "error_due", "error_was")
 
 LARGE = 1280  # the longest side of late and now, pixels
 SMALL = 640  # of the others
 TRUST = 160  # of the trust shade
 JPEG_QUALITY = 85
-_KEPT = 0.85  # of the smoothed residual, when a frame adds its own
-_GAIN = 4  # grey levels of the shade for one of the residual
+_KEPT = 0.85  # weight of the smoothed residual when a frame is added
+_GAIN = 4  # grey levels of the shade per grey level of the residual
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class Newest:
     """The results that a page shows.
 
     Attributes:
-        frame: of the newest frame.
-        shown: the newest: of that frame too, but maybe of a later moment.
-        scored: the newest that was scored; None before the first.
+        frame: the first result of the newest frame.
+        shown: the newest result: of the same frame, but maybe of a later moment.
+        scored: the newest scored result; None before the first.
     """
 
     frame: Result
@@ -41,14 +41,14 @@ class Newest:
 
     @classmethod
     def after(cls, before: Newest | None, result: Result) -> Newest:
-        """What is newest when ``result`` has come."""
+        """The newest results, once ``result`` has followed those ``before``."""
         frame = before.frame if before is not None and result.between else result
         scored = result if result.due is not None else before.scored if before is not None else None
         return cls(frame, result, scored)
 
 
 class Trust:
-    """How far predictions have been off lately, by pixel: a smoothed |real − predicted|."""
+    """How far predictions have been off lately, per pixel: a smoothed |real − predicted|."""
 
     def __init__(self) -> None:
         self._residual: np.ndarray | None = None  # float32 [h, w], grey levels
@@ -69,7 +69,7 @@ class Trust:
 
 
 class Encoder:
-    """Encodes pictures. What it did for a frame or a scored moment is kept until the next one."""
+    """Encodes pictures. Those of a frame or a scored moment are cached until the next one."""
 
     def __init__(self) -> None:
         self._trust = Trust()

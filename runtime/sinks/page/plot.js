@@ -92,7 +92,7 @@ class Plot {
       const next = value(point);
       if (next !== null) {
         pen[drawing ? "lineTo" : "moveTo"](x(point[0]), y(next));
-        // A line of its own length for a frame whose neighbours were not scored.
+        // A short stroke for a frame whose neighbours were not scored.
         if (!drawing && value(this.points[at + 1] ?? []) == null) pen.lineTo(x(point[0]) + 3, y(next));
       }
       drawing = next !== null;

@@ -1,4 +1,4 @@
-"""The running score of a run, kept by the server so that a page shows it when it loads."""
+"""The running score of a run, kept by the server so that a page can show it when it loads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Scores:
             self._count += 1
 
     def since(self, count: int) -> tuple[list[Point], int]:
-        """The points after the first ``count``, as far as they are kept, and the number of all."""
+        """The points after the first ``count``, as far as they are kept, and the total number of points."""
         with self._lock:
             new = min(self._count - count, len(self._points))
             return list(self._points)[len(self._points) - new :], self._count

@@ -11,7 +11,7 @@ class View {
   };
   static KEYS = { 1: "late", 2: "now", 3: "slider", 4: "beside", 5: "errors" };
 
-  // `changed` is called when other pictures are needed than before.
+  // `changed` is called when different pictures are needed.
   constructor(changed) {
     this.changed = changed;
     this.stage = document.getElementById("stage");
@@ -64,7 +64,7 @@ class View {
     try {
       localStorage.setItem("view", view);
     } catch {
-      // It is then not remembered.
+      // Then the view is not remembered.
     }
     this.changed();
   }
@@ -73,7 +73,7 @@ class View {
     this.screens.style.setProperty("--split", `${this.split.value / 10}%`);
   }
 
-  // The shape of the pictures decides how wide they may be.
+  // The aspect ratio limits the width of the pictures.
   shape(width, height) {
     this.screens.style.setProperty("--aspect", width / height);
   }
@@ -81,7 +81,7 @@ class View {
   toggleFull() {
     if (document.fullscreenElement) document.exitFullscreen();
     else if (document.fullscreenEnabled) this.stage.requestFullscreen().catch(() => this.setFull(true));
-    else this.setFull(!("full" in document.body.dataset)); // phones that only let videos fill the screen
+    else this.setFull(!("full" in document.body.dataset)); // some phones let only videos fill the screen
   }
 
   setFull(full) {
