@@ -31,6 +31,9 @@ def open(
     realtime: bool = False,
     every_frame: bool = False,
     loop: bool = False,
+    fps: float | None = None,
+    timeout: float = 15.0,
+    stall: float = 5.0,
 ) -> Stream:
     """Open a camera, stream, clip or folder, and predict every frame.
 
@@ -49,6 +52,9 @@ def open(
         realtime: play a file at its own frame rate; ``now`` always does.
         every_frame: predict every frame of a file played in real time, even if the model falls behind.
         loop: restart a file at its end.
+        fps: play files and images at so many frames a second (default: by their time stamps).
+        timeout: seconds that a camera may take to answer.
+        stall: seconds that it may take for each later frame.
 
     Raises:
         SourceError: the source cannot be opened.
@@ -59,7 +65,8 @@ def open(
     wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
     predictor = load(model, engine=engine, threads=threads)
     try:
-        source = open_source(uri, loop=loop)
+        own_delay = camera_delay > 0  # it is counted from the arrival
+        source = open_source(uri, loop=loop, fps=fps, timeout=timeout, stall=stall, sender_clock=not own_delay)
         try:
             return Stream(Pipeline(source, predictor, lookahead=wish, realtime=realtime or now, every=every_frame))
         except BaseException:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.telemetry import Snapshot
 
@@ -60,4 +62,17 @@ def warnings(snapshot: Snapshot, lookahead: Lookahead) -> list[str]:
     elif (score.prediction or 0.0) < (score.copy_last or 0.0) - BELOW:
         below = (score.copy_last or 0.0) - (score.prediction or 0.0)
         found.append(f"predictions are {below:.1f} dB below copying the last picture: this stream is hard to predict")
+    return found
+
+
+def faulty(faults: Mapping[str, int]) -> list[str]:
+    """One line for each kind of fault of a source: see :attr:`framecast.Source.faults`."""
+    found = []
+    if damaged := faults.get("damaged"):
+        found.append(
+            f"{damaged} damaged {'picture was' if damaged == 1 else 'pictures were'} left out (make the file again, or "
+            "check the camera's cable and network)"
+        )
+    if mended := faults.get("times_mended"):
+        found.append(f"{mended} {'time' if mended == 1 else 'times'} of frames repeated or ran back, and were mended")
     return found

@@ -151,8 +151,8 @@ class Pipeline:
 
     def report(self) -> Report:
         """The figures so far. May be called from any thread."""
-        source = self.source
-        return report(self.telemetry.snapshot(), source.name, source.times, self.predictor.engine, self.lookahead)
+        faults = Counter(self.source.faults) + self._capture.faults
+        return report(self.telemetry.snapshot(), self.source, faults, self.predictor.engine, self.lookahead)
 
     def _predict(self, item: Grabbed) -> Result:
         clock, predictor, frame = self._clock, self.predictor, item.frame

@@ -10,8 +10,8 @@ from typing import TypedDict
 
 import numpy as np
 
-from framecast.camera import Times
-from framecast.runtime.caveats import trusted, warnings
+from framecast.camera import Source, Times
+from framecast.runtime.caveats import faulty, trusted, warnings
 from framecast.runtime.engines import Engine
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.score import Score
@@ -94,6 +94,7 @@ class Report(TypedDict):
 
     Attributes:
         source: the source's name, without credentials.
+        source_notes: what was done to the source's pictures and times, one line each.
         times: where a frame's time comes from: ``capture`` (the driver's stamp), ``arrival`` (its grab) or ``file``.
         model: the configuration's name.
         weights: their training data, or ``random``.
@@ -114,13 +115,15 @@ class Report(TypedDict):
         sharpness: of the predictions, and of copying; null if unknown.
         now: how close to the present the pictures are; null without ``now``.
         events: ``repeats``: frames that repeat the one before; ``cuts`` to another scene; ``gaps`` in time; ``copied``:
-            predictions replaced by a copy of the newest frame, because copying has lately been better.
+            predictions replaced by a copy of the newest frame, because copying has lately been better; ``damaged``:
+            pictures that could not be decoded; ``times_mended``: times that repeated or ran back.
         warnings: problems with the run or its figures, one line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
         versions: of everything that affects the figures.
     """
 
     source: str
+    source_notes: list[str]
     times: Times
     model: str
     weights: str
@@ -145,20 +148,23 @@ class Report(TypedDict):
     versions: dict[str, str]
 
 
-def report(snapshot: Snapshot, source: str, times: Times, engine: Engine, lookahead: Lookahead) -> Report:
+def report(
+    snapshot: Snapshot, source: Source, faults: Mapping[str, int], engine: Engine, lookahead: Lookahead
+) -> Report:
     """Make the report of a run.
 
     Args:
         snapshot: of the run's telemetry.
-        source: the source's name.
-        times: where a frame's time comes from.
+        source: the frames' source.
+        faults: what was wrong with the source's frames; see :attr:`framecast.Source.faults`.
         engine: runs the step.
         lookahead: the lookahead that was asked for.
     """
     seconds, shown = snapshot.seconds, snapshot.shown
     return {
-        "source": source,
-        "times": times,
+        "source": source.name,
+        "source_notes": list(source.notes),
+        "times": source.times,
         "model": engine.manifest.config,
         "weights": engine.manifest.weights,
         "engine": engine.name,
@@ -188,8 +194,8 @@ def report(snapshot: Snapshot, source: str, times: Times, engine: Engine, lookah
             "arrivals": round(1e3 * shown.arrivals, 1),
             "n": shown.n,
         },
-        "events": dict(snapshot.events),
-        "warnings": warnings(snapshot, lookahead),
+        "events": {"damaged": 0, "times_mended": 0} | dict(snapshot.events) | dict(faults),
+        "warnings": [*warnings(snapshot, lookahead), *faulty(faults)],
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),
     }

@@ -43,6 +43,9 @@ def run(
     realtime: bool = False,
     every_frame: bool = False,
     loop: bool = False,
+    fps: float | None = None,
+    timeout: float = 15.0,
+    stall: float = 5.0,
     record: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     serve: str | None = None,
     show: bool = False,
@@ -63,7 +66,8 @@ def run(
             frame rate, as if it came from a camera.
         ahead: a fixed lookahead in seconds, instead of ``now``.
         horizon: a fixed lookahead in frames of the camera, instead (default: 1).
-        camera_delay: for ``now``: seconds from the moment in front of the lens to the frame's arrival.
+        camera_delay: for ``now``: seconds from the moment in front of the lens to the frame's arrival. If it is given,
+            a network camera's own capture times are not used.
         display_delay: for ``now``: seconds that the display adds.
         max_ahead: for ``now``: the longest lookahead in seconds.
         refresh: pictures per second for ``show`` and ``serve``: between two frames, later moments of the newest one
@@ -73,6 +77,9 @@ def run(
             the model is busy are then dropped, as with a camera.
         every_frame: predict every frame of a file played in real time, even if the model falls behind.
         loop: restart a file at its end.
+        fps: play files and images at so many frames a second (default: by their time stamps).
+        timeout: seconds that a camera may take to answer.
+        stall: seconds that it may take for each later frame.
         record: videos (.mp4, .mkv, .avi) or strips of pictures (.png) to write.
         serve: HOST:PORT, HOST or PORT at which to show the run in a browser.
         show: show the run in a window; closing the window ends the run.
@@ -116,7 +123,10 @@ def run(
         if isinstance(source, Source):
             opened = source
         else:
-            opened = open_source(source, loop=loop, clock=clock)
+            own_delay = camera_delay > 0  # it is counted from the arrival
+            opened = open_source(
+                source, loop=loop, fps=fps, timeout=timeout, stall=stall, sender_clock=not own_delay, clock=clock
+            )
             stack.callback(opened.close)
         pipeline = Pipeline(
             opened,
@@ -132,7 +142,7 @@ def run(
             with ExitStack() as sinks_open:
                 displays = _open_displays(sinks_open, pipeline, serve, show, announce)
                 shown += _open_recorders(sinks_open, pipeline, places, clock)
-                _drive(pipeline, displays, shown, observe, stop or threading.Event(), clock)
+                _drive(pipeline, displays, shown, observe, announce, stop or threading.Event(), clock)
         except Exception as error:
             pipeline.telemetry.end(f"error: {error}")
             raise
@@ -147,10 +157,12 @@ def _drive(
     displays: list[Callable[[Result], object]],
     sinks: list[Callable[[Result], object]],
     observe: Callable[[Report], object],
+    announce: Callable[[str], object],
     stop: threading.Event,
     clock: Clock,
 ) -> None:
     observed = clock.now()
+    said = 0  # of the source's notes
     for result in pipeline.results(REFRESH):
         if result is not None:
             for sink in displays if result.between else [*displays, *sinks]:
@@ -158,6 +170,9 @@ def _drive(
         if clock.now() - observed >= REFRESH:
             observed = clock.now()
             observe(pipeline.report())
+            for note in pipeline.source.notes[said:]:
+                announce(f"note: {note}")
+                said += 1
         if stop.is_set():
             pipeline.stop()
 

@@ -169,6 +169,7 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
             f"p50 {latency['p50']:.1f}  p90 {latency['p90']:.1f}  p99 {latency['p99']:.1f}  max {latency['max']:.1f} ms"
         )
         rows += [("speed", f"{report['fps']} fps"), ("latency", f"{figures}  (n={latency['n']})")]
+    rows += [("note", note) for note in report["source_notes"]]
     rows += [("warning", warning) for warning in report["warnings"]]
     rows.append(("ended", report["ended"] or "before the first frame"))
     rows += [("written", str(p)) if p.exists() else ("not written", f"{p}  (nothing was scored)") for p in outputs]

@@ -43,7 +43,7 @@ def delay(
     shown = redact(source)
     if not is_camera(source):
         raise SourceError(f"{shown} is no camera (give a webcam's number, v4l2:///dev/video0, csi://0 or rtsp://…)")
-    with BlinkWindow() as window, open_source(source) as camera:
+    with BlinkWindow() as window, open_source(source, sender_clock=False) as camera:
         print(f"Let {camera.name} see the blinking window: measuring for {seconds:g} s.", file=sys.stderr, flush=True)
         found = measure(camera, window, seconds)
         times = camera.times
