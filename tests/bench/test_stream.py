@@ -71,7 +71,7 @@ def test_the_correction_matches_that_of_hdrhistogram() -> None:
     loop = stalled().loop
     filled = []
     for ms in (ms for ms in loop.samples["raw_ms"] if ms is not None):
-        filled += list(np.arange(ms, 0, -1e3 / FPS))  # recordValueWithExpectedInterval
+        filled += list(np.arange(ms, 0, -1e3 / FPS))  # like recordValueWithExpectedInterval
     assert loop.corrected.percentiles[99] == pytest.approx(np.percentile(filled, 99), rel=0.02)
 
 

@@ -228,7 +228,9 @@ def test_the_pictures_of_attention(run: Run, tmp_path: Path, networks: dict[str,
         assert all(sum(a["weights"]) == pytest.approx(1, abs=1e-5) for a in attention)
 
 
-def test_only_features_or_none(run: Run, tmp_path: Path, networks: dict[str, tuple[StepModel, Path]]) -> None:
+def test_networks_with_only_features_or_nothing_to_show(
+    run: Run, tmp_path: Path, networks: dict[str, tuple[StepModel, Path]]
+) -> None:
     artifact = networks["tau"][1]
     code, out, _ = run("inspect", artifact, "synthetic://?frames=6", "-o", tmp_path / "tau")
     assert code == 0

@@ -149,7 +149,7 @@ def test_the_rest_of_the_graph_does_not_change(name: str, precision: str) -> Non
             assert (attributes["plugin_namespace"], attributes["plugin_version"]) == (b"framecast", b"1")
 
 
-def test_a_network_without_our_operators_or_sizes() -> None:
+def test_networks_without_our_operators_or_fixed_sizes() -> None:
     tau = fixed(exported("tau"), 1)
     assert not rewrite.has_operators(tau)
     assert rewrite.with_aot(tau)[1] == []
