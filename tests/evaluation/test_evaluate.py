@@ -1,4 +1,4 @@
-"""``framecast.evaluate``: what it takes, that any callable is a rival, and what it refuses."""
+"""``framecast.evaluate``: its arguments, callables as rivals, and the arguments that it refuses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ahead(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[
     return Linear().predict(last, before, ahead)
 
 
-def test_any_callable_is_a_rival() -> None:
+def test_any_callable_can_be_a_rival() -> None:
     results = framecast.evaluate("stip-edge", CLIP, horizon=2, rivals={"mine": ahead, "black": black}, threads=1)
     found = results.to_dict()
     assert found["methods"] == ["copy-last", "linear", "dis-flow", "mine", "black", "stip-edge"]
@@ -38,7 +38,7 @@ def black(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[
 
 
 def test_a_rival_is_given_the_moments() -> None:
-    """In frames of the clip: it has 30 a second here, and a moment is predicted where it can be scored."""
+    """In frames of the clip, which plays at 30 a second: 40 ms becomes frame 1, the nearest that can be scored."""
     asked: list[Sequence[float]] = []
 
     def noting(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[np.ndarray]:
@@ -47,12 +47,12 @@ def test_a_rival_is_given_the_moments() -> None:
 
     results = framecast.evaluate("stip-edge", CLIP, ahead=[100, 40], rivals={"noting": noting}, threads=1)
     assert results.to_dict()["mean"]["noting"] == results.to_dict()["mean"]["copy-last"]
-    # One by one where the cost is measured. The clip's rate is known from the third frame on.
+    # The cost is measured one moment at a time. The clip's rate is known from the third frame on.
     assert {tuple(one) for one in asked[3:]} == {(1.0, 3.0), (1.0,), (3.0,)}
     assert results.to_dict()["ahead"] == {"in": "ms", "asked": [40.0, 100.0]}
 
 
-def test_models_are_names_paths_or_opened_predictors() -> None:
+def test_models_can_be_names_paths_or_open_predictors() -> None:
     by_name = framecast.evaluate("stip-edge", [CLIP], horizon=1, frames=12)
     by_path = framecast.evaluate([shipped()["stip-edge"]], [CLIP], horizon=1, frames=12)
     with framecast.load("stip-edge") as predictor:
@@ -63,11 +63,11 @@ def test_models_are_names_paths_or_opened_predictors() -> None:
     assert by_name.clips[0].frames == 12
 
 
-def test_progress_is_told() -> None:
-    told: list[tuple[str, int, int]] = []
-    framecast.evaluate("stip-edge", CLIP, horizon=1, advance=lambda *at: told.append(at))
-    assert len(told) == 14
-    assert told[-1] == (f"{CLIP}: frame 14", 0, 1)
+def test_progress_is_reported() -> None:
+    reported: list[tuple[str, int, int]] = []
+    framecast.evaluate("stip-edge", CLIP, horizon=1, advance=lambda *at: reported.append(at))
+    assert len(reported) == 14
+    assert reported[-1] == (f"{CLIP}: frame 14", 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_bad_arguments(options: dict[str, Any], error: type[Exception], message:
         framecast.evaluate(**{"models": "stip-edge", "clips": CLIP, **options})
 
 
-def test_rivals_are_for_clips(tmp_path: Path) -> None:
+def test_rivals_and_ahead_are_only_for_clips(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", np.zeros((12, 1, 16, 16), np.uint8))
     with pytest.raises(OptionError, match=r"rivals cannot be used with sequences \(\.npy\)"):
         framecast.evaluate("stip-edge", tmp_path / "s.npy", rivals={"mine": ahead})

@@ -1,4 +1,4 @@
-"""What is printed and written of results: tables, notes, JSON and the page."""
+"""The output of an evaluation: tables, notes, JSON and the HTML page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HORIZON = 2
 
 @pytest.fixture
 def results(contender: MakeContender, write_clip: Callable[[str, list[np.ndarray]], Path]) -> Results:
-    """Two clips, and one that is too short and has a hostile name; the model was reset once."""
+    """Two good clips and a third that is too short and has a hostile name; the model was reset once."""
     clips = [str(write_clip(name, moving(count))) for name, count in (("one", 14), ("two", 24), ("<b>", 3))]
     return evaluate_clips([contender("<i>model", poison=3)], clips, ahead=Ahead.in_frames(HORIZON))
 
@@ -63,7 +63,7 @@ def test_tables_of_clips(results: Results) -> None:
 
 
 def test_tables_of_milliseconds(any_size: Contender, write_clip: Callable[[str, list[np.ndarray]], Path]) -> None:
-    """Each moment has its tables, which say where it was scored, and at which size if that differs."""
+    """Each moment has its own tables. They show the frame time that was scored, and the size if clips differ."""
     clips = [str(write_clip("one", moving(24))), str(write_clip("two", [frame[:30] for frame in moving(24)]))]
     results = evaluate_clips([any_size], clips, ahead=Ahead.in_milliseconds([40, 100]))
     near, far, ahead, *costs = tables(results)
@@ -93,11 +93,11 @@ def test_tables_of_sequences(of_sequences: Results) -> None:
 
 
 def test_notes_say_what_is_missing(results: Results) -> None:
-    said = "\n".join(notes(results))
-    assert "skipped 1 of 3 clips:" in said
-    assert "<b>: 3 frames are too few" in said
-    assert "<i>model was reset 1 times" in said
-    assert "LPIPS" in said
+    text = "\n".join(notes(results))
+    assert "skipped 1 of 3 clips:" in text
+    assert "<b>: 3 frames are too few" in text
+    assert "<i>model was reset 1 times" in text
+    assert "LPIPS" in text
     assert any("trend 0" in line for line in provenance(results))
 
 
@@ -132,8 +132,8 @@ def test_the_report_has_every_figure(results: Results, of_sequences: Results) ->
     assert of_sequences.to_dict()["given"] == 3
 
 
-def test_a_metric_is_one_row(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else is written for it: it is measured, and shown in every table of figures, the JSON and the page."""
+def test_adding_a_metric_takes_one_row(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One entry in METRICS is enough: the metric is measured and appears in the tables, the JSON and the page."""
     bias = Metric("bias & ↓", "mean <difference>", 3, lambda compared: float(np.mean(compared.difference)), scale=100)
     monkeypatch.setitem(METRICS, "bias", bias)
     for kind in ("results", "of_sequences"):
@@ -155,7 +155,7 @@ def test_a_metric_is_one_row(request: pytest.FixtureRequest, monkeypatch: pytest
 
 
 class Page(HTMLParser):
-    """Counts elements, and collects what they would load."""
+    """Collects the elements, and the URLs that they would load."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class Page(HTMLParser):
         self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
 
 
-def test_the_page_needs_nothing_else(results: Results, of_sequences: Results) -> None:
+def test_the_page_is_self_contained(results: Results, of_sequences: Results) -> None:
     for found, pictures in ((results, 2 * (1 + 2 + 4 * 2)), (of_sequences, 1 + 2 + 3 * 2)):
         text = page(found)
         parsed = Page(text)
