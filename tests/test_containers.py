@@ -151,7 +151,7 @@ def test_the_unit_does_not_block_what_a_camera_needs() -> None:
     set_ = settings()
     assert set_["PrivateTmp"] == ["no"]  # /tmp/argus_socket
     assert set_["PrivateDevices"] == ["no"]
-    assert set_["KillMode"] == ["mixed"]  # if gst-launch-1.0 got SIGTERM as well, it would look like a lost camera
+    assert set_["KillMode"] == ["mixed"]  # SIGTERM for gst-launch-1.0, too, would look like a lost camera
     assert set_["Restart"] == ["always"]
 
 

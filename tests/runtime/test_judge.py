@@ -109,7 +109,7 @@ def test_frames_that_were_not_taken_score_if_needed() -> None:
     assert all(wanted)
     (at,) = telemetry.snapshot().scores
     assert at == pytest.approx(40)
-    assert telemetry.snapshot().score.n == 30 - SETTLE + 1  # frames not taken score from the first one after SETTLE
+    assert telemetry.snapshot().score.n == 30 - SETTLE + 1  # frames not taken score once SETTLE frames were taken
 
 
 def test_a_new_stream_discards_pending_predictions() -> None:

@@ -221,7 +221,7 @@ def test_a_file_in_real_time_behaves_like_a_camera() -> None:
     assert report["frames"] + report["dropped"] == 100
     p90 = report["latency_ms"]["p90"]
     assert p90 is not None
-    assert p90 <= 150  # nothing queues: the newest frame waits for one step and takes one
+    assert p90 <= 150  # nothing queues: the newest frame waits for the current step, then takes one
     assert [r.prediction.ahead for r in results[3:]] == pytest.approx([0.04] * len(results[3:]))
 
 

@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from ..exported import exported  # noqa: F401, TID252 (needs torch)
+from ..exported import exported  # noqa: F401, TID252 (marks this file for .ci/test-pythons: needs torch)
 from .pycuda_build import place  # noqa: TID252
 from .test_tensorrt_engine import artifact, built  # noqa: TID252
 
