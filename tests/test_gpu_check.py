@@ -153,7 +153,7 @@ def test_a_section_that_takes_too_long_is_cut_off_and_the_next_one_runs(sections
 
 @contextmanager
 def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """Start PROGRAM as a terminal does, with a section that starts a process. Yields it and the PIDs of those two."""
+    """Start PROGRAM as a terminal does, with a section that starts a process. Yields PROGRAM and both PIDs."""
     command = [sys.executable, str(folder / "program.py"), str(folder), "[section('a', spawns)]", "600"]
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
     log = folder / "gpu.log"

@@ -1,5 +1,5 @@
 // A fake driver for the real pycuda (tests/runtime/test_real_pycuda.py). The "GPU's" memory is host memory. Work on a
-// stream runs when somebody waits for it. Of what CUDA refuses, it refuses what framecast could do: calls without a
+// stream runs when somebody waits for it. It returns the errors that framecast could cause: calls without a
 // context, unsafe calls in a capture, the use of freed memory. It counts live objects and calls for the test.
 #include <pthread.h>
 #include <stdint.h>
@@ -40,7 +40,7 @@ static int fails(const char *call) {
   return strcmp(failing, call) || failing_times-- <= 0 ? 0 : failing_code;
 }
 
-// One context. Each thread has a stack of it, which is only a depth.
+// One context. A thread keeps only the depth of its stack.
 
 static char primary;
 static __thread int depth;

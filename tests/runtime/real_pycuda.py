@@ -45,7 +45,7 @@ def count(kind: str) -> int:
 
 
 def fail(call: str, code: int, times: int = 1) -> None:
-    """Make the next such calls fail."""
+    """Make the next calls of this function fail."""
     LIBCUDA.fake_fail(call.encode(), code, times)
 
 

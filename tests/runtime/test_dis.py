@@ -28,7 +28,7 @@ def test_motion_continues_at_whole_and_fractional_steps() -> None:
     assert (
         psnr(three[inner].copy(), frames[4][inner].copy()) > psnr(frames[1][inner].copy(), frames[4][inner].copy()) + 4
     )
-    (half,) = dis.predict(frames[2], frames[0], [0.5])  # the flow is over two frames: half of it is the next one
+    (half,) = dis.predict(frames[2], frames[0], [0.5])  # the flow spans two frames: half a step is the next one
     assert (
         psnr(half[inner].copy(), frames[3][inner].copy()) > psnr(frames[2][inner].copy(), frames[3][inner].copy()) + 6
     )

@@ -112,7 +112,7 @@ class Nothing(Engine):
 def test_a_state_reads_what_was_written_on_its_path(slots: int, count: int, moves: list[tuple[int, int, int]]) -> None:
     """The test tracks each state's whole path, and which states are still readable: writing one invalidates others."""
     states = [Nothing(slots).new_state() for _ in range(count)]
-    paths: list[list[tuple[int, float]]] = [[] for _ in states]  # (who wrote, what), oldest first
+    paths: list[list[tuple[int, float]]] = [[] for _ in states]  # (state that wrote, value), oldest first
     readable = [True] * count
     for number, (source, target, kind) in enumerate(moves, start=1):
         source, target = source % count, target % count
