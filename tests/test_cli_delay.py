@@ -1,4 +1,4 @@
-"""``framecast delay``: a camera that sees a window, both computed; and what is said where that cannot be."""
+"""``framecast delay`` with a simulated camera and window; and its errors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from framecast.camera import Frame
 from framecast.errors import SinkError
 from framecast.testing import ListSource
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .runtime.blinking import Camera, window  # noqa: TID252
 
 
 class Window:
-    """In place of the one on a screen.
+    """A fake blinking window.
 
     Args:
-        changes: when it changes.
-        failure: what it fails with.
+        changes: when it changes, in seconds.
+        failure: the error that ``check`` raises, if any.
     """
 
     def __init__(self, changes: list[float], failure: SinkError | None = None) -> None:
@@ -40,7 +40,7 @@ class Window:
 
 
 def see(monkeypatch: pytest.MonkeyPatch, shown: Window, frames: list[Frame]) -> ListSource:
-    """Let every camera give these frames, and every window be this one."""
+    """Make every source yield these frames, and make every blinking window this one."""
     source = ListSource(frames, live=True, fps=30.0, name="camera 0")
     monkeypatch.setattr("framecast.camera.open_source", lambda uri: source)
     monkeypatch.setattr("framecast.runtime.sinks.blink.BlinkWindow", lambda: shown)
@@ -92,7 +92,7 @@ def test_a_window_that_is_closed(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("demo",), "demo is no camera (give a webcam's number"),
         (("clip.mp4",), "clip.mp4 is no camera"),
@@ -104,10 +104,10 @@ def test_a_window_that_is_closed(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_bad_input_is_one_line(
-    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     code, out, err = run("delay", *arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert says in err
+    assert message in err

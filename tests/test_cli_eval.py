@@ -1,4 +1,4 @@
-"""``framecast eval``: what a user types, sees, and is told when it is wrong."""
+"""``framecast eval``: what a user types, and the tables, files and errors that result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from framecast.graph.artifact import save
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .exported import exported  # noqa: TID252
 
 CLIP = "synthetic://?size=256x192&frames=14&seed=3"
@@ -20,7 +20,7 @@ CLIP = "synthetic://?size=256x192&frames=14&seed=3"
 
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact with random weights that takes 16×16 grey."""
+    """An artifact with random weights that takes 16×16 grey frames."""
     path = tmp_path_factory.mktemp("artifact") / "small.onnx"
     save(exported("mau"), path)
     return path
@@ -33,8 +33,8 @@ def sequences(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_main_job(run: Run, tmp_path: Path) -> None:
-    """Two clips, one of them a video in a folder, beside one that is damaged."""
+def test_eval_scores_clips_as_live_runs_do(run: Run, tmp_path: Path) -> None:
+    """A synthetic clip, and a folder that holds a good and a damaged video."""
     folder, figures, page = tmp_path / "clips", tmp_path / "out" / "eval.json", tmp_path / "out" / "eval.html"
     folder.mkdir()
     (folder / "damaged.mp4").write_bytes(b"no video")
@@ -62,7 +62,7 @@ def test_the_main_job(run: Run, tmp_path: Path) -> None:
 
 
 def test_milliseconds(run: Run, tmp_path: Path) -> None:
-    """The moments as typed; the table and the JSON say at which frame each was scored, and what it cost."""
+    """Moments are as typed; the table and the JSON also give the frame time of the score, and the CPU time."""
     figures = tmp_path / "eval.json"
     code, out, err = run("eval", "stip-edge", CLIP, "--ahead", "40,0.1s", "--threads", 1, "--json", figures)
     assert (code, err) == (0, "")
@@ -151,7 +151,7 @@ def test_a_page_without_matplotlib_is_refused_before_the_work(
     assert not (tmp_path / "x.html").exists()
 
 
-def test_models_of_one_name_are_told_apart(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> None:
+def test_models_of_the_same_name_are_listed_by_path(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> None:
     figures, other = tmp_path / "eval.json", tmp_path / grey.name
     other.write_bytes(grey.read_bytes())
     assert run("eval", grey, sequences, "--also", other, "--also", grey, "--given", 5, "--json", figures)[0] == 0
@@ -182,7 +182,7 @@ def test_a_function_in_a_file_is_a_rival(
     found = json.loads(figures.read_text())["mean"]
     assert found["still"] == found["copy-last"]
     assert run("eval", "stip-edge", CLIP, "--horizon", 1, "--rival", "my_rivals:still")[0] == 0
-    for rival, says in (
+    for rival, message in (
         ("still", "give a file and a function in it, such as mine.py:predict"),
         ("my_rivals.py:", "give a file and a function in it"),
         ("nowhere.py:still", "nowhere.py cannot be loaded (FileNotFoundError"),
@@ -192,7 +192,7 @@ def test_a_function_in_a_file_is_a_rival(
     ):
         code, out, err = run("eval", "stip-edge", CLIP, "--rival", rival)
         assert (code, out, err.count("\n")) == (1, "", 1), rival
-        assert f"--rival {rival}: {says}" in err
+        assert f"--rival {rival}: {message}" in err
     code, _, err = run("eval", "mau-mnist", sequences, "--rival", "my_rivals.py:still")
     assert code == 1
     assert "rivals cannot be used with sequences" in err

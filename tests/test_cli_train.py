@@ -1,4 +1,4 @@
-"""``framecast train``: three commands from videos to a live run, and what goes wrong in one line each."""
+"""``framecast train``: three commands from videos to a live run; and its errors, each in one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
 
 EDGE = ("--set", "height=48", "--set", "width=64", "--set", "hidden=8", "--set", "layers=1", "--device", "cpu")
@@ -20,7 +20,7 @@ SHORT = ("--updates", 3, "--batch", 2)
 
 
 def one_line(answer: tuple[int, str, str]) -> str:
-    """The last line of stderr of a command that failed as it should."""
+    """Check that a command failed with a framecast error; its last line on stderr."""
     code, _, err = answer
     assert code == 1, err
     assert "Traceback" not in err
@@ -74,7 +74,7 @@ def test_one_video_is_enough(run: Run, tmp_path: Path) -> None:
     assert "b.avi of --val is also training data" in said
 
 
-def test_moving_mnist_and_weights_to_begin_with(run: Run, tmp_path: Path) -> None:
+def test_moving_mnist_and_weights_to_start_from(run: Run, tmp_path: Path) -> None:
     digits, others = write_digits(tmp_path / "digits"), write_digits(tmp_path / "others", seed=9)
     first, second = tmp_path / "first", tmp_path / "second"
     code, said, err = run("train", "mau-mnist", digits, "--out", first, *SHORT, *MAU)
@@ -82,7 +82,7 @@ def test_moving_mnist_and_weights_to_begin_with(run: Run, tmp_path: Path) -> Non
     assert "eval" in said
     start = first / "weights.safetensors"
     words = ("--weights", start, "--val", others, *SHORT, "--lr", 1e-3, "--device", "cpu")
-    code, _, err = run("train", "mau-mnist", digits, "--out", second, *words)  # the options are the weights' own
+    code, _, err = run("train", "mau-mnist", digits, "--out", second, *words)  # the options come from the weights
     assert code == 0, err
     facts = json.loads((second / "run.json").read_text())
     assert facts["weights"]["file"] == "weights.safetensors"
@@ -100,7 +100,7 @@ def test_grey_networks_are_trained_on_colour_videos(run: Run, tmp_path: Path) ->
     assert code == 0, err
 
 
-def test_clips_of_no_use_are_skipped_named_and_counted(run: Run, tmp_path: Path) -> None:
+def test_unusable_clips_are_skipped_named_and_counted(run: Run, tmp_path: Path) -> None:
     data = write_clips(tmp_path / "clips", (80, 60), good=20, single=1)
     (data / "broken.mp4").write_bytes(b"no video at all")
     code, _, err = run("train", "stip-edge", data, "--out", tmp_path / "out", *SHORT, *EDGE)
@@ -176,7 +176,7 @@ def test_bad_input(
         (("clips", "--out", "out", "--resume"), "no run to resume in out"),
     ],
 )
-def test_nothing_is_prepared_before_it_is_refused(
+def test_bad_input_is_refused_before_anything_is_prepared(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -188,12 +188,12 @@ def test_nothing_is_prepared_before_it_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "empty"]
 
 
-def test_outputs_replace_no_input(run: Run, tmp_path: Path) -> None:
+def test_an_output_never_overwrites_an_input(run: Run, tmp_path: Path) -> None:
     data = write_clips(tmp_path / "clips", (80, 60))
     assert "is among the inputs" in one_line(run("train", "stip-edge", data, "--out", data))
 
 
-def test_cuda_that_is_not_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_missing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     data = write_clips(tmp_path / "clips", (80, 60))
     said = one_line(run("train", "stip-edge", data, "--out", tmp_path / "out", "--device", "cuda"))

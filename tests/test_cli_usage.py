@@ -1,4 +1,4 @@
-"""How a command line is read: what is typed, what is said of what cannot be read, help, completion, odd terminals."""
+"""Parsing of the command line: arguments, usage errors, help, completion, and unusual terminals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from framecast.cli import COMMANDS
 from framecast.cli.examples import EXAMPLES
 from framecast.cli.usage import with_address
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 HINT = "(see 'framecast {} --help')"
 FOREIGN = re.compile(
@@ -24,13 +24,13 @@ FOREIGN = re.compile(
 
 
 def framecast(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """In a process of its own."""
+    """Run framecast in its own process."""
     command = [sys.executable, "-W", "error", "-m", "framecast", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("run",), "framecast run needs SOURCE"),
         (("run", "demo", "--horizon", "far"), "--horizon takes a whole number, not 'far'"),
@@ -48,14 +48,14 @@ def framecast(*arguments: str, **options: Any) -> subprocess.CompletedProcess[st
         (("export", "stip-edge", "-o"), "-o needs a value"),
     ],
 )
-def test_usage_errors_are_ours_and_name_the_commands_own_help(run: Run, arguments: tuple[str, ...], says: str) -> None:
+def test_usage_errors_are_ours_and_point_to_the_help(run: Run, arguments: tuple[str, ...], message: str) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
-    assert err == f"framecast: {says} {HINT.format(arguments[0])}\n"
+    assert err == f"framecast: {message} {HINT.format(arguments[0])}\n"
     assert not FOREIGN.search(err.lower())
 
 
-def test_a_command_that_there_is_not(run: Run) -> None:
+def test_an_unknown_command(run: Run) -> None:
     assert run("evla", "edge")[2] == "framecast: no command 'evla': did you mean eval? (see 'framecast --help')\n"
     code, _, err = run("prepare", "edge")
     assert code == 2
@@ -70,7 +70,7 @@ def test_no_arguments_show_the_help(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_help_fits_80_columns_and_has_examples_of_options_that_there_are(
+def test_every_help_fits_80_columns_and_its_examples_use_existing_options(
     command: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -127,7 +127,7 @@ def test_verbose_works_after_the_command_too() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_of_every_shell_knows_the_commands_and_models(shell: str) -> None:
+def test_every_shell_completes_commands_and_models(shell: str) -> None:
     environment = {
         **os.environ,
         "_TYPER_COMPLETE_ARGS": "framecast bench stip-e",
@@ -152,7 +152,7 @@ def test_an_ascii_terminal_gets_question_marks_and_no_traceback() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("arguments", [("models",), ("--help",), ("--version",)])
-def test_a_full_disk_below_the_output_is_one_line(arguments: tuple[str, ...]) -> None:
+def test_a_full_disk_behind_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "framecast", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
@@ -163,7 +163,7 @@ def test_a_full_disk_below_the_output_is_one_line(arguments: tuple[str, ...]) ->
     )
 
 
-def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+def test_a_closed_pipe_gives_no_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -173,7 +173,7 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_folder_that_was_deleted_is_one_line(tmp_path: Path) -> None:
+def test_a_deleted_current_folder_is_one_line(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     code = "import os, sys; from framecast.cli import main; os.rmdir(os.getcwd()); sys.argv[1:] = ['models']; main()"

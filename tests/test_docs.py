@@ -1,4 +1,4 @@
-"""What the documents point at is there."""
+"""Links, anchors and commands in the documents exist."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from framecast.cli import COMMANDS
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -33,14 +33,14 @@ def test_every_anchor_is_a_heading(document: Path) -> None:
 
 
 def commands(document: Path) -> list[list[str]]:
-    """The lines of a document that call framecast, a word each; comments and continued lines as a shell takes them."""
+    """The lines of a document that call framecast, split into words as a shell does; continued lines are joined."""
     text = document.read_text().replace("\\\n", " ")
     lines = re.findall(r"^    (?:sudo (?:-u \w+ )?)?(?:\w+=\S+ )?(?:\S*/)?(framecast .*)$", text, re.MULTILINE)
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_in_a_document_is_one_that_there_is(document: Path, run: Run) -> None:
+def test_every_command_in_a_document_exists(document: Path, run: Run) -> None:
     for name, *words in commands(document):
         assert name in COMMANDS, (name, words)
         shown = run(name, "--help")[1]

@@ -1,4 +1,4 @@
-"""What a frame's time says stands in the report, and in the summary of a run that shows now."""
+"""The report, and the summary of a run with ``now``, say what the frames' times mean."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from framecast.testing import DriftEngine, ListSource, shades
 
 
 class Webcam(ListSource):
-    """One whose driver stamps its frames."""
+    """A camera whose driver stamps its frames."""
 
     @property
     def times(self) -> Times:
@@ -30,7 +30,7 @@ def reported(source: ListSource | Bounded) -> Report:
 
 
 @pytest.mark.parametrize(
-    ("source", "times", "says"),
+    ("source", "times", "message"),
     [
         (Webcam(shades(9), live=True), "capture", "counted from the driver's stamp, with the delays given"),
         (
@@ -42,10 +42,10 @@ def reported(source: ListSource | Bounded) -> Report:
         (ListSource(shades(9)), "file", "counted from its turn in the file, with the delays given"),
     ],
 )
-def test_what_a_time_says(
+def test_the_meaning_of_times_is_reported(
     source: ListSource | Bounded,
     times: str,
-    says: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -53,4 +53,4 @@ def test_what_a_time_says(
     report = reported(source)
     assert report["times"] == times
     terminal.summary(report, [])
-    assert says in capsys.readouterr().out
+    assert message in capsys.readouterr().out
