@@ -154,7 +154,9 @@ def test_halves_belong_together(engine: str, tmp_path: Path) -> None:
 
 def test_other_engines_want_the_whole(tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
-    with pytest.raises(ExportError, match="is half of a step, which is for a CPU: use the whole float32 artifact"):
+    with pytest.raises(
+        ExportError, match="is half of a step, which runs only on a CPU: use the whole float32 artifact"
+    ):
         device_graph(onnx.load(output))
     with pytest.raises(ArtifactError, match=r"cannot load a network from .*: it is half of a step"):
         load_network(output)

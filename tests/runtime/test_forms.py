@@ -53,7 +53,7 @@ def test_a_build_says_it_without_a_driver(quantized: Path, monkeypatch: pytest.M
     monkeypatch.setattr("ctypes.CDLL", no_driver)
     code, out, err = run("build", quantized)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "stip-edge is int8, which is for a CPU: use the whole float32 artifact" in err
+    assert "stip-edge is int8, which runs only on a CPU: use the whole float32 artifact" in err
 
 
 def test_weights_alone_are_no_artifact_to_look_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
