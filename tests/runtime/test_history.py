@@ -213,7 +213,7 @@ def test_a_kind_of_state_that_is_not_known_is_refused(tmp_path: Path) -> None:
         ({"value_range": ("a", "b")}, "cannot be read"),
         ({"interval": "soon"}, "cannot be read"),
         ({"warmup": "long"}, "cannot be read"),
-        ({"outputs": 2}, "outputs are not those in its manifest"),
+        ({"outputs": 2}, "outputs do not match its manifest"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(tmp_path: Path, damage: dict[str, object], message: str) -> None:
