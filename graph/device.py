@@ -3,7 +3,7 @@
 Pictures are transferred as bytes. The graph converts colours and range, pads, and resizes if asked, which costs almost
 nothing on a GPU. A live step is then a single engine and a single CUDA graph. This module does not need torch.
 
-Inputs, for B cameras and K predictions a step:
+Inputs, for B cameras and K predictions per step:
 
 - ``image`` uint8 [B, h, w, 3] BGR: the cameras' pictures;
 - ``fed`` float32 [B, K, C, H, W]: predictions to feed back; if K > 1, ``pick`` int64 [1] selects one of the K;

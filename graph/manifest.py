@@ -48,7 +48,7 @@ _HALVES: Mapping[str, tuple[str, str, str]] = {  # what the artifact is, what it
 class StateSpec:
     """One part of the state, float32 [B, *shape], and its names in the graph.
 
-    There are two kinds. A ``carry`` is one tensor: each step reads input ``state.NAME`` and replaces it by output
+    There are two kinds. A ``carry`` is one tensor: each step reads input ``state.NAME`` and replaces it with output
     ``next.NAME``. A ``history`` is a ring: each step reads its last ``slots`` values, ``state.NAME.0`` (the newest) and
     so on, and writes one new value, ``next.NAME``.
     """
@@ -73,7 +73,7 @@ class StateSpec:
 
 @dataclass(frozen=True)
 class Quality:
-    """PSNR in dB on ``data`` (see :mod:`framecast.runtime.score`), and that of the baseline, copying the last frame."""
+    """PSNR in dB on ``data``, as in :mod:`framecast.runtime.score`, of the prediction and of copying the last frame."""
 
     data: str
     prediction: _Level
@@ -104,9 +104,9 @@ class Manifest:
         interval: seconds between frames in training, or None if that varied.
         parameters: number of weights.
         weights: their origin: ``random``, or the training data.
-        weights_sha256: hash over all weights.
+        weights_sha256: hash of all weights.
         quality: as measured at training, or None.
-        licence: of the weights.
+        licence: licence of the weights.
         precision: ``fp32``, or ``int8`` if layers are quantized (:mod:`framecast.export.quantize`).
         calibration: the data on which an int8 artifact was calibrated.
         pair_sum: the largest sum of two products that an int8 layer can reach, as an absolute value. None if unknown,
@@ -209,7 +209,7 @@ class Manifest:
         channels = _CHANNELS.get(self.channel_order, 0)
         fits = channels in (None, self.frame[0])
         if not fits or not all(v <= f for v, f in zip(self.visible or (1, 1), self.frame[1:], strict=True)):
-            raise ArtifactError("its manifest gives no usable frame shape or channel order: export it again")
+            raise ArtifactError("its manifest has no usable frame shape or channel order: export it again")
         known = all(s.known for s in self.state) and self.renders in RENDERS
         if not known or not self.value_range[0] < self.value_range[1]:
             raise ArtifactError(
@@ -287,7 +287,7 @@ def beside(artifact: Path, key: str = BEFORE) -> Path:
     """
     path = other_half(artifact, key)
     if not path.exists():
-        raise ArtifactError(f"{artifact} is {_HALVES[key][0]}, and {path.name} is missing: {_together(key)}")
+        raise ArtifactError(f"{artifact} is {_HALVES[key][0]}, but {path.name} is missing: {_together(key)}")
     return path
 
 
@@ -304,7 +304,7 @@ def check_halves(
 
 
 def nameless(path: Path, metadata: Mapping[str, str | bytes]) -> ArtifactError:
-    """Make the error for a graph whose file has no manifest of an artifact."""
+    """Make the error for a file that is not an artifact."""
     for key, (_, what, _) in _HALVES.items():
         if key in metadata:
             name = path.with_suffix("").with_suffix(path.suffix).name

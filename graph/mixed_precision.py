@@ -1,7 +1,7 @@
 """Converts a float32 artifact to mixed precision, for strongly typed engines: convolutions run in float16.
 
-Only operators on a whitelist, which are known to tolerate float16, use it. These are convolutions and fully connected
-layers (``LAYERS``), and the operators between them. A pointwise operator or an interpolation of features
+A whitelist names the operators that are known to tolerate float16. These are convolutions and fully connected layers
+(``LAYERS``), and the operators between them. A pointwise operator or an interpolation of features
 (``BETWEEN``) is float16 if all its inputs come from float16 and all its readers are float16. An operator that only
 moves or selects values (``MOVES``) is float16 if its inputs are and any of its readers is. So a network's flow head is
 float16. The arithmetic on flows after it is not, because its last reader is a GridSample: float16 coordinates are off

@@ -49,9 +49,9 @@ class Compiled:
         num_warps: warps per program.
         shared: bytes of dynamic shared memory.
         registers: registers per thread.
-        spills: bytes per thread that registers spill, stores and loads together.
+        spills: bytes per thread that are spilled from registers, counting stores and loads.
         parameters: (name, type) of each pointer, in launch order, such as ``("cells[0]", "*fp16")``.
-        load_bits: width of the widest load from global memory. Before Blackwell an instruction loads at most 128.
+        load_bits: bits of the widest load from global memory. Before Blackwell one instruction loads at most 128.
     """
 
     name: str
@@ -98,7 +98,7 @@ def compile_for(
         last: whether tensors are channels-last; only for the STGRU's two passes, like the next two.
         added: whether the kernels add the convolutions' biases.
         overlap: whether the second pass may start before the first one ends (from 9.0 on).
-        types: types of single parameters (default: ``dtype``, but fp32 for the affine parameters, ``count`` and
+        types: types of individual parameters (default: ``dtype``, but fp32 for the affine parameters, ``count`` and
             ``partials``).
         ptx_version: for an older driver or ptxas; 85 means 8.5 (default: the newest that Triton knows). If it is too
             low for ``arch``, LLVM ends the process.
@@ -176,7 +176,7 @@ def _launch(
 
 
 def _resources(ptx: str, arch: int) -> tuple[int, int]:
-    """Registers and spilled bytes per thread, from a report by ptxas that Triton discards."""
+    """Registers and spilled bytes per thread, as ptxas reports them. Triton discards its report."""
     tools = triton.knobs.nvidia
     tool = tools.ptxas_blackwell if arch >= 100 else tools.ptxas
     target = "".join(re.findall(r"^\.target (sm_\w+)", ptx, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""Grids and blocks of all our Triton kernels, and the check of their arguments.
+"""Grids and blocks of all our Triton kernels, and checks of their arguments.
 
 There is no autotuner: it would try variants on the first call of each size, which stalls a live stream and cannot be
 captured in a CUDA graph. The constants here were chosen by calculation and still have to be measured.
@@ -19,8 +19,8 @@ from framecast.kernels.layout import as_channels_last
 if TYPE_CHECKING:  # only a launch needs torch: cross.py must compile kernels on machines that lack it
     from torch import Tensor
 
-# Blocks grow only if there are at least this many programs, about one for each of an H100's 132 SMs. A state of
-# 64×16×16 moves a megabyte or two, so latency dominates, and all of it should be in flight at once. Not measured yet.
+# Blocks shrink until there are this many programs, about one for each of an H100's 132 SMs. A state of 64×16×16 moves
+# a megabyte or two, so latency dominates, and all of it should be in flight at once. Not measured yet.
 PROGRAMS = 128
 LANES = 4  # elements per thread, up to 8 warps: one 128-bit load of float32, or one 64-bit load of float16
 LEAST, MOST, MOST_REDUCED = 128, 1024, 4096  # elements per tile; a reduction holds fewer tensors in registers

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-INSTALLED = importlib.util.find_spec("triton") is not None  # importing it takes a second, and is useless if no GPU
+INSTALLED = importlib.util.find_spec("triton") is not None  # do not import it: that takes a second
 DEVICES = frozenset({"cuda"})
 DTYPES = frozenset({torch.float32, torch.float16, torch.bfloat16})  # float64 is only for checks, in plain torch
 

@@ -144,7 +144,7 @@ def traffic(batch: int, shape: tuple[int, ...], slots: int, itemsize: int) -> in
     Args:
         batch: number of samples.
         shape: (C, H, W) of a state.
-        slots: number of keys, which is also that of values.
+        slots: number of keys; there are as many values.
         itemsize: bytes per element.
     """
     return batch * math.prod(shape) * (2 * slots + 4) * itemsize

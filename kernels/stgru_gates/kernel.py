@@ -180,7 +180,7 @@ def norm_gates_kernel(
     old_t = tl.load(t + state, here, 0.0).to(tl.float32)
     old_s = tl.load(s + state, here, 0.0).to(tl.float32)
     if overlap:
-        gdc_wait()  # until the first pass is done, which wrote nothing that was read so far
+        gdc_wait()  # wait for the first pass; nothing read so far depends on it
     slot = tl.arange(0, slots)
     ran = slot < programs
     means_t = tl.load(partials + slot, ran, 0.0)

@@ -132,7 +132,7 @@ def _check_form(artifact: Path, engine: str) -> None:
     if form not in ENGINES[engine].forms:
         able = " or ".join(name for name, row in ENGINES.items() if form in row.forms)
         raise ArtifactError(
-            f"{artifact} is {form}, which {engine} does not run: run it with {able}, or give the whole float32 artifact"
+            f"{artifact} is {form}, which {engine} cannot run: run it with {able}, or give the whole float32 artifact"
         )
 
 

@@ -177,7 +177,7 @@ class DeviceEngine(Engine):
         self._advance(fed, 0, True, state_in, state_out)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
-        """See :meth:`Engine.feed_back`. Nothing leaves the device."""
+        """See :meth:`Engine.feed_back`. The prediction stays on the device."""
         self._advance(source.prediction, k, False, state_in, state_out)
 
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:

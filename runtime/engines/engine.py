@@ -97,10 +97,10 @@ class Engine(ABC):
     Attributes:
         name: as in ``ENGINES``.
         device: the device it runs on.
-        version: of the library underneath.
+        version: version of the underlying library.
         precision: the precision in which it was opened, if the engine has several; None if the artifact decides.
         batch: the only batch size that it runs; None if it runs any.
-        manifest: of the artifact.
+        manifest: the artifact's manifest.
         any_size: whether its pictures have the size of the frames, rather than the manifest's.
         lock: held by one caller at a time.
     """

@@ -40,7 +40,7 @@ class OnnxRuntimeEngine(Engine):
         # Threads that spin between steps take CPU time from the camera's thread. stip-edge on the demo at 27 fps, on
         # two cores (AMD EPYC, onnxruntime 1.31): 60 % of a core and 15.7 ms p50. With spinning: 140 % and 14.3 ms.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # no logs: failures are raised in one line
+        options.log_severity_level = 4  # no logs: we raise failures as one-line errors
         self._session: Any = _session(artifact, options)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         metadata = _metadata(artifact, self._session)
@@ -143,7 +143,7 @@ def _metadata(artifact: Path, session: Any) -> dict[str, str | bytes]:
     """The metadata of a session's file.
 
     Raises:
-        ArtifactError: it is not UTF-8.
+        ArtifactError: the metadata is not UTF-8.
     """
     try:
         metadata: dict[str, str | bytes] = session.get_modelmeta().custom_metadata_map

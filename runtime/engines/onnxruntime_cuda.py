@@ -133,7 +133,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         provider, choices = _PROVIDERS[self.device], {}
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # no logs: failures are raised in one line
+        options.log_severity_level = 4  # no logs: we raise failures as one-line errors
         with _quiet(onnxruntime):
             if self.device == "cuda":
                 choices = {"use_tf32": str(int(self.precision == "tf32")), "user_compute_stream": str(_stream())}
@@ -198,8 +198,8 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
 def _stream() -> int:
     """Make one stream for all steps of this process. It is never destroyed.
 
-    ONNX Runtime's Python API copies on the default stream. Its own streams and the default stream do not wait for each
-    other. A stream that is made like this and the default stream do, so the host need not wait for a step.
+    ONNX Runtime's Python API copies on the default stream, but ONNX Runtime's own streams and the default stream do not
+    wait for each other. This stream and the default stream do, so the host need not wait for a step.
 
     Raises:
         EngineError: the driver is missing, or cannot make a stream.

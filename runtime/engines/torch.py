@@ -55,10 +55,10 @@ class TorchEngine(Engine):
     Args:
         network: a :class:`framecast.models.step.StepModel`. The engine runs its form for export or for a GPU, and may
             change it.
-        manifest: of the network.
+        manifest: the network's manifest.
         device: ``cuda`` or ``cpu`` (default: ``cuda`` if available).
         precision: ``fp32``. On CUDA also ``tf32``, which rounds the inputs of convolutions to 10 bits, or ``fp16``,
-            which runs convolutions and fully connected layers in half. Everything else, such as the state, is always
+            which runs convolutions and fully connected layers in float16. Everything else, such as the state, is always
             float32.
         kernels: whether to run our Triton kernels, on CUDA.
         graph: whether to capture steps as CUDA graphs, on CUDA.
@@ -101,7 +101,7 @@ class TorchEngine(Engine):
         if overlap and on_gpu and torch.cuda.get_device_capability(self._device) < (9, 0):
             raise OptionError("overlap needs a GPU of compute capability 9.0 or higher: leave it out")
         if precision != "fp32" and not on_gpu:
-            raise OptionError(f"on a CPU torch runs in fp32 only, not in {precision}: leave the precision out")
+            raise OptionError(f"on a CPU torch runs only in fp32, not in {precision}: leave the precision out")
         if threads:
             torch.set_num_threads(threads)
         self.device = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
@@ -184,7 +184,7 @@ class TorchEngine(Engine):
             self._advance(self._taken, partial(to_frame, self.manifest), state_in, state_out)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
-        """See :meth:`Engine.feed_back`. Nothing leaves the device."""
+        """See :meth:`Engine.feed_back`. The prediction stays on the device."""
         with self._running():
             self._advance(source.prediction.tensor[:, k], None, state_in, state_out)
 

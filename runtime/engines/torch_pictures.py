@@ -50,7 +50,7 @@ class Input:
 
 
 class Pictures:
-    """A state's predictions as pictures, with a flag for each row, in one tensor, which needs one transfer.
+    """A state's predictions as pictures, with a flag for each row, in one tensor, so that one transfer is enough.
 
     Attributes:
         finite: [B] uint8, 1 if all of a row's predictions are finite.
@@ -100,5 +100,5 @@ def to_frame(manifest: Manifest, picture: Tensor) -> Tensor:
     (width, height), (_, rows, columns) = manifest.size, manifest.frame
     frame = _TAKE[manifest.channel_order](picture).permute(0, 3, 1, 2).float()
     frame = frame * np.float32((high - low) / 255).item()
-    frame = frame + low if low else frame  # saves a pass over the frame if it is 0
+    frame = frame + low if low else frame  # saves a pass over the frame if low is 0
     return functional.pad(frame, (0, columns - width, 0, rows - height), value=low)

@@ -146,7 +146,7 @@ def test_halves_belong_together(engine: str, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"is not the other half of halves\.onnx: put its matching half"):
         open_engine(output, engine)
     half.unlink()
-    with pytest.raises(ArtifactError, match=r"is half of a step, and halves\.before\.onnx is missing: put its"):
+    with pytest.raises(ArtifactError, match=r"is half of a step, but halves\.before\.onnx is missing: put its"):
         open_engine(output, engine)
     half.write_bytes(kept)
     open_engine(output, engine).close()

@@ -166,7 +166,7 @@ def test_a_record_that_is_not_one_or_of_another_is_no_entry(artifact: Path) -> N
         text.replace('"batch": 1', '"batch": 0'): r"key.batch: expected int >= 1",
         text.replace('"size": 16384', '"size": "big"'): "size: expected int, got str",
         text.replace('"camera": null', '"camera": [640]'): r"key.camera: expected array of length 2",
-        text.replace('"fp16"', '"fp32"'): "of another engine",
+        text.replace('"fp16"', '"fp32"'): "belongs to another engine",
     }
     for bad, says in damaged.items():
         assert bad != text

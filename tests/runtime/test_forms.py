@@ -38,7 +38,7 @@ def test_what_is_wrong_with_the_artifact_comes_first(
     monkeypatch.setattr("ctypes.CDLL", no_driver)
     for library in ("tensorrt", "tensorrt_rtx", "onnx", "framecast.export.load_network", "pycuda"):
         monkeypatch.setitem(sys.modules, library, None)
-    says = f"int8.onnx is int8, which {engine} does not run: run it with onnxruntime or openvino, or give the whole "
+    says = f"int8.onnx is int8, which {engine} cannot run: run it with onnxruntime or openvino, or give the whole "
     with pytest.raises(ArtifactError, match=says):
         open_engine(quantized, engine)
     code, out, err = run("run", "demo", "--model", quantized, "--engine", engine)

@@ -43,7 +43,7 @@ class Key:
     Attributes:
         artifact: SHA-256 of the ONNX file.
         library: as in :data:`framecast.runtime.engines.tensorrt.library.NAMES`.
-        version: of the library, which does not read engines of other versions.
+        version: version of the library, which does not read engines of other versions.
         gpu: the GPU's name; empty for TensorRT for RTX, whose engines run on every GPU of a compute capability.
         capability: compute capability, such as ``8.7``.
         precision: ``fp16`` or ``fp32``.
@@ -83,14 +83,14 @@ class Record:
     Attributes:
         key: identifies the engine.
         model: name of its configuration.
-        path: of the artifact at the time of the build.
-        sha256: of the engine file.
-        size: of the engine file, in bytes.
+        path: path of the artifact at the time of the build.
+        sha256: SHA-256 of the engine file.
+        size: size of the engine file in bytes.
         seconds: duration of the build.
         built: time of the build, in UTC.
         layers: a summary of the engine's layers; see :mod:`framecast.export.tensorrt`.
-        manifest: of the artifact, as JSON.
-        framecast: the version that built it.
+        manifest: the artifact's manifest, as JSON.
+        framecast: version of the framecast that built it.
     """
 
     key: Key
@@ -297,7 +297,7 @@ def _verified(path: Path, key: Key) -> tuple[bytes, Record]:
     except (OSError, ValueError) as error:
         raise EngineError(f"the record of {path} cannot be read ({first_line(error)})") from error
     if record.key != key:
-        raise EngineError(f"the record of {path} is of another engine")
+        raise EngineError(f"the record of {path} belongs to another engine")
     if not _private(path):
         raise EngineError(f"cannot trust {path}, because another user owns it or can write to it")
     try:

@@ -46,7 +46,7 @@ def _only() -> Cuda:
 
 
 class Cuda:
-    """The first GPU's primary context, which torch and others share. Call :func:`process_cuda` for it.
+    """The first GPU's primary context, which torch and others share. Call :func:`process_cuda` to get it.
 
     Raises:
         EngineError: pycuda is missing or cannot be loaded.

@@ -164,7 +164,7 @@ def is_rtx(trt: Any) -> bool:
 
 @cache
 def _creator(trt: Any) -> Any:
-    """The process's only creator, registered. The cache keeps it alive, because TensorRT does not."""
+    """Register the process's only creator, and return it. The cache keeps it alive, because TensorRT does not."""
     kind = plugin_class(trt)
 
     class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc]
