@@ -101,7 +101,7 @@ class TorchEngine(Engine):
         if overlap and on_gpu and torch.cuda.get_device_capability(self._device) < (9, 0):
             raise OptionError("overlap needs a GPU of compute capability 9.0 or higher: leave it out")
         if precision != "fp32" and not on_gpu:
-            raise OptionError(f"on a CPU torch runs only in fp32, not in {precision}: leave the precision out")
+            raise OptionError(f"on a CPU torch runs in fp32 only, not in {precision}: leave the precision out")
         if threads:
             torch.set_num_threads(threads)
         self.device = torch.cuda.get_device_name(self._device) if on_gpu else "cpu"
