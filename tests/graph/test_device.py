@@ -164,7 +164,7 @@ def test_weights_are_opencvs_in_float(size: tuple[int, int], target: tuple[int, 
 
 def test_what_cannot_be_is_said() -> None:
     proto, _ = artifact(2)
-    with pytest.raises(ExportError, match="no picture"):
+    with pytest.raises(ExportError, match="its channels are not a picture"):
         device_graph(proto)
     del proto.metadata_props[:]
     with pytest.raises(ExportError, match="no framecast manifest"):

@@ -198,7 +198,7 @@ def test_a_kind_of_state_that_is_not_known_is_refused(tmp_path: Path) -> None:
     text = Manifest("M", "m", (3, 4, 6), (StateSpec("a", (1,), "history", 2),), 1, 0, "random", "", "none").to_json()
     assert Manifest.from_json(text).state[0].inputs == ("state.a.0", "state.a.1")
     for old, new in (('"slots": 2', '"slots": 0'), ('"history"', '"stack"'), ('"history"', '"carry"')):
-        with pytest.raises(ArtifactError, match="a kind of state or model, or a value range, that is not known"):
+        with pytest.raises(ArtifactError, match="an unknown kind of state or model, or an invalid value range"):
             Manifest.from_json(text.replace(old, new))
 
 
