@@ -61,7 +61,7 @@ def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], message: st
 def test_a_model_without_a_graph_cannot_be_compared(run: Run) -> None:
     code, out, err = run("parity", "edge", "--frames", 2)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "edge needs no graph and has none: it runs with opencv, not with onnxruntime" in err
+    assert "edge has no graph: it runs with opencv, not with onnxruntime" in err
 
 
 def test_too_few_frames_have_no_psnr(run: Run) -> None:

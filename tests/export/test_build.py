@@ -232,7 +232,7 @@ def test_errors_are_one_line_with_a_fix(
         ([plain, "--for", "8.9"], "has no framecast manifest: make artifacts with 'framecast export'"),
         ([invalid, "--for", "8.9"], "is not valid ONNX .*Nonesuch.*: export it again"),
         ([scattered, "--for", "8.9"], "keeps its weights in other files"),
-        ([channels, "--for", "8.9"], "takes channels that are no picture"),
+        ([channels, "--for", "8.9"], "its channels are not a picture"),
         (
             [strange, "--for", "8.9"],
             "TensorRT does not accept the operator Unique \\(node 'levels'\\).*: run it with another",

@@ -332,7 +332,7 @@ def test_the_launcher_passes_the_right_arguments_to_the_driver(
     names = (ctypes.c_char * 64 * 64).in_dll(fake, "names")
     assert [names[i].value for i in range(2)] == [b"statistics_kernel", b"norm_gates_kernel"]
     ctypes.c_int.in_dll(fake, "code").value = 700
-    with pytest.raises(EngineError, match=r"did not launch statistics_kernel \(error 700\)"):
+    with pytest.raises(EngineError, match=r"cannot launch statistics_kernel \(error 700\)"):
         plugin.enqueue(whole, inputs, outputs, workspace, stream)
     broken = Plugin((Launch("kernel", b"PTX?", (1, 1), 32, 0, ()),), (), (), 0)
     with pytest.raises(EngineError, match=r"rejects the kernel kernel \(error 200\): build the engine again"):

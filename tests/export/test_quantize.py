@@ -149,7 +149,7 @@ def test_bad_input(wide: Path, small: Path, tmp_path: Path) -> None:
         quantize(wide, output, [[]], "x")
     with pytest.raises(ArtifactError, match="is not an ONNX file"):
         quantize(Path(__file__), output, [pictures(2)], "x")
-    with pytest.raises(ExportError, match="is int8, which is for a CPU: use the whole float32 artifact"):
+    with pytest.raises(ExportError, match="is int8, which runs only on a CPU: use the whole float32 artifact"):
         device_graph(onnx.load(small))
     with pytest.raises(ArtifactError, match=r"cannot load a network from .*: it is int8"):
         load_network(small)

@@ -164,7 +164,7 @@ def test_area_weights_match_opencv_in_float(size: tuple[int, int], target: tuple
 
 def test_unusable_artifacts_are_refused() -> None:
     proto, _ = artifact(2)
-    with pytest.raises(ExportError, match="no picture"):
+    with pytest.raises(ExportError, match="its channels are not a picture"):
         device_graph(proto)
     del proto.metadata_props[:]
     with pytest.raises(ExportError, match="no framecast manifest"):

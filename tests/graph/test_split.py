@@ -146,7 +146,7 @@ def test_halves_must_match(engine: str, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"is not the other half of halves\.onnx: put its matching half"):
         open_engine(output, engine)
     half.unlink()
-    with pytest.raises(ArtifactError, match=r"is half of a step, and halves\.before\.onnx is missing: put its"):
+    with pytest.raises(ArtifactError, match=r"is half of a step, but halves\.before\.onnx is missing: put its"):
         open_engine(output, engine)
     half.write_bytes(kept)
     open_engine(output, engine).close()
@@ -154,7 +154,9 @@ def test_halves_must_match(engine: str, tmp_path: Path) -> None:
 
 def test_other_engines_need_the_whole_artifact(tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
-    with pytest.raises(ExportError, match="is half of a step, which is for a CPU: use the whole float32 artifact"):
+    with pytest.raises(
+        ExportError, match="is half of a step, which runs only on a CPU: use the whole float32 artifact"
+    ):
         device_graph(onnx.load(output))
     with pytest.raises(ArtifactError, match=r"cannot load a network from .*: it is half of a step"):
         load_network(output)

@@ -155,7 +155,7 @@ def test_bad_input() -> None:
         compile_for("gates", 87, "fp16", (1, 1, 1))
     with pytest.raises(OptionError, match="fp32, fp16, bf16"):
         compile_for("eifag", 87, "fp64", (1, 1, 1))
-    with pytest.raises(OptionError, match="sizes from 1"):
+    with pytest.raises(OptionError, match="sizes of at least 1"):
         compile_for("eifag", 87, "fp16", (1, 0, 1))
 
 

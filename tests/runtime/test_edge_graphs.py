@@ -185,5 +185,5 @@ def test_both_graphs_must_exist_and_belong_together(name: str, artifact: Path, t
     with pytest.raises(ArtifactError, match=r"is not the other half of edge\.onnx: .*'framecast export'"):
         open_engine(artifact, name)
     render.unlink()
-    with pytest.raises(ArtifactError, match=r"a model of motion, and edge\.render\.onnx is missing: put its matching"):
+    with pytest.raises(ArtifactError, match=r"a model of motion, but edge\.render\.onnx is missing: put its matching"):
         open_engine(artifact, name)

@@ -166,7 +166,7 @@ def test_a_damaged_record_or_that_of_another_engine_is_no_entry(artifact: Path) 
         text.replace('"batch": 1', '"batch": 0'): r"key.batch: expected int >= 1",
         text.replace('"size": 16384', '"size": "big"'): "size: expected int, got str",
         text.replace('"camera": null', '"camera": [640]'): r"key.camera: expected array of length 2",
-        text.replace('"fp16"', '"fp32"'): "of another engine",
+        text.replace('"fp16"', '"fp32"'): "belongs to another engine",
     }
     for bad, message in damaged.items():
         assert bad != text

@@ -38,7 +38,7 @@ def test_a_wrong_form_is_reported_first(
     monkeypatch.setattr("ctypes.CDLL", no_driver)
     for library in ("tensorrt", "tensorrt_rtx", "onnx", "framecast.export.load_network", "pycuda"):
         monkeypatch.setitem(sys.modules, library, None)
-    message = f"int8.onnx is int8, which {engine} does not run: run it with onnxruntime or openvino, or give the whole "
+    message = f"int8.onnx is int8, which {engine} cannot run: run it with onnxruntime or openvino, or give the whole "
     with pytest.raises(ArtifactError, match=message):
         open_engine(quantized, engine)
     code, out, err = run("run", "demo", "--model", quantized, "--engine", engine)
@@ -53,7 +53,7 @@ def test_a_build_refuses_int8_without_a_driver(quantized: Path, monkeypatch: pyt
     monkeypatch.setattr("ctypes.CDLL", no_driver)
     code, out, err = run("build", quantized)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "stip-edge is int8, which is for a CPU: use the whole float32 artifact" in err
+    assert "stip-edge is int8, which runs only on a CPU: use the whole float32 artifact" in err
 
 
 def test_a_file_of_weights_is_not_read_as_an_artifact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_an_unknown_kind_of_state_is_refused(tmp_path: Path) -> None:
     text = Manifest("M", "m", (3, 4, 6), (StateSpec("a", (1,), "history", 2),), 1, 0, "random", "", "none").to_json()
     assert Manifest.from_json(text).state[0].inputs == ("state.a.0", "state.a.1")
     for old, new in (('"slots": 2', '"slots": 0'), ('"history"', '"stack"'), ('"history"', '"carry"')):
-        with pytest.raises(ArtifactError, match="a kind of state or model, or a value range, that is not known"):
+        with pytest.raises(ArtifactError, match="an unknown kind of state or model, or an invalid value range"):
             Manifest.from_json(text.replace(old, new))
 
 
@@ -213,7 +213,7 @@ def test_an_unknown_kind_of_state_is_refused(tmp_path: Path) -> None:
         ({"value_range": ("a", "b")}, "cannot be read"),
         ({"interval": "soon"}, "cannot be read"),
         ({"warmup": "long"}, "cannot be read"),
-        ({"outputs": 2}, "outputs are not those in its manifest"),
+        ({"outputs": 2}, "outputs do not match its manifest"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(tmp_path: Path, damage: dict[str, object], message: str) -> None:

@@ -133,7 +133,7 @@ def test_an_older_gpu_cannot_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 7))
     network = make("mau")
-    with pytest.raises(OptionError, match=r"from compute capability 9\.0 on"):
+    with pytest.raises(OptionError, match=r"compute capability 9\.0 or higher"):
         TorchEngine(network, describe(network, "mau"), device="cuda", overlap=True)
 
 
