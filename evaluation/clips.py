@@ -49,14 +49,14 @@ def find_clips(places: Sequence[str]) -> list[str]:
 
 
 def common_size(contenders: Sequence[Contender], size: tuple[int, int] | None = None) -> tuple[int, int] | None:
-    """Return the picture size (width, height) at which all methods are compared; None for each clip's own.
+    """Return the picture size (width, height) at which all methods are compared; None for each clip's own size.
 
     Args:
-        contenders: the models. Some see one size only, others any (:attr:`Engine.any_size`).
-        size: the size that was asked for, if any.
+        contenders: the models. Some take one size only, others any (:attr:`Engine.any_size`).
+        size: the requested size, if any.
 
     Raises:
-        OptionError: the models see different pictures, or the size is not theirs or too small for the comparison.
+        OptionError: the models take different pictures, or ``size`` is too small or not the models' size.
     """
     first = contenders[0]
     for other in contenders[1:]:
@@ -70,7 +70,7 @@ def common_size(contenders: Sequence[Contender], size: tuple[int, int] | None = 
         own = fixed[0].predictor.manifest.size
         if size not in (None, own):
             raise OptionError(
-                f"{fixed[0].name} sees {_view(fixed[0])} and no other size: leave out the size, or leave out the model"
+                f"{fixed[0].name} takes {_view(fixed[0])} only: leave out the size, or leave out the model"
             )
         size = own
     if size is not None and min(size) < MIN_SIDE:
@@ -80,8 +80,8 @@ def common_size(contenders: Sequence[Contender], size: tuple[int, int] | None = 
 
 def _apart(one: Contender, other: Contender) -> OptionError:
     return OptionError(
-        f"{one.name} sees {_view(one)}, {other.name} {_view(other)}: "
-        "models in one table must have one resolution; evaluate them separately"
+        f"{one.name} takes {_view(one)}, {other.name} takes {_view(other)}: "
+        "models in one table need the same resolution; evaluate them separately"
     )
 
 
@@ -109,7 +109,7 @@ def evaluate_clips(
         places: result of :func:`find_clips`.
         ahead: the moments to predict.
         size: (width, height) of all comparisons (default: see :func:`common_size`).
-        rivals: baselines; copying must be the first (default: :func:`standard`).
+        rivals: baselines, copying first (default: :func:`standard`).
         frames: use up to this many frames of each clip.
         advance: called after each frame.
         clock: measures the CPU time.

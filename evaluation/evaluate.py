@@ -44,8 +44,8 @@ def evaluate(
         framecast.evaluate("edge", "demo", rivals={"mine": lambda last, before, ahead: [last] * len(ahead)})
 
     Args:
-        models: one or more shipped names or artifact paths; or a mapping from the names that the tables show to
-            paths, names or open predictors. All that see one size only must see the same.
+        models: one or more shipped names or artifact paths; or a mapping from the names for the tables to paths, names
+            or open predictors. Models that take one size only must all take the same.
         clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W].
         horizon: score 1 to this many frames ahead (default: 5). For clips.
         ahead: score these moments instead, in milliseconds. For clips. Each is predicted and scored at the clip's
@@ -53,9 +53,9 @@ def evaluate(
         size: (width, height) at which all methods are compared (default: the size of the models that see one size
             only; without such a model, each clip's own). For clips.
         rivals: further baselines by name, for clips. Each is a function of the newest frame, the frame before it, and
-            a list of moments ahead, as numbers of the time between these two frames: 1.0 is the next frame of a steady
-            stream, 2.5 lies between two frames. Frames are uint8 [h, w, C] at the compared size; C is 3 (BGR) or 1.
-            The function returns one such frame per moment.
+            a list of moments ahead. The unit of the moments is the time between these two frames: 1.0 is the next frame
+            of a steady stream, 2.5 lies between two frames. Frames are uint8 [h, w, C] at the compared size; C is 3
+            (BGR) or 1. The function returns one such frame per moment.
         frames: use up to this many frames of each clip.
         given: number of frames to give from the start of each sequence (default: 10); the models predict the others.
         sequences: use up to this many sequences of each file.
@@ -65,7 +65,7 @@ def evaluate(
     Raises:
         ArtifactError: there is no such model, or the file is not an artifact.
         SourceError: no clip can be scored. If only some cannot, they are skipped; see :attr:`Results.skipped`.
-        OptionError: an argument is out of range; or it is for clips but these are sequences, or the reverse.
+        OptionError: an argument is out of range, or is for clips when these are sequences, or the reverse.
         EngineError: an engine failed.
     """
     places, of_sequences = look_up(
@@ -127,7 +127,7 @@ def _is_sequences(places: Sequence[str]) -> bool:
     """Return whether the places are sequences, which have their own protocol, or clips."""
     kinds = {place.lower().endswith(".npy") for place in places}
     if len(kinds) > 1:
-        raise OptionError("clips and sequences (.npy) are scored in different ways: evaluate them separately")
+        raise OptionError("clips and sequences (.npy) are scored differently: evaluate them separately")
     return kinds.pop()
 
 

@@ -1,4 +1,4 @@
-"""One clip, scored as in a live run. All methods share the same frames, and their CPU time is measured in turns."""
+"""One clip, scored as in a live run. All methods share the same frames, and their CPU times are measured in turn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from framecast.runtime.resize import resize
 from framecast.runtime.score import Scorer, psnr
 from framecast.runtime.stepper import SNAP
 
-COSTED = 8  # the cost is measured at each eighth frame, because each picture is then computed on its own
+COSTED = 8  # the cost is measured on every 8th frame only, because pictures cost more when computed one by one
 T = TypeVar("T")
 
 
@@ -37,7 +37,7 @@ class Run:
         rivals: the baselines; copying is the first.
         ahead: the moments to predict.
         size: (width, height) of all comparisons; None for each clip's own.
-        most: frames of a clip; None for all.
+        most: maximum number of frames of a clip; None for all.
         judge: computes LPIPS; None without LPIPS.
         clock: measures the CPU time.
     """
@@ -63,16 +63,16 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class _Moment:
-    """What all methods predicted from one frame.
+    """The predictions of all methods from one frame.
 
     Attributes:
-        frame: at the compared size, as scores see it: [h, w, 3].
-        last: the same with the models' channels.
-        time: its time in seconds.
-        interval: seconds between two frames, as known then.
-        whole: for each asked moment the frame that it is scored at.
+        frame: the frame at the compared size, as the scorer sees it: [h, w, 3].
+        last: the same frame with the models' channels.
+        time: the frame's time in seconds.
+        interval: seconds between two frames, as known at that time.
+        whole: for each requested moment, how many frames ahead it is scored.
         pictures: each method's prediction, by frames ahead.
-        truths: the real frames of the nearest and of the furthest prediction, by frames ahead, once they came.
+        truths: the real frames of the nearest and the furthest prediction, by frames ahead, after they arrived.
     """
 
     frame: Image
@@ -84,7 +84,7 @@ class _Moment:
     truths: dict[int, Image] = field(default_factory=dict)
 
     def see(self, later: _Moment) -> None:
-        """Keep a later frame, if it is the truth of the nearest or the furthest prediction."""
+        """Keep a later frame if it is the ground truth of the nearest or the furthest prediction."""
         near, far = self.whole[0], self.whole[-1]
         k = round((later.time - self.time) / self.interval)
         if k >= near:
@@ -96,8 +96,8 @@ class _Moment:
 def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], None]) -> ClipResult:
     """Score a clip.
 
-    The scorer of live runs decides which frames count. To keep the methods on the same frames, the longest warm-up
-    holds for all of them. So does a restart after one model's prediction was not finite.
+    The scorer of live runs decides which frames count. All methods are scored on the same frames, so all wait for the
+    longest warm-up, and all restart after a prediction that was not finite.
 
     Args:
         run: the settings.
@@ -107,7 +107,7 @@ def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], Non
 
     Raises:
         SourceError: the clip cannot be read, or no frame of it can be scored.
-        OptionError: the source is a camera, or a rival of the user's fails.
+        OptionError: the source is a camera, or one of the user's rivals fails.
         EngineError: an engine failed.
     """
     if source.live:
@@ -128,8 +128,8 @@ def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], Non
         advance(frames)
     if not all(tally.scored):
         raise SourceError(
-            f"nothing to score {_furthest(run.ahead)} in {source.name}: {frames} frames are too few or "
-            f"repeat each other (give a longer clip, or a smaller --{'ahead' if run.ahead.in_ms else 'horizon'})"
+            f"cannot score {_furthest(run.ahead)} in {source.name}: its {frames} frames are too few, or repeat each "
+            f"other (give a longer clip, or a smaller --{'ahead' if run.ahead.in_ms else 'horizon'})"
         )
     return ClipResult(
         name=name,
@@ -145,14 +145,14 @@ def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], Non
 
 
 def _furthest(ahead: Ahead) -> str:
-    return f"{ahead.asked[-1]:g} ms ahead" if ahead.in_ms else f"{ahead.asked[-1]:g} steps ahead"
+    return f"{ahead.asked[-1]:g} ms ahead" if ahead.in_ms else f"{ahead.asked[-1]:g} frames ahead"
 
 
-_Due = list[tuple[_Moment, int, float]]  # a moment, how many frames before it was, and how many seconds
+_Due = list[tuple[_Moment, int, float]]  # an earlier moment, and how many frames and seconds ago it was
 
 
 def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image, _Due]]:
-    """Step all models through a clip; yield the number of frames so far, the newest one, and what it scores."""
+    """Step all models through a clip. Yields the frames so far, the newest one, and the moments it scores."""
     predictors = run.predictors
     channels = predictors[0].manifest.frame[0]
     scorer, moments = Scorer(), deque[_Moment]()
@@ -185,7 +185,7 @@ def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image,
         frames += 1
         yield frames, moment.last, due
         for earlier, k, _ in due:
-            if k not in (earlier.whole[0], earlier.whole[-1]):  # those are kept for the strip
+            if k not in (earlier.whole[0], earlier.whole[-1]):  # the strip needs those
                 del earlier.pictures[k]
         moments.append(moment)
         while moments[0].time + (moments[0].whole[-1] + 1) * interval < frame.time:
@@ -193,7 +193,7 @@ def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image,
 
 
 def _at_size(image: Image, size: tuple[int, int] | None, name: str) -> Image:
-    """A frame at the size of the comparison."""
+    """Return a frame at the compared size."""
     if size is not None and image.shape[1::-1] != size:
         return resize(image, size)
     if min(image.shape[:2]) < MIN_SIDE:
@@ -209,7 +209,7 @@ def _predict(run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[
         moment: the newest frame.
         before: the frame before it, if any.
         steps: CPU seconds of each model's step.
-        cost: takes the measurements; None to compute pictures together where that is cheaper.
+        cost: collects the measurements; None to compute the pictures together, which is cheaper.
     """
     whole = sorted(set(moment.whole))
     last, earlier, elapsed = moment.last, moment.last, moment.interval
@@ -235,7 +235,7 @@ def _predict(run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[
 def _pictures(
     predict: Callable[[Sequence[T]], list[Image]], ahead: Sequence[T], clock: Clock, cost: _Cost | None
 ) -> tuple[list[Image], list[float]]:
-    """All pictures; and, if the cost is measured, the CPU seconds of each on its own."""
+    """Return all pictures, and the CPU seconds of each if the cost is measured."""
     if cost is None:
         return predict(ahead), []
     found = [_timed(clock, partial(predict, [one])) for one in ahead]
@@ -243,7 +243,7 @@ def _pictures(
 
 
 def _ahead(predictor: Predictor, moment: _Moment, whole: Sequence[int]) -> list[Image]:
-    """A model's pictures some frames ahead."""
+    """Return a model's pictures for some numbers of frames ahead."""
     if predictor.manifest.renders == "moments" or len(whole) == 1:
         return [predictor.at(moment.time + k * moment.interval).image for k in whole]
     rollout = predictor.rollout(max(whole))
@@ -251,12 +251,12 @@ def _ahead(predictor: Predictor, moment: _Moment, whole: Sequence[int]) -> list[
 
 
 def _snapped(steps: float) -> float:
-    """A number of steps; a whole one if it is nearly that, because times are rounded."""
+    """Round a number of steps if it is almost whole, because time stamps are rounded."""
     return float(round(steps)) if abs(steps - round(steps)) < SNAP else steps
 
 
 def _timed(clock: Clock, call: Callable[[], T]) -> tuple[T, float]:
-    """What a call returns, and its CPU seconds on all threads."""
+    """Return a call's result and its CPU seconds on all threads."""
     begun = clock.cpu()
     found = call()
     return found, clock.cpu() - begun
@@ -278,12 +278,15 @@ class _Cost:
         self._samples.append(seconds)
 
     def medians(self) -> Array:
-        """Milliseconds, [method, moment]. A clip with a score has a sample: no frame before the eighth is scored."""
+        """Median milliseconds, [method, moment].
+
+        Every scored clip has a sample, because no frame before the eighth is scored.
+        """
         return 1e3 * np.median(np.reshape(self._samples, (-1, *self._shape)), axis=0)  # type: ignore[no-any-return]
 
 
 class _Middle:
-    """Keeps a moment near the middle of a clip of any length, with the frames that followed it."""
+    """Keeps a moment near the middle of a clip of any length, and the frames that follow it."""
 
     def __init__(self, ahead: Ahead) -> None:
         self._ahead = ahead
@@ -292,7 +295,7 @@ class _Middle:
         self._seen = 0
 
     def offer(self, moment: _Moment, k: int) -> None:
-        """Consider a moment whose prediction ``k`` frames ahead is due now: it is complete with the furthest one."""
+        """Consider a moment whose prediction ``k`` frames ahead was scored. The furthest prediction completes it."""
         if k != moment.whole[-1]:
             return
         if self._seen % self._stride == 0:
@@ -303,7 +306,7 @@ class _Middle:
         self._seen += 1
 
     def strip(self) -> Strip:
-        """The pictures of the moment in the middle."""
+        """Return the pictures of the moment in the middle."""
         moment = self._kept[len(self._kept) // 2]
         whole = [moment.whole[index] for index in self._ahead.ends]
         truths = tuple(moment.truths[k] for k in whole)

@@ -1,4 +1,4 @@
-"""The results of an evaluation: figures by method, by the time ahead and by clip, and their JSON."""
+"""The results of an evaluation: figures by method, lookahead and clip, and their JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Contender:
 
     Attributes:
         name: name in tables and reports.
-        given: the name that the user gave.
+        given: the name or path that the user gave.
         predictor: runs the model.
     """
 
@@ -94,7 +94,7 @@ class Results:
     """All results of an evaluation. The axes of all arrays are ``methods``, ``ahead`` and ``metrics``.
 
     Attributes:
-        ahead: the moments that were asked for.
+        ahead: the requested moments.
         given: number of frames given from the start of each sequence; None for clips.
         skipped: source and reason of each clip that could not be scored.
         lpips: why LPIPS is missing; None if it is not missing.
@@ -146,7 +146,7 @@ class Results:
 
         ==============  ===============================================================================================
         ``kind``        ``clips`` or ``sequences``
-        ``ahead``       the moments that were asked for, ``in`` ``frames`` or ``ms``: ``asked``
+        ``ahead``       ``asked``: the requested moments; ``in``: their unit, ``frames`` or ``ms``
         ``horizon``     the last of them in frames; null for milliseconds
         ``given``       number of frames given from the start of each sequence; null for clips
         ``size``        [width, height] of all comparisons, or null if it differs from clip to clip; ``channels``

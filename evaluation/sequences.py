@@ -51,7 +51,7 @@ def evaluate_sequences(
     limit: int | None = None,
     advance: Advance = lambda what, done, total: None,
 ) -> Results:
-    """Score models, copying and linear extrapolation on grey sequences. Every predicted frame counts.
+    """Score models, copying and linear extrapolation on grey sequences. Every predicted frame is scored.
 
     Args:
         contenders: at least one model; all must have the sequences' size.

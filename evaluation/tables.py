@@ -11,7 +11,7 @@ from framecast.evaluation.results import COPY, ClipResult, Results
 from framecast.runtime.report import versions
 from framecast.tables import Table
 
-_PAPERS = ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", WORSE)  # the papers' order of columns for sequences
+_PAPERS = ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", WORSE)  # the order of columns in papers
 
 
 def titles(results: Results) -> list[str]:
@@ -26,7 +26,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def notes(results: Results) -> list[str]:
-    """Return the remarks that readers of the tables need, one a line."""
+    """Return the remarks below the tables, one per line."""
     lines = []
     if results.skipped:
         total = len(results.clips) + len(results.skipped)
@@ -34,9 +34,10 @@ def notes(results: Results) -> list[str]:
         lines += [f"  {reason}" for _, reason in results.skipped]
     for contender in results.contenders:
         if not contender.predictor.manifest.trained:
-            lines.append(f"{contender.name} has random weights: its figures say nothing about the network")
+            lines.append(f"{contender.name} has random weights: its figures say nothing about the network's quality")
         if resets := contender.predictor.resets:
-            lines.append(f"{contender.name} was reset {resets} times, after predictions that were not finite")
+            times = "once" if resets == 1 else f"{resets} times"
+            lines.append(f"{contender.name} was reset {times}, after predictions that were not finite")
     if results.given is None:
         lines.append(
             "CPU: milliseconds of a step and one picture so far ahead, on all threads; the machine's, so compare"
@@ -78,7 +79,7 @@ def _by_clip(results: Results, index: int) -> Table:
 
 
 def _scored_at(results: Results, index: int, clips: Sequence[ClipResult]) -> str:
-    """The milliseconds ahead at which a moment was scored: a clip has frames only at its own rate."""
+    """The lookahead in milliseconds at which a moment was scored. A clip has frames only at its own rate."""
     at = [clip.ahead_ms[index] for clip in clips if clip.ahead_ms is not None]
     low, high = f"{min(at):.1f}", f"{max(at):.1f}"
     return low if low == high else f"{low}–{high}"
@@ -95,7 +96,7 @@ def _of_sequences(results: Results) -> list[Table]:
         )
         for method, name in zip(results.methods, titles(results), strict=True)
     ]
-    what = f"mean over the {len(results.ahead)} frames after {results.given} given ones, {sequences} sequences"
+    what = f"mean over the {len(results.ahead)} frames after {results.given} given frames, {sequences} sequences"
     first = Table(what, ("method", *(METRICS[metric].title for metric in order)), rows)
     shown = ("mse", "ssim_published", "psnr")
     return [first, *(_ahead(results, metric, f"{METRICS[metric].title} by frames ahead") for metric in shown)]
@@ -112,7 +113,7 @@ def _ahead(results: Results, metric: str, title: str) -> Table:
 
 
 def _cost(results: Results, index: int) -> Table:
-    """Return a table of the methods' quality and cost at one moment, and of their worst clip."""
+    """Return a table of each method's quality and cost at one moment, and its worst clip."""
     rows = []
     for method, name in zip(results.methods, titles(results), strict=True):
         worst = "–"
@@ -137,7 +138,7 @@ def _cost(results: Results, index: int) -> Table:
 
 
 def _others(results: Results, index: int) -> Table:
-    """Return a table of all metrics that the other tables do not show."""
+    """Return a table of the metrics that the other tables leave out."""
     metrics = [metric for metric in results.metrics if metric not in ("psnr", WORSE)]
     rows = [
         (name, *(_figure(results.of(results.mean, method, metric)[index], metric, method) for metric in metrics))
@@ -160,7 +161,7 @@ def _figure(value: float, metric: str, method: str) -> str:
 
 
 def provenance(results: Results) -> list[str]:
-    """Return where the figures come from: models, weights and versions, one a line."""
+    """Return the origin of the figures, one line each: size, models, weights and versions."""
     first = results.contenders[0].predictor
     size = "each clip's own size" if results.size is None else f"{results.size[0]}×{results.size[1]}"
     lines = [f"compared at {size}, {first.manifest.frame[0]} channel{'s' * (first.manifest.frame[0] > 1)}"]

@@ -80,7 +80,7 @@ def test_sequences(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> Non
         "eval", grey, sequences, "--given", 5, "--sequences", 2, "--json", figures, "--html", page, "--threads", 1
     )
     assert (code, err) == (0, "")
-    assert "mean over the 4 frames after 5 given ones, 2 sequences" in out
+    assert "mean over the 4 frames after 5 given frames, 2 sequences" in out
     assert "small has random weights" in out
     found = json.loads(figures.read_text(), parse_constant=pytest.fail)
     assert found["methods"] == ["copy-last", "linear", "small"]
@@ -108,11 +108,11 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Pa
         (["stip-edge", CLIP, "--ahead", "11s"], 1, "ahead 11000: give milliseconds above 0 and up to 10000"),
         (["stip-edge", CLIP, "--ahead", "40", "--horizon", 2], 1, "horizon cannot be used with ahead"),
         (["stip-edge", CLIP, "--size", "64"], 1, "--size takes WIDTHxHEIGHT in pixels"),
-        (["stip-edge", CLIP, "--size", "64x48"], 1, "sees 256×192 and no other size"),
+        (["stip-edge", CLIP, "--size", "64x48"], 1, "takes 256×192 only"),
         (["stip-edge", CLIP, "--frames", 0], 1, "--frames must be at least 1"),
         (["stip-edge", CLIP, "--given", 10], 1, "given cannot be used with clips"),
         (["stip-edge", CLIP, "--sequences", 10], 1, "sequences cannot be used with clips"),
-        (["stip-edge", CLIP, "--also", grey], 1, "one resolution"),
+        (["stip-edge", CLIP, "--also", grey], 1, "same resolution"),
         (["stip-edge", CLIP, "--also", "nope"], 1, "no model 'nope'"),
         (["nope", CLIP], 1, "stip-edge"),
         (["mau-mnist", CLIP, "--also", "nope"], 1, "no model 'nope'"),  # before the first is exported

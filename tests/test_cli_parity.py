@@ -44,11 +44,11 @@ def test_what_cannot_run_here_is_listed_where_nothing_was_named(run: Run) -> Non
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--engine", "tensorflow"), "there are opencv, onnxruntime"),
+        (("--engine", "tensorflow"), "use opencv, onnxruntime"),
         (("--engine", "onnxruntime:bf16"), "one precision"),
         (("--frames", "0"), "--frames must be at least 1"),
         (("--engine", "onnxruntime:fp16,tensorrt:int8"), "tensorrt runs in fp16 or fp32"),
-        (("--engine", ","), "--engine ,: there are opencv, onnxruntime"),
+        (("--engine", ","), "--engine ,: use opencv, onnxruntime"),
         (("--source", "nowhere.mp4"), "no such file"),
     ],
 )

@@ -59,7 +59,7 @@ def test_a_command_that_there_is_not(run: Run) -> None:
     assert run("evla", "edge")[2] == "framecast: no command 'evla': did you mean eval? (see 'framecast --help')\n"
     code, _, err = run("prepare", "edge")
     assert code == 2
-    assert "there are run, delay, eval, models" in err
+    assert "use run, delay, eval, models" in err
     assert run("--nope")[2] == "framecast: framecast has no option --nope (see 'framecast --help')\n"
 
 
@@ -179,4 +179,4 @@ def test_a_folder_that_was_deleted_is_one_line(tmp_path: Path) -> None:
     code = "import os, sys; from framecast.cli import main; os.rmdir(os.getcwd()); sys.argv[1:] = ['models']; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr == "framecast: the current folder is gone: cd to one that is there\n"
+    assert done.stderr == "framecast: the current folder no longer exists: cd to another one\n"

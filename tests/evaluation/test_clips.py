@@ -208,11 +208,11 @@ def test_models_must_see_the_same_picture(contender: MakeContender, any_size: Co
     assert common_size([any_size]) is None
     assert common_size([any_size], (64, 48)) == (64, 48)
     grey = Contender("grey", "grey", contender(order="GRAY").predictor)
-    with pytest.raises(OptionError, match=r"grey sees 28×20 grey, a 28×20: .*one resolution"):
+    with pytest.raises(OptionError, match=r"grey takes 28×20 grey, a takes 28×20: .*same resolution"):
         common_size([contender("a"), grey])
-    with pytest.raises(OptionError, match=r"grey sees 28×20 grey, fade any size: .*one resolution"):
+    with pytest.raises(OptionError, match=r"grey takes 28×20 grey, fade takes any size: .*same resolution"):
         common_size([any_size, grey])
-    with pytest.raises(OptionError, match=r"a sees 28×20 and no other size: leave out the size"):
+    with pytest.raises(OptionError, match=r"a takes 28×20 only: leave out the size"):
         common_size([any_size, contender("a")], (64, 48))
     with pytest.raises(OptionError, match=r"cannot compare at 64×8: a side must be at least 12 pixels"):
         common_size([any_size], (64, 8))

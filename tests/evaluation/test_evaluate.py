@@ -79,7 +79,7 @@ def test_progress_is_told() -> None:
         ({"ahead": [float("nan")]}, OptionError, "ahead nan: give milliseconds"),
         ({"ahead": [10_001]}, OptionError, "ahead 10001: give milliseconds above 0 and up to 10000"),
         ({"ahead": [40], "horizon": 2}, OptionError, "horizon cannot be used with ahead: leave it out"),
-        ({"size": (64, 48)}, OptionError, "stip-edge sees 256×192 and no other size: leave out the size"),
+        ({"size": (64, 48)}, OptionError, "stip-edge takes 256×192 only: leave out the size"),
         ({"frames": 0}, OptionError, "frames must be at least 1, not 0"),
         ({"given": 3}, OptionError, "given cannot be used with clips: leave it out"),
         ({"sequences": 3}, OptionError, "sequences cannot be used with clips"),

@@ -86,7 +86,7 @@ def test_tables_of_milliseconds(any_size: Contender, write_clip: Callable[[str, 
 
 def test_tables_of_sequences(of_sequences: Results) -> None:
     first, *by_step = tables(of_sequences)
-    assert first.title == "mean over the 4 frames after 3 given ones, 2 sequences"
+    assert first.title == "mean over the 4 frames after 3 given frames, 2 sequences"
     assert first.columns[:4] == ("method", "MSE ↓", "MAE ↓", "SSIM as published ↑")
     assert first.rows[2][1] == f"{np.mean(of_sequences.of(of_sequences.mean, 'trend', 'mse')):.2f}"
     assert [len(table.rows) for table in by_step] == [4, 4, 4]
@@ -95,8 +95,8 @@ def test_tables_of_sequences(of_sequences: Results) -> None:
 def test_notes_say_what_is_missing(results: Results) -> None:
     said = "\n".join(notes(results))
     assert "skipped 1 of 3 clips:" in said
-    assert "<b>: 3 frames are too few" in said
-    assert "<i>model was reset 1 times" in said
+    assert "<b>: its 3 frames are too few" in said
+    assert "<i>model was reset once" in said
     assert "LPIPS" in said
     assert any("trend 0" in line for line in provenance(results))
 

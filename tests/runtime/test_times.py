@@ -32,14 +32,14 @@ def reported(source: ListSource | Bounded) -> Report:
 @pytest.mark.parametrize(
     ("source", "times", "says"),
     [
-        (Webcam(shades(9), live=True), "capture", "counted from the driver's stamp, with the delays given"),
+        (Webcam(shades(9), live=True), "capture", "counted from the driver's stamp, plus the delays you gave"),
         (
             Bounded(Webcam(shades(9), live=True), 10.0),
             "capture",
-            "counted from the driver's stamp, with the delays given",
+            "counted from the driver's stamp, plus the delays you gave",
         ),
-        (ListSource(shades(9), live=True), "arrival", "counted from its arrival, with the delays given"),
-        (ListSource(shades(9)), "file", "counted from its turn in the file, with the delays given"),
+        (ListSource(shades(9), live=True), "arrival", "counted from its arrival, plus the delays you gave"),
+        (ListSource(shades(9)), "file", "counted from its time in the file, plus the delays you gave"),
     ],
 )
 def test_what_a_time_says(

@@ -22,10 +22,10 @@ def delay(
     seconds: Annotated[float, typer.Option(metavar="S", help="How long to measure.")] = 20.0,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures as JSON.")] = None,
 ) -> None:
-    """Measure how late a camera is, glass to glass.
+    """Measure a camera's delay, glass to glass.
 
-    A window blinks on this machine's screen: let the camera see it, if need be in a mirror. The delay of the screen
-    is part of what is measured. The last line names the command to use next: 'run --now' with this delay.
+    A window blinks on this machine's screen. Point the camera at it, or at its image in a mirror. The measured delay
+    includes the screen's own. The last line is the command to run next: 'run --now' with this delay.
     """
     from framecast import terminal
     from framecast.camera import is_camera, open_source
@@ -42,16 +42,16 @@ def delay(
         check_writable(json)
     shown = redact(source)
     if not is_camera(source):
-        raise SourceError(f"{shown} is no camera (give a webcam's number, v4l2:///dev/video0, csi://0 or rtsp://…)")
+        raise SourceError(f"{shown} is not a camera (give a webcam's number, v4l2:///dev/video0, csi://0 or rtsp://…)")
     with BlinkWindow() as window, open_source(source) as camera:
-        print(f"Let {camera.name} see the blinking window: measuring for {seconds:g} s.", file=sys.stderr, flush=True)
+        print(f"Point {camera.name} at the blinking window: measuring for {seconds:g} s.", file=sys.stderr, flush=True)
         found = measure(camera, window, seconds)
         times = camera.times
     milliseconds = round(1e3 * found.seconds)
     command = f"framecast run {shlex.quote(shown)} --now --camera-delay {milliseconds}ms"
     rows = [
-        ("source", f"{camera.name}, a frame each {1e3 * found.interval:.1f} ms, times by {times}"),
-        ("glass to glass", f"{milliseconds} ms, the screen's own delay in it"),
+        ("source", f"{camera.name}, a frame every {1e3 * found.interval:.1f} ms, times by {times}"),
+        ("glass to glass", f"{milliseconds} ms, including the screen's own delay"),
         ("single blinks", f"{1e3 * found.low:.0f} to {1e3 * found.high:.0f} ms (p5 to p95)"),
         ("blinks", f"{found.seen} of {found.shown} seen"),
         ("next", command),

@@ -1,8 +1,8 @@
-"""What the help of each command shows at its end. Every line is a command that works."""
+"""The examples at the end of each command's help. Every line is a valid command."""
 
 from __future__ import annotations
 
-KEPT = "\b"  # before a paragraph whose lines are not to be joined
+KEPT = "\b"  # click does not rewrap a paragraph that begins with this
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": (

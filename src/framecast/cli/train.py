@@ -33,28 +33,28 @@ def train(
         typer.Argument(metavar="DATA", help="A video, a folder of videos, or MNIST's train-images-idx3-ubyte(.gz)."),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the weights, the checkpoint, the log and the samples go.")
+        Path, typer.Option(metavar="FOLDER", help="Folder for the weights, the checkpoint, the log and the samples.")
     ],
     recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="How to train (default: the configuration's own recipe).")
+        str | None, typer.Option(metavar="NAME", help="Training recipe (default: the configuration's own).")
     ] = None,
     val: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Other videos, or t10k-images-idx3-ubyte(.gz), to score the network on."),
+        typer.Option(metavar="PATH", help="Validate on these videos, or on t10k-images-idx3-ubyte(.gz)."),
     ] = None,
     settings: Settings = None,
     updates: Annotated[int | None, typer.Option(metavar="N", help="Number of updates (default: the recipe's).")] = None,
     minutes: Annotated[
-        float | None, typer.Option(metavar="M", help="Train for M minutes, scoring included, instead of --updates.")
+        float | None, typer.Option(metavar="M", help="Train for M minutes, including validation, instead of --updates.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Streams or sequences in an update (default: the recipe's).")
+        int | None, typer.Option(metavar="N", help="Batch size: streams or sequences (default: the recipe's).")
     ] = None,
     lr: Annotated[
         float | None, typer.Option(metavar="RATE", help="Peak learning rate (default: the recipe's).")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the weights and of the data's order.")] = 1,
-    every: Annotated[float, typer.Option(metavar="M", help="Save and score every M minutes.")] = 15,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the initial weights and of the data order.")] = 1,
+    every: Annotated[float, typer.Option(metavar="M", help="Save and validate every M minutes.")] = 15,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16, or fp16 (CUDA only) (default: the recipe's).")
     ] = None,
@@ -62,10 +62,10 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Start from these weights, .safetensors.")
     ] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the weights, as the videos allow it.")] = "unknown",
+    licence: Annotated[str, typer.Option(help="Licence of the weights. The videos must allow it.")] = "unknown",
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where decoded frames are kept (default: frames/ beside --out)."),
+        typer.Option(metavar="FOLDER", help="Folder for decoded frames (default: frames/ next to --output)."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run: repeat its command and add this option.")
@@ -73,12 +73,12 @@ def train(
 ) -> None:
     """Train a network on videos, or on Moving MNIST.
 
-    Ctrl-C saves the run. The same command with --resume continues it; on the CPU the result is the same, bit for bit,
-    as if the run had never stopped.
+    Ctrl-C saves the run, and the same command with --resume continues it. On the CPU the result is bit for bit the same
+    as without the stop.
     """
     from framecast.models.configs import CONFIGS, find_pictures, parse
 
-    find_pictures(config, f"train {config} on videos or digits")  # said before torch is asked for
+    find_pictures(config, f"train {config} on videos or digits")  # a wrong name fails before a missing torch
     if updates is not None and minutes is not None:
         raise OptionError("give --updates or --minutes, not both")
     with needs_extra("train"):
@@ -126,7 +126,7 @@ def train(
 
 def _words(at: Progress) -> str:
     if at.scoring:
-        return f"scoring the network on --val: {at.scoring}"
+        return f"validating on --val: {at.scoring}"
     left = f"  {at.left:.0f} min left" if math.isfinite(at.left) else ""
     skipped = f"  {at.skipped} skipped" if at.skipped else ""
     return f"{at.updates} updates  loss {at.loss:.4g}  {at.fps:.1f} frames/s{left}{skipped}"
