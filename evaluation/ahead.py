@@ -33,17 +33,16 @@ class Ahead:
         return cls(tuple(range(1, horizon + 1)))
 
     @classmethod
-    def in_milliseconds(cls, asked: Sequence[float]) -> Ahead:
-        """Some milliseconds, in any order.
+    def in_seconds(cls, asked: Sequence[float]) -> Ahead:
+        """Some seconds, in any order. The figures state them in milliseconds.
 
         Raises:
-            OptionError: there is none, or one is not above 0 and at most 10,000.
+            OptionError: there is none, or one is not above 0 and at most 10.
         """
-        most = 1e3 * LONGEST
-        if not asked or not all(0 < one <= most for one in asked):
-            given = ",".join(f"{one:g}" for one in asked)
-            raise OptionError(f"ahead {given}: give milliseconds above 0 and up to {most:g}, such as 40,100,200")
-        return cls(tuple(sorted(set(map(float, asked)))), in_ms=True)
+        if not asked or not all(0 < one <= LONGEST for one in asked):
+            given = ", ".join(f"{one:g} s" for one in asked) or "nothing"
+            raise OptionError(f"ahead must be above 0 and at most {LONGEST:g} s, not {given}")
+        return cls(tuple(sorted({round(1e3 * one, 6) for one in asked})), in_ms=True)
 
     def __len__(self) -> int:
         return len(self.asked)

@@ -11,6 +11,7 @@ from framecast.camera.images import SUFFIXES, images_among
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import FrameError, OptionError, SourceError
 from framecast.evaluation.ahead import Ahead
+from framecast.evaluation.length import frames_in
 from framecast.evaluation.one_clip import Run, score_clip
 from framecast.evaluation.perceptual import find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, metrics_with
@@ -99,7 +100,7 @@ def evaluate_clips(
     size: tuple[int, int] | None = None,
     rivals: Sequence[Rival] | None = None,
     frames: int | None = None,
-    advance: Advance = lambda what, done, total: None,
+    advance: Advance = lambda share, what: None,
     clock: Clock = SYSTEM,
 ) -> Results:
     """Score models and rivals on clips (:mod:`framecast.runtime.score`), and measure what they cost.
@@ -133,6 +134,7 @@ def evaluate_clips(
     skipped: list[tuple[str, str]] = []
     for number, (place, name) in enumerate(zip(places, _names(places), strict=True)):
         found = _attempt(run, place, name, partial(_advance, advance, name, number, len(places)))
+        advance((number + 1) / len(places), f"{name}: done")
         if isinstance(found, ClipResult):
             clips.append(found)
         else:
@@ -152,19 +154,25 @@ def evaluate_clips(
     )
 
 
-def _attempt(run: Run, place: str, name: str, advance: Callable[[int], None]) -> ClipResult | SourceError:
+def _attempt(run: Run, place: str, name: str, advance: Callable[[int | None, int], None]) -> ClipResult | SourceError:
     """Score a clip, or return why it cannot be scored."""
     try:
         with open_source(place) as source:
-            return score_clip(run, name, source, advance)
+            length = None if source.live else frames_in(place)
+            if run.most is not None:
+                length = min(length or run.most, run.most)
+            return score_clip(run, name, source, partial(advance, length))
     except SourceError as error:
         return error
     except FrameError as error:
         return SourceError(f"{redact(place)}: {error}")
 
 
-def _advance(advance: Advance, name: str, number: int, total: int, frames: int) -> None:
-    advance(f"{name}: frame {frames}", number, total)
+def _advance(advance: Advance, name: str, number: int, total: int, length: int | None, frames: int) -> None:
+    """Report a frame of a clip. Each clip counts equally; one of unknown length counts when it is done."""
+    share = min(frames / length, 1.0) if length else 0.0
+    of = f" of {length}" if length and frames <= length else ""
+    advance((number + share) / total, f"{name}: frame {frames}{of}")
 
 
 def _names(places: Sequence[str]) -> list[str]:

@@ -112,11 +112,11 @@ def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], Non
     """
     if source.live:
         raise OptionError(f"{source.name} is a camera: record it first and evaluate the recording")
-    tally, cost = Tally(run.methods, len(run.ahead), run.judge), _Cost(run)
+    tally, cost, copies = Tally(run.methods, len(run.ahead), run.judge), _Cost(run), _Copies(run)
     middle = _Middle(run.ahead)
     looked: list[list[float]] = [[] for _ in run.ahead.asked]  # milliseconds, by moment
     frames, size = 0, (0, 0)
-    for frames, truth, due in _frames(run, source, cost):
+    for frames, truth, due in _frames(run, source, cost, copies):
         size = truth.shape[1], truth.shape[0]
         compared = Truth(truth) if due else None
         for moment, k, seconds in due:
@@ -141,6 +141,8 @@ def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], Non
         strip=middle.strip(),
         ahead_ms=tuple(float(np.mean(one)) for one in looked),
         cpu_ms=cost.medians(),
+        copied=tuple(copies.copied),
+        pictures=tuple(copies.pictures),
     )
 
 
@@ -151,7 +153,7 @@ def _furthest(ahead: Ahead) -> str:
 _Due = list[tuple[_Moment, int, float]]  # an earlier moment, and how many frames and seconds ago it was
 
 
-def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image, _Due]]:
+def _frames(run: Run, source: Source, cost: _Cost, copies: _Copies) -> Iterator[tuple[int, Image, _Due]]:
     """Step all models through a clip. Yields the frames so far, the newest one, and the moments it scores."""
     predictors = run.predictors
     channels = predictors[0].manifest.frame[0]
@@ -168,7 +170,8 @@ def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image,
         steps = [_timed(run.clock, partial(p.step, image, frame.time))[1] for p in predictors]
         seen, interval = predictors[0].input, predictors[0].interval
         moment = _Moment(seen, seen[..., :channels], frame.time, interval, run.ahead.frames(interval))
-        _predict(run, moment, moments[-1] if moments else None, steps, cost if frames % COSTED == 0 else None)
+        before = moments[-1] if moments else None
+        _predict(run, moment, before, steps, cost if frames % COSTED == 0 else None, copies)
         repeated = any(predictor.event == "repeat" for predictor in predictors)
         if not repeated and any(predictor.steps == 1 for predictor in predictors):
             scorer.restart()
@@ -201,7 +204,9 @@ def _at_size(image: Image, size: tuple[int, int] | None, name: str) -> Image:
     return image
 
 
-def _predict(run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[float], cost: _Cost | None) -> None:
+def _predict(
+    run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[float], cost: _Cost | None, copies: _Copies
+) -> None:
     """Fill in every method's pictures, and measure what they cost.
 
     Args:
@@ -210,6 +215,7 @@ def _predict(run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[
         before: the frame before it, if any.
         steps: CPU seconds of each model's step.
         cost: collects the measurements; None to compute the pictures together, which is cheaper.
+        copies: counts the pictures, and those that a predictor replaced by a copy of the last frame.
     """
     whole = sorted(set(moment.whole))
     last, earlier, elapsed = moment.last, moment.last, moment.interval
@@ -220,10 +226,14 @@ def _predict(run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[
     for rival in run.rivals:
         ahead = [_snapped(k * moment.interval / elapsed) for k in whole]
         row, seconds = _pictures(partial(rival.predict, last, earlier), ahead, run.clock, cost)
+        copies.add(len(rows), 0, len(row))
         rows.append(row)
         spent.append(seconds)
     for predictor, step in zip(run.predictors, steps, strict=True):
+        copied = predictor.copied
         row, seconds = _pictures(partial(_ahead, predictor, moment), whole, run.clock, cost)
+        made = max(whole) if cost is None and _rolls_out(predictor, whole) else len(whole)
+        copies.add(len(rows), predictor.copied - copied, made)
         rows.append([image[..., : last.shape[2]] for image in row])
         spent.append([step + one for one in seconds])
     for i, k in enumerate(whole):
@@ -244,10 +254,15 @@ def _pictures(
 
 def _ahead(predictor: Predictor, moment: _Moment, whole: Sequence[int]) -> list[Image]:
     """Return a model's pictures for some numbers of frames ahead."""
-    if predictor.manifest.renders == "moments" or len(whole) == 1:
+    if not _rolls_out(predictor, whole):
         return [predictor.at(moment.time + k * moment.interval).image for k in whole]
     rollout = predictor.rollout(max(whole))
     return [rollout[k - 1].image for k in whole]
+
+
+def _rolls_out(predictor: Predictor, whole: Sequence[int]) -> bool:
+    """Whether one rollout gives all pictures. A model of motion renders each moment by itself."""
+    return predictor.manifest.renders != "moments" and len(whole) > 1
 
 
 def _snapped(steps: float) -> float:
@@ -283,6 +298,18 @@ class _Cost:
         Every scored clip has a sample, because no frame before the eighth is scored.
         """
         return 1e3 * np.median(np.reshape(self._samples, (-1, *self._shape)), axis=0)  # type: ignore[no-any-return]
+
+
+class _Copies:
+    """Counts each method's pictures, and those that a predictor replaced by a copy of the last frame."""
+
+    def __init__(self, run: Run) -> None:
+        self.copied, self.pictures = [0] * len(run.methods), [0] * len(run.methods)
+
+    def add(self, method: int, copied: int, pictures: int) -> None:
+        """Count the pictures of one frame."""
+        self.copied[method] += copied
+        self.pictures[method] += pictures
 
 
 class _Middle:

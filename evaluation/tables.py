@@ -39,12 +39,33 @@ def notes(results: Results) -> list[str]:
             times = "once" if resets == 1 else f"{resets} times"
             lines.append(f"{contender.name} was reset {times}, after predictions that were not finite")
     if results.given is None:
-        lines.append(
-            "CPU: milliseconds of a step and one picture so far ahead, on all threads; the machine's, so compare"
-        )
+        lines += [_copies(results, contender.name) for contender in results.contenders]
+        lines.append(_about_cpu(results))
     if results.lpips:
         lines.append(results.lpips)
     return lines
+
+
+def _copies(results: Results, name: str) -> str:
+    """State how often a model fell back to copying, which raises its scores and is not open to rivals."""
+    share = results.copied(name)
+    if not share:
+        return f"{name} never fell back to copying the last frame"
+    return (
+        f"{name} fell back to copying for {100 * share:.1f} % of its pictures, where copying had lately scored better; "
+        "rivals have no such fallback"
+    )
+
+
+def _about_cpu(results: Results) -> str:
+    line = "CPU: milliseconds of one step and one picture, summed over all threads of this machine"
+    learning = [one.name for one in results.contenders if one.predictor.manifest.renders == "moments"]
+    if not learning or len(results.ahead) == 1:
+        return line
+    return (
+        f"{line}; the step of {' and '.join(learning)} learns for all {len(results.ahead)} moments, in a live run for "
+        "one: give one moment (--horizon 1) to see that cost"
+    )
 
 
 def _of_clips(results: Results) -> list[Table]:
@@ -53,7 +74,7 @@ def _of_clips(results: Results) -> list[Table]:
     costs = range(len(ahead)) if ahead.in_ms else ahead.ends
     return [
         *(_by_clip(results, index) for index in each),
-        _ahead(results, "psnr", f"mean of {_count(results)} by {ahead.unit} ahead, PSNR in dB"),
+        _ahead(results, "psnr", f"mean of {_count(results)} {_size(results)} by {ahead.unit} ahead, PSNR in dB"),
         *(_cost(results, index) for index in costs),
         *(_others(results, index) for index in ahead.ends),
     ]
@@ -61,6 +82,10 @@ def _of_clips(results: Results) -> list[Table]:
 
 def _count(results: Results) -> str:
     return f"{len(results.clips)} clip{'s' * (len(results.clips) != 1)}"
+
+
+def _size(results: Results) -> str:
+    return "at their own sizes" if results.size is None else f"at {results.size[0]}×{results.size[1]}"
 
 
 def _by_clip(results: Results, index: int) -> Table:
@@ -75,7 +100,7 @@ def _by_clip(results: Results, index: int) -> Table:
     total = str(sum(clip.scored[index] for clip in results.clips))
     about = (f"mean of {_count(results)}", *[""] * sizes, *[""] * in_ms, total)
     rows.append((*about, *_numbers(results, results.mean, "psnr", index)))
-    return Table(f"{results.ahead.label(index)}, PSNR in dB", columns, rows)
+    return Table(f"{results.ahead.label(index)}, PSNR in dB {_size(results)}", columns, rows)
 
 
 def _scored_at(results: Results, index: int, clips: Sequence[ClipResult]) -> str:
@@ -97,6 +122,7 @@ def _of_sequences(results: Results) -> list[Table]:
         for method, name in zip(results.methods, titles(results), strict=True)
     ]
     what = f"mean over the {len(results.ahead)} frames after {results.given} given frames, {sequences} sequences"
+    what += f" {_size(results)}"
     first = Table(what, ("method", *(METRICS[metric].title for metric in order)), rows)
     shown = ("mse", "ssim_published", "psnr")
     return [first, *(_ahead(results, metric, f"{METRICS[metric].title} by frames ahead") for metric in shown)]
@@ -134,7 +160,9 @@ def _cost(results: Results, index: int) -> Table:
         METRICS[WORSE].title,
         "worst clip, to copying",
     )
-    return Table(f"{results.ahead.label(index)}, cost and quality, mean of {_count(results)}", columns, rows)
+    prepared = f"{len(results.ahead)} moment{'s' * (len(results.ahead) != 1)}"
+    about = f"cost and quality, mean of {_count(results)} {_size(results)}, CPU for {prepared} per step"
+    return Table(f"{results.ahead.label(index)}, {about}", columns, rows)
 
 
 def _others(results: Results, index: int) -> Table:
@@ -145,7 +173,7 @@ def _others(results: Results, index: int) -> Table:
         for method, name in zip(results.methods, titles(results), strict=True)
     ]
     columns = ("method", *(METRICS[metric].title for metric in metrics))
-    return Table(f"{results.ahead.label(index)}, mean of {_count(results)}", columns, rows)
+    return Table(f"{results.ahead.label(index)}, mean of {_count(results)} {_size(results)}", columns, rows)
 
 
 def _numbers(results: Results, values: np.ndarray, metric: str, index: int) -> list[str]:

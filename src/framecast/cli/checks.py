@@ -57,8 +57,8 @@ def duration(option: str, text: str) -> float:
     return float(found[1]) * (1.0 if found[2] == "s" else 1e-3)
 
 
-def milliseconds(option: str, text: str) -> list[float]:
-    """Parse times such as 40,100,200 or 40ms,0.1s. Returns milliseconds.
+def durations(option: str, text: str) -> list[float]:
+    """Parse times such as 40,100,200 or 40ms,0.1s. Returns seconds.
 
     Args:
         option: the option's name, such as ``--ahead``.
@@ -67,7 +67,7 @@ def milliseconds(option: str, text: str) -> list[float]:
     Raises:
         OptionError: a part is not a time.
     """
-    return [1e3 * duration(option, part) for part in text.split(",")]
+    return [duration(option, part) for part in text.split(",")]
 
 
 def picture_size(option: str, text: str) -> tuple[int, int]:

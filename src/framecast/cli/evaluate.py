@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from framecast.cli.checks import check_ending, check_numbers, check_outputs, milliseconds, picture_size
+from framecast.cli.checks import check_ending, check_numbers, check_outputs, durations, picture_size
 from framecast.cli.extras import needs_extra
 from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
 from framecast.cli.progress import progress
@@ -93,7 +93,7 @@ def evaluate(
     rivals = dict(map(_rival, rival)) if rival else None
     options: dict[str, Any] = {
         "horizon": horizon,
-        "ahead": None if ahead is None else milliseconds("--ahead", ahead),
+        "ahead": None if ahead is None else durations("--ahead", ahead),
         "size": None if size is None else picture_size("--size", size),
         "rivals": rivals,
         "frames": frames,
@@ -129,7 +129,7 @@ def evaluate(
             places,
             **options,
             threads=threads,
-            advance=lambda what, done, total: show(done / total if total else None, what),
+            advance=show,
         )
     if json is not None:
         write(json, f"{to_json(results.to_dict(), indent=2)}\n".encode())
