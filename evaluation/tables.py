@@ -9,7 +9,7 @@ import numpy as np
 from framecast.evaluation.metrics import METRICS, WORSE
 from framecast.evaluation.results import COPY, ClipResult, Results
 from framecast.runtime.report import versions
-from framecast.tables import Table
+from framecast.tables import Table, number
 
 _PAPERS = ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", WORSE)  # the order of columns in papers
 
@@ -145,7 +145,7 @@ def _cost(results: Results, index: int) -> Table:
         worst = "–"
         if method != COPY:
             clip, gain = results.worst(method, index)
-            worst = f"{clip.name} {gain:+.2f} dB"
+            worst = f"{clip.name} {number(gain, '+.2f')} dB"
         spent, ratio = results.cpu_ms(method), results.cpu_to_dis(method)
         quality = (
             _figure(results.of(results.mean, method, metric)[index], metric, method) for metric in ("psnr", WORSE)

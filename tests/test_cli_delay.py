@@ -53,7 +53,7 @@ def test_a_camera_is_measured(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     shown = Window(list(changes))
     source = see(monkeypatch, shown, Camera(0.187, jitter=0.005).frames(random, changes, 20))
     file = tmp_path / "new" / "delay.json"
-    code, out, err = run("delay", "rtsp://user:secret@camera/stream", "--seconds", "12", "--json", file)
+    code, out, err = run("delay", "rtsp://user:secret@camera/stream", "--duration", "12", "--json", file)
     assert (code, err) == (0, "Point camera 0 at the blinking window: measuring for 12 s.\n")
     found = json.loads(file.read_text(), parse_constant=pytest.fail)
     assert found["delay_ms"] == pytest.approx(187, abs=10)
@@ -97,8 +97,8 @@ def test_a_window_that_is_closed(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         (("demo",), "demo is not a camera (give a webcam's number"),
         (("clip.mp4",), "clip.mp4 is not a camera"),
         (("0",), "no window can be shown: there is no display, DISPLAY is not set (run it on a machine with a screen"),
-        (("0", "--seconds", "2"), "--seconds must be 12 to 600, not 2"),
-        (("0", "--seconds", "nan"), "--seconds must be 12 to 600, not nan"),
+        (("0", "--duration", "2"), "--duration must be 12 to 600, not 2"),
+        (("0", "--duration", "nan"), "--duration must be 12 to 600, not nan"),
         (("0", "--json", "x.txt"), "--json x.txt: give a file that ends in .json"),
         (("0", "--json", "/proc/no/x.json"), "cannot write"),
     ],

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framecast.runtime.report import Report
+from framecast.tables import number
 
 WIDTH = 100  # columns, if the output is not a terminal
 WORD = 24  # characters: a longer name or path may be split
@@ -111,7 +112,7 @@ def _score(report: Report) -> str:
     psnr = report["psnr_db"]
     if psnr["prediction"] is None or psnr["copy_last"] is None:
         return "not scored yet"
-    gain = f"{psnr['prediction'] - psnr['copy_last']:+.2f}" if psnr["trusted"] else "too few to compare"
+    gain = number(psnr["prediction"] - psnr["copy_last"], "+.2f") if psnr["trusted"] else "too few to compare"
     return f"predicted {psnr['prediction']:.2f} dB, copying {psnr['copy_last']:.2f} dB ({gain})"
 
 
@@ -120,7 +121,7 @@ def _now(report: Report) -> str | None:
     now, psnr = report["now"], report["psnr_db"]
     if now is None:
         return None
-    shown = f"shown: now {now['error']:+.0f} ms (p50), ±{now['spread']:.0f} ms (p95)"
+    shown = f"shown: now {number(now['error'], '+.0f')} ms (p50), ±{now['spread']:.0f} ms (p95)"
     if psnr["prediction"] is None:
         return shown
     return f"{shown}; frame of now: {psnr['prediction']:.1f} dB, late picture: {psnr['copy_last']:.1f} dB"
@@ -151,7 +152,7 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
         rows.append(("sharpness", f"{sharp['prediction']:.2f} of the real frames'"))
     if (shown := _now(report)) is not None and now is not None:
         since = f"counted from {SINCE[report['times']]}, plus the delays you gave"
-        late = f"the camera's picture is {now['late']:.0f} ms old when it is shown, {since}"
+        late = f"the camera's picture is {number(now['late'], '.0f')} ms old when it is shown, {since}"
         rows += [("now", shown), ("late", late)]
     if any(report["events"].values()):
         events = report["events"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 import framecast
 from framecast.errors import ArtifactError, OptionError, SourceError
+from framecast.evaluation import results as results_module
 from framecast.evaluation.rivals import Linear
 from framecast.evaluation.tables import tables
 from framecast.runtime.shipped import shipped
@@ -128,3 +131,13 @@ def test_it_needs_no_torch() -> None:
     code += f"framecast.evaluate('stip-edge', {CLIP!r}, horizon=1); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_public_functions_name_the_same_thing_alike() -> None:
+    """``open`` and ``run`` share their parameters; a progress callback gets the same everywhere; times are seconds."""
+    one, other = (inspect.signature(function).parameters for function in (framecast.open, framecast.run))
+    shared = one.keys() & other.keys()
+    assert shared == one.keys() >= {"source", "model", "ahead", "camera_delay"}
+    assert [name for name in shared - {"source"} if one[name] != other[name]] == []
+    assert results_module.Advance == import_module("framecast.bench.benchmark").Advance
+    assert "ahead: score these moments instead, in seconds." in (framecast.evaluate.__doc__ or "")

@@ -118,7 +118,7 @@ def test_a_window_that_is_seen_half_of_the_time_is_no_measurement() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 7.0])
 def test_too_little_is_said(seconds: float) -> None:
-    with pytest.raises(SourceError, match=r"^too few: .*measure longer: --seconds 20"):
+    with pytest.raises(SourceError, match=r"^too few: .*measure longer: --duration 20"):
         estimated(Camera(0.4), seconds=seconds)
 
 

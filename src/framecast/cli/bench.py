@@ -11,8 +11,9 @@ import typer
 
 from framecast.cli.checks import check_amounts, check_clips, check_ending, check_numbers, check_outputs
 from framecast.cli.checks import duration as seconds_of
+from framecast.cli.complete import complete_engines, complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import ModelRef, complete_models
+from framecast.cli.model_ref import ModelRef
 from framecast.cli.progress import progress
 from framecast.errors import OptionError
 
@@ -35,6 +36,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="NAME[:PRECISION],…",
+            autocompletion=complete_engines,
             help="Engines to compare. all: every engine that works here (default: auto; with the model all, all).",
         ),
     ] = None,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.checks import check_numbers, check_outputs, picture_size
+from framecast.cli.complete import complete_models, complete_precisions
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import complete_models
 from framecast.cli.progress import progress
 from framecast.cli.signals import on_signals
 from framecast.errors import EngineError, OptionError
@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from framecast.export.tensorrt import BuildRequest
     from framecast.runtime.engines.tensorrt.cache import Record
     from framecast.runtime.engines.tensorrt.library import Gpu, Library
-
-
-def _precisions(incomplete: str) -> list[str]:
-    """Names for shell completion."""
-    from framecast.runtime.engines import ENGINES
-
-    return [name for name in ENGINES["tensorrt"].precisions if name.startswith(incomplete)]
 
 
 def build(
@@ -42,7 +35,9 @@ def build(
     precision: Annotated[
         str,
         typer.Option(
-            help="fp16: float16 where the network tolerates it, float32 elsewhere; or fp32.", autocompletion=_precisions
+            metavar="NAME",
+            help="fp16: float16 where the network tolerates it, float32 elsewhere; or fp32.",
+            autocompletion=complete_precisions,
         ),
     ] = "fp16",
     batch: Annotated[int, typer.Option(metavar="N", help="Number of cameras in one step.")] = 1,
@@ -60,7 +55,10 @@ def build(
     ] = None,
     plugins: Annotated[
         str,
-        typer.Option(help="framecast's own kernels as plugins. auto: if they measure faster; aot, v3: always; none."),
+        typer.Option(
+            metavar="NAME",
+            help="framecast's own kernels as plugins. auto: if they measure faster; aot, v3: always; none.",
+        ),
     ] = "auto",
     output: Annotated[
         Path | None,

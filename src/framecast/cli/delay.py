@@ -19,7 +19,7 @@ def delay(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="A webcam's number, v4l2:///dev/video0, csi://0 or rtsp://….")
     ],
-    seconds: Annotated[float, typer.Option(metavar="S", help="How long to measure.")] = 20.0,
+    duration: Annotated[float, typer.Option(metavar="S", help="Measure for S seconds.")] = 20.0,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the figures as JSON.")] = None,
 ) -> None:
     """Measure a camera's delay, glass to glass.
@@ -35,8 +35,8 @@ def delay(
     from framecast.runtime.report import to_json
     from framecast.runtime.sinks.blink import BlinkWindow
 
-    if not LEAST <= seconds <= MOST:
-        raise OptionError(f"--seconds must be {LEAST:g} to {MOST:g}, not {seconds:g}")
+    if not LEAST <= duration <= MOST:
+        raise OptionError(f"--duration must be {LEAST:g} to {MOST:g}, not {duration:g}")
     check_ending("--json", json, ".json")
     if json is not None:
         check_writable(json)
@@ -44,8 +44,8 @@ def delay(
     if not is_camera(source):
         raise SourceError(f"{shown} is not a camera (give a webcam's number, v4l2:///dev/video0, csi://0 or rtsp://…)")
     with BlinkWindow() as window, open_source(source) as camera:
-        print(f"Point {camera.name} at the blinking window: measuring for {seconds:g} s.", file=sys.stderr, flush=True)
-        found = measure(camera, window, seconds)
+        print(f"Point {camera.name} at the blinking window: measuring for {duration:g} s.", file=sys.stderr, flush=True)
+        found = measure(camera, window, duration)
         times = camera.times
     milliseconds = round(1e3 * found.seconds)
     command = f"framecast run {shlex.quote(shown)} --now --camera-delay {milliseconds}ms"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from framecast.cli.checks import check_ending, check_numbers, check_outputs, durations, picture_size
+from framecast.cli.complete import complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.cli.progress import progress
 from framecast.errors import OptionError
 

@@ -49,9 +49,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "framecast bench edge --stream --source 0",
     ),
     "train": (
-        "framecast train stip-edge videos/ --out runs/mine --val others/",
-        "framecast train stip-edge clip.mp4 --out runs/mine --minutes 10",
-        "framecast train mau-mnist train-images-idx3-ubyte.gz --out runs/mau",
+        "framecast train stip-edge videos/ --output runs/mine --val others/",
+        "framecast train stip-edge clip.mp4 --output runs/mine --minutes 10",
+        "framecast train mau-mnist train-images-idx3-ubyte.gz --output runs/mau",
     ),
     "moving-mnist": ("framecast moving-mnist t10k-images-idx3-ubyte.gz -o test.npy",),
     "doctor": ("framecast doctor", "framecast doctor --json doctor.json"),

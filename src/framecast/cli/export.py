@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from framecast.cli.checks import check_numbers, check_outputs
+from framecast.cli.complete import complete_configs
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import complete_models
 from framecast.cli.progress import say
 from framecast.cli.settings import Settings
 
@@ -17,7 +17,7 @@ from framecast.cli.settings import Settings
 def export(
     config: Annotated[
         str,
-        typer.Argument(metavar="CONFIG", help="A name that 'framecast models' lists.", autocompletion=complete_models),
+        typer.Argument(metavar="CONFIG", help="A name that 'framecast models' lists.", autocompletion=complete_configs),
     ],
     output: Annotated[
         Path | None,

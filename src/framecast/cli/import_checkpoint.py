@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from framecast.cli.checks import check_outputs
+from framecast.cli.complete import complete_configs
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import complete_models
 from framecast.cli.settings import Settings
 
 
@@ -23,7 +23,7 @@ def import_checkpoint(
             "--as",
             metavar="CONFIG",
             help="The checkpoint's configuration, a name that 'framecast models' lists.",
-            autocompletion=complete_models,
+            autocompletion=complete_configs,
         ),
     ],
     output: Annotated[

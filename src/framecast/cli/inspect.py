@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from framecast.cli.checks import check_clips, check_numbers, check_outputs
+from framecast.cli.complete import complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 
 
 def inspect(

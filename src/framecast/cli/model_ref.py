@@ -67,11 +67,3 @@ class ModelRef:
         print(f"{self.given} ships without weights: exporting it with random ones for this run", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="framecast-") as folder:
             yield export_random(self.given, Path(folder), artifact=not engine.startswith("torch"))
-
-
-def complete_models(incomplete: str) -> list[str]:
-    """Names of models and configurations for shell completion."""
-    from framecast.models.configs import CONFIGS
-    from framecast.runtime.shipped import shipped
-
-    return [name for name in {**shipped(), **CONFIGS} if name.startswith(incomplete)]

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs
+from framecast.cli.complete import complete_engines, complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.errors import ArtifactError, EngineError, OptionError, SourceError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def parity(
         str,
         typer.Option(
             metavar="NAME[:PRECISION],…",
+            autocompletion=complete_engines,
             help="Engines to compare. all: every engine that works here. onnxruntime:fp16 runs the graph of 'build' on "
             "the CPU.",
         ),
@@ -52,6 +54,7 @@ def parity(
     from framecast.files import check_writable, write
     from framecast.runtime.engines import ENGINES, MIXED, choose, open_engine
     from framecast.runtime.report import to_json
+    from framecast.tables import number
 
     check_numbers(frames=frames)
     every = engine == ALL
@@ -89,7 +92,9 @@ def parity(
                     found[name] = {"not run": str(error)}
                     continue
                 found[name] = {"device": device, **dataclasses.asdict(one)}
-                change = "–" if math.isnan(one.psnr_change) else f"{one.psnr_change:+.3f}"  # too few frames to score
+                change = (
+                    "–" if math.isnan(one.psnr_change) else number(one.psnr_change, "+.3f")
+                )  # too few frames to score
                 rows.append((name, f"{one.max:.2e}", f"{one.mean:.2e}", change, device))
     missing = [f"{name}: not run: {row['not run']}" for name, row in found.items() if "not run" in row]
     title = f"{model} on {len(images)} frames of {source}, against ONNX Runtime on the CPU (float32)"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs
+from framecast.cli.complete import complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.errors import SourceError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def quantize(
     from framecast.graph.manifest import LARGEST_SUM
     from framecast.runtime.cpu import int8
     from framecast.runtime.engines import open_engine
+    from framecast.tables import number
 
     check_numbers(frames=frames)
     with needs_extra("quantize", "build"):
@@ -88,7 +90,7 @@ def quantize(
     rows = [
         ("layers in int8", f"{done} of {count}"),
         ("file", " → ".join(f"{size:.1f} MB" for size in sizes)),
-        ("PSNR of the next frame", f"{found.psnr:.3f} dB, {found.psnr_change:+.3f} against float32"),
+        ("PSNR of the next frame", f"{found.psnr:.3f} dB, {number(found.psnr_change, '+.3f')} against float32"),
         ("error of the prediction", f"mean {found.mean:.1e}, at most {found.max:.1e}"),
         ("checked on", f"{int8().instructions}, in ONNX Runtime"),
         ("on other CPUs", f"the same sums: two products are at most {largest:,}, and 16 bits hold {LARGEST_SUM:,}"),

@@ -10,7 +10,8 @@ import typer
 
 from framecast.cli.announce import announce
 from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs, duration
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.complete import complete_engine, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.cli.signals import on_signals
 
 if TYPE_CHECKING:
@@ -30,7 +31,12 @@ def run(
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)] = "edge",
     engine: Annotated[
-        str, typer.Option(metavar="NAME[:PRECISION]", help="The engine that runs the step (see 'framecast doctor').")
+        str,
+        typer.Option(
+            metavar="NAME[:PRECISION]",
+            autocompletion=complete_engine,
+            help="The engine that runs the step (see 'framecast doctor').",
+        ),
     ] = "auto",
     now: Annotated[
         bool,

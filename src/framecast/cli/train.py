@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.checks import check_outputs
+from framecast.cli.complete import complete_configs
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import complete_models
 from framecast.cli.progress import progress, say
 from framecast.cli.settings import Settings
 from framecast.cli.signals import on_signals
@@ -26,14 +26,17 @@ if TYPE_CHECKING:
 def train(
     config: Annotated[
         str,
-        typer.Argument(metavar="CONFIG", help="A name that 'framecast models' lists.", autocompletion=complete_models),
+        typer.Argument(metavar="CONFIG", help="A name that 'framecast models' lists.", autocompletion=complete_configs),
     ],
     data: Annotated[
         Path,
         typer.Argument(metavar="DATA", help="A video, a folder of videos, or MNIST's train-images-idx3-ubyte(.gz)."),
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Folder for the weights, the checkpoint, the log and the samples.")
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Folder for the weights, the checkpoint, the log and the samples."
+        ),
     ],
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME", help="Training recipe (default: the configuration's own).")
@@ -56,13 +59,13 @@ def train(
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the initial weights and of the data order.")] = 1,
     every: Annotated[float, typer.Option(metavar="M", help="Save and validate every M minutes.")] = 15,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, bf16, or fp16 (CUDA only) (default: the recipe's).")
+        str | None, typer.Option(metavar="NAME", help="fp32, bf16, or fp16 (CUDA only) (default: the recipe's).")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Start from these weights, .safetensors.")
     ] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the weights. The videos must allow it.")] = "unknown",
+    licence: Annotated[str, typer.Option(metavar="NAME", help="Licence of the weights.")] = "unknown",
     cache: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder for decoded frames (default: frames/ next to --output)."),
@@ -91,7 +94,7 @@ def train(
         options = parse(config, settings or [])
     name, chosen = choose(config, recipe, updates=updates, batch=batch, lr=lr, precision=precision)
     for place in (data, *([val] if val else [])):
-        check_outputs(str(place), [out / "weights.safetensors"])
+        check_outputs(str(place), [output / "weights.safetensors"])
     start = None
     if weights is not None:
         with needs_extra("train --weights"):
@@ -100,8 +103,8 @@ def train(
         options = {k: v for k, v in manifest.options.items() if CONFIGS[config].options.get(k) != v}
         start = (weights.name, sha256(weights), model.state_dict())
     told = Told(
-        config, data, out, options, name, chosen, cache or out.parent / "frames", val, minutes, every, seed, device,
-        licence, resume, start, shlex.join(["framecast", *sys.argv[1:]]),
+        config, data, output, options, name, chosen, cache or output.parent / "frames", val, minutes, every, seed,
+        device, licence, resume, start, shlex.join(["framecast", *sys.argv[1:]]),
     )  # fmt: skip
     training = Training(told, say)
     stop = threading.Event()
@@ -112,12 +115,12 @@ def train(
         again = told.command if resume else f"{told.command} --resume"
         print(f"stopped after {done}; continue with: {again}", file=sys.stderr)
         raise typer.Exit(130)
-    artifact = out / f"{config}.onnx"
-    print(f"trained: {done}; {out / 'weights.safetensors'}")
+    artifact = output / f"{config}.onnx"
+    print(f"trained: {done}; {output / 'weights.safetensors'}")
     print("next:")
     others = (val or "OTHER_VIDEOS/") if isinstance(training.footage, Videos) else "TEST.npy"
     for words in (
-        ("export", config, "--weights", out / "weights.safetensors", "-o", artifact),
+        ("export", config, "--weights", output / "weights.safetensors", "-o", artifact),
         ("run", 0, "--model", artifact),
         ("eval", artifact, others),
     ):
