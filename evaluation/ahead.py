@@ -37,7 +37,7 @@ class Ahead:
         """Some seconds, in any order. The figures state them in milliseconds.
 
         Raises:
-            OptionError: there is none, or one is not above 0 and at most 10.
+            OptionError: ``asked`` is empty, or a moment is not above 0 and at most 10.
         """
         if not asked or not all(0 < one <= LONGEST for one in asked):
             given = ", ".join(f"{one:g} s" for one in asked) or "nothing"

@@ -52,19 +52,19 @@ def _copies(results: Results, name: str) -> str:
     if not share:
         return f"{name} never fell back to copying the last frame"
     return (
-        f"{name} fell back to copying for {100 * share:.1f} % of its pictures, where copying had lately scored better; "
-        "rivals have no such fallback"
+        f"{name} fell back to copying for {100 * share:.1f} % of its pictures, because copying had lately scored "
+        "better; rivals have no such fallback"
     )
 
 
 def _about_cpu(results: Results) -> str:
-    line = "CPU: milliseconds of one step and one picture, summed over all threads of this machine"
+    line = "CPU: milliseconds of one step and one picture, summed over all threads"
     learning = [one.name for one in results.contenders if one.predictor.manifest.renders == "moments"]
     if not learning or len(results.ahead) == 1:
         return line
     return (
-        f"{line}; the step of {' and '.join(learning)} learns for all {len(results.ahead)} moments, in a live run for "
-        "one: give one moment (--horizon 1) to see that cost"
+        f"{line}; a step of {' and '.join(learning)} learns for all {len(results.ahead)} moments here, and for one in "
+        "a live run: use --horizon 1 to measure that"
     )
 
 
@@ -158,7 +158,7 @@ def _cost(results: Results, index: int) -> Table:
         "CPU, dis-flow = 1",
         METRICS["psnr"].title,
         METRICS[WORSE].title,
-        "worst clip, to copying",
+        "worst clip, over copying",
     )
     prepared = f"{len(results.ahead)} moment{'s' * (len(results.ahead) != 1)}"
     about = f"cost and quality, mean of {_count(results)} {_size(results)}, CPU for {prepared} per step"

@@ -80,7 +80,7 @@ def test_tables_of_milliseconds(any_size: Contender, write_clip: Callable[[str, 
         ),
         *(f"{ms} ms ahead, mean of 2 clips at their own sizes" for ms in (40, 100)),
     ]
-    assert any("the step of fade learns for all 2 moments" in line for line in notes(results))
+    assert any("a step of fade learns for all 2 moments here" in line for line in notes(results))
     assert provenance(results)[0] == "compared at each clip's own size, 3 channels"
     assert results.to_dict()["size"] is None
     assert results.to_dict()["horizon"] is None

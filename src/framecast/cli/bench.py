@@ -176,8 +176,8 @@ def _print_machine(machine: Machine, typed: str, markdown: bool) -> None:
     from framecast.bench.machine import lines
 
     if markdown:
-        said = "; ".join(value for label, value in lines(machine) if label != "load")
-        print(f"*Measured by `{typed}`: {said}.*")
+        described = "; ".join(value for label, value in lines(machine) if label != "load")
+        print(f"*Measured by `{typed}`: {described}.*")
         return
     for label, value in (("command", typed), *lines(machine)):
         print(f"{label:9s} {value}")

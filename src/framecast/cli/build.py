@@ -199,7 +199,7 @@ def _library(target: str | None) -> Library:
 
 
 def _gpu_or_none(target: str | None) -> Gpu | None:
-    """This machine's GPU. None if there is none and the engine is for another GPU."""
+    """This machine's GPU. None if it has none and the engine is for another GPU."""
     from framecast.runtime.engines.tensorrt.library import gpu
 
     try:

@@ -58,7 +58,7 @@ def delay(
     ]
     terminal.table("framecast delay", ("", ""), rows)
     if json is not None:
-        told = {
+        figures = {
             "source": camera.name,
             "times": times,
             "interval_ms": round(1e3 * found.interval, 2),
@@ -67,5 +67,5 @@ def delay(
             "blinks": {"seen": found.seen, "shown": found.shown},
             "next": command,
         }
-        write(json, f"{to_json(told, indent=2)}\n".encode())
+        write(json, f"{to_json(figures, indent=2)}\n".encode())
         print(f"wrote {json}")

@@ -32,13 +32,13 @@ def doctor(
     rows = [(finding.part, finding.state, finding.cure) for finding in findings]
     terminal.table("framecast doctor", ("part", "state", "what to do"), rows)
     if json is not None:
-        told = {
+        found = {
             "ready": ready(findings),
             "verdict": verdict(findings),
             "engines": engines(findings),
             "parts": [dataclasses.asdict(finding) for finding in findings],
         }
-        write(json, f"{to_json(told, indent=2)}\n".encode())
+        write(json, f"{to_json(found, indent=2)}\n".encode())
         print(f"wrote {json}")
     if not ready(findings):
         raise typer.Exit(1)

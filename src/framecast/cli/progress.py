@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 REDRAWN = 0.1  # seconds between updates of the bar
-SAID = 30.0  # seconds between lines without a terminal
+PRINTED = 30.0  # seconds between lines without a terminal
 
 Show = Callable[[float | None, str], None]  # fraction done (None if unknown), and a few words
 
@@ -19,7 +19,7 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def progress(*, silent: float = SAID) -> Iterator[Show]:
+def progress(*, silent: float = PRINTED) -> Iterator[Show]:
     """Yield a function that shows the progress.
 
     The bar is drawn only inside its calls, so that no thread disturbs work that may be measured.
@@ -33,11 +33,11 @@ def progress(*, silent: float = SAID) -> Iterator[Show]:
     console = Console(stderr=True)
     drawn = time.monotonic()
     if not console.is_terminal:
-        drawn += silent - SAID
+        drawn += silent - PRINTED
 
         def line(share: float | None, words: str) -> None:
             nonlocal drawn
-            if time.monotonic() - drawn >= SAID:
+            if time.monotonic() - drawn >= PRINTED:
                 drawn = time.monotonic()
                 say(words if share is None else f"{share:6.1%}  {words}")
 

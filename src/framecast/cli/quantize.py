@@ -73,12 +73,12 @@ def quantize(
         )
         raise SourceError(f"no frame to check on in {source}{more}")
 
-    def told() -> Iterator[Iterator[Image]]:  # quantize takes the first clip only after it has accepted the model
+    def streams() -> Iterator[Iterator[Image]]:  # quantize takes the first clip only after it has accepted the model
         print(f"stepping {model} through {len(clips)} clip(s), up to {frames} frames each", file=sys.stderr)
         yield from (_frames(clip, 0, frames) for clip in clips)
 
     with ref.artifact() as path:
-        done, count = write_int8(path, output, told(), ", ".join(clips), ends=ends)
+        done, count = write_int8(path, output, streams(), ", ".join(clips), ends=ends)
         sizes = [file.stat().st_size / 1e6 for file in (path, output)]
         images = list(_frames(source, seen, CHECKED))
         with open_engine(path, "onnxruntime") as whole, open_engine(output, "onnxruntime") as small:

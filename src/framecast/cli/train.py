@@ -88,7 +88,7 @@ def train(
         from framecast.files import sha256
         from framecast.training.footage import Videos
         from framecast.training.recipes import choose
-        from framecast.training.settings import Settings as Told
+        from framecast.training.settings import Settings as RunSettings
         from framecast.training.train import Training
 
         options = parse(config, settings or [])
@@ -102,17 +102,17 @@ def train(
         model, manifest = load_trained(config, weights, options)
         options = {k: v for k, v in manifest.options.items() if CONFIGS[config].options.get(k) != v}
         start = (weights.name, sha256(weights), model.state_dict())
-    told = Told(
+    run = RunSettings(
         config, data, output, options, name, chosen, cache or output.parent / "frames", val, minutes, every, seed,
         device, licence, resume, start, shlex.join(["framecast", *sys.argv[1:]]),
     )  # fmt: skip
-    training = Training(told, say)
+    training = Training(run, say)
     stop = threading.Event()
     with on_signals(stop.set), progress(silent=0) as show:
         finished = training.go(lambda at: show(at.done, _words(at)), stop.is_set)
     done = f"{training.trainer.updates} updates in {training.minutes:.1f} minutes"
     if not finished:
-        again = told.command if resume else f"{told.command} --resume"
+        again = run.command if resume else f"{run.command} --resume"
         print(f"stopped after {done}; continue with: {again}", file=sys.stderr)
         raise typer.Exit(130)
     artifact = output / f"{config}.onnx"

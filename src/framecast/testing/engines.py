@@ -142,7 +142,7 @@ class FadeEngine(_HandMade):
         self.share = share
 
     def new_state(self, batch: int = 1) -> State:
-        """See :meth:`Engine.new_state`. Each row holds two pictures of any size, or 0 where there is none yet."""
+        """See :meth:`Engine.new_state`. Each row holds two pictures of any size, or 0 before the first frames."""
         state = super().new_state(batch)
         state.tensors = {"before": np.zeros(batch, object), "newest": np.zeros(batch, object)}
         return state
