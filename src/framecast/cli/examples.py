@@ -9,6 +9,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "framecast run demo",
         "framecast run 0 --serve",
         "framecast run rtsp://user:password@camera/stream --record out.mp4",
+        "framecast run rtsp://camera/stream --now --camera-delay 180ms --serve",
     ),
     "delay": ("framecast delay 0", "framecast delay rtsp://user:password@camera/stream --json delay.json"),
     "eval": (
