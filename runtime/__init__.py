@@ -17,7 +17,7 @@ __all__ = ["Pipeline", "load", "open"]
 
 
 def open(
-    uri: str | os.PathLike[str],
+    source: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     engine: str = "auto",
@@ -35,7 +35,7 @@ def open(
     """Open a camera, stream, clip or folder, and predict every frame.
 
     Args:
-        uri: a path, a glob of images, a webcam's number, ``v4l2://``, ``rtsp://``, ``synthetic://`` or ``demo``.
+        source: a path, a glob of images, a webcam's number, ``v4l2://``, ``rtsp://``, ``synthetic://`` or ``demo``.
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
@@ -59,11 +59,11 @@ def open(
     wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
     predictor = load(model, engine=engine, threads=threads)
     try:
-        source = open_source(uri, loop=loop)
+        opened = open_source(source, loop=loop)
         try:
-            return Stream(Pipeline(source, predictor, lookahead=wish, realtime=realtime or now, every=every_frame))
+            return Stream(Pipeline(opened, predictor, lookahead=wish, realtime=realtime or now, every=every_frame))
         except BaseException:
-            source.close()
+            opened.close()
             raise
     except BaseException:
         predictor.close()

@@ -118,6 +118,8 @@ def run(
         else:
             opened = open_source(source, loop=loop, clock=clock)
             stack.callback(opened.close)
+            if now and not camera_delay and str(source).lower().startswith(("rtsp:", "rtsps:")):
+                announce(f"warning: {_NO_DELAY}")
         pipeline = Pipeline(
             opened,
             predictor,
@@ -140,6 +142,12 @@ def run(
             if pipeline.started:
                 observe(pipeline.report())
         return pipeline.report()
+
+
+_NO_DELAY = (
+    "the camera's delay is taken as 0 ms, so the picture lags by the real one: measure it with 'framecast delay', "
+    "and give it as --camera-delay"
+)
 
 
 def _drive(

@@ -165,7 +165,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run"], 2, "framecast run needs SOURCE"),
             (["run", "demo", "--horizon", "far"], 2, "--horizon takes a whole number, not 'far'"),
             (["run", "demo", "--zzz"], 2, "framecast run has no option --zzz (see 'framecast run --help')"),
-            (["nope"], 2, "no command 'nope': there are run, delay, eval"),
+            (["nope"], 2, "no command 'nope': use run, delay, eval"),
             (["rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
             (["run", "demo", "rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
             (["run", "demo", "--model", "rtsp://user:s3cret@127.0.0.1/x"], 1, "no such artifact"),
@@ -252,7 +252,7 @@ def test_an_output_never_overwrites_an_input(run: Run, tmp_path: Path, monkeypat
     ):
         code, _, err = run("run", source, *outputs)
         assert code == 1
-        assert "give every output a place of its own" in err
+        assert "give each output its own path" in err
     assert clip.read_bytes() == before
     assert "clip[/b].avi" in run("run", clip)[1]
 

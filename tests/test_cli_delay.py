@@ -53,8 +53,8 @@ def test_a_camera_is_measured(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     shown = Window(list(changes))
     source = see(monkeypatch, shown, Camera(0.187, jitter=0.005).frames(random, changes, 20))
     file = tmp_path / "new" / "delay.json"
-    code, out, err = run("delay", "rtsp://user:secret@camera/stream", "--seconds", "12", "--json", file)
-    assert (code, err) == (0, "Let camera 0 see the blinking window: measuring for 12 s.\n")
+    code, out, err = run("delay", "rtsp://user:secret@camera/stream", "--duration", "12", "--json", file)
+    assert (code, err) == (0, "Point camera 0 at the blinking window: measuring for 12 s.\n")
     found = json.loads(file.read_text(), parse_constant=pytest.fail)
     assert found["delay_ms"] == pytest.approx(187, abs=10)
     assert found["spread_ms"]["p5"] <= found["delay_ms"] <= found["spread_ms"]["p95"]
@@ -62,7 +62,7 @@ def test_a_camera_is_measured(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     assert found["blinks"]["seen"] == found["blinks"]["shown"] > 15
     assert found["next"] == f"framecast run 'rtsp://***@camera/stream' --now --camera-delay {found['delay_ms']:.0f}ms"
     words = " ".join(out.replace("│", " ").split())
-    assert f"{found['delay_ms']:.0f} ms, the screen's own delay in it" in words
+    assert f"{found['delay_ms']:.0f} ms, including the screen's own delay" in words
     assert "--now --camera-delay" in words
     assert "secret" not in out + err + file.read_text()
     assert source.closed
@@ -94,11 +94,11 @@ def test_a_window_that_is_closed(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("demo",), "demo is no camera (give a webcam's number"),
-        (("clip.mp4",), "clip.mp4 is no camera"),
-        (("0",), "no window can be shown: there is no display, DISPLAY is not set (run it on a machine whose screen"),
-        (("0", "--seconds", "2"), "--seconds must be 12 to 600, not 2"),
-        (("0", "--seconds", "nan"), "--seconds must be 12 to 600, not nan"),
+        (("demo",), "demo is not a camera (give a webcam's number"),
+        (("clip.mp4",), "clip.mp4 is not a camera"),
+        (("0",), "no window can be shown: there is no display, DISPLAY is not set (run it on a machine with a screen"),
+        (("0", "--duration", "2"), "--duration must be 12 to 600, not 2"),
+        (("0", "--duration", "nan"), "--duration must be 12 to 600, not nan"),
         (("0", "--json", "x.txt"), "--json x.txt: give a file that ends in .json"),
         (("0", "--json", "/proc/no/x.json"), "cannot write"),
     ],

@@ -44,7 +44,8 @@ def test_eval_scores_clips_as_live_runs_do(run: Run, tmp_path: Path) -> None:
     writer.release()
     code, out, err = run("eval", "stip-edge", CLIP, folder, "--horizon", 2, "--json", figures, "--html", page)
     assert (code, err) == (0, "")
-    assert "next frame, PSNR in dB" in out
+    assert "next frame, PSNR in dB at 256×192" in out
+    assert "CPU for 2 moments per step" in out
     assert "skipped 1 of 3 clips" in out
     assert "damaged.mp4" in out
     assert page.read_text().startswith("<!doctype html>")
@@ -66,7 +67,7 @@ def test_milliseconds(run: Run, tmp_path: Path) -> None:
     figures = tmp_path / "eval.json"
     code, out, err = run("eval", "stip-edge", CLIP, "--ahead", "40,0.1s", "--threads", 1, "--json", figures)
     assert (code, err) == (0, "")
-    assert "100 ms ahead, PSNR in dB" in out
+    assert "100 ms ahead, PSNR in dB at 256×192" in out
     assert "scored at, ms" in out
     found = json.loads(figures.read_text(), parse_constant=pytest.fail)
     assert found["ahead"] == {"in": "ms", "asked": [40, 100]}
@@ -80,7 +81,7 @@ def test_sequences(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> Non
         "eval", grey, sequences, "--given", 5, "--sequences", 2, "--json", figures, "--html", page, "--threads", 1
     )
     assert (code, err) == (0, "")
-    assert "mean over the 4 frames after 5 given ones, 2 sequences" in out
+    assert "mean over the 4 frames after 5 given frames, 2 sequences at 16×16" in out
     assert "small has random weights" in out
     found = json.loads(figures.read_text(), parse_constant=pytest.fail)
     assert found["methods"] == ["copy-last", "linear", "small"]
@@ -104,15 +105,15 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Pa
         (["stip-edge", CLIP, "--horizon", 0], 1, "--horizon must be at least 1, not 0"),
         (["stip-edge", CLIP, "--ahead", "soon"], 1, "--ahead 'soon' is not a time"),
         (["stip-edge", CLIP, "--ahead", "40,"], 1, "--ahead '' is not a time"),
-        (["stip-edge", CLIP, "--ahead", "0"], 1, "ahead 0: give milliseconds above 0"),
-        (["stip-edge", CLIP, "--ahead", "11s"], 1, "ahead 11000: give milliseconds above 0 and up to 10000"),
+        (["stip-edge", CLIP, "--ahead", "0"], 1, "ahead must be above 0 and at most 10 s, not 0 s"),
+        (["stip-edge", CLIP, "--ahead", "11s"], 1, "ahead must be above 0 and at most 10 s, not 11 s"),
         (["stip-edge", CLIP, "--ahead", "40", "--horizon", 2], 1, "horizon cannot be used with ahead"),
         (["stip-edge", CLIP, "--size", "64"], 1, "--size takes WIDTHxHEIGHT in pixels"),
-        (["stip-edge", CLIP, "--size", "64x48"], 1, "sees 256×192 and no other size"),
+        (["stip-edge", CLIP, "--size", "64x48"], 1, "takes 256×192 only"),
         (["stip-edge", CLIP, "--frames", 0], 1, "--frames must be at least 1"),
         (["stip-edge", CLIP, "--given", 10], 1, "given cannot be used with clips"),
         (["stip-edge", CLIP, "--sequences", 10], 1, "sequences cannot be used with clips"),
-        (["stip-edge", CLIP, "--also", grey], 1, "one resolution"),
+        (["stip-edge", CLIP, "--also", grey], 1, "same resolution"),
         (["stip-edge", CLIP, "--also", "nope"], 1, "no model 'nope'"),
         (["nope", CLIP], 1, "stip-edge"),
         (["mau-mnist", CLIP, "--also", "nope"], 1, "no model 'nope'"),  # before the first is exported

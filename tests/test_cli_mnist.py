@@ -35,7 +35,7 @@ def test_writes_the_set_of_a_seed_and_prints_its_hash(run: Run, digits_file: Pat
     assert made.dtype == np.uint8
     assert np.array_equal(made, moving_mnist.test_set(moving_mnist.read_idx(digits_file), 5, 3, 4, 1))
     assert f"wrote {file} (0.0 MB): Moving MNIST, uint8 [4, 3, 64, 64]" in out
-    assert f"1 of the 7 digits of {digits_file} a sequence, seed 5" in out
+    assert f"each sequence: 1 of the 7 digits of {digits_file}; seed 5" in out
     assert f"sha256: {hashlib.sha256(file.read_bytes()).hexdigest()}" in out
 
 

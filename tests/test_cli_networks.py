@@ -57,7 +57,7 @@ def test_a_configuration_that_does_not_ship_runs_untrained(run: Run, tmp_path: P
     report = tmp_path / "report.json"
     code, out, err = run("run", "demo", "--model", "mau-mnist", "--frames", 12, "--json", report)
     assert code == 0, err
-    assert "mau-mnist comes without weights: exporting it with random ones for this run" in err
+    assert "mau-mnist ships without weights: exporting it with random ones for this run" in err
     assert "random weights: no quality claimed" in out
     assert json.loads(report.read_text())["weights"] == "random"
     code, out, err = run("inspect", "mau-mnist", "demo", "--frames", 7, "-o", tmp_path / "look")

@@ -44,11 +44,11 @@ def test_without_engine_the_engines_that_cannot_run_here_are_listed(run: Run) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--engine", "tensorflow"), "there are opencv, onnxruntime"),
+        (("--engine", "tensorflow"), "use opencv, onnxruntime"),
         (("--engine", "onnxruntime:bf16"), "one precision"),
         (("--frames", "0"), "--frames must be at least 1"),
         (("--engine", "onnxruntime:fp16,tensorrt:int8"), "tensorrt runs in fp16 or fp32"),
-        (("--engine", ","), "--engine ,: there are opencv, onnxruntime"),
+        (("--engine", ","), "--engine ,: use opencv, onnxruntime"),
         (("--source", "nowhere.mp4"), "no such file"),
     ],
 )

@@ -24,7 +24,7 @@ def test_quantize_and_check(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "against float32" in out
     assert "times as fast" in out
     assert f"{int8().instructions}, in ONNX Runtime" in out
-    assert re.search(r"two products come to 3\d,\d{3} at most, and 16 bits hold 32,767", out)
+    assert re.search(r"two products are at most 3\d,\d{3}, and 16 bits hold 32,767", out)
     with open_engine(output) as engine:
         assert engine.manifest.precision == "int8"
     report = tmp_path / "run.json"
@@ -58,7 +58,7 @@ def test_split_and_run(run: Run, tmp_path: Path) -> None:
         (["quantize", "mau-mnist", "--calibration", "demo", "--source", "nothing.mp4"], "no such file: nothing.mp4"),
         (
             ["quantize", "stip-edge", "--calibration", "demo", "--frames", "300"],
-            "after the 300 to calibrate on: fewer --frames",
+            "after the 300 to calibrate on: use fewer --frames",
         ),
         (["quantize", __file__, "--calibration", "demo"], "is not an ONNX file: make one with 'framecast export'"),
         (["quantize", "edge", "--calibration", "demo"], "edge is a model of motion, not a network"),

@@ -46,7 +46,7 @@ def test_quality_is_reported_beside_latency() -> None:
     assert stated.tables[0].rows[0][-1] == f"{known.prediction:.2f}"
     measured = framecast.benchmark("stip-edge", source=clip, ahead=0.1, **QUICK)
     quality = measured.to_dict()["results"][0]["quality"]
-    expected = framecast.evaluate("stip-edge", clip, ahead=[100]).to_dict()
+    expected = framecast.evaluate("stip-edge", clip, ahead=[0.1]).to_dict()
     assert quality["prediction"] == pytest.approx(expected["mean"]["stip-edge"]["psnr"][0], abs=1e-6)
     assert quality["copy_last"] == pytest.approx(expected["mean"]["copy-last"]["psnr"][0], abs=1e-6)
     assert (quality["n"], quality["ahead_ms"]) == (expected["clips"][0]["scored"][0], pytest.approx(100))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,9 +17,11 @@ from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.clips import common_size, evaluate_clips, find_clips
 from framecast.evaluation.results import Contender, Results
 from framecast.evaluation.rivals import CopyLast, DisFlow, Linear
+from framecast.evaluation.tables import notes
 from framecast.runtime import Pipeline
 from framecast.runtime.convert import to_model_size
 from framecast.runtime.lookahead import Lookahead
+from framecast.runtime.predictor import Predictor
 from framecast.runtime.score import psnr
 from framecast.testing import ListSource, ManualClock, TrendEngine
 
@@ -183,16 +186,57 @@ def test_a_bad_clip_among_good_ones_is_skipped_and_named(
 
 def test_frames(contender: MakeContender, moving_frames: Moving, write_clip: Write) -> None:
     clip = str(write_clip("clip", moving_frames(20)))
-    seen: list[tuple[str, int, int]] = []
+    seen: list[tuple[float, str]] = []
     results = evaluate_clips(
         [contender()],
         [clip],
         ahead=Ahead.in_frames(1),
         frames=12,
-        advance=lambda what, done, total: seen.append((what, done, total)),
+        advance=lambda share, what: seen.append((share, what)),
     )
     assert results.clips[0].frames == 12
-    assert seen[-1] == ("clip: frame 12", 0, 1)
+    assert seen[-2:] == [(1.0, "clip: frame 12 of 12"), (1.0, "clip: done")]
+
+
+def test_progress_advances_with_each_frame(
+    contender: MakeContender, moving_frames: Moving, write_clip: Write, tmp_path: Path
+) -> None:
+    """Each clip counts equally: an image folder, its glob, a video, and a clip that is too short and is skipped."""
+    folder = str(write_clip("clip", moving_frames(20)))
+    video = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 25, (56, 40))
+    for frame in moving_frames(10, 1):
+        writer.write(frame)
+    writer.release()
+    shares: list[float] = []
+    places = [folder, f"{folder}/*.png", str(video), "synthetic://?size=56x40&frames=2"]
+    results = evaluate_clips(
+        [contender()], places, ahead=Ahead.in_frames(1), advance=lambda share, what: shares.append(share)
+    )
+    assert len(results.clips) == 3
+    assert shares == pytest.approx(
+        [
+            *(k / 80 for k in [*range(1, 21), 20]),
+            *(0.25 + k / 80 for k in [*range(1, 21), 20]),
+            *(0.5 + k / 40 for k in [*range(1, 11), 10]),
+            *(0.875, 1.0, 1.0),
+        ]
+    )
+
+
+def test_a_fallback_to_copying_is_counted(contender: MakeContender, moving_frames: Moving, write_clip: Write) -> None:
+    """A watched model that predicts worse than copying is replaced by the copy; rivals and bare models never are."""
+    bad, bare = Predictor(TrendEngine(-3.0)), contender("bare", share=-3.0)
+    clip = str(write_clip("clip", moving_frames(40)))
+    results = evaluate_clips([Contender("bad", "bad", bad), bare], [clip], ahead=Ahead.in_frames(2))
+    share = results.copied("bad")
+    assert share is not None
+    assert 0.5 < share < 1
+    assert results.copied("bare") == results.copied("linear") == 0
+    assert [model["copied"] for model in results.to_dict()["models"]] == [share, 0]
+    said = notes(results)
+    assert any(line.startswith(f"bad fell back to copying for {100 * share:.1f} % of its pictures") for line in said)
+    assert "bare never fell back to copying the last frame" in said
 
 
 def test_a_camera_is_refused(contender: MakeContender, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,11 +254,11 @@ def test_models_must_take_the_same_picture(contender: MakeContender, any_size: C
     assert common_size([any_size]) is None
     assert common_size([any_size], (64, 48)) == (64, 48)
     grey = Contender("grey", "grey", contender(order="GRAY").predictor)
-    with pytest.raises(OptionError, match=r"grey sees 28×20 grey, a 28×20: .*one resolution"):
+    with pytest.raises(OptionError, match=r"grey takes 28×20 grey, a takes 28×20: .*same resolution"):
         common_size([contender("a"), grey])
-    with pytest.raises(OptionError, match=r"grey sees 28×20 grey, fade any size: .*one resolution"):
+    with pytest.raises(OptionError, match=r"grey takes 28×20 grey, fade takes any size: .*same resolution"):
         common_size([any_size, grey])
-    with pytest.raises(OptionError, match=r"a sees 28×20 and no other size: leave out the size"):
+    with pytest.raises(OptionError, match=r"a takes 28×20 only: leave out the size"):
         common_size([any_size, contender("a")], (64, 48))
     with pytest.raises(OptionError, match=r"cannot compare at 64×8: a side must be at least 12 pixels"):
         common_size([any_size], (64, 8))
@@ -256,7 +300,7 @@ def test_milliseconds_are_scored_at_the_nearest_frame(
 ) -> None:
     """A folder of images plays at 25 frames a second, so the nearest frames are at multiples of 40 ms."""
     clip = str(write_clip("clip", moving_frames(26)))
-    ahead = Ahead.in_milliseconds([10, 40, 110, 240])
+    ahead = Ahead.in_seconds([0.01, 0.04, 0.11, 0.24])
     models = [any_size, contender()]
     results = evaluate_clips(models, [clip], ahead=ahead)
     frames = evaluate_clips(models, [clip], ahead=Ahead.in_frames(6))
@@ -277,7 +321,7 @@ def test_missing_frames_do_not_shift_the_moments(
     taken = [i for i in range(len(frames)) if i % 5 != 4]
     source = ListSource([Frame(frames[i], i / 25, n) for n, i in enumerate(taken)], name="gaps")
     monkeypatch.setattr(clips_module, "open_source", lambda place: source)
-    results = evaluate_clips([any_size], ["gaps"], ahead=Ahead.in_milliseconds([80]))
+    results = evaluate_clips([any_size], ["gaps"], ahead=Ahead.in_seconds([0.08]))
     assert results.clips[0].ahead_ms == pytest.approx((80,))
     copied, linear = [], []
     for n, i in enumerate(taken):
@@ -310,7 +354,7 @@ def test_cost_is_measured_beside_quality(
     results = evaluate_clips([model, any_size], [clip], ahead=Ahead.in_frames(3), clock=Counting())
     assert results.cpu_ms("trend") == pytest.approx([1, 2, 3])  # the newest frame's own step predicts the next one
     assert results.cpu_ms("fade") == [0, 0, 0]
-    real = evaluate_clips([model, any_size], [clip], ahead=Ahead.in_milliseconds([40, 80]))
+    real = evaluate_clips([model, any_size], [clip], ahead=Ahead.in_seconds([0.04, 0.08]))
     for method in real.methods:
         spent, ratio = real.cpu_ms(method), real.cpu_to_dis(method)
         assert spent is not None

@@ -118,7 +118,7 @@ def test_a_window_that_is_seen_half_of_the_time_is_refused() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 7.0])
 def test_a_recording_that_is_too_short_is_refused(seconds: float) -> None:
-    with pytest.raises(SourceError, match=r"^too (few|little) .*measure longer: --seconds 20"):
+    with pytest.raises(SourceError, match=r"^too few: .*measure longer: --duration 20"):
         estimated(Camera(0.4), seconds=seconds)
 
 

@@ -105,7 +105,7 @@ def test_different_seeds_give_different_weights(make: Make) -> None:
 
 def command(settings: Settings, *more: str) -> list[str]:
     sets = [word for option, value in settings.options.items() for word in ("--set", f"{option}={value}")]
-    places = ["--out", str(settings.out), "--cache", str(settings.cache)]
+    places = ["--output", str(settings.out), "--cache", str(settings.cache)]
     recipe = ["--updates", str(settings.recipe.updates), "--batch", "2", "--device", "cpu", "--every", "0.00001"]
     words = [settings.config, str(settings.data), *places, *recipe, *sets, *more]
     return [sys.executable, "-m", "framecast", "train", *words]
