@@ -96,7 +96,7 @@ def test_a_window_that_is_closed(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (("demo",), "demo is not a camera (give a webcam's number"),
         (("clip.mp4",), "clip.mp4 is not a camera"),
-        (("0",), "no window can be shown: there is no display, DISPLAY is not set (run it on a machine with a screen"),
+        (("0",), "no window can be shown: there is no display, DISPLAY is not set (run it on a machine whose screen"),
         (("0", "--duration", "2"), "--duration must be 12 to 600, not 2"),
         (("0", "--duration", "nan"), "--duration must be 12 to 600, not nan"),
         (("0", "--json", "x.txt"), "--json x.txt: give a file that ends in .json"),
