@@ -1,4 +1,4 @@
-"""Makes the site from the documents as they lie in the repository: files outside of ``docs/`` become part of it."""
+"""MkDocs hooks: they add files from outside of ``docs/`` to the site, and point links at them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLAIN = ("LICENSE", "NOTICE")
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages, results and examples that lie elsewhere."""
+    """Add the pages, results and examples from outside of ``docs/``."""
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     for name in PLAIN:
@@ -32,7 +32,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Point links at where the files are in the site."""
+    """Change links so that they lead to the files' places in the site."""
 
     def target(found: re.Match[str]) -> str:
         path, anchor = found[1], found[2] or ""
@@ -48,5 +48,5 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """Drop the roles of cross-references in docstrings, which Markdown does not know."""
+    """Remove Sphinx roles in docstrings, which Markdown does not know."""
     return re.sub(r":(?:mod|class|func|meth|attr|data|exc):(?=<code>)", "", html)
