@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from griffe import Extension, Function
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +19,7 @@ FOLDERS = {
     "examples": "examples",
 }
 PLAIN = ("LICENSE", "NOTICE")
+PUBLIC = {"benchmark", "evaluate", "load", "open", "run"}  # functions on the API page
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -50,3 +54,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
     """Remove Sphinx roles in docstrings, which Markdown does not know."""
     return re.sub(r":(?:mod|class|func|meth|attr|data|exc):(?=<code>)", "", html)
+
+
+class Defaults(Extension):
+    """Shows the default of a public function's parameter as a value, where the code names a constant."""
+
+    def on_function(self, *, func: Function, **_: Any) -> None:
+        """Replace each default by its value, if that is a plain one."""
+        if func.name not in PUBLIC or not (func.parent and func.parent.is_module):
+            return
+        code = getattr(import_module(func.parent.path), func.name)
+        for name, parameter in inspect.signature(code).parameters.items():
+            if isinstance(parameter.default, (str, int, float, tuple)):
+                func.parameters[name].default = repr(parameter.default)

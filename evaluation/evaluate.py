@@ -62,6 +62,9 @@ def evaluate(
         threads: CPU threads of a step; 0 for one per core.
         advance: called with the current activity, the number of clips or sequences done, and their total.
 
+    Returns:
+        The scores of all methods, by lookahead, metric and clip, with pictures and CPU time.
+
     Raises:
         ArtifactError: there is no such model, or the file is not an artifact.
         SourceError: no clip can be scored. If only some cannot, they are skipped; see :attr:`Results.skipped`.

@@ -59,11 +59,11 @@ def run(
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
-        now: show the frame of now: measure how late the picture is, and look as far ahead. At its own pace, a file
-            stands for a camera.
-        ahead: the lookahead in seconds instead.
-        horizon: the lookahead in frames of the camera instead (default: 1).
-        camera_delay: for ``now``: seconds from the moment in front of the lens to the frame's arrival.
+        now: show the frame of now: measure how late each frame is, and look that far ahead. A file then plays at its
+            own frame rate, like a camera. Give at most one of ``now``, ``ahead`` and ``horizon``.
+        ahead: a fixed lookahead in seconds.
+        horizon: a fixed lookahead in camera frames (default: 1).
+        camera_delay: for ``now``: seconds from the lens to the frame's arrival here.
         display_delay: for ``now``: seconds that the display takes.
         max_ahead: for ``now``: the longest lookahead in seconds.
         refresh: between two frames, render later moments of the newest one for ``show`` and ``serve``, so many a

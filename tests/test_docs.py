@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+import framecast
 from framecast.cli import COMMANDS
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
@@ -51,3 +53,13 @@ def test_every_command_in_a_document_is_one_that_there_is(document: Path, run: R
 def test_commands_are_found_in_the_documents() -> None:
     found = {name for document in DOCUMENTS for name, *_ in commands(document)}
     assert found >= {"run", "eval", "bench", "train", "build", "doctor"}
+
+
+def test_every_public_function_says_what_it_returns_and_that_type_is_on_the_api_page() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    functions = [one for name in framecast.__all__ if inspect.isfunction(one := getattr(framecast, name))]
+    assert len(functions) == 5
+    for function in (*functions, framecast.Predictor.at, framecast.Predictor.rollout):
+        assert "Returns:" in (function.__doc__ or ""), function
+        returned = re.findall(r"[A-Z]\w+", function.__annotations__["return"])[-1]
+        assert re.search(rf"\b{returned}\b", page), function
