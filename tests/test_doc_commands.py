@@ -151,7 +151,7 @@ def adapted(command: str, camera: str) -> list[object]:
         elif before == "--size":
             word = "96x64"
         elif before == "--set" and word.startswith(("height=", "width=")):
-            word = word.partition("=")[0] + "=64"
+            word = "height=64" if word.startswith("height=") else "width=96"
         out.append(word)
         if word == "--serve" and words[words.index(word) + 1 :][:1] != ["0.0.0.0"]:
             out.append("127.0.0.1:0")
@@ -162,7 +162,9 @@ def adapted(command: str, camera: str) -> list[object]:
         extra = "--sequences 2"
     if name == "bench" and ("--stream" in words or "--single-stream" in words):
         extra = "--duration 0.5 --warmup 0 --cold-starts 0"
-    if name in ("export", "train", "import-checkpoint") and "--weights" not in words and "edge" not in words:
+    if name == "export" and "edge" in words:
+        extra += " --set reach=2"
+    elif name in ("export", "train", "import-checkpoint") and "--weights" not in words:
         extra += f" {SMALL_EDGE if 'stip-edge' in words else SMALL}"
     return [name, *out, *extra.split()]
 
