@@ -62,6 +62,9 @@ def evaluate(
         threads: CPU threads of a step; 0 for one per core.
         advance: called with the fraction done, 0 to 1, and the current activity.
 
+    Returns:
+        The scores of all methods, by lookahead, metric and clip, with pictures and CPU time.
+
     Raises:
         ArtifactError: there is no such model, or the file is not an artifact.
         SourceError: no clip can be scored. If only some cannot, they are skipped; see :attr:`Results.skipped`.

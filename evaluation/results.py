@@ -98,8 +98,12 @@ class Results:
     """All results of an evaluation. The axes of all arrays are ``methods``, ``ahead`` and ``metrics``.
 
     Attributes:
-        ahead: the requested moments.
+        contenders: the models.
+        methods: names of all methods, rivals first.
+        metrics: names of the metrics.
+        ahead: the moments that were asked for.
         given: number of frames given from the start of each sequence; None for clips.
+        clips: the result of each clip, or of each file of sequences.
         skipped: source and reason of each clip that could not be scored.
         lpips: why LPIPS is missing; None if it is not missing.
     """

@@ -35,20 +35,25 @@ def open(
     """Open a camera, stream, clip or folder, and predict every frame.
 
     Args:
-        source: a path, a glob of images, a webcam's number, ``v4l2://``, ``rtsp://``, ``synthetic://`` or ``demo``.
+        source: a path, a glob of images, a webcam's number, ``demo``, or a URI: ``v4l2://``, ``rtsp://``, ``rtsps://``,
+            ``csi://``, ``file://`` or ``synthetic://``.
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
-        now: show the present: look ahead by the measured delay of the picture. :func:`framecast.run` explains this
-            and the next five.
-        ahead: a fixed lookahead in seconds, instead of ``now``.
-        horizon: a fixed lookahead in frames of the camera, instead (default: 1).
-        camera_delay: seconds from the lens to the frame's arrival.
-        display_delay: seconds that the display adds.
-        max_ahead: the longest lookahead in seconds.
-        realtime: play a file at its own frame rate; ``now`` always does.
-        every_frame: predict every frame of a file played in real time, even if the model falls behind.
+        now: predict the frame of now: measure how late each frame is, and look that far ahead. Give at most one of
+            ``now``, ``ahead`` and ``horizon``.
+        ahead: a fixed lookahead in seconds.
+        horizon: a fixed lookahead in camera frames (default: 1).
+        camera_delay: for ``now``: seconds from the lens to the frame's arrival here.
+        display_delay: for ``now``: seconds that the display takes.
+        max_ahead: for ``now``: the longest lookahead in seconds.
+        realtime: play a file at its own frame rate; ``now`` always does. As from a camera, frames that come while the
+            model is busy are then dropped.
+        every_frame: predict every frame of a file that plays at its own rate, however late.
         loop: restart a file at its end.
+
+    Returns:
+        A stream of predictions. Iterate over it, and close it or use it in a ``with``.
 
     Raises:
         SourceError: the source cannot be opened.

@@ -59,12 +59,12 @@ def run(
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
-        now: show the present: measure how late the picture is, and look that far ahead. A file is played at its own
-            frame rate, as if it came from a camera.
-        ahead: a fixed lookahead in seconds, instead of ``now``.
-        horizon: a fixed lookahead in frames of the camera, instead (default: 1).
-        camera_delay: for ``now``: seconds from the moment in front of the lens to the frame's arrival.
-        display_delay: for ``now``: seconds that the display adds.
+        now: show the frame of now: measure how late each frame is, and look that far ahead. A file then plays at its
+            own frame rate, like a camera. Give at most one of ``now``, ``ahead`` and ``horizon``.
+        ahead: a fixed lookahead in seconds.
+        horizon: a fixed lookahead in camera frames (default: 1).
+        camera_delay: for ``now``: seconds from the lens to the frame's arrival here.
+        display_delay: for ``now``: seconds that the display takes.
         max_ahead: for ``now``: the longest lookahead in seconds.
         refresh: pictures per second for ``show`` and ``serve``: between two frames, later moments of the newest one
             are rendered (default: none).
