@@ -114,5 +114,5 @@ def _version(package: str, extra: str) -> str:
         return version(package)
     except PackageNotFoundError:
         raise EngineError(
-            f"{package} is not installed: pip install 'framecast[{extra}]', in a clone -e '.[{extra}]'"
+            f"{package} is not installed: pip install 'framecast[{extra}]'; in a clone: -e '.[{extra}]'"
         ) from None

@@ -140,7 +140,7 @@ class TorchEngine(Engine):
             from framecast.export.load_network import load_network
         except ImportError as error:
             raise EngineError(
-                f"the torch engine needs {error.name}: pip install 'framecast[models]', in a clone -e '.[models]'"
+                f"the torch engine needs {error.name}: pip install 'framecast[models]'; in a clone: -e '.[models]'"
             ) from error
         return cls(*load_network(path), **options)
 

@@ -57,6 +57,8 @@ def test_rollout_feeds_back_floats_and_leaves_the_state() -> None:
     assert all(np.array_equal(a.image, b.image) for a, b in zip(ahead, again, strict=True))
     engine.poison = lambda count: count != 2  # NaN unless the rollouts left the count at 2
     predictor.step(grey(200), time=0.2)
+    predictor.rollout(1)
+    assert predictor.resets == 0
 
 
 def test_any_moment_ahead_in_any_order() -> None:

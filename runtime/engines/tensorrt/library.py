@@ -27,7 +27,7 @@ RTX_TARGETS = {"7.5": "SM75", "8.0": "SM80", "8.6": "SM86", "8.9": "SM89", "12.0
 
 _CURES = {
     "tensorrt": "it comes with JetPack and NVIDIA's containers (a virtual environment needs --system-site-packages)",
-    "tensorrt_rtx": "pip install 'framecast[rtx]' (in a clone -e '.[rtx]'), for RTX GPUs",
+    "tensorrt_rtx": "pip install 'framecast[rtx]' (in a clone: -e '.[rtx]'), for RTX GPUs",
 }
 _log = logging.getLogger(__name__)
 
