@@ -52,13 +52,16 @@ test-full: $(VENV)/.test ## Export every configuration at full size and compare 
 test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all" or "3.12")
 	.ci/test-pythons $(PYTHONS)
 
-release-check: $(VENV)/.test ## Build sdist and wheel; run doctor and 30 demo frames from the wheel in a new virtual environment
-	rm -rf dist $(VENV)/release
+release-check: $(VENV)/.test ## Build sdist and wheel; install and run each on the oldest and the newest Python here
+	rm -rf dist
 	$(BIN)/python -m build --outdir dist
-	$(BIN)/python -m venv $(VENV)/release
-	$(VENV)/release/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt dist/*.whl
-	@$(MAKE) --no-print-directory cv2 VENV=$(VENV)/release
-	cd $(VENV)/release && bin/framecast --version && bin/framecast doctor && bin/framecast run demo --frames 30
+	@set -e; for python in $$(.ci/test-pythons --paths oldest newest); do for file in dist/*.whl dist/*.tar.gz; do \
+		echo; echo "$$file on $$($$python --version)"; \
+		$$python -m venv --clear $(VENV)/release; \
+		$(VENV)/release/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt $$file; \
+		$(MAKE) --no-print-directory cv2 VENV=$(VENV)/release; \
+		(cd $(VENV)/release && bin/framecast --version && bin/framecast doctor && bin/framecast run demo --frames 30); \
+	done; done
 	@sha256sum dist/*
 
 docs: $(VENV)/.test ## Check the documentation's tables and links, and build its site in out/site

@@ -151,6 +151,9 @@ def benchmark(
         threads: CPU threads of a step; 0 for one per core.
         advance: called with the progress, 0 to 1, and the current activity.
 
+    Returns:
+        The tables, the warnings, and every sample.
+
     Raises:
         OptionError: an argument is out of range, or two arguments exclude each other.
         ArtifactError: a model does not exist.

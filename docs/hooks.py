@@ -1,11 +1,14 @@
-"""Makes the site from the documents as they lie in the repository: files outside of ``docs/`` become part of it."""
+"""MkDocs hooks: they add files from outside of ``docs/`` to the site, and point links at them."""
 
 from __future__ import annotations
 
+import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from griffe import Extension, Function
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
@@ -16,10 +19,11 @@ FOLDERS = {
     "examples": "examples",
 }
 PLAIN = ("LICENSE", "NOTICE")
+PUBLIC = {"benchmark", "evaluate", "load", "open", "run"}  # functions on the API page
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages, results and examples that lie elsewhere."""
+    """Add the pages, results and examples from outside of ``docs/``."""
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     for name in PLAIN:
@@ -32,7 +36,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Point links at where the files are in the site."""
+    """Change links so that they lead to the files' places in the site."""
 
     def target(found: re.Match[str]) -> str:
         path, anchor = found[1], found[2] or ""
@@ -48,5 +52,18 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """Drop the roles of cross-references in docstrings, which Markdown does not know."""
+    """Remove Sphinx roles in docstrings, which Markdown does not know."""
     return re.sub(r":(?:mod|class|func|meth|attr|data|exc):(?=<code>)", "", html)
+
+
+class Defaults(Extension):
+    """Shows the default of a public function's parameter as a value, where the code names a constant."""
+
+    def on_function(self, *, func: Function, **_: Any) -> None:
+        """Replace each default by its value, if that is a plain one."""
+        if func.name not in PUBLIC or not (func.parent and func.parent.is_module):
+            return
+        code = getattr(import_module(func.parent.path), func.name)
+        for name, parameter in inspect.signature(code).parameters.items():
+            if isinstance(parameter.default, (str, int, float, tuple)):
+                func.parameters[name].default = repr(parameter.default)

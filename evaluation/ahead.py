@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from framecast.errors import OptionError
 from framecast.runtime.lookahead import LONGEST
 
-_ROUNDING = 1e-3  # frames: times in a file are rounded, so 2.5 frames may come out a little more or less
+_ROUNDING = 1e-3  # frames: time stamps in a file are rounded, so 2.5 frames may come out slightly more or less
 
 
 @dataclass(frozen=True)
 class Ahead:
-    """The moments that were asked for. They are one axis of all figures.
+    """The requested moments, which are one axis of all figures.
 
-    A clip has no frame between two frames to compare with. So a moment is predicted and scored at the nearest frame, as
-    in a live run, and at the next frame at the earliest.
+    A clip has no ground truth between two frames. So each moment is predicted and scored at the nearest frame, as in a
+    live run, but never before the next frame.
 
     Attributes:
-        asked: ascending; frames, or milliseconds.
-        in_ms: whether they are milliseconds.
+        asked: the moments in frames or milliseconds, ascending.
+        in_ms: whether they are in milliseconds.
     """
 
     asked: tuple[float, ...]
@@ -33,25 +33,24 @@ class Ahead:
         return cls(tuple(range(1, horizon + 1)))
 
     @classmethod
-    def in_milliseconds(cls, asked: Sequence[float]) -> Ahead:
-        """Some milliseconds, in any order.
+    def in_seconds(cls, asked: Sequence[float]) -> Ahead:
+        """Some seconds, in any order. The figures state them in milliseconds.
 
         Raises:
-            OptionError: there is none, or one is not above 0 and at most 10,000.
+            OptionError: ``asked`` is empty, or a moment is not above 0 and at most 10.
         """
-        most = 1e3 * LONGEST
-        if not asked or not all(0 < one <= most for one in asked):
-            given = ",".join(f"{one:g}" for one in asked)
-            raise OptionError(f"ahead {given}: give milliseconds above 0 and up to {most:g}, such as 40,100,200")
-        return cls(tuple(sorted(set(map(float, asked)))), in_ms=True)
+        if not asked or not all(0 < one <= LONGEST for one in asked):
+            given = ", ".join(f"{one:g} s" for one in asked) or "nothing"
+            raise OptionError(f"ahead must be above 0 and at most {LONGEST:g} s, not {given}")
+        return cls(tuple(sorted({round(1e3 * one, 6) for one in asked})), in_ms=True)
 
     def __len__(self) -> int:
         return len(self.asked)
 
     def frames(self, interval: float) -> tuple[int, ...]:
-        """For each moment the number of whole frames to score it at, if a frame lasts ``interval`` seconds.
+        """For each moment, the number of frames ahead to score it at, if frames are ``interval`` seconds apart.
 
-        Of two frames that are equally near, it is the earlier one.
+        If two frames are equally near, the earlier one counts.
         """
         exact = (one / 1e3 / interval if self.in_ms else one for one in self.asked)
         return tuple(max(1, math.ceil(steps - 0.5 - _ROUNDING)) for steps in exact)

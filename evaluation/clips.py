@@ -11,6 +11,7 @@ from framecast.camera.images import SUFFIXES, images_among
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import FrameError, OptionError, SourceError
 from framecast.evaluation.ahead import Ahead
+from framecast.evaluation.length import frames_in
 from framecast.evaluation.one_clip import Run, score_clip
 from framecast.evaluation.perceptual import find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, metrics_with
@@ -49,14 +50,14 @@ def find_clips(places: Sequence[str]) -> list[str]:
 
 
 def common_size(contenders: Sequence[Contender], size: tuple[int, int] | None = None) -> tuple[int, int] | None:
-    """Return the picture size (width, height) at which all methods are compared; None for each clip's own.
+    """Return the picture size (width, height) at which all methods are compared; None for each clip's own size.
 
     Args:
-        contenders: the models. Some see one size only, others any (:attr:`Engine.any_size`).
-        size: the size that was asked for, if any.
+        contenders: the models. Some take one size only, others any (:attr:`Engine.any_size`).
+        size: the requested size, if any.
 
     Raises:
-        OptionError: the models see different pictures, or the size is not theirs or too small for the comparison.
+        OptionError: the models take different pictures, or ``size`` is too small or not the models' size.
     """
     first = contenders[0]
     for other in contenders[1:]:
@@ -70,7 +71,7 @@ def common_size(contenders: Sequence[Contender], size: tuple[int, int] | None = 
         own = fixed[0].predictor.manifest.size
         if size not in (None, own):
             raise OptionError(
-                f"{fixed[0].name} sees {_view(fixed[0])} and no other size: leave out the size, or leave out the model"
+                f"{fixed[0].name} takes {_view(fixed[0])} only: leave out the size, or leave out the model"
             )
         size = own
     if size is not None and min(size) < MIN_SIDE:
@@ -80,8 +81,8 @@ def common_size(contenders: Sequence[Contender], size: tuple[int, int] | None = 
 
 def _apart(one: Contender, other: Contender) -> OptionError:
     return OptionError(
-        f"{one.name} sees {_view(one)}, {other.name} {_view(other)}: "
-        "models in one table must have one resolution; evaluate them separately"
+        f"{one.name} takes {_view(one)}, {other.name} takes {_view(other)}: "
+        "models in one table need the same resolution; evaluate them separately"
     )
 
 
@@ -99,7 +100,7 @@ def evaluate_clips(
     size: tuple[int, int] | None = None,
     rivals: Sequence[Rival] | None = None,
     frames: int | None = None,
-    advance: Advance = lambda what, done, total: None,
+    advance: Advance = lambda share, what: None,
     clock: Clock = SYSTEM,
 ) -> Results:
     """Score models and rivals on clips (:mod:`framecast.runtime.score`), and measure what they cost.
@@ -109,7 +110,7 @@ def evaluate_clips(
         places: result of :func:`find_clips`.
         ahead: the moments to predict.
         size: (width, height) of all comparisons (default: see :func:`common_size`).
-        rivals: baselines; copying must be the first (default: :func:`standard`).
+        rivals: baselines, copying first (default: :func:`standard`).
         frames: use up to this many frames of each clip.
         advance: called after each frame.
         clock: measures the CPU time.
@@ -133,6 +134,7 @@ def evaluate_clips(
     skipped: list[tuple[str, str]] = []
     for number, (place, name) in enumerate(zip(places, _names(places), strict=True)):
         found = _attempt(run, place, name, partial(_advance, advance, name, number, len(places)))
+        advance((number + 1) / len(places), f"{name}: done")
         if isinstance(found, ClipResult):
             clips.append(found)
         else:
@@ -152,19 +154,25 @@ def evaluate_clips(
     )
 
 
-def _attempt(run: Run, place: str, name: str, advance: Callable[[int], None]) -> ClipResult | SourceError:
+def _attempt(run: Run, place: str, name: str, advance: Callable[[int | None, int], None]) -> ClipResult | SourceError:
     """Score a clip, or return why it cannot be scored."""
     try:
         with open_source(place) as source:
-            return score_clip(run, name, source, advance)
+            length = None if source.live else frames_in(place)
+            if run.most is not None:
+                length = min(length or run.most, run.most)
+            return score_clip(run, name, source, partial(advance, length))
     except SourceError as error:
         return error
     except FrameError as error:
         return SourceError(f"{redact(place)}: {error}")
 
 
-def _advance(advance: Advance, name: str, number: int, total: int, frames: int) -> None:
-    advance(f"{name}: frame {frames}", number, total)
+def _advance(advance: Advance, name: str, number: int, total: int, length: int | None, frames: int) -> None:
+    """Report a frame of a clip. Each clip counts equally; one of unknown length counts when it is done."""
+    share = min(frames / length, 1.0) if length else 0.0
+    of = f" of {length}" if length and frames <= length else ""
+    advance((number + share) / total, f"{name}: frame {frames}{of}")
 
 
 def _names(places: Sequence[str]) -> list[str]:

@@ -34,38 +34,41 @@ def evaluate(
     given: int | None = None,
     sequences: int | None = None,
     threads: int = 0,
-    advance: Advance = lambda what, done, total: None,
+    advance: Advance = lambda share, what: None,
 ) -> Results:
     """Score models and compare them with simple baselines: copying, linear extrapolation, optical flow.
 
         results = framecast.evaluate("edge", ["a.mp4", "clips/"])
         results.to_dict()["mean"]["edge"]["psnr"]     # dB, 1 … 5 frames ahead
-        framecast.evaluate("edge", "clips/", ahead=[40, 100, 200]).to_dict()["cost"]["edge"]     # CPU ms beside the dB
+        framecast.evaluate("edge", "clips/", ahead=[0.04, 0.1]).to_dict()["cost"]["edge"]     # CPU ms at these moments
         framecast.evaluate("edge", "demo", rivals={"mine": lambda last, before, ahead: [last] * len(ahead)})
 
     Args:
-        models: one or more shipped names or artifact paths; or a mapping from the names that the tables show to
-            paths, names or open predictors. All that see one size only must see the same.
+        models: one or more shipped names or artifact paths; or a mapping from the names for the tables to paths, names
+            or open predictors. Models that take one size only must all take the same.
         clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W].
         horizon: score 1 to this many frames ahead (default: 5). For clips.
-        ahead: score these moments instead, in milliseconds. For clips. Each is predicted and scored at the clip's
-            frame nearest to it, at the next one at the earliest; ``ahead_ms`` of the JSON says where that was.
+        ahead: score these moments instead, in seconds. For clips. Each is predicted and scored at the clip's nearest
+            frame, but never before the next frame; ``ahead_ms`` in the JSON says at how many milliseconds that was.
         size: (width, height) at which all methods are compared (default: the size of the models that see one size
             only; without such a model, each clip's own). For clips.
         rivals: further baselines by name, for clips. Each is a function of the newest frame, the frame before it, and
-            a list of moments ahead, as numbers of the time between these two frames: 1.0 is the next frame of a steady
-            stream, 2.5 lies between two frames. Frames are uint8 [h, w, C] at the compared size; C is 3 (BGR) or 1.
-            The function returns one such frame per moment.
+            a list of moments ahead. The unit of the moments is the time between these two frames: 1.0 is the next frame
+            of a steady stream, 2.5 lies between two frames. Frames are uint8 [h, w, C] at the compared size; C is 3
+            (BGR) or 1. The function returns one such frame per moment.
         frames: use up to this many frames of each clip.
         given: number of frames to give from the start of each sequence (default: 10); the models predict the others.
         sequences: use up to this many sequences of each file.
         threads: CPU threads of a step; 0 for one per core.
-        advance: called with the current activity, the number of clips or sequences done, and their total.
+        advance: called with the fraction done, 0 to 1, and the current activity.
+
+    Returns:
+        The scores of all methods, by lookahead, metric and clip, with pictures and CPU time.
 
     Raises:
         ArtifactError: there is no such model, or the file is not an artifact.
         SourceError: no clip can be scored. If only some cannot, they are skipped; see :attr:`Results.skipped`.
-        OptionError: an argument is out of range; or it is for clips but these are sequences, or the reverse.
+        OptionError: an argument is out of range, or is for clips when these are sequences, or the reverse.
         EngineError: an engine failed.
     """
     places, of_sequences = look_up(
@@ -84,7 +87,7 @@ def evaluate(
         contenders = _open(stack, models, every, threads)
         if of_sequences:
             return evaluate_sequences(contenders, places, given=given or GIVEN, limit=sequences, advance=advance)
-        moments = Ahead.in_frames(horizon or HORIZON) if ahead is None else Ahead.in_milliseconds(ahead)
+        moments = Ahead.in_frames(horizon or HORIZON) if ahead is None else Ahead.in_seconds(ahead)
         return evaluate_clips(
             contenders, places, ahead=moments, size=size, rivals=every, frames=frames, advance=advance
         )
@@ -113,7 +116,7 @@ def look_up(
         _check_unset("sequences (.npy)", horizon=horizon, ahead=ahead, size=size, rivals=rivals, frames=frames)
     else:
         if ahead is not None:
-            Ahead.in_milliseconds(ahead)
+            Ahead.in_seconds(ahead)
             _check_unset("ahead", horizon=horizon)
         _check_unset("clips", given=given, sequences=sequences)
     return places, of_sequences
@@ -127,7 +130,7 @@ def _is_sequences(places: Sequence[str]) -> bool:
     """Return whether the places are sequences, which have their own protocol, or clips."""
     kinds = {place.lower().endswith(".npy") for place in places}
     if len(kinds) > 1:
-        raise OptionError("clips and sequences (.npy) are scored in different ways: evaluate them separately")
+        raise OptionError("clips and sequences (.npy) are scored differently: evaluate them separately")
     return kinds.pop()
 
 

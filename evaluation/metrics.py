@@ -1,4 +1,4 @@
-"""Metrics of a predicted frame against the real one: PSNR, SSIM in two conventions, and the papers' MSE and MAE."""
+"""Metrics of a predicted frame against the real one: PSNR, SSIM in two conventions, and MSE and MAE as in papers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _K1, _K2 = 0.01, 0.03
 
 
 class Truth:
-    """A real frame, with the values that all comparisons with it share.
+    """A real frame, with the values that all its comparisons share.
 
     Args:
         image: uint8 [h, w, C], at least 7 pixels a side.
@@ -128,7 +128,7 @@ def _moments(values: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of ``METRICS``: how a figure is computed, named and shown.
+    """An entry of ``METRICS``: how a figure is computed, named and shown.
 
     Attributes:
         title: title of the column; an arrow shows which direction is better.

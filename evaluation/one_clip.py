@@ -1,4 +1,4 @@
-"""One clip, scored as in a live run. All methods share the same frames, and their CPU time is measured in turns."""
+"""One clip, scored as in a live run. All methods share the same frames, and their CPU times are measured in turn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from framecast.runtime.resize import resize
 from framecast.runtime.score import Scorer, psnr
 from framecast.runtime.stepper import SNAP
 
-COSTED = 8  # the cost is measured at each eighth frame, because each picture is then computed on its own
+COSTED = 8  # the cost is measured on every 8th frame only, because pictures cost more when computed one by one
 T = TypeVar("T")
 
 
@@ -37,7 +37,7 @@ class Run:
         rivals: the baselines; copying is the first.
         ahead: the moments to predict.
         size: (width, height) of all comparisons; None for each clip's own.
-        most: frames of a clip; None for all.
+        most: maximum number of frames of a clip; None for all.
         judge: computes LPIPS; None without LPIPS.
         clock: measures the CPU time.
     """
@@ -63,16 +63,16 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class _Moment:
-    """What all methods predicted from one frame.
+    """The predictions of all methods from one frame.
 
     Attributes:
-        frame: at the compared size, as scores see it: [h, w, 3].
-        last: the same with the models' channels.
-        time: its time in seconds.
-        interval: seconds between two frames, as known then.
-        whole: for each asked moment the frame that it is scored at.
+        frame: the frame at the compared size, as the scorer sees it: [h, w, 3].
+        last: the same frame with the models' channels.
+        time: the frame's time in seconds.
+        interval: seconds between two frames, as known at that time.
+        whole: for each requested moment, how many frames ahead it is scored.
         pictures: each method's prediction, by frames ahead.
-        truths: the real frames of the nearest and of the furthest prediction, by frames ahead, once they came.
+        truths: the real frames of the nearest and the furthest prediction, by frames ahead, after they arrived.
     """
 
     frame: Image
@@ -84,7 +84,7 @@ class _Moment:
     truths: dict[int, Image] = field(default_factory=dict)
 
     def see(self, later: _Moment) -> None:
-        """Keep a later frame, if it is the truth of the nearest or the furthest prediction."""
+        """Keep a later frame if it is the ground truth of the nearest or the furthest prediction."""
         near, far = self.whole[0], self.whole[-1]
         k = round((later.time - self.time) / self.interval)
         if k >= near:
@@ -96,8 +96,8 @@ class _Moment:
 def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], None]) -> ClipResult:
     """Score a clip.
 
-    The scorer of live runs decides which frames count. To keep the methods on the same frames, the longest warm-up
-    holds for all of them. So does a restart after one model's prediction was not finite.
+    The scorer of live runs decides which frames count. All methods are scored on the same frames, so all wait for the
+    longest warm-up, and all restart after a prediction that was not finite.
 
     Args:
         run: the settings.
@@ -107,16 +107,16 @@ def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], Non
 
     Raises:
         SourceError: the clip cannot be read, or no frame of it can be scored.
-        OptionError: the source is a camera, or a rival of the user's fails.
+        OptionError: the source is a camera, or one of the user's rivals fails.
         EngineError: an engine failed.
     """
     if source.live:
         raise OptionError(f"{source.name} is a camera: record it first and evaluate the recording")
-    tally, cost = Tally(run.methods, len(run.ahead), run.judge), _Cost(run)
+    tally, cost, copies = Tally(run.methods, len(run.ahead), run.judge), _Cost(run), _Copies(run)
     middle = _Middle(run.ahead)
     looked: list[list[float]] = [[] for _ in run.ahead.asked]  # milliseconds, by moment
     frames, size = 0, (0, 0)
-    for frames, truth, due in _frames(run, source, cost):
+    for frames, truth, due in _frames(run, source, cost, copies):
         size = truth.shape[1], truth.shape[0]
         compared = Truth(truth) if due else None
         for moment, k, seconds in due:
@@ -128,8 +128,8 @@ def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], Non
         advance(frames)
     if not all(tally.scored):
         raise SourceError(
-            f"nothing to score {_furthest(run.ahead)} in {source.name}: {frames} frames are too few or "
-            f"repeat each other (give a longer clip, or a smaller --{'ahead' if run.ahead.in_ms else 'horizon'})"
+            f"cannot score {_furthest(run.ahead)} in {source.name}: its {frames} frames are too few, or repeat each "
+            f"other (give a longer clip, or a smaller --{'ahead' if run.ahead.in_ms else 'horizon'})"
         )
     return ClipResult(
         name=name,
@@ -141,18 +141,20 @@ def score_clip(run: Run, name: str, source: Source, advance: Callable[[int], Non
         strip=middle.strip(),
         ahead_ms=tuple(float(np.mean(one)) for one in looked),
         cpu_ms=cost.medians(),
+        copied=tuple(copies.copied),
+        pictures=tuple(copies.pictures),
     )
 
 
 def _furthest(ahead: Ahead) -> str:
-    return f"{ahead.asked[-1]:g} ms ahead" if ahead.in_ms else f"{ahead.asked[-1]:g} steps ahead"
+    return f"{ahead.asked[-1]:g} ms ahead" if ahead.in_ms else f"{ahead.asked[-1]:g} frames ahead"
 
 
-_Due = list[tuple[_Moment, int, float]]  # a moment, how many frames before it was, and how many seconds
+_Due = list[tuple[_Moment, int, float]]  # an earlier moment, and how many frames and seconds ago it was
 
 
-def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image, _Due]]:
-    """Step all models through a clip; yield the number of frames so far, the newest one, and what it scores."""
+def _frames(run: Run, source: Source, cost: _Cost, copies: _Copies) -> Iterator[tuple[int, Image, _Due]]:
+    """Step all models through a clip. Yields the frames so far, the newest one, and the moments it scores."""
     predictors = run.predictors
     channels = predictors[0].manifest.frame[0]
     scorer, moments = Scorer(), deque[_Moment]()
@@ -168,7 +170,8 @@ def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image,
         steps = [_timed(run.clock, partial(p.step, image, frame.time))[1] for p in predictors]
         seen, interval = predictors[0].input, predictors[0].interval
         moment = _Moment(seen, seen[..., :channels], frame.time, interval, run.ahead.frames(interval))
-        _predict(run, moment, moments[-1] if moments else None, steps, cost if frames % COSTED == 0 else None)
+        before = moments[-1] if moments else None
+        _predict(run, moment, before, steps, cost if frames % COSTED == 0 else None, copies)
         repeated = any(predictor.event == "repeat" for predictor in predictors)
         if not repeated and any(predictor.steps == 1 for predictor in predictors):
             scorer.restart()
@@ -185,7 +188,7 @@ def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image,
         frames += 1
         yield frames, moment.last, due
         for earlier, k, _ in due:
-            if k not in (earlier.whole[0], earlier.whole[-1]):  # those are kept for the strip
+            if k not in (earlier.whole[0], earlier.whole[-1]):  # the strip needs those
                 del earlier.pictures[k]
         moments.append(moment)
         while moments[0].time + (moments[0].whole[-1] + 1) * interval < frame.time:
@@ -193,7 +196,7 @@ def _frames(run: Run, source: Source, cost: _Cost) -> Iterator[tuple[int, Image,
 
 
 def _at_size(image: Image, size: tuple[int, int] | None, name: str) -> Image:
-    """A frame at the size of the comparison."""
+    """Return a frame at the compared size."""
     if size is not None and image.shape[1::-1] != size:
         return resize(image, size)
     if min(image.shape[:2]) < MIN_SIDE:
@@ -201,7 +204,9 @@ def _at_size(image: Image, size: tuple[int, int] | None, name: str) -> Image:
     return image
 
 
-def _predict(run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[float], cost: _Cost | None) -> None:
+def _predict(
+    run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[float], cost: _Cost | None, copies: _Copies
+) -> None:
     """Fill in every method's pictures, and measure what they cost.
 
     Args:
@@ -209,7 +214,8 @@ def _predict(run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[
         moment: the newest frame.
         before: the frame before it, if any.
         steps: CPU seconds of each model's step.
-        cost: takes the measurements; None to compute pictures together where that is cheaper.
+        cost: collects the measurements; None to compute the pictures together, which is cheaper.
+        copies: counts the pictures, and those that a predictor replaced by a copy of the last frame.
     """
     whole = sorted(set(moment.whole))
     last, earlier, elapsed = moment.last, moment.last, moment.interval
@@ -220,10 +226,14 @@ def _predict(run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[
     for rival in run.rivals:
         ahead = [_snapped(k * moment.interval / elapsed) for k in whole]
         row, seconds = _pictures(partial(rival.predict, last, earlier), ahead, run.clock, cost)
+        copies.add(len(rows), 0, len(row))
         rows.append(row)
         spent.append(seconds)
     for predictor, step in zip(run.predictors, steps, strict=True):
+        copied = predictor.copied
         row, seconds = _pictures(partial(_ahead, predictor, moment), whole, run.clock, cost)
+        made = max(whole) if cost is None and _rolls_out(predictor, whole) else len(whole)
+        copies.add(len(rows), predictor.copied - copied, made)
         rows.append([image[..., : last.shape[2]] for image in row])
         spent.append([step + one for one in seconds])
     for i, k in enumerate(whole):
@@ -235,7 +245,7 @@ def _predict(run: Run, moment: _Moment, before: _Moment | None, steps: Sequence[
 def _pictures(
     predict: Callable[[Sequence[T]], list[Image]], ahead: Sequence[T], clock: Clock, cost: _Cost | None
 ) -> tuple[list[Image], list[float]]:
-    """All pictures; and, if the cost is measured, the CPU seconds of each on its own."""
+    """Return all pictures, and the CPU seconds of each if the cost is measured."""
     if cost is None:
         return predict(ahead), []
     found = [_timed(clock, partial(predict, [one])) for one in ahead]
@@ -243,20 +253,25 @@ def _pictures(
 
 
 def _ahead(predictor: Predictor, moment: _Moment, whole: Sequence[int]) -> list[Image]:
-    """A model's pictures some frames ahead."""
-    if predictor.manifest.renders == "moments" or len(whole) == 1:
+    """Return a model's pictures for some numbers of frames ahead."""
+    if not _rolls_out(predictor, whole):
         return [predictor.at(moment.time + k * moment.interval).image for k in whole]
     rollout = predictor.rollout(max(whole))
     return [rollout[k - 1].image for k in whole]
 
 
+def _rolls_out(predictor: Predictor, whole: Sequence[int]) -> bool:
+    """Whether one rollout gives all pictures. A model of motion renders each moment by itself."""
+    return predictor.manifest.renders != "moments" and len(whole) > 1
+
+
 def _snapped(steps: float) -> float:
-    """A number of steps; a whole one if it is nearly that, because times are rounded."""
+    """Round a number of steps if it is almost whole, because time stamps are rounded."""
     return float(round(steps)) if abs(steps - round(steps)) < SNAP else steps
 
 
 def _timed(clock: Clock, call: Callable[[], T]) -> tuple[T, float]:
-    """What a call returns, and its CPU seconds on all threads."""
+    """Return a call's result and its CPU seconds on all threads."""
     begun = clock.cpu()
     found = call()
     return found, clock.cpu() - begun
@@ -278,12 +293,27 @@ class _Cost:
         self._samples.append(seconds)
 
     def medians(self) -> Array:
-        """Milliseconds, [method, moment]. A clip with a score has a sample: no frame before the eighth is scored."""
+        """Median milliseconds, [method, moment].
+
+        Every scored clip has a sample, because no frame before the eighth is scored.
+        """
         return 1e3 * np.median(np.reshape(self._samples, (-1, *self._shape)), axis=0)  # type: ignore[no-any-return]
 
 
+class _Copies:
+    """Counts each method's pictures, and those that a predictor replaced by a copy of the last frame."""
+
+    def __init__(self, run: Run) -> None:
+        self.copied, self.pictures = [0] * len(run.methods), [0] * len(run.methods)
+
+    def add(self, method: int, copied: int, pictures: int) -> None:
+        """Count the pictures of one frame."""
+        self.copied[method] += copied
+        self.pictures[method] += pictures
+
+
 class _Middle:
-    """Keeps a moment near the middle of a clip of any length, with the frames that followed it."""
+    """Keeps a moment near the middle of a clip of any length, and the frames that follow it."""
 
     def __init__(self, ahead: Ahead) -> None:
         self._ahead = ahead
@@ -292,7 +322,7 @@ class _Middle:
         self._seen = 0
 
     def offer(self, moment: _Moment, k: int) -> None:
-        """Consider a moment whose prediction ``k`` frames ahead is due now: it is complete with the furthest one."""
+        """Consider a moment whose prediction ``k`` frames ahead was scored. The furthest prediction completes it."""
         if k != moment.whole[-1]:
             return
         if self._seen % self._stride == 0:
@@ -303,7 +333,7 @@ class _Middle:
         self._seen += 1
 
     def strip(self) -> Strip:
-        """The pictures of the moment in the middle."""
+        """Return the pictures of the moment in the middle."""
         moment = self._kept[len(self._kept) // 2]
         whole = [moment.whole[index] for index in self._ahead.ends]
         truths = tuple(moment.truths[k] for k in whole)

@@ -18,11 +18,11 @@ from framecast.tables import to_html
 
 QUALITY = 95  # of the pictures' JPEG
 SMALL = 128  # pixels: narrower pictures show their pixels as squares
-LARGE = 640  # pixels: wider pictures are made smaller, or the page would have hundreds of megabytes
+LARGE = 640  # pixels: wider pictures are shrunk, or the page could reach hundreds of megabytes
 
 
 def page(results: Results) -> str:
-    """Return the whole HTML document. It loads nothing from elsewhere."""
+    """Return the whole HTML document. It loads no external resources."""
     names = " and ".join(contender.title for contender in results.contenders)
     count = len(results.clips)
     what = f"{count} clip{'s' * (count != 1)}"
@@ -38,7 +38,7 @@ def page(results: Results) -> str:
         f"framecast eval: {names}",
         f"{names}, on {what}",
         f"{heads}\n{''.join(map(to_html, tables(results)))}\n"
-        f"<h2>By time ahead</h2><div class='plots'>{plots}</div>\n"
+        f"<h2>By lookahead</h2><div class='plots'>{plots}</div>\n"
         f"<h2>Pictures of one moment</h2>\n{strips}\n<h2>What the figures mean</h2><dl>{meanings}</dl>\n",
     )
 

@@ -1,4 +1,4 @@
-"""Parity: how far an engine drifts from the reference over a stream. Each carries its own state."""
+"""Parity: the drift of an engine from the reference over a stream. Each carries its own state."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ WEIGHTS = "alexnet-owt-7be5be79.pth"  # torchvision's, on ImageNet; lpips brings
 
 
 def find_lpips() -> Judge | str:
-    """Return a function that computes LPIPS, or a message that says why there is none and how to get it.
+    """Return a function that computes LPIPS, or a message that says why it is missing and how to get it.
 
     The function takes the real frame, [h, w, C] with C = 1 or 3 (BGR), and predictions of the same shape. All are
     uint8, or floats in 0…1 (it clamps them). It returns each prediction's LPIPS (Zhang et al., "The unreasonable

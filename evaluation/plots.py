@@ -1,4 +1,4 @@
-"""Curves of quality over the time ahead, as SVG in the text colour of the surrounding page."""
+"""Curves of quality over the lookahead, as SVG in the text colour of the surrounding page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from framecast.evaluation.tables import titles
 
 
 def curves(results: Results, metric: str) -> str:
-    """Return one ``<svg>`` element with the mean of every method over the time ahead."""
+    """Return one ``<svg>`` element with the mean of every method over the lookahead."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6, 3.6), layout="constrained")
         axes = figure.subplots()

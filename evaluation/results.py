@@ -1,4 +1,4 @@
-"""The results of an evaluation: figures by method, by the time ahead and by clip, and their JSON."""
+"""The results of an evaluation: figures by method, lookahead and clip, and their JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import versions
 
 COPY, DIS = CopyLast.name, DisFlow.name
-Advance = Callable[[str, int, int], None]  # receives the current activity, and the clips or sequences done and in all
+Advance = Callable[[float, str], None]  # receives the fraction done, 0 to 1, and the current activity
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Contender:
 
     Attributes:
         name: name in tables and reports.
-        given: the name that the user gave.
+        given: the name or path that the user gave.
         predictor: runs the model.
     """
 
@@ -76,6 +76,8 @@ class ClipResult:
         ahead_ms: how many milliseconds ahead each moment was scored, on average; None for sequences.
         cpu_ms: median CPU time of a step and of one picture so far ahead, in milliseconds, [method, moment]; None for
             sequences.
+        copied: by method, how many of its pictures the predictor replaced by a copy of the last frame.
+        pictures: number of pictures that each method predicted, scored or not.
     """
 
     name: str
@@ -87,6 +89,8 @@ class ClipResult:
     strip: Strip
     ahead_ms: tuple[float, ...] | None = None
     cpu_ms: Array | None = None
+    copied: tuple[int, ...] = ()
+    pictures: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +98,12 @@ class Results:
     """All results of an evaluation. The axes of all arrays are ``methods``, ``ahead`` and ``metrics``.
 
     Attributes:
+        contenders: the models.
+        methods: names of all methods, rivals first.
+        metrics: names of the metrics.
         ahead: the moments that were asked for.
         given: number of frames given from the start of each sequence; None for clips.
+        clips: the result of each clip, or of each file of sequences.
         skipped: source and reason of each clip that could not be scored.
         lpips: why LPIPS is missing; None if it is not missing.
     """
@@ -134,6 +142,12 @@ class Results:
         """CPU milliseconds of a step and one picture, at each moment: the mean over clips. None if not measured."""
         return _mean([None if clip.cpu_ms is None else clip.cpu_ms[self.methods.index(method)] for clip in self.clips])
 
+    def copied(self, method: str) -> float | None:
+        """The fraction of a method's pictures that were replaced by a copy of the last frame. None for sequences."""
+        row = self.methods.index(method)
+        pictures = sum(clip.pictures[row] for clip in self.clips if clip.pictures)
+        return sum(clip.copied[row] for clip in self.clips if clip.copied) / pictures if pictures else None
+
     def cpu_to_dis(self, method: str) -> list[float] | None:
         """The same as a ratio to DIS flow's: the mean over clips. None if either was not measured."""
         if DIS not in self.methods:
@@ -146,13 +160,14 @@ class Results:
 
         ==============  ===============================================================================================
         ``kind``        ``clips`` or ``sequences``
-        ``ahead``       the moments that were asked for, ``in`` ``frames`` or ``ms``: ``asked``
+        ``ahead``       ``asked``: the requested moments; ``in``: their unit, ``frames`` or ``ms``
         ``horizon``     the last of them in frames; null for milliseconds
         ``given``       number of frames given from the start of each sequence; null for clips
         ``size``        [width, height] of all comparisons, or null if it differs from clip to clip; ``channels``
         ``models``      for each model: ``name`` (as in ``methods``), ``given`` (the user's name for it), ``config``,
                         ``weights`` (their training data, or ``random``), ``weights_sha256``, ``licence``, ``engine``,
-                        and ``resets`` (number of predictions that were not finite)
+                        ``resets`` (number of predictions that were not finite), and ``copied`` (fraction of its
+                        pictures that were replaced by a copy of the last frame; null for sequences)
         ``methods``     names, rivals first
         ``metrics``     the meaning of each metric, by name
         ``clips``       for each clip: ``name``, ``source``, ``size``, ``frames``, ``scored`` (number of frames, by
@@ -177,7 +192,7 @@ class Results:
             "given": self.given,
             "size": None if self.size is None else list(self.size),
             "channels": first.manifest.frame[0],
-            "models": [_model(contender) for contender in self.contenders],
+            "models": [{**_model(contender), "copied": self.copied(contender.name)} for contender in self.contenders],
             "methods": list(self.methods),
             "metrics": {name: METRICS[name].meaning for name in self.metrics},
             "clips": [_clip(self, clip) for clip in self.clips],

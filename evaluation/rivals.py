@@ -12,7 +12,7 @@ from framecast.errors import OptionError
 from framecast.runtime import dis
 
 Predict = Callable[[Image, Image, Sequence[float]], Sequence[Image]]
-"""A baseline of the user's own: see :meth:`Rival.predict`."""
+"""The user's own baseline: see :meth:`Rival.predict`."""
 
 
 class Rival(ABC):
@@ -59,7 +59,7 @@ class Linear(Rival):
 
 
 class DisFlow(Rival):
-    """Continues all motion along OpenCV's DIS flow: see :class:`framecast.runtime.dis.DisFlow`."""
+    """Warps the last frame along OpenCV's DIS flow: see :class:`framecast.runtime.dis.DisFlow`."""
 
     name = "dis-flow"
 
@@ -91,7 +91,7 @@ class Custom(Rival):
         try:
             images = [np.asarray(image) for image in self._predict(last, before, list(ahead))]
         except Exception as error:
-            raise OptionError(f"rival {self.name} failed: {type(error).__name__}: {error}: mend it") from error
+            raise OptionError(f"rival {self.name} failed: {type(error).__name__}: {error} (fix the rival)") from error
         if len(images) != len(ahead) or any((image.shape, image.dtype) != (last.shape, last.dtype) for image in images):
             got = ", ".join(sorted({f"{image.dtype} {list(image.shape)}" for image in images})) or "nothing"
             wanted = f"{len(ahead)} frames, uint8 {list(last.shape)}"

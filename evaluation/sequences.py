@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,9 @@ def evaluate_sequences(
     *,
     given: int = 10,
     limit: int | None = None,
-    advance: Advance = lambda what, done, total: None,
+    advance: Advance = lambda share, what: None,
 ) -> Results:
-    """Score models, copying and linear extrapolation on grey sequences. Every predicted frame counts.
+    """Score models, copying and linear extrapolation on grey sequences. Every predicted frame is scored.
 
     Args:
         contenders: at least one model; all must have the sequences' size.
@@ -90,9 +91,12 @@ def evaluate_sequences(
     methods = (*(rival.name for rival in rivals), *(contender.name for contender in contenders))
     judge = find_lpips()
     clips = []
+    files = [file[:, :limit] for file in files]
+    total, done = sum(file.shape[1] for file in files), 0
     for place, file in zip(places, files, strict=True):
         tally = Tally(methods, length - given, None if isinstance(judge, str) else judge)
-        clips.append(_score(place, file[:, :limit], given, tally, rivals, contenders, advance))
+        clips.append(_score(place, file, given, tally, rivals, contenders, partial(_advance, advance, done, total)))
+        done += file.shape[1]
     return Results(
         contenders=tuple(contenders),
         methods=methods,
@@ -112,7 +116,7 @@ def _score(
     tally: Tally,
     rivals: Sequence[Rival],
     contenders: Sequence[Contender],
-    advance: Advance,
+    advance: Callable[[str, int], None],
 ) -> ClipResult:
     name, (length, count) = Path(place).stem, file.shape[:2]
     horizon = length - given
@@ -125,9 +129,13 @@ def _score(
             tally.add(index, Truth(frame), [images[index] for images in ahead])
         if number == count // 2:
             strip = _strip(frames, given, ahead)
-        advance(name, number + 1, count)
+        advance(name, number + 1)
     size = file.shape[3], file.shape[2]
     return ClipResult(name, redact(place), size, count, tuple(tally.scored), tally.means(), strip)
+
+
+def _advance(advance: Advance, before: int, total: int, name: str, done: int) -> None:
+    advance((before + done) / total, f"{name}: sequence {done}")
 
 
 def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]:

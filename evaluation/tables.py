@@ -9,9 +9,9 @@ import numpy as np
 from framecast.evaluation.metrics import METRICS, WORSE
 from framecast.evaluation.results import COPY, ClipResult, Results
 from framecast.runtime.report import versions
-from framecast.tables import Table
+from framecast.tables import Table, number
 
-_PAPERS = ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", WORSE)  # the papers' order of columns for sequences
+_PAPERS = ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", WORSE)  # the order of columns in papers
 
 
 def titles(results: Results) -> list[str]:
@@ -26,7 +26,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def notes(results: Results) -> list[str]:
-    """Return the remarks that readers of the tables need, one a line."""
+    """Return the remarks below the tables, one per line."""
     lines = []
     if results.skipped:
         total = len(results.clips) + len(results.skipped)
@@ -34,16 +34,38 @@ def notes(results: Results) -> list[str]:
         lines += [f"  {reason}" for _, reason in results.skipped]
     for contender in results.contenders:
         if not contender.predictor.manifest.trained:
-            lines.append(f"{contender.name} has random weights: its figures say nothing about the network")
+            lines.append(f"{contender.name} has random weights: its figures say nothing about the network's quality")
         if resets := contender.predictor.resets:
-            lines.append(f"{contender.name} was reset {resets} times, after predictions that were not finite")
+            times = "once" if resets == 1 else f"{resets} times"
+            lines.append(f"{contender.name} was reset {times}, after predictions that were not finite")
     if results.given is None:
-        lines.append(
-            "CPU: milliseconds of a step and one picture so far ahead, on all threads; the machine's, so compare"
-        )
+        lines += [_copies(results, contender.name) for contender in results.contenders]
+        lines.append(_about_cpu(results))
     if results.lpips:
         lines.append(results.lpips)
     return lines
+
+
+def _copies(results: Results, name: str) -> str:
+    """State how often a model fell back to copying, which raises its scores and is not open to rivals."""
+    share = results.copied(name)
+    if not share:
+        return f"{name} never fell back to copying the last frame"
+    return (
+        f"{name} fell back to copying for {100 * share:.1f} % of its pictures, because copying had lately scored "
+        "better; rivals have no such fallback"
+    )
+
+
+def _about_cpu(results: Results) -> str:
+    line = "CPU: milliseconds of one step and one picture, summed over all threads"
+    learning = [one.name for one in results.contenders if one.predictor.manifest.renders == "moments"]
+    if not learning or len(results.ahead) == 1:
+        return line
+    return (
+        f"{line}; a step of {' and '.join(learning)} learns for all {len(results.ahead)} moments here, and for one in "
+        "a live run: use --horizon 1 to measure that"
+    )
 
 
 def _of_clips(results: Results) -> list[Table]:
@@ -52,7 +74,7 @@ def _of_clips(results: Results) -> list[Table]:
     costs = range(len(ahead)) if ahead.in_ms else ahead.ends
     return [
         *(_by_clip(results, index) for index in each),
-        _ahead(results, "psnr", f"mean of {_count(results)} by {ahead.unit} ahead, PSNR in dB"),
+        _ahead(results, "psnr", f"mean of {_count(results)} {_size(results)} by {ahead.unit} ahead, PSNR in dB"),
         *(_cost(results, index) for index in costs),
         *(_others(results, index) for index in ahead.ends),
     ]
@@ -60,6 +82,10 @@ def _of_clips(results: Results) -> list[Table]:
 
 def _count(results: Results) -> str:
     return f"{len(results.clips)} clip{'s' * (len(results.clips) != 1)}"
+
+
+def _size(results: Results) -> str:
+    return "at their own sizes" if results.size is None else f"at {results.size[0]}×{results.size[1]}"
 
 
 def _by_clip(results: Results, index: int) -> Table:
@@ -74,11 +100,11 @@ def _by_clip(results: Results, index: int) -> Table:
     total = str(sum(clip.scored[index] for clip in results.clips))
     about = (f"mean of {_count(results)}", *[""] * sizes, *[""] * in_ms, total)
     rows.append((*about, *_numbers(results, results.mean, "psnr", index)))
-    return Table(f"{results.ahead.label(index)}, PSNR in dB", columns, rows)
+    return Table(f"{results.ahead.label(index)}, PSNR in dB {_size(results)}", columns, rows)
 
 
 def _scored_at(results: Results, index: int, clips: Sequence[ClipResult]) -> str:
-    """The milliseconds ahead at which a moment was scored: a clip has frames only at its own rate."""
+    """The lookahead in milliseconds at which a moment was scored. A clip has frames only at its own rate."""
     at = [clip.ahead_ms[index] for clip in clips if clip.ahead_ms is not None]
     low, high = f"{min(at):.1f}", f"{max(at):.1f}"
     return low if low == high else f"{low}–{high}"
@@ -95,7 +121,8 @@ def _of_sequences(results: Results) -> list[Table]:
         )
         for method, name in zip(results.methods, titles(results), strict=True)
     ]
-    what = f"mean over the {len(results.ahead)} frames after {results.given} given ones, {sequences} sequences"
+    what = f"mean over the {len(results.ahead)} frames after {results.given} given frames, {sequences} sequences"
+    what += f" {_size(results)}"
     first = Table(what, ("method", *(METRICS[metric].title for metric in order)), rows)
     shown = ("mse", "ssim_published", "psnr")
     return [first, *(_ahead(results, metric, f"{METRICS[metric].title} by frames ahead") for metric in shown)]
@@ -112,13 +139,13 @@ def _ahead(results: Results, metric: str, title: str) -> Table:
 
 
 def _cost(results: Results, index: int) -> Table:
-    """Return a table of the methods' quality and cost at one moment, and of their worst clip."""
+    """Return a table of each method's quality and cost at one moment, and its worst clip."""
     rows = []
     for method, name in zip(results.methods, titles(results), strict=True):
         worst = "–"
         if method != COPY:
             clip, gain = results.worst(method, index)
-            worst = f"{clip.name} {gain:+.2f} dB"
+            worst = f"{clip.name} {number(gain, '+.2f')} dB"
         spent, ratio = results.cpu_ms(method), results.cpu_to_dis(method)
         quality = (
             _figure(results.of(results.mean, method, metric)[index], metric, method) for metric in ("psnr", WORSE)
@@ -131,20 +158,22 @@ def _cost(results: Results, index: int) -> Table:
         "CPU, dis-flow = 1",
         METRICS["psnr"].title,
         METRICS[WORSE].title,
-        "worst clip, to copying",
+        "worst clip, over copying",
     )
-    return Table(f"{results.ahead.label(index)}, cost and quality, mean of {_count(results)}", columns, rows)
+    prepared = f"{len(results.ahead)} moment{'s' * (len(results.ahead) != 1)}"
+    about = f"cost and quality, mean of {_count(results)} {_size(results)}, CPU for {prepared} per step"
+    return Table(f"{results.ahead.label(index)}, {about}", columns, rows)
 
 
 def _others(results: Results, index: int) -> Table:
-    """Return a table of all metrics that the other tables do not show."""
+    """Return a table of the metrics that the other tables leave out."""
     metrics = [metric for metric in results.metrics if metric not in ("psnr", WORSE)]
     rows = [
         (name, *(_figure(results.of(results.mean, method, metric)[index], metric, method) for metric in metrics))
         for method, name in zip(results.methods, titles(results), strict=True)
     ]
     columns = ("method", *(METRICS[metric].title for metric in metrics))
-    return Table(f"{results.ahead.label(index)}, mean of {_count(results)}", columns, rows)
+    return Table(f"{results.ahead.label(index)}, mean of {_count(results)} {_size(results)}", columns, rows)
 
 
 def _numbers(results: Results, values: np.ndarray, metric: str, index: int) -> list[str]:
@@ -160,7 +189,7 @@ def _figure(value: float, metric: str, method: str) -> str:
 
 
 def provenance(results: Results) -> list[str]:
-    """Return where the figures come from: models, weights and versions, one a line."""
+    """Return the origin of the figures, one line each: size, models, weights and versions."""
     first = results.contenders[0].predictor
     size = "each clip's own size" if results.size is None else f"{results.size[0]}×{results.size[1]}"
     lines = [f"compared at {size}, {first.manifest.frame[0]} channel{'s' * (first.manifest.frame[0] > 1)}"]

@@ -1,4 +1,4 @@
-"""An imported checkpoint predicts frames that are not there yet: ten given frames, then ten of its own.
+"""Predict with an imported checkpoint: it gets the first ten frames of a clip and predicts the next ten.
 
 framecast import-checkpoint mnist.ckpt --as mau-mnist        needs the extra 'models'
 framecast export mau-mnist --weights mau-mnist.safetensors -o mau.onnx

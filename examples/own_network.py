@@ -1,4 +1,4 @@
-"""Your own network, in one file: a step in PyTorch, exported once, then run like any other model.
+"""Your own network, in one file: write a step in PyTorch, export it, and run it like any other model.
 
 python examples/own_network.py own.onnx && framecast run demo --model own.onnx        needs the extra 'models'
 """
@@ -15,17 +15,17 @@ from framecast.models.step import State, StepModel
 
 
 class Own(StepModel):
-    """Adds to the newest frame what a convolution makes of it and of the frame before."""
+    """Adds to the newest frame a convolution of that frame and the one before."""
 
     frame_shape = (3, 192, 256)  # C, H, W; values 0 to 1
-    warmup = 2  # the first step has no frame before its own
+    warmup = 2  # the first step has no previous frame
 
     def __init__(self) -> None:
         super().__init__()
         self.state_shapes = {"previous": self.frame_shape}
         self.change = nn.Conv2d(6, 3, 5, padding=2, bias=False)
         nn.init.zeros_(self.change.weight)
-        with torch.no_grad():  # untrained: every pixel goes on changing at half its speed
+        with torch.no_grad():  # untrained: every pixel keeps changing, at half its speed
             for channel in range(3):
                 self.change.weight[channel, channel, 2, 2] = 0.5
                 self.change.weight[channel, channel + 3, 2, 2] = -0.5

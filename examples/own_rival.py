@@ -1,4 +1,4 @@
-"""Your own baseline in the same tables. Also from the command line:
+"""Score your own baseline in the same tables. It also works from the command line:
 
 framecast eval edge clips/ --rival examples/own_rival.py:predict
 """
@@ -14,7 +14,7 @@ import framecast
 
 
 def predict(last: Any, before: Any, ahead: Sequence[float]) -> list[Any]:
-    """Move the whole picture on, as it moved between the two newest frames.
+    """Shift the whole picture, continuing its shift between the two newest frames.
 
     Args:
         last: the newest frame, uint8 [h, w, 3] BGR.

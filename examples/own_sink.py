@@ -14,7 +14,7 @@ with open(path, "w", newline="") as file:
     writer.writerow(["time", "shown for", "PSNR", "PSNR of the late picture"])
 
     def write(result: framecast.Result) -> None:
-        """Write the score of the prediction for this frame's moment; the first frames have none."""
+        """Write the score of the prediction for this frame's moment. The first frames have none."""
         if result.psnr is not None:
             writer.writerow([result.frame.time, result.prediction.time, result.psnr, result.psnr_copy])
 

@@ -1,1 +1,1 @@
-"""Work on an artifact's graph without torch: its manifest, its file, and the graphs that engines run."""
+"""Artifact graphs without torch: manifests, files, and the passes that prepare a graph for an engine."""

@@ -17,7 +17,7 @@ LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # operators that multiply 
 
 
 def manifest_of(proto: ModelProto) -> Manifest:
-    """Read the manifest of an artifact's graph, or of the graph that renders for it.
+    """Read the manifest from an artifact's graph, or from the graph that renders a model of motion.
 
     Raises:
         ArtifactError: the manifest cannot be used.
@@ -36,10 +36,10 @@ def metadata_of(proto: ModelProto) -> dict[str, str | bytes]:
 
 
 def read(path: Path) -> ModelProto:
-    """Read an artifact's graph, which must be complete in its one file.
+    """Read an artifact's graph. The file must contain all weights.
 
     Raises:
-        ArtifactError: the file is not ONNX, has no usable manifest, or refers to other files.
+        ArtifactError: the file is not valid ONNX, has no usable manifest, or keeps weights in other files.
     """
     proto = load(path)
     read_metadata(path, metadata_of(proto))
@@ -47,15 +47,15 @@ def read(path: Path) -> ModelProto:
 
 
 def load(path: Path) -> ModelProto:
-    """Read the graph of an artifact or of its other half, which must be complete in its one file.
+    """Read the graph of an artifact or of its other half. The file must contain all weights.
 
     Raises:
-        ArtifactError: the file is not ONNX, or refers to other files; or it is of a model that needs no graph.
+        ArtifactError: the file is not valid ONNX, keeps weights in other files, or is of a model without a graph.
     """
     if path.suffix == GRAPHLESS:
         raise ArtifactError(
-            f"{path.stem} is a model of motion, not a network: it needs no graph and no weights, and has none (name a "
-            f"network, such as stip-edge, or export its graphs: framecast export {path.stem} -o {path.stem}.onnx)"
+            f"{path.stem} is a model of motion, not a network: it has no graph and no weights (name a network, such as "
+            f"stip-edge, or export its graphs: framecast export {path.stem} -o {path.stem}.onnx)"
         )
     try:
         proto = onnx.load_model_from_string(path.read_bytes())
@@ -80,5 +80,5 @@ def save(proto: ModelProto, path: Path) -> None:
 
 
 def one_line(text: str) -> str:
-    """A library's message on one line, up to 200 characters, to quote in our own."""
+    """Shorten a library's message to one line of up to 200 characters, so that ours can quote it."""
     return " ".join(text.split())[:200].rstrip(". ")

@@ -1,9 +1,9 @@
-"""The device graph: an artifact's step with pictures on both sides, for engines whose states stay on a device.
+"""The device graph: an artifact's step that takes and returns pictures, for engines that keep states on a device.
 
-Only bytes cross to the GPU. Colour, range, padding and optional resizing are part of the graph, where they cost next to
-nothing. A live step is then a single engine and a single CUDA graph. This module does not need torch.
+Pictures are transferred as bytes. The graph converts colours and range, pads, and resizes if asked, which costs almost
+nothing on a GPU. A live step is then a single engine and a single CUDA graph. This module does not need torch.
 
-Inputs, for B cameras and K predictions a step:
+Inputs, for B cameras and K predictions per step:
 
 - ``image`` uint8 [B, h, w, 3] BGR: the cameras' pictures;
 - ``fed`` float32 [B, K, C, H, W]: predictions to feed back; if K > 1, ``pick`` int64 [1] selects one of the K;
@@ -17,9 +17,9 @@ The outputs are the artifact's own, and ``shown`` uint8 [B, K, h, w, 3] BGR, the
 float32 [B], 1 if all of a row's predictions are finite; and, if the graph resizes, ``seen`` uint8 [B, h, w, 3] BGR, the
 pictures at the model's size.
 
-A model of motion gives no prediction: its device graph has no ``shown`` and no ``finite``, and reads ``elapsed``
-float32 [B] in seconds. Those two are outputs of the device graph that renders, beside its ``prediction``; its inputs
-are the fields and ``ahead`` float32 [B], as in the artifact.
+A model of motion has two device graphs. Its step has no ``shown`` and no ``finite``, and also reads ``elapsed`` float32
+[B] in seconds. The graph that renders has both as outputs, next to ``prediction``; its inputs are the fields and
+``ahead`` float32 [B], as in the artifact.
 """
 
 from __future__ import annotations
@@ -48,9 +48,11 @@ def check_device(manifest: Manifest) -> None:
         ExportError: its channels are not a picture, or it is not a whole float32 artifact.
     """
     if not manifest.is_picture:
-        raise ExportError(f"{manifest.config} takes channels that are no picture: it cannot be built for a live run")
+        raise ExportError(f"cannot build {manifest.config} for a live run: its channels are not a picture")
     if manifest.form != "fp32":
-        raise ExportError(f"{manifest.config} is {manifest.form}, which is for a CPU: use the whole float32 artifact")
+        raise ExportError(
+            f"{manifest.config} is {manifest.form}, which runs only on a CPU: use the whole float32 artifact"
+        )
 
 
 def device_graph(artifact: ModelProto, camera: tuple[int, int] | None = None) -> ModelProto:
@@ -170,7 +172,7 @@ def _picture_in(nodes: _Nodes, manifest: Manifest, camera: tuple[int, int] | Non
 
 
 def _keep_rows(nodes: _Nodes, manifest: Manifest, inner: Iterable[onnx.NodeProto]) -> None:
-    """Insert a choice by ``keep`` between zero and each state that the network reads."""
+    """Make the network read zero instead of each state tensor that is as old as ``keep`` or older."""
     readers = list(inner)
     read = {name for node in readers for name in node.input}
     kept: dict[str, str] = {}
@@ -224,9 +226,9 @@ def _axes(*axes: int) -> NDArray[np.int64]:
 
 
 def area_weights(size: tuple[int, int], target: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Two matrices that resize like INTER_AREA: ``rows @ picture @ columns``.
+    """Make two matrices that resize like OpenCV's INTER_AREA: ``rows @ picture @ columns``.
 
-    We get them from OpenCV itself, by resizing identity matrices.
+    They are identity matrices that OpenCV has resized.
 
     Args:
         size: (width, height) of the pictures.
@@ -235,8 +237,8 @@ def area_weights(size: tuple[int, int], target: tuple[int, int]) -> tuple[NDArra
     Returns:
         rows [target height, height], columns [width, target width].
     """
-    # If either side grows, OpenCV interpolates along both. Doubling the rows makes it do the same here; every second
-    # result is the row that we want.
+    # If either side grows, OpenCV interpolates along both. Doubling the rows makes it do so here too. Then we keep
+    # every second row.
     step = 2 if target[0] > size[0] or target[1] > size[1] else 1
 
     def weights(length: int, wanted: int) -> NDArray[np.float32]:

@@ -16,16 +16,16 @@ from msgspec import Meta
 from framecast.errors import ArtifactError
 from framecast.parsing import decode
 
-GRAPHLESS = ".json"  # the ending of an artifact that is a manifest alone: of a model of motion
+GRAPHLESS = ".json"  # suffix of an artifact that is only a manifest: a model of motion
 KEY = "framecast"  # key of the ONNX metadata entry
 BEFORE = "framecast.before"  # key in the half that runs before the frame; it holds the other half's manifest
-RENDER = "framecast.render"  # the same, in the graph that renders the moments of a model of motion
+RENDER = "framecast.render"  # the same, in the graph that renders a model of motion
 LARGEST_SUM = 32_767  # the largest sum of two products that fits into 16 bits
 DOMAIN = "framecast"  # domain of our operators in the graph
 FORMAT = 1
 _CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # channel orders and their sizes
-# Limits on a manifest: a damaged or hostile one must cost neither time nor memory. Of our configurations, stau-town
-# has the most slots (160), and stip-4k the most elements (51 million, half of them in the prediction).
+# Limits on a manifest: a damaged or hostile one must not exhaust time or memory. Of our configurations, stau-town has
+# the most slots (160), and stip-4k the most elements (51 million, half of them in the prediction).
 MAX_CHARACTERS = 1 << 20  # of the JSON
 MAX_DEPTH = 16  # of nested objects and arrays
 MAX_SLOTS = 4096  # of all histories together
@@ -38,7 +38,7 @@ _Shape = Annotated[tuple[_Whole, ...], Meta(max_length=8)]
 Seconds = Annotated[float, Meta(gt=0, le=1e6)]
 RENDERS = ("steps", "moments")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # these break a message's line or control a terminal
-_HALVES: Mapping[str, tuple[str, str, str]] = {  # what an artifact with another half is, what that is, what makes both
+_HALVES: Mapping[str, tuple[str, str, str]] = {  # what the artifact is, what its other half is, what makes both
     BEFORE: ("half of a step", "the half of a step that runs before the frame", "framecast split"),
     RENDER: ("a model of motion", "the graph that renders a model of motion", "framecast export"),
 }
@@ -48,7 +48,7 @@ _HALVES: Mapping[str, tuple[str, str, str]] = {  # what an artifact with another
 class StateSpec:
     """One part of the state, float32 [B, *shape], and its names in the graph.
 
-    There are two kinds. A ``carry`` is one tensor: each step reads input ``state.NAME`` and replaces it by output
+    There are two kinds. A ``carry`` is one tensor: each step reads input ``state.NAME`` and replaces it with output
     ``next.NAME``. A ``history`` is a ring: each step reads its last ``slots`` values, ``state.NAME.0`` (the newest) and
     so on, and writes one new value, ``next.NAME``.
     """
@@ -73,7 +73,7 @@ class StateSpec:
 
 @dataclass(frozen=True)
 class Quality:
-    """PSNR in dB on ``data``, as in :mod:`framecast.runtime.score`, and of the baseline that copies the last frame."""
+    """PSNR in dB on ``data``, as in :mod:`framecast.runtime.score`, of the prediction and of copying the last frame."""
 
     data: str
     prediction: _Level
@@ -95,25 +95,25 @@ class Manifest:
         channel_order: ``BGR``, ``RGB``, ``GRAY``, or ``NONE`` if the channels are not a picture.
         outputs: K, the number of frames that one step predicts.
         renders: ``moments`` if the model renders any moment at the cost of one step, as a model of motion does;
-            ``steps`` if it predicts whole steps. The runtime then rolls out to the steps around a moment and mixes
-            their two pictures linearly.
-        fields: only for ``moments`` in graphs: what the graph that renders reads, by name: shapes without the batch.
-            Those that the state carries too, under the same name, are the state's; the step gives the others.
+            ``steps`` if it predicts whole steps. The runtime then rolls out to the two steps around a moment and blends
+            their pictures linearly.
+        fields: inputs of the graph that renders, by name: shapes without the batch. Only for ``moments`` in graphs.
+            A field with the name of a carried state tensor is that tensor; the step computes the others.
         state: the state tensors, in the order of the graph's inputs.
         warmup: steps after a reset until the state is full.
         interval: seconds between frames in training, or None if that varied.
         parameters: number of weights.
         weights: their origin: ``random``, or the training data.
-        weights_sha256: hash over all weights.
+        weights_sha256: hash of all weights.
         quality: as measured at training, or None.
-        licence: of the weights.
+        licence: licence of the weights.
         precision: ``fp32``, or ``int8`` if layers are quantized (:mod:`framecast.export.quantize`).
         calibration: the data on which an int8 artifact was calibrated.
         pair_sum: the largest sum of two products that an int8 layer can reach, as an absolute value. None if unknown,
             as in artifacts older than this field. See :attr:`may_saturate`.
         precomputed: empty unless the step is in two halves (:mod:`framecast.graph.split`). The other half computes
-            tensors from the state before the frame arrives; this maps this graph's input name of each to its shape
-            without the batch.
+            tensors from the state before the frame arrives. This maps the name of each, as an input of this graph, to
+            its shape without the batch.
     """
 
     model: str
@@ -147,12 +147,12 @@ class Manifest:
 
     @property
     def trained(self) -> bool:
-        """Whether any quality can be expected."""
+        """Whether the weights are trained. Random weights predict nothing useful."""
         return self.weights != "random"
 
     @property
     def may_saturate(self) -> bool:
-        """Whether its int8 layers may be wrong on a CPU that adds two products in 16 bits."""
+        """Whether its int8 layers may saturate on a CPU that adds two products in 16 bits."""
         return self.precision == "int8" and (self.pair_sum is None or self.pair_sum > LARGEST_SUM)
 
     @property
@@ -173,7 +173,7 @@ class Manifest:
 
     @property
     def made_fields(self) -> tuple[str, ...]:
-        """The fields that the step gives beside the state."""
+        """The fields that the step computes in addition to the state."""
         carried = {spec.name for spec in self.state if spec.kind == "carry"}
         return tuple(name for name in self.fields if name not in carried)
 
@@ -209,15 +209,15 @@ class Manifest:
         channels = _CHANNELS.get(self.channel_order, 0)
         fits = channels in (None, self.frame[0])
         if not fits or not all(v <= f for v, f in zip(self.visible or (1, 1), self.frame[1:], strict=True)):
-            raise ArtifactError("its manifest gives no usable frame shape or channel order: export it again")
+            raise ArtifactError("its manifest has no usable frame shape or channel order: export it again")
         known = all(s.known for s in self.state) and self.renders in RENDERS
         if not known or not self.value_range[0] < self.value_range[1]:
             raise ArtifactError(
-                "its manifest names a kind of state or model, or a value range, that is not known: update framecast"
+                "its manifest has an unknown kind of state or model, or an invalid value range: update framecast"
             )
         texts = [*_texts(self.options)]  # first: only the options can be nested too deeply for the next line
         if any(_CONTROL.search(words) for words in (*texts, *_texts(msgspec.to_builtins(self)))):
-            raise ValueError("a text in it has control characters")
+            raise ValueError("one of its strings has control characters")
         if sum(spec.slots for spec in self.state) > MAX_SLOTS:
             raise ValueError(f"its histories have more than {MAX_SLOTS} slots")
         sizes = [math.prod(spec.shape) * max(spec.slots, 1) for spec in self.state]
@@ -228,7 +228,7 @@ class Manifest:
         names = ["frame", *self.precomputed, *(name for spec in self.state for name in spec.inputs)]
         shapes = {spec.name: spec.shape for spec in self.state if spec.kind == "carry"}
         if any(shapes.get(name, shape) != shape for name, shape in self.fields.items()):
-            raise ValueError("a field and the state of its name differ in shape")
+            raise ValueError("a field and the state with the same name differ in shape")
         if len(set(names)) < len(names):
             raise ValueError("two of its inputs have the same name")
 
@@ -275,26 +275,26 @@ def read_json(path: Path) -> Manifest:
 
 
 def other_half(artifact: Path, key: str = BEFORE) -> Path:
-    """The path of an artifact's other half, ``BEFORE`` or ``RENDER``."""
+    """Make the path of an artifact's other half, ``BEFORE`` or ``RENDER``."""
     return artifact.with_suffix(f".{key.rpartition('.')[2]}{artifact.suffix}")
 
 
 def beside(artifact: Path, key: str = BEFORE) -> Path:
-    """The existing path of an artifact's other half.
+    """Find the file of an artifact's other half.
 
     Raises:
         ArtifactError: there is no such file.
     """
     path = other_half(artifact, key)
     if not path.exists():
-        raise ArtifactError(f"{artifact} is {_HALVES[key][0]}, and {path.name} is missing: {_together(key)}")
+        raise ArtifactError(f"{artifact} is {_HALVES[key][0]}, but {path.name} is missing: {_together(key)}")
     return path
 
 
 def check_halves(
     artifact: Path, metadata: Mapping[str, str | bytes], of_other: Mapping[str, str | bytes], key: str = BEFORE
 ) -> None:
-    """Check in the metadata of both files that two halves were made together.
+    """Check, by the metadata of both files, that two halves were made together.
 
     Raises:
         ArtifactError: they were not.
@@ -304,7 +304,7 @@ def check_halves(
 
 
 def nameless(path: Path, metadata: Mapping[str, str | bytes]) -> ArtifactError:
-    """The error for a graph whose file has no manifest."""
+    """Make the error for a file that is not an artifact."""
     for key, (_, what, _) in _HALVES.items():
         if key in metadata:
             name = path.with_suffix("").with_suffix(path.suffix).name
@@ -318,7 +318,7 @@ def _together(key: str) -> str:
 
 
 def _texts(value: Any, depth: int = 0) -> Iterator[str]:
-    """Every text in a JSON value, including names. Raises ValueError beyond ``MAX_DEPTH`` nested objects or arrays."""
+    """Yield every string in a JSON value, including names. Raises ValueError if it is nested beyond ``MAX_DEPTH``."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):

@@ -1,16 +1,16 @@
 """Converts a float32 artifact to mixed precision, for strongly typed engines: convolutions run in float16.
 
-A whitelist decides. Only operators that are known to tolerate float16 use it. These are convolutions and fully
-connected layers (``LAYERS``), and the operators between them. A pointwise operator or an interpolation of features
+A whitelist names the operators that are known to tolerate float16. These are convolutions and fully connected layers
+(``LAYERS``), and the operators between them. A pointwise operator or an interpolation of features
 (``BETWEEN``) is float16 if all its inputs come from float16 and all its readers are float16. An operator that only
 moves or selects values (``MOVES``) is float16 if its inputs are and any of its readers is. So a network's flow head is
 float16. The arithmetic on flows after it is not, because its last reader is a GridSample: float16 coordinates are off
-by pixels in a wide picture. Matrix products are not layers here: in a mixture they compute statistics.
+by pixels in a wide picture. Matrix products do not count as layers, because in a mixture they compute statistics.
 
 Everything else stays float32: normalisations, reductions, softmax, statistics, least squares, warps, and everything
-that crosses the boundary: frame, prediction, and the states, which a recurrence adds up. Our functions stay float32
-nodes of the domain ``framecast``, with casts around them, because a plugin must still find them by name and because
-their bodies normalise. Weights become float16. A float32 tensor is cast once, where the first layer reads it.
+that crosses the graph's boundary: frame, prediction, and the states, where errors would accumulate. Our functions stay
+float32 nodes of the domain ``framecast``, with casts around them, because a plugin must still find them by name and
+because their bodies normalise. Weights become float16. A float32 tensor is cast once, where the first layer reads it.
 """
 
 from __future__ import annotations
@@ -119,19 +119,19 @@ def _in_range(value: NDArray[np.generic]) -> bool:
 
 
 def _fits(value: NDArray[np.generic]) -> bool:
-    """Whether float16 holds these numbers at full precision: none is too large, or so small that it loses digits."""
-    if value.dtype.kind != "f":  # sizes of a batch that may vary are computed in whole numbers
+    """Whether float16 holds these numbers at full precision: none overflows or becomes subnormal."""
+    if value.dtype.kind != "f":  # integers compute sizes, which depend on the batch
         return False
     sizes = np.abs(value[value != 0])
     return _in_range(value) and bool(sizes.min(initial=np.inf) >= np.finfo(np.float16).tiny)
 
 
 def _data(node: NodeProto) -> Iterator[str]:
-    """The inputs with the output's type, which excludes a Reshape's shape and a Resize's scales."""
+    """The inputs that have the output's type. This excludes a Reshape's shape and a Resize's scales."""
     schema = _schema(node.op_type)
     kind = schema.outputs[0].type_str
     for i, name in enumerate(node.input):
-        formal = schema.inputs[min(i, len(schema.inputs) - 1)]  # the last input may be a list
+        formal = schema.inputs[min(i, len(schema.inputs) - 1)]  # the last input may be variadic
         if name and formal.type_str == kind:
             yield name
 

@@ -1,9 +1,9 @@
 """Split an artifact in two: the part of a step that needs only the state runs before the frame arrives, the rest after.
 
-The cut is found in the graph. The first half takes everything that no path from ``frame`` reaches, as long as it
-contains a layer (in STIP the convolutions of T below the first layer, in STAU t' and the attention over the layers, in
-ASTM the convolutions of H). The results are the same. The latency from a frame to its prediction drops by the time of
-the first half.
+The first half computes what does not depend on ``frame``, except some cheap operators, and must contain a layer. (In
+STIP it computes the convolutions of T below the first layer, in STAU t' and the attention over the layers, in ASTM the
+convolutions of H.) The results are the same. The latency from a frame to its prediction drops by the time of the first
+half.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from framecast.errors import ExportError
 from framecast.graph.artifact import LAYERS, manifest_of, read, save
 from framecast.graph.manifest import BEFORE, KEY, Manifest, other_half
 
-# Moving numbers costs less than one more tensor between the halves, so the half that reads them moves them.
+# Moving values costs less than passing another tensor between the halves, so the half that reads them does it.
 _MOVES = {"Split", "Slice", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Concat", "Identity", "Shape", "Cast"}
 _MOVES |= {"Gather", "QuantizeLinear", "DequantizeLinear"}
-_FEW = 4096  # numbers: an operator that reads no more than these counts as cheap too
+_FEW = 4096  # elements: other operators also count as cheap if no input is larger
 
 
 def split_artifact(artifact: Path, output: Path) -> tuple[Path, Manifest]:
@@ -52,7 +52,7 @@ def split(proto: ModelProto, manifest: Manifest) -> tuple[ModelProto, ModelProto
     """Split an artifact's graph into the half that needs the frame and the half that does not.
 
     Raises:
-        ExportError: the second half would have no layer.
+        ExportError: the half that does not need the frame would have no layer.
     """
     whole = onnx.shape_inference.infer_shapes(inliner.inline_local_functions(proto))
     graph = whole.graph
@@ -66,7 +66,7 @@ def split(proto: ModelProto, manifest: Manifest) -> tuple[ModelProto, ModelProto
     precomputed: dict[str, tuple[int, ...]] = {}
     seen: set[str] = set()
     left = list(outputs)
-    while left:  # back from the outputs, as far as the first half reaches
+    while left:  # go back from the outputs to the tensors that the first half will compute
         name = left.pop()
         if name in seen or name not in made:
             continue

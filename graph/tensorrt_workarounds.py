@@ -1,10 +1,10 @@
 """Changes to a graph that TensorRT needs, without torch: a fixed batch, and a rewritten elimination.
 
-Least squares in a graph are solved with an unrolled Gauss–Jordan elimination. Each step reads a row of the previous
-result. TensorRT moves every such slice up through the previous steps, again and again, which doubles the work at each
-step. TensorRT-RTX 1.7 took 276 s to build a small network with a mixture of eleven guesses, and the engine had 49 MB
-(one core, no GPU). If the row is picked by a sum over products with 0 and 1 instead, TensorRT cannot move it: 2.3 s,
-16 MB, and the same numbers to the last bit.
+A graph solves least squares with an unrolled Gauss–Jordan elimination. Each step reads a row of the previous result.
+TensorRT moves every such slice up through all previous steps, which doubles the work at each step. TensorRT-RTX 1.7
+took 276 s to build a small network with a mixture of eleven guesses, and the engine had 49 MB (one core, no GPU). We
+select the row by multiplying with 0 and 1 and summing instead, which TensorRT cannot move. The build then takes 2.3 s,
+the engine has 16 MB, and the results are the same to the last bit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def fixed(artifact: ModelProto, batch: int) -> ModelProto:
 
 
 def without_moving_rows(artifact: ModelProto) -> ModelProto:
-    """Return a copy of the graph that picks an elimination's pivot rows by sums."""
+    """Return a copy of the graph that selects an elimination's pivot rows by sums."""
     proto = ModelProto()
     proto.CopyFrom(onnx.shape_inference.infer_shapes(artifact))
     graph = proto.graph
@@ -62,7 +62,7 @@ def _pivot_row(node: NodeProto, makers: dict[str, NodeProto]) -> NodeProto | Non
 
 
 def _picked(node: NodeProto, bounds: list[list[int]], shape: Sequence[int], proto: ModelProto) -> list[NodeProto]:
-    """The nodes that pick one row by a sum; none unless the slice is one row and the number of rows is known."""
+    """The nodes that select one row by a sum; none unless the slice is one row and the number of rows is known."""
     starts, ends, axes = bounds
     if len(axes) != 1 or not shape or not shape[axes[0]] or min(ends[0], shape[axes[0]]) - starts[0] != 1:
         return []

@@ -1,1 +1,1 @@
-"""Operators with a fused kernel, one folder each. Every other form is checked against the folder's `reference`."""
+"""Operators with a fused kernel, one folder each. Tests compare every implementation with the folder's `reference`."""

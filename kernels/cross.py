@@ -1,9 +1,9 @@
-"""Our Triton kernels compiled for a GPU that is not here: PTX and machine code of a static shape.
+"""Cross-compiles our Triton kernels to PTX and machine code for a static shape.
 
-Neither a GPU, nor its driver, nor torch is needed, so that CI sees what every generation would run, and a Jetson that
-builds an engine does not download torch. Triton must not be interpreting (``TRITON_INTERPRET``). A kernel so compiled
-is launched with blocks of ``32 · num_warps`` threads, ``shared`` bytes of dynamic shared memory, and its ``parameters``
-in order, followed by two pointers to scratch memory, which are 0.
+This needs no GPU, no driver and no torch. So CI can check the code for every GPU generation, and a Jetson can build
+engines without downloading torch. Triton's interpreter (``TRITON_INTERPRET``) must be off. Launch a compiled kernel
+with blocks of ``32 · num_warps`` threads, ``shared`` bytes of dynamic shared memory, and its ``parameters`` in order,
+followed by two null pointers for scratch memory.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ KERNELS = ("stgru_statistics", "stgru_norm_gates", "stgru_gates", "eifag", "stau
 
 _TUPLES = {"cells", "keys", "values"}
 _AFFINE = {f"{name}_{side}" for name in ("weight", "bias", "added") for side in "ts"}
-_FLOAT32 = {"partials", "count", *_AFFINE}  # unless `types` says otherwise
-_ALIGNED = [["tt.divisibility", 16]]  # as every allocator's pointers are, torch's and TensorRT's
+_FLOAT32 = {"partials", "count", *_AFFINE}  # unless `types` overrides it
+_ALIGNED = [["tt.divisibility", 16]]  # bytes: torch's and TensorRT's allocators align at least to this
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Compiled:
     """A kernel for one architecture, type and shape.
 
     Attributes:
-        name: of the entry in ``ptx`` and ``cubin``.
-        ptx: from capability 9.0 on it runs on that architecture alone, not on later ones.
+        name: the entry point in ``ptx`` and ``cubin``.
+        ptx: from capability 9.0 on, it runs only on its own architecture, not on later ones.
         cubin: machine code.
-        grid: programs a sample, and samples.
-        num_warps: a program.
+        grid: programs per sample, and samples.
+        num_warps: warps per program.
         shared: bytes of dynamic shared memory.
-        registers: a thread.
-        spills: bytes a thread that did not fit into registers, stored and loaded.
-        parameters: (name, type) of each pointer, in the order of the launch: ``("cells[0]", "*fp16")``.
-        load_bits: of the widest load from global memory; 128 is the most one instruction takes before Blackwell.
+        registers: registers per thread.
+        spills: bytes per thread that are spilled from registers, counting stores and loads.
+        parameters: (name, type) of each pointer, in launch order, such as ``("cells[0]", "*fp16")``.
+        load_bits: bits of the widest load from global memory. Before Blackwell one instruction loads at most 128.
     """
 
     name: str
@@ -83,37 +83,39 @@ def compile_for(
     types: Mapping[str, str] | None = None,
     ptx_version: int | None = None,
 ) -> Compiled:
-    """Compile one kernel; about a tenth of a second, and less from Triton's cache.
+    """Compile one kernel. This takes about 0.1 s, or less if it is in Triton's cache.
 
     Args:
         kernel: one of ``KERNELS``.
-        arch: compute capability, 87 for 8.7.
-        dtype: of the activations, one of ``DTYPES``.
+        arch: compute capability: 87 means 8.7.
+        dtype: type of the activations, one of ``DTYPES``.
         shape: (C, H, W) of a state.
-        batch: samples.
-        slots: cells, keys or values.
-        forget_bias: a constant of the kernel, as are the next two.
-        eps: of the layer norms.
-        scale: of the attention's scores; by default 1/√(C·H·W).
-        last: whether tensors are channels-last; of the STGRU's two passes, as are the next two.
-        added: whether the convolutions' biases are added.
+        batch: number of samples.
+        slots: number of cells, keys or values.
+        forget_bias: a constant of the kernel, like the next two.
+        eps: epsilon of the layer norms.
+        scale: of the attention's scores (default: 1/√(C·H·W)).
+        last: whether tensors are channels-last; only for the STGRU's two passes, like the next two.
+        added: whether the kernels add the convolutions' biases.
         overlap: whether the second pass may start before the first one ends (from 9.0 on).
-        types: of parameters that have another than ``dtype``; the affine, ``count`` and ``partials`` are fp32 by
-            default.
-        ptx_version: 85 for 8.5, where an older driver or ptxas is to take the PTX; by default the newest that Triton
-            knows. One too low for ``arch`` ends the process, in LLVM.
+        types: types of individual parameters (default: ``dtype``, but fp32 for the affine parameters, ``count`` and
+            ``partials``).
+        ptx_version: for an older driver or ptxas; 85 means 8.5 (default: the newest that Triton knows). If it is too
+            low for ``arch``, LLVM ends the process.
 
     Raises:
-        EngineError: Triton interprets, or the compiler failed.
-        OptionError: no such kernel, type or shape.
+        EngineError: Triton's interpreter is on, the compiler failed, or the kernel needs scratch memory.
+        OptionError: there is no such kernel or type, or a size is below 1.
     """
     if kernel not in KERNELS:
         raise OptionError(f"no kernel {kernel!r}: there are {', '.join(KERNELS)}")
     unknown = {dtype, *(types or {}).values()} - set(DTYPES)
     if unknown or min(shape) < 1 or batch < 1 or slots < 1:
-        raise OptionError(f"kernels are for {', '.join(DTYPES)} and sizes from 1, not {dtype} {types} {shape} {batch}")
+        raise OptionError(
+            f"kernels take {', '.join(DTYPES)} and sizes of at least 1, not {dtype} {types} {shape} {batch} {slots}"
+        )
     if triton.knobs.runtime.interpret:
-        raise EngineError("Triton interprets here and cannot compile: unset TRITON_INTERPRET")
+        raise EngineError("Triton cannot compile with its interpreter on: unset TRITON_INTERPRET")
     scale = 1 / math.sqrt(math.prod(shape)) if scale is None else scale
     forms = {"last": last, "added": added, "overlap": overlap}
     launch = _launch(kernel, batch, shape, forget_bias, eps, scale, forms)
@@ -138,7 +140,7 @@ def compile_for(
     result = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     meta = result.metadata
     if meta.global_scratch_size or meta.profile_scratch_size:
-        raise EngineError(f"{kernel} would need scratch memory on {arch}, which its launch does not give it")
+        raise EngineError(f"cannot use {kernel} on {arch}: it needs scratch memory, which our launches do not provide")
     ptx = result.asm["ptx"]
     registers, spills = _resources(ptx, arch)
     load_bits = max(int(wide or 1) * int(bits) for wide, bits in re.findall(r"ld\.global(?:\.v(\d))?\.b(\d+)", ptx))
@@ -174,14 +176,14 @@ def _launch(
 
 
 def _resources(ptx: str, arch: int) -> tuple[int, int]:
-    """Registers a thread, and bytes spilled, as the assembler says; Triton throws its words away."""
+    """Registers and spilled bytes per thread, as ptxas reports them. Triton discards its report."""
     tools = triton.knobs.nvidia
     tool = tools.ptxas_blackwell if arch >= 100 else tools.ptxas
     target = "".join(re.findall(r"^\.target (sm_\w+)", ptx, re.MULTILINE))
     with tempfile.TemporaryDirectory() as folder:
         file, ignored = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
         file.write_text(ptx)
-        options = ["-v", "--regAllocOptLevel=2", f"--gpu-name={target}"]  # as Triton calls it
+        options = ["-v", "--regAllocOptLevel=2", f"--gpu-name={target}"]  # Triton's own options
         command = [tool.path, *options, file, "-o", ignored]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (Triton's own ptxas)
     used, spilled = re.search(r"Used (\d+) registers", done.stderr), re.findall(r"(\d+) bytes spill", done.stderr)

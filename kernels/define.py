@@ -1,4 +1,4 @@
-"""An operator of our domain from its reference: that on the CPU, the kernel on CUDA, and a backward for both."""
+"""Defines an operator of our domain: the reference on the CPU, the kernel on CUDA, and a backward pass for both."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ def define(
     *,
     channels_last: bool = False,
 ) -> None:
-    """Register an operator, differentiable once by recomputing through its reference.
+    """Register an operator. It is differentiable once: the backward pass recomputes the reference.
 
-    Under autocast it takes float32, as the layer norm and the softmax of the references do.
+    Autocast converts its inputs to float32, as it does for the layer norm and the softmax of the references.
 
     Args:
-        name: with its domain.
-        reference: the truth; its annotations are the operator's schema.
-        kernel: imports the CUDA implementation, when one is first asked for.
-        like: of the arguments, the one (or a tuple of those) whose shape and type the results have.
-        channels_last: whether results are channels-last if the first of those is; all others are contiguous.
+        name: including the domain.
+        reference: the implementation in plain torch; its annotations give the operator's schema.
+        kernel: imports and returns the CUDA implementation. It is called only when that must run.
+        like: selects from the arguments the one whose shape and type the result has, or a tuple for several results.
+        channels_last: whether all results are channels-last if the first selected argument is (default: always
+            contiguous).
     """
 
     def laid_out(arguments: Sequence[Any]) -> torch.memory_format:
-        """The layout of all results, as the kernel has it."""
+        """The layout of all results, the same as the kernel's."""
         first = tree_flatten(like(arguments))[0][0]
         return torch.channels_last if channels_last and is_channels_last(first) else torch.contiguous_format
 
@@ -52,7 +53,7 @@ def define(
         return tree_map(lambda x: torch.empty_like(x, memory_format=memory), like(arguments))
 
     schema = torch.library.infer_schema(reference, mutates_args=())
-    operator = torch.library.custom_op(name, plain, mutates_args=(), schema=schema)  # lives in torch's registry
+    operator = torch.library.custom_op(name, plain, mutates_args=(), schema=schema)  # torch's registry keeps it
     operator.register_kernel("cuda")(on_cuda)
     operator.register_fake(fake)
     operator.register_autograd(functools.partial(_backward, reference), setup_context=_save)
@@ -60,7 +61,7 @@ def define(
         operator.register_autocast(device, torch.float32)
 
 
-_SAVED = object()  # stands for a tensor among an operator's other arguments
+_SAVED = object()  # placeholder for a saved tensor among the arguments
 
 
 def _common(arguments: Any) -> torch.dtype:
@@ -78,7 +79,7 @@ def _save(ctx: Any, inputs: Sequence[Any], output: Any) -> None:
 def _backward(reference: Callable[..., Any], ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
     saved = iter(ctx.saved_tensors)
     leaves = [next(saved).detach() if other is _SAVED else other for other in ctx.others]
-    wide = torch.promote_types(_common(leaves), torch.float32)  # halves are summed in float32, and rounded once
+    wide = torch.promote_types(_common(leaves), torch.float32)  # sum halves in float32, and round once
     with torch.enable_grad():
         leaves = [leaf.requires_grad_() if needed else leaf for leaf, needed in zip(leaves, ctx.needed, strict=True)]
         widened = [leaf.to(wide) if isinstance(leaf, Tensor) else leaf for leaf in leaves]

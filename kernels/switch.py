@@ -1,4 +1,4 @@
-"""Whether our kernels run: they do wherever they can, until :func:`plain` turns them off for a comparison."""
+"""Decides whether our kernels run: wherever they can, unless :func:`plain` turns them off for a comparison."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-INSTALLED = importlib.util.find_spec("triton") is not None  # not imported: that takes a second, and a GPU to be of use
+INSTALLED = importlib.util.find_spec("triton") is not None  # do not import it: that takes a second
 DEVICES = frozenset({"cuda"})
-DTYPES = frozenset({torch.float32, torch.float16, torch.bfloat16})  # float64 is for checking, in plain torch
+DTYPES = frozenset({torch.float32, torch.float16, torch.bfloat16})  # float64 is only for checks, in plain torch
 
 _lock = threading.Lock()
 _overlap: ContextVar[bool] = ContextVar("overlap", default=False)
-_plain = 0  # how many are inside `plain`; a global, not a context variable, so that a compiled graph guards on it
+_plain = 0  # open `plain` blocks; a global, not a context variable, so that a compiled graph guards on it
 
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Within it our operators are their reference, in plain torch: our kernels off, for comparison.
+    """Turn our kernels off, so that operators run their reference in plain torch.
 
-    It holds for the whole process, in every thread. ``torch.compile`` reads it when it traces, and traces again where
-    it has changed; a CUDA graph stays what it was when it was captured.
+    This affects all threads of the process. ``torch.compile`` reads the setting when it traces, and traces again if it
+    has changed. A captured CUDA graph does not change.
     """
     global _plain
     with _lock:
@@ -39,10 +39,10 @@ def plain() -> Iterator[None]:
 
 @contextmanager
 def overlapped() -> Iterator[None]:
-    """Within it a kernel of several passes lets the next pass start before the one before ends, in this thread.
+    """Let each pass of a kernel start before the previous pass ends, in this thread.
 
-    That is a programmatic dependent launch, which GPUs have from compute capability 9.0 on. Nobody has measured yet
-    what it gains: it is off unless asked for.
+    This uses programmatic dependent launch, which GPUs support from compute capability 9.0 on. It is off by default,
+    because nobody has measured the gain yet.
     """
     token = _overlap.set(True)
     try:
@@ -57,12 +57,12 @@ def overlaps() -> bool:
 
 
 def on() -> bool:
-    """Whether kernels may run: Triton is installed, and nobody is inside :func:`plain`."""
+    """Whether kernels may run: Triton is installed, and no :func:`plain` block is open."""
     return INSTALLED and _plain == 0
 
 
 def one_operator(tensor: Tensor) -> bool:
-    """Whether an operator is to stay in one piece: in an export, and where a kernel takes a tensor such as this."""
+    """Whether to call our operator, not plain torch: in every export, and if a kernel can run on this tensor."""
     if torch.compiler.is_exporting():
         return True
     return on() and tensor.device.type in DEVICES and tensor.dtype in DTYPES

@@ -17,7 +17,7 @@ __all__ = ["Pipeline", "load", "open"]
 
 
 def open(
-    uri: str | os.PathLike[str],
+    source: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     engine: str = "auto",
@@ -38,23 +38,28 @@ def open(
     """Open a camera, stream, clip or folder, and predict every frame.
 
     Args:
-        uri: a path, a glob of images, a webcam's number, ``v4l2://``, ``rtsp://``, ``synthetic://`` or ``demo``.
+        source: a path, a glob of images, a webcam's number, ``demo``, or a URI: ``v4l2://``, ``rtsp://``, ``rtsps://``,
+            ``csi://``, ``file://`` or ``synthetic://``.
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
-        now: show the present: look ahead by the measured delay of the picture. :func:`framecast.run` explains this
-            and the next five.
-        ahead: a fixed lookahead in seconds, instead of ``now``.
-        horizon: a fixed lookahead in frames of the camera, instead (default: 1).
-        camera_delay: seconds from the lens to the frame's arrival.
-        display_delay: seconds that the display adds.
-        max_ahead: the longest lookahead in seconds.
-        realtime: play a file at its own frame rate; ``now`` always does.
-        every_frame: predict every frame of a file played in real time, even if the model falls behind.
+        now: predict the frame of now: measure how late each frame is, and look that far ahead. Give at most one of
+            ``now``, ``ahead`` and ``horizon``.
+        ahead: a fixed lookahead in seconds.
+        horizon: a fixed lookahead in camera frames (default: 1).
+        camera_delay: for ``now``: seconds from the lens to the frame's arrival here.
+        display_delay: for ``now``: seconds that the display takes.
+        max_ahead: for ``now``: the longest lookahead in seconds.
+        realtime: play a file at its own frame rate; ``now`` always does. As from a camera, frames that come while the
+            model is busy are then dropped.
+        every_frame: predict every frame of a file that plays at its own rate, however late.
         loop: restart a file at its end.
         fps: play files and images at so many frames a second (default: by their time stamps).
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.
+
+    Returns:
+        A stream of predictions. Iterate over it, and close it or use it in a ``with``.
 
     Raises:
         SourceError: the source cannot be opened.
@@ -66,11 +71,11 @@ def open(
     predictor = load(model, engine=engine, threads=threads)
     try:
         own_delay = camera_delay > 0  # it is counted from the arrival
-        source = open_source(uri, loop=loop, fps=fps, timeout=timeout, stall=stall, sender_clock=not own_delay)
+        opened = open_source(source, loop=loop, fps=fps, timeout=timeout, stall=stall, sender_clock=not own_delay)
         try:
-            return Stream(Pipeline(source, predictor, lookahead=wish, realtime=realtime or now, every=every_frame))
+            return Stream(Pipeline(opened, predictor, lookahead=wish, realtime=realtime or now, every=every_frame))
         except BaseException:
-            source.close()
+            opened.close()
             raise
     except BaseException:
         predictor.close()

@@ -124,9 +124,7 @@ def estimate(changes: ArrayLike, times: ArrayLike, grids: ArrayLike) -> Delay:
     field, at = np.asarray(changes, float), np.asarray(times, float)
     shown = int(((field > at[0]) & (field < at[-1])).sum()) if len(at) else 0
     if shown < LEAST or len(at) < 2 * shown:
-        raise SourceError(
-            f"too little to measure: {len(at)} frames, {shown} changes of the window (measure longer: --seconds 20)"
-        )
+        raise SourceError(f"too few: {len(at)} frames, {shown} changes of the window (measure longer: --duration 20)")
     cells = np.asarray(grids, float).reshape(len(at), -1)  # [N, C]
     delays = np.arange(0.0, LONGEST + _COARSE / 2, _COARSE)
     interval = float(np.median(np.diff(at)))
@@ -146,7 +144,7 @@ def estimate(changes: ArrayLike, times: ArrayLike, grids: ArrayLike) -> Delay:
     if len(single) < _SHARE * possible:
         raise SourceError(f"only {len(single)} of {possible} changes of the window were seen ({_AIM})")
     if len(single) < LEAST:
-        raise SourceError(f"too few changes of the window were seen: {len(single)} (measure longer: --seconds 20)")
+        raise SourceError(f"too few: the window was seen at {len(single)} changes (measure longer: --duration 20)")
     low, high = np.percentile(single, (5, 95)) + delay
     return Delay(delay, float(low), float(high), len(single), possible, interval)
 

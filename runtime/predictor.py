@@ -211,6 +211,9 @@ class Predictor:
         Args:
             time: seconds, on the clock of the input frames; not before the newest frame, and up to 10 s after it.
 
+        Returns:
+            The predicted picture of that moment.
+
         Raises:
             OptionError: there was no frame yet, or the moment lies before the newest one or too far ahead.
             EngineError: the engine failed, or the prediction is not finite even from a fresh state.
@@ -223,6 +226,12 @@ class Predictor:
         A step model feeds its predictions back unchanged: floats, not clamped. A model that predicts K frames per step
         returns all K, then takes them back one by one to predict the next K. If a prediction is not finite, the
         predictor resets the state, counts the reset, and repeats the rollout from the newest frame.
+
+        Args:
+            horizon: the number of frames to predict, at least 1.
+
+        Returns:
+            The ``horizon`` predictions, the next frame first.
 
         Raises:
             OptionError: the horizon is below 1 or reaches further than 10 s, or there was no frame yet.
@@ -338,6 +347,9 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto",
         model: see ``framecast models``.
         engine: see ``framecast doctor``; ``auto`` is the engine that runs everywhere.
         threads: CPU threads of the step; 0 means one per core.
+
+    Returns:
+        A predictor that owns its engine. Close it, or use it in a ``with``.
 
     Raises:
         ArtifactError: there is no such model, or the file is not an artifact.

@@ -62,13 +62,13 @@ def run(
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
-        now: show the present: measure how late the picture is, and look that far ahead. A file is played at its own
-            frame rate, as if it came from a camera.
-        ahead: a fixed lookahead in seconds, instead of ``now``.
-        horizon: a fixed lookahead in frames of the camera, instead (default: 1).
-        camera_delay: for ``now``: seconds from the moment in front of the lens to the frame's arrival. If it is given,
-            a network camera's own capture times are not used.
-        display_delay: for ``now``: seconds that the display adds.
+        now: show the frame of now: measure how late each frame is, and look that far ahead. A file then plays at its
+            own frame rate, like a camera. Give at most one of ``now``, ``ahead`` and ``horizon``.
+        ahead: a fixed lookahead in seconds.
+        horizon: a fixed lookahead in camera frames (default: 1).
+        camera_delay: for ``now``: seconds from the lens to the frame's arrival here. If it is given, a network camera's
+            own capture times are not used.
+        display_delay: for ``now``: seconds that the display takes.
         max_ahead: for ``now``: the longest lookahead in seconds.
         refresh: pictures per second for ``show`` and ``serve``: between two frames, later moments of the newest one
             are rendered (default: none).
@@ -128,6 +128,8 @@ def run(
                 source, loop=loop, fps=fps, timeout=timeout, stall=stall, sender_clock=not own_delay, clock=clock
             )
             stack.callback(opened.close)
+            if now and not camera_delay and str(source).lower().startswith(("rtsp:", "rtsps:")):
+                announce(f"warning: {_NO_DELAY}")
         pipeline = Pipeline(
             opened,
             predictor,
@@ -150,6 +152,12 @@ def run(
             if pipeline.started:
                 observe(pipeline.report())
         return pipeline.report()
+
+
+_NO_DELAY = (
+    "the camera's delay is taken as 0 ms, so the picture lags by the real one: measure it with 'framecast delay', "
+    "and give it as --camera-delay"
+)
 
 
 def _drive(

@@ -1,4 +1,4 @@
-"""A function in the place of another, to see how that one is called."""
+"""Wrap a function to record how it is called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def watched(inner: Callable[P, T], see: Callable[..., object]) -> Callable[P, T]:
-    """Calls ``see``, then ``inner``, both with the arguments given; returns what ``inner`` returns."""
+    """A wrapper that passes its arguments to ``see``, then to ``inner``, and returns what ``inner`` returns."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         see(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Small things to train on: clips of sliding patterns, and blobs in place of MNIST's digits."""
+"""Small training data: clips of sliding patterns, and blobs instead of MNIST's digits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def write_clip(path: Path, frames: int, speed: int = 2, size: tuple[int, int] = (256, 192)) -> None:
-    """A pattern that slides by ``speed`` pixels a frame, as a video of ``size`` (width, height)."""
+    """Write a video of ``size`` (width, height) in which a pattern slides by ``speed`` pixels a frame."""
     width, height = size
     coarse = np.random.default_rng(speed).integers(0, 256, (12, 30, 3), dtype=np.uint8)
     scene = cv2.resize(coarse, (2 * width, height))
@@ -22,7 +22,7 @@ def write_clip(path: Path, frames: int, speed: int = 2, size: tuple[int, int] = 
 
 
 def write_clips(folder: Path, size: tuple[int, int] = (256, 192), seed: int = 0, **frames: int) -> Path:
-    """A folder of clips: their names, and how many frames each has."""
+    """Write a folder of clips; ``frames`` maps the name of each to its number of frames."""
     folder.mkdir()
     for index, (name, count) in enumerate((frames or {"a": 30, "b": 30}).items()):
         write_clip(folder / f"{name}.avi", count, 2 + seed + index, size)
@@ -30,7 +30,7 @@ def write_clips(folder: Path, size: tuple[int, int] = (256, 192), seed: int = 0,
 
 
 def write_digits(path: Path, seed: int = 4) -> Path:
-    """An IDX file of ten digits, or what stands for them."""
+    """Write an IDX file of ten images, with random blobs instead of digits."""
     blobs = np.random.default_rng(seed).integers(0, 256, (10, 7, 7), dtype=np.uint8).repeat(4, 1).repeat(4, 2)
     path.write_bytes(struct.pack(">IIII", 0x803, 10, 28, 28) + blobs.tobytes())
     return path
@@ -39,7 +39,7 @@ def write_digits(path: Path, seed: int = 4) -> Path:
 def moving_pictures(size: tuple[int, int], count: int) -> list[np.ndarray]:
     """A smooth picture that moves by a pixel or two a frame, uint8 [h, w, 3] at ``size`` (width, height).
 
-    For what warps: on noise, or at hard edges, the last bit of a flow is a grey value.
+    For tests of warping: on noise or at hard edges, a flow that differs in its last bit changes a grey value.
     """
     rng, (width, height) = np.random.default_rng(), size
     coarse = rng.integers(60, 196, (5, 6, 3)).astype(np.uint8)

@@ -16,20 +16,20 @@ from hypothesis import settings
 
 from framecast.cli import main
 
-# Property tests: the same examples in every run, on a machine of any speed.
+# Property tests use the same examples in every run, and no deadline, because machines differ in speed.
 settings.register_profile("framecast", max_examples=50, deadline=None, derandomize=True, database=None)
 settings.load_profile("framecast")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One folder for the artifacts of this run (exported.py); the workers inherit its name."""
+    """Create one folder for the artifacts of this run (exported.py); workers get its name from the environment."""
     if not hasattr(config, "workerinput"):
         folder = tempfile.TemporaryDirectory(prefix="framecast-tests-")
         config.add_cleanup(folder.cleanup)
         os.environ["FRAMECAST_TEST_ARTIFACTS"] = folder.name
 
 
-SYSTEM_PYTHON = Path("/usr/bin/python3")  # GStreamer's bindings are Debian's, not the virtual environment's
+SYSTEM_PYTHON = Path("/usr/bin/python3")  # Debian's Python has GStreamer's bindings, the virtual environment does not
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class RtspServer:
     """A running RTSP server.
 
     Attributes:
-        url: of its stream, without a user.
-        process: kill it, or send it SIGSTOP and SIGCONT.
+        url: address of its stream, without a user name.
+        process: the server, for tests that kill it or send SIGSTOP and SIGCONT.
     """
 
     url: str
@@ -47,7 +47,7 @@ class RtspServer:
 
 @pytest.fixture
 def start_rtsp_server() -> Iterator[Callable[..., RtspServer]]:
-    """Start servers with the arguments of tests/rtsp_server.py; they are killed after the test."""
+    """A function that starts a server with the arguments of tests/rtsp_server.py; the fixture kills it afterwards."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> RtspServer:
@@ -57,11 +57,11 @@ def start_rtsp_server() -> Iterator[Callable[..., RtspServer]]:
         process = subprocess.Popen([SYSTEM_PYTHON, script, *arguments], stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout
-        said = process.stdout.readline().strip()  # its port, once it listens
-        if not said.isdecimal():
-            assert process.wait(120) == 77, said
-            pytest.skip(f"no RTSP server: {said} (make system-deps)")
-        return RtspServer(f"rtsp://127.0.0.1:{said}/cam", process)
+        line = process.stdout.readline().strip()  # its port, once it listens
+        if not line.isdecimal():
+            assert process.wait(120) == 77, line
+            pytest.skip(f"no RTSP server: {line} (make system-deps)")
+        return RtspServer(f"rtsp://127.0.0.1:{line}/cam", process)
 
     yield start
     for process in started:
@@ -84,14 +84,14 @@ Run = Callable[..., tuple[int, str, str]]
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in this process: (exit code, stdout, stderr)."""
 
-    # The command line sets the level of the process's log: the tests that come after it must not find that.
+    # The command line sets the root log level: restore it for the tests that follow.
     monkeypatch.setattr(logging.getLogger(), "level", logging.getLogger().level)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["framecast", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
-        out, err = capfd.readouterr()  # native libraries' words too
+        out, err = capfd.readouterr()  # with the output of native libraries
         return int(ended.value.code or 0), out, err
 
     return call
@@ -99,8 +99,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 @pytest.fixture
 def exports_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line exports the same weights once a run, in whichever tests."""
-    from .exported import once, render_once  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+    """Let the command line export the same weights only once in a test run."""
+    from .exported import once, render_once  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
     monkeypatch.setattr("framecast.export.exporter.to_onnx", once)
     monkeypatch.setattr("framecast.export.exporter.to_render", render_once)
@@ -108,6 +108,6 @@ def exports_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_weights() -> None:
-    """Other random numbers in every run; a test that fails shows the seed, for ``torch.manual_seed``."""
-    if torch := sys.modules.get("torch"):  # the tests that need none run without it
+    """Seed torch differently in every run; a failing test prints the seed, to repeat it with ``torch.manual_seed``."""
+    if torch := sys.modules.get("torch"):  # tests that do not need torch run without it
         print(f"torch's seed: {torch.seed()}")  # noqa: T201

@@ -1,4 +1,4 @@
-"""Artifacts of the small networks, each exported once for all tests of a run; float16 as a GPU rounds it."""
+"""Artifacts of the small networks, each exported once in a test run; and float16 rounding as on a GPU."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from framecast.graph.manifest import RENDER, Manifest, other_half
 from framecast.graph.mixed_precision import HALF
 from framecast.models.step import MomentModel, StepModel
 
-from .networks import SMALL_EDGE, make, small_edge  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .networks import SMALL_EDGE, make, small_edge  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 def once(model: StepModel, manifest: Manifest) -> ModelProto:
-    """``to_onnx``, but the same weights are exported once a run: an export takes seconds."""
+    """``to_onnx``, but the same weights are exported only once in a test run, because an export takes seconds."""
     return _once("", lambda: to_onnx(model, manifest), manifest)
 
 
 def render_once(model: MomentModel, manifest: Manifest) -> ModelProto:
-    """``to_render``, once a run."""
+    """``to_render``, but only once in a test run."""
     return _once("render.", lambda: to_render(model, manifest), manifest)
 
 
@@ -43,7 +43,7 @@ def _once(kind: str, export: Callable[[], ModelProto], manifest: Manifest) -> Mo
 
 @contextmanager
 def kept(name: str) -> Iterator[Path]:
-    """A file that all workers of this run share; it is ours alone meanwhile."""
+    """A file that all workers of this run share, locked for the caller."""
     path = Path(os.environ["FRAMECAST_TEST_ARTIFACTS"]) / name  # conftest.py makes the folder
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -52,7 +52,7 @@ def kept(name: str) -> Iterator[Path]:
 
 @cache
 def pair(name: str) -> tuple[StepModel, ModelProto]:
-    """A network of ``tests/networks.py``, with random weights, and its artifact; neither may be changed."""
+    """A network of ``tests/networks.py`` with random weights, and its artifact. Callers must not change either."""
     model = make(name)
     with kept(f"{name}.pt") as path:
         if path.exists():
@@ -63,7 +63,7 @@ def pair(name: str) -> tuple[StepModel, ModelProto]:
 
 
 def edge_graphs(folder: Path) -> Path:
-    """The two graphs of a small edge, 96×64, in a folder: the path of the artifact."""
+    """Write the two graphs of a small edge, 96×64, into a folder; the path of the artifact."""
     path, model = folder / "edge.onnx", small_edge()
     manifest = describe(model, "edge", SMALL_EDGE)
     save(once(model, manifest), path)
@@ -72,16 +72,16 @@ def edge_graphs(folder: Path) -> Path:
 
 
 def exported(name: str) -> ModelProto:
-    """The artifact alone."""
+    """The artifact of ``pair``."""
     return pair(name)[1]
 
 
 def rounded(half: ModelProto) -> ModelProto:
-    """A graph in mixed precision as float32 arithmetic that rounds to float16's 11 bits wherever that one would.
+    """Replace a mixed-precision graph's float16 by float32 that is rounded to float16's 11 bits after every node.
 
-    ONNX Runtime's CPU has no float16 convolutions: it computes them in float32, and leaves out the rounding between one
-    and the next. Here every value is rounded (Veltkamp's splitting), which no optimizer takes away: up to 3 times the
-    error. Range is not emulated.
+    ONNX Runtime has no float16 convolutions on the CPU: it computes them in float32 and skips the rounding between
+    nodes. This graph rounds every value by Veltkamp's splitting, which no optimizer removes. Its error is up to 3 times
+    as large. The range of float16 is not emulated.
     """
     proto = ModelProto()
     proto.CopyFrom(half)

@@ -1,4 +1,4 @@
-"""Small networks of every kind and option: what holds for one step holds for all, and is tested on all."""
+"""Small networks of every kind, with every option, for the tests that every network must pass."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NETWORKS: dict[str, Callable[[], StepModel]] = {
     "stau-residual-recall": lambda: _stau(residual=True, recall=True, patch=2, stages=1, layers=3),
     "stau-unscaled": lambda: _stau(
         scaled=False, hidden=4, width=16, layers=3
-    ),  # scores grow with the state: so does rounding
+    ),  # scores grow with the state, and rounding errors with them
     "stau-tau-theta": lambda: _stau(tau=4, theta=2, layers=4),
     "stau-without-tam": lambda: _stau(temporal_attention=False, layers=3),
     "stau-without-both": lambda: _stau(temporal_attention=False, spatial_attention=False, layers=3),
@@ -68,12 +68,12 @@ SMALL_EDGE = {"height": 64, "width": 96, "reach": 2}
 
 
 def small_edge() -> Edge:
-    """The graphs of edge for small pictures. It has no weights, and renders any moment, so it is none of the above."""
+    """edge for small pictures, as graphs. It has no weights and renders any moment, so it is not in ``NETWORKS``."""
     return Edge(EdgeConfig(**SMALL_EDGE)).eval()
 
 
 def make(name: str) -> StepModel:
-    """A network in ``eval`` mode with random weights, none of which is zero, as some are before training."""
+    """A network in ``eval`` mode with random weights. Weights that are zero before training are random, too."""
     model = NETWORKS[name]().eval()
     for parameter in model.parameters():
         if not parameter.any():

@@ -5,8 +5,8 @@ and -ugly):
 
     python3 rtsp_server.py [WIDTHxHEIGHT [USER:PASSWORD]]
 
-It prints the port that it listens on. Signals are the faults: KILL, STOP, CONT. Where GStreamer is missing it says what
-is, and exits with 77.
+It prints the port that it listens on. Tests send KILL, STOP and CONT to simulate faults. If a part of GStreamer is
+missing, it prints which one and exits with 77.
 """
 
 import sys
@@ -51,7 +51,7 @@ def main(size: str = "320x240", login: str = "") -> None:
 
 
 def ask_for(login: str, factory: "GstRtspServer.RTSPMediaFactory") -> "GstRtspServer.RTSPAuth":
-    """Let only one user see what the factory makes."""
+    """Allow only this user to see the stream of the factory."""
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", "user")
     auth = GstRtspServer.RTSPAuth()

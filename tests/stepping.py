@@ -1,4 +1,4 @@
-"""What most tests want of a predictor: take a frame, then predict the next one."""
+"""The call that most tests of a predictor make: take a frame, then predict the next one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from framecast.runtime.predictor import Prediction, Predictor
 
 
 def stepped(predictor: Predictor, frame: Image, time: float | None = None) -> Prediction:
-    """Take a real frame, and return the prediction of the camera's next one."""
+    """Step with a real frame, and return the prediction of the camera's next frame."""
     predictor.step(frame, time)
     return predictor.rollout(1)[0]

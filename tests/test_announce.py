@@ -1,4 +1,4 @@
-"""What a run announces: its lines, and a QR code where a phone could use it."""
+"""Announcements of a run: lines on stderr, and a QR code for links that a phone can open."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FROM_BLOCK = {" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}
 
 
 def read(lines: list[str]) -> str:
-    """What a camera reads."""
+    """Decode the QR code as a camera would."""
     modules = np.array([[FROM_BLOCK[block] for block in line] for line in lines])  # [rows, columns, 2]
     dark = modules.transpose(0, 2, 1).reshape(-1, modules.shape[1])
     picture = np.kron(255 * (1 - dark), np.ones((8, 8))).astype(np.uint8)
@@ -39,7 +39,7 @@ def test_a_qr_code_can_be_read() -> None:
     ],
 )
 @pytest.mark.parametrize("terminal", [True, False])
-def test_only_a_link_for_others_gets_one_and_only_on_a_terminal(
+def test_a_qr_code_is_shown_for_links_from_other_devices_and_only_on_a_terminal(
     line: str,
     columns: int,
     codes: bool,

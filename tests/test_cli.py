@@ -1,4 +1,4 @@
-"""The command line: what a user types, sees, and is told when it is wrong."""
+"""The command line: what a user types, and the output, files and errors that result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from framecast.errors import SinkError
 
-from .conftest import RtspServer, Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import RtspServer, Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 def frames_in(path: Path) -> int:
@@ -30,7 +30,7 @@ def frames_in(path: Path) -> int:
 
 
 def wait_for(recording: Path) -> None:
-    """Until a recording has begun to grow."""
+    """Wait until a recording has begun to grow."""
     deadline = time.monotonic() + 120
     while (not recording.exists() or recording.stat().st_size < 20_000) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -41,7 +41,7 @@ def spawn(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_the_main_job(run: Run, tmp_path: Path) -> None:
+def test_run_records_and_reports_the_demo(run: Run, tmp_path: Path) -> None:
     video, strip, report = tmp_path / "a.mp4", tmp_path / "a.png", tmp_path / "a.json"
     code, out, _ = run("run", "demo", "--record", video, "--record", strip, "--json", report)
     assert code == 0
@@ -82,7 +82,7 @@ def test_a_lookahead_in_milliseconds_or_seconds(run: Run, tmp_path: Path, ahead:
     assert json.loads(report.read_text())["ahead_ms"] == 120
 
 
-def test_now_plays_a_file_at_its_own_pace(run: Run, tmp_path: Path) -> None:
+def test_now_plays_a_file_at_its_own_frame_rate(run: Run, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     clip = "synthetic://?size=160x120&frames=45"
     code, out, err = run("run", clip, "--now", "--camera-delay", "100ms", "--json", report)
@@ -156,7 +156,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
                 "no such weights file",
             ),
             (["inspect", "mau-mnist", empty, "-o", tmp_path / "look"], 1, "empty"),
-            # It would be exported first; what is known before that is said before that.
+            # mau-mnist must be exported first: errors known beforehand are reported before the export.
             (["run", "demo", "--model", "mau-mnist", "--engine", "nope"], 1, "onnxruntime"),
             (["run", "demo", "--model", "mau-mnist", "--threads", -1], 1, "at least 0"),
             (["run", "demo", "--model", "mau-mnist", "--record", tmp_path / "x.gif"], 1, ".mp4"),
@@ -165,7 +165,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run"], 2, "framecast run needs SOURCE"),
             (["run", "demo", "--horizon", "far"], 2, "--horizon takes a whole number, not 'far'"),
             (["run", "demo", "--zzz"], 2, "framecast run has no option --zzz (see 'framecast run --help')"),
-            (["nope"], 2, "no command 'nope': there are run, delay, eval"),
+            (["nope"], 2, "no command 'nope': use run, delay, eval"),
             (["rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
             (["run", "demo", "rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
             (["run", "demo", "--model", "rtsp://user:s3cret@127.0.0.1/x"], 1, "no such artifact"),
@@ -189,10 +189,10 @@ def test_a_signal_ends_cleanly_with_a_playable_file(tmp_path: Path, number: sign
     assert process.returncode == 0, err
     figures = json.loads(report.read_text())
     assert figures["ended"] == "interrupted"
-    assert frames_in(video) >= figures["frames"] > 5  # a picture stays where a slow machine dropped frames
+    assert frames_in(video) >= figures["frames"] > 5  # a slow machine drops frames; the recording fills in
 
 
-def test_a_lost_camera_is_said_and_the_recording_stays_playable(rtsp_server: RtspServer, tmp_path: Path) -> None:
+def test_a_lost_camera_is_reported_and_the_recording_stays_playable(rtsp_server: RtspServer, tmp_path: Path) -> None:
     video, report = tmp_path / "run.mp4", tmp_path / "run.json"
     process = spawn("run", rtsp_server.url, "--record", str(video), "--json", str(report))
     wait_for(video)
@@ -203,7 +203,7 @@ def test_a_lost_camera_is_said_and_the_recording_stays_playable(rtsp_server: Rts
     assert "Traceback" not in err
     figures = json.loads(report.read_text())
     assert figures["ended"].startswith("error: lost rtsp://")
-    assert frames_in(video) >= figures["frames"] > 5  # a picture stays where the camera's frames were dropped
+    assert frames_in(video) >= figures["frames"] > 5  # the recording fills in dropped frames
 
 
 def test_the_page_shows_a_run(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_the_page_shows_a_run(tmp_path: Path) -> None:
     assert frames_in(video) > 5
 
 
-def test_a_failing_output_is_said_in_the_report(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_output_is_recorded_in_the_report(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: object, event: object) -> None:
         raise SinkError("the disk is full: make room")
 
@@ -237,7 +237,7 @@ def test_a_failing_output_is_said_in_the_report(run: Run, tmp_path: Path, monkey
     assert frames_in(video) > 0
 
 
-def test_an_output_never_takes_the_place_of_an_input(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_never_overwrites_an_input(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     clip = Path("clip[/b].avi")  # looks like markup, too
     assert run("run", "synthetic://?frames=12", "--record", clip)[0] == 0
@@ -252,12 +252,12 @@ def test_an_output_never_takes_the_place_of_an_input(run: Run, tmp_path: Path, m
     ):
         code, _, err = run("run", source, *outputs)
         assert code == 1
-        assert "give every output a place of its own" in err
+        assert "give each output its own path" in err
     assert clip.read_bytes() == before
     assert "clip[/b].avi" in run("run", clip)[1]
 
 
-def test_what_was_not_foreseen_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("framecast.runtime.doctor.examine", lambda: 1 / 0)
     code, _, err = run("doctor")
     assert code == 1

@@ -1,4 +1,4 @@
-"""``framecast bench``: what it prints, writes and refuses. No figure is held to a limit: machines differ."""
+"""``framecast bench``: what it prints, writes and refuses. No test limits a latency, because machines differ."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from framecast.runtime.engines import ENGINES
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 pytestmark = pytest.mark.usefixtures("exports_once")
 
 QUICK = ("--warmup", 0, "--duration", 0, "--iterations", 5, "--cold-starts", 0, "--threads", 1)
 
 
-def test_models_take_turns_and_everything_is_exported(run: Run, tmp_path: Path) -> None:
+def test_models_are_interleaved_and_every_output_is_written(run: Run, tmp_path: Path) -> None:
     figures, page = tmp_path / "new" / "bench.json", tmp_path / "bench.html"
     options = ("--warmup", 0, "--duration", 0.3, "--cold-starts", 1, "--threads", 1, "--percentiles", "50,99")
     code, out, err = run("bench", "edge", "stip-edge", *options, "--json", figures, "--html", page)
@@ -32,9 +32,9 @@ def test_models_take_turns_and_everything_is_exported(run: Run, tmp_path: Path) 
         "commit",
     ):
         assert word in out
-    told = json.loads(figures.read_text())
-    assert [one["name"] for one in told["results"]] == ["edge", "stip-edge"]
-    for one in told["results"]:
+    report = json.loads(figures.read_text())
+    assert [one["name"] for one in report["results"]] == ["edge", "stip-edge"]
+    for one in report["results"]:
         samples, summary = one["samples"], one["summary"]
         assert summary["n"] == len(samples["starts"]) == len(samples["milliseconds"]) == len(samples["parts"]["step"])
         assert summary["min"] <= summary["median"] <= summary["percentiles"]["99"] <= summary["max"]
@@ -42,10 +42,10 @@ def test_models_take_turns_and_everything_is_exported(run: Run, tmp_path: Path) 
         assert parts == pytest.approx(sum(samples["milliseconds"]), rel=0.05)
         assert one["cold"]["times"] == 1
         assert one["trained"] is True
-    assert told["results"][0]["ratio"] is None
-    assert told["results"][1]["ratio"]["rounds"] == len({*told["results"][1]["samples"]["rounds"]})
-    assert told["machine"]["versions"]["onnxruntime"]
-    assert told["settings"]["duration"] == 0.3
+    assert report["results"][0]["ratio"] is None
+    assert report["results"][1]["ratio"]["rounds"] == len({*report["results"][1]["samples"]["rounds"]})
+    assert report["machine"]["versions"]["onnxruntime"]
+    assert report["settings"]["duration"] == 0.3
     text = page.read_text()
     assert text.count("<svg") == 3
     loaded = re.findall(r"""(?:src|href)=["']?([^"'> ]+)|url\(([^)]+)""", text)
@@ -54,7 +54,7 @@ def test_models_take_turns_and_everything_is_exported(run: Run, tmp_path: Path) 
     assert "few samples for" in err
 
 
-def test_engines_are_compared_as_a_picture_and_rows(run: Run, tmp_path: Path) -> None:
+def test_engines_are_compared_in_a_png_and_a_csv(run: Run, tmp_path: Path) -> None:
     rows, picture = tmp_path / "bench.csv", tmp_path / "bench.png"
     where = ("--csv", rows, "--png", picture)
     code, out, err = run("bench", "stip-edge", "--engine", "onnxruntime,torch", *QUICK, *where)
@@ -68,14 +68,14 @@ def test_engines_are_compared_as_a_picture_and_rows(run: Run, tmp_path: Path) ->
 
 
 def test_a_configuration_that_does_not_ship_is_exported(run: Run) -> None:
-    code, out, err = run("bench", "mau-mnist", "--engine", "torch", *QUICK, "--markdown")  # weights are enough for it
+    code, out, err = run("bench", "mau-mnist", "--engine", "torch", *QUICK, "--markdown")  # torch needs only weights
     assert code == 0, err
     assert "random" in err
     assert "| mau-mnist (random weights) |" in out
     assert "*Measured by `framecast bench mau-mnist --engine torch" in out
 
 
-def test_all_lists_what_cannot_be_had(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_lists_the_engines_that_cannot_run_here(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, err = run("bench", "all", *QUICK)
     assert code == 0, err
     for model in ("edge", "stip-edge"):
@@ -83,7 +83,7 @@ def test_all_lists_what_cannot_be_had(run: Run, monkeypatch: pytest.MonkeyPatch)
             assert f"{model} {engine}: not run: " in out or f"{model} {engine}" in out.partition("not run")[0]
 
 
-def test_a_single_stream_states_what_it_needs(run: Run) -> None:
+def test_a_single_stream_run_says_how_many_queries_it_needs(run: Run) -> None:
     code, out, err = run("bench", "stip-edge", "--single-stream", *QUICK)
     assert code == 0, err
     assert "INVALID" in out
@@ -101,13 +101,13 @@ def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
     code, out, err = run("bench", "stip-edge", *options, "--json", figures, "--html", page)
     assert code == 0, err
     assert "corrected" in out
-    told = json.loads(figures.read_text())["streams"]["stip-edge"]
-    assert told["loop"]["frames"] == 20
+    report = json.loads(figures.read_text())["streams"]["stip-edge"]
+    assert report["loop"]["frames"] == 20
     assert page.read_text().count("<svg") == 3
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("nowhere",), "no model 'nowhere'"),
         (("nowhere.onnx",), "no such artifact"),
@@ -136,7 +136,7 @@ def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
         (("edge", "--stream", "--source", "nowhere.mp4"), "no such file"),
         (("edge", "--stream", "--duration", 0), "must be above 0"),
         (("tau-taxibj",), "cannot show tau-taxibj a camera or a clip: its channels are not a picture"),
-        # One that would be exported first: what is known before that is said before that.
+        # mau-mnist must be exported first: errors known beforehand are reported before the export.
         (("mau-mnist", "nowhere.onnx"), "no such artifact"),
         (("mau-mnist", "--engine", "tensorflow"), "no engine 'tensorflow'"),
         (("mau-mnist", "--engine", "openvino:int8"), "openvino runs in fp32 or bf16"),
@@ -146,14 +146,14 @@ def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
         (("mau-mnist", "--stream", "--fps", -1), "must be above 0"),
     ],
 )
-def test_bad_input_is_one_line(run: Run, arguments: tuple[object, ...], says: str) -> None:
+def test_bad_input_is_one_line(run: Run, arguments: tuple[object, ...], message: str) -> None:
     code, out, err = run("bench", *arguments)
     assert (code, out) == (1, "")
-    assert says in err.strip().splitlines()[-1]
+    assert message in err.strip().splitlines()[-1]
     assert len(err.strip().splitlines()) == 1
 
 
-def test_an_output_replaces_no_input(run: Run, tmp_path: Path) -> None:
+def test_an_output_never_overwrites_an_input(run: Run, tmp_path: Path) -> None:
     model = tmp_path / "mine.json"
     model.write_text("{}")
     code, _, err = run("bench", model, "--json", model)
@@ -164,7 +164,7 @@ def test_an_output_replaces_no_input(run: Run, tmp_path: Path) -> None:
     assert "cannot write" in err
 
 
-def test_a_busy_machine_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_machine_gives_a_warning(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("framecast.bench.benchmark.load", lambda: 1e3)
     code, _, err = run("bench", "stip-edge", *QUICK)
     assert code == 0
@@ -178,7 +178,7 @@ def test_a_model_against_itself_is_two_cases(run: Run) -> None:
     assert "stip-edge #2" in out
 
 
-def test_what_an_engine_lacks_is_said_before_anything_is_exported(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_requirement_is_reported_before_the_export(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_driver(name: str) -> None:
         raise OSError(name)
 

@@ -1,4 +1,4 @@
-"""``framecast delay``: a camera that sees a window, both computed; and what is said where that cannot be."""
+"""``framecast delay`` with a simulated camera and window; and its errors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from framecast.camera import Frame
 from framecast.errors import SinkError
 from framecast.testing import ListSource
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .runtime.blinking import Camera, window  # noqa: TID252
 
 
 class Window:
-    """In place of the one on a screen.
+    """A fake blinking window.
 
     Args:
-        changes: when it changes.
-        failure: what it fails with.
+        changes: when it changes, in seconds.
+        failure: the error that ``check`` raises, if any.
     """
 
     def __init__(self, changes: list[float], failure: SinkError | None = None) -> None:
@@ -40,7 +40,7 @@ class Window:
 
 
 def see(monkeypatch: pytest.MonkeyPatch, shown: Window, frames: list[Frame]) -> ListSource:
-    """Let every camera give these frames, and every window be this one."""
+    """Make every source yield these frames, and make every blinking window this one."""
     source = ListSource(frames, live=True, fps=30.0, name="camera 0")
     monkeypatch.setattr("framecast.camera.open_source", lambda uri: source)
     monkeypatch.setattr("framecast.runtime.sinks.blink.BlinkWindow", lambda: shown)
@@ -53,8 +53,8 @@ def test_a_camera_is_measured(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     shown = Window(list(changes))
     source = see(monkeypatch, shown, Camera(0.187, jitter=0.005).frames(random, changes, 20))
     file = tmp_path / "new" / "delay.json"
-    code, out, err = run("delay", "rtsp://user:secret@camera/stream", "--seconds", "12", "--json", file)
-    assert (code, err) == (0, "Let camera 0 see the blinking window: measuring for 12 s.\n")
+    code, out, err = run("delay", "rtsp://user:secret@camera/stream", "--duration", "12", "--json", file)
+    assert (code, err) == (0, "Point camera 0 at the blinking window: measuring for 12 s.\n")
     found = json.loads(file.read_text(), parse_constant=pytest.fail)
     assert found["delay_ms"] == pytest.approx(187, abs=10)
     assert found["spread_ms"]["p5"] <= found["delay_ms"] <= found["spread_ms"]["p95"]
@@ -62,7 +62,7 @@ def test_a_camera_is_measured(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     assert found["blinks"]["seen"] == found["blinks"]["shown"] > 15
     assert found["next"] == f"framecast run 'rtsp://***@camera/stream' --now --camera-delay {found['delay_ms']:.0f}ms"
     words = " ".join(out.replace("│", " ").split())
-    assert f"{found['delay_ms']:.0f} ms, the screen's own delay in it" in words
+    assert f"{found['delay_ms']:.0f} ms, including the screen's own delay" in words
     assert "--now --camera-delay" in words
     assert "secret" not in out + err + file.read_text()
     assert source.closed
@@ -92,22 +92,22 @@ def test_a_window_that_is_closed(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
-        (("demo",), "demo is no camera (give a webcam's number"),
-        (("clip.mp4",), "clip.mp4 is no camera"),
+        (("demo",), "demo is not a camera (give a webcam's number"),
+        (("clip.mp4",), "clip.mp4 is not a camera"),
         (("0",), "no window can be shown: there is no display, DISPLAY is not set (run it on a machine whose screen"),
-        (("0", "--seconds", "2"), "--seconds must be 12 to 600, not 2"),
-        (("0", "--seconds", "nan"), "--seconds must be 12 to 600, not nan"),
+        (("0", "--duration", "2"), "--duration must be 12 to 600, not 2"),
+        (("0", "--duration", "nan"), "--duration must be 12 to 600, not nan"),
         (("0", "--json", "x.txt"), "--json x.txt: give a file that ends in .json"),
         (("0", "--json", "/proc/no/x.json"), "cannot write"),
     ],
 )
 def test_bad_input_is_one_line(
-    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     code, out, err = run("delay", *arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert says in err
+    assert message in err

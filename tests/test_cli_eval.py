@@ -1,4 +1,4 @@
-"""``framecast eval``: what a user types, sees, and is told when it is wrong."""
+"""``framecast eval``: what a user types, and the tables, files and errors that result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from framecast.graph.artifact import save
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .exported import exported  # noqa: TID252
 
 CLIP = "synthetic://?size=256x192&frames=14&seed=3"
@@ -20,7 +20,7 @@ CLIP = "synthetic://?size=256x192&frames=14&seed=3"
 
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact with random weights that takes 16×16 grey."""
+    """An artifact with random weights that takes 16×16 grey frames."""
     path = tmp_path_factory.mktemp("artifact") / "small.onnx"
     save(exported("mau"), path)
     return path
@@ -33,8 +33,8 @@ def sequences(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_main_job(run: Run, tmp_path: Path) -> None:
-    """Two clips, one of them a video in a folder, beside one that is damaged."""
+def test_eval_scores_clips_as_live_runs_do(run: Run, tmp_path: Path) -> None:
+    """A synthetic clip, and a folder that holds a good and a damaged video."""
     folder, figures, page = tmp_path / "clips", tmp_path / "out" / "eval.json", tmp_path / "out" / "eval.html"
     folder.mkdir()
     (folder / "damaged.mp4").write_bytes(b"no video")
@@ -44,7 +44,8 @@ def test_the_main_job(run: Run, tmp_path: Path) -> None:
     writer.release()
     code, out, err = run("eval", "stip-edge", CLIP, folder, "--horizon", 2, "--json", figures, "--html", page)
     assert (code, err) == (0, "")
-    assert "next frame, PSNR in dB" in out
+    assert "next frame, PSNR in dB at 256×192" in out
+    assert "CPU for 2 moments per step" in out
     assert "skipped 1 of 3 clips" in out
     assert "damaged.mp4" in out
     assert page.read_text().startswith("<!doctype html>")
@@ -62,11 +63,11 @@ def test_the_main_job(run: Run, tmp_path: Path) -> None:
 
 
 def test_milliseconds(run: Run, tmp_path: Path) -> None:
-    """The moments as typed; the table and the JSON say at which frame each was scored, and what it cost."""
+    """Moments are as typed; the table and the JSON also give the frame time of the score, and the CPU time."""
     figures = tmp_path / "eval.json"
     code, out, err = run("eval", "stip-edge", CLIP, "--ahead", "40,0.1s", "--threads", 1, "--json", figures)
     assert (code, err) == (0, "")
-    assert "100 ms ahead, PSNR in dB" in out
+    assert "100 ms ahead, PSNR in dB at 256×192" in out
     assert "scored at, ms" in out
     found = json.loads(figures.read_text(), parse_constant=pytest.fail)
     assert found["ahead"] == {"in": "ms", "asked": [40, 100]}
@@ -80,7 +81,7 @@ def test_sequences(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> Non
         "eval", grey, sequences, "--given", 5, "--sequences", 2, "--json", figures, "--html", page, "--threads", 1
     )
     assert (code, err) == (0, "")
-    assert "mean over the 4 frames after 5 given ones, 2 sequences" in out
+    assert "mean over the 4 frames after 5 given frames, 2 sequences at 16×16" in out
     assert "small has random weights" in out
     found = json.loads(figures.read_text(), parse_constant=pytest.fail)
     assert found["methods"] == ["copy-last", "linear", "small"]
@@ -104,15 +105,15 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Pa
         (["stip-edge", CLIP, "--horizon", 0], 1, "--horizon must be at least 1, not 0"),
         (["stip-edge", CLIP, "--ahead", "soon"], 1, "--ahead 'soon' is not a time"),
         (["stip-edge", CLIP, "--ahead", "40,"], 1, "--ahead '' is not a time"),
-        (["stip-edge", CLIP, "--ahead", "0"], 1, "ahead 0: give milliseconds above 0"),
-        (["stip-edge", CLIP, "--ahead", "11s"], 1, "ahead 11000: give milliseconds above 0 and up to 10000"),
+        (["stip-edge", CLIP, "--ahead", "0"], 1, "ahead must be above 0 and at most 10 s, not 0 s"),
+        (["stip-edge", CLIP, "--ahead", "11s"], 1, "ahead must be above 0 and at most 10 s, not 11 s"),
         (["stip-edge", CLIP, "--ahead", "40", "--horizon", 2], 1, "horizon cannot be used with ahead"),
         (["stip-edge", CLIP, "--size", "64"], 1, "--size takes WIDTHxHEIGHT in pixels"),
-        (["stip-edge", CLIP, "--size", "64x48"], 1, "sees 256×192 and no other size"),
+        (["stip-edge", CLIP, "--size", "64x48"], 1, "takes 256×192 only"),
         (["stip-edge", CLIP, "--frames", 0], 1, "--frames must be at least 1"),
         (["stip-edge", CLIP, "--given", 10], 1, "given cannot be used with clips"),
         (["stip-edge", CLIP, "--sequences", 10], 1, "sequences cannot be used with clips"),
-        (["stip-edge", CLIP, "--also", grey], 1, "one resolution"),
+        (["stip-edge", CLIP, "--also", grey], 1, "same resolution"),
         (["stip-edge", CLIP, "--also", "nope"], 1, "no model 'nope'"),
         (["nope", CLIP], 1, "stip-edge"),
         (["mau-mnist", CLIP, "--also", "nope"], 1, "no model 'nope'"),  # before the first is exported
@@ -151,7 +152,7 @@ def test_a_page_without_matplotlib_is_refused_before_the_work(
     assert not (tmp_path / "x.html").exists()
 
 
-def test_models_of_one_name_are_told_apart(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> None:
+def test_models_of_the_same_name_are_listed_by_path(run: Run, grey: Path, sequences: Path, tmp_path: Path) -> None:
     figures, other = tmp_path / "eval.json", tmp_path / grey.name
     other.write_bytes(grey.read_bytes())
     assert run("eval", grey, sequences, "--also", other, "--also", grey, "--given", 5, "--json", figures)[0] == 0
@@ -182,7 +183,7 @@ def test_a_function_in_a_file_is_a_rival(
     found = json.loads(figures.read_text())["mean"]
     assert found["still"] == found["copy-last"]
     assert run("eval", "stip-edge", CLIP, "--horizon", 1, "--rival", "my_rivals:still")[0] == 0
-    for rival, says in (
+    for rival, message in (
         ("still", "give a file and a function in it, such as mine.py:predict"),
         ("my_rivals.py:", "give a file and a function in it"),
         ("nowhere.py:still", "nowhere.py cannot be loaded (FileNotFoundError"),
@@ -192,7 +193,7 @@ def test_a_function_in_a_file_is_a_rival(
     ):
         code, out, err = run("eval", "stip-edge", CLIP, "--rival", rival)
         assert (code, out, err.count("\n")) == (1, "", 1), rival
-        assert f"--rival {rival}: {says}" in err
+        assert f"--rival {rival}: {message}" in err
     code, _, err = run("eval", "mau-mnist", sequences, "--rival", "my_rivals.py:still")
     assert code == 1
     assert "rivals cannot be used with sequences" in err

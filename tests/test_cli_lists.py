@@ -1,4 +1,4 @@
-"""``framecast models`` and ``framecast doctor``: what ships comes first, a verdict comes first, and both as JSON."""
+"""``framecast models`` lists shipped models first, ``framecast doctor`` starts with a verdict; both write JSON."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from framecast.runtime import doctor
 from framecast.runtime.engines import ENGINES
 from framecast.runtime.shipped import shipped
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 def test_models_that_ship_come_first(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)  # of xdist: narrow enough for two tables
+    monkeypatch.delenv("COLUMNS", raising=False)  # xdist sets it so narrow that the list becomes two tables
     file = tmp_path / "new" / "models.json"
     code, out, err = run("models", "--json", file)
     assert (code, err) == (0, "")
@@ -46,14 +46,14 @@ def test_the_doctor_begins_with_a_verdict(run: Run, tmp_path: Path) -> None:
     assert found["ready"] is True
     assert found["engines"][:2] == ["opencv", "onnxruntime"]
     parts = {part["part"]: part for part in found["parts"]}
-    assert {f"engine {name}" for name in ENGINES} <= set(parts)  # onnxruntime-cuda too
+    assert {f"engine {name}" for name in ENGINES} <= set(parts)  # including onnxruntime-cuda
     for name in ENGINES:
         part = parts[f"engine {name}"]
         assert part["here"] is (name in found["engines"])
         assert part["here"] or "pip install" in part["cure"]
 
 
-def test_a_machine_that_lacks_what_the_demo_needs_is_not_ready(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_cannot_run_the_demo_is_not_ready(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: backend != cv2.CAP_FFMPEG)
     code, out, _ = run("doctor")
     assert code == 1
@@ -70,7 +70,7 @@ def test_an_engine_that_is_missing_says_what_it_is_for(monkeypatch: pytest.Monke
     assert found.cure == "only for the CPU, faster: pip install 'framecast[openvino]'"
 
 
-def test_csi_needs_one_of_two_ways_and_names_no_cure_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csi_needs_one_of_two_ways_and_names_no_cure_if_one_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: backend != cv2.CAP_GSTREAMER)
     monkeypatch.setattr(doctor, "_SYSTEM", Path("/nowhere"))
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
@@ -85,7 +85,8 @@ def test_csi_needs_one_of_two_ways_and_names_no_cure_where_there_is_one(monkeypa
 
 @pytest.mark.parametrize("command", ["models", "doctor"])
 def test_bad_input_is_one_line(run: Run, command: str) -> None:
-    for file, says in (("x.txt", "--json x.txt: give a file that ends in .json"), ("/proc/no/x.json", "cannot write")):
+    cases = (("x.txt", "--json x.txt: give a file that ends in .json"), ("/proc/no/x.json", "cannot write"))
+    for file, message in cases:
         code, out, err = run(command, "--json", file)
         assert (code, out, err.count("\n")) == (1, "", 1)
-        assert says in err
+        assert message in err

@@ -1,4 +1,4 @@
-"""``framecast moving-mnist``: the file that it writes, and what it says when it cannot."""
+"""``framecast moving-mnist``: the file that it writes, and its errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def digits_file(tmp_path: Path) -> Path:
     return file
 
 
-def test_writes_the_set_of_a_seed_and_says_its_hash(run: Run, digits_file: Path, tmp_path: Path) -> None:
+def test_writes_the_set_of_a_seed_and_prints_its_hash(run: Run, digits_file: Path, tmp_path: Path) -> None:
     file = tmp_path / "new" / "test.npy"
     options = ("--sequences", 3, "--seed", 5, "--length", 4, "--digits", 1)
     code, out, err = run("moving-mnist", digits_file, "-o", file, *options)
@@ -35,7 +35,7 @@ def test_writes_the_set_of_a_seed_and_says_its_hash(run: Run, digits_file: Path,
     assert made.dtype == np.uint8
     assert np.array_equal(made, moving_mnist.test_set(moving_mnist.read_idx(digits_file), 5, 3, 4, 1))
     assert f"wrote {file} (0.0 MB): Moving MNIST, uint8 [4, 3, 64, 64]" in out
-    assert f"1 of the 7 digits of {digits_file} a sequence, seed 5" in out
+    assert f"each sequence: 1 of the 7 digits of {digits_file}; seed 5" in out
     assert f"sha256: {hashlib.sha256(file.read_bytes()).hexdigest()}" in out
 
 
@@ -49,7 +49,7 @@ def test_by_default_it_has_the_shape_of_the_standard_file(run: Run, digits_file:
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason="no ../shared/mnist")
-def test_the_test_set_of_mnist_is_the_one_that_is_documented(run: Run, tmp_path: Path) -> None:
+def test_the_test_set_of_mnist_has_the_documented_hash(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("moving-mnist", MNIST / "t10k-images-idx3-ubyte.gz", "-o", tmp_path / "test.npy")
     assert code == 0
     assert "sha256: 41e4a118644635ca1fb731697c6e4b8d1407721b10a97224d37ec6eb0912bded" in out

@@ -1,4 +1,4 @@
-"""The published networks from the command line: exported, imported, run on a clip, and refused where they cannot be."""
+"""The published networks on the command line: export, import, run on a clip, and the errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from framecast.models.configs import CONFIGS
 from framecast.runtime.predictor import load
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .stepping import stepped  # noqa: TID252
 
 pytestmark = pytest.mark.usefixtures("exports_once")
@@ -57,7 +57,7 @@ def test_a_configuration_that_does_not_ship_runs_untrained(run: Run, tmp_path: P
     report = tmp_path / "report.json"
     code, out, err = run("run", "demo", "--model", "mau-mnist", "--frames", 12, "--json", report)
     assert code == 0, err
-    assert "mau-mnist comes without weights: exporting it with random ones for this run" in err
+    assert "mau-mnist ships without weights: exporting it with random ones for this run" in err
     assert "random weights: no quality claimed" in out
     assert json.loads(report.read_text())["weights"] == "random"
     code, out, err = run("inspect", "mau-mnist", "demo", "--frames", 7, "-o", tmp_path / "look")
@@ -78,7 +78,7 @@ def test_a_network_of_flows_is_exported_but_not_run(run: Run, tmp_path: Path) ->
     assert err.count("\n") == 1
 
 
-def test_an_export_makes_its_folder(run: Run, tmp_path: Path) -> None:
+def test_an_export_creates_its_folder(run: Run, tmp_path: Path) -> None:
     artifact = tmp_path / "new" / "deep" / "model.onnx"
     code, _, err = run("export", "mau-mnist", "-o", artifact, "--frames", 2, *options("mau-mnist"))
     assert code == 0, err
@@ -86,8 +86,8 @@ def test_an_export_makes_its_folder(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
-    """SJTU4K's 2160 rows are padded to 2176: here scaled down, by the manifest alone."""
+def test_padding_is_cropped(run: Run, tmp_path: Path) -> None:
+    """stip-4k pads its 2160 rows to 2176; the prediction shows only the 2160."""
     artifact = tmp_path / "4k.onnx"
     code, _, err = run("export", "stip-4k", "-o", artifact, "--frames", 1, "--set", "layers=1", "--set", "hidden=2")
     assert code == 0, err
@@ -120,8 +120,8 @@ def test_padding_is_not_seen(run: Run, tmp_path: Path) -> None:
 def test_bad_requests_are_one_line_with_the_cure(run: Run, arguments: tuple[str, ...], message: str) -> None:
     code, out, err = run(*arguments)
     assert code in (1, 2)
-    (said,) = [line for line in err.splitlines() if line.startswith("framecast:")]
-    assert message in said
+    (shown,) = [line for line in err.splitlines() if line.startswith("framecast:")]
+    assert message in shown
     assert "Traceback" not in err
     assert not out
 

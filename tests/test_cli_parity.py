@@ -1,4 +1,4 @@
-"""``framecast parity``: an engine's drift over a stream, and what cannot be compared."""
+"""``framecast parity``: the drift of an engine over a stream, and what cannot be compared."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from framecast.runtime.engines.engine import Engine, State
 from framecast.runtime.score import psnr
 from framecast.runtime.shipped import find
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 pytestmark = pytest.mark.usefixtures("exports_once")
 
 
-def test_engines_are_held_against_the_reference(run: Run, tmp_path: Path) -> None:
+def test_engines_are_compared_with_the_reference(run: Run, tmp_path: Path) -> None:
     figures = tmp_path / "parity.json"
     names = "torch,onnxruntime:fp16"
     code, out, err = run("parity", "stip-edge", "--engine", names, "--frames", 30, "--json", figures)
@@ -34,7 +34,7 @@ def test_engines_are_held_against_the_reference(run: Run, tmp_path: Path) -> Non
         assert found[name]["psnr"] > 25
 
 
-def test_what_cannot_run_here_is_listed_where_nothing_was_named(run: Run) -> None:
+def test_without_engine_the_engines_that_cannot_run_here_are_listed(run: Run) -> None:
     code, out, err = run("parity", "mau-mnist", "--frames", 2)
     assert code == 0, err
     for name in ("torch", "onnxruntime-cuda", "tensorrt"):
@@ -42,26 +42,26 @@ def test_what_cannot_run_here_is_listed_where_nothing_was_named(run: Run) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
-        (("--engine", "tensorflow"), "there are opencv, onnxruntime"),
+        (("--engine", "tensorflow"), "use opencv, onnxruntime"),
         (("--engine", "onnxruntime:bf16"), "one precision"),
         (("--frames", "0"), "--frames must be at least 1"),
         (("--engine", "onnxruntime:fp16,tensorrt:int8"), "tensorrt runs in fp16 or fp32"),
-        (("--engine", ","), "--engine ,: there are opencv, onnxruntime"),
+        (("--engine", ","), "--engine ,: use opencv, onnxruntime"),
         (("--source", "nowhere.mp4"), "no such file"),
     ],
 )
-def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], says: str) -> None:
-    code, out, err = run("parity", "mau-mnist", *arguments)  # it would be exported first, and that is not begun
+def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = run("parity", "mau-mnist", *arguments)  # refused before mau-mnist is exported
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert says in err
+    assert message in err
 
 
-def test_what_needs_no_graph_has_none_to_compare(run: Run) -> None:
+def test_a_model_without_a_graph_cannot_be_compared(run: Run) -> None:
     code, out, err = run("parity", "edge", "--frames", 2)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "edge needs no graph and has none: it runs with opencv, not with onnxruntime" in err
+    assert "edge has no graph: it runs with opencv, not with onnxruntime" in err
 
 
 def test_too_few_frames_have_no_psnr(run: Run) -> None:

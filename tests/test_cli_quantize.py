@@ -1,4 +1,4 @@
-"""``framecast quantize`` and ``split`` as a user runs them."""
+"""The commands ``framecast quantize`` and ``framecast split``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from framecast.runtime.cpu import int8
 from framecast.runtime.engines import open_engine
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 pytestmark = pytest.mark.usefixtures("exports_once")
 
@@ -24,7 +24,7 @@ def test_quantize_and_check(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "against float32" in out
     assert "times as fast" in out
     assert f"{int8().instructions}, in ONNX Runtime" in out
-    assert re.search(r"two products come to 3\d,\d{3} at most, and 16 bits hold 32,767", out)
+    assert re.search(r"two products are at most 3\d,\d{3}, and 16 bits hold 32,767", out)
     with open_engine(output) as engine:
         assert engine.manifest.precision == "int8"
     report = tmp_path / "run.json"
@@ -46,7 +46,7 @@ def test_split_and_run(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "message"),
     [
         (["quantize", "stip-edge", "--calibration", "nothing.mp4"], "no such file: nothing.mp4"),
         (["quantize", "stip-edge", "--calibration", "demo", "--frames", "0"], "--frames must be at least 1"),
@@ -58,7 +58,7 @@ def test_split_and_run(run: Run, tmp_path: Path) -> None:
         (["quantize", "mau-mnist", "--calibration", "demo", "--source", "nothing.mp4"], "no such file: nothing.mp4"),
         (
             ["quantize", "stip-edge", "--calibration", "demo", "--frames", "300"],
-            "after the 300 to calibrate on: fewer --frames",
+            "after the 300 to calibrate on: use fewer --frames",
         ),
         (["quantize", __file__, "--calibration", "demo"], "is not an ONNX file: make one with 'framecast export'"),
         (["quantize", "edge", "--calibration", "demo"], "edge is a model of motion, not a network"),
@@ -68,11 +68,11 @@ def test_split_and_run(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], says: str
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*command)
     assert (code, out) == (1, "")
-    (said,) = err.splitlines()  # no word of progress before it
-    assert says in said
+    (line,) = err.splitlines()  # no progress lines before it
+    assert message in line
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""``framecast train``: three commands from videos to a live run, and what goes wrong in one line each."""
+"""``framecast train``: three commands from videos to a live run; and its errors, each in one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
 
 EDGE = ("--set", "height=48", "--set", "width=64", "--set", "hidden=8", "--set", "layers=1", "--device", "cpu")
@@ -20,7 +20,7 @@ SHORT = ("--updates", 3, "--batch", 2)
 
 
 def one_line(answer: tuple[int, str, str]) -> str:
-    """The last line of stderr of a command that failed as it should."""
+    """Check that a command failed with a framecast error; its last line on stderr."""
     code, _, err = answer
     assert code == 1, err
     assert "Traceback" not in err
@@ -32,7 +32,7 @@ def one_line(answer: tuple[int, str, str]) -> str:
 def test_from_videos_to_a_live_run(run: Run, tmp_path: Path) -> None:
     data, val = write_clips(tmp_path / "clips", (80, 60)), write_clips(tmp_path / "val", (80, 60), 5, c=16, d=20)
     out, artifact = tmp_path / "runs" / "mine", tmp_path / "mine.onnx"
-    words = ("train", "stip-edge", data, "--out", out, "--val", val, "--licence", "mine alone", *SHORT, *EDGE)
+    words = ("train", "stip-edge", data, "--output", out, "--val", val, "--licence", "mine alone", *SHORT, *EDGE)
     code, said, err = run(*words)
     assert code == 0, err
     assert f"framecast export stip-edge --weights {out / 'weights.safetensors'}" in said
@@ -66,23 +66,23 @@ def test_from_videos_to_a_live_run(run: Run, tmp_path: Path) -> None:
 def test_one_video_is_enough(run: Run, tmp_path: Path) -> None:
     folder = write_clips(tmp_path / "clips", (80, 60))
     out, val = tmp_path / "out", folder / "b.avi"
-    code, said, err = run("train", "stip-edge", folder / "a.avi", "--out", out, "--val", val, *SHORT, *EDGE)
+    code, said, err = run("train", "stip-edge", folder / "a.avi", "--output", out, "--val", val, *SHORT, *EDGE)
     assert code == 0, err
     assert list(json.loads((out / "run.json").read_text())["data"]["files"]) == ["a.avi"]
     assert f"framecast eval {out / 'stip-edge.onnx'} {val}" in said
-    said = one_line(run("train", "stip-edge", val, "--out", tmp_path / "other", "--val", val, *SHORT, *EDGE))
+    said = one_line(run("train", "stip-edge", val, "--output", tmp_path / "other", "--val", val, *SHORT, *EDGE))
     assert "b.avi of --val is also training data" in said
 
 
-def test_moving_mnist_and_weights_to_begin_with(run: Run, tmp_path: Path) -> None:
+def test_moving_mnist_and_weights_to_start_from(run: Run, tmp_path: Path) -> None:
     digits, others = write_digits(tmp_path / "digits"), write_digits(tmp_path / "others", seed=9)
     first, second = tmp_path / "first", tmp_path / "second"
-    code, said, err = run("train", "mau-mnist", digits, "--out", first, *SHORT, *MAU)
+    code, said, err = run("train", "mau-mnist", digits, "--output", first, *SHORT, *MAU)
     assert code == 0, err
     assert "eval" in said
     start = first / "weights.safetensors"
     words = ("--weights", start, "--val", others, *SHORT, "--lr", 1e-3, "--device", "cpu")
-    code, _, err = run("train", "mau-mnist", digits, "--out", second, *words)  # the options are the weights' own
+    code, _, err = run("train", "mau-mnist", digits, "--output", second, *words)  # the options are the weights' own
     assert code == 0, err
     facts = json.loads((second / "run.json").read_text())
     assert facts["weights"]["file"] == "weights.safetensors"
@@ -96,14 +96,14 @@ def test_moving_mnist_and_weights_to_begin_with(run: Run, tmp_path: Path) -> Non
 
 def test_grey_networks_are_trained_on_colour_videos(run: Run, tmp_path: Path) -> None:
     data = write_clips(tmp_path / "clips", (80, 60))
-    code, _, err = run("train", "mau-mnist", data, "--out", tmp_path / "out", *SHORT, *MAU)
+    code, _, err = run("train", "mau-mnist", data, "--output", tmp_path / "out", *SHORT, *MAU)
     assert code == 0, err
 
 
-def test_clips_of_no_use_are_skipped_named_and_counted(run: Run, tmp_path: Path) -> None:
+def test_unusable_clips_are_skipped_named_and_counted(run: Run, tmp_path: Path) -> None:
     data = write_clips(tmp_path / "clips", (80, 60), good=20, single=1)
     (data / "broken.mp4").write_bytes(b"no video at all")
-    code, _, err = run("train", "stip-edge", data, "--out", tmp_path / "out", *SHORT, *EDGE)
+    code, _, err = run("train", "stip-edge", data, "--output", tmp_path / "out", *SHORT, *EDGE)
     assert code == 0, err
     assert "skipped single.avi: it has 1 frame, but 2 are needed" in err
     assert "skipped broken.mp4: not a video that can be decoded" in err
@@ -115,7 +115,7 @@ def test_clips_of_no_use_are_skipped_named_and_counted(run: Run, tmp_path: Path)
 
 def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
     data = write_clips(tmp_path / "clips", (80, 60), long=20, short=19)
-    code, _, err = run("train", "mau-mnist", data, "--out", tmp_path / "out", *SHORT, *MAU)
+    code, _, err = run("train", "mau-mnist", data, "--output", tmp_path / "out", *SHORT, *MAU)
     assert code == 0, err
     assert "skipped short.avi: it has 19 frames, but 20 are needed" in err
 
@@ -161,22 +161,22 @@ def test_bad_input(
     write_digits(Path("digits"))
     Path("empty").mkdir()
     Path("notes.txt").write_text("not what was asked for")
-    assert message in one_line(run("train", *words, "--out", "out"))
+    assert message in one_line(run("train", *words, "--output", "out"))
     assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("empty", "--out", "out"), "no videos in empty"),
-        (("clips", "--out", "out", "--val", "nowhere"), "no videos in nowhere"),
-        (("clips", "--out", "/proc/out"), "cannot write /proc/out/run.json"),
-        (("clips", "--out", "/dev/full"), "/dev/full is not a folder: choose another --out"),
-        (("clips", "--out", "out", "--device", "tpu"), "--device must be auto, cpu or cuda"),
-        (("clips", "--out", "out", "--resume"), "no run to resume in out"),
+        (("empty", "--output", "out"), "no videos in empty"),
+        (("clips", "--output", "out", "--val", "nowhere"), "no videos in nowhere"),
+        (("clips", "--output", "/proc/out"), "cannot write /proc/out/run.json"),
+        (("clips", "--output", "/dev/full"), "/dev/full is not a folder: choose another --output"),
+        (("clips", "--output", "out", "--device", "tpu"), "--device must be auto, cpu or cuda"),
+        (("clips", "--output", "out", "--resume"), "no run to resume in out"),
     ],
 )
-def test_nothing_is_prepared_before_it_is_refused(
+def test_bad_input_is_refused_before_anything_is_prepared(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -188,21 +188,21 @@ def test_nothing_is_prepared_before_it_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "empty"]
 
 
-def test_outputs_replace_no_input(run: Run, tmp_path: Path) -> None:
+def test_an_output_never_overwrites_an_input(run: Run, tmp_path: Path) -> None:
     data = write_clips(tmp_path / "clips", (80, 60))
-    assert "is among the inputs" in one_line(run("train", "stip-edge", data, "--out", data))
+    assert "is among the inputs" in one_line(run("train", "stip-edge", data, "--output", data))
 
 
-def test_cuda_that_is_not_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_is_missing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     data = write_clips(tmp_path / "clips", (80, 60))
-    said = one_line(run("train", "stip-edge", data, "--out", tmp_path / "out", "--device", "cuda"))
+    said = one_line(run("train", "stip-edge", data, "--output", tmp_path / "out", "--device", "cuda"))
     assert "torch finds no CUDA device: leave out --device" in said
 
 
 def test_help_and_bad_configurations_need_no_torch() -> None:
     code = "import sys\nfrom framecast.cli import main\nsys.argv = ['framecast', 'train', {}]\ntry:\n    main()\n"
     code += "except SystemExit:\n    assert 'torch' not in sys.modules"
-    for words in ("'--help'", "'tau-taxibj', 'clips', '--out', 'out'", "'no-such', 'clips', '--out', 'out'"):
+    for words in ("'--help'", "'tau-taxibj', 'clips', '--output', 'out'", "'no-such', 'clips', '--output', 'out'"):
         done = subprocess.run([sys.executable, "-c", code.format(words)], text=True, capture_output=True)
         assert done.returncode == 0, done.stderr

@@ -1,22 +1,26 @@
-"""How a command line is read: what is typed, what is said of what cannot be read, help, completion, odd terminals."""
+"""Parsing of the command line: arguments, usage errors, help, completion, and unusual terminals."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from framecast.cli import COMMANDS
+from framecast.cli import COMMANDS, app
 from framecast.cli.examples import EXAMPLES
 from framecast.cli.usage import with_address
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
+COMMAND_LINE: Any = get_command(app)
 HINT = "(see 'framecast {} --help')"
 FOREIGN = re.compile(
     r"input should|unable to parse|no such option|missing (argument|option|parameter)|got unexpected|valid"
@@ -24,13 +28,13 @@ FOREIGN = re.compile(
 
 
 def framecast(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """In a process of its own."""
+    """Run framecast in its own process."""
     command = [sys.executable, "-W", "error", "-m", "framecast", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("run",), "framecast run needs SOURCE"),
         (("run", "demo", "--horizon", "far"), "--horizon takes a whole number, not 'far'"),
@@ -43,23 +47,23 @@ def framecast(*arguments: str, **options: Any) -> subprocess.CompletedProcess[st
         (("bench", "edge", "--duration", "long"), "--duration takes a number, not 'long'"),
         (("bench",), "framecast bench needs MODEL..."),
         (("eval", "edge"), "framecast eval needs CLIP..."),
-        (("train", "stip-edge", "clips"), "framecast train needs --out"),
+        (("train", "stip-edge", "clips"), "framecast train needs --output"),
         (("moving-mnist", "file"), "framecast moving-mnist needs --output"),
         (("export", "stip-edge", "-o"), "-o needs a value"),
     ],
 )
-def test_usage_errors_are_ours_and_name_the_commands_own_help(run: Run, arguments: tuple[str, ...], says: str) -> None:
+def test_usage_errors_are_ours_and_point_to_the_help(run: Run, arguments: tuple[str, ...], message: str) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
-    assert err == f"framecast: {says} {HINT.format(arguments[0])}\n"
+    assert err == f"framecast: {message} {HINT.format(arguments[0])}\n"
     assert not FOREIGN.search(err.lower())
 
 
-def test_a_command_that_there_is_not(run: Run) -> None:
+def test_an_unknown_command(run: Run) -> None:
     assert run("evla", "edge")[2] == "framecast: no command 'evla': did you mean eval? (see 'framecast --help')\n"
     code, _, err = run("prepare", "edge")
     assert code == 2
-    assert "there are run, delay, eval, models" in err
+    assert "use run, delay, eval, models" in err
     assert run("--nope")[2] == "framecast: framecast has no option --nope (see 'framecast --help')\n"
 
 
@@ -70,7 +74,7 @@ def test_no_arguments_show_the_help(run: Run) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_help_fits_80_columns_and_has_examples_of_options_that_there_are(
+def test_every_help_fits_80_columns_and_ends_with_examples(
     command: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -80,11 +84,34 @@ def test_every_help_fits_80_columns_and_has_examples_of_options_that_there_are(
     options, _, examples = out.partition("Examples:")
     assert "--verbose" in options
     assert [line.strip() for line in examples.strip().splitlines()] == list(EXAMPLES[command])
-    for example in EXAMPLES[command]:
-        program, name, *words = example.split()
-        assert (program, name) == ("framecast", command)
-        for option in (word for word in words if word.startswith("-")):
-            assert re.search(rf"(^|\s){option}[\s,]", options), (example, option)
+
+
+@pytest.mark.parametrize(("command", "example"), [(name, one) for name, them in EXAMPLES.items() for one in them])
+def test_every_example_can_be_parsed(command: str, example: str) -> None:
+    program, *arguments = shlex.split(example)
+    assert (program, arguments[0]) == ("framecast", command)
+    _, *words = with_address(arguments, "127.0.0.1:8000")
+    parsed = COMMAND_LINE.commands[command].make_context(command, words)  # it raises an error of usage
+    assert {name for name, value in parsed.params.items() if value} > {"verbose"} or not words
+
+
+def test_every_command_has_an_example() -> None:
+    assert set(EXAMPLES) == set(COMMANDS)
+    assert all(EXAMPLES.values())
+
+
+def test_an_option_looks_the_same_in_every_command() -> None:
+    """One name, one short form and one kind of value for one thing."""
+    looks: dict[str, set[tuple[str, ...]]] = {}
+    for command in COMMAND_LINE.commands.values():
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                kind = str(parameter.metavar).removesuffix(",…")
+                kind = {"FOLDER": "FILE"}.get(kind, kind)  # both are paths
+                looks.setdefault(max(parameter.opts, key=len), set()).add((kind, *sorted(parameter.opts)))
+    assert {name: look for name, look in looks.items() if len(look) > 1} == {}
+    assert {"--output", "--duration"} <= set(looks)
+    assert not {"--out", "--seconds"} & set(looks)
 
 
 def test_the_list_of_commands_is_not_cut_short(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,22 +153,59 @@ def test_verbose_works_after_the_command_too() -> None:
     assert framecast("models").stderr == ""
 
 
+@pytest.fixture
+def complete(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[str]]:
+    """The completions of a command line, as the script of ``--install-completion`` asks for them."""
+
+    def ask(shell: str, line: str) -> list[str]:
+        protocol = {
+            "_FRAMECAST_COMPLETE": f"complete_{shell}",
+            "_TYPER_COMPLETE_ARGS": line,
+            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split(" ")) - 1),
+        }
+        for name, value in protocol.items():
+            monkeypatch.setenv(name, value)
+        code, out, err = run()
+        assert (code, err) == (0, "")
+        return re.findall(r"[-\w:,.]+", out.replace("\\", ""))  # zsh escapes colons
+
+    return ask
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_of_every_shell_knows_the_commands_and_models(shell: str) -> None:
-    environment = {
-        **os.environ,
-        "_TYPER_COMPLETE_ARGS": "framecast bench stip-e",
-        "COMP_WORDS": "framecast bench stip-e",
-    }
-    environment |= {
-        "COMP_CWORD": "2",
-        "_FRAMECAST_COMPLETE": f"complete_{shell}",
-        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
-    }
-    done = framecast(env=environment)
-    assert "stip-edge" in done.stdout, done.stderr
-    environment |= {"_TYPER_COMPLETE_ARGS": "framecast mov", "COMP_WORDS": "framecast mov", "COMP_CWORD": "1"}
-    assert "moving-mnist" in framecast(env=environment).stdout
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("framecast mov", "moving-mnist"),
+        ("framecast run --mod", "--model"),
+        ("framecast run demo --model stip-e", "stip-edge"),
+        ("framecast bench ed", "edge"),
+        ("framecast run demo --engine openc", "opencv:fast"),
+        ("framecast bench edge --engine onnxruntime,openv", "onnxruntime,openvino"),
+        ("framecast parity edge --engine al", "all"),
+        ("framecast build stip-edge --precision fp3", "fp32"),
+        ("framecast train mau-m", "mau-mnist"),
+        ("framecast import-checkpoint x.ckpt --as stau-", "stau-mnist"),
+    ],
+)
+def test_every_shell_completes_commands_options_models_and_engines(
+    shell: str, line: str, found: str, complete: Callable[[str, str], list[str]]
+) -> None:
+    assert found in complete(shell, line)
+
+
+def test_only_configurations_can_be_trained(complete: Callable[[str, str], list[str]]) -> None:
+    assert complete("bash", "framecast run demo --model edg") == ["edge"]
+    assert complete("bash", "framecast train edg") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_can_be_shown(shell: str) -> None:
+    done = framecast("--show-completion", env={**os.environ, "_TYPER_FORCE_DISABLE_TERMINAL": "1", "SHELL": shell})
+    assert done.returncode == 0
+    assert "_FRAMECAST_COMPLETE" in done.stdout
 
 
 def test_an_ascii_terminal_gets_question_marks_and_no_traceback() -> None:
@@ -152,7 +216,7 @@ def test_an_ascii_terminal_gets_question_marks_and_no_traceback() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("arguments", [("models",), ("--help",), ("--version",)])
-def test_a_full_disk_below_the_output_is_one_line(arguments: tuple[str, ...]) -> None:
+def test_a_full_disk_behind_stdout_is_one_line(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "framecast", *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
@@ -163,7 +227,7 @@ def test_a_full_disk_below_the_output_is_one_line(arguments: tuple[str, ...]) ->
     )
 
 
-def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+def test_a_closed_pipe_gives_no_traceback() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -173,10 +237,10 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_folder_that_was_deleted_is_one_line(tmp_path: Path) -> None:
+def test_a_deleted_current_folder_is_one_line(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     code = "import os, sys; from framecast.cli import main; os.rmdir(os.getcwd()); sys.argv[1:] = ['models']; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr == "framecast: the current folder is gone: cd to one that is there\n"
+    assert done.stderr == "framecast: the current folder no longer exists: cd to another one\n"

@@ -1,4 +1,4 @@
-"""The container files and the systemd unit, as far as that goes without a Jetson."""
+"""The container files and the systemd unit, as far as they can be tested without a Jetson."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framecast.camera.csi import parse_csi
 from framecast.runtime.engines import ENGINES
 from framecast.runtime.shipped import shipped
 
-from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTAINERS = sorted((ROOT / "containers").glob("*.Dockerfile"))
@@ -26,32 +26,32 @@ every_container = pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: p
 
 
 def instructions(path: Path) -> list[tuple[str, str]]:
-    """(instruction, arguments), with continued lines joined, comments left out."""
+    """The instructions of a container file, with their arguments: comments removed, continued lines joined."""
     text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
     lines = filter(None, re.sub(r"\\\n\s*", " ", text).splitlines())
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
 
 
 def requirements(name: str) -> list[str]:
-    """The requirements in a list of pyproject.toml (tomllib is Python 3.11's)."""
+    """The requirements in a list of pyproject.toml, by a regular expression: Python 3.10 has no tomllib."""
     found = re.search(rf"^{name} = \[(.*?)\]", PROJECT, re.MULTILINE | re.DOTALL)
     assert found
     return re.findall(r'"([^"]+)"', found[1])
 
 
-def test_there_is_one_for_each_jetpack() -> None:
+def test_there_is_a_container_for_each_jetpack() -> None:
     assert [path.stem for path in CONTAINERS] == ["jetpack6", "jetpack7"]
 
 
 @every_container
-def test_its_base_can_be_exchanged_and_runs_on_that_jetpack(path: Path) -> None:
+def test_the_base_image_can_be_replaced_and_runs_on_that_jetpack(path: Path) -> None:
     (base,) = [rest for word, rest in instructions(path) if word == "ARG"]
     assert [rest for word, rest in instructions(path) if word == "FROM"] == ["${BASE}"]
     assert re.fullmatch(r"BASE=nvcr\.io/nvidia/(l4t-jetpack:r36\.\d+\.\d+|tensorrt:2[56]\.\d\d-py3)", base)
 
 
 @every_container
-def test_what_is_copied_is_there_and_is_what_the_build_needs(path: Path) -> None:
+def test_the_copied_files_exist_and_are_those_that_the_build_needs(path: Path) -> None:
     copied = set()
     for word, rest in instructions(path):
         if word == "COPY":
@@ -64,7 +64,7 @@ def test_what_is_copied_is_there_and_is_what_the_build_needs(path: Path) -> None
 
 
 @every_container
-def test_what_is_installed_is_what_framecast_depends_on(path: Path) -> None:
+def test_the_installed_packages_are_the_dependencies_of_framecast(path: Path) -> None:
     commands = [shlex.split(rest) for word, rest in instructions(path) if word == "RUN"]
     words = [word for command in commands for word in command]
     start = words.index("--no-cache-dir") + 1
@@ -80,7 +80,7 @@ def test_what_is_installed_is_what_framecast_depends_on(path: Path) -> None:
 
 
 @every_container
-def test_its_form(path: Path) -> None:
+def test_the_container_file_is_well_formed(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= 50
     assert max(map(len, lines)) <= 120
@@ -100,7 +100,7 @@ def settings() -> dict[str, list[str]]:
     return {name: [value.strip('"') for other, value in pairs if other == name] for name, _ in pairs}
 
 
-def test_the_unit_runs_a_command_that_there_is(run: Run) -> None:
+def test_the_unit_runs_an_existing_command(run: Run) -> None:
     set_ = settings()
     environment = variables()
     (command,) = set_["ExecStart"]
@@ -120,7 +120,7 @@ def test_the_unit_runs_a_command_that_there_is(run: Run) -> None:
 
 
 def variables() -> dict[str, str]:
-    """The unit's own environment."""
+    """The environment variables that the unit sets."""
     words = [word for line in settings()["Environment"] for word in ([line] if "=--" in line else line.split())]
     return dict(word.split("=", 1) for word in words)
 
@@ -140,18 +140,18 @@ def variables() -> dict[str, str]:
 def test_the_unit_builds_the_engine_that_it_names(changes: dict[str, str], expected: str) -> None:
     (line,) = settings()["ExecStartPre"]
     environment = {**variables(), **changes}
-    # As systemd does it, within quotes as well; the shell gets the variables too.
+    # systemd substitutes inside quotes as well; the shell gets the variables too.
     line = re.sub(r"(?<!\$)\$\{(\w+)\}", lambda name: environment[name[1]], line).replace("$$", "$")
     command = [word.replace("/opt/framecast/bin/framecast", "echo") for word in shlex.split(line)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     assert (done.returncode, done.stdout.strip()) == (0, expected)
 
 
-def test_the_unit_leaves_what_a_camera_needs() -> None:
+def test_the_unit_does_not_block_what_a_camera_needs() -> None:
     set_ = settings()
     assert set_["PrivateTmp"] == ["no"]  # /tmp/argus_socket
     assert set_["PrivateDevices"] == ["no"]
-    assert set_["KillMode"] == ["mixed"]  # SIGTERM to gst-launch-1.0 as well would look like a lost camera
+    assert set_["KillMode"] == ["mixed"]  # SIGTERM for gst-launch-1.0, too, would look like a lost camera
     assert set_["Restart"] == ["always"]
 
 
@@ -159,6 +159,6 @@ def test_the_unit_leaves_what_a_camera_needs() -> None:
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     text = UNIT.read_text().replace("/opt/framecast/bin/framecast", sys.executable)
-    unit.write_text(text.replace("User=framecast", "User=root"))  # who may not be here
+    unit.write_text(text.replace("User=framecast", "User=root"))  # the user framecast may not exist here
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
     assert [line for line in done.stderr.splitlines() if UNIT.name in line] == []

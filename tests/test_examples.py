@@ -1,4 +1,4 @@
-"""Every example runs."""
+"""Run every example."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def clips(tmp_path: Path) -> Path:
     return folder
 
 
-def test_there_is_a_test_for_each() -> None:
+def test_every_example_has_a_test() -> None:
     text = Path(__file__).read_text()
     assert [path.name for path in EXAMPLES.iterdir() if path.is_file() and f'"{path.name}"' not in text] == []
 
 
 def test_a_camera_in_ten_lines() -> None:
-    """Without a display: what shows pictures does nothing here."""
+    """Runs without a display: OpenCV's window functions are replaced by ones that do nothing."""
     code = (
         "import cv2, runpy, sys; cv2.imshow = lambda *_: None; cv2.waitKey = lambda _: -1; "
         "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])"
@@ -67,18 +67,18 @@ def test_a_folder_is_scored(clips: Path) -> None:
     assert [line.split()[0] for line in printed] == ["copy-last", "linear", "dis-flow", "edge"]
 
 
-def test_an_own_rival_is_in_the_table(clips: Path) -> None:
+def test_a_custom_rival_is_in_the_table(clips: Path) -> None:
     assert "shift" in example("own_rival.py", clips)
 
 
-def test_an_own_sink_is_given_the_scores(tmp_path: Path) -> None:
+def test_a_custom_sink_gets_the_scores(tmp_path: Path) -> None:
     printed = example("own_sink.py", "synthetic://?size=96x64&frames=30&seed=1", tmp_path / "scores.csv")
     rows = list(csv.reader((tmp_path / "scores.csv").read_text().splitlines()))
     assert len(rows) > 10
     assert "prediction" in printed
 
 
-def test_an_own_network_runs_like_any_other(tmp_path: Path) -> None:
+def test_a_custom_network_runs_like_any_other(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     example("own_network.py", tmp_path / "own.onnx")
     last, before = (np.full((192, 256, 3), value, np.uint8) for value in (100, 80))
@@ -88,7 +88,7 @@ def test_an_own_network_runs_like_any_other(tmp_path: Path) -> None:
         assert abs(int(predictor.at(0.08).image[96, 128, 0]) - 110) <= 1
 
 
-def test_a_checkpoint_predicts_frames_that_are_not_there_yet(tmp_path: Path) -> None:
+def test_a_checkpoint_predicts_future_frames(tmp_path: Path) -> None:
     example("imported_checkpoint.py", "stip-edge", "demo", tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.png"))) == 10
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and what cannot be written is said in one line."""
+"""Files are written whole or not at all, and errors are one line each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def refused(act: Callable[[], object]) -> str:
-    """What the refusal says: one line, with a cure in brackets."""
+    """The message of the error: one line that ends with a cure in brackets."""
     with pytest.raises(SinkError) as caught:
         act()
     assert "\n" not in str(caught.value)
@@ -46,7 +46,7 @@ def test_a_file_is_written_with_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("write failed\nmore")])
-def test_a_failure_midway_leaves_what_was_there(tmp_path: Path, error: Exception) -> None:
+def test_a_failure_midway_keeps_the_old_file(tmp_path: Path, error: Exception) -> None:
     path = tmp_path / "file.bin"
     write(path, b"before")
 
@@ -54,8 +54,8 @@ def test_a_failure_midway_leaves_what_was_there(tmp_path: Path, error: Exception
         file.write(b"half of it")
         raise error
 
-    said = refused(lambda: write(path, half, "make room"))
-    assert said in (
+    message = refused(lambda: write(path, half, "make room"))
+    assert message in (
         f"cannot write {path}: No space left on device (make room)",
         f"cannot write {path}: write failed (make room)",
     )
@@ -63,7 +63,7 @@ def test_a_failure_midway_leaves_what_was_there(tmp_path: Path, error: Exception
     assert left(tmp_path) == ["file.bin"]
 
 
-def test_what_is_no_matter_of_writing_passes_and_leaves_nothing(tmp_path: Path) -> None:
+def test_other_errors_pass_through_and_leave_no_file(tmp_path: Path) -> None:
     for error in (SourceError("lost"), KeyboardInterrupt()):
 
         def broken(file: BinaryIO, error: BaseException = error) -> None:
@@ -81,7 +81,7 @@ def test_writers_of_one_path_do_not_mix(tmp_path: Path) -> None:
     def writer(letter: bytes) -> None:
         def content(file: BinaryIO) -> None:
             file.write(letter * 1000)
-            meet.wait()  # both have begun, neither has ended
+            meet.wait()  # wait until both have begun
             file.write(letter * 1000)
 
         write(path, content)
@@ -97,12 +97,12 @@ def test_writers_of_one_path_do_not_mix(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("act", [check_writable, lambda path: write(path, b"x")], ids=["check", "write"])
 class TestWhatCannotBeWritten:
-    """By the check before the work, and by the writing itself."""
+    """Both the check before the work and the write itself refuse."""
 
     def test_a_device(self, act: Callable[[Path], object]) -> None:
         for device in ("/dev/full", "/dev/null"):
-            says = f"cannot write {device}: it is not a regular file (choose another path)"
-            assert refused(partial(act, Path(device))) == says
+            expected = f"cannot write {device}: it is not a regular file (choose another path)"
+            assert refused(partial(act, Path(device))) == expected
             assert Path(device).is_char_device()
             assert not Path(device).with_name(f"{Path(device).name}.partial").exists()
 
@@ -115,12 +115,12 @@ class TestWhatCannotBeWritten:
 
     def test_a_file_for_a_folder(self, act: Callable[[Path], object], tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        said = refused(lambda: act(tmp_path / "file" / "x.json"))
-        assert said.startswith(f"cannot write {tmp_path}/file/x.json: ")
+        message = refused(lambda: act(tmp_path / "file" / "x.json"))
+        assert message.startswith(f"cannot write {tmp_path}/file/x.json: ")
 
-    def test_where_nobody_may(self, act: Callable[[Path], object]) -> None:
-        said = refused(lambda: act(Path("/proc/no/x.json")))
-        assert said == "cannot write /proc/no/x.json: No such file or directory (choose another path)"
+    def test_a_folder_where_nobody_may_write(self, act: Callable[[Path], object]) -> None:
+        message = refused(lambda: act(Path("/proc/no/x.json")))
+        assert message == "cannot write /proc/no/x.json: No such file or directory (choose another path)"
 
     @pytest.mark.parametrize("number", [13, 30])
     def test_a_folder_that_is_read_only(
@@ -129,9 +129,9 @@ class TestWhatCannotBeWritten:
         def denied(self: Path, *arguments: object, **options: object) -> None:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(Path, "open", denied)  # root may write all the same
-        said = refused(lambda: act(tmp_path / "x.json"))
-        assert said == f"cannot write {tmp_path}/x.json: {os.strerror(number)} (choose another path)"
+        monkeypatch.setattr(Path, "open", denied)  # file permissions would not stop root
+        message = refused(lambda: act(tmp_path / "x.json"))
+        assert message == f"cannot write {tmp_path}/x.json: {os.strerror(number)} (choose another path)"
 
     def test_links_that_go_in_circles(self, act: Callable[[Path], object], tmp_path: Path) -> None:
         (tmp_path / "a").symlink_to("b")
@@ -139,8 +139,8 @@ class TestWhatCannotBeWritten:
         refused(lambda: act(tmp_path / "a"))
 
     def test_the_message_shows_no_password(self, act: Callable[[Path], object]) -> None:
-        said = refused(lambda: act(Path("/proc/rtsp://me:secret@camera/x")))
-        assert "secret" not in said
+        message = refused(lambda: act(Path("/proc/rtsp://me:secret@camera/x")))
+        assert "secret" not in message
 
 
 def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
@@ -163,28 +163,28 @@ def test_a_folder_deleted_meanwhile_is_made_again(tmp_path: Path) -> None:
     assert path.read_bytes() == b"two"
 
 
-def test_a_disk_that_is_almost_full_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_almost_full_disk_is_reported_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "RESERVE", 1 << 60)
     assert "is full: less than" in refused(lambda: check_writable(tmp_path / "x"))
     assert "is full: less than" in refused(lambda: check_room(tmp_path / "x"))
 
 
-def test_a_hash_is_that_of_the_content(tmp_path: Path) -> None:
+def test_the_hash_of_a_file_is_that_of_its_content(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "file").write_bytes(content)
     assert sha256(tmp_path / "file") == sha256(content) == hashlib.sha256(content).hexdigest()
 
 
-# What writes otherwise, and may: into a temporary folder, or as a stream that cannot be replaced whole.
+# Allowed to write without ``files.write``: into temporary folders, or streams that cannot be replaced as a whole.
 EXCEPTIONS = {
-    ("files.py", "open"),  # this is the way
-    ("export/exporter.py", "save"),  # graph.artifact's, which goes that way
+    ("files.py", "open"),  # implements it
+    ("export/exporter.py", "save"),  # calls graph.artifact.save, which uses ``files.write``
     ("export/quantize.py", "save"),
     ("graph/split.py", "save"),
     ("kernels/cross.py", "write_text"),  # a temporary folder
     ("cli/parity.py", "save"),  # a temporary folder
     ("cli/moving_mnist.py", "save"),  # into memory
-    ("training/runs.py", "save"),  # into the file that 'write' gives; and the method of that name
+    ("training/runs.py", "save"),  # into the file object from ``files.write``; also a method with that name
     ("training/train.py", "save"),
     ("training/runs.py", "open"),  # the log, a row at a time
 }
@@ -204,7 +204,7 @@ def calls(path: Path) -> set[str]:
     return found
 
 
-def test_nothing_else_writes_files() -> None:
+def test_no_other_code_writes_files() -> None:
     package = ROOT / "src" / "framecast"
     found = {
         (path.relative_to(package).as_posix(), name)

@@ -1,4 +1,4 @@
-"""The one script for a machine with a GPU: what it does without one, and how it keeps to its time whatever happens."""
+"""``benchmarks/gpu_check.py``, the script for a machine with a GPU: dry runs, time limits, and failures."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ import torch
 from framecast.kernels.eifag.reference import eifag
 from framecast.runtime.engines.tensorrt import cuda
 
-from .runtime.fake_gpu import Driver, Memory, installed  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .runtime.fake_gpu import Driver, Memory, installed  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPT = BENCHMARKS / "gpu_check.py"
 ORDER = ["machine", "kernels", "stip-ucf", "stip-4k", "window", "bandwidth", "edge", "driver", "races", "steady"]
 ORDER += ["replay", "others"]
-needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: the script would check it")
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here: the script would check it")
 
 
 def run(script: Path, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -61,12 +61,12 @@ def test_a_dry_run_goes_through_all_sections_and_claims_no_figure(tmp_path: Path
     assert {name for name, rows in ran.items() if not rows} == {"driver"}  # it needs pycuda and a driver
     latencies = {"replay", "in_a_row", "p50", "enqueue", "microseconds", "ratio", "waits", "nodes"}
     assert not any(latencies & row.keys() for section in found.values() for row in section["rows"])
-    assert text.count("; not run\n") == 8  # all that the README wants
+    assert text.count("; not run\n") == 8  # every figure that the README needs
 
 
 @needs_no_gpu
 @pytest.mark.slow
-def test_a_section_may_run_in_a_new_interpreter(tmp_path: Path) -> None:
+def test_a_section_can_run_in_a_new_interpreter(tmp_path: Path) -> None:
     done = run(SCRIPT, "--dry-run", "--fresh", "--only", "window", "--out", tmp_path, OMP_NUM_THREADS="1")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     [row] = json.loads((tmp_path / "gpu.json").read_text())["window"]["rows"]
@@ -120,7 +120,7 @@ sys.exit(report.code)
 
 
 class Sections:
-    """Runs sections of a test's own in the same machinery, which needs no torch."""
+    """Runs a test's own sections with the script's report and processes, which need no torch."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -141,7 +141,7 @@ def texts(section: dict[str, Any]) -> list[str]:
     return [f"{row['row']}: {row['text']}" for row in section["rows"]]
 
 
-def test_a_section_that_overruns_is_cut_off_and_the_next_one_runs(sections: Sections) -> None:
+def test_a_section_that_takes_too_long_is_cut_off_and_the_next_one_runs(sections: Sections) -> None:
     code, found, text = sections.run("[section('a', good, hangs, good), section('b', good, seconds=9)]", 10)
     assert code == 0
     assert texts(found["a"]) == ["good 0: 1.0", "hangs 1: cut off after 1 s"]
@@ -153,7 +153,7 @@ def test_a_section_that_overruns_is_cut_off_and_the_next_one_runs(sections: Sect
 
 @contextmanager
 def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """The program, as a terminal starts it, inside a section that has started a process; and the numbers of both."""
+    """Start PROGRAM as a terminal does, with a section that starts a process. Yields PROGRAM and both PIDs."""
     command = [sys.executable, str(folder / "program.py"), str(folder), "[section('a', spawns)]", "600"]
     environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
     log = folder / "gpu.log"
@@ -175,7 +175,7 @@ def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
 
 def alive(number: int) -> bool:
     try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # dead, and nobody asks
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # a zombie is dead, too
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -185,7 +185,7 @@ def test_nothing_outlives_the_script(sections: Sections, tmp_path: Path, number:
     with started(tmp_path) as (process, left):
         os.killpg(process.pid, number)  # as Ctrl-C does
         process.wait()
-        while any(map(alive, left)):  # the suite's timeout ends it
+        while any(map(alive, left)):  # the suite's timeout limits this loop
             time.sleep(0.02)
     assert process.returncode == (-number if number != signal.SIGTERM else 128 + number)
 
@@ -198,13 +198,13 @@ def test_two_runs_do_not_share_a_folder(sections: Sections, tmp_path: Path) -> N
     assert sections.run("[section('a', good)]", 600)[0] == 0
 
 
-def test_a_section_looks_at_its_clock_between_rows(sections: Sections) -> None:
+def test_a_section_checks_its_time_between_rows(sections: Sections) -> None:
     code, found, _ = sections.run("[section('a', slow, good, good, seconds=1)]", 1)
     assert (code, texts(found["a"]), found["a"]["not_run"]) == (0, ["slow 0: 1.0"], ["good 1", "good 2"])
     assert not found["a"]["cut"]
 
 
-def test_what_raises_or_dies_is_reported_and_the_rest_still_runs(sections: Sections) -> None:
+def test_a_row_that_raises_or_dies_is_reported_and_the_rest_still_runs(sections: Sections) -> None:
     code, found, text = sections.run(
         "[section('a', raises, good, dies, good), Section('c', 1, '', no_rows), section('d', absent, good)]", 600
     )
@@ -221,22 +221,22 @@ def test_what_raises_or_dies_is_reported_and_the_rest_still_runs(sections: Secti
     assert "3 wrong" in text
 
 
-def test_a_death_is_not_explained_by_what_an_earlier_section_said(sections: Sections) -> None:
+def test_a_crash_is_not_explained_by_the_output_of_an_earlier_section(sections: Sections) -> None:
     _, found, _ = sections.run("[section('a', talks), section('b', dies)]", 600)
     assert texts(found["b"]) == ["dies 0: died: SIGSEGV"]
 
 
-def test_foreign_lines_in_the_pipe_cost_nothing_and_are_named(sections: Sections) -> None:
+def test_foreign_lines_in_the_pipe_are_ignored_and_reported(sections: Sections) -> None:
     code, found, text = sections.run("[section('a', foreign, good), section('b', good)]", 600)
     assert (code, texts(found["a"]), texts(found["b"])) == (0, ["foreign 0: 1.0", "good 1: 1.0"], ["good 0: 1.0"])
     assert "4 lines in the pipe came from other programs; the first: hello" in text
 
 
-def test_nan_misses_what_is_wanted(sections: Sections) -> None:
+def test_nan_misses_a_target(sections: Sections) -> None:
     assert "nan: at least 2; nan   missed" in sections.run("[section('a', nan)]", 600)[2]
 
 
-def test_bad_words_and_a_driver_that_hangs_are_told_in_a_line(
+def test_bad_arguments_and_a_driver_that_hangs_are_one_line(
     checks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check = importlib.import_module("gpu_check")
@@ -247,7 +247,7 @@ def test_bad_words_and_a_driver_that_hangs_are_told_in_a_line(
     monkeypatch.setattr(check, "in_child", hangs)
     blocked = tmp_path / "file"
     blocked.touch()
-    for words, said in (
+    for words, message in (
         (["--only", "kernals", "--dry-run"], f"no section kernals: choose from {', '.join(ORDER)}"),
         (["stip-ufc"], f"no network stip-ufc: choose from {', '.join(check.ENTRIES)}"),
         (["--dry-run", "--out", str(blocked)], f"cannot write {blocked}: File exists"),
@@ -256,10 +256,10 @@ def test_bad_words_and_a_driver_that_hangs_are_told_in_a_line(
         monkeypatch.setattr(sys, "argv", ["gpu_check.py", *words])
         with pytest.raises(SystemExit) as stopped:
             check.main()
-        assert stopped.value.code == f"error: {said}"
+        assert stopped.value.code == f"error: {message}"
 
 
-def test_no_wait_for_a_process_is_without_a_limit() -> None:
+def test_every_wait_for_a_process_has_a_limit() -> None:
     code = """
 import subprocess, time
 from _gpu_process import in_child, reaped
@@ -281,7 +281,7 @@ def test_a_wrong_result_alone_gives_exit_code_1(sections: Sections) -> None:
     assert sections.run("[section('a', good, absent)]", 600)[0] == 0
 
 
-def test_a_ruined_context_costs_one_row(sections: Sections) -> None:
+def test_a_broken_cuda_context_costs_one_row(sections: Sections) -> None:
     code, found, _ = sections.run("[section('a', good, raises, good)]", 600, "ruined")
     assert (code, [row["row"] for row in found["a"]["rows"]]) == (1, ["good 0", "raises 1", "good 2"])
 
@@ -304,7 +304,7 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 class Context:
-    """EIFAG behind the two methods of a TensorRT context, by its reference, on the GPU that is none."""
+    """A fake TensorRT context that computes the EIFAG reference on the simulated GPU."""
 
     def __init__(self, driver: Driver, checks: ModuleType) -> None:
         self._driver, self._checks = driver, checks
@@ -330,9 +330,7 @@ class Context:
         np.copyto(view("new"), eifag(cells, count, *gates, self._checks.BIAS).numpy())  # type: ignore[call-arg, arg-type]
 
 
-def test_the_checks_of_the_driver_pass_on_a_gpu_that_is_none(
-    checks: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_checks_of_the_driver_pass_on_a_simulated_gpu(checks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = installed(monkeypatch)
     monkeypatch.setattr(checks, "BIG", 1 << 10)
     monkeypatch.setattr(checks, "KEPT", 0)
@@ -345,7 +343,7 @@ def test_the_checks_of_the_driver_pass_on_a_gpu_that_is_none(
     assert found["a captured step equals the reference"].figures["graphs"] == checks.SLOTS + 1
     assert found["a step that refuses to be captured"].figures["graphs"] == checks.SLOTS
 
-    # And they fail where they should: no graphs, memory that is never freed, kernels that write nothing.
+    # They fail if there are no graphs, if memory is never freed, or if kernels write nothing.
     driver.gpu.captures = False
     assert checks.captured(gpu).wrong
     driver.gpu.captures = True

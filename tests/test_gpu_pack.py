@@ -1,4 +1,4 @@
-"""``benchmarks/gpu_pack.py``: what its ``unpack.py`` does where packages are missing, and where they are there."""
+"""``benchmarks/gpu_pack.py`` and the ``unpack.py`` that it writes, with packages missing and present."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def wheel(folder: Path, name: str) -> None:
         file.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
 
 
-def test_unpack_takes_only_what_is_missing_and_names_what_cannot_be_imported(
+def test_unpack_unpacks_only_missing_packages_and_names_those_that_fail_to_import(
     script: ModuleType, tmp_path: Path
 ) -> None:
     (tmp_path / "unpack.py").write_text(script.UNPACK)
@@ -38,7 +38,7 @@ def test_unpack_takes_only_what_is_missing_and_names_what_cannot_be_imported(
     wheel(tmp_path / "there", "elsewhere")
     with zipfile.ZipFile(tmp_path / "there" / "elsewhere-1.0-py3-none-any.whl") as file:
         file.extractall(tmp_path / "there")
-    command = [sys.executable, "-S", str(tmp_path / "unpack.py")]  # -S: without what is installed here
+    command = [sys.executable, "-S", str(tmp_path / "unpack.py")]  # -S: ignore the packages installed here
     environment = {"PYTHONPATH": str(tmp_path / "there")}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.splitlines()[:3] == [
@@ -59,7 +59,7 @@ def test_a_folder_that_is_not_a_pack_is_left_alone(script: ModuleType, tmp_path:
     file = tmp_path / "file"
     file.touch()
     command = [sys.executable, str(BENCHMARKS / "gpu_pack.py")]
-    for words, said in (
+    for words, printed in (
         ([kept], f"{kept} is not empty and has no unpack.py of an earlier pack"),
         ([pack, "--work", kept], f"{kept} is not empty and has no gpu_pack.txt of an earlier pack"),
         ([file], f"{file} is not a folder"),
@@ -67,7 +67,7 @@ def test_a_folder_that_is_not_a_pack_is_left_alone(script: ModuleType, tmp_path:
     ):
         done = subprocess.run([*command, *map(str, words)], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"error: {said}: give")
+        assert done.stderr.startswith(f"error: {printed}: give")
         assert done.stderr.count("\n") == 1
     assert (kept / "unpack.py").is_file()
     assert mnist.is_dir()
@@ -77,5 +77,5 @@ def test_a_folder_that_is_not_a_pack_is_left_alone(script: ModuleType, tmp_path:
 
 def test_a_python_with_headers_is_of_the_right_version(script: ModuleType) -> None:
     for python in script.pythons():
-        said = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout
-        assert said.startswith("Python 3.12.")
+        printed = subprocess.run([python, "--version"], capture_output=True, text=True, check=True).stdout
+        assert printed.startswith("Python 3.12.")

@@ -1,4 +1,4 @@
-"""What ``gpu_check.py`` makes of results that no machine here gives: NaN, races, waits."""
+"""How ``gpu_check.py`` judges results that cannot be produced here: NaN, races, waits."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_a_rollout_with_nan_in_its_last_step_alone_is_wrong(
     assert steps.measured("mau-mnist", lambda: engine, "cpu", timed=False).wrong == bool(bad)
 
 
-def test_nan_from_the_driver_is_wrong_whenever_it_comes(
+def test_nan_from_the_driver_is_wrong_at_any_step(
     module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver = module("_gpu_driver")
 
     class Stream:
-        """One whose error is NaN at one of the times that it is asked."""
+        """A stream whose ``error`` is NaN at its ``bad``-th call."""
 
         bad, asked, graphs = 0, 0, driver.SLOTS + 1
         _context = type("Context", (), {"execute_async_v3": None})()
@@ -71,18 +71,18 @@ def test_nan_from_the_driver_is_wrong_whenever_it_comes(
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "wrong"),
+    ("printed", "code", "wrong"),
     [("CSAN detected a possible data race", 1, False), ("", 0, True), ("RuntimeError: no memory", 1, True)],
 )
 def test_a_sanitizer_that_misses_the_known_race_is_wrong(
-    module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, said: str, code: int, wrong: bool
+    module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, printed: str, code: int, wrong: bool
 ) -> None:
     stream = module("_gpu_stream")
     asked = []
 
     def ran(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         asked.append(command[2])
-        return subprocess.CompletedProcess(command, code, "", said)
+        return subprocess.CompletedProcess(command, code, "", printed)
 
     monkeypatch.setattr(subprocess, "run", ran)
     control, *others = stream.races("cuda")
@@ -93,7 +93,7 @@ def test_a_sanitizer_that_misses_the_known_race_is_wrong(
     assert [row.name for row in stream.races("cpu")] == ["stip-edge eager, kernels, two rows, one reset"]
 
 
-def test_waits_are_counted_inside_the_mark_whatever_waits(module: Callable[[str], ModuleType]) -> None:
+def test_every_kind_of_wait_inside_the_mark_is_counted(module: Callable[[str], ModuleType]) -> None:
     stream = module("_gpu_stream")
 
     def event(name: str, start: float, took: float = 50.0, kind: str = "DeviceType.CPU") -> SimpleNamespace:
@@ -102,10 +102,10 @@ def test_waits_are_counted_inside_the_mark_whatever_waits(module: Callable[[str]
 
     found = stream.calls(
         [
-            event("cudaDeviceSynchronize", 0),  # the profiler's
+            event("cudaDeviceSynchronize", 0),  # by the profiler
             event(stream.MARK, 50, 900, "DeviceType.CUDA"),
             event(stream.MARK, 100, 500),
-            event("cudaDeviceSynchronize", 200),  # the engine's
+            event("cudaDeviceSynchronize", 200),  # by the engine
             event("cudaMemcpy", 300, 5),
             event("cudaMemcpyAsync", 310),
             event("cuMemcpyDtoH_v2", 320, 5),
@@ -113,7 +113,7 @@ def test_waits_are_counted_inside_the_mark_whatever_waits(module: Callable[[str]
             event("cudaEventSynchronize", 340, 10),
             event("cudaStreamSynchronize", 350),
             event("aten::add", 360),
-            event("cudaDeviceSynchronize", 700),  # the profiler's
+            event("cudaDeviceSynchronize", 700),  # by the profiler
         ]
     )
     assert len(found) == 7

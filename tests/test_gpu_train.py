@@ -1,4 +1,4 @@
-"""``benchmarks/gpu_train.py`` on a CPU: a run that is killed goes on as if it had not been; small parts are joined."""
+"""``benchmarks/gpu_train.py`` on a CPU: a killed run resumes with equal results, and small parts are joined."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from framecast.training import rendered, sampling
 from framecast.training.batches import Batch
 from framecast.training.trainer import Made, Trainer
 
-from .clips import write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .clips import write_digits  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 Call = Callable[..., None]
 
 
 class Killed(BaseException):
-    """Nothing in the program catches it, and nothing is written after it."""
+    """Simulates a kill: the program does not catch it, and writes nothing after it."""
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def call(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def run(name: str, *words: object) -> None:
         network = ["--config", "mau-mnist", "--set", "hidden=4", "--set", "layers=1", "--batch", 2, "--updates", 4]
         places = ["--out", tmp_path / name, "--results", tmp_path / name / "results", "--device", "cpu"]
-        told = ["gpu_train.py", tmp_path, *network, *places, "--minutes", 60, *words]
-        monkeypatch.setattr(sys, "argv", list(map(str, told)))
+        arguments = ["gpu_train.py", tmp_path, *network, *places, "--minutes", 60, *words]
+        monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
         script.main()
 
     return run
 
 
-def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(
+def test_a_killed_run_resumes_with_equal_results(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: ModuleType
 ) -> None:
     call("whole")
@@ -69,8 +69,8 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(
         patch.setattr(Trainer, "update", until_the_third)
         with pytest.raises(Killed):
             call("parts", "--every", 0.0000001)
-    torch.manual_seed(99)  # whatever else the process did meanwhile
-    monkeypatch.setattr(rendered, "DEVICES", {"cpu"})  # as on a GPU, where the rest of the data is made
+    torch.manual_seed(99)  # the process may have drawn other random numbers meanwhile
+    monkeypatch.setattr(rendered, "DEVICES", {"cpu"})  # as on a GPU, which makes the rest of the data
     call("parts", "--parts", tmp_path / "small")
     whole, parts = (load_file(tmp_path / name / "mau-mnist" / "weights.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
@@ -93,21 +93,21 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(
         assert torch.equal(value, whole[name].half().float()), name
 
 
-def test_a_run_ends_with_its_minutes_and_is_scored(
+def test_a_run_stops_after_its_minutes_and_is_scored(
     call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call("short", "--minutes", 1e-6)
-    said = capsys.readouterr().out
-    assert "not run: out of time" in said
+    printed = capsys.readouterr().out
+    assert "not run: out of time" in printed
     call("short", "--minutes", 0.02, "--updates", 100_000)
     [found] = json.loads((tmp_path / "short" / "results" / "gpu-train.json").read_text())
     assert not found["finished"]
     assert 0 < found["updates"] < 100_000
     assert found["val_mse"] > 0
-    assert "the figures are not a GPU's" in said
+    assert "the figures are not a GPU's" in printed
 
 
-def test_what_is_missing_is_said(call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_named(call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "train-images-idx3-ubyte").unlink()
     with pytest.raises(SystemExit):
         call("none")

@@ -1,4 +1,4 @@
-"""What an import costs, and the public API. Each check has an interpreter of its own."""
+"""What an import loads, in a fresh interpreter for each check; and the public API."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 def modules_of(room: str) -> list[str]:
-    """Every module of a room, by its full name, without importing one."""
+    """The full name of every module of a room, found without importing any."""
     names = [f"framecast.{room}"]
     for module in pkgutil.iter_modules([str(ROOT / room)]):
         names += modules_of(f"{room}/{module.name}") if module.ispkg else [f"framecast.{room}.{module.name}"]
@@ -79,7 +79,7 @@ def test_the_table_of_configurations_needs_no_torch() -> None:
 def test_no_module_of_camera_or_runtime_loads_torch() -> None:
     modules = modules_of("camera") + modules_of("runtime")
     assert {"framecast.camera.source", "framecast.runtime.sinks.sink"} <= set(modules)
-    # The engine that *is* torch may load it, once it is asked for.
+    # The torch engine may load torch; it is imported only on request.
     modules = [name for name in modules if name != "framecast.runtime.engines.torch"]
     loaded = loaded_by("".join(f"import {name}\n" for name in modules))
     assert loaded & {"torch", "onnx", "onnxscript", "triton"} == set()
@@ -93,7 +93,7 @@ def test_the_public_api_is_exactly_this() -> None:
         assert name in dir(framecast)
 
 
-def test_the_version_is_that_of_the_project() -> None:
+def test_the_version_is_the_one_in_pyproject() -> None:
     assert f'version = "{framecast.__version__}"' in (ROOT / "pyproject.toml").read_text()
     assert importlib.metadata.version("framecast") == framecast.__version__
 

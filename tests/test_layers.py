@@ -1,8 +1,8 @@
-"""Who may know whom, read off the import statements; the links that make the rooms one package; no file too long.
+"""Which part may import which; the links that make the rooms one package; the length of files.
 
-Every import counts alike, wherever it stands: at the top, inside a function (lazy), or under ``TYPE_CHECKING``, for a
-name that only the type checker sees is known all the same. ``importlib.import_module`` counts where its argument is
-written out. Excepted, inside functions: the engine that is torch itself, and LPIPS, which is a network.
+All imports count: at the top, inside functions (lazy), and under ``TYPE_CHECKING``, which is a dependency, too.
+``importlib.import_module`` counts if its argument is a literal. ``LAZY_ALLOWED`` lists exceptions for imports inside
+functions, such as torch in the torch engine and in LPIPS.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "framecast"
 ROOMS = ("bench", "camera", "evaluation", "export", "graph", "kernels", "models", "runtime", "training")
-FOLDERS = ("cli", "testing")  # of the package that are no rooms
+FOLDERS = ("cli", "testing")  # in the package that are not rooms
 MAX_LINES = 400
 
-# What of framecast each part may import, beside itself and the package's version: whole parts, or packages in them.
-MAY_KNOW: dict[str, set[str]] = {
+# What each part may import from framecast besides itself and the version: whole parts, or packages in them.
+MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
     "redact": set(),
@@ -53,14 +53,14 @@ MAY_KNOW: dict[str, set[str]] = {
     "export": {"errors", "redact", "files", "parsing", "camera", "graph", "runtime", "kernels", "models"},
     "training": {"errors", "redact", "files", "parsing", "camera", "graph", "runtime", "kernels", "models"},
 }
-KNOW_ALL = {"__init__", "__main__", "cli", "terminal"}
+MAY_IMPORT_ALL = {"__init__", "__main__", "cli", "terminal"}
 FREE = {"__version__"}
-# Libraries of training and export, which a machine that only predicts does not have.
+# Libraries for training and export. A machine that only predicts does not have them.
 TORCH = {"torch", "torchvision", "triton", "lpips", "onnx", "onnxscript", "safetensors"}
 NO_TORCH = {"errors", "clock", "redact", "files", "tables", "html", "drawing", "parsing", "camera", "graph", "runtime"}
 NO_TORCH |= {"testing", "evaluation", "bench"}
-ONNX = {"graph"}  # works on graphs
-LAZILY = {
+ONNX = {"graph"}  # edits ONNX graphs
+LAZY_ALLOWED = {
     "runtime/engines/torch.py": {"torch", "framecast.export", "framecast.kernels"},
     "runtime/engines/torch_pictures.py": {"torch"},
     "runtime/engines/torch_precision.py": {"torch"},
@@ -81,7 +81,7 @@ class Import:
 
 
 def imports(source: str) -> Iterator[Import]:
-    """Every import of a module, wherever it stands."""
+    """Every import in a module, at any level."""
 
     def walk(node: ast.AST, lazy: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
@@ -104,29 +104,29 @@ def allowed(name: str, known: set[str]) -> bool:
 
 
 def violations(path: str, source: str) -> list[str]:
-    """What a module imports against the rule.
+    """The imports of a module that break the rules.
 
     Args:
-        path: of the module within the package: ``camera/source.py``, ``cli/run.py``.
-        source: its text.
+        path: the module's path within the package: ``camera/source.py``, ``cli/run.py``.
+        source: its source code.
     """
     part = path.partition("/")[0].removesuffix(".py")
-    if part not in MAY_KNOW and part not in KNOW_ALL:
-        return [f"{path}: a new part: say in MAY_KNOW what it may know"]
+    if part not in MAY_IMPORT and part not in MAY_IMPORT_ALL:
+        return [f"{path}: a new part: list in MAY_IMPORT what it may import"]
     found = []
     for item in imports(source):
         top, _, rest = item.name.partition(".")
         known = rest.partition(".")[0]
-        if item.lazy and {top, f"{top}.{known}"} & LAZILY.get(path, set()):
+        if item.lazy and {top, f"{top}.{known}"} & LAZY_ALLOWED.get(path, set()):
             continue
         if item.relative:
             reason = "a relative import"
         elif top in ROOMS:
             reason = "a bare folder name"
         elif part in NO_TORCH and top in TORCH - ({"onnx"} if part in ONNX else set()):
-            reason = f"{part} works without it"
-        elif top == "framecast" and part in MAY_KNOW and not allowed(rest, MAY_KNOW[part] | {part} | FREE):
-            reason = f"{part} may not know it"
+            reason = f"{part} must work without it"
+        elif top == "framecast" and part in MAY_IMPORT and not allowed(rest, MAY_IMPORT[part] | {part} | FREE):
+            reason = f"{part} may not import it"
         else:
             continue
         found.append(f"{path}:{item.line} imports {item.name}: {reason}")
@@ -143,14 +143,14 @@ def modules() -> dict[str, Path]:
     return files
 
 
-def test_every_module_keeps_the_rule() -> None:
+def test_every_module_keeps_the_rules() -> None:
     files = modules()
     assert {path.partition("/")[0] for path in files if "/" in path} == {*ROOMS, *FOLDERS}
     assert [line for path, file in files.items() for line in violations(path, file.read_text())] == []
 
 
-def circle(known: dict[str, set[str]]) -> list[str]:
-    """The names of a circle in a graph of who knows whom; none where there is none."""
+def cycle(known: dict[str, set[str]]) -> list[str]:
+    """The names along an import cycle; empty if there is none."""
     done: set[str] = set()
 
     def walk(name: str, path: list[str]) -> list[str]:
@@ -167,13 +167,13 @@ def circle(known: dict[str, set[str]]) -> list[str]:
     return next((found for name in sorted(known) if (found := walk(name, []))), [])
 
 
-def test_a_circle_is_found() -> None:
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"d", "b"}}) == ["b", "c", "b"]
-    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+def test_a_cycle_is_found() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"d", "b"}}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_there_is_no_circle_among_parts_or_modules() -> None:
-    assert circle(MAY_KNOW) == []
+def test_parts_and_modules_have_no_import_cycle() -> None:
+    assert cycle(MAY_IMPORT) == []
     files = modules()
     names = {f"framecast.{path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}" for path in files}
     known: dict[str, set[str]] = {}
@@ -181,17 +181,17 @@ def test_there_is_no_circle_among_parts_or_modules() -> None:
         name = f"framecast.{path.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}"
         found = set()
         for item in imports(file.read_text()):
-            # The package's own face opens every room, but only when it is asked.
+            # ``framecast/__init__.py`` refers to every room, but imports them only on first use.
             imported = item.name if item.name in names else item.name.rpartition(".")[0]
-            if imported in names and not (item.lazy and path in LAZILY):
+            if imported in names and not (item.lazy and path in LAZY_ALLOWED):
                 found.add(imported)
         known[name] = found - {name}
     assert len(known) > 150
-    assert circle(known) == []
+    assert cycle(known) == []
 
 
 @pytest.mark.parametrize("folder", ["tests", "benchmarks"])
-def test_what_surrounds_the_package_imports_it_by_its_name(folder: str) -> None:
+def test_tests_and_benchmarks_import_the_package_by_its_name(folder: str) -> None:
     for file in (ROOT / folder).rglob("*.py"):
         found = [item for item in imports(file.read_text()) if not item.relative]
         bare = [item for item in found if item.name.partition(".")[0] in ROOMS]
@@ -201,48 +201,48 @@ def test_what_surrounds_the_package_imports_it_by_its_name(folder: str) -> None:
 @pytest.mark.parametrize(
     ("path", "source", "reason"),
     [
-        ("camera/file.py", "from framecast.runtime.score import psnr", "camera may not know it"),
-        ("camera/file.py", "import framecast.models", "camera may not know it"),
-        ("camera/file.py", "import framecast", "camera may not know it"),
-        ("camera/file.py", "from framecast import load", "camera may not know it"),
+        ("camera/file.py", "from framecast.runtime.score import psnr", "camera may not import it"),
+        ("camera/file.py", "import framecast.models", "camera may not import it"),
+        ("camera/file.py", "import framecast", "camera may not import it"),
+        ("camera/file.py", "from framecast import load", "camera may not import it"),
         ("camera/file.py", "from .source import Source", "a relative import"),
         ("camera/file.py", "import camera.source", "a bare folder name"),
-        ("camera/file.py", "import torch", "camera works without it"),
-        ("runtime/predictor.py", "from torch import nn", "runtime works without it"),
-        ("runtime/predictor.py", "def f():\n    import torch.nn", "runtime works without it"),
+        ("camera/file.py", "import torch", "camera must work without it"),
+        ("runtime/predictor.py", "from torch import nn", "runtime must work without it"),
+        ("runtime/predictor.py", "def f():\n    import torch.nn", "runtime must work without it"),
         (
             "runtime/predictor.py",
             "def f():\n    if True:\n        from framecast.export import onnx",
-            "may not know it",
+            "may not import it",
         ),
         (
             "runtime/sinks/sink.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from framecast.training import data",
-            "runtime may not know it",
+            "runtime may not import it",
         ),
         (
             "runtime/manifest.py",
             "import importlib as i\ni.import_module('framecast.models')",
-            "may not know it",
+            "may not import it",
         ),
-        ("runtime/engines/torch.py", "import torch", "runtime works without it"),
-        ("runtime/engines/torch.py", "def f():\n    from framecast.training import data", "may not know it"),
-        ("runtime/engines/onnxruntime.py", "def f():\n    import torch", "runtime works without it"),
-        ("runtime/engines/tensorrt/library.py", "def f():\n    import onnx", "runtime works without it"),
-        ("runtime/engines/tensorrt/cache.py", "from framecast.export import onnx", "runtime may not know it"),
-        ("runtime/engines/openvino.py", "def f():\n    from framecast.export import onnx", "runtime may not know it"),
-        ("graph/split.py", "from framecast.runtime import engines", "graph may not know it"),
-        ("graph/split.py", "import torch", "graph works without it"),
-        ("evaluation/clips.py", "from framecast.bench import steps", "evaluation may not know it"),
-        ("evaluation/perceptual.py", "import lpips", "evaluation works without it"),
-        ("evaluation/perceptual.py", "def f():\n    from framecast.models import stip", "evaluation may not know it"),
-        ("evaluation/metrics.py", "def f():\n    import torch", "evaluation works without it"),
-        ("models/stip.py", "from framecast.runtime.score import psnr", "models may not know it"),
-        ("models/edge.py", "from framecast.runtime import motion_blur", "models may not know it"),
-        ("kernels/gates/kernel.py", "from framecast.models import blocks", "kernels may not know it"),
-        ("export/onnx.py", "from framecast.training.data import decode", "export may not know it"),
-        ("export/onnx.py", "from framecast.cli import main", "export may not know it"),
-        ("errors.py", "from framecast.camera import Frame", "errors may not know it"),
+        ("runtime/engines/torch.py", "import torch", "runtime must work without it"),
+        ("runtime/engines/torch.py", "def f():\n    from framecast.training import data", "may not import it"),
+        ("runtime/engines/onnxruntime.py", "def f():\n    import torch", "runtime must work without it"),
+        ("runtime/engines/tensorrt/library.py", "def f():\n    import onnx", "runtime must work without it"),
+        ("runtime/engines/tensorrt/cache.py", "from framecast.export import onnx", "runtime may not import it"),
+        ("runtime/engines/openvino.py", "def f():\n    from framecast.export import onnx", "runtime may not import it"),
+        ("graph/split.py", "from framecast.runtime import engines", "graph may not import it"),
+        ("graph/split.py", "import torch", "graph must work without it"),
+        ("evaluation/clips.py", "from framecast.bench import steps", "evaluation may not import it"),
+        ("evaluation/perceptual.py", "import lpips", "evaluation must work without it"),
+        ("evaluation/perceptual.py", "def f():\n    from framecast.models import stip", "evaluation may not import it"),
+        ("evaluation/metrics.py", "def f():\n    import torch", "evaluation must work without it"),
+        ("models/stip.py", "from framecast.runtime.score import psnr", "models may not import it"),
+        ("models/edge.py", "from framecast.runtime import motion_blur", "models may not import it"),
+        ("kernels/gates/kernel.py", "from framecast.models import blocks", "kernels may not import it"),
+        ("export/onnx.py", "from framecast.training.data import decode", "export may not import it"),
+        ("export/onnx.py", "from framecast.cli import main", "export may not import it"),
+        ("errors.py", "from framecast.camera import Frame", "errors may not import it"),
         ("helpers.py", "", "a new part"),
         ("cli/run.py", "def f():\n    from models import stip", "a bare folder name"),
     ],
@@ -278,7 +278,7 @@ def test_a_violation_is_found(path: str, source: str, reason: str) -> None:
         ("cli/run.py", "import framecast\ndef f():\n    from framecast.export import onnx\n    import torch"),
     ],
 )
-def test_what_is_allowed_is_not_found(path: str, source: str) -> None:
+def test_an_allowed_import_is_no_violation(path: str, source: str) -> None:
     assert violations(path, source) == []
 
 
@@ -291,12 +291,12 @@ def test_each_room_is_a_relative_link_to_the_root_folder(room: str) -> None:
     assert (link / "__init__.py").is_file()
 
 
-def test_no_other_folder_stands_in_the_import_root() -> None:
+def test_the_import_root_has_no_other_folder() -> None:
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"}
     assert folders == {*ROOMS, *FOLDERS, "assets"}
 
 
-def test_no_source_file_is_longer_than_one_reads() -> None:
+def test_no_source_file_is_too_long() -> None:
     suffixes = {".py", ".js", ".css", ".html", ".sh"}
     folders = (*ROOMS, "src", "tests", "benchmarks")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in suffixes]

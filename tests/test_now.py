@@ -1,4 +1,4 @@
-"""``benchmarks/now.py``: its streams, its rival, its scores, and the simulated camera."""
+"""``benchmarks/now.py``: its streams, its optical-flow rival, its scores, and the simulated camera."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from framecast.evaluation.results import Contender
 from framecast.runtime.predictor import Predictor
 from framecast.testing import FadeEngine
 
-from .evaluation.conftest import moving  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .evaluation.conftest import moving  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -32,7 +32,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
         sys.modules.pop(name, None)
 
 
-def test_streams_show_what_they_say(scripts: dict[str, ModuleType]) -> None:
+def test_each_stream_repeats_and_drops_the_frames_in_its_name(scripts: dict[str, ModuleType]) -> None:
     clips = scripts["_now_clips"]
     frames = [np.full((24, 32, 3), 5 * i + 20, np.uint8) for i in range(20)]
     clip = clips.Clip("x", frames, [i / 25 for i in range(20)], [True] * 20)
@@ -54,15 +54,15 @@ def test_streams_show_what_they_say(scripts: dict[str, ModuleType]) -> None:
     assert [int(frame.mean()) - 20 - 5 * i for i, frame in enumerate(shown["flicker3"].frames)][:4] == [-15, 8, 8, -15]
 
 
-def test_clips_are_read_at_a_size(scripts: dict[str, ModuleType]) -> None:
+def test_clips_are_read_at_the_given_size(scripts: dict[str, ModuleType]) -> None:
     clip = scripts["_now_clips"].load("synthetic://?size=64x48&frames=40", (32, 24), 10, 26)
     assert (len(clip.frames), clip.frames[0].shape) == (26, (24, 32, 3))
     assert clip.times[0] == pytest.approx(10 / 30)
     assert len(scripts["_now_clips"].load("synthetic://?size=64x48&frames=12", None, 10, 26).frames) == 12
 
 
-def test_the_rival_moves_each_thing_on_by_its_own_motion(scripts: dict[str, ModuleType]) -> None:
-    """A square that moves over a still ground leaves where it was, and arrives: the fixed point looks up what comes."""
+def test_the_rival_moves_each_object_by_its_own_motion(scripts: dict[str, ModuleType]) -> None:
+    """A square moves over a still ground: warping by the fixed point of the flow moves it to its new place."""
     rng = np.random.default_rng(0)
     ground = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
     thing = cv2.GaussianBlur(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8), (0, 0), 2)
@@ -80,7 +80,7 @@ def test_the_rival_moves_each_thing_on_by_its_own_motion(scripts: dict[str, Modu
     assert np.abs(dis.at(0.08)[inside].astype(int) - frame(3)[inside]).mean() < 0.3 * copied
 
 
-def test_scores_are_those_of_eval(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_scores_equal_those_of_eval(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
     frames = moving(26)
     for i, image in enumerate(frames):
         cv2.imwrite(str(tmp_path / f"{i:02}.png"), image)
@@ -99,7 +99,7 @@ def test_scores_are_those_of_eval(scripts: dict[str, ModuleType], tmp_path: Path
     assert np.isfinite(scores.ratio("ours"))
 
 
-def test_a_steady_delay_is_made_good_in_virtual_time(
+def test_a_steady_delay_is_compensated_in_virtual_time(
     scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = scripts["_now_live"]
@@ -111,7 +111,7 @@ def test_a_steady_delay_is_made_good_in_virtual_time(
     assert found.n > 50
 
 
-def test_the_script_says_what_it_does_not_know(
+def test_an_unknown_section_is_refused(
     scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["now.py", "--sections", "speed"])

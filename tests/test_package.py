@@ -1,4 +1,4 @@
-"""What is built and shipped: a real sdist and wheel from a copy of the tree, and the wheel in a bare environment."""
+"""The real sdist and wheel, built from a copy of the tree; and the wheel in a bare environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("bench", "camera", "evaluation", "export", "graph", "kernels", "models", "runtime", "training")
 TEXTS = ("README.md", "CHANGELOG.md", "LICENSE", "NOTICE")
 PARTS = (*ROOMS, "src", "tests", "pyproject.toml", "setup.py", "MANIFEST.in", *TEXTS)
-# The checkout must not help out what was installed: neither as import path nor as working directory.
+# The installed package must not find the checkout, neither by import path nor by working directory.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
@@ -41,12 +41,12 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def build(tree: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
-    """``python -m build`` with the setuptools at hand: no network, no second environment."""
+    """Run ``python -m build`` with the installed setuptools: no network, no second environment."""
     return run(sys.executable, "-m", "build", "--no-isolation", *options, tree)
 
 
 def copy_tree(target: Path) -> Path:
-    """The tree as a clone has it: links as links, nothing left of an earlier build."""
+    """Copy the tree as a clone has it: links stay links, and no files of earlier builds."""
     target.mkdir()
     for part in PARTS:
         if (ROOT / part).is_dir():
@@ -58,7 +58,7 @@ def copy_tree(target: Path) -> Path:
 
 
 def package_files(tree: Path) -> dict[str, bytes]:
-    """Every file of the package that must ship, by its name under the import root; the links are followed."""
+    """Every file of the package that must ship, by its path under the import root; links are followed."""
     files = {}
     for folder, _, names in os.walk(tree / "src" / "framecast", followlinks=True):
         for path in (Path(folder, name) for name in names):
@@ -80,7 +80,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tree: Path) -> Path:
-    """The wheel as ``pip install .`` makes it, from the tree with its links."""
+    """The wheel built from the tree with its links, as ``pip install .`` does."""
     out = tree.parent / "wheel"
     done = build(tree, "--wheel", "--outdir", out)
     assert done.returncode == 0, done.stdout
@@ -90,7 +90,7 @@ def wheel(tree: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def released(tree: Path) -> Path:
-    """A folder with the sdist, and with the wheel that is built from that sdist."""
+    """A folder with the sdist and the wheel built from that sdist."""
     out = tree.parent / "released"
     done = build(tree, "--outdir", out)
     assert done.returncode == 0, done.stdout
@@ -142,7 +142,7 @@ def test_the_wheel_works_in_a_bare_environment(wheel: Path, tmp_path: Path) -> N
     done = run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel)
     assert done.returncode == 0, done.stdout
 
-    # With nothing but itself it imports, and brings no package of a generic name.
+    # Without its dependencies it can be imported, and it installs no package with a generic name.
     code = (
         "import framecast, importlib.util as u\n"
         f"assert not [room for room in {ROOMS} if u.find_spec(room)]\n"
@@ -154,9 +154,9 @@ def test_the_wheel_works_in_a_bare_environment(wheel: Path, tmp_path: Path) -> N
     assert number == version()
     assert Path(file).is_relative_to(environment)
 
-    # With its dependencies, lent by our own environment, the command runs and finds the shipped files.
+    # With dependencies borrowed from this environment, the command runs and finds the shipped files.
     (site,) = environment.glob("lib/python*/site-packages")
-    (site / "lent.pth").write_text("\n".join({sysconfig.get_path(kind) for kind in ("purelib", "platlib")}))
+    (site / "borrowed.pth").write_text("\n".join({sysconfig.get_path(kind) for kind in ("purelib", "platlib")}))
     done = run(environment / "bin" / "framecast", "models")
     assert done.returncode == 0, done.stdout
     assert "stip-edge" in done.stdout
@@ -173,7 +173,7 @@ def test_a_broken_link_stops_the_build(tmp_path: Path, room: str, kind: str, dam
     if damage == "empty folder":
         link.mkdir()
     elif damage == "text file":
-        link.write_text(f"../../{room}")  # what git leaves where links are not allowed
+        link.write_text(f"../../{room}")  # what git writes where links are not allowed
     else:
         link.symlink_to("../../nowhere")
     done = build(tree, kind)

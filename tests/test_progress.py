@@ -1,4 +1,4 @@
-"""How far a command is: a bar that has no thread of its own on a terminal, or else a line now and then."""
+"""Progress of a command: on a terminal a bar without a thread of its own, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from framecast.cli import progress
 
 
 class Clock:
-    """Seconds that pass only when the test says so."""
+    """A clock that the test sets."""
 
     now = 50.0
 
@@ -44,7 +44,7 @@ def test_the_first_line_may_come_at_once(clock: Clock, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == " 50.0%  half\n"
 
 
-def test_a_bar_is_drawn_by_who_tells_and_not_too_often(
+def test_a_bar_is_drawn_in_the_calling_thread_and_not_too_often(
     clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Console, "is_terminal", True)
@@ -52,7 +52,7 @@ def test_a_bar_is_drawn_by_who_tells_and_not_too_often(
     with progress.progress() as show:
         for step in range(100):
             clock.now += 0.01
-            show(step / 100, f"[word {step}]")  # text as it is, no markup
+            show(step / 100, f"[word {step}]")  # brackets are shown, not read as markup
         assert threading.active_count() == threads
         show(1, "all of it")
     err = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The rivals of ``benchmarks/``: the authors' way equals our step, at their cost; the registry and the report."""
+"""The rivals in ``benchmarks/``: clip-wise code predicts the same as our step, at the published cost; the report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SMALL: dict[str, Callable[[], StepModel]] = {
 
 @pytest.fixture(scope="module")
 def module() -> Iterator[Callable[[str], Any]]:
-    """Imports a module of ``benchmarks/``, which is no package."""
+    """A function that imports a module of ``benchmarks/``, which is not a package."""
     sys.path.insert(0, str(BENCHMARKS))
     before = set(sys.modules)
     yield importlib.import_module
@@ -57,7 +57,7 @@ def module() -> Iterator[Callable[[str], Any]]:
 
 
 def filled(network: StepModel) -> StepModel:
-    """With weights none of which is so small that an error could hide behind it, in float64."""
+    """Fill a network with float64 weights, large enough that an error in any of them would show."""
     for name, value in network.state_dict().items():
         if "running_var" in name:
             torch.nn.init.uniform_(value, 0.5, 1.5)
@@ -69,7 +69,7 @@ def filled(network: StepModel) -> StepModel:
 
 @pytest.mark.parametrize("name", SMALL)
 @torch.inference_mode()
-def test_the_clip_wise_code_predicts_what_the_step_does(name: str, module: Callable[[str], Any]) -> None:
+def test_the_clip_wise_code_predicts_the_same_as_the_step(name: str, module: Callable[[str], Any]) -> None:
     torch.manual_seed(0)
     network = filled(SMALL[name]())
     rival = module("_clipwise").clip_wise(network)
@@ -86,7 +86,7 @@ def test_the_clip_wise_code_predicts_what_the_step_does(name: str, module: Calla
 @pytest.mark.parametrize(
     "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED]
 )
-def test_the_clip_wise_code_costs_what_the_published_does(name: str, module: Callable[[str], Any]) -> None:
+def test_the_clip_wise_code_has_the_published_cost(name: str, module: Callable[[str], Any]) -> None:
     with torch.device("meta"):
         network = build(name)
         clip = torch.empty(1, CONFIGS[name].window, *network.frame_shape)
@@ -98,12 +98,12 @@ def test_the_clip_wise_code_costs_what_the_published_does(name: str, module: Cal
     assert convolutions / 2e9 == pytest.approx(CONFIGS[name].window_gmacs, rel=0.01)
 
 
-def test_what_was_not_published_has_no_clip_wise_code(module: Callable[[str], Any]) -> None:
+def test_an_unpublished_network_has_no_clip_wise_code(module: Callable[[str], Any]) -> None:
     with torch.device("meta"):
         assert module("_clipwise").clip_wise(build("stip-edge")) is None
 
 
-def test_every_contestant_says_what_is_equal(module: Callable[[str], Any]) -> None:
+def test_every_contestant_has_a_note_on_equality(module: Callable[[str], Any]) -> None:
     cases = module("_cases")
     assert cases.BASELINE in cases.CONTESTANTS
     assert set(cases.MODELS) <= set(PUBLISHED)
@@ -114,7 +114,7 @@ def test_every_contestant_says_what_is_equal(module: Callable[[str], Any]) -> No
     assert "decodes 10" in cases.note("tau-mnist", cases.BASELINE)
 
 
-def test_a_contestant_that_differs_or_is_not_here_is_not_timed(
+def test_a_contestant_that_differs_or_is_missing_is_not_timed(
     module: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = module("_cases")
@@ -149,15 +149,15 @@ def test_a_contestant_that_differs_or_is_not_here_is_not_timed(
 
 def test_ratios_are_taken_round_by_round(module: Callable[[str], Any]) -> None:
     figures = module("rivals").figures
-    moods = [1.0] * 500 + [3.0] * 500  # the machine was slower in the second round, for both
+    slowdowns = [1.0] * 500 + [3.0] * 500  # the machine was slower for both in the second round
     rounds = [0] * 500 + [1] * 500
-    clip = Series("clip", milliseconds=[30 * mood for mood in moods], rounds=rounds)
-    step = Series("step", milliseconds=[2 * mood for mood in moods], rounds=rounds)
+    clip = Series("clip", milliseconds=[30 * slowdown for slowdown in slowdowns], rounds=rounds)
+    step = Series("step", milliseconds=[2 * slowdown for slowdown in slowdowns], rounds=rounds)
     found = figures(step, clip)
     assert (found["n"], found["rounds"], found["p99"]) == (1000, 2, 6.0)
     assert [found[key] for key in ("ratio", "low", "high")] == pytest.approx([15, 15, 15])
     few = figures(Series("few", milliseconds=[1.0] * 20, rounds=[0] * 20), None)
-    assert few["p99"] is None  # nobody knows
+    assert few["p99"] is None  # too few samples
     assert "ratio" not in few
 
 
@@ -200,7 +200,7 @@ def test_the_report_shows_the_last_run_of_each_model(
     assert "forgotten" not in report.report(lines)
 
 
-def test_a_report_of_nothing_says_how_to_measure(
+def test_an_empty_report_says_how_to_measure(
     module: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / "none.jsonl")])

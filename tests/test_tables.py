@@ -1,4 +1,4 @@
-"""Every table of figures in a document is what the benchmarks wrote."""
+"""Every table of figures in a document matches the results of the benchmarks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_documents_are_up_to_date(tables: Any) -> None:
     assert stale == [], "run python benchmarks/tables.py"
 
 
-def test_a_figure_that_was_changed_by_hand_is_found(tables: Any) -> None:
+def test_a_figure_changed_by_hand_is_found(tables: Any) -> None:
     text = (BENCHMARKS.parent / "README.md").read_text()
     assert tables.filled(text.replace("0.23", "0.22")) == text
 

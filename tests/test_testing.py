@@ -1,4 +1,4 @@
-"""The fakes that ship: they keep the contracts that they stand for."""
+"""The shipped fakes keep the contracts of what they replace."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from framecast.runtime.mailbox import Mailbox
 from framecast.runtime.predictor import Predictor
 from framecast.testing import DriftEngine, EmptyEngine, ListSource, ManualClock, TrendEngine, VirtualClock, shades
 
-from .stepping import stepped  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .stepping import stepped  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
-def test_everything_that_is_promised_is_there_and_documented() -> None:
+def test_every_public_name_exists_and_is_documented() -> None:
     for name in testing.__all__:
         assert getattr(testing, name).__doc__
 
 
-# Made in the test: a virtual clock waits for every thread that is started after it.
+# Each test creates its own: a virtual clock waits for every thread that is started after it.
 CLOCKS: list[Callable[[], Clock]] = [SystemClock, VirtualClock]
 
 
@@ -32,10 +32,10 @@ def test_clocks_keep_their_contract(make: Callable[[], Clock]) -> None:
     begun = clock.now()
     clock.wait_until(begun + 0.02)
     assert clock.now() >= begun + 0.02
-    clock.wait_until(begun)  # has passed
+    clock.wait_until(begun)  # a time in the past
     assert clock.cpu() >= 0
     condition = clock.condition()
-    with condition, condition:  # re-entrant: a signal handler may come in between
+    with condition, condition:  # re-entrant, because a signal handler may interrupt
         assert not clock.wait(condition, clock.now() + 0.02)
         assert not clock.wait(condition, clock.now() - 1)
 
@@ -80,11 +80,11 @@ def test_a_join_ends_with_the_thread_or_at_its_deadline(make: Callable[[], Clock
     assert begun + 0.5 <= clock.now() < begun + 600
 
 
-def test_virtual_time_stands_still_when_a_joined_thread_has_ended() -> None:
+def test_virtual_time_stops_when_a_joined_thread_ends() -> None:
     clock = VirtualClock()
     begun, stop = clock.now(), threading.Event()
 
-    def tick() -> None:  # a second thread that would run ahead
+    def tick() -> None:  # a second thread, which would run ahead
         while not stop.is_set():
             clock.wait_until(clock.now() + 1)
 
@@ -98,7 +98,7 @@ def test_virtual_time_stands_still_when_a_joined_thread_has_ended() -> None:
     clock.join(ticking)
 
 
-def test_virtual_time_passes_only_while_everybody_waits() -> None:
+def test_virtual_time_passes_only_while_every_thread_waits() -> None:
     clock = VirtualClock()
     mailbox: Mailbox[float] = Mailbox(newest=False, clock=clock)
     begun = clock.now()
@@ -119,14 +119,14 @@ def test_virtual_time_passes_only_while_everybody_waits() -> None:
     assert clock.now() - begun == 300
 
 
-def test_a_manual_clock_goes_as_it_is_told() -> None:
+def test_a_manual_clock_moves_only_on_request() -> None:
     clock = ManualClock()
     clock.work(250)
     clock.wait_until(2.0)
     assert clock.now() == 2.0
 
 
-def test_engines_predict_what_they_say() -> None:
+def test_engines_predict_as_documented() -> None:
     image = np.full((12, 16, 3), 100, np.uint8)
     assert np.abs(stepped(Predictor(DriftEngine(), watch=False), image).image.astype(float) - 125.5).max() <= 0.5
     trend = Predictor(TrendEngine(1.0, outputs=2, size=(12, 16)), watch=False)

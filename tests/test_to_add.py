@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says of adding things holds: each is built here on what is there, without changing a file of it."""
+"""The extensions that CONTRIBUTING describes work without changing an existing file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.stepper import Stepper
 from framecast.testing import DriftEngine, ListSource, shades
 
-from .stepping import stepped  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .stepping import stepped  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 class Reconnecting(Source):
-    """A reconnect policy: try again, as often as it is allowed."""
+    """A reconnect policy: reconnect up to ``budget`` times."""
 
     def __init__(self, connect: Callable[[], Source], budget: int) -> None:
         self._connect, self._budget, self._epoch = connect, budget, 0
@@ -54,7 +54,7 @@ def test_a_reconnect_policy_is_a_source_around_a_source() -> None:
     assert (pipeline.report()["epochs"], pipeline.report()["ended"]) == (3, "end of source")
 
 
-def test_a_camera_beside_another_is_a_row_of_a_stepper() -> None:
+def test_a_second_camera_is_a_row_of_a_stepper() -> None:
     captures = [Capture(ListSource(shades(6))), Capture(ListSource(shades(3)))]
     stepper = Stepper(DriftEngine(), batch=2)
     last = [np.zeros((12, 16, 3), np.uint8)] * 2
@@ -70,19 +70,19 @@ def test_a_camera_beside_another_is_a_row_of_a_stepper() -> None:
         stepper.advance(last)
     for capture in captures:
         capture.close()
-    assert stepper.steps == [6, 1]  # the second began anew three times
+    assert stepper.steps == [6, 1]  # the second row was reset in the last three rounds
 
 
-def test_a_metric_of_health_is_read_off_a_snapshot() -> None:
+def test_health_metrics_come_from_a_snapshot() -> None:
     pipeline = Pipeline(ListSource(shades(9)), Predictor(DriftEngine(), watch=False))
     served = [pipeline.telemetry.snapshot() for _ in pipeline]
     assert [snapshot.frames for snapshot in served] == list(range(1, 10))
     assert served[-1].latency.percentile(99) > 0
 
 
-def test_a_model_server_is_an_engine_and_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_model_server_is_an_engine_and_a_row_of_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Server:
-        """Keeps a state for each sequence."""
+        """A server that keeps a state for each sequence."""
 
         def __init__(self) -> None:
             self.steps: dict[int, int] = {}

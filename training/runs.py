@@ -45,11 +45,11 @@ class Run:
             SinkError: the folder cannot be written.
         """
         if self.folder.exists() and not self.folder.is_dir():
-            raise OptionError(f"{self.folder} is not a folder: choose another --out")
+            raise OptionError(f"{self.folder} is not a folder: choose another --output")
         if resume and not self._facts.is_file():
             raise OptionError(f"no run to resume in {self.folder}: leave out --resume")
         if not resume and self.folder.exists() and any(self.folder.iterdir()):
-            raise OptionError(f"{self.folder} exists already: continue with --resume, or choose another --out")
+            raise OptionError(f"{self.folder} exists already: continue with --resume, or choose another --output")
         new = not self.folder.exists()
         check_writable(self._facts)
         if new:
@@ -75,12 +75,12 @@ class Run:
                 sessions = convert(before.pop("sessions", None), list[dict[str, Any]])
             except (OSError, ValueError) as error:
                 reason = first_line(error)
-                raise ArtifactError(f"{self._facts} cannot be read ({reason}): train into another --out") from error
+                raise ArtifactError(f"{self._facts} cannot be read ({reason}): train into another --output") from error
             if changes := list(_differences(before, facts)):
                 more = f", and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
                 raise OptionError(
                     f"{self.folder} has a run with other settings: {'; '.join(changes[:SHOWN])}{more} "
-                    "(repeat its settings, or leave out --resume and choose another --out)"
+                    "(repeat its settings, or leave out --resume and choose another --output)"
                 )
         text = json.dumps({**facts, "sessions": [*sessions, session]}, indent=2)
         self._write(self._facts, f"{text}\n".encode())
@@ -97,7 +97,9 @@ class Run:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise OptionError(f"{self.folder} is in use by another run: wait, or choose another --out") from error
+                raise OptionError(
+                    f"{self.folder} is in use by another run: wait, or choose another --output"
+                ) from error
             yield
         finally:
             os.close(handle)

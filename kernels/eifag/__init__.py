@@ -1,1 +1,1 @@
-"""EIFAG (ASTM, equations 7 and 8): the memory of the last cells, gathered by a softmax over them."""
+"""EIFAG (ASTM, equations 7 and 8): the last cells, averaged with softmax weights."""

@@ -1,8 +1,8 @@
-"""EIFAG (ASTM, equations 7 and 8) in Triton: one pass over the last cells, each element by itself.
+"""EIFAG (ASTM, equations 7 and 8) in Triton: one elementwise pass over the last cells.
 
-``T = Σ_i softmax_i(C_i ⊙ F) ⊙ C_i`` over the cells written so far, and ``C = I ⊙ G + F ⊙ T``. The softmax runs along
-with the cells, its maximum and sum corrected as they come, so that no cell is read twice. Float32 within. An element
-reads τ cells (those not written are not read) and 3 gates, and writes 1.
+``T = Σ_i softmax_i(C_i ⊙ F) ⊙ C_i`` over the cells written so far, and ``C = I ⊙ G + F ⊙ T``. The softmax is online:
+each cell corrects its maximum and sum, so no cell is read twice. The arithmetic is float32. For each element the pass
+reads up to τ cells (only those written so far) and 3 gates, and writes 1 value.
 
 Sources: ASTM; Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018.
 """
@@ -71,7 +71,7 @@ def launch(batch: int, shape: tuple[int, ...], forget_bias: float) -> Launch:
 def eifag(
     cells: Sequence[Tensor], count: Tensor, input: Tensor, forget: Tensor, candidate: Tensor, forget_bias: float
 ) -> Tensor:
-    """As :func:`framecast.kernels.eifag.reference.eifag`; the new cell has the type of the newest.
+    """Compute :func:`framecast.kernels.eifag.reference.eifag`. The new cell has the type of the newest one.
 
     Raises:
         OptionError: shapes or types that the kernel does not take.
@@ -85,12 +85,12 @@ def eifag(
 
 
 def traffic(batch: int, shape: tuple[int, ...], slots: int, itemsize: int) -> int:
-    """Bytes that must move at least, with every cell written: each input read once, the output written once.
+    """Minimum memory traffic in bytes if every cell is written: reading each input once, and writing the output once.
 
     Args:
-        batch: samples.
-        shape: of a cell, (C, H, W).
+        batch: number of samples.
+        shape: (C, H, W) of a cell.
         slots: τ.
-        itemsize: bytes of an element.
+        itemsize: bytes per element.
     """
     return batch * math.prod(shape) * (slots + 4) * itemsize

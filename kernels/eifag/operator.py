@@ -1,4 +1,4 @@
-"""EIFAG as an operator of our domain, so that an export, or a compiler, keeps it in one piece."""
+"""EIFAG as an operator of our domain, so that exporters and compilers do not take it apart."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def eifag(
     *,
     forget_bias: float = 1.0,
 ) -> Tensor:
-    """Gather past cells, and write the new one: see :func:`framecast.kernels.eifag.reference.eifag`.
+    """Gather past cells and write the new one: see :func:`framecast.kernels.eifag.reference.eifag`.
 
-    While exporting, and where a kernel can run (``framecast.kernels.switch``), it is the operator ``framecast::eifag``;
-    otherwise plain torch. Both are differentiable.
+    In an export, and where a kernel can run (``framecast.kernels.switch``), this calls the operator
+    ``framecast::eifag``; otherwise plain torch. Both are differentiable.
     """
     call = torch.ops.framecast.eifag if switch.one_operator(input) else reference.eifag
     new: Tensor = call(list(cells), count, input, forget, candidate, forget_bias)

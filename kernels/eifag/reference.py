@@ -1,4 +1,4 @@
-"""EIFAG in plain torch: what is trained, and what every kernel must equal."""
+"""EIFAG in plain torch. Gradients come from it, and every kernel must match it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def eifag(
 ) -> Tensor:
     """Gather the past cells that the forget gate agrees with, and write the new one.
 
-    The softmax runs over the cells, for each element by itself, unscaled:
+    The softmax runs over the cells, separately for each element and unscaled:
     ``T = Σ_i softmax_i(C_i ⊙ F) ⊙ C_i`` and ``C = I ⊙ G + F ⊙ T``.
 
     Args:
         cells: the last τ cells, newest first, [B, C, H, W] each; all zero before the first frame.
-        count: steps since the reset, [B, 1, 1, 1], as a float. The history starts as one zero cell, so that
-            ``cells[i]`` takes part from step i on.
+        count: steps since the reset, [B, 1, 1, 1], as a float. The history starts with one zero cell, so
+            ``cells[i]`` is used from step i on.
         input: input gate I before its sigmoid, [B, C, H, W].
         forget: forget gate F before its bias and sigmoid, [B, C, H, W].
         candidate: G before its tanh, [B, C, H, W].

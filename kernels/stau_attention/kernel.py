@@ -1,9 +1,10 @@
-"""STAU's attention with its fusion gate, in Triton: a pass for the scores, and one for the sum and the gate.
+"""STAU's attention with its fusion gate, in Triton: one pass for the scores, one for the weighted sum and the gate.
 
-``α_j = softmax_j(scale · ⟨key_j, query⟩)`` over the whole of [C, H, W], then
-``σ(gate) ⊙ current + (1 − σ(gate)) ⊙ Σ_j α_j value_j``. The first pass leaves partial scores, one a slot and program;
-in the second every program adds them up, and its softmax runs along with the values, as in EIFAG. Float32 within. An
-element reads n keys and the query, then n values, the gate and the current state, and writes 1.
+``α_j = softmax_j(scale · ⟨key_j, query⟩)`` over all of [C, H, W], then
+``σ(gate) ⊙ current + (1 − σ(gate)) ⊙ Σ_j α_j value_j``. The first pass writes one partial score per slot and program.
+In the second pass every program adds them up, and computes the softmax online with the values, as in EIFAG. The
+arithmetic is float32. For each element the first pass reads n keys and the query; the second reads n values, the gate
+and the current state, and writes 1 value.
 
 Sources: Chang et al., "MAU", 2021, and "STAU", 2022.
 """
@@ -40,7 +41,7 @@ def scores_kernel(
     sample = tl.program_id(1).to(tl.int64)
     products: tl.tuple = ()
     for _ in tl.static_range(len(keys)):
-        products = products + (tl.zeros((block,), tl.float32),)  # noqa: RUF005 (what Triton compiles)
+        products = products + (tl.zeros((block,), tl.float32),)  # noqa: RUF005 (the form that Triton compiles)
     for tile in range(tiles):
         at = (program * tiles + tile) * block + tl.arange(0, block)
         here = at < size
@@ -65,11 +66,11 @@ def fuse_kernel(
     fused: tl.tensor,
     size: tl.constexpr,
     programs: tl.constexpr,  # of the first pass
-    slots: tl.constexpr,  # the next power of two
+    slots: tl.constexpr,  # programs, rounded up to a power of two
     scale: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """Softmax of the scores, the values' sum by it, and the fusion gate."""
+    """Softmax of the scores, weighted sum of the values, and fusion gate."""
     at = tl.program_id(0) * block + tl.arange(0, block)
     sample = tl.program_id(1).to(tl.int64)
     here = at < size
@@ -78,7 +79,7 @@ def fuse_kernel(
     program = tl.arange(0, slots)
     scores: tl.tuple = ()
     states: tl.tuple = ()
-    for j in tl.static_range(len(values)):  # every load is under way before the first reduction waits
+    for j in tl.static_range(len(values)):  # issue every load before the first reduction waits
         scores = scores + (tl.load(partials + j * programs + program, program < programs, 0.0),)  # noqa: RUF005
         states = states + (tl.load(values[j] + at, here, 0.0).to(tl.float32),)  # noqa: RUF005
     fusion = tl.sigmoid(tl.load(gate + at, here, 0.0).to(tl.float32))
@@ -103,7 +104,7 @@ def workspace(batch: int, shape: tuple[int, ...], slots: int) -> tuple[int, int,
 
 @functools.lru_cache(maxsize=256)
 def launches(batch: int, shape: tuple[int, ...], scale: float) -> tuple[Launch, Launch]:
-    """Both passes for states [B, C, H, W] with ``shape`` (C, H, W)."""
+    """The launches of both passes, for states [B, C, H, W] with ``shape`` (C, H, W)."""
     size = math.prod(shape)
     first, second = reduction(size, batch), pointwise(size, batch)
     scored = {"size": size, "programs": first.programs, "tiles": first.tiles, "block": first.block}
@@ -118,7 +119,7 @@ def launches(batch: int, shape: tuple[int, ...], scale: float) -> tuple[Launch, 
 def stau_attention(
     keys: Sequence[Tensor], values: Sequence[Tensor], query: Tensor, gate: Tensor, current: Tensor, scale: float
 ) -> Tensor:
-    """As :func:`framecast.kernels.stau_attention.reference.stau_attention`, of the type of ``current``.
+    """Compute :func:`framecast.kernels.stau_attention.reference.stau_attention`, with the type of ``current``.
 
     Raises:
         OptionError: shapes or types that the kernels do not take.
@@ -127,7 +128,7 @@ def stau_attention(
 
     n, shape = len(keys), current.shape
     if len(values) != n:
-        raise OptionError(f"there must be a value for each key, not {len(values)} for {n}")
+        raise OptionError(f"there must be one value per key, not {len(values)} values for {n} keys")
     tensors = launch_arguments(current, [(tensor, shape) for tensor in (*keys, *values, query, gate, current)])
     scores, fuse = launches(shape[0], tuple(shape[1:]), scale)
     partials = current.new_empty(workspace(shape[0], tuple(shape[1:]), n), dtype=torch.float32)
@@ -138,12 +139,12 @@ def stau_attention(
 
 
 def traffic(batch: int, shape: tuple[int, ...], slots: int, itemsize: int) -> int:
-    """Bytes that must move at least: each input read once, the output written once.
+    """Minimum memory traffic in bytes: reading each input once, and writing the output once.
 
     Args:
-        batch: samples.
-        shape: of a state, (C, H, W).
-        slots: keys, and as many values.
-        itemsize: bytes of an element.
+        batch: number of samples.
+        shape: (C, H, W) of a state.
+        slots: number of keys; there are as many values.
+        itemsize: bytes per element.
     """
     return batch * math.prod(shape) * (2 * slots + 4) * itemsize

@@ -1,4 +1,4 @@
-"""The attention as an operator of our domain, so that an export, or a compiler, keeps it in one piece."""
+"""The attention as an operator of our domain, so that exporters and compilers do not take it apart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stau_attention(
 ) -> Tensor:
     """Attend and fuse: see :func:`framecast.kernels.stau_attention.reference.stau_attention`.
 
-    While exporting, and where a kernel can run (``framecast.kernels.switch``), it is the operator
+    In an export, and where a kernel can run (``framecast.kernels.switch``), this calls the operator
     ``framecast::stau_attention``; otherwise plain torch. Both are differentiable.
     """
     call = torch.ops.framecast.stau_attention if switch.one_operator(current) else reference.stau_attention

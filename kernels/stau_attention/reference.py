@@ -1,4 +1,4 @@
-"""STAU's attention in plain torch: what is trained, and what every kernel must equal."""
+"""STAU's attention in plain torch. Gradients come from it, and every kernel must match it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def stau_attention(
 ) -> Tensor:
     """Weigh whole states by how well their keys match the query, and fuse their sum with the current state.
 
-    ``α_j = softmax_j(scale · ⟨key_j, query⟩)``, one scalar a sample and slot, and then
+    ``α_j = softmax_j(scale · ⟨key_j, query⟩)``, one scalar per sample and slot, then
     ``σ(gate) ⊙ current + (1 − σ(gate)) ⊙ Σ_j α_j value_j``.
 
     Args:
-        keys: n of them, [B, C, H, W] each; zero slots take part.
+        keys: n tensors, [B, C, H, W] each; slots of zeros count too.
         values: one for each key, [B, C, H, W].
         query: [B, C, H, W].
         gate: fusion gate before its sigmoid, [B, C, H, W].

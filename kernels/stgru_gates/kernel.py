@@ -4,13 +4,13 @@ With ``a = LN(conv_t)`` and ``b = LN(conv_s)``, four groups of C channels each (
 ``z = σ(a_z + b_z + bias)``, ``r = σ(a_r + b_r)``, ``T = (1 − z) ⊙ tanh(a_t + r ⊙ b_t) + z ⊙ t`` and
 ``S = (1 − z) ⊙ tanh(b_s + r ⊙ a_s) + z ⊙ s``.
 
-The first pass reduces both convolutions to partial means and sums of squared deviations (M2); the second combines them
-by Chan's formula, normalises and gates. Statistics and gates are in float32, and taken of ``x − x[0]``, so that a large
-mean costs no digits. An element of a state reads 8 of the convolutions (twice: the second time they are in L2), 16 of
-the affine, 2 of the states, and writes 2.
+The first pass reduces both convolutions to partial means and sums of squared deviations (M2). The second combines them
+with Chan's formula, normalises and gates. Both compute in float32. The statistics are of ``x − x[0]``, so that a large
+mean costs no precision. For each element of a state the passes read 8 values of the convolutions (twice; the second
+time from L2), 16 of the affine parameters and 2 of the states, and write 2.
 
-The convolutions' biases may be added here, where they cost no pass of their own. All tensors may be channels-last
-(NHWC), as tensor cores want their convolutions. Tensors may differ in type: halves beside float32 states.
+The kernels can add the convolutions' biases, which saves a pass. All tensors may be channels-last (NHWC), which suits
+tensor cores in convolutions. Tensors may differ in type, such as half convolutions with float32 states.
 
 Sources: Chang et al., "STIP", 2022; Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
 sample variances", 1979.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @triton.jit
 def _add(x, here, n, seen, mean, m2):  # type: ignore[no-untyped-def]
-    """Statistics of what was ``seen``, with those of a tile of ``n`` elements added (Chan et al.)."""
+    """Merge a tile of ``n`` elements into the statistics of the ``seen`` elements before it (Chan et al.)."""
     tile_mean = tl.sum(x) / tl.maximum(n, 1)
     deviation = tl.where(here, x - tile_mean, 0.0)
     delta = tile_mean - mean
@@ -47,7 +47,7 @@ def _add(x, here, n, seen, mean, m2):  # type: ignore[no-untyped-def]
 def statistics_kernel(
     conv_t: tl.tensor,
     conv_s: tl.tensor,
-    partials: tl.tensor,  # [B, 4, programs], float32: mean and M2 of conv_t, and of conv_s
+    partials: tl.tensor,  # [B, 4, programs], float32: mean and M2 of conv_t, then of conv_s
     added_t: tl.tensor,  # [4C], the convolutions' biases, or None
     added_s: tl.tensor,
     size: tl.constexpr,
@@ -84,7 +84,7 @@ def statistics_kernel(
         s = tl.where(here, s - pivot_s, 0.0)
         start = (program * tiles + tile) * block
         n = tl.minimum(tl.maximum(size - start, 0), block).to(tl.float32)
-        seen = tile * block * 1.0  # all full: a tile after one that is not is empty
+        seen = tile * block * 1.0  # earlier tiles are full: after one that is not, all are empty
         mean_t, m2_t = _add(t, here, n, seen, mean_t, m2_t)
         mean_s, m2_s = _add(s, here, n, seen, mean_s, m2_s)
     partials += sample * (4 * programs) + program
@@ -96,7 +96,7 @@ def statistics_kernel(
 
 @triton.jit
 def _combine(means, m2, n, size, eps):  # type: ignore[no-untyped-def]
-    """Mean, and one over the standard deviation, from partial statistics of ``n`` elements each (Chan et al.)."""
+    """Mean and 1 / standard deviation from partial statistics of ``n`` elements each (Chan et al.)."""
     mean = tl.sum(n * means) / size
     delta = means - mean
     variance = tl.sum(m2 + n * delta * delta) / size
@@ -105,7 +105,7 @@ def _combine(means, m2, n, size, eps):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _read(x, at, here, apart: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The four gates of an element, from ``at`` on."""
+    """Read an element's four gates, the first at ``at``, the others ``apart`` from each other."""
     z = tl.load(x + at, here, 0.0).to(tl.float32)
     r = tl.load(x + apart + at, here, 0.0).to(tl.float32)
     t = tl.load(x + 2 * apart + at, here, 0.0).to(tl.float32)
@@ -141,14 +141,14 @@ def norm_gates_kernel(
     image: tl.constexpr,  # H·W
     last: tl.constexpr,  # whether channels are the last axis
     programs: tl.constexpr,  # of the first pass
-    slots: tl.constexpr,  # the next power of two
-    part: tl.constexpr,  # elements that each of them took
+    slots: tl.constexpr,  # programs, rounded up to a power of two
+    part: tl.constexpr,  # elements per program of the first pass
     forget_bias: tl.constexpr,
     eps: tl.constexpr,
     block: tl.constexpr,
     overlap: tl.constexpr,  # whether this may start before the first pass ends
 ) -> None:
-    """Normalise and gate, everything read once."""
+    """Normalise and gate, reading everything once."""
     at = tl.program_id(0) * block + tl.arange(0, block)
     here = at < size
     sample = tl.program_id(1).to(tl.int64)
@@ -157,11 +157,11 @@ def norm_gates_kernel(
     partials += sample * (4 * programs)
     state = sample * size + at
     channels: tl.constexpr = size // image
-    # An element's first gate, how far apart its gates are, and its channel.
+    # An element's first gate, the distance between its gates, and its channel.
     first = at + 3 * channels * (at // channels) if last else at
     apart: tl.constexpr = channels if last else size
     channel = at % channels if last else at // image
-    # All that does not wait for the statistics is asked for before their reduction, whose barrier would hold it up.
+    # Issue all loads that do not need the statistics before the reduction, whose barrier would delay them.
     pivot_t = tl.load(conv_t).to(tl.float32)
     pivot_s = tl.load(conv_s).to(tl.float32)
     z_t, r_t, t_t, s_t = _read(conv_t, first, here, apart)
@@ -180,14 +180,14 @@ def norm_gates_kernel(
     old_t = tl.load(t + state, here, 0.0).to(tl.float32)
     old_s = tl.load(s + state, here, 0.0).to(tl.float32)
     if overlap:
-        gdc_wait()  # until the first pass is done; all that was read so far is older than it
+        gdc_wait()  # wait for the first pass; nothing read so far depends on it
     slot = tl.arange(0, slots)
     ran = slot < programs
     means_t = tl.load(partials + slot, ran, 0.0)
     m2_t = tl.load(partials + programs + slot, ran, 0.0)
     means_s = tl.load(partials + 2 * programs + slot, ran, 0.0)
     m2_s = tl.load(partials + 3 * programs + slot, ran, 0.0)
-    n = tl.minimum(tl.maximum(4 * size - slot * part, 0), part).to(tl.float32)  # the last may have taken fewer
+    n = tl.minimum(tl.maximum(4 * size - slot * part, 0), part).to(tl.float32)  # the last program may have fewer
     mean_t, rstd_t = _combine(means_t, m2_t, n, 4 * size, eps)
     mean_s, rstd_s = _combine(means_s, m2_s, n, 4 * size, eps)
     z = (z_t - pivot_t - mean_t) * rstd_t * wz_t + bz_t + (z_s - pivot_s - mean_s) * rstd_s * wz_s + bz_s
@@ -213,7 +213,7 @@ def gates_kernel(
     forget_bias: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """Gate what is normalised already."""
+    """Gate inputs that are already normalised."""
     at = tl.program_id(0) * block + tl.arange(0, block)
     here = at < size
     sample = tl.program_id(1).to(tl.int64)
@@ -243,15 +243,15 @@ def launches(
     added: bool = False,
     overlap: bool = False,
 ) -> tuple[Launch, Launch, Launch]:
-    """Both passes, and the gates alone.
+    """The launches of both passes, and that of the gates alone.
 
     Args:
-        batch: samples.
+        batch: number of samples.
         shape: (C, H, W) of a state.
         forget_bias: added to the update gate.
-        eps: of the layer norms.
-        last: whether all tensors are channels-last. The gates alone take contiguous ones.
-        added: whether the convolutions' biases are added; they are then the last arguments.
+        eps: epsilon of the layer norms.
+        last: whether all tensors are channels-last. The gates alone always take contiguous ones.
+        added: whether to add the convolutions' biases, which are then the last arguments.
         overlap: whether the second pass may start before the first one ends (from compute capability 9.0 on).
     """
     size, image = math.prod(shape), math.prod(shape[1:])
@@ -283,9 +283,9 @@ def stgru_gates(
     added_t: Tensor | None = None,
     added_s: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`framecast.kernels.stgru_gates.reference.stgru_gates`; each new state has its old one's type.
+    """Compute :func:`framecast.kernels.stgru_gates.reference.stgru_gates`. Each new state has the type of the old one.
 
-    Nothing is copied if all tensors are contiguous, or all channels-last. The new states are laid out like ``t``.
+    The new states have the layout of ``t``. Tensors are copied unless all are contiguous or all are channels-last.
 
     Raises:
         OptionError: shapes or types that the kernels do not take.
@@ -313,7 +313,7 @@ def stgru_gates(
 
 
 def gates(norm_t: Tensor, norm_s: Tensor, t: Tensor, s: Tensor, forget_bias: float) -> tuple[Tensor, Tensor]:
-    """The gates alone, of inputs [B, 4C, H, W] that are normalised already: what follows a layer norm of TensorRT.
+    """Compute only the gates, from inputs [B, 4C, H, W] that TensorRT has already normalised.
 
     Raises:
         OptionError: shapes or types that the kernel does not take.
@@ -327,13 +327,13 @@ def gates(norm_t: Tensor, norm_s: Tensor, t: Tensor, s: Tensor, forget_bias: flo
 
 
 def traffic(batch: int, shape: tuple[int, ...], itemsize: int, affine_itemsize: int = 4, norm: bool = True) -> int:
-    """Bytes that must move at least: every input read once, every output written once.
+    """Minimum memory traffic in bytes: reading every input once, and writing every output once.
 
     Args:
-        batch: samples.
-        shape: of a state, (C, H, W).
-        itemsize: bytes of an element of convolutions and states.
-        affine_itemsize: bytes of an element of the layer norms' weights and biases.
-        norm: whether the layer norms are in it.
+        batch: number of samples.
+        shape: (C, H, W) of a state.
+        itemsize: bytes per element of convolutions and states.
+        affine_itemsize: bytes per element of the layer norms' weights and biases.
+        norm: whether to include these weights and biases.
     """
     return math.prod(shape) * (batch * 12 * itemsize + (16 * affine_itemsize if norm else 0))

@@ -1,4 +1,4 @@
-"""The gates as an operator of our domain, so that an export, or a compiler, keeps them in one piece."""
+"""The gates as an operator of our domain, so that exporters and compilers do not take them apart."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def stgru_gates(
 ) -> tuple[Tensor, Tensor]:
     """Gate both states: see :func:`framecast.kernels.stgru_gates.reference.stgru_gates`.
 
-    While exporting, and where a kernel can run (``framecast.kernels.switch``), it is the operator
+    In an export, and where a kernel can run (``framecast.kernels.switch``), this calls the operator
     ``framecast::stgru_gates``; otherwise plain torch. Both are differentiable.
 
     Raises:
-        OptionError: the bias of one convolution is given, and not that of the other.
+        OptionError: only one of the convolutions' biases is given.
     """
     if (added_t is None) != (added_s is None):
-        raise OptionError("the gates add the biases of both convolutions or of none: give added_t and added_s")
+        raise OptionError("the gates add the biases of both convolutions or of neither: give both added_t and added_s")
     call = torch.ops.framecast.stgru_gates if switch.one_operator(t) else reference.stgru_gates
-    added = () if added_t is None else (added_t, added_s)  # an export knows no such inputs
+    added = () if added_t is None else (added_t, added_s)  # exported graphs have no such inputs
     new_t, new_s = call(conv_t, weight_t, bias_t, conv_s, weight_s, bias_s, t, s, forget_bias, eps, *added)
     return new_t, new_s

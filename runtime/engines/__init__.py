@@ -1,4 +1,4 @@
-"""Engines: each runs an artifact's step. Loading a model selects one, and it never changes silently."""
+"""Engines: each runs an artifact's step. Loading a model selects one engine. There is no fallback to another."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineRow:
-    """What is known about an engine before it is opened.
+    """Describes an engine before it is opened.
 
     Attributes:
         open: opens an artifact, given its path, CPU threads, precision ("" for the engine's own choice) and batch size.
             It imports the engine's library.
-        look: describes the engine on this machine in words. If a part is missing, it raises EngineError with the cure.
+        look: describes the engine on this machine in words. If a part is missing, it raises EngineError and says how
+            to get it.
         use: the engine's purpose in a few words.
         precisions: the precisions to choose from; empty if there is only one.
         forms: the forms of artifact that it runs; see :attr:`framecast.graph.manifest.Manifest.form`. Empty if it runs
@@ -65,8 +66,8 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
             chosen = "opencv"
         elif chosen != "opencv":
             raise ArtifactError(
-                f"{artifact.stem} needs no graph and has none: it runs with opencv, not with {chosen} (name a network, "
-                f"such as stip-edge, or export its graphs: framecast export {artifact.stem} -o {artifact.stem}.onnx)"
+                f"{artifact.stem} has no graph: it runs with opencv, not with {chosen} (name a network, such as "
+                f"stip-edge, or export its graphs: framecast export {artifact.stem} -o {artifact.stem}.onnx)"
             )
     row = ENGINES[chosen]
     try:
@@ -131,7 +132,7 @@ def _check_form(artifact: Path, engine: str) -> None:
     if form not in ENGINES[engine].forms:
         able = " or ".join(name for name, row in ENGINES.items() if form in row.forms)
         raise ArtifactError(
-            f"{artifact} is {form}, which {engine} does not run: run it with {able}, or give the whole float32 artifact"
+            f"{artifact} is {form}, which {engine} cannot run: run it with {able}, or give the whole float32 artifact"
         )
 
 

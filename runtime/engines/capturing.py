@@ -1,10 +1,10 @@
-"""One CUDA graph at a time, for all engines of the process."""
+"""The lock that allows one CUDA graph capture at a time, for all engines of the process."""
 
 from __future__ import annotations
 
 import threading
 
-# Whoever captures a CUDA graph holds it, and so does whoever waits for the whole device. PyTorch allows one capture in
-# a process, begins it by waiting for the device, and keeps its precision in globals. A wait for the device may void the
-# capture of another thread, whatever its mode (NVIDIA/TensorRT issue 2888).
+# Hold it to capture a CUDA graph, or to wait for the whole device. Such a wait may invalidate a capture in another
+# thread, in any capture mode (NVIDIA/TensorRT issue 2888). PyTorch allows one capture per process, waits for the device
+# before it, and keeps its precision in globals.
 CAPTURING = threading.RLock()

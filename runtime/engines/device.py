@@ -1,4 +1,4 @@
-"""The base of engines that run the device graph (``graph/device.py``) in a device's own memory."""
+"""The base class of engines that run the device graph (``graph/device.py``) in device memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Buffer(ABC):
         """Wait until all steps so far are done, and return a copy of the buffer."""
 
     def fetch(self) -> None:  # noqa: B027 (optional: only some devices can copy early)
-        """Start copying to the host as soon as the last step is done, because a download will follow."""
+        """Announce a download, so that the copy to the host starts as soon as the last step is done."""
 
     def fill(self, value: float) -> None:
         """Set every element."""
@@ -59,7 +59,7 @@ class _Outputs:
 class DeviceEngine(Engine):
     """See :class:`Engine`. A subclass makes the buffers and binds the graph to them.
 
-    Only the graph's ``keep`` input resets rows of a batch. A reset does not overwrite any state.
+    A reset only changes the graph's ``keep`` input. It does not overwrite any state.
 
     Attributes:
         camera: (width, height) of the graph's input pictures if the graph resizes them; None if the host does.
@@ -77,7 +77,7 @@ class DeviceEngine(Engine):
 
     @abstractmethod
     def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
-        """A new buffer of zeros."""
+        """Make a buffer of zeros."""
 
     @abstractmethod
     def bind(
@@ -85,11 +85,11 @@ class DeviceEngine(Engine):
     ) -> Callable[[], None]:
         """Bind the graph to buffers, by the names of its inputs and outputs. Returns a function that runs it.
 
-        ``render`` picks the graph that renders for a model of motion.
+        ``render`` selects the graph that renders a model of motion.
         """
 
     def allocate_outputs(self, shown: tuple[int, ...], finite: tuple[int, ...]) -> tuple[Buffer, Buffer]:
-        """Buffers for what every step gives the host. Both are always downloaded, so they may share one transfer."""
+        """Allocate the outputs that the host reads after every step. It reads both, so they may share one transfer."""
         return self.allocate(shown, np.uint8), self.allocate(finite, np.float32)
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
@@ -131,7 +131,7 @@ class DeviceEngine(Engine):
         return prediction
 
     def draw(self, state: State, ahead: float) -> None:
-        """See :meth:`Engine.draw`. It only enqueues, and nothing leaves the device."""
+        """See :meth:`Engine.draw`. It only enqueues the work."""
         self._check_open()
         outputs = self._outputs[state]
         when = self._input("ahead", (len(outputs.keep),))
@@ -156,7 +156,7 @@ class DeviceEngine(Engine):
         """See :meth:`Engine.take`. Only bytes are uploaded.
 
         Raises:
-            FrameError: the graph resizes pictures, but of another size.
+            FrameError: the graph resizes pictures, but not from this size.
         """
         if self.camera is None:
             images = state.seen = [to_model_size(image, self.manifest) for image in images]
@@ -177,13 +177,13 @@ class DeviceEngine(Engine):
         self._advance(fed, 0, True, state_in, state_out)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
-        """See :meth:`Engine.feed_back`. Nothing leaves the device."""
+        """See :meth:`Engine.feed_back`. The prediction stays on the device."""
         self._advance(source.prediction, k, False, state_in, state_out)
 
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`. Only bytes are downloaded."""
         outputs = self._outputs[state]
-        pictures = outputs.shown.download()  # the only wait: its turn is last, so after it the rest is ready too
+        pictures = outputs.shown.download()  # the only wait: it is fetched last, so the rest has arrived by then
         finite = outputs.finite.download()
         return [[row[k - 1] for k in ahead] if finite[i] else None for i, row in enumerate(pictures)]
 
@@ -237,7 +237,7 @@ class DeviceEngine(Engine):
         for row, kept in enumerate(keep):
             outputs.keep[row] = min(kept + 1, longest)
         if camera and outputs.seen is not None:
-            outputs.seen.fetch()  # before the pictures, so that whoever has those need not wait for it
+            outputs.seen.fetch()  # before the pictures: once they are here, it is here too
         if not moments:
             outputs.finite.fetch()
             outputs.shown.fetch()
@@ -247,7 +247,7 @@ class DeviceEngine(Engine):
             raise EngineError(f"{self.manifest.config} is closed: load it again")
 
     def _input(self, name: str, shape: tuple[int, ...], dtype: type[Any] = np.float32) -> Buffer:
-        """The buffer of this name for a batch of this size."""
+        """The buffer for the graph's input of this name and batch size. Allocates it on first use."""
         key = name, shape[0]
         if key not in self._inputs:
             self._inputs[key] = self.allocate(shape, dtype)

@@ -51,8 +51,8 @@ class State:
         is_precomputed: whether they were computed since the state was written.
         seen: the step's input pictures at the model's size, uint8 [h, w, 3] BGR, one per row.
         frame: the same pictures as the step's input tensor, [B, C, H, W], on the host; None before the first.
-        elapsed: seconds from the frame before to the step's frame. Only models of motion read it.
-        fields: what a model of motion renders from beside ``tensors``, [B, …] each, by name.
+        elapsed: seconds from the previous frame to the step's frame. Only models of motion read it.
+        fields: further tensors that a model of motion renders from, besides ``tensors``, [B, …] each, by name.
     """
 
     tensors: dict[str, Buffer]
@@ -91,16 +91,16 @@ class Engine(ABC):
 
     Most callers use a :class:`framecast.runtime.stepper.Stepper`, which owns the states. Several steppers may share one
     engine, and each holds :attr:`lock` during a call. :meth:`step` takes and returns floats on the host. :meth:`take`,
-    :meth:`run`, :meth:`feed_back` and :meth:`render` handle pictures, and a device exchanges only bytes with the host
-    for them. Their default versions here use :meth:`step`.
+    :meth:`run`, :meth:`feed_back` and :meth:`render` handle pictures. An engine on a device transfers these as bytes.
+    The default versions here use :meth:`step`.
 
     Attributes:
         name: as in ``ENGINES``.
         device: the device it runs on.
-        version: of the library underneath.
+        version: version of the underlying library.
         precision: the precision in which it was opened, if the engine has several; None if the artifact decides.
         batch: the only batch size that it runs; None if it runs any.
-        manifest: of the artifact.
+        manifest: the artifact's manifest.
         any_size: whether its pictures have the size of the frames, rather than the manifest's.
         lock: held by one caller at a time.
     """
@@ -121,11 +121,11 @@ class Engine(ABC):
         return engine
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
-        """A new float32 tensor of zeros in this engine's memory."""
+        """Make a float32 tensor of zeros in this engine's memory."""
         return np.zeros(shape, np.float32)
 
     def new_state(self, batch: int = 1) -> State:
-        """A fresh state of zeros for ``batch`` streams.
+        """Make a state of zeros for ``batch`` streams.
 
         Raises:
             EngineError: the engine runs only another batch size, or there is no memory for the state.
@@ -160,7 +160,7 @@ class Engine(ABC):
             ) from error
 
     def reset(self, state: State, rows: Sequence[int] | None = None) -> None:
-        """Reset some rows of a state (default: all) to those before the first frame. The others do not change."""
+        """Reset some rows of a state (default: all) to zero, as before the first frame. The others do not change."""
         if rows is None:
             state.reset()
             return
@@ -176,7 +176,7 @@ class Engine(ABC):
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """Predict the next frame.
 
-        A model of motion renders the moment as far ahead as the frame before lies back.
+        A model of motion renders one frame interval ahead (:meth:`since`).
 
         Args:
             frame: [B, C, H, W], in the manifest's value range and channel order; not part of ``state_out``.
@@ -226,7 +226,7 @@ class Engine(ABC):
             self.step(state_out.frame, state_in, state_out)
 
     def perceive(self, frame: Tensor, state_in: State, state_out: State) -> None:
-        """Take in a frame without rendering, where a step of a model of motion does both.
+        """Take in a frame but render nothing. A model of motion's :meth:`step` does both.
 
         Arguments and errors are those of :meth:`step`.
         """
@@ -237,7 +237,7 @@ class Engine(ABC):
         raise NotImplementedError
 
     def since(self, state: State) -> float:
-        """Seconds from the frame before to the newest of ``state``; where nobody said, those that are likely."""
+        """Seconds from the previous frame to the newest (default: the interval in training, or 1 / DEFAULT_FPS)."""
         return state.elapsed if state.elapsed > 0 else self.manifest.interval or 1 / DEFAULT_FPS
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
@@ -260,7 +260,7 @@ class Engine(ABC):
         ]
 
     def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
-        """Pictures of any moments; only for a model whose manifest says that it renders ``moments``.
+        """Pictures of any moments. Only for a model whose manifest says that it renders ``moments``.
 
         Args:
             state: written by a step.
@@ -277,7 +277,7 @@ class Engine(ABC):
         return rows
 
     def fit(self, image: Image) -> Image:
-        """A picture, uint8 [H, W, 3] BGR, at the size and in the colours of this engine's pictures."""
+        """Convert a picture, uint8 [H, W, 3] BGR, to the size and colours of this engine's pictures."""
         return to_model_size(image, self.manifest)
 
     def seen(self, state: State) -> list[Image]:
@@ -294,7 +294,7 @@ class Engine(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self.lock:  # no stepper is in the middle of a step
+        with self.lock:  # wait for a stepper that is in the middle of a step
             self.close()
 
 

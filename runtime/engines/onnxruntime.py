@@ -23,7 +23,7 @@ from framecast.runtime.engines.engine import (
 
 
 class OnnxRuntimeEngine(Engine):
-    """See :class:`Engine`. Inputs and outputs are bound to the states' buffers, once for each phase of their ring."""
+    """See :class:`Engine`. It binds inputs and outputs to the states' buffers, once for each phase of their ring."""
 
     name = "onnxruntime"
     device = "cpu"
@@ -37,10 +37,10 @@ class OnnxRuntimeEngine(Engine):
         self.version: str = onnxruntime.__version__
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Threads that spin between steps take cores from the camera's thread. stip-edge on the demo at 27 fps, on two
-        # cores (AMD EPYC, onnxruntime 1.31): 60 % of a core and 15.7 ms p50. With spinning: 140 % and 14.3 ms.
+        # Threads that spin between steps take CPU time from the camera's thread. stip-edge on the demo at 27 fps, on
+        # two cores (AMD EPYC, onnxruntime 1.31): 60 % of a core and 15.7 ms p50. With spinning: 140 % and 14.3 ms.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # no logs: failures are raised in one line
+        options.log_severity_level = 4  # no logs: we raise failures as one-line errors
         self._session: Any = _session(artifact, options)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         metadata = _metadata(artifact, self._session)
@@ -132,7 +132,7 @@ def _session(artifact: Path, options: Any) -> Any:
 
     try:
         return onnxruntime.InferenceSession(str(artifact), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
+    except Exception as error:  # ONNX Runtime raises many types, some directly from C++
         reason = first_line(error)
         raise ArtifactError(
             f"{artifact} is not an ONNX file that can be run ({reason}): make one with 'framecast export'"
@@ -143,7 +143,7 @@ def _metadata(artifact: Path, session: Any) -> dict[str, str | bytes]:
     """The metadata of a session's file.
 
     Raises:
-        ArtifactError: it is not UTF-8.
+        ArtifactError: the metadata is not UTF-8.
     """
     try:
         metadata: dict[str, str | bytes] = session.get_modelmeta().custom_metadata_map
@@ -170,9 +170,9 @@ def check_boundary(manifest: Manifest, inputs: Sequence[Any], outputs: Sequence[
     else:
         promised["prediction"] = (manifest.outputs, *manifest.frame)
     if {i.name: _shape(i) for i in inputs} != expected:
-        raise ArtifactError("its inputs are not those in its manifest: export it again")
+        raise ArtifactError("its inputs do not match its manifest: export it again")
     if {o.name: _shape(o) for o in outputs} != promised:
-        raise ArtifactError("its outputs are not those in its manifest: export it again")
+        raise ArtifactError("its outputs do not match its manifest: export it again")
 
 
 def _shape(value: Any) -> tuple[Any, ...]:

@@ -1,15 +1,15 @@
 """ONNX Runtime on CUDA. States stay bound on the device; only pictures go in and come out.
 
-The host waits for the device twice a frame, as often as ONNX Runtime's Python allows. Both are copies:
+The host waits for the device twice per frame. ONNX Runtime's Python API does not allow fewer waits. Both are copies:
 
 - the upload: ``OrtValue.update_inplace`` copies from pageable memory and synchronises CUDA's default stream. Nothing
-  else is running then, unless the last prediction was not read. While a stream is young, ``keep`` is uploaded as well;
-  a model of motion uploads two numbers besides;
-- the download of ``shown`` and ``finite``, which lie side by side: ``OrtValue.numpy`` returns when the copy is done. It
-  allocates what it returns, so that memory cannot be page-locked.
+  else is running then, unless the last prediction was not read. The first frames of a stream also upload ``keep``, and
+  a model of motion uploads ``elapsed`` and ``ahead``;
+- the download of ``shown`` and ``finite``, which share one buffer: ``OrtValue.numpy`` returns when the copy is done. It
+  allocates its result, so that memory cannot be page-locked.
 
-A step does not wait. It runs on a stream of ours, which CUDA orders with the default stream, on which the copies are.
-That is how ONNX Runtime's source reads. No GPU has run it yet: ``benchmarks/gpu_check.py`` shows whether it holds.
+A step does not wait. It runs on our own stream, which CUDA orders with the default stream, where the copies run. This
+follows from ONNX Runtime's source, but no GPU has run it yet. ``benchmarks/gpu_check.py`` tests it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _OrtBuffer(Buffer):
     def __init__(self, value: Any, zeros: NDArray[Any]) -> None:
         self.value, self.shape, self.dtype = value, zeros.shape, zeros.dtype
         self.address: int = value.data_ptr()
-        self._zeros = zeros  # on a CPU the value uses this memory
+        self._zeros = zeros  # on a CPU the value shares this memory
 
     def upload(self, array: NDArray[Any]) -> None:
         self.value.update_inplace(np.ascontiguousarray(array))
@@ -52,16 +52,16 @@ class _OrtBuffer(Buffer):
 
 
 class _Part(Buffer):
-    """A part of a larger buffer. The first part that is downloaded after a step fetches the others as well."""
+    """A part of a larger buffer. The first download of a part after a step fetches all parts."""
 
     def __init__(self, whole: _OrtBuffer, fetched: list[NDArray[Any]], start: int, shape: tuple[int, ...], dtype: Any):
         self.shape, self.dtype, self.address = shape, np.dtype(dtype), whole.address + start
-        self.fetched = fetched  # at most one array, that of the last download
+        self.fetched = fetched  # at most one array, from the last download
         self._whole = whole
         self._bytes = slice(start, start + int(np.prod(shape)) * self.dtype.itemsize)
 
     def upload(self, array: NDArray[Any]) -> None:
-        raise NotImplementedError("only a step writes it")
+        raise NotImplementedError("only a step writes this buffer")
 
     def download(self) -> NDArray[Any]:
         if not self.fetched:
@@ -75,9 +75,9 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
     Args:
         artifact: path of the ONNX file.
         threads: CPU threads for operators that run on the CPU; 0 means one per core.
-        device: ``cuda``; ``cpu`` checks the same path on a machine that has no GPU.
-        precision: ``fp32``; or ``tf32``, in which convolutions and products round their inputs to 10 bits. ONNX Runtime
-            computes in TF32 unless it is told not to.
+        device: ``cuda``; ``cpu`` tests the same code on a machine that has no GPU.
+        precision: ``fp32``; or ``tf32``, in which convolutions and matrix products round their inputs to 10 bits. ONNX
+            Runtime's own default is TF32.
 
     Raises:
         ArtifactError: the file is not a usable artifact.
@@ -129,23 +129,23 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         return manifest
 
     def _opened(self, onnxruntime: Any, graphs: list[bytes], threads: int) -> list[Any]:
-        """The sessions, on the device and nowhere else."""
+        """Open a session for each graph on the device, with no fallback to the CPU."""
         provider, choices = _PROVIDERS[self.device], {}
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 4  # no logs: failures are raised in one line
+        options.log_severity_level = 4  # no logs: we raise failures as one-line errors
         with _quiet(onnxruntime):
             if self.device == "cuda":
                 choices = {"use_tf32": str(int(self.precision == "tf32")), "user_compute_stream": str(_stream())}
             try:
                 if self.device == "cuda" and hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on
                     onnxruntime.preload_dlls()  # finds CUDA in pip's packages
-                # Without enable_fallback=0 a failure prints itself, and the session runs on the CPU.
+                # With fallback enabled, ONNX Runtime would print a failure and run the session on the CPU.
                 sessions = [
                     onnxruntime.InferenceSession(g, options, providers=[(provider, choices)], enable_fallback=0)
                     for g in graphs
                 ]
-            except Exception as error:  # ORT raises many kinds, some of them bare C++ ones
+            except Exception as error:  # ONNX Runtime raises many types, some directly from C++
                 raise EngineError(
                     f"onnxruntime cannot use this GPU ({first_line(error)}): see 'framecast doctor'"
                 ) from error
@@ -162,7 +162,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         return _OrtBuffer(self._value(zeros, self.device, 0), zeros)
 
     def allocate_outputs(self, shown: tuple[int, ...], finite: tuple[int, ...]) -> tuple[Buffer, Buffer]:
-        """See :meth:`DeviceEngine.allocate_outputs`. One download brings both."""
+        """See :meth:`DeviceEngine.allocate_outputs`. One download fetches both."""
         start = -(-4 * int(np.prod(finite)) // _ALIGNED) * _ALIGNED
         whole, fetched = self.allocate((start + int(np.prod(shown)),), np.uint8), list[NDArray[Any]]()
         return _Part(whole, fetched, start, shown, np.uint8), _Part(whole, fetched, 0, finite, np.float32)
@@ -196,13 +196,13 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
 
 @cache
 def _stream() -> int:
-    """A stream for all steps of this process, never destroyed.
+    """Make one stream for all steps of this process. It is never destroyed.
 
-    ONNX Runtime's own streams do not wait for the default stream, on which its Python copies, nor that for them. One
-    made like this does, in both directions, so a step need not be waited for.
+    ONNX Runtime's Python API copies on the default stream, but ONNX Runtime's own streams and the default stream do not
+    wait for each other. This stream and the default stream do, so the host need not wait for a step.
 
     Raises:
-        EngineError: the driver is missing, or refuses.
+        EngineError: the driver is missing, or cannot make a stream.
     """
     try:
         driver = libcuda_()
@@ -222,20 +222,21 @@ def _stream() -> int:
         code = driver.cuStreamCreate(ctypes.byref(stream), 0)  # CU_STREAM_DEFAULT: not CU_STREAM_NON_BLOCKING
         driver.cuCtxPopCurrent_v2(ctypes.byref(context))
     if code:
-        raise EngineError(f"the NVIDIA driver gives no stream (error {code}): check that nvidia-smi lists a GPU")
+        raise EngineError(f"the NVIDIA driver cannot make a stream (error {code}): check that nvidia-smi lists a GPU")
     return int(stream.value or 0)
 
 
 def missing_library(folder: Path) -> str:
-    """Why CUDA's provider cannot be loaded, in the linker's words; "" if it can. ONNX Runtime only logs that.
+    """The linker's reason why the CUDA provider cannot be loaded, or "" if it can. ONNX Runtime only logs it.
 
-    Call it after ONNX Runtime has tried. Loaded before, the provider would not find ONNX Runtime when that loads it.
+    Call this only after ONNX Runtime has tried to load the provider. A provider that is loaded earlier does not find
+    ONNX Runtime later.
 
     Args:
-        folder: where the libraries of ONNX Runtime's providers are.
+        folder: the folder of ONNX Runtime's provider libraries.
     """
     try:
-        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)  # the other one uses it
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)  # the next one needs it
         ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
     except OSError as error:
         return first_line(error).replace(": ", ", ")
@@ -247,8 +248,8 @@ _QUIET = threading.Lock()
 
 @contextmanager
 def _quiet(onnxruntime: Any) -> Iterator[None]:
-    """Keep off the terminal what is said there of libraries that are missing: the error says it."""
-    with _QUIET:  # both are the whole process's
+    """Hide what ONNX Runtime prints and logs about missing libraries, because our error reports them."""
+    with _QUIET:  # the log level and stdout belong to the whole process
         onnxruntime.set_default_logger_severity(4)
         try:
             with redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""OpenCV on the CPU: the model of motion, at the camera's own size. Its routines are vectorised, and need no graph."""
+"""OpenCV on the CPU: runs the model of motion at the camera's own size, with vectorised routines and no graph."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import Engine, Moment, State
 from framecast.runtime.motion import Motion, Seen
 
-SIZES = 4  # picture sizes whose scratch is kept
-LEAST = 16  # pixels: a side of the smallest picture
+SIZES = 4  # picture sizes whose scratch buffers are kept
+LEAST = 16  # pixels: minimum for each side of a picture
 
 
 @dataclass(eq=False)
 class MotionState(State):
-    """A state of the model of motion: for each row, what is known after its newest frame; None before the first.
+    """A state of the model of motion.
 
     Attributes:
-        rows: replaced as wholes, never written.
+        rows: for each stream, the model's memory after its newest frame; None before the first. Entries are replaced,
+            never modified.
     """
 
     rows: list[Seen | None] = field(default_factory=list)
@@ -41,7 +42,7 @@ class OpenCvEngine(Engine):
 
     Args:
         artifact: path of the model's manifest, ``.json``.
-        threads: OpenCV's threads, in the whole process; 0 leaves them as they are: one per core.
+        threads: OpenCV's threads, for the whole process; 0 does not change them (OpenCV's default: one per core).
         precision: ``full``, or ``fast`` for a cheaper, slightly worse prediction.
 
     Raises:
@@ -111,12 +112,14 @@ class OpenCvEngine(Engine):
         ]
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
-        """Refused: the model of motion takes pictures, not tensors.
+        """Not supported, because the model of motion takes pictures, not tensors.
 
         Raises:
             EngineError: always.
         """
-        raise EngineError(f"{self.manifest.config} in opencv takes pictures of any size, not tensors of one")
+        raise EngineError(
+            f"the opencv engine runs {self.manifest.config} on pictures, not on tensors: use take and run"
+        )
 
     def close(self) -> None:
         """See :meth:`Engine.close`."""
@@ -124,7 +127,7 @@ class OpenCvEngine(Engine):
         self._motions.clear()
 
     def _motion(self, image: Image) -> Motion:
-        """The stages for pictures of this size."""
+        """The stages for pictures of this size. Makes them on first use."""
         if self._closed:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
         height, width = image.shape[:2]

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: it compiles a model on loading. Two state buffers, with no copies between them."""
+"""OpenVINO on the CPU: compiles a model on loading, and uses two state buffers with no copies between them."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class OpenVinoEngine(Engine):
     Args:
         artifact: path of the ONNX file. A quantised artifact (QDQ nodes) runs in int8 in either precision.
         threads: CPU threads of the step; 0 means one per core.
-        precision: ``fp32``, or ``bf16``. In bf16 a convolution's numbers keep 8 bits, and the state stays float32.
-            A network that warps cannot run in bf16: OpenVINO would round the coordinates too, and move the pictures.
+        precision: ``fp32``, or ``bf16``, in which convolutions keep 8 significant bits and the state stays float32. A
+            network that warps cannot run in bf16: OpenVINO would also round the coordinates, which shifts the pictures.
 
     Raises:
         ArtifactError: the file is not a usable artifact.
@@ -61,7 +61,7 @@ class OpenVinoEngine(Engine):
         self.version: str = self._openvino.__version__.partition("-")[0]
         core: Any = self._openvino.Core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise EngineError("this CPU does not compute in bf16: use openvino:fp32")
+            raise EngineError("this CPU does not support bf16: use openvino:fp32")
         proto = read(artifact)
         try:
             self.manifest = manifest_of(proto)
@@ -80,7 +80,7 @@ class OpenVinoEngine(Engine):
                 check_halves(artifact, metadata_of(proto), metadata_of(halves[key]), key)
         options = {
             "PERFORMANCE_HINT": "LATENCY",
-            # Set it, because OpenVINO's default is bf16 if the CPU supports that.
+            # OpenVINO's default is bf16 if the CPU supports it, so set this.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": threads,
         }
@@ -121,7 +121,7 @@ class OpenVinoEngine(Engine):
 
         reads, writes = self._bindings.at(state_in, state_out, bind)
         self.precompute(state_in)
-        given = {"frame": np.ascontiguousarray(frame)}  # one of several predictions, fed back, is not contiguous
+        given = {"frame": np.ascontiguousarray(frame)}  # a prediction that is fed back may not be contiguous
         if self._render is not None:
             given["elapsed"] = np.full(len(frame), self.since(state_out), np.float32)
         self._run(graph, len(frame), ([*reads, *graph.bind(given, {})[0]], writes))
@@ -159,7 +159,7 @@ class _Graph:
         self._library, self._core, self._options = library, core, options
         # OpenVINO does not read functions, so put the operators' bodies inline.
         self._model: Any = core.read_model(inline_local_functions(proto).SerializeToString())
-        # It drops unused inputs, such as a history's slots between the newest and the oldest.
+        # OpenVINO drops unused inputs, such as a history's slots between the newest and the oldest.
         named = {value.name for value in proto.graph.input}
         self.inputs = [name for port in self._model.inputs for name in port.names & named]
         self._outputs = [value.name for value in proto.graph.output]
@@ -210,7 +210,7 @@ def _without_telemetry() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The reason for a failure: one line out of OpenVINO's long error message."""
+    """The reason for a failure: one line of OpenVINO's long error message."""
     lines = [line.strip(" -") for line in str(error).splitlines()]
     reasons = [line for line in lines if line and not line.startswith(_AROUND)]
     return reasons[0].rstrip(".:") if reasons else first_line(error)

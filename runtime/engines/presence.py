@@ -1,6 +1,6 @@
 """Checks which engines this machine has: their version and device, or what is missing and how to get it.
 
-It opens no model. It loads only the libraries that must be loaded to know: ONNX Runtime, TensorRT and the driver.
+It opens no model. It loads a library only if there is no other way to check it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from framecast.runtime.engines.tensorrt.library import gpu, library
 
 
 def opencv() -> str:
-    """Check OpenCV, which is always there."""
+    """Check OpenCV, which is always installed."""
     import cv2
 
     return f"{cv2.__version__}, on the CPU"
@@ -83,7 +83,7 @@ def tensorrt() -> str:
 
 
 def _state_and_cure(look: Callable[[], str]) -> tuple[str, str]:
-    """A part's description and "", or the missing part and its cure."""
+    """A part's description and "", or what is missing and how to get it."""
     try:
         return look(), ""
     except EngineError as error:
@@ -114,5 +114,5 @@ def _version(package: str, extra: str) -> str:
         return version(package)
     except PackageNotFoundError:
         raise EngineError(
-            f"{package} is not installed: pip install 'framecast[{extra}]', in a clone -e '.[{extra}]'"
+            f"{package} is not installed: pip install 'framecast[{extra}]'; in a clone: -e '.[{extra}]'"
         ) from None

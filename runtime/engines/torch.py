@@ -1,7 +1,8 @@
 """PyTorch: the reference engine, which also runs our Triton kernels directly.
 
-On CUDA a step is one CUDA graph, from the uploaded picture to the predicted one, for each arrangement of the states'
-buffers. The state never leaves the device. A frame costs one wait, when its prediction is read.
+On CUDA a step is one CUDA graph, from the uploaded picture to the predicted one. There is one graph for each
+arrangement of the states' buffers. The state never leaves the device. The host waits once per frame, when it reads the
+prediction.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Buffer:
 
     Args:
         tensor: the tensor.
-        running: the context of the engine's calls: it must be filled on the stream on which it is read.
+        running: the context of the engine's calls, because a buffer must be filled on the stream that reads it.
     """
 
     def __init__(self, tensor: Any, running: Callable[[], AbstractContextManager[Any]]) -> None:
@@ -52,18 +53,19 @@ class TorchEngine(Engine):
     """See :class:`Engine`.
 
     Args:
-        network: a :class:`framecast.models.step.StepModel`. It runs in the form for export, or for a GPU, and the
-            engine may change it.
-        manifest: of the network.
+        network: a :class:`framecast.models.step.StepModel`. The engine runs its form for export or for a GPU, and may
+            change it.
+        manifest: the network's manifest.
         device: ``cuda`` or ``cpu`` (default: ``cuda`` if available).
         precision: ``fp32``. On CUDA also ``tf32``, which rounds the inputs of convolutions to 10 bits, or ``fp16``,
-            which runs convolutions and fully connected layers in half. All else, the state too, is always float32.
+            which runs convolutions and fully connected layers in float16. Everything else, such as the state, is always
+            float32.
         kernels: whether to run our Triton kernels, on CUDA.
         graph: whether to capture steps as CUDA graphs, on CUDA.
         compiled: whether to use ``torch.compile`` for the network.
-        branch: whether work that may run beside other work does, on CUDA: a branch of the graph.
-        channels_last: whether convolutions run channels-last, on CUDA, in networks that can (default: in tf32 and
-            fp16, as tensor cores want them so).
+        branch: whether independent parts of a step run in parallel, as branches of the CUDA graph.
+        channels_last: whether convolutions run channels-last, on CUDA, in networks that support it (default: in tf32
+            and fp16, because that suits tensor cores).
         overlap: whether a kernel's passes may overlap, on CUDA: see :func:`framecast.kernels.switch.overlapped`.
         threads: CPU threads of a step, for the whole process; 0 means torch's own choice.
 
@@ -97,7 +99,7 @@ class TorchEngine(Engine):
         if on_gpu and not torch.cuda.is_available():
             raise EngineError("torch sees no CUDA device: see 'framecast doctor', or use --engine onnxruntime")
         if overlap and on_gpu and torch.cuda.get_device_capability(self._device) < (9, 0):
-            raise OptionError("kernels overlap from compute capability 9.0 on: leave overlap out")
+            raise OptionError("overlap needs a GPU of compute capability 9.0 or higher: leave it out")
         if precision != "fp32" and not on_gpu:
             raise OptionError(f"on a CPU torch runs in fp32 only, not in {precision}: leave the precision out")
         if threads:
@@ -117,7 +119,7 @@ class TorchEngine(Engine):
         self._forward: Any = torch.compile(self._network) if compiled else self._network
         self.precision, self._kernels, self._graph, self._overlap = precision, kernels, graph and on_gpu, overlap
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None
-        if self._stream is not None:  # the weights come, and are rounded, on the default stream
+        if self._stream is not None:  # the default stream uploads and rounds the weights
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         self._pool = torch.cuda.graph_pool_handle() if self._graph else None
         self._inputs: dict[Hashable, Input] = {}
@@ -128,7 +130,7 @@ class TorchEngine(Engine):
 
     @classmethod
     def open(cls, path: Path, **options: Any) -> TorchEngine:
-        """Open a ``.safetensors`` file, or an artifact that holds its weights one by one.
+        """Open a ``.safetensors`` file, or an artifact whose export did not merge or change weights.
 
         Raises:
             ArtifactError: no network can be made from the file.
@@ -138,7 +140,7 @@ class TorchEngine(Engine):
             from framecast.export.load_network import load_network
         except ImportError as error:
             raise EngineError(
-                f"the torch engine needs {error.name}: pip install 'framecast[models]', in a clone -e '.[models]'"
+                f"the torch engine needs {error.name}: pip install 'framecast[models]'; in a clone: -e '.[models]'"
             ) from error
         return cls(*load_network(path), **options)
 
@@ -182,7 +184,7 @@ class TorchEngine(Engine):
             self._advance(self._taken, partial(to_frame, self.manifest), state_in, state_out)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
-        """See :meth:`Engine.feed_back`. Nothing leaves the device."""
+        """See :meth:`Engine.feed_back`. The prediction stays on the device."""
         with self._running():
             self._advance(source.prediction.tensor[:, k], None, state_in, state_out)
 
@@ -240,7 +242,7 @@ class TorchEngine(Engine):
         return self._inputs[key].put(array)
 
     def _advance(self, source: Any, convert: Callable[[Any], Any] | None, state_in: State, state_out: State) -> None:
-        """Run one step on ``source``. If ``convert`` is given, it first makes frames of ``source``."""
+        """Run one step on ``source``. If ``convert`` is given, it first converts ``source`` to frames."""
         moments, batch = self.manifest.renders == "moments", len(source)
         elapsed = self._put(np.full(batch, self.since(state_out), np.float32)) if moments else None
 
@@ -270,7 +272,7 @@ class TorchEngine(Engine):
         self._phases.at(state_in, state_out, bind, source.data_ptr())()
 
     def _draw(self, state: State, ahead: float) -> None:
-        """Render a moment of a model of motion into the state's prediction, and that as pictures."""
+        """Render a moment of a model of motion, as the state's prediction and as pictures."""
         when = self._put(np.full(len(state.prediction.tensor), ahead, np.float32))
         if state not in self._draws:
             fields = field_buffers(self.manifest, state)
@@ -287,7 +289,7 @@ class TorchEngine(Engine):
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        """How the network computes within it. On CUDA that is state of the process, so one thread at a time may."""
+        """Apply the precision and the choice of kernels. On CUDA these are global, so threads enter one at a time."""
         if self._device.type != "cuda":
             yield
             return
@@ -309,21 +311,21 @@ class TorchEngine(Engine):
             for _ in range(WARM):
                 run()
             graph = torch.cuda.CUDAGraph()
-            # Thread-local: meanwhile other threads may allocate.
+            # In thread-local mode other threads may allocate meanwhile.
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 run()
         return cast(Callable[[], None], graph.replay)
 
 
 def layers_to_half(network: Any) -> None:
-    """Let a network's convolutions and fully connected layers compute in float16, and nothing else.
+    """Make a network's convolutions and fully connected layers compute in float16, and nothing else.
 
-    Their weights become float16, what they read is rounded to it, and what they give is float32 again, unless the
-    network says that it may stay (``halves``): each conversion is a pass over memory. Autocast would also compute
-    matrix products in half, and those of a least-squares mixture are statistics.
+    Their weights become float16, their inputs are rounded to float16, and their outputs are converted back to float32.
+    Each conversion is a pass over memory, so outputs stay float16 where the network's ``halves`` allow it. Autocast
+    would also run matrix products in half, but in a least-squares mixture these compute statistics.
 
     Args:
-        network: a :class:`framecast.models.step.StepModel`; it is changed.
+        network: a :class:`framecast.models.step.StepModel`, changed in place.
     """
     from torch import nn
 

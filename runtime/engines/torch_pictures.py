@@ -1,4 +1,4 @@
-"""Pictures on their way to PyTorch's device and back: page-locked memory, colours, value ranges."""
+"""Moves pictures to PyTorch's device and back: page-locked memory, colours, value ranges."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from framecast.camera.pool import Pool
 from framecast.graph.manifest import Manifest
 
-Tensor = Any  # a torch.Tensor; this room works without torch
-# Convert a picture's channels (BGR, the last axis) to the network's, and back. They use no lists of indices, because
-# those would be uploaded each time.
+Tensor = Any  # a torch.Tensor; importing this module must not need torch
+# Convert a picture's channels (BGR, the last axis) to the network's, and back. An index list would be uploaded each
+# time, so these use none.
 _TAKE: Mapping[str, Callable[[Any], Any]] = {
     "BGR": lambda picture: picture,
     "RGB": lambda picture: picture.flip(-1),
@@ -37,11 +37,11 @@ class Input:
         self._uploaded = torch.cuda.Event() if device.type == "cuda" else None
 
     def put(self, array: NDArray[Any]) -> Any:
-        """Copy an array to the device; does not wait for the copy."""
+        """Copy an array to the device. On CUDA this does not wait for the copy."""
         if self._uploaded is None:
             np.copyto(self.device.numpy(), array)
         else:
-            if not self._uploaded.query():  # in a live stream it has left the host: a prediction was read since
+            if not self._uploaded.query():  # never in a live stream, where a prediction has been read since
                 self._uploaded.synchronize()
             np.copyto(self.host.numpy(), array)
             self.device.copy_(self.host, non_blocking=True)
@@ -50,10 +50,10 @@ class Input:
 
 
 class Pictures:
-    """A state's predictions as pictures, with a flag for each row, in one tensor and so in one transfer.
+    """A state's predictions as pictures, with a flag for each row, in one tensor, so that one transfer is enough.
 
     Attributes:
-        finite: [B] uint8, 1 where all of a row's predictions are finite.
+        finite: [B] uint8, 1 if all of a row's predictions are finite.
         shown: [B, K, h, w, 3] uint8 BGR.
     """
 
@@ -66,7 +66,7 @@ class Pictures:
         self._manifest, self._batch, self._pool = manifest, batch, Pool()
         self._all = torch.zeros(batch + math.prod(shape), dtype=torch.uint8, device=device)
         self.finite, self.shown = self._all[:batch], self._all[batch:].view(shape)
-        # Page-locked: to other memory the driver copies in pieces, and waits for each.
+        # Page-locked, because the driver copies to other memory in pieces and waits for each.
         self._host = torch.empty(self._all.shape, dtype=torch.uint8, pin_memory=True) if on_gpu else self._all
         self._arrived = torch.cuda.Event() if on_gpu else None
 
@@ -88,7 +88,7 @@ class Pictures:
         import torch
 
         copied = self._pool.take(tuple(self._all.shape))
-        torch.from_numpy(copied).copy_(self._host)  # of a large picture, by several threads
+        torch.from_numpy(copied).copy_(self._host)  # torch copies large pictures with several threads
         return copied[: self._batch], copied[self._batch :].reshape(tuple(self.shown.shape))
 
 
@@ -100,5 +100,5 @@ def to_frame(manifest: Manifest, picture: Tensor) -> Tensor:
     (width, height), (_, rows, columns) = manifest.size, manifest.frame
     frame = _TAKE[manifest.channel_order](picture).permute(0, 3, 1, 2).float()
     frame = frame * np.float32((high - low) / 255).item()
-    frame = frame + low if low else frame  # a pass over the frame, for nothing if it is 0
+    frame = frame + low if low else frame  # saves a pass over the frame if low is 0
     return functional.pad(frame, (0, columns - width, 0, rows - height), value=low)

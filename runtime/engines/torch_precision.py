@@ -1,4 +1,4 @@
-"""The precision of PyTorch's convolutions and products on CUDA, which is state of the whole process."""
+"""The precision of PyTorch's convolutions and matrix products on CUDA, a setting of the whole process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 @contextmanager
 def exactly(*, tf32: bool) -> Iterator[None]:
-    """Within it convolutions and products round their inputs to TF32's 10 mantissa bits, or do not.
+    """Set whether convolutions and matrix products round their inputs to TF32's 10 mantissa bits.
 
-    What the process had set before is set again afterwards. cuDNN also chooses its algorithms by timing them. PyTorch
-    2.9 has a new interface for this, and refuses the old one once anybody has used the new one.
+    Meanwhile cuDNN also chooses its algorithms by timing them. Afterwards the previous settings return. PyTorch 2.9 has
+    a new interface for this, and rejects the old one once the new one has been used.
     """
     import torch
 

@@ -52,10 +52,10 @@ def check_room(path: Path) -> None:
 def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "choose another path") -> None:
     """Write a file completely or not at all. After a power cut, the path holds the old file or the new one.
 
-    Several processes may write the same path; the last one wins. It follows a link.
+    Several processes may write the same path; the last one wins. A symbolic link is followed.
 
     Args:
-        path: of the file. Its folder is created.
+        path: the file. Its folder is created if it does not exist.
         data: the content, or a function that writes it.
         cure: what to do if the write fails, for the message.
 
@@ -65,7 +65,7 @@ def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "c
     try:
         target = _target(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")  # no other writer's
+        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")  # unique to this writer
         try:
             with partial.open("xb") as file:
                 data(file) if callable(data) else file.write(data)
@@ -98,7 +98,7 @@ def _target(path: Path) -> Path:
         SinkError: the path exists and is not a regular file.
     """
     target = Path(os.path.realpath(path))
-    if os.path.lexists(target) and not target.is_file():  # a link here is part of a cycle
+    if os.path.lexists(target) and not target.is_file():  # a link that realpath left is part of a cycle
         raise SinkError(f"cannot write {redact(str(path))}: it is not a regular file (choose another path)")
     return target
 

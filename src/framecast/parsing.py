@@ -18,10 +18,10 @@ def decode(text: str | bytes, kind: type[T], limit: int = MAX_CHARACTERS) -> T:
     Args:
         text: the JSON; bytes must be UTF-8.
         kind: a dataclass, or another type that msgspec supports. ``Annotated[..., msgspec.Meta(...)]`` sets bounds.
-        limit: the most characters that ``text`` may have.
+        limit: the maximum length of ``text``, in characters.
 
     Raises:
-        ValueError: ``text`` is not JSON, or does not fit ``kind``. The message is one line, to be put in brackets.
+        ValueError: ``text`` is not JSON, or does not fit ``kind``. The message is one line; put it in brackets.
     """
     text = text.decode() if isinstance(text, bytes) else text
     if len(text) > limit:
@@ -35,7 +35,7 @@ def decode(text: str | bytes, kind: type[T], limit: int = MAX_CHARACTERS) -> T:
 
 
 def convert(value: Any, kind: type[T]) -> T:
-    """Like :func:`decode`, but from a value in memory. Numbers may be given as texts.
+    """Like :func:`decode`, but from a value in memory. Numbers may be strings.
 
     Raises:
         ValueError: the value does not fit ``kind``.

@@ -19,6 +19,12 @@ class Table:
         return to_markdown(self)
 
 
+def number(value: float, spec: str) -> str:
+    """Format a number, but never as a negative zero such as "-0"."""
+    text = format(value, spec)
+    return text if text.strip("+-0.") else text.replace("-", "+" if spec.startswith("+") else "")
+
+
 def to_markdown(table: Table) -> str:
     """Format a table for a README."""
 

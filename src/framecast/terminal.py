@@ -16,22 +16,23 @@ from rich.table import Table
 from rich.text import Text
 
 from framecast.runtime.report import Report
+from framecast.tables import number
 
 WIDTH = 100  # columns, if the output is not a terminal
-WORD = 24  # characters: a longer name or path may be broken
+WORD = 24  # characters: a longer name or path may be split
 MORE = " (more)"
-SINCE = {"capture": "the driver's stamp", "arrival": "its arrival", "file": "its turn in the file"}
-ENOUGH_DIS = 10  # predictions that DIS flow was computed for: fewer say nothing
-JOINED = "\ue000"  # a non-breaking blank; as wide as a blank
+SINCE = {"capture": "the driver's stamp", "arrival": "its arrival", "file": "its time in the file"}
+ENOUGH_DIS = 10  # show DIS flow's score from this many predictions on
+JOINED = "\ue000"  # stands for a space that must not break; as wide as a space
 _FIGURE = re.compile(r"\W*(\d|$)")  # a cell that begins like this stays on one line
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table. Cells are plain text, without markup.
 
-    Figures are never broken. In a narrow terminal, heads fold first, then text, then the names in the first column.
-    Columns that still do not fit follow in a separate table, which repeats the names. A file or a pipe counts as a
-    terminal of 100 columns, unless ``COLUMNS`` is set.
+    A figure is never split over two lines. In a narrow terminal the headings wrap first, then text, then the names in
+    the first column. Columns that still do not fit go into a second table, which repeats the names. A file or a pipe
+    counts as a terminal of 100 columns, unless ``COLUMNS`` is set.
     """
     console, rows, left = Console(), list(rows), list(range(1, len(columns)))
     room = console.width if console.is_terminal or os.environ.get("COLUMNS") else WIDTH
@@ -40,7 +41,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
             shown = (0, *left[:count])
             heads, cells = [columns[i] for i in shown], [[row[i] for i in shown] for row in rows]
             widths = _widths(heads, cells, room - 3 * len(shown) - 1)
-            needed = sum(widths) + 3 * len(shown) + 1  # with the lines, and a blank on either side of each cell
+            needed = sum(widths) + 3 * len(shown) + 1  # plus the rules, and a space on either side of each cell
             if needed <= room:
                 break
         printed = Table(title=title, title_justify="left", show_header=any(heads))
@@ -53,7 +54,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
-    """The widths of the columns in characters. They fit into the room if that breaks no figure."""
+    """The widths of the columns in characters. They add up to at most ``room``, unless that would split a figure."""
     columns = [[row[i] for row in rows] for i in range(len(heads))]
     whole = [_longest(column) for column in columns]
     loose = [
@@ -77,7 +78,7 @@ def _longest(texts: Iterable[str]) -> int:
 
 
 def _folded(text: str, width: int) -> str:
-    """Fold a text at double blanks if that is enough, so that "p50 22.1" stays together; otherwise between words."""
+    """Wrap a text at double spaces, so that "p50 22.1" stays together; between words if that is not narrow enough."""
     together = re.sub(r"(?<=\S) (?=\S)", JOINED, text)
     text = together if _longest(together.split()) <= width else text
     return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False)).replace(JOINED, " ")
@@ -100,7 +101,7 @@ def _line(report: Report) -> Text:
     if latency["p50"] is not None:
         text += f"  p50 {latency['p50']:.1f} ms  p99 {latency['p99']:.1f} ms"
     text += f"  {report['frames']} frames, {report['dropped']} dropped  {report['source']}"
-    line = Text(text, no_wrap=True, overflow="ellipsis")  # the score comes first: a narrow terminal cuts the end
+    line = Text(text, no_wrap=True, overflow="ellipsis")  # the score is first, because a narrow terminal cuts the end
     for warning in report["warnings"]:
         line.append(f"\nwarning: {warning}", style="yellow")
     return line
@@ -111,16 +112,16 @@ def _score(report: Report) -> str:
     psnr = report["psnr_db"]
     if psnr["prediction"] is None or psnr["copy_last"] is None:
         return "not scored yet"
-    gain = f"{psnr['prediction'] - psnr['copy_last']:+.2f}" if psnr["trusted"] else "too few to compare"
+    gain = number(psnr["prediction"] - psnr["copy_last"], "+.2f") if psnr["trusted"] else "too few to compare"
     return f"predicted {psnr['prediction']:.2f} dB, copying {psnr['copy_last']:.2f} dB ({gain})"
 
 
 def _now(report: Report) -> str | None:
-    """What is shown, with its quality, in words; None unless the run shows now."""
+    """The shown moment and its quality in words; None without ``--now``."""
     now, psnr = report["now"], report["psnr_db"]
     if now is None:
         return None
-    shown = f"shown: now {now['error']:+.0f} ms (p50), ±{now['spread']:.0f} ms (p95)"
+    shown = f"shown: now {number(now['error'], '+.0f')} ms (p50), ±{now['spread']:.0f} ms (p95)"
     if psnr["prediction"] is None:
         return shown
     return f"{shown}; frame of now: {psnr['prediction']:.1f} dB, late picture: {psnr['copy_last']:.1f} dB"
@@ -137,7 +138,7 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
     scored = [f"{score['ahead_ms']:.0f}" for score in report["psnr_db_by_ahead"]]
     ahead = f"{' to '.join(dict.fromkeys((scored[0], scored[-1])))} ms ahead: " if scored else ""
     rows = [
-        ("source", f"{report['source']}, a frame each {report['interval_ms']:.1f} ms"),
+        ("source", f"{report['source']}, a frame every {report['interval_ms']:.1f} ms"),
         ("model", report["model"] + random),
         ("engine", f"{engine} {report['versions'][engine]}, {report['precision']}"),
         ("frames", f"{report['frames']} predicted, {report['dropped']} dropped, {_many(report['epochs'], 'stream')}"),
@@ -150,14 +151,14 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
     if (sharp := report["sharpness"]) is not None:
         rows.append(("sharpness", f"{sharp['prediction']:.2f} of the real frames'"))
     if (shown := _now(report)) is not None and now is not None:
-        since = f"counted from {SINCE[report['times']]}, with the delays given"
-        late = f"the camera's picture is {now['late']:.0f} ms old when it is shown, {since}"
+        since = f"counted from {SINCE[report['times']]}, plus the delays you gave"
+        late = f"the camera's picture is {number(now['late'], '.0f')} ms old when it is shown, {since}"
         rows += [("now", shown), ("late", late)]
     if any(report["events"].values()):
         events = report["events"]
         named = [_many(events[kind], kind.removesuffix("s")) for kind in ("repeats", "cuts", "gaps") if events[kind]]
         copies = (
-            [f"{events['copied']} predicted no better than the late picture, which was shown"]
+            [f"{_many(events['copied'], 'prediction')} replaced by the late picture, which had lately scored better"]
             if events["copied"]
             else []
         )

@@ -1,4 +1,4 @@
-"""``framecast.benchmark``: what it takes and gives. No figure is held to a limit: machines differ."""
+"""``framecast.benchmark``: its arguments and results. No timing is checked against a limit: machines differ."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def cases(result: framecast.bench.benchmark.Benchmark) -> list[str]:
     return [one["name"] for one in result.to_dict()["results"]]
 
 
-def test_a_model_may_be_measured_against_itself() -> None:
+def test_a_model_can_be_compared_with_itself() -> None:
     result = framecast.benchmark(["stip-edge", "stip-edge"], **QUICK)
     assert cases(result) == ["stip-edge", "stip-edge #2"]
-    told = result.to_dict()
-    assert told["settings"]["iterations"] == 5
-    assert told["machine"]["versions"]["onnxruntime"]
+    report = result.to_dict()
+    assert report["settings"]["iterations"] == 5
+    assert report["machine"]["versions"]["onnxruntime"]
     assert {row[0] for table in result.tables[:1] for row in table.rows} == set(cases(result))
-    assert len(result.csv.splitlines()) == 1 + sum(one["summary"]["n"] for one in told["results"])
+    assert len(result.csv.splitlines()) == 1 + sum(one["summary"]["n"] for one in report["results"])
     assert len(result.traces()) == 2
 
 
-def test_the_quality_stands_beside_the_milliseconds() -> None:
-    """As the artifact states it; on a clip that is named, as it is measured there, like any evaluation's."""
+def test_quality_is_reported_beside_latency() -> None:
+    """Without a clip it comes from the artifact's manifest; with one it is measured, as ``evaluate`` does."""
     clip = "synthetic://?size=256x192&frames=20&seed=3"
     stated = framecast.benchmark("stip-edge", **QUICK)
     quality = stated.to_dict()["results"][0]["quality"]
@@ -44,18 +44,18 @@ def test_the_quality_stands_beside_the_milliseconds() -> None:
     assert known is not None
     assert (quality["prediction"], quality["data"], quality["n"]) == (known.prediction, known.data, None)
     assert stated.tables[0].rows[0][-1] == f"{known.prediction:.2f}"
-    found = framecast.benchmark("stip-edge", source=clip, ahead=0.1, **QUICK)
-    quality = found.to_dict()["results"][0]["quality"]
-    expected = framecast.evaluate("stip-edge", clip, ahead=[100]).to_dict()
+    measured = framecast.benchmark("stip-edge", source=clip, ahead=0.1, **QUICK)
+    quality = measured.to_dict()["results"][0]["quality"]
+    expected = framecast.evaluate("stip-edge", clip, ahead=[0.1]).to_dict()
     assert quality["prediction"] == pytest.approx(expected["mean"]["stip-edge"]["psnr"][0], abs=1e-6)
     assert quality["copy_last"] == pytest.approx(expected["mean"]["copy-last"]["psnr"][0], abs=1e-6)
     assert (quality["n"], quality["ahead_ms"]) == (expected["clips"][0]["scored"][0], pytest.approx(100))
-    assert found.tables[0].title == "Latency of a live step and a picture 100 ms ahead, ms"
-    assert found.tables[1].title == "Quality of these predictions"
-    assert found.tables[1].rows[0][4:] == ("100 ms ahead", clip, str(quality["n"]))
+    assert measured.tables[0].title == "Latency of a live step and a picture 100 ms ahead, ms"
+    assert measured.tables[1].title == "Quality of these predictions"
+    assert measured.tables[1].rows[0][4:] == ("100 ms ahead", clip, str(quality["n"]))
 
 
-def test_engines_that_are_named_and_engines_that_work() -> None:
+def test_named_engines_and_all_available_engines() -> None:
     result = framecast.benchmark("stip-edge", engines=["onnxruntime", "onnxruntime"], **QUICK)
     assert cases(result) == ["stip-edge onnxruntime", "stip-edge onnxruntime #2"]
     result = framecast.benchmark("stip-edge", engines="all", **QUICK)
@@ -65,7 +65,7 @@ def test_engines_that_are_named_and_engines_that_work() -> None:
 
 @dataclass(frozen=True)
 class Ours:
-    """A model that gives another file for each engine."""
+    """A model that chooses its artifact by engine."""
 
     given: str
     asked: list[str]
@@ -76,7 +76,7 @@ class Ours:
         yield shipped()["stip-edge"]
 
 
-def test_a_model_may_give_its_own_artifacts() -> None:
+def test_a_model_can_provide_its_own_artifacts() -> None:
     model = Ours("path/of/mine.onnx", [])
     result = framecast.benchmark([model, "stip-edge"], engines=["auto", "onnxruntime"], **QUICK)
     assert model.asked == ["auto", "onnxruntime"]
@@ -85,13 +85,13 @@ def test_a_model_may_give_its_own_artifacts() -> None:
 
 
 def test_a_stream() -> None:
-    told: list[float] = []
+    progress: list[float] = []
     result = framecast.benchmark(
-        "stip-edge", stream=True, fps=20, duration=1, threads=1, advance=lambda share, what: told.append(share)
+        "stip-edge", stream=True, fps=20, duration=1, threads=1, advance=lambda share, what: progress.append(share)
     )
     assert result.to_dict()["streams"]["stip-edge"]["loop"]["frames"] == 20
     assert result.tables[0].title == "stip-edge, live"
-    assert told == [0.0]
+    assert progress == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,14 @@ def test_bad_arguments(options: dict[str, Any], error: type[Exception], message:
         framecast.benchmark(**{"models": "stip-edge", **QUICK, **options})
 
 
-def test_where_no_engine_works_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(*_: object, **__: object) -> None:
+def test_the_error_says_why_no_engine_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise EngineError("it is broken: mend it")
 
-    monkeypatch.setattr("framecast.bench.opened.open_engine", nothing)
+    monkeypatch.setattr("framecast.bench.opened.open_engine", broken)
     with pytest.raises(EngineError, match=r"no engine is available here \(stip-edge \w+: not run: it is"):
         framecast.benchmark("stip-edge", engines="all", **QUICK)
 
 
-def test_the_defaults_are_those_of_the_settings() -> None:
+def test_the_default_settings() -> None:
     assert Settings() == Settings("demo", None, False, None, False, False, 0.2, 3.0, None, (50.0, 90.0, 95.0, 99.0), 3)

@@ -1,4 +1,4 @@
-"""How many cameras are carried: machines of known speed, shared by all of them in virtual time."""
+"""How many cameras a machine handles: simulated machines of known speed, in virtual time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Watched(PacedEngine):
 
 
 def carried(step: float, limit: int = 16) -> tuple[Cameras, int]:
-    """With a machine that does one step at a time; and how many engines were opened."""
+    """The result on a machine that runs one step at a time, and the number of engines opened."""
     clock, machine, opened = VirtualClock(), [0.0], []
 
     def open_engine() -> Engine:
@@ -40,21 +40,21 @@ def carried(step: float, limit: int = 16) -> tuple[Cameras, int]:
     return found, len(opened)
 
 
-def test_as_many_as_have_their_steps_within_an_interval() -> None:
-    found, opened = carried(0.0101)  # 3 × 10.1 ms are within 33.3 ms, 4 are not
+def test_as_many_cameras_as_fit_their_steps_into_a_frame_interval() -> None:
+    found, opened = carried(0.0101)  # 3 × 10.1 ms fit into 33.3 ms, 4 do not
     assert found.carried == 3
     assert [run.cameras for run in found.runs] == [1, 2, 3, 4]
     assert opened == 4
     one, _, three, four = found.runs
     assert [one.p50, one.p99] == pytest.approx([10.1, 10.1])
-    assert 20 < three.p99 <= 30.4  # the last of the three waits for both others
+    assert 20 < three.p99 <= 30.4  # the last of the three waits for the other two
     assert three.dropped == 0
     assert four.p99 > found.interval_ms
     assert {run.n for run in found.runs} == {90}
     assert not [t for t in threading.enumerate() if t.name.startswith("camera-")]
 
 
-def test_no_camera_or_as_many_as_are_allowed() -> None:
+def test_no_camera_fits_or_the_limit_is_reached() -> None:
     none, _ = carried(0.040)
     assert (none.carried, [run.cameras for run in none.runs]) == (0, [1])
     some, opened = carried(0.001, limit=3)
@@ -64,7 +64,7 @@ def test_no_camera_or_as_many_as_are_allowed() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 16, 17])
-def test_search_finds_the_edge_and_asks_nothing_twice(limit: int) -> None:
+def test_search_finds_the_limit_and_tries_no_count_twice(limit: int) -> None:
     for edge in range(limit + 3):
         asked: list[int] = []
 
@@ -84,7 +84,7 @@ def test_bad_input() -> None:
             carry(lambda: engine, CLIP, fps=fps, seconds=seconds, limit=limit)
 
 
-def test_a_camera_that_fails_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_failing_camera_stops_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(TrendEngine):
         def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
             if self.steps == WARM_STEPS + 5:

@@ -1,4 +1,4 @@
-"""Drawings of a benchmark: colours that mean one thing."""
+"""Benchmark plots: a colour has one meaning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STAGES = ("capture late", "mailbox", "picture in", "step", "picture out", "score
 
 
 @pytest.mark.parametrize("count", [1, 3, 6, 9])
-def test_parts_differ_by_brightness_alone(count: int) -> None:
+def test_parts_can_be_told_apart_by_brightness_alone(count: int) -> None:
     brightness = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in map(to_rgb, shades(count))]
     steps = [light - dark for dark, light in pairwise(brightness)]
     assert len(brightness) == count

@@ -1,4 +1,4 @@
-"""Power, clocks and temperatures: of a sysfs that was laid out by hand, and of an NVML that is none."""
+"""Power, clocks and temperatures, read from a hand-made sysfs tree and a fake NVML."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ORIN = {
     f"{HWMON}/in2_label": "VDD_CPU_GPU_CV\n",
     f"{HWMON}/in2_input": "5000\n",
     f"{HWMON}/curr2_input": "200\n",
-    f"{HWMON}/in7_label": "sum of shunt voltages\n",  # no power: it has no current
+    f"{HWMON}/in7_label": "sum of shunt voltages\n",  # not a power rail: it has no current
     f"{HWMON}/in7_input": "12\n",
     "sys/class/devfreq/17000000.gpu/cur_freq": "305000000\n",
     "sys/class/devfreq/15340000.vic/cur_freq": "115200000\n",
@@ -51,7 +51,7 @@ TEGRASTATS = (
 
 @pytest.fixture(autouse=True)
 def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No tool or module of this machine's own."""
+    """Hide this machine's own pynvml and tegrastats."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setenv("PATH", "/nowhere")
 
@@ -75,7 +75,7 @@ def test_a_jetson_is_read(lay: Lay) -> None:
     assert temperatures(root) == {"cpu-thermal, °C": 45.5}
 
 
-def test_what_is_absent_or_broken_is_not_reported(lay: Lay) -> None:
+def test_absent_or_broken_sensors_are_not_reported(lay: Lay) -> None:
     root = lay({f"{HWMON}/in1_label": "VDD_IN\n", f"{HWMON}/in1_input": "no number\n", f"{HWMON}/curr1_input": "1\n"})
     for read in (rails, jetson_gpu_clock, cpu_clock, temperatures):
         assert read(root) == {}
@@ -84,18 +84,18 @@ def test_what_is_absent_or_broken_is_not_reported(lay: Lay) -> None:
 
 def test_a_run_is_sampled(lay: Lay) -> None:
     root = lay(ORIN)
-    looked = threading.Event()
+    sampled = threading.Event()
 
     class Enough(list[Any]):
         def append(self, item: Any) -> None:
             super().append(item)
             if len(self) == 3:
-                looked.set()
+                sampled.set()
 
     sampler = Sampler(root, interval=0.001)
     sampler.readings = Enough()
     with sampler:
-        assert looked.wait(30)
+        assert sampled.wait(30)
     found = sampler.summary()
     assert found["VDD_IN, W"].mean == pytest.approx(4.8)
     assert found["VDD_IN, W"].n >= 3
@@ -103,7 +103,7 @@ def test_a_run_is_sampled(lay: Lay) -> None:
     assert [t for t, _ in sampler.readings] == sorted(t for t, _ in sampler.readings)
 
 
-def test_a_machine_that_tells_nothing_costs_no_thread(tmp_path: Path) -> None:
+def test_a_machine_without_sensors_needs_no_thread(tmp_path: Path) -> None:
     with Sampler(tmp_path) as sampler:
         sampler._thread.join(30)
         assert not sampler._thread.is_alive()
@@ -111,7 +111,7 @@ def test_a_machine_that_tells_nothing_costs_no_thread(tmp_path: Path) -> None:
 
 
 class NvmlError(Exception):
-    """As pynvml raises."""
+    """Stands in for pynvml's own exception."""
 
 
 def nvml(*, clocks: bool = True, driver: bool = True) -> SimpleNamespace:
@@ -141,7 +141,7 @@ def nvml(*, clocks: bool = True, driver: bool = True) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("clocks", [True, False])
-def test_nvml_is_asked_for_what_it_supports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clocks: bool) -> None:
+def test_unsupported_nvml_readings_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clocks: bool) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml(clocks=clocks))
     with Sampler(tmp_path) as sampler:
         pass
@@ -152,7 +152,7 @@ def test_nvml_is_asked_for_what_it_supports(monkeypatch: pytest.MonkeyPatch, tmp
     assert device_memory() == 3 << 20
 
 
-def test_nvml_without_a_driver_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvml_without_a_driver_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml(driver=False))
     assert device_memory() is None
 
@@ -167,7 +167,7 @@ def test_a_line_of_tegrastats_is_read() -> None:
     assert parse_tegrastats("") == {}
 
 
-def test_tegrastats_stands_in_where_rails_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tegrastats_is_the_fallback_for_unreadable_rails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tool = tmp_path / "tegrastats"
     tool.write_text(f"#!/bin/sh\necho '{TEGRASTATS}'\nexec /bin/sleep 60\n")
     tool.chmod(0o755)

@@ -1,4 +1,4 @@
-"""MLPerf's single stream: how many queries a percentile needs, and that its estimate is no less than it."""
+"""MLPerf's single-stream scenario: how many queries a percentile needs, and that its estimate is conservative."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from framecast.testing import ManualClock
 
 
 @pytest.mark.parametrize(("percentile", "queries"), [(50, 11), (90, 64), (95, 130), (99, 662), (99.9, 6636)])
-def test_the_fewest_queries_are_those_of_loadgen(percentile: float, queries: int) -> None:
-    assert needed(percentile) == queries  # LoadGen's own for 90 and 99: 64 and 662
+def test_the_minimum_number_of_queries_matches_loadgen(percentile: float, queries: int) -> None:
+    assert needed(percentile) == queries  # LoadGen's own values: 64 for 90, 662 for 99
     assert slowest(queries, percentile) == 1
     assert slowest(queries - 1, percentile) == 0
 
 
 @pytest.mark.parametrize("percentile", [50, 90, 97])
-def test_the_slowest_are_counted_by_the_binomial_distribution(percentile: float) -> None:
+def test_the_number_of_slowest_samples_follows_the_binomial_distribution(percentile: float) -> None:
     p = percentile / 100
     for n in (1, 2, 10, 100, 333, 800):
         chances = np.cumsum([math.comb(n, k) * (1 - p) ** k * p ** (n - k) for k in range(n + 1)])
@@ -29,7 +29,7 @@ def test_the_slowest_are_counted_by_the_binomial_distribution(percentile: float)
 
 
 @pytest.mark.parametrize("percentile", [90, 99])
-def test_the_estimate_is_no_less_than_the_percentile_in_99_of_100_runs(percentile: float) -> None:
+def test_the_estimate_is_at_least_the_percentile_in_99_of_100_runs(percentile: float) -> None:
     rng = np.random.default_rng(0)
     runs = rng.exponential(1.0, (1000, 1500))
     t = slowest(1500, percentile)
@@ -39,7 +39,7 @@ def test_the_estimate_is_no_less_than_the_percentile_in_99_of_100_runs(percentil
     assert estimate(runs[0].tolist(), percentile).estimate == estimates[0]
 
 
-def test_an_estimate_beside_what_was_seen() -> None:
+def test_the_estimate_and_the_observed_percentile() -> None:
     values = np.random.default_rng(0).permutation(np.arange(1.0, 1001)).tolist()
     found = estimate(values, 90)
     assert found.seen == 901  # LoadGen takes the sample at n·p, counted from 0
@@ -48,7 +48,7 @@ def test_an_estimate_beside_what_was_seen() -> None:
     assert estimate(values[:100], 99).estimate is None
 
 
-def test_queries_follow_each_other_until_there_are_enough() -> None:
+def test_queries_run_back_to_back_until_there_are_enough() -> None:
     clock = ManualClock()
 
     def query() -> None:
@@ -66,7 +66,7 @@ def test_queries_follow_each_other_until_there_are_enough() -> None:
     assert long.estimates[1].estimate == pytest.approx(20)
 
 
-def test_too_few_queries_are_not_valid_and_say_why() -> None:
+def test_a_run_with_too_few_queries_is_invalid_and_says_why() -> None:
     clock = ManualClock()
 
     def query() -> None:
@@ -77,7 +77,7 @@ def test_too_few_queries_are_not_valid_and_say_why() -> None:
     assert found.reasons == ["10 queries, but the 90 % estimate needs 64"]
 
 
-def test_bad_settings_are_said() -> None:
+def test_bad_settings_are_refused() -> None:
     with pytest.raises(OptionError, match="min_queries at least 1"):
         single_stream(called("x", lambda: None), min_queries=0)
     with pytest.raises(OptionError, match="between 0 and 100"):

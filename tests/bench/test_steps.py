@@ -1,4 +1,4 @@
-"""The step benchmark, under a clock of which every second is known: nothing here depends on how fast a machine is."""
+"""The step benchmark under a simulated clock: nothing here depends on how fast the machine is."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ..evaluation.conftest import moving  # noqa: TID252
 
 
 class WorkClock(ManualClock):
-    """Time passes when somebody works, at the machine's speed of the moment."""
+    """Time passes only while something works, at the machine's current speed."""
 
     def __init__(self, slower: Callable[[float], float] = lambda now: 1.0) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class WorkClock(ManualClock):
 
 
 class Known(TrendEngine):
-    """An engine whose latencies are given: 1 ms for the picture in, what comes next for the step, 2 ms out."""
+    """An engine with known latencies: 1 ms to take a picture, the next of ``latencies`` to step, 2 ms to render."""
 
     device = "cpu"
 
@@ -70,15 +70,15 @@ def test_a_known_distribution_with_stalls_is_reported_within_two_percent() -> No
     rng = np.random.default_rng(7)
 
     def drawn(rng: np.random.Generator, n: int) -> np.ndarray:
-        """Milliseconds: a lognormal of median 8, and one in 50 hangs for 180 to 220 more."""
+        """Milliseconds: lognormal with median 8; one in 50 stalls for another 180 to 220."""
         return rng.lognormal(np.log(8), 0.2, n) + (rng.random(n) < 0.02) * rng.uniform(180, 220, n)
 
     clock = WorkClock()
-    before = repeat(5000.0, LEAST)  # the first steps take long, and are none of what is reported
+    before = repeat(5000.0, LEAST)  # slow first steps, which must not be reported
     engine = Known(clock, chain(before, drawn(rng, 100_000)))
     (series,) = measure([live_step("known", engine, moving(4), clock)], iterations=20_000, clock=clock)
     found, parts = summaries(series, (50, 90, 95, 99))
-    true = 3 + drawn(np.random.default_rng(1), 2_000_000)  # 3 ms for the pictures
+    true = 3 + drawn(np.random.default_rng(1), 2_000_000)  # 1 ms for the picture in, 2 ms for the picture out
     expected = summarize(true.tolist(), (50, 90, 95, 99))
     assert found.n >= 20_000
     assert found.mean == pytest.approx(expected.mean, rel=0.02)
@@ -102,7 +102,7 @@ def test_every_sample_is_kept_with_its_time() -> None:
 
 
 def turns(log: list[str]) -> list[tuple[str, int]]:
-    """Who came, and how often in a row."""
+    """Each run of equal names in the log, with its length."""
     out: list[tuple[str, int]] = []
     for name in log:
         out.append((name, 1 + (out.pop()[1] if out and out[-1][0] == name else 0)))
@@ -125,7 +125,7 @@ def test_cases_take_turns_forwards_and_backwards() -> None:
         warmup=0.1, duration=2, iterations=1, clock=clock, advance=shares.append,
     )  # fmt: skip
     warm = [("a", 10), ("b", LEAST), ("slow", LEAST)]
-    a, b, slow = ("a", 26), ("b", 11), ("slow", LEAST + 1)  # a turn's first iteration does not count
+    a, b, slow = ("a", 26), ("b", 11), ("slow", LEAST + 1)  # a turn's first iteration is not a sample
     there, back = [a, b, slow], [slow, b, a]
     joined = [
         name for name, count in chain(warm, *(there if i % 2 == 0 else back for i in range(8))) for _ in range(count)
@@ -138,8 +138,8 @@ def test_cases_take_turns_forwards_and_backwards() -> None:
     assert shares[-1] == 1
 
 
-def test_a_known_factor_is_found_although_the_machine_slows_down_midway() -> None:
-    clock = WorkClock(lambda now: 1 if now < 4 else 3)  # for good, and in the middle of somebody's turn
+def test_a_known_ratio_is_found_although_the_machine_slows_down_midway() -> None:
+    clock = WorkClock(lambda now: 1 if now < 4 else 3)  # permanently, in the middle of a case's turn
     rng = np.random.default_rng(3)
 
     def case(name: str, median: float) -> Case:
@@ -152,24 +152,24 @@ def test_a_known_factor_is_found_although_the_machine_slows_down_midway() -> Non
     assert found.median == pytest.approx(1.6, rel=0.02)
     assert found.low < 1.6 < found.high
     assert found.high / found.low < 1.04
-    assert summarize(series[0].milliseconds).cv > 0.3  # what the machine did shows there
+    assert summarize(series[0].milliseconds).cv > 0.3  # the slowdown shows here
 
 
-def test_a_prediction_that_is_not_finite_begins_anew() -> None:
+def test_a_non_finite_prediction_resets_the_state() -> None:
     clock = WorkClock()
     engine = Known(clock, repeat(5.0), poison=8)
     measure([live_step("x", engine, moving(3), clock)], warmup=0, duration=0, clock=clock)
     assert engine.steps > 8
 
 
-def test_a_picture_further_ahead_costs_a_network_more_steps() -> None:
+def test_looking_further_ahead_costs_a_network_more_steps() -> None:
     clock = WorkClock()
     (series,) = measure([live_step("x", Known(clock, repeat(5.0)), moving(2), clock, ahead=0.12)], clock=clock)
-    assert set(np.round(series.milliseconds, 6)) == {1 + 5 + 2 * 5 + 3 * 2.0}  # two more steps; three pictures are made
+    assert set(np.round(series.milliseconds, 6)) == {1 + 5 + 2 * 5 + 3 * 2.0}  # two more steps, three rendered pictures
     assert set(np.round(series.parts["step"], 6)) == {5.0}
 
 
-def test_a_model_without_pictures_is_stepped_on_floats() -> None:
+def test_a_model_without_a_picture_format_is_stepped_on_floats() -> None:
     clock = WorkClock()
     seen: list[np.ndarray] = []
 
@@ -187,11 +187,11 @@ def test_a_model_without_pictures_is_stepped_on_floats() -> None:
     assert not np.array_equal(seen[0], seen[1])
 
 
-def test_a_device_is_asked_for_its_own_parts() -> None:
+def test_a_device_reports_enqueue_and_wait_times() -> None:
     clock = WorkClock()
 
     class Device(Known):
-        """Steps by itself: it is enqueued in 1 ms, and takes 6 to be done."""
+        """Steps asynchronously: 1 ms to enqueue, 6 ms until it is done."""
 
         device, done = "a GPU", 0.0
 
@@ -212,7 +212,7 @@ def test_a_device_is_asked_for_its_own_parts() -> None:
     assert on_device(Known(clock, repeat(1.0)), moving(2), clock) == {}
 
 
-def test_transfers_are_timed_alone_where_buffers_are_a_device_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transfers_are_timed_separately_for_device_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
     monkeypatch.setattr(steps, "BACK_TO_BACK", 2)
     from framecast.runtime.engines.onnxruntime_cuda import OnnxRuntimeCudaEngine
@@ -224,7 +224,7 @@ def test_transfers_are_timed_alone_where_buffers_are_a_device_s(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("cases", "options", "says"),
+    ("cases", "options", "message"),
     [
         ([], {}, "nothing to measure"),
         (["a", "a"], {}, "two cases with the same name"),
@@ -232,12 +232,12 @@ def test_transfers_are_timed_alone_where_buffers_are_a_device_s(monkeypatch: pyt
         (["a"], {"iterations": 0}, "iterations at least 1"),
     ],
 )
-def test_bad_settings_are_said(cases: list[str], options: dict[str, Any], says: str) -> None:
-    with pytest.raises(OptionError, match=says):
+def test_bad_settings_are_refused(cases: list[str], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         measure([called(name, lambda: None) for name in cases], **options)
 
 
-def test_no_frame_is_said() -> None:
+def test_no_frames_is_an_error() -> None:
     with pytest.raises(OptionError, match="no frame to measure with"):
         live_step("x", Known(WorkClock(), repeat(1.0)), [])
 
@@ -248,7 +248,7 @@ def result(name: str, milliseconds: list[float], **more: Any) -> Result:
     return Result(name, "auto", "cpu", True, series, summary, parts, **more)
 
 
-def test_what_is_doubtful_is_said() -> None:
+def test_doubtful_results_are_warned_about() -> None:
     steady, wild = result("steady", [10.0] * 1000), result("wild", [10.0, 12.0] * 500)
     assert warnings([steady]) == []
     (unsteady,) = warnings([steady, wild])
@@ -257,7 +257,7 @@ def test_what_is_doubtful_is_said() -> None:
     assert few == "too few samples for 99 %: 60 of 1000 needed (--iterations 1000)"
 
 
-def test_tables_and_samples_in_words() -> None:
+def test_tables_and_samples_as_text() -> None:
     found = [result("a|b", [0.5, 1.5]), result("c", [100.0, 300.0])]
     first = tables(found, {})[0]
     assert list(first.columns) == ["", "n", "min", "mean", "median", "p99", "max", "CV %"]
@@ -290,25 +290,25 @@ def test_the_machine_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (machine["processor"], machine["memory_bytes"]) == ("Some CPU @ 3 GHz", 8 << 30)
     assert (machine["governor"], machine["max_mhz"], machine["driver"]) == ("powersave", 3000, "535.86.10")
     assert machine["versions"]["onnxruntime"] == "1.2"
-    told = dict(lines(machine))
-    assert "8 GiB" in told["machine"]
-    assert told["clock"] == "governor powersave, at most 3000 MHz"
+    described = dict(lines(machine))
+    assert "8 GiB" in described["machine"]
+    assert described["clock"] == "governor powersave, at most 3000 MHz"
     assert peak_memory(42, tmp_path) == 2 << 20
     assert peak_memory(43, tmp_path) is None
     machine["load"] = 0.2 * machine["usable"]
     assert busy(machine) is None
-    machine["load"] = 0.5 * machine["usable"]  # of two cores, one is another process's
+    machine["load"] = 0.5 * machine["usable"]  # as if another process kept every second core busy
     assert "the machine is busy" in (busy(machine) or "")
 
 
-def test_what_a_machine_does_not_tell_is_left_out(tmp_path: Path) -> None:
+def test_unknown_facts_about_the_machine_are_left_out(tmp_path: Path) -> None:
     machine = describe({}, tmp_path)
     machine["commit"] = None
     assert [machine["governor"], machine["max_mhz"], machine["driver"]] == [None] * 3
     assert {"clock", "commit"} & dict(lines(machine)).keys() == set()
 
 
-def test_a_cold_start_is_a_process_of_its_own() -> None:
+def test_a_cold_start_runs_in_a_fresh_process() -> None:
     found = cold_start(find("stip-edge"), "auto", 1, (64, 48), times=1)
     assert 0 < found.load + found.first < found.seconds
     assert found.times == 1

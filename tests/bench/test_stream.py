@@ -1,4 +1,4 @@
-"""The harness itself: engines of known latency, in a time in which nothing else takes any, are told as they are."""
+"""The streaming benchmark itself: it must report the known latencies of simulated engines in virtual time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from framecast.testing import STAMPS, PacedEngine, TrendEngine, VirtualClock
 
 CLIP = "synthetic://?size=56x40&frames=8"
 PERCENTILES = (50, 90, 95, 99)
-FPS, STEP, STALL, EVERY = 30, 0.010, 0.995, 600  # a stall each 20 s; its end is no frame's time
+FPS, STEP, STALL, EVERY = 30, 0.010, 0.995, 600  # a stall every 20 s that does not end when a frame is due
 
 
 def bench(seconds_of: Callable[[int], float], seconds: float, fps: float | None = FPS) -> StreamResult:
@@ -34,17 +34,17 @@ def bench(seconds_of: Callable[[int], float], seconds: float, fps: float | None 
 
 
 def stalled() -> StreamResult:
-    """40 s: a step of 10 ms for each frame, and two that hang for a second."""
+    """40 s of 10 ms steps, two of which stall for a second."""
     lead = WARM_STEPS + int(LEAD * FPS)
-    stalls = {lead + 100, lead + 100 + EVERY - 29}  # 29 frames are dropped in the first
+    stalls = {lead + 100, lead + 100 + EVERY - 29}  # frames dropped in the first stall make no step
     return bench(lambda n: STALL if n in stalls else STEP, seconds=40)
 
 
 def known_stalled() -> list[float]:
-    """Milliseconds of the frames of 20 s, by hand.
+    """Latencies in milliseconds of 20 s of frames, computed by hand.
 
-    The stalled one; the 29 that come meanwhile, covered by the last of them when it has been predicted; the one that
-    came while it was; and all others.
+    In order: the stalled frame; the 29 that arrive meanwhile, all covered when the last of them has been predicted;
+    the one that arrives during that prediction; all others.
     """
     covered = [STALL + STEP - k / FPS for k in range(1, 30)]
     return [1e3 * s for s in (STALL, *covered, STALL + 2 * STEP - 30 / FPS, *[STEP] * (EVERY - 31))]
@@ -59,7 +59,7 @@ def test_a_stall_shows_in_the_corrected_p99_which_the_raw_one_hides() -> None:
     assert loop.corrected.mean == pytest.approx(np.mean(known), rel=0.02)
     assert loop.corrected.max == pytest.approx(1e3 * STALL, rel=0.02)
     assert loop.corrected.percentiles[99] > 800
-    # The frames that were never shown are left out of these: two bad samples among 1144.
+    # These leave out the frames that were never shown, so they have just two bad samples among 1144.
     for hidden in (loop.raw, loop.age):
         assert hidden.percentiles[99] < 45
         assert hidden.max == pytest.approx(1e3 * STALL, rel=0.02)
@@ -67,26 +67,26 @@ def test_a_stall_shows_in_the_corrected_p99_which_the_raw_one_hides() -> None:
     assert loop.tail == pytest.approx(loop.corrected.percentiles[99] / 10, rel=0.02)
 
 
-def test_what_is_measured_is_what_hdrhistogram_would_fill_in() -> None:
+def test_the_correction_matches_that_of_hdrhistogram() -> None:
     loop = stalled().loop
     filled = []
     for ms in (ms for ms in loop.samples["raw_ms"] if ms is not None):
-        filled += list(np.arange(ms, 0, -1e3 / FPS))  # recordValueWithExpectedInterval
+        filled += list(np.arange(ms, 0, -1e3 / FPS))  # like recordValueWithExpectedInterval
     assert loop.corrected.percentiles[99] == pytest.approx(np.percentile(filled, 99), rel=0.02)
 
 
-def test_known_latencies_are_told_to_two_percent() -> None:
+def test_known_latencies_are_reported_within_two_percent() -> None:
     drawn = 1e-3 * np.random.default_rng(6).gamma(4, 3, 2000).clip(1, 30)  # never longer than an interval
     loop = bench(lambda n: float(drawn[n]), seconds=30).loop
     counted = 1e3 * drawn[WARM_STEPS + FPS :][: 30 * FPS]
-    for told in (loop.corrected, loop.age, loop.raw, loop.stages["step"]):
-        assert told.n == 900
-        assert told.mean == pytest.approx(counted.mean(), rel=0.02)
+    for reported in (loop.corrected, loop.age, loop.raw, loop.stages["step"]):
+        assert reported.n == 900
+        assert reported.mean == pytest.approx(counted.mean(), rel=0.02)
         for p in PERCENTILES:
-            assert told.percentiles[p] == pytest.approx(np.percentile(counted, p), rel=0.02)
+            assert reported.percentiles[p] == pytest.approx(np.percentile(counted, p), rel=0.02)
     assert loop.dropped == 0
     assert loop.load == pytest.approx(counted.mean() * FPS / 1e3, rel=0.02)
-    assert loop.cores == pytest.approx(0.5)  # of this clock
+    assert loop.cores == pytest.approx(0.5)  # the virtual clock's fixed value
     assert loop.cpu_ms == pytest.approx(0.5e3 / FPS, rel=0.02)
     assert loop.gaps.mean == pytest.approx(1e3 / FPS, rel=0.02)
     assert loop.jitter == pytest.approx(np.diff(counted).std(), rel=0.02)
@@ -99,7 +99,7 @@ def test_an_overloaded_loop_drops_frames_and_is_always_busy() -> None:
     assert loop.shown == pytest.approx(1e4 / step, abs=1)
     assert loop.load == pytest.approx(1)
     assert loop.gaps.min == pytest.approx(loop.gaps.max) == pytest.approx(step)
-    assert 0 <= loop.stages["mailbox"].min <= loop.stages["mailbox"].max <= interval  # a newer one replaces it then
+    assert 0 <= loop.stages["mailbox"].min <= loop.stages["mailbox"].max <= interval  # then a newer frame replaces it
     assert loop.raw.percentiles[99] == pytest.approx(step)
     assert step + 0.9 * interval < loop.age.percentiles[99] < step + interval
     assert step + 1.3 * interval < loop.corrected.percentiles[99] < step + 2 * interval
@@ -107,7 +107,7 @@ def test_an_overloaded_loop_drops_frames_and_is_always_busy() -> None:
 
 def test_stages_add_up_and_the_empty_loop_takes_no_time() -> None:
     result = bench(lambda n: 0.012, seconds=5, fps=None)
-    assert result.fps == 30  # the clip's own
+    assert result.fps == 30  # the clip's own rate
     assert result.source.startswith("synthetic://?size=56x40")
     assert list(result.loop.stages) == [
         "capture late",
@@ -124,31 +124,32 @@ def test_stages_add_up_and_the_empty_loop_takes_no_time() -> None:
     assert (result.empty.frames, result.empty.dropped) == (150, 0)
 
 
-def test_it_is_json_and_rows_and_comes_out_the_same_every_time() -> None:
+def test_the_result_is_reproducible_and_converts_to_json_and_rows() -> None:
     result, again = (bench(lambda n: 0.045 if n % 7 == 0 else 0.012, seconds=5) for _ in range(2))
     assert result == again
-    told = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert (told["source"], told["engine"], told["due"], told["fps"]) == (result.source, "trend", "schedule", 30)
-    assert told["loop"]["corrected"]["percentiles"]["99"] == pytest.approx(result.loop.corrected.percentiles[99])
-    samples = told["loop"]["samples"]
+    report = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert (report["source"], report["engine"]) == (result.source, "trend")
+    assert (report["due"], report["fps"]) == ("schedule", 30)
+    assert report["loop"]["corrected"]["percentiles"]["99"] == pytest.approx(result.loop.corrected.percentiles[99])
+    samples = report["loop"]["samples"]
     assert {len(column) for column in samples.values()} == {150}
-    assert samples["raw_ms"].count(None) == told["loop"]["dropped"]
+    assert samples["raw_ms"].count(None) == report["loop"]["dropped"]
     rows = dict(result.rows())
     assert "?" in rows["due → sink, every frame (corrected), ms"]  # 150 samples are too few for a p99
     assert "empty loop –" in rows["p99 / p50, corrected"]
 
 
-def test_a_dropped_frame_lasts_until_the_next_hand_over() -> None:
+def test_a_dropped_frame_is_late_until_the_next_hand_over() -> None:
     handed = [0.5, None, None, 3.25, None]
     frames = [
         FrameTimes(float(due), None if at is None else replace(STAMPS, due=float(due), handed=at))
         for due, at in enumerate(handed)
     ]
-    assert corrected(frames) == [0.5, 2.25, 1.25, 0.25]  # of the last one nothing is known
+    assert corrected(frames) == [0.5, 2.25, 1.25, 0.25]  # nothing is known about the last one
 
 
 class Camera(Source):
-    """A camera whose frames come each 40 ms of a virtual time, and wait for it. None of them repeats another."""
+    """A camera that delivers a frame every 40 ms of virtual time. Consecutive frames differ."""
 
     live, name, fps = True, "a camera", None
 
@@ -189,7 +190,7 @@ def test_bad_input() -> None:
         bench_stream(engine, "missing.mp4", fps=30, seconds=1)
 
 
-def test_an_engine_that_fails_ends_it_and_leaves_no_thread() -> None:
+def test_a_failing_engine_ends_the_run_and_leaves_no_thread() -> None:
     class Broken(TrendEngine):
         def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
             if self.steps == WARM_STEPS + 5:
@@ -210,7 +211,7 @@ def test_real_time() -> None:
 
     engine = Sleeping(0.4)
     result = bench_stream(engine, CLIP, fps=20, seconds=1, clock=SYSTEM)
-    # However busy this machine is: what has slept took longer, never less.
+    # However busy this machine is, a sleep never takes less than asked.
     assert result.loop.frames == result.empty.frames == 20
     assert result.loop.raw.min >= 10
     assert result.loop.corrected.min >= result.loop.stages["step"].min >= 10

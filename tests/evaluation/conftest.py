@@ -1,6 +1,6 @@
-"""Models that are computed by hand, and clips with everything that is left out of scores.
+"""Hand-computed models, and clips that contain the repeated frames that scoring leaves out.
 
-Nothing watches their streams, so each frame is predicted as the model does it.
+The predictors do not watch their streams, so each frame is predicted by the model itself.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def contender() -> MakeContender:
 
 @pytest.fixture
 def any_size() -> Contender:
-    """A model of motion that takes any size, computed by hand, too."""
+    """A hand-computed motion model that takes any size."""
     return Contender("fade", "fade", Predictor(FadeEngine(), watch=False))
 
 
 def moving(count: int, seed: int | None = None, step: tuple[int, int] = (2, 1)) -> list[np.ndarray]:
-    """A smooth random picture that moves, uint8 [40, 56, 3] each; every seventh frame is followed by itself."""
+    """Frames of a moving smooth random picture, uint8 [40, 56, 3] each; every seventh repeats the one before it."""
     rng = np.random.default_rng(seed)
     world = cv2.GaussianBlur(rng.random((40 + 2 * count, 56 + 2 * count, 3)), (0, 0), 3)
     world = ((world - world.min()) / np.ptp(world) * 255).astype(np.uint8)
@@ -66,7 +66,7 @@ def moving_frames() -> Moving:
 
 @pytest.fixture
 def write_clip(tmp_path: Path) -> Callable[[str, list[np.ndarray]], Path]:
-    """A folder of images: a clip whose frames come back as they were."""
+    """Write a clip as a folder of images, which loses nothing."""
 
     def write(name: str, frames: list[np.ndarray]) -> Path:
         folder = tmp_path / name

@@ -1,4 +1,4 @@
-"""Whole clips: every method on the frames that a live run scores, and nothing else."""
+"""Whole clips: every method is scored on exactly the frames that a live run scores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,9 +17,11 @@ from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.clips import common_size, evaluate_clips, find_clips
 from framecast.evaluation.results import Contender, Results
 from framecast.evaluation.rivals import CopyLast, DisFlow, Linear
+from framecast.evaluation.tables import notes
 from framecast.runtime import Pipeline
 from framecast.runtime.convert import to_model_size
 from framecast.runtime.lookahead import Lookahead
+from framecast.runtime.predictor import Predictor
 from framecast.runtime.score import psnr
 from framecast.testing import ListSource, ManualClock, TrendEngine
 
@@ -38,7 +41,7 @@ def unit(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("order", ["BGR", "RGB", "GRAY"])
 @pytest.mark.parametrize("warmup", [1, 12])
-def test_scores_are_those_of_a_live_run(
+def test_scores_match_a_live_run(
     contender: MakeContender, moving_frames: Moving, write_clip: Write, order: str, warmup: int
 ) -> None:
     clip = write_clip("clip", moving_frames(26))
@@ -51,12 +54,14 @@ def test_scores_are_those_of_a_live_run(
             list(pipeline)
         live = pipeline.report()["psnr_db"]
         assert results.clips[0].scored[k - 1] == live["n"] > 0
-        assert figure(results, "trend", "psnr")[k - 1] == pytest.approx(live["prediction"], abs=6e-4)  # it is rounded
+        assert figure(results, "trend", "psnr")[k - 1] == pytest.approx(
+            live["prediction"], abs=6e-4
+        )  # the report is rounded
         assert figure(results, "copy-last", "psnr")[k - 1] == pytest.approx(live["copy_last"], abs=6e-4)
 
 
 @pytest.mark.parametrize("order", ["BGR", "GRAY"])
-def test_every_figure_by_plain_recomputation(
+def test_every_figure_matches_a_plain_recomputation(
     contender: MakeContender, moving_frames: Moving, write_clip: Write, order: str
 ) -> None:
     frames = moving_frames(25)
@@ -82,7 +87,7 @@ def test_every_figure_by_plain_recomputation(
             errors.setdefault("trend", []).append(np.rint(255 * values).clip(0, 255) / 255 - unit(seen[t]))
         psnr = {name: [10 * np.log10(1 / np.mean(d**2)) for d in found] for name, found in errors.items()}
         for name, found in errors.items():
-            exact = name != "trend"  # a grey level of rounding, where float32 meets a half
+            exact = name != "trend"  # float32 may round a half to the other grey level
             assert figure(results, name, "psnr")[k - 1] == pytest.approx(
                 np.mean(psnr[name]), abs=1e-4 if exact else 5e-3
             )
@@ -94,7 +99,7 @@ def test_every_figure_by_plain_recomputation(
 
 
 def test_models_share_frames(contender: MakeContender, moving_frames: Moving, write_clip: Write) -> None:
-    """The longest warm-up holds for all."""
+    """All models wait for the longest warm-up."""
     clip = str(write_clip("clip", moving_frames(26)))
     alone = evaluate_clips([contender("slow", warmup=14)], [clip], ahead=Ahead.in_frames(2))
     both = evaluate_clips(
@@ -108,7 +113,7 @@ def test_models_share_frames(contender: MakeContender, moving_frames: Moving, wr
 
 
 @pytest.mark.parametrize("breaks", ["size", "nan"])
-def test_a_broken_stream_starts_anew(
+def test_a_broken_stream_starts_over(
     contender: MakeContender, moving_frames: Moving, write_clip: Write, breaks: str
 ) -> None:
     frames = moving_frames(32)
@@ -126,7 +131,7 @@ def test_a_broken_stream_starts_anew(
     assert results.contenders[0].predictor.resets == (breaks == "nan")
 
 
-def test_clips_count_alike_and_the_worst_is_named(
+def test_clips_have_equal_weight_and_the_worst_is_named(
     contender: MakeContender, moving_frames: Moving, write_clip: Write
 ) -> None:
     slow = write_clip("slow", moving_frames(16, step=(1, 0)))
@@ -141,7 +146,7 @@ def test_clips_count_alike_and_the_worst_is_named(
     assert gains[worst.name] == gain == min(gains.values()) < 0
 
 
-def test_the_strip_is_a_moment_of_the_middle(
+def test_the_strip_comes_from_the_middle_of_the_clip(
     contender: MakeContender, moving_frames: Moving, write_clip: Write
 ) -> None:
     frames = [frame for i, frame in enumerate(moving_frames(70)) if i % 7 != 6]  # none repeats
@@ -181,16 +186,57 @@ def test_a_bad_clip_among_good_ones_is_skipped_and_named(
 
 def test_frames(contender: MakeContender, moving_frames: Moving, write_clip: Write) -> None:
     clip = str(write_clip("clip", moving_frames(20)))
-    seen: list[tuple[str, int, int]] = []
+    seen: list[tuple[float, str]] = []
     results = evaluate_clips(
         [contender()],
         [clip],
         ahead=Ahead.in_frames(1),
         frames=12,
-        advance=lambda what, done, total: seen.append((what, done, total)),
+        advance=lambda share, what: seen.append((share, what)),
     )
     assert results.clips[0].frames == 12
-    assert seen[-1] == ("clip: frame 12", 0, 1)
+    assert seen[-2:] == [(1.0, "clip: frame 12 of 12"), (1.0, "clip: done")]
+
+
+def test_progress_advances_with_each_frame(
+    contender: MakeContender, moving_frames: Moving, write_clip: Write, tmp_path: Path
+) -> None:
+    """Each clip counts equally: an image folder, its glob, a video, and a clip that is too short and is skipped."""
+    folder = str(write_clip("clip", moving_frames(20)))
+    video = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 25, (56, 40))
+    for frame in moving_frames(10, 1):
+        writer.write(frame)
+    writer.release()
+    shares: list[float] = []
+    places = [folder, f"{folder}/*.png", str(video), "synthetic://?size=56x40&frames=2"]
+    results = evaluate_clips(
+        [contender()], places, ahead=Ahead.in_frames(1), advance=lambda share, what: shares.append(share)
+    )
+    assert len(results.clips) == 3
+    assert shares == pytest.approx(
+        [
+            *(k / 80 for k in [*range(1, 21), 20]),
+            *(0.25 + k / 80 for k in [*range(1, 21), 20]),
+            *(0.5 + k / 40 for k in [*range(1, 11), 10]),
+            *(0.875, 1.0, 1.0),
+        ]
+    )
+
+
+def test_a_fallback_to_copying_is_counted(contender: MakeContender, moving_frames: Moving, write_clip: Write) -> None:
+    """A watched model that predicts worse than copying is replaced by the copy; rivals and bare models never are."""
+    bad, bare = Predictor(TrendEngine(-3.0)), contender("bare", share=-3.0)
+    clip = str(write_clip("clip", moving_frames(40)))
+    results = evaluate_clips([Contender("bad", "bad", bad), bare], [clip], ahead=Ahead.in_frames(2))
+    share = results.copied("bad")
+    assert share is not None
+    assert 0.5 < share < 1
+    assert results.copied("bare") == results.copied("linear") == 0
+    assert [model["copied"] for model in results.to_dict()["models"]] == [share, 0]
+    said = notes(results)
+    assert any(line.startswith(f"bad fell back to copying for {100 * share:.1f} % of its pictures") for line in said)
+    assert "bare never fell back to copying the last frame" in said
 
 
 def test_a_camera_is_refused(contender: MakeContender, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,27 +247,27 @@ def test_a_camera_is_refused(contender: MakeContender, monkeypatch: pytest.Monke
         evaluate_clips([contender()], ["0"], ahead=Ahead.in_frames(1))
 
 
-def test_models_must_see_the_same_picture(contender: MakeContender, any_size: Contender) -> None:
+def test_models_must_take_the_same_picture(contender: MakeContender, any_size: Contender) -> None:
     both = [contender("a"), contender("b", order="RGB")]
     assert common_size(both) == common_size([any_size, *both]) == (WIDTH, HEIGHT)
     assert common_size(both, (WIDTH, HEIGHT)) == (WIDTH, HEIGHT)
     assert common_size([any_size]) is None
     assert common_size([any_size], (64, 48)) == (64, 48)
     grey = Contender("grey", "grey", contender(order="GRAY").predictor)
-    with pytest.raises(OptionError, match=r"grey sees 28×20 grey, a 28×20: .*one resolution"):
+    with pytest.raises(OptionError, match=r"grey takes 28×20 grey, a takes 28×20: .*same resolution"):
         common_size([contender("a"), grey])
-    with pytest.raises(OptionError, match=r"grey sees 28×20 grey, fade any size: .*one resolution"):
+    with pytest.raises(OptionError, match=r"grey takes 28×20 grey, fade takes any size: .*same resolution"):
         common_size([any_size, grey])
-    with pytest.raises(OptionError, match=r"a sees 28×20 and no other size: leave out the size"):
+    with pytest.raises(OptionError, match=r"a takes 28×20 only: leave out the size"):
         common_size([any_size, contender("a")], (64, 48))
     with pytest.raises(OptionError, match=r"cannot compare at 64×8: a side must be at least 12 pixels"):
         common_size([any_size], (64, 8))
 
 
-def test_a_model_of_any_size_is_compared_at_the_clip_s_own(
+def test_a_model_of_any_size_is_compared_at_the_clip_s_size(
     any_size: Contender, contender: MakeContender, moving_frames: Moving, write_clip: Write
 ) -> None:
-    """Two clips of two sizes stand in one table; beside a model of one size, that size counts."""
+    """Clips of different sizes share a table; next to a fixed-size model, that model's size is used."""
     frames = moving_frames(24)
     clips = [str(write_clip("whole", frames)), str(write_clip("part", [frame[:30, :44] for frame in frames]))]
     results = evaluate_clips([any_size], clips, ahead=Ahead.in_frames(2))
@@ -239,7 +285,7 @@ def test_a_model_of_any_size_is_compared_at_the_clip_s_own(
     assert small.size == (32, 24)
     both = evaluate_clips([any_size, contender(share=0.4)], clips, ahead=Ahead.in_frames(1))
     assert both.size == (WIDTH, HEIGHT)
-    for clip in both.clips:  # the two compute the same
+    for clip in both.clips:  # the two models compute the same
         assert both.of(clip.values, "fade", "psnr") == pytest.approx(both.of(clip.values, "trend", "psnr"), abs=0.02)
 
 
@@ -252,9 +298,9 @@ def test_a_clip_that_is_too_small_is_skipped(any_size: Contender, moving_frames:
 def test_milliseconds_are_scored_at_the_nearest_frame(
     any_size: Contender, contender: MakeContender, moving_frames: Moving, write_clip: Write
 ) -> None:
-    """A folder of images has 25 frames a second: 40 ms is a frame, 100 ms lies between two, 10 ms before the next."""
+    """A folder of images plays at 25 frames a second, so the nearest frames are at multiples of 40 ms."""
     clip = str(write_clip("clip", moving_frames(26)))
-    ahead = Ahead.in_milliseconds([10, 40, 110, 240])
+    ahead = Ahead.in_seconds([0.01, 0.04, 0.11, 0.24])
     models = [any_size, contender()]
     results = evaluate_clips(models, [clip], ahead=ahead)
     frames = evaluate_clips(models, [clip], ahead=Ahead.in_frames(6))
@@ -267,15 +313,15 @@ def test_milliseconds_are_scored_at_the_nearest_frame(
     assert results.clips[0].strip.labels == ("10 ms ahead", "240 ms ahead")
 
 
-def test_frames_that_are_missing_do_not_shift_the_moments(
+def test_missing_frames_do_not_shift_the_moments(
     any_size: Contender, moving_frames: Moving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Although each fifth frame is missing, what is scored 80 ms ahead was predicted 80 ms ahead, by rivals too."""
+    """Every fifth frame is missing. Still, models and rivals predict exactly the 80 ms ahead that is scored."""
     frames = [frame for i, frame in enumerate(moving_frames(60)) if i % 7 != 6]
     taken = [i for i in range(len(frames)) if i % 5 != 4]
     source = ListSource([Frame(frames[i], i / 25, n) for n, i in enumerate(taken)], name="gaps")
     monkeypatch.setattr(clips_module, "open_source", lambda place: source)
-    results = evaluate_clips([any_size], ["gaps"], ahead=Ahead.in_milliseconds([80]))
+    results = evaluate_clips([any_size], ["gaps"], ahead=Ahead.in_seconds([0.08]))
     assert results.clips[0].ahead_ms == pytest.approx((80,))
     copied, linear = [], []
     for n, i in enumerate(taken):
@@ -291,10 +337,10 @@ def test_frames_that_are_missing_do_not_shift_the_moments(
     assert figure(results, "linear", "psnr")[0] == pytest.approx(np.mean(linear), abs=1e-3)
 
 
-def test_the_cost_is_measured_beside_the_quality(
+def test_cost_is_measured_beside_quality(
     any_size: Contender, contender: MakeContender, moving_frames: Moving, write_clip: Write
 ) -> None:
-    """The clock counts steps of the network: a rollout to the third frame costs three, a model of motion none."""
+    """The clock counts network steps: a rollout to the third frame costs three, a motion model none."""
 
     model = contender()
     trend = model.predictor.engine
@@ -308,7 +354,7 @@ def test_the_cost_is_measured_beside_the_quality(
     results = evaluate_clips([model, any_size], [clip], ahead=Ahead.in_frames(3), clock=Counting())
     assert results.cpu_ms("trend") == pytest.approx([1, 2, 3])  # the newest frame's own step predicts the next one
     assert results.cpu_ms("fade") == [0, 0, 0]
-    real = evaluate_clips([model, any_size], [clip], ahead=Ahead.in_milliseconds([40, 80]))
+    real = evaluate_clips([model, any_size], [clip], ahead=Ahead.in_seconds([0.04, 0.08]))
     for method in real.methods:
         spent, ratio = real.cpu_ms(method), real.cpu_to_dis(method)
         assert spent is not None

@@ -1,10 +1,12 @@
-"""``framecast.evaluate``: what it takes, that any callable is a rival, and what it refuses."""
+"""``framecast.evaluate``: its arguments, callables as rivals, and the arguments that it refuses."""
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 import framecast
 from framecast.errors import ArtifactError, OptionError, SourceError
+from framecast.evaluation import results as results_module
 from framecast.evaluation.rivals import Linear
 from framecast.evaluation.tables import tables
 from framecast.runtime.shipped import shipped
@@ -24,7 +27,7 @@ def ahead(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[
     return Linear().predict(last, before, ahead)
 
 
-def test_any_callable_is_a_rival() -> None:
+def test_any_callable_can_be_a_rival() -> None:
     results = framecast.evaluate("stip-edge", CLIP, horizon=2, rivals={"mine": ahead, "black": black}, threads=1)
     found = results.to_dict()
     assert found["methods"] == ["copy-last", "linear", "dis-flow", "mine", "black", "stip-edge"]
@@ -38,21 +41,21 @@ def black(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[
 
 
 def test_a_rival_is_given_the_moments() -> None:
-    """In frames of the clip: it has 30 a second here, and a moment is predicted where it can be scored."""
+    """In frames of the clip, which plays at 30 a second: 40 ms becomes frame 1, the nearest that can be scored."""
     asked: list[Sequence[float]] = []
 
     def noting(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[np.ndarray]:
         asked.append(ahead)
         return [last] * len(ahead)
 
-    results = framecast.evaluate("stip-edge", CLIP, ahead=[100, 40], rivals={"noting": noting}, threads=1)
+    results = framecast.evaluate("stip-edge", CLIP, ahead=[0.1, 0.04], rivals={"noting": noting}, threads=1)
     assert results.to_dict()["mean"]["noting"] == results.to_dict()["mean"]["copy-last"]
-    # One by one where the cost is measured. The clip's rate is known from the third frame on.
+    # The cost is measured one moment at a time. The clip's rate is known from the third frame on.
     assert {tuple(one) for one in asked[3:]} == {(1.0, 3.0), (1.0,), (3.0,)}
     assert results.to_dict()["ahead"] == {"in": "ms", "asked": [40.0, 100.0]}
 
 
-def test_models_are_names_paths_or_opened_predictors() -> None:
+def test_models_can_be_names_paths_or_open_predictors() -> None:
     by_name = framecast.evaluate("stip-edge", [CLIP], horizon=1, frames=12)
     by_path = framecast.evaluate([shipped()["stip-edge"]], [CLIP], horizon=1, frames=12)
     with framecast.load("stip-edge") as predictor:
@@ -63,23 +66,23 @@ def test_models_are_names_paths_or_opened_predictors() -> None:
     assert by_name.clips[0].frames == 12
 
 
-def test_progress_is_told() -> None:
-    told: list[tuple[str, int, int]] = []
+def test_progress_is_reported() -> None:
+    told: list[tuple[float, str]] = []
     framecast.evaluate("stip-edge", CLIP, horizon=1, advance=lambda *at: told.append(at))
-    assert len(told) == 14
-    assert told[-1] == (f"{CLIP}: frame 14", 0, 1)
+    assert told[:-1] == [(number / 14, f"{CLIP}: frame {number} of 14") for number in range(1, 15)]
+    assert told[-1] == (1, f"{CLIP}: done")
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"horizon": 0}, OptionError, "horizon must be at least 1, not 0"),
-        ({"ahead": []}, OptionError, "ahead : give milliseconds above 0 and up to 10000"),
-        ({"ahead": [40, 0]}, OptionError, "ahead 40,0: give milliseconds"),
-        ({"ahead": [float("nan")]}, OptionError, "ahead nan: give milliseconds"),
-        ({"ahead": [10_001]}, OptionError, "ahead 10001: give milliseconds above 0 and up to 10000"),
-        ({"ahead": [40], "horizon": 2}, OptionError, "horizon cannot be used with ahead: leave it out"),
-        ({"size": (64, 48)}, OptionError, "stip-edge sees 256×192 and no other size: leave out the size"),
+        ({"ahead": []}, OptionError, "ahead must be above 0 and at most 10 s, not nothing"),
+        ({"ahead": [0.04, 0]}, OptionError, "ahead must be above 0 and at most 10 s, not 0.04 s, 0 s"),
+        ({"ahead": [float("nan")]}, OptionError, "ahead must be above 0 and at most 10 s, not nan s"),
+        ({"ahead": [40]}, OptionError, "ahead must be above 0 and at most 10 s, not 40 s"),
+        ({"ahead": [0.04], "horizon": 2}, OptionError, "horizon cannot be used with ahead: leave it out"),
+        ({"size": (64, 48)}, OptionError, "stip-edge takes 256×192 only: leave out the size"),
         ({"frames": 0}, OptionError, "frames must be at least 1, not 0"),
         ({"given": 3}, OptionError, "given cannot be used with clips: leave it out"),
         ({"sequences": 3}, OptionError, "sequences cannot be used with clips"),
@@ -115,12 +118,12 @@ def test_bad_arguments(options: dict[str, Any], error: type[Exception], message:
         framecast.evaluate(**{"models": "stip-edge", "clips": CLIP, **options})
 
 
-def test_rivals_are_for_clips(tmp_path: Path) -> None:
+def test_rivals_and_ahead_are_only_for_clips(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", np.zeros((12, 1, 16, 16), np.uint8))
     with pytest.raises(OptionError, match=r"rivals cannot be used with sequences \(\.npy\)"):
         framecast.evaluate("stip-edge", tmp_path / "s.npy", rivals={"mine": ahead})
     with pytest.raises(OptionError, match=r"ahead cannot be used with sequences \(\.npy\)"):
-        framecast.evaluate("stip-edge", tmp_path / "s.npy", ahead=[40])
+        framecast.evaluate("stip-edge", tmp_path / "s.npy", ahead=[0.04])
 
 
 def test_it_needs_no_torch() -> None:
@@ -128,3 +131,13 @@ def test_it_needs_no_torch() -> None:
     code += f"framecast.evaluate('stip-edge', {CLIP!r}, horizon=1); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_public_functions_name_the_same_thing_alike() -> None:
+    """``open`` and ``run`` share their parameters; a progress callback gets the same everywhere; times are seconds."""
+    one, other = (inspect.signature(function).parameters for function in (framecast.open, framecast.run))
+    shared = one.keys() & other.keys()
+    assert shared == one.keys() >= {"source", "model", "ahead", "camera_delay"}
+    assert [name for name in shared - {"source"} if one[name] != other[name]] == []
+    assert results_module.Advance == import_module("framecast.bench.benchmark").Advance
+    assert "ahead: score these moments instead, in seconds." in (framecast.evaluate.__doc__ or "")

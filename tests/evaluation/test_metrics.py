@@ -1,4 +1,4 @@
-"""Metrics against scikit-image, torchmetrics and plain float64."""
+"""Metrics compared with scikit-image, torchmetrics and plain float64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHANNELS = pytest.mark.parametrize("channels", [1, 3])
 
 
 def pair(channels: int, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """A frame and a prediction of it: near it in one half, noise in the other."""
+    """A frame and a prediction: one half is close, the other is noise."""
     rng = np.random.default_rng()
     truth = rng.integers(0, 256, (23, 31, channels), np.uint8)
     near = np.clip(truth + rng.normal(0, 20, truth.shape), 0, 255)
@@ -30,25 +30,25 @@ def unit(image: np.ndarray) -> np.ndarray:
 
 
 def compare(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
-    """Every metric that a prediction alone has."""
+    """Every metric that needs only the truth and a prediction."""
     compared = Truth(truth).compare(prediction)
     return {name: metric.measure(compared) for name, metric in METRICS.items() if name not in (LPIPS, WORSE)}
 
 
-def test_a_share_of_frames_is_counted_against_copying() -> None:
+def test_the_share_of_frames_worse_than_copying() -> None:
     truth, prediction = pair(3, "uint8")
-    beside = Truth(truth)
-    copied, worse = beside.compare(prediction), np.clip(prediction.astype(int) + 90, 0, 255).astype(np.uint8)
+    reference = Truth(truth)
+    copied, worse = reference.compare(prediction), np.clip(prediction.astype(int) + 90, 0, 255).astype(np.uint8)
     measure = METRICS[WORSE].measure
-    assert measure(beside.compare(worse, copied=copied)) == 1
-    assert measure(beside.compare(prediction, copied=copied)) == 0  # as good is not worse
+    assert measure(reference.compare(worse, copied=copied)) == 1
+    assert measure(reference.compare(prediction, copied=copied)) == 0  # a tie is not worse
     assert measure(copied) == 0
 
 
 @KINDS
 @CHANNELS
 @pytest.mark.parametrize(("metric", "data_range"), [("ssim", 1.0), ("ssim_published", 2.0)])
-def test_ssim_is_that_of_scikit_image(kind: str, channels: int, metric: str, data_range: float) -> None:
+def test_ssim_matches_scikit_image(kind: str, channels: int, metric: str, data_range: float) -> None:
     truth, prediction = pair(channels, kind)
     expected = structural_similarity(unit(truth), unit(prediction), data_range=data_range, channel_axis=2)
     assert compare(truth, prediction)[metric] == pytest.approx(expected, abs=1e-12)
@@ -56,8 +56,8 @@ def test_ssim_is_that_of_scikit_image(kind: str, channels: int, metric: str, dat
 
 @KINDS
 @pytest.mark.parametrize(("metric", "data_range"), [("ssim", 1.0), ("ssim_published", 2.0)])
-def test_ssim_is_that_of_torchmetrics(kind: str, metric: str, data_range: float) -> None:
-    """It has no sample covariance, which comes to a smaller K2, and takes windows over the border, which we crop."""
+def test_ssim_matches_torchmetrics(kind: str, metric: str, data_range: float) -> None:
+    """torchmetrics does not use the sample covariance, so K2 is scaled to match; we crop its border windows."""
     truth, prediction = pair(3, kind)
     guess, real = (torch.from_numpy(unit(image)).permute(2, 0, 1)[None] for image in (prediction, truth))
     count = WINDOW**2
@@ -77,7 +77,7 @@ def test_ssim_is_that_of_torchmetrics(kind: str, metric: str, data_range: float)
 
 @KINDS
 @CHANNELS
-def test_psnr_mse_and_mae_by_float64_and_torchmetrics(kind: str, channels: int) -> None:
+def test_psnr_mse_and_mae_match_float64_and_torchmetrics(kind: str, channels: int) -> None:
     truth, prediction = pair(channels, kind)
     found = compare(truth, prediction)
     difference = unit(prediction) - unit(truth)
@@ -91,20 +91,20 @@ def test_psnr_mse_and_mae_by_float64_and_torchmetrics(kind: str, channels: int) 
     assert found["psnr"] == pytest.approx(float(peak_signal_noise_ratio(guess, real, data_range=1.0)), abs=1e-4)
 
 
-def test_psnr_of_pictures_is_that_of_a_live_run() -> None:
+def test_psnr_of_pictures_matches_a_live_run() -> None:
     truth, prediction = pair(3, "uint8")
     assert compare(truth, prediction)["psnr"] == score.psnr(prediction, truth)
 
 
 @KINDS
-def test_an_exact_match_is_finite(kind: str) -> None:
+def test_an_exact_match_has_finite_scores(kind: str) -> None:
     truth, _ = pair(3, kind)
     found = compare(truth, truth if kind == "uint8" else unit(truth))
     assert found["psnr"] == pytest.approx(68.13, abs=0.01)
     assert (found["ssim"], found["mse"], found["mae"]) == pytest.approx((1, 0, 0))
 
 
-def test_floats_out_of_range_are_clamped_for_psnr_and_ssim_alone() -> None:
+def test_floats_out_of_range_are_clamped_for_psnr_and_ssim_only() -> None:
     truth, prediction = pair(1, "float")
     wild = prediction * 1.5 - 0.2
     found, clamped = compare(truth, wild), compare(truth, np.clip(wild, 0, 1))

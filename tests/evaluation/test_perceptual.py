@@ -1,4 +1,4 @@
-"""LPIPS: only where everything is here, and the pictures reach it as it takes them. The network itself is not ours."""
+"""LPIPS: used only if its packages and weights are installed, and given its input format. The network is not tested."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from framecast.evaluation.perceptual import WEIGHTS, find_lpips
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """lpips whose distance is the mean of (a − b) · (1, 10, 100) by channel; the place of AlexNet's weights."""
+    """Install a fake lpips, whose distance is the mean of (a − b) · (1, 10, 100) by channel.
+
+    Returns the path where AlexNet's weights belong.
+    """
 
     class LPIPS(torch.nn.Module):
         def __init__(self, net: str, verbose: bool) -> None:
@@ -57,7 +60,7 @@ def test_missing_and_damaged_weights_are_named(stand_in: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_reach_it_as_rgb_within_one(stand_in: Path, channels: int) -> None:
+def test_pictures_are_passed_as_rgb_from_minus_one_to_one(stand_in: Path, channels: int) -> None:
     stand_in.write_bytes(b"whole")
     judge = find_lpips()
     assert callable(judge)

@@ -1,4 +1,4 @@
-"""What one would do without a model, against plain recomputations."""
+"""The baselines that need no model, compared with plain recomputations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_linear(channels: int) -> None:
 
 
 def bilinear(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """In float64; beyond the border its pixels are repeated."""
+    """Sample at (x, y) in float64; the border pixels repeat outside the picture."""
     height, width = picture.shape[:2]
     found = np.zeros((*x.shape, picture.shape[2]))
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
@@ -50,7 +50,7 @@ def bilinear(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @CHANNELS
-def test_dis_is_the_last_frame_pulled_along_its_flow(channels: int) -> None:
+def test_dis_warps_the_last_frame_along_its_flow(channels: int) -> None:
     last, before, _ = two(channels)
     ahead = (1, 1.5, 3)
     images = DisFlow().predict(last, before, ahead)
@@ -64,17 +64,17 @@ def test_dis_is_the_last_frame_pulled_along_its_flow(channels: int) -> None:
             shift = k * bilinear(flow, columns + shift[..., 0], rows + shift[..., 1])
         expected = bilinear(last, columns + shift[..., 0], rows + shift[..., 1])
         assert image.shape == last.shape
-        assert np.abs(image - expected).max() <= 2  # OpenCV's weights have five bits, on a smooth picture
+        assert np.abs(image - expected).max() <= 2  # OpenCV's interpolation weights have only five bits
 
 
-def test_dis_goes_on_moving_where_copying_stays_behind() -> None:
+def test_dis_follows_motion_better_than_copying() -> None:
     last, before, after = two(3)
     inner = slice(10, -10)
     for image, copied, truth in zip(DisFlow().predict(last, before, [1, 2, 3]), [last] * 3, after, strict=True):
         assert psnr(image[inner, inner], truth[inner, inner]) > psnr(copied[inner, inner], truth[inner, inner]) + 6
 
 
-def test_without_a_frame_before_nothing_moves() -> None:
+def test_two_equal_frames_predict_no_motion() -> None:
     last, _, _ = two(3)
     for rival in (CopyLast(), Linear(), DisFlow()):
         assert all(np.array_equal(image, last) for image in rival.predict(last, last, [1, 2]))

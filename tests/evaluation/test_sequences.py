@@ -1,4 +1,4 @@
-"""Test sequences, after the papers' protocol: floats, from a reset, nothing left out."""
+"""Test sequences, by the papers' protocol: float frames, starting from a reset, every frame scored."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ GIVEN, LENGTH = 4, 9
 
 
 def sequences(count: int = 3, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
-    """uint8 [LENGTH, count, H, W] that change slowly enough not to leave their range at once."""
+    """uint8 [LENGTH, count, H, W] that change slowly enough not to clip at once."""
     rng = np.random.default_rng()
     steps = rng.integers(-20, 21, (LENGTH, count, *size))
     return np.clip(128 + np.cumsum(steps, axis=0), 0, 255).astype(np.uint8)
 
 
 def by_hand(given: np.ndarray, horizon: int, outputs: int) -> np.ndarray:
-    """What the model of conftest.py predicts after uint8 frames [t, H, W], in float64."""
+    """The prediction of conftest.py's model after uint8 frames [t, H, W], in float64."""
     values = list(given / 255.0)
     predicted: list[np.ndarray] = []
     while len(predicted) < horizon:
@@ -49,7 +49,7 @@ def test_forecast_is_an_unclamped_rollout(contender: MakeContender, outputs: int
         assert np.abs(np.clip(255 * image, 0, 255) - prediction.image).max() <= 0.501  # rounded
 
 
-def test_every_figure_by_plain_recomputation(contender: MakeContender, tmp_path: Path) -> None:
+def test_every_figure_matches_a_plain_recomputation(contender: MakeContender, tmp_path: Path) -> None:
     array = sequences(3)
     np.save(tmp_path / "test.npy", array)
     results = evaluate_sequences([contender(order="GRAY", outputs=2)], [str(tmp_path / "test.npy")], given=GIVEN)
@@ -78,7 +78,7 @@ def test_every_figure_by_plain_recomputation(contender: MakeContender, tmp_path:
     assert np.array_equal(clip.strip.last[..., 0], array[GIVEN - 1, 1])
 
 
-def test_only_the_first(contender: MakeContender, tmp_path: Path) -> None:
+def test_limit_takes_the_first_sequences(contender: MakeContender, tmp_path: Path) -> None:
     array = sequences(4)
     np.save(tmp_path / "all.npy", array)
     np.save(tmp_path / "two.npy", array[:, :2])

@@ -1,4 +1,4 @@
-"""What is printed and written of results: tables, notes, JSON and the page."""
+"""The output of an evaluation: tables, notes, JSON and the HTML page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HORIZON = 2
 
 @pytest.fixture
 def results(contender: MakeContender, write_clip: Callable[[str, list[np.ndarray]], Path]) -> Results:
-    """Two clips, and one that is too short and has a hostile name; the model was reset once."""
+    """Two good clips and a third that is too short and has a hostile name; the model was reset once."""
     clips = [str(write_clip(name, moving(count))) for name, count in (("one", 14), ("two", 24), ("<b>", 3))]
     return evaluate_clips([contender("<i>model", poison=3)], clips, ahead=Ahead.in_frames(HORIZON))
 
@@ -45,7 +45,8 @@ def test_tables_of_clips(results: Results) -> None:
     assert [row[0] for row in ahead.rows] == ["1", "2"]
     assert ahead.rows[1][1] == f"{results.of(results.mean, 'copy-last', 'psnr')[1]:.2f}"
     assert (near.title, far.title) == tuple(
-        f"{when}, cost and quality, mean of 2 clips" for when in ("next frame", "2 frames ahead")
+        f"{when}, cost and quality, mean of 2 clips at 28×20, CPU for 2 moments per step"
+        for when in ("next frame", "2 frames ahead")
     )
     spent, ratio = results.cpu_ms("linear"), results.cpu_to_dis("linear")
     assert spent is not None
@@ -63,19 +64,23 @@ def test_tables_of_clips(results: Results) -> None:
 
 
 def test_tables_of_milliseconds(any_size: Contender, write_clip: Callable[[str, list[np.ndarray]], Path]) -> None:
-    """Each moment has its tables, which say where it was scored, and at which size if that differs."""
+    """Each moment has its own tables. They show the frame time that was scored, and the size if clips differ."""
     clips = [str(write_clip("one", moving(24))), str(write_clip("two", [frame[:30] for frame in moving(24)]))]
-    results = evaluate_clips([any_size], clips, ahead=Ahead.in_milliseconds([40, 100]))
+    results = evaluate_clips([any_size], clips, ahead=Ahead.in_seconds([0.04, 0.1]))
     near, far, ahead, *costs = tables(results)
-    assert (near.title, far.title) == ("40 ms ahead, PSNR in dB", "100 ms ahead, PSNR in dB")
+    assert (near.title, far.title) == tuple(f"{ms} ms ahead, PSNR in dB at their own sizes" for ms in (40, 100))
     assert far.columns[:4] == ("clip", "size", "scored at, ms", "frames scored")
     assert far.rows[1][:3] == ("two", "56×30", "80.0")
     assert ahead.columns[:2] == ("asked, ms", "scored at, ms")
     assert [row[:2] for row in ahead.rows] == [("40", "40.0"), ("100", "80.0")]
     assert [table.title for table in costs] == [
-        *(f"{ms} ms ahead, cost and quality, mean of 2 clips" for ms in (40, 100)),
-        *(f"{ms} ms ahead, mean of 2 clips" for ms in (40, 100)),
+        *(
+            f"{ms} ms ahead, cost and quality, mean of 2 clips at their own sizes, CPU for 2 moments per step"
+            for ms in (40, 100)
+        ),
+        *(f"{ms} ms ahead, mean of 2 clips at their own sizes" for ms in (40, 100)),
     ]
+    assert any("a step of fade learns for all 2 moments here" in line for line in notes(results))
     assert provenance(results)[0] == "compared at each clip's own size, 3 channels"
     assert results.to_dict()["size"] is None
     assert results.to_dict()["horizon"] is None
@@ -86,7 +91,7 @@ def test_tables_of_milliseconds(any_size: Contender, write_clip: Callable[[str, 
 
 def test_tables_of_sequences(of_sequences: Results) -> None:
     first, *by_step = tables(of_sequences)
-    assert first.title == "mean over the 4 frames after 3 given ones, 2 sequences"
+    assert first.title == "mean over the 4 frames after 3 given frames, 2 sequences at 28×20"
     assert first.columns[:4] == ("method", "MSE ↓", "MAE ↓", "SSIM as published ↑")
     assert first.rows[2][1] == f"{np.mean(of_sequences.of(of_sequences.mean, 'trend', 'mse')):.2f}"
     assert [len(table.rows) for table in by_step] == [4, 4, 4]
@@ -95,8 +100,8 @@ def test_tables_of_sequences(of_sequences: Results) -> None:
 def test_notes_say_what_is_missing(results: Results) -> None:
     said = "\n".join(notes(results))
     assert "skipped 1 of 3 clips:" in said
-    assert "<b>: 3 frames are too few" in said
-    assert "<i>model was reset 1 times" in said
+    assert "<b>: its 3 frames are too few" in said
+    assert "<i>model was reset once" in said
     assert "LPIPS" in said
     assert any("trend 0" in line for line in provenance(results))
 
@@ -132,8 +137,8 @@ def test_the_report_has_every_figure(results: Results, of_sequences: Results) ->
     assert of_sequences.to_dict()["given"] == 3
 
 
-def test_a_metric_is_one_row(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else is written for it: it is measured, and shown in every table of figures, the JSON and the page."""
+def test_adding_a_metric_takes_one_row(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One entry in METRICS is enough: the metric is measured and appears in the tables, the JSON and the page."""
     bias = Metric("bias & ↓", "mean <difference>", 3, lambda compared: float(np.mean(compared.difference)), scale=100)
     monkeypatch.setitem(METRICS, "bias", bias)
     for kind in ("results", "of_sequences"):
@@ -155,7 +160,7 @@ def test_a_metric_is_one_row(request: pytest.FixtureRequest, monkeypatch: pytest
 
 
 class Page(HTMLParser):
-    """Counts elements, and collects what they would load."""
+    """Collects the elements, and the URLs that they would load."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -168,7 +173,7 @@ class Page(HTMLParser):
         self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
 
 
-def test_the_page_needs_nothing_else(results: Results, of_sequences: Results) -> None:
+def test_the_page_is_self_contained(results: Results, of_sequences: Results) -> None:
     for found, pictures in ((results, 2 * (1 + 2 + 4 * 2)), (of_sequences, 1 + 2 + 3 * 2)):
         text = page(found)
         parsed = Page(text)

@@ -1,9 +1,9 @@
-"""What TensorRT's own Python layer makes of our plugins: a process of its own, for it puts that layer in the way.
+"""Runs our plugins through TensorRT's own Python layer. A separate process, because it replaces the tensorrt module.
 
-The bindings are NVIDIA's (a wheel without the libraries, which are stubs here), and so is ``tensorrt.plugin``, the code
-behind quickly deployable plugins. Shims stand for what only the library can make: symbolic sizes, and the registry.
-Arguments: a folder with the bindings of one version, one for the PTX, and live graphs of fixed batch. Prints a line of
-JSON about the version, and one for each plugin.
+The bindings are NVIDIA's (a wheel without the libraries; stubs replace those), and so is ``tensorrt.plugin``, the code
+behind quickly deployable plugins. Shims replace what only the library can create: symbolic sizes and the registry.
+Arguments: a folder with the bindings of one version, a folder for the PTX, and graphs with a fixed batch. Prints a line
+of JSON about the version, and one for each plugin.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import onnx
 sys.path.insert(0, sys.argv[1])
 import tensorrt_bindings
 
-sys.modules["torch"] = None  # type: ignore[assignment] # a build needs Triton, and no torch
+sys.modules["torch"] = None  # type: ignore[assignment] # a build needs Triton but not torch
 
 
 class Size:
-    """``IDimensionExpr``, of a constant."""
+    """Stands in for ``IDimensionExpr``; always constant."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -37,14 +37,14 @@ class Size:
 
 
 class Builder:
-    """``IExprBuilder``."""
+    """Stands in for ``IExprBuilder``."""
 
     def constant(self, value: int) -> Size:
         return Size(value)
 
 
 class Registry:
-    """``IPluginRegistry``: names are unique, and creators are found by name, version and namespace."""
+    """Stands in for ``IPluginRegistry``: one creator for each name, version and namespace."""
 
     def __init__(self) -> None:
         self.creators: dict[tuple[str, str, str], Any] = {}
@@ -77,7 +77,7 @@ from framecast.export.plugins.ladder import obstacles, target  # noqa: E402
 from framecast.runtime.engines.tensorrt import plugin as v3  # noqa: E402
 from framecast.runtime.engines.tensorrt.library import Gpu, Library  # noqa: E402
 
-from . import tensorrt_names  # noqa: E402, TID252 (run as a module of the tests)
+from . import tensorrt_names  # noqa: E402, TID252 (runs as a module of the tests)
 
 ORIN = Gpu("Orin", "8.7", "12.6")
 TYPES = {"fp32": trt.float32, "fp16": trt.float16}
@@ -85,7 +85,7 @@ NAMES = {type_: name for name, type_ in TYPES.items()}
 
 
 def described(tensors: Any) -> list[Any]:
-    """``DynamicPluginTensorDesc`` of tensors."""
+    """A ``DynamicPluginTensorDesc`` for each tensor, a shape and a type."""
     found = []
     for shape, dtype in tensors:
         dynamic = trt.DynamicPluginTensorDesc()
@@ -143,7 +143,7 @@ def drive_v3(node: onnx.NodeProto, plugins: list[Any]) -> dict[str, Any]:
     phase, number = trt.TensorRTPhase, np.array([index], np.int32)
     field = trt.PluginField("index", number, trt.PluginFieldType.INT32)
     first = creator.create_plugin(node.name, trt.PluginFieldCollection([field]), phase.BUILD)
-    clone = first.clone()  # its fields live no longer than it does
+    clone = first.clone()  # in a variable, because the fields live only as long as the clone
     second = creator.create_plugin(node.name, clone.get_fields_to_serialize(), phase.RUNTIME)
     assert second.plugin == first.plugin == plugins[index]
     assert all(first.get_capability_interface(kind) is first for kind in trt.PluginCapabilityType.__members__.values())
@@ -167,7 +167,7 @@ def drive_v3(node: onnx.NodeProto, plugins: list[Any]) -> dict[str, Any]:
 
 
 def drive_version(library: Library) -> dict[str, Any]:
-    """What is no plugin: our logger and monitor, made from TensorRT's classes, and every name that our code uses."""
+    """Everything but plugins: our logger and monitor, derived from TensorRT's classes, and every name that we use."""
     shares: list[float] = []
     with library.errors() as errors:
         for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):
@@ -183,7 +183,7 @@ def drive_version(library: Library) -> dict[str, Any]:
     went_on = [monitor.step_complete("part", 0), monitor.step_complete("whole", 0)]
     monitor.phase_finish("part")
     monitor.phase_finish("whole")
-    kinds = {"FLOAT": np.float32, "UINT8": np.uint8, "BOOL": np.bool_, "INT64": np.int64}  # of a device graph's tensors
+    kinds = {"FLOAT": np.float32, "UINT8": np.uint8, "BOOL": np.bool_, "INT64": np.int64}  # the types in a device graph
     return {
         "version": trt.__version__,
         "missing": tensorrt_names.missing(trt),
@@ -221,7 +221,7 @@ def main() -> None:
     for path in graphs:
         lines += [{"graph": path.stem, **line} for line in drive(path, folder, library, "aot" in version["rungs"])]
     for line in lines:
-        print(json.dumps(line))  # noqa: T201 (its output)
+        print(json.dumps(line))  # noqa: T201 (the output)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-// A driver that is none: it logs launches as it is given them, for tests/export/test_plugins_contract.py.
+// A fake CUDA driver for tests/export/test_plugins_contract.py: it logs the launches.
 #include <stdint.h>
 #include <string.h>
 
 enum { HEADER = 10, MOST = 64 };
-int counts[MOST];              // parameters of the i-th launch, which a driver reads off the machine code
+int counts[MOST];              // number of parameters of the i-th launch; a real driver reads it from the machine code
 uint64_t launches[MOST][HEADER + MOST];
-char names[MOST][64];          // of functions: the i-th has the handle i + 1
+char names[MOST][64];          // function names: the i-th has the handle i + 1
 int launched, loaded, found, code; // code: what a launch returns
 
 int cuModuleLoadData(void **module, const void *image) {

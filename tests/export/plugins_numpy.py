@@ -1,7 +1,7 @@
-"""What our kernels compute, in NumPy and float64, and graphs with plugins run by it: the chain of launches, no GPU.
+"""Our kernels in NumPy and float64, and an evaluator that runs graphs of plugins with them: every launch, no GPU.
 
-Each kernel is written from what its docstring says, partial results and all: so a plugin that hands over the wrong
-tensor, or in the wrong order, gives other numbers.
+Each kernel follows the docstring of the real one, including partial results. So a plugin that passes a wrong tensor, or
+a wrong order, gives different numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Arrays = Sequence[np.ndarray]
 
 
 def constants(kernel: Kernel) -> dict[str, Any]:
-    """Of the kernel's launch: sizes, blocks, and how many elements each program takes."""
+    """The constants of the kernel's launch: sizes, blocks, and the number of elements per program."""
     values = {"forget_bias": 0.0, "eps": 0.0, "scale": 0.0, **dict(kernel.constants)}
     forget_bias, eps, scale = (values[name] for name in ("forget_bias", "eps", "scale"))
     launch = _launch(kernel.kernel, kernel.batch, kernel.state, forget_bias, eps, scale, {})
@@ -110,7 +110,7 @@ KERNELS: dict[str, Callable[..., Arrays]] = {
 
 
 def computed(kernel: Kernel, arrays: Arrays) -> Arrays:
-    """What a kernel writes, in its types; it is held to the shapes and types that were said of it."""
+    """A kernel's outputs, in float32. Checks that its tensors have the shapes and types that the kernel declares."""
     for array, tensor in zip(arrays, kernel.inputs, strict=True):
         assert array.shape == tensor.shape
         assert array.dtype == (np.float16 if tensor.dtype == "fp16" else np.float32)
@@ -121,7 +121,7 @@ def computed(kernel: Kernel, arrays: Arrays) -> Arrays:
 
 
 def evaluator(proto: ModelProto, run: Callable[[NodeProto, Arrays], Arrays]) -> ReferenceEvaluator:
-    """A graph whose plugins are run by ``run``."""
+    """An evaluator of a graph that runs plugins with ``run``."""
     ours = {node.op_type: node.domain for node in proto.graph.node if node.name.startswith("plugin.")}
 
     def operator(op_type: str, domain: str) -> type:
@@ -134,13 +134,13 @@ def evaluator(proto: ModelProto, run: Callable[[NodeProto, Arrays], Arrays]) -> 
 
 
 def by_kernels(placed: Sequence[Placed]) -> Callable[[NodeProto, Arrays], Arrays]:
-    """A node is a kernel."""
+    """Run nodes that are one kernel each."""
     known = {place.node: place.calls[0].kernel for place in placed}
     return lambda node, arrays: computed(known[node.name], arrays)
 
 
 def by_launches(placed: Sequence[Placed], plugins: Sequence[Plugin]) -> Callable[[NodeProto, Arrays], Arrays]:
-    """A node is a plugin, whose launches find by their arguments alone what they read and write."""
+    """Run nodes that are one plugin each, whose launches find their tensors by their arguments only."""
 
     def run(node: NodeProto, arrays: Arrays) -> Arrays:
         index = next(a.i for a in node.attribute if a.name == "index")

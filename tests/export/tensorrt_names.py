@@ -1,4 +1,4 @@
-"""Which of TensorRT's names our code uses, and which of them a version lacks."""
+"""Finds the names of TensorRT that our code uses, and those of them that a version lacks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from framecast.export.plugins import aot
 from framecast.runtime.engines.tensorrt import library
 
 FILES = [path for m in (tensorrt, aot, library) for path in sorted(Path(str(m.__file__)).parent.glob("*.py"))]
-# Of our ``Library``, whose variables are called ``trt`` as well.
+# Attributes of our ``Library``, because its variables are called ``trt`` too.
 OURS = {"name", "version", "trt", "rtx", "logger", "errors"}
 RTX = {"ComputeCapability"}
-# Methods that our code calls on what TensorRT gives it.
+# Members that our code uses on objects that TensorRT returns.
 CALLED = {
     "Builder": "create_network create_builder_config build_serialized_network",
     "IBuilderConfig": "clear_flag profiling_verbosity progress_monitor create_timing_cache set_timing_cache "
@@ -36,7 +36,7 @@ CALLED = {
 
 
 def used() -> set[str]:
-    """Every ``trt.NAME.NAME`` in our code, without ``trt``."""
+    """Every ``trt.NAME`` and ``trt.NAME.NAME`` in our code, without ``trt.``."""
     found = set()
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""``framecast build``: every network becomes an engine, by TensorRT for RTX, which needs no GPU for it."""
+"""``framecast build``: every network becomes an engine, built with TensorRT for RTX, which needs no GPU to build."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_every_network_builds(name: str, rtx: Library, tmp_path: Path) -> None:
         assert (layers["float16"] > 0) == (precision == "fp16")
         assert layers["float32"] > 0
         assert cache.load(request.key()) == (engine, record)
-        # With no GPU it is not read back, and that is what stands there.
+        # Without a GPU the engine cannot be inspected, and the record says so.
         assert record.layers["engine"] == {"not_inspected": "there is no GPU of compute capability 8.9 here"}
 
 
 @pytest.mark.slow
-def test_a_model_of_motion_builds_as_two_engines(rtx: Library, run: Run, tmp_path: Path) -> None:
+def test_a_motion_model_builds_as_two_engines(rtx: Library, run: Run, tmp_path: Path) -> None:
     path, output = edge_graphs(tmp_path), tmp_path / "out" / "edge.engine"
     output.parent.mkdir()
     code, out, err = run("build", path, "--for", "8.9", "--camera", "640x480", "--output", output)
@@ -87,7 +87,7 @@ def test_a_model_of_motion_builds_as_two_engines(rtx: Library, run: Run, tmp_pat
 
 
 def test_the_shipped_network_builds(rtx: Library) -> None:
-    """At its full size; for several cameras, whose pictures are resized."""
+    """At full size, for two cameras whose pictures are resized."""
     shares: list[float] = []
     request = BuildRequest(shipped()["stip-edge"], "stip-edge", rtx, target="8.6", batch=2, camera=(640, 480))
 
@@ -105,12 +105,12 @@ def test_the_shipped_network_builds(rtx: Library) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["stip-ucf", "stau-mnist", "astm-mnist", "tau-kth"])
 def test_published_networks_build_at_their_full_size(config: str, rtx: Library, tmp_path: Path) -> None:
-    """One of each kind; all of them: benchmarks/build.py."""
+    """One of each kind. benchmarks/build.py builds them all."""
     _, record = build(BuildRequest(export_random(config, tmp_path), config, rtx, target="8.9"))
     assert record.layers["network"]["float16"] > 30
 
 
-def test_the_graph_that_is_built(rtx: Library) -> None:
+def test_the_graph_to_build(rtx: Library) -> None:
     proto = network_graph(
         BuildRequest(shipped()["stip-edge"], "stip-edge", rtx, target="8.9", batch=3, camera=(640, 480))
     )
@@ -120,13 +120,13 @@ def test_the_graph_that_is_built(rtx: Library) -> None:
     assert {o.name for o in proto.graph.output} >= {"prediction", "next.previous", "shown", "finite"}
     kinds = {o.name: o.type.tensor_type.elem_type for o in (*proto.graph.input, *proto.graph.output)}
     assert TensorProto.FLOAT16 not in kinds.values()
-    assert "MatMul" in {node.op_type for node in proto.graph.node if node.name.startswith("device.")}  # it resizes
+    assert "MatMul" in {node.op_type for node in proto.graph.node if node.name.startswith("device.")}  # the resize
     assert not any(
         ".half" in name for node in proto.graph.node if node.name.startswith("device.") for name in node.input
     )
 
 
-def test_a_build_that_is_stopped_keeps_nothing(rtx: Library, place: Path) -> None:
+def test_an_interrupted_build_keeps_nothing(rtx: Library, place: Path) -> None:
     def interrupted(share: float, phase: str) -> bool:
         raise KeyboardInterrupt
 
@@ -147,36 +147,36 @@ def test_ctrl_c_ends_the_command(rtx: Library, place: Path) -> None:
     assert not list(place.glob("*.engine"))
 
 
-def test_the_command_builds_once_and_says_why_again(run: Run, rtx: Library, place: Path, tmp_path: Path) -> None:
+def test_the_command_builds_once_and_says_why_it_rebuilds(run: Run, rtx: Library, place: Path, tmp_path: Path) -> None:
     path = saved(exported("stip"), tmp_path / "model.onnx")
     output = tmp_path / "stip.engine"
-    asked = ("build", path, "--for", "8.9")
-    code, out, err = run(*asked)
+    arguments = ("build", path, "--for", "8.9")
+    code, out, err = run(*arguments)
     assert (code, err.count("\n")) == (0, 1)
     assert f"no engine of {path} has been built: building it with tensorrt_rtx {rtx.version}" in err
     assert "not inspected" in out
     assert "float16" in out
-    code, out, err = run(*asked, "--output", output)
+    code, out, err = run(*arguments, "--output", output)
     assert (code, err) == (0, "")
     assert "up to date" in out
     (engine,) = place.glob("*.engine")
     assert output.read_bytes() == engine.read_bytes()
     assert json.loads(output.with_name("stip.engine.json").read_text())["key"]["capability"] == "8.9"
-    for option, says in [
+    for option, reason in [
         (("--batch", "2"), "for a batch of 1, not of 2"),
         (("--precision", "fp32"), "in fp16, not in fp32"),
         (("--camera", "64x64"), "for pictures of another size"),
     ]:
-        code, _, err = run(*asked, *option)
+        code, _, err = run(*arguments, *option)
         assert code == 0
-        assert says in err
+        assert reason in err
     engine.write_bytes(engine.read_bytes()[:-1] + b"!")
-    code, _, err = run(*asked)
+    code, _, err = run(*arguments)
     assert code == 0
     assert "is damaged: its SHA-256" in err
-    assert "up to date" in run(*asked)[1]
+    assert "up to date" in run(*arguments)[1]
     saved(exported("stip-paper"), path)
-    assert "from another artifact (the file has changed since)" in run(*asked)[2]
+    assert "from another artifact (the file has changed since)" in run(*arguments)[2]
 
 
 def test_building_needs_no_torch(rtx: Library, tmp_path: Path) -> None:
@@ -189,10 +189,10 @@ def test_building_needs_no_torch(rtx: Library, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("\n") == 1  # TensorRT's own words go to the log
+    assert done.stderr.count("\n") == 1  # TensorRT's messages go to the log
 
 
-def test_bad_input_is_one_line_with_the_cure(
+def test_errors_are_one_line_with_a_fix(
     run: Run, rtx: Library, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("text", "plain", "channels", "strange", "invalid", "scattered")
@@ -232,19 +232,19 @@ def test_bad_input_is_one_line_with_the_cure(
         ([plain, "--for", "8.9"], "has no framecast manifest: make artifacts with 'framecast export'"),
         ([invalid, "--for", "8.9"], "is not valid ONNX .*Nonesuch.*: export it again"),
         ([scattered, "--for", "8.9"], "keeps its weights in other files"),
-        ([channels, "--for", "8.9"], "takes channels that are no picture"),
+        ([channels, "--for", "8.9"], "its channels are not a picture"),
         (
             [strange, "--for", "8.9"],
             "TensorRT does not accept the operator Unique \\(node 'levels'\\).*: run it with another",
         ),
     ]
-    for arguments, says in cases:
+    for arguments, message in cases:
         code, out, err = run("build", *arguments)
-        said = err.splitlines()
-        if arguments[0] == strange:  # that is known while it is built
-            assert "building it with" in said.pop(0)
-        assert (code, out, len(said)) == (1, "", 1), (arguments, err)
-        assert re.search(says, said[0]), err
+        lines = err.splitlines()
+        if arguments[0] == strange:  # this error comes only during the build
+            assert "building it with" in lines.pop(0)
+        assert (code, out, len(lines)) == (1, "", 1), (arguments, err)
+        assert re.search(message, lines[0]), err
     place.chmod(0o777)
     code, _, err = run("build", "stip-edge", "--for", "8.9")
     assert (code, err.count("\n")) == (1, 1)
@@ -274,7 +274,7 @@ def test_an_artifact_is_read_once(run: Run, rtx: Library, monkeypatch: pytest.Mo
     assert reads == [shipped()["stip-edge"].read_bytes()]
 
 
-def test_doctor_says_what_of_tensorrt_is_here(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_explains_why_tensorrt_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from framecast.runtime.doctor import examine
 
     monkeypatch.setattr("ctypes.CDLL", no_driver)
@@ -286,7 +286,7 @@ def test_doctor_says_what_of_tensorrt_is_here(run: Run, monkeypatch: pytest.Monk
     assert "--gpus all" in row.cure
 
 
-def test_what_is_built_for(tmp_path: Path) -> None:
+def test_which_device_an_engine_is_built_for(tmp_path: Path) -> None:
     path = shipped()["stip-edge"]
     full, rtx = Library("tensorrt", "10.3.0", None), Library("tensorrt_rtx", "1.7", None)
     orin, ada = Gpu("Orin", "8.7", "12.6"), Gpu("RTX 4090", "8.9", "13.0")
@@ -301,15 +301,15 @@ def test_what_is_built_for(tmp_path: Path) -> None:
         BuildRequest(path, "stip-edge", rtx, orin).key()
 
 
-def test_the_targets_are_the_librarys(rtx: Library) -> None:
+def test_the_targets_match_the_library(rtx: Library) -> None:
     known = set(rtx.trt.ComputeCapability.__members__) - {"NONE", "CURRENT"}
     assert set(RTX_TARGETS.values()) == known
 
 
-def test_full_tensorrt_keeps_what_it_measured(
+def test_full_tensorrt_keeps_its_timing_cache(
     rtx: Library, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A contract test: TensorRT for RTX in the place of TensorRT, whose libraries are not here."""
+    """A contract test: TensorRT for RTX stands in for TensorRT, whose libraries are not installed here."""
     monkeypatch.setattr(tensorrt, "inspect", lambda request, key, engine: {"layers": 1, "types": {}, "plugins": []})
     full = Library("tensorrt", "10.3.0", rtx.trt)
     request = BuildRequest(saved(exported("mau"), tmp_path / "model.onnx"), "mau", full, Gpu("Orin", "8.7", "12.6"))
@@ -322,11 +322,11 @@ def test_full_tensorrt_keeps_what_it_measured(
     build(request)
     monkeypatch.undo()
     monkeypatch.setenv("FRAMECAST_CACHE", str(place))
-    with pytest.raises(EngineError, match="TensorRT could not build mau"):  # read back without a driver
+    with pytest.raises(EngineError, match="TensorRT could not build mau"):  # reading back the engine needs a driver
         build(request)
 
 
-def test_an_artifact_that_changes_meanwhile_is_not_kept(
+def test_an_engine_is_not_kept_if_its_artifact_changed_meanwhile(
     rtx: Library, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(exported("mau"), tmp_path / "model.onnx")
@@ -345,10 +345,10 @@ def test_an_artifact_that_changes_meanwhile_is_not_kept(
     assert list(place.iterdir()) == []
 
 
-def test_failures_of_a_build_are_told_in_one_line() -> None:
+def test_build_failures_are_one_line() -> None:
     for error in ("[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)", "std::bad_alloc"):
-        said = tensorrt._failure("stip-edge", ["first", error])
-        assert "not enough memory to build stip-edge: end other programs" in said
+        message = tensorrt._failure("stip-edge", ["first", error])
+        assert "not enough memory to build stip-edge: end other programs" in message
     assert "(Error Code 10: no implementation): try --verbose" in tensorrt._failure(
         "stip-edge", ["Error Code 10:\n no implementation."]
     )
@@ -361,8 +361,8 @@ def test_a_parser_that_gives_no_reason_is_an_export_error() -> None:
         tensorrt._parse(parser, [], onnx.ModelProto(), "stip-edge")
 
 
-def test_the_inspectors_words_in_short() -> None:
-    """A contract test: the form is that of TensorRT's documentation, as no engine can be read back without a GPU."""
+def test_the_inspectors_report_is_summarised() -> None:
+    """A contract test: the format follows TensorRT's documentation, because inspecting an engine needs a GPU."""
 
     def layer(name: str, kind: str, type_: str) -> dict[str, Any]:
         output = {"Name": "x", "Location": "Device", "Dimensions": [1, 8, 4, 4], "Format/Datatype": type_}

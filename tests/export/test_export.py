@@ -1,4 +1,4 @@
-"""Artifacts: equal to the network, self-describing, with the gates as one function."""
+"""Artifacts: they equal the network, describe themselves, and hold the gates as one function."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_trained_export_equals_torch(tmp_path: Path) -> None:
     output = tmp_path / "edge.onnx"
     parity = export_config("stip-edge", output, weights, source="demo", frames=20, seed=0)
     assert parity["real"].max <= 1e-4
-    assert parity["random"].max <= 1e-3  # noise is where a warp is least well conditioned
+    assert parity["random"].max <= 1e-3  # a warp is worst conditioned on noise
     assert {p.steps for p in parity.values()} == {20}
     with open_engine(output) as engine:
         assert engine.manifest.weights == "a test"
@@ -145,7 +145,7 @@ def test_edge_is_exported_as_two_graphs(tmp_path: Path) -> None:
     assert [value.name for value in step.input][:2] == ["frame", "elapsed"]
     assert [value.name for value in render.input] == ["ahead", *(f"fields.{name}" for name in manifest.fields)]
     assert [value.name for value in render.output] == ["prediction"]
-    with TorchEngine.open(output, device="cpu") as reference:  # its options are all that it is
+    with TorchEngine.open(output, device="cpu") as reference:  # needs no weights: the options define the model
         assert reference.manifest == manifest
 
 
@@ -163,8 +163,8 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
         load_trained("stip-ucf", path, changes)
 
 
-def test_weights_bring_the_options_that_they_were_made_with(tmp_path: Path) -> None:
-    """Options that change no shape would be lost otherwise, and another function exported."""
+def test_weights_carry_the_options_that_they_were_made_with(tmp_path: Path) -> None:
+    """Otherwise options that change no shape would be lost, and a different function exported."""
     path = tmp_path / "weights.safetensors"
     made = {"layers": 2, "hidden": 4, "residual": True}
     quality = json.dumps({"data": "digits", "prediction": 30.0, "copy_last": 25.0})
@@ -177,13 +177,13 @@ def test_weights_bring_the_options_that_they_were_made_with(tmp_path: Path) -> N
     assert manifest.quality is not None
     changed = load_trained("stau-mnist", path, {"scaled": False})[1]
     assert changed.options == {**made, "scaled": False}
-    assert changed.quality is None  # it was not measured with that
+    assert changed.quality is None  # it was measured without this change
     with pytest.raises(OptionError, match="was made with residual=true: leave out --set residual=false"):
         load_trained("stau-mnist", path, {"residual": False})
 
 
 @pytest.mark.parametrize(
-    ("metadata", "says"),
+    ("metadata", "reason"),
     [
         ({"options": "{"}, "input data was truncated"),
         ({"options": "[]"}, "expected object, got array"),
@@ -195,10 +195,10 @@ def test_weights_bring_the_options_that_they_were_made_with(tmp_path: Path) -> N
         ({"quality": '{"data": "d", "prediction": "high", "copy_last": 1}'}, r"quality\.prediction: expected float"),
     ],
 )
-def test_metadata_of_weights_that_cannot_be_read_is_named(tmp_path: Path, metadata: dict[str, str], says: str) -> None:
+def test_unreadable_metadata_of_weights_is_named(tmp_path: Path, metadata: dict[str, str], reason: str) -> None:
     path = tmp_path / "weights.safetensors"
     save_model(build("stau-mnist", {"layers": 1, "hidden": 4}), str(path), {"config": "stau-mnist", **metadata})
-    with pytest.raises(ArtifactError, match=rf"the metadata of .*weights.* cannot be read \({says}") as caught:
+    with pytest.raises(ArtifactError, match=rf"the metadata of .*weights.* cannot be read \({reason}") as caught:
         load_trained(None, path)
     assert "\n" not in str(caught.value)
 
@@ -212,7 +212,7 @@ def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
     assert not (tmp_path / "mau.onnx").exists()
 
 
-def test_weights_that_are_not_finite_are_refused() -> None:
+def test_non_finite_weights_are_refused() -> None:
     model = STIP(SMALL)
     with torch.no_grad():
         model.get_parameter("merge_t.bias")[1] = torch.nan
@@ -231,10 +231,10 @@ def test_bad_requests(tmp_path: Path) -> None:
         export_config("stip-edge", tmp_path / "x.txt", None, **options)
 
 
-def test_buffers_that_are_not_finite_are_refused_too() -> None:
+def test_non_finite_buffers_are_refused_too() -> None:
     changes = {"hidden_temporal": 8, "translator_layers": 2, "hidden_spatial": 4}
     model = build("tau-mnist", changes)
     model.get_buffer("blocks.0.norm1.running_var")[0] = torch.inf
     with pytest.raises(ExportError, match=r"not finite \(blocks\.0\.norm1\.running_var\)"):
         to_onnx(model, describe(model, "tau-mnist", changes))
-    assert model.training  # as it was
+    assert model.training  # the mode is restored

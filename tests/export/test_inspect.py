@@ -1,4 +1,4 @@
-"""A look inside: what is tapped equals torch's own, every picture that there is to draw, errors with their cure."""
+"""``framecast inspect`` on networks: tapped values equal torch's, every picture is drawn, errors name a fix."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from framecast.runtime.sinks.picture import CAPTION
 
 from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
-STEPS = 9  # past every history, whose lengths are 5
+STEPS = 9  # fills every history, which has 5 slots
 NETWORKS: dict[str, Callable[[], StepModel]] = {
     "stip": lambda: STIP(STIPConfig(height=32, width=48, patch=2, hidden=8, layers=4, stages=2, bounded=True)),
     "stau": lambda: STAU(STAUConfig(32, 48, 3, 1, hidden=8, layers=7, theta=4, residual=True)),
@@ -65,7 +65,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[StepMo
 
 
 class Calls:
-    """What modules were given and gave in the last step, by name: forward hooks."""
+    """Records every module's inputs and outputs in the last step, by name, with forward hooks."""
 
     def __init__(self, model: StepModel) -> None:
         self.given: dict[str, tuple[Any, ...]] = {}
@@ -140,7 +140,7 @@ def tau(model: StepModel, calls: Calls) -> Iterator[tuple[str, int, Tensor]]:
 @pytest.mark.parametrize(
     ("name", "reference"), [("stip", stip), ("stau", stau), ("mau", stau), ("astm", astm), ("tau", tau)]
 )
-def test_what_is_tapped_is_what_torch_computes(
+def test_tapped_values_match_torch(
     networks: dict[str, tuple[StepModel, Path]],
     name: str,
     reference: Callable[[StepModel, Calls], Iterator[tuple[str, int, Tensor]]],
@@ -160,7 +160,7 @@ def test_what_is_tapped_is_what_torch_computes(
             np.testing.assert_allclose(found, expected[tap.name, tap.layer], atol=1e-5, err_msg=f"{tap}, step {step}")
             if tap.group == "attention":
                 assert tap.figures(tensors).sum() == pytest.approx(1, abs=1e-5)
-    if name == "stau":  # by distance: a layer's own state comes first
+    if name == "stau":  # sorted by distance: a layer's own state comes first
         last = next(tap for tap in values if tap.name == "spatial attention" and tap.layer == 7)
         assert tap_order(last.figures(values[last])) == tap_order(expected["spatial attention", 7].ravel()[::-1])
 
@@ -169,20 +169,19 @@ def tap_order(weights: np.ndarray) -> list[int]:
     return [int(i) for i in np.argsort(weights)]
 
 
-def test_the_pictures_of_the_model_that_ships(run: Run, tmp_path: Path) -> None:
+def test_the_pictures_of_the_shipped_model(run: Run, tmp_path: Path) -> None:
     code, out, err = run("inspect", "stip-edge", "demo", "-o", tmp_path / "new" / "found", "--frames", 12)
     assert (code, err) == (0, "")
     folder = tmp_path / "new" / "found"
     assert {path.name for path in folder.iterdir()} == {"gates.png", "features.png", "inspect.json"}
     assert all(f"wrote {path}" in out for path in folder.iterdir())
     assert "random" not in out
-    gates = picture(
-        folder / "gates.png"
-    )  # frame, prediction, three layers of two gates; a heading, four rows, a legend
+    # Columns: frame, prediction, three layers of two gates. Rows: a heading, four moments, a legend.
+    gates = picture(folder / "gates.png")
     assert WIDTH - 40 < gates.shape[1] <= WIDTH
     tile = (WIDTH - 4) // 8 - 4
     assert gates.shape[0] == pytest.approx(4 * CAPTION + 4 * (tile * 192 / 256 + CAPTION), abs=4)
-    features = picture(folder / "features.png")  # frame, and of two encoders the mean and three channels
+    features = picture(folder / "features.png")  # columns: frame, then mean and three channels of two encoders
     assert WIDTH - 40 < features.shape[1] <= WIDTH
     figures = json.loads((folder / "inspect.json").read_text(), parse_constant=pytest.fail)
     assert figures["frames"] == 12
@@ -199,7 +198,7 @@ def test_the_pictures_of_the_model_that_ships(run: Run, tmp_path: Path) -> None:
 def picture(path: Path) -> np.ndarray:
     image = cv2.imread(str(path))
     assert image is not None, path
-    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 200  # heat maps, not a blank
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 200  # heat maps, not a blank picture
     return image
 
 
@@ -214,7 +213,7 @@ def test_the_pictures_of_attention(run: Run, tmp_path: Path, networks: dict[str,
         shapes[name] = attention.shape
         assert picture(tmp_path / name / "gates.png").shape[1] <= WIDTH
         assert picture(tmp_path / name / "features.png").shape[1] <= WIDTH
-    assert shapes["stau"][1] > 750  # two tables beside each other
+    assert shapes["stau"][1] > 750  # two tables side by side
     assert shapes["stau"][0] - shapes["mau"][0] == 3 * 30 + 2 * CAPTION  # three more layers; two more slots over time
     figures = json.loads((tmp_path / "stau" / "inspect.json").read_text())
     slots = [(a["attention"], a["layer"], len(a["weights"])) for a in figures["attention"]]
@@ -229,7 +228,9 @@ def test_the_pictures_of_attention(run: Run, tmp_path: Path, networks: dict[str,
         assert all(sum(a["weights"]) == pytest.approx(1, abs=1e-5) for a in attention)
 
 
-def test_only_features_or_none(run: Run, tmp_path: Path, networks: dict[str, tuple[StepModel, Path]]) -> None:
+def test_networks_with_only_features_or_nothing_to_show(
+    run: Run, tmp_path: Path, networks: dict[str, tuple[StepModel, Path]]
+) -> None:
     artifact = networks["tau"][1]
     code, out, _ = run("inspect", artifact, "synthetic://?frames=6", "-o", tmp_path / "tau")
     assert code == 0
@@ -263,7 +264,7 @@ def test_moments_are_spread_over_a_clip_of_any_length(networks: dict[str, tuple[
         with open_source("demo") as source:
             return watch(TappedGraph(networks["astm"][1]), source, frames)
 
-    assert [m.index for m in found(2).moments] == [0, 1]  # before the past is full
+    assert [m.index for m in found(2).moments] == [0, 1]  # before the histories are full
     assert found(2).settled == 0
     assert [m.index for m in found(9).moments] == [5, 6, 7, 8]
     indices = [m.index for m in found(100).moments]
@@ -273,7 +274,7 @@ def test_moments_are_spread_over_a_clip_of_any_length(networks: dict[str, tuple[
     assert np.ptp(np.diff(indices)) <= 8
 
 
-def test_a_gate_is_averaged_once_the_past_is_full(networks: dict[str, tuple[StepModel, Path]]) -> None:
+def test_a_gate_is_averaged_once_the_histories_are_full(networks: dict[str, tuple[StepModel, Path]]) -> None:
     with open_source("demo") as source:
         seen = watch(TappedGraph(networks["stau"][1]), source, 8)
     tap = seen.taps("gates")[0]
@@ -282,7 +283,7 @@ def test_a_gate_is_averaged_once_the_past_is_full(networks: dict[str, tuple[Step
     assert seen.average(tap) == pytest.approx([course[5:, 0].mean(), course[5:, 1].min(), course[5:, 2].max()])
 
 
-def test_the_tapped_graph_predicts_what_the_engine_predicts(networks: dict[str, tuple[StepModel, Path]]) -> None:
+def test_the_tapped_graph_predicts_the_same_as_the_engine(networks: dict[str, tuple[StepModel, Path]]) -> None:
     model, artifact = networks["stau"]
     inside = TappedGraph(artifact)
     with open_engine(artifact) as engine:
@@ -298,7 +299,7 @@ def test_it_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
+def test_errors_are_one_line_with_a_fix(run: Run, tmp_path: Path) -> None:
     text, taken = tmp_path / "text.onnx", tmp_path / "taken"
     text.write_text("no protobuf")
     taken.touch()
@@ -315,16 +316,16 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
         (["stip-edge", tmp_path, "-o", tmp_path], 1, "among the inputs"),
         (["stip-edge"], 2, "needs SOURCE"),
     ]
-    for arguments, expected, cure in cases:
+    for arguments, expected, fix in cases:
         code, _, err = run("inspect", *arguments)
         assert (code, err.count("\n")) == (expected, 1), (arguments, err)
         assert err.startswith("framecast: "), (arguments, err)
-        assert cure in err, (arguments, err)
+        assert fix in err, (arguments, err)
         assert "s3cret" not in err
     assert not (tmp_path / "out").exists()
 
 
-def test_without_onnx_it_says_how_to_get_it(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_it_says_how_to_install_it(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "framecast.export.inspect")
     monkeypatch.delattr(framecast.export, "inspect")
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -333,7 +334,9 @@ def test_without_onnx_it_says_how_to_get_it(run: Run, tmp_path: Path, monkeypatc
     assert err.startswith("framecast: inspect needs onnx: pip install 'framecast[models]'")
 
 
-def test_what_cannot_be_shown_is_refused(tmp_path: Path, networks: dict[str, tuple[StepModel, Path]]) -> None:
+def test_clips_without_frames_and_non_finite_states_are_refused(
+    tmp_path: Path, networks: dict[str, tuple[StepModel, Path]]
+) -> None:
     inside = TappedGraph(networks["astm"][1])
     ended = open_source("synthetic://?frames=1")
     ended.read()

@@ -1,4 +1,4 @@
-"""A look inside the model of motion: directions have their colours, guesses what they earned, errors their cure."""
+"""``framecast inspect`` on the motion model: colours show directions, guesses show their gain, short clips fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no fold
 
 
 def moving(count: int, size: tuple[int, int] = (240, 480)) -> list[Frame]:
-    """Smooth noise that moves to the right by 3 pixels a frame, 25 a second."""
+    """Smooth noise that moves to the right by 3 pixels a frame, 25 frames a second."""
     height, width = size
     noise = np.random.default_rng(0).integers(0, 256, (height, width + 3 * count, 3), dtype=np.uint8)
     wide = np.asarray(cv2.GaussianBlur(noise, (0, 0), 4), np.uint8)
@@ -27,22 +27,22 @@ def moving(count: int, size: tuple[int, int] = (240, 480)) -> list[Frame]:
     ]
 
 
-def test_what_is_inside_is_what_moves() -> None:
+def test_the_flow_matches_the_motion() -> None:
     found = watch(ListSource(moving(30)), 30)
     assert found.frames == 30
     assert len(found.moments) == ROWS
     last = found.moments[-1]
     inner = last.flow[20:-20, 20:-20]
-    assert np.median(inner[..., 0]) == pytest.approx(75, rel=0.05)  # pixels a second: 3 a frame
+    assert np.median(inner[..., 0]) == pytest.approx(75, rel=0.05)  # pixels per second: 3 per frame
     assert abs(np.median(inner[..., 1])) < 2
     assert last.psnr > 40
     assert set(last.weights) == {*found.earned} - {"all"}
     together = found.worth("all")[0]
-    assert all(found.worth(name)[0] <= together + 1e-6 for name in found.ranked)  # no guess alone beats all
-    assert all(found.worth(name)[1] >= -1e-6 for name in found.ranked)  # and leaving one out gains nothing
+    assert all(found.worth(name)[0] <= together + 1e-6 for name in found.ranked)  # no single guess beats the mixture
+    assert all(found.worth(name)[1] >= -1e-6 for name in found.ranked)  # leaving one out never helps
 
 
-def test_a_direction_is_a_hue_and_a_speed_a_saturation() -> None:
+def test_hue_shows_direction_and_saturation_shows_speed() -> None:
     flow = np.array([[[1, 0], [0, 1], [-1, 0], [0, 0]]], np.float32)
     hsv = cv2.cvtColor(flow_image(flow, 1.0), cv2.COLOR_BGR2HSV)[0]
     assert [int(h) for h in hsv[:3, 0]] == [0, 45, 90]  # OpenCV's half degrees

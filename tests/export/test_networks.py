@@ -1,4 +1,4 @@
-"""Every network, with every option, as an artifact: equal to PyTorch, whatever the batch and the phase of its rings."""
+"""Every network with every option, as an artifact: it equals PyTorch for any batch and any phase of its rings."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def engine(exported: Exported) -> Engine:
 @pytest.mark.parametrize("batch", [1, 3])
 def test_onnxruntime_equals_torch(model: StepModel, engine: Engine, batch: int) -> None:
     frames = [np.random.default_rng().random((batch, *model.frame_shape), np.float32) for _ in range(STEPS)]
-    # A warp on noise turns the last bit of a flow into a grey value: see the table of configurations.
+    # On noise, the last bit of a flow changes the warped value by whole grey levels (see the table of configurations).
     parity = compare(model, engine, frames, allowed=5e-3 if "edge" in engine.manifest.config else 1e-5)
     assert parity.steps == STEPS
     assert parity.holds, parity
@@ -61,7 +61,7 @@ def test_graph_is_two_dimensional(exported: Exported) -> None:
 
 
 def test_no_history_is_copied(exported: Exported) -> None:
-    """A history's slots are read, and one new value of one slot's shape leaves the graph."""
+    """The graph reads a history's slots, and outputs only the new value, which has the shape of one slot."""
     model, proto, engine = exported
     assert [i.name for i in proto.graph.input] == ["frame", *(n for s in engine.manifest.state for n in s.inputs)]
     assert [o.name for o in proto.graph.output] == ["prediction", *(f"next.{s.name}" for s in engine.manifest.state)]
@@ -70,14 +70,14 @@ def test_no_history_is_copied(exported: Exported) -> None:
         assert shapes[f"next.{name}"] == list(history.shape)
 
 
-def test_any_phase_of_the_ring_gives_the_same(model: StepModel, engine: Engine) -> None:
+def test_every_phase_of_the_ring_gives_the_same(model: StepModel, engine: Engine) -> None:
     frames = list(random_frames(model.frame_shape, 9, seed=int(np.random.default_rng().integers(1 << 32))))
     state, spare = engine.new_state(), engine.new_state()
     runs = []
     for _ in range(2 * len(state.own)):
         state.reset()
         for s in (state, spare):
-            s.own = s.own[1:] + s.own[:1]  # the ring's first buffer is another
+            s.own = s.own[1:] + s.own[:1]  # start with another buffer of the ring
         run = []
         for frame in frames:
             run.append(engine.step(frame, state, spare).copy())
@@ -86,20 +86,20 @@ def test_any_phase_of_the_ring_gives_the_same(model: StepModel, engine: Engine) 
     assert all(np.array_equal(run, runs[0]) for run in runs)
 
 
-def test_looking_ahead_leaves_the_stream_bit_equal(model: StepModel, engine: Engine) -> None:
+def test_looking_ahead_does_not_change_the_stream(model: StepModel, engine: Engine) -> None:
     height, width = model.frame_shape[1:]
     images = np.random.default_rng().integers(0, 256, (9, height, width, 3), dtype=np.uint8)
-    plain, curious = Predictor(engine), Predictor(engine)
+    plain, looking = Predictor(engine), Predictor(engine)
     for image in images:
         plain.step(image)
-        curious.step(image)
-        curious.rollout(7)
-        assert np.array_equal(plain._stepper.state.prediction, curious._stepper.state.prediction)
+        looking.step(image)
+        looking.rollout(7)
+        assert np.array_equal(plain._stepper.state.prediction, looking._stepper.state.prediction)
 
 
 @torch.inference_mode()
-def test_a_rollout_is_torchs(model: StepModel, engine: Engine) -> None:
-    """Blocks of K predictions and single ones alike, fed back as they are."""
+def test_a_rollout_matches_torch(model: StepModel, engine: Engine) -> None:
+    """Single predictions and blocks of K are both fed back unchanged."""
     predictor, state = Predictor(engine), model.init_state()
     height, width = model.frame_shape[1:]
     frame = blank_frame(engine.manifest)
@@ -117,7 +117,7 @@ def test_a_rollout_is_torchs(model: StepModel, engine: Engine) -> None:
         assert np.abs(prediction.image - levels).max() <= 1
 
 
-def test_functions_are_those_of_the_network(exported: Exported) -> None:
+def test_the_graph_has_the_functions_of_its_network(exported: Exported) -> None:
     model, proto, engine = exported
     names = {function.name.rstrip("0123456789").rstrip("_") for function in proto.functions}
     config = model.config

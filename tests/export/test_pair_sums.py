@@ -1,4 +1,4 @@
-"""The largest sum of two products in an int8 layer, against a sum over every pair."""
+"""The bound on the sum of two products in an int8 layer, compared with a search over every pair."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_pair_of_a_channel(op: str, channel: int, attributes: dict[str, in
     weights = np.zeros(shape, np.int8)
     rng = np.random.default_rng()
     rows = np.moveaxis(weights, channel, 0)
-    rows[...] = rng.integers(1, 128, rows.shape)  # of one sign: the bound is attained
+    rows[...] = rng.integers(1, 128, rows.shape)  # one sign, so that the bound is reached
     limits = np.iinfo(activations)
     values = (int(limits.min), int(limits.max))
     expected = max(
@@ -50,7 +50,7 @@ def test_every_pair_of_a_channel(op: str, channel: int, attributes: dict[str, in
     assert pair_sums(layer(op, weights, activations, **attributes)) == {"layer": expected}
 
 
-def test_a_layer_in_float_has_none() -> None:
+def test_a_float_layer_has_no_bound() -> None:
     proto = layer("Conv", np.ones((2, 2, 1, 1), np.int8))
     proto.graph.node[2].input[0] = "x"
     assert pair_sums(proto) == {}

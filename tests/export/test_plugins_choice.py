@@ -1,4 +1,4 @@
-"""Which rung of the ladder of plugins is built: by what is here, by what is asked for, and by what was measured."""
+"""Which rung of the plugin ladder is built: by the installed software, the option, and the measurement."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ORIN = Gpu("Orin", "8.7", "12.6")
 
 
 def full(version: str) -> Library:
-    """A TensorRT that has what its version has."""
+    """A fake TensorRT with the plugin classes of its version."""
     trt: Any = ModuleType("tensorrt")
     trt.IPluginV3OneRuntime = object
     if tuple(map(int, version.split(".")[:2])) >= (10, 9):
@@ -44,7 +44,7 @@ def full(version: str) -> Library:
 
 
 @pytest.fixture(autouse=True)
-def triton_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def triton_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found("json" if name == "triton" else name))
 
@@ -64,7 +64,7 @@ def test_auto_measures_the_best_rung_that_a_version_has(version: str, rungs: tup
     assert choose("auto", full(version), ORIN, True) == Choice(rungs, "measured")
 
 
-def test_what_is_asked_for_is_what_is_built() -> None:
+def test_the_requested_rung_is_chosen() -> None:
     assert choose("none", full("10.13"), ORIN, True).rungs == (PLAIN,)
     assert choose("aot", full("10.13"), ORIN, True).rungs == ("aot",)
     assert choose("v3", full("10.13"), ORIN, True).rungs == ("v3",)
@@ -72,7 +72,7 @@ def test_what_is_asked_for_is_what_is_built() -> None:
         choose("yes", full("10.13"), ORIN, True)
 
 
-def test_what_cannot_be_had_is_an_error_with_the_cure_and_auto_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_rung_is_an_error_with_a_fix_and_auto_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     rtx = Library("tensorrt_rtx", "1.7", None)
     disguised = Library("tensorrt", "10.13", ModuleType("tensorrt_rtx"))
     bare = Library("tensorrt", "10.13", ModuleType("tensorrt"))
@@ -87,13 +87,13 @@ def test_what_cannot_be_had_is_an_error_with_the_cure_and_auto_says_why(monkeypa
         ("aot", full("10.13"), Gpu("old", "7.0", "12.6"), True, "does not compile for compute capability 7.0"),
         ("aot", full("10.13"), Gpu("Thor", "11.0", "12.6"), True, r"the driver \(CUDA 12.6\) is too old .*: update it"),
     ]
-    for asked, library, gpu, has_operators, says in cases:
+    for rung, library, gpu, has_operators, reason in cases:
         with pytest.raises(
-            OptionError, match=f"cannot use --plugins {asked} here: .*{says}.*--plugins auto or none"
+            OptionError, match=f"cannot use --plugins {rung} here: .*{reason}.*--plugins auto or none"
         ) as error:
-            choose(asked, library, gpu, has_operators)
+            choose(rung, library, gpu, has_operators)
         assert "\n" not in str(error.value)
-        if "10.9" not in says:
+        if "10.9" not in reason:
             found = choose("auto", library, gpu, has_operators)
             assert found.rungs == (PLAIN,)
             assert found.why in str(error.value)
@@ -115,8 +115,8 @@ def test_kernels_are_compiled_for_the_gpu_and_its_driver() -> None:
     assert compiler.ptx_get_version(tools.ptxas_blackwell.version) >= ladder.NEWEST_PTX_BLACKWELL
 
 
-def test_kernels_compile_for_every_gpu_that_the_ladder_admits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With the oldest PTX that is let through: one too old would end the process."""
+def test_kernels_compile_for_every_gpu_that_the_ladder_allows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the oldest and newest PTX that the ladder allows: an older one would crash the process."""
     pytest.importorskip("triton", reason="Triton is for Linux")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     from framecast.kernels.cross import compile_for
@@ -134,20 +134,20 @@ def test_a_plugin_is_never_registered_with_tensorrt_for_rtx() -> None:
         plugin.register(ModuleType("tensorrt_rtx_bindings"))
 
 
-def test_an_engine_is_held_to_what_was_asked_for() -> None:
+def test_an_engine_must_have_the_requested_plugins() -> None:
     nodes = [f"plugin.{i}.stgru_norm_gates" for i in range(12)]
     check("aot", nodes, [f"{node}_myl0" for node in nodes], "stip")
     check("v3", nodes, nodes, "stip")
     check(PLAIN, [], ["InstanceNormalization"], "stip")
     with pytest.raises(EngineError, match=r"without plugin\.1\.stgru_norm_gates and 0 others, despite --plugins aot"):
-        check("aot", nodes, [n for n in nodes if n != nodes[1]], "stip")  # plugin.11 is another
+        check("aot", nodes, [n for n in nodes if n != nodes[1]], "stip")  # plugin.11 does not count as plugin.1
     with pytest.raises(EngineError, match=r"without .* and 11 others, .*: build with --plugins none"):
         check("v3", nodes, [], "stip")
     with pytest.raises(EngineError, match=r"with plugin\.0\.stgru_norm_gates, despite --plugins plain"):
         check(PLAIN, [], nodes, "stip")
 
 
-def test_an_ahead_of_time_plugin_is_found_by_its_name_too() -> None:
+def test_an_ahead_of_time_plugin_is_recognised_by_its_name() -> None:
     layers = [{"Name": "plugin.0.eifag", "LayerType": "kgen", "Outputs": []}, {"Name": "conv", "LayerType": "Conv"}]
     assert summary(json.dumps({"Layers": layers}))["plugins"] == ["plugin.0.eifag"]
 
@@ -172,7 +172,7 @@ def test_the_faster_engine_is_kept_with_both_timings() -> None:
     assert (built.rung, recorded["milliseconds"], recorded["why"]) == ("v3", {}, "asked")
 
 
-def test_plugins_that_fail_or_predict_otherwise_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+def test_plugins_that_fail_or_predict_differently_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
     choice = Choice((PLAIN, "aot"), "measured")
 
     def fails(rung: str, begin: float, end: float) -> Built:
@@ -185,15 +185,15 @@ def test_plugins_that_fail_or_predict_otherwise_are_not_kept(caplog: pytest.LogC
     with pytest.raises(EngineError, match="no plugin"):
         best(Choice(("aot",), "asked"), fails, measured())
     for wrong in (np.zeros(4), np.full(4, np.nan)):
-        told = {b"plain": Measured(2.0, np.ones(4)), b"aot": Measured(1.0, wrong)}
-        built, recorded = best(choice, one, told.__getitem__)
+        timings = {b"plain": Measured(2.0, np.ones(4)), b"aot": Measured(1.0, wrong)}
+        built, recorded = best(choice, one, timings.__getitem__)
         assert built.rung == PLAIN
         assert "the prediction is off by" in recorded["why"]
     assert len(caplog.records) == 3
 
 
 class Loaded(TensorRT):
-    """An engine that says what it reads and writes."""
+    """The fake TensorRT, with engines that list their tensors."""
 
     inputs: list[str]
     tensors: dict[str, Any]
@@ -237,7 +237,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_an_engine_is_timed_as_it_runs(gpu: Any) -> None:
-    """On a GPU that is none (``fake_gpu.py``): every buffer is bound, in one CUDA graph, and inputs are the same."""
+    """On a fake GPU (``fake_gpu.py``): all buffers are bound, steps run as a CUDA graph, inputs are reproducible."""
     proto = fixed(device_graph(onnx.load(shipped()["stip-edge"])), 1).SerializeToString()
     first, second = measure.measure(gpu, proto), measure.measure(gpu, proto)
     assert first.milliseconds > 0
@@ -255,7 +255,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_build_records_its_choice_and_finds_it_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_records_its_choice_and_reuses_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     speeds = {"plain": 2.0, "aot": 1.0}
     nodes = {"plain": [], "aot": ["plugin.0.eifag"]}
     shares: list[float] = []
@@ -283,7 +283,7 @@ def test_a_build_records_its_choice_and_finds_it_again(place: Path, monkeypatch:
     assert cached(key, "auto", request.library, ORIN) == cache.load(record.key) == (b"aot", record)
     assert cached(key, "none", request.library, ORIN) is None
     assert cached(key, "v3", request.library, ORIN) is None
-    # What is asked for by name is built, and found, beside it; the last one is the one that runs.
+    # A rung that is requested by name is built and cached as well; the latest one runs.
     plain = BuildRequest(shipped()["stip-edge"], "stip-edge", full("10.13"), ORIN, plugins="none")
     assert build(plain)[1].key.rung == PLAIN
     assert cache.find(request.artifact, "stip-edge", request.library, ORIN)[0] == b"plain"
@@ -296,7 +296,7 @@ def test_a_build_records_its_choice_and_finds_it_again(place: Path, monkeypatch:
     assert other[0] == b"plain"
 
 
-def test_auto_is_built_again_once_its_obstacle_is_gone(
+def test_auto_is_rebuilt_once_its_obstacle_is_gone(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt, "compile_network", lambda *_: (b"plain", {"network": {}}))
@@ -310,22 +310,22 @@ def test_auto_is_built_again_once_its_obstacle_is_gone(
     assert cached(request.key(), "auto", request.library, ORIN) is None
     assert cached(request.key(), "none", request.library, ORIN) == (b"plain", record)
     onnx.save(exported("tau"), tmp_path / "tau.onnx")
-    tau = BuildRequest(tmp_path / "tau.onnx", "tau", full("10.13"), ORIN)  # has none: there is nothing to measure
+    tau = BuildRequest(tmp_path / "tau.onnx", "tau", full("10.13"), ORIN)  # has no plugins, so nothing to measure
     _, record = build(tau)
     assert cached(tau.key(), "auto", tau.library, ORIN) == (b"plain", record)
 
 
-def test_the_command_says_what_cannot_be_had(run: Run, place: Path) -> None:
+def test_the_command_refuses_unavailable_plugins(run: Run, place: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT for RTX: pip install 'framecast[rtx]'")
-    for option, says in [
+    for option, message in [
         ("aot", "cannot use --plugins aot here: TensorRT for RTX has no plugins"),
         ("v3", "cannot use --plugins v3 here: TensorRT for RTX has no plugins"),
         ("yes", "--plugins takes auto, aot, v3 or none, not yes"),
     ]:
         code, out, err = run("build", "stip-edge", "--for", "8.9", "--plugins", option)
-        said = [line for line in err.splitlines() if "building it with" not in line]
-        assert (code, out, len(said)) == (1, "", 1)
-        assert says in said[0]
+        lines = [line for line in err.splitlines() if "building it with" not in line]
+        assert (code, out, len(lines)) == (1, "", 1)
+        assert message in lines[0]
     code, out, _ = run("build", "stip-edge", "--for", "8.9")
     assert code == 0
     assert "no plugins (TensorRT for RTX has no plugins" in " ".join(out.replace("│", " ").split())

@@ -1,12 +1,12 @@
-"""Our kernels as TensorRT plugins, held to contracts: there is no GPU here, and no TensorRT that has plugins.
+"""Contract tests of our kernels as TensorRT plugins. They need neither a GPU nor a TensorRT with plugins.
 
-What TensorRT and a GPU really do with them is for ``benchmarks/gpu_check.py``, where they are. Here:
+``benchmarks/gpu_check.py`` runs the plugins on real GPUs with TensorRT. Here:
 
-- the chain of launches that a graph of plugins describes is computed in NumPy (``plugins_numpy.py``): it must give what
-  the network gives. The kernels themselves are run by Triton's interpreter in ``tests/kernels``;
-- NVIDIA's own Python code (``tensorrt.plugin``, and the bindings of five versions of TensorRT, wheels that come without
-  the libraries, for which stubs stand) registers, describes, tunes and launches them (``plugins_driven.py``);
-- a driver that is none (``plugins_fake.c``) logs what the launcher of ``IPluginV3`` hands over.
+- NumPy computes the chain of launches that a graph of plugins describes (``plugins_numpy.py``). The result must match
+  the network's. Triton's interpreter runs the kernels themselves in ``tests/kernels``;
+- NVIDIA's own Python code registers, describes, tunes and launches the plugins (``plugins_driven.py``): it is
+  ``tensorrt.plugin`` with the bindings of five versions of TensorRT, from wheels without the libraries, and with stubs;
+- a fake driver (``plugins_fake.c``) logs the arguments that the launcher of ``IPluginV3`` passes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from .plugins_numpy import by_kernels, by_launches, constants, evaluator  # noqa
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-# JetPack 6's; the first with kernels inside engines; JetPack 7.0's; JetPack 7.2's; and 11, strongly typed throughout.
+# JetPack 6; the first version with kernels inside engines; JetPack 7.0; JetPack 7.2; and 11, always strongly typed.
 VERSIONS = ("10.3", "10.9", "10.13", "10.16", "11.4")
 ARCH, PTX, BATCH = 87, 85, 2
 NETWORKS = ("stip", "astm", "stau")
@@ -67,15 +67,15 @@ def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @cache
 def network(name: str, precision: str) -> ModelProto:
-    """A small network for two cameras. Every constant is its own: an exporter makes one of those that are equal."""
+    """A small network for two cameras. Every gate has constants of its own, though the exporter merges equal ones."""
     proto = fixed(exported(name), BATCH)
     random = np.random.default_rng(1)
     extra = []
     for index, node in enumerate(proto.graph.node):
         for slot, input_ in enumerate(node.input if node.op_type == "stgru_gates" else ()):
-            held = next((i for i in proto.graph.initializer if i.name == input_), None)
-            if held is not None:
-                values = numpy_helper.to_array(held) + random.normal(0, 0.3, held.dims).astype(np.float32)
+            constant = next((i for i in proto.graph.initializer if i.name == input_), None)
+            if constant is not None:
+                values = numpy_helper.to_array(constant) + random.normal(0, 0.3, constant.dims).astype(np.float32)
                 node.input[slot] = f"{input_}.{index}.{slot}"
                 extra.append(numpy_helper.from_array(values, node.input[slot]))
     proto.graph.initializer.extend(extra)
@@ -83,7 +83,7 @@ def network(name: str, precision: str) -> ModelProto:
 
 
 def rollout(session: ReferenceEvaluator, proto: ModelProto, steps: int) -> list[np.ndarray]:
-    """What a network gives in some steps, each of which reads the state that the last one left."""
+    """A network's predictions over some steps; each step reads the state that the last one wrote."""
     random = np.random.default_rng(0)
     shapes = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in proto.graph.input}
     state = {name: np.zeros(shape, np.float32) for name, shape in shapes.items() if name != "frame"}
@@ -105,14 +105,14 @@ def rollout(session: ReferenceEvaluator, proto: ModelProto, steps: int) -> list[
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_graph_of_plugins_gives_what_the_network_gives(name: str, precision: str) -> None:
+def test_a_graph_of_plugins_matches_the_network(name: str, precision: str) -> None:
     proto = network(name, precision)
     before = proto.SerializeToString()
     expected = rollout(ReferenceEvaluator(proto), proto, 3)
     aot, placed = rewrite.with_aot(proto)
     whole, sites = rewrite.with_v3(proto, NAME)
     plugins = [packed(place, ARCH, PTX) for place in sites]
-    tolerance = 2e-5 if precision == "fp32" else 2e-3  # what float16 makes of the last digits of what it is given
+    tolerance = 2e-5 if precision == "fp32" else 2e-3  # float16 rounds the inputs
     for graph, run in ((aot, by_kernels(placed)), (whole, by_launches(sites, plugins))):
         onnx.checker.check_model(graph, full_check=True)
         for actual, wanted in zip(rollout(evaluator(graph, run), proto, 3), expected, strict=True):
@@ -122,7 +122,7 @@ def test_a_graph_of_plugins_gives_what_the_network_gives(name: str, precision: s
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_all_else_in_the_graph_is_left_alone(name: str, precision: str) -> None:
+def test_the_rest_of_the_graph_does_not_change(name: str, precision: str) -> None:
     proto = network(name, precision)
     functions = {function.name for function in proto.functions}
     ours = [node for node in proto.graph.node if parsed(node.op_type)]
@@ -135,8 +135,10 @@ def test_all_else_in_the_graph_is_left_alone(name: str, precision: str) -> None:
         gone = [node for node in others if node not in kept]
         assert kept == [node for node in others if node in kept]
         assert {node.op_type for node in gone} <= {"Cast"}
-        assert (len(gone) > 0) == (precision == "fp16" and name == "stip")  # which reads convolutions as they are
-        # No function has a plugin's name, whichever the parser prefers; and none of ours is left.
+        assert (len(gone) > 0) == (
+            precision == "fp16" and name == "stip"
+        )  # its kernel reads the float16 convolutions directly
+        # No function has a plugin's name, so the parser cannot confuse them. None of our functions is left.
         assert functions.isdisjoint({node.op_type for node in nodes})
         assert {f.name for f in graph.functions} == {f for f in functions if not parsed(f)}
         for field in ("input", "output", "initializer"):
@@ -147,7 +149,7 @@ def test_all_else_in_the_graph_is_left_alone(name: str, precision: str) -> None:
             assert (attributes["plugin_namespace"], attributes["plugin_version"]) == (b"framecast", b"1")
 
 
-def test_a_network_without_our_operators_or_sizes() -> None:
+def test_networks_without_our_operators_or_fixed_sizes() -> None:
     tau = fixed(exported("tau"), 1)
     assert not rewrite.has_operators(tau)
     assert rewrite.with_aot(tau)[1] == []
@@ -161,8 +163,8 @@ def kernels() -> list[Any]:
     return list({kernel.name: kernel for kernel in found}.values())
 
 
-def test_the_ptx_takes_what_a_plugin_hands_over() -> None:
-    """Inputs, then outputs, and nothing more: as many as the node has, all of them pointers; and grids cover it all."""
+def test_the_ptx_takes_the_arguments_of_the_plugin() -> None:
+    """Exactly a pointer for each of the node's inputs, then its outputs; and the grid covers all elements."""
     for kernel in kernels():
         built = compiled(kernel, ARCH, PTX)
         ptx = without_scratch(built)
@@ -179,7 +181,7 @@ def test_the_ptx_takes_what_a_plugin_hands_over() -> None:
         assert re.findall(r"\.reqntid (\d+)", ptx) == [str(32 * built.num_warps)]
         sizes = constants(kernel)
         covered = sizes["block"] * sizes.get("tiles", 1)
-        written = kernel.outputs[0] if "tiles" not in sizes else kernel.inputs[0]  # a reduction covers what it reads
+        written = kernel.outputs[0] if "tiles" not in sizes else kernel.inputs[0]  # a reduction covers its input
         assert sizes["size"] == math.prod(written.shape[1:])
         assert (built.grid[0] - 1) * covered < sizes["size"] <= built.grid[0] * covered
         assert built.grid[1] == BATCH
@@ -187,15 +189,15 @@ def test_the_ptx_takes_what_a_plugin_hands_over() -> None:
             assert built.grid[0] == kernel.outputs[0].shape[-1]
 
 
-def test_the_machine_code_is_that_of_the_whole_ptx(tmp_path: Path) -> None:
-    """The parameters that are struck out are not used."""
+def test_the_machine_code_does_not_change(tmp_path: Path) -> None:
+    """The parameters that we remove from the PTX are unused."""
     for kernel in {kernel.kernel: kernel for kernel in kernels()}.values():
         built = compiled(kernel, ARCH, PTX)
         assert machine_code(without_scratch(built), tmp_path) == machine_code(built.ptx, tmp_path)
 
 
 def machine_code(ptx: str, folder: Path) -> list[str]:
-    """Instructions, as the disassembler reads them."""
+    """The instructions, as disassembled."""
     source, binary = folder / "kernel.ptx", folder / "kernel.cubin"
     source.write_text(ptx)
     tools = triton.knobs.nvidia
@@ -207,7 +209,7 @@ def machine_code(ptx: str, folder: Path) -> list[str]:
     return found
 
 
-def test_a_name_says_all_that_a_kernel_is() -> None:
+def test_a_kernels_name_identifies_it() -> None:
     assert len({kernel.name for kernel in kernels()}) == len(set(kernels()))
     built = compiled(next(k for k in kernels() if k.kernel == "stgru_statistics"), ARCH, PTX)
     with pytest.raises(EngineError, match="takes 3 parameters, not 3 and 2 unused"):
@@ -218,13 +220,13 @@ def test_a_name_says_all_that_a_kernel_is() -> None:
 def gcc() -> str:
     found = shutil.which("gcc") or shutil.which("cc")
     if found is None:
-        pytest.skip("no C compiler for the libraries that stand in: apt install gcc")
+        pytest.skip("no C compiler for the stub libraries: apt install gcc")
     return found
 
 
 @pytest.fixture(scope="module")
 def stubs(gcc: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the libraries that the bindings are linked to, which do nothing."""
+    """A folder with stubs of the libraries that the bindings are linked to."""
     folder = tmp_path_factory.mktemp("stubs")
     names = [f"create{kind}_INTERNAL" for kind in ("InferBuilder", "InferRefitter", "InferRuntime")]
     names += [f"createNvOnnxParser{kind}_INTERNAL" for kind in ("", "Refitter")]
@@ -239,14 +241,14 @@ def stubs(gcc: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_versions_are_those_that_make_installs() -> None:
+def test_the_versions_match_the_makefile() -> None:
     pinned = re.search(r"^BINDINGS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert pinned
     assert [".".join(version.split(".")[:2]) for version in pinned[1].split()] == list(VERSIONS)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_tensorrts_own_python_layer(version: str, stubs: Path, tmp_path: Path) -> None:
+def test_plugins_work_in_tensorrts_own_python_layer(version: str, stubs: Path, tmp_path: Path) -> None:
     bindings = ROOT / ".venv" / "tensorrt" / version
     if not bindings.exists():
         pytest.skip(f"no bindings of TensorRT {version} in .venv/tensorrt: make bindings (Linux, x86-64)")
@@ -262,7 +264,7 @@ def test_tensorrts_own_python_layer(version: str, stubs: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     first, *lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert first["version"].startswith(f"{version}.")
-    assert first["missing"] == []  # of TensorRT's names that our code uses
+    assert first["missing"] == []  # names of TensorRT that our code uses
     assert first["errors"] == ["INTERNAL_ERROR", "ERROR"]
     assert (first["went on"], first["shares"]) == ([True, True], [0.5, 0.5, 1.0])
     assert all(first["kinds"])
@@ -272,7 +274,7 @@ def test_tensorrts_own_python_layer(version: str, stubs: Path, tmp_path: Path) -
 
 
 def check_driven(proto: ModelProto, lines: list[dict[str, Any]], rungs: list[str]) -> None:
-    """What TensorRT was told of each plugin is what the graph's kernels are."""
+    """Check that each plugin described itself to TensorRT as the graph's kernels are."""
     placed, sites = rewrite.with_aot(proto)[1] if "aot" in rungs else [], rewrite.with_v3(proto, NAME)[1]
     assert [line["node"] for line in lines] == [place.node for place in (*placed, *sites)]
     for line, place in zip(lines, placed, strict=False):
@@ -299,7 +301,7 @@ def check_driven(proto: ModelProto, lines: list[dict[str, Any]], rungs: list[str
         assert line["fields"] == len(plugin_.to_words())
 
 
-def test_the_launcher_hands_the_driver_what_it_should(
+def test_the_launcher_passes_the_right_arguments_to_the_driver(
     gcc: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver = tmp_path / "libfake.so"
@@ -311,7 +313,7 @@ def test_the_launcher_hands_the_driver_what_it_should(
     whole = packed(place, ARCH, PTX)
     counts = (ctypes.c_int * 64).in_dll(fake, "counts")
     counts[:4] = [5, 13, 5, 13]
-    # Addresses of more than 32 bits, as a GPU's are.
+    # Addresses of more than 32 bits, like a GPU's.
     inputs, outputs = [0x7F0000000000 + 256 * i for i in range(8)], [0x7E0000000000 + 256 * i for i in range(2)]
     workspace, stream = 0x7D0000000000, 0x556677889900
     for _ in range(2):
@@ -326,11 +328,11 @@ def test_the_launcher_hands_the_driver_what_it_should(
     second = [*header(2, gates), *inputs, workspace, *outputs, 0, 0]
     assert [log[i][: len(w)] for i, w in enumerate([first, second, first, second])] == [first, second, first, second]
     assert ctypes.c_int.in_dll(fake, "launched").value == 4
-    assert ctypes.c_int.in_dll(fake, "loaded").value == 2  # once, whatever is launched
+    assert ctypes.c_int.in_dll(fake, "loaded").value == 2  # once each, however often they are launched
     names = (ctypes.c_char * 64 * 64).in_dll(fake, "names")
     assert [names[i].value for i in range(2)] == [b"statistics_kernel", b"norm_gates_kernel"]
     ctypes.c_int.in_dll(fake, "code").value = 700
-    with pytest.raises(EngineError, match=r"did not launch statistics_kernel \(error 700\)"):
+    with pytest.raises(EngineError, match=r"cannot launch statistics_kernel \(error 700\)"):
         plugin.enqueue(whole, inputs, outputs, workspace, stream)
     broken = Plugin((Launch("kernel", b"PTX?", (1, 1), 32, 0, ()),), (), (), 0)
     with pytest.raises(EngineError, match=r"rejects the kernel kernel \(error 200\): build the engine again"):
@@ -338,8 +340,8 @@ def test_the_launcher_hands_the_driver_what_it_should(
     plugin.function.cache_clear()
 
 
-def test_what_stands_between_two_launches() -> None:
-    """The workspace holds the partial results, aligned as tensors are, and what has no partial results needs none."""
+def test_the_workspace_holds_the_partial_results() -> None:
+    """It is aligned like tensors. Plugins without partial results need none."""
     for name in NETWORKS:
         for place in rewrite.with_v3(network(name, "fp32"), NAME)[1]:
             whole = packed(place, ARCH, PTX)

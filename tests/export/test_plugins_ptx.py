@@ -1,7 +1,7 @@
-"""Our kernels as TensorRT plugins, run by their PTX on the CPU (``tests/kernels/ptx``), as they are launched.
+"""Our kernels as TensorRT plugins: their PTX runs on the CPU (``tests/kernels/ptx``), launched as in an engine.
 
-For ahead-of-time plugins that is the PTX, grid and order of arguments that go into an engine. For an ``IPluginV3`` a
-feigned driver gets what the launcher passes to it: machine code, which is looked up as the PTX that it was made from.
+For ahead-of-time plugins the test uses the PTX, grid and argument order that go into an engine. For an ``IPluginV3`` a
+fake driver receives the launcher's calls. It maps the machine code that it gets back to the PTX.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from ..kernels.ptx.operators import TOLERANCES, Case, expected, given, pointers,
 from ..kernels.ptx.parse import Fault  # noqa: E402, TID252
 
 ARCH, PTX = 87, 85
-ALIGNED = 256  # bytes: of TensorRT's tensors and workspace
-SMALL = (7, 9, 11), 5  # as many samples as make every cell of the EIFAG count in one of them alone
+ALIGNED = 256  # bytes: alignment of TensorRT's tensors and workspace
+SMALL = (7, 9, 11), 5  # shape, batch; 5 samples of different ages, so that swapping two EIFAG cells changes a result
 OPERATORS = {"stgru": "stgru_gates", "eifag": "eifag", "stau": "stau_attention"}
 
 
@@ -41,18 +41,18 @@ OPERATORS = {"stgru": "stgru_gates", "eifag": "eifag", "stau": "stau_attention"}
 def compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
-        patch.setattr(cross, "_resources", lambda ptx, arch: (0, 0))  # ptxas again, for what nobody asks here
+        patch.setattr(cross, "_resources", lambda ptx, arch: (0, 0))  # saves another run of ptxas
         operators.compiled.cache_clear()
         yield
         operators.compiled.cache_clear()
 
 
 class Node:
-    """A node of one of our operators, with what its inputs hold.
+    """A node of one of our operators, with values for its inputs.
 
     Args:
         case: the operator, its sizes and constants.
-        halves: whether the graph casts from float16 what may be so.
+        halves: whether the inputs that may be float16 are.
     """
 
     def __init__(self, case: Case, halves: bool) -> None:
@@ -64,7 +64,7 @@ class Node:
         names, outputs = tuple(flat), ("new_t", "new_s") if case.operator == "stgru" else ("new",)
         site = operators.Site(OPERATORS[case.operator], slots, names, outputs, (), attributes)
         narrow = operators.narrow(site) if halves else []
-        # The graph has scales and biases as float32 constants.
+        # In the graph, scales and biases are float32 constants.
         types = ["fp16" if i in narrow and flat[name].dim() == 4 else "fp32" for i, name in enumerate(names)]
         shapes = [tuple(value.shape) for value in flat.values()]
         tensors = tuple(operators.Tensor(*described) for described in zip(shapes, types, strict=True))
@@ -80,7 +80,7 @@ class Node:
         return self.memory.space(name, tensor.size, aligned=ALIGNED)
 
     def off(self, outputs: list[int]) -> float:
-        """How far the outputs are from float64, in units of what is allowed; inputs that are halves are exact."""
+        """The outputs' error against float64 as a multiple of the tolerance; float16 inputs are exact."""
         shape = (self.case.batch, *self.case.shape)
         results: list[Tensor] = [tensor(self.memory, address, shape, "fp32") for address in outputs]
         return cases.error(tuple(results), expected(self.case)) / TOLERANCES["fp32"]
@@ -99,21 +99,21 @@ CASES = [
 
 
 def run_aot(node: Node, change: Callable[[list[int]], list[int]] = list) -> float:
-    """One plugin a kernel; TensorRT keeps what is between two of them in a tensor."""
-    feigned = Aot()
-    with feigned.installed(), mock.patch.dict(aot._targets, clear=True):
-        aot.register(feigned.trt, [call.kernel for call in node.calls], ARCH, PTX)
+    """Run one plugin per kernel; like TensorRT, keep partial results in tensors between them."""
+    fake = Aot()
+    with fake.installed(), mock.patch.dict(aot._targets, clear=True):
+        aot.register(fake.trt, [call.kernel for call in node.calls], ARCH, PTX)
         places = dict(zip(node.place.inputs, node.inputs, strict=True))
         for call in node.calls:
             for name, described in zip(call.outputs, call.kernel.outputs, strict=True):
                 places[name] = node.space(name, described)
             arguments = [places[name] for name in (*call.inputs, *call.outputs)]
-            feigned.run(node.memory, f"{v3.NAMESPACE}::{call.kernel.name}", change(arguments))
+            fake.run(node.memory, f"{v3.NAMESPACE}::{call.kernel.name}", change(arguments))
     return node.off([places[name] for name in node.outputs])
 
 
 def run_v3(node: Node, plugin: v3.Plugin) -> tuple[float, list[str]]:
-    """One plugin an operator, as an engine that was read again has it."""
+    """Run one plugin per operator, serialized and read back as in an engine."""
     built = [operators.compiled(call.kernel, ARCH, PTX) for call in node.calls]
     driver = Driver(node.memory, {one.cubin: one.ptx for one in built})
     shape = operators.Tensor((node.case.batch, *node.case.shape))
@@ -137,7 +137,7 @@ def test_plugins_compute_the_operator(operator: str, halves: bool, shape: tuple[
 
 
 def found(run: Callable[[], float]) -> bool:
-    """Whether a mistake is found: by a fault, or by the numbers."""
+    """Whether a mistake shows, as a fault or in the numbers."""
     try:
         return not run() <= 1
     except Fault:
@@ -149,8 +149,8 @@ def wrong(operator: str, plugin: v3.Plugin) -> bool:
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_arguments_in_another_order_are_found(operator: str) -> None:
-    """Any two neighbours of the last launch, in both kinds of plugins."""
+def test_swapped_arguments_are_detected(operator: str) -> None:
+    """Any two adjacent arguments of the last launch, in both kinds of plugins."""
     first = node(operator, False, *SMALL)
     plugin = packed(first.place, ARCH, PTX)
     *before, last = plugin.launches
@@ -170,8 +170,8 @@ def test_arguments_in_another_order_are_found(operator: str) -> None:
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_a_wrong_launch_is_found(operator: str) -> None:
-    """A grid off by one, a workspace that is elsewhere or too small, threads that are missing."""
+def test_a_wrong_launch_is_detected(operator: str) -> None:
+    """A grid that is off by one, a misplaced or small workspace, too few threads."""
     whole = node(operator, False, *SMALL)
     plugin = packed(whole.place, ARCH, PTX)
     for i, launch in enumerate(plugin.launches):

@@ -1,4 +1,4 @@
-"""Layers in int8: which they are, what they cost, that no CPU rounds their sums, and that states calibrate them."""
+"""Int8 layers: which ones, their error, that no CPU saturates their sums, and that calibration includes the states."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..exported import exported  # noqa: TID252
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network with layers that are wide enough."""
+    """A network with layers that are wide enough for int8."""
     from framecast.export.onnx import describe, to_onnx
 
     model = STIP(STIPConfig(height=32, width=48, patch=2, hidden=16, layers=3, stages=2, kernel=3)).eval()
@@ -50,13 +50,13 @@ def small(wide: Path) -> Path:
     return path
 
 
-def test_what_stays_float(wide: Path) -> None:
+def test_which_layers_stay_float(wide: Path) -> None:
     proto = onnx.load(wide)
     weights = {i.name: numpy_helper.to_array(i).shape for i in proto.graph.initializer}
     chosen = layers(proto)
     convolutions = [node for node in proto.graph.node if node.op_type == "Conv"]
     stay = [node for node in convolutions if node.name not in chosen]
-    # Both encoders' first; the last is a transposed convolution.
+    # The first layers of both encoders. The last layer is a transposed convolution.
     assert [weights[node.input[1]] for node in stay] == [(16, 24, 1, 1), (16, 24, 1, 1)]
     assert [node.name for node in convolutions] == layers(proto, ends=True)
     assert layers(onnx.load(find("stip-edge")), ends=True)
@@ -85,14 +85,14 @@ def largest_adjacent(path: Path) -> dict[str, int]:
     for node in proto.graph.node:
         if node.op_type == "Conv" and (w := weights.get(node.input[1])) is not None:
             assert w.dtype == np.int8
-            taps = w.astype(np.int64).transpose(0, 2, 3, 1)  # as ONNX Runtime packs them: channels are adjacent
+            taps = w.astype(np.int64).transpose(0, 2, 3, 1)  # ONNX Runtime's packing: channels are adjacent
             pairs = taps.reshape(-1, 2)
             found[node.name] = int(255 * max(np.abs(pairs).max(), np.abs(pairs.sum(1)).max()))
     return found
 
 
 def test_no_cpu_can_saturate_a_sum(wide: Path, small: Path, tmp_path: Path) -> None:
-    """VPMADDUBSW, of CPUs with AVX2 and without VNNI, adds two products in 16 bits."""
+    """VPMADDUBSW, which CPUs with AVX2 but without VNNI use, adds two products in 16 bits."""
     exact = largest_adjacent(small)
     assert exact
     assert max(exact.values()) <= LARGEST_SUM
@@ -109,8 +109,8 @@ def test_no_cpu_can_saturate_a_sum(wide: Path, small: Path, tmp_path: Path) -> N
         assert engine.manifest.may_saturate
 
 
-def test_states_are_in_the_loop(wide: Path) -> None:
-    """Every sample holds the state that the frames before it led to, and each clip begins from zeros."""
+def test_calibration_samples_hold_real_states(wide: Path) -> None:
+    """Every sample holds the state after the frames before it, and each clip starts from zeros."""
     with open_engine(wide) as engine:
         manifest = engine.manifest
         taken = list(module._samples(wide, manifest, [pictures(3), pictures(2)]))
@@ -126,14 +126,14 @@ def test_states_are_in_the_loop(wide: Path) -> None:
     assert [bool(sample["state.t2"].any()) for sample in taken] == [False, True, True, False, True]
 
 
-def test_it_can_be_prepared_as_well(wide: Path, small: Path, tmp_path: Path) -> None:
+def test_an_int8_artifact_can_be_split(wide: Path, small: Path, tmp_path: Path) -> None:
     output = tmp_path / "both.onnx"
     split_artifact(small, output)
     with open_engine(small) as one, open_engine(output) as other:
         assert other.manifest.precision == "int8"
         found = drift(one, other, pictures(12))
-    # The cut changes float32's last bit, and so now and then a rounding to int8: 5e-4 at most in 1 of 52 networks, and
-    # 6e-8 in the mean. Sums that saturate change every picture: 1.5e-3 in the mean.
+    # The cut changes the last bit of some float32 values. Rarely, that rounds one to another int8 level: 1 of 52
+    # networks differed, by up to 5e-4 (mean 6e-8). Saturating sums would change every picture (mean 1.5e-3).
     assert found.mean < 1e-5
     assert found.max < 5e-3
     split_artifact(wide, output)
@@ -149,14 +149,14 @@ def test_bad_input(wide: Path, small: Path, tmp_path: Path) -> None:
         quantize(wide, output, [[]], "x")
     with pytest.raises(ArtifactError, match="is not an ONNX file"):
         quantize(Path(__file__), output, [pictures(2)], "x")
-    with pytest.raises(ExportError, match="is int8, which is for a CPU: use the whole float32 artifact"):
+    with pytest.raises(ExportError, match="is int8, which runs only on a CPU: use the whole float32 artifact"):
         device_graph(onnx.load(small))
     with pytest.raises(ArtifactError, match=r"cannot load a network from .*: it is int8"):
         load_network(small)
     assert not output.exists()
 
 
-def test_a_network_without_such_layers(tmp_path: Path) -> None:
+def test_a_network_without_layers_for_int8_is_refused(tmp_path: Path) -> None:
     from ..exported import exported  # noqa: TID252
 
     path = tmp_path / "mau.onnx"

@@ -1,4 +1,4 @@
-"""The graph that a device runs gives what the host's conversions and the artifact's step give."""
+"""The device graph gives the same result as the host's conversions and the artifact's step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEIGHT, WIDTH = 24, 32
 
 
 class Fading(StepModel):
-    """Predicts what it sees, a little darker each time."""
+    """Predicts the frame that it sees, a little darker at each further step."""
 
     warmup = 1
     outputs = 2
@@ -80,7 +80,7 @@ CASES = [
 
 @pytest.mark.parametrize(("channels", "changes"), CASES)
 @pytest.mark.parametrize("batch", [1, 2])
-def test_pictures_are_those_of_the_host(channels: int, changes: dict[str, Any], batch: int) -> None:
+def test_pictures_match_the_host(channels: int, changes: dict[str, Any], batch: int) -> None:
     proto, manifest = artifact(channels, **changes)
     rng = np.random.default_rng()
     width, height = manifest.size
@@ -100,7 +100,7 @@ def test_pictures_are_those_of_the_host(channels: int, changes: dict[str, Any], 
     assert got["finite"].tolist() == [1] * batch
 
 
-def test_a_prediction_is_fed_back_as_it_is() -> None:
+def test_a_prediction_is_fed_back_unchanged() -> None:
     proto, manifest = artifact(3)
     image = np.full((1, HEIGHT, WIDTH, 3), 77, np.uint8)
     fed = (3 * np.random.default_rng().standard_normal((2, 2, *manifest.frame))).astype(np.float32)  # not clamped
@@ -115,7 +115,7 @@ def test_a_prediction_is_fed_back_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_told_by_sample(value: float) -> None:
+def test_non_finite_samples_are_flagged_one_by_one(value: float) -> None:
     proto, manifest = artifact(3)
     fed = np.zeros((3, 2, *manifest.frame), np.float32)
     fed[1, 0, 2, 5, 6] = value
@@ -141,13 +141,13 @@ def test_rows_are_reset_one_by_one(poison: float) -> None:
 
 @pytest.mark.parametrize(("channels", "changes"), CASES)
 @pytest.mark.parametrize("camera", [(64, 48), (65, 71), (32, 24), (40, 30), (17, 13), (80, 12)])
-def test_resizing_is_opencvs(channels: int, changes: dict[str, Any], camera: tuple[int, int]) -> None:
+def test_resizing_matches_opencv(channels: int, changes: dict[str, Any], camera: tuple[int, int]) -> None:
     proto, manifest = artifact(channels, **changes)
     image = np.random.default_rng().integers(0, 256, (camera[1], camera[0], 3), dtype=np.uint8)
     state = {"state.last": np.zeros((1, *manifest.frame), np.float32)}
     fed = np.zeros((1, 2, *manifest.frame), np.float32)
     got = run(device_graph(proto, camera), image=image[None], fed=fed, camera=CAMERA, **kept(1), **state)
-    # Bytes are rounded by fixed-point arithmetic there, and grey after that.
+    # OpenCV rounds to bytes with fixed-point arithmetic, and converts to grey after that.
     assert np.abs(got["seen"][0].astype(int) - to_model_size(image, manifest)).max() <= 1
     frame = blank_frame(manifest)
     to_frame(got["seen"][0], manifest, frame[0])
@@ -155,16 +155,16 @@ def test_resizing_is_opencvs(channels: int, changes: dict[str, Any], camera: tup
 
 
 @pytest.mark.parametrize(("size", "target"), [((64, 48), (32, 24)), ((50, 70), (32, 24)), ((20, 70), (32, 24))])
-def test_weights_are_opencvs_in_float(size: tuple[int, int], target: tuple[int, int]) -> None:
+def test_area_weights_match_opencv_in_float(size: tuple[int, int], target: tuple[int, int]) -> None:
     picture = np.random.default_rng().random((size[1], size[0]), np.float32)
     rows, columns = area_weights(size, target)
     expected = cv2.resize(picture, target, interpolation=cv2.INTER_AREA)
     assert np.allclose(rows @ picture @ columns, expected, atol=1e-5)
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_unusable_artifacts_are_refused() -> None:
     proto, _ = artifact(2)
-    with pytest.raises(ExportError, match="no picture"):
+    with pytest.raises(ExportError, match="its channels are not a picture"):
         device_graph(proto)
     del proto.metadata_props[:]
     with pytest.raises(ExportError, match="no framecast manifest"):

@@ -1,4 +1,4 @@
-"""The manifest: what is read, what is ignored, and what is refused, in one line and at once."""
+"""The manifest: which fields are read, ignored or refused; an error is one line and comes on opening."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WHOLE = Manifest(
 
 
 def fields(**changes: Any) -> dict[str, Any]:
-    """A manifest as JSON has it, with changes; ``None`` stays ``null``."""
+    """The fields of WHOLE's JSON, with changes; ``None`` stays ``null``."""
     return {**json.loads(WHOLE.to_json()), **changes}
 
 
@@ -49,7 +49,7 @@ def text(**changes: Any) -> str:
 
 
 def artifact(path: Path, manifest: str | bytes) -> Path:
-    """The smallest graph that predicts: the frame again, and a count; with any bytes as its manifest."""
+    """Write a minimal artifact that predicts the frame itself and keeps a count, with any bytes as its manifest."""
     shapes = {"frame": (3, 4, 6), "state.count": (1,), "prediction": (1, 3, 4, 6), "next.count": (1,)}
     values = {
         name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
@@ -66,7 +66,7 @@ def artifact(path: Path, manifest: str | bytes) -> Path:
     marker = "the manifest, of as many bytes ".ljust(len(manifest), ".")[: len(manifest)]
     helper.set_model_props(model, {KEY: marker})
     raw = manifest.encode() if isinstance(manifest, str) else manifest
-    path.write_bytes(model.SerializeToString().replace(marker.encode(), raw))  # protobuf writes no text but UTF-8
+    path.write_bytes(model.SerializeToString().replace(marker.encode(), raw))  # protobuf itself writes only UTF-8
     return path
 
 
@@ -76,20 +76,20 @@ def still(**changes: Any) -> str:
     return json.dumps({**json.loads(plain.to_json()), **changes})
 
 
-def test_what_is_written_is_read() -> None:
+def test_a_written_manifest_reads_back_equal() -> None:
     assert Manifest.from_json(WHOLE.to_json()) == WHOLE
     assert Manifest.from_json(WHOLE.to_json().encode()) == WHOLE
     least = Manifest("M", "m", (1, 1, 1), (), 0, 0, "random", "", "none", channel_order="GRAY")
     assert Manifest.from_json(least.to_json()) == least
 
 
-def test_what_no_json_can_hold_is_not_written() -> None:
+def test_numbers_that_json_cannot_hold_are_refused() -> None:
     for bad in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="JSON compliant"):
             dataclasses.replace(WHOLE, interval=bad).to_json()
 
 
-def test_fields_of_a_newer_version_are_ignored_wherever_they_stand() -> None:
+def test_fields_of_a_newer_version_are_ignored_at_every_level() -> None:
     new: dict[str, Any] = {"new": {"a": [1, None, {"b": "c\n"}]}, "newer": None, "newest": 1e300}
     raw = {**fields(), **new}
     raw["state"] = [{**spec, **new} for spec in raw["state"]]
@@ -98,7 +98,7 @@ def test_fields_of_a_newer_version_are_ignored_wherever_they_stand() -> None:
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Manifest) if f.name not in ("format",)])
-def test_a_field_of_a_newer_version_may_have_any_name_but_ours(name: str) -> None:
+def test_a_field_of_a_newer_version_may_have_any_unused_name(name: str) -> None:
     assert Manifest.from_json(text(**{f"{name}_2": [[]]})) == WHOLE
     with pytest.raises(ArtifactError, match=r"export it again|update framecast"):
         Manifest.from_json(text(**{name: [[]]}))
@@ -107,10 +107,10 @@ def test_a_field_of_a_newer_version_may_have_any_name_but_ours(name: str) -> Non
 def test_only_a_newer_format_asks_for_an_update() -> None:
     newer = {"format": FORMAT + 1, "state": "of another kind", "frame": None}
     for raw in (json.dumps(newer), text(format=FORMAT + 1)):
-        says = f"its manifest has format {FORMAT + 1}, this framecast reads up to {FORMAT}: update framecast"
-        with pytest.raises(ArtifactError, match=f"^{says}$"):
+        message = f"its manifest has format {FORMAT + 1}, this framecast reads up to {FORMAT}: update framecast"
+        with pytest.raises(ArtifactError, match=f"^{message}$"):
             Manifest.from_json(raw)
-    # No framecast wrote these.
+    # No version of framecast writes these.
     for bad in (0, -1, None, "1", True, 1.5, [1]):
         with pytest.raises(ArtifactError, match=r"cannot be read \(format: expected int.*\): export it again"):
             Manifest.from_json(text(format=bad))
@@ -121,7 +121,7 @@ def test_only_a_newer_format_asks_for_an_update() -> None:
 
 
 @pytest.mark.parametrize("name", ["model", "config", "frame", "state", "warmup", "parameters", "weights", "licence"])
-def test_what_every_version_has_written_must_be_there(name: str) -> None:
+def test_fields_that_every_version_writes_are_required(name: str) -> None:
     raw = fields()
     del raw[name]
     with pytest.raises(ArtifactError, match=f"missing required field {name}.*: export it again"):
@@ -144,7 +144,7 @@ DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"channel_order": "HSV"}, "no usable frame shape or channel order"),
     ({"visible": [5, 6]}, "no usable frame shape or channel order"),
     ({"visible": [0, 6]}, r"visible\[0\]: expected int >= 1"),
-    ({"renders": "frames"}, "a kind of state or model, or a value range, that is not known: update framecast"),
+    ({"renders": "frames"}, "an unknown kind of state or model, or an invalid value range: update framecast"),
     ({"renders": 1}, "renders: expected str, got int"),
     ({"outputs": 0}, "outputs: expected int >= 1"),
     ({"outputs": 10**9}, "outputs: expected int <= 4096"),
@@ -158,7 +158,7 @@ DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"interval": float("nan")}, "malformed"),
     ({"value_range": [0, float("inf")]}, "malformed"),
     ({"value_range": [0, 1e300]}, r"value_range\[1\]: expected float <="),
-    ({"value_range": [1, 1]}, "a value range, that is not known: update framecast"),
+    ({"value_range": [1, 1]}, "an invalid value range: update framecast"),
     ({"value_range": None}, "value_range: expected array, got null"),
     ({"options": None}, "options: expected object, got null"),
     ({"precomputed": None}, "precomputed: expected object, got null"),
@@ -172,8 +172,8 @@ DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"state": spec(shape=[1 << 28] * 8)}, "more than 2147483648 elements"),
     ({"state": spec(kind="history", slots=10**7)}, r"state\[0\].slots: expected int <= 4096"),
     ({"state": spec(kind="history", slots=-1)}, r"state\[0\].slots: expected int >= 0"),
-    ({"state": spec(kind="history", slots=0)}, "a kind of state .* not known: update framecast"),
-    ({"state": spec(kind="stack")}, "a kind of state .* not known: update framecast"),
+    ({"state": spec(kind="history", slots=0)}, "an unknown kind of state .*: update framecast"),
+    ({"state": spec(kind="stack")}, "an unknown kind of state .*: update framecast"),
     ({"state": spec() * 2}, "two of its inputs have the same name"),
     ({"state": spec() * 4097}, "state: expected array of length <= 4096"),
     ({"state": spec(name="a.0") + spec(name="a", kind="history", slots=1)}, "two of its inputs have the same name"),
@@ -181,16 +181,16 @@ DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"quality": {}}, "quality: object missing required field data"),
     ({"quality": {"data": "d", "prediction": "30", "copy_last": 1}}, "quality.prediction: expected float, got str"),
     ({"quality": {"data": "d", "prediction": 1, "copy_last": 1, "clips": {"a": [1]}}}, "expected array of length 2"),
-    ({"config": "two\nlines"}, "a text in it has control characters"),
-    ({"weights": "\x1b[2J"}, "a text in it has control characters"),
-    ({"options": {"a": [{"\x07": 1}]}}, "a text in it has control characters"),
+    ({"config": "two\nlines"}, "one of its strings has control characters"),
+    ({"weights": "\x1b[2J"}, "one of its strings has control characters"),
+    ({"options": {"a": [{"\x07": 1}]}}, "one of its strings has control characters"),
     ({"licence": None}, "licence: expected str, got null"),
 ]
 
 
-@pytest.mark.parametrize(("changes", "says"), DAMAGE, ids=lambda value: str(value)[:40])
-def test_damage_is_named(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ArtifactError, match=says) as caught:
+@pytest.mark.parametrize(("changes", "message"), DAMAGE, ids=lambda value: str(value)[:40])
+def test_damage_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message) as caught:
         Manifest.from_json(text(**changes))
     assert "\n" not in str(caught.value)
     assert str(caught.value).endswith((": export it again", ": update framecast"))
@@ -203,7 +203,7 @@ TEXTS: dict[str, tuple[Callable[[], str | bytes], str]] = {
     "no object": (lambda: "[1, 2]", "expected object, got array"),
     "deep": (lambda: "[" * 50_000, "expected object, got array"),
     "deep in options": (lambda: still(options=1).replace('"options": 1', '"options": ' + "[" * 50_000), "deeply"),
-    "deep in what is ignored": (lambda: still()[:-1] + ', "new": ' + "[" * 50_000, "deeply"),
+    "deep in an ignored field": (lambda: still()[:-1] + ', "new": ' + "[" * 50_000, "deeply"),
     "deep and well formed": (
         lambda: still(options=1).replace('"options": 1', '"options": {"a": ' + "[" * 900 + "]" * 900 + "}"),
         "deeply",
@@ -213,22 +213,22 @@ TEXTS: dict[str, tuple[Callable[[], str | bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("way", [read, open_engine], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("reader", [read, open_engine], ids=lambda reader: reader.__name__)
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_text_that_is_no_manifest_is_refused_by_both_ways_in(tmp_path: Path, way: Any, name: str) -> None:
-    make, says = TEXTS[name]
-    with pytest.raises(ArtifactError, match=says) as caught:
-        way(artifact(tmp_path / "m.onnx", make()))
+def test_a_malformed_manifest_is_refused_by_both_readers(tmp_path: Path, reader: Any, name: str) -> None:
+    make, message = TEXTS[name]
+    with pytest.raises(ArtifactError, match=message) as caught:
+        reader(artifact(tmp_path / "m.onnx", make()))
     assert str(caught.value).startswith(str(tmp_path / "m.onnx"))
     assert str(caught.value).endswith("export it again")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("way", [read, open_engine], ids=lambda way: way.__name__)
-def test_both_ways_in_read_the_same(tmp_path: Path, way: Any) -> None:
+@pytest.mark.parametrize("reader", [read, open_engine], ids=lambda reader: reader.__name__)
+def test_both_readers_accept_and_refuse_the_same(tmp_path: Path, reader: Any) -> None:
     path = artifact(tmp_path / "m.onnx", still(new=[{}]))
     assert onnx.load(path).metadata_props[0].key == KEY
-    way(path)
+    reader(path)
     for changes in ({"interval": -1}, {"state": spec(kind="history", slots=10**7)}, {"format": FORMAT + 1}):
         with pytest.raises(ArtifactError, match=r"m\.onnx: its manifest "):
-            way(artifact(path, still(**changes)))
+            reader(artifact(path, still(**changes)))

@@ -1,4 +1,4 @@
-"""Mixed precision: what is float16 and what is not, as few casts as can be, predictions that stay close."""
+"""Mixed precision: which operators are float16, no needless casts, and predictions that stay close."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no
 from ..stepping import stepped  # noqa: TID252
 
 STEPS = 20
-# Half a unit in float16's last place is 2.4e-4 of a value near 1: a few of them add up over 20 steps. On noise, where a
-# flow is ill-conditioned, a warp makes more of it.
+# Half a unit in float16's last place is 2.4e-4 of a value near 1; a few of them add up over 20 steps. A warp amplifies
+# the error on noise, where the flow is ill-conditioned.
 ALLOWED = 4e-3
 ALLOWED_WARPED = 2e-2
 CASTS = {"stip": (9, 10), "stau": (26, 26), "astm": (13, 16), "tau": (19, 19)}  # to float16, and back
@@ -51,7 +51,7 @@ def rollout(engine: Engine, frames: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def types(proto: ModelProto) -> dict[str, int]:
-    """The element type of every tensor, as ONNX's own inference gives it, not as we name it."""
+    """The element type of every tensor, from ONNX's own inference and not from our names."""
     graph = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True).graph
     values = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
     return {**values, **{i.name: i.data_type for i in graph.initializer}}
@@ -59,7 +59,7 @@ def types(proto: ModelProto) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_rollout_stays_close(name: str, tmp_path: Path) -> None:
-    """As ONNX Runtime computes it, and with every value rounded."""
+    """As ONNX Runtime computes it, and with every value rounded to float16."""
     proto = exported(name)
     with opened(proto, tmp_path / "full.onnx") as engine:
         rng = np.random.default_rng()
@@ -69,12 +69,12 @@ def test_a_rollout_stays_close(name: str, tmp_path: Path) -> None:
         with opened(graph, tmp_path / "half.onnx") as engine:
             error = np.abs(np.array(rollout(engine, frames)) - wanted).max()
         allowed = ALLOWED_WARPED if name == "stip-edge" else ALLOWED * max(1, np.abs(wanted).max())
-        # A softmax over scores that are not scaled is a choice, and rounding may choose otherwise.
+        # A softmax over unscaled scores is nearly one-hot, so rounding may pick another entry.
         assert 0 < error <= (5 * allowed if "unscaled" in name else allowed)
 
 
-def test_quality_on_the_demo_clip_stays(tmp_path: Path) -> None:
-    """PSNR of the next frame, 24 frames: within 0.01 dB."""
+def test_quality_on_the_demo_clip_does_not_change(tmp_path: Path) -> None:
+    """PSNR of the next frame over 24 frames, within 0.01 dB."""
     with open_source("demo") as source:
         images = [frame.image for frame in islice(source, 24)]
     proto = onnx.load(find("stip-edge"))
@@ -89,7 +89,7 @@ def test_quality_on_the_demo_clip_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_only_the_whitelist_is_half(name: str) -> None:
+def test_only_whitelisted_operators_are_half(name: str) -> None:
     proto = exported(name)
     half = to_half(proto)
     kinds = types(half)
@@ -100,21 +100,21 @@ def test_only_the_whitelist_is_half(name: str) -> None:
             assert node.domain == ""
             assert node.op_type in LAYERS | BETWEEN | MOVES, node.op_type
             layers += node.op_type in LAYERS
-    assert layers == sum(node.op_type in LAYERS for node in proto.graph.node)  # none is left out
+    assert layers == sum(node.op_type in LAYERS for node in proto.graph.node)  # every layer is half
     assert not {"GridSample", "MatMul", "LayerNormalization", "ReduceMean", "ReduceSum", "Softmax"} & (
         LAYERS | BETWEEN | MOVES
     )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_boundary_is_as_it_was(name: str) -> None:
+def test_inputs_outputs_and_functions_do_not_change(name: str) -> None:
     proto = exported(name)
     half = to_half(proto)
     assert [*half.graph.input, *half.graph.output] == [*proto.graph.input, *proto.graph.output]
     assert half.metadata_props == proto.metadata_props
     assert [f.name for f in half.functions] == [f.name for f in proto.functions]
     calls = [[n for n in p.graph.node if n.domain == "framecast"] for p in (proto, half)]
-    assert calls[0] == calls[1]  # whole, under their names: a plugin finds them
+    assert calls[0] == calls[1]  # unchanged, so that a plugin finds them by name
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -123,10 +123,9 @@ def test_nothing_is_cast_back_and_forth(name: str) -> None:
     casts = [node for node in half.graph.node if node.op_type == "Cast"]
     made = {output for node in casts for output in node.output}
     assert not [node.name for node in casts if node.input[0] in made]
-    assert len({node.input[0] for node in casts}) == len(casts)  # each tensor once
-    assert not {node.input[0] for node in casts} & {
-        i.name for i in half.graph.initializer
-    }  # weights are stored as read
+    assert len({node.input[0] for node in casts}) == len(casts)  # each tensor is cast once
+    weights = {i.name for i in half.graph.initializer}
+    assert not {node.input[0] for node in casts} & weights  # weights are stored in the type that is read
     read = {name for node in half.graph.node for name in node.input} | {o.name for o in half.graph.output}
     assert made <= read
     if name in CASTS:
@@ -135,7 +134,7 @@ def test_nothing_is_cast_back_and_forth(name: str) -> None:
 
 
 def graph(nodes: list[onnx.NodeProto], **constants: object) -> ModelProto:
-    """From ``x`` to ``y``, [1, 2, 8, 8] both, with 1×1 convolutions of weights ``w``."""
+    """A graph from ``x`` to ``y``, both [1, 2, 8, 8], with weights ``w`` for 1×1 convolutions."""
     constants = {"w": np.full((2, 2, 1, 1), 0.5, np.float32), **constants}
     made = helper.make_graph(
         nodes,
@@ -160,7 +159,7 @@ def node(op: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto
 
 
 def test_coordinates_stay_float32_even_between_layers() -> None:
-    """A flow from a layer, into a warp of a layer's features, into a layer."""
+    """A layer's flow warps another layer's features, which feed a third layer."""
     nodes = [
         node("Conv", "x w", "flow"),
         node("Mul", "flow unit", "scaled"),
@@ -172,7 +171,7 @@ def test_coordinates_stay_float32_even_between_layers() -> None:
     assert halves(graph(nodes, unit=np.float32(0.25))) == {"Conv"}
 
 
-def test_a_chain_between_layers_is_half_and_one_to_the_outside_is_not() -> None:
+def test_a_chain_between_layers_is_half_but_not_one_that_ends_in_an_output() -> None:
     inside = [
         node("Conv", "x w", "a"),
         node("Mul", "a unit", "b"),
@@ -190,7 +189,7 @@ def test_a_constant_that_float16_cannot_hold_keeps_its_operator_float32(unit: fl
     assert halves(graph([*nodes[:1], node("Identity", "a", "y")], w=np.full((2, 2, 1, 1), 1e5, np.float32))) == set()
 
 
-def test_products_of_statistics_are_no_layer() -> None:
+def test_matrix_products_are_not_layers() -> None:
     nodes = [node("Conv", "x w", "a"), node("MatMul", "a m", "b"), node("Conv", "b w", "y")]
     assert halves(graph(nodes, m=np.eye(8, dtype=np.float32))) == {"Conv"}
 
@@ -198,7 +197,7 @@ def test_products_of_statistics_are_no_layer() -> None:
 class LeastSquares(StepModel):
     """Mixes the newest two frames by least squares, solved by an unrolled Gauss–Jordan elimination.
 
-    No network here has one in its graph; that of a mixture, which models/edge.py is to give, has.
+    The graphs of NETWORKS contain no such elimination; that of edge does (models/mixing.py).
     """
 
     warmup = 2
@@ -222,7 +221,7 @@ class LeastSquares(StepModel):
         return mixed.reshape(-1, 1, *self.frame_shape), {"previous": frame}
 
 
-def test_rows_of_an_elimination_are_picked_to_the_last_bit(tmp_path: Path) -> None:
+def test_picking_pivot_rows_by_sums_is_exact(tmp_path: Path) -> None:
     model = LeastSquares()
     proto = fixed(to_onnx(model, describe(model, "least-squares")), 1)
     picked = without_moving_rows(proto)
@@ -230,11 +229,11 @@ def test_rows_of_an_elimination_are_picked_to_the_last_bit(tmp_path: Path) -> No
     count = Counter(n.op_type for n in picked.graph.node)
     count.subtract(Counter(n.op_type for n in proto.graph.node))
     assert {op: n for op, n in count.items() if n} == {"Slice": -6, "Mul": 6, "ReduceSum": 6}
-    with opened(proto, tmp_path / "as-it-was.onnx") as before, opened(picked, tmp_path / "picked.onnx") as after:
+    with opened(proto, tmp_path / "original.onnx") as before, opened(picked, tmp_path / "picked.onnx") as after:
         frames = [np.random.default_rng(i).random((1, *before.manifest.frame), np.float32) for i in range(4)]
         assert np.array_equal(rollout(before, frames), rollout(after, frames))
 
 
-def test_a_graph_without_an_elimination_is_left_alone() -> None:
+def test_a_graph_without_an_elimination_does_not_change() -> None:
     proto = fixed(exported("stip"), 1)
     assert list(without_moving_rows(proto).graph.node) == list(proto.graph.node)

@@ -1,4 +1,4 @@
-"""Patching becomes one operator, and stays what it was."""
+"""Patching becomes one operator and gives the same values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framecast.models.blocks import patchify, unpatchify
 
 
 class Patches(nn.Module):
-    """There and, of twice the values, back."""
+    """Patches a frame, doubles the values and, unless ``shared``, turns them back into a frame."""
 
     def __init__(self, patch: int, shared: bool) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Patches(nn.Module):
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         patches = patchify(frame, self.patch)
-        if self.shared:  # another reader of what lies in the middle
+        if self.shared:  # another node reads the intermediate tensor
             b, c, h, w = frame.shape
             p = self.patch
             blocks = frame.reshape(b, c, h // p, p, w // p, p).permute(0, 3, 5, 1, 2, 4)
@@ -32,9 +32,9 @@ class Patches(nn.Module):
         return patches, unpatchify(2 * patches, self.patch)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch's exporter
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # from torch's exporter
 @pytest.mark.parametrize(("patch", "shared", "operators"), [(2, False, 2), (4, False, 2), (2, True, 0), (1, False, 0)])
-def test_patching_is_one_operator(patch: int, shared: bool, operators: int, tmp_path: Path) -> None:
+def test_patching_becomes_one_operator(patch: int, shared: bool, operators: int, tmp_path: Path) -> None:
     frame = torch.rand(2, 3, 8, 16)
     module = Patches(patch, shared).eval()
     program = torch.onnx.export(module, (frame,), dynamo=True, verbose=False, opset_version=18)

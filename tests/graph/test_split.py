@@ -1,4 +1,4 @@
-"""An artifact in two halves predicts what the whole one predicts, whenever the first half runs."""
+"""An artifact in two halves predicts the same as the whole one, whenever the first half runs."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ ENGINES = [
         marks=pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed"),
     ),
 ]
-# Networks, and layers that can run before the frame is there.
+# Networks, and the number of convolutions that can run before the frame arrives.
 HALVES = {"stip": 2, "stip-paper": 2, "stau": 6, "stau-tau-theta": 4, "mau": 2, "astm": 4, "astm-without-eifag": 4}
 
 
 def halves(name: str, folder: Path) -> tuple[Path, Path]:
-    """The whole artifact, and one in two halves."""
+    """Write an artifact whole and in two halves."""
     whole, output = folder / "whole.onnx", folder / "halves.onnx"
     save(exported(name), whole)
     split_artifact(whole, output)
@@ -45,7 +45,7 @@ def halves(name: str, folder: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", HALVES)
-def test_halves_are_the_whole(name: str, engine: str, tmp_path: Path) -> None:
+def test_halves_predict_the_same_as_the_whole(name: str, engine: str, tmp_path: Path) -> None:
     whole, output = halves(name, tmp_path)
     first, second = onnx.load(other_half(output)), onnx.load(output)
 
@@ -58,7 +58,7 @@ def test_halves_are_the_whole(name: str, engine: str, tmp_path: Path) -> None:
         states = [[each.new_state(2), each.new_state(2)] for each in (one, other)]
         rng = np.random.default_rng()
         for step in range(12):
-            if step == 9:  # a reset forgets what was ready
+            if step == 9:  # a reset discards the precomputed tensors
                 for pair in states:
                     pair[0].reset()
             frame = rng.random((2, *one.manifest.frame), np.float32)
@@ -66,10 +66,10 @@ def test_halves_are_the_whole(name: str, engine: str, tmp_path: Path) -> None:
             if not states[1][0].is_precomputed:
                 for buffer in states[1][0].precomputed.values():
                     buffer.fill(np.nan)
-            if step % 3 != 1:  # beforehand, or in the step: told or not
+            if step % 3 != 1:  # otherwise the step itself runs the first half
                 other.precompute(states[1][0])
                 assert states[1][0].is_precomputed
-            if step % 3 == 2:  # what is ready is ready
+            if step % 3 == 2:  # a second call changes nothing
                 other.precompute(states[1][0])
             expected, found = one.step(frame, *states[0]), other.step(frame, *states[1])
             assert np.allclose(found, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
@@ -78,9 +78,9 @@ def test_halves_are_the_whole(name: str, engine: str, tmp_path: Path) -> None:
 
 
 def counted(engine: Engine) -> list[bool]:
-    """Notes for every run from here on whether it is the first half's."""
+    """A list that records, for every run from now on, whether it was the first half that ran."""
     runs: list[bool] = []
-    inside: Any = engine  # both engines have these two inside
+    inside: Any = engine  # both engines have the private _run and _before
     inner = inside._run
 
     def run(half: object, *buffers: object) -> None:
@@ -100,17 +100,17 @@ def test_the_first_half_runs_once_a_frame(name: str, tmp_path: Path) -> None:
         for image in images:
             predictor.step(image)
             predictor.precompute()
-        # On the first frame it runs in the step, on the others it has run.
+        # On the first frame it runs within the step; on later frames it has run already.
         assert runs == [True, False, True, False, True, False, True, False, True]
         del runs[:]
         predictor.step(images[0])
         assert runs == [False]
         assert len(predictor.rollout(3)) == 3
-        assert runs == [False, True, False, True, False]  # a look ahead prepares its own states
+        assert runs == [False, True, False, True, False]  # a rollout precomputes its own states
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_look_ahead_leaves_what_is_ready(engine: str, tmp_path: Path) -> None:
+def test_a_rollout_keeps_the_precomputed_tensors(engine: str, tmp_path: Path) -> None:
     whole, output = halves("stau", tmp_path)
     with open_engine(whole) as one, open_engine(output, engine) as other:
         expected, found = Predictor(one, watch=False), Predictor(other, watch=False)
@@ -122,14 +122,14 @@ def test_a_look_ahead_leaves_what_is_ready(engine: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["tau", "tau-block"])
-def test_where_every_layer_needs_the_frame(name: str, tmp_path: Path) -> None:
+def test_networks_whose_layers_all_need_the_frame_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"cannot split .*: all its layers need the frame; run the whole artifact"):
         halves(name, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["whole.onnx"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_halves_belong_together(engine: str, tmp_path: Path) -> None:
+def test_halves_must_match(engine: str, tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
     half = other_half(output)
     with pytest.raises(ExportError, match="already in two halves"):
@@ -146,15 +146,17 @@ def test_halves_belong_together(engine: str, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"is not the other half of halves\.onnx: put its matching half"):
         open_engine(output, engine)
     half.unlink()
-    with pytest.raises(ArtifactError, match=r"is half of a step, and halves\.before\.onnx is missing: put its"):
+    with pytest.raises(ArtifactError, match=r"is half of a step, but halves\.before\.onnx is missing: put its"):
         open_engine(output, engine)
     half.write_bytes(kept)
     open_engine(output, engine).close()
 
 
-def test_other_engines_want_the_whole(tmp_path: Path) -> None:
+def test_other_engines_need_the_whole_artifact(tmp_path: Path) -> None:
     _, output = halves("stip", tmp_path)
-    with pytest.raises(ExportError, match="is half of a step, which is for a CPU: use the whole float32 artifact"):
+    with pytest.raises(
+        ExportError, match="is half of a step, which runs only on a CPU: use the whole float32 artifact"
+    ):
         device_graph(onnx.load(output))
     with pytest.raises(ArtifactError, match=r"cannot load a network from .*: it is half of a step"):
         load_network(output)
@@ -174,7 +176,7 @@ def test_a_closed_engine_says_so(name: str, tmp_path: Path) -> None:
         engine.step(np.zeros((1, *engine.manifest.frame), np.float32), *states)
 
 
-def test_the_manifest_tells(tmp_path: Path) -> None:
+def test_the_manifest_lists_the_precomputed_tensors(tmp_path: Path) -> None:
     whole, output = halves("stip", tmp_path)
     with open_engine(whole) as one, open_engine(output) as other:
         assert not one.manifest.precomputed

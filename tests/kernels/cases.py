@@ -1,4 +1,4 @@
-"""Random inputs for the kernels, and how far a result is from float64: for the interpreter here, and for a GPU."""
+"""Random inputs for the kernels, and the error of a result against float64. The CPU and GPU tests share them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Of max(1, |expected|), under the interpreter: arithmetic is in float32, and a half is rounded once, when it is stored.
-# That takes up to 2⁻¹¹ from a float16; of a bfloat16 the interpreter cuts off up to 2⁻⁷.
+# Relative to max(1, |expected|), under Triton's interpreter. Arithmetic is float32, and a half is rounded once, when it
+# is stored. That costs a float16 up to 2⁻¹¹, and a bfloat16, which the interpreter truncates, up to 2⁻⁷.
 TOLERANCES = {torch.float32: 3e-6, torch.float16: 6e-4, torch.bfloat16: 8e-3}
 
 Shape = tuple[int, int, int, int]
@@ -29,7 +29,7 @@ def stgru_gates(
     spread: float = 1.0,
     forget_bias: float = 1.0,
 ) -> Arguments:
-    """Of the reference: convolutions with a mean of ``offset`` and a deviation of ``spread``."""
+    """Arguments of the reference; the convolutions have a mean of ``offset`` and a deviation of ``spread``."""
     batch, channels, *image = shape
     conv_t, conv_s = (offset + spread * torch.randn(batch, 4 * channels, *image, device=device) for _ in range(2))
     scales = [torch.randn(4 * channels, *image, device=device).to(affine) for _ in range(4)]
@@ -47,7 +47,7 @@ def eifag(
     spread: float = 3.0,
     forget_bias: float = 1.0,
 ) -> Arguments:
-    """Of the reference: a count for each sample, and slots that are not written hold zeros."""
+    """Arguments of the reference, with a count for each sample; unwritten slots hold zeros."""
     count = torch.tensor(counts, device=device).view(-1, 1, 1, 1)
     cells = [(spread * torch.randn(shape, device=device) * (count >= i)).to(dtype) for i in range(slots)]
     return [cells, count, *((2 * torch.randn(shape, device=device)).to(dtype) for _ in range(3)), forget_bias]
@@ -62,7 +62,7 @@ def stau_attention(
     spread: float = 1.0,
     scale: float | None = None,
 ) -> Arguments:
-    """Of the reference: scores of about ±``spread``² with the default scale."""
+    """Arguments of the reference; with the default scale, scores are about ±``spread``²."""
     tensors = [spread * torch.randn(shape, device=device) for _ in range(slots)]
     keys = [tensor.to(dtype) for tensor in tensors]
     values = [torch.randn(shape, device=device).to(dtype) for _ in range(slots)]
@@ -71,14 +71,14 @@ def stau_attention(
 
 
 def double(value: Any) -> Any:
-    """The same numbers in float64, lists of tensors too."""
+    """The same tensors in float64, also inside lists."""
     if isinstance(value, (list, tuple)):
         return [double(item) for item in value]
     return value.double() if isinstance(value, Tensor) else value
 
 
 def error(actual: Tensor | tuple[Tensor, ...], expected: Tensor | tuple[Tensor, ...]) -> float:
-    """The largest, of max(1, |expected|); infinite where a result was not written, or the shape is wrong."""
+    """The largest error relative to max(1, |expected|); infinite if a value was not written or a shape is wrong."""
     actual = actual if isinstance(actual, tuple) else (actual,)
     expected = expected if isinstance(expected, tuple) else (expected,)
     errors = []

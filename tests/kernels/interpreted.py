@@ -1,7 +1,7 @@
-"""Our Triton kernels under its interpreter, on the CPU: a process of its own, for it is chosen when Triton is imported.
+"""Runs our Triton kernels under Triton's interpreter on the CPU. A separate process, because importing Triton decides.
 
-Prints a line of JSON for each case: its name, the error against float64, and what is allowed. Whatever is not written
-is NaN beforehand, outputs and workspaces alike. An instance of a program takes milliseconds: tensors are small.
+Prints a line of JSON for each case: its name, the error against float64, and the tolerance. Outputs and workspaces
+start as NaN, so that missing writes show. Tensors are small, because each program instance takes milliseconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from framecast.kernels.stau_attention import reference as stau_reference
 from framecast.kernels.stgru_gates import kernel as stgru_kernel
 from framecast.kernels.stgru_gates import reference as stgru_reference
 
-from .cases import (  # noqa: TID252 (run as a module of the tests)
+from .cases import (  # noqa: TID252 (runs as a module of the tests)
     DTYPES,
     TOLERANCES,
     Arguments,
@@ -43,7 +43,7 @@ SHAPES = [(1, 4, 3, 5), (3, 7, 9, 1), (2, 3, 11, 13)]
 
 @contextmanager
 def few_programs() -> Iterator[None]:
-    """Each takes several tiles, as of large states."""
+    """Make each program take several tiles, as for large states."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"LEAST": 16, "MOST_REDUCED": 16, "PARTIALS": 3}.items():
             patch.setattr(launch, name, value)
@@ -69,11 +69,11 @@ def stgru_cases() -> Iterator[Case]:
     yield case("large", stgru_gates(shape, spread=1e6), exact)
     yield case("fp16, large", stgru_gates(shape, torch.float16, spread=1e4), TOLERANCES[torch.float16])
     odd = stgru_gates((1, 8, 8, 8), offset=1e3)
-    odd[0][:, 0, 0, 0] = 0.0  # the element that statistics are relative to is far off
+    odd[0][:, 0, 0, 0] = 0.0  # statistics are relative to this element, which is far from the mean
     yield case("far first element", odd, 1e-4)
     yield partial_statistics(odd[0], odd[3])
     apart = stgru_gates(SHAPES[2])
-    apart[0] += torch.arange(float(apart[0][0].numel())).view(apart[0][0].shape)  # each program's mean is its own
+    apart[0] += torch.arange(float(apart[0][0].numel())).view(apart[0][0].shape)  # each program has another mean
     yield case("drift", apart, exact)
     mixed = stgru_gates(shape, torch.float16)
     mixed[6:8] = (x.float() for x in mixed[6:8])
@@ -94,7 +94,7 @@ def stgru_cases() -> Iterator[Case]:
             yield case(name, stgru_gates(SHAPES[2], offset=offset), exact)
     stgru_kernel.launches.cache_clear()
 
-    # The gates alone: after a layer norm of weight 1 and bias 0 of what is normalised already.
+    # The gates alone. Their inputs are already normalised.
     for name, dtype in DTYPES.items():
         conv_t, _, _, conv_s, _, _, t, s, bias, _ = stgru_gates(SHAPES[1], dtype, spread=2.0)
         c, (a, b) = t.shape[1], double([conv_t, conv_s])
@@ -106,7 +106,7 @@ def stgru_cases() -> Iterator[Case]:
 
 
 def partial_statistics(conv_t: torch.Tensor, conv_s: torch.Tensor) -> Case:
-    """Sums of squared deviations: as a difference of sums of squares they would lose all their digits here."""
+    """Sums of squared deviations. Computed as a difference of sums of squares, they would lose all digits here."""
     shape = (8, 8, 8)
     statistics = stgru_kernel.launches(1, shape, 1.0, 1e-5)[0]
     partials = torch.empty(stgru_kernel.workspace(1, shape))
@@ -125,7 +125,7 @@ def eifag_cases() -> Iterator[Case]:
         expected = eifag_reference.eifag(*double(arguments))
         cells, count = arguments[:2]
         for i, cell in enumerate(cells):
-            cell.masked_fill_(count < i, torch.nan)  # not written, so never read
+            cell.masked_fill_(count < i, torch.nan)  # unwritten slots must not be read
         return f"eifag {name}", error(eifag_kernel.eifag(*arguments), expected), tolerance
 
     exact = TOLERANCES[torch.float32]
@@ -138,16 +138,16 @@ def eifag_cases() -> Iterator[Case]:
             yield case(f"{slots} slots, {count} written", eifag((3, 2, 3, 5), slots, counts), exact)
     yield case("no forget bias", eifag(SHAPES[1], 3, [1.0, 2.0, 3.0], forget_bias=0.0), exact)
     yield growing_history()
-    # Scores of some thousands: float32 knows them to 1e-4, and so the shares.
+    # Scores are several thousand, which float32 resolves to 1e-4; so are the weights.
     yield case("large", eifag(SHAPES[1], 5, [5.0] * 3, spread=1e3), 1e-3)
     yield case("fp16, large", eifag(SHAPES[1], 5, [5.0] * 3, torch.float16, spread=1e4), 1e-2)
     strided = eifag(SHAPES[2], 3, [1.0, 3.0])
-    gates = torch.randn(2, 9, 11, 13).chunk(3, dim=1)  # as the network has them
+    gates = torch.randn(2, 9, 11, 13).chunk(3, dim=1)  # as in the network
     yield case("chunks", [*strided[:2], *gates, 1.0], exact)
 
 
 def growing_history() -> Case:
-    """Steps from a reset: each writes into the ring that the next one reads, of which ever more is written."""
+    """Several steps after a reset: each writes a slot of the ring, and the next one reads it."""
     tau, shape = 3, SHAPES[1]
     written = [torch.zeros(shape, dtype=torch.float64)]
     ring = [torch.zeros(shape), *(torch.full(shape, torch.nan) for _ in range(tau - 1))]
@@ -181,7 +181,7 @@ def stau_cases() -> Iterator[Case]:
         zeros[0][i].zero_(), zeros[1][i].zero_()
     yield case("zero slots", zeros, exact)
     yield case("unscaled", stau_attention(SHAPES[0], 5, scale=1.0), 1e-5)
-    # Scores of millions: one slot takes all.
+    # Scores are millions, so one slot gets all the weight.
     yield case("large", stau_attention(SHAPES[1], 5, spread=1e3, scale=1.0), exact)
     strided = stau_attention(SHAPES[2], 2)
     strided = [x.to(memory_format=torch.channels_last) if getattr(x, "ndim", 0) == 4 else x for x in strided]
@@ -193,7 +193,7 @@ def stau_cases() -> Iterator[Case]:
 
 
 def refusals() -> Iterator[Case]:
-    """What no kernel takes is refused, in one line."""
+    """Arguments that no kernel takes are refused, in one line."""
     gates = stgru_gates(SHAPES[0])
     attention = stau_attention(SHAPES[0], 2)
     cells = eifag(SHAPES[0], 2, [1.0])
@@ -214,12 +214,12 @@ def refusals() -> Iterator[Case]:
 
 def main() -> None:
     assert os.environ["TRITON_INTERPRET"] == "1"
-    torch.use_deterministic_algorithms(True)  # which fills what is empty with NaN
+    torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN
     assert torch.empty(3).isnan().all()
-    with np.errstate(over="ignore"):  # as a GPU: an exponential that is too large is infinite
+    with np.errstate(over="ignore"):  # like a GPU: an exponential that overflows is infinite
         for cases in (stgru_cases, eifag_cases, stau_cases, refusals):
             for name, off, tolerance in cases():
-                print(json.dumps({"case": name, "error": off, "tolerance": tolerance}))  # noqa: T201 (its output)
+                print(json.dumps({"case": name, "error": off, "tolerance": tolerance}))  # noqa: T201 (the output)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Every launcher with no GPU: a process of its own, for it gives Triton a feigned driver.
+"""Runs every launcher without a GPU. A separate process, because it gives Triton a fake driver.
 
-What Triton makes of the very arguments of a launch is compiled, and run by the interpreter of PTX. Prints each kernel,
-its PTX's parameters, and how many of its loads are vectors; and after a ``=`` an operator, and how far its results are
-from float64, in units of what is allowed.
+Triton compiles the kernels for the actual launch arguments, and the PTX interpreter runs them. For each kernel, prints
+its name and the number of PTX parameters and of vector loads. For each operator, prints ``=``, the name, the type, and
+the error against float64 as a multiple of the tolerance.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from framecast.kernels.stau_attention import reference as stau_reference
 from framecast.kernels.stgru_gates import kernel as stgru_kernel
 from framecast.kernels.stgru_gates import reference as stgru_reference
 
-from .cases import DTYPES, double, eifag, error, stau_attention, stgru_gates  # noqa: TID252 (run as a module)
+from .cases import DTYPES, double, eifag, error, stau_attention, stgru_gates  # noqa: TID252 (runs as a module)
 from .ptx.machine import launch as launch_ptx  # noqa: TID252
 from .ptx.memory import Memory  # noqa: TID252
 from .ptx.operators import OUTPUTS, TOLERANCES  # noqa: TID252
 
 
 class Driver:
-    """Of an Orin, or another."""
+    """A fake driver of an Orin, or of the GPU that ``arch`` names."""
 
     arch = 87
 
@@ -43,26 +43,26 @@ class Driver:
         return GPUTarget("cuda", self.arch, 32)
 
     def get_current_device(self) -> int:
-        return self.arch  # Triton asks for a device's architecture once
+        return self.arch  # a new number for each architecture, because Triton asks each device only once
 
     def get_current_stream(self, device: int) -> int:
         return 0
 
 
 class Device:
-    """Tensors in the interpreter's memory; each keeps its place from its first launch on."""
+    """The interpreter's memory; a tensor keeps the address of its first launch."""
 
     def __init__(self) -> None:
         self.memory = Memory()
         self.places: dict[int, int] = {}
-        self.tensors: list[Tensor] = []  # so that no other is put where one of them was
+        self.tensors: list[Tensor] = []  # kept alive, so that torch does not reuse their addresses
 
     def address(self, name: str, tensor: Tensor) -> int:
         start = tensor.data_ptr()
         if start not in self.places:
-            held = np.frombuffer(ctypes.string_at(start, tensor.nbytes), np.uint8)
+            content = np.frombuffer(ctypes.string_at(start, tensor.nbytes), np.uint8)
             written = name in OUTPUTS
-            self.places[start] = self.memory.space(name, tensor.nbytes) if written else self.memory.add(name, held)
+            self.places[start] = self.memory.space(name, tensor.nbytes) if written else self.memory.add(name, content)
             self.tensors.append(tensor)
         return self.places[start]
 
@@ -84,7 +84,7 @@ class Device:
 
 
 def launching() -> Any:
-    """Within it a launch is run by the interpreter, on a new device."""
+    """A context in which the interpreter runs all launches, on a new device."""
     device = Device()
     return mock.patch.object(Launch, "__call__", lambda launch, *arguments: device.launch(launch, *arguments))
 
@@ -107,7 +107,7 @@ def main() -> None:
             check(
                 "stau", name, stau_kernel.stau_attention(*arguments), stau_reference.stau_attention(*double(arguments))
             )
-    # As tensor cores want them, with both passes overlapping; odd sizes.
+    # The form for tensor cores, with overlapping passes and odd sizes.
     Driver.arch = 90
     arguments = [*stgru_gates((2, 7, 9, 11), torch.float16), torch.randn(28), torch.randn(28)]
     arguments = [as_channels_last(x) if isinstance(x, Tensor) else x for x in arguments]

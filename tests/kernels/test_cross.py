@@ -1,4 +1,4 @@
-"""Our Triton kernels compiled for GPUs that are not here: that they compile, fit, and are launched as we say."""
+"""Our Triton kernels, cross-compiled for other GPUs: they compile, fit the hardware, and match their launchers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ if os.environ.get("TRITON_INTERPRET"):
 from framecast.kernels.cross import ARCHS, DTYPES, KERNELS, Compiled, compile_for  # noqa: E402 (needs Triton)
 
 ROOT = Path(__file__).parents[2]
-SHAPES = {"stgru": (64, 17, 30), "eifag": (128, 16, 16), "stau": (64, 17, 30)}  # the largest of each network's
-USUAL = (87, 120)  # Orin, in every type, and the newest; the others are slow tests
+SHAPES = {
+    "stgru": (64, 17, 30),
+    "eifag": (128, 16, 16),
+    "stau": (64, 17, 30),
+}  # the largest states of each kind of network
+USUAL = (87, 120)  # Orin (in every type) and the newest; the others are slow tests
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 
@@ -34,17 +38,17 @@ def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def check(compiled: Compiled, arch: int, dtype: str) -> None:
-    """What a launcher relies on, and what makes a kernel fast."""
+    """Check what a launcher relies on and what makes a kernel fast."""
     assert f".target sm_{arch}" in compiled.ptx
     assert compiled.cubin[:4] == b"\x7fELF"
     entries = re.findall(r"\.visible \.entry (\w+)\((.*?)\)", compiled.ptx, re.DOTALL)
     assert [name for name, _ in entries] == [compiled.name]
     parameters = re.findall(r"\.param \.(\w+)", entries[0][1])
-    assert parameters == ["u64"] * (len(compiled.parameters) + 2)  # and two pointers to scratch memory
+    assert parameters == ["u64"] * (len(compiled.parameters) + 2)  # plus two pointers to scratch memory
     assert f".reqntid {32 * compiled.num_warps}" in compiled.ptx
     assert compiled.spills == 0
-    assert 2 * compiled.registers * 32 * compiled.num_warps <= 65536  # two programs an SM, at the least
-    assert compiled.shared <= 48 * 1024  # what needs no leave of the driver
+    assert 2 * compiled.registers * 32 * compiled.num_warps <= 65536  # at least two programs per SM
+    assert compiled.shared <= 48 * 1024  # more would have to be requested from the driver
     assert compiled.load_bits >= 4 * 8 * BYTES[dtype]  # four elements at once
 
 
@@ -71,7 +75,7 @@ def test_every_size(config: str) -> None:
 @pytest.mark.parametrize("kernel", ["stgru_statistics", "stgru_norm_gates"])
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 def test_forms_for_tensor_cores(kernel: str, dtype: str) -> None:
-    """Channels-last, with the convolutions' biases, and with the passes overlapping: as wide loads, no spills."""
+    """Channels-last, with the convolutions' biases and overlapping passes: loads stay wide, and nothing spills."""
     types = {"t": "fp32", "s": "fp32", "new_t": "fp32", "new_s": "fp32"}
     for arch, overlap in ((87, False), (90, True), (120, True)):
         compiled = compile_for(kernel, arch, dtype, (64, 16, 16), last=True, added=True, overlap=overlap, types=types)
@@ -89,17 +93,17 @@ def test_large_states_take_several_tiles(kernel: str) -> None:
     assert compiled.load_bits == 128
 
 
-def test_launchers_pass_what_their_kernels_take(tmp_path: Path) -> None:
+def test_launchers_pass_the_arguments_that_kernels_take(tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "tests.kernels.launched"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    off = [line for line in lines if line[0] == "="]
+    errors = [line for line in lines if line[0] == "="]
     launched = [line for line in lines if line[0] != "="]
-    assert len(off) == 10
-    assert [line for line in off if not float(line[3]) <= 1] == []
-    # Parameters: tensors, and two pointers to scratch memory. Vectors: all that is read but counts and first elements.
+    assert len(errors) == 10
+    assert [line for line in errors if not float(line[3]) <= 1] == []
+    # Parameters: the tensors and two pointers to scratch memory. Vectors: all loads but counts and first elements.
     expected = {
         "statistics_kernel": (5, 2),
         "norm_gates_kernel": (13, 26),
@@ -109,7 +113,7 @@ def test_launchers_pass_what_their_kernels_take(tmp_path: Path) -> None:
         "fuse_kernel": (11, 7),
     }
     assert [name for name, _, _ in launched] == 3 * list(expected) + ["statistics_kernel", "norm_gates_kernel"]
-    del launched[-2:]  # in another form
+    del launched[-2:]  # the overlapped form
     for name, parameters, vectors in launched:
         assert int(parameters) == expected[name][0]
         assert int(vectors) >= expected[name][1]
@@ -151,7 +155,7 @@ def test_bad_input() -> None:
         compile_for("gates", 87, "fp16", (1, 1, 1))
     with pytest.raises(OptionError, match="fp32, fp16, bf16"):
         compile_for("eifag", 87, "fp64", (1, 1, 1))
-    with pytest.raises(OptionError, match="sizes from 1"):
+    with pytest.raises(OptionError, match="sizes of at least 1"):
         compile_for("eifag", 87, "fp16", (1, 0, 1))
 
 
@@ -161,7 +165,7 @@ def test_an_interpreter_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:
         compile_for("eifag", 87, "fp16", (1, 1, 1))
 
 
-def test_the_machine_code_does_not_depend_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_again_gives_the_same_ptx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = compile_for("eifag", 90, "bf16", (64, 16, 16))
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     assert compile_for("eifag", 90, "bf16", (64, 16, 16)).ptx == first.ptx

@@ -1,4 +1,4 @@
-"""EIFAG against equations 7 and 8 in float64, over a history that really grows."""
+"""EIFAG compared with equations 7 and 8 in float64, over a history that grows step by step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from framecast.kernels.eifag.operator import eifag
 
 
 def equations(history: list[Tensor], input: Tensor, forget: Tensor, candidate: Tensor, bias: float) -> Tensor:
-    """``history`` holds only what was written, and the zero cell that it starts with."""
+    """``history`` holds only the initial zero cell and the cells that were written."""
 
     def sigmoid(x: Tensor) -> Tensor:
         return 1 / (1 + torch.exp(-x))
@@ -26,7 +26,7 @@ def equations(history: list[Tensor], input: Tensor, forget: Tensor, candidate: T
 @pytest.mark.parametrize("tau", [1, 2, 5])
 @pytest.mark.parametrize("forget_bias", [0.0, 1.0])
 def test_reference_over_a_growing_history(shape: tuple[int, ...], tau: int, forget_bias: float) -> None:
-    cells = [torch.zeros(shape)] * tau  # a ring of fixed length, of which nothing is written yet
+    cells = [torch.zeros(shape)] * tau  # a ring of fixed length, nothing written yet
     written = [torch.zeros(shape, dtype=torch.float64)]
     for step in range(tau + 3):
         i, f, g = (3 * torch.randn(shape) for _ in range(3))
@@ -39,18 +39,18 @@ def test_reference_over_a_growing_history(shape: tuple[int, ...], tau: int, forg
         written = [operator.double(), *written]
 
 
-def test_unwritten_slots_take_no_part_whatever_they_hold() -> None:
+def test_unwritten_slots_are_ignored_whatever_they_hold() -> None:
     shape = (2, 3, 4, 5)
     cells = [torch.randn(shape) for _ in range(4)]
     gates = [torch.randn(shape) for _ in range(3)]
-    count = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)  # each sample of a batch by its own age
+    count = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)  # each sample has its own age
     mixed = eifag(cells, count, *gates)
     assert torch.allclose(mixed[:1], eifag([c[:1] for c in cells[:2]], count[:1], *(g[:1] for g in gates)), atol=1e-6)
     assert torch.allclose(mixed[1:], eifag([c[1:] for c in cells], count[1:], *(g[1:] for g in gates)), atol=1e-6)
     assert not torch.allclose(mixed[:1], eifag([c[:1] for c in cells], 4 + count[:1], *(g[:1] for g in gates)))
 
 
-def test_large_agreements_do_not_overflow() -> None:
+def test_large_scores_do_not_overflow() -> None:
     cells = [1e3 * torch.randn(1, 2, 3, 3) for _ in range(5)]
     gates = [torch.randn(1, 2, 3, 3) for _ in range(3)]
     assert eifag(cells, torch.full((1, 1, 1, 1), 5.0), *gates).isfinite().all()

@@ -1,4 +1,4 @@
-"""Our Triton kernels on a GPU: every type, at the sizes of every network, captured, replayed and differentiated."""
+"""Our Triton kernels on a GPU: every type, the sizes of every network, CUDA graphs and gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
 ]
 
-# Of max(1, |expected|). A GPU's exponentials and divisions are approximate; a half is rounded once: 2⁻¹¹, 2⁻⁸.
+# Relative to max(1, |expected|). A GPU's exponentials and divisions are approximate; a half is rounded once: 2⁻¹¹, 2⁻⁸.
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 6e-4, torch.bfloat16: 4.5e-3}
 dtypes = pytest.mark.parametrize("dtype", cases.DTYPES.values(), ids=cases.DTYPES)
 OPERATORS = ("stgru_gates", "eifag", "stau_attention")
@@ -35,7 +35,7 @@ Call = Callable[..., Any]
 
 
 def operator(name: str, shape: cases.Shape, dtype: torch.dtype) -> tuple[Call, Call, cases.Arguments]:
-    """The public function, the reference, and fresh inputs of both."""
+    """The public function, the reference, and new inputs for both."""
     if name == "stgru_gates":
         arguments = cases.stgru_gates(shape, dtype, device="cuda")
         return (lambda *a: stgru_gates(*a[:8], forget_bias=a[8], eps=a[9])), stgru_reference.stgru_gates, arguments
@@ -48,7 +48,7 @@ def operator(name: str, shape: cases.Shape, dtype: torch.dtype) -> tuple[Call, C
 
 @pytest.fixture(autouse=True)
 def poisoned() -> Iterator[None]:
-    """What is not written is NaN."""
+    """Fill new tensors with NaN, so that missing writes show."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
@@ -73,7 +73,7 @@ def check(actual: Any, reference: Call, arguments: cases.Arguments, dtype: torch
         ("stau_attention", (1, 64, 17, 30)),  # stau-town
         *((name, (3, 7, 9, 1)) for name in OPERATORS),
         *((name, (16, 64, 16, 16)) for name in OPERATORS),
-        *((name, (2, 64, 135, 240)) for name in OPERATORS),  # several tiles a program
+        *((name, (2, 64, 135, 240)) for name in OPERATORS),  # several tiles per program
     ],
 )
 def test_kernels_equal_float64(name: str, shape: cases.Shape, dtype: torch.dtype) -> None:
@@ -102,7 +102,7 @@ def test_gates_alone() -> None:
 
 @every_operator
 @dtypes
-def test_views_that_begin_anywhere(name: str, dtype: torch.dtype) -> None:
+def test_unaligned_views(name: str, dtype: torch.dtype) -> None:
     function, reference, arguments = operator(name, (2, 8, 5, 4), dtype)
 
     def shifted(x: Any) -> Any:
@@ -127,9 +127,9 @@ def test_cuda_graph(name: str, dtype: torch.dtype) -> None:
         result = function(*arguments)
     for _ in range(3):
         fresh = operator(name, shape, dtype)[2]
-        for held, new in zip(tree_leaves(arguments), tree_leaves(fresh), strict=True):
-            if isinstance(held, Tensor):
-                held.copy_(new)
+        for captured, new in zip(tree_leaves(arguments), tree_leaves(fresh), strict=True):
+            if isinstance(captured, Tensor):
+                captured.copy_(new)
         for x in tree_leaves(result):
             x.fill_(torch.nan)
         graph.replay()
@@ -137,8 +137,8 @@ def test_cuda_graph(name: str, dtype: torch.dtype) -> None:
 
 
 @every_operator
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # a prototype, it says
-def test_nothing_waits_for_the_gpu(name: str) -> None:
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch warns that it is a prototype
+def test_calls_do_not_wait_for_the_gpu(name: str) -> None:
     function, _, arguments = operator(name, (1, 64, 16, 16), torch.float16)
     function(*arguments)
     torch.cuda.set_sync_debug_mode("error")

@@ -1,4 +1,4 @@
-"""Our operators as torch sees them: one piece, differentiable, and replaced by plain torch on demand."""
+"""Our operators in torch: each is one operator, is differentiable, and can be switched to plain torch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def operator(name: str) -> Any:
 
 
 def leaves(arguments: list[Any], *, every: int = 1) -> list[Any]:
-    """Leaves of a graph, of which only some (each ``every``-th) want a gradient."""
+    """New leaf tensors; only each ``every``-th one requires a gradient."""
     number = iter(range(100))
     new: list[Any] = tree_map(
         lambda x: x.detach().requires_grad_(next(number) % every == 0) if isinstance(x, Tensor) else x, arguments
@@ -72,7 +72,7 @@ def seeds_for(name: str) -> list[Tensor]:
 
 @pytest.fixture
 def kernels_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The public functions take the CPU for a device with kernels; the operators there stay the reference."""
+    """Make the public functions treat the CPU as a device with kernels; its operators still run the reference."""
     monkeypatch.setattr(switch, "DEVICES", frozenset({"cpu"}))
     monkeypatch.setattr(switch, "INSTALLED", True)
     torch.compiler.reset()
@@ -85,7 +85,7 @@ def test_operator_with_a_backward_is_well_formed(name: str) -> None:
 
 @every_operator
 @pytest.mark.parametrize("every", [1, 2])
-def test_backward_is_that_of_the_reference(name: str, every: int) -> None:
+def test_backward_matches_the_reference(name: str, every: int) -> None:
     arguments, seeds = cases.double(ARGUMENTS[name]()), seeds_for(name)
     actual = gradients(operator(name), leaves(arguments, every=every), seeds)
     expected = gradients(REFERENCES[name], leaves(arguments, every=every), seeds)
@@ -105,7 +105,7 @@ def test_gradients_of_halves_are_summed_in_float32(name: str) -> None:
         if y is not None:
             assert x is not None
             assert x.dtype == torch.bfloat16
-            assert ((x - y).abs() <= 2**-8 * y.abs() + 1e-5).all()  # rounded, once
+            assert ((x - y).abs() <= 2**-8 * y.abs() + 1e-5).all()  # rounded once
 
 
 @every_operator
@@ -118,7 +118,7 @@ def test_types_may_differ(name: str) -> None:
 
 
 @every_operator
-def test_autocast_gives_it_float32(name: str) -> None:
+def test_autocast_runs_it_in_float32(name: str) -> None:
     arguments = ARGUMENTS[name]()
     halves = tree_map(lambda x: x.bfloat16() if isinstance(x, Tensor) else x, arguments)
     with torch.autocast("cpu", torch.bfloat16):
@@ -129,8 +129,8 @@ def test_autocast_gives_it_float32(name: str) -> None:
 
 
 @every_operator
-def test_results_are_laid_out_as_a_compiler_expects(name: str) -> None:
-    """Contiguous; but the gates, which networks run channels-last, keep that."""
+def test_results_have_the_layout_that_a_compiler_expects(name: str) -> None:
+    """Contiguous. Only the gates keep channels-last, because networks run them so."""
     strided = tree_map(
         lambda x: x.to(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.ndim == 4 else x,
         ARGUMENTS[name](),
@@ -142,8 +142,8 @@ def test_results_are_laid_out_as_a_compiler_expects(name: str) -> None:
 
 
 @pytest.mark.parametrize("last", [6, 7])
-def test_states_that_lie_differently_give_results_that_lie_alike(last: int) -> None:
-    """As the kernel has it, so that what a compiler expects comes."""
+def test_results_have_the_layout_of_the_first_state(last: int) -> None:
+    """As in the kernel, so that a compiler expects the right layout."""
     arguments = ARGUMENTS["stgru_gates"]()
     arguments[last] = arguments[last].to(memory_format=torch.channels_last)
     torch.library.opcheck(operator("stgru_gates").default, tuple(arguments), test_utils=("test_faketensor",))
@@ -151,12 +151,12 @@ def test_states_that_lie_differently_give_results_that_lie_alike(last: int) -> N
     assert all(x.is_contiguous(memory_format=layout) for x in operator("stgru_gates")(*arguments))
 
 
-def test_a_bias_alone_is_refused() -> None:
+def test_one_bias_without_the_other_is_refused() -> None:
     with pytest.raises(OptionError, match="give added_t and added_s"):
         PUBLIC["stgru_gates"](*ARGUMENTS["stgru_gates"](), torch.randn(4 * SHAPE[1]))
 
 
-def test_biases_of_the_convolutions_may_be_added_by_the_gates() -> None:
+def test_the_gates_can_add_the_biases_of_the_convolutions() -> None:
     arguments = [*ARGUMENTS["stgru_gates"](), torch.randn(4 * SHAPE[1]), torch.randn(4 * SHAPE[1])]
     torch.library.opcheck(operator("stgru_gates").default, tuple(leaves(arguments)))
     *plain, added_t, added_s = cases.double(arguments)
@@ -174,7 +174,7 @@ def test_biases_of_the_convolutions_may_be_added_by_the_gates() -> None:
 
 
 class Seen(TorchDispatchMode):
-    """Names of the operators that ran, whatever they ran on."""
+    """Records the names of the operators that run, on any device."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
@@ -186,11 +186,11 @@ class Seen(TorchDispatchMode):
 
 
 @every_operator
-def test_on_cuda_it_is_one_operator_until_it_is_switched_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_cuda_it_is_one_operator_unless_switched_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switch, "INSTALLED", True)
 
     def ran(*, dtype: torch.dtype = torch.float32, device: str = "cuda") -> list[str]:
-        with FakeTensorMode(), Seen() as seen:  # tensors of a GPU that is not there
+        with FakeTensorMode(), Seen() as seen:  # CUDA tensors without a GPU
             arguments = tree_map(
                 lambda x: torch.empty(x.shape, dtype=dtype, device=device) if isinstance(x, Tensor) else x,
                 ARGUMENTS[name](),
@@ -208,24 +208,24 @@ def test_on_cuda_it_is_one_operator_until_it_is_switched_off(name: str, monkeypa
         with switch.plain():
             pass
         assert one[0] not in ran()
-        thread = threading.Thread(target=lambda: seen_there.extend(ran()))
-        seen_there: list[str] = []
+        in_thread: list[str] = []
+        thread = threading.Thread(target=lambda: in_thread.extend(ran()))
         thread.start()
         thread.join()
-        assert seen_there
-        assert one[0] not in seen_there
+        assert in_thread
+        assert one[0] not in in_thread
     assert ran() == one
     assert one[0] not in ran(device="cpu")
-    assert one[0] not in ran(dtype=torch.float64)  # no kernel takes it
+    assert one[0] not in ran(dtype=torch.float64)  # no kernel takes float64
     monkeypatch.setattr(switch, "INSTALLED", False)
     assert one[0] not in ran()
 
 
 def test_the_switch_is_back_on_after_an_error() -> None:
-    was = switch.on()
+    before = switch.on()
     with pytest.raises(ZeroDivisionError), switch.plain():
         _ = 1 / switch.on()
-    assert switch.on() == was
+    assert switch.on() == before
 
 
 @every_operator
@@ -258,7 +258,7 @@ def test_a_compiler_sees_one_operator(name: str) -> None:
 
 @every_operator
 @pytest.mark.usefixtures("kernels_on_the_cpu")
-def test_it_trains_compiled(name: str) -> None:
+def test_gradients_of_the_compiled_operator(name: str) -> None:
     arguments, seeds = ARGUMENTS[name](), seeds_for(name)
     compiled = torch.compile(PUBLIC[name], fullgraph=True, backend="aot_eager")
     actual = gradients(compiled, leaves(arguments), seeds)
@@ -268,7 +268,7 @@ def test_it_trains_compiled(name: str) -> None:
 
 
 @every_operator
-def test_an_export_sees_one_operator_switched_off_or_not(name: str) -> None:
+def test_an_export_sees_one_operator_even_if_switched_off(name: str) -> None:
     class Network(nn.Module):
         def forward(self, *arguments: Any) -> Any:
             return PUBLIC[name](*arguments)

@@ -1,7 +1,7 @@
-"""Our kernels run by their PTX on the CPU (``tests/kernels/ptx``), against float64.
+"""The PTX of our kernels, run on the CPU (``tests/kernels/ptx``) and compared with float64.
 
-Outputs and partial results are NaN beforehand. The grid, the order of parameters and their types are those of a launch.
-What a GPU alone can show is left: how fast they are, and its approximate instructions, which are computed exactly here.
+Outputs and partial results start as NaN. The grid and the order and types of the parameters are those of a real launch.
+Only a GPU can show the rest: speed, and the error of approximate instructions, which are computed exactly here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from framecast.kernels.cross import ARCHS, DTYPES, Compiled  # noqa: E402
 from framecast.kernels.stau_attention import kernel as stau_attention  # noqa: E402
 from framecast.kernels.stgru_gates import kernel as stgru_gates  # noqa: E402
 
-from .ptx.operators import KERNELS, Case, compiled, off, run  # noqa: E402, TID252 (run from any folder)
+from .ptx.operators import KERNELS, Case, compiled, off, run  # noqa: E402, TID252 (runs from any folder)
 from .ptx.parse import Fault  # noqa: E402, TID252
 
 USUAL = (87, 90, 120)  # the others are slow tests
@@ -38,12 +38,12 @@ STATES = dict.fromkeys(("t", "s", "new_t", "new_s"), "fp32")
 def compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
-        patch.setattr(cross, "_resources", lambda ptx, arch: (0, 0))  # ptxas again, for what nobody asks here
+        patch.setattr(cross, "_resources", lambda ptx, arch: (0, 0))  # saves another run of ptxas
         yield
 
 
 def usual() -> Iterator[Case]:
-    """Each operator in two of the types for each usual GPU; together, every shape beside every type and GPU."""
+    """Each operator on each usual GPU in two types; together they cover every shape with every type and GPU."""
     for i, operator in enumerate(KERNELS):
         for j, arch in enumerate(USUAL):
             for k in range(2):
@@ -51,7 +51,7 @@ def usual() -> Iterator[Case]:
 
 
 OVERLAP = Case("stgru", 90, "fp16", SHAPES[0], 1, {"last": True, "added": True, "overlap": True, "types": STATES})
-FORMS = (  # channels-last, with biases of the convolutions, float32 states, and passes that overlap
+FORMS = (  # channels-last, biases of the convolutions, float32 states, overlapping passes
     OVERLAP,
     replace(OVERLAP, arch=120, dtype="bf16", shape=SMALL, batch=3),
     Case("stgru", 87, "fp32", SMALL, 3, {"added": True}),
@@ -60,7 +60,7 @@ FORMS = (  # channels-last, with biases of the convolutions, float32 states, and
 
 @pytest.mark.parametrize("case", [*usual(), *FORMS], ids=str)
 def test_kernels_equal_float64(case: Case) -> None:
-    """Some without the parameters for scratch memory, which are struck out of the PTX for a TensorRT engine."""
+    """On Orin without the parameters for scratch memory, which a TensorRT engine's PTX does not have."""
     assert off(case, run(case, stripped=case.arch == 87)[0]) <= 1
 
 
@@ -90,7 +90,7 @@ def test_large_states_take_several_tiles(operator: str) -> None:
 
 @contextmanager
 def planned(**values: int) -> Iterator[None]:
-    """Launches as they are of larger tensors."""
+    """Plan launches as for larger tensors."""
     caches = stgru_gates.launches, stau_attention.launches, compiled
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
@@ -103,7 +103,7 @@ def planned(**values: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("operator", ["stgru", "stau"])
-def test_several_tiles_a_program(operator: str) -> None:
+def test_several_tiles_per_program(operator: str) -> None:
     with planned(PARTIALS=2, MOST_REDUCED=128):
         case = Case(operator, 90, "fp16", SMALL, 3)
         results, counts = run(case)
@@ -112,12 +112,12 @@ def test_several_tiles_a_program(operator: str) -> None:
 
 
 def broken(operator: str) -> Case:
-    """What is broken below. It has five samples, so that in one of them each cell of the EIFAG counts alone."""
+    """The case that the tests below break. Its samples have five ages, so swapping two EIFAG cells changes a result."""
     return Case(operator, 87, "fp32", SMALL, 5)
 
 
 def found(case: Case, alter: Callable[[str, Compiled], Compiled]) -> str:
-    """By what a mistake is found; empty if it is not."""
+    """How a mistake shows: as a fault's message, as ``numbers``, or not at all (empty)."""
     try:
         return "numbers" if not off(case, run(case, alter)[0]) <= 1 else ""
     except Fault as fault:
@@ -125,8 +125,8 @@ def found(case: Case, alter: Callable[[str, Compiled], Compiled]) -> str:
 
 
 @pytest.mark.parametrize("operator", KERNELS)
-def test_swapped_parameters_are_found(operator: str) -> None:
-    """Any two neighbours of any kernel."""
+def test_swapped_parameters_are_detected(operator: str) -> None:
+    """Any two adjacent parameters of any kernel."""
     case = broken(operator)
     for kernel in KERNELS[operator]:
         for i in range(len(compiled(case, kernel).parameters) - 1):
@@ -141,7 +141,7 @@ def test_swapped_parameters_are_found(operator: str) -> None:
 
 
 @pytest.mark.parametrize("operator", KERNELS)
-def test_a_wrong_grid_is_found(operator: str) -> None:
+def test_a_wrong_grid_is_detected(operator: str) -> None:
     case = broken(operator)
     for kernel in KERNELS[operator]:
         for x, y, how in ((-1, 0, "numbers|never written"), (0, -1, "numbers|never written"), (0, 1, "reads")):
@@ -163,21 +163,21 @@ def test_a_wrong_grid_is_found(operator: str) -> None:
         ("stau", {"scale": 1 / math.sqrt(64 * 16 * 16)}),
     ],
 )
-def test_a_stale_constant_is_found(operator: str, options: dict[str, float]) -> None:
+def test_a_stale_constant_is_detected(operator: str, options: dict[str, float]) -> None:
     stale = replace(broken(operator), options=options)
     assert found(broken(operator), lambda name, built: compiled(stale, name)) == "numbers"
 
 
 @pytest.mark.parametrize("operator", KERNELS)
-def test_a_kernel_of_another_size_is_found(operator: str) -> None:
-    """As an engine would have it that was built for another picture."""
+def test_a_kernel_of_another_size_is_detected(operator: str) -> None:
+    """As in an engine that was built for another picture size."""
     case = broken(operator)
     other = replace(case, shape=(7, 9, 12))
     assert found(case, lambda name, built: compiled(other, name))
 
 
 def changed(pattern: str, by: str, only: int | None = None) -> Callable[[str, Compiled], Compiled]:
-    """With what matches in the PTX replaced: all of it, or only one."""
+    """An alteration that replaces matches in the PTX: all of them, or only one."""
 
     def change(name: str, built: Compiled) -> Compiled:
         count = iter(range(10_000))
@@ -188,9 +188,9 @@ def changed(pattern: str, by: str, only: int | None = None) -> Callable[[str, Co
 
 
 @pytest.mark.parametrize("operator", ["stgru", "stau"])
-def test_a_missing_barrier_is_found(operator: str) -> None:
+def test_a_missing_barrier_is_detected(operator: str) -> None:
     case = Case(operator, 87, "fp32", SMALL, 1)
-    with planned(PROGRAMS=1):  # large ones, of many warps
+    with planned(PROGRAMS=1):  # large programs with many warps
         kernels = [compiled(case, kernel) for kernel in KERNELS[operator]]
         most = max(kernel.ptx.count("bar.sync") for kernel in kernels)
         assert max(kernel.num_warps for kernel in kernels) == 8
@@ -200,10 +200,10 @@ def test_a_missing_barrier_is_found(operator: str) -> None:
 
 @pytest.mark.parametrize("what", ["ld", "st"])
 @pytest.mark.parametrize("operator", KERNELS)
-def test_missing_masks_are_found(operator: str, what: str) -> None:
+def test_missing_masks_are_detected(operator: str, what: str) -> None:
     alter = changed(rf"@%p\d+ ({what}\.global)", r"\1")
     assert re.search("reads|writes", found(broken(operator), alter))
 
 
-def test_a_pass_that_does_not_wait_for_the_one_before_is_found() -> None:
+def test_a_pass_that_does_not_wait_for_the_previous_one_is_detected() -> None:
     assert "before it waits" in found(OVERLAP, changed(r"griddepcontrol\.wait;", ""))

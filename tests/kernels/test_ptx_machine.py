@@ -1,4 +1,4 @@
-"""The interpreter of PTX itself: what each instruction gives, and that every fault is one."""
+"""The PTX interpreter itself: the result of each instruction, and every fault."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ MODULE = """
 	ret;
 }}
 """
-ROOM = 8  # bytes of a thread, of what it reads (each of three inputs) and of what it writes
+ROOM = 8  # bytes per thread, for each of its three inputs and for its output
 
 
 def run(body: str, *inputs: Array, threads: int = 32, blocks: int = 2, shared: int = 1024, dtype: str = "u4") -> Array:
-    """What each thread leaves in the output, of 8 bytes a thread; ``%rd4`` is where, and ``%rd3`` its input."""
+    """Each thread's output. In ``body``, ``%rd3`` is the address of its inputs, and ``%rd4`` that of its output."""
     lanes = threads * blocks
     given = np.zeros((lanes, 3), np.uint64)
     for i, values in enumerate(inputs):
@@ -64,7 +64,7 @@ F16 = np.array([1.5, -0.333, 65504, 6e-8, -0.0, np.inf, np.nan], "f2")
 
 
 def halved(x: Array) -> Array:
-    """Bits of the nearest bfloat16, by a search of its neighbours."""
+    """Bits of the nearest bfloat16, found by comparing both neighbours."""
     low = (x.view("u4") >> 16).astype("u4")
     near = np.stack([((low + i) << 16).view("f4").astype("f8") for i in range(2)])
     off = np.abs(near - x)
@@ -87,7 +87,7 @@ def wide(x: Array) -> Array:
 
 SOME = F32[np.isfinite(F32) & (np.abs(F32) < 1e30)]
 CASES: list[tuple[str, tuple[Array, ...], Callable[..., Array]]] = [
-    # The instruction with d for the result and a, b, c for the sources; inputs, and what it must give.
+    # The instruction, its inputs, and a function of them that gives the expected result.
     ("add.f32", (F32, OTHER), lambda a, b: (wide(a) + b).astype("f4")),
     ("sub.rn.f32", (F32, OTHER), lambda a, b: (wide(a) - b).astype("f4")),
     ("mul.f32", (F32, OTHER), lambda a, b: (wide(a) * b).astype("f4")),
@@ -170,7 +170,7 @@ CHOOSE = "selp.b32 %r8, 1, 0, %p1;" + STORE
 
 @pytest.mark.parametrize("how", COMPARED)
 def test_comparisons(how: str) -> None:
-    """Of a NaN only the unordered ones are true; integers with and without a sign differ."""
+    """With a NaN, only the unordered comparisons are true; signed and unsigned integers compare differently."""
     lanes = [np.resize(F32, 64), np.resize(OTHER, 64)]
     nan = np.isnan(lanes[0]) | np.isnan(lanes[1])
     expected = COMPARED[how](*lanes)
@@ -251,7 +251,7 @@ def test_shuffles(how: str, by: int, limits: int, expected: Callable[[Array], Ar
 
 
 def test_matrices() -> None:
-    """A thread has two neighbours of row ``lane // 4``, from column ``2 · (lane % 4)`` on."""
+    """A thread gets two adjacent elements of row ``lane // 4``, starting at column ``2 · (lane % 4)``."""
     body = """shl.b32 %r1, %r0, 4; mov.b32 %r2, smem; add.s32 %r3, %r2, %r1;
     mul.lo.s32 %r4, %r0, 4; add.s32 %r5, %r4, 1; add.s32 %r6, %r4, 2; add.s32 %r7, %r4, 3;
     st.shared.v4.b32 [%r3], {%r4, %r5, %r6, %r7};
@@ -259,12 +259,12 @@ def test_matrices() -> None:
     ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r9, %r10, %r11, %r12}, [%r3];
     add.s32 %r8, %r11, 0;"""
     lane = np.arange(32)
-    expected = 4 * (2 * 8 + lane // 4) + lane % 4  # of the third matrix, whose rows threads 16 to 23 point to
+    expected = 4 * (2 * 8 + lane // 4) + lane % 4  # the third matrix, whose rows are addressed by threads 16 to 23
     assert (run(body + STORE) == np.resize(expected, 64)).all()
 
 
 def test_branches_and_loops() -> None:
-    """Each thread counts by itself: as often as its number says, and those that are odd twice."""
+    """Each thread loops as often as its number says, and odd threads count each time twice."""
     body = """mov.b32 %r8, 0; mov.b32 %r1, 0; and.b32 %r2, %r18, 1; setp.eq.b32 %p2, %r2, 1;
     $again: setp.ge.u32 %p1, %r1, %r18; @%p1 bra $done; add.s32 %r8, %r8, 1;
     @!%p2 bra $even; add.s32 %r8, %r8, 1; $even: add.s32 %r1, %r1, 1; bra.uni $again;
@@ -274,45 +274,45 @@ def test_branches_and_loops() -> None:
     early = "mov.b32 %r8, 7; setp.lt.u32 %p1, %r18, 3; @%p1 st.global.b32 [%rd4], %r18; @%p1 ret;"
     assert (run(early + STORE) == np.where(number < 3, number, 7)).all()
     same = "and.b32 %r1, %r0, 31; mov.b32 %r8, 1; setp.eq.b32 %p1, %r17, 1; @%p1 bra $on; bar.sync 0; $on:"
-    assert (run(same + STORE, threads=64) == 1).all()  # a barrier for one block, and not for another
+    assert (run(same + STORE, threads=64) == 1).all()  # only one of the blocks reaches the barrier
 
 
 UNDEFINED = "setp.lt.u32 %p1, %r0, 9; @%p1 mov.b32 %r8, 1;"
 SHARED = "mov.b32 %r1, smem; shl.b32 %r2, %r0, 2; add.s32 %r3, %r1, %r2; st.shared.b32 [%r3], %r0;"
 FAULTS = {
-    "an instruction that is not known": f"sin.approx.f32 %r8, %r0; {STORE}",
-    "not known: add.rz": "add.rz.f32 %r8, %r0, %r0;",
-    "not known: ld.volatile": "ld.volatile.global.b32 %r8, [%rd3];",
-    "not known: add.s32 %r8, %r0$": "add.s32 %r8, %r0;",
-    "not known: shfl": "shfl.sync.bfly.b32 %r8, %r0, 1, 31, 15;",
-    "not known: bar.sync 1": "bar.sync 1, 32;",
-    "an operand that cannot be read": "add.s32 %r8, %r0, 1.5;",
-    "not known: ld.global.v4.b64": "ld.global.v4.b64 {%rd5, %rd6, %rd7, %rd8}, [%rd1];",
-    "goes nowhere": "bra $nowhere;",
+    "unknown instruction": f"sin.approx.f32 %r8, %r0; {STORE}",
+    "unknown instruction: add.rz": "add.rz.f32 %r8, %r0, %r0;",
+    "unknown instruction: ld.volatile": "ld.volatile.global.b32 %r8, [%rd3];",
+    "unknown instruction: add.s32 %r8, %r0$": "add.s32 %r8, %r0;",
+    "unknown instruction: shfl": "shfl.sync.bfly.b32 %r8, %r0, 1, 31, 15;",
+    "unknown instruction: bar.sync 1": "bar.sync 1, 32;",
+    "unreadable operand": "add.s32 %r8, %r0, 1.5;",
+    "unknown instruction: ld.global.v4.b64": "ld.global.v4.b64 {%rd5, %rd6, %rd7, %rd8}, [%rd1];",
+    "branches to an unknown label": "bra $nowhere;",
     "does not end": "$on: bra $on;",
     "reads 4 bytes at byte -4 of input": "ld.global.b32 %r8, [%rd1 + -4];",
     "reads 4 bytes at byte 1536 of input, which has 1536": "ld.global.b32 %r8, [%rd1 + 1536];",
     "reads 16 bytes at byte 1536": "ld.global.v4.b32 {%r1, %r2, %r3, %r4}, [%rd1 + 1536];",
-    "where there is nothing": "mov.b64 %rd5, 0; ld.global.b32 %r8, [%rd5];",
-    "no multiple of 8": "ld.global.v2.b32 {%r1, %r2}, [%rd3 + 4];",
+    "outside every buffer": "mov.b64 %rd5, 0; ld.global.b32 %r8, [%rd5];",
+    "not a multiple of 8": "ld.global.v2.b32 {%r1, %r2}, [%rd3 + 4];",
     "writes 4 bytes at byte 512 of output": "st.global.b32 [%rd2 + 512], %r0;",
     "writes input, an input": "st.global.b32 [%rd3], %r0;",
     "writes twice .*output": "st.global.b32 [%rd2], %r0;",
     "writes twice to the same place": f"mov.b32 %r8, 1; {STORE} {STORE}",
-    "reads what the same launch writes": f"mov.b32 %r8, 1; {STORE} ld.global.b32 %r1, [%rd4];",
-    "stores what was never written": f"{UNDEFINED} {STORE}",
-    "stores what was never": f"add.s32 %r8, %r7, 1; {STORE}",
-    "stores what": f"ld.global.b32 %r8, [%rd4]; {STORE}",
+    "reads output, which the same launch writes": f"mov.b32 %r8, 1; {STORE} ld.global.b32 %r1, [%rd4];",
+    "stores a value that was never written": f"{UNDEFINED} {STORE}",
+    "stores a value that was never": f"add.s32 %r8, %r7, 1; {STORE}",
+    "stores a value": f"ld.global.b32 %r8, [%rd4]; {STORE}",
     "never written in some threads": f"{UNDEFINED} setp.eq.b32 %p2, %r8, 1; @%p2 bra $on; $on:",
-    "decides by %p3, which was never written": "@%p3 bra $on; $on:",
-    "goes to .* never written": "ld.global.b32 %r8, [%rd9];",
+    "depends on %p3, which was never written": "@%p3 bra $on; $on:",
+    "uses address .* never written": "ld.global.b32 %r8, [%rd9];",
     "is not declared": "add.s32 %r8, %r77, 1;",
     "reads 32 bits of %rd1, which has 64": "add.s32 %r8, %rd1, 1;",
     "writes 32 bits to": "add.s32 %rs1, %r0, 1;",
-    "needs all threads, and some are elsewhere: bar": "setp.lt.u32 %p1, %r0, 9; @%p1 bra $on; bar.sync 0; $on:",
-    "needs all threads, and some are elsewhere: @%p1 shfl": "setp.lt.u32 %p1, %r0, 9; "
+    "needs all threads, but some are elsewhere: bar": "setp.lt.u32 %p1, %r0, 9; @%p1 bra $on; bar.sync 0; $on:",
+    "needs all threads, but some are elsewhere: @%p1 shfl": "setp.lt.u32 %p1, %r0, 9; "
     "@%p1 shfl.sync.bfly.b32 %r8, %r0, 1, 31, -1;",
-    "no barrier between: ld": f"{SHARED} ld.shared.b32 %r8, [%r1];",
+    "without a barrier in between: ld": f"{SHARED} ld.shared.b32 %r8, [%r1];",
     "writes what another warp reads": f"{SHARED} bar.sync 0; ld.shared.b32 %r8, [%r1]; st.shared.b32 [%r3], %r0;",
     "writes what another warp writes": "mov.b32 %r1, smem; st.shared.b32 [%r1], %r0;",
     "shared memory from byte 0 to 1028 of 1024": "mov.b32 %r1, smem; mad.lo.s32 %r2, %r0, 16, %r1; "
@@ -327,12 +327,12 @@ def test_faults(message: str) -> None:
         run(FAULTS[message], threads=64, blocks=1)
 
 
-def test_what_is_not_a_fault() -> None:
-    """Values that were never written may be passed on, if nothing comes of them."""
+def test_undefined_values_may_be_passed_on() -> None:
+    """It is no fault as long as no result depends on them."""
     expected = np.where(np.arange(64) % 32 < 9, 1, 5)
     assert (run(f"{UNDEFINED} add.s32 %r8, %r8, 0; selp.b32 %r8, %r8, 5, %p1; {STORE}") == expected).all()
     half = "mov.b64 %rd5, {%r0, %r7}; add.f32x2 %rd5, %rd5, %rd5; mov.b64 {%r8, _}, %rd5;"
-    assert (run(half + STORE) == 2 * (np.arange(64) % 32)).all()  # the smallest floats, of numbers of threads
+    assert (run(half + STORE) == 2 * (np.arange(64) % 32)).all()  # thread numbers, read as the bits of subnormal floats
     assert (run(f"ld.global.b32 %r1, [%rd4]; add.s32 %r2, %r1, 1; mov.b32 %r8, 3; {STORE}") == 3).all()
     met = f"{SHARED} bar.sync 0; xor.b32 %r4, %r2, 252; add.s32 %r4, %r4, %r1; ld.shared.b32 %r8, [%r4]; {STORE}"
     assert (run(met, threads=64) == np.resize(np.arange(64)[::-1], 128)).all()
@@ -350,7 +350,7 @@ def test_a_launch_must_fit_the_kernel() -> None:
 
 
 def test_overlapping_launches() -> None:
-    """What one launch writes is read by the next one only after it waits; what is older, before that too."""
+    """A launch may read the output of the previous launch only after it waits."""
     ptx = {
         "first": "mad.wide.u32 %rd4, %r18, 4, %rd2; st.global.b32 [%rd4], %r18; griddepcontrol.launch_dependents;",
         "waits": "griddepcontrol.wait; mad.wide.u32 %rd4, %r18, 4, %rd1; ld.global.b32 %r1, [%rd4];",

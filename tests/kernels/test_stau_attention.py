@@ -1,4 +1,4 @@
-"""STAU's attention against its equations in float64."""
+"""STAU's attention compared with its equations in float64."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def test_reference(shape: tuple[int, ...], slots: int, scaled: bool) -> None:
     keys, values = ([torch.randn(shape) for _ in range(slots)] for _ in range(2))
     query, gate, current = (torch.randn(shape) for _ in range(3))
     if not scaled:
-        query /= math.sqrt(math.prod(shape[1:]))  # scores of some hundreds would have their last bits decide
+        query /= math.sqrt(math.prod(shape[1:]))  # with scores of several hundred, their last bits would decide
     expected = torch.empty(shape, dtype=torch.float64).fill_(torch.nan)
-    for b in range(shape[0]):  # a sample, and a slot, at a time
+    for b in range(shape[0]):  # one sample and one slot at a time
         scores = [scale * float((key[b].double() * query[b].double()).sum()) for key in keys]
         shares = [math.exp(score - max(scores)) for score in scores]
         attended = sum(s / sum(shares) * value[b].double() for s, value in zip(shares, values, strict=True))
@@ -34,7 +34,7 @@ def test_reference(shape: tuple[int, ...], slots: int, scaled: bool) -> None:
 def test_zero_slots_take_part() -> None:
     shape = (1, 2, 3, 3)
     key, value, query, current = (torch.randn(shape) for _ in range(4))
-    closed = torch.full(shape, -1e4)  # all that counts is what is attended to
+    closed = torch.full(shape, -1e4)  # closes the gate, so that only the attended value counts
     alone = stau_attention([key], [value], query, closed, current, scale=0.0)
     halved = stau_attention([key, 0 * key], [value, 0 * value], query, closed, current, scale=0.0)
     assert torch.allclose(alone, value)

@@ -1,4 +1,4 @@
-"""The STGRU gates against their equations in float64."""
+"""The STGRU gates compared with their equations in float64."""
 
 from __future__ import annotations
 

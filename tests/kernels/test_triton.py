@@ -1,4 +1,4 @@
-"""Our Triton kernels, interpreted on the CPU, against float64: what they compute, though not that they are fast."""
+"""Our Triton kernels, interpreted on the CPU and compared with float64. Their speed is not tested."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton is for Linux: pip install 'framecast[triton]'")
 
 ROOT = Path(__file__).parents[2]
-Results = dict[str, tuple[float, float]]  # by case: the error, and what is allowed
+Results = dict[str, tuple[float, float]]  # by case: the error and the tolerance
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""What the references of the recurrent networks share: a clip-wise forward in float64, and how a step is held to it.
+"""Shared by the recurrent networks' references: a clip-wise forward in float64, and its comparison with our steps.
 
-A reference takes a whole clip, as the authors' code does, and nothing of ours but the configuration.
+A reference processes a whole clip, like the authors' code. Of our code it uses only the configuration.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class ClipWise(ABC):
-    """A network's forward over a clip; ``w``: its weights by name."""
+    """A network's forward over a clip; ``w`` holds its weights by name."""
 
     def __init__(self, config: Any, weights: Mapping[str, Tensor]) -> None:
         self.config = config
         self.w = {key: value.double() for key, value in weights.items()}
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """[B, T, C, H, W] to as many predictions, each of the frame after."""
+        """Predict the frame after each frame of a clip: [B, T, C, H, W] to the same shape."""
         batch, frames, channels, height, width = clip.shape
         p = self.config.patch
         grid = clip.double().reshape(batch, frames, channels, height // p, p, width // p, p)
@@ -41,7 +41,7 @@ class ClipWise(ABC):
 
     @abstractmethod
     def predict(self, frames: list[Tensor]) -> list[Tensor]:
-        """Patched frames, [B, F, H/p, W/p] each, to as many."""
+        """Return one prediction for each patched frame, all [B, F, H/p, W/p]."""
 
     def zeros(self, like: Tensor, *shape: int) -> Tensor:
         return torch.zeros(like.shape[0], *shape, *self.config.state_size, dtype=torch.float64, device=like.device)
@@ -60,18 +60,18 @@ class ClipWise(ABC):
         return centred / torch.sqrt((centred * centred).mean(dims, keepdim=True) + 1e-5) * weight + bias
 
     def conv_norm(self, x: Tensor, name: str) -> Tensor:
-        """A released pair: 0 is the convolution, which keeps the size, and 1 its layer norm."""
+        """A released pair of layers: a convolution (``.0``) that keeps the size, and its layer norm (``.1``)."""
         x = self.conv(x, f"{name}.0", padding=self.config.kernel // 2)
         return self.norm(x, self.w[f"{name}.1.weight"], self.w[f"{name}.1.bias"])
 
 
 def random_weights(shapes: Shapes) -> dict[str, Tensor]:
-    """None so small that an error could hide behind it."""
+    """Random weights, none so small that it could hide an error."""
     weights = {}
     for key, shape in shapes.items():
-        if len(shape) >= 4:  # of a convolution
+        if len(shape) >= 4:  # convolution
             weights[key] = torch.randn(shape) / math.sqrt(math.prod(shape[1:]))
-        elif key.endswith("weight"):  # of a layer norm
+        elif key.endswith("weight"):  # layer norm
             weights[key] = torch.rand(shape) + 0.5
         else:
             weights[key] = torch.randn(shape) * 0.3
@@ -87,7 +87,7 @@ def parameters(model: StepModel) -> int:
 
 
 def load(model: StepModel, weights: Mapping[str, Tensor], folder: Path) -> Checkpoint:
-    """Fill a network as a released file does."""
+    """Load weights into a network from a file in a released format."""
     path = folder / "released.ckpt"
     torch.save({"net_param": dict(weights)}, path)
     checkpoint = read_checkpoint(path, model, "a test")
@@ -97,7 +97,7 @@ def load(model: StepModel, weights: Mapping[str, Tensor], folder: Path) -> Check
 
 @torch.inference_mode()
 def stream(model: StepModel, clip: Tensor) -> Tensor:
-    """Step by step over a clip [B, T, C, H, W], to the same."""
+    """Predict step by step over a clip [B, T, C, H, W]; returns the same shape."""
     state, predictions = model.init_state(clip.shape[0]), []
     for frame in clip.unbind(1):
         prediction, state = model.step(frame, state)
@@ -106,14 +106,14 @@ def stream(model: StepModel, clip: Tensor) -> Tensor:
 
 
 def difference(value: Tensor, expected: Tensor) -> float:
-    """The largest of any step, against max(1, the scale of what is expected of that step)."""
+    """The largest error of any step, relative to max(1, the step's largest expected value)."""
     assert value.shape == expected.shape
     errors, scales = (x.abs().amax((0, 2, 3, 4)) for x in (value - expected, expected))
     return float((errors / scales.clamp(min=1)).max())
 
 
 def clip_gmacs(reference: type[ClipWise], config: Any, shapes: Mapping[str, tuple[int, ...]], frames: int) -> float:
-    """10⁹ multiply-accumulates of convolutions that a clip of so many frames costs."""
+    """Multiply-accumulates of the convolutions for a clip of ``frames`` frames, in 10⁹."""
     weights = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     clip = torch.empty(1, frames, config.channels, config.height, config.width, device="meta")
     with FlopCounterMode(display=False) as counter:

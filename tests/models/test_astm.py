@@ -1,4 +1,4 @@
-"""ASTM against the published sizes and cost, and against a clip-wise forward on pairs of frames, as in the paper."""
+"""ASTM compared with the published sizes and cost, and with the paper's clip-wise forward on pairs of frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framecast.models.configs import CONFIGS, build
 # Beside this file; pytest's importlib mode puts no folder of tests on the path.
 from .clipwise import ClipWise, Shapes, clip_gmacs, difference, parameters, random_weights, stream  # noqa: TID252
 
-# Parameters, GMAC a frame, as a config.
+# Parameters, GMAC per frame, and our config.
 PUBLISHED = {
     "astm-mnist": (22_019_088, 9.26, ASTMConfig(64, 64, channels=1, patch=4)),
     "astm-kth": (23_638_080, 10.08, ASTMConfig(128, 128, channels=1, patch=8)),
@@ -29,7 +29,7 @@ SHAPES = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "without-eifag": {"eifag": False},
-    "without-eifag-tau": {"eifag": False, "tau": 2},  # which then means nothing
+    "without-eifag-tau": {"eifag": False, "tau": 2},  # tau has no effect then
     "tau-1": {"tau": 1},
     "tau-3": {"tau": 3},
     "tau-8": {"tau": 8},
@@ -42,19 +42,19 @@ def shapes_of(config: ASTMConfig) -> Shapes:
 
 
 def pairs(x: Tensor, groups: int) -> Tensor:
-    """Ours, in (group, frame, channel) order, to the paper's: [groups·2·C, h, w] to [groups·C, 2, h, w]."""
+    """Convert our (group, frame, channel) order to the paper's: [groups·2·C, h, w] to [groups·C, 2, h, w]."""
     split: Tensor = x.unflatten(0, (groups, 2, -1))
     return split.transpose(1, 2).flatten(0, 1)
 
 
 def ours(x: Tensor, groups: int) -> Tensor:
-    """The inverse of :func:`pairs`, of a batch: [B, groups·C, 2, h, w] to [B, groups·2·C, h, w]."""
+    """The inverse of :func:`pairs` for a batch: [B, groups·C, 2, h, w] to [B, groups·2·C, h, w]."""
     split: Tensor = x.unflatten(1, (groups, -1))
     return split.transpose(2, 3).flatten(1, 3)
 
 
 class Clip(ClipWise):
-    """The paper's forward: every tensor [B, C, 2, h, w], every convolution over both frames a Conv3d."""
+    """The paper's forward: tensors are [B, C, 2, h, w], and convolutions over both frames are Conv3d."""
 
     config: ASTMConfig
 
@@ -68,7 +68,7 @@ class Clip(ClipWise):
         return self.norm(x, weight, bias).chunk(n, dim=1)
 
     def recall(self, history: list[Tensor], forget: Tensor) -> Tensor:
-        """Equation 7: what the forget gate agrees with, of the last τ cells; without EIFAG the last one."""
+        """Equation 7: the forget gate's attention over the last τ cells; without EIFAG, the last cell."""
         if not self.config.eifag:
             return history[-1]
         cells = torch.stack(history[-self.config.tau :])
@@ -152,7 +152,7 @@ def test_step_equals_the_clip_wise_forward(name: str, eifag: bool) -> None:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_equal_their_equations_and_change_the_output(name: str) -> None:
     config = replace(SMALL, **OPTIONS[name])
-    weights = random_weights(shapes_of(SMALL))  # the same for all
+    weights = random_weights(shapes_of(SMALL))  # the same for all options
     model = filled(config, weights)
     clip = torch.rand(2, 14, *model.frame_shape, dtype=torch.float64)
     predictions = stream(model.double(), clip)
@@ -177,7 +177,7 @@ def test_deployed_is_the_same_without_a_conv3d(name: str) -> None:
 @pytest.mark.parametrize("split", [1, 2])
 @pytest.mark.parametrize("join", [1, 2])
 @pytest.mark.parametrize(("depth", "kernel"), [(3, 5), (3, 1), (1, 1), (1, 3)])
-def test_a_pair_conv_is_a_conv3d_of_two_frames(depth: int, kernel: int, join: int, split: int, stride: int) -> None:
+def test_a_pair_conv_equals_a_conv3d_of_two_frames(depth: int, kernel: int, join: int, split: int, stride: int) -> None:
     pair = PairConv(4, 6, kernel, depth=depth, stride=stride, join=join, split=split).double()
     x = torch.rand(2, 4, 2, 10, 8, dtype=torch.float64)
     padding = (depth // 2, kernel // 2, kernel // 2)

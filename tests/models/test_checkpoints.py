@@ -1,4 +1,4 @@
-"""Reading the authors' released checkpoints: every format of them, and nothing else."""
+"""Reading the authors' released checkpoints: every released format is read, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def net_param(state: Mapping[str, object]) -> object:
 
 
 def lightning(state: State) -> object:
-    """As OpenSTL's Lightning writes its best.ckpt and last.ckpt."""
+    """The format of best.ckpt and last.ckpt, which OpenSTL writes with Lightning."""
     return {
         "epoch": 199,
         "global_step": 125_000,
@@ -61,7 +61,7 @@ def data_parallel(state: State) -> object:
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its released weights, which of those are unused, one key that is not, and our name for that."""
+    """A network, its released weights, the unused keys among them, and one used key with our name for it."""
 
     model: Callable[[], StepModel]
     weights: Callable[[], State]
@@ -123,7 +123,7 @@ def saved(content: object, folder: Path) -> Path:
 
 
 def refusal(path: Path, model: StepModel, config: str = "some-config") -> str:
-    """What is said of a file that is not taken: one line, which names the file, and no warning beside it."""
+    """The error for a refused file. Checks that it is one line and names the file, and that nothing warns."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         with pytest.raises(ArtifactError) as refused:
@@ -153,7 +153,7 @@ def test_every_format_is_read_strictly(name: str, form: Callable[[State], object
     assert len(checkpoint.tensors) == len(weights) - len(case.unused)
     model = case.model()
     model.load_state_dict(dict(checkpoint.tensors), strict=True)
-    # Nothing is lost and nothing doubled: what each network makes of its tensors its own test says.
+    # No tensor is lost or duplicated. Each network's own tests check its predictions with them.
     used = [value for key, value in weights.items() if key not in case.unused]
     assert sorted(float(value.double().sum()) for value in model.state_dict().values()) == pytest.approx(
         sorted(float(value.double().sum()) for value in used)
@@ -161,7 +161,7 @@ def test_every_format_is_read_strictly(name: str, form: Callable[[State], object
     assert torch.equal(model.state_dict()[case.ours].flatten().sort()[0], weights[case.key].flatten().sort()[0])
 
 
-def test_first_convolution_of_stip_takes_the_older_frame_first(tmp_path: Path) -> None:
+def test_stips_first_convolution_takes_the_older_frame_first(tmp_path: Path) -> None:
     weights = CASES["stip"].weights()
     checkpoint = read_checkpoint(saved(net_param(weights), tmp_path), STIP(_STIP), "stip-ucf")
     for which in "st":
@@ -204,7 +204,7 @@ def test_an_unknown_key_is_named(case: Case, key: str, tmp_path: Path) -> None:
     assert f"{key!r} is not a key of a released {type(case.model()).__name__}" in message
 
 
-def test_a_layer_too_many_is_named(case: Case, tmp_path: Path) -> None:
+def test_an_extra_layer_is_named(case: Case, tmp_path: Path) -> None:
     weights = case.weights()
     for key in (f"cell_list.2.{part}.weight" for part in ("conv_t.0", "conv_s.1")):
         more = {**weights, key: torch.zeros(3)}
@@ -235,20 +235,20 @@ def test_a_wrong_shape_is_named(case: Case, tmp_path: Path) -> None:
     assert str(list(case.model().state_dict()[case.ours].shape)) in message
 
 
-def test_a_value_that_is_no_tensor_is_refused(case: Case, tmp_path: Path) -> None:
+def test_a_value_that_is_not_a_tensor_is_refused(case: Case, tmp_path: Path) -> None:
     assert case.key in refusal(saved(net_param({**case.weights(), case.key: 3}), tmp_path), case.model())
 
 
 def test_another_configuration_is_refused(tmp_path: Path) -> None:
     path = saved(net_param(CASES["stip"].weights()), tmp_path)
-    for changes, said in (
+    for changes, reason in (
         ({"layers": 1}, "'cell_list.1."),
         ({"layers": 3}, "it lacks cells.2."),
         ({"sted": False}, "'t_encoder3d."),
         ({"height": 32}, ".1.weight' has shape [16, 2, 3], not [16, 4, 3]"),
         ({"patch": 1, "stages": 3}, "has shape"),
     ):
-        assert said in refusal(path, STIP(replace(_STIP, **changes)))
+        assert reason in refusal(path, STIP(replace(_STIP, **changes)))
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
         pytest.param({1: torch.zeros(3)}, id="bare-numbers-for-keys"),
     ],
 )
-def test_what_is_no_state_dict_is_refused(case: Case, content: object, tmp_path: Path) -> None:
+def test_files_without_a_state_dict_are_refused(case: Case, content: object, tmp_path: Path) -> None:
     assert "has no state dict" in refusal(saved(content, tmp_path), case.model())
 
 
@@ -286,7 +286,7 @@ def _truncated(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "reason"),
     [
         pytest.param(lambda path: path.write_text("404: Not Found\n"), "not a checkpoint of plain tensors", id="text"),
         pytest.param(lambda path: path.write_bytes(bytes(range(256))), "not a checkpoint of plain tensors", id="bytes"),
@@ -297,14 +297,14 @@ def _truncated(path: Path) -> None:
         pytest.param(lambda path: None, "cannot read", id="missing"),
     ],
 )
-def test_what_is_no_checkpoint_is_refused(write: Callable[[Path], Any], said: str, tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints_are_refused(write: Callable[[Path], Any], reason: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.ckpt"
     write(path)
-    assert said in refusal(path, CASES["stip"].model())
+    assert reason in refusal(path, CASES["stip"].model())
 
 
-def test_any_bytes_are_refused_or_read(tmp_path: Path) -> None:
-    """Whatever has happened to a file: an ArtifactError, or weights of the right shapes."""
+def test_any_damage_is_refused_or_read(tmp_path: Path) -> None:
+    """A damaged file gives an ArtifactError, or weights for every parameter."""
     path = saved(net_param(CASES["mau"].weights()), tmp_path)
     content, model = path.read_bytes(), CASES["mau"].model()
     legacy = tmp_path / "legacy.ckpt"
@@ -326,7 +326,7 @@ def test_any_bytes_are_refused_or_read(tmp_path: Path) -> None:
 
 
 class Malice:
-    """Runs code as it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -347,7 +347,7 @@ def test_a_file_cannot_run_code(form: str, tmp_path: Path) -> None:
     assert "plain tensors" in message
     assert "save only its state_dict()" in message
     assert not ran.exists()
-    with path.open("rb") as file:  # the file is as bad as it should be
+    with path.open("rb") as file:  # the file really is malicious
         pickle.load(file) if form == "plain" else torch.load(path, weights_only=False)
     assert ran.exists()
 

@@ -1,4 +1,4 @@
-"""The table of configurations: its figures are counted, and one row and one file are all that a new network takes."""
+"""The table of configurations: its figures are correct, and a new network needs only one row and one file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no fold
 
 
 def gmacs_of(model: StepModel) -> float:
-    """A step's 10⁹ multiply-accumulates of convolutions."""
+    """A step's multiply-accumulates, in 10⁹."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model.step(torch.empty(1, *model.frame_shape), model.init_state())
     flops: int = counter.get_total_flops()
@@ -40,7 +40,7 @@ def test_figures_are_counted(name: str) -> None:
     assert model.frame_shape == (entry.data.channels, entry.data.height, entry.data.width)
 
 
-# Used parameters, and GMAC a frame (TAU: a clip), as published or as the released code computes them.
+# Used parameters, and GMAC per frame (TAU: per clip), as published or as counted in the released code.
 @pytest.mark.parametrize(
     ("name", "parameters", "gmacs"),
     [
@@ -59,17 +59,17 @@ def test_figures_are_counted(name: str) -> None:
         ("tau-caltech", 14_956_483, 92.2),
     ],
 )
-def test_figures_are_the_published_ones(name: str, parameters: int, gmacs: float) -> None:
+def test_figures_match_the_published_ones(name: str, parameters: int, gmacs: float) -> None:
     entry = CONFIGS[name]
     assert entry.parameters == parameters
     assert entry.window_gmacs is not None
     frames = 1 if name.startswith("tau") else entry.window
     assert entry.window_gmacs / frames == pytest.approx(gmacs, rel=0.01)
-    if name.startswith(("stip", "stau", "mau")):  # a step is what one frame of the window costs
+    if name.startswith(("stip", "stau", "mau")):  # a step costs as much as a frame of the window
         with torch.device("meta"):
             model = build(name)
         assert gmacs_of(model) == pytest.approx(gmacs, rel=0.01)
-    # Deployed, what is linear at a decoder's end is one layer, ASTM's taps that hit padding are left out; and TAU
+    # The deployed form costs less: a decoder's last linear layers are merged, ASTM skips taps that hit padding, and TAU
     # encodes and decodes one frame.
     assert entry.gmacs < gmacs
 
@@ -111,7 +111,7 @@ def test_impossible_options_are_refused(name: str, setting: str, message: str) -
     assert "\n" not in str(refused.value)
 
 
-def test_no_such_configuration() -> None:
+def test_unknown_configurations_are_refused() -> None:
     with pytest.raises(ArtifactError, match="no configuration 'stip': there are stip-ucf"):
         find("stip")
     with pytest.raises(ArtifactError, match=r"edge is a model of motion, not a network.*such as stip-edge"):
@@ -136,7 +136,7 @@ class FifthConfig:
 
 
 class Fifth(StepModel):
-    """Mixes the newest frame with the last few, by learned weights."""
+    """Mixes the newest frame with the last few, with learned weights."""
 
     def __init__(self, config: FifthConfig) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class Fifth(StepModel):
 '''
 
 
-def test_a_fifth_network_is_one_file_and_one_row(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_network_needs_one_file_and_one_row(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fifth_network.py").write_text(FIFTH)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "fifth_network", raising=False)

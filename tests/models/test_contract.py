@@ -1,4 +1,4 @@
-"""What every network promises as a step, whatever paper it comes from."""
+"""The contract of a step, which every network keeps."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_step_is_pure_and_keeps_its_shapes(model: StepModel) -> None:
 
 
 @torch.inference_mode()
-def test_histories_move_on_by_one_without_a_copy(model: StepModel) -> None:
+def test_histories_shift_by_one_without_a_copy(model: StepModel) -> None:
     state = random_state(model, 1)
     _, new = model.step(torch.rand(1, *model.frame_shape), state)
     for name, history in model.histories.items():
@@ -60,8 +60,8 @@ def test_deployed_is_the_same_function(model: StepModel) -> None:
 
 
 @torch.inference_mode()
-def test_batch_equals_each_alone(model: StepModel) -> None:
-    model = model.double()  # so that rounding, of which other batches have another, is no excuse
+def test_batch_equals_each_sample_alone(model: StepModel) -> None:
+    model = model.double()  # float32's rounding depends on the batch
     frames = torch.rand(12, 2, *model.frame_shape, dtype=torch.float64)
     state, alone = model.init_state(2), [model.init_state(1), model.init_state(1)]
     for frame in frames:
@@ -72,8 +72,8 @@ def test_batch_equals_each_alone(model: StepModel) -> None:
 
 
 @torch.inference_mode()
-def test_a_rollout_branches_off(model: StepModel) -> None:
-    """Stepping on from a state, however far, leaves it bit-equal, and what follows from it too."""
+def test_a_rollout_does_not_change_its_state(model: StepModel) -> None:
+    """Steps ahead from a state leave it bit-equal, and so are later predictions from it."""
     frames = torch.rand(7, 1, *model.frame_shape)
     state = model.init_state()
     for frame in frames[:6]:
@@ -94,12 +94,12 @@ def test_reset_is_all_zeros(model: StepModel) -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("bounded", [False, True])
-def test_the_released_merge_may_grow_without_end(bounded: bool) -> None:
-    """It is linear in T^1: where it stretches, an endless stream ends in NaN (and the predictor starts anew)."""
+def test_the_released_merge_can_grow_without_bound(bounded: bool) -> None:
+    """It is linear in T^1. If it amplifies T^1, the state grows until it is NaN (and the predictor resets)."""
     config = STIPConfig(height=16, width=16, patch=2, hidden=4, layers=1, stages=2, bounded=bounded)
     model = STIP(config).eval()
     model.merge_t.weight[:, :4] = 3 * torch.eye(4)[:, :, None, None]
-    model.get_parameter("cells.0.norm_t.bias")[:4] = 9  # z: the cell keeps its state
+    model.get_parameter("cells.0.norm_t.bias")[:4] = 9  # saturates z, so that the cell keeps its state
     state = model.init_state()
     for _ in range(120):
         _, state = model.step(torch.rand(1, *model.frame_shape), state)
@@ -109,7 +109,7 @@ def test_the_released_merge_may_grow_without_end(bounded: bool) -> None:
 
 
 @torch.inference_mode()
-def test_stip_edge_copies_before_it_knows_motion() -> None:
+def test_stip_edge_copies_the_first_frame() -> None:
     model = build("stip-edge").eval()
     frame = torch.rand(1, *model.frame_shape)
     prediction, _ = model.step(frame, model.init_state())
@@ -121,7 +121,9 @@ def test_stip_edge_prior_follows_a_moving_scene() -> None:
     model = build("stip-edge").eval()
     coarse = torch.rand(1, 3, 30, 40)
     scene = torch.nn.functional.interpolate(coarse, (240, 320), mode="bicubic", align_corners=False).clamp(0, 1)
-    frames = [scene[..., 20 + i : 212 + i, 20 + 2 * i : 276 + 2 * i] for i in range(4)]  # pans by (2, 1) pixels a frame
+    frames = [
+        scene[..., 20 + i : 212 + i, 20 + 2 * i : 276 + 2 * i] for i in range(4)
+    ]  # pans by (2, 1) pixels per frame
     state = model.init_state()
     for frame in frames[:3]:
         prediction, state = model.step(frame, state)

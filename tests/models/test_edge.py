@@ -1,4 +1,4 @@
-"""The graphs of edge are the OpenCV form, stage by stage, given the same flow."""
+"""Edge's graphs match the OpenCV form stage by stage, if both get the same flow."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from framecast.models.step import State
 from framecast.runtime.motion import Motion, Seen, learn, motion
 from framecast.runtime.motion.lattice import Greys
 
-SIZE = (426, 320)  # no multiple of the lattice's cells
+SIZE = (426, 320)  # not a multiple of the lattice's cells
 STEP = 0.04  # seconds
 
 
 def scene(count: int, seed: int = 0) -> list[Image]:
-    """Frames of a smooth picture that turns, zooms and gains speed, with a little noise."""
+    """Frames of a smooth picture that rotates, zooms and accelerates, with a little noise."""
     rng = np.random.default_rng(seed)
     width, height = SIZE
     coarse = rng.integers(0, 256, (height // 10, width // 10, 3)).astype(np.uint8)
@@ -41,7 +41,7 @@ def scene(count: int, seed: int = 0) -> list[Image]:
 
 
 def tensor(image: NDArray[np.generic]) -> Tensor:
-    """A picture [H, W, C] of 0 to 255 as [1, C, H, W] of 0 to 1."""
+    """A picture [H, W, C] from 0 to 255 as [1, C, H, W] from 0 to 1."""
     values = np.asarray(image, np.float32)
     return torch.from_numpy(np.ascontiguousarray(values[..., :3].transpose(2, 0, 1)[None] / 255))
 
@@ -62,7 +62,7 @@ def time(seconds: float) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def _inference(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(motion, "SMALL", 0)  # the mixture of large pictures
+    monkeypatch.setattr(motion, "SMALL", 0)  # always use the mixture for large pictures
     with torch.inference_mode():
         yield
 
@@ -89,7 +89,7 @@ def seen_of(opencv: Motion, frames: list[Image], ahead: float = STEP) -> Seen:
 
 
 def fields_of(seen: Seen) -> State:
-    """The motion of a frame as the graphs take it."""
+    """A frame's motion in the graphs' format."""
     field = seen.moments[0].motion
     assert field is not None
     return {name: planes(getattr(field, name)) for name in ("velocity", "acceleration", "steady")}
@@ -108,7 +108,7 @@ def test_trajectories_are_the_same(opencv: Motion, graphs: Edge) -> None:
             wanted = mixture._paths(field, ahead, points)
             found, ways = module(fields_of(seen), time(STEP), time(ahead))
             for one, other in zip(wanted, (found, *ways), strict=True):
-                # OpenCV reads between points in steps of 1/32.
+                # OpenCV interpolates in steps of 1/32.
                 assert np.abs(back(other[:, :, 0]) - one).max() < 0.02 * max(1, ahead / STEP)
 
 
@@ -123,7 +123,7 @@ def test_samples_are_the_same(opencv: Motion, graphs: Edge) -> None:
     for i, count in enumerate(steps):
         wanted = mixture.told(moment, moment.motion, count * STEP)
         error = np.abs(255 * told[0, :, :, i].permute(0, 2, 3, 1).numpy() - wanted)
-        assert error.mean() < 0.5  # of bytes
+        assert error.mean() < 0.5  # grey levels
     assert np.abs(255 * back(graphs.samples.taken(frame)) - mixture.sampled(moment.pictures)).max() < 1e-3
 
 
@@ -142,7 +142,7 @@ def test_brightness_is_the_same(opencv: Motion, graphs: Edge) -> None:
     greys = opencv.lattice.greys(frame)
     _, coarse, fine = graphs._shrunk(tensor(frame))
     assert np.abs(255 * back(fine)[..., 0] - greys.fine).max() < 1.1
-    assert np.abs(255 * back(coarse)[..., 0] - greys.coarse).max() < 1.6  # rounded three times
+    assert np.abs(255 * back(coarse)[..., 0] - greys.coarse).max() < 1.6  # OpenCV rounds three times
 
 
 @pytest.mark.parametrize("local", [[0, 1, 2, 3, 4], [0, 3], [2, 1], []])
@@ -167,33 +167,33 @@ def test_statistics_and_weights_are_the_same(local: list[int]) -> None:
 
 
 class Given(torch.nn.Module):
-    """The flow that the OpenCV form has found last."""
+    """Returns the last flow that the OpenCV form found."""
 
     def __init__(self, opencv: Motion) -> None:
         super().__init__()
         self.found = planes(0 * opencv.lattice.grid)
         search = opencv._flow
 
-        def spied(now: Greys, before: Greys) -> NDArray[np.float32]:
+        def recorded(now: Greys, before: Greys) -> NDArray[np.float32]:
             flow = search(now, before)
             self.found = planes(flow)
             return flow
 
-        opencv._flow = spied  # type: ignore[assignment]
+        opencv._flow = recorded  # type: ignore[assignment]
 
     def forward(self, *_: Tensor) -> Tensor:
         return self.found
 
 
-def test_given_the_same_flow_all_that_follows_is_the_same(
+def test_all_later_stages_are_the_same_given_the_same_flow(
     opencv: Motion, graphs: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fields, statistics, weights and pictures over a stream, each form with the state that it has come to itself."""
+    """Fields, statistics, weights and pictures over a stream; each form keeps its own state."""
     graphs.flow = Given(opencv)  # type: ignore[assignment]
     taught = opencv._taught
 
     def all_taught(known: Any, moments: Any, interval: float, _: Any, draft: Any) -> Any:
-        """Every horizon that is asked for below is learned at each frame, as the graphs do."""
+        """Learn every horizon that is used below at each frame, like the graphs."""
         return taught(known, moments, interval, (1, 2), draft)
 
     monkeypatch.setattr(opencv, "_taught", all_taught)
@@ -204,7 +204,9 @@ def test_given_the_same_flow_all_that_follows_is_the_same(
         moment = seen.moments[0]
         if moment.motion is not None:
             assert np.abs(back(written["velocity"]) - moment.motion.velocity).max() < 1e-3
-            assert np.abs(back(written["steady"]) - moment.motion.steady).max() < 1.0  # of 25 lattice points a second
+            assert (
+                np.abs(back(written["steady"]) - moment.motion.steady).max() < 1.0
+            )  # of about 25 lattice points per second
             error = np.abs(back(fields["acceleration"]) - moment.motion.acceleration).max()
             assert error <= 0.02 * np.abs(moment.motion.acceleration).max()
         for i, k in enumerate(graphs.horizons):
@@ -217,11 +219,11 @@ def test_given_the_same_flow_all_that_follows_is_the_same(
         for steps in (0, 0.5, 1, 2):
             picture = graphs.render({**fields, **graphs.carried(written)}, torch.tensor([steps * STEP]))
             error = np.abs(np.rint(255 * back(picture)) - opencv.render(seen, steps * STEP))
-            # What is learned first of two steps was guessed at the first motion, whose steady velocity is its own:
-            # the guesses differ by little but rounding, and so the weight of "steady" is chance.
-            chance = (index, steps) == (3, 2)
-            assert error.mean() < (0.6 if chance else 0.45), (index, steps)
-            assert (error > 1).mean() < (0.06 if chance else 0.01), (index, steps)
+            # The first statistics of two steps come from the first motion, whose steady velocity equals its velocity.
+            # The two guesses differ by little more than rounding, so the weight of "steady" is arbitrary.
+            arbitrary = (index, steps) == (3, 2)
+            assert error.mean() < (0.6 if arbitrary else 0.45), (index, steps)
+            assert (error > 1).mean() < (0.06 if arbitrary else 0.01), (index, steps)
 
 
 def test_pictures_are_the_same_given_the_same_fields(opencv: Motion, graphs: Edge) -> None:
@@ -239,19 +241,19 @@ def test_pictures_are_the_same_given_the_same_fields(opencv: Motion, graphs: Edg
         }
         found = back(graphs.render(fields, torch.tensor([steps * STEP])))
         error = np.abs(np.rint(255 * found) - opencv.render(seen, steps * STEP))
-        assert error.max() <= 2  # OpenCV rounds it to bytes four times
+        assert error.max() <= 2  # OpenCV rounds to bytes four times
         assert (error > 1).mean() < 1e-3
         assert error.mean() < 0.4
 
 
 def perceived(graphs: Edge, frame: Image, state: State, elapsed: float = STEP) -> tuple[State, State, State]:
-    """The fields, what was written, and the new state."""
+    """The fields, the written tensors, and the new state."""
     fields, written = graphs.perceive(tensor(frame), torch.tensor([elapsed]), state)
     return fields, written, graphs.moved_on(written, state)
 
 
-def test_frames_that_come_at_other_times_teach_nothing(graphs: Edge) -> None:
-    """A camera that stalls for three intervals, then goes on: what was guessed for one interval is not compared."""
+def test_late_frames_teach_nothing(graphs: Edge) -> None:
+    """After a stall of three intervals, the guesses for one interval are not compared with the late frame."""
     state = graphs.init_state()
     for frame in scene(4):
         _, _, state = perceived(graphs, frame, state)
@@ -263,7 +265,7 @@ def test_frames_that_come_at_other_times_teach_nothing(graphs: Edge) -> None:
 
 
 def test_nothing_is_ever_nan() -> None:
-    """Extreme frames and times, and any moment ahead, from a fresh state; a first frame and its own moment copy it."""
+    """Extreme frames, times and moments, from a fresh state. The first frame and any frame's own moment are copies."""
     model = Edge(EdgeConfig(48, 64)).eval()
     state = model.init_state(3)
     for index in range(12):
@@ -290,7 +292,7 @@ def test_nothing_is_ever_nan() -> None:
         ({"height": 64, "width": 64, "reach": 6}, "reach must be a power of two up to 8, not 6"),
     ],
 )
-def test_sizes_that_cannot_be_are_said(options: dict[str, int], match: str) -> None:
+def test_impossible_sizes_are_refused(options: dict[str, int], match: str) -> None:
     with pytest.raises(OptionError, match=match):
         EdgeConfig(**options)
 
@@ -307,7 +309,7 @@ def test_pictures_shrink_as_in_opencv(size: tuple[int, int], target: tuple[int, 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_boxes_blur_as_in_opencv(mirrored: bool) -> None:
-    """With a radius for each picture and each of several results; and no further than the picture's own length."""
+    """Each picture and result has its own radius. A radius beyond the picture's length changes nothing."""
     width, height = 23, 12
     pictures = np.random.default_rng().random((2, height, width, 3), np.float32)
     radii = [[0, 1, 2], [8, height - 1, 3]]

@@ -1,4 +1,4 @@
-"""Motion between two frames: where things end, motion ends."""
+"""Motion between two frames changes at the borders of objects."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def scene(height: int, width: int) -> Tensor:
 
 
 @torch.inference_mode()
-def test_selection_lets_motion_end_where_things_end() -> None:
-    """Two halves that slide past each other: around the border each pixel should have the motion of one of them."""
+def test_selection_sharpens_the_borders_of_motion() -> None:
+    """Two halves slide past each other. Near the border, each pixel should have the motion of one of them."""
     height, width = 96, 128
     left, right = scene(height + 8, width), scene(height + 8, width)
 

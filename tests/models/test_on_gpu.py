@@ -1,4 +1,4 @@
-"""The form in which PyTorch runs a network on a GPU is the same function, however it is laid out and ordered."""
+"""The form in which PyTorch runs a network on a GPU is the same function, in any memory layout and order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STIPS = [name for name in NETWORKS if "stip" in name]
 
 
 class Recorded(Branch):
-    """A branch with no stream, which says when it forked and joined."""
+    """A branch without a CUDA stream, which records when it forks and joins."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -61,7 +61,7 @@ def test_it_is_the_same_function(name: str, channels_last: bool) -> None:
 
 @pytest.mark.parametrize("name", STIPS)
 @torch.inference_mode()
-def test_only_what_is_known_before_the_step_runs_on_the_branch(name: str) -> None:
+def test_only_layers_that_need_no_frame_run_on_the_branch(name: str) -> None:
     branch = Recorded()
     form = cast(STIP, make(name).on_gpu())
     form.branch = branch
@@ -70,13 +70,13 @@ def test_only_what_is_known_before_the_step_runs_on_the_branch(name: str) -> Non
         cell.conv_s.register_forward_hook(lambda *_, k=k: branch.events.append(f"s{k}"))
     form.step(torch.rand(1, *form.frame_shape), form.init_state())
     layers = range(1, len(form.cells) + 1)
-    aside = ["fork", *(f"t{k}" for k in layers[1:]), "back"]
-    assert branch.events == [*aside, "join", "t1", *(f"s{k}" for k in layers)]
+    forked = ["fork", *(f"t{k}" for k in layers[1:]), "back"]
+    assert branch.events == [*forked, "join", "t1", *(f"s{k}" for k in layers)]
 
 
 @pytest.mark.parametrize("name", STIPS)
-def test_a_failure_beside_the_branch_joins_it(name: str) -> None:
-    """A capture with a branch that was not joined would hide the error."""
+def test_a_failure_outside_the_branch_joins_it(name: str) -> None:
+    """In a capture, an unjoined branch would hide the error."""
     branch = Recorded()
     form = cast(STIP, make(name).on_gpu())
     form.branch = branch
@@ -93,8 +93,8 @@ def test_a_failure_beside_the_branch_joins_it(name: str) -> None:
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("name", STIPS)
 @torch.inference_mode()
-def test_states_keep_their_layout_and_their_type(name: str, half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So nothing is copied to lie otherwise, from step to step, where our operators run."""
+def test_states_keep_their_layout_and_type(name: str, half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With our operators, no step has to copy a state into another layout."""
     monkeypatch.setattr(switch, "DEVICES", frozenset({"cpu"}))
     monkeypatch.setattr(switch, "INSTALLED", True)
     model = make(name)

@@ -1,4 +1,4 @@
-"""STAU and MAU against their published sizes and cost, and a clip-wise forward written straight from the equations."""
+"""STAU and MAU compared with their published sizes and cost, and with a clip-wise forward after the equations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .clipwise import (  # noqa: TID252
     stream,
 )
 
-# Parameters in the released checkpoint, parameters used, GMAC a frame, as a config.
+# Parameters in the released checkpoint, parameters used, GMAC per frame, and our config.
 PUBLISHED = {
     "stau-mnist": (4_483_588, 4_475_329, 0.934, STAUConfig(64, 64, 1)),
     "stau-kitti": (18_588_568, 18_580_291, 4.698, STAUConfig(128, 160, 3, layers=16, stages=3, residual=True)),
@@ -66,7 +66,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def released_shapes(config: STAUConfig) -> Shapes:
-    """Every key of the authors' state_dict, with its shape; without both attentions those that are left."""
+    """Every key of the authors' state_dict with its shape; without both attentions, only the remaining keys."""
     shapes: Shapes = {}
     hidden, features, kernel = config.hidden, config.features, config.kernel
 
@@ -96,12 +96,12 @@ UNUSED = {f"{name}.{part}" for name in ("merge", "conv_last_sr") for part in ("w
 
 
 class Clip(ClipWise):
-    """The published forward, by the released keys."""
+    """The published forward, with the released keys."""
 
     config: STAUConfig
 
     def attend(self, keys: list[Tensor], values: list[Tensor], query: Tensor) -> Tensor:
-        """Σ_j softmax_j(⟨key_j, query⟩ · scale) · value_j: one weight a sample and j."""
+        """Σ_j softmax_j(⟨key_j, query⟩ · scale) · value_j, with one weight for each sample and j."""
         scores = torch.stack([torch.einsum("bchw,bchw->b", key, query) for key in keys])  # [n, B]
         weights = torch.softmax(scores / (math.sqrt(query[0].numel()) if self.config.scaled else 1), dim=0)
         return torch.einsum("nb,nbchw->bchw", weights, torch.stack(values))
@@ -109,7 +109,10 @@ class Clip(ClipWise):
     def cell(
         self, k: int, t_history: list[Tensor], s_history: list[Tensor], t_below: list[Tensor], s_below: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Histories, oldest first, and what layers 1 to k have for T of the step before and S; to the new T and S."""
+        """The new T and S of layer k.
+
+        Inputs are its histories (oldest first) and, for layer k and those below, the previous step's T and their S.
+        """
         config, name = self.config, f"cell_list.{k}"
         t, s = t_history[-1], s_below[-1]
         t_fused, s_fused = t, s
@@ -138,7 +141,7 @@ class Clip(ClipWise):
             for i in range(config.stages):
                 x = self.conv(scales[-1], f"encoders.{i + 1}.encoder_t{i}", stride=2, padding=1)
                 scales.append(F.leaky_relu(x, 0.2))
-            t_below = [history[-1] for history in t_histories]  # all of the step before
+            t_below = [history[-1] for history in t_histories]  # all from the previous step
             s_below = [scales[-1]]
             for k in range(config.layers):
                 t, s = self.cell(k, t_histories[k], s_histories[k], t_below[: k + 1], s_below)
@@ -196,7 +199,7 @@ def test_options_equal_their_equations_and_change_the_output(name: str, tmp_path
     model = STAU(config)
     load(model, weights, tmp_path)
     clip = torch.rand(2, 14, *model.frame_shape, dtype=torch.float64)
-    predictions = stream(model.double(), clip)  # scores that are not scaled magnify what float32 rounds
+    predictions = stream(model.double(), clip)  # unscaled scores magnify float32's rounding
     assert difference(predictions, Clip(config, weights)(clip)) <= 1e-10
     assert difference(predictions, Clip(base, released)(clip)) > 1e-3
 
@@ -220,7 +223,7 @@ def test_options_have_only_the_parameters_they_use(changes: dict[str, Any]) -> N
     config = replace(STAUConfig(64, 64, 1), **{**changes, "stages": 2, "patch": 1})
     with torch.device("meta"):
         model = STAU(config)
-    # Of conv_t_next and conv_s_next, in each of 4 layers: 5×5 with a bias, and the layer norm.
+    # conv_t_next and conv_s_next in each of 4 layers: 5×5 with a bias, plus the layer norm.
     attention = 4 * 2 * ((25 * 64 + 1) * 64 + 2 * 64 * 16 * 16)
     both = config.temporal_attention or config.spatial_attention
     assert parameters(model) == 4_475_329 - (0 if both else attention)

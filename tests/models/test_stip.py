@@ -1,4 +1,4 @@
-"""STIP against the published sizes and cost, and against a clip-wise forward written straight from the equations."""
+"""STIP compared with the published sizes and cost, and with a clip-wise forward after the equations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .clipwise import (  # noqa: TID252
     stream,
 )
 
-# Parameters in the released checkpoint, parameters used, GMAC a frame.
+# Parameters in the released checkpoint, parameters used, GMAC per frame.
 PUBLISHED = {
     "stip-ucf": (18_054_212, 17_913_860, 6.887),
     "stip-h36m": (18_072_464, 17_932_112, 8.076),
@@ -55,7 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def released_shapes(config: STIPConfig) -> Shapes:
-    """Every key of STIPHR's state_dict, with its shape; without STED those of the s ones."""
+    """Every key of STIPHR's state_dict with its shape; without STED, of encoders and decoders only the s ones."""
     shapes: Shapes = {}
     hidden, features, kernel = config.hidden, config.features, config.kernel
 
@@ -87,12 +87,12 @@ def unused(config: STIPConfig) -> set[str]:
 
 
 class Clip(ClipWise):
-    """The published forward, by the released keys."""
+    """The published forward, with the released keys."""
 
     config: STIPConfig
 
     def encode(self, pair: Tensor, which: str) -> list[Tensor]:
-        """[B, F, 2, H, W] to e0, e1, …"""
+        """The scales e0, e1, … of a pair [B, F, 2, H, W]."""
         name = f"{which}_encoder3d.encoder3d_{which}_conv-1"
         x = F.leaky_relu(F.conv3d(pair, self.w[f"{name}.weight"], self.w[f"{name}.bias"]), 0.2).squeeze(2)
         scales = []
@@ -199,6 +199,6 @@ def test_options_equal_their_equations_and_change_the_output(name: str, tmp_path
 def test_only_sted_changes_the_count(changes: dict[str, float]) -> None:
     with torch.device("meta"):
         model = build("stip-ucf", changes)
-    # Of the second encoder and decoder: the first layer and srcnn, each 1×1, and eight stages of 3×3; all with biases.
+    # The second encoder and decoder: the first layer and srcnn, both 1×1, and eight stages of 3×3, all with biases.
     second = (2 * 12 + 1) * 64 + (64 + 1) * 12 + 8 * (9 * 64 + 1) * 64
     assert parameters(model) == 17_913_860 - (0 if changes.get("sted", True) else second)

@@ -1,4 +1,4 @@
-"""TAU against the published sizes and cost, and against a clip-wise forward written straight from the equations."""
+"""TAU compared with the published sizes and cost, and with a clip-wise forward after the equations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from framecast.errors import OptionError
 from framecast.models.step import StepModel
 from framecast.models.tau import TAU, Block, TAUConfig
 
-# Config, parameters, and GMAC of a clip, T frames to T frames.
+# Config, parameters, and GMAC per clip (T frames to T frames).
 PUBLISHED = {
     "mnist": (TAUConfig(64, 64, 1, 10, 64, 512, 4, 8), 44_656_001, 15.894),
     "kth": (TAUConfig(128, 128, 1, 10, 64, 256, 2, 6), 14_955_201, 73.56),
@@ -31,7 +31,7 @@ SMALLS = {
     "ns2": replace(SMALL, encoder_layers=2),
     "odd": TAUConfig(10, 14, 3, 3, 6, 21, 2, 2, mlp_ratio=3),
     "odd-ns4": TAUConfig(12, 20, 2, 7, 2, 70, 4, 4, mlp_ratio=5),
-    "no-reduction": replace(SMALL, hidden_temporal=40),  # T·hid_S: no channels change
+    "no-reduction": replace(SMALL, hidden_temporal=40),  # equals T·hid_S, so the channels do not change
 }
 VARIANTS = {
     "without-sa": replace(SMALL, spatial_attention=False),
@@ -42,7 +42,7 @@ VARIANTS = {
 
 
 def dims(config: TAUConfig) -> list[int]:
-    """Channels of each block of the translator, and of what leaves it."""
+    """Channels of each block of the translator, and of its output."""
     ends = config.frames * config.hidden_spatial
     return [ends, *[config.hidden_temporal] * (config.translator_layers - 1), ends]
 
@@ -65,7 +65,7 @@ def released_shapes(config: TAUConfig) -> dict[str, tuple[int, ...]]:
         add(f"enc.enc.{i}.conv.norm", hidden)
         if i % 2 == 0 and config.upsample == "shuffle":
             add(f"dec.dec.{i}.conv.conv.0", 4 * hidden, hidden, 3, 3)
-        else:  # a transposed convolution was never released: here it is named as the other layers are
+        else:  # includes transposed convolutions, which were never released: named like the other layers
             add(f"dec.dec.{i}.conv.conv", hidden, hidden, 3, 3)
         add(f"dec.dec.{i}.conv.norm", hidden)
     add("dec.readout", config.channels, hidden, 1, 1)
@@ -95,14 +95,14 @@ def released_shapes(config: TAUConfig) -> dict[str, tuple[int, ...]]:
 
 
 def ours(key: str) -> str:
-    """A released key by the one rule that is for it."""
+    """Our name for a released key, by the only rule that matches it."""
     names = [match.expand(to) for rule, to in TAU.released if to and (match := re.fullmatch(rule, key))]
     assert len(names) == 1, key
     return names[0]
 
 
 def random_weights(config: TAUConfig) -> dict[str, Tensor]:
-    """Of released keys; none so small that an error could hide behind it."""
+    """Random weights by released key, none so small that it could hide an error."""
     weights = {}
     for key, shape in released_shapes(config).items():
         if key.endswith("num_batches_tracked"):
@@ -125,7 +125,7 @@ def build(config: TAUConfig, weights: dict[str, Tensor]) -> TAU:
 
 
 class Clip:
-    """The published forward of a whole clip: nothing of ours but the configuration."""
+    """The published forward of a whole clip. Of our code it uses only the configuration."""
 
     def __init__(self, config: TAUConfig, weights: dict[str, Tensor]) -> None:
         self.config = config
@@ -170,7 +170,7 @@ class Clip:
         return self.conv(F.gelu(x), f"{name}.fc2")
 
     def translate(self, x: Tensor) -> Tensor:
-        """[B, T·hid_S, h, w] to the same."""
+        """Run the translator: [B, T·hid_S, h, w] to the same shape."""
         for j in range(self.config.translator_layers):
             name = f"hid.enc.{j}.block"
             scale_1, scale_2 = (self.w[f"{name}.layer_scale_{k}"].view(1, -1, 1, 1) for k in (1, 2))
@@ -193,7 +193,7 @@ class Clip:
         return self.conv(self.conv_sc(x + skip, f"dec.dec.{last}.conv"), "dec.readout")
 
     def __call__(self, clip: Tensor, unseen: int = 0) -> Tensor:
-        """[B, T, C, H, W] to the same; of the first ``unseen`` frames embedding and skip are zeros."""
+        """[B, T, C, H, W] to the same shape. The first ``unseen`` frames have zeros as embedding and skip."""
         batch, frames, channels, height, width = clip.shape
         embedding, skip = self.encode(clip.double().view(batch * frames, channels, height, width))
         seen = (torch.arange(frames, device=clip.device) >= unseen).repeat(batch).view(-1, 1, 1, 1)
@@ -203,7 +203,7 @@ class Clip:
 
 
 def difference(value: Tensor, expected: Tensor) -> float:
-    """The largest, against the scale of what is expected."""
+    """The largest error, relative to max(1, the largest expected value)."""
     return float((value - expected).abs().max()) / max(1.0, float(expected.abs().max()))
 
 
@@ -246,7 +246,7 @@ def test_the_deployed_form_costs_less(name: str, outputs: int) -> None:
 @pytest.mark.parametrize(
     "config", [*(entry[0] for entry in PUBLISHED.values()), *SMALLS.values()], ids=[*PUBLISHED, *SMALLS]
 )
-def test_every_released_key_is_ours(config: TAUConfig) -> None:
+def test_every_released_key_maps_to_ours(config: TAUConfig) -> None:
     with torch.device("meta"):
         model = TAU(config)
     released = released_shapes(config)
@@ -287,7 +287,7 @@ def test_options_equal_their_equations_and_change_the_output(name: str) -> None:
     for i in range(config.frames):
         prediction, state = model.step(clip[:, i], state)
     assert difference(prediction, reference(clip)[:, :1]) <= 1e-5
-    # The same weights where both have them.
+    # Both have the same weights for the layers that they share.
     full = Clip(SMALL, {**random_weights(SMALL), **weights})
     assert difference(prediction, full(clip)[:, :1]) > 1e-3
 
@@ -299,7 +299,7 @@ def test_options_have_only_the_parameters_they_use(config: TAUConfig) -> None:
             model = TAU(replace(config, **options))
         return sum(p.numel() for p in model.parameters())
 
-    # Depthwise 5×5 and 7×7, then 1×1, with biases; two linear layers without; 3×3 to a quarter of the channels.
+    # Depthwise 5×5 and 7×7, then 1×1, with biases; two linear layers without biases; 3×3 with a quarter of the outputs.
     spatial = sum((5 * 5 + 1) * d + (7 * 7 + 1) * d + (d + 1) * d for d in dims(config)[:-1])
     dynamical = sum(2 * d * (d // max(d // 16, 4)) for d in dims(config)[:-1])
     upsample = config.encoder_layers // 2 * 3 * (9 * config.hidden_spatial**2 + config.hidden_spatial)
@@ -322,7 +322,7 @@ def test_drop_path_is_for_training_only() -> None:
         assert torch.equal(model.eval()(frame, state)[0], plain(frame, state)[0])
     block = Block(SMALL, 8, 8, drop_path=0.5).train()
     residuals = torch.ones(64, 3, 1, 1)
-    assert set(block.dropped(residuals).flatten().tolist()) == {0.0, 2.0}  # one in 2**63 times not
+    assert set(block.dropped(residuals).flatten().tolist()) == {0.0, 2.0}  # fails once in 2**63 runs
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A window that blinks and a camera that sees it, both computed, so that the delay between them is known."""
+"""A simulated blinking window and a simulated camera that sees it, with a known delay between them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ START = 100.0  # seconds
 
 
 def window(random: np.random.Generator, seconds: float) -> Floats:
-    """When a window changes from ``START`` on."""
+    """The times at which a window changes, from ``START`` on."""
     changes = START + np.cumsum(random.uniform(*GAPS, size=int(seconds / GAPS[0])))
     return changes[changes < START + seconds]
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera that sees a window.
+    """A simulated camera that sees a window.
 
     Attributes:
         delay: seconds from the middle of an exposure to the frame's time.
         fps: frames a second.
         exposure: seconds.
-        jitter: seconds by which a frame's time is early or late, at most.
+        jitter: maximum seconds by which a frame's time is early or late.
         fill: share of the view that the window takes.
-        contrast: of the window, in grey levels.
+        contrast: contrast of the window in grey levels.
         noise: standard deviation of a cell's brightness.
-        busy: whether things move around the window, and the exposure is automatic and slow.
+        busy: whether objects move around the window, with a slow automatic exposure.
     """
 
     delay: float
@@ -60,14 +60,14 @@ class Camera:
         return times, np.clip(scene + random.normal(0, self.noise, scene.shape), 0, 255)
 
     def frames(self, random: np.random.Generator, changes: Floats, seconds: float) -> list[Frame]:
-        """What it sees as frames."""
+        """The frames that it records."""
         times, scene = self.look(random, changes, seconds)
         pictures = np.repeat(np.repeat(scene, 8, axis=1), 8, axis=2).round().astype(np.uint8)[..., None].repeat(3, 3)
         return [Frame(picture, float(time), i) for i, (time, picture) in enumerate(zip(times, pictures, strict=True))]
 
 
 def things(random: np.random.Generator, times: Floats) -> Floats:
-    """Four soft things, light or dark, that move to and fro, [N, rows, columns]."""
+    """Brightness of four blurred objects, light or dark, that move back and forth, [N, rows, columns]."""
     rows, columns = GRID
     y, x = np.mgrid[:rows, :columns]
     light = np.zeros((len(times), rows, columns))
@@ -80,7 +80,7 @@ def things(random: np.random.Generator, times: Floats) -> Floats:
 
 
 def gains(brightness: Floats, fps: float) -> Floats:
-    """An automatic exposure that goes half of the way in a second or two, and daylight that wanders."""
+    """Gains of an automatic exposure that needs one or two seconds for half a change, and of varying daylight."""
     found, gain = [], 1.0
     for number, light in enumerate(brightness):
         found.append(gain * (1 + 0.2 * np.sin(number / fps / 2)))

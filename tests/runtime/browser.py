@@ -1,4 +1,4 @@
-"""What the tests of the page share: a run to show, plain viewers of it, and a real Chromium (by its DevTools)."""
+"""Helpers for tests of the page: a simulated run, plain viewers, and a real Chromium driven over DevTools."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ HEIGHT, WIDTH = 192, 256
 HORIZON = 2  # frames ahead
 SETTLE = 8
 
-# How many pixels of a canvas are not black, or have about one colour.
+# Counts the pixels of a canvas that are not black, or that are close to a colour.
 COUNT = """((id, colour) => {
     const {width, height} = document.getElementById(id);
     const copy = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
@@ -54,11 +54,11 @@ COUNT = """((id, colour) => {
     }
     return count;
 })"""
-PREDICTION, COPY = "[95, 211, 196]", "[229, 161, 88]"  # the colours of the plot's lines, where it is dark
+PREDICTION, COPY = "[95, 211, 196]", "[229, 161, 88]"  # the plot's lines in the dark scheme
 
 
 def picture(place: float) -> Image:
-    """A ball over a quiet ground, at a place that may lie between two frames."""
+    """A ball over a smooth ground; ``place`` is the frame number, which may be fractional."""
     rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH]
     ground = np.stack([60 + rows / 4, 50 + columns / 5, 40 + (rows + columns) / 8], axis=-1)
     image = ground.astype(np.uint8)
@@ -69,7 +69,7 @@ def picture(place: float) -> Image:
 
 
 def event(index: int) -> Result:
-    """A frame, and a prediction that lags the truth by less than the last frame does, and by a changing amount."""
+    """A frame, and a prediction that lags the truth by a changing amount, but less than the last frame does."""
     now, lag = picture(index), 0.7 + 0.3 * math.sin(index / 20)
     prediction = Prediction(picture(index + HORIZON - lag), (index + HORIZON) / 30, HORIZON / 30)
     if index < SETTLE:
@@ -80,7 +80,7 @@ def event(index: int) -> Result:
 
 
 def snapshot(**changes: object) -> Mapping[str, object]:
-    """Figures, some of which JSON cannot say."""
+    """Figures of a run, some of which JSON cannot represent."""
     return {
         "source": "synthetic://ball",
         "model": "stip-edge",
@@ -107,7 +107,7 @@ def snapshot(**changes: object) -> Mapping[str, object]:
 
 @contextlib.contextmanager
 def playing(sink: WebSink) -> Iterator[None]:
-    """Events at about 30 a second."""
+    """Show about 30 events a second in a thread."""
     stop = threading.Event()
 
     def play() -> None:
@@ -162,7 +162,7 @@ async def refused(url: str, origin: str | None = None, show: str | None = None) 
 
 
 def decode(message: bytes) -> tuple[dict[str, Any], dict[str, Image]]:
-    """The header of an update, and its pictures."""
+    """The header and the pictures of an update."""
     (length,) = struct.unpack_from(">I", message)
     header = json.loads(message[4 : 4 + length])
     at, pictures = 4 + length, {}
@@ -179,7 +179,7 @@ class Page:
     """One page of the browser.
 
     Attributes:
-        complaints: what it has reported: exceptions, console warnings and errors, violations of the security policy.
+        complaints: exceptions, console warnings and errors, and violations of the security policy.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse[bool]) -> None:
@@ -231,7 +231,7 @@ class Page:
         await self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     async def visible(self) -> list[str]:
-        """The names of the pictures that are to be seen."""
+        """The names of the visible pictures."""
         names: list[str] = await self.evaluate(
             "[...document.querySelectorAll('figure canvas')].filter((c) => c.checkVisibility()).map((c) => c.id)"
         )
@@ -252,7 +252,7 @@ class Page:
     async def wait_until(self, expression: str, seconds: float = 120.0) -> None:
         end = time.monotonic() + seconds
         while not await self.evaluate(expression):
-            assert time.monotonic() < end, f"not within {seconds} s: {expression}"
+            assert time.monotonic() < end, f"timeout after {seconds} s: {expression}"
             await asyncio.sleep(0.05)
 
     async def resize(self, width: int, height: int, scale: float = 1) -> None:
@@ -284,7 +284,7 @@ async def browse(folder: Path) -> AsyncIterator[Page]:
 
 
 async def _target(session: aiohttp.ClientSession, ports: Path) -> str:
-    """The address at which the browser's page is driven, once it is up."""
+    """The DevTools address of the browser's page, once the browser is up."""
     end = time.monotonic() + START_TIMEOUT
     while time.monotonic() < end:
         with contextlib.suppress(OSError, IndexError, aiohttp.ClientError):

@@ -1,10 +1,9 @@
-"""A GPU that is none: pycuda's driver, and the graphs of libcuda, as far as the engine uses them.
+"""A simulated GPU: pycuda's driver and libcuda's graphs, as far as the engine uses them.
 
-It stands in for what cannot run here, to check one thing: that the engine binds the right buffers, and waits for all
-that it must, whatever the order in which a GPU gets round to things. What is put on a stream is done late: when
-somebody waits for it, and then streams take turns at random, or as they are told. Memory that nobody has written holds
-noise. Memory that was freed is gone, even if work on it is still to come: CUDA mostly waits for that, but does not say
-so. ``fake_tensorrt.py`` runs its "engines" here.
+It checks that the engine binds the right buffers and waits for all work that it must wait for, in whatever order a GPU
+does the work. Work on a stream is delayed until somebody waits for it; then streams run in random order, or in the
+order of ``Gpu.first``. New memory holds noise. Freed memory disappears, even if pending work uses it: CUDA mostly waits
+for such work, but does not promise to. ``fake_tensorrt.py`` runs its "engines" here.
 """
 
 from __future__ import annotations
@@ -24,38 +23,38 @@ import pytest
 from framecast.runtime.engines.tensorrt import cuda
 
 MISSING, ILLEGAL_STATE, INVALIDATED = 801, 401, 901  # error codes of the driver
-ALIGNED = 256  # bytes: where a GPU's memory begins
+ALIGNED = 256  # bytes: alignment of a GPU's allocations
 Work = Callable[[], None]
 
 
 class Gpu:
-    """Its streams, and what was allocated."""
+    """The GPU's streams and memory."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.context = Context()
         self.streams: list[GpuStream] = []
-        self.legacy = GpuStream(self, blocking=False)  # the default stream, with which blocking streams are ordered
-        self.memory: dict[int, np.ndarray] = {}  # by address: the GPU's, and the host's that is page-locked
+        self.legacy = GpuStream(self, blocking=False)  # the default stream; blocking streams synchronize with it
+        self.memory: dict[int, np.ndarray] = {}  # by address: the GPU's memory, and page-locked host memory
         self.captures = True
         self.graphs: list[list[Work]] = []
-        self.alive: Counter[str] = Counter()  # objects by kind
+        self.alive: Counter[str] = Counter()  # number of live objects by kind
         self.leaked: list[str] = []  # kinds of objects that pycuda could not free
         self.synchronisations = self.launches = 0
-        self.first: tuple[int, ...] = ()  # indices of streams, by how soon they get their turn; none: at random
+        self.first: tuple[int, ...] = ()  # indices of streams in the order they run; empty: at random
 
     def finish(self, done: Callable[[], bool]) -> None:
-        """Let streams run, in an order of chance, until something is done. The default stream comes last."""
+        """Run streams, in random order unless ``first`` is set, until ``done``. The default stream comes last."""
         with self.lock:
             while not done():
                 ready = [s for s in self.streams if s.ready()] or [s for s in [self.legacy] if s.ready()]
-                assert ready, "streams wait for each other for ever"
+                assert ready, "deadlock: the streams wait for each other"
                 order = {id(self.streams[index]): rank for rank, index in enumerate(self.first)}
                 next_ = min(ready, key=lambda s: order.get(id(s), 99)) if order else random.choice(ready)
                 next_.step()
 
     def array(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """What lies at an address."""
+        """The memory at an address, as an array."""
         held = list(self.memory.items())  # other threads allocate meanwhile
         found = next((b for b, m in held if b <= address < b + len(m)), None)
         assert found is not None, "this memory was freed"
@@ -67,13 +66,13 @@ class Gpu:
         return not any(stream.queue for stream in (*self.streams, self.legacy))
 
     def wait(self, done: Callable[[], bool]) -> None:
-        """What the host does when it synchronises."""
+        """Synchronise the host: run streams until ``done``."""
         self.unsafe("synchronize")
         self.synchronisations += 1
         self.finish(done)
 
     def unsafe(self, call: str) -> None:
-        """A call that a thread may not make while it captures: it makes the capture void."""
+        """Check a call that is not allowed in a thread that captures: it invalidates the capture."""
         for stream in (*self.streams, self.legacy):
             if stream.capturer == threading.get_ident():
                 stream.void = True
@@ -81,13 +80,13 @@ class Gpu:
 
 
 class GpuStream:
-    """Work in order; each piece may be held up by an event."""
+    """A queue of work in order. Each piece can wait for an event."""
 
     def __init__(self, gpu: Gpu, blocking: bool) -> None:
         self.gpu, self.blocking = gpu, blocking
         self.queue = deque[tuple[Callable[[], bool], Work]]()
         self.captured: list[Work] | None = None
-        self.capturer, self.void = 0, False  # the thread that captures; whether that has failed
+        self.capturer, self.void = 0, False  # the thread that captures; whether the capture is invalid
         self.handle = 1000 + len(gpu.streams)
         self.given = self.done = 0
 
@@ -102,7 +101,7 @@ class GpuStream:
             if self is gpu.legacy:
                 others = [stream for stream in gpu.streams if stream.blocking]
                 for stream in others:
-                    stream.void = True  # if it is being captured: an order with what runs later cannot be had
+                    stream.void = True  # a capture cannot be ordered with the default stream
             before = [(stream, stream.given) for stream in others]
             self.given += 1
             self.queue.append((lambda: ready() and all(s.done >= given for s, given in before), work))
@@ -116,7 +115,7 @@ class GpuStream:
 
 
 class Context:
-    """pycuda's primary context: which threads it is current in."""
+    """pycuda's primary context, and the threads in which it is current."""
 
     def __init__(self) -> None:
         self._here = threading.local()
@@ -135,11 +134,11 @@ class Context:
 
 
 class LogicError(Exception):
-    """As ``pycuda.driver.LogicError``."""
+    """Stands in for ``pycuda.driver.LogicError``."""
 
 
 class Owned:
-    """An object of pycuda. It is freed in the thread that opened the context, or while that is current, or it leaks."""
+    """An object of pycuda. It leaks unless it is freed in the context's opening thread or while that is current."""
 
     def __init__(self, gpu: Gpu, kind: str) -> None:
         self.gpu, self.kind = gpu, kind
@@ -160,7 +159,7 @@ class Owned:
 
 
 class Memory(Owned):
-    """An allocation of the GPU's memory, or of the host's that is page-locked."""
+    """An allocation of GPU memory, or of page-locked host memory."""
 
     def __init__(self, gpu: Gpu, kind: str, size: int, aside: int = 0) -> None:
         super().__init__(gpu, kind)
@@ -187,7 +186,7 @@ class StreamHandle(Owned):
         gpu.streams.append(self.on)
 
     def wait_for_event(self, event: EventHandle) -> None:
-        assert self.on.captured is None, "it would wait inside a graph"
+        assert self.on.captured is None, "an event wait inside a capture"
         mark, number = event.mark, event.mark.recorded
         self.on.put(lambda: None, lambda: mark.reached >= number)
 
@@ -196,7 +195,7 @@ class StreamHandle(Owned):
 
 
 class EventHandle(Owned):
-    """A mark on a stream; recording it again makes a new one."""
+    """An event on a stream; recording it again makes a new mark."""
 
     def __init__(self, gpu: Gpu) -> None:
         super().__init__(gpu, "event")
@@ -217,7 +216,7 @@ class EventHandle(Owned):
 
 
 class Driver:
-    """``pycuda.driver``, and the driver's own functions for graphs."""
+    """Stands in for ``pycuda.driver``, and for libcuda's functions for graphs."""
 
     LogicError = LogicError
 
@@ -230,18 +229,18 @@ class Driver:
     def __init__(self) -> None:
         self.gpu = Gpu()
         self.allocations = self.retained = 0
-        self.aside = 0  # bytes by which allocations miss their alignment
+        self.aside = 0  # bytes by which allocations are misaligned
         self.Context = SimpleNamespace(synchronize=self._synchronize)
 
     def init(self) -> None:
         pass
 
     def _synchronize(self) -> None:
-        """Wait for the device: that voids whatever any thread captures."""
+        """Wait for the whole device, which invalidates the captures of all threads."""
         for stream in self.gpu.streams:
             if stream.capturer:
                 stream.void = True
-                raise LogicError("the device was waited for while a thread captures")
+                raise LogicError("synchronize while a thread captures")
         self.gpu.wait(self.gpu.idle)
 
     def Device(self, _: int) -> Driver:  # noqa: N802
@@ -334,7 +333,7 @@ class Driver:
 
 
 def installed(monkeypatch: pytest.MonkeyPatch) -> Driver:
-    """A driver in the place of pycuda's, for a process that has not used its GPU yet."""
+    """Replace pycuda's driver by a fake one, for a process that has not used its GPU yet."""
     driver = Driver()
     package: Any = ModuleType("pycuda")
     package.driver = driver

@@ -1,6 +1,6 @@
-"""TensorRT's runtime on a GPU that is none (``fake_gpu.py``), as far as the engine uses it.
+"""TensorRT's runtime on the simulated GPU (``fake_gpu.py``), as far as the engine uses it.
 
-An "engine" is the live graph, run by ONNX Runtime on the arrays that lie at the bound addresses.
+An "engine" is the live graph, run by ONNX Runtime on the arrays at the bound addresses.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from .fake_gpu import ALIGNED, Driver  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .fake_gpu import ALIGNED, Driver  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 class TensorRT:
-    """``tensorrt``'s Runtime, its engine and its context, each of one."""
+    """Stands in for the ``tensorrt`` module, and for its runtime, engine and context."""
 
     class ILogger:
         INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
@@ -28,21 +28,21 @@ class TensorRT:
         self.driver = driver
         self.addresses: dict[str, int] = {}
         self.fails = False
-        self.refuses_capture = False  # execute_async_v3 may, and then returns False
+        self.refuses_capture = False  # execute_async_v3 returns False in a capture
         self.executing: Callable[[], None] = lambda: None  # called in execute_async_v3
         self.logger: Any = None
         self.weights: list[bool] = []  # true once they are on the GPU
         self.session: Any = None
 
     def Runtime(self, logger: Any) -> TensorRT:  # noqa: N802
-        self.logger = self.logger or logger  # TensorRT keeps the first that it is given
+        self.logger = self.logger or logger  # TensorRT keeps the first logger
         return self
 
     def deserialize_cuda_engine(self, data: bytes) -> TensorRT | None:
-        if not data.startswith(b"\x08"):  # as ONNX begins
+        if not data.startswith(b"\x08"):  # the first byte of an ONNX file
             self.logger.log(self.ILogger.ERROR, f"cannot read {data[:20]!r}")
             return None
-        engine = copy(self)  # an artifact may have two
+        engine = copy(self)  # an artifact can have two engines
         engine.addresses, engine.weights = {}, []
         engine.session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         self.driver.gpu.legacy.put(lambda: engine.weights.append(True))  # the copy of the weights
@@ -67,7 +67,7 @@ class TensorRT:
         return not self.fails
 
     def _run(self, at: dict[str, int]) -> None:
-        assert self.weights, "a step ran before its weights were there"
+        assert self.weights, "a step ran before its weights were copied"
         types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_}
         types["tensor(int64)"] = np.int64
 

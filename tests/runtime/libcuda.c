@@ -1,6 +1,6 @@
-// A driver that is none, for the real pycuda (tests/runtime/test_real_pycuda.py). The "GPU's" memory is the host's. What
-// is put on a stream is done when somebody waits. It refuses what CUDA refuses, as far as framecast could do it: calls
-// without a context, unsafe calls in a capture, memory that was freed. It counts what is alive, for the test to ask.
+// A fake driver for the real pycuda (tests/runtime/test_real_pycuda.py). The "GPU's" memory is host memory. Work on a
+// stream runs when somebody waits for it. It returns the errors that framecast could cause: calls without a
+// context, unsafe calls in a capture, the use of freed memory. It counts live objects and calls for the test.
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@ enum { INVALID = 1, NO_MEMORY = 2, NO_CONTEXT = 201, ILLEGAL_STATE = 401, BAD_HA
 typedef unsigned long long ptr;
 typedef void (*host_function)(void *);
 
-// What is alive, and what was called.
+// Counts of live objects and of calls.
 
 enum { CONTEXTS, STREAMS, BLOCKING, CAPTURING, EVENTS, MEMORY, LOCKED, GRAPHS, EXECUTABLES, MODULES, WAITS, LAUNCHES,
        KERNELS, FAULTS, KINDS };
@@ -30,7 +30,7 @@ int fake_count(const char *kind) {
   return -1;
 }
 
-void fake_fail(const char *call, int code, int times) { // the next such calls fail
+void fake_fail(const char *call, int code, int times) { // make the next calls of this function fail
   snprintf(failing, sizeof failing, "%s", call);
   failing_code = code;
   failing_times = times;
@@ -40,13 +40,13 @@ static int fails(const char *call) {
   return strcmp(failing, call) || failing_times-- <= 0 ? 0 : failing_code;
 }
 
-// Contexts: one, and a stack for each thread.
+// One context. A thread keeps only the depth of its stack.
 
 static char primary;
 static __thread int depth;
-static __thread int capturing; // streams that this thread captures
+static __thread int capturing; // number of streams that this thread captures
 
-// Memory: ranges that may be touched.
+// Memory: allocated ranges.
 
 typedef struct range { ptr start, size; int kind; struct range *next; } range;
 static range *ranges;
@@ -55,7 +55,7 @@ static int allocate(void **memory, size_t size, int kind) {
   pthread_mutex_lock(&lock);
   range *new = malloc(sizeof *new);
   *memory = aligned_alloc(256, (size + 511) / 256 * 256);
-  memset(*memory, 0xff, size); // float NaN
+  memset(*memory, 0xff, size); // all floats are NaN
   *new = (range){(ptr)*memory, size, kind, ranges};
   ranges = new;
   counts[kind]++;
@@ -87,7 +87,7 @@ static int touches(ptr start, size_t size) {
   return 0;
 }
 
-// Streams: work in order, done by whoever waits.
+// Streams: queues of work, run by the thread that waits.
 
 typedef struct { unsigned long recorded, reached; } event;
 typedef struct op {
@@ -120,14 +120,14 @@ static void append(queue *to, op work) {
 
 static int put(stream *on, op work) {
   if (!depth) return NO_CONTEXT;
-  if (!on) return NOT_SUPPORTED; // nothing of framecast's may be on the default stream
+  if (!on) return NOT_SUPPORTED; // framecast must not use the default stream
   pthread_mutex_lock(&lock);
   append(on->captured ? on->captured : &on->work, work);
   pthread_mutex_unlock(&lock);
   return 0;
 }
 
-static int step(stream *on) { // do the first piece of work, if it is ready; with the lock
+static int step(stream *on) { // run the first piece of work if it is ready; the caller holds the lock
   op *work = on->work.first;
   if (!work || on->busy || (work->kind == WAIT && work->event->reached < work->number)) return 0;
   on->work.first = work->next;
@@ -137,7 +137,7 @@ static int step(stream *on) { // do the first piece of work, if it is ready; wit
   else if (work->kind == COPY) memcpy((void *)work->to, (void *)work->of, work->size);
   else if (work->kind == SET) memset((void *)work->to, (int)work->number, work->size);
   else if (work->kind == RECORD && work->event->reached < work->number) work->event->reached = work->number;
-  else if (work->kind == CALL) { // it may want Python's lock, whose holder may want ours
+  else if (work->kind == CALL) { // unlock: it may need Python's lock, whose holder may need ours
     on->busy = 1;
     pthread_mutex_unlock(&lock);
     work->function(work->data);
@@ -149,7 +149,7 @@ static int step(stream *on) { // do the first piece of work, if it is ready; wit
   return 1;
 }
 
-static int finish(stream *on, event *of) { // until the stream is empty, or the event reached; all, if there is neither
+static int finish(stream *on, event *of) { // wait for a stream or an event; for everything if both are NULL
   if (!depth) return NO_CONTEXT;
   pthread_mutex_lock(&lock);
   counts[WAITS]++;
@@ -173,7 +173,7 @@ static int finish(stream *on, event *of) { // until the stream is empty, or the 
   return code;
 }
 
-static int unsafe(const char *call) { // a call that makes a capture in this thread void
+static int unsafe(const char *call) { // check a call that invalidates a capture in this thread
   int code = fails(call);
   if (code) return code;
   if (!depth) return NO_CONTEXT;
@@ -196,7 +196,7 @@ int cuDeviceGetAttribute(int *value, int which, int device) { *value = which == 
 
 int cuDevicePrimaryCtxRetain(void **context, int device) { counts[CONTEXTS]++; *context = &primary; return 0; }
 int cuDevicePrimaryCtxRelease_v2(int device) { counts[CONTEXTS]--; return 0; }
-int cuCtxDetach(void *context) { return NO_CONTEXT; } // it is not for primary contexts
+int cuCtxDetach(void *context) { return NO_CONTEXT; } // not allowed for primary contexts
 int cuCtxPushCurrent_v2(void *context) { if (context != &primary) return NO_CONTEXT; depth++; return 0; }
 int cuCtxPopCurrent_v2(void **context) { if (!depth) return NO_CONTEXT; depth--; *context = &primary; return 0; }
 int cuCtxSynchronize(void) { TRY(unsafe("cuCtxSynchronize")); return finish(NULL, NULL); }
@@ -233,7 +233,7 @@ int cuStreamCreate(stream **new, unsigned flags) {
 int cuStreamDestroy_v2(stream *old) {
   TRY(unsafe("cuStreamDestroy"));
   pthread_mutex_lock(&lock);
-  counts[FAULTS] += old->work.first != NULL; // work would be lost
+  counts[FAULTS] += old->work.first != NULL; // pending work would be lost
   for (stream **s = &streams; *s; s = &(*s)->next)
     if (*s == old) { *s = old->next; free(old); counts[STREAMS]--; break; }
   pthread_mutex_unlock(&lock);
@@ -254,7 +254,7 @@ int cuEventCreate(event **new, unsigned flags) {
   counts[EVENTS]++;
   return 0;
 }
-int cuEventDestroy_v2(event *old) { // queues may still name it: it is not freed
+int cuEventDestroy_v2(event *old) { // not freed, because queues may still refer to it
   TRY(unsafe("cuEventDestroy"));
   counts[FAULTS] += old->reached < old->recorded;
   counts[EVENTS]--;
@@ -263,7 +263,7 @@ int cuEventDestroy_v2(event *old) { // queues may still name it: it is not freed
 int cuEventRecord(event *of, stream *on) { return put(on, (op){.kind = RECORD, .event = of, .number = ++of->recorded}); }
 int cuEventSynchronize(event *of) { TRY(unsafe("cuEventSynchronize")); return finish(NULL, of); }
 
-// Graphs: queues.
+// Graphs are queues.
 
 int cuStreamBeginCapture_v2(stream *on, int mode) {
   TRY(fails("cuStreamBeginCapture"));
@@ -306,7 +306,7 @@ int cuGraphLaunch(queue *graph, stream *on) {
 int cuGraphDestroy(queue *graph) { counts[GRAPHS]--; return 0; }
 int cuGraphExecDestroy(queue *graph) { if (!depth) return NO_CONTEXT; counts[EXECUTABLES]--; return 0; }
 
-// Kernels: counted.
+// Kernels are only counted.
 
 int cuModuleLoadData(void **module, const void *image) { *module = malloc(1); counts[MODULES]++; return 0; }
 int cuModuleUnload(void *module) { counts[MODULES]--; return 0; }

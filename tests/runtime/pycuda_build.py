@@ -1,8 +1,8 @@
-"""Builds the real pycuda for ``test_real_pycuda.py``, on a machine with neither CUDA nor a GPU: ``make pycuda``.
+"""Build the real pycuda for ``test_real_pycuda.py`` on a machine without CUDA or a GPU: ``make pycuda``.
 
-It is built from PyPI's source with CUDA 13's headers, which are on PyPI too, for Python and numpy as they are here. It
-is not optimised, and lacks what framecast does not use. The result stays in a cache outside of the clone, so that it is
-built once a machine.
+pycuda's source and CUDA 13's headers come from PyPI. The build is for the Python and numpy installed here, without
+optimisation and without the parts that framecast does not use. It is cached outside the clone, so that each machine
+builds it only once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 SOURCE = "pycuda==2026.1"
 HEADERS = ("nvidia-cuda-runtime==13.5.37", "nvidia-cuda-profiler-api==13.5.25")
-# The linker would drop libcuda, as its stub has no symbols.
+# By default, the linker would drop libcuda, because its stub has no symbols.
 FLAGS = {"CFLAGS": "-O0 -g0 -w", "CXXFLAGS": "-O0 -g0 -w", "LDFLAGS": "-Wl,--no-as-needed"}
 SITECONF = """
 CUDA_ENABLE_CURAND = False
@@ -29,8 +29,8 @@ CUDA_ENABLE_GL = False
 CUDA_INC_DIR = [{include!r}]
 CUDADRV_LIB_DIR = [{stub!r}]
 """
-# pycuda's own setup.py compiles one file after the other. Here it uses all processors, and reads Boost's headers, which
-# take most of the time, once.
+# pycuda's own setup.py compiles one file at a time. This one uses all processors and precompiles Boost's headers, which
+# take most of the time.
 SETUP = """
 import os, runpy, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -58,14 +58,14 @@ runpy.run_path("setup.py", run_name="__main__")
 
 
 def place() -> Path:
-    """The folder in which pycuda lies once it is built, for this Python and numpy."""
+    """The folder for the build of this pycuda, Python and numpy."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     made_of = [SOURCE, *HEADERS, SITECONF, SETUP, *FLAGS.values(), sys.version, platform.machine(), np.__version__]
     return base / "framecast-ci" / f"pycuda-{hashlib.sha256(' '.join(made_of).encode()).hexdigest()[:16]}"
 
 
 def build(target: Path) -> None:
-    """Build pycuda and put it into a folder, all at once. Raises CalledProcessError, with its output printed before."""
+    """Build pycuda and move it to ``target`` in one step. Prints the output of a command before it raises."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -77,7 +77,7 @@ def build(target: Path) -> None:
         with tarfile.open(source) as archive:
             archive.extractall(work, filter="data")
         folder = work / source.name.removesuffix(".tar.gz")
-        (work / "stub.c").touch()  # what the linker wants; the symbols are looked for when pycuda is loaded
+        (work / "stub.c").touch()  # a stub for the linker; symbols are looked up when pycuda is loaded
         library = ["-shared", "-Wl,-soname,libcuda.so.1", "-o", "libcuda.so", "stub.c"]
         run(["gcc", *library], cwd=work)
         (folder / "siteconf.py").write_text(SITECONF.format(include=str(include), stub=str(work)))
@@ -101,8 +101,8 @@ def run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None 
 
 if __name__ == "__main__":
     if sys.platform != "linux" or not shutil.which("g++"):
-        sys.stdout.write("No g++ on Linux here (apt install g++): the tests that run pycuda are left out\n")
+        sys.stdout.write("cannot build pycuda: no g++ on Linux here (apt install g++); its tests are skipped\n")
     elif not place().is_dir():
-        sys.stdout.write(f"Building {SOURCE} for the tests (a minute; once for this machine: {place()})\n")
+        sys.stdout.write(f"Building {SOURCE} for the tests (takes a minute, once for this machine: {place()})\n")
         sys.stdout.flush()
         build(place())

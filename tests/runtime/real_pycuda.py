@@ -1,8 +1,8 @@
-"""What ``test_real_pycuda.py`` runs in a process each: the real pycuda on a driver that is none (``libcuda.c``).
+"""The scenarios of ``test_real_pycuda.py``, each in its own process: the real pycuda on a fake driver (``libcuda.c``).
 
     python -m tests.runtime.real_pycuda SCENARIO [ARTIFACT]
 
-At its end, a process prints what is still alive, after everything that Python does on exit.
+At exit, after all other exit handlers, a process prints the number of objects that are still alive.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from .fake_tensorrt import TensorRT  # noqa: TID252
 LIBCUDA = ctypes.CDLL("libcuda.so.1")
 KINDS = ("contexts", "streams", "events", "memory", "locked", "graphs", "executables", "faults")
 CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_callbacks: list[Any] = []  # they must outlive the graphs that call them
+_callbacks: list[Any] = []  # kept alive for the graphs that call them
 
 
 def count(kind: str) -> int:
-    """How many of these are alive, or were counted."""
+    """The number of live objects of a kind, or of counted calls."""
     return int(LIBCUDA.fake_count(kind.encode()))
 
 
 def fail(call: str, code: int, times: int = 1) -> None:
-    """Make the next such calls fail."""
+    """Make the next calls of this function fail."""
     LIBCUDA.fake_fail(call.encode(), code, times)
 
 
 class OnStream:
-    """A stream, by its handle, on which TensorRT puts its work."""
+    """A stream, given by its handle, for the work of the fake TensorRT."""
 
     def __init__(self, handle: int) -> None:
         self._handle = ctypes.c_void_p(handle)
@@ -68,7 +68,7 @@ class OnStream:
 
 
 class Memory:
-    """What lies at an address of this "GPU"; its default stream is always done."""
+    """Access to the fake GPU's memory by address. Work on its default stream runs at once."""
 
     legacy = SimpleNamespace(put=lambda work: work())
 
@@ -81,7 +81,7 @@ class Memory:
 
 
 def tensorrt() -> TensorRT:
-    """TensorRT on this GPU, where the engine looks for it."""
+    """Install a fake TensorRT on this GPU, where the engine looks for it."""
     driver: Any = SimpleNamespace(gpu=Memory(), stream=OnStream)
     found = Library("tensorrt", "10.3", TensorRT(driver))
     tensorrt_engine.library = lambda name=None: found  # type: ignore[attr-defined]
@@ -90,7 +90,7 @@ def tensorrt() -> TensorRT:
 
 
 def elsewhere(*functions: Callable[[], None]) -> None:
-    """Call functions in threads of their own, side by side."""
+    """Call each function in its own thread, in parallel."""
     errors: list[BaseException] = []
 
     def run(function: Callable[[], None]) -> None:
@@ -109,7 +109,7 @@ def elsewhere(*functions: Callable[[], None]) -> None:
 
 
 def compare(engine: Any, plain: Any, frames: int = 12) -> None:
-    """Both predict the same."""
+    """Check that both engines predict the same."""
     one, other = Predictor(plain, watch=False), Predictor(engine, watch=False)
     width, height = plain.manifest.size
     for image in np.random.default_rng().integers(0, 256, (frames, height, width, 3), dtype=np.uint8):
@@ -120,15 +120,15 @@ def compare(engine: Any, plain: Any, frames: int = 12) -> None:
 
 
 def engine(path: Path) -> None:
-    """An engine lives and dies."""
+    """An engine runs, and frees everything."""
     trt = tensorrt()
     garbage = [DeviceBuffer(Streams(process_cuda()), (8,), np.float32)]
 
     def litter() -> None:
-        if garbage and count("capturing"):  # to free it now would make the capture void
-            circle: list[Any] = [garbage.pop()]
-            circle.append(circle)
-            del circle
+        if garbage and count("capturing"):  # freeing it now would invalidate the capture
+            cycle: list[Any] = [garbage.pop()]
+            cycle.append(cycle)
+            del cycle
             gc.collect()
 
     trt.executing = litter
@@ -151,7 +151,7 @@ def engine(path: Path) -> None:
 
 
 def at_exit(path: Path) -> None:
-    """What is alive when Python exits, and was made in a thread that is gone, is left to the driver."""
+    """Objects of a thread that has ended are left to the driver if they are alive when Python exits."""
     tensorrt()
 
     def make() -> None:
@@ -170,7 +170,7 @@ kept: list[Any] = []
 
 
 def threads(path: Path) -> None:
-    """Engines capture and step side by side; what one thread made, another frees."""
+    """Engines capture and step in parallel threads; one thread frees what another has made."""
     tensorrt()
     engines: list[Any] = []
     with open_engine(path) as first, open_engine(path) as second:
@@ -195,12 +195,12 @@ def threads(path: Path) -> None:
 
 
 def faults(path: Path) -> None:
-    """What the driver refuses."""
+    """Calls that the driver refuses."""
     trt = tensorrt()
     logging.disable()
     for call, times in {"cuMemAlloc": 2, "cuMemHostAlloc": 2, "cuStreamCreate": 1}.items():
         streams = Streams(process_cuda())
-        fail(call, 2, times)  # where it is twice, pycuda collects garbage and tries again
+        fail(call, 2, times)  # twice for allocations: pycuda collects garbage and tries again
         try:
             Streams(process_cuda()) if call == "cuStreamCreate" else DeviceBuffer(streams, (8,), np.float32).download()
         except EngineError as error:
@@ -236,7 +236,7 @@ def faults(path: Path) -> None:
 
 
 def raw(_: Path) -> None:
-    """pycuda alone, as it must not be used: it leaks what another thread drops, and cannot release its context."""
+    """pycuda alone, used wrongly: it leaks what another thread drops, and cannot release its context."""
     pycuda.driver.init()
     context = pycuda.driver.Device(0).retain_primary_context()
     context.push()
@@ -244,14 +244,14 @@ def raw(_: Path) -> None:
     context.pop()
     elsewhere(held.pop)
     assert count("memory") == 2
-    held.clear()  # the thread that opened the context may
+    held.clear()  # freed, because this thread opened the context
     assert count("memory") == 1
     context = None
     assert count("contexts") == 1
 
 
 def report() -> None:
-    """What is still alive."""
+    """Print the number of objects that are still alive."""
     sys.stdout.write(json.dumps({kind: count(kind) for kind in KINDS}) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Takes a picture of a running page, as for docs/page.png: ``python -m tests.runtime.screenshot URL FILE``.
+"""Take a screenshot of a running page, as for docs/page.png: ``python -m tests.runtime.screenshot URL FILE``.
 
 Start the run first: ``framecast run demo --ahead 150ms --serve --loop``.
 """
@@ -10,12 +10,12 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-# Beside this file; pytest's importlib mode puts no folder of tests on the path.
+# Beside this file; pytest's importlib mode puts no test folder on the path.
 from .browser import browse  # noqa: TID252
 
 
 async def screenshot(url: str, file: Path, view: str, scheme: str, size: tuple[int, int], seconds: float) -> None:
-    """Open the page, choose a view, watch for some seconds, and take the picture."""
+    """Open the page, choose a view, wait ``seconds``, and take the screenshot."""
     with tempfile.TemporaryDirectory() as folder:
         async with browse(Path(folder)) as page:
             await page.scheme(scheme)
@@ -28,14 +28,14 @@ async def screenshot(url: str, file: Path, view: str, scheme: str, size: tuple[i
 
 
 def main() -> None:
-    """Read the arguments."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("file", type=Path)
     parser.add_argument("--view", default="errors", choices=["late", "now", "slider", "beside", "errors"])
     parser.add_argument("--scheme", default="dark", choices=["light", "dark"])
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 900), metavar=("WIDTH", "HEIGHT"))
-    parser.add_argument("--seconds", type=float, default=20.0, help="of the run to show (default: 20)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds before the screenshot (default: 20)")
     given = parser.parse_args()
     asyncio.run(screenshot(given.url, given.file, given.view, given.scheme, tuple(given.size), given.seconds))
 

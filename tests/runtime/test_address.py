@@ -1,4 +1,4 @@
-"""Addresses of the page: which are accepted, and what its link says."""
+"""Addresses of the page: which ones are accepted, and which link is printed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framecast.errors import OptionError, SinkError
 from framecast.runtime.sinks.address import outward
 from framecast.runtime.sinks.web import WebSink
 
-# Beside this file; pytest's importlib mode puts no folder of tests on the path.
+# Beside this file; pytest's importlib mode puts no test folder on the path.
 from .browser import get, snapshot  # noqa: TID252
 
 BAD_ADDRESSES = ["", ":", ":8000", "8000:", "host:port", "127.0.0.1:65536", "1" * 5000, "::1", "[::1", "a b", "-1"]
@@ -51,8 +51,8 @@ def test_a_busy_port() -> None:
 
 def refuse_again(address: str) -> None:
     threads = threading.active_count()
-    told = rf"^cannot serve on {address}: Address already in use; .*--serve 127.0.0.1:\d+$"
-    with pytest.raises(SinkError, match=told):
+    expected_error = rf"^cannot serve on {address}: Address already in use; .*--serve 127.0.0.1:\d+$"
+    with pytest.raises(SinkError, match=expected_error):
         WebSink(address, snapshot=snapshot)
     assert threading.active_count() == threads
 
@@ -64,7 +64,7 @@ Interfaces = dict[str, tuple[bool, list[str]]]  # name: whether it is up, addres
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, route: str | None, interfaces: Interfaces) -> None:
-    """A machine with these interfaces, whose default route is from the address ``route``."""
+    """Simulate a machine with these interfaces and a default route from the address ``route`` (None: no route)."""
 
     class Probe(contextlib.AbstractContextManager["Probe"]):
         def __init__(self, family: int, kind: int) -> None:
@@ -97,7 +97,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, route: str | None, interfaces: Inte
     [
         (socket.AF_INET, "192.168.1.20", {}, "192.168.1.20"),
         (socket.AF_INET6, "2001:db8::20", {}, "2001:db8::20"),
-        # No route to elsewhere: a camera's network, or a cable.
+        # No default route: a camera's own network, or a direct cable.
         (socket.AF_INET, None, {"lo": (True, ["127.0.0.1"]), "eth0": (True, ["fe80::1", "10.0.0.5"])}, "10.0.0.5"),
         (socket.AF_INET, None, {"eth0": (False, ["10.0.0.5"]), "wlan0": (True, ["10.1.0.5"])}, "10.1.0.5"),
         (socket.AF_INET6, None, {"eth0": (True, ["10.0.0.5", "fe80::1%eth0", "fd00::5"])}, "fd00::5"),
@@ -105,7 +105,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, route: str | None, interfaces: Inte
         (socket.AF_INET6, None, {"lo": (True, ["::1"])}, "box"),
     ],
 )
-def test_the_link_names_an_address_that_works_elsewhere(
+def test_the_link_names_an_address_that_works_from_other_machines(
     family: int, route: str | None, interfaces: Interfaces, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(monkeypatch, route, interfaces)

@@ -1,13 +1,14 @@
-"""No allocation a frame in the steady state: what Python and numpy ask for is traced, and a picture would show.
+"""In the steady state, no frame allocates arrays: ``tracemalloc`` traces what Python and numpy allocate.
 
-``tracemalloc`` sees every array's data, those that OpenCV makes for its results too, and numpy's own buffers (for a
-change of type, say). A frame counts as one that allocates where more than ``NOISE`` was in use at any moment of it than
-before it: Python's own objects stay below, the mask of one plane of a picture is six times that. Arrays that were
-released within the frame before others were made would hide these; in the steady state none is.
+``tracemalloc`` sees the data of every array, including OpenCV's results, and numpy's own buffers (for a change of type,
+say). A frame counts as allocating if its peak memory exceeds the memory before it by more than ``NOISE``. Python's own
+objects stay below that; the mask of one plane of a picture is six times as large. An array that is released early in
+the frame could hide a new one; in the steady state there is no such array.
 
-Outside of it: what a library allocates and never shows as an array. That is ONNX Runtime's arena (which keeps what it
-has), FFmpeg's and V4L2's decoders, OpenCV's scratch inside one call (INTER_AREA's tables); and ``synthetic://`` and
-images, which are computed or decoded anew in the source's thread. Engines on a GPU download into new arrays.
+Not measured: memory that a library never shows as an array, such as ONNX Runtime's arena (which keeps its memory),
+FFmpeg's and V4L2's decoders, and OpenCV's scratch inside a call (INTER_AREA's tables). Not tested: ``synthetic://`` and
+images, which the source's thread computes or decodes into new arrays, and engines on a GPU, which download into new
+arrays.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from framecast.runtime.score import SETTLE
 from framecast.testing import ListSource
 
 HEIGHT, WIDTH = 192, 256
-NOISE = 8 << 10  # bytes, of Python's objects: up to 5 KB at 10 steps ahead
+NOISE = 8 << 10  # bytes: Python's own objects need up to 5 KB at 10 steps ahead
 FRAMES = 20
 
 
@@ -60,13 +61,13 @@ class DimEngine(Engine):
 
 
 def cameras(count: int, width: int = 640, height: int = 480) -> list[Frame]:
-    """A camera's pictures, of noise; a few arrays, over and over."""
+    """Frames of noise; four arrays that repeat, as a camera's buffers do."""
     images = np.random.default_rng().integers(0, 256, (4, height, width, 3), dtype=np.uint8)
     return [Frame(images[i % 4], i / 25, i) for i in range(count)]
 
 
 def allocating(advance: Callable[[], object], warm: int) -> list[int]:
-    """Bytes that were in use beyond what was before, at most, in each of ``FRAMES`` that needed more than ``NOISE``."""
+    """Peak bytes above the memory before the frame, for those of ``FRAMES`` frames that needed more than ``NOISE``."""
     tracemalloc.start(1)
     try:
         for _ in range(warm):
@@ -93,7 +94,7 @@ def stepping(predictor: Predictor, horizon: int = 1) -> Callable[[], object]:
 
 
 def running(source: Source, predictor: Predictor, horizon: int = 1) -> Callable[[], object]:
-    """A pipeline's next event; the last three are held, as a recorder's queue would."""
+    """A function that takes a pipeline's next event. The last three are held, as in a recorder's queue."""
     events: Iterator[object] = iter(Pipeline(source, predictor, lookahead=Lookahead(frames=horizon)))
     held: list[object] = []
 
@@ -114,14 +115,14 @@ def test_a_predictor_of_several_frames_at_once() -> None:
     assert allocating(stepping(Predictor(DimEngine(outputs=3), watch=False), 7), 5) == []
 
 
-def test_a_network_that_is_real() -> None:
+def test_a_real_network() -> None:
     with framecast.load("stip-edge") as loaded:
         assert loaded.manifest.size == (WIDTH, HEIGHT)
         assert allocating(stepping(Predictor(loaded.engine, watch=False)), 10) == []
 
 
-def test_the_model_of_motion_keeps_no_more_from_frame_to_frame() -> None:
-    """It makes its arrays anew, a frame's worth; what a stream keeps does not grow."""
+def test_the_memory_of_edge_does_not_grow() -> None:
+    """It allocates new arrays for each frame, but the memory that a stream keeps does not grow."""
     picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8), (0, 0), 3)
     with framecast.load("edge") as predictor:
         held = []
@@ -153,8 +154,8 @@ def test_a_source_that_decodes() -> None:
         assert allocating(source.read, 5) == []
 
 
-def spoiled(temporary: Callable[[np.ndarray], object], inner: Callable[..., object]) -> Callable[..., object]:
-    """A function that makes a temporary of its first argument, and lets go of it at once."""
+def with_temporary(temporary: Callable[[np.ndarray], object], inner: Callable[..., object]) -> Callable[..., object]:
+    """Wrap ``inner`` so that each call first makes a temporary from its first argument and drops it."""
 
     def call(first: np.ndarray, *args: object, **kwargs: object) -> object:
         temporary(first)
@@ -175,24 +176,24 @@ def spoiled(temporary: Callable[[np.ndarray], object], inner: Callable[..., obje
         (cv2, "norm", lambda image: image == image),
     ],
 )
-def test_a_temporary_anywhere_shows_in_every_frame(
+def test_a_temporary_array_anywhere_is_found_in_every_frame(
     place: object,
     name: str,
     temporary: Callable[[np.ndarray], object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(place, name, spoiled(temporary, getattr(place, name)))
+    monkeypatch.setattr(place, name, with_temporary(temporary, getattr(place, name)))
     assert len(allocating(running(ListSource(cameras(60)), Predictor(DimEngine(), watch=False)), SETTLE + 8)) == FRAMES
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_pictures_that_are_no_longer_pooled_show(horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_outside_the_pool_are_found(horizon: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert._pool, "take", lambda shape, dtype=np.uint8: np.empty(shape, dtype))
     advance = running(ListSource(cameras(60)), Predictor(DimEngine(), watch=False), horizon)
     assert len(allocating(advance, SETTLE + 8)) == FRAMES
 
 
-def test_pictures_stay_as_they_are_while_they_are_held() -> None:
+def test_pictures_do_not_change_while_they_are_held() -> None:
     pipeline = Pipeline(ListSource(cameras(60)), Predictor(DimEngine(), watch=False), lookahead=Lookahead(frames=3))
     held, copies = [], []
     for event in pipeline:

@@ -1,4 +1,4 @@
-"""When frames were due: the estimate against the truth, for delays that are known exactly."""
+"""The estimated due times of frames, compared with the ground truth for known delays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def captures(count: int, interval: float = 0.04, start: float = 100.0) -> Times:
 
 
 def arriving(captured: Times, delays: Times | float) -> Times:
-    """First in, first out: no frame overtakes another."""
+    """Arrival times. First in, first out: no frame overtakes another."""
     arrived: Times = np.maximum.accumulate(captured + delays) + 1e-9 * np.arange(len(captured))
     return arrived
 
@@ -30,7 +30,7 @@ def jitter(rng: np.random.Generator, count: int, most: float) -> Times:
 
 
 def seen(arrived: Times, nominal: float | None = None) -> tuple[Times, Times]:
-    """Times and intervals."""
+    """The estimated time and interval after each arrival."""
     arrivals = Arrivals(nominal)
     found = [(arrivals.see(float(one)), arrivals.interval or 0.0) for one in arrived]
     times, intervals = np.array(found).T
@@ -39,7 +39,7 @@ def seen(arrived: Times, nominal: float | None = None) -> tuple[Times, Times]:
 
 
 def error(times: Times, captured: Times, after: float) -> float:
-    """95th percentile of the size of the error, in milliseconds, from so many seconds on."""
+    """95th percentile of the absolute error in milliseconds, without the first ``after`` seconds."""
     late = captured >= captured[0] + after
     return float(1e3 * np.percentile(np.abs(times - captured - DELAY)[late], 95))
 
@@ -47,7 +47,7 @@ def error(times: Times, captured: Times, after: float) -> float:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("nominal", [None, 0.04, 1 / 24, 1 / 30, 1 / 1000, 10.0])
 def test_jitter_of_a_whole_interval_is_averaged_out(nominal: float | None, seed: int) -> None:
-    """A nominal rate that is wrong or absurd does no harm."""
+    """A wrong or absurd nominal rate does no harm."""
     captured = captures(1500)
     arrived = arriving(captured, jitter(np.random.default_rng(seed), 1500, 0.04))
     times, intervals = seen(arrived, nominal)
@@ -56,7 +56,7 @@ def test_jitter_of_a_whole_interval_is_averaged_out(nominal: float | None, seed:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_delay_that_wanders_slowly_is_not_the_cameras_pace(seed: int) -> None:
+def test_a_slowly_wandering_delay_does_not_change_the_interval(seed: int) -> None:
     rng, captured = np.random.default_rng(seed), captures(2500)
     wander = 0.04 * np.sin(2 * np.pi * (captured / 10 + rng.random())) + rng.uniform(-0.003, 0.003, 2500)
     times, intervals = seen(arriving(captured, DELAY + wander), 0.04)
@@ -66,7 +66,7 @@ def test_a_delay_that_wanders_slowly_is_not_the_cameras_pace(seed: int) -> None:
 
 @pytest.mark.parametrize("share", [0.001, -0.001])
 def test_a_nominal_rate_is_corrected(share: float) -> None:
-    """30 frames a second are often 29.97; and a clock drifts."""
+    """30 frames a second are often 29.97, and clocks drift."""
     captured = captures(2000, 0.04 * (1 + share))
     times, intervals = seen(arriving(captured, jitter(np.random.default_rng(3), 2000, 0.02)), 0.04)
     assert error(times, captured, 10) < 10
@@ -75,7 +75,7 @@ def test_a_nominal_rate_is_corrected(share: float) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("nominal", [None, 0.04])
-def test_frames_that_are_lost_shift_the_others_by_whole_intervals(nominal: float | None, seed: int) -> None:
+def test_lost_frames_shift_the_others_by_whole_intervals(nominal: float | None, seed: int) -> None:
     rng, captured = np.random.default_rng(seed), captures(1500)
     there = rng.random(1500) > 0.05
     arrived = arriving(captured, jitter(rng, 1500, 0.005))[there]
@@ -84,7 +84,7 @@ def test_frames_that_are_lost_shift_the_others_by_whole_intervals(nominal: float
     assert np.abs(intervals[250:] / 0.04 - 1).max() < 0.005
 
 
-def test_frames_that_are_lost_under_jitter_are_found_by_the_mean() -> None:
+def test_lost_frames_under_jitter_are_found_by_the_mean() -> None:
     rng, captured = np.random.default_rng(4), captures(1000)
     there = ~np.isin(np.arange(1000), (400, 600, 601))
     arrived = arriving(captured, jitter(rng, 1000, 0.02))[there]
@@ -95,7 +95,7 @@ def test_frames_that_are_lost_under_jitter_are_found_by_the_mean() -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(25, 15), (15, 25), (30, 15), (25, 60)])
-def test_another_pace_is_found(before: int, after: int) -> None:
+def test_a_new_frame_rate_is_found(before: int, after: int) -> None:
     first = captures(500, 1 / before)
     captured = np.concatenate([first, captures(500, 1 / after, first[-1] + 1 / after)])
     times, intervals = seen(arriving(captured, jitter(np.random.default_rng(1), 1000, 0.003)), 1 / before)
@@ -104,7 +104,7 @@ def test_another_pace_is_found(before: int, after: int) -> None:
 
 
 @pytest.mark.parametrize("outage", [GAP + 0.1, 7.013, 3600.0])
-def test_an_outage_begins_anew_but_keeps_the_interval(outage: float) -> None:
+def test_an_outage_restarts_the_estimate_but_keeps_the_interval(outage: float) -> None:
     first = captures(500)
     captured = np.concatenate([first, captures(500, 0.04, first[-1] + outage)])
     times, intervals = seen(arriving(captured, jitter(np.random.default_rng(1), 1000, 0.005)), 0.04)
@@ -113,7 +113,7 @@ def test_an_outage_begins_anew_but_keeps_the_interval(outage: float) -> None:
     assert np.abs(intervals[560:] / 0.04 - 1).max() < 0.005
 
 
-def test_a_stall_that_ends_in_a_burst_lost_nothing() -> None:
+def test_a_stall_that_ends_in_a_burst_counts_no_lost_frames() -> None:
     captured = captures(1000)
     delays = jitter(np.random.default_rng(1), 1000, 0.002)
     delays[500:512] = DELAY + 0.5 - (captured[500:512] - captured[500])
@@ -124,7 +124,7 @@ def test_a_stall_that_ends_in_a_burst_lost_nothing() -> None:
 
 
 @pytest.mark.parametrize("nominal", [None, 0.04])
-def test_frames_that_come_in_pairs_have_the_pace_of_the_pairs(nominal: float | None) -> None:
+def test_frames_that_arrive_in_pairs_are_spread_evenly(nominal: float | None) -> None:
     captured = captures(1000)
     arrived = captured.copy()
     arrived[::2] = captured[1::2]
@@ -134,14 +134,14 @@ def test_frames_that_come_in_pairs_have_the_pace_of_the_pairs(nominal: float | N
     assert np.diff(times)[250:] == pytest.approx(0.04, abs=0.002)
 
 
-def test_a_delay_that_grows_for_good_is_followed() -> None:
+def test_a_delay_that_stays_longer_is_followed() -> None:
     captured = captures(2500)
     delays = jitter(np.random.default_rng(1), 2500, 0.005) + 0.3 * (np.arange(2500) >= 500)
     times, _ = seen(arriving(captured, delays), 0.04)
     assert np.abs(times - captured - DELAY - 0.3)[600:].max() < 0.03
 
 
-def test_steady_frames_are_left_as_they_are() -> None:
+def test_steady_times_are_not_changed() -> None:
     captured = captures(300)
     times, intervals = seen(captured, 0.04)
     assert times == pytest.approx(captured, abs=1e-6)
@@ -158,7 +158,7 @@ GAPS = st.floats(0, 3600) | st.floats(0, 0.2) | st.sampled_from([0.0, 0.04, 1e-9
 
 
 @given(st.lists(GAPS, max_size=120), st.none() | st.floats(1e-6, 1e6))
-def test_times_increase_whatever_comes(gaps: list[float], nominal: float | None) -> None:
+def test_times_always_increase(gaps: list[float], nominal: float | None) -> None:
     arrivals = Arrivals(nominal)
     moments = np.cumsum([0.0, *gaps])
     found = [arrivals.see(float(moment)) for moment in moments]
@@ -168,7 +168,7 @@ def test_times_increase_whatever_comes(gaps: list[float], nominal: float | None)
 
 
 @pytest.mark.parametrize("period", [2, 5, 10])
-def test_a_delay_that_wanders_fast_is_no_loss_of_frames(period: float) -> None:
+def test_a_quickly_wandering_delay_counts_no_lost_frames(period: float) -> None:
     captured = captures(3000, 1 / 30)
     rng = np.random.default_rng(5)
     wander = 0.04 * np.sin(2 * np.pi * captured / period) + rng.normal(0, 0.004, 3000)
@@ -178,8 +178,8 @@ def test_a_delay_that_wanders_fast_is_no_loss_of_frames(period: float) -> None:
 
 
 @pytest.mark.parametrize("nominal", [None, 0.04])
-def test_bursts_are_not_the_cameras_pace(nominal: float | None) -> None:
-    """Five frames at once each 200 ms, as over poor radio: the camera's pace is only nearly found."""
+def test_bursts_hardly_change_the_interval(nominal: float | None) -> None:
+    """Five frames arrive together every 200 ms, as over a poor radio link: the estimated interval is only rough."""
     captured = captures(1000)
     arrived = captured[4::5].repeat(5) + DELAY + 0.001 * np.tile(np.arange(5), 200)
     _, intervals = seen(arrived, nominal)

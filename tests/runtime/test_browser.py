@@ -14,7 +14,7 @@ import pytest
 from framecast.runtime.sinks import web
 from framecast.runtime.sinks.web import WebSink
 
-# Beside this file; pytest's importlib mode puts no folder of tests on the path.
+# Beside this file; pytest's importlib mode puts no test folder on the path.
 from .browser import (  # noqa: TID252
     CHROMIUM,
     COPY,
@@ -53,8 +53,8 @@ def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 assert await page.evaluate("document.body.dataset.status") == "live"
                 assert await page.text("line") == "predicting 67 ms ahead · prediction takes 12 ms"
                 figures = ("fps", "latency-p50", "latency-p99", "latency-n", "frames", "dropped", "sharpness", "events")
-                told = ["29.8", "12.3", "18.5", "1,200", "1,234", "5", "91 %", "3 repeats · 1 copied"]
-                assert [await page.text(i) for i in figures] == told
+                expected = ["29.8", "12.3", "18.5", "1,200", "1,234", "5", "91 %", "3 repeats · 1 copied"]
+                assert [await page.text(i) for i in figures] == expected
                 names = [await page.text(name) for name in ("source", "model", "engine")]
                 assert names == ["synthetic://ball", "stip-edge", "onnxruntime (CPU)"]
                 assert [await page.text(i) for i in ("psnr-prediction", "psnr-copy")] == ["31.5 dB", "29.1 dB"]
@@ -68,7 +68,7 @@ def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 await page.screenshot(pictures / "page-1280.png")
 
                 await page.resize(400, 1500, scale=2)
-                await page.wait_until("document.getElementById('plot').width > 600")  # sharp at two pixels a point
+                await page.wait_until("document.getElementById('plot').width > 600")  # sharp on a high-density screen
                 assert await page.evaluate("document.documentElement.scrollWidth") == 400
                 await page.screenshot(pictures / "page-400.png")
 
@@ -78,7 +78,7 @@ def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 await page.screenshot(pictures / "page-2200.png")
 
                 with monkeypatch.context() as patch:
-                    patch.setattr(web, "SEND_TIMEOUT", 0)  # no viewer is this fast: all are dropped
+                    patch.setattr(web, "SEND_TIMEOUT", 0)  # no viewer is that fast, so all are dropped
                     await page.wait_until("document.body.dataset.status === 'reconnecting'")
                 await page.wait_until("document.body.dataset.status === 'live'")
 
@@ -94,7 +94,7 @@ def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @browser
 def test_the_views(sink: WebSink, tmp_path: Path) -> None:
     async def wanted(names: set[str]) -> None:
-        """Wait until these pictures are wanted, and no others: the server takes a moment to see a viewer leave."""
+        """Wait until viewers ask for exactly these pictures. The server takes a moment to notice that a viewer left."""
         while set().union(*(viewer.show for viewer in sink._viewers)) != names:
             await asyncio.sleep(0.02)
 
@@ -122,7 +122,7 @@ def test_the_views(sink: WebSink, tmp_path: Path) -> None:
                 await page.wait_until(f"document.body.dataset.frames > {frames + 2}")
                 await wanted({"late", "now"})
 
-                # The slider: by key, and by a finger.
+                # Move the slider by key and by touch.
                 split = "document.querySelector('.screens').style.getPropertyValue('--split')"
                 await page.press("ArrowLeft")
                 assert await page.evaluate(split) == "48%"
@@ -143,14 +143,14 @@ def test_the_views(sink: WebSink, tmp_path: Path) -> None:
                 await page.wait_until("!document.getElementById('trust').hidden")
                 await wanted({"late", "now", "trust"})
 
-                # A phone that fills the screen with videos alone.
+                # Some phones show only videos in full screen.
                 await page.evaluate("Object.defineProperty(document, 'fullscreenEnabled', { value: false }), 0")
                 await page.press("f")
                 assert await page.evaluate("getComputedStyle(document.getElementById('stage')).position") == "fixed"
                 await page.press("Escape")
                 assert await page.evaluate("getComputedStyle(document.getElementById('stage')).position") == "static"
 
-                # It comes back as it was left, with the history of the score.
+                # A reload keeps the view and the history of the score.
                 await page.look("beside")
                 await page.call("Page.reload")
                 await page.wait_until("document.body?.dataset.view === 'beside' && document.body.dataset.frames > 0")
@@ -166,8 +166,8 @@ FEW = {"prediction": 31.5, "copy_last": 29.125, "n": 7, "trusted": False, "dis":
 
 
 @browser
-def test_nothing_is_praised_that_fails(tmp_path: Path) -> None:
-    told: dict[str, object] = {}
+def test_a_gain_that_is_not_trusted_is_not_praised(tmp_path: Path) -> None:
+    changes: dict[str, object] = {}
 
     async def run(sink: WebSink) -> None:
         async with browse(tmp_path / "profile") as page:
@@ -178,30 +178,30 @@ def test_nothing_is_praised_that_fails(tmp_path: Path) -> None:
                 assert await page.evaluate("document.getElementById('gain').className") == "above"
                 assert await page.evaluate("document.getElementById('warnings').hidden")
 
-                told["now"] = NOW
+                changes["now"] = NOW
                 line = "camera 226 ms late · prediction 12 ms · showing now +3 ms"
                 await page.wait_until(f"document.getElementById('line').textContent === {line!r}")
                 assert [await page.text(name) for name in ("late-tag", "now-tag")] == [" by 238 ms", ": +3 ms"]
 
-                told["warnings"] = ["<b>2877</b> of 2937 frames were dropped", "predictions come too late"]
+                changes["warnings"] = ["<b>2877</b> of 2937 frames were dropped", "predictions come too late"]
                 await page.wait_until("!document.getElementById('warnings').hidden")
                 items = await page.evaluate("[...document.querySelectorAll('#warnings li')].map((i) => i.textContent)")
-                assert items == told["warnings"]
+                assert items == changes["warnings"]
                 assert await page.text("gain") == "+2.4 dB"
                 assert await page.evaluate("document.getElementById('gain').className") == ""  # not green
 
-                told.update(warnings=[], psnr_db=FEW)
+                changes.update(warnings=[], psnr_db=FEW)
                 await page.wait_until("document.body.dataset.scored === '7'")
                 assert await page.text("gain") == "–"
                 assert await page.text("gain-text") == "too few frames are scored to judge: 7 of 1,234"
                 rival = "Over 60 frames, optical flow (DIS) gains +1.5 dB and this model +2.0 dB."
                 assert await page.text("dis") == rival
 
-                told["psnr_db"] = {**FEW, "prediction": 28.0, "n": 1000, "trusted": True}
+                changes["psnr_db"] = {**FEW, "prediction": 28.0, "n": 1000, "trusted": True}
                 await page.wait_until("document.body.dataset.scored === '1000'")
                 assert await page.text("gain") == "−1.1 dB"
                 assert await page.evaluate("document.getElementById('gain').className") == "below"
             assert page.complaints == []
 
-    with contextlib.closing(WebSink("127.0.0.1:0", snapshot=lambda: snapshot(**told))) as sink:
+    with contextlib.closing(WebSink("127.0.0.1:0", snapshot=lambda: snapshot(**changes))) as sink:
         asyncio.run(run(sink))

@@ -1,4 +1,4 @@
-"""Warnings: each comes when it should, and only then."""
+"""Each warning appears when it should, and only then."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GOOD_NOW = dataclasses.replace(GOOD, shown=Shown(0.001, 0.01, 0.08, 0.0, 1000))
 
 
 @pytest.mark.parametrize(
-    ("change", "of", "says"),
+    ("change", "of", "message"),
     [
         ({"dropped": 250}, Lookahead(), "20% of the frames are dropped: a step takes longer than the camera's inter"),
         ({"latency": late(100)}, Lookahead(), r"predictions arrive 100 ms after their frame but look only 80 ms ahead"),
@@ -52,11 +52,11 @@ GOOD_NOW = dataclasses.replace(GOOD, shown=Shown(0.001, 0.01, 0.08, 0.0, 1000))
         ),
     ],
 )
-def test_each_comes_alone(change: dict[str, Any], of: Lookahead, says: str) -> None:
+def test_each_warning_comes_alone(change: dict[str, Any], of: Lookahead, message: str) -> None:
     base = GOOD_NOW if of.now else GOOD
     assert warnings(base, of) == []
     (line,) = warnings(dataclasses.replace(base, **change), of)
-    assert re.search(says, line), line
+    assert re.search(message, line), line
     assert "\n" not in line
 
 
@@ -65,27 +65,28 @@ def test_each_comes_alone(change: dict[str, Any], of: Lookahead, says: str) -> N
     [
         ({"dropped": 100}, Lookahead()),  # one in eleven
         ({"latency": late(79)}, Lookahead()),
-        ({"latency": late(400)}, NOW),  # then the lookahead grows with the latency
+        ({"latency": late(400)}, NOW),  # the lookahead grows with the latency
         ({"score": score(200)}, Lookahead()),
         ({"score": score(900, -0.05)}, Lookahead()),
         ({"wanted": 0.49}, NOW),
         ({"shown": Shown(0.0, 0.039, 0.1, 0.019, 9)}, NOW),
     ],
 )
-def test_none_comes_short_of_its_bound(change: dict[str, Any], of: Lookahead) -> None:
+def test_no_warning_comes_within_its_limit(change: dict[str, Any], of: Lookahead) -> None:
     assert warnings(dataclasses.replace(GOOD_NOW if of.now else GOOD, **change), of) == []
 
 
-def test_it_is_too_early_to_warn_at_first() -> None:
+def test_no_warning_comes_too_early() -> None:
     bad = Snapshot(interval=0.04, ahead=0.04, wanted=2.0, frames=7, dropped=JUDGED - 8, latency=late(900), seconds=9.9)
     assert warnings(bad, Lookahead()) == []
-    for change in ({"dropped": JUDGED - 7}, {"seconds": 10.0}, {"ended": "max frames"}):  # a slow machine is told, too
+    # Dropped frames count, so a slow machine is warned, too.
+    for change in ({"dropped": JUDGED - 7}, {"seconds": 10.0}, {"ended": "max frames"}):
         assert len(warnings(dataclasses.replace(bad, **change), Lookahead())) == 3
         assert len(warnings(dataclasses.replace(bad, **change), NOW)) == 3
     assert warnings(dataclasses.replace(bad, frames=0, ended="interrupted"), Lookahead()) == []
 
 
-def test_a_gain_is_trusted_by_number_and_share() -> None:
+def test_a_gain_is_trusted_by_number_and_share_of_frames() -> None:
     assert not trusted(Snapshot(interval=0.04))
     assert not trusted(dataclasses.replace(GOOD, frames=10, score=score(10)))
     assert trusted(dataclasses.replace(GOOD, frames=50, score=score(50)))

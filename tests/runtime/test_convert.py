@@ -1,4 +1,4 @@
-"""Between pictures and tensors: orders of channels, grey, value ranges, padding."""
+"""Conversion between pictures and tensors: channel orders, grey, value ranges, padding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def picture(height: int = 12, width: int = 16) -> np.ndarray:
 
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
-def test_colour_there_and_back(order: str, value_range: tuple[float, float]) -> None:
+def test_a_colour_round_trip(order: str, value_range: tuple[float, float]) -> None:
     made_for = manifest(order=order, value_range=value_range)
     image, frame = picture(), blank_frame(made_for)
     to_frame(to_model_size(image, made_for), made_for, frame[0])
@@ -57,15 +57,15 @@ def test_padding_stays_black_and_is_never_shown() -> None:
         assert np.array_equal(to_image(frame[0], made_for), image)
 
 
-def seen_before(image: np.ndarray, made_for: Manifest) -> np.ndarray:
-    """What ``see`` gave when all was plain numpy, and allocated: what it gives must stay as it is, to the bit."""
+def plain_seen(image: np.ndarray, made_for: Manifest) -> np.ndarray:
+    """``to_model_size`` as a plain implementation that allocates. The fast one must equal it bit by bit."""
     seen = cv2.resize(image, made_for.size, interpolation=cv2.INTER_AREA)
     if made_for.channel_order == "GRAY":
         seen = cv2.cvtColor(cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return seen
 
 
-def frame_before(seen: np.ndarray, made_for: Manifest) -> np.ndarray:
+def plain_frame(seen: np.ndarray, made_for: Manifest) -> np.ndarray:
     low, high = made_for.value_range
     width, height = made_for.size
     frame = np.full((1, *made_for.frame), low, np.float32)
@@ -77,7 +77,7 @@ def frame_before(seen: np.ndarray, made_for: Manifest) -> np.ndarray:
     return frame
 
 
-def image_before(frame: np.ndarray, made_for: Manifest) -> np.ndarray:
+def plain_image(frame: np.ndarray, made_for: Manifest) -> np.ndarray:
     low, high = made_for.value_range
     width, height = made_for.size
     scaled = (frame[:, :height, :width].transpose(1, 2, 0) - np.float32(low)) * np.float32(255 / (high - low))
@@ -86,7 +86,7 @@ def image_before(frame: np.ndarray, made_for: Manifest) -> np.ndarray:
 
 
 def predictions(shape: tuple[int, ...], value_range: tuple[float, float]) -> np.ndarray:
-    """Values within the range and well beyond it, ties between two bytes, zeros of both signs, denormals, extremes."""
+    """Values in and far outside the range, ties between two bytes, zeros of both signs, denormals, extremes."""
     random = np.random.default_rng()
     low, high = value_range
     values = random.uniform(2 * low - high, 2 * high - low, shape)
@@ -99,7 +99,7 @@ def predictions(shape: tuple[int, ...], value_range: tuple[float, float]) -> np.
 @pytest.mark.parametrize(("channels", "order"), [(3, "BGR"), (3, "RGB"), (1, "GRAY")])
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-0.5, 2.7), (16.0, 235.0)])
 @pytest.mark.parametrize(("height", "width", "visible"), [(12, 16, None), (12, 16, (9, 13)), (130, 300, (121, 290))])
-def test_every_bit_is_as_it_was(
+def test_every_bit_equals_the_plain_implementation(
     channels: int,
     order: str,
     value_range: tuple[float, float],
@@ -118,33 +118,33 @@ def test_every_bit_is_as_it_was(
     for camera in ((480, 640), (height, width), (7, 9), made_for.size[::-1]):
         image = picture(*camera)
         seen = to_model_size(image, made_for)
-        assert np.array_equal(seen, seen_before(image, made_for))
+        assert np.array_equal(seen, plain_seen(image, made_for))
         assert not np.shares_memory(seen, image)
         to_frame(seen, made_for, frame[0])
-        assert np.array_equal(frame.view(np.uint32), frame_before(seen, made_for).view(np.uint32))
+        assert np.array_equal(frame.view(np.uint32), plain_frame(seen, made_for).view(np.uint32))
         predicted = predictions(shape, value_range)
         shown = to_image(predicted, made_for)
-        assert np.array_equal(shown, image_before(predicted, made_for))
+        assert np.array_equal(shown, plain_image(predicted, made_for))
         assert shown.flags.c_contiguous
 
 
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
-def test_pictures_may_lie_in_memory_as_they_like(order: str) -> None:
+def test_pictures_may_have_any_memory_layout(order: str) -> None:
     made_for, frame = manifest(order=order), blank_frame(manifest())
     image = picture(48, 64)
     for other in (image[::2, ::2], image[::-1, :, ::-1], image[:12, 3:19]):
         frozen = other.view()
         frozen.flags.writeable = False
-        assert np.array_equal(to_model_size(frozen, made_for), seen_before(np.ascontiguousarray(other), made_for))
+        assert np.array_equal(to_model_size(frozen, made_for), plain_seen(np.ascontiguousarray(other), made_for))
         if other.shape == (12, 16, 3):
             to_frame(frozen, made_for, frame[0])
-            assert np.array_equal(frame, frame_before(other, made_for))
+            assert np.array_equal(frame, plain_frame(other, made_for))
     strided = predictions((3, 12, 32), (0.0, 1.0))[..., ::2]
-    assert np.array_equal(to_image(strided, made_for), image_before(strided, made_for))
+    assert np.array_equal(to_image(strided, made_for), plain_image(strided, made_for))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_one_value_that_is_not_finite_is_seen_wherever_it_is(value: float) -> None:
+def test_one_value_that_is_not_finite_is_found_anywhere(value: float) -> None:
     tensor = np.random.default_rng().standard_normal((1, 2, 3, 5, 7)).astype(np.float32)
     assert is_finite(tensor)
     for place in np.ndindex(tensor.shape):
@@ -168,4 +168,4 @@ def test_a_picture_in_blocks_is_the_same_picture(block: int, monkeypatch: pytest
     monkeypatch.setattr(convert, "_BLOCK", block)
     made_for = manifest(visible=(11, 15), value_range=(-1.0, 1.0))
     predicted = predictions(made_for.frame, made_for.value_range)
-    assert np.array_equal(to_image(predicted, made_for), image_before(predicted, made_for))
+    assert np.array_equal(to_image(predicted, made_for), plain_image(predicted, made_for))

@@ -1,4 +1,4 @@
-"""What a CPU does with int8 layers, and the warning where an artifact's sums can saturate on it."""
+"""A CPU's int8 instructions, and the warning if an artifact's sums can saturate on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from framecast.runtime import doctor
 from framecast.runtime.cpu import Int8, caution, int8
 from framecast.runtime.shipped import shipped
 
-from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 HASWELL = Int8("AVX2 without VNNI", saturates=True)
 VNNI = Int8("AVX-512 VNNI")
@@ -33,7 +33,7 @@ VNNI = Int8("AVX-512 VNNI")
         ("fpu", Int8("unknown")),
     ],
 )
-def test_an_x86_cpu_is_told_by_its_flags(flags: str, expected: Int8, tmp_path: Path) -> None:
+def test_an_x86_cpu_is_recognized_by_its_flags(flags: str, expected: Int8, tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
     assert int8(tmp_path, "x86_64") == expected
@@ -49,7 +49,7 @@ def manifest() -> Manifest:
     return dataclasses.replace(manifest_of(onnx.load(shipped()["stip-edge"])), precision="int8")
 
 
-def test_only_sums_that_can_saturate_are_warned_of(manifest: Manifest) -> None:
+def test_only_sums_that_can_saturate_give_a_warning(manifest: Manifest) -> None:
     line = caution(manifest, HASWELL)
     assert line is not None
     assert "(AVX2 without VNNI)" in line
@@ -70,7 +70,7 @@ def test_a_manifest_without_the_field_is_read(manifest: Manifest) -> None:
 
 @pytest.fixture
 def older(manifest: Manifest, tmp_path: Path) -> Path:
-    """An int8 artifact without the field, by its manifest alone."""
+    """An artifact that only its manifest calls int8, without ``pair_sum``."""
     proto = onnx.load(shipped()["stip-edge"])
     onnx.helper.set_model_props(proto, {KEY: manifest.to_json()})
     onnx.save(proto, tmp_path / "older.onnx")

@@ -1,4 +1,4 @@
-"""The estimate of a camera's delay: right within 10 ms whatever the camera, or none at all."""
+"""The estimate of a camera's delay is within 10 ms for any camera, or it is refused."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from framecast.errors import SourceError
 from framecast.runtime.delay import GRID, LEAD, Delay, brightness, estimate, measure
 from framecast.testing import ListSource
 
-from .blinking import START, Camera, Floats, things, window  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .blinking import START, Camera, Floats, things, window  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
-WRONG = 0.01  # seconds: no estimate may be further off
+WRONG = 0.01  # seconds: the largest error allowed
 
 
 def estimated(camera: Camera, seed: int = 1, seconds: float = 20.0) -> Delay:
@@ -49,11 +49,11 @@ def test_the_delay_of_a_camera_is_found(delay: float, fps: float, exposure: floa
     ],
     ids=str,
 )
-def test_a_camera_that_sees_badly_is_measured_as_well(camera: Camera) -> None:
+def test_a_camera_with_a_poor_view_is_measured_too(camera: Camera) -> None:
     assert estimated(camera).seconds == pytest.approx(camera.delay, abs=WRONG)
 
 
-def test_frames_that_are_lost_do_not_matter() -> None:
+def test_lost_frames_do_not_matter() -> None:
     random = np.random.default_rng(1)
     changes = window(random, 20)
     times, grids = Camera(0.4).look(random, changes, 20)
@@ -61,7 +61,7 @@ def test_frames_that_are_lost_do_not_matter() -> None:
     assert estimate(changes, times[kept], grids[kept]).seconds == pytest.approx(0.4, abs=WRONG)
 
 
-def test_somebody_who_walks_by_does_not_matter() -> None:
+def test_a_person_who_walks_by_does_not_matter() -> None:
     random = np.random.default_rng(1)
     changes = window(random, 20)
     times, grids = Camera(0.4).look(random, changes, 20)
@@ -72,7 +72,7 @@ def test_somebody_who_walks_by_does_not_matter() -> None:
 
 
 def unrelated(random: np.random.Generator, times: Floats, kind: str) -> Floats:
-    """Brightness [N, rows, columns] of what has nothing to do with the window."""
+    """Brightness [N, rows, columns] of a scene that does not show the window."""
     shape = (len(times), *GRID)
     match kind:
         case "nothing":
@@ -92,7 +92,7 @@ def unrelated(random: np.random.Generator, times: Floats, kind: str) -> Floats:
 @pytest.mark.parametrize(
     "kind", ["nothing", "noise", "things that move", "cuts", "a light that flashes", "another window"]
 )
-def test_what_is_not_the_window_is_not_taken_for_it(kind: str) -> None:
+def test_other_changes_are_not_mistaken_for_the_window(kind: str) -> None:
     for seed in range(2):
         random = np.random.default_rng(seed)
         changes = window(random, 20)
@@ -102,12 +102,12 @@ def test_what_is_not_the_window_is_not_taken_for_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("camera", [Camera(3.4), Camera(5.0), Camera(0.4, contrast=0.5)], ids=str)
-def test_a_delay_that_cannot_be_told_is_not_told(camera: Camera) -> None:
+def test_a_delay_that_cannot_be_measured_is_refused(camera: Camera) -> None:
     with pytest.raises(SourceError, match="not seen"):
         estimated(camera)
 
 
-def test_a_window_that_is_seen_half_of_the_time_is_no_measurement() -> None:
+def test_a_window_that_is_seen_half_of_the_time_is_refused() -> None:
     random = np.random.default_rng(1)
     changes = window(random, 20)
     times, grids = Camera(0.4).look(random, changes, 20)
@@ -117,8 +117,8 @@ def test_a_window_that_is_seen_half_of_the_time_is_no_measurement() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 7.0])
-def test_too_little_is_said(seconds: float) -> None:
-    with pytest.raises(SourceError, match=r"^too (few|little) .*measure longer: --seconds 20"):
+def test_a_recording_that_is_too_short_is_refused(seconds: float) -> None:
+    with pytest.raises(SourceError, match=r"^too few: .*measure longer: --duration 20"):
         estimated(Camera(0.4), seconds=seconds)
 
 
@@ -133,7 +133,7 @@ def test_brightness_is_the_mean_of_each_cell() -> None:
 
 
 class Window:
-    """One whose changes are known."""
+    """A fake window with known changes."""
 
     def __init__(self, changes: Floats) -> None:
         self.changes = list(changes)
@@ -143,7 +143,7 @@ class Window:
         self.checked += 1
 
 
-def test_a_measurement_ends_by_itself_and_leaves_out_the_first_frames() -> None:
+def test_a_measurement_ends_by_itself_and_skips_the_first_frames() -> None:
     random = np.random.default_rng(1)
     changes = window(random, 40)
     camera = Camera(0.25, fps=25.0, jitter=0.01)

@@ -1,7 +1,6 @@
-"""What runs the live graph on a device's memory, checked with ONNX Runtime's CPU as the device.
+"""Engines that run the live graph in device memory, tested with ONNX Runtime's CPU as the device.
 
-This shows that the right buffers are bound in every phase, not that a GPU does as it is told: for that see the test
-marked ``gpu``.
+This checks that the right buffers are bound in every phase. The test marked ``gpu`` checks the same on a real GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from framecast.runtime.shipped import find
 from framecast.runtime.stepper import Stepper
 
 from ..clips import moving_pictures  # noqa: TID252
-from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import exported  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 GPU = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
@@ -49,7 +48,7 @@ def engines(artifact: Path) -> Iterator[tuple[Engine, DeviceEngine]]:
 
 
 def compare(plain: Engine, live: Engine, allowed: int) -> None:
-    """Live, looking ahead, over resets of streams of any length."""
+    """Compare live predictions and rollouts, over resets of streams of several lengths."""
     one, other = Predictor(plain, watch=False), Predictor(live, watch=False)
     for length in (9, 1, 4):
         for image in moving_pictures(plain.manifest.size, length):
@@ -63,7 +62,7 @@ def compare(plain: Engine, live: Engine, allowed: int) -> None:
     assert one.resets == other.resets == 0
 
 
-def test_it_predicts_what_the_plain_engine_predicts(engines: tuple[Engine, DeviceEngine]) -> None:
+def test_it_predicts_the_same_as_the_plain_engine(engines: tuple[Engine, DeviceEngine]) -> None:
     compare(*engines, allowed=1)
 
 
@@ -78,7 +77,7 @@ def test_floats_in_and_out(engines: tuple[Engine, DeviceEngine]) -> None:
         assert np.array_equal(plain, live)
 
 
-def test_what_is_prepared_does_not_grow_with_a_stream(artifact: Path) -> None:
+def test_the_cached_bindings_do_not_grow_with_a_stream(artifact: Path) -> None:
     with OnnxRuntimeCudaEngine(artifact, device="cpu") as engine:
         predictor = Predictor(engine, watch=False)
         width, height = engine.manifest.size
@@ -91,7 +90,7 @@ def test_what_is_prepared_does_not_grow_with_a_stream(artifact: Path) -> None:
     assert counts[0] == counts[1] == counts[2]
 
 
-def test_a_state_that_is_not_finite_starts_anew() -> None:
+def test_a_state_that_is_not_finite_is_reset() -> None:
     with OnnxRuntimeCudaEngine(find("stip-edge"), device="cpu") as engine:
         predictor = Predictor(engine, watch=False)
         image = np.full((192, 256, 3), 90, np.uint8)
@@ -103,14 +102,14 @@ def test_a_state_that_is_not_finite_starts_anew() -> None:
 
 
 @pytest.mark.skipif(GPU, reason="this onnxruntime has CUDA")
-def test_without_cuda_it_says_how_to_get_it() -> None:
+def test_without_cuda_the_error_says_how_to_get_it() -> None:
     with pytest.raises(EngineError, match=r"built without CUDA.*pip install 'onnxruntime-gpu\[cuda,cudnn\]'"):
         open_engine(find("stip-edge"), "onnxruntime-cuda")
 
 
-@pytest.mark.parametrize(("asked", "said"), [("", "0"), ("fp32", "0"), ("tf32", "1")])
-def test_tf32_is_taken_only_where_it_is_asked_for(asked: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime's default on CUDA is TF32, in which parity is off, and flows."""
+@pytest.mark.parametrize(("asked", "flag"), [("", "0"), ("fp32", "0"), ("tf32", "1")])
+def test_tf32_is_used_only_on_request(asked: str, flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's default on CUDA is TF32, which is too inexact for parity and for flows."""
     given: list[object] = []
 
     def opened(graph: bytes, options: object, *, providers: list[object], enable_fallback: int) -> object:
@@ -122,22 +121,22 @@ def test_tf32_is_taken_only_where_it_is_asked_for(asked: str, said: str, monkeyp
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: given.append("preloaded"), raising=False)
     with pytest.raises(EngineError, match=r"cannot use this GPU \(no GPU\): see"):
         ENGINES["onnxruntime-cuda"].open(find("stip-edge"), 0, asked, 1)
-    assert given == ["preloaded", 0, ("CUDAExecutionProvider", {"use_tf32": said, "user_compute_stream": "7"})]
+    assert given == ["preloaded", 0, ("CUDAExecutionProvider", {"use_tf32": flag, "user_compute_stream": "7"})]
 
 
 def with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ONNX Runtime that was built with CUDA, and a driver."""
+    """Simulate an ONNX Runtime that was built with CUDA, and a driver."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime_cuda, "_stream", lambda: 7)
 
 
-def test_a_library_that_is_missing_is_named(
+def test_a_missing_library_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """ONNX Runtime logs it, and goes on without CUDA."""
+    """ONNX Runtime itself only logs a missing library and continues without CUDA."""
     gcc = shutil.which("gcc") or shutil.which("cc")
     if gcc is None:
-        pytest.skip("no C compiler for the libraries that stand in: apt install gcc")
+        pytest.skip("no C compiler to build fake libraries: apt install gcc")
     folder = tmp_path / "capi"
     folder.mkdir()
     source = tmp_path / "nothing.c"
@@ -169,13 +168,13 @@ def test_a_library_that_is_missing_is_named(
     expected = r"cannot load CUDA \(libcudnn_of_test\.so\.9, cannot open .*\): .*'onnxruntime-gpu\[cuda,cudnn\]' onnx$"
     with pytest.raises(EngineError, match=expected):
         OnnxRuntimeCudaEngine(find("stip-edge"))
-    library(cudnn.name)  # all that is needed is there: it must be the GPU, or its driver
+    library(cudnn.name)  # every library is there, so the cause is the GPU or its driver
     with pytest.raises(EngineError, match="finds no usable GPU: check the driver"):
         OnnxRuntimeCudaEngine(find("stip-edge"))
     assert capfd.readouterr() == ("", "")
 
 
-def test_without_a_driver_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_driver() -> None:
         raise OSError("libcuda.so.1: cannot open shared object file")
 
@@ -187,7 +186,7 @@ def test_without_a_driver_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_frame_is_one_upload_and_one_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of them waits for the device. What is shown and whether it is finite come together, anew with each step."""
+    """Each transfer waits for the device. One download a step brings the picture and whether it is finite."""
     waits: list[str] = []
     for kind in ("upload", "download"):
         plain = getattr(onnxruntime_cuda._OrtBuffer, kind)
@@ -207,20 +206,20 @@ def test_a_frame_is_one_upload_and_one_download(monkeypatch: pytest.MonkeyPatch)
             (row,) = stepper.render()
             assert row is not None
             shown.append(row[0])
-            if index > 4:  # all buffers are bound, and the stream's history is full
+            if index > 4:  # from here on, all buffers are bound and the history is full
                 assert waits == ["upload", "download"]
         stepper.render()
-        assert waits == ["upload", "download"]  # nothing has changed since
+        assert waits == ["upload", "download"]  # no download without a new step
     assert all(np.any(a != b) for a, b in itertools.pairwise(shown))
 
 
-def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
+def test_a_file_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not onnx")
     with pytest.raises(ArtifactError, match="is not an ONNX file: make one with 'framecast export'"):
         OnnxRuntimeCudaEngine(tmp_path / "model.onnx", device="cpu")
 
 
-def test_a_closed_engine_says_so() -> None:
+def test_a_closed_engine_raises() -> None:
     engine = OnnxRuntimeCudaEngine(find("stip-edge"), device="cpu")
     state, spare = engine.new_state(), engine.new_state()
     frame = np.zeros((1, *engine.manifest.frame), np.float32)
@@ -234,6 +233,6 @@ def test_a_closed_engine_says_so() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not GPU, reason="no onnxruntime with CUDA")
-def test_cuda_predicts_what_the_cpu_predicts(artifact: Path) -> None:
+def test_cuda_predicts_the_same_as_the_cpu(artifact: Path) -> None:
     with open_engine(artifact) as plain, OnnxRuntimeCudaEngine(artifact) as live:
         compare(plain, live, allowed=2)

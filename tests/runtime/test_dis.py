@@ -1,4 +1,4 @@
-"""DIS flow as a rival: what it predicts, and that it takes little time and holds nobody up."""
+"""DIS flow as a rival: its predictions; and in a live run it takes little time and blocks nobody."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from framecast.runtime.dis import SHARE, DisFlow, LiveRival
 from framecast.runtime.score import Expected, psnr
 from framecast.testing import ManualClock
 
-from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 def pictures(count: int = 8) -> list[Image]:
     return moving_pictures((96, 64), count)
 
 
-def test_motion_goes_on_at_whole_steps_and_between() -> None:
+def test_motion_continues_at_whole_and_fractional_steps() -> None:
     frames = pictures()
     dis = DisFlow()
     one, three = dis.predict(frames[1], frames[0], [1, 3])
@@ -28,7 +28,7 @@ def test_motion_goes_on_at_whole_steps_and_between() -> None:
     assert (
         psnr(three[inner].copy(), frames[4][inner].copy()) > psnr(frames[1][inner].copy(), frames[4][inner].copy()) + 4
     )
-    (half,) = dis.predict(frames[2], frames[0], [0.5])  # the flow is over two frames: half of it is the next one
+    (half,) = dis.predict(frames[2], frames[0], [0.5])  # the flow spans two frames: half a step is the next one
     assert (
         psnr(half[inner].copy(), frames[3][inner].copy()) > psnr(frames[2][inner].copy(), frames[3][inner].copy()) + 6
     )
@@ -46,11 +46,11 @@ def expected(last: Image, ahead: float = 0.04) -> Expected:
     return Expected(1.0, ahead, last, last)
 
 
-def test_it_fills_in_the_picture_and_then_rests() -> None:
+def test_it_fills_in_the_picture_and_then_pauses() -> None:
     class Timed(ManualClock):
         def now(self) -> float:
             if threading.current_thread().name == "framecast-rival":
-                self.time += 0.05  # the second look at the clock of a computation: it takes so long
+                self.time += 0.05  # a computation reads the clock twice: it seems to take 50 ms
             return self.time
 
     clock = Timed()
@@ -65,14 +65,14 @@ def test_it_fills_in_the_picture_and_then_rests() -> None:
     begun = clock.time - 0.05
     rival.offer(second, frames[1], 0.04)
     rival.close()
-    assert second.rival is None  # its share of the time is used up
+    assert second.rival is None  # the share of the time is used up
     clock.time = begun + 0.05 / SHARE + 0.06
     rival.offer(third, frames[2], 0.04)
     rival.close()
     assert third.rival is not None
 
 
-def test_what_cannot_be_compared_is_left_out() -> None:
+def test_pictures_that_cannot_be_compared_are_skipped() -> None:
     rival = LiveRival(ManualClock())
     frames = pictures()
     tiny = np.zeros((8, 8, 3), np.uint8)
@@ -86,7 +86,7 @@ def test_what_cannot_be_compared_is_left_out() -> None:
         assert one.rival is None
 
 
-def test_nobody_waits_for_one_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_a_slow_rival(monkeypatch: pytest.MonkeyPatch) -> None:
     go, inside = threading.Event(), threading.Event()
 
     def slow(self: DisFlow, last: Image, before: Image, steps: list[float]) -> list[Image]:

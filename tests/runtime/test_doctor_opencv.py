@@ -1,4 +1,4 @@
-"""What the doctor says of OpenCV, GStreamer, and a system's OpenCV that is hidden by another."""
+"""The doctor's findings on OpenCV, GStreamer, and a system OpenCV that ours hides."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def findings() -> dict[str, doctor.Finding]:
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A system with an OpenCV of its own, beside ours from PyPI."""
+    """A fake system OpenCV beside ours from PyPI; the path of its ``__init__.py``."""
     monkeypatch.setattr(doctor, "_SYSTEM", tmp_path)
     monkeypatch.setattr(doctor, "_SYSTEM_PYTHON", sys.executable)
     monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: backend != cv2.CAP_GSTREAMER)
@@ -38,12 +38,12 @@ def test_a_hidden_opencv_with_gstreamer_is_found(system: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [REGISTRY.format(False), "raise ImportError('numpy.core.multiarray')"])
-def test_one_that_has_none_or_is_broken_is_not(system: Path, text: str) -> None:
+def test_a_hidden_opencv_without_gstreamer_or_broken_is_ignored(system: Path, text: str) -> None:
     system.write_text(text)
     assert "opencv of the system" not in findings()
 
 
-def test_where_ours_has_gstreamer_there_is_nothing_to_say(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_system_opencv_is_ignored_if_ours_has_gstreamer(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     system.write_text(REGISTRY.format(True))
     monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: True)
     found = findings()
@@ -51,7 +51,7 @@ def test_where_ours_has_gstreamer_there_is_nothing_to_say(system: Path, monkeypa
     assert found["opencv GSTREAMER (csi://)"] == doctor.Finding("opencv GSTREAMER (csi://)", "here")
 
 
-def test_no_gst_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gst_launch_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     found = findings()["gst-launch-1.0 (csi://)"]
     assert found.state == "missing"

@@ -1,4 +1,4 @@
-"""The two graphs of edge in every engine that runs them: the pictures of any moment, streams side by side, resets."""
+"""The two graphs of edge in every engine that runs them: pictures at any moment, parallel streams, resets."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def engine(request: pytest.FixtureRequest, artifact: Path, model: Edge) -> Itera
 
 @torch.inference_mode()
 def expected(model: Edge, streams: list[list[Image]], restart: int) -> list[list[list[Image]]]:
-    """Pictures by frame, stream and moment, of the network itself; the second stream begins anew at ``restart``."""
+    """The network's own pictures by frame, stream and moment; the second stream is reset at ``restart``."""
     state, found = model.init_state(len(streams)), []
     for index, frames in enumerate(zip(*streams, strict=True)):
         if index == restart:
@@ -81,7 +81,7 @@ def expected(model: Edge, streams: list[list[Image]], restart: int) -> list[list
     return found
 
 
-def test_each_engine_shows_what_the_network_shows(engine: Engine, model: Edge) -> None:
+def test_each_engine_shows_the_same_as_the_network(engine: Engine, model: Edge) -> None:
     streams = [list(moving_pictures(SIZE, 8)), list(moving_pictures(SIZE, 11))[3:]]
     wanted = expected(model, streams, restart=5)
     stepper = Stepper(engine, 2)
@@ -96,7 +96,7 @@ def test_each_engine_shows_what_the_network_shows(engine: Engine, model: Edge) -
         assert all(np.array_equal(a, b) for a, b in zip(stepper.seen(), frames, strict=True))
 
 
-def test_a_moment_at_no_distance_is_the_frame(engine: Engine) -> None:
+def test_a_lookahead_of_zero_shows_the_frame(engine: Engine) -> None:
     predictor = Predictor(engine)
     for index, image in enumerate(moving_pictures(SIZE, 4)):
         predictor.step(image, index * STEP)
@@ -113,7 +113,7 @@ def test_a_closed_engine_renders_nothing(engine: Engine) -> None:
 
 
 def test_rendering_changes_no_state(engine: Engine) -> None:
-    """One stream asked for many moments, another for one."""
+    """A stream that renders several moments predicts the same as one that renders a single moment."""
     one, other = Stepper(engine), Stepper(engine)
     for image in moving_pictures(SIZE, 6):
         for stepper in (one, other):
@@ -126,7 +126,7 @@ def test_rendering_changes_no_state(engine: Engine) -> None:
 
 
 def test_floats_step_as_a_network_does(engine: Engine, model: Edge) -> None:
-    """``step`` gives the moment as far ahead as the frame before lies back, in floats."""
+    """``step`` returns floats, for the moment one frame interval ahead."""
     rng = np.random.default_rng()
     stepper, state = Stepper(engine), model.init_state()
     for _ in range(5):
@@ -137,7 +137,7 @@ def test_floats_step_as_a_network_does(engine: Engine, model: Edge) -> None:
 
 
 def test_tensorrt_runs_both_engines(driver: Driver, artifact: Path) -> None:  # noqa: F811
-    """On a GPU that is none: fields and the frame stay on it, and all moments wait for one picture each."""
+    """On a simulated GPU: fields and frame stay there, and the host waits once for each moment's picture."""
     keep(artifact)
     with pytest.raises(EngineError, match=r"no engine of edge has been built: framecast build edge"):
         open_engine(artifact, "tensorrt")
@@ -161,7 +161,7 @@ def test_tensorrt_runs_both_engines(driver: Driver, artifact: Path) -> None:  # 
 
 
 def keep(path: Path, manifest: str | None = None) -> None:
-    """A fake engine in the cache, as ``framecast build`` would keep a real one."""
+    """Store a fake engine in the cache, as ``framecast build`` stores a real one."""
     proto = onnx.load(str(path))
     data = fixed(device_graph(proto), 1).SerializeToString()
     key = cache.Key(sha256(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16")
@@ -171,7 +171,7 @@ def keep(path: Path, manifest: str | None = None) -> None:
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_both_graphs_must_be_there_and_belong_together(name: str, artifact: Path, tmp_path: Path) -> None:
+def test_both_graphs_must_exist_and_belong_together(name: str, artifact: Path, tmp_path: Path) -> None:
     if name == "openvino":
         pytest.importorskip("openvino")
     render = other_half(artifact, RENDER)
@@ -185,5 +185,5 @@ def test_both_graphs_must_be_there_and_belong_together(name: str, artifact: Path
     with pytest.raises(ArtifactError, match=r"is not the other half of edge\.onnx: .*'framecast export'"):
         open_engine(artifact, name)
     render.unlink()
-    with pytest.raises(ArtifactError, match=r"a model of motion, and edge\.render\.onnx is missing: put its matching"):
+    with pytest.raises(ArtifactError, match=r"a model of motion, but edge\.render\.onnx is missing: put its matching"):
         open_engine(artifact, name)

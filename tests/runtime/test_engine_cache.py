@@ -1,4 +1,4 @@
-"""The cache of engines: what comes out is what went in, for this library, GPU and artifact, or it says why not."""
+"""The cache returns the engine stored for this library, GPU and artifact, unchanged, or an error with the reason."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def find(artifact: Path, **options: Any) -> tuple[bytes, Record]:
     return cache.find(artifact, "stip-edge", LIBRARY, ORIN, **options)
 
 
-def test_what_comes_out_is_what_went_in_and_is_ours_alone(artifact: Path, place: Path) -> None:
+def test_an_engine_is_stored_unchanged_and_only_for_us(artifact: Path, place: Path) -> None:
     path = put(artifact, camera=(640, 480))
     engine, record = find(artifact)
     assert engine == ENGINE
@@ -68,7 +68,7 @@ def test_what_comes_out_is_what_went_in_and_is_ours_alone(artifact: Path, place:
     assert words["framecast"]
 
 
-def test_everything_counts_in_the_key(artifact: Path) -> None:
+def test_every_field_changes_the_key(artifact: Path) -> None:
     key = Key("a", "tensorrt", "10.3.0", "Orin", "8.7", "fp16")
     others: dict[str, Any] = {"batch": 2, "camera": (640, 480), "recipe": 0}
     digests = {key.digest}
@@ -84,7 +84,7 @@ def test_the_last_built_precision_is_taken_unless_one_is_named(artifact: Path) -
     assert find(artifact, precision="fp16")[0] == ENGINE
 
 
-def test_an_engine_for_rtx_is_for_every_gpu_of_its_capability(artifact: Path) -> None:
+def test_an_engine_for_rtx_runs_on_every_gpu_of_its_capability(artifact: Path) -> None:
     put(artifact, library="tensorrt_rtx", version="1.7", gpu="", capability="8.9")
     rtx = Library("tensorrt_rtx", "1.7", None)
     for name in ("RTX 4090", "L4"):
@@ -94,7 +94,7 @@ def test_an_engine_for_rtx_is_for_every_gpu_of_its_capability(artifact: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "says"),
+    ("changes", "options", "message"),
     [
         ({"version": "10.13.0"}, {}, "built with tensorrt 10.13.0, but 10.3.0 is installed: framecast build stip-edge"),
         ({"gpu": "Thor", "capability": "11.0"}, {}, "another GPU (Thor (compute capability 11.0), not Orin"),
@@ -108,12 +108,12 @@ def test_an_engine_for_rtx_is_for_every_gpu_of_its_capability(artifact: Path) ->
     ],
 )
 def test_another_engine_is_refused_with_the_difference(
-    artifact: Path, changes: dict[str, Any], options: dict[str, Any], says: str
+    artifact: Path, changes: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     put(artifact, **changes)
     with pytest.raises(EngineError) as caught:
         find(artifact, **options)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_the_engine_of_the_wanted_batch_is_taken(artifact: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_engine_of_the_wanted_batch_is_taken(artifact: Path) -> None:
     assert find(artifact, batch=4)[0] == b"four"
 
 
-def test_nothing_built_and_a_changed_artifact_differ(artifact: Path) -> None:
+def test_a_missing_engine_and_a_changed_artifact_have_different_errors(artifact: Path) -> None:
     with pytest.raises(EngineError, match="no engine of stip-edge has been built: framecast build stip-edge"):
         find(artifact)
     put(artifact)
@@ -132,20 +132,20 @@ def test_nothing_built_and_a_changed_artifact_differ(artifact: Path) -> None:
         find(artifact)
 
 
-def test_damage_is_found_before_anything_is_loaded(artifact: Path) -> None:
+def test_damage_is_found_before_loading(artifact: Path) -> None:
     path = put(artifact)
     key = find(artifact)[1].key
-    for damaged, says in [
+    for damaged, message in [
         (ENGINE[:-1], "damaged: it has 16383 bytes instead of 16384"),
         (b"", "damaged: it has 0 bytes"),
         (ENGINE[:100] + bytes([ENGINE[100] ^ 1]) + ENGINE[101:], "damaged: its SHA-256"),
     ]:
         path.write_bytes(damaged)
-        with pytest.raises(EngineError, match=f"{says}.*: framecast build stip-edge"):
+        with pytest.raises(EngineError, match=f"{message}.*: framecast build stip-edge"):
             find(artifact)
-        with pytest.raises(EngineError, match=says):
+        with pytest.raises(EngineError, match=message):
             cache.load(key)
-    put(artifact)  # a rebuild heals it
+    put(artifact)  # a rebuild replaces it
     assert find(artifact)[0] == ENGINE
     for bits in (0o620, 0o602):
         path.chmod(bits)
@@ -153,7 +153,7 @@ def test_damage_is_found_before_anything_is_loaded(artifact: Path) -> None:
             find(artifact)
 
 
-def test_a_record_that_is_not_one_or_of_another_is_no_entry(artifact: Path) -> None:
+def test_a_damaged_record_or_that_of_another_engine_is_no_entry(artifact: Path) -> None:
     path = put(artifact)
     key, beside = find(artifact)[1].key, path.with_suffix(".json")
     text = beside.read_text()
@@ -166,12 +166,12 @@ def test_a_record_that_is_not_one_or_of_another_is_no_entry(artifact: Path) -> N
         text.replace('"batch": 1', '"batch": 0'): r"key.batch: expected int >= 1",
         text.replace('"size": 16384', '"size": "big"'): "size: expected int, got str",
         text.replace('"camera": null', '"camera": [640]'): r"key.camera: expected array of length 2",
-        text.replace('"fp16"', '"fp32"'): "of another engine",
+        text.replace('"fp16"', '"fp32"'): "belongs to another engine",
     }
-    for bad, says in damaged.items():
+    for bad, message in damaged.items():
         assert bad != text
         beside.write_text(bad)
-        with pytest.raises(EngineError, match=rf"record of .* (cannot be read \(.*)?({says})") as caught:
+        with pytest.raises(EngineError, match=rf"record of .* (cannot be read \(.*)?({message})") as caught:
             cache.load(key)
         assert "\n" not in str(caught.value)
         with pytest.raises(EngineError, match="no engine of stip-edge has been built"):
@@ -185,7 +185,7 @@ def test_a_record_that_is_not_one_or_of_another_is_no_entry(artifact: Path) -> N
     assert cache.load(key) is None
 
 
-def test_a_folder_that_others_may_write_into_is_refused(artifact: Path, place: Path) -> None:
+def test_a_folder_that_others_can_write_to_is_refused(artifact: Path, place: Path) -> None:
     put(artifact)
     for mode in (0o777, 0o770, 0o702):
         place.chmod(mode)
@@ -235,12 +235,12 @@ def writer(artifact: Path, first: int, turns: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def test_writers_and_readers_at_once_never_see_a_mixture(artifact: Path) -> None:
+def test_concurrent_writers_and_readers_never_see_a_mixture(artifact: Path) -> None:
     put(artifact)
     writers = [writer(artifact, first, 12) for first in (1, 101)]
     seen = set()
     while any(process.poll() is None for process in writers):
-        seen.add(find(artifact)[0][:1])  # raises where engine and record do not belong together
+        seen.add(find(artifact)[0][:1])  # raises if engine and record do not belong together
     for process in writers:
         assert process.communicate()[0].count("\n") == 12
         assert process.returncode == 0
@@ -248,7 +248,7 @@ def test_writers_and_readers_at_once_never_see_a_mixture(artifact: Path) -> None
     assert len(seen) > 1
 
 
-def test_a_writer_killed_at_any_moment_leaves_a_whole_engine_or_says_so(artifact: Path, place: Path) -> None:
+def test_a_writer_killed_at_any_moment_leaves_a_whole_engine_or_an_error(artifact: Path, place: Path) -> None:
     put(artifact)
     for attempt in range(6):
         process = writer(artifact, 1, 100)
@@ -260,7 +260,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_engine_or_says_so(artifact
         try:
             engine, record = find(artifact)
             assert len(engine) == record.size
-        except EngineError as error:  # between the two files
+        except EngineError as error:  # killed between the two files
             assert "damaged" in str(error)  # noqa: PT017
             put(artifact)
     for path in (place / "old.partial", place / "new.partial"):
@@ -271,7 +271,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_engine_or_says_so(artifact
     assert (place / "new.partial").exists()
 
 
-def test_a_disk_that_is_full_leaves_what_was_there(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_old_engine(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(artifact)
 
     def full(descriptor: int) -> None:
@@ -283,7 +283,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(artifact: Path, monkeypatch: 
     assert find(artifact)[0] == ENGINE
 
 
-def test_timings_are_kept_and_those_of_others_are_not_read() -> None:
+def test_timings_are_stored_and_those_of_others_are_not_read() -> None:
     path = cache.timing(LIBRARY, "Orin")
     assert cache.get_timing(path) == b""
     cache.put_timing(path, b"measured")
@@ -305,7 +305,7 @@ def test_without_tensorrt_both_ways_to_get_it_are_named(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "message"),
     [
         ("__version__ = '8.6.1'\nclass Builder: pass", "tensorrt 8.6.1 is too old: framecast needs 10.0 or newer"),
         ("", "this tensorrt has only the Python bindings, not the libraries: it comes with JetPack"),
@@ -317,19 +317,19 @@ def test_without_tensorrt_both_ways_to_get_it_are_named(monkeypatch: pytest.Monk
     ],
 )
 def test_a_tensorrt_that_cannot_be_used_says_why(
-    source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tensorrt.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     with pytest.raises(EngineError) as caught:
         tensorrt.library()
-    sys.modules.pop("tensorrt", None)  # monkeypatch would bring it back
-    assert says in str(caught.value)
+    sys.modules.pop("tensorrt", None)  # monkeypatch would restore it
+    assert message in str(caught.value)
 
 
 class Driver:
-    """A libcuda of one GPU, as far as it is asked (a contract test: no driver is here)."""
+    """A fake libcuda with one GPU, and only the functions that framecast calls: no driver is here."""
 
     def __init__(self, code: int = 0) -> None:
         self.code = code

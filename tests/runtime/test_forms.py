@@ -1,4 +1,4 @@
-"""Which engines run which form of an artifact: said before what is missing on the machine."""
+"""Which engines run which form of an artifact. A wrong form is reported before missing libraries."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from framecast.graph.manifest import KEY
 from framecast.runtime.engines import ENGINES, MIXED, check_presence, choose, open_engine
 from framecast.runtime.shipped import shipped
 
-from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 @pytest.fixture
 def quantized(tmp_path: Path) -> Path:
-    """By its manifest alone."""
+    """An artifact that only its manifest calls int8."""
     proto = onnx.load(shipped()["stip-edge"])
     manifest = dataclasses.replace(manifest_of(proto), precision="int8")
     onnx.helper.set_model_props(proto, {KEY: manifest.to_json()})
@@ -29,7 +29,7 @@ def quantized(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("engine", [name for name, row in ENGINES.items() if row.forms == ("fp32",)])
-def test_what_is_wrong_with_the_artifact_comes_first(
+def test_a_wrong_form_is_reported_first(
     engine: str, quantized: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     def no_driver(name: str) -> None:
@@ -38,32 +38,32 @@ def test_what_is_wrong_with_the_artifact_comes_first(
     monkeypatch.setattr("ctypes.CDLL", no_driver)
     for library in ("tensorrt", "tensorrt_rtx", "onnx", "framecast.export.load_network", "pycuda"):
         monkeypatch.setitem(sys.modules, library, None)
-    says = f"int8.onnx is int8, which {engine} does not run: run it with onnxruntime or openvino, or give the whole "
-    with pytest.raises(ArtifactError, match=says):
+    message = f"int8.onnx is int8, which {engine} cannot run: run it with onnxruntime or openvino, or give the whole "
+    with pytest.raises(ArtifactError, match=message):
         open_engine(quantized, engine)
     code, out, err = run("run", "demo", "--model", quantized, "--engine", engine)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert says in err
+    assert message in err
 
 
-def test_a_build_says_it_without_a_driver(quantized: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+def test_a_build_refuses_int8_without_a_driver(quantized: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     def no_driver(name: str) -> None:
         raise OSError(name)
 
     monkeypatch.setattr("ctypes.CDLL", no_driver)
     code, out, err = run("build", quantized)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "stip-edge is int8, which is for a CPU: use the whole float32 artifact" in err
+    assert "stip-edge is int8, which runs only on a CPU: use the whole float32 artifact" in err
 
 
-def test_weights_alone_are_no_artifact_to_look_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "framecast.export.load_network", None)  # as if torch, which it needs, were missing
+def test_a_file_of_weights_is_not_read_as_an_artifact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "framecast.export.load_network", None)  # as if torch were missing
     (tmp_path / "stip-edge.safetensors").write_bytes(b"")
     with pytest.raises(EngineError, match="the torch engine needs"):
         open_engine(tmp_path / "stip-edge.safetensors", "torch")
 
 
-def test_the_mixed_graph_is_for_parity_alone() -> None:
+def test_the_mixed_graph_is_only_for_parity() -> None:
     with pytest.raises(OptionError, match=r"is not an engine, .*'framecast parity'.*: use onnxruntime; openvino"):
         choose(MIXED)
     assert choose("auto") == ("onnxruntime", "")

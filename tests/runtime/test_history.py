@@ -1,4 +1,4 @@
-"""Histories at run time: rings rotated by binding, in a graph whose every slot can be read off its prediction."""
+"""Histories at run time: rings that are rotated by binding. The test graph's prediction depends on every slot."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ HEIGHT, WIDTH = 4, 6
 def artifact(path: Path, slots: int, outputs: int = 1) -> Path:
     """A graph with two histories of the frame's mean, ``long`` of ``slots`` and ``short`` of one, and a carried count.
 
-    Its prediction's k-th frame is ``(k + 1) · Σ_i weights[i] · values[i]``, the values being the frame's mean, the
-    count, the short history's slot and the long one's, newest first.
+    The k-th frame of its prediction is ``(k + 1) · Σ_i weights[i] · values[i]``. The values are the frame's mean, the
+    count, the slot of the short history, and the slots of the long one, newest first.
     """
     specs = (
         StateSpec("count", (1, 1, 1)),
@@ -70,12 +70,12 @@ def artifact(path: Path, slots: int, outputs: int = 1) -> Path:
 
 
 def weights(slots: int) -> np.ndarray:
-    """All different, so that no two slots can be mistaken; small, so that predictions can be fed back."""
+    """All different, to tell the slots apart; small, so that predictions can be fed back."""
     return np.array([0.5 / (i + 2) for i in range(slots + 3)], np.float32)
 
 
 def expected(means: list[float], slots: int) -> float:
-    """The prediction after frames of these means, from a reset."""
+    """The prediction after a reset and frames with these means."""
     now, past = means[-1], [*reversed(means[:-1]), *[0.0] * (slots + 1)]
     values = [now, float(len(means) - 1), past[0], *past[:slots]]
     return float(np.dot(weights(slots), values))
@@ -86,7 +86,7 @@ def frame(mean: float) -> np.ndarray:
 
 
 def poisoned(engine: Engine) -> State:
-    """A new state in whose buffers nothing can be read before it was written without being seen."""
+    """A new state whose buffers hold NaN, so that a read before the first write shows."""
     state = engine.new_state()
     state.prediction.fill(np.nan)
     for moment in state.own:
@@ -96,7 +96,7 @@ def poisoned(engine: Engine) -> State:
 
 
 @pytest.mark.parametrize("slots", range(1, 8))
-def test_slots_are_in_age_order_whatever_the_phase(tmp_path: Path, slots: int) -> None:
+def test_slots_are_in_age_order_in_every_phase(tmp_path: Path, slots: int) -> None:
     rng = np.random.default_rng()
     with open_engine(artifact(tmp_path / "m.onnx", slots)) as engine:
         for phase in range(2 * slots + 2):
@@ -107,7 +107,7 @@ def test_slots_are_in_age_order_whatever_the_phase(tmp_path: Path, slots: int) -
             state.reset()
             for s in (state, spare):
                 turn = phase % len(s.own)
-                s.own = s.own[turn:] + s.own[:turn]  # the ring's first buffer is another
+                s.own = s.own[turn:] + s.own[:turn]  # start the ring at another buffer
             means: list[float] = []
             for mean in rng.random(3 * slots + 3, np.float32):
                 means.append(float(mean))
@@ -116,7 +116,7 @@ def test_slots_are_in_age_order_whatever_the_phase(tmp_path: Path, slots: int) -
                 state, spare = spare, state
 
 
-def test_several_states_take_turns_and_cameras_do_not_meet(tmp_path: Path) -> None:
+def test_several_states_alternate_and_cameras_do_not_mix(tmp_path: Path) -> None:
     rng = np.random.default_rng()
     with open_engine(artifact(tmp_path / "m.onnx", 5)) as engine:
         cameras = [itertools.cycle([poisoned(engine) for _ in range(count)]) for count in (2, 3, 4)]
@@ -133,7 +133,7 @@ def test_several_states_take_turns_and_cameras_do_not_meet(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("slots", [1, 2, 5])
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_looking_ahead_leaves_state_and_stream_bit_equal(tmp_path: Path, slots: int, outputs: int) -> None:
+def test_looking_ahead_changes_no_bit_of_state_or_stream(tmp_path: Path, slots: int, outputs: int) -> None:
     rng = np.random.default_rng()
     images = rng.integers(0, 256, (14, HEIGHT, WIDTH, 3), dtype=np.uint8)
     path = artifact(tmp_path / "m.onnx", slots, outputs)
@@ -168,8 +168,8 @@ def test_a_block_of_predictions_is_fed_back_one_by_one(tmp_path: Path, outputs: 
 
 
 @pytest.mark.parametrize("slots", [1, 5, 9])
-def test_bindings_are_kept_for_phases_not_for_frames(tmp_path: Path, slots: int) -> None:
-    """What is kept for speed does not grow with the length of a stream."""
+def test_bindings_are_cached_by_phase_not_by_frame(tmp_path: Path, slots: int) -> None:
+    """The number of cached bindings does not grow with the length of a stream."""
     with Predictor(open_engine(artifact(tmp_path / "m.onnx", slots)), watch=False) as predictor:
         engine = predictor.engine
         assert isinstance(engine, OnnxRuntimeEngine)
@@ -194,11 +194,11 @@ def test_bindings_are_kept_for_phases_not_for_frames(tmp_path: Path, slots: int)
         assert kept() < 400
 
 
-def test_a_kind_of_state_that_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_kind_of_state_is_refused(tmp_path: Path) -> None:
     text = Manifest("M", "m", (3, 4, 6), (StateSpec("a", (1,), "history", 2),), 1, 0, "random", "", "none").to_json()
     assert Manifest.from_json(text).state[0].inputs == ("state.a.0", "state.a.1")
     for old, new in (('"slots": 2', '"slots": 0'), ('"history"', '"stack"'), ('"history"', '"carry"')):
-        with pytest.raises(ArtifactError, match="a kind of state or model, or a value range, that is not known"):
+        with pytest.raises(ArtifactError, match="an unknown kind of state or model, or an invalid value range"):
             Manifest.from_json(text.replace(old, new))
 
 
@@ -213,7 +213,7 @@ def test_a_kind_of_state_that_is_not_known_is_refused(tmp_path: Path) -> None:
         ({"value_range": ("a", "b")}, "cannot be read"),
         ({"interval": "soon"}, "cannot be read"),
         ({"warmup": "long"}, "cannot be read"),
-        ({"outputs": 2}, "outputs are not those in its manifest"),
+        ({"outputs": 2}, "outputs do not match its manifest"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(tmp_path: Path, damage: dict[str, object], message: str) -> None:

@@ -1,4 +1,4 @@
-"""The judge: which prediction is scored against which frame, and what that costs the loop."""
+"""The judge: which prediction is scored against which frame, and how many extra predictions that needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from framecast.runtime.score import SETTLE, Scored, psnr
 from framecast.runtime.telemetry import Telemetry
 from framecast.testing import TrendEngine
 
-from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 INTERVAL = 0.04
 SIZE = (96, 64)
@@ -22,7 +22,7 @@ FRAMES = moving_pictures(SIZE, 60)
 
 
 class Counted(Predictor):
-    """Counts the moments that are asked for."""
+    """A predictor that counts the requested moments."""
 
     asked = 0
 
@@ -34,7 +34,7 @@ class Counted(Predictor):
 def judged(
     ahead: Callable[[int], float], *, busy: bool = False, count: int = 40
 ) -> tuple[Telemetry, Counted, list[Scored | None]]:
-    """Every frame is taken, and predicted so many seconds ahead."""
+    """Step with every frame, and predict ``ahead`` seconds ahead."""
     telemetry, predictor = Telemetry(INTERVAL), Counted(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge, scored = Judge(telemetry, None), []
     for i in range(count):
@@ -52,7 +52,7 @@ def judged(
 
 def test_a_whole_lookahead_is_scored_as_it_was_shown() -> None:
     telemetry, predictor, scored = judged(lambda i: 2 * INTERVAL)
-    assert predictor.asked == 40  # none for the score alone
+    assert predictor.asked == 40  # no extra predictions for the score
     assert telemetry.snapshot().score.n == 40 - SETTLE
     assert [one is not None for one in scored] == [i >= SETTLE for i in range(40)]
     last = scored[-1]
@@ -62,10 +62,10 @@ def test_a_whole_lookahead_is_scored_as_it_was_shown() -> None:
 
 
 @pytest.mark.parametrize(("ahead", "whole"), [(0.3, 1), (1.4, 1), (1.6, 2), (2.25, 2)])
-def test_between_two_frames_the_nearest_whole_interval_is_scored(ahead: float, whole: int) -> None:
-    """What is shown lies between two frames of the camera, so no frame can tell how good it is."""
+def test_between_two_frames_the_nearest_whole_interval_is_scored_instead(ahead: float, whole: int) -> None:
+    """The moment shown lies between two frames of the camera, so no frame can score it."""
     telemetry, predictor, scored = judged(lambda i: ahead * INTERVAL)
-    assert predictor.asked == 80  # one more for each, for the score alone
+    assert predictor.asked == 80  # one extra for each, for the score
     scores = telemetry.snapshot().scores
     assert {round(at): score.n for at, score in scores.items()} == {40 * whole: 40 - SETTLE}
     other = Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
@@ -76,21 +76,21 @@ def test_between_two_frames_the_nearest_whole_interval_is_scored(ahead: float, w
     assert np.array_equal(last.image, other.rollout(whole)[-1].image)
 
 
-def test_nearly_whole_is_whole() -> None:
+def test_a_nearly_whole_interval_counts_as_whole() -> None:
     _, predictor, _ = judged(lambda i: INTERVAL * (1 + 0.09 * (-1) ** i))
     assert predictor.asked == 40
 
 
-def test_where_a_frame_waits_only_some_are_predicted_for_the_score_alone() -> None:
+def test_while_a_frame_waits_only_some_extra_predictions_are_made() -> None:
     telemetry, predictor, _ = judged(lambda i: 1.5 * INTERVAL, busy=True)
     assert predictor.asked == 40 + 40 // BUSY
     assert 0 < telemetry.snapshot().score.n <= 40 // BUSY
-    telemetry, predictor, _ = judged(lambda i: INTERVAL, busy=True)  # these cost nothing
+    telemetry, predictor, _ = judged(lambda i: INTERVAL, busy=True)  # whole intervals need no extra predictions
     assert telemetry.snapshot().score.n == 40 - SETTLE
 
 
-def test_frames_that_were_not_taken_score_if_they_are_wanted() -> None:
-    """Every second frame is taken, and predicted one frame ahead: only the others can score that."""
+def test_frames_that_were_not_taken_score_if_needed() -> None:
+    """Every second frame is taken, and predicted one frame ahead: only the frames not taken can score that."""
     telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge = Judge(telemetry, None)
     wanted = []
@@ -109,10 +109,10 @@ def test_frames_that_were_not_taken_score_if_they_are_wanted() -> None:
     assert all(wanted)
     (at,) = telemetry.snapshot().scores
     assert at == pytest.approx(40)
-    assert telemetry.snapshot().score.n == 30 - SETTLE + 1  # the first that was taken after SETTLE counts the rest
+    assert telemetry.snapshot().score.n == 30 - SETTLE + 1  # frames not taken score once SETTLE frames were taken
 
 
-def test_a_new_stream_voids_what_was_pending() -> None:
+def test_a_new_stream_discards_pending_predictions() -> None:
     telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge = Judge(telemetry, None)
     for i in range(20):
@@ -125,7 +125,7 @@ def test_a_new_stream_voids_what_was_pending() -> None:
         judge.foresee(predictor, busy=False)
 
 
-def test_the_rival_is_offered_what_waits() -> None:
+def test_the_rival_is_offered_pending_predictions() -> None:
     offered: list[float] = []
 
     class Rival:
@@ -143,7 +143,7 @@ def test_the_rival_is_offered_what_waits() -> None:
         predictor.step(FRAMES[i], i * INTERVAL, interval=INTERVAL)
         judge.arrive(predictor.input, i * INTERVAL, INTERVAL)
         judge.made(predictor.at((i + 1) * INTERVAL), predictor.input, i * INTERVAL, INTERVAL)
-        judge.foresee(predictor, busy=i == 15)  # then it is left alone
+        judge.foresee(predictor, busy=i == 15)  # no offer while busy
     judge.close()
     assert offered == pytest.approx([INTERVAL] * 18 + [-1.0])
     rival = telemetry.snapshot().rival
@@ -155,7 +155,7 @@ def test_sharpness_is_relative_to_the_real_frame() -> None:
     telemetry, _, _ = judged(lambda i: INTERVAL, count=SETTLE + SHARPNESS)
     sharpness = telemetry.snapshot().sharpness
     assert sharpness is not None
-    assert sharpness[1] == pytest.approx(1, abs=0.1)  # a copy is as sharp
+    assert sharpness[1] == pytest.approx(1, abs=0.1)  # a copy is as sharp as the frame
     judge = Judge(telemetry := Telemetry(INTERVAL), None)
     picture = np.random.default_rng(2).integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
     soft = np.full_like(picture, 128) + (picture // 2 - 64)  # half of the contrast: a quarter of the energy

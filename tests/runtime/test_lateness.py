@@ -1,4 +1,4 @@
-"""Runs in virtual time whose lateness is known exactly: dropped frames, now, and pictures between two frames."""
+"""Runs in virtual time with exactly known delays: dropped frames, now, and pictures between two frames."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.testing import ListSource, TrendEngine, VirtualClock
 
-from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 PICTURES = moving_pictures((28, 20), 64)
 
 
 def pictures(count: int) -> list[Frame]:
-    """A picture that slides to and fro, 25 frames a second."""
+    """A picture that slides back and forth, at 25 frames a second."""
     there_and_back = [*PICTURES, *PICTURES[-2:0:-1]]
     return [Frame(there_and_back[i % len(there_and_back)], i / 25, i) for i in range(count)]
 
 
 class Camera(ListSource):
-    """A camera whose n-th frame is taken at ``begun + n * interval``, and comes ``delay(n)`` seconds later.
+    """A camera whose n-th frame is taken at ``begun + n * interval`` and arrives ``delay(n)`` seconds later.
 
     Like a network camera, it stamps a frame with the time of its arrival.
     """
@@ -56,7 +56,7 @@ class Camera(ListSource):
 
 
 class SlowEngine(TrendEngine):
-    """Takes so long to step on its n-th frame, but next to no time to look ahead."""
+    """An engine that takes ``seconds(n)`` for its n-th step, and no time to look ahead."""
 
     def __init__(self, clock: VirtualClock, seconds: Callable[[int], float]) -> None:
         super().__init__(0.4)
@@ -74,8 +74,8 @@ def predictor(clock: VirtualClock, seconds: Callable[[int], float]) -> Predictor
 
 @pytest.mark.parametrize("fps", [25.0, None])
 @pytest.mark.parametrize("slow", [0.03, 0.6])
-def test_dropped_frames_do_not_change_what_is_looked_ahead(slow: float, fps: float | None) -> None:
-    """An RTSP camera with ``--horizon 11`` once looked 16 s ahead where 440 ms were meant."""
+def test_dropped_frames_do_not_change_the_lookahead(slow: float, fps: float | None) -> None:
+    """With an RTSP camera, ``--horizon 11`` once looked 16 s ahead instead of 440 ms."""
     clock = VirtualClock()
     pipeline = Pipeline(
         Camera(400, clock, fps=fps),
@@ -92,7 +92,7 @@ def test_dropped_frames_do_not_change_what_is_looked_ahead(slow: float, fps: flo
     assert (report["ahead_ms"], report["interval_ms"]) == (440.0, 40.0)
 
 
-def test_frames_that_nobody_takes_score_all_the_same() -> None:
+def test_dropped_frames_score_predictions_too() -> None:
     clock = VirtualClock()
     pipeline = Pipeline(
         Camera(600, clock), predictor(clock, lambda n: 0.1), lookahead=Lookahead(frames=4), rival=False, clock=clock
@@ -107,12 +107,12 @@ def test_frames_that_nobody_takes_score_all_the_same() -> None:
     assert "% of the frames are dropped" in warning
 
 
-def test_predictions_that_come_too_late_are_not_praised() -> None:
+def test_late_predictions_are_not_scored_and_give_warnings() -> None:
     clock = VirtualClock()
     pipeline = Pipeline(Camera(600, clock), predictor(clock, lambda n: 0.1), rival=False, clock=clock)
     list(pipeline)
     report = pipeline.report()
-    assert (report["psnr_db"]["n"], report["psnr_db"]["trusted"]) == (0, False)  # their frame had come before
+    assert (report["psnr_db"]["n"], report["psnr_db"]["trusted"]) == (0, False)  # their frames had arrived before
     dropped, late, few = report["warnings"]
     assert "of the frames are dropped" in dropped
     assert "they come too late" in late
@@ -132,7 +132,7 @@ def jittered(n: int) -> float:
 def test_the_frame_of_now_is_shown(
     delay: Callable[[int], float], settled: int, seconds: Callable[[int], float], refresh: float | None
 ) -> None:
-    """Delayed by 150 ms, wandering by 40: the moment shown is within 10 ms (p95) of the true one, as measured here."""
+    """The delay is 150 ms and varies by 40 ms: the moment shown is within 10 ms (p95) of the true one."""
     clock = VirtualClock()
     camera = Camera(900, clock, delay)
     pipeline = Pipeline(
@@ -158,7 +158,7 @@ def test_the_frame_of_now_is_shown(
     assert not [warning for warning in report["warnings"] if "the present" in warning or "too late" in warning]
 
 
-def test_now_goes_no_further_than_it_may_and_says_so() -> None:
+def test_now_stays_within_max_ahead_and_warns() -> None:
     clock = VirtualClock()
     pipeline = Pipeline(
         Camera(200, clock, lambda n: 0.5),
@@ -187,14 +187,14 @@ def test_a_steady_display_gets_moments_between_two_frames() -> None:
     inner = [one for one in shown if 5 <= one[1] < 29]
     assert sum(between for between, *_ in inner) == 4 * 24
     late = {round(1e3 * (time - handed), 3) for _, _, time, handed, _ in inner}
-    assert len(late) == 1  # the moment shown goes on as time does
+    assert len(late) == 1  # the moment shown advances with time
     assert np.diff([handed for _, _, _, handed, _ in inner]) == pytest.approx(0.02)
     for between, *_, result in inner:
         assert result.between == between
         assert not between or (result.due, result.late, result.psnr, result.psnr_copy) == (None,) * 4
 
 
-def test_a_display_stops_where_the_camera_is_lost_from_sight() -> None:
+def test_a_display_stops_when_the_camera_stalls() -> None:
     clock = VirtualClock()
     camera = Camera(10, clock, lambda n: 60.0 if n >= 8 else 0.0)
     pipeline = Pipeline(
@@ -210,7 +210,7 @@ def test_a_display_stops_where_the_camera_is_lost_from_sight() -> None:
     assert max(result.prediction.ahead for result in stale) <= 0.5
 
 
-def test_a_file_at_its_own_pace_behaves_like_a_camera() -> None:
+def test_a_file_in_real_time_behaves_like_a_camera() -> None:
     clock = VirtualClock()
     pipeline = Pipeline(
         ListSource(pictures(100)), predictor(clock, lambda n: 0.1), realtime=True, rival=False, clock=clock
@@ -221,11 +221,11 @@ def test_a_file_at_its_own_pace_behaves_like_a_camera() -> None:
     assert report["frames"] + report["dropped"] == 100
     p90 = report["latency_ms"]["p90"]
     assert p90 is not None
-    assert p90 <= 150  # nothing queues: the step, and the wait of the newest frame for it
+    assert p90 <= 150  # nothing queues: the newest frame waits for the current step, then takes one
     assert [r.prediction.ahead for r in results[3:]] == pytest.approx([0.04] * len(results[3:]))
 
 
-def test_every_frame_of_a_file_is_taken_if_that_is_wanted() -> None:
+def test_every_frame_of_a_file_is_taken_on_request() -> None:
     clock = VirtualClock()
     pipeline = Pipeline(
         ListSource(pictures(100)), predictor(clock, lambda n: 0.1), realtime=True, every=True, rival=False, clock=clock
@@ -234,8 +234,8 @@ def test_every_frame_of_a_file_is_taken_if_that_is_wanted() -> None:
     assert (pipeline.report()["frames"], pipeline.report()["dropped"]) == (100, 0)
 
 
-def test_now_on_a_file_at_its_own_pace() -> None:
-    """The frame of a file is taken when it is to be shown."""
+def test_now_on_a_file_in_real_time() -> None:
+    """A frame of a file counts as taken at its play time."""
     clock = VirtualClock()
     pipeline = Pipeline(
         ListSource(pictures(200)),

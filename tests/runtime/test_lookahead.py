@@ -1,4 +1,4 @@
-"""How far ahead: what may be asked for, and how lateness is made good."""
+"""The lookahead: which options are valid, and how it compensates for lateness."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("asked", "message"),
     [
         ({"frames": 1, "seconds": 0.1}, "now, ahead and horizon exclude each other: give one of them"),
         ({"frames": 1, "now": True}, "give one of them"),
@@ -29,8 +29,8 @@ from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
         ({"most": math.nan}, "max_ahead must be above 0"),
     ],
 )
-def test_contradictions_and_nonsense_are_refused(asked: dict[str, Any], says: str) -> None:
-    with pytest.raises(OptionError, match=says):
+def test_contradictory_and_invalid_options_are_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         Lookahead(**asked)
 
 
@@ -42,7 +42,7 @@ def test_a_fixed_lookahead_does_not_depend_on_the_age() -> None:
         assert horizon.ahead(age, 0.04) == horizon.wanted == 0.12
 
 
-def test_now_makes_good_the_whole_lateness() -> None:
+def test_now_compensates_for_the_whole_lateness() -> None:
     horizon = Horizon(Lookahead(now=True, camera_delay=0.15, display_delay=0.02))
     assert horizon.ahead(0.01, 0.04) == pytest.approx(0.18)
     horizon.took(0.03)  # the first one counts in full
@@ -50,20 +50,20 @@ def test_now_makes_good_the_whole_lateness() -> None:
     for _ in range(100):
         horizon.took(0.05)
     assert horizon.ahead(0.01, 0.04) == pytest.approx(0.23, abs=1e-5)
-    horizon.took(0.5)  # one that took long counts little
+    horizon.took(0.5)  # a single slow one counts little
     assert horizon.ahead(0.01, 0.04) == pytest.approx(0.275, abs=1e-5)
 
 
-def test_now_ends_at_the_longest_that_is_allowed() -> None:
+def test_now_ends_at_max_ahead() -> None:
     horizon = Horizon(Lookahead(now=True, camera_delay=0.5, most=0.4))
     assert horizon.ahead(0.1, 0.04) == 0.4
     assert horizon.wanted == pytest.approx(0.6)
     assert horizon.late(0.2) == pytest.approx(0.7)
-    assert horizon.error(0.4, 0.2) == pytest.approx(-0.3)  # too early a moment was shown, by so much
+    assert horizon.error(0.4, 0.2) == pytest.approx(-0.3)  # the moment shown is 0.3 s too early
 
 
-def test_a_frame_that_comes_early_is_never_predicted_backwards() -> None:
-    """Its time, freed of jitter, is yet to come: so its age is below 0."""
+def test_an_early_frame_is_never_predicted_backwards() -> None:
+    """Its time, after removal of jitter, is in the future, so its age is below 0."""
     horizon = Horizon(Lookahead(now=True))
     assert horizon.ahead(-0.03, 0.04) == 0
     assert horizon.ahead(0.02, 0.04) == 0.02

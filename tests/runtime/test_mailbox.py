@@ -1,4 +1,4 @@
-"""The mailbox: newest wins for a camera, everything comes for a file."""
+"""The mailbox: the newest frame of a camera, every frame of a file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_deadline_ends_the_wait_for_an_item() -> None:
     assert box.get(clock.now() - 1) is None
     assert not box.ended
     box.put(7)
-    assert box.get(clock.now() - 1) == 7  # what is there is given, however late it is
+    assert box.get(clock.now() - 1) == 7  # an item that is there is returned after the deadline, too
     box.put(8)
     box.close()
     assert not box.ended

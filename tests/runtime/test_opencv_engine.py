@@ -1,4 +1,4 @@
-"""The model of motion as an engine: pictures of any size, several streams, refusals in one line."""
+"""The engine opencv, which runs the model of motion: pictures of any size, several streams, errors in one line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def moving(seed: int, count: int, size: tuple[int, int] = (96, 128), speed: int 
 @pytest.fixture
 def engine() -> Iterator[OpenCvEngine]:
     with open_engine(find("edge")) as opened:
-        assert isinstance(opened, OpenCvEngine)  # auto takes it for a model that needs no graph
+        assert isinstance(opened, OpenCvEngine)  # auto chooses it for a model without a graph
         yield opened
 
 
@@ -47,11 +47,11 @@ def test_pictures_have_the_size_of_the_frames(engine: OpenCvEngine, size: tuple[
     ((picture, newest),) = [row for row in stepper.at([STEP, 0.0], STEP) if row is not None]
     assert picture.shape == (*size, 3)
     assert picture.dtype == np.uint8
-    assert np.array_equal(newest, image)  # no time ahead: the newest frame itself
+    assert np.array_equal(newest, image)  # a lookahead of 0 gives the newest frame
 
 
 @pytest.mark.parametrize("steps", [1.0, 1.5, 3.0])
-def test_steady_motion_is_foreseen_at_any_moment(engine: OpenCvEngine, steps: float) -> None:
+def test_steady_motion_is_predicted_at_any_moment(engine: OpenCvEngine, steps: float) -> None:
     frames = moving(1, 30, (120, 160), speed=4)
     stepper = Stepper(engine)
     for image in frames[:20]:
@@ -67,7 +67,7 @@ def test_steady_motion_is_foreseen_at_any_moment(engine: OpenCvEngine, steps: fl
     assert error < still / 50
 
 
-def test_streams_do_not_touch_each_other(engine: OpenCvEngine) -> None:
+def test_streams_do_not_affect_each_other(engine: OpenCvEngine) -> None:
     streams = [moving(seed, 8) for seed in (2, 3)]
     alone = []
     for stream in streams:
@@ -86,7 +86,7 @@ def test_streams_do_not_touch_each_other(engine: OpenCvEngine) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(row, expected, strict=True))
 
 
-def test_a_row_that_is_reset_begins_anew(engine: OpenCvEngine) -> None:
+def test_a_row_that_is_reset_starts_over(engine: OpenCvEngine) -> None:
     stepper = Stepper(engine, batch=2)
     first, second = moving(4, 5), moving(5, 5)
     for images in zip(first, second, strict=True):
@@ -96,7 +96,7 @@ def test_a_row_that_is_reset_begins_anew(engine: OpenCvEngine) -> None:
     stepper.advance([first[-1], second[0]], STEP)
     rows = stepper.at([STEP], STEP)
     assert rows[1] is not None
-    assert np.array_equal(rows[1][0], second[0])  # nothing is known: a copy
+    assert np.array_equal(rows[1][0], second[0])  # no motion is known yet: a copy
 
 
 def test_looking_ahead_changes_nothing(engine: OpenCvEngine) -> None:
@@ -111,11 +111,11 @@ def test_looking_ahead_changes_nothing(engine: OpenCvEngine) -> None:
     assert np.array_equal(curious.input, plain.input)
 
 
-def test_what_it_refuses(engine: OpenCvEngine, tmp_path: Path) -> None:
+def test_invalid_frames_and_models_are_refused(engine: OpenCvEngine, tmp_path: Path) -> None:
     predictor = Predictor(engine)
     with pytest.raises(FrameError, match="a frame of 40x8 is too small"):
         predictor.step(np.zeros((8, 40, 3), np.uint8))
-    with pytest.raises(EngineError, match="takes pictures of any size, not tensors"):
+    with pytest.raises(EngineError, match="on pictures, not on tensors"):
         Stepper(engine).step(np.zeros((1, 3, 192, 256), np.float32))
     with pytest.raises(ArtifactError, match="it runs with opencv, not with onnxruntime"):
         open_engine(find("edge"), "onnxruntime")
@@ -133,7 +133,7 @@ def test_what_it_refuses(engine: OpenCvEngine, tmp_path: Path) -> None:
         predictor.step(np.zeros((64, 64, 3), np.uint8))
 
 
-def test_fast_is_another_form_of_it() -> None:
+def test_fast_is_another_precision() -> None:
     with open_engine(find("edge"), "opencv:fast") as fast:
         assert fast.precision == "fast"
         predictor = Predictor(fast)
@@ -142,8 +142,8 @@ def test_fast_is_another_form_of_it() -> None:
         assert predictor.rollout(1)[0].image.shape == (360, 640, 3)
 
 
-def test_a_stream_that_flashes_is_copied_rather_than_predicted_worse() -> None:
-    """Black and white by turns: four frames ahead the newest frame is exactly right, whatever flicker expects."""
+def test_a_flashing_stream_is_copied_if_that_is_better() -> None:
+    """Black and white alternate: four frames ahead, a copy of the newest frame is exactly right."""
     flash = [np.full((96, 128, 3), 255 * (i % 2), np.uint8) for i in range(60)]
     with open_engine(find("edge")) as engine:
         predictor, made = Predictor(engine), {}

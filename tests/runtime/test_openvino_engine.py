@@ -1,4 +1,4 @@
-"""The engine openvino: what the network says, in the buffers that it was given, and no word to anybody else."""
+"""The engine openvino predicts the same as the network, writes to the given buffers, and sends no telemetry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-if find_spec("openvino") is None:  # not importorskip: importing it alone reports to Google Analytics
+if find_spec("openvino") is None:  # not importorskip, because an import sends telemetry to Google Analytics
     pytest.skip("openvino is not installed", allow_module_level=True)
 pytest.importorskip("torch")
 import onnx
@@ -31,7 +31,7 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import find
 
 from ..clips import moving_pictures  # noqa: TID252
-from ..exported import exported, pair  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import exported, pair  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from ..networks import NETWORKS  # noqa: TID252
 
 SOME = ("stip", "stip-edge", "astm-tau", "stau", "tau-block", "mau")
@@ -47,7 +47,7 @@ def artifact(name: str, folder: Path) -> Path:
 def network(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[StepModel, Engine]]:
-    """A network, and the engine on its artifact."""
+    """A network, and the engine that runs its artifact."""
     path = artifact(request.param, tmp_path_factory.mktemp("artifact"))
     with open_engine(path, "openvino", threads=1) as engine:
         yield pair(request.param)[0], engine
@@ -64,17 +64,17 @@ def engine(network: tuple[StepModel, Engine]) -> Engine:
 
 
 def allowed(engine: Engine) -> float:
-    """A warp on noise turns the last bit of a flow into a grey value, as for every engine."""
+    """The largest error. stip-edge warps noise, so the last bit of a flow changes a grey value, as in every engine."""
     return 5e-3 if "stip-edge" in engine.manifest.config else 1e-5
 
 
 def buffers(state: State) -> list[np.ndarray]:
-    """All that the next step may read of a state, and its prediction."""
+    """All buffers of a state that the next step may read, and its prediction."""
     return [*state.tensors.values(), state.prediction, *(t for moment in state.past for t in moment.tensors.values())]
 
 
 def poison(state: State, before: State) -> None:
-    """Whatever the step from ``before`` is to write into ``state``, and does not, shows."""
+    """Fill with NaN all buffers that the step from ``before`` must write into ``state``."""
     free = [moment for moment in state.own if moment not in before.past]
     for buffer in (*state.tensors.values(), state.prediction, *(t for m in free for t in m.tensors.values())):
         buffer.fill(np.nan)
@@ -82,7 +82,7 @@ def poison(state: State, before: State) -> None:
 
 @pytest.mark.parametrize("batch", [1, 2])
 @torch.inference_mode()
-def test_steps_are_the_networks(model: StepModel, engine: Engine, batch: int) -> None:
+def test_steps_equal_those_of_the_network(model: StepModel, engine: Engine, batch: int) -> None:
     states, expected_state = [engine.new_state(batch), engine.new_state(batch)], model.init_state(batch)
     for _ in range(10):
         frame = np.random.default_rng().random((batch, *model.frame_shape), np.float32)
@@ -99,8 +99,8 @@ def test_steps_are_the_networks(model: StepModel, engine: Engine, batch: int) ->
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_it_predicts_what_onnxruntime_predicts(name: str, tmp_path: Path) -> None:
-    """Live, looking ahead without touching the live state, from a fresh one after a reset; within a grey level."""
+def test_it_predicts_the_same_as_onnxruntime(name: str, tmp_path: Path) -> None:
+    """Predictions are within a grey level, also after a reset, and looking ahead does not change the live state."""
     path = artifact(name, tmp_path)
     with (
         Predictor(open_engine(path), watch=False) as one,
@@ -146,7 +146,7 @@ def test_one_of_several_predictions_is_fed_back_for_two_cameras(tmp_path: Path) 
         assert np.array_equal(third.prediction, expected)
 
 
-def test_bf16_is_near_or_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_close_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = artifact("stip", tmp_path)
     core = openvino_engine._without_telemetry().Core()
     if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -164,12 +164,12 @@ def test_bf16_is_near_or_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.
     plain = SimpleNamespace(get_property=lambda *_: ["FP32", "INT8"])
     library = SimpleNamespace(__version__="0", Core=lambda: plain)
     monkeypatch.setattr(openvino_engine, "_without_telemetry", lambda: library)
-    with pytest.raises(EngineError, match="does not compute in bf16: use openvino:fp32"):
+    with pytest.raises(EngineError, match="does not support bf16: use openvino:fp32"):
         open_engine(path, "openvino:bf16")
 
 
-def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
-    """Its telemetry would make a folder in the home directory, and send an event from a thread."""
+def test_no_telemetry_is_sent(tmp_path: Path) -> None:
+    """OpenVINO's telemetry would create a folder in the home directory, and send an event from a thread."""
     code = "import pathlib, sys; from framecast.runtime.engines import open_engine"
     code += "; open_engine(pathlib.Path(sys.argv[1]), 'openvino').close()"
     code += (
@@ -183,11 +183,11 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.startswith("[] [<_MainThread")
-    assert done.stdout.count("Thread") == 2  # its class, its name
+    assert done.stdout.count("Thread") == 2  # class and name of the main thread
     assert list(tmp_path.iterdir()) == []
 
 
-def test_doctor_lists_it() -> None:
+def test_doctor_lists_openvino() -> None:
     (found,) = (finding for finding in examine() if "openvino" in finding.part)
     assert (found.part, found.cure) == ("engine openvino", "")
     assert found.state[:2] == "20"
@@ -201,7 +201,7 @@ def changed(folder: Path, change: Any) -> Path:
     return folder / "model.onnx"
 
 
-def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
+def test_a_file_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_bytes(b"not onnx")
     with pytest.raises(ArtifactError, match="is not an ONNX file: make one with 'framecast export'"):
         OpenVinoEngine(tmp_path / "text.onnx")
@@ -210,11 +210,11 @@ def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
         OpenVinoEngine(path)
     value = helper.make_tensor_value_info("state.more", onnx.TensorProto.FLOAT, ["batch", 3])
     path = changed(tmp_path, lambda proto: proto.graph.input.append(value))
-    with pytest.raises(ArtifactError, match=r"model\.onnx: its inputs are not those in its manifest: export it again"):
+    with pytest.raises(ArtifactError, match=r"model\.onnx: its inputs do not match its manifest: export it again"):
         OpenVinoEngine(path)
 
 
-def test_an_operator_that_it_lacks_is_named(tmp_path: Path) -> None:
+def test_an_unsupported_operator_is_named(tmp_path: Path) -> None:
     def foreign(proto: onnx.ModelProto) -> None:
         proto.opset_import.append(helper.make_opsetid("elsewhere", 1))
         proto.graph.node[0].domain, proto.graph.node[0].op_type = "elsewhere", "Guess"
@@ -227,7 +227,7 @@ def test_an_operator_that_it_lacks_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_where_it_is_missing_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_openvino_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match=r"openvino cannot be loaded.*pip install 'framecast\[openvino\]'"):
         open_engine(find("stip-edge"), "openvino")
@@ -235,7 +235,7 @@ def test_where_it_is_missing_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
         open_engine(find("stip-edge"), "openvino:fp16")
 
 
-def test_a_step_that_cannot_be_says_why(tmp_path: Path) -> None:
+def test_an_invalid_step_is_refused_with_the_reason(tmp_path: Path) -> None:
     engine = OpenVinoEngine(artifact("stip", tmp_path))
     state, spare = engine.new_state(), engine.new_state()
     frame = np.zeros((1, *engine.manifest.frame), np.float32)

@@ -1,4 +1,4 @@
-"""The updates of the page: what they hold, and who gets them."""
+"""The updates of the page: their contents, and which viewer gets which."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.web import WebSink
 from framecast.testing import STAMPS
 
-# Beside this file; pytest's importlib mode puts no folder of tests on the path.
+# Beside this file; pytest's importlib mode puts no test folder on the path.
 from .browser import (  # noqa: TID252
     SETTLE,
     decode,
@@ -40,13 +40,13 @@ def sink() -> Iterator[WebSink]:
         yield sink
 
 
-# What is sent
+# The updates
 
 
 async def updates(sink: WebSink, results: list[Result], show: str | None = None) -> list[Any]:
-    """What a viewer gets: at once, after each result, and at the end of the run."""
+    """The messages that a viewer gets: on connecting, after each result, and at the end of the run."""
     async with watch(sink.url, show=show) as viewer:
-        messages = [await viewer.receive()]  # at once, though nothing has been shown
+        messages = [await viewer.receive()]  # on connecting, before any result
         for result in results:
             sink.show(result)
             messages.append(await viewer.receive())
@@ -88,7 +88,7 @@ def test_updates_hold_the_pictures_and_their_scores(sink: WebSink) -> None:
         assert psnr(pictures[name], level) > 28
     assert pictures["trust"].shape == (120, 160)
     assert pictures["trust"].max() > 20  # around the ball
-    assert pictures["trust"][:20].max() < 5  # the quiet ground
+    assert pictures["trust"][:20].max() < 5  # the smooth ground
 
     header, pictures = decode(last.data)  # the last picture, with the last figures
     assert header["index"] == SETTLE
@@ -99,13 +99,13 @@ def test_updates_hold_the_pictures_and_their_scores(sink: WebSink) -> None:
 @pytest.mark.parametrize(
     ("show", "names"), [(None, ["late", "now"]), ("late", ["late"]), ("due,real", ["real", "due"])]
 )
-def test_viewers_get_what_they_want(sink: WebSink, show: str | None, names: list[str]) -> None:
+def test_viewers_get_the_pictures_they_ask_for(sink: WebSink, show: str | None, names: list[str]) -> None:
     _, update, _, _ = asyncio.run(updates(sink, [event(SETTLE)], show))
     assert list(decode(update.data)[1]) == names
 
 
 @pytest.mark.parametrize("show", ["", "frame", "late,late", "late,", "late;now", "../late", "x" * 4000])
-def test_what_is_no_picture_is_refused(sink: WebSink, show: str) -> None:
+def test_an_unknown_picture_is_refused(sink: WebSink, show: str) -> None:
     assert asyncio.run(refused(sink.url, show=show)) == 400
 
 
@@ -130,18 +130,18 @@ def test_a_picture_is_encoded_once_and_only_if_somebody_wants_it(
             sink.show(event(SETTLE))
             for viewer, show in zip(viewers, wants, strict=True):
                 while not (pictures := decode(await viewer.receive_bytes())[1]):
-                    pass  # another viewer has joined
+                    pass  # skip updates without pictures, sent when another viewer joins
                 assert list(pictures) == show.split(",")
 
     sink.show(event(0))
-    assert get(sink.url)[0] == 200  # the server has come round since
+    assert get(sink.url)[0] == 200  # by now the server has handled the result
     assert encoded == []
     sink._newest = None
     asyncio.run(run())
     assert len(encoded) == 2
 
 
-def test_moments_between_frames_are_for_those_who_watch_now(sink: WebSink) -> None:
+def test_moments_between_frames_are_sent_only_to_viewers_of_now(sink: WebSink) -> None:
     frame = event(SETTLE)
     later = Prediction(np.full_like(frame.input, 200), 1.0, 0.1)
     between = Result(frame.frame, frame.input, later, STAMPS, between=True)
@@ -163,7 +163,7 @@ def test_moments_between_frames_are_for_those_who_watch_now(sink: WebSink) -> No
             header, pictures = decode(await errors.receive_bytes())
             assert header["index"] == 0
             assert frame.due is not None
-            assert psnr(pictures["due"], frame.due) > 28  # still the newest moment that was scored
+            assert psnr(pictures["due"], frame.due) > 28  # still that of the newest scored frame
             sink.show(dataclasses.replace(event(SETTLE + 1), prediction=later))
             header, _ = decode(await errors.receive_bytes())
             assert header["index"] == SETTLE + 1
@@ -183,7 +183,7 @@ def test_large_pictures_are_shrunk(sink: WebSink) -> None:
     assert sizes == {**large_ones, "trust": (160, 90), **dict.fromkeys(small_ones, (640, 360))}
 
 
-def test_a_page_that_loads_late_gets_the_history(sink: WebSink) -> None:
+def test_a_page_that_is_opened_late_gets_the_history(sink: WebSink) -> None:
     count = KEPT + 100
     blank = np.zeros((8, 8, 3), np.uint8)
     for index in range(count):

@@ -1,4 +1,4 @@
-"""The pipeline: every frame of a file, the newest of a camera, and clean ends."""
+"""The pipeline: every frame of a file, the newest frame of a camera, and clean ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from framecast.runtime.report import _precision, to_json
 from framecast.runtime.score import SETTLE, psnr
 from framecast.testing import DriftEngine, EmptyEngine, ListSource, manifest, shades
 
-from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 def test_a_file_gives_every_frame_and_is_scored() -> None:
@@ -49,7 +49,7 @@ def test_a_slow_model_drops_a_cameras_frames_and_counts_them() -> None:
     assert [e.frame.index for e in events] == sorted({e.frame.index for e in events})
 
 
-def test_a_lookahead_of_some_frames_is_scored_at_it() -> None:
+def test_a_lookahead_of_three_frames_is_scored_three_frames_later() -> None:
     pipeline = Pipeline(ListSource(shades(30)), Predictor(DriftEngine(), watch=False), lookahead=Lookahead(frames=3))
     events = list(pipeline)
     assert [e.prediction.ahead for e in events] == pytest.approx([3 / 25] * 30)
@@ -71,7 +71,7 @@ def test_a_new_size_or_epoch_starts_a_new_stream() -> None:
     assert scored == [8, 9, 10, 11, 20, 21, 22, 23, 32, 33, 34, 35]
 
 
-def test_a_lost_source_ends_the_run_and_says_why() -> None:
+def test_a_lost_source_ends_the_run_with_the_reason() -> None:
     source = ListSource([*shades(5), SourceError("lost the camera: plug it in")])
     pipeline = Pipeline(source, Predictor(DriftEngine(), watch=False))
     with pytest.raises(SourceError, match="lost the camera"):
@@ -130,11 +130,11 @@ def test_a_paced_clip_stops_at_once() -> None:
     events = iter(pipeline)
     next(events)
     pipeline.stop()
-    assert not list(events)  # and not 100 s later
+    assert not list(events)  # returns at once, not after 100 s
     assert pipeline.report()["ended"] == "interrupted"
 
 
-def test_nonfinite_predictions_are_counted_and_scored_anew() -> None:
+def test_nonfinite_predictions_are_counted_and_scoring_restarts() -> None:
     engine = DriftEngine()
     engine.poison = lambda count: count == 15
     pipeline = Pipeline(ListSource(shades(40)), Predictor(engine, watch=False))
@@ -142,7 +142,7 @@ def test_nonfinite_predictions_are_counted_and_scored_anew() -> None:
     report = pipeline.report()
     assert report["resets"] >= 1
     assert report["frames"] == 40
-    assert events[15].due is None  # the state starts anew here: what was pending is void
+    assert events[15].due is None  # the state is reset here, which discards pending predictions
 
 
 def test_stream_is_iterated_and_closed() -> None:
@@ -180,7 +180,7 @@ def test_a_real_rtsp_server_is_predicted_live(rtsp_server: RtspServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("of_artifact", "opened", "told"),
+    ("of_artifact", "opened", "expected"),
     [
         ("fp32", None, "fp32"),
         ("fp32", "fp32", "fp32"),
@@ -190,7 +190,7 @@ def test_a_real_rtsp_server_is_predicted_live(rtsp_server: RtspServer) -> None:
         ("int8", "bf16", "int8 and bf16"),
     ],
 )
-def test_the_report_says_in_what_it_computed(of_artifact: str, opened: str | None, told: str) -> None:
+def test_the_report_names_the_precision(of_artifact: str, opened: str | None, expected: str) -> None:
     engine = EmptyEngine(manifest(precision=of_artifact))
     engine.precision = opened
-    assert _precision(engine) == told
+    assert _precision(engine) == expected

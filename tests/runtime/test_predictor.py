@@ -1,4 +1,4 @@
-"""The predictor: state, time, rollout, and what it refuses."""
+"""The predictor: state, time, rollout, and errors."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import DEFAULT_MODEL, shipped
 from framecast.testing import DriftEngine
 
-from ..stepping import stepped  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..stepping import stepped  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 def grey(level: int, size: tuple[int, int] = (12, 16)) -> np.ndarray:
     return np.full((*size, 3), level, np.uint8)
 
 
-def test_step_predicts_and_tells_when() -> None:
+def test_step_predicts_the_next_frame_and_its_time() -> None:
     predictor = Predictor(DriftEngine(), watch=False)
     for i in range(5):
         prediction = stepped(predictor, grey(10), i * 0.5)
@@ -55,8 +55,10 @@ def test_rollout_feeds_back_floats_and_leaves_the_state() -> None:
     assert [int(p.image[0, 0, 0]) for p in ahead] == pytest.approx(levels, abs=1)
     again = predictor.rollout(5)
     assert all(np.array_equal(a.image, b.image) for a, b in zip(ahead, again, strict=True))
-    engine.poison = lambda count: count != 2  # the state goes on from the second frame as if nothing had been looked at
+    engine.poison = lambda count: count != 2  # NaN unless the rollouts left the count at 2
     predictor.step(grey(200), time=0.2)
+    predictor.rollout(1)
+    assert predictor.resets == 0
 
 
 def test_any_moment_ahead_in_any_order() -> None:
@@ -89,8 +91,8 @@ def test_no_moment_before_the_newest_frame(time: float) -> None:
         predictor.at(2.0)
 
 
-def test_the_cameras_interval_is_not_that_of_the_frames_taken() -> None:
-    """Of five frames one is taken: a rollout still looks ahead frame by frame of the camera."""
+def test_the_cameras_interval_may_differ_from_that_of_the_frames_taken() -> None:
+    """One frame in five is taken, but a rollout still advances by the camera's interval."""
     engine = DriftEngine()
     predictor = Predictor(engine, watch=False)
     assert predictor.interval == pytest.approx(1 / 25)
@@ -99,10 +101,10 @@ def test_the_cameras_interval_is_not_that_of_the_frames_taken() -> None:
     assert predictor.interval == 0.04
     ahead = predictor.rollout(10)
     assert [p.ahead for p in ahead] == pytest.approx([0.04 * k for k in range(1, 11)])
-    # It learned from frames that are 0.2 s apart: that is one step.
+    # The engine has seen frames 0.2 s apart, so that is one step.
     assert [int(p.image[0, 0, 0]) for p in ahead[4::5]] == pytest.approx([126, 151], abs=1)
     assert int(ahead[0].image[0, 0, 0]) == pytest.approx(100 + 25.5 / 5, abs=1)
-    predictor.step(grey(100), 0.8)  # not known any more: the median of the last ones
+    predictor.step(grey(100), 0.8)  # no interval given: the median of the last ones
     assert predictor.interval == pytest.approx(0.2)
     predictor.reset()
     predictor.step(grey(100), interval=0.05)
@@ -111,7 +113,7 @@ def test_the_cameras_interval_is_not_that_of_the_frames_taken() -> None:
 
 
 @pytest.mark.parametrize("interval", [0.0, -0.1, math.nan, math.inf])
-def test_an_interval_is_above_zero(interval: float) -> None:
+def test_an_interval_must_be_above_zero(interval: float) -> None:
     predictor = Predictor(DriftEngine(), watch=False)
     with pytest.raises(OptionError, match="an interval must be a number of seconds above 0"):
         predictor.step(grey(0), interval=interval)
@@ -128,12 +130,12 @@ def test_an_interval_is_above_zero(interval: float) -> None:
         ("a path", "not str"),
     ],
 )
-def test_what_is_no_frame_is_refused(frame: Any, message: str) -> None:
+def test_an_invalid_frame_is_refused(frame: Any, message: str) -> None:
     with pytest.raises(FrameError, match=message):
         Predictor(DriftEngine(), watch=False).step(frame)
 
 
-def test_a_new_size_in_mid_stream_is_refused_by_name() -> None:
+def test_a_new_size_in_mid_stream_is_refused() -> None:
     predictor = Predictor(DriftEngine(), watch=False)
     predictor.step(grey(0, (24, 32)))
     with pytest.raises(FrameError, match="from 32x24 to 64x48"):
@@ -151,7 +153,7 @@ def test_rollout_needs_a_frame_and_a_horizon() -> None:
         predictor.rollout(0)
 
 
-def test_a_prediction_that_is_not_finite_starts_anew() -> None:
+def test_a_prediction_that_is_not_finite_resets_the_state() -> None:
     engine = DriftEngine()
     predictor = Predictor(engine, watch=False)
     engine.poison = lambda count: count == 3
@@ -159,19 +161,19 @@ def test_a_prediction_that_is_not_finite_starts_anew() -> None:
     assert predictor.resets == 1
     assert all((image == 36).all() for image in images)
     engine.poison = lambda count: True
-    predictor.step(grey(10))  # nothing was asked for, so nothing is wrong yet
+    predictor.step(grey(10))  # no prediction is requested yet, so there is no error
     for ask in (lambda: predictor.rollout(1), lambda: predictor.at(1.0)):
         with pytest.raises(EngineError, match="even from a fresh state"):
             ask()
 
 
-def test_a_rollout_that_is_not_finite_starts_anew() -> None:
+def test_a_rollout_that_is_not_finite_resets_the_state() -> None:
     engine = DriftEngine()
     predictor = Predictor(engine, watch=False)
     engine.poison = lambda count: count == 5
     for _ in range(4):
         predictor.step(grey(10))
-    ahead = predictor.rollout(4)  # the third would be the 6th step
+    ahead = predictor.rollout(4)  # the third needs the 6th step, which gives NaN
     assert predictor.resets == 1
     assert predictor.steps == 1
     assert [int(p.image[0, 0, 0]) for p in ahead] == pytest.approx([36, 61, 86, 112], abs=1)
@@ -219,7 +221,7 @@ def test_a_clock_that_was_set_back_begins_a_new_stream() -> None:
 
 
 @pytest.mark.parametrize("model", shipped())
-def test_a_closed_predictor_says_so(model: str) -> None:
+def test_a_closed_predictor_raises(model: str) -> None:
     predictor = framecast.load(model)
     predictor.close()
     predictor.close()
@@ -228,7 +230,7 @@ def test_a_closed_predictor_says_so(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", shipped())
-def test_what_ships_is_small_and_free(model: str) -> None:
+def test_shipped_models_are_small_and_free(model: str) -> None:
     assert DEFAULT_MODEL in shipped()
     assert shipped()[model].stat().st_size <= 10e6
     with framecast.load(model) as predictor:
@@ -237,7 +239,7 @@ def test_what_ships_is_small_and_free(model: str) -> None:
     assert manifest.licence == "Apache-2.0"
 
 
-def test_the_shipped_network_is_measured() -> None:
+def test_the_shipped_network_has_measured_quality() -> None:
     with framecast.load("stip-edge") as predictor:
         quality = predictor.manifest.quality
     assert quality is not None
@@ -264,7 +266,7 @@ def test_reset_equals_a_fresh_start() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_models_that_are_none(tmp_path: Path) -> None:
+def test_invalid_models_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.onnx"
     text.write_text("not a protobuf")
     empty = tmp_path / "empty.onnx"
@@ -286,7 +288,7 @@ def test_models_that_are_none(tmp_path: Path) -> None:
         framecast.load(threads=-1)
 
 
-def test_a_frame_that_is_refused_leaves_the_predictor_as_it_was() -> None:
+def test_a_refused_frame_does_not_change_the_predictor() -> None:
     engine, image = DriftEngine(), np.full((12, 16, 3), 50, np.uint8)
     predictor = Predictor(engine, watch=False)
     predictor.step(image, 0.0)
@@ -304,11 +306,11 @@ def test_a_frame_that_is_refused_leaves_the_predictor_as_it_was() -> None:
         patch.setattr(engine, "run", failing)
         with pytest.raises(EngineError, match="it broke"):
             predictor.step(image, 0.08)
-    assert predictor.rollout(1)[0].time == pytest.approx(0.08)  # after the frame that it has seen
-    assert stepped(predictor, image, 0.08).time == pytest.approx(0.12)  # the same again, once it works
+    assert predictor.rollout(1)[0].time == pytest.approx(0.08)  # one interval after the last accepted frame
+    assert stepped(predictor, image, 0.08).time == pytest.approx(0.12)  # the same frame, now that the engine works
 
 
-def test_a_first_frame_that_is_refused_sets_no_size() -> None:
+def test_a_refused_first_frame_sets_no_size() -> None:
     class OneSize(DriftEngine):
         def take(self, images: Sequence[Image], state: State) -> None:
             if images[0].shape != (24, 32, 3):
@@ -331,7 +333,7 @@ def test_no_moment_too_far_ahead() -> None:
 
 
 @pytest.mark.parametrize("model", ["edge", "stip-edge"])
-def test_what_is_handed_out_may_be_drawn_on(model: str) -> None:
+def test_predicted_pictures_may_be_written_to(model: str) -> None:
     frame = np.full((192, 256, 3), 90, np.uint8)
     with framecast.load(model) as predictor:
         predictor.step(frame, 0.0)

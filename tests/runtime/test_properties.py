@@ -1,4 +1,4 @@
-"""What holds for any order of events: the mailbox, the ring of states; and for any bytes: the page's server."""
+"""Property tests: the mailbox and the ring of states for any order of calls, the page's server for any bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from framecast.runtime.mailbox import Mailbox
 from framecast.runtime.sinks.address import parse
 from framecast.runtime.sinks.web import WebSink
 
-# Beside this file; pytest's importlib mode puts no folder of tests on the path.
+# Beside this file; pytest's importlib mode puts no test folder on the path.
 from .browser import endpoint, get, snapshot  # noqa: TID252
 
 # The mailbox
@@ -30,7 +30,7 @@ ACTIONS = st.lists(st.sampled_from(["put", "put", "get", "close"]), max_size=40)
 
 
 @given(ACTIONS)
-def test_a_mailbox_of_the_newest_gives_what_its_model_gives(actions: list[str]) -> None:
+def test_a_mailbox_of_the_newest_behaves_like_a_simple_model(actions: list[str]) -> None:
     box: Mailbox[int] = Mailbox(newest=True)
     there: list[int] = []
     dropped, closed = 0, False
@@ -43,18 +43,18 @@ def test_a_mailbox_of_the_newest_gives_what_its_model_gives(actions: list[str]) 
         elif action == "close":
             box.close()
             closed = True
-        elif there or closed:  # else it would wait
+        elif there or closed:  # otherwise it would block
             assert box.get() == (there.pop() if there else None)
         assert box.dropped == dropped
 
 
 @given(ACTIONS, st.integers(1, 4))
-def test_a_mailbox_of_all_gives_what_its_model_gives(actions: list[str], capacity: int) -> None:
+def test_a_mailbox_of_all_behaves_like_a_simple_model(actions: list[str], capacity: int) -> None:
     box: Mailbox[int] = Mailbox(newest=False, capacity=capacity)
     there: deque[int] = deque()
     closed = False
     for number, action in enumerate(actions):
-        if action == "put" and (closed or len(there) < capacity):  # else it would wait
+        if action == "put" and (closed or len(there) < capacity):  # otherwise it would block
             assert box.put(number) is not closed
             if not closed:
                 there.append(number)
@@ -89,7 +89,7 @@ def test_nothing_is_lost_or_out_of_order_between_two_threads(newest: bool, count
 
 
 class Nothing(Engine):
-    """Holds states whose histories reach ``slots`` and one step back."""
+    """An engine only for its states, with histories of ``slots`` steps and of one step."""
 
     name, device, version = "nothing", "test", "0"
 
@@ -110,9 +110,9 @@ class Nothing(Engine):
     moves=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.sampled_from(range(8))), max_size=60),
 )
 def test_a_state_reads_what_was_written_on_its_path(slots: int, count: int, moves: list[tuple[int, int, int]]) -> None:
-    """A model keeps each state's whole path, and which states are still readable: writing one invalidates others."""
+    """The test tracks each state's whole path, and which states are still readable: writing one invalidates others."""
     states = [Nothing(slots).new_state() for _ in range(count)]
-    paths: list[list[tuple[int, float]]] = [[] for _ in states]  # (who wrote, what), oldest first
+    paths: list[list[tuple[int, float]]] = [[] for _ in states]  # (state that wrote, value), oldest first
     readable = [True] * count
     for number, (source, target, kind) in enumerate(moves, start=1):
         source, target = source % count, target % count
@@ -120,7 +120,7 @@ def test_a_state_reads_what_was_written_on_its_path(slots: int, count: int, move
             states[target].reset()
             paths[target], readable[target] = [], True
         elif source != target and readable[source]:
-            for other in range(count):  # those that were carried on from the state that is written now
+            for other in range(count):  # writing a state invalidates states derived from it
                 wrote = any(who == target for who, _ in paths[other][-slots:])
                 readable[other] &= other in (source, target) or not wrote
             moment = states[target].follow(states[source])
@@ -146,19 +146,19 @@ ADDRESSES = st.one_of(
 
 
 @given(ADDRESSES)
-def test_an_address_is_a_host_and_a_port_or_one_line(address: str) -> None:
-    said = address  # one that is understood is printable: it is shown as a part of the URL
+def test_an_address_is_parsed_or_refused_in_one_line(address: str) -> None:
+    shown = address  # a valid address is printable, because the URL shows it
     try:
         host, port = parse(address)
         assert host
         assert 0 <= port <= 65535
     except OptionError as error:
-        said = str(error)
-    assert said.isprintable()
+        shown = str(error)
+    assert shown.isprintable()
 
 
 @given(st.one_of(st.just("::1"), st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True)), st.integers(0, 65535))
-def test_an_address_comes_back_as_it_was_written(host: str, port: int) -> None:
+def test_a_valid_address_is_parsed_into_host_and_port(host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
     assert parse(f"{shown}:{port}") == (host, port)
     assert parse(shown) == (host, 8000)
@@ -201,7 +201,7 @@ BYTES = st.one_of(
 
 @given(BYTES, st.booleans())
 @example(b"GET / HTTP/1.1\r\nHost: HERE\r\n\r\n", True)
-def test_whatever_is_sent_the_server_answers_or_hangs_up(sink: WebSink, sent: bytes, whole: bool) -> None:
+def test_the_server_answers_any_bytes_or_closes_the_connection(sink: WebSink, sent: bytes, whole: bool) -> None:
     message = sent.replace(b"HERE", urlsplit(sink.url).netloc.encode()) + b"\r\n\r\n" * whole
     with (
         socket.create_connection(endpoint(sink.url), timeout=120) as client,
@@ -210,7 +210,7 @@ def test_whatever_is_sent_the_server_answers_or_hangs_up(sink: WebSink, sent: by
         client.sendall(message)
         client.shutdown(socket.SHUT_WR)
         answer = b""
-        while part := client.recv(65536):  # to the end: it hangs up
+        while part := client.recv(65536):  # until the server closes the connection
             answer += part
         assert not answer or answer.startswith(b"HTTP/1.")
         assert b"Traceback" not in answer

@@ -1,7 +1,7 @@
-"""The real pycuda, built by ``make pycuda``, on a driver that is none (``libcuda.c``): what ``cuda.py`` asks of it.
+"""``cuda.py`` with the real pycuda, built by ``make pycuda``, on a fake driver (``libcuda.c``).
 
-pycuda's rules of threads and contexts are its own here, not our memory of them. TensorRT is still none
-(``fake_tensorrt.py``), and neither is there a GPU: what one does is for ``benchmarks/gpu_check.py``.
+This tests pycuda's actual rules for threads and contexts, not our reading of them. TensorRT is a fake, too
+(``fake_tensorrt.py``), and there is no GPU: ``benchmarks/gpu_check.py`` tests a real one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("onnx")
 
-from ..exported import exported  # noqa: F401, TID252 (a mark: not without torch)
+from ..exported import exported  # noqa: F401, TID252 (marks this file for .ci/test-pythons: needs torch)
 from .pycuda_build import place  # noqa: TID252
 from .test_tensorrt_engine import artifact, built  # noqa: TID252
 
@@ -29,7 +29,7 @@ NOTHING = dict.fromkeys(("streams", "events", "memory", "locked", "graphs", "exe
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with the driver that is none."""
+    """A folder with the fake driver."""
     gcc = shutil.which("gcc")
     if gcc is None or not place().is_dir():
         missing_here = "no pycuda for the tests: make pycuda" if gcc else "no C compiler: apt install gcc"
@@ -48,7 +48,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def ran(scenario: str, libraries: str, tmp_path: Path) -> tuple[dict[str, int], str]:
-    """What is alive when a process has ended, and what it wrote to stderr."""
+    """The objects alive when the process of a scenario exits, and its stderr."""
     path = artifact("mau", tmp_path)
     environment = {
         **os.environ,
@@ -67,31 +67,31 @@ def ran(scenario: str, libraries: str, tmp_path: Path) -> tuple[dict[str, int], 
 
 
 @pytest.mark.parametrize("scenario", ["engine", "threads"])
-def test_all_is_freed_and_nothing_is_said(scenario: str, libraries: str, tmp_path: Path) -> None:
-    """The context alone stays: the process's end releases it."""
+def test_everything_is_freed_without_warnings(scenario: str, libraries: str, tmp_path: Path) -> None:
+    """Only the context stays, until the process ends."""
     assert ran(scenario, libraries, tmp_path) == ({"contexts": 1, **NOTHING}, "")
 
 
-def test_what_lives_to_the_end_is_the_drivers_and_nothing_is_said(libraries: str, tmp_path: Path) -> None:
-    alive, said = ran("at_exit", libraries, tmp_path)
-    assert said == ""
+def test_objects_alive_at_exit_are_left_to_the_driver_without_warnings(libraries: str, tmp_path: Path) -> None:
+    alive, printed = ran("at_exit", libraries, tmp_path)
+    assert printed == ""
     assert alive["memory"] > 0
     assert (alive["contexts"], alive["faults"]) == (1, 0)
 
 
-def test_what_the_driver_refuses_is_named(libraries: str, tmp_path: Path) -> None:
-    alive, said = ran("faults", libraries, tmp_path)
+def test_calls_that_the_driver_refuses_are_reported(libraries: str, tmp_path: Path) -> None:
+    alive, printed = ran("faults", libraries, tmp_path)
     assert alive == {"contexts": 1, **NOTHING}
     expected = ["the GPU's memory is full", "the page-locked memory is full", "the GPU's memory is full"]
-    lines = said.splitlines()
+    lines = printed.splitlines()
     assert len(lines) == 4
     assert all(line.startswith(begin) for line, begin in zip(lines, expected, strict=False))
     assert "could not run a step (error 700)" in lines[-1]
 
 
-def test_the_driver_shows_what_pycuda_does_wrong_alone(libraries: str, tmp_path: Path) -> None:
-    """So that silence above means something."""
-    alive, said = ran("raw", libraries, tmp_path)
+def test_the_driver_shows_leaks_of_pycuda_alone(libraries: str, tmp_path: Path) -> None:
+    """This shows that the fake driver detects the faults that the tests above rule out."""
+    alive, printed = ran("raw", libraries, tmp_path)
     assert (alive["memory"], alive["contexts"]) == (1, 1)
-    assert "device_allocation in out-of-thread context could not be cleaned up" in said
-    assert "PyCUDA WARNING: a clean-up operation failed" in said
+    assert "device_allocation in out-of-thread context could not be cleaned up" in printed
+    assert "PyCUDA WARNING: a clean-up operation failed" in printed

@@ -1,4 +1,4 @@
-"""A picture that is resized in halves is the one that OpenCV makes of the whole, to the bit."""
+"""A picture resized in two halves equals OpenCV's result for the whole picture, bit by bit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from framecast.runtime import resize as module
 from framecast.runtime.resize import resize
 
-from ..calls import watched  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..calls import watched  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
-# Sizes of cameras and of networks. Some are not halved: enlarged, odd rows, a scale that is no binary fraction.
+# Sizes of cameras and of networks. Not halved: enlarged pictures, odd rows, scales that are not binary fractions.
 CAMERAS = [(480, 640), (720, 1280), (1080, 1920), (1024, 1280), (481, 640), (100, 2000), (192, 256), (96, 128)]
 TARGETS = [(256, 192), (512, 512), (160, 128), (64, 64), (100, 75), (640, 480)]
 
@@ -29,7 +29,7 @@ def whole(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @pytest.fixture
 def halved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the threads that resize, whatever the picture's bytes."""
+    """Names of the threads that resize; pictures of any size are halved."""
     names: list[str] = []
     monkeypatch.setattr(module, "LARGE", 0)
     monkeypatch.setattr(
@@ -40,7 +40,7 @@ def halved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("camera", CAMERAS)
-def test_every_bit_is_as_opencv_has_it(camera: tuple[int, int], target: tuple[int, int], halved: list[str]) -> None:
+def test_every_bit_equals_opencvs_result(camera: tuple[int, int], target: tuple[int, int], halved: list[str]) -> None:
     image = picture(*camera)
     out = np.full((target[1], target[0], 3), 77, np.uint8)
     assert resize(image, target, out) is out
@@ -58,18 +58,18 @@ def test_every_bit_is_as_opencv_has_it(camera: tuple[int, int], target: tuple[in
         ((480, 640), (512, 512), 1),  # enlarged
     ],
 )
-def test_what_is_halved(camera: tuple[int, int], target: tuple[int, int], parts: int, halved: list[str]) -> None:
+def test_number_of_parts(camera: tuple[int, int], target: tuple[int, int], parts: int, halved: list[str]) -> None:
     resize(picture(*camera), target)
     assert len(halved) == parts
 
 
-def test_a_small_picture_wakes_nobody(halved: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_picture_wakes_no_thread(halved: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGE", 1 << 19)
     resize(picture(192, 256), (64, 64))
     assert halved == ["MainThread"]
 
 
-def test_a_thread_that_is_busy_is_not_waited_for(halved: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_thread_is_not_waited_for(halved: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     with ThreadPoolExecutor(1) as busy:
         monkeypatch.setattr(module, "_second", busy)
@@ -82,7 +82,7 @@ def test_a_thread_that_is_busy_is_not_waited_for(halved: list[str], monkeypatch:
     assert halved == ["MainThread", "MainThread"]
 
 
-def test_what_fails_in_the_other_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_other_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = threading.Event()
 
     def area(image: np.ndarray, out: np.ndarray) -> None:

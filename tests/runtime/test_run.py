@@ -1,4 +1,4 @@
-"""One call that runs a source through a model into sinks."""
+"""``framecast.run``: one call that runs a source through a model into sinks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Kept(framecast.Sink):
         self.closed += 1
 
 
-def test_any_callable_and_any_sink_is_shown_every_result(tmp_path: Path) -> None:
+def test_every_callable_and_every_sink_gets_every_result(tmp_path: Path) -> None:
     called: list[float] = []
     kept, reports = Kept(), list[Report]()
     report = framecast.run(
@@ -51,20 +51,20 @@ def test_any_callable_and_any_sink_is_shown_every_result(tmp_path: Path) -> None
     assert {path.name for path in tmp_path.iterdir() if path.stat().st_size} == {"run.mp4", "run.png"}
 
 
-def test_an_opened_source_is_taken_and_closed() -> None:
+def test_an_opened_source_is_used_and_closed() -> None:
     source = ListSource(shades(12, size=(120, 160)))
     assert framecast.run(source, frames=5)["ended"] == "max frames"
     assert source.closed
 
 
-def test_the_stop_of_a_caller_ends_it() -> None:
+def test_a_callers_stop_event_ends_the_run() -> None:
     stop = threading.Event()
     report = framecast.run("demo", loop=True, stop=stop, sinks=[lambda result: stop.set()])
     assert report["ended"] == "interrupted"
-    assert report["frames"] <= 4  # those that were on their way
+    assert report["frames"] <= 4  # with frames that were already on their way
 
 
-def test_a_sink_that_fails_ends_it_and_the_others_are_closed() -> None:
+def test_a_failing_sink_ends_the_run_and_the_others_are_closed() -> None:
     def fail(result: framecast.Result) -> None:
         if result.frame.index == 7:
             raise SinkError("cannot write x: it is full (make room)")
@@ -76,7 +76,7 @@ def test_a_sink_that_fails_ends_it_and_the_others_are_closed() -> None:
     assert reports[-1]["ended"] == "error: cannot write x: it is full (make room)"
 
 
-def test_what_is_wrong_is_said_before_anything_is_opened(tmp_path: Path) -> None:
+def test_bad_input_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"unknown suffix; use \.mp4"):
         framecast.run("rtsp://nobody.invalid/", record=[tmp_path / "run.gif"])
     reports = list[Report]()
@@ -85,7 +85,7 @@ def test_what_is_wrong_is_said_before_anything_is_opened(tmp_path: Path) -> None
     assert reports == []
 
 
-def test_what_is_given_is_closed_however_early_it_fails() -> None:
+def test_the_given_source_and_sinks_are_closed_on_any_error() -> None:
     for options in ({"model": "nonesuch"}, {"record": "run.gif"}, {"engine": "nonesuch"}):
         source, sink = ListSource(shades(3)), Kept()
         with pytest.raises(framecast.FramecastError):
@@ -111,7 +111,7 @@ def test_one_recording_and_a_sink_of_any_class(tmp_path: Path) -> None:
 
 
 def test_a_run_in_virtual_time_records_and_ends() -> None:
-    """Capture, sinks and loop wait by the clock that they are given, so none of them holds time still."""
+    """Capture, sinks and loop wait on the given clock, so none of them stops virtual time."""
     clock = VirtualClock()
     source = ListSource(shades(40, size=(48, 64)), live=True, gap=60.0, clock=clock)
     shown: list[int] = []
@@ -133,7 +133,7 @@ def test_a_run_in_virtual_time_records_and_ends() -> None:
         framecast.run(CLIP, serve="127.0.0.1:0", clock=clock)
 
 
-def test_resets_are_those_of_the_run() -> None:
+def test_resets_are_counted_for_each_run() -> None:
     engine = DriftEngine()
     predictor = Predictor(engine, watch=False)
     engine.poison = lambda count: count == 5
@@ -152,7 +152,7 @@ def test_resets_are_those_of_the_run() -> None:
         list(third)
 
 
-def test_a_source_that_fails_once_it_was_stopped_is_no_error() -> None:
+def test_a_source_that_fails_after_stop_is_no_error() -> None:
     held, stopped = threading.Event(), threading.Event()
 
     class Failing(ListSource):
@@ -173,8 +173,8 @@ def test_a_source_that_fails_once_it_was_stopped_is_no_error() -> None:
     assert pipeline.report()["ended"] == "interrupted"
 
 
-def test_a_silent_source_is_observed() -> None:
-    """The loop wakes for a frame or a deadline: a camera that stands still is seen to."""
+def test_a_silent_source_is_noticed() -> None:
+    """The loop wakes for a frame or at a deadline, so it notices a camera that stalls."""
     clock = VirtualClock()
 
     class Stalling(ListSource):
@@ -198,7 +198,7 @@ def test_a_silent_source_is_observed() -> None:
     assert silences == pytest.approx([0.2, 0.5, 0.8, 1.0, 1.2, 1.5, 1.8, 2.0], abs=0.051)
 
 
-def test_a_prediction_is_short_in_words_and_a_picture_in_a_notebook() -> None:
+def test_a_prediction_has_a_short_repr_and_is_a_picture_in_a_notebook() -> None:
     predictor = framecast.load()
     predictor.step(shades(1, size=(120, 160))[0].image, 2.0)
     prediction = predictor.at(2.0414)

@@ -1,4 +1,4 @@
-"""The score's rules: what is compared, what is left out."""
+"""The rules of the score: what is compared, and what is skipped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_psnr_equals_float64() -> None:
     assert psnr(a, a) == pytest.approx(10 * np.log10(255**2 / 0.01))
 
 
-def test_each_prediction_meets_the_frame_of_its_time() -> None:
+def test_each_prediction_is_scored_by_the_frame_of_its_time() -> None:
     scorer = Scorer()
     frames = [image(i) for i in range(20)]
     for i, frame in enumerate(frames):
@@ -28,7 +28,7 @@ def test_each_prediction_meets_the_frame_of_its_time() -> None:
             assert not scored
         else:
             assert set(scored) == {1, 3}
-            assert scored[1].psnr == pytest.approx(psnr(frame, frame))  # it was foreseen exactly
+            assert scored[1].psnr == pytest.approx(psnr(frame, frame))  # it was predicted exactly
             assert scored[1].psnr_copy == pytest.approx(psnr(frames[i - 1], frame))
             assert scored[3].last is frames[i - 3]
             assert scored[3].psnr_copy == pytest.approx(psnr(frames[i - 3], frame))
@@ -37,7 +37,7 @@ def test_each_prediction_meets_the_frame_of_its_time() -> None:
                 scorer.expect(frames[i + k], (i + k) * 0.04 + 0.01, k * 0.04 + 0.01, frame)
 
 
-def test_means_are_over_what_was_scored() -> None:
+def test_means_are_over_scored_predictions() -> None:
     assert (Score().prediction, Score().copy_last) == (None, None)
     score = Score().plus(30.0, 20.0, 10.0).plus(40.0, 25.0, 12.0)
     assert (score.n, score.prediction, score.copy_last, score.rival) == (2, 35.0, 22.5, 11.0)
@@ -51,7 +51,7 @@ def test_a_prediction_for_another_time_is_not_scored() -> None:
     assert not scorer.arrive(image(51), SETTLE * 0.04, 0.04)
 
 
-def test_of_two_predictions_for_a_frame_the_nearest_is_scored() -> None:
+def test_the_nearest_of_several_predictions_for_a_frame_is_scored() -> None:
     scorer = Scorer()
     for i in range(SETTLE):
         scorer.arrive(image(i), i * 0.04, 0.04)
@@ -63,21 +63,21 @@ def test_of_two_predictions_for_a_frame_the_nearest_is_scored() -> None:
     assert np.array_equal(scored[0].image, image(71))
 
 
-def test_repeated_frames_and_broken_streams_are_left_out() -> None:
+def test_repeated_frames_and_interrupted_streams_are_not_scored() -> None:
     scorer = Scorer()
     for i in range(SETTLE + 1):
         scorer.arrive(image(i), i * 0.04, 0.04)
     scorer.expect(image(60), 9 * 0.04, 0.04, image(SETTLE))
-    assert not scorer.arrive(image(SETTLE), 9 * 0.04, 0.04)  # the camera repeated itself
+    assert not scorer.arrive(image(SETTLE), 9 * 0.04, 0.04)  # the camera repeated a frame
     scorer.expect(image(61), 10 * 0.04, 0.04, image(SETTLE))
     scorer.restart()
     assert not scorer.arrive(image(62), 10 * 0.04, 0.04)
 
 
-def test_a_frame_that_was_not_taken_scores_and_counts_as_none() -> None:
+def test_a_frame_that_was_not_taken_scores_but_does_not_count_as_taken() -> None:
     scorer = Scorer()
     for i in range(SETTLE):
-        assert not scorer.pass_by(image(i), i * 0.04, 0.04)  # too early
+        assert not scorer.pass_by(image(i), i * 0.04, 0.04)  # before SETTLE
         scorer.arrive(image(i), i * 0.04, 0.04)
     now = SETTLE * 0.04
     scorer.expect(image(90), now, 0.04, image(91))
@@ -87,12 +87,12 @@ def test_a_frame_that_was_not_taken_scores_and_counts_as_none() -> None:
     (scored,) = scorer.pass_by(image(93), now, 0.04)
     assert scored.psnr == pytest.approx(psnr(image(90), image(93)))
     assert not scorer.pass_by(image(93), now, 0.04)  # once only
-    (scored,) = scorer.arrive(image(93), now + 0.04, 0.04)  # not a repeat: nobody took the other
+    (scored,) = scorer.arrive(image(93), now + 0.04, 0.04)  # not a repeat, because the equal frame was not taken
     assert scored.ahead == 0.08
     assert not scorer.wants(now + 0.04, 0.04)
 
 
-def test_another_methods_picture_is_scored_if_it_came_in_time() -> None:
+def test_a_rivals_picture_is_scored_if_it_came_in_time() -> None:
     scorer = Scorer()
     for i in range(SETTLE):
         scorer.arrive(image(i), i * 0.04, 0.04)

@@ -1,4 +1,4 @@
-"""Sinks: what is recorded is there, complete and playable, also after a failure."""
+"""Sinks: recordings are complete and playable, also after a failure."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def count_frames(path: Path) -> tuple[int, tuple[int, ...]]:
 
 
 def quarters(picture: np.ndarray) -> list[np.ndarray]:
-    """The four pictures of a recorded one, without captions and gaps."""
+    """The four parts of a recorded picture, without captions and gaps."""
     height, width = (picture.shape[0] // 2, (picture.shape[1] - GAP) // 2)
     rows, columns = (CAPTION, height + CAPTION), (0, width + GAP)
     return [picture[top : top + height - CAPTION, left : left + width] for top in rows for left in columns]
@@ -94,7 +94,7 @@ def test_a_picture_of_another_size_is_letterboxed() -> None:
     assert (picture[:, :30] < 30).all()
 
 
-def test_a_video_goes_on_when_the_frame_size_changes(tmp_path: Path) -> None:
+def test_a_video_continues_when_the_frame_size_changes(tmp_path: Path) -> None:
     sink = VideoSink(tmp_path / "run.avi", 25)
     for i in range(20):
         sink.show(event(i, size=(H, W) if i < 10 else (720, 1280)))
@@ -114,7 +114,7 @@ def test_video_holds_every_frame(tmp_path: Path, ending: str) -> None:
 
 
 def strip_rows(path: Path) -> list[np.ndarray]:
-    """The rows of a strip, without its head and their feet: late, now, truth, and two errors."""
+    """The rows of a strip without heading and captions: late, now, truth, and two errors."""
     picture = cv2.imread(str(path))
     assert picture is not None
     assert picture.shape[1] == 5 * W + 4 * GAP
@@ -174,13 +174,13 @@ def test_a_run_with_nothing_scored_leaves_no_strip(tmp_path: Path) -> None:
 def test_a_video_keeps_the_time_of_a_camera_that_dropped_frames(tmp_path: Path) -> None:
     path = tmp_path / "run.avi"
     sink = VideoSink(path, 25)
-    for i in (0, 1, 2, 10, 11, 1000):  # 7 frames dropped, and then a long halt, cut to 10 s
+    for i in (0, 1, 2, 10, 11, 1000):  # 7 dropped frames, then a long pause, which is cut to 10 s
         sink.show(event(i % 200) if i < 200 else dataclasses.replace(event(7), frame=Frame(event(7).input, i / 25, i)))
     sink.close()
     assert count_frames(path)[0] == 12 + 250 + 1
 
 
-def test_a_full_disk_is_said_and_what_was_recorded_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_the_recording_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.mp4"
     sink = VideoSink(path, 25)
     usage = shutil.disk_usage(tmp_path)
@@ -243,7 +243,7 @@ class Failing(Sink):
         self.closed += 1
 
 
-def test_a_failing_sink_is_raised_where_it_is_fed() -> None:
+def test_a_sinks_error_is_raised_in_the_thread_that_feeds_it() -> None:
     sink = Failing(after=3)
     thread = SinkThread(sink)
 
@@ -257,7 +257,7 @@ def test_a_failing_sink_is_raised_where_it_is_fed() -> None:
     assert sink.closed == 1
 
 
-def test_a_failure_at_the_end_is_not_lost() -> None:
+def test_an_error_at_the_end_is_raised_by_close() -> None:
     thread = SinkThread(Failing(after=0))
     thread.show(event(1))
     with pytest.raises(SinkError, match="disk is full"):

@@ -1,4 +1,4 @@
-"""The stepper: states are swapped in one place, one engine serves many, and rows of a batch start anew one by one."""
+"""The stepper swaps states in one place, shares an engine between streams, and resets rows of a batch one by one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.stepper import SNAP, Stepper
 from framecast.testing import DriftEngine, TrendEngine
 
-from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from ..exported import exported, pair  # noqa: TID252
 from ..stepping import stepped  # noqa: TID252
 
@@ -43,13 +43,13 @@ def artifact(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def clips(engine: Engine, count: int, length: int) -> list[list[Image]]:
-    """Different pictures for each of some streams."""
+    """``count`` streams of ``length`` pictures each, all different."""
     pictures = moving_pictures(engine.manifest.size, count * length)
     return [pictures[i * length : (i + 1) * length] for i in range(count)]
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "device"])
-def test_two_predictors_on_one_engine_are_bit_equal_to_two_on_their_own(artifact: Path, name: str) -> None:
+def test_two_predictors_on_one_engine_are_bit_equal_to_two_on_two(artifact: Path, name: str) -> None:
     with OPENERS[name](artifact) as shared, OPENERS[name](artifact) as first, OPENERS[name](artifact) as second:
         together = [Predictor(shared), Predictor(shared)]
         alone = [Predictor(first), Predictor(second)]
@@ -67,7 +67,7 @@ def test_two_predictors_on_one_engine_are_bit_equal_to_two_on_their_own(artifact
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "device"])
-def test_they_may_step_in_threads_of_their_own(tmp_path: Path, name: str) -> None:
+def test_predictors_on_one_engine_may_step_in_parallel_threads(tmp_path: Path, name: str) -> None:
     path = tmp_path / "stau.onnx"
     save(exported("stau"), path)
     with OPENERS[name](path) as shared, OPENERS[name](path) as own:
@@ -92,8 +92,8 @@ def test_they_may_step_in_threads_of_their_own(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", OPENERS)
-def test_rows_of_a_batch_start_anew_one_by_one(artifact: Path, name: str) -> None:
-    """A row that is reset is a fresh stream; the others are as if nothing had happened; looking ahead changes none."""
+def test_rows_of_a_batch_are_reset_one_by_one(artifact: Path, name: str) -> None:
+    """A reset row is a fresh stream, and the others do not change. Looking ahead changes no row."""
     with OPENERS[name](artifact) as engine:
         batch, length = 3, 11
         streams = clips(engine, batch, length)
@@ -114,13 +114,13 @@ def test_rows_of_a_batch_start_anew_one_by_one(artifact: Path, name: str) -> Non
                 assert expected is not None
                 assert got is not None
                 assert len(expected) == len(got) == 3
-                for a, b in zip(expected, got, strict=True):  # a library sums a batch in another order
+                for a, b in zip(expected, got, strict=True):  # libraries sum a batch in another order
                     assert np.abs(a.astype(int) - b).max() <= 1
                 assert np.array_equal(stepper.seen()[0], together.seen()[row])
             assert together.steps == [stepper.steps[0] for stepper in alone]
 
 
-def test_a_row_that_is_not_finite_leaves_the_others() -> None:
+def test_a_row_that_is_not_finite_does_not_affect_the_others() -> None:
     engine = DriftEngine()
     stepper = Stepper(engine, 2)
     black, grey = (np.full((12, 16, 3), level, np.uint8) for level in (0, 100))
@@ -136,7 +136,7 @@ def test_a_row_that_is_not_finite_leaves_the_others() -> None:
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_floats_ahead_are_those_that_are_rendered(outputs: int) -> None:
+def test_floats_ahead_equal_the_rendered_pictures(outputs: int) -> None:
     engine = TrendEngine(0.5, outputs=outputs)
     stepper = Stepper(engine)
     for level in (10, 14, 20):
@@ -149,7 +149,7 @@ def test_floats_ahead_are_those_that_are_rendered(outputs: int) -> None:
     assert np.abs(255 * predicted[0].clip(0, 1) - rendered).max() <= 0.5 + 1e-3
 
 
-def test_a_step_that_fails_leaves_the_stream_as_it_was() -> None:
+def test_a_failing_step_does_not_change_the_stream() -> None:
     broken = [False]
 
     class Breaking(DriftEngine):
@@ -178,7 +178,7 @@ def test_an_engine_of_one_batch_size_refuses_another() -> None:
         Predictor(engine)
 
 
-def test_a_predictor_closes_only_an_engine_of_its_own() -> None:
+def test_a_predictor_closes_only_an_engine_that_it_owns() -> None:
     class Closing(DriftEngine):
         closed = 0
 
@@ -195,8 +195,8 @@ def test_a_predictor_closes_only_an_engine_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", OPENERS)
-def test_only_one_picture_per_stream_is_taken(tmp_path: Path, name: str) -> None:
-    """A device keeps its inputs by the batch: another number must not run on what was uploaded before."""
+def test_a_step_takes_exactly_one_picture_per_stream(tmp_path: Path, name: str) -> None:
+    """A device keeps its inputs per batch: another number of pictures must not run on an earlier upload."""
     path = tmp_path / "stau.onnx"
     save(exported("stau"), path)
     with OPENERS[name](path) as engine:
@@ -211,7 +211,7 @@ def test_only_one_picture_per_stream_is_taken(tmp_path: Path, name: str) -> None
         assert stepper.steps == [1, 1]
 
 
-def test_a_row_that_was_reset_shows_nothing_of_its_past() -> None:
+def test_a_reset_row_shows_nothing() -> None:
     stepper = Stepper(DriftEngine(), 2)
     assert stepper.look_ahead(2) == [None, None]
     stepper.advance([np.full((12, 16, 3), level, np.uint8) for level in (100, 200)])
@@ -222,7 +222,7 @@ def test_a_row_that_was_reset_shows_nothing_of_its_past() -> None:
     assert hidden is nothing is None
 
 
-def test_pictures_are_those_of_the_newest_pictures() -> None:
+def test_seen_returns_the_newest_pictures() -> None:
     stepper = Stepper(DriftEngine())
     for level in (10, 20):
         stepper.advance([np.full((12, 16, 3), level, np.uint8)])
@@ -232,8 +232,8 @@ def test_pictures_are_those_of_the_newest_pictures() -> None:
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_between_two_steps_their_pictures_are_mixed(outputs: int) -> None:
-    """Against a mix in float64 of the pictures of whole steps; a moment near a whole step is that step's picture."""
+def test_between_two_steps_their_pictures_are_blended(outputs: int) -> None:
+    """Equals a float64 blend of the pictures at whole steps. A moment near a whole step is that step's picture."""
     rng, step = np.random.default_rng(5), 0.04
     stepper = Stepper(TrendEngine(0.3, outputs=outputs), 2)
     for _ in range(3):
@@ -250,10 +250,10 @@ def test_between_two_steps_their_pictures_are_mixed(outputs: int) -> None:
     (newest, _), _ = (row or [] for row in stepper.at([0.0, 1e-4], step))
     assert np.array_equal(newest, stepper.seen()[0])
     again = stepper.look_ahead(6)
-    assert all(np.array_equal(a, b) for a, b in zip(again[0] or [], whole[0][1:], strict=True))  # the state stays
+    assert all(np.array_equal(a, b) for a, b in zip(again[0] or [], whole[0][1:], strict=True))  # state unchanged
 
 
-def test_a_moment_is_asked_of_an_engine_that_renders_moments() -> None:
+def test_an_engine_that_renders_moments_gets_the_exact_moments() -> None:
     asked: list[list[float]] = []
 
     class Moments(DriftEngine):
@@ -278,9 +278,9 @@ def test_a_moment_is_asked_of_an_engine_that_renders_moments() -> None:
     stepper.reset([1])
     row, nothing = stepper.at([0.0, 0.013, 0.1], 0.04)
     assert nothing is None
-    assert asked == [[0.0, 0.013, 0.1]]  # exactly, and in one call
+    assert asked == [[0.0, 0.013, 0.1]]  # the exact moments, in one call
     assert [int(image[0, 0, 0]) for image in row or []] == [100, 113, 200]
-    assert engine.elapsed == [0.05]  # no step for it
+    assert engine.elapsed == [0.05]  # no further step
 
 
 def test_an_engine_of_steps_renders_no_moments() -> None:
@@ -298,19 +298,19 @@ def test_the_past_is_not_predicted(ahead: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "message"),
     [
         (lambda: Stepper(DriftEngine(), 0), "a batch must be at least 1, not 0"),
         (lambda: Stepper(DriftEngine()).look_ahead(0), "the horizon must be at least 1, not 0"),
         (lambda: Stepper(DriftEngine(), 2).reset([2]), "no row 2: this stepper has rows 0 to 1"),
     ],
 )
-def test_bad_arguments_are_one_line(call: Callable[[], object], says: str) -> None:
-    with pytest.raises(OptionError, match=says):
+def test_bad_arguments_are_one_line(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
         call()
 
 
-def test_an_engine_is_not_closed_in_the_middle_of_a_step() -> None:
+def test_an_engine_is_not_closed_during_a_step() -> None:
     order = list[str]()
     stepping, go = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Telemetry: bounded memory, percentiles as exact as they say, and snapshots that any thread may take at any time."""
+"""Telemetry: bounded memory, percentiles of known precision, and snapshots that any thread may take at any time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_percentiles_are_within_a_quarter_of_a_percent(scale: float) -> None:
     assert histogram.percentile(100) == pytest.approx(values.max(), rel=0.0026)
 
 
-def test_what_cannot_be_a_duration_is_bounded() -> None:
+def test_impossible_durations_are_clipped() -> None:
     histogram = Histogram()
     assert math.isnan(histogram.percentile(50))
     for value in (-3.0, 0.0, 1e300, math.inf):
@@ -59,7 +59,7 @@ def test_latencies_are_over_the_last_windows_in_bounded_memory() -> None:
         assert WINDOW >= telemetry._windows[1].n > 0
     now = telemetry.snapshot()
     assert now.frames == 3 * WINDOW + 5
-    assert now.latency.n == WINDOW + 5  # the slow ones are forgotten
+    assert now.latency.n == WINDOW + 5  # the slow ones are too old
     assert now.latency.max == pytest.approx(10)
     assert sys.getsizeof(telemetry._windows[0]._counts) == size
 
@@ -81,8 +81,8 @@ def test_a_snapshot_does_not_change() -> None:
     assert after.seconds == pytest.approx(1.05)
 
 
-def test_reports_may_be_taken_all_the_time() -> None:
-    """A page and a status line ask while the loop writes; once that ended the run with a BufferError."""
+def test_reports_may_be_taken_during_the_run() -> None:
+    """A page and a status line read while the loop writes. This once ended a run with a BufferError."""
     pipeline = Pipeline(ListSource(shades(2000)), Predictor(DriftEngine(), watch=False), lookahead=Lookahead(frames=2))
     ended, failures, taken = threading.Event(), list[Exception](), [0, 0]
 
@@ -112,21 +112,21 @@ def test_reports_may_be_taken_all_the_time() -> None:
     assert pipeline.report()["frames"] == 2000
 
 
-def test_scores_are_kept_apart_by_whole_intervals_in_milliseconds() -> None:
+def test_scores_are_grouped_by_whole_intervals_in_milliseconds() -> None:
     telemetry = Telemetry(0.04)
     for ahead, interval in ((0.040, 0.04), (0.041, 0.0402), (0.0801, 0.0399), (0.012, 0.04), (0.44, 0.04)):
         telemetry.score(scored(ahead, 30.0, 25.0), interval)
     now = telemetry.snapshot()
     assert {round(ahead): score.n for ahead, score in now.scores.items()} == {40: 3, 80: 1, 440: 1}
     assert now.score.n == 5
-    for k in range(1, 100):  # a lookahead that wanders over everything costs no memory
+    for k in range(1, 100):  # a lookahead that varies widely does not cost more memory
         telemetry.score(scored(0.04 * k, 30.0, 25.0), 0.04)
     now = telemetry.snapshot()
     assert len(now.scores) == LOOKAHEADS
     assert sum(score.n for score in now.scores.values()) == now.score.n == 104
 
 
-def test_a_rival_is_compared_over_what_it_was_computed_for() -> None:
+def test_a_rival_is_compared_on_the_frames_that_it_was_computed_for() -> None:
     telemetry = Telemetry(0.04)
     telemetry.score(scored(0.04, 30.0, 20.0), 0.04)
     telemetry.score(scored(0.04, 40.0, 25.0, 35.0), 0.04)
@@ -135,7 +135,7 @@ def test_a_rival_is_compared_over_what_it_was_computed_for() -> None:
     assert (now.rival.n, now.rival.prediction, now.rival.copy_last, now.rival.rival) == (1, 40.0, 25.0, 35.0)
 
 
-def test_what_is_shown_is_told_of_lately() -> None:
+def test_figures_of_shown_moments_cover_the_last_ones() -> None:
     telemetry = Telemetry(0.04)
     assert telemetry.snapshot().shown is None
     assert telemetry.snapshot().sharpness is None

@@ -1,6 +1,6 @@
-"""The TensorRT engine's own work, on a GPU that is none (``fake_gpu.py``): what is bound, captured and waited for.
+"""The TensorRT engine on a simulated GPU (``fake_gpu.py``): what it binds, captures and waits for.
 
-That TensorRT and a GPU do as they are told needs both: ``benchmarks/gpu_check.py`` checks that where they are.
+``benchmarks/gpu_check.py`` checks it with the real TensorRT on a real GPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from framecast.runtime.engines.tensorrt.library import Gpu, Library
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.stepper import Stepper
 
-from ..calls import watched  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..calls import watched  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from ..exported import exported  # noqa: TID252
 from ..stepping import stepped  # noqa: TID252
 from .fake_gpu import Driver, installed  # noqa: TID252
@@ -58,7 +58,7 @@ def artifact(name: str, folder: Path) -> Path:
 def built(
     path: Path, data: bytes | None = None, camera: tuple[int, int] | None = None, rung: str = "plain", batch: int = 1
 ) -> None:
-    """Keep a fake engine in the cache, as ``framecast build`` would a real one."""
+    """Store a fake engine in the cache, as ``framecast build`` stores a real one."""
     proto = onnx.load(str(path))
     data = fixed(device_graph(proto, camera), batch).SerializeToString() if data is None else data
     key = cache.Key(sha256(path), "tensorrt", "10.3", GPU.name, GPU.capability, "fp16", batch, camera, rung)
@@ -82,13 +82,13 @@ def engine(path: Path) -> Iterator[TensorRTEngine]:
 
 
 @pytest.mark.parametrize("captures", [True, False])
-def test_it_predicts_what_onnxruntime_predicts(path: Path, driver: Driver, captures: bool) -> None:
+def test_it_predicts_the_same_as_onnxruntime(path: Path, driver: Driver, captures: bool) -> None:
     driver.gpu.captures = captures
     rng = np.random.default_rng()
     with open_engine(path) as plain, open_engine(path, "tensorrt") as engine:
         one, other = Predictor(plain, watch=False), Predictor(engine, watch=False)
         width, height = plain.manifest.size
-        for length in (7, 1, 3):  # streams, each from a reset
+        for length in (7, 1, 3):  # streams of several lengths, each after a reset
             for image in rng.integers(0, 256, (length, height, width, 3), dtype=np.uint8):
                 one.step(image)
                 other.step(image)
@@ -101,10 +101,10 @@ def test_it_predicts_what_onnxruntime_predicts(path: Path, driver: Driver, captu
     assert driver.gpu.context.depth == 0
 
 
-def test_a_capture_that_is_refused_leaves_an_engine_that_steps(
+def test_an_engine_still_steps_if_a_capture_is_refused(
     driver: Driver, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """``execute_async_v3`` may return False while a graph is captured; outside of one it steps."""
+    """``execute_async_v3`` may return False while a graph is captured; outside a capture it works."""
     path = artifact("mau", tmp_path)
     built(path)
     with open_engine(path) as plain, TensorRTEngine(path) as engine:
@@ -114,7 +114,7 @@ def test_a_capture_that_is_refused_leaves_an_engine_that_steps(
             expected, got = stepped(one, image), stepped(other, image)
             assert np.abs(expected.image.astype(int) - got.image).max() <= 1
     assert driver.gpu.launches == 0
-    assert driver.gpu.alive["graph"] == 0  # the graphs that were begun are not left
+    assert driver.gpu.alive["graph"] == 0  # no captured graph is left
     assert "refused while capturing" in caplog.text
 
 
@@ -128,7 +128,7 @@ def test_memory_that_tensorrt_refuses_is_named(driver: Driver, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_engine_of_two_is_found_by_its_batch_and_steps_both(driver: Driver, tmp_path: Path, name: str) -> None:
+def test_an_engine_with_a_batch_of_two_is_found_and_steps_both_rows(driver: Driver, tmp_path: Path, name: str) -> None:
     path = artifact(name, tmp_path)
     built(path, batch=2)
     with pytest.raises(EngineError, match="batch"):
@@ -155,8 +155,8 @@ def test_an_engine_of_two_is_found_by_its_batch_and_steps_both(driver: Driver, t
 
 
 @pytest.mark.parametrize("first", list(itertools.permutations(range(3))))
-def test_nothing_is_read_early_or_overwritten_late(driver: Driver, tmp_path: Path, first: tuple[int, ...]) -> None:
-    """Frames are given without asking for every prediction, while one stream or another lags behind."""
+def test_no_buffer_is_read_or_overwritten_too_early(driver: Driver, tmp_path: Path, first: tuple[int, ...]) -> None:
+    """Only some predictions are requested, and the GPU's streams run in every order."""
     path = artifact("mau", tmp_path)
     built(path)
     with open_engine(path) as plain, open_engine(path, "tensorrt") as engine:
@@ -189,7 +189,7 @@ def test_a_steady_stream_allocates_nothing_and_waits_once_a_frame(engine: Tensor
     predictor = Predictor(engine, watch=False)
     width, height = engine.manifest.size
     image = np.zeros((height, width, 3), np.uint8)
-    for _ in range(40):  # every phase of the ring
+    for _ in range(40):  # warm up every phase of the ring
         predictor.step(image)
         predictor.rollout(1)
     gpu = driver.gpu
@@ -218,9 +218,7 @@ def test_plugins_that_run_in_python_are_registered_before_the_engine_is_read(
 
 
 @pytest.mark.parametrize("camera", [(64, 40), (97, 71)])
-def test_pictures_are_resized_where_it_was_built_for_that(
-    driver: Driver, tmp_path: Path, camera: tuple[int, int]
-) -> None:
+def test_an_engine_built_for_a_camera_resizes_pictures(driver: Driver, tmp_path: Path, camera: tuple[int, int]) -> None:
     path = artifact("mau", tmp_path)
     built(path, camera=camera)
     with TensorRTEngine(path) as engine, open_engine(path) as plain:
@@ -238,7 +236,7 @@ def test_pictures_are_resized_where_it_was_built_for_that(
             predictor.step(np.zeros((10, 20, 3), np.uint8))
 
 
-def test_what_is_wrong_is_said(driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_the_cause(driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = artifact("mau", tmp_path)
     with pytest.raises(EngineError, match=r"no engine of mau has been built: framecast build mau"):
         TensorRTEngine(path)
@@ -271,7 +269,7 @@ def test_what_is_wrong_is_said(driver: Driver, tmp_path: Path, monkeypatch: pyte
         TensorRTEngine(path)
 
 
-def test_without_a_driver_it_says_so(tmp_path: Path) -> None:
+def test_a_missing_driver_is_reported(tmp_path: Path) -> None:
     try:
         import ctypes
 
@@ -280,4 +278,4 @@ def test_without_a_driver_it_says_so(tmp_path: Path) -> None:
         with pytest.raises(EngineError, match="no NVIDIA driver"):
             open_engine(artifact("mau", tmp_path), "tensorrt")
     else:
-        pytest.skip("there is a driver")
+        pytest.skip("this machine has a driver")

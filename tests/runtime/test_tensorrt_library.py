@@ -1,4 +1,4 @@
-"""TensorRT's one logger a process, and whose errors are whose."""
+"""TensorRT has one logger per process. Each error goes to the ``errors`` block in which it occurs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from framecast.runtime.engines.tensorrt.library import Library, library
 
-from .fake_tensorrt import TensorRT  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .fake_tensorrt import TensorRT  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def elsewhere(function: Any, *args: Any) -> None:
     thread.join()
 
 
-def test_errors_belong_to_the_block_they_come_in(found: Library) -> None:
+def test_errors_go_to_the_block_in_which_they_occur(found: Library) -> None:
     with found.errors() as outer:
         report(found, "one")
         with found.errors() as inner:
@@ -40,7 +40,7 @@ def test_errors_belong_to_the_block_they_come_in(found: Library) -> None:
     assert (outer, inner, later) == (["one", "three"], ["two"], [])
 
 
-def test_errors_of_two_threads_are_kept_apart(found: Library) -> None:
+def test_errors_of_two_threads_are_separate(found: Library) -> None:
     with found.errors() as mine:
         with found.errors() as inner:
             elsewhere(report, found, "from TensorRT's own thread")
@@ -50,11 +50,11 @@ def test_errors_of_two_threads_are_kept_apart(found: Library) -> None:
                 report(found, "theirs")
                 elsewhere(report, found, "whose?")
             assert theirs == ["theirs"]
-            told.append(True)
+            finished.append(True)
 
-        told: list[bool] = []
+        finished: list[bool] = []
         elsewhere(other)
-    assert told
+    assert finished
     assert inner == ["from TensorRT's own thread"]
     assert mine == []
 
@@ -64,7 +64,7 @@ def test_a_process_has_one_logger(found: Library) -> None:
     assert found.logger() is Library("tensorrt", "10.3", found.trt).logger()
 
 
-def test_tensorrt_itself_reports_into_the_block() -> None:
+def test_the_real_tensorrt_reports_into_the_block() -> None:
     pytest.importorskip("tensorrt_rtx", reason="no TensorRT for RTX: pip install 'framecast[rtx]'")
     found = library("tensorrt_rtx")
     assert found.logger() is library("tensorrt_rtx").logger()

@@ -1,4 +1,4 @@
-"""The TensorRT engine's resources on a GPU that is none (``fake_gpu.py``): threads, waits, streams, life and death."""
+"""The TensorRT engine's resources on a simulated GPU (``fake_gpu.py``): threads, waits, streams, and freeing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from framecast.runtime.engines.tensorrt.engine import TensorRTEngine
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.stepper import Stepper
 
-from ..exported import once  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import once  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .fake_gpu import Driver  # noqa: TID252
 from .test_tensorrt_engine import artifact, built, driver  # noqa: F401, TID252 (a fixture)
 
@@ -52,7 +52,7 @@ def elsewhere(function: Callable[[], None]) -> None:
         raise errors[0]
 
 
-def test_a_process_has_one_context_which_never_dies(path: Path, driver: Driver) -> None:  # noqa: F811
+def test_a_process_has_one_context_and_keeps_it(path: Path, driver: Driver) -> None:  # noqa: F811
     for _ in range(3):
         with TensorRTEngine(path), TensorRTEngine(path):
             pass
@@ -60,7 +60,7 @@ def test_a_process_has_one_context_which_never_dies(path: Path, driver: Driver) 
     assert process_cuda() is process_cuda()
 
 
-def test_what_dies_in_another_thread_is_freed(path: Path, driver: Driver) -> None:  # noqa: F811
+def test_objects_dropped_in_another_thread_are_freed(path: Path, driver: Driver) -> None:  # noqa: F811
     held: list[Any] = []
 
     def make() -> None:
@@ -83,7 +83,7 @@ def test_what_dies_in_another_thread_is_freed(path: Path, driver: Driver) -> Non
 
 
 def test_garbage_that_is_collected_in_a_capture_is_freed_after_it(path: Path, driver: Driver) -> None:  # noqa: F811
-    """To free memory would make the capture void, and Python may collect garbage whenever it likes."""
+    """Freeing memory would invalidate the capture, and Python may collect garbage at any time."""
     with TensorRTEngine(path) as engine:
         streams = engine._streams
         alive = driver.gpu.alive["memory"]
@@ -91,9 +91,9 @@ def test_garbage_that_is_collected_in_a_capture_is_freed_after_it(path: Path, dr
 
         def litter() -> None:
             if garbage and any(stream.capturer for stream in driver.gpu.streams):
-                circle: list[Any] = [garbage.pop()]
-                circle.append(circle)
-                del circle
+                cycle: list[Any] = [garbage.pop()]
+                cycle.append(cycle)
+                del cycle
                 collected.append(gc.collect())
 
         garbage = [DeviceBuffer(streams, (4,), np.float32) for _ in range(2)]
@@ -110,7 +110,7 @@ def test_garbage_that_is_collected_in_a_capture_is_freed_after_it(path: Path, dr
     assert driver.gpu.alive["memory"] <= alive
 
 
-def test_memory_is_not_freed_under_a_copy(driver: Driver) -> None:  # noqa: F811
+def test_memory_is_not_freed_during_a_copy(driver: Driver) -> None:  # noqa: F811
     cuda = process_cuda()
     streams = Streams(cuda)
     for copy in (DeviceBuffer.fetch, lambda buffer: buffer.upload(np.ones(8, np.float32))):
@@ -119,13 +119,13 @@ def test_memory_is_not_freed_under_a_copy(driver: Driver) -> None:  # noqa: F811
         assert not driver.gpu.idle()
         del buffer
         with cuda.current():
-            driver.Context.synchronize()  # a copy would find the memory gone
+            driver.Context.synchronize()  # the copy fails if its memory is freed
     assert driver.gpu.leaked == []
 
 
 @pytest.mark.parametrize("camera", [None, (64, 40)])
 def test_a_steady_frame_waits_once(driver: Driver, tmp_path: Path, camera: tuple[int, int] | None) -> None:  # noqa: F811
-    """With the frame at the model's size, which the score needs, and which comes from the GPU if that resizes."""
+    """This wait also brings the frame at the model's size, for the score, if the GPU resizes."""
     path = artifact("mau", tmp_path)
     built(path, camera=camera)
     with TensorRTEngine(path) as engine:
@@ -142,8 +142,8 @@ def test_a_steady_frame_waits_once(driver: Driver, tmp_path: Path, camera: tuple
 
 
 @pytest.mark.parametrize("every", [1, 2, 5])
-def test_frames_that_nobody_looks_at_wait_once_at_most(path: Path, driver: Driver, every: int) -> None:  # noqa: F811
-    """Then nothing proves that the last upload has left, but for asking."""
+def test_frames_without_a_prediction_wait_at_most_once(path: Path, driver: Driver, every: int) -> None:  # noqa: F811
+    """Without a prediction, only a wait shows that the last upload is done."""
     with TensorRTEngine(path) as engine, open_engine(path) as plain:
         steppers = [Stepper(one) for one in (plain, engine)]
         for turn in range(40):
@@ -160,8 +160,8 @@ def test_frames_that_nobody_looks_at_wait_once_at_most(path: Path, driver: Drive
                 assert driver.gpu.synchronisations - before <= 1 + (turn % every == 0 and every > 1)
 
 
-def test_it_waits_for_nobody_on_the_default_stream(path: Path, driver: Driver) -> None:  # noqa: F811
-    """Another library works there, and for long."""
+def test_it_does_not_wait_for_the_default_stream(path: Path, driver: Driver) -> None:  # noqa: F811
+    """Another library may have long work there."""
     with TensorRTEngine(path) as engine:
         predictor = Predictor(engine, watch=False)
         with process_cuda().current():
@@ -172,7 +172,7 @@ def test_it_waits_for_nobody_on_the_default_stream(path: Path, driver: Driver) -
     assert driver.gpu.launches > 0
 
 
-def test_another_librarys_work_does_not_void_a_capture(path: Path, driver: Driver) -> None:  # noqa: F811
+def test_another_librarys_work_does_not_invalidate_a_capture(path: Path, driver: Driver) -> None:  # noqa: F811
     with TensorRTEngine(path) as engine:
         engine._context.executing = lambda: driver.gpu.legacy.put(lambda: None)
         Predictor(engine, watch=False).step(PICTURE)
@@ -209,7 +209,7 @@ def test_one_engine_captures_while_others_step_and_capture(path: Path, driver: D
         def executing() -> None:
             if beside.ident is None and driver.stream(engine._streams.handle).captured is not None:
                 beside.start()
-                beside.join(0.05)  # until it waits to capture
+                beside.join(0.05)  # until it waits for the capture to end
 
         engine._context.executing = executing
         steps(engine)
@@ -225,13 +225,13 @@ def test_one_engine_captures_while_others_step_and_capture(path: Path, driver: D
 
 
 def test_an_engine_is_loaded_while_another_captures(path: Path, driver: Driver) -> None:  # noqa: F811
-    """Loading waits for the whole device, which would make the capture void."""
+    """Loading waits for the whole device, which would invalidate the capture."""
     failed: list[Exception] = []
 
     def load() -> None:
         try:
             TensorRTEngine(path).close()
-        except Exception as error:  # noqa: BLE001 (whatever it is, it fails the test)
+        except Exception as error:  # noqa: BLE001 (any error fails the test)
             failed.append(error)
 
     beside = threading.Thread(target=load)
@@ -262,8 +262,8 @@ def test_memory_that_cannot_be_locked_is_named(driver: Driver, monkeypatch: pyte
         buffer.download()
 
 
-def test_a_reason_is_that_of_its_own_load(path: Path, tmp_path: Path) -> None:
-    """TensorRT keeps the first logger that it is given."""
+def test_each_load_reports_its_own_error(path: Path, tmp_path: Path) -> None:
+    """TensorRT keeps the logger of the first load."""
     with TensorRTEngine(path):
         for bad in (b"no engine", b"nor this"):
             built(path, data=bad)
@@ -272,7 +272,7 @@ def test_a_reason_is_that_of_its_own_load(path: Path, tmp_path: Path) -> None:
 
 
 def test_every_address_is_aligned(driver: Driver, tmp_path: Path) -> None:  # noqa: F811
-    """60×60 grey pictures and three predictions of 14400 bytes: a view of one would begin in between."""
+    """Three predictions of 60×60 grey pixels, 14400 bytes each: a view of the second would not be aligned."""
     sizes: dict[str, Any] = {"height": 60, "width": 60, "channels": 1, "frames": 4, "outputs": 3}
     layers: dict[str, Any] = {"hidden_spatial": 4, "hidden_temporal": 4, "encoder_layers": 2, "translator_layers": 2}
     model = TAU(TAUConfig(**sizes, **layers)).eval()

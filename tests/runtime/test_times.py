@@ -1,9 +1,13 @@
-"""What a frame's time says stands in the report, and in the summary of a run that shows now."""
+"""The report, and the summary of a run with ``now``, say what the frames' times mean."""
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
+import framecast
 from framecast import terminal
 from framecast.bench.loop import Bounded
 from framecast.camera import Times
@@ -15,7 +19,7 @@ from framecast.testing import DriftEngine, ListSource, shades
 
 
 class Webcam(ListSource):
-    """One whose driver stamps its frames."""
+    """A camera whose driver stamps its frames."""
 
     @property
     def times(self) -> Times:
@@ -30,22 +34,22 @@ def reported(source: ListSource | Bounded) -> Report:
 
 
 @pytest.mark.parametrize(
-    ("source", "times", "says"),
+    ("source", "times", "message"),
     [
-        (Webcam(shades(9), live=True), "capture", "counted from the driver's stamp, with the delays given"),
+        (Webcam(shades(9), live=True), "capture", "counted from the driver's stamp, plus the delays you gave"),
         (
             Bounded(Webcam(shades(9), live=True), 10.0),
             "capture",
-            "counted from the driver's stamp, with the delays given",
+            "counted from the driver's stamp, plus the delays you gave",
         ),
-        (ListSource(shades(9), live=True), "arrival", "counted from its arrival, with the delays given"),
-        (ListSource(shades(9)), "file", "counted from its turn in the file, with the delays given"),
+        (ListSource(shades(9), live=True), "arrival", "counted from its arrival, plus the delays you gave"),
+        (ListSource(shades(9)), "file", "counted from its time in the file, plus the delays you gave"),
     ],
 )
-def test_what_a_time_says(
+def test_the_meaning_of_times_is_reported(
     source: ListSource | Bounded,
     times: str,
-    says: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -53,4 +57,42 @@ def test_what_a_time_says(
     report = reported(source)
     assert report["times"] == times
     terminal.summary(report, [])
-    assert says in capsys.readouterr().out
+    assert message in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("error", "shown"), [(-0.3, "now +0 ms"), (0.0, "now +0 ms"), (-0.6, "now -1 ms")])
+def test_no_minus_zero_is_shown(
+    error: float, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    report = reported(ListSource(shades(9), live=True))
+    assert report["now"] is not None
+    report["now"] |= {"error": error, "late": error / 2}
+    report["psnr_db"] |= {"prediction": 30.0, "copy_last": 30.004, "trusted": True}
+    terminal.summary(report, [])
+    out = capsys.readouterr().out
+    assert shown in out
+    assert "picture is 0 ms old" in out
+    assert "(+0.00)" in out
+    assert not re.search(r"-0(\.0+)?\b(?!\.)", out.replace("report", ""))
+
+
+@pytest.mark.parametrize(
+    ("uri", "options", "warned"),
+    [
+        ("rtsp://camera/stream", {"now": True}, True),
+        ("RTSPS://camera/stream", {"now": True}, True),
+        ("rtsp://camera/stream", {"now": True, "camera_delay": 0.18}, False),
+        ("rtsp://camera/stream", {}, False),
+        ("0", {"now": True}, False),
+    ],
+)
+def test_now_from_a_network_camera_warns_without_a_delay(
+    uri: str, options: dict[str, Any], warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = ListSource(shades(3, size=(48, 64)), live=True)
+    monkeypatch.setattr("framecast.runtime.run.open_source", lambda *places, **wishes: camera)
+    lines: list[str] = []
+    framecast.run(uri, announce=lines.append, **options)
+    assert len(lines) == warned
+    assert all("the camera's delay is taken as 0 ms" in line and "--camera-delay" in line for line in lines)

@@ -1,4 +1,4 @@
-"""The torch engine: the network itself, behind the same contract; on a CPU here, on CUDA where there is one."""
+"""The torch engine runs the network itself, behind the same contract: on the CPU here, on CUDA if there is a GPU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.shipped import find
 
 from ..clips import moving_pictures  # noqa: TID252
-from ..exported import exported, pair  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import exported, pair  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from ..networks import NETWORKS, make  # noqa: TID252
 from ..stepping import stepped  # noqa: TID252
 
@@ -54,7 +54,7 @@ def engine(network: StepModel, name: str) -> Iterator[TorchEngine]:
 
 
 @torch.inference_mode()
-def test_steps_are_the_networks(network: StepModel, engine: TorchEngine) -> None:
+def test_steps_equal_those_of_the_network(network: StepModel, engine: TorchEngine) -> None:
     states, expected_state = (engine.new_state(2), engine.new_state(2)), None
     reference = network.deployed().eval()
     for _ in range(9):
@@ -66,8 +66,8 @@ def test_steps_are_the_networks(network: StepModel, engine: TorchEngine) -> None
         assert np.array_equal(got, expected.numpy())
 
 
-def test_it_predicts_what_onnxruntime_predicts(name: str, engine: TorchEngine, tmp_path: Path) -> None:
-    """Live, looking ahead, from a fresh state after a reset; pictures within a grey level."""
+def test_it_predicts_the_same_as_onnxruntime(name: str, engine: TorchEngine, tmp_path: Path) -> None:
+    """Pictures are within a grey level: live, ahead, and after a reset."""
     save(exported(name), tmp_path / "model.onnx")
     images = moving_pictures(engine.manifest.size, 5)
     with Predictor(open_engine(tmp_path / "model.onnx"), watch=False) as other:
@@ -93,7 +93,7 @@ def test_a_shipped_artifact_holds_its_network() -> None:
             assert np.abs(got.astype(int) - expected).max() <= 1
 
 
-def test_weights_that_an_export_merged_are_not_guessed(tmp_path: Path) -> None:
+def test_weights_merged_by_an_export_are_refused(tmp_path: Path) -> None:
     model = build("stau-mnist", {"layers": 1, "hidden": 4})
     manifest = describe(model, "stau-mnist", {"layers": 1, "hidden": 4})
     save(to_onnx(model, manifest), tmp_path / "stau.onnx")
@@ -108,7 +108,7 @@ def test_weights_that_an_export_merged_are_not_guessed(tmp_path: Path) -> None:
         open_engine(weights, "torch")
 
 
-def test_weights_that_were_changed_are_found(tmp_path: Path) -> None:
+def test_changed_weights_are_refused(tmp_path: Path) -> None:
     import onnx
     from onnx import numpy_helper
 
@@ -121,7 +121,7 @@ def test_weights_that_were_changed_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_what_needs_a_gpu_says_so() -> None:
+def test_options_that_need_a_gpu_are_refused() -> None:
     network = make("mau")
     with pytest.raises(EngineError, match="no CUDA device"):
         TorchEngine(network, describe(network, "mau"), device="cuda")
@@ -133,13 +133,13 @@ def test_an_older_gpu_cannot_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 7))
     network = make("mau")
-    with pytest.raises(OptionError, match=r"from compute capability 9\.0 on"):
+    with pytest.raises(OptionError, match=r"compute capability 9\.0 or higher"):
         TorchEngine(network, describe(network, "mau"), device="cuda", overlap=True)
 
 
 @pytest.mark.parametrize("asked", ["tf32", "ieee", "none"])
-def test_the_precision_is_the_engines_whatever_the_process_has_set(asked: str) -> None:
-    """And what it has set is set again afterwards. PyTorch refuses its old interface once the new one was used."""
+def test_the_engine_uses_its_own_precision_in_any_process(asked: str) -> None:
+    """It restores the process's settings afterwards. PyTorch refuses its old interface once the new one was used."""
     from framecast.runtime.engines.torch_precision import exactly
 
     backends: Any = torch.backends
@@ -159,7 +159,7 @@ def test_the_precision_is_the_engines_whatever_the_process_has_set(asked: str) -
 
 
 def test_only_one_thread_captures_or_computes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two engines in two threads, of which each would otherwise change the other's precision."""
+    """Otherwise two engines in two threads would change each other's precision."""
     from framecast.runtime.engines import torch_precision
 
     inside: list[int] = []
@@ -186,7 +186,7 @@ def test_only_one_thread_captures_or_computes_at_a_time(monkeypatch: pytest.Monk
             failures.append(error)
 
     for engine in engines:
-        engine._device = torch.device("cuda")  # nothing is put there
+        engine._device = torch.device("cuda")  # no tensor is put there
     threads = [threading.Thread(target=compute, args=(engine,)) for engine in engines]
     for thread in threads:
         thread.start()
@@ -195,7 +195,7 @@ def test_only_one_thread_captures_or_computes_at_a_time(monkeypatch: pytest.Monk
     assert failures == []
 
 
-def test_a_closed_engine_says_so(engine: TorchEngine) -> None:
+def test_a_closed_engine_raises(engine: TorchEngine) -> None:
     state, spare = engine.new_state(), engine.new_state()
     frame = np.zeros((1, *engine.manifest.frame), np.float32)
     with pytest.raises(EngineError, match="same state"):
@@ -222,14 +222,14 @@ def test_cuda_equals_the_cpu(kind: str) -> None:
             for _ in range(12):
                 frame = np.random.default_rng().random((1, *network.frame_shape), np.float32)
                 expected, got = (engine.step(frame, *pair) for engine, pair in zip(engines, states, strict=True))
-                for taking_turns in states:
-                    taking_turns.reverse()
+                for alternating in states:
+                    alternating.reverse()
                 assert np.abs(expected - got).max() < (5e-3 if "stip-edge" in kind else 1e-4)
 
 
 @pytest.mark.parametrize("name", ["stip-edge", "stip", "stau", "astm-tau", "tau", "mau"])
 def test_only_layers_compute_in_half(name: str) -> None:
-    """As ``torch:fp16`` has it, on the CPU: statistics, norms and states stay float32, and the prediction near."""
+    """As in ``torch:fp16``, but on the CPU: statistics, norms and states stay float32, and predictions stay close."""
     model, _ = pair(name)
     half = copy.deepcopy(model).eval()
     layers_to_half(half)
@@ -237,12 +237,12 @@ def test_only_layers_compute_in_half(name: str) -> None:
     of_layers = {id(p) for m in half.modules() if isinstance(m, layers) for p in m.parameters(recurse=False)}
     assert of_layers
     assert all((p.dtype == torch.float16) == (id(p) in of_layers) for p in half.parameters())
-    expected_state, state, worst = model.init_state(), model.init_state(), 0.0  # an engine has float32 ones
+    expected_state, state, worst = model.init_state(), model.init_state(), 0.0  # an engine's states are float32
     with torch.inference_mode():
         for image in moving_pictures(model.frame_shape[:0:-1], 6):
             frame = torch.from_numpy(image[..., : model.frame_shape[0]].copy()).permute(2, 0, 1)[None].float() / 255
             expected, expected_state = model.step(frame, expected_state)
             found, state = half.step(frame, state)
             assert {value.dtype for value in (found, *state.values())} == {torch.float32}
-            worst = float(np.max([worst, float((found - expected).abs().max())]))  # max drops NaN
+            worst = float(np.max([worst, float((found - expected).abs().max())]))  # Python's max would drop NaN
     assert 0 < worst < 0.01

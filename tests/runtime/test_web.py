@@ -1,4 +1,4 @@
-"""The browser page: its server by plain requests, and the page itself in a real Chromium."""
+"""The server of the browser page, tested with plain requests. test_browser.py tests the page in Chromium."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.web import WebSink
 from framecast.testing import STAMPS
 
-# Beside this file; pytest's importlib mode puts no folder of tests on the path.
+# Beside this file; pytest's importlib mode puts no test folder on the path.
 from .browser import (  # noqa: TID252
     endpoint,
     event,
@@ -41,7 +41,7 @@ def sink() -> Iterator[WebSink]:
         yield sink
 
 
-# Who is let in
+# Access
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"])
@@ -64,7 +64,7 @@ def test_other_hosts_are_refused(sink: WebSink, host: str) -> None:
         assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_the_page_brings_nothing_from_elsewhere(sink: WebSink) -> None:
+def test_the_page_loads_nothing_from_elsewhere(sink: WebSink) -> None:
     page = get(sink.url)[1]
     names = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert {"app.js", "style.css"} <= set(names)
@@ -82,7 +82,7 @@ def test_only_get(sink: WebSink, method: str) -> None:
     assert get(sink.url + "stream", method, Origin=origin)[0] == 405
 
 
-def test_the_stream_is_for_this_page_alone(sink: WebSink) -> None:
+def test_only_this_page_may_open_the_stream(sink: WebSink) -> None:
     assert asyncio.run(refused(sink.url, "http://evil.example")) == 403
     assert asyncio.run(refused(sink.url, "null")) == 403
     assert get(sink.url + "stream")[0] == 403
@@ -102,7 +102,7 @@ def test_an_address_for_others_needs_a_token() -> None:
         assert get(here + script[1])[0] == 200
 
 
-def test_a_token_of_ones_own_is_quoted() -> None:
+def test_a_given_token_is_quoted() -> None:
     with contextlib.closing(WebSink("0", snapshot=snapshot, token='ö "&<', title="<cup> & {{query}}")) as sink:
         assert sink.url.endswith("?token=%C3%B6%20%22%26%3C")
         assert get(sink.url)[0] == 200
@@ -124,23 +124,23 @@ def test_stats_are_json(sink: WebSink) -> None:
 # Many, slow and talkative viewers
 
 
-def test_viewers_are_bounded(sink: WebSink) -> None:
+def test_the_number_of_viewers_is_limited(sink: WebSink) -> None:
     async def run() -> None:
         async with contextlib.AsyncExitStack() as stack:
             viewers = [await stack.enter_async_context(watch(sink.url)) for _ in range(web.MAX_VIEWERS)]
             assert await refused(sink.url) == 503
             await viewers[0].close()
-            for _ in range(100):  # its place is free as soon as the server has seen it go
+            for _ in range(100):  # the server takes a moment to notice that a viewer left
                 with contextlib.suppress(aiohttp.WSServerHandshakeError):
                     await stack.enter_async_context(watch(sink.url))
                     return
                 await asyncio.sleep(0.02)
-            raise AssertionError("the place of one that has left stays taken")
+            raise AssertionError("the place of a viewer that left is not freed")
 
     asyncio.run(run())
 
 
-def test_connections_are_bounded(sink: WebSink) -> None:
+def test_the_number_of_connections_is_limited(sink: WebSink) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(web.MAX_CONNECTIONS + web.BACKLOG):
             stack.enter_context(socket.create_connection(endpoint(sink.url), timeout=120))
@@ -148,7 +148,7 @@ def test_connections_are_bounded(sink: WebSink) -> None:
             get(sink.url)
 
 
-def test_a_viewer_that_talks_is_dropped(sink: WebSink) -> None:
+def test_a_viewer_that_sends_messages_is_dropped(sink: WebSink) -> None:
     async def run() -> int | None:
         async with watch(sink.url) as viewer:
             await viewer.send_str("hello")
@@ -159,9 +159,9 @@ def test_a_viewer_that_talks_is_dropped(sink: WebSink) -> None:
     assert asyncio.run(run()) != 1000
 
 
-def test_a_viewer_that_hangs_holds_nothing_up(sink: WebSink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_viewer_that_hangs_blocks_nothing(sink: WebSink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "SEND_TIMEOUT", 0.5)
-    noise = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8)  # megabytes, however encoded
+    noise = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8)  # noise has megabytes in any encoding
     big = Result(Frame(noise, 0.0, 0), noise, Prediction(noise, 0.1, 0.1), STAMPS)
     where = urlsplit(sink.url)
     ask = (
@@ -172,7 +172,7 @@ def test_a_viewer_that_hangs_holds_nothing_up(sink: WebSink, monkeypatch: pytest
         hung.sendall(ask.encode())
         assert hung.recv(12) == b"HTTP/1.1 101"  # the rest is never read
 
-        # The server's thread is held up here, so a show() that waited for it would never return.
+        # Block the server's thread: a show() that waits for it would never return.
         held, free = threading.Event(), threading.Event()
 
         def hold() -> None:
@@ -187,7 +187,7 @@ def test_a_viewer_that_hangs_holds_nothing_up(sink: WebSink, monkeypatch: pytest
 
         end = time.monotonic() + 120
         while sink._viewers:
-            assert time.monotonic() < end, "the viewer that hangs was not dropped"
+            assert time.monotonic() < end, "the hanging viewer was not dropped"
             sink.show(big)
             time.sleep(0.05)
         assert get(sink.url)[0] == 200
@@ -215,14 +215,14 @@ def test_close_with_a_viewer_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None
     sink = WebSink("0", snapshot=snapshot)
 
     async def run() -> None:
-        async with watch(sink.url):  # reads nothing and so never answers the goodbye
+        async with watch(sink.url):  # never reads, so it does not answer the closing handshake
             await asyncio.get_running_loop().run_in_executor(None, sink.close)
 
     asyncio.run(run())
     assert not sink._thread.is_alive()
 
 
-def test_a_failure_is_told() -> None:
+def test_a_failure_is_raised_by_show() -> None:
     def broken() -> Mapping[str, object]:
         raise ZeroDivisionError("no frames")
 

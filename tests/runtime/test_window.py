@@ -1,4 +1,4 @@
-"""The window: a real one on a virtual display, its ends, and what is said where there can be none."""
+"""The window on a virtual display: its contents, how it ends, and the errors if there can be no window."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def until(done: Callable[[], object], seconds: float = 120.0) -> None:
 
 @dataclass(frozen=True)
 class Display:
-    """A display that nobody sees.
+    """A virtual display.
 
     Attributes:
-        name: as in DISPLAY.
-        process: of the server.
-        memory: the file that holds its screen.
+        name: its name, as in DISPLAY.
+        process: the X server.
+        memory: the file that holds its pixels.
     """
 
     name: str
@@ -65,13 +65,13 @@ class Display:
     memory: Path
 
     def screen(self) -> np.ndarray:
-        """What is on it, uint8 [H, W, 3] BGR."""
+        """Its pixels, uint8 [H, W, 3] BGR."""
         height, width = SCREEN
         pixels = np.fromfile(self.memory, np.uint8)[-4 * height * width :]  # XWD: a header, then BGRX
         return pixels.reshape(height, width, 4)[..., :3]
 
     def window(self, title: str = "framecast") -> int:
-        """The window's number, once it is there."""
+        """Wait for the window; its number."""
         command = ["xdotool", "search", "--sync", "--onlyvisible", "--name", f"^{title}$"]
         return int(subprocess.check_output(command, env=self.environment, text=True).split()[0])
 
@@ -142,7 +142,7 @@ def test_the_window_shows_the_newest_result(display: Display, sink: Watched) -> 
 
 
 def places(screen: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Every part of that size that begins where the screen is not black."""
+    """The part of that size that begins where the screen is not black; nothing if all is black."""
     rows, columns = np.nonzero(screen.any(axis=2))
     if rows.size:
         top, left = rows.min(), columns.min()
@@ -150,16 +150,16 @@ def places(screen: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
 
 
 @pytest.mark.parametrize("way", ["q", "Escape", "✕"])
-def test_the_user_closes_it(display: Display, sink: Watched, way: str) -> None:
+def test_the_user_closes_the_window(display: Display, sink: Watched, way: str) -> None:
     sink.show(event(200))
     until(lambda: display.screen().any())
     display.press_close() if way == "✕" else display.press(way)
     until(sink.gone.is_set)
     assert sink._process.returncode == 0
-    sink.show(event(1))  # the run has yet to end: nothing to complain about
+    sink.show(event(1))  # no error, because the run has not ended yet
 
 
-def test_a_window_that_hangs_keeps_nobody_waiting(display: Display, sink: Watched) -> None:
+def test_a_window_that_hangs_blocks_nothing(display: Display, sink: Watched) -> None:
     sink._process.send_signal(signal.SIGSTOP)
     for red in range(200):
         sink.show(event(red))
@@ -169,7 +169,7 @@ def test_a_window_that_hangs_keeps_nobody_waiting(display: Display, sink: Watche
     assert not sink.gone.is_set()
 
 
-def test_a_display_that_goes_away_is_said(display: Display, sink: Watched) -> None:
+def test_a_lost_display_is_reported(display: Display, sink: Watched) -> None:
     sink.show(event(1))
     display.process.kill()
     until(lambda: sink._failure)
@@ -193,7 +193,7 @@ def test_a_run_ends_with_its_window(display: Display, tmp_path: Path) -> None:
     capture, frames = cv2.VideoCapture(str(video)), 0
     while capture.read()[0]:
         frames += 1
-    assert frames >= figures["frames"]  # a picture stays where frames were dropped
+    assert frames >= figures["frames"]  # the recording fills in dropped frames
 
 
 def test_a_window_that_blinks(display: Display) -> None:
@@ -220,7 +220,7 @@ def test_no_display(run: Callable[..., tuple[int, str, str]], monkeypatch: pytes
 
 
 def prelude(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Let the window's process run something first."""
+    """Run this code first in the window's process."""
     popen = subprocess.Popen
 
     def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
@@ -231,7 +231,7 @@ def prelude(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 
 def test_an_opencv_without_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What the headless build does.
+    # As in the headless build.
     error = "cv2.error('The function is not implemented. Rebuild')"
     prelude(monkeypatch, f"import cv2\ndef none(*_):\n raise {error}\ncv2.namedWindow = none")
     with pytest.raises(SinkError, match="the headless build: pip install opencv-python in its place"):
@@ -250,4 +250,4 @@ def test_a_display_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(SinkError, match=r"^no window can be shown: .*\(--serve shows") as raised:
         WindowSink(lambda: None)
     assert str(raised.value).isprintable()
-    assert "it did not open in" not in str(raised.value)  # it was not waited for
+    assert "it did not open in" not in str(raised.value)  # no timeout

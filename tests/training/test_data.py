@@ -1,4 +1,4 @@
-"""Videos as arrays: every frame, once, whatever happens to the file that keeps them."""
+"""Videos decoded into cached arrays: every frame is there, even if the cache file was damaged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def video(tmp_path: Path) -> Path:
     return tmp_path / "a.avi"
 
 
-def test_every_frame_is_kept_as_it_is(video: Path, tmp_path: Path) -> None:
+def test_every_frame_is_kept_unchanged(video: Path, tmp_path: Path) -> None:
     kept = decode(video, tmp_path / "cache")
     with open_source(video) as source:
         frames = [frame.image for frame in iter(source.read, None)]
@@ -33,13 +33,13 @@ def test_every_frame_is_kept_as_it_is(video: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_frames_are_reduced_to_what_is_enough(video: Path, tmp_path: Path) -> None:
+def test_frames_are_reduced_to_the_size_needed(video: Path, tmp_path: Path) -> None:
     assert decode(video, tmp_path, (80, 48)).shape == (12, 60, 80, 3)
     assert decode(video, tmp_path, (200, 48)).shape == (12, 120, 160, 3)
 
 
 @pytest.mark.parametrize("size", [0, 60, 5000])
-def test_a_damaged_file_is_made_anew(video: Path, tmp_path: Path, size: int) -> None:
+def test_a_damaged_cache_file_is_rebuilt(video: Path, tmp_path: Path, size: int) -> None:
     cache = tmp_path / "cache"
     whole = np.array(decode(video, cache))
     (kept,) = cache.iterdir()
@@ -56,20 +56,20 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(cache.iterdir())
 
 
-def test_a_file_that_is_no_video(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_text("nothing")
     with pytest.raises(SourceError, match="not a video"):
         decode(tmp_path / "x.mp4", tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_camera_that_stands_still_sees_the_middle() -> None:
+def test_a_still_camera_sees_the_middle() -> None:
     frame = np.random.default_rng().integers(0, 256, (60, 80, 3), dtype=np.uint8)
     still = Camera((0.0, 0.0), np.zeros((1, 5)), (0.0, 0.01))
     assert np.array_equal(still.look(frame, 7, (40, 30)), frame[15:45, 20:60])
 
 
-def test_a_camera_pans_to_and_fro_within_the_frame() -> None:
+def test_a_camera_pans_back_and_forth_within_the_frame() -> None:
     frame = np.zeros((60, 80, 3), np.uint8)
     frame[..., 0] = np.arange(80)
     camera = Camera((5.0, 0.0), np.zeros((1, 5)), (0.0, 0.01))
@@ -79,14 +79,14 @@ def test_a_camera_pans_to_and_fro_within_the_frame() -> None:
     assert {abs(a - b) for a, b in pairwise(left)} == {5}
 
 
-def test_lenses_keep_to_the_frame_and_to_their_shares() -> None:
+def test_crops_lie_within_the_frame_in_half_of_the_cases() -> None:
     rng = np.random.default_rng()
-    lenses = [Augmentation.draw(rng, aspect=0.6) for _ in range(400)]
-    for x, y, width, height in (lens.crop for lens in lenses):
+    augmentations = [Augmentation.draw(rng, aspect=0.6) for _ in range(400)]
+    for x, y, width, height in (one.crop for one in augmentations):
         assert min(x, y) >= 0 < min(width, height)
         assert max(x + width, y + height) <= 1 + 1e-9
-    crops = [lens for lens in lenses if lens.crop != (0.0, 0.0, 1.0, 1.0)]
-    assert 0.35 < len(crops) / len(lenses) < 0.65
-    ratios = np.log([lens.crop[2] / lens.crop[3] / 0.6 for lens in crops])
+    crops = [one for one in augmentations if one.crop != (0.0, 0.0, 1.0, 1.0)]
+    assert 0.35 < len(crops) / len(augmentations) < 0.65
+    ratios = np.log([one.crop[2] / one.crop[3] / 0.6 for one in crops])
     assert abs(ratios).max() < 0.26
-    assert all(lens.camera is None for lens in lenses if lens not in crops)
+    assert all(one.camera is None for one in augmentations if one not in crops)

@@ -1,4 +1,4 @@
-"""STIP's discriminator against its layers written out again, in float64; its names, sizes and saturation."""
+"""STIP's discriminator compared with its layers rewritten in float64; its names, sizes and saturation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 def halve_again(x: Array, weight: Array, bias: Array) -> Array:
-    """Conv 3×3, stride 2, one pixel of padding: [C, H, W]."""
+    """3×3 convolution of [C, H, W], stride 2, padding 1."""
     _, height, width = x.shape
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
     out = np.empty((len(weight), -(-height // 2), -(-width // 2)))
@@ -31,7 +31,7 @@ def halve_again(x: Array, weight: Array, bias: Array) -> Array:
 
 
 def normalise_again(x: Array, weight: Array, bias: Array) -> Array:
-    """GroupNorm of 4 groups: [C, H, W]."""
+    """GroupNorm of [C, H, W] in 4 groups."""
     groups = [(g - g.mean()) / np.sqrt(g.var() + 1e-5) for g in np.split(x, 4)]
     return np.concatenate(groups) * weight[:, None, None] + bias[:, None, None]
 
@@ -47,7 +47,7 @@ def patchify_again(frame: Array, patch: int) -> Array:
 
 
 def forward_again(model: Discriminator, frames: Array, slope: float) -> tuple[Array, Array]:
-    """Each sequence's mean probability, [B], and the features, [B, T, D]."""
+    """Each sequence's mean probability [B], and the features [B, T, D]."""
     weights = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     stages = [("main.0", "main.1"), *((f"main.conv_{i}", f"main.gn_{i}") for i in range(1, len(model.main) // 3))]
     probabilities, features = [], []
@@ -68,7 +68,7 @@ def forward_again(model: Discriminator, frames: Array, slope: float) -> tuple[Ar
 
 
 def randomised(model: Discriminator) -> Discriminator:
-    """In float64; norms with weights that are seen, for they begin at 1 and 0."""
+    """The model in float64, with random biases and norm weights: initialised to 1 and 0, the norms would not show."""
     for parameter in model.double().parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, 0.5)
@@ -76,15 +76,15 @@ def randomised(model: Discriminator) -> Discriminator:
 
 
 @pytest.mark.parametrize(("activation", "slope"), [("relu", 0.0), ("leaky_relu", 0.2)])
-def test_equals_its_layers(activation: Literal["relu", "leaky_relu"], slope: float) -> None:
-    model = randomised(Discriminator(14, 22, 3, 2, activation))  # 7×11 patches: no power of two, two stages
+def test_matches_its_layers(activation: Literal["relu", "leaky_relu"], slope: float) -> None:
+    model = randomised(Discriminator(14, 22, 3, 2, activation))  # 7×11 patches: not a power of two; two stages
     frames = torch.rand(2, 3, 3, 14, 22, dtype=torch.float64)
     scores, features = model(frames)
     probabilities, features_again = forward_again(model, frames.numpy(), slope)
     assert scores.shape == (2,)
     assert features.detach().numpy() == pytest.approx(features_again, rel=1e-9, abs=1e-12)
     assert torch.sigmoid(scores).detach().numpy() == pytest.approx(probabilities, rel=1e-9)
-    # The losses are those of averaged probabilities.
+    # The losses are computed from averaged probabilities.
     bce = -np.log(probabilities).mean()
     assert losses.adversarial(scores).item() == pytest.approx(bce, rel=1e-9)
     assert losses.discrimination(scores, scores).item() == pytest.approx(
@@ -93,7 +93,7 @@ def test_equals_its_layers(activation: Literal["relu", "leaky_relu"], slope: flo
 
 
 def sequence_of(logits: Tensor) -> tuple[Discriminator, Tensor]:
-    """A discriminator whose logits for the frames of one sequence are these."""
+    """A discriminator with these logits for the frames of a sequence, and such a sequence."""
 
     class Given(torch.nn.Module):
         def forward(self, features: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def sequence_of(logits: Tensor) -> tuple[Discriminator, Tensor]:
 
 
 @pytest.mark.parametrize("logits", [[-200.0, -150.0], [150.0, 200.0], [-40.0, 40.0], [-100.0, 0.0, 100.0], [30.0]])
-def test_averaging_holds_where_probabilities_saturate(logits: list[float]) -> None:
+def test_averaging_is_exact_for_saturated_probabilities(logits: list[float]) -> None:
     given = torch.tensor(logits, requires_grad=True)
     model, frames = sequence_of(given)
     score, _ = model(frames)
@@ -141,7 +141,7 @@ def test_any_size(height: int, width: int, depth: int) -> None:
     assert features.shape[:2] == (2, 1)
 
 
-def test_a_few_updates_tell_real_from_fake() -> None:
+def test_learns_to_tell_real_from_fake_in_a_few_updates() -> None:
     model = Discriminator(16, 16, 1, 2)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     real, fake = torch.rand(4, 2, 1, 16, 16), torch.full((4, 2, 1, 16, 16), 0.5)

@@ -1,4 +1,4 @@
-"""Each loss against its equation, written out again in loops, in float64, on fresh random numbers."""
+"""Each loss compared with its equation, rewritten as float64 loops, on new random numbers in each run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 def pair(*shape: int) -> tuple[Tensor, Tensor]:
-    """A prediction that is differentiated, and its truth: values as in frames."""
+    """A prediction with a gradient, and its ground truth, both from 0 to 1 like frames."""
     return torch.rand(shape, dtype=torch.float64, requires_grad=True), torch.rand(shape, dtype=torch.float64)
 
 
@@ -39,7 +39,7 @@ def softmax_again(values: list[float]) -> list[float]:
 
 
 def divergence_again(prediction: Array, truth: Array, temperature: float) -> list[list[float]]:
-    """TAU's terms, a list for each sample: p·log(p/(q + 1e-12) + 1e-12)."""
+    """TAU's terms p·log(p/(q + 1e-12) + 1e-12), one list for each sample."""
     samples = []
     for predicted, true in zip(prediction, truth, strict=True):
         terms = []
@@ -54,7 +54,7 @@ def divergence_again(prediction: Array, truth: Array, temperature: float) -> lis
 
 
 def cross_entropy_again(scores: Array, target: int) -> float:
-    """Of probabilities, as the papers have it: the mean of -log(p), or of -log(1 - p)."""
+    """Cross-entropy of probabilities, as in the papers: the mean of -log(p), or of -log(1 - p)."""
     probabilities = [1 / (1 + math.exp(-s)) for s in scores]
     return -math.fsum(math.log(p if target else 1 - p) for p in probabilities) / len(probabilities)
 
@@ -65,7 +65,7 @@ def test_mse() -> None:
     assert losses.mse(truth, truth) == 0
 
 
-def test_log_mse_is_one_value_a_sample() -> None:
+def test_log_mse_has_one_value_per_sample() -> None:
     prediction, truth = pair(3, 2, 4, 5)
     again = [math.log(mse_again(p, t) + 1 / 255**2) for p, t in zip(array(prediction), array(truth), strict=True)]
     assert losses.log_mse(prediction, truth).tolist() == pytest.approx(again, rel=1e-12)
@@ -83,18 +83,18 @@ def test_differential_divergence(temperature: float) -> None:
     assert total > 0
 
 
-def test_differential_divergence_keeps_its_epsilons_where_distributions_do_not_meet() -> None:
+def test_differential_divergence_keeps_its_epsilons_for_disjoint_distributions() -> None:
     prediction, truth = (torch.zeros(1, 3, 1, 1, 2, dtype=torch.float64) for _ in range(2))
     prediction[0, :, 0, 0, 0] = torch.tensor([0, 4, 0])  # p is (1, e^-40), q (e^-40, 1), then the other way round
     truth[0, :, 0, 0, 1] = torch.tensor([0, 4, 0])
     (terms,) = divergence_again(prediction.numpy(), truth.numpy(), 0.1)
     assert losses.differential_divergence(prediction, truth, reduction="sum").item() == pytest.approx(sum(terms))
-    assert sum(terms) == pytest.approx(2 * 12 * math.log(10), rel=1e-4)  # not 2·40, which no ε would give
+    assert sum(terms) == pytest.approx(2 * 12 * math.log(10), rel=1e-4)  # without ε it would be 2·40
 
 
-def test_differential_divergence_is_finite_where_a_probability_is_zero() -> None:
+def test_differential_divergence_is_finite_if_a_probability_is_zero() -> None:
     prediction = torch.zeros(1, 3, 1, 1, 2)
-    prediction[0, 1] = torch.tensor([0.0, 20.0])  # e^-200 is nothing in float32; outputs of networks are unbounded
+    prediction[0, 1] = torch.tensor([0.0, 20.0])  # e^-200 is 0 in float32; a network's outputs are unbounded
     prediction.requires_grad_()
     loss = losses.differential_divergence(prediction, torch.rand(1, 3, 1, 1, 2))
     loss.backward()
@@ -104,12 +104,12 @@ def test_differential_divergence_is_finite_where_a_probability_is_zero() -> None
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_differential_divergence_is_zero_where_there_is_nothing_to_compare(reduction: Literal["mean", "sum"]) -> None:
+def test_differential_divergence_is_zero_without_a_difference_in_changes(reduction: Literal["mean", "sum"]) -> None:
     prediction, truth = pair(2, 5, 1, 4, 4)
     same = losses.differential_divergence(truth, truth, reduction=reduction)
     assert same.item() == pytest.approx(0, abs=1e-8)
     brighter = losses.differential_divergence(truth + 0.3, truth, reduction=reduction)
-    assert brighter.item() == pytest.approx(0, abs=1e-8)  # it is about changes alone
+    assert brighter.item() == pytest.approx(0, abs=1e-8)  # only changes from frame to frame count
     for frames in (1, 2):
         few = losses.differential_divergence(prediction[:, :frames], truth[:, :frames], reduction=reduction)
         assert few == 0
@@ -131,8 +131,8 @@ def test_adversarial_and_discrimination() -> None:
     assert losses.discrimination(real, fake).item() == pytest.approx(again, rel=1e-12)
 
 
-def test_a_sure_discriminator_still_gives_the_predictor_a_gradient() -> None:
-    scores = torch.full((2,), -200.0, requires_grad=True)  # a sigmoid in float32 is 0 here, and its logarithm infinite
+def test_a_certain_discriminator_still_gives_the_predictor_a_gradient() -> None:
+    scores = torch.full((2,), -200.0, requires_grad=True)  # a float32 sigmoid is 0 here, so its logarithm is infinite
     loss = losses.adversarial(scores)
     loss.backward()
     assert loss.item() == pytest.approx(200)
@@ -157,7 +157,7 @@ def test_gradients(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
 
 
 @pytest.mark.parametrize("loss", [losses.mse, losses.log_mse, losses.differential_divergence])
-def test_half_precision_is_widened_first(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+def test_half_precision_is_converted_to_float32_first(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     prediction, truth = (torch.rand(2, 4, 1, 8, 8) for _ in range(2))
     half = prediction.bfloat16().requires_grad_()
     value = loss(half, truth)

@@ -1,4 +1,4 @@
-"""Moving MNIST: the protocol written out again, sets that stay as they are, files that are not what they should be."""
+"""Moving MNIST: comparison with a rewrite of the protocol, reproducible test sets, and bad files."""
 
 from __future__ import annotations
 
@@ -67,10 +67,8 @@ def test_a_digit_is_whole_in_every_frame_moves_and_reaches_every_wall() -> None:
     corners = np.array([[np.argwhere(frame)[0] for frame in sequence] for sequence in frames])
     assert corners.min((0, 1)).tolist() == [0, 0]
     assert corners.max((0, 1)).tolist() == [36, 36]
-    speed = (
-        np.abs(np.diff(corners, axis=1)).sum(2).mean()
-    )  # |vy| + |vx|, in the mean 4/π of 3.6, a little less at walls
-    assert 3 < speed < 5.1
+    speed = np.abs(np.diff(corners, axis=1)).sum(2).mean()
+    assert 3 < speed < 5.1  # |vy| + |vx| is 3.6 · 4/π = 4.6 on average, a little less at walls
 
 
 def test_overlapping_digits_are_blended_by_the_maximum() -> None:
@@ -80,7 +78,7 @@ def test_overlapping_digits_are_blended_by_the_maximum() -> None:
     assert frames.max() == 200
 
 
-def test_a_smaller_set_is_the_beginning_of_a_larger_one_and_seeds_differ() -> None:
+def test_a_smaller_set_is_a_prefix_of_a_larger_one_and_seeds_give_different_sets() -> None:
     digits = some_digits()
     three, five = (moving_mnist.test_set(digits, seed=7, sequences=n, length=6) for n in (3, 5))
     assert three.shape == (6, 3, 64, 64)
@@ -91,7 +89,7 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one_and_seeds_differ() -> No
     assert np.array_equal(three[:, 2], alone)
 
 
-def test_the_set_of_a_seed_is_fixed_for_good() -> None:
+def test_the_test_set_of_a_seed_never_changes() -> None:
     digits = (np.arange(10 * 28 * 28) % 251).astype(np.uint8).reshape(10, 28, 28)
     made = moving_mnist.test_set(digits, sequences=10)
     assert made.shape == (20, 10, 64, 64)
@@ -103,7 +101,7 @@ def test_the_set_of_a_seed_is_fixed_for_good() -> None:
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_idx_files_are_read(tmp_path: Path, pack: type[bytes]) -> None:
     digits = some_digits()
-    file = tmp_path / "digits"  # no ending: the content tells
+    file = tmp_path / "digits"  # no suffix: the content decides
     file.write_bytes(pack(idx(digits)))
     assert np.array_equal(read_idx(file), digits)
 
@@ -113,7 +111,7 @@ def test_idx_files_are_read(tmp_path: Path, pack: type[bytes]) -> None:
 def test_mnist_itself(name: str, count: int) -> None:
     digits = read_idx(MNIST / f"{name}-images-idx3-ubyte.gz")
     assert digits.shape == (count, 28, 28)
-    assert digits[:, 14, 14].mean() > 50 > digits[:, 0, 0].mean()  # digits in the middle, on black
+    assert digits[:, 14, 14].mean() > 50 > digits[:, 0, 0].mean()  # digits are in the middle, on black
     with pytest.raises(SourceError, match="holds labels, not images"):
         read_idx(MNIST / f"{name}-labels-idx1-ubyte.gz")
 
@@ -142,7 +140,7 @@ DIGITS = idx(np.arange(2 * 784).astype(np.uint8).reshape(2, 28, 28))
         (idx(np.zeros((0, 28, 28), np.uint8)), "holds 0 images of 28x28, not digits of 28x28"),
     ],
 )
-def test_what_is_no_file_of_digits(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_without_digits_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "digits.gz"
     file.write_bytes(content)
     with pytest.raises(SourceError) as error:
@@ -150,7 +148,7 @@ def test_what_is_no_file_of_digits(tmp_path: Path, content: bytes, message: str)
     assert str(error.value).startswith(f"{file} {message}")
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"^cannot read .*none: No such file or directory \(check the path"):
         read_idx(tmp_path / "none")
     os.mkfifo(tmp_path / "pipe")

@@ -1,4 +1,4 @@
-"""Every network learns: two sequences by heart, until it predicts them much better than the last frame does."""
+"""Every network can learn: it overfits two sequences and then predicts them much better than copying does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from framecast.training.recipes import Recipe
 from framecast.training.trainer import Trainer
 
 GIVEN = 4
-UPDATES = {"stip-edge": 40}  # it begins with motion, and its updates take longest; the others need 100
+UPDATES = {"stip-edge": 40}  # it starts from a motion prior and its updates are the slowest; the others need 100
 
 NETWORKS: dict[str, Callable[[], StepModel]] = {
     "stip": lambda: STIP(STIPConfig(24, 24, 1, patch=2, hidden=8, layers=2, stages=1)),
@@ -33,7 +33,7 @@ NETWORKS: dict[str, Callable[[], StepModel]] = {
 
 
 def sliding(shape: tuple[int, int, int], count: int) -> Batch:
-    """Two soft patterns that slide, each its own way."""
+    """Two soft patterns that slide in different directions."""
     channels, height, width = shape
     rng = np.random.default_rng(5)
     starts = np.zeros((count, 2), bool)
@@ -47,7 +47,7 @@ def sliding(shape: tuple[int, int, int], count: int) -> Batch:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_learns_what_copying_misses(name: str) -> None:
+def test_learns_to_beat_copying(name: str) -> None:
     torch.manual_seed(0)
     model, updates = NETWORKS[name](), UPDATES.get(name, 100)
     batch = sliding(model.frame_shape, 2 * GIVEN)

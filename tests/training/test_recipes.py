@@ -1,4 +1,4 @@
-"""Recipes: what the papers and the released code say, by name; and the schedules that they name."""
+"""Recipes: the values of the papers and the released code, and the schedules that they use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from framecast.models.configs import CONFIGS
 from framecast.training.recipes import DEFAULTS, RECIPES, Recipe, choose, scale_of_rate, share_of_truth
 
 
-def test_recipes_are_those_of_the_papers() -> None:
-    facts = {  # optimizer, rate, batch, updates, given and predicted; sampling's rate and stop
+def test_recipes_match_the_papers() -> None:
+    facts = {  # optimizer, learning rate, batch, updates, given and predicted frames; scheduled sampling: rate and stop
         "stau-mnist": ("adam", 1e-3, 16, 150_000, 10, 10, 2e-5, 50_000),
         "mau-mnist": ("adam", 1e-3, 16, 80_000, 10, 10, 2e-5, 50_000),
         "astm-mnist": ("adam", 1e-3, 16, 80_000, 10, 10, 2e-5, 50_000),
@@ -38,7 +38,7 @@ def test_recipes_are_those_of_the_papers() -> None:
     assert RECIPES["tau"].weight_decay == 0.05
 
 
-def test_every_configuration_has_a_recipe_of_its_own() -> None:
+def test_every_configuration_has_a_default_recipe() -> None:
     assert set(DEFAULTS.values()) <= set(RECIPES)
     chosen = {name: choose(name)[0] for name in CONFIGS}
     assert chosen["stip-edge"] == "stip-edge"
@@ -48,14 +48,14 @@ def test_every_configuration_has_a_recipe_of_its_own() -> None:
     assert choose("a-network-to-come")[0] == "stip-edge"
 
 
-def test_changes_override_fields_and_none_is_no_change() -> None:
+def test_changes_override_fields_and_none_changes_nothing() -> None:
     name, recipe = choose("stip-edge", None, lr=1e-4, batch=None, precision="fp32")
     assert name == "stip-edge"
     assert recipe == dataclasses.replace(RECIPES["stip-edge"], lr=1e-4, precision="fp32")
     assert choose("stip-edge", "mau-mnist")[1] == RECIPES["mau-mnist"]
 
 
-def test_a_shorter_run_goes_through_the_same_schedule() -> None:
+def test_a_shorter_run_follows_the_same_schedule() -> None:
     whole, short = RECIPES["mau-mnist"], choose("mau-mnist", updates=8000)[1]
     assert (short.sampling_stop, short.decay_every) == (5000, 200)
     for done in (0.0, 0.1, 0.5, 0.62, 0.63, 0.9):
@@ -63,7 +63,7 @@ def test_a_shorter_run_goes_through_the_same_schedule() -> None:
         assert scale_of_rate(short, 0, done) == pytest.approx(scale_of_rate(whole, 0, done))
 
 
-def test_scheduled_sampling_falls_from_one_to_its_stop() -> None:
+def test_scheduled_sampling_falls_from_one_to_zero_at_its_stop() -> None:
     recipe = RECIPES["mau-mnist"]
     for update, share in ((0, 1), (1, 1 - 2e-5), (25_000, 0.5), (49_999, 2e-5), (50_000, 0), (79_999, 0)):
         assert share_of_truth(recipe, update / recipe.updates) == pytest.approx(share, abs=1e-9)
@@ -85,7 +85,7 @@ def test_cosine_with_warm_up() -> None:
 
 
 @pytest.mark.parametrize("updates", [10, 97, 300])
-def test_one_cycle_is_that_of_torch(updates: int) -> None:
+def test_one_cycle_matches_torch(updates: int) -> None:
     recipe = Recipe("sequences", updates, 1, 3e-3, schedule="onecycle")
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=recipe.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=updates, final_div_factor=1e4)
@@ -115,6 +115,6 @@ def test_impossible_recipes_are_refused(changes: dict[str, Any], message: str) -
         choose("stip-edge", **changes)
 
 
-def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
+def test_the_error_for_an_unknown_recipe_lists_the_recipes() -> None:
     with pytest.raises(OptionError, match=r"no recipe 'best': there are astm-mnist, stau-mnist"):
         choose("stip-edge", "best")

@@ -1,4 +1,4 @@
-"""A run that was broken off goes on as if it had not been: the same weights, bit for bit; and what it refuses."""
+"""An interrupted run resumes to bit-identical weights, and refuses settings, data and files that do not match."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def make(tmp_path: Path) -> Make:
     def settings(case: str, out: str, **changes: Any) -> Settings:
         config, options, recipe, kind = CASES[case]
         name, chosen = choose(config, None, **{"updates": 6, **recipe})
-        told = Settings(config, data[kind], tmp_path / out, options, name, chosen, tmp_path / "cache", device="cpu")
-        return dataclasses.replace(told, **changes)
+        plain = Settings(config, data[kind], tmp_path / out, options, name, chosen, tmp_path / "cache", device="cpu")
+        return dataclasses.replace(plain, **changes)
 
     return settings
 
 
 def nothing(_: Progress) -> None:
-    """Show it to nobody."""
+    """Ignore the progress."""
 
 
 def train(settings: Settings, stop_after: int | None = None) -> Training:
@@ -81,11 +81,11 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_three_updates_and_three_more_are_six(make: Make, case: str) -> None:
+def test_three_updates_and_three_more_equal_six(make: Make, case: str) -> None:
     whole = train(make(case, "whole"))
     first = train(make(case, "parts"), stop_after=3)
     assert first.trainer.updates == 3
-    torch.manual_seed(99)  # whatever else the process did meanwhile
+    torch.manual_seed(99)  # stands for other use of the random generator in between
     second = train(make(case, "parts", resume=True))
     assert second.trainer.updates == 6
     assert_same_weights(whole.settings.out, second.settings.out)
@@ -97,7 +97,7 @@ def test_three_updates_and_three_more_are_six(make: Make, case: str) -> None:
     assert len({row["update"] for row in rows}) == len(rows)
 
 
-def test_other_seeds_give_other_weights(make: Make) -> None:
+def test_different_seeds_give_different_weights(make: Make) -> None:
     one, other = train(make("sampled", "one")), train(make("sampled", "other", seed=2))
     with pytest.raises(AssertionError):
         assert_same_weights(one.settings.out, other.settings.out)
@@ -105,7 +105,7 @@ def test_other_seeds_give_other_weights(make: Make) -> None:
 
 def command(settings: Settings, *more: str) -> list[str]:
     sets = [word for option, value in settings.options.items() for word in ("--set", f"{option}={value}")]
-    places = ["--out", str(settings.out), "--cache", str(settings.cache)]
+    places = ["--output", str(settings.out), "--cache", str(settings.cache)]
     recipe = ["--updates", str(settings.recipe.updates), "--batch", "2", "--device", "cpu", "--every", "0.00001"]
     words = [settings.config, str(settings.data), *places, *recipe, *sets, *more]
     return [sys.executable, "-m", "framecast", "train", *words]
@@ -122,7 +122,7 @@ def wait_for(folder: Path, update: int, process: subprocess.Popen[str]) -> None:
     pytest.fail(f"update {update} was not reached: {process.communicate()}")
 
 
-def test_a_killed_run_goes_on_and_so_does_one_that_was_interrupted(make: Make) -> None:
+def test_killed_and_interrupted_runs_resume(make: Make) -> None:
     updates = {"recipe": choose("mau-mnist", updates=40, batch=2)[1]}
     whole = train(make("sampled", "whole", **updates))
     settings = make("sampled", "killed", **updates)
@@ -138,11 +138,11 @@ def test_a_killed_run_goes_on_and_so_does_one_that_was_interrupted(make: Make) -
     stopped = start("--resume")
     wait_for(settings.out, 12, stopped)
     stopped.send_signal(signal.SIGINT)
-    _, said = stopped.communicate()
+    _, output = stopped.communicate()
     assert stopped.returncode == 130
-    assert "continue with: " in said
-    assert f"\n{re.findall(r'after ([0-9]+) updates', said)[0]}," in (settings.out / "log.csv").read_text()
-    assert "Traceback" not in said
+    assert "continue with: " in output
+    assert f"\n{re.findall(r'after ([0-9]+) updates', output)[0]}," in (settings.out / "log.csv").read_text()
+    assert "Traceback" not in output
     last = train(make("sampled", "killed", resume=True, every=15, **updates))
     assert last.trainer.updates == 40
     assert_same_weights(whole.settings.out, last.settings.out)
@@ -152,14 +152,14 @@ def test_a_killed_run_goes_on_and_so_does_one_that_was_interrupted(make: Make) -
     assert len(facts["data"]["files"]["digits"]["sha256"]) == 64
 
 
-def test_a_run_before_its_first_checkpoint_begins_anew(make: Make) -> None:
+def test_a_run_without_a_checkpoint_starts_over(make: Make) -> None:
     settings = make("sampled", "out")
     Training(settings, print)
     resumed = train(dataclasses.replace(settings, resume=True))
     assert resumed.trainer.updates == 6
 
 
-def test_a_finished_run_is_finished(make: Make) -> None:
+def test_resuming_a_finished_run_changes_nothing(make: Make) -> None:
     settings = make("sampled", "out")
     train(settings)
     before = load_file(settings.out / "weights.safetensors")
@@ -169,7 +169,7 @@ def test_a_finished_run_is_finished(make: Make) -> None:
 
 
 class Clock:
-    """Seconds that pass only when the test says so."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -179,10 +179,10 @@ class Clock:
 
 
 @pytest.mark.parametrize(("frames", "whole"), [(1000, False), (10, True)])
-def test_the_minutes_of_a_run_are_its_scoring_too(
+def test_the_minutes_of_a_run_include_its_scoring(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int, whole: bool
 ) -> None:
-    clock, said, shown = Clock(), list[str](), list[Progress]()
+    clock, log, shown = Clock(), list[str](), list[Progress]()
     monkeypatch.setattr("framecast.training.train.time", clock)
     update = Trainer.update
 
@@ -201,18 +201,18 @@ def test_the_minutes_of_a_run_are_its_scoring_too(
     monkeypatch.setattr(Trainer, "update", updated)
     monkeypatch.setattr("framecast.training.train.validate", validated)
     settings = make("sampled", "out", minutes=2.0, val=write_digits(tmp_path / "val", seed=9))
-    training = Training(settings, said.append)
+    training = Training(settings, log.append)
     assert training.go(shown.append, lambda: False)
     assert clock.now - 1000 == pytest.approx(120, abs=4)
     assert training.minutes == pytest.approx(2, abs=0.1)
     assert [at.scoring for at in shown if at.scoring][-1].endswith(f"of {frames}")
-    (told,) = [line for line in said if "20.00 dB" in line]
-    assert ("because --minutes leaves no time for more" in told) is not whole
+    (score,) = [line for line in log if "20.00 dB" in line]
+    assert ("because --minutes leaves no time for more" in score) is not whole
     updates = training.trainer.updates
     assert updates == (pytest.approx(54, abs=3) if not whole else pytest.approx(100, abs=5))
 
 
-def test_a_run_by_the_clock_keeps_its_time(make: Make) -> None:
+def test_a_timed_run_resumes_with_the_minutes_it_has_used(make: Make) -> None:
     settings = make("sampled", "out", minutes=10.0)
     first = train(settings, stop_after=2)
     assert first.minutes > 0
@@ -235,13 +235,13 @@ def test_a_run_by_the_clock_keeps_its_time(make: Make) -> None:
         ({"minutes": 3.0}, "minutes was null, now 3.0"),
     ],
 )
-def test_a_run_that_was_begun_otherwise_is_not_resumed(make: Make, changes: dict[str, Any], message: str) -> None:
+def test_a_run_with_other_settings_is_not_resumed(make: Make, changes: dict[str, Any], message: str) -> None:
     train(make("sampled", "out"), stop_after=1)
     with pytest.raises(OptionError, match=f"has a run with other settings: {message}"):
         Training(make("sampled", "out", resume=True, **changes), print)
 
 
-def test_other_data_is_not_gone_on_with(make: Make) -> None:
+def test_a_run_with_other_data_is_not_resumed(make: Make) -> None:
     settings = make("streams", "out")
     train(settings, stop_after=1)
     (settings.data / "b.avi").write_bytes((settings.data / "a.avi").read_bytes())
@@ -249,7 +249,7 @@ def test_other_data_is_not_gone_on_with(make: Make) -> None:
         Training(dataclasses.replace(settings, resume=True), print)
 
 
-def test_folders_that_are_there_and_runs_that_are_not(make: Make) -> None:
+def test_missing_runs_and_existing_folders_are_refused(make: Make) -> None:
     settings = make("sampled", "out")
     with pytest.raises(OptionError, match=r"no run to resume in .*out: leave out --resume"):
         Training(dataclasses.replace(settings, resume=True), print)
@@ -268,7 +268,7 @@ def test_damaged_files_of_a_run(make: Make) -> None:
         Training(dataclasses.replace(settings, resume=True), print)
     assert (settings.out / "run.json").read_bytes() == facts
     checkpoint.write_bytes(whole)
-    for damaged, says in {
+    for damaged, reason in {
         "{": "truncated",
         "[]": "expected object, got array",
         "[" * 50_000: "expected object, got array",
@@ -278,14 +278,14 @@ def test_damaged_files_of_a_run(make: Make) -> None:
         "\udcff": "'utf-8' codec can't decode byte 0xff",
     }.items():
         (settings.out / "run.json").write_text(damaged, errors="surrogateescape")
-        with pytest.raises(ArtifactError, match=rf"run\.json cannot be read \(.*{says}") as caught:
+        with pytest.raises(ArtifactError, match=rf"run\.json cannot be read \(.*{reason}") as caught:
             Training(dataclasses.replace(settings, resume=True), print)
         assert "\n" not in str(caught.value)
 
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """As on a full disk, writing fails: Python ignores the signal, and gets an error."""
+    """Limit the size of files, so that writing fails as on a full disk: Python ignores SIGXFSZ and raises OSError."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -294,7 +294,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(make: Make) -> None:
+def test_a_full_disk_leaves_the_last_checkpoint_intact(make: Make) -> None:
     whole = train(make("sampled", "whole"))
     settings = make("sampled", "out")
     train(settings, stop_after=3)
@@ -309,7 +309,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(make: Make) -> None:
     assert_same_weights(whole.settings.out, last.settings.out)
 
 
-def test_a_loss_that_stays_not_finite_ends_the_run_and_keeps_the_checkpoint(
+def test_repeated_non_finite_losses_end_the_run_and_keep_the_checkpoint(
     make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = make("sampled", "out")
@@ -331,7 +331,7 @@ def test_a_loss_that_stays_not_finite_ends_the_run_and_keeps_the_checkpoint(
         MemoryError("Unable to allocate 3 GiB"),
     ],
 )
-def test_memory_that_runs_out(make: Make, error: Exception) -> None:
+def test_out_of_memory_errors_are_explained(make: Make, error: Exception) -> None:
     message = "out of memory with mau-mnist at batch 2 and 20 frames: lower --batch"
     with pytest.raises(FramecastError, match=message), enough_memory(make("sampled", "out")):
         raise error
@@ -339,7 +339,7 @@ def test_memory_that_runs_out(make: Make, error: Exception) -> None:
         raise RuntimeError("something else")
 
 
-def test_memory_really_runs_out(make: Make) -> None:
+def test_a_real_out_of_memory_error_is_explained(make: Make) -> None:
     settings = make("sampled", "out")
     with pytest.raises(FramecastError, match="out of memory"), enough_memory(settings):
         torch.empty(1 << 50)

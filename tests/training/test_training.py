@@ -1,4 +1,4 @@
-"""Training's parts: batches are what a camera gives, objectives what they say, and the score is the live one."""
+"""The parts of training: batches look like a camera's frames, objectives are exact, the score equals a live run's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STREAMS = Recipe("streams", 100, 2, 1e-3, unroll=3, loss="log_mse")
 
 
 def numbered(*lengths: int) -> Videos:
-    """Clips whose frames say which they are: blue is the clip, green the frame."""
+    """Clips whose colours identify them: blue is the number of the clip, green that of the frame."""
     clips = []
     for number, length in enumerate(lengths):
         clip = np.zeros((length, 64, 80, 3), np.uint8)
@@ -74,7 +74,7 @@ def random_batch(model: StepModel, count: int, batch: int = 2) -> Batch:
     return Batch(frames, starts, ((0, 0),) * batch)
 
 
-def test_streams_go_on_where_the_last_batch_ended() -> None:
+def test_streams_continue_where_the_last_batch_ended() -> None:
     with drawn(numbered(40, 60), 5, carried=True) as batches:
         taken = [next(batches) for _ in range(30)]
     for before, after in pairwise(taken):
@@ -87,7 +87,7 @@ def test_streams_go_on_where_the_last_batch_ended() -> None:
 
 
 @pytest.mark.parametrize("carried", [True, False])
-def test_batches_depend_on_nothing_but_seed_and_position(carried: bool) -> None:
+def test_batches_depend_only_on_seed_and_position(carried: bool) -> None:
     footage = numbered(30, 25)
     with drawn(footage, 4, carried=carried) as batches:
         taken = [next(batches) for _ in range(12)]
@@ -99,7 +99,7 @@ def test_batches_depend_on_nothing_but_seed_and_position(carried: bool) -> None:
             assert again.after == expected.after
 
 
-def test_sequences_are_of_one_episode_each() -> None:
+def test_a_sequence_comes_from_one_episode() -> None:
     with drawn(numbered(8, 9), 8, batch=3, carried=False) as batches:
         for _ in range(20):
             batch = next(batches)
@@ -124,7 +124,7 @@ def test_a_device_renders_the_same_digits(tmp_path: Path) -> None:
             assert again.after == batch.after
 
 
-def test_footage_that_is_lost_is_said_where_it_is_needed() -> None:
+def test_lost_footage_raises_when_its_batch_is_taken() -> None:
     class Lost(Digits):
         def episode(self, seed: Sequence[int], length: int | None) -> Episode:
             raise SourceError("the disk is gone")
@@ -135,7 +135,7 @@ def test_footage_that_is_lost_is_said_where_it_is_needed() -> None:
 
 
 @pytest.mark.parametrize(("order", "pixel"), [("BGR", [10, 20, 30]), ("RGB", [30, 20, 10]), ("GRAY", [22])])
-def test_a_network_sees_its_own_order_of_channels(order: str, pixel: list[int]) -> None:
+def test_a_network_sees_its_own_channel_order(order: str, pixel: list[int]) -> None:
     view = View((len(pixel), 6, 4), order, (5, 4))
     picture = np.full((5, 4, 3), (10, 20, 30), np.uint8)
     seen = view.see(picture)
@@ -155,7 +155,7 @@ def test_views_follow_configurations_and_their_options() -> None:
         View.of("tau-taxibj", (2, 32, 32))
 
 
-def test_loss_ignores_what_cannot_be_foreseen() -> None:
+def test_loss_ignores_unpredictable_frames() -> None:
     model = small()
     frames = torch.rand(3, 1, *model.frame_shape)
     objective = over_streams(model, STREAMS, frames, torch.ones(3, 1, dtype=torch.bool), None)
@@ -163,7 +163,7 @@ def test_loss_ignores_what_cannot_be_foreseen() -> None:
 
 
 @torch.no_grad()
-def test_streams_reset_the_state_of_the_sample_that_starts() -> None:
+def test_streams_reset_the_state_of_a_sample_that_starts() -> None:
     model, recipe = small(), dataclasses.replace(STREAMS, loss="mse")
     frames = torch.rand(4, 2, *model.frame_shape)
     starts = torch.tensor([[True, True], [False, False], [False, True], [False, False]])
@@ -183,7 +183,7 @@ def test_streams_reset_the_state_of_the_sample_that_starts() -> None:
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
-def test_scheduled_sampling_is_that_of_a_plain_loop(truth: float) -> None:
+def test_scheduled_sampling_matches_a_plain_loop(truth: float) -> None:
     model = small().double()
     frames = torch.rand(6, 3, *model.frame_shape, dtype=torch.float64)
     torch.manual_seed(3)
@@ -208,7 +208,7 @@ def tau(**options: Any) -> TAU:
     return TAU(TAUConfig(16, 24, 1, 4, 8, 16, 2, 3, outputs=4, **options))
 
 
-def test_a_clip_at_once_is_the_clip_step_by_step() -> None:
+def test_a_clip_at_once_matches_the_clip_step_by_step() -> None:
     model = tau().eval()
     frames = torch.rand(4, 2, *model.frame_shape)
     with torch.no_grad():
@@ -218,14 +218,14 @@ def test_a_clip_at_once_is_the_clip_step_by_step() -> None:
             prediction, state = model.step(frame, state)
         assert torch.allclose(at_once, prediction, atol=1e-5)
         assert torch.equal(rollout(model, frames, 3), at_once[:, :3])
-        blocks = rollout(model, frames, 6)  # past K the block is fed back
+        blocks = rollout(model, frames, 6)  # beyond K frames the block is fed back
         for frame in prediction.unbind(1):
             following, state = model.step(frame, state)
     assert torch.allclose(blocks, torch.cat([prediction, following[:, :2]], dim=1), atol=1e-5)
 
 
 @torch.no_grad()
-def test_tau_is_held_to_the_frames_after_its_clip() -> None:
+def test_tau_is_trained_on_the_frames_after_its_clip() -> None:
     model, recipe = tau(), Recipe("sequences", 10, 2, 1e-3, given=4, predicted=4, ddr=0.1, ddr_reduction="sum")
     frames = torch.rand(8, 2, *model.frame_shape)
     objective = over_sequences(model, recipe, frames, 1.0, None)
@@ -234,7 +234,7 @@ def test_tau_is_held_to_the_frames_after_its_clip() -> None:
     assert float(objective.loss) == pytest.approx(float(mse + 0.1 * objective.parts["ddr"]), rel=1e-5)
 
 
-def test_one_turn_of_stips_algorithm() -> None:
+def test_one_iteration_of_stips_algorithm() -> None:
     model = small()
     recipe = Recipe("sequences", 10, 2, 1e-3, given=3, predicted=1, perceptual=0.01, adversarial=0.001)
     trainer = Trainer(model, recipe)
@@ -260,7 +260,7 @@ def test_one_turn_of_stips_algorithm() -> None:
     assert sum(changed) > 0.9 * len(changed)
 
 
-def test_a_batch_that_is_not_finite_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_non_finite_batch_changes_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tau()
     trainer = Trainer(model, Recipe("sequences", 10, 2, 1e-3, given=4, predicted=4))
     batch = random_batch(model, 8)
@@ -283,7 +283,7 @@ def test_a_batch_that_is_not_finite_leaves_nothing_behind(monkeypatch: pytest.Mo
     assert trainer.update(batch, 0.0).finite
 
 
-def test_the_average_is_that_of_the_weights() -> None:
+def test_the_average_follows_the_weights() -> None:
     model = small()
     trainer = Trainer(model, Recipe("sequences", 10, 2, 1e-2, given=3, predicted=1, ema=0.9))
     batch, expected = random_batch(model, 4), None
@@ -300,7 +300,7 @@ def test_half_precision_needs_cuda() -> None:
         Trainer(small(), Recipe("sequences", 10, 2, 1e-3, precision="fp16"))
 
 
-def test_score_equals_that_of_a_live_run(tmp_path: Path) -> None:
+def test_score_equals_a_live_run(tmp_path: Path) -> None:
     size = {"height": 96, "width": 128}
     model = build("stip-edge", size).eval()  # untrained: the motion prior
     folder = write_clips(tmp_path / "clips", (160, 120))

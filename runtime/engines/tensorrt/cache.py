@@ -29,7 +29,7 @@ from framecast.runtime.engines.tensorrt.library import Gpu, Library
 
 ENVIRONMENT = "FRAMECAST_CACHE"
 FORMAT: Literal[1] = 1  # of the record
-# Version of the build. Raise it when a change of code gives an engine other inputs, outputs or numbers.
+# Version of the build. Increase it when a code change alters an engine's inputs, outputs or results.
 # 2: the inputs ``keep`` and ``pick``.
 RECIPE = 2
 _ELSEWHERE = f"set {ENVIRONMENT} to a folder of your own"
@@ -38,12 +38,12 @@ _Whole = Annotated[int, Meta(ge=1)]
 
 @dataclass(frozen=True)
 class Key:
-    """Everything that decides whether an engine is usable. If any field differs, it is another engine.
+    """Everything that decides whether an engine is usable. Engines with different keys are different engines.
 
     Attributes:
         artifact: SHA-256 of the ONNX file.
         library: as in :data:`framecast.runtime.engines.tensorrt.library.NAMES`.
-        version: of the library, which does not read engines of other versions.
+        version: version of the library, which does not read engines of other versions.
         gpu: the GPU's name; empty for TensorRT for RTX, whose engines run on every GPU of a compute capability.
         capability: compute capability, such as ``8.7``.
         precision: ``fp16`` or ``fp32``.
@@ -83,14 +83,14 @@ class Record:
     Attributes:
         key: identifies the engine.
         model: name of its configuration.
-        path: of the artifact at the time of the build.
-        sha256: of the engine file.
-        size: of the engine file, in bytes.
+        path: path of the artifact at the time of the build.
+        sha256: SHA-256 of the engine file.
+        size: size of the engine file in bytes.
         seconds: duration of the build.
         built: time of the build, in UTC.
         layers: a summary of the engine's layers; see :mod:`framecast.export.tensorrt`.
-        manifest: of the artifact, as JSON.
-        framecast: the version that built it.
+        manifest: the artifact's manifest, as JSON.
+        framecast: version of the framecast that built it.
     """
 
     key: Key
@@ -151,7 +151,7 @@ def put(record: Record, engine: bytes) -> Path:
 
 
 def load(key: Key) -> tuple[bytes, Record] | None:
-    """Load the engine of a key, verified, and its record; None if there is none.
+    """Load and verify the engine of a key. Returns it with its record, or None if there is none.
 
     Raises:
         EngineError: the engine is damaged, others can write to it, or the folder cannot be used.
@@ -173,7 +173,7 @@ def find(
     precision: str | None = None,
     batch: int = 1,
 ) -> tuple[bytes, Record]:
-    """Find the engine for an artifact. Returns it, verified, with its record. If several fit, the newest wins.
+    """Find, load and verify the engine for an artifact. Returns it with its record. If several fit, the newest wins.
 
     Args:
         artifact: path of the ONNX file.
@@ -207,7 +207,7 @@ def find(
     except EngineError as error:
         raise EngineError(f"{error}: {cure(model, newest.key)}") from error
     if found is None:
-        raise EngineError(f"the engine of {model} was removed just now: {cure(model, newest.key)}")
+        raise EngineError(f"the engine of {model} has just been removed: {cure(model, newest.key)}")
     return found
 
 
@@ -297,7 +297,7 @@ def _verified(path: Path, key: Key) -> tuple[bytes, Record]:
     except (OSError, ValueError) as error:
         raise EngineError(f"the record of {path} cannot be read ({first_line(error)})") from error
     if record.key != key:
-        raise EngineError(f"the record of {path} is of another engine")
+        raise EngineError(f"the record of {path} belongs to another engine")
     if not _private(path):
         raise EngineError(f"cannot trust {path}, because another user owns it or can write to it")
     try:
@@ -326,7 +326,7 @@ def _store(path: Path, data: bytes) -> None:
 
 
 def _tidy(place: Path) -> None:
-    """Remove files that a killed build left half written, if they are an hour old or more."""
+    """Remove half-written files of killed builds that are more than an hour old."""
     for path in place.glob("*.partial"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > 3600:
@@ -335,7 +335,7 @@ def _tidy(place: Path) -> None:
 
 @contextmanager
 def _locked(place: Path, kind: int) -> Iterator[None]:
-    """Lock the folder, so that an engine and its record change together and only one writer writes at a time."""
+    """Lock the folder, so that an engine and its record change together, and only one process writes at a time."""
     handle = os.open(place, os.O_RDONLY)
     try:
         fcntl.flock(handle, kind)

@@ -1,8 +1,8 @@
 """Memory, streams and events of one GPU through pycuda, and CUDA graphs, which pycuda lacks, through the driver.
 
 Three streams of each engine let copies and steps overlap. During one step, the next step's input is uploaded and the
-previous step's output is downloaded. Events keep the streams in order. In a steady stream the host waits once a frame,
-for the pictures. That wait also proves that the frame's input has left its memory (see :class:`Streams`).
+previous step's output is downloaded. Events keep the streams in order. In a steady stream the host waits once per
+frame, for the pictures. That wait also proves that the frame's upload is done (see :class:`Streams`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _opening = threading.Lock()
 
 
 def process_cuda() -> Cuda:
-    """This process's only :class:`Cuda`, made at the first call.
+    """This process's only :class:`Cuda`. The first call makes it.
 
     Raises:
         EngineError: pycuda is missing or cannot be loaded.
@@ -46,7 +46,7 @@ def _only() -> Cuda:
 
 
 class Cuda:
-    """The first GPU's primary context, which torch and others share. Call :func:`process_cuda` for it.
+    """The first GPU's primary context, which torch and others share. Call :func:`process_cuda` to get it.
 
     Raises:
         EngineError: pycuda is missing or cannot be loaded.
@@ -64,13 +64,13 @@ class Cuda:
         self.driver: Any = pycuda.driver
         self.driver.init()
         self._context: Any = self.driver.Device(0).retain_primary_context()
-        self._alive: dict[int, dict[str, Any]] = {}  # what ``owned`` holds
-        # The context must never die: pycuda's destructor detaches a primary context where it should release it, which
-        # fails and prints a warning. What is alive when Python exits must not die either: a daemon thread may still
-        # use it, and pycuda would warn in another thread than the context's. The driver frees all with the process.
+        self._alive: dict[int, dict[str, Any]] = {}  # the objects of ``owned``
+        # Never free the context: pycuda's destructor detaches a primary context instead of releasing it, which fails
+        # and prints a warning. At Python's exit free nothing either: a daemon thread may still use an object, and
+        # pycuda would warn outside the context's thread. The driver frees everything when the process ends.
         for kept in (self._context, self._alive):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
-        self._thread = threading.local()  # its ``waiting``: what to free after this thread's capture
+        self._thread = threading.local()  # its ``waiting`` lists what to free after this thread's capture
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -82,7 +82,7 @@ class Cuda:
             self._context.pop()
 
     def synchronize(self) -> None:
-        """Wait for the whole GPU, its default stream too, where a library may still copy weights.
+        """Wait for the whole GPU, including the default stream, where a library may still copy weights.
 
         The context must be current.
         """
@@ -90,14 +90,14 @@ class Cuda:
             self.driver.Context.synchronize()
 
     def event(self) -> Any:
-        """A new event that records no time."""
+        """Make an event that records no time."""
         return self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
 
     def owned(self, owner: object, **objects: Any) -> SimpleNamespace:
-        """Hold pycuda's objects for ``owner``. When it dies they are freed, in whatever thread that is.
+        """Hold pycuda's objects for ``owner``. When it dies, they are freed in the thread where that happens.
 
-        pycuda frees an object only in the thread that opened the context, or while that is current. Elsewhere it warns
-        and leaks it. So nobody but the returned namespace may keep them.
+        pycuda frees an object only in the thread that opened the context, or while the context is current. Otherwise it
+        warns and leaks the object. So only the returned namespace may refer to them.
         """
         held = SimpleNamespace(**objects)
         self._alive[id(held)] = vars(held)
@@ -111,8 +111,8 @@ class Cuda:
     def free(self, function: Callable[..., object], *args: Any) -> None:
         """Call a function that frees something, with the context current.
 
-        While this thread captures a graph, it waits until the capture has ended. Python may collect garbage at any
-        time, and to free memory would invalidate the capture.
+        If this thread is capturing a graph, the call is postponed until the capture ends. Python may collect garbage at
+        any time, and freeing memory would invalidate the capture.
         """
         waiting = getattr(self._thread, "waiting", None)
         if waiting is not None:
@@ -123,7 +123,7 @@ class Cuda:
 
     @contextmanager
     def nothing_freed(self) -> Iterator[None]:
-        """Put off what :meth:`free` is asked for in this thread until the end."""
+        """Postpone this thread's calls of :meth:`free` to the end of the block."""
         self._thread.waiting = []
         try:
             yield
@@ -133,11 +133,11 @@ class Cuda:
                 self.free(function, *args)
 
     def _drop(self, number: int) -> None:
-        """Free pycuda's objects, once the GPU is done with them: a copy or a step may still be under way."""
+        """Free pycuda's objects once the GPU is done with them. A copy or a step may still be running."""
         objects = self._alive.pop(number)
         for found in objects.values():
             if hasattr(found, "synchronize"):  # a stream or an event
-                with suppress(Exception):  # a GPU that has failed: all the same, free what can be freed
+                with suppress(Exception):  # even if the GPU has failed, free what can be freed
                     found.synchronize()
         objects.clear()
 
@@ -148,22 +148,22 @@ def _memory(cuda: Cuda, whose: str, size: int) -> Iterator[None]:
         yield
     except cuda.driver.MemoryError as error:
         raise EngineError(
-            f"the {whose} memory is full ({size / 1e6:.0f} MB more needed): end other programs on it, or use a smaller "
-            "model"
+            f"the {whose} memory is full ({size / 1e6:.0f} MB more needed): end other programs that use it, or use a "
+            "smaller model"
         ) from error
 
 
 class Streams:
-    """The streams of one engine. Its callers take turns, so that it captures and steps on them undisturbed.
+    """The streams of one engine. Callers take turns (:attr:`Engine.lock`), so nothing disturbs a step or a capture.
 
-    Two engines share no stream. They overlap, and one may capture while the other steps, in another thread.
+    Engines share no streams. So they overlap, and one may capture while another steps in another thread.
 
-    The streams are non-blocking: CUDA's default stream, where other libraries work, and these do not wait for each
-    other. And while a blocking stream is captured, CUDA forbids all work on the default stream, in every thread.
+    The streams are non-blocking: they and CUDA's default stream, which other libraries use, do not wait for each other.
+    Also, while a blocking stream is captured, CUDA forbids work on the default stream in every thread.
 
-    The class also numbers uploads and downloads, so that the host does not wait for what it knows to be done. That is
-    safe: the stream of steps waits for each upload, so the event at a step's end comes after all uploads before it. A
-    download waits for that event, and for the downloads before it. So once a download has arrived, all these are done.
+    The class also numbers uploads and downloads, so that the host does not wait for those known to be done. This is
+    safe: the stream of steps waits for each upload, so the event at a step's end comes after all earlier uploads. A
+    download waits for that event and for earlier downloads. So once a download has arrived, all of these are done.
 
     Raises:
         EngineError: the GPU's memory is full.
@@ -180,11 +180,11 @@ class Streams:
                 downloads=stream(_NON_BLOCKING),
                 stepped=cuda.event(),
             )
-        self._uploads = 0  # the number of the newest upload
-        self._stepped = 0  # that of the newest one before the end of the last step
-        self._left = 0  # that of the newest one that is known to have left the host's memory
-        self._fetches = 0  # the number of the newest download
-        self._arrived = 0  # that of the newest one that is known to have arrived
+        self._uploads = 0  # number of the newest upload
+        self._stepped = 0  # number of the newest upload before the end of the last step
+        self._left = 0  # number of the newest upload known to have left the host's memory
+        self._fetches = 0  # number of the newest download
+        self._arrived = 0  # number of the newest download known to have arrived
 
     @property
     def stepped(self) -> Any:
@@ -201,19 +201,19 @@ class Streams:
         self._held.steps.synchronize()
 
     def zero(self, memory: Any, size: int) -> None:
-        """Fill ``size`` bytes with zeros, between the steps before and those after."""
+        """Fill ``size`` bytes with zeros, after the last step and before the next one."""
         self.cuda.driver.memset_d8_async(memory, 0, size, self._held.steps)
         self.step_ends()
 
     def step_ends(self) -> None:
-        """Mark the end of a step, for copies to wait for."""
+        """Mark the end of a step, so that copies can wait for it."""
         self._held.stepped.record(self._held.steps)
         self._stepped = self._uploads
 
     def upload(self, memory: Any, host: NDArray[Any], uploaded: Any) -> int:
         """Copy page-locked memory to the GPU, after the last step and before the next one. Returns its number."""
         held = self._held
-        held.uploads.wait_for_event(held.stepped)  # until no step reads the buffer any more
+        held.uploads.wait_for_event(held.stepped)  # until no step reads the buffer
         self.cuda.driver.memcpy_htod_async(memory, host, held.uploads)
         uploaded.record(held.uploads)
         held.steps.wait_for_event(uploaded)
@@ -230,13 +230,13 @@ class Streams:
         return self._fetches, self._stepped
 
     def wait_left(self, number: int, uploaded: Any) -> None:
-        """Wait until an upload has left the host's memory, unless a download since has proved it."""
+        """Wait until an upload has left the host's memory, unless a later download has proved it already."""
         if number > self._left:
             uploaded.synchronize()
-            self._left = number  # and so have those before it on the stream
+            self._left = number  # earlier uploads on the stream are done too
 
     def wait_arrived(self, fetch: tuple[int, int], fetched: Any) -> None:
-        """Wait until a download is here, unless a later one is here already."""
+        """Wait until a download has arrived, unless a later one has arrived already."""
         number, uploads = fetch
         if number > self._arrived:
             fetched.synchronize()
@@ -246,8 +246,8 @@ class Streams:
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """Capture the work that ``run`` puts on the stream of steps as a CUDA graph. If that fails, return ``run``.
 
-        Call ``run`` before, because libraries allocate in their first call. A library may also refuse to be captured,
-        and raise EngineError from ``run``: the step then runs without a graph.
+        Call ``run`` once beforehand, because libraries allocate in their first call. If a library cannot be captured,
+        ``run`` raises EngineError during the capture, which counts as a failure of the capture.
         """
         libcuda, stream = libcuda_(), ctypes.c_void_p(self.handle)
         graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
@@ -270,7 +270,7 @@ class Streams:
                 libcuda.cuGraphDestroy(graph)
         if code or refusal:
             reason = refusal or f"error {code}"
-            _log.warning("no CUDA graph of this engine (%s): its kernels are launched one by one", reason)
+            _log.warning("cannot capture this engine as a CUDA graph (%s): launching its kernels one by one", reason)
             return run
 
         def launch() -> None:
@@ -288,10 +288,10 @@ def launcher(
 ) -> Callable[[], None]:
     """Return a function that runs a TensorRT context on tensors at these addresses, as one CUDA graph.
 
-    This runs the step once. That does no harm, because a step reads one state and writes another.
+    This also runs the step once, which is harmless because a step reads one state and writes another.
 
     Args:
-        streams: of the engine; their GPU's context must be current.
+        streams: the engine's streams; their GPU's context must be current.
         context: TensorRT's execution context.
         addresses: of its inputs and outputs, by name; multiples of 256, as TensorRT requires.
         failure: returns the error message if the step fails.
@@ -302,7 +302,7 @@ def launcher(
 
     def enqueue() -> None:
         for name, address in addresses.items():
-            if context.set_tensor_address(name, address) is False:  # it would go on reading the address before
+            if context.set_tensor_address(name, address) is False:  # it would keep using the old address
                 raise EngineError(f"TensorRT refuses the memory of {name!r} at {address:#x}: report this")
         if not context.execute_async_v3(streams.handle):
             raise EngineError(failure())
@@ -317,9 +317,9 @@ def libcuda_() -> Any:
 
 
 class DeviceBuffer(Buffer):
-    """See :class:`Buffer`. It is in the GPU's memory. The first upload or download adds page-locked host memory.
+    """See :class:`Buffer`. It is in GPU memory. The first upload or download allocates page-locked host memory.
 
-    Each buffer is an allocation of its own, so its address is a multiple of 256 bytes.
+    Each buffer is a separate allocation, so its address is a multiple of 256 bytes.
 
     Raises:
         EngineError: the GPU's memory, or the host's memory that can be locked, is full.
@@ -328,24 +328,24 @@ class DeviceBuffer(Buffer):
     def __init__(self, streams: Streams, shape: tuple[int, ...], dtype: type[Any]) -> None:
         self._streams, self.shape, self.dtype = streams, shape, np.dtype(dtype)
         self._size = int(np.prod(shape)) * self.dtype.itemsize
-        self._uploaded = 0  # the number of the last upload
-        self._fetch = 0, 0  # as from Streams.download: the last one
+        self._uploaded = 0  # number of the last upload
+        self._fetch = 0, 0  # what Streams.download returned last
         self._fetching = False
         cuda = streams.cuda
         with cuda.current(), _memory(cuda, "GPU's", self._size):
             self._held = cuda.owned(self, memory=cuda.driver.mem_alloc(max(1, self._size)), host=None)
             self._held.uploaded, self._held.fetched = cuda.event(), cuda.event()
-            self._held.stepped = streams.stepped  # no step must read or write the memory when it is freed
+            self._held.stepped = streams.stepped  # freeing the memory must wait for the last step
             streams.zero(self._held.memory, self._size)
         self.address = int(self._held.memory)
 
     def upload(self, array: NDArray[Any]) -> None:
-        """See :meth:`Buffer.upload`. The host waits only if the last upload from here may still be on its way."""
+        """See :meth:`Buffer.upload`. The host waits only if this buffer's last upload may still be running."""
         streams, held = self._streams, self._held
         with streams.cuda.current():
             host = self._locked()
             streams.wait_left(self._uploaded, held.uploaded)
-            if self._fetching:  # and nobody has asked for it: it may still be on its way to the same host memory
+            if self._fetching:  # an unread download may still be writing to the same host memory
                 streams.wait_arrived(self._fetch, held.fetched)
             np.copyto(host, array)
             self._uploaded = streams.upload(held.memory, host, held.uploaded)

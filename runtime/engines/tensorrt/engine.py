@@ -53,7 +53,7 @@ class TensorRTEngine(DeviceEngine):
             self._rendering = self._loaded(trt, self._render_engine(artifact, trt, found))
 
     def _render_engine(self, artifact: Path, trt: Library, found: Gpu) -> bytes:
-        """The engine that renders for a model of motion."""
+        """Find the engine that renders a model of motion."""
         key = self.record.key
         data, record = cache.find(
             beside(artifact, RENDER), artifact.stem, trt, found, precision=key.precision, batch=key.batch
@@ -66,12 +66,12 @@ class TensorRTEngine(DeviceEngine):
         return data
 
     def _loaded(self, trt: Library, data: bytes) -> Any:
-        """The context of an engine, which keeps the engine alive."""
+        """Load an engine and return its execution context."""
         with self._cuda.current(), trt.errors() as errors:
             self._runtime = self._runtime or trt.trt.Runtime(trt.logger())
             engine = self._runtime.deserialize_cuda_engine(data)
             context = engine.create_execution_context() if engine else None
-            # TensorRT may still copy weights, on the default stream, for which our streams do not wait.
+            # TensorRT may still copy weights on the default stream, and our streams do not wait for that one.
             self._cuda.synchronize()
         if context is None:
             reason = errors[-1] if errors else "it gave no reason"
@@ -100,7 +100,7 @@ class TensorRTEngine(DeviceEngine):
             try:
                 launch = launcher(streams, self._rendering if render else self._context, addresses, lambda: failure)
             finally:
-                streams.step_ends()  # of a failed one too: part of it may run
+                streams.step_ends()  # even after a failure: part of the step may be running
 
         def run() -> None:
             with cuda.current():
@@ -115,7 +115,7 @@ class TensorRTEngine(DeviceEngine):
         """See :meth:`Engine.close`."""
         super().close()
         with self._cuda.current():
-            with suppress(Exception):  # a GPU that has failed has ended its work too
-                self._streams.synchronize()  # TensorRT's objects must not die while the GPU runs them
+            with suppress(Exception):  # a GPU that has failed runs nothing any more
+                self._streams.synchronize()  # the GPU must be done with TensorRT's objects before they die
             self._context = self._rendering = self._runtime = None
             self._engines.clear()

@@ -27,7 +27,7 @@ RTX_TARGETS = {"7.5": "SM75", "8.0": "SM80", "8.6": "SM86", "8.9": "SM89", "12.0
 
 _CURES = {
     "tensorrt": "it comes with JetPack and NVIDIA's containers (a virtual environment needs --system-site-packages)",
-    "tensorrt_rtx": "pip install 'framecast[rtx]' (in a clone -e '.[rtx]'), for RTX GPUs",
+    "tensorrt_rtx": "pip install 'framecast[rtx]' (in a clone: -e '.[rtx]'), for RTX GPUs",
 }
 _log = logging.getLogger(__name__)
 
@@ -71,9 +71,8 @@ class Library:
     def errors(self) -> Iterator[list[str]]:
         """Collect the errors that TensorRT reports in this ``with`` block, oldest first.
 
-        An error counts for the innermost block that its thread is in. TensorRT also reports from threads of its own:
-        such an error counts if no other thread is in a block. Otherwise nobody can tell whose it is, so it is only
-        logged.
+        An error belongs to the innermost block of the thread that reports it. TensorRT also reports from threads of its
+        own. Such an error belongs to the only thread that is in a block. If several are, it is only logged.
         """
         collected: list[str] = []
         scopes = self.logger().scopes.setdefault(threading.get_ident(), [])
@@ -85,7 +84,7 @@ class Library:
 
 
 def gpu() -> Gpu:
-    """Ask the driver about the first GPU.
+    """Query the driver for the first GPU.
 
     Raises:
         EngineError: there is no driver, or it finds no GPU.

@@ -24,7 +24,7 @@ from framecast.errors import EngineError
 from framecast.runtime.engines.tensorrt.cuda import libcuda_
 
 NAME, VERSION, NAMESPACE = "framecast_kernels", "1", "framecast"
-_WORD = "<i4"  # type of a field: TensorRT 10.0 reads nothing longer
+_WORD = "<i4"  # type of a field: TensorRT 10.0 reads nothing wider
 _log = logging.getLogger(__name__)
 
 
@@ -33,10 +33,10 @@ class Launch:
     """One kernel of a plugin.
 
     Attributes:
-        name: of the entry in ``cubin``.
+        name: the entry point in ``cubin``.
         cubin: machine code.
         grid: programs along x and y.
-        threads: threads of a program.
+        threads: threads per program.
         shared: bytes of dynamic shared memory.
         arguments: pointers: ("input", index), ("output", index), or ("workspace", offset in bytes). Two null pointers
             follow them, for scratch memory that Triton's kernels do not use.
@@ -118,7 +118,7 @@ def enqueue(plugin: Plugin, inputs: Sequence[int], outputs: Sequence[int], works
             None,
         )
         if code:
-            raise EngineError(f"the driver did not launch {launch.name} (error {code}): check the GPU with nvidia-smi")
+            raise EngineError(f"the driver cannot launch {launch.name} (error {code}): check the GPU with nvidia-smi")
 
 
 @cache
@@ -141,14 +141,16 @@ def function(cubin: bytes, name: str) -> ctypes.c_void_p:
 
 
 def register(trt: Any, plugins: Sequence[Plugin] = ()) -> None:
-    """Make engines with our plugins readable and, given ``plugins``, buildable. May be called again.
+    """Register our plugins, so that TensorRT can read engines with them and, given ``plugins``, build engines.
+
+    This may be called again.
 
     Args:
         trt: ``tensorrt``, 10.0 or newer. Never TensorRT for RTX: a registered creator makes its parser end the process.
         plugins: the plugins of a build; a node's ``index`` selects one.
 
     Raises:
-        EngineError: TensorRT refuses.
+        EngineError: ``trt`` is TensorRT for RTX, or the registration failed.
     """
     if is_rtx(trt):
         raise EngineError("TensorRT for RTX has no plugins: build with --plugins none")
@@ -162,7 +164,7 @@ def is_rtx(trt: Any) -> bool:
 
 @cache
 def _creator(trt: Any) -> Any:
-    """The process's only creator, registered. The cache keeps it alive, because TensorRT does not."""
+    """Register the process's only creator, and return it. The cache keeps it alive, because TensorRT does not."""
     kind = plugin_class(trt)
 
     class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc]
@@ -181,7 +183,7 @@ def _creator(trt: Any) -> Any:
                     return kind(self.plugins[fields["index"]])
                 return kind(Plugin.from_words([fields[str(i)] for i in range(len(fields))]))
             except Exception:  # log it here, before it passes through TensorRT
-                _log.exception("plugin %s was not made", name)
+                _log.exception("cannot make the plugin %s", name)
                 raise
 
     creator = Creator()

@@ -1,4 +1,4 @@
-"""The command line. It puts the rooms together, and imports them only when a command needs them."""
+"""The command line. It combines the rooms, and imports each only when a command needs it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
 }
 
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what is chosen, and why.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what framecast chooses, and why.")]
 
 app = typer.Typer(
     name="framecast",
@@ -67,14 +67,14 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: errors are one line and exit code 1; wrong usage is one line and exit code 2."""
+    """Entry point. An error prints one line and exits with 1; a command line that cannot be parsed exits with 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that knows ASCII only gets "?" for the rest
+            stream.reconfigure(errors="replace")  # an ASCII terminal shows "?" for other characters
     try:
         Path.cwd()
     except OSError:
-        _fail("the current folder is gone: cd to one that is there", 1)
+        _fail("the current folder no longer exists: cd to another one", 1)
     arguments = with_address(sys.argv[1:] or ["--help"], DEFAULT_ADDRESS)
     try:
         code = app(arguments, prog_name="framecast", standalone_mode=False) or 0
@@ -95,20 +95,20 @@ def main() -> None:
 
 
 def _is_output(error: OSError) -> bool:
-    """Whether it was raised by writing to a stream that was open already, as standard output is."""
+    """Whether the error came from writing to an open stream, such as standard output."""
     return error.filename is None and error.errno in (errno.ENOSPC, errno.EIO)
 
 
 def _leave_output(error: OSError) -> None:
-    """Leave where standard output takes no more; what is still in its buffer is given up."""
+    """Exit when standard output cannot be written. What is still in its buffer is lost."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+    if isinstance(error, BrokenPipeError):  # the reader, such as head, has closed the pipe
         sys.exit(1)
     _fail(f"cannot write the output: {error.strerror} (make room, or send it elsewhere)", 1)
 
 
 def _fail(message: str, code: int) -> None:
-    """Leave with a message on one line; wherever a URL has landed in it, its credentials are left out."""
+    """Exit with a message on one line, without the credentials of any URL in it."""
     if message:
         with suppress(OSError):
             print("framecast:", re.sub(r"(\w+://)\S*@", r"\1***@", " ".join(message.split())), file=sys.stderr)
@@ -121,7 +121,7 @@ def _log(verbose: bool) -> None:
 
 
 def _with_verbose(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes ``--verbose`` as well, as ``framecast`` itself does before its name."""
+    """Give a command the option ``--verbose`` too, so that it may stand before or after the command's name."""
 
     @functools.wraps(command)
     def called(*arguments: Any, verbose: bool, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Prints what a run has to say: lines, and the QR code of a link that a phone can open."""
+"""Prints a run's messages, and the QR code of a link that a phone can open."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-HERE = ("localhost", "127.", "::1")  # hosts that begin like this cannot be reached from other machines
+HERE = ("localhost", "127.", "::1")  # other machines cannot reach hosts that begin like this
 
 
 def announce(line: str) -> None:
-    """Print a line to stderr. On a terminal, the QR code of a link in it follows if other machines can open it."""
+    """Print a line to stderr. On a terminal, add the QR code of its link if other machines can open the link."""
     print(line, file=sys.stderr, flush=True)
     link = re.search(r"https?://\S+", line)
     if link and sys.stderr.isatty() and not (urlsplit(link[0]).hostname or "").startswith(HERE):
@@ -23,7 +23,7 @@ def announce(line: str) -> None:
 
 
 def qr_code(text: str) -> list[str]:
-    """A QR code as lines of text, two modules a character: a dark one is black, a light one blank."""
+    """A QR code as lines of text. A character holds two modules; a dark module is drawn, a light one left blank."""
     import segno
 
     rows = [list(row) for row in segno.make_qr(text, error="l").matrix_iter(border=2)]

@@ -11,8 +11,9 @@ import typer
 
 from framecast.cli.checks import check_amounts, check_clips, check_ending, check_numbers, check_outputs
 from framecast.cli.checks import duration as seconds_of
+from framecast.cli.complete import complete_engines, complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import ModelRef, complete_models
+from framecast.cli.model_ref import ModelRef
 from framecast.cli.progress import progress
 from framecast.errors import OptionError
 
@@ -27,7 +28,7 @@ def bench(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="Paths of artifacts, or names that 'framecast models' lists. all: every model that ships.",
+            help="Paths of artifacts, or names that 'framecast models' lists. all: every shipped model.",
             autocompletion=complete_models,
         ),
     ],
@@ -35,56 +36,62 @@ def bench(
         str | None,
         typer.Option(
             metavar="NAME[:PRECISION],…",
-            help="What runs the step; several are compared. all: every engine that works here (default: auto, or all "
-            "with the model all).",
+            autocompletion=complete_engines,
+            help="Engines to compare. all: every engine that works here (default: auto; with the model all, all).",
         ),
     ] = None,
-    warmup: Annotated[float, typer.Option(metavar="MS", help="Run each case for MS milliseconds beforehand.")] = 200,
+    warmup: Annotated[
+        float, typer.Option(metavar="MS", help="Run each case for MS milliseconds before it is measured.")
+    ] = 200,
     duration: Annotated[float, typer.Option(metavar="S", help="Measure each case for at least S seconds.")] = 3.0,
     iterations: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Take at least N samples of each case (default: 10; in a single stream, what p90 needs).",
+            help="Take at least N samples of each case (default: 10; with --single-stream, as many as p90 needs).",
         ),
     ] = None,
     percentiles: Annotated[str, typer.Option(metavar="P,…", help="Percentiles to print.")] = "50,90,95,99",
-    threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one a core.")] = 0,
+    threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
     source: Annotated[
         str,
         typer.Option(
-            metavar="SOURCE", help="Where the frames come from: a clip, as for 'run'; with --stream also a camera."
+            metavar="SOURCE", help="A clip to take the frames from, as for 'run'; with --stream also a camera."
         ),
     ] = "demo",
     ahead: Annotated[
         str | None,
-        typer.Option(metavar="MS", help="How far ahead the picture is, such as 100 ms (default: one frame)."),
+        typer.Option(metavar="TIME", help="Predict this far ahead, such as 100ms or 0.1s (default: one frame)."),
     ] = None,
     single_stream: Annotated[
-        bool, typer.Option("--single-stream", help="MLPerf's scenario: one query after the other, p90 at 99 %.")
+        bool,
+        typer.Option(
+            "--single-stream", help="MLPerf's single-stream scenario: one query after another, p90 at 99 % confidence."
+        ),
     ] = False,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Measure end to end: from when a frame is due to its hand-over.")
+        bool, typer.Option("--stream", help="Measure end to end, from when a frame is due until it is handed over.")
     ] = False,
     fps: Annotated[
-        float | None, typer.Option(metavar="N", help="With --stream: frames a second of a clip (default: its own).")
+        float | None,
+        typer.Option(metavar="N", help="With --stream: play a clip at N fps (default: its own rate)."),
     ] = None,
     cameras: Annotated[
-        bool, typer.Option("--cameras", help="With --stream: also count the cameras that this machine carries.")
+        bool, typer.Option("--cameras", help="With --stream: also find how many cameras this machine can serve.")
     ] = False,
     cold_starts: Annotated[
-        int, typer.Option(metavar="N", help="Fresh processes that time the cold start. 0: none.")
+        int, typer.Option(metavar="N", help="Time the cold start in N new processes. 0: do not.")
     ] = 3,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row for each sample.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with tables and drawings.")] = None,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the drawings as a picture.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a CSV row for each sample.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with tables and plots.")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the plots as a picture.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown.")] = False,
 ) -> None:
-    """Measure how long a step and its picture take. PSNR stands beside the milliseconds.
+    """Measure the latency of a step and its picture.
 
-    Several models, engines or both take turns, so that what the machine is doing otherwise falls on all of them. What
-    the figures mean is in docs/benchmarking.md.
+    Models and engines alternate, so that other load on the machine affects all of them equally. docs/benchmarking.md
+    explains the figures.
     """
     from framecast import terminal
     from framecast.bench.benchmark import Settings, benchmark
@@ -161,7 +168,7 @@ def _check_outputs(models: list[str], source: str, **outputs: Path | None) -> li
         check_ending(f"--{name}", path, f".{name}")
     for name in given.keys() & {"html", "png"}:
         with needs_extra(f"--{name}", "eval"):
-            import matplotlib  # noqa: F401 (said before the work)
+            import matplotlib  # noqa: F401 (fails here, before the work)
     return list(given.values())
 
 
@@ -169,8 +176,8 @@ def _print_machine(machine: Machine, typed: str, markdown: bool) -> None:
     from framecast.bench.machine import lines
 
     if markdown:
-        said = "; ".join(value for label, value in lines(machine) if label != "load")
-        print(f"*Measured by `{typed}`: {said}.*")
+        described = "; ".join(value for label, value in lines(machine) if label != "load")
+        print(f"*Measured by `{typed}`: {described}.*")
         return
     for label, value in (("command", typed), *lines(machine)):
         print(f"{label:9s} {value}")

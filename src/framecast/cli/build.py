@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.checks import check_numbers, check_outputs, picture_size
+from framecast.cli.complete import complete_models, complete_precisions
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import complete_models
 from framecast.cli.progress import progress
 from framecast.cli.signals import on_signals
 from framecast.errors import EngineError, OptionError
@@ -23,50 +23,51 @@ if TYPE_CHECKING:
     from framecast.runtime.engines.tensorrt.library import Gpu, Library
 
 
-def _precisions(incomplete: str) -> list[str]:
-    """Names for shell completion."""
-    from framecast.runtime.engines import ENGINES
-
-    return [name for name in ENGINES["tensorrt"].precisions if name.startswith(incomplete)]
-
-
 def build(
     model: Annotated[
         str,
         typer.Argument(
             metavar="MODEL",
-            help="The path of an artifact, or the name of a model that ships.",
+            help="The path of an artifact, or the name of a shipped model.",
             autocompletion=complete_models,
         ),
     ],
     precision: Annotated[
-        str, typer.Option(help="fp16: mixed, where the network can take it; or fp32.", autocompletion=_precisions)
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="fp16: float16 where the network tolerates it, float32 elsewhere; or fp32.",
+            autocompletion=complete_precisions,
+        ),
     ] = "fp16",
     batch: Annotated[int, typer.Option(metavar="N", help="Number of cameras in one step.")] = 1,
     camera: Annotated[
         str | None,
-        typer.Option(metavar="WxH", help="Size of the camera's pictures, such as 1920x1080: resize in the engine."),
+        typer.Option(metavar="WxH", help="Resize the camera's pictures of this size in the engine, such as 1920x1080."),
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(
             "--for",
             metavar="CAPABILITY",
-            help="Build for another GPU, by its compute capability, such as 8.9. Only with TensorRT for RTX.",
+            help="Build for another GPU with this compute capability, such as 8.9. Needs TensorRT for RTX.",
         ),
     ] = None,
     plugins: Annotated[
         str,
-        typer.Option(help="Our kernels in the engine. auto: where they are measured faster; aot, v3: always; none."),
+        typer.Option(
+            metavar="NAME",
+            help="framecast's own kernels as plugins. auto: if they measure faster; aot, v3: always; none.",
+        ),
     ] = "auto",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Also write the engine here, and its record beside it."),
+        typer.Option("--output", "-o", metavar="FILE", help="Also write the engine here, with its record next to it."),
     ] = None,
 ) -> None:
     """Build a TensorRT engine from an artifact.
 
-    The engine is kept on this machine, where 'framecast run --engine tensorrt' finds it.
+    The engine goes into this machine's cache, where 'framecast run --engine tensorrt' finds it.
     """
     from framecast.files import check_writable, sha256, write
     from framecast.graph.manifest import RENDER, beside, check_halves, other_half
@@ -91,7 +92,7 @@ def build(
         check_writable(place)
     loaded = tensorrt.Loaded(sha256(path), read(path))
     manifest = manifest_of(loaded.graph)
-    check_device(manifest)  # before the driver is asked for, which would not help
+    check_device(manifest)  # fails even with a driver, so it comes before any error about the driver
     rendering = None
     if manifest.renders == "moments":
         render = beside(path, RENDER)
@@ -112,7 +113,7 @@ def build(
 
 
 def _kept(request: BuildRequest) -> tuple[bytes, Record]:
-    """The engine in the cache and its record; it is built if it is not there."""
+    """The cached engine and its record. It is built first if it is missing."""
     from framecast.export.plugins.candidates import cached
     from framecast.export.plugins.ladder import choose
     from framecast.runtime.engines.tensorrt import cache
@@ -120,7 +121,7 @@ def _kept(request: BuildRequest) -> tuple[bytes, Record]:
     library, gpu, plugins, model = request.library, request.gpu, request.plugins, request.model
     key = request.key()
     cache.folder()
-    choose(plugins, library, gpu, has_operators=True)  # whether it has some is known once it has been read
+    choose(plugins, library, gpu, has_operators=True)  # whether it does is known only after reading it
     measurable = gpu is not None and not library.rtx
     wanted = key if plugins == "none" or (plugins == "auto" and not measurable) else replace(key, rung=plugins)
     try:
@@ -154,13 +155,13 @@ def _built(request: BuildRequest) -> tuple[bytes, Record]:
 
 
 def _show(record: Record) -> None:
-    """Print what was built."""
+    """Print a table about the new engine."""
     from framecast import terminal
     from framecast.runtime.engines.tensorrt import cache
 
     key, network, engine = record.key, record.layers["network"], record.layers["engine"]
     parsed = f"{network['layers']} layers parsed: {network['float16']} in float16, {network['float32']} in float32"
-    parsed += ", the others constants and shapes"
+    parsed += ", the rest constants and shapes"
     if "not_inspected" in engine:
         inside = f"not inspected: {engine['not_inspected']}"
     else:
@@ -181,14 +182,14 @@ def _show(record: Record) -> None:
 
 
 def _plugins(record: Record) -> str:
-    """Which rung was taken, and why."""
+    """The kind of plugins in the engine, and why."""
     why = record.layers.get("plugins", {}).get("why", "")
     rung = {"plain": "no plugins", "aot": "AOT plugins", "v3": "IPluginV3"}.get(record.key.rung, record.key.rung)
     return f"{rung} ({why})" if why else rung
 
 
 def _library(target: str | None) -> Library:
-    """The TensorRT to build with: for another GPU the one that can."""
+    """The TensorRT to build with. Only TensorRT for RTX can build for another GPU."""
     from framecast.runtime.engines.tensorrt.library import library
 
     if target is not None:
@@ -198,14 +199,14 @@ def _library(target: str | None) -> Library:
 
 
 def _gpu_or_none(target: str | None) -> Gpu | None:
-    """The GPU at hand; there need be none if the engine is for another one."""
+    """This machine's GPU. None if it has none and the engine is for another GPU."""
     from framecast.runtime.engines.tensorrt.library import gpu
 
     try:
         return gpu()
     except EngineError as error:
         if target is None:
-            raise EngineError(f"{error}; for another machine's GPU name it with --for (TensorRT for RTX)") from error
+            raise EngineError(f"{error}; to build for another machine's GPU use --for (TensorRT for RTX)") from error
         return None
 
 

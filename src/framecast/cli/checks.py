@@ -1,4 +1,4 @@
-"""Checks that several commands make before they begin anything that takes long."""
+"""Checks that several commands make before any long work."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from framecast.errors import OptionError
 
-LARGEST = 16384  # pixels a side of a picture
+LARGEST = 16384  # pixels: maximum side of a picture
 
 
 def check_numbers(**values: int | None) -> None:
-    """Options that count something must be 1 or more. None stands for one that was not given.
+    """Check options that count something: each must be at least 1, or None if the user did not give it.
 
     Raises:
-        OptionError: one is below 1.
+        OptionError: a value is below 1.
     """
     for name, value in values.items():
         if value is not None and value < 1:
@@ -27,10 +27,10 @@ def check_numbers(**values: int | None) -> None:
 
 
 def check_amounts(**values: float) -> None:
-    """Options that measure something must be 0 or more, and finite.
+    """Check options that hold an amount: each must be finite and at least 0.
 
     Raises:
-        OptionError: one is not.
+        OptionError: a value is not.
     """
     for name, value in values.items():
         if not 0 <= value < math.inf:
@@ -38,47 +38,47 @@ def check_amounts(**values: float) -> None:
 
 
 def duration(option: str, text: str) -> float:
-    """Read a time such as 120ms, 0.12s or 120 (milliseconds), in seconds.
+    """Parse a time such as 120ms, 0.12s or 120 (milliseconds). Returns seconds.
 
-    Less than a millisecond is refused without its unit: who types 0.12 means seconds.
+    A number below 1 needs a unit, because a user who types 0.12 probably means seconds.
 
     Args:
-        option: as it is typed, ``--ahead``.
-        text: what was given.
+        option: the option's name, such as ``--ahead``.
+        text: the user's value.
 
     Raises:
-        OptionError: it is not a time.
+        OptionError: ``text`` is not a time.
     """
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9}) ?(ms|s|)", text.strip(), re.ASCII)
     if found is None:
         raise OptionError(f"{option} {text!r} is not a time: give milliseconds or seconds, such as 120ms or 0.12s")
     if not found[2] and 0 < float(found[1]) < 1:
-        raise OptionError(f"{option} {text} would be milliseconds: write {text}s, or {text}ms if that is meant")
+        raise OptionError(f"{option} {text} has no unit: write {text}s for seconds, or {text}ms for milliseconds")
     return float(found[1]) * (1.0 if found[2] == "s" else 1e-3)
 
 
-def milliseconds(option: str, text: str) -> list[float]:
-    """Read times such as 40,100,200 or 40ms,0.1s, in milliseconds.
+def durations(option: str, text: str) -> list[float]:
+    """Parse times such as 40,100,200 or 40ms,0.1s. Returns seconds.
 
     Args:
-        option: as it is typed, ``--ahead``.
-        text: what was given.
+        option: the option's name, such as ``--ahead``.
+        text: the user's value.
 
     Raises:
         OptionError: a part is not a time.
     """
-    return [1e3 * duration(option, part) for part in text.split(",")]
+    return [duration(option, part) for part in text.split(",")]
 
 
 def picture_size(option: str, text: str) -> tuple[int, int]:
-    """Read a size such as 640x480: (width, height) in pixels.
+    """Parse a size such as 640x480. Returns (width, height) in pixels.
 
     Args:
-        option: as it is typed, ``--size``.
-        text: what was given.
+        option: the option's name, such as ``--size``.
+        text: the user's value.
 
     Raises:
-        OptionError: it is not a size.
+        OptionError: ``text`` is not a size.
     """
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
     size = (int(found[1]), int(found[2])) if found else (0, 0)
@@ -88,41 +88,41 @@ def picture_size(option: str, text: str) -> tuple[int, int]:
 
 
 def check_outputs(source: str, outputs: Sequence[Path]) -> None:
-    """No output may replace an input or another output.
+    """Check that no output would replace an input or another output.
 
     Raises:
-        OptionError: one would.
+        OptionError: an output would.
     """
-    place = source.removeprefix("file://")  # or a URI that is no path at all
+    place = source.removeprefix("file://")  # may also be a URI that is not a path
     taken = {os.path.realpath(path) for path in [place, *glob.glob(place)]}  # noqa: PTH207
     for path in outputs:
         where = os.path.realpath(path)
-        # In a folder of images, or under its glob, it would be an input of the next run.
+        # In the source's folder of images, or matching its glob, the output would be an input of the next run.
         if where in taken or os.path.realpath(path.parent) in taken or fnmatch.fnmatch(path, place):
-            raise OptionError(f"{path} is among the inputs, or named twice: give every output a place of its own")
+            raise OptionError(f"{path} is among the inputs, or named twice: give each output its own path")
         taken.add(where)
 
 
 def check_ending(option: str, path: Path | None, ending: str) -> None:
-    """A file is written in the format that its option names, so its name must say the same.
+    """Check that an output file's suffix matches the format that its option stands for.
 
     Args:
-        option: as it is typed, ``--json``.
-        path: that was given, or None.
-        ending: that it must have, ``.json``.
+        option: the option's name, such as ``--json``.
+        path: the user's path, if any.
+        ending: the required suffix, such as ``.json``.
 
     Raises:
-        OptionError: it has another.
+        OptionError: the path has another suffix.
     """
     if path is not None and path.suffix.lower() != ending:
         raise OptionError(f"{option} {path}: give a file that ends in {ending}")
 
 
 def check_clips(*places: str) -> None:
-    """Clips can be opened. Cameras are left alone, because some cannot be opened twice.
+    """Check that clips can be opened. Cameras are not checked, because some cannot be opened twice.
 
     Raises:
-        SourceError: one cannot.
+        SourceError: a clip cannot be opened.
     """
     from framecast.camera import is_camera, open_source
 

@@ -14,9 +14,9 @@ from framecast.cli.checks import check_ending
 def doctor(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the findings as JSON.")] = None,
 ) -> None:
-    """Say whether framecast works here, and what is missing.
+    """Check what works here, and what is missing.
 
-    Whatever is missing is listed with how to get it. The exit code is 1 where 'framecast run demo' would not work.
+    The table says how to get each missing part. The exit code is 1 if 'framecast run demo' would not work.
     """
     from framecast import terminal
     from framecast.files import check_writable, write
@@ -32,13 +32,13 @@ def doctor(
     rows = [(finding.part, finding.state, finding.cure) for finding in findings]
     terminal.table("framecast doctor", ("part", "state", "what to do"), rows)
     if json is not None:
-        told = {
+        found = {
             "ready": ready(findings),
             "verdict": verdict(findings),
             "engines": engines(findings),
             "parts": [dataclasses.asdict(finding) for finding in findings],
         }
-        write(json, f"{to_json(told, indent=2)}\n".encode())
+        write(json, f"{to_json(found, indent=2)}\n".encode())
         print(f"wrote {json}")
     if not ready(findings):
         raise typer.Exit(1)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from framecast.cli.checks import check_ending, check_numbers, check_outputs, milliseconds, picture_size
+from framecast.cli.checks import check_ending, check_numbers, check_outputs, durations, picture_size
+from framecast.cli.complete import complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.cli.progress import progress
 from framecast.errors import OptionError
 
@@ -28,7 +29,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="CLIP...",
-            help="Videos, folders of videos or of images, demo; or .npy files of sequences, uint8 [T, N, H, W].",
+            help="Videos, folders of videos or images, demo; or .npy files of sequences, uint8 [T, N, H, W].",
         ),
     ],
     horizon: Annotated[
@@ -36,47 +37,47 @@ def evaluate(
     ] = None,
     ahead: Annotated[
         str | None,
-        typer.Option(metavar="MS,…", help="Clips: score these moments instead, such as 40,100,200 milliseconds ahead."),
+        typer.Option(metavar="TIME,…", help="Clips: score these moments instead, such as 40ms,100ms,0.2s ahead."),
     ] = None,
     size: Annotated[
         str | None,
         typer.Option(
             metavar="WxH",
-            help="Clips: compare all at this size (default: the models' own; if they take any, each clip's own).",
+            help="Clips: compare all methods at this size (default: the models' size; if they take any, the clip's).",
         ),
     ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODEL", help="A further model in the same tables. Repeatable.", autocompletion=complete_models
+            metavar="MODEL", help="Another model for the same tables. Repeatable.", autocompletion=complete_models
         ),
     ] = None,
     rival: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FILE.py:FUNCTION",
-            help="Clips: a baseline of your own: FUNCTION(last, before, ahead) returns a picture a moment. Repeatable.",
+            help="Clips: your own baseline. FUNCTION(last, before, ahead) returns one picture per moment. Repeatable.",
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with tables, curves and pictures.")
     ] = None,
-    threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one a core.")] = 0,
+    threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
     frames: Annotated[
-        int | None, typer.Option(metavar="N", help="Clips: take at most N frames of each (default: all).")
+        int | None, typer.Option(metavar="N", help="Clips: use up to N frames of each (default: all).")
     ] = None,
     given: Annotated[
-        int | None, typer.Option(metavar="N", help="Sequences: show the model the first N frames (default: 10).")
+        int | None, typer.Option(metavar="N", help="Sequences: give the model the first N frames (default: 10).")
     ] = None,
     sequences: Annotated[
-        int | None, typer.Option(metavar="N", help="Sequences: take at most N of each file (default: all).")
+        int | None, typer.Option(metavar="N", help="Sequences: use up to N of each file (default: all).")
     ] = None,
 ) -> None:
     """Score models on whole clips or on test sequences.
 
-    On clips every model is compared with copying the last frame, linear extrapolation and optical flow; on sequences
-    with the first two. On clips the cost stands beside the quality: CPU milliseconds of a step and a picture.
+    On clips, models are compared with copying the last frame, linear extrapolation and optical flow; on sequences, with
+    the first two. For clips a table also gives the cost: CPU milliseconds of a step and its pictures.
     """
     from framecast import terminal
     from framecast.evaluation.evaluate import evaluate as score
@@ -93,7 +94,7 @@ def evaluate(
     rivals = dict(map(_rival, rival)) if rival else None
     options: dict[str, Any] = {
         "horizon": horizon,
-        "ahead": None if ahead is None else milliseconds("--ahead", ahead),
+        "ahead": None if ahead is None else durations("--ahead", ahead),
         "size": None if size is None else picture_size("--size", size),
         "rivals": rivals,
         "frames": frames,
@@ -108,7 +109,7 @@ def evaluate(
     check_ending("--html", html, ".html")
     if html is not None:
         with needs_extra("--html", "eval"):
-            import matplotlib  # noqa: F401 (said before the work)
+            import matplotlib  # noqa: F401 (fails here, before the work)
     for path in outputs:
         check_writable(path)
     choose("auto", threads)
@@ -129,7 +130,7 @@ def evaluate(
             places,
             **options,
             threads=threads,
-            advance=lambda what, done, total: show(done / total if total else None, what),
+            advance=show,
         )
     if json is not None:
         write(json, f"{to_json(results.to_dict(), indent=2)}\n".encode())
@@ -146,7 +147,7 @@ def evaluate(
 
 
 def _rival(text: str) -> tuple[str, Callable[..., Sequence[Any]]]:
-    """A function out of ``FILE.py:FUNCTION`` or ``package.module:FUNCTION``, by its name."""
+    """Load the function that ``FILE.py:FUNCTION`` or ``package.module:FUNCTION`` names. Returns its name too."""
     place, _, name = text.rpartition(":")
     if not place or not name.isidentifier():
         raise OptionError(f"--rival {text}: give a file and a function in it, such as mine.py:predict")
@@ -160,7 +161,7 @@ def _rival(text: str) -> tuple[str, Callable[..., Sequence[Any]]]:
         else:
             sys.path.insert(0, "")
             module = importlib.import_module(place)
-    except Exception as error:  # it is the user's own code
+    except Exception as error:  # the user's code may raise anything
         raise OptionError(f"--rival {text}: {place} cannot be loaded ({type(error).__name__}: {error})") from error
     function = getattr(module, name, None)
     if not callable(function):

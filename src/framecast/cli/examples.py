@@ -1,14 +1,15 @@
-"""What the help of each command shows at its end. Every line is a command that works."""
+"""The examples at the end of each command's help. Every line is a valid command."""
 
 from __future__ import annotations
 
-KEPT = "\b"  # before a paragraph whose lines are not to be joined
+KEPT = "\b"  # click does not rewrap a paragraph that begins with this
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": (
         "framecast run demo",
         "framecast run 0 --serve",
         "framecast run rtsp://user:password@camera/stream --record out.mp4",
+        "framecast run rtsp://camera/stream --now --camera-delay 180ms --serve",
     ),
     "delay": ("framecast delay 0", "framecast delay rtsp://user:password@camera/stream --json delay.json"),
     "eval": (
@@ -49,9 +50,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "framecast bench edge --stream --source 0",
     ),
     "train": (
-        "framecast train stip-edge videos/ --out runs/mine --val others/",
-        "framecast train stip-edge clip.mp4 --out runs/mine --minutes 10",
-        "framecast train mau-mnist train-images-idx3-ubyte.gz --out runs/mau",
+        "framecast train stip-edge videos/ --output runs/mine --val others/",
+        "framecast train stip-edge clip.mp4 --output runs/mine --minutes 10",
+        "framecast train mau-mnist train-images-idx3-ubyte.gz --output runs/mau",
     ),
     "moving-mnist": ("framecast moving-mnist t10k-images-idx3-ubyte.gz -o test.npy",),
     "doctor": ("framecast doctor", "framecast doctor --json doctor.json"),

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from framecast.cli.checks import check_numbers, check_outputs
+from framecast.cli.complete import complete_configs
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import complete_models
 from framecast.cli.progress import say
 from framecast.cli.settings import Settings
 
@@ -17,31 +17,31 @@ from framecast.cli.settings import Settings
 def export(
     config: Annotated[
         str,
-        typer.Argument(metavar="CONFIG", help="A name that 'framecast models' lists.", autocompletion=complete_models),
+        typer.Argument(metavar="CONFIG", help="A name that 'framecast models' lists.", autocompletion=complete_configs),
     ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="The artifact to write (default: CONFIG.onnx)."),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Trained weights, .safetensors (default: random ones).")
+        Path | None, typer.Option(metavar="FILE", help="Trained weights, .safetensors (default: random weights).")
     ] = None,
     settings: Settings = None,
     source: Annotated[
-        str, typer.Option(metavar="SOURCE", help="A clip whose frames the check is made on, as for 'run'.")
+        str, typer.Option(metavar="SOURCE", help="A clip to check the artifact on, as for 'run'.")
     ] = "demo",
-    frames: Annotated[int, typer.Option(metavar="N", help="Check at most N frames.")] = 20,
+    frames: Annotated[int, typer.Option(metavar="N", help="Check up to N frames.")] = 20,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of random weights and random frames.")] = 0,
 ) -> None:
     """Export a network to ONNX, and check it against PyTorch.
 
-    The artifact is written only if ONNX Runtime gives the same numbers as PyTorch over real and over random frames.
+    The artifact is written only if ONNX Runtime matches PyTorch on real and on random frames.
     """
     from framecast import terminal
     from framecast.graph.manifest import RENDER, other_half
     from framecast.models.configs import find, parse
 
-    find(config)  # said before torch is asked for
+    find(config)  # a wrong name fails before a missing torch
     check_numbers(frames=frames)
     with needs_extra("export"):
         from framecast.export.exporter import export_config
@@ -52,7 +52,7 @@ def export(
         check_outputs(place, [output])
     parity = export_config(config, output, weights, source=source, frames=frames, seed=seed, changes=changes, say=say)
     rows = [(name, str(p.steps), f"{p.max:.2e}", f"{p.mean:.2e}", f"{p.allowed:.0e}") for name, p in parity.items()]
-    columns = ("frames", "how many", "max error", "mean error", "allowed")
+    columns = ("frames", "count", "max error", "mean error", "allowed")
     terminal.table(f"{config}: ONNX Runtime against PyTorch", columns, rows)
     kind = "trained" if weights else "random" if find(config).parameters else "no"
     print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB, {kind} weights)")

@@ -1,4 +1,4 @@
-"""What a command needs beyond framecast's own dependencies."""
+"""Optional dependencies of some commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from framecast.errors import FramecastError
 
 @contextmanager
 def needs_extra(command: str, extra: str = "models") -> Iterator[None]:
-    """Say how to install what the imports inside are missing: which ``extra`` of the package brings it.
+    """Turn a failed import inside the ``with`` into an error that names the ``extra`` to install.
 
     Raises:
         FramecastError: a module is missing.

@@ -8,22 +8,22 @@ from typing import Annotated
 import typer
 
 from framecast.cli.checks import check_outputs
+from framecast.cli.complete import complete_configs
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import complete_models
 from framecast.cli.settings import Settings
 
 
 def import_checkpoint(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A checkpoint as its authors, or OpenSTL, released it.")
+        Path, typer.Argument(metavar="FILE", help="A checkpoint as released by its authors or by OpenSTL.")
     ],
     config: Annotated[
         str,
         typer.Option(
             "--as",
             metavar="CONFIG",
-            help="The configuration that it holds, as 'framecast models' lists it.",
-            autocompletion=complete_models,
+            help="The checkpoint's configuration, a name that 'framecast models' lists.",
+            autocompletion=complete_configs,
         ),
     ],
     output: Annotated[
@@ -34,12 +34,12 @@ def import_checkpoint(
 ) -> None:
     """Convert a checkpoint that the authors released.
 
-    It may be of STIP, STAU, MAU or TAU. The result is weights that 'framecast export --weights' takes. No code in the
-    checkpoint is run.
+    It may be of STIP, STAU, MAU or TAU. 'framecast export --weights' takes the resulting file. Code in the checkpoint
+    never runs.
     """
     from framecast.models.configs import find, parse
 
-    find(config)  # said before torch is asked for
+    find(config)  # a wrong name fails before a missing torch
     with needs_extra("import-checkpoint"):
         from framecast.export import exporter
 
@@ -48,7 +48,7 @@ def import_checkpoint(
     check_outputs(str(checkpoint), [output])
     found = exporter.import_checkpoint(checkpoint, config, output, changes)
     for key in found.unused:
-        print(f"left out, the released network does not use it: {key}")
+        print(f"left out, because the released network does not use it: {key}")
     count = sum(value.numel() for value in found.tensors.values())
     print(f"wrote {output} ({len(found.tensors)} tensors, {count:,} values; left out: {len(found.unused)})")
     print(f"next: framecast export {config} --weights {output}")

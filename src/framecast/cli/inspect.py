@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from framecast.cli.checks import check_clips, check_numbers, check_outputs
+from framecast.cli.complete import complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 
 
 def inspect(
@@ -18,16 +19,16 @@ def inspect(
         str, typer.Argument(metavar="SOURCE", help="A clip, as for 'run': a file, a folder of images, demo.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the pictures and figures go.")
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the pictures and figures.")
     ] = Path("inspect"),
     frames: Annotated[
-        int | None, typer.Option(metavar="N", help="Look at the first N frames (default: 40; of edge, 200).")
+        int | None, typer.Option(metavar="N", help="Use the first N frames (default: 40; for edge, 200).")
     ] = None,
 ) -> None:
     """Draw what happens inside a model over a clip.
 
-    Writes pictures, and inspect.json with the numbers. Of a network: its gates, encoded features and attention. Of
-    edge: the motion, the weights of its guesses, and what each of them has earned.
+    Writes pictures, and inspect.json with the numbers. For a network: its gates, encoded features and attention. For
+    edge: the motion, the weights of its guesses, and the gain of each guess.
     """
     from framecast.graph.manifest import GRAPHLESS
 

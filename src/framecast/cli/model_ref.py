@@ -1,4 +1,4 @@
-"""What a model's name on the command line stands for, resolved once."""
+"""Resolves a model's name on the command line."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from framecast.cli.extras import needs_extra
 
 MODEL_HELP = (
-    "The path of an artifact, or a name that 'framecast models' lists. A network that does not ship gets random "
-    "weights for this command."
+    "The path of an artifact, or a name that 'framecast models' lists. A network without shipped weights gets random "
+    "ones for this command."
 )
 
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model as the user named it, and what that stands for.
+    """A model as the user named it, and its artifact.
 
     Attributes:
-        given: the name or path, as it was typed.
-        path: of the artifact; None for a configuration that does not ship, which is exported when it is opened.
+        given: the name or path as typed.
+        path: the artifact; None for a configuration that does not ship: :meth:`artifact` exports it.
     """
 
     given: str
@@ -31,11 +31,11 @@ class ModelRef:
 
     @classmethod
     def resolve(cls, given: str) -> ModelRef:
-        """Find out what a name stands for. Nothing is exported yet.
+        """Look up a name or path. This exports nothing yet.
 
         Raises:
             ArtifactError: there is no such model, configuration or file.
-            OptionError: it is a configuration whose frames are no pictures, and it would have to be exported first.
+            OptionError: the name is a configuration that does not ship and whose frames are not pictures.
         """
         from framecast.models.configs import CONFIGS, find_pictures
         from framecast.runtime.shipped import find, shipped
@@ -47,12 +47,12 @@ class ModelRef:
 
     @contextmanager
     def artifact(self, engine: str = "auto") -> Iterator[Path]:
-        """The path to open, valid inside the ``with``. A configuration that does not ship is exported untrained.
+        """The path to open, valid inside the ``with``. A configuration that does not ship is exported, untrained.
 
-        The torch engine gets the weights instead: an artifact may hold them merged.
+        The torch engine gets the weights file instead, because an artifact may hold merged weights.
 
         Raises:
-            EngineError: the engine cannot be had here; nothing was exported for it.
+            EngineError: the engine is not available here. Nothing was exported.
             ExportError: the export failed.
             FramecastError: torch is needed and missing.
         """
@@ -64,14 +64,6 @@ class ModelRef:
         with needs_extra(f"{self.given}, which does not ship,"):
             from framecast.export.exporter import export_random
         check_presence(engine)
-        print(f"{self.given} comes without weights: exporting it with random ones for this run", file=sys.stderr)
+        print(f"{self.given} ships without weights: exporting it with random ones for this run", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="framecast-") as folder:
             yield export_random(self.given, Path(folder), artifact=not engine.startswith("torch"))
-
-
-def complete_models(incomplete: str) -> list[str]:
-    """Names for shell completion."""
-    from framecast.models.configs import CONFIGS
-    from framecast.runtime.shipped import shipped
-
-    return [name for name in {**shipped(), **CONFIGS} if name.startswith(incomplete)]

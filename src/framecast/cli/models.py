@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 def models(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the list as JSON.")] = None,
 ) -> None:
-    """List the models, those that are ready to run first.
+    """List the models. Those that are ready to run come first.
 
-    A model of any frame predicts at the camera's own size, and has no weights: it learns from the stream.
+    A model whose frame is "any" predicts at the camera's own size. It has no weights and learns from the stream.
 
-    GMAC: multiply-accumulates of one step, in billions. As published: what the authors' code spends on the same frame,
-    and in brackets from how many known frames. State: what a step reads, in float32.
+    GMAC: billions of multiply-accumulates in one step. As published: GMAC of the authors' code for the same frame, and
+    in brackets the number of input frames. State: size of the state that a step reads, in float32.
     """
     from framecast import terminal
     from framecast.files import check_writable, write
@@ -33,15 +33,15 @@ def models(
     listed = _listed()
     columns = ("name", "next frame, dB", "frame", "parameters", "GMAC", "state", "as published")
     terminal.table("framecast models", columns, [_row(one) for one in listed])
-    print("Next frame: PSNR on five other clips, and in brackets of copying the last one.")
-    print("Models with – have no weights yet: train or import some, then framecast export.")
+    print("Next frame: PSNR on five held-out clips (in brackets: copying the last frame).")
+    print("Models with – have no weights yet: train or import weights, then export them.")
     if json is not None:
         write(json, f"{to_json(listed, indent=2)}\n".encode())
         print(f"wrote {json}")
 
 
 def _listed() -> list[dict[str, Any]]:
-    """Every model: those that ship, with what their artifacts say of their quality, then the other configurations."""
+    """All models: first the shipped ones, with the quality that their artifacts state, then other configurations."""
     from framecast.models.configs import CONFIGS
     from framecast.runtime.engines import open_engine
     from framecast.runtime.shipped import shipped
@@ -65,7 +65,7 @@ def _listed() -> list[dict[str, Any]]:
 
 
 def _size(entry: Entry | None) -> dict[str, Any]:
-    """A model's frame and its cost. A model of motion has no configuration: it takes any frame, and has no weights."""
+    """A model's frame size and cost. A model of motion has no configuration, takes any size, and has no weights."""
     if entry is None:
         unknown = ("width", "height", "gmacs", "state_bytes", "published_gmacs", "published_window")
         return {"channels": 3, "is_picture": True, "parameters": 0, **dict.fromkeys(unknown)}

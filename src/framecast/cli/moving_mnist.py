@@ -17,21 +17,21 @@ def moving_mnist(
         Path,
         typer.Argument(
             metavar="IDX_FILE",
-            help="MNIST's digits, gzipped or not. Take t10k-images-idx3-ubyte for a test set: networks are trained on "
+            help="MNIST's digits, gzipped or not. Use t10k-images-idx3-ubyte, because networks are trained on "
             "train-images.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The .npy file to write.")],
     sequences: Annotated[
-        int, typer.Option(metavar="N", help="Number of sequences. A smaller set is the beginning of a larger one.")
+        int, typer.Option(metavar="N", help="Number of sequences. A smaller set is the start of a larger one.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same sequences.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed. The same seed gives the same sequences.")] = 0,
     length: Annotated[int, typer.Option(metavar="N", help="Frames in a sequence.")] = 20,
     digits: Annotated[int, typer.Option(metavar="N", help="Digits in a sequence.")] = 2,
 ) -> None:
     """Write a fixed Moving MNIST test set.
 
-    Its layout is that of the standard mnist_test_seq.npy: uint8, [frames, sequences, height, width].
+    The layout matches the standard mnist_test_seq.npy: uint8 [frames, sequences, height, width].
     """
     import numpy as np
 
@@ -48,6 +48,6 @@ def moving_mnist(
     data = buffer.getvalue()
     write(output, data)
     print(f"wrote {output} ({len(data) / 1e6:.1f} MB): Moving MNIST, {made.dtype} {list(made.shape)}")
-    print("its axes: frames, sequences, height, width")
-    print(f"made of: {digits} of the {len(pictures):,} digits of {digits_file} a sequence, seed {seed}")
+    print("axes: frames, sequences, height, width")
+    print(f"each sequence: {digits} of the {len(pictures):,} digits of {digits_file}; seed {seed}")
     print(f"sha256: {hashlib.sha256(data).hexdigest()}")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs
+from framecast.cli.complete import complete_engines, complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.errors import ArtifactError, EngineError, OptionError, SourceError
 
 if TYPE_CHECKING:
@@ -31,20 +32,21 @@ def parity(
         str,
         typer.Option(
             metavar="NAME[:PRECISION],…",
-            help="What to compare; all: everything that works here. onnxruntime:fp16 is the graph that 'build' makes, "
-            "run on the CPU.",
+            autocompletion=complete_engines,
+            help="Engines to compare. all: every engine that works here. onnxruntime:fp16 runs the graph of 'build' on "
+            "the CPU.",
         ),
     ] = ALL,
     source: Annotated[
-        str, typer.Option(metavar="SOURCE", help="Where the frames come from: a clip, as for 'run'.")
+        str, typer.Option(metavar="SOURCE", help="A clip to take the frames from, as for 'run'.")
     ] = "demo",
-    frames: Annotated[int, typer.Option(metavar="N", help="Compare at most N frames.")] = 100,
+    frames: Annotated[int, typer.Option(metavar="N", help="Compare up to N frames.")] = 100,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
 ) -> None:
     """Compare engines with the reference, frame by frame.
 
-    The reference is ONNX Runtime on the CPU in float32. Every engine gets the same frames and carries a state of its
-    own. What counts is the change in PSNR.
+    The reference is ONNX Runtime on the CPU in float32. Every engine gets the same frames and carries its own state.
+    The figure that matters is the change in PSNR.
     """
     from framecast import terminal
     from framecast.camera import open_source
@@ -52,13 +54,16 @@ def parity(
     from framecast.files import check_writable, write
     from framecast.runtime.engines import ENGINES, MIXED, choose, open_engine
     from framecast.runtime.report import to_json
+    from framecast.tables import number
 
     check_numbers(frames=frames)
     every = engine == ALL
     names = [*[name for name in ENGINES if name != "onnxruntime"], MIXED] if every else engine.split(",")
     for name in names:
         if name.partition(":")[0] not in ENGINES:
-            raise OptionError(f"--engine {engine}: there are {', '.join(ENGINES)}; with a precision, as tensorrt:fp16")
+            raise OptionError(
+                f"--engine {engine}: use {', '.join(ENGINES)}, with or without a precision, such as tensorrt:fp16"
+            )
         if name != MIXED:
             choose(name)
     check_ending("--json", json, ".json")
@@ -73,7 +78,7 @@ def parity(
         with open_source(source) as opened:
             images = [frame.image for frame in islice(opened, frames)]
         if not images:
-            raise SourceError(f"no frame in {source}: name a clip that has some")
+            raise SourceError(f"no frame in {source}: give another clip")
         with open_engine(path, "onnxruntime") as reference:
             for name in names:
                 try:
@@ -82,12 +87,14 @@ def parity(
                         one = drift(reference, other, images)
                         device = f"{other.device}, {other.version}"
                 except (EngineError, ArtifactError) as error:
-                    if not every:  # it was asked for
+                    if not every:  # the user named it
                         raise
                     found[name] = {"not run": str(error)}
                     continue
                 found[name] = {"device": device, **dataclasses.asdict(one)}
-                change = "–" if math.isnan(one.psnr_change) else f"{one.psnr_change:+.3f}"  # too few frames to score
+                change = (
+                    "–" if math.isnan(one.psnr_change) else number(one.psnr_change, "+.3f")
+                )  # too few frames to score
                 rows.append((name, f"{one.max:.2e}", f"{one.mean:.2e}", change, device))
     missing = [f"{name}: not run: {row['not run']}" for name, row in found.items() if "not run" in row]
     title = f"{model} on {len(images)} frames of {source}, against ONNX Runtime on the CPU (float32)"
@@ -114,7 +121,7 @@ def _opened(path: Path, name: str) -> Iterator[Engine]:
         from framecast.graph.mixed_precision import to_half
     with tempfile.TemporaryDirectory() as folder:
         mixed = Path(folder) / path.name
-        for graph in (path, other_half(path, RENDER)):  # the second for a model of motion
+        for graph in (path, other_half(path, RENDER)):  # a model of motion has both
             if graph.exists():
                 onnx.save(to_half(onnx.load(str(graph))), str(mixed.with_name(graph.name)))
         with open_engine(mixed, "onnxruntime") as engine:

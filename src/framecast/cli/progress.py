@@ -1,4 +1,4 @@
-"""How far a command is: a bar where there is a terminal, or else a line now and then. Both go to stderr."""
+"""Progress of a command on stderr: a bar on a terminal, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-REDRAWN = 0.1  # seconds between drawings of the bar
-SAID = 30.0  # seconds between lines where there is no terminal
+REDRAWN = 0.1  # seconds between updates of the bar
+PRINTED = 30.0  # seconds between lines without a terminal
 
-Show = Callable[[float | None, str], None]  # share that is done (None where that is not known), and a few words
+Show = Callable[[float | None, str], None]  # fraction done (None if unknown), and a few words
 
 
 def say(line: str) -> None:
-    """Tell how far a command is, beside what it prints."""
+    """Print a line about the progress to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def progress(*, silent: float = SAID) -> Iterator[Show]:
-    """Yield what shows the progress.
+def progress(*, silent: float = PRINTED) -> Iterator[Show]:
+    """Yield a function that shows the progress.
 
-    The bar is drawn inside those calls only: no thread runs beside work that may be measured.
+    The bar is drawn only inside its calls, so that no thread disturbs work that may be measured.
 
     Args:
-        silent: seconds before the first line where there is no terminal.
+        silent: seconds before the first line without a terminal.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -33,11 +33,11 @@ def progress(*, silent: float = SAID) -> Iterator[Show]:
     console = Console(stderr=True)
     drawn = time.monotonic()
     if not console.is_terminal:
-        drawn += silent - SAID
+        drawn += silent - PRINTED
 
         def line(share: float | None, words: str) -> None:
             nonlocal drawn
-            if time.monotonic() - drawn >= SAID:
+            if time.monotonic() - drawn >= PRINTED:
                 drawn = time.monotonic()
                 say(words if share is None else f"{share:6.1%}  {words}")
 

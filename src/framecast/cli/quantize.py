@@ -11,39 +11,38 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs
+from framecast.cli.complete import complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.errors import SourceError
 
 if TYPE_CHECKING:
     from framecast.camera import Image
 
-CHECKED = 100  # frames of the check
+CHECKED = 100  # frames to check on
 
 
 def quantize(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)],
     calibration: Annotated[
         list[str],
-        typer.Option(
-            metavar="CLIP", help="Calibrate on this clip, or on the clips in this folder, as for 'eval'. Repeatable."
-        ),
+        typer.Option(metavar="CLIP", help="A clip, or a folder of clips, to calibrate on, as for 'eval'. Repeatable."),
     ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="The artifact to write (default: MODEL.int8.onnx)."),
     ] = None,
-    frames: Annotated[int, typer.Option(metavar="N", help="Calibrate on at most N frames of each clip.")] = 32,
+    frames: Annotated[int, typer.Option(metavar="N", help="Calibrate on up to N frames of each clip.")] = 32,
     ends: Annotated[
-        bool, typer.Option("--ends", help="Quantize the first and last layers too: faster, and less exact.")
+        bool, typer.Option("--ends", help="Also quantize the first and last layers: faster, but less exact.")
     ] = False,
     source: Annotated[
         str, typer.Option(metavar="SOURCE", help="A clip on which the result is checked against float32.")
     ] = "demo",
 ) -> None:
-    """Write an artifact's int8 form, and check what it costs.
+    """Quantize an artifact to int8, and check the loss.
 
-    It is calibrated on whole streams, with the state carried on. For the engines onnxruntime and openvino.
+    Calibration runs over whole streams and carries the state from frame to frame. For onnxruntime and openvino.
     """
     from framecast import terminal
     from framecast.bench.steps import live_step, measure
@@ -54,6 +53,7 @@ def quantize(
     from framecast.graph.manifest import LARGEST_SUM
     from framecast.runtime.cpu import int8
     from framecast.runtime.engines import open_engine
+    from framecast.tables import number
 
     check_numbers(frames=frames)
     with needs_extra("quantize", "build"):
@@ -66,17 +66,19 @@ def quantize(
         check_outputs(place, [output])
     check_writable(output)
     check_clips(*clips, source)
-    seen = frames if source in clips else 0  # the calibration frames: the check leaves them out
+    seen = frames if source in clips else 0  # calibration frames, which the check skips
     if next(_frames(source, seen, 1), None) is None:
-        more = f" after the {frames} to calibrate on: fewer --frames, or another --source" if seen else ": name another"
+        more = (
+            f" after the {frames} to calibrate on: use fewer --frames or another --source" if seen else ": give another"
+        )
         raise SourceError(f"no frame to check on in {source}{more}")
 
-    def told() -> Iterator[Iterator[Image]]:  # quantize asks for the first clip once it has accepted the model
+    def streams() -> Iterator[Iterator[Image]]:  # quantize takes the first clip only after it has accepted the model
         print(f"stepping {model} through {len(clips)} clip(s), up to {frames} frames each", file=sys.stderr)
         yield from (_frames(clip, 0, frames) for clip in clips)
 
     with ref.artifact() as path:
-        done, count = write_int8(path, output, told(), ", ".join(clips), ends=ends)
+        done, count = write_int8(path, output, streams(), ", ".join(clips), ends=ends)
         sizes = [file.stat().st_size / 1e6 for file in (path, output)]
         images = list(_frames(source, seen, CHECKED))
         with open_engine(path, "onnxruntime") as whole, open_engine(output, "onnxruntime") as small:
@@ -88,10 +90,10 @@ def quantize(
     rows = [
         ("layers in int8", f"{done} of {count}"),
         ("file", " → ".join(f"{size:.1f} MB" for size in sizes)),
-        ("PSNR of the next frame", f"{found.psnr:.3f} dB, {found.psnr_change:+.3f} against float32"),
+        ("PSNR of the next frame", f"{found.psnr:.3f} dB, {number(found.psnr_change, '+.3f')} against float32"),
         ("error of the prediction", f"mean {found.mean:.1e}, at most {found.max:.1e}"),
         ("checked on", f"{int8().instructions}, in ONNX Runtime"),
-        ("on other CPUs", f"the same sums: two products come to {largest:,} at most, and 16 bits hold {LARGEST_SUM:,}"),
+        ("on other CPUs", f"the same sums: two products are at most {largest:,}, and 16 bits hold {LARGEST_SUM:,}"),
         ("a step in ONNX Runtime", f"{faster.median:.2f} times as fast ({faster.low:.2f} … {faster.high:.2f})"),
     ]
     terminal.table(f"{model} in int8, on {len(images)} frames of {source}", ("", ""), rows)

@@ -10,7 +10,8 @@ import typer
 
 from framecast.cli.announce import announce
 from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs, duration
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.complete import complete_engine, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.cli.signals import on_signals
 
 if TYPE_CHECKING:
@@ -30,34 +31,41 @@ def run(
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)] = "edge",
     engine: Annotated[
-        str, typer.Option(metavar="NAME[:PRECISION]", help="What runs the step (see 'framecast doctor').")
+        str,
+        typer.Option(
+            metavar="NAME[:PRECISION]",
+            autocompletion=complete_engine,
+            help="The engine that runs the step (see 'framecast doctor').",
+        ),
     ] = "auto",
     now: Annotated[
         bool,
-        typer.Option("--now", help="Show the frame of now: measure how late the picture is, and look as far ahead."),
+        typer.Option(
+            "--now", help="Show the frame of now: measure the delay of the picture, and predict that far ahead."
+        ),
     ] = False,
     ahead: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Look this far ahead instead, such as 120ms or 0.5s.")
+        str | None, typer.Option(metavar="TIME", help="Predict this far ahead, such as 120ms or 0.5s.")
     ] = None,
     horizon: Annotated[
-        int | None, typer.Option(metavar="N", help="Look N of the camera's frames ahead instead (default: 1).")
+        int | None, typer.Option(metavar="N", help="Predict N of the camera's frames ahead (default: 1).")
     ] = None,
     camera_delay: Annotated[
-        str, typer.Option(metavar="TIME", help="With --now: how long a picture takes from the lens to here.")
+        str, typer.Option(metavar="TIME", help="With --now: the camera's delay, from the lens to this machine.")
     ] = "0ms",
-    display_delay: Annotated[
-        str, typer.Option(metavar="TIME", help="With --now: how long the display takes to show a picture.")
-    ] = "0ms",
-    max_ahead: Annotated[str, typer.Option(metavar="TIME", help="With --now: never look further ahead.")] = "1s",
+    display_delay: Annotated[str, typer.Option(metavar="TIME", help="With --now: the display's delay.")] = "0ms",
+    max_ahead: Annotated[str, typer.Option(metavar="TIME", help="With --now: the longest lookahead.")] = "1s",
     refresh: Annotated[
         float | None,
         typer.Option(
-            metavar="HZ", help="Between two frames, show later moments of the newest one, so many pictures a second."
+            metavar="HZ", help="Show HZ pictures a second: between two frames, later moments predicted from the newest."
         ),
     ] = None,
     serve: Annotated[
         str | None,
-        typer.Option(metavar="[HOST:PORT]", help=f"Show the run in a browser (default address: {DEFAULT_ADDRESS})."),
+        typer.Option(
+            metavar="[HOST:PORT]", help=f"Show the run in a browser, at this address (default: {DEFAULT_ADDRESS})."
+        ),
     ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the run in a window; q, Esc or ✕ ends it.")] = False,
     record: Annotated[
@@ -68,23 +76,21 @@ def run(
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
     frames: Annotated[
-        int | None, typer.Option(metavar="N", help="End after N frames (default: at the end of the source).")
+        int | None, typer.Option(metavar="N", help="Stop after N frames (default: at the end of the source).")
     ] = None,
     realtime: Annotated[
         bool,
-        typer.Option("--realtime", help="Play a file at its own pace (always so with --now, --serve and --show)."),
+        typer.Option("--realtime", help="Play a file at its own frame rate. --now, --serve and --show always do."),
     ] = False,
     every_frame: Annotated[
-        bool, typer.Option("--every-frame", help="Predict every frame of such a file, however late; none is dropped.")
+        bool, typer.Option("--every-frame", help="Drop no frame of a file that plays at its own rate, however late.")
     ] = False,
-    loop: Annotated[bool, typer.Option("--loop", help="Start a file over at its end, until Ctrl-C.")] = False,
-    threads: Annotated[
-        int, typer.Option(metavar="N", help="CPU threads of the step (default: one a core).", show_default=False)
-    ] = 0,
+    loop: Annotated[bool, typer.Option("--loop", help="Repeat a file until Ctrl-C.")] = False,
+    threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
 ) -> None:
     """Predict a camera, a stream or a file, live.
 
-    Every prediction is scored against the frame that comes, beside copying the last frame.
+    Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
     from framecast import terminal
     from framecast.files import check_writable, write
@@ -112,7 +118,7 @@ def run(
     if json is not None:
         check_writable(json)
     ref = ModelRef.resolve(model)
-    if ref.path is None:  # an export takes long
+    if ref.path is None:  # a wrong source fails before the export, which takes long
         check_clips(source)
     stop = threading.Event()
     newest: list[Report] = []
@@ -147,7 +153,7 @@ def run(
                 stop=stop,
             )
     finally:
-        for report in newest:  # none if it failed before it began
+        for report in newest:  # empty if the run failed before it began
             if json is not None:
                 write(json, f"{to_json(report, indent=2)}\n".encode())
             terminal.summary(report, outputs)

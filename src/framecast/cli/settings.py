@@ -1,4 +1,4 @@
-"""The option that changes a configuration."""
+"""The option ``--set``, which changes a configuration."""
 
 from __future__ import annotations
 

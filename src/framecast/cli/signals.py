@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM call ``stop``, which ends the work cleanly. The second one acts as usual."""
+    """Let the first Ctrl-C or SIGTERM call ``stop``, which ends the work cleanly. The second one acts at once."""
 
     def stopped(number: int, _: object) -> None:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from framecast.cli.checks import check_ending, check_outputs
+from framecast.cli.complete import complete_models
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import MODEL_HELP, ModelRef, complete_models
+from framecast.cli.model_ref import MODEL_HELP, ModelRef
 
 
 def split(
@@ -20,14 +21,14 @@ def split(
             "--output",
             "-o",
             metavar="FILE",
-            help="The artifact to write; its other half goes beside it (default: MODEL.halves.onnx).",
+            help="The artifact to write. Its other half goes next to it (default: MODEL.halves.onnx).",
         ),
     ] = None,
 ) -> None:
-    """Split an artifact in two, for sooner predictions.
+    """Split an artifact in two, for lower latency.
 
-    One half needs no frame. It runs while the camera is waited for; the other half runs when the frame is there. The
-    numbers stay the same. For the engines onnxruntime and openvino.
+    One half needs no frame, and runs while framecast waits for the camera. The other half runs when the frame arrives.
+    The predictions stay the same. For onnxruntime and openvino.
     """
     from framecast.files import check_writable
 
@@ -44,4 +45,4 @@ def split(
         check_writable(path)
     with ref.artifact() as path:
         beside, manifest = split_artifact(path, output)
-    print(f"wrote {output} and {beside}: keep them together ({len(manifest.precomputed)} tensors are ready beforehand)")
+    print(f"wrote {output} and {beside}: keep them together ({len(manifest.precomputed)} tensors are precomputed)")

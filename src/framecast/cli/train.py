@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.checks import check_outputs
+from framecast.cli.complete import complete_configs
 from framecast.cli.extras import needs_extra
-from framecast.cli.model_ref import complete_models
 from framecast.cli.progress import progress, say
 from framecast.cli.settings import Settings
 from framecast.cli.signals import on_signals
@@ -26,46 +26,49 @@ if TYPE_CHECKING:
 def train(
     config: Annotated[
         str,
-        typer.Argument(metavar="CONFIG", help="A name that 'framecast models' lists.", autocompletion=complete_models),
+        typer.Argument(metavar="CONFIG", help="A name that 'framecast models' lists.", autocompletion=complete_configs),
     ],
     data: Annotated[
         Path,
         typer.Argument(metavar="DATA", help="A video, a folder of videos, or MNIST's train-images-idx3-ubyte(.gz)."),
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where the weights, the checkpoint, the log and the samples go.")
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Folder for the weights, the checkpoint, the log and the samples."
+        ),
     ],
     recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="How to train (default: the configuration's own recipe).")
+        str | None, typer.Option(metavar="NAME", help="Training recipe (default: the configuration's own).")
     ] = None,
     val: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Other videos, or t10k-images-idx3-ubyte(.gz), to score the network on."),
+        typer.Option(metavar="PATH", help="Validate on these videos, or on t10k-images-idx3-ubyte(.gz)."),
     ] = None,
     settings: Settings = None,
     updates: Annotated[int | None, typer.Option(metavar="N", help="Number of updates (default: the recipe's).")] = None,
     minutes: Annotated[
-        float | None, typer.Option(metavar="M", help="Train for M minutes, scoring included, instead of --updates.")
+        float | None, typer.Option(metavar="M", help="Train for M minutes, including validation, instead of --updates.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Streams or sequences in an update (default: the recipe's).")
+        int | None, typer.Option(metavar="N", help="Batch size: streams or sequences (default: the recipe's).")
     ] = None,
     lr: Annotated[
         float | None, typer.Option(metavar="RATE", help="Peak learning rate (default: the recipe's).")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the weights and of the data's order.")] = 1,
-    every: Annotated[float, typer.Option(metavar="M", help="Save and score every M minutes.")] = 15,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the initial weights and of the data order.")] = 1,
+    every: Annotated[float, typer.Option(metavar="M", help="Save and validate every M minutes.")] = 15,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, bf16, or fp16 (CUDA only) (default: the recipe's).")
+        str | None, typer.Option(metavar="NAME", help="fp32, bf16, or fp16 (CUDA only) (default: the recipe's).")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
     weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Start from these weights, .safetensors.")
     ] = None,
-    licence: Annotated[str, typer.Option(help="Licence of the weights, as the videos allow it.")] = "unknown",
+    licence: Annotated[str, typer.Option(metavar="NAME", help="Licence of the weights.")] = "unknown",
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where decoded frames are kept (default: frames/ beside --out)."),
+        typer.Option(metavar="FOLDER", help="Folder for decoded frames (default: frames/ next to --output)."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run: repeat its command and add this option.")
@@ -73,25 +76,25 @@ def train(
 ) -> None:
     """Train a network on videos, or on Moving MNIST.
 
-    Ctrl-C saves the run. The same command with --resume continues it; on the CPU the result is the same, bit for bit,
-    as if the run had never stopped.
+    Ctrl-C saves the run, and the same command with --resume continues it. On the CPU the result is bit for bit the same
+    as without the stop.
     """
     from framecast.models.configs import CONFIGS, find_pictures, parse
 
-    find_pictures(config, f"train {config} on videos or digits")  # said before torch is asked for
+    find_pictures(config, f"train {config} on videos or digits")  # a wrong name fails before a missing torch
     if updates is not None and minutes is not None:
         raise OptionError("give --updates or --minutes, not both")
     with needs_extra("train"):
         from framecast.files import sha256
         from framecast.training.footage import Videos
         from framecast.training.recipes import choose
-        from framecast.training.settings import Settings as Told
+        from framecast.training.settings import Settings as RunSettings
         from framecast.training.train import Training
 
         options = parse(config, settings or [])
     name, chosen = choose(config, recipe, updates=updates, batch=batch, lr=lr, precision=precision)
     for place in (data, *([val] if val else [])):
-        check_outputs(str(place), [out / "weights.safetensors"])
+        check_outputs(str(place), [output / "weights.safetensors"])
     start = None
     if weights is not None:
         with needs_extra("train --weights"):
@@ -99,25 +102,25 @@ def train(
         model, manifest = load_trained(config, weights, options)
         options = {k: v for k, v in manifest.options.items() if CONFIGS[config].options.get(k) != v}
         start = (weights.name, sha256(weights), model.state_dict())
-    told = Told(
-        config, data, out, options, name, chosen, cache or out.parent / "frames", val, minutes, every, seed, device,
-        licence, resume, start, shlex.join(["framecast", *sys.argv[1:]]),
+    run = RunSettings(
+        config, data, output, options, name, chosen, cache or output.parent / "frames", val, minutes, every, seed,
+        device, licence, resume, start, shlex.join(["framecast", *sys.argv[1:]]),
     )  # fmt: skip
-    training = Training(told, say)
+    training = Training(run, say)
     stop = threading.Event()
     with on_signals(stop.set), progress(silent=0) as show:
         finished = training.go(lambda at: show(at.done, _words(at)), stop.is_set)
     done = f"{training.trainer.updates} updates in {training.minutes:.1f} minutes"
     if not finished:
-        again = told.command if resume else f"{told.command} --resume"
+        again = run.command if resume else f"{run.command} --resume"
         print(f"stopped after {done}; continue with: {again}", file=sys.stderr)
         raise typer.Exit(130)
-    artifact = out / f"{config}.onnx"
-    print(f"trained: {done}; {out / 'weights.safetensors'}")
+    artifact = output / f"{config}.onnx"
+    print(f"trained: {done}; {output / 'weights.safetensors'}")
     print("next:")
     others = (val or "OTHER_VIDEOS/") if isinstance(training.footage, Videos) else "TEST.npy"
     for words in (
-        ("export", config, "--weights", out / "weights.safetensors", "-o", artifact),
+        ("export", config, "--weights", output / "weights.safetensors", "-o", artifact),
         ("run", 0, "--model", artifact),
         ("eval", artifact, others),
     ):
@@ -126,7 +129,7 @@ def train(
 
 def _words(at: Progress) -> str:
     if at.scoring:
-        return f"scoring the network on --val: {at.scoring}"
+        return f"validating on --val: {at.scoring}"
     left = f"  {at.left:.0f} min left" if math.isfinite(at.left) else ""
     skipped = f"  {at.skipped} skipped" if at.skipped else ""
     return f"{at.updates} updates  loss {at.loss:.4g}  {at.fps:.1f} frames/s{left}{skipped}"

@@ -1,7 +1,7 @@
-"""What is typed: where ``--serve`` may stand alone, and what to say of a command line that cannot be read.
+"""Reads the command line: lets ``--serve`` stand alone, and explains errors of usage in framecast's own words.
 
-The library that reads it words its errors for programmers. The messages here are ours; only its kinds of error are
-used, by their names, since its releases keep them in different modules.
+The parsing library words its errors for programmers. Error classes are recognized by name, because different releases
+of the library keep them in different modules.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _ADDRESS = re.compile(r"[^/:]*:\d{1,5}|\[[^/]*\](:\d{1,5})?|\d{4,5}|localhost|\d
 def with_address(arguments: Sequence[str], default: str) -> list[str]:
     """Let ``--serve`` stand alone or take an address: HOST:PORT, :PORT, a PORT of four or five digits, or a HOST.
 
-    As a host stand ``localhost`` and IP addresses; another word after ``--serve`` is the source.
+    A HOST is ``localhost`` or an IP address. Any other word after ``--serve`` is the source.
 
     Args:
-        arguments: as they were typed.
-        default: HOST:PORT where none is given.
+        arguments: as typed.
+        default: HOST:PORT if the user gives no address.
     """
     host = default.partition(":")[0]
     out: list[str] = []
@@ -39,18 +39,18 @@ def with_address(arguments: Sequence[str], default: str) -> list[str]:
 
 
 def command_in(arguments: Sequence[str], commands: Collection[str]) -> str:
-    """``framecast``, and the command that was typed, if there is one."""
+    """``framecast``, followed by the command if the user typed one."""
     typed = next((argument for argument in arguments if not argument.startswith("-")), "")
     return f"framecast {typed}" if typed in commands else "framecast"
 
 
 def explain(error: Exception, arguments: Sequence[str], commands: Collection[str]) -> str | None:
-    """One line on a command line that cannot be read, or None where the error is of another kind.
+    """Explain in one line why a command line cannot be parsed. None if the error is of another kind.
 
     Args:
-        error: what reading it has raised.
-        arguments: as they were typed.
-        commands: all that there are.
+        error: the error.
+        arguments: as typed.
+        commands: all commands.
     """
     if not hasattr(error, "format_message"):
         return None
@@ -78,7 +78,7 @@ def _reason(error: Exception, command: str, arguments: Sequence[str], commands: 
     if "No such command" in message:
         word = next(argument for argument in arguments if not argument.startswith("-"))
         close = difflib.get_close_matches(word, commands, 1)
-        return f"no command {word!r}: " + (f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}")
+        return f"no command {word!r}: " + (f"did you mean {close[0]}?" if close else f"use {', '.join(commands)}")
     if "Missing command" in message:
         return f"give a command: {', '.join(commands)}"
     return message.rstrip(".")
@@ -94,7 +94,7 @@ def _wanted(message: str) -> str:
 
 
 def _name(error: Exception) -> str:
-    """An option as it is typed, or an argument as the help shows it."""
+    """An option's long name, or an argument's name as in the help."""
     parameter = getattr(error, "param", None)
     options = [str(option) for option in getattr(parameter, "opts", ()) if str(option).startswith("-")]
     if options:
@@ -104,7 +104,7 @@ def _name(error: Exception) -> str:
 
 
 def _typed(error: Exception, arguments: Sequence[str]) -> str:
-    """The value that the option was given, for the end of a message."""
+    """The option's bad value, as the end of a message."""
     for index, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if option in getattr(getattr(error, "param", None), "opts", ()):

@@ -1,4 +1,4 @@
-"""Time in which only waiting takes time: what several threads do gives the same figures on any machine."""
+"""Clocks on which only waiting takes time, so that timings come out the same on any machine."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import threading
 
 from framecast.clock import SystemClock
 
-POLL = 0.002  # real seconds between two looks of a thread that waits for a moment: nobody says when a thread ends
+POLL = 0.002  # real seconds between two checks by a waiting thread: the end of a thread notifies nobody
 
 
 class ManualClock(SystemClock):
-    """Time that passes when :meth:`work` is called, and at once where somebody waits; for one thread.
+    """A clock for one thread. It advances in :meth:`work`, and jumps ahead whenever the thread waits.
 
     Attributes:
-        time: what :meth:`now` returns; it may be set.
+        time: the time that :meth:`now` returns; it may be set.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class ManualClock(SystemClock):
         self.time = max(self.time, moment)
 
     def wait(self, condition: threading.Condition, deadline: float | None = None) -> bool:
-        """See :meth:`framecast.clock.Clock.wait`. Nobody else is there to notify: the deadline comes."""
+        """See :meth:`framecast.clock.Clock.wait`. No other thread can notify, so it always reaches the deadline."""
         self.wait_until(self.time if deadline is None else deadline)
         return False
 
@@ -39,18 +39,18 @@ class ManualClock(SystemClock):
 
 
 class VirtualClock:
-    """A :class:`framecast.clock.Clock` that stands still while any thread is at work.
+    """A :class:`framecast.clock.Clock` that stands still while any thread is working.
 
-    Once every thread waits, it jumps to the earliest moment that one of them waits for. It knows the thread that made
-    it, and every thread that is started later. A thread that waits for another must do so by :meth:`wait`
-    or :meth:`join`: one that waits otherwise counts as being at work, and time stands still.
+    When all threads wait, it jumps to the earliest moment that one of them waits for. It watches the thread that made
+    it and every thread started later. To wait for another thread, use :meth:`wait` or :meth:`join`. A thread that waits
+    in any other way counts as working, and time stands still.
     """
 
     def __init__(self) -> None:
         self._now = 1000.0
         self._changed = threading.Condition()
-        self._until: dict[threading.Thread, float] = {}  # inf: for another thread
-        self._joined: dict[threading.Thread, threading.Thread] = {}  # whose end a thread waits for
+        self._until: dict[threading.Thread, float] = {}  # inf: until another thread notifies
+        self._joined: dict[threading.Thread, threading.Thread] = {}  # the thread that each one joins
         self._others = {*threading.enumerate()} - {threading.current_thread()}
 
     def now(self) -> float:
@@ -58,7 +58,7 @@ class VirtualClock:
         return self._now
 
     def cpu(self) -> float:
-        """Half of the time that has passed."""
+        """Half of the clock's time, so that CPU time is known too."""
         return self._now / 2
 
     def condition(self) -> threading.Condition:
@@ -67,7 +67,7 @@ class VirtualClock:
 
     def wait(self, condition: threading.Condition, deadline: float | None = None) -> bool:
         """See :meth:`framecast.clock.Clock.wait`. The condition must come from :meth:`condition`."""
-        assert isinstance(condition, _VirtualCondition)  # noqa: S101 (any other would not tell this clock)
+        assert isinstance(condition, _VirtualCondition)  # noqa: S101 (any other kind would not report to this clock)
         me, until = threading.current_thread(), math.inf if deadline is None else deadline
         condition.waiting.add(me)
         self._park(me, until)
@@ -99,7 +99,7 @@ class VirtualClock:
         del self._joined[me]
 
     def unpark(self, thread: threading.Thread) -> None:
-        """A thread is at work from now on, even before it knows."""
+        """Count a thread as working from now on, even before it wakes up."""
         with self._changed:
             self._until.pop(thread, None)
 
@@ -109,9 +109,9 @@ class VirtualClock:
             self._changed.notify_all()
 
     def _advance(self) -> float:
-        """Jump to the earliest moment that is waited for, if nobody is at work; returns the time."""
+        """Jump to the earliest moment that a thread waits for, if none is working. Returns the time."""
         with self._changed:
-            # A thread that is at work waits for nothing, for a moment that has come, or for a thread that has ended.
+            # A thread counts as working if it does not wait, or if its moment has come or its joined thread has ended.
             running = {*threading.enumerate()}
             earliest = min((self._waits_until(thread, running) for thread in running - self._others), default=math.inf)
             if self._now < earliest < math.inf:
@@ -126,7 +126,7 @@ class VirtualClock:
 
 
 class _VirtualCondition(threading.Condition):
-    """Tells its clock whom it wakes."""
+    """A condition that tells its clock which threads it wakes."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()

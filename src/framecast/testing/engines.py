@@ -1,4 +1,4 @@
-"""Engines that are computed by hand: what they predict, and how long they take, is known exactly."""
+"""Engines with simple formulas, whose predictions and durations are known exactly."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from framecast.runtime.engines import Engine, State
 
 
 def manifest(size: tuple[int, int] = (12, 16), *, channels: int = 3, **fields: Any) -> Manifest:
-    """The manifest of a model that does not exist, on frames of ``size`` (height, width); ``fields`` change it."""
+    """The manifest of a fake model with frames of ``size`` (height, width). ``fields`` override its fields."""
     return dataclasses.replace(Manifest("Fake", "fake", (channels, *size), (), 1, 0, "by hand", "", "none"), **fields)
 
 
 class _HandMade(Engine):
-    """What the engines here share: they refuse what every engine refuses."""
+    """Base of the engines here: it rejects the calls that every engine must reject."""
 
     _closed = False
 
@@ -44,11 +44,11 @@ class DriftEngine(_HandMade):
     """Predicts frame + 0.1, not clamped, and counts its steps in a carried state.
 
     Args:
-        seconds: that a step takes.
-        clock: to wait by.
+        seconds: the duration of a step.
+        clock: the clock to wait on.
 
     Attributes:
-        poison: given how many steps a stream has seen; where it is true the prediction is NaN.
+        poison: called with the number of steps that a stream has seen; the prediction is NaN if it returns true.
     """
 
     name, device, version = "drift", "cpu", "0"
@@ -73,13 +73,13 @@ class DriftEngine(_HandMade):
 
 
 class TrendEngine(_HandMade):
-    """Predicts frame + (k + 1) · share · (frame − the one before), K frames a step, not clamped.
+    """Predicts frame + (k + 1) · share · (frame − previous frame), k = 0 … K − 1, not clamped.
 
     Args:
-        share: of the newest change.
-        order: of the channels: ``BGR``, ``RGB``, ``GRAY``, or ``NONE``.
-        outputs: K.
-        warmup: as in the manifest.
+        share: the part of the newest change that continues.
+        order: the order of the channels: ``BGR``, ``RGB``, ``GRAY``, or ``NONE``.
+        outputs: K, the number of frames that a step predicts.
+        warmup: see the manifest.
         poison: the number of the step whose prediction is NaN; 0 for none.
         size: (height, width) of a frame.
     """
@@ -126,11 +126,12 @@ class TrendEngine(_HandMade):
 
 
 class FadeEngine(_HandMade):
-    """A model of motion that takes any size: frame + share · steps · (frame − the one before), for any moment.
+    """Predicts frame + share · steps · (frame − previous frame) for any moment and any size, as a model of motion does.
 
     Args:
-        share: of the newest change, in ``steps`` times as long as it took.
-        size: (height, width) in the manifest; its pictures have the frames' size.
+        share: the part of the newest change that continues. ``steps`` is the lookahead in units of the time between the
+            two frames.
+        size: (height, width) in the manifest. Pictures have the size of the frames.
     """
 
     name, device, version = "fade", "cpu", "0"
@@ -141,13 +142,13 @@ class FadeEngine(_HandMade):
         self.share = share
 
     def new_state(self, batch: int = 1) -> State:
-        """See :meth:`Engine.new_state`: it holds two pictures of any size a row, or 0 for none."""
+        """See :meth:`Engine.new_state`. Each row holds two pictures of any size, or 0 before the first frames."""
         state = super().new_state(batch)
         state.tensors = {"before": np.zeros(batch, object), "newest": np.zeros(batch, object)}
         return state
 
     def take(self, images: Sequence[Image], state: State) -> None:
-        """See :meth:`Engine.take`: as the frames are."""
+        """See :meth:`Engine.take`. The frames keep their size."""
         state.seen = [image.copy() for image in images]
 
     def run(self, state_in: State, state_out: State) -> None:
@@ -158,8 +159,8 @@ class FadeEngine(_HandMade):
             state_out.tensors["newest"][row] = image
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
-        """See :meth:`Engine.step`: it steps on no floats."""
-        raise EngineError("fade takes pictures: give it frames of a camera")
+        """See :meth:`Engine.step`. It cannot step on floats."""
+        raise EngineError("fade takes pictures, not tensors: give it frames of a camera")
 
     def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
         """See :meth:`Engine.render_at`."""
@@ -173,7 +174,7 @@ class FadeEngine(_HandMade):
         return image
 
     def fit(self, image: Image) -> Image:
-        """See :meth:`Engine.fit`: as it is."""
+        """See :meth:`Engine.fit`. The picture stays as it is."""
         return image
 
 
@@ -181,15 +182,15 @@ class PacedEngine(TrendEngine):
     """A :class:`TrendEngine` whose n-th step takes ``seconds(n)``.
 
     Args:
-        clock: to wait by.
-        seconds: by the number of the step, from 0.
-        machine: engines that are given the same one run one after another on it; ``[0.0]`` makes one.
+        clock: the clock to wait on.
+        seconds: the duration of a step by its number, from 0.
+        machine: engines that share one, such as ``[0.0]``, take turns on it: none starts before the last has finished.
     """
 
     def __init__(self, clock: Clock, seconds: Callable[[int], float], machine: list[float] | None = None) -> None:
         super().__init__(0.4, warmup=1)
         self._clock, self._seconds = clock, seconds
-        self._machine = machine if machine is not None else [0.0]  # the moment from which it is free
+        self._machine = machine if machine is not None else [0.0]  # free from this moment on
         self._count = 0
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
@@ -205,10 +206,10 @@ _granting = threading.Lock()
 
 
 class EmptyEngine(_HandMade):
-    """Predicts black at no cost; nothing of it is ever scored. What a loop takes with it, the loop takes.
+    """Predicts black at no cost, and is never scored. It shows how much time a loop itself takes.
 
     Args:
-        manifest: of the model whose place it takes.
+        manifest: the manifest of the model that it replaces.
     """
 
     name, device, version = "empty", "none", "0"
@@ -219,15 +220,15 @@ class EmptyEngine(_HandMade):
         self._black = np.zeros((height, width, 3), np.uint8)
 
     def take(self, images: Sequence[Image], state: State) -> None:
-        """See :meth:`Engine.take`: looks at nothing."""
+        """See :meth:`Engine.take`. It ignores the frames."""
         state.seen = [self._black] * len(images)
 
     def run(self, state_in: State, state_out: State) -> None:
-        """See :meth:`Engine.run`: does nothing."""
+        """See :meth:`Engine.run`. It does nothing."""
         self.check(state_in, state_out)
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
-        """See :meth:`Engine.step`: does nothing."""
+        """See :meth:`Engine.step`. It does nothing."""
         self.check(state_in, state_out)
         prediction: Tensor = state_out.prediction
         return prediction

@@ -1,4 +1,4 @@
-"""Sources whose frames are known beforehand."""
+"""Sources whose frames are known in advance."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from framecast.clock import SYSTEM, Clock
 
 
 class ListSource(Source):
-    """Gives a list of frames; an exception in it is raised in its place.
+    """Returns the frames of a list. An exception in the list is raised in its place.
 
     Args:
-        frames: in their order.
-        live: whether it is a camera, whose frames are lost if not taken. Give them times on the run's clock: a live
-            frame's latency counts from its time.
-        fps: nominal frames a second.
-        name: what to call it.
-        gap: seconds before each frame.
-        clock: to wait by.
+        frames: the frames and exceptions, in order.
+        live: whether it is a camera, whose frames are lost if nobody takes them. Their times must then be on the run's
+            clock, because a live frame's latency counts from its time.
+        fps: nominal frames per second.
+        name: its name in messages.
+        gap: seconds to wait before each frame.
+        clock: the clock to wait on.
 
     Attributes:
-        closed: whether it was closed.
+        closed: whether it is closed.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class ListSource(Source):
 
 
 def shades(count: int, *, size: tuple[int, int] = (12, 16), epoch: int = 0, start: int = 0) -> list[Frame]:
-    """Grey frames of ``size`` (height, width) that brighten by 2 levels each, over and over, 25 a second.
+    """Grey frames at 25 per second. Each is 2 levels brighter than the last, and starts again at black after white.
 
     Args:
-        count: how many.
-        size: of a frame.
-        epoch: of all of them.
-        start: index of the first.
+        count: number of frames.
+        size: (height, width) of a frame.
+        epoch: epoch of all frames.
+        start: index of the first frame.
     """
     frames = []
     for i in range(count):

@@ -1,7 +1,7 @@
-"""What each instruction computes, on arrays with an element for each thread.
+"""The arithmetic of each instruction, on arrays with one element per thread.
 
-Approximate instructions (``div.full``, ``ex2.approx``, ``sqrt.approx``) are computed exactly and rounded once, and so
-is ``fma``, but that its sum is rounded to float64 before: a GPU differs in the last digits.
+Approximate instructions (``div.full``, ``ex2.approx``, ``sqrt.approx``) are computed exactly and rounded once. So is
+``fma``, except that its sum is first rounded to float64. A GPU's results differ in the last digits.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Kind:
     """A type of operands.
 
     Attributes:
-        bits: of a register that holds one; 1 for a predicate.
-        decode: from the bits.
-        encode: to the bits.
+        bits: width of a register that holds one; 1 for a predicate.
+        decode: converts bits to values.
+        encode: converts values to bits.
     """
 
     bits: int
@@ -33,7 +33,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Operation:
-    """What one opcode computes: the destination's kind, those of its sources, and the function."""
+    """The arithmetic of one opcode: the kinds of its result and sources, and the function."""
 
     result: Kind
     sources: tuple[Kind, ...]
@@ -53,7 +53,7 @@ def _widen(bits: Array) -> Array:
 
 
 def _narrow(values: Array) -> Array:
-    """To bfloat16, to the nearest, ties to even."""
+    """Round to the nearest bfloat16, ties to even."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     odd = (bits >> np.uint32(16)) & np.uint32(1)
     rounded = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
@@ -80,7 +80,7 @@ def _fma(a: Array, b: Array, c: Array) -> Array:
 
 
 def _flushed(function: Callable[..., Array]) -> Callable[..., Array]:
-    """With subnormal numbers taken and given as zero of the same sign (``.ftz``)."""
+    """Treat subnormal inputs and results as zeros of the same sign (``.ftz``)."""
 
     def flush(x: Array) -> Array:
         return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), x), x)
@@ -89,7 +89,7 @@ def _flushed(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _shift(function: Callable[..., Array], bits: int, signed: bool) -> Callable[..., Array]:
-    """A shift by the width or more leaves nothing but the sign; NumPy's is undefined there."""
+    """A shift that keeps only the sign for the width or more, where NumPy's shift is undefined."""
 
     def shifted(x: Array, by: Array) -> Array:
         most = by.dtype.type(bits - 1)
@@ -109,13 +109,13 @@ def _high(bits: int) -> Callable[..., Array]:
 
 
 def _field(signed: bool) -> Callable[..., Array]:
-    """Bits of a 32-bit word, from a place on; those past its end are the sign, or 0."""
+    """A bit field of a 32-bit word; bits past the end of the word are the sign, or 0."""
 
     def field(a: Array, place: Array, length: Array) -> Array:
-        word, start, asked = a.astype(np.int64) & 0xFFFFFFFF, *(x.astype(np.int64) & 0xFF for x in (place, length))
-        there = np.clip(32 - start, 0, asked)
-        mask = (np.int64(1) << there) - 1
-        sign = (word >> np.minimum(start + asked - 1, 31).clip(0)) & (asked > 0) & signed
+        word, start, bits = a.astype(np.int64) & 0xFFFFFFFF, *(x.astype(np.int64) & 0xFF for x in (place, length))
+        inside = np.clip(32 - start, 0, bits)
+        mask = (np.int64(1) << inside) - 1
+        sign = (word >> np.minimum(start + bits - 1, 31).clip(0)) & (bits > 0) & signed
         found = (word >> np.minimum(start, 32)) & mask
         return np.asarray(np.where(sign != 0, found | ~mask, found))
 
@@ -127,7 +127,7 @@ def _choose(a: Array, b: Array, first: Array) -> Array:
 
 
 def _divide(a: Array, b: Array) -> Array:
-    """Integers, rounded towards zero, which NumPy does not; nobody says what a division by zero gives."""
+    """Divide integers and round towards zero, unlike NumPy. PTX leaves division by zero undefined."""
     b = np.where(b == 0, b.dtype.type(1), b)
     up: Array = (a % b != 0) & ((a < 0) != (b < 0))
     return np.asarray(a // b + up.astype(a.dtype))
@@ -140,7 +140,7 @@ _FLOAT: dict[str, tuple[int, Callable[..., Array]]] = {  # sources, function
     "fma.rn": (3, _fma),
     "div.full": (2, np.divide),
     "div.rn": (2, np.divide),
-    "max": (2, np.fmax),  # of a NaN and a number: the number
+    "max": (2, np.fmax),  # a NaN and a number give the number
     "min": (2, np.fmin),
     "neg": (1, np.negative),
     "abs": (1, np.abs),
@@ -181,7 +181,7 @@ _UNSIGNED = {"lo": "lt", "ls": "le", "hi": "gt", "hs": "ge"}
 
 
 def operation(opcode: tuple[str, ...]) -> Operation | None:
-    """What an opcode computes; None if it is not one of arithmetic, or not known."""
+    """The arithmetic of an opcode; None if it is not arithmetic, or unknown."""
     name, *middle = opcode
     kinds: list[str] = []
     while middle and middle[-1] in KINDS:
@@ -226,7 +226,7 @@ def _float(name: str, middle: list[str], kinds: list[str]) -> Operation | None:
     if len(kinds) == 1:
         return Operation(result, (result,) * count, _flushed(function) if flush else function)
     if len(kinds) == 2 and kinds[0] == "f32" and kinds[1] in ("f16", "bf16") and key in ("add.rn", "sub.rn", "fma.rn"):
-        # All but the last source are halves, which are widened first.
+        # All sources but the last are halves, which are converted to float32 first.
         half = KINDS[kinds[1]]
         wide = Kind(16, lambda x: half.decode(x).astype(np.float32), half.encode)
         return Operation(result, (*[wide] * (count - 1), result), function)
@@ -263,7 +263,7 @@ def _compare(middle: list[str], kinds: list[str]) -> Operation | None:
         how = _UNSIGNED.get(how, how)
     real = type_[0] == "f" or type_ == "bf16"
     if how in _ORDER and not (type_[0] == "b" and not real and how not in ("eq", "ne")):
-        if how == "ne" and real:  # false for a NaN, as all ordered comparisons are
+        if how == "ne" and real:  # false for a NaN, like every ordered comparison
             return Operation(KINDS["pred"], (kind, kind), lambda a, b: (a < b) | (a > b))
         return Operation(KINDS["pred"], (kind, kind), _ORDER[how])
     if real and how[-1] == "u" and how[:-1] in _ORDER:
@@ -296,10 +296,10 @@ def _convert(middle: list[str], kinds: list[str]) -> Operation | None:
     )
     wider = KINDS[result].bits > KINDS[source].bits
     if floats[0] != floats[1] and not floats[0]:
-        return None  # to an integer: does not occur
+        return None  # a float to an integer, which our kernels never do
     if "b" in (result[0], source[0]) and not all(floats):
         return None
-    # What may be inexact says how it is rounded, and nothing else may.
+    # An inexact conversion must name its rounding; an exact one must not.
     exact = (all(floats) and wider) or not any(floats)
     if middle != ([] if exact else ["rn"]):
         return None

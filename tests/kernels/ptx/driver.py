@@ -1,6 +1,6 @@
-"""A CUDA driver and a TensorRT that are feigned: what our plugins hand over to them is run by the interpreter.
+"""A fake CUDA driver and a fake TensorRT, which run the kernels of our plugins in the interpreter.
 
-A driver is given machine code. Which PTX that was made from is looked up.
+The driver receives machine code and looks up the PTX that it was made from.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .memory import Memory  # noqa: TID252
 
 
 class Driver:
-    """What of libcuda a launcher calls. A stream runs at once.
+    """The functions of libcuda that a launcher calls. A launch runs immediately.
 
     Args:
-        memory: the device's.
-        sources: the PTX of machine code.
+        memory: the device's memory.
+        sources: the PTX of each machine code.
     """
 
     def __init__(self, memory: Memory, sources: Mapping[bytes, str]) -> None:
@@ -31,7 +31,7 @@ class Driver:
 
     def _handle(self, place: Any, value: Any) -> int:
         self._handles.append(value)
-        place._obj.value = len(self._handles)  # of ctypes.byref
+        place._obj.value = len(self._handles)  # _obj is what ctypes.byref points to
         return 0
 
     def cuModuleLoadData(self, module: Any, image: bytes) -> int:  # noqa: N802 (the driver's names)
@@ -41,7 +41,7 @@ class Driver:
         return self._handle(function, (self._handles[module.value - 1], name.decode()))
 
     def cuLaunchKernel(self, function: Any, *given: Any) -> int:  # noqa: N802
-        """As many arguments are read as the kernel has parameters."""
+        """Run the kernel. Reads as many arguments as it has parameters."""
         ptx, name = self._handles[function.value - 1]
         *sizes, shared = (size.value for size in given[:7])
         _, arguments, extra = given[7:]
@@ -55,7 +55,7 @@ class Driver:
 
 
 class Launched:
-    """``KernelLaunchParams``, with TensorRT's defaults."""
+    """Stands in for ``KernelLaunchParams``, with TensorRT's defaults."""
 
     def __init__(self) -> None:
         self.grid_x = self.grid_y = self.grid_z = self.block_x = self.block_y = self.block_z = 1
@@ -63,19 +63,17 @@ class Launched:
 
 
 class Aot:
-    """What of TensorRT ahead-of-time plugins use: it keeps what is registered.
+    """The part of TensorRT that ahead-of-time plugins use. It keeps the registered functions.
 
     Attributes:
-        trt: the module.
-        kernels: by their names, what gives (name, PTX, launch, extra arguments).
+        trt: the fake module.
+        kernels: by plugin name, a function that returns (kernel name, PTX, launch, extra arguments).
     """
 
     def __init__(self) -> None:
         self.kernels: dict[str, Callable[..., Any]] = {}
-        self.trt: Any = SimpleNamespace(
-            __name__="feigned_tensorrt", DataType=SimpleNamespace(FLOAT="FLOAT", HALF="HALF")
-        )
-        plugin: Any = ModuleType("feigned_tensorrt.plugin")
+        self.trt: Any = SimpleNamespace(__name__="fake_tensorrt", DataType=SimpleNamespace(FLOAT="FLOAT", HALF="HALF"))
+        plugin: Any = ModuleType("fake_tensorrt.plugin")
         plugin.TensorDesc, plugin.KernelLaunchParams = SimpleNamespace, Launched
         plugin.SymIntExprs, plugin.AutoTuneCombination = (lambda count: [None] * count), SimpleNamespace
         plugin.register = plugin.autotune = lambda name: lambda function: function
@@ -84,7 +82,7 @@ class Aot:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Within it ``tensorrt.plugin`` can be imported, as registering does."""
+        """A context in which our registration can import the fake ``tensorrt.plugin``."""
         name = self._plugin.__name__
         sys.modules[name] = self._plugin
         try:
@@ -93,7 +91,7 @@ class Aot:
             del sys.modules[name]
 
     def run(self, memory: Memory, name: str, pointers: list[int]) -> None:
-        """As an engine runs a plugin: its arguments are the inputs, extra integers, and the outputs."""
+        """Run a plugin as an engine does. The arguments are the inputs and then the outputs, without extra integers."""
         kernel, ptx, params, extra = self.kernels[name]()
         assert not extra
         assert params.grid_z == params.block_y == params.block_z == 1

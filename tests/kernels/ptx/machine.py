@@ -1,7 +1,7 @@
-"""Launches a kernel: its real grid and arguments, all threads of some blocks at once.
+"""Launches a kernel with its real grid and arguments, and runs all threads of several blocks at once.
 
-Threads that branch apart run in turn, those that are furthest behind first, until they meet again. Blocks have nothing
-to do with one another, so that it does not matter how many run at once.
+Threads that diverge run one group after another, the one furthest behind first, until they meet again. Blocks are
+independent, so it does not matter how many run at once.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .parse import Fault, Instruction, Program, Symbol, parse  # noqa: TID252
 from .steps import Step, step  # noqa: TID252
 from .threads import Array, Mask, Threads  # noqa: TID252
 
-LANES = 1 << 13  # threads at once, so that their registers stay in a cache
-MOST_STEPS = 50_000  # instructions of a block, after which it is taken to be endless
+LANES = 1 << 13  # threads at once; few enough that their registers fit into a cache
+MOST_STEPS = 50_000  # a block that runs more instructions counts as endless
 
 
 @lru_cache(maxsize=64)
 def prepared(ptx: str) -> tuple[Program, tuple[Step | None, ...]]:
-    """A module, and what each of its instructions does.
+    """A parsed module, and the step of each of its instructions.
 
     Raises:
-        Fault: something in it is not known.
+        Fault: the module contains something unknown.
     """
     program = parse(ptx)
     return program, tuple(map(step, program.instructions))
@@ -41,25 +41,25 @@ def launch(
     shared: int,
     arguments: Sequence[int],
 ) -> Counter[str]:
-    """Run a kernel to its end; return how often each opcode was executed, once for all threads that ran at once.
+    """Run a kernel to its end and count its opcodes, each once for all threads that run at once.
 
     Args:
-        memory: the device's.
+        memory: the device's memory.
         ptx: a module.
-        name: of the kernel.
+        name: name of the kernel.
         grid: blocks along x and y.
-        threads: of a block.
+        threads: threads per block.
         shared: bytes of dynamic shared memory.
         arguments: one for each parameter.
 
     Raises:
-        Fault: what is wrong, and at which instruction.
+        Fault: an instruction fails; the message names it.
     """
     program, steps = prepared(ptx)
     if (name, threads, len(arguments)) != (program.name, program.threads, len(program.parameters)):
         raise Fault(
-            f"{program.name} takes {len(program.parameters)} parameters and {program.threads} threads, and it is "
-            f"{name} that is launched, with {len(arguments)} and {threads}"
+            f"{program.name} takes {len(program.parameters)} parameters and {program.threads} threads, but "
+            f"{name} was launched with {len(arguments)} and {threads}"
         )
     opcodes = {instruction.opcode for instruction in program.instructions}
     waits = memory.early or ("griddepcontrol", "wait") in opcodes
@@ -77,7 +77,7 @@ def launch(
 
 
 def _run(threads: Threads, steps: Sequence[Step | None], counts: Counter[str]) -> None:
-    pending: dict[int, Array] = {0: np.ones(threads.lanes, bool)}  # by instruction, the threads that are there
+    pending: dict[int, Array] = {0: np.ones(threads.lanes, bool)}  # by instruction, the threads waiting there
     taken = 0
     while pending:
         at = min(pending)
@@ -90,16 +90,16 @@ def _run(threads: Threads, steps: Sequence[Step | None], counts: Counter[str]) -
             taken += 1
             if at >= len(steps) or taken > MOST_STEPS:
                 raise Fault("runs past the end" if at >= len(steps) else "does not end")
-            instruction, does = threads.program.instructions[at], steps[at]
+            instruction, execute = threads.program.instructions[at], steps[at]
             counts[".".join(instruction.opcode)] += 1
             try:
                 active = threads.condition(*instruction.guard, mask) if instruction.guard else mask
                 at += 1
-                if does is None:
+                if execute is None:
                     _direct(threads, instruction, running, active, at, pending)
                     break
                 if active is None or active.any():
-                    does(threads, active)
+                    execute(threads, active)
             except Fault as fault:
                 raise Fault(f"{threads.program.name} {fault}: {instruction.text}") from None
 
@@ -107,13 +107,13 @@ def _run(threads: Threads, steps: Sequence[Step | None], counts: Counter[str]) -
 def _direct(
     threads: Threads, instruction: Instruction, running: Array, goes: Mask, after: int, pending: dict[int, Array]
 ) -> None:
-    """Threads go on elsewhere, or end."""
+    """Send threads to a branch target, or end them."""
     goes = running if goes is None else goes
     groups = [(after, running & ~goes)]
     if instruction.opcode[0] == "bra":
         (label,) = instruction.operands
         if not isinstance(label, Symbol) or label.name not in threads.program.labels:
-            raise Fault("goes nowhere")
+            raise Fault("branches to an unknown label")
         groups.append((threads.program.labels[label.name], goes))
     for at, group in groups:
         if group.any():

@@ -1,7 +1,7 @@
-"""Memory of a GPU that is feigned: buffers far apart in one address space, and what each thread may do with them.
+"""The memory of a simulated GPU: buffers that lie far apart in one address space.
 
-Every access is checked: it lies within one buffer, is aligned, reads what was written, writes what may be written, and
-no two threads meet in the same place within a launch.
+Every access is checked. It must lie within one buffer and be aligned; a read needs written bytes; a write needs a
+writable buffer; and within a launch, no two threads may use the same place if one of them writes.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from numpy.typing import NDArray
 from .parse import Fault  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 Array = NDArray[Any]
-BASE = 0x7F00_0000_0000  # more than 32 bits: an address that was cut off lies nowhere
-SPAN = 33  # bits: a buffer may be 4 GiB, and as much is between two of them, more than an offset of 32 bits reaches
+BASE = 0x7F00_0000_0000  # more than 32 bits, so that a truncated address is outside every buffer
+SPAN = 33  # bits: a buffer may be 4 GiB, with a gap of 4 GiB after it, which no 32-bit offset crosses
 NONE, SEVERAL = -1, -2  # warps
-ALIGNED = 16  # bytes: what Triton is told of every pointer, and no more
+ALIGNED = 16  # bytes: the alignment that Triton assumes of every pointer
 
 
 class Buffer:
     """Bytes at an address.
 
     Attributes:
-        name: for messages.
-        address: of the first byte.
-        size: in bytes.
-        data: the bytes, with some after the end, so that any wider view of them is whole.
-        defined: 0xFF for each byte that was written, by the host or by a kernel.
-        writable: by a kernel.
-        wrote: 0xFF for each byte that the launch now running wrote.
+        name: name in messages.
+        address: address of the first byte.
+        size: number of bytes.
+        data: the bytes, padded so that they can be viewed as wider words.
+        defined: 0xFF for each byte that the host or a kernel wrote.
+        writable: whether a kernel may write it.
+        wrote: 0xFF for each byte that the current launch wrote.
         made: whether an earlier launch wrote it.
     """
 
@@ -45,7 +45,7 @@ class Buffer:
         self.writable, self.whole, self.made, self.stored = writable, defined, False, 0
 
     def view(self, array: Array, width: int, count: int) -> Array:
-        """Words of ``width`` bytes, ``count`` side by side: an index is what the address is divided by their size."""
+        """View as rows of ``count`` words of ``width`` bytes. A row's index is its offset divided by its size."""
         return array.view(f"u{width}").reshape(-1, count)
 
 
@@ -54,50 +54,50 @@ class Memory:
 
     def __init__(self) -> None:
         self.buffers: list[Buffer] = []
-        self.early = False  # the launch before lets the next one start before it ends
-        self.waits = False  # for that: griddepcontrol.wait has not been reached
+        self.early = False  # whether the previous launch lets the next one start before it ends
+        self.waits = False  # whether the current launch has yet to reach griddepcontrol.wait
 
     def add(
         self, name: str, array: Array, *, writable: bool = False, defined: bool = True, aligned: int = ALIGNED
     ) -> int:
-        """Put a copy of an array somewhere; return the address.
+        """Copy an array into a new buffer and return its address.
 
         Args:
-            name: for messages.
-            array: what it holds.
+            name: name in messages.
+            array: the content.
             writable: whether kernels may write it.
-            defined: False for what a kernel must write before it is read.
+            defined: False if a kernel must write it before it is read.
             aligned: the address is a multiple of this, and of no larger power of two.
         """
-        assert aligned % ALIGNED == 0, "words would not lie at multiples of their width within the buffer"
+        assert aligned % ALIGNED == 0, "words must be aligned within the buffer"
         address = BASE + (len(self.buffers) << SPAN) + (1 << (SPAN - 1)) + aligned
         self.buffers.append(Buffer(name, address, array, writable, defined))
         return address
 
     def space(self, name: str, size: int, *, aligned: int = ALIGNED) -> int:
-        """Memory that nobody wrote; every byte is 0xFF, which is NaN in any float."""
+        """Allocate undefined memory and return its address. Every byte is 0xFF, which is NaN in any float type."""
         return self.add(name, np.full(size, 0xFF, np.uint8), writable=True, defined=False, aligned=aligned)
 
     def read(self, address: int, dtype: Any, count: int) -> Array:
-        """What is at an address that :meth:`add` or :meth:`space` gave, or after it."""
+        """The values at an address within a buffer."""
         buffer = self.buffers[(address - BASE) >> SPAN]
         start = address - buffer.address
         return np.array(buffer.data[start : start + np.dtype(dtype).itemsize * count].view(dtype))
 
     def load(self, addresses: Array, width: int, count: int) -> tuple[Array, Array | None]:
-        """``count`` words for each address, and where not all of their bytes were written, if anywhere.
+        """``count`` words for each address, and which addresses have unwritten bytes (None if none).
 
         Raises:
-            Fault: it may not be read.
+            Fault: an address may not be read.
         """
         words = np.empty((len(addresses), count), f"u{width}")
         missing = None
         for buffer, at, lanes in self._found(addresses, width * count, "reads"):
             words[lanes] = buffer.view(buffer.data, width, count)[at]
             if self.waits and buffer.made:
-                raise Fault(f"reads {buffer.name} of an earlier launch before it waits for that")
+                raise Fault(f"reads {buffer.name} before it waits for the earlier launch that writes it")
             if buffer.writable and buffer.view(buffer.wrote, width, count)[at].any():
-                raise Fault(f"reads what the same launch writes, in {buffer.name}")
+                raise Fault(f"reads {buffer.name}, which the same launch writes")
             if not buffer.whole:
                 unwritten = (buffer.view(~buffer.defined, width, count)[at] != 0).any(axis=1)
                 if unwritten.any():
@@ -109,7 +109,7 @@ class Memory:
         """Write words side by side at each address.
 
         Raises:
-            Fault: it may not be written, or was written before in this launch.
+            Fault: an address may not be written, or this launch has already written it.
         """
         count = len(words)
         for buffer, at, lanes in self._found(addresses, width * count, "writes"):
@@ -127,7 +127,7 @@ class Memory:
             buffer.stored += len(at) * width * count
 
     def finish(self) -> None:
-        """The launch is over.
+        """End the launch.
 
         Raises:
             Fault: two threads wrote to the same place at the same time.
@@ -139,12 +139,12 @@ class Memory:
                 buffer.wrote[:], buffer.stored, buffer.made = 0, 0, True
 
     def _found(self, addresses: Array, width: int, does: str) -> list[tuple[Buffer, Array, Any]]:
-        """For each buffer that is met: which of its words, and of which lanes."""
+        """For each buffer that is accessed: the indices of its words, and the lanes that access them."""
         _aligned(addresses, width, does)
         low, high = int(addresses.min()), int(addresses.max())
         first, last = (low - BASE) >> SPAN, (high - BASE) >> SPAN
         if first < 0 or last >= len(self.buffers):
-            raise Fault(f"{does} at {low if first < 0 else high:#x}, where there is nothing")
+            raise Fault(f"{does} at {low if first < 0 else high:#x}, which is outside every buffer")
         found = []
         for index in range(first, last + 1):
             lanes: Any = slice(None)
@@ -157,32 +157,32 @@ class Memory:
             if low < buffer.address or high + width > buffer.address + buffer.size:
                 at = (low if low < buffer.address else high) - buffer.address
                 raise Fault(f"{does} {width} bytes at byte {at} of {buffer.name}, which has {buffer.size}")
-            # Addresses and buffers are multiples of the width, which is 16 at most.
+            # Addresses and buffers are aligned to the width, which is at most 16.
             shift = np.uint64(width.bit_length() - 1)
             found.append((buffer, (addresses[lanes] - np.uint64(buffer.address)) >> shift, lanes))
         return found
 
 
 class Shared:
-    """Shared memory of several blocks; threads of different warps meet in it only across a barrier.
+    """Shared memory of several blocks. Different warps may use the same place only with a barrier in between.
 
     Attributes:
         start: address of the first byte in every block.
     """
 
-    start = 0x1000  # not 0, so that a null pointer is found
+    start = 0x1000  # not 0, so that a null pointer is detected
 
     def __init__(self, blocks: int, size: int) -> None:
         self.size, self.blocks = size, blocks
-        self.room = -(-size // 128) * 128  # a multiple of every access
+        self.room = -(-size // 128) * 128  # a multiple of every access width
         self.data = np.full(blocks * self.room, 0xFF, np.uint8)
         self.defined = np.zeros(blocks * self.room, np.uint8)
-        # For each two bytes, which warp read and which wrote them since the last barrier; or NONE, or SEVERAL.
+        # For each two bytes, the warp that read and the warp that wrote them since the last barrier, or NONE, SEVERAL.
         self.readers = np.full(blocks * self.room // 2, NONE, np.int8)
         self.writers = np.full_like(self.readers, NONE)
 
     def load(self, addresses: Array, block: Array, warp: Array, width: int, count: int) -> tuple[Array, Array | None]:
-        """As :meth:`Memory.load`, for threads of blocks and warps."""
+        """Like :meth:`Memory.load`, for threads of these blocks and warps."""
         at = self._found(addresses, block, width * count, "reads")
         for half in self._halves(at, width * count):
             self._meet(self.writers[half], warp, "reads what another warp writes")
@@ -198,7 +198,7 @@ class Shared:
     def store(
         self, addresses: Array, block: Array, warp: Array, words: Sequence[Array], bad: Sequence[Any], width: int
     ) -> None:
-        """As :meth:`Memory.store`; ``bad`` is where each word is undefined, or None."""
+        """Like :meth:`Memory.store`; ``bad`` says where each word is undefined (None: nowhere)."""
         count = len(words)
         at = self._found(addresses, block, width * count, "writes")
         for half in self._halves(at, width * count):
@@ -214,7 +214,7 @@ class Shared:
             defined[index, column] = full if missing is None else np.where(missing, 0, full)
 
     def barrier(self, blocks: Array) -> None:
-        """All threads of these blocks have met."""
+        """All threads of these blocks have reached a barrier."""
         for meetings in (self.readers, self.writers):
             meetings.reshape(self.blocks, -1)[blocks] = NONE
 
@@ -230,9 +230,9 @@ class Shared:
 
     def _meet(self, others: Array, warp: Array, what: str) -> None:
         if ((others != NONE) & (others != warp)).any():
-            raise Fault(f"{what} in shared memory, with no barrier between")
+            raise Fault(f"{what} in shared memory, without a barrier in between")
 
 
 def _aligned(addresses: Array, width: int, does: str) -> None:
     if (addresses & addresses.dtype.type(width - 1)).any():
-        raise Fault(f"{does} {width} bytes at an address that is no multiple of {width}")
+        raise Fault(f"{does} {width} bytes at an address that is not a multiple of {width}")

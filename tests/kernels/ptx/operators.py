@@ -1,6 +1,6 @@
-"""Our operators run by the PTX of their kernels, as they are launched on a GPU, and compared with float64.
+"""Runs the PTX of our operators' kernels as a GPU launch would, and compares the results with float64.
 
-Which parameter is which is read off the compiled kernel, and so are their types, the grid and the threads.
+The names and types of the parameters, the grid and the number of threads come from the compiled kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .. import cases  # noqa: TID252 (pytest's importlib mode puts no folder of 
 from .machine import launch  # noqa: TID252
 from .memory import Memory  # noqa: TID252
 
-# Of max(1, |expected|): arithmetic is in float32, and a half is rounded once, when it is stored.
+# Relative to max(1, |expected|): arithmetic is float32, and a half is rounded once, when it is stored.
 TOLERANCES = {"fp32": 3e-6, "fp16": 6e-4, "bf16": 4.5e-3}
 KERNELS = {
     "stgru": ("stgru_statistics", "stgru_norm_gates"),
@@ -40,7 +40,7 @@ OUTPUTS = ("new_t", "new_s", "new", "fused", "partials")
 SLOTS = 5
 COUNTS = (2.0, 0.0, 5.0, 1.0, 3.0)  # steps of each sample since its reset
 Shape = tuple[int, int, int]
-Alter = Callable[[str, Compiled], Compiled]  # a kernel by its name, before it is launched
+Alter = Callable[[str, Compiled], Compiled]  # changes a kernel, given its name, before it is launched
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Case:
     """One operator for one GPU.
 
     Attributes:
-        operator: of ``KERNELS``.
+        operator: a key of ``KERNELS``.
         arch: compute capability.
-        dtype: of the activations.
+        dtype: type of the activations.
         shape: (C, H, W) of a state.
-        batch: samples.
-        options: more arguments of ``compile_for``.
+        batch: number of samples.
+        options: further arguments of ``compile_for``.
     """
 
     operator: str
@@ -70,14 +70,14 @@ class Case:
 
 @cache
 def compiled(case: Case, kernel: str) -> Compiled:
-    """One of its kernels."""
+    """One of the case's kernels."""
     options = {"forget_bias": 0.75, "slots": SLOTS, **case.options}
     return compile_for(kernel, case.arch, case.dtype, case.shape, batch=case.batch, **options)
 
 
 @cache
 def given(operator: str, shape: Shape, batch: int, dtype: str) -> dict[str, Any]:
-    """Arguments of the reference by name, in types as the network has them."""
+    """Arguments of the reference by name, in the network's types."""
     torch.manual_seed(0)
     whole, type_ = (batch, *shape), cases.DTYPES[dtype]
     if operator == "eifag":
@@ -97,9 +97,9 @@ def _named(reference: Callable[..., Any], arguments: list[Any]) -> dict[str, Any
 
 
 def expected(case: Case) -> tuple[Tensor, ...]:
-    """What the reference gives in float64."""
+    """The reference's results in float64."""
     named = {name: cases.double(value) for name, value in given(*_key(case)).items()}
-    if case.operator == "gates":  # a layer norm of weight 1 and bias 0 has been there before
+    if case.operator == "gates":  # the inputs are already normalised
         (z_t, r_t, t_t, s_t), (z_s, r_s, t_s, s_s) = (named[f"norm_{x}"].chunk(4, dim=1) for x in "ts")
         update, reset = (z_t + z_s + named["forget_bias"]).sigmoid(), (r_t + r_s).sigmoid()
         new = (t_t + reset * t_s).tanh(), (s_s + reset * s_t).tanh()
@@ -122,9 +122,9 @@ def run(
     """The results, and how often each opcode was executed.
 
     Args:
-        case: what to run.
+        case: the case to run.
         alter: breaks a kernel on purpose.
-        stripped: without the two parameters for scratch memory, as in a TensorRT engine.
+        stripped: remove the two parameters for scratch memory, as in a TensorRT engine.
     """
     from framecast.export.plugins.aot import without_scratch
 
@@ -158,7 +158,7 @@ def run(
 
 
 def pointers(case: Case) -> dict[str, Tensor]:
-    """Tensors by the name of a pointer: those of a list have an index. Cells that were not written are NaN."""
+    """Tensors by the name of their pointer, with an index for those of a list. Unwritten cells are NaN."""
     flat: dict[str, Tensor] = {}
     named = given(*_key(case))
     for name, value in named.items():
@@ -172,7 +172,7 @@ def pointers(case: Case) -> dict[str, Tensor]:
 
 
 def raw(value: Tensor, dtype: str, last: bool = False) -> np.ndarray[Any, Any]:
-    """A tensor as it lies in memory."""
+    """A tensor's content in memory."""
     value = value.to(cases.DTYPES[dtype])
     value = value.movedim(-3, -1) if last and value.dim() > 2 else value
     value = value.contiguous()
@@ -180,7 +180,7 @@ def raw(value: Tensor, dtype: str, last: bool = False) -> np.ndarray[Any, Any]:
 
 
 def tensor(memory: Memory, address: int, shape: tuple[int, ...], dtype: str, last: bool = False) -> Tensor:
-    """What lies in memory, as a tensor."""
+    """The tensor at an address in memory."""
     type_ = cases.DTYPES[dtype]
     words = torch.from_numpy(memory.read(address, np.int16 if type_.itemsize == 2 else np.int32, math.prod(shape)))
     if not last:
@@ -189,7 +189,7 @@ def tensor(memory: Memory, address: int, shape: tuple[int, ...], dtype: str, las
 
 
 def off(case: Case, results: tuple[Tensor, ...]) -> float:
-    """How far the results are from float64, in units of what is allowed."""
+    """The error of the results against float64, as a multiple of the tolerance."""
     names = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     allowed = max(TOLERANCES[name] for name, type_ in names.items() if any(x.dtype == type_ for x in results))
     return cases.error(results, expected(case)) / allowed

@@ -1,7 +1,7 @@
-"""The text of a PTX module with one kernel, read into instructions.
+"""Parses a PTX module with one kernel into instructions.
 
-Only the syntax that Triton's backend writes is known. Anything else is a fault: an interpreter that skips what it does
-not know would call a wrong kernel right.
+It knows only the syntax that Triton's backend writes. Anything else is a fault, because an interpreter that skips
+unknown syntax would accept wrong kernels.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _NOTES = re.compile(r"//[^\n]*|/\*.*?\*/|^\s*\.(loc|file|version|target|address_
 _NUMBER = re.compile(r"-?(0[fF][0-9a-fA-F]{8}|0[dD][0-9a-fA-F]{16}|0[xX][0-9a-fA-F]+|\d+)U?")
 
 
-class Fault(Exception):  # noqa: N818 (it is what the tests are for)
-    """What a GPU would do wrong, or what this interpreter does not know."""
+class Fault(Exception):  # noqa: N818 (a finding of the tests, not an error in them)
+    """Something that would go wrong on a GPU, or that this interpreter does not know."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Address:
-    """A place in memory: what it starts from, and bytes after that."""
+    """An address in memory: a base and an offset in bytes."""
 
     base: Register | Symbol
     offset: int
@@ -62,10 +62,10 @@ class Instruction:
     """One instruction.
 
     Attributes:
-        text: as it is written.
-        opcode: its parts: ``("ld", "global", "v2", "b32")``.
-        operands: in order; the destination is the first.
-        guard: the predicate that it needs, and whether that must be false.
+        text: the source text.
+        opcode: parts of the opcode, such as ``("ld", "global", "v2", "b32")``.
+        operands: the operands in order; the destination is first.
+        guard: the predicate that it depends on, and whether that must be false.
     """
 
     text: str
@@ -79,13 +79,13 @@ class Program:
     """A kernel.
 
     Attributes:
-        name: of its entry.
-        parameters: names, in order; each is 64 bits wide.
-        threads: of a block, as the kernel requires them.
-        registers: bits of each.
+        name: name of its entry.
+        parameters: names in order; each is 64 bits wide.
+        threads: threads per block that the kernel requires.
+        registers: width of each register in bits.
         shared: bytes and alignment of each variable in shared memory; 0 bytes for the dynamic one.
-        labels: the index of the instruction after each.
-        instructions: in order.
+        labels: index of the instruction after each label.
+        instructions: the instructions in order.
     """
 
     name: str
@@ -98,15 +98,15 @@ class Program:
 
 
 def parse(ptx: str) -> Program:
-    """Read a module.
+    """Parse a module.
 
     Raises:
-        Fault: there is not exactly one kernel, or something is written that is not known here.
+        Fault: there is not exactly one kernel, or the syntax is unknown.
     """
     text = _NOTES.sub("", ptx)
     entries = re.findall(r"\.visible\s+\.entry\s+(\w+)\s*\(([^)]*)\)\s*([^{]*)\{", text)
     if len(entries) != 1 or ".func" in text:
-        raise Fault(f"a module with {len(entries)} kernels, or with functions")
+        raise Fault(f"a module with {len(entries)} kernels or with functions, not with one kernel")
     name, given, directives = entries[0]
     start = text.index("{", text.index(".entry")) + 1
     head, body = text[: text.index(".visible")], text[start : _end(text, start)]
@@ -115,7 +115,7 @@ def parse(ptx: str) -> Program:
         raise Fault(f"{name} has parameters that are not 64 bits wide: {given}")
     threads = re.fullmatch(r"\.reqntid\s+(\d+)", directives.strip())
     if not threads:
-        raise Fault(f"{name} does not say how many threads a block has, or says more: {directives}")
+        raise Fault(f"{name} has unknown directives, or no number of threads: {directives}")
     shared = re.findall(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[(\d*)\]\s*;", head + body)
     registers: dict[str, int] = {}
     labels: dict[str, int] = {}
@@ -146,13 +146,13 @@ def _end(text: str, start: int) -> int:
         depth += 1 if found[0] == "{" else -1
         if not depth:
             return start + found.start()
-    raise Fault("a body without an end")
+    raise Fault("the kernel's body does not end")
 
 
 def _declare(statement: str, registers: dict[str, int]) -> None:
     found = re.fullmatch(r"\.reg\s+\.(\w+)\s+(%\w+?)(?:<(\d+)>)?", statement)
     if not found or found[1] not in BITS:
-        raise Fault(f"a declaration that is not known: {statement}")
+        raise Fault(f"unknown declaration: {statement}")
     names = [f"{found[2]}{i}" for i in range(int(found[3]))] if found[3] else [found[2]]
     registers.update(dict.fromkeys(names, BITS[found[1]]))
 
@@ -160,7 +160,7 @@ def _declare(statement: str, registers: dict[str, int]) -> None:
 def _instruction(statement: str) -> Instruction:
     found = re.fullmatch(r"(?:@(!?)(%\w+)\s+)?([a-z][\w.:]*)\s*(.*)", statement, re.S)
     if not found:
-        raise Fault(f"an instruction that cannot be read: {statement}")
+        raise Fault(f"unreadable instruction: {statement}")
     pieces = re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,\s]+", found[4])
     guard = (found[2], found[1] == "!") if found[2] else None
     opcode = tuple(found[3].split("."))
@@ -175,7 +175,7 @@ def _operand(text: str) -> Operand:
         base, _, offset = text[1:-1].replace(" ", "").partition("+")
         start = _operand(base)
         if not isinstance(start, (Register, Symbol)):
-            raise Fault(f"an address that cannot be read: {text}")
+            raise Fault(f"unreadable address: {text}")
         return Address(start, int(offset or "0", 0))
     if text[0] == "%":
         return _register(text)
@@ -183,12 +183,12 @@ def _operand(text: str) -> Operand:
         return Number(_number(text))
     if re.fullmatch(r"[A-Za-z_$][\w$]*", text):
         return Symbol(text)
-    raise Fault(f"an operand that cannot be read: {text}")
+    raise Fault(f"unreadable operand: {text}")
 
 
 def _register(text: str) -> Register:
     if not re.fullmatch(r"%[\w.]+", text):
-        raise Fault(f"a register that cannot be read: {text}")
+        raise Fault(f"unreadable register: {text}")
     return Register(text)
 
 

@@ -1,4 +1,4 @@
-"""What each instruction does to the threads that run it."""
+"""The effect of each instruction on the threads that run it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .parse import Address, Fault, Instruction, Number, Operand, Symbol, Vector 
 from .threads import WARP, Mask, Threads  # noqa: TID252
 
 Step = Callable[[Threads, Mask], None]
-# They change how fast a load is, or who sees a store, but not what this thread gets.
+# These change the speed of a load, or who sees a store, but not the values.
 _HINTS = {"nc", "ca", "cg", "cs", "lu", "wb", "wt", "L1::evict_last", "L1::evict_first", "L1::no_allocate"}
 _WHOLE_WARP = 0xFFFFFFFF
 
 
 def step(instruction: Instruction) -> Step | None:
-    """What an instruction does; None for those that direct the threads elsewhere.
+    """The effect of an instruction; None for branches and returns.
 
     Raises:
-        Fault: it is not known.
+        Fault: the instruction is unknown.
     """
     head, *rest = instruction.opcode
     operands = instruction.operands
@@ -30,19 +30,19 @@ def step(instruction: Instruction) -> Step | None:
     found = operation(instruction.opcode)
     made: Step | None = None
     if found and len(operands) == 1 + len(found.sources):
-        # A conversion of integers, and no other arithmetic, may name a register that is wider than its source.
+        # Of all arithmetic, only a conversion from an integer may read a register that is wider than its type.
         chopped = head == "cvt" and rest[-1][0] in "us"
         made = _select(operands, found) if head == "selp" else _compute(operands, found, chopped)
     elif head in _STEPS:
         made = _STEPS[head](rest, operands)
     if made is None:
-        raise Fault(f"an instruction that is not known: {instruction.text}")
+        raise Fault(f"unknown instruction: {instruction.text}")
     return made
 
 
 def _compute(operands: Sequence[Operand], found: Operation, chopped: bool = False) -> Step:
     result, sources = operands[0], operands[1:]
-    pairs_only = {found.result, *found.sources} == {KINDS["f32x2"]}  # the halves have nothing to do with one another
+    pairs_only = {found.result, *found.sources} == {KINDS["f32x2"]}  # the two halves are independent
 
     def compute(threads: Threads, mask: Mask) -> None:
         pairs = zip(sources, found.sources, strict=True)
@@ -54,7 +54,7 @@ def _compute(operands: Sequence[Operand], found: Operation, chopped: bool = Fals
 
 
 def _select(operands: Sequence[Operand], found: Operation) -> Step:
-    """What is not selected may be undefined."""
+    """A selection; the source that is not selected may be undefined."""
     compute = _compute(operands, found)
     result, first, second, by = operands
 
@@ -82,7 +82,7 @@ def _move(rest: list[str], operands: Sequence[Operand]) -> Step | None:
         value = threads.read(source, bits)
         count, bad = len(result.parts), threads.halves(source)
         parts = value.view(f"u{bits // 8 // count}").reshape(len(value), count)
-        for i, part in enumerate(result.parts):  # the first is the lowest
+        for i, part in enumerate(result.parts):  # the first part is the lowest
             if part is not None:
                 missing = None if bad is None else bad[:, 2 * i // count]
                 threads.write(part, np.ascontiguousarray(parts[:, i]), mask, missing)
@@ -106,7 +106,7 @@ def _move(rest: list[str], operands: Sequence[Operand]) -> Step | None:
 
 
 def _place(rest: list[str], operand: Operand) -> tuple[str, int, int, int] | None:
-    """Of a load or store: the space, the words, bits of a word, and bits of an address."""
+    """The space, number of words, bits per word and bits per address of a load or store."""
     space, *how = [word for word in rest if word not in _HINTS]
     vector = {"v2": 2, "v4": 4}.get(how[0], 0) if len(how) == 2 else 1
     if space not in ("global", "shared", "param") or not vector or len(how) not in (1, 2) or how[-1] not in KINDS:
@@ -133,7 +133,7 @@ def _load(rest: list[str], operands: Sequence[Operand]) -> Step | None:
     def parameter(threads: Threads, mask: Mask) -> None:
         names = threads.program.parameters
         if not isinstance(address.base, Symbol) or address.base.name not in names or address.offset or bits != 64:
-            raise Fault(f"reads {address}, which is no whole parameter")
+            raise Fault(f"reads {address}, which is not a whole parameter")
         value = threads.arguments[names.index(address.base.name)]
         threads.write(results[0], np.array([value], np.uint64), mask, None)
 
@@ -168,7 +168,7 @@ def _store(rest: list[str], operands: Sequence[Operand]) -> Step | None:
             threads.shared.store(at, threads.block[lanes], threads.warp[lanes], words, bad, bits // 8)
             return
         if any(missing is not None and missing.any() for missing in bad):
-            raise Fault("stores what was never written in some threads")
+            raise Fault("stores a value that was never written in some threads")
         threads.memory.store(at, words, bits // 8)
 
     return store if len(sources) == count else None
@@ -196,7 +196,7 @@ def _shuffle(rest: list[str], operands: Sequence[Operand]) -> Step | None:
 
 
 def _partner(how: str, by: int, limits: int, lane: Array) -> Array:
-    """From which lane each one takes a value: its own where the other is out of bounds."""
+    """The lane that each lane takes a value from: itself if the other is out of bounds."""
     by, bound, segment = by & 31, limits & 31, (limits >> 8) & 31
     most = (lane & segment) | (bound & ~segment)
     other = {"up": lane - by, "down": lane + by, "bfly": lane ^ by, "idx": (lane & segment) | (by & ~segment)}[how]
@@ -216,13 +216,13 @@ def _barrier(rest: list[str], operands: Sequence[Operand]) -> Step | None:
 
 
 def _warps(threads: Threads, mask: Mask) -> None:
-    """Every warp is there as a whole, or not at all."""
+    """Check that every warp is present as a whole, or not at all."""
     if mask is not None:
         threads.whole(mask, np.arange(threads.lanes) // WARP, threads.lanes // WARP)
 
 
 def _matrix(rest: list[str], operands: Sequence[Operand]) -> Step | None:
-    """Rows of 8 halves, whose addresses are given by 8 threads for each matrix; a thread gets two halves of each."""
+    """Load matrices of 8 rows of 8 halves. 8 threads give a matrix's row addresses; each thread gets 2 halves of it."""
     count = {"x1": 1, "x2": 2, "x4": 4}.get(rest[3], 0) if len(rest) == 6 else 0
     if not count or rest[:3] + rest[4:] != ["sync", "aligned", "m8n8", "shared", "b16"] or len(operands) != 2:
         return None
@@ -232,13 +232,13 @@ def _matrix(rest: list[str], operands: Sequence[Operand]) -> Step | None:
 
     def matrix(threads: Threads, mask: Mask) -> None:
         if mask is not None:
-            raise Fault("is run by some threads only")
+            raise Fault("loads a matrix in only some threads")
         at, _ = threads.addresses(address, 32, None)
         first = np.arange(threads.lanes) - threads.lane
         for i, result in enumerate(results):
             rows = at[first + 8 * i + threads.lane // 4]
             if (rows % 16).any():
-                raise Fault("reads a row at an address that is no multiple of 16")
+                raise Fault("reads a row at an address that is not a multiple of 16")
             places = rows + (4 * (threads.lane % 4)).astype(rows.dtype)
             words, bad = threads.shared.load(places, threads.block, threads.warp, 4, 1)
             threads.write(result, np.ascontiguousarray(words[:, 0]), None, bad)
@@ -247,11 +247,11 @@ def _matrix(rest: list[str], operands: Sequence[Operand]) -> Step | None:
 
 
 def _dependency(rest: list[str], operands: Sequence[Operand]) -> Step | None:
-    """Programmatic dependent launch: until it waits, an earlier launch may still run."""
+    """Programmatic dependent launch: until the wait, an earlier launch may still be running."""
 
     def wait(threads: Threads, mask: Mask) -> None:
         if mask is not None:
-            raise Fault("is reached by some threads only")
+            raise Fault("waits in only some threads")
         threads.memory.waits = False
 
     if operands or rest not in (["wait"], ["launch_dependents"]):

@@ -1,4 +1,4 @@
-"""The threads of some blocks: their registers, each an array with an element for each thread, and what they share."""
+"""The threads of several blocks: their registers, which are arrays with one element per thread, and shared memory."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ WARP = 32
 class Threads:
     """Threads that run at once.
 
-    A register may hold one element for all threads. What was never written is undefined: in the threads that a masked
-    load left out, or in the half of a pair that a compiler does not need. That is passed on, as a GPU would pass on
-    whatever is there; it is a fault to store such a value, to decide by it, or to use it as an address.
+    A register may hold one element for all threads. A value that was never written is undefined: in the threads that a
+    masked load left out, or in the half of a pair that the compiler does not need. Undefined values are passed on, as
+    on a GPU. It is a fault to store one, to use it as a predicate, or to use it as an address.
 
     Attributes:
-        lanes: how many threads.
-        arguments: of the launch, in order.
-        block: of each thread, counted here.
-        warp: of each thread, within its block.
-        lane: of each thread, within its warp.
-        partners: from which thread each one takes a value, by the operands of a shuffle.
+        lanes: number of threads.
+        arguments: arguments of the launch, in order.
+        block: block of each thread, counted from 0 among these blocks.
+        warp: warp of each thread within its block.
+        lane: lane of each thread within its warp.
+        partners: by the operands of a shuffle, the thread that each thread takes a value from.
         shared: shared memory of the blocks.
     """
 
@@ -51,18 +51,18 @@ class Threads:
         sizes = {"%ntid.x": program.threads, "%nctaid.x": grid[0], "%nctaid.y": grid[1]}
         self._values: dict[str, Array] = {name: np.array([size], np.uint32) for name, size in sizes.items()}
         self._values |= {"%tid.x": thread, "%ctaid.x": x, "%ctaid.y": y, "%laneid": thread % np.uint32(WARP)}
-        self._undefined: dict[str, Array] = {}  # [lanes, 2]: the low half of the bits, and the high one
+        self._undefined: dict[str, Array] = {}  # [lanes, 2]: for the low and the high half of the bits
         self.partners: dict[tuple[str, int, int], Array] = {}
         self._places: dict[str, int] = {}
         used = 0
         for name, (size, align) in sorted(program.shared.items(), key=lambda item: not item[1][0]):
             used = -(-used // align) * align
             self._places[name] = Shared.start + used
-            used += size or shared  # the dynamic one is the last
+            used += size or shared  # the dynamic variable is last
         self.shared = Shared(len(blocks), used)
 
     def read(self, operand: Operand, bits: int, chopped: bool = False) -> Array:
-        """The bits of a source, of each thread or of all; the low ones of a wider register, if it may be chopped."""
+        """The bits of a source: one element, or one per thread. ``chopped`` allows the low bits of a wider register."""
         if isinstance(operand, Number):
             if bits == 1:
                 return np.array([operand.value != 0])
@@ -70,7 +70,7 @@ class Threads:
         if isinstance(operand, Symbol) and operand.name in self._places and bits in (32, 64):
             return np.array([self._places[operand.name]], f"u{bits // 8}")
         if not isinstance(operand, Register):
-            raise Fault(f"reads {operand}, which is no value")
+            raise Fault(f"reads {operand}, which is not a value")
         value = self._values.get(operand.name)
         if value is None:
             value = self._never_written(operand.name)
@@ -89,11 +89,11 @@ class Threads:
         return value
 
     def all(self, value: Array) -> Array:
-        """With an element for each thread."""
+        """The value with one element per thread."""
         return value if len(value) == self.lanes else np.broadcast_to(value, (self.lanes,))
 
     def halves(self, *operands: Operand) -> Array | None:
-        """[lanes, 2]: threads in which the low or high half of any of these is undefined; None if it is so in none."""
+        """[lanes, 2]: where the low or high half of any operand is undefined; None if nowhere."""
         found: Array | None = None
         for operand in operands:
             if not isinstance(operand, Register):
@@ -106,12 +106,12 @@ class Threads:
         return found
 
     def bad(self, *operands: Operand) -> Array | None:
-        """[lanes]: threads in which any of these is undefined; None if it is so in none."""
+        """[lanes]: where any operand is undefined; None if nowhere."""
         found = self.halves(*operands)
         return None if found is None else np.asarray(found.any(axis=1))
 
     def write(self, operand: Operand, bits: Array, mask: Mask, bad: Array | None) -> None:
-        """Give a register a value in the threads of ``mask``; it is undefined where ``bad``, or a half of it."""
+        """Write a register in the threads of ``mask``. ``bad`` says where the value, or a half of it, is undefined."""
         name = operand.name if isinstance(operand, Register) else ""
         if self.program.registers.get(name) != _bits(bits):
             raise Fault(f"writes {_bits(bits)} bits to {operand}, of {self.program.registers.get(name)}")
@@ -132,33 +132,33 @@ class Threads:
             self._undefined.pop(name, None)
 
     def condition(self, name: str, negated: bool, mask: Mask) -> Mask:
-        """In which of the threads of ``mask`` a predicate holds."""
+        """The threads of ``mask`` in which a predicate holds."""
         register = Register(name)
-        self._certain(register, mask, f"decides by {name}")
+        self._certain(register, mask, f"depends on {name}")
         value = self.all(self.read(register, 1))
         value = ~value if negated else value
         value = value if mask is None else value & mask
         return None if value.all() else value
 
     def addresses(self, address: Address, bits: int, mask: Mask) -> tuple[Array, Any]:
-        """Where the threads of ``mask`` go, and an index of them."""
-        self._certain(address.base, mask, f"goes to {address}")
+        """The addresses of the threads of ``mask``, and an index of these threads."""
+        self._certain(address.base, mask, f"uses address {address}")
         lanes = slice(None) if mask is None else np.flatnonzero(mask)
         base = self.all(self.read(address.base, bits))[lanes]
         return base + np.array(address.offset).astype(base.dtype), lanes
 
     def whole(self, mask: Mask, what: Array, count: int) -> Array:
-        """Warps or blocks of which ``mask`` has every thread; one that it has in parts is a fault."""
+        """The warps or blocks whose threads are all in ``mask``; a partial one is a fault."""
         if mask is None:
             return np.arange(count)
         there = np.bincount(what[mask], minlength=count)
         size = self.lanes // count
         if ((there != 0) & (there != size)).any():
-            raise Fault("needs all threads, and some are elsewhere")
+            raise Fault("needs all threads, but some are elsewhere")
         return np.flatnonzero(there)
 
     def spread(self, words: Array, lanes: Any) -> Array:
-        """Words of some threads, with an element for each thread."""
+        """Expand the words of some threads to one element per thread."""
         if isinstance(lanes, slice):
             return np.ascontiguousarray(words)
         full = np.zeros(self.lanes, words.dtype)

@@ -1,0 +1,330 @@
+"""Every command and every block of Python in the documents runs, in the order of its page, at a small size.
+
+A page's commands run in an empty folder that holds the files which the page takes for granted (``FILES``). Only what is
+needed to make a command short, and to do without cameras, is changed (``adapted``). What cannot run here stands in
+``NOT_RUN`` with the reason; its options are checked all the same. A new command is run, or the test fails.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+import framecast
+from framecast.camera import open_source
+from framecast.cli import COMMANDS, app
+from framecast.cli.run import DEFAULT_ADDRESS
+from framecast.cli.usage import with_address
+
+from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .conftest import Run  # noqa: TID252 (likewise)
+
+ROOT = Path(__file__).resolve().parents[1]
+ASSETS = Path(framecast.__file__).parent / "assets"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+# Indented blocks that are no commands, by how they begin.
+NO_COMMANDS = ("options:", "fields[t], state[t] = ", "shown: now ")
+
+# Commands that cannot run in a test: what they match, and why.
+NOT_RUN = {
+    r"sudo ": "changes the system, or needs Docker",
+    r"(pip install|python3 -m venv|git clone) ": "installs: make run, make test and make release-check do",
+    r"(cd|\.|export) ": "changes the reader's shell",
+    r"make ": "CI runs it, or it runs what the pages name",
+    r"journalctl ": "needs systemd",
+    r"curl .*/stats\.json": "tests/runtime/test_web.py asks for it",
+    r"framecast build ": "needs a GPU; tests/export builds on a simulated one",
+    r"framecast run .*--engine tensorrt": "needs a GPU",
+    r"framecast run 0 --show": "needs a display; tests/runtime/test_window.py has a virtual one",
+    r"framecast run SOURCE \[options\]": "a placeholder",
+    r"framecast run rtsp://cam:secret@10\.0\.0\.9/live": "there is no such camera: tests/test_cli.py has the error",
+    r"python benchmarks/": "minutes, a download or a GPU; tests/test_now.py and tests/test_gpu_*.py run them",
+    r"python examples/": "tests/test_examples.py runs it",
+}
+# Commands that take seconds and tell little more than others; 'make test-slow' runs their pages in full.
+SLOW = {
+    "framecast bench all",
+    "framecast bench edge --stream --fps 10 --cameras",
+    "framecast eval edge clips/ --also mine.onnx",
+    "framecast eval own.onnx clips/ --also edge",
+    "framecast export stau-mnist -o stau.onnx",
+    "framecast bench all --json all.json --html all.html",
+    "framecast export edge --set height=1080 --set width=1920 -o edge.onnx",
+    "framecast export mau-mnist --weights mau-mnist.safetensors -o mau.onnx",
+    "framecast export stau-mnist --weights runs/stau/weights.safetensors -o stau.onnx",
+    "framecast export stau-mnist --weights stau-mnist.safetensors -o stau.onnx",
+    "framecast export stip-edge --weights runs/mine/weights.safetensors -o mine.onnx",
+    "framecast quantize stip-edge --calibration clips/",
+    "framecast run demo --model stau-mnist",
+}
+
+# What makes a command short: added to it, by its name. The last value of an option counts.
+SHORT = {
+    "run": "--frames 12",
+    "eval": "--frames 18",
+    "bench": "--duration 0 --iterations 2 --warmup 0 --cold-starts 0",
+    "export": "--frames 3",
+    "train": "--updates 2 --batch 1 --device cpu",
+    "quantize": "--frames 4",
+    "parity": "--frames 3",
+    "inspect": "--frames 10",
+    "moving-mnist": "--sequences 2",
+    "delay": "--seconds 12",
+}
+SMALL = "--set hidden=4 --set layers=2"  # the networks of Moving MNIST
+SMALL_EDGE = "--set height=48 --set width=64 --set hidden=8 --set layers=1"  # stip-edge
+
+
+def shell(text: str) -> Iterator[str]:
+    """The commands of a page's indented blocks; of a transcript, the lines after ``$``."""
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for block in re.findall(r"(?<=\n\n)(?: {4}.*\n)+", outside.replace("\\\n", " ") + "\n"):
+        lines = [line.strip() for line in block.splitlines()]
+        if lines[0].startswith("$ "):
+            lines = [line[2:] for line in lines if line.startswith("$ ")]
+        if not lines[0].startswith(NO_COMMANDS):
+            yield from (command for line in lines for command in split(line))
+
+
+def split(line: str) -> list[str]:
+    """The commands of a line, without its comment."""
+    if line.startswith("framecast run SOURCE [options]"):
+        return [line]
+    return [part.strip() for part in shlex.join(shlex.split(line, comments=True)).split("'&&'")]
+
+
+def from_docstring(text: str) -> Iterator[str]:
+    """The commands in an example's docstring, each on a line of its own; two spaces end it."""
+    for line in re.findall(r"^(?:framecast|python) .*$", text.split('"""')[1], re.MULTILINE):
+        yield from split(line.split("  ")[0])
+
+
+def commands(page: Path) -> list[str]:
+    return list(from_docstring(page.read_text()) if page.suffix == ".py" else shell(page.read_text()))
+
+
+def reason(command: str) -> str | None:
+    """The row of ``NOT_RUN`` for a command."""
+    return next((row for row in NOT_RUN if re.match(row, command)), None)
+
+
+def check_unrun(command: str) -> None:
+    """What can be known of a command without running it."""
+    found = re.search(r"(?:^|[ /])framecast (?=(\S+))(.*)$", command)
+    if found and found[1] in COMMANDS:  # inside of docker run, too
+        if "[options]" not in command:
+            name, *words = with_address(shlex.split(found[2]), DEFAULT_ADDRESS)
+            parse(name, words)
+    elif command.startswith("make "):
+        assert re.search(rf"^{re.escape(command.split()[1])}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+    elif command.startswith("python "):
+        _, script, *words = shlex.split(command)
+        text = (ROOT / script).read_text()
+        assert [w for w in words if w.startswith("--") and f'"{w}"' not in text] == [], command
+
+
+def parse(name: str, words: list[str]) -> None:
+    """Read the words as the command line does; a usage error fails the test."""
+    group: Any = typer.main.get_command(app)
+    group.commands[name].make_context(name, words)
+
+
+def adapted(command: str, camera: str) -> list[object]:
+    """The words of a framecast command, changed as little as makes it short and lets it do without a camera."""
+    _, name, *words = shlex.split(command)
+    out: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if name != "delay" and (word == "0" or word.startswith("rtsp://")):
+            word = camera
+        elif before == "--serve" and re.fullmatch(r"[\d.]+", word):
+            word = f"{word}:0"  # any free port
+        elif before == "--size":
+            word = "96x64"
+        elif before == "--set" and word.startswith(("height=", "width=")):
+            word = "height=64" if word.startswith("height=") else "width=96"
+        out.append(word)
+        if word == "--serve" and words[words.index(word) + 1 :][:1] != ["0.0.0.0"]:
+            out.append("127.0.0.1:0")
+    if name == "train":
+        out = re.sub(r"--minutes \S+", "", shlex.join(out)).split()
+    extra = SHORT.get(name, "")
+    if name == "eval" and any(word.endswith(".npy") for word in words):
+        extra = "--sequences 2"
+    if name == "bench" and ("--stream" in words or "--single-stream" in words):
+        extra = "--duration 0.5 --warmup 0 --cold-starts 0"
+    if name == "export" and "edge" in words:
+        extra += " --set reach=2"
+    elif name in ("export", "train", "import-checkpoint") and "--weights" not in words:
+        extra += f" {SMALL_EDGE if 'stip-edge' in words else SMALL}"
+    return [name, *out, *extra.split()]
+
+
+def export_mau(path: Path, run: Run) -> None:
+    """The same for all pages: an export takes seconds."""
+    from .exported import kept  # noqa: TID252
+
+    with kept("documents.onnx") as shared:
+        if not shared.exists():
+            code, _, err = run("export", "mau-mnist", "-o", shared, *SMALL.split(), "--frames", 3)
+            assert code == 0, err
+        shutil.copy(shared, path)
+
+
+def write_sequences(path: Path, run: Run) -> None:
+    np.save(path, np.random.default_rng(1).integers(0, 256, (20, 2, 64, 64), np.uint8))
+
+
+def write_checkpoint(path: Path, run: Run) -> None:
+    """As the authors of MAU and STAU saved theirs."""
+    import torch
+
+    from framecast.models.configs import build
+
+    from .models.clipwise import random_weights  # noqa: TID252
+    from .models.test_stau import released_shapes  # noqa: TID252
+
+    config = build("mau-mnist", {"hidden": 4, "layers": 2}).config
+    torch.save({"net_param": random_weights(released_shapes(config))}, path)  # type: ignore[arg-type]
+
+
+def write_rival(path: Path, run: Run) -> None:
+    path.write_text("def predict(last, before, ahead):\n    return [last for _ in ahead]\n")
+
+
+def write_folder(path: Path, run: Run) -> None:
+    write_clips(path, (96, 64), seed=len(path.name), **{f"{path.name}{i}": 24 for i in range(2)})
+
+
+def write_one(path: Path, run: Run) -> None:
+    write_folder(path.with_suffix(".folder"), run)
+    shutil.copy(next(path.with_suffix(".folder").iterdir()), path)
+
+
+# What the pages take for granted, by its name there.
+FILES: dict[str, Callable[[Path, Run], object]] = {
+    **dict.fromkeys(("clips/", "VIDEOS/", "OTHER_VIDEOS/"), write_folder),
+    "clip.mp4": write_one,
+    "mine.py": write_rival,
+    **dict.fromkeys(("mine.onnx", "own.onnx"), lambda path, run: shutil.copy(ASSETS / "stip-edge.onnx", path)),
+    **dict.fromkeys(("mau.onnx", "stau.onnx"), export_mau),
+    "mnist_test_seq.npy": write_sequences,
+    "mnist.ckpt": write_checkpoint,
+    "train-images-idx3-ubyte.gz": lambda path, run: write_digits(path),
+    "t10k-images-idx3-ubyte.gz": lambda path, run: write_digits(path, seed=9),
+    "examples/": lambda path, run: shutil.copytree(ROOT / "examples", path),
+}
+
+
+def furnish(text: str, run: Run) -> None:
+    """Put the files that a text names, and does not make itself, into the working folder."""
+    for name, make in FILES.items():
+        if re.search(rf"(?<![\w/.]){re.escape(name)}", text) and f"-o {name}" not in text:
+            make(Path(name), run)
+
+
+def measure_delay(run: Run, words: list[object], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    """``framecast delay`` with a simulated camera and window."""
+    from .runtime.blinking import Camera, window  # noqa: TID252
+    from .test_cli_delay import Window, see  # noqa: TID252
+
+    random = np.random.default_rng(1)
+    changes = window(random, 20)
+    with monkeypatch.context() as patched:
+        see(patched, Window(list(changes)), Camera(0.187).frames(random, changes, 20))
+        return run(*words)
+
+
+@pytest.fixture
+def camera(request: pytest.FixtureRequest, tmp_path: Path, run: Run) -> Callable[[str], str]:
+    """In place of a camera: the tests' RTSP server for ``rtsp://…`` if there is one, else a file."""
+
+    def source(command: str) -> str:
+        if "rtsp://" in command:
+            try:
+                return str(request.getfixturevalue("rtsp_server").url)
+            except pytest.skip.Exception:
+                pass
+        clip = tmp_path / "camera.avi"
+        if not clip.exists():
+            write_one(clip, run)
+        return str(clip)
+
+    return source
+
+
+def run_all(chosen: list[str], run: Run, camera: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    furnish("\n".join(chosen), run)
+    for command in chosen:
+        assert command.startswith("framecast "), f"{command}: run it here, or name it in NOT_RUN with a reason"
+        words = adapted(command, camera(command))
+        code, out, err = measure_delay(run, words, monkeypatch) if words[0] == "delay" else run(*words)
+        assert code == 0, (command, words, out, err)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=lambda page: page.name)
+@pytest.mark.usefixtures("exports_once")
+def test_commands_run(
+    page: Path, run: Run, camera: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    unrun = [command for command in commands(page) if reason(command)]
+    for command in unrun:
+        check_unrun(command)
+    chosen = [command for command in dict.fromkeys(commands(page)) if command not in unrun and command not in SLOW]
+    run_all(chosen, run, camera, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in (*PAGES, *EXAMPLES) if SLOW & {*commands(page)}], ids=lambda p: p.name
+)
+@pytest.mark.usefixtures("exports_once")
+def test_pages_with_slow_commands_run_in_full(
+    page: Path, run: Run, camera: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_all([command for command in commands(page) if not reason(command)], run, camera, monkeypatch)
+
+
+def test_tables_have_no_idle_rows() -> None:
+    every = [command for page in (*PAGES, *EXAMPLES) for command in commands(page)]
+    assert set(NOT_RUN) == {reason(command) for command in every} - {None}
+    assert set(every) >= SLOW
+    assert len({command for command in every if reason(command) is None}) > 50
+
+
+def test_a_new_command_fails_where_it_cannot_run() -> None:
+    text = "Text\n\n    framecast run demo --frames 3 \\\n        --json a.json   # why\n    ls clips/\n\nMore\n"
+    assert list(shell(text)) == ["framecast run demo --frames 3 --json a.json", "ls clips/"]
+    assert reason("ls clips/") is None
+    with pytest.raises(Exception, match="--precison"):
+        parse("build", ["stip-edge", "--precison", "fp32"])
+
+
+BLOCKS = [
+    pytest.param(code, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_python_runs(code: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    furnish(code, run)
+    with open_source("synthetic://?size=96x64&frames=8") as source:
+        frames = [(frame.image, frame.time) for frame in source]
+    shown: list[object] = []
+    code = code.replace("rtsp://camera/stream", "synthetic://?size=96x64&frames=8")
+    exec(code, {"framecast": framecast, "frames": frames, "show": shown.append})
+    assert ("show(" in code) == bool(shown)
