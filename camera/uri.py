@@ -7,14 +7,14 @@ import math
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote
 
 from framecast.camera.csi import open_csi
 from framecast.camera.images import SUFFIXES, is_pattern, open_folder, open_image, open_pattern
 from framecast.camera.network import SCHEMES, open_address
-from framecast.camera.source import Source
+from framecast.camera.source import Source, plausible_rate
 from framecast.camera.stdin import open_stdin
 from framecast.camera.synthetic import Synthetic, parse_scene
 from framecast.camera.video import open_file
@@ -23,6 +23,7 @@ from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError, SourceError
 from framecast.redact import redact
 
+_RATE = re.compile(r"(.+)\?fps=(.*)", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,3}")  # of a webcam
 _CAMERAS = ("v4l2", "csi", *SCHEMES)
 _KNOWN = (
@@ -64,6 +65,7 @@ def open_source(
     ``-``                            standard input: H.264, MJPEG, MPEG-TS, … as from ``rpicam-vid -o -``
     ``clip.mp4``, ``file:///clip``   a video file
     ``frames/``, ``frames/*.png``    a folder or glob of images in natural order; ``img_%04d.png``; or one image
+    ``frames/?fps=10``               files and images at so many frames a second, whatever their time stamps say
     ``synthetic://``                 moving shapes: ``synthetic://?size=320x240&fps=30&frames=300&seed=1``
     ``demo``                         the clip that ships with framecast
     ===============================  ==============================================================================
@@ -74,8 +76,8 @@ def open_source(
         uri: one of these. A path object is always a file or folder.
         loop: restart a clip at its end, in a new epoch; time and index keep counting. It does not affect a camera,
             which has no end.
-        fps: play files and images at so many frames a second, whatever their time stamps say (default: by their time
-            stamps; 25 a second without). It does not affect a camera.
+        fps: the same as ``?fps=`` (default: by the time stamps of the file; 25 a second without). It does not affect a
+            camera.
         timeout: seconds that a network or CSI camera may take to answer (default: 15).
         stall: seconds that it may take for each later frame (default: 5).
         sender_clock: believe the clock of a network camera that tells when it captured a frame (RTSP, by RTCP sender
@@ -144,6 +146,8 @@ def _scheme(uri: str) -> str | None:
 
 def _open_path(text: str, how: _How) -> Source:
     text = os.path.expanduser(text)  # noqa: PTH111 (Path.expanduser raises where there is no such user)
+    if (asked := _RATE.fullmatch(text)) and not _exists(text):
+        return _open_path(asked[1], replace(how, fps=_rate(asked[2])))
     path = Path(text)
     name = redact(text)
     try:
@@ -169,6 +173,16 @@ def _open_path(text: str, how: _How) -> Source:
     if path.suffix.lower() in SUFFIXES:
         return open_image(path, loop=how.loop, fps=how.fps)
     return open_file(path, loop=how.loop, fps=how.fps)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if plausible_rate(rate) is None:
+        raise OptionError(f"?fps={redact(text)}: give frames a second, such as ?fps=10")
+    return rate
 
 
 def _open_demo(how: _How) -> Source:

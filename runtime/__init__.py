@@ -31,7 +31,6 @@ def open(
     realtime: bool = False,
     every_frame: bool = False,
     loop: bool = False,
-    fps: float | None = None,
     timeout: float = 15.0,
     stall: float = 5.0,
 ) -> Stream:
@@ -54,7 +53,6 @@ def open(
             model is busy are then dropped.
         every_frame: predict every frame of a file that plays at its own rate, however late.
         loop: restart a file at its end.
-        fps: play files and images at so many frames a second (default: by their time stamps).
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.
 
@@ -71,7 +69,7 @@ def open(
     predictor = load(model, engine=engine, threads=threads)
     try:
         own_delay = camera_delay > 0  # it is counted from the arrival
-        opened = open_source(source, loop=loop, fps=fps, timeout=timeout, stall=stall, sender_clock=not own_delay)
+        opened = open_source(source, loop=loop, timeout=timeout, stall=stall, sender_clock=not own_delay)
         try:
             return Stream(Pipeline(opened, predictor, lookahead=wish, realtime=realtime or now, every=every_frame))
         except BaseException:

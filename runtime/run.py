@@ -43,7 +43,6 @@ def run(
     realtime: bool = False,
     every_frame: bool = False,
     loop: bool = False,
-    fps: float | None = None,
     timeout: float = 15.0,
     stall: float = 5.0,
     record: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
@@ -77,7 +76,6 @@ def run(
             the model is busy are then dropped, as with a camera.
         every_frame: predict every frame of a file played in real time, even if the model falls behind.
         loop: restart a file at its end.
-        fps: play files and images at so many frames a second (default: by their time stamps).
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.
         record: videos (.mp4, .mkv, .avi) or strips of pictures (.png) to write.
@@ -125,7 +123,7 @@ def run(
         else:
             own_delay = camera_delay > 0  # it is counted from the arrival
             opened = open_source(
-                source, loop=loop, fps=fps, timeout=timeout, stall=stall, sender_clock=not own_delay, clock=clock
+                source, loop=loop, timeout=timeout, stall=stall, sender_clock=not own_delay, clock=clock
             )
             stack.callback(opened.close)
             if now and not camera_delay and str(source).lower().startswith(("rtsp:", "rtsps:")):
@@ -155,8 +153,8 @@ def run(
 
 
 _NO_DELAY = (
-    "the camera's delay is taken as 0 ms, so the picture lags by the real one: measure it with 'framecast delay', "
-    "and give it as --camera-delay"
+    "unless the camera tells when it captures (RTCP), its delay is taken as 0 ms, and the picture lags by it: "
+    "measure it with 'framecast delay', and give it as --camera-delay"
 )
 
 

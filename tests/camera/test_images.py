@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from framecast.camera import Frame, open_source
-from framecast.errors import SourceError
+from framecast.errors import OptionError, SourceError
 
 RNG = np.random.default_rng(0)
 RAMP = (np.add.outer(np.arange(48), np.arange(64)) % 200).astype(np.uint8)
@@ -65,7 +65,21 @@ def test_a_looped_animation_shows_its_last_page_as_long_as_it_says(tmp_path: Pat
 
 
 def test_a_folder_plays_at_the_rate_that_is_asked_for(folder: Path) -> None:
-    assert [frame.time for frame in frames_of(folder, fps=10)] == pytest.approx([0.0, 0.1, 0.2, 0.3])  # KITTI
+    for place in (f"{folder}?fps=10", f"{folder}/?fps=10", f"{folder}/*.png?fps=10.0"):
+        assert [frame.time for frame in frames_of(place)] == pytest.approx([0.0, 0.1, 0.2, 0.3])  # KITTI
+    assert [frame.time for frame in frames_of(folder, fps=10)] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("rate", ["", "0", "-1", "nan", "1e9", "ten"])
+def test_a_rate_that_cannot_be_played(folder: Path, rate: str) -> None:
+    with pytest.raises(OptionError, match=r"\?fps=.*: give frames a second, such as \?fps=10"):
+        open_source(f"{folder}?fps={rate}")
+
+
+def test_a_file_may_be_called_like_an_option(folder: Path) -> None:
+    named = folder / "a.png?fps=10.png"
+    (folder / "img8.png").rename(named)
+    assert len(frames_of(named)) == 1
 
 
 @pytest.mark.parametrize(

@@ -95,4 +95,4 @@ def test_now_from_a_network_camera_warns_without_a_delay(
     lines: list[str] = []
     framecast.run(uri, announce=lines.append, **options)
     assert len(lines) == warned
-    assert all("the camera's delay is taken as 0 ms" in line and "--camera-delay" in line for line in lines)
+    assert all("its delay is taken as 0 ms" in line and "--camera-delay" in line for line in lines)

@@ -57,6 +57,22 @@ def duration(option: str, text: str) -> float:
     return float(found[1]) * (1.0 if found[2] == "s" else 1e-3)
 
 
+def patience(option: str, text: str) -> float:
+    """Parse a time that somebody is willing to wait, such as 15s. Returns seconds.
+
+    Args:
+        option: the option's name, such as ``--timeout``.
+        text: the user's value.
+
+    Raises:
+        OptionError: ``text`` is not a time, or less than 0.1 s: a user who types 15 probably means seconds.
+    """
+    seconds = duration(option, text)
+    if seconds < 0.1:
+        raise OptionError(f"{option} {text} is {1e3 * seconds:g} ms, too short to wait: write seconds as {text}s")
+    return seconds
+
+
 def durations(option: str, text: str) -> list[float]:
     """Parse times such as 40,100,200 or 40ms,0.1s. Returns seconds.
 

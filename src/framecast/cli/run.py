@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.announce import announce
-from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs, duration
+from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs, duration, patience
 from framecast.cli.complete import complete_engine, complete_models
 from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.cli.signals import on_signals
@@ -26,7 +26,7 @@ def run(
         typer.Argument(
             metavar="SOURCE",
             help="A video file, a folder or glob of images, a webcam's number, v4l2:///dev/video0, csi://0, rtsp://…, "
-            "synthetic:// or demo.",
+            "http://…, - (standard input), synthetic:// or demo. Files and images at N frames a second: FILE?fps=N.",
         ),
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)] = "edge",
@@ -86,6 +86,8 @@ def run(
         bool, typer.Option("--every-frame", help="Drop no frame of a file that plays at its own rate, however late.")
     ] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a file until Ctrl-C.")] = False,
+    timeout: Annotated[str, typer.Option(metavar="TIME", help="How long a camera may take to answer.")] = "15s",
+    stall: Annotated[str, typer.Option(metavar="TIME", help="How long it may take for each later frame.")] = "5s",
     threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
 ) -> None:
     """Predict a camera, a stream or a file, live.
@@ -109,6 +111,7 @@ def run(
         display_delay=duration("--display-delay", display_delay),
         most=duration("--max-ahead", max_ahead),
     )
+    waits = patience("--timeout", timeout), patience("--stall", stall)
     check_ending("--json", json, ".json")
     outputs = [*(record or []), *([json] if json else [])]
     check_outputs(source, outputs)
@@ -145,6 +148,8 @@ def run(
                 realtime=realtime,
                 every_frame=every_frame,
                 loop=loop,
+                timeout=waits[0],
+                stall=waits[1],
                 record=record or (),
                 serve=serve,
                 show=show,
