@@ -38,8 +38,8 @@ COPY src src
 # Therefore --no-deps and named dependencies, with the OpenCV that needs no libGL. pip builds pycuda here.
 ENV PATH=/opt/framecast/bin:/usr/local/cuda/bin:${PATH} PIP_CONSTRAINT=
 RUN python3 -m venv --system-site-packages /opt/framecast \
-    && pip install --no-cache-dir aiohttp msgspec numpy onnx onnxruntime opencv-python-headless platformdirs psutil \
-        rich segno typer "pycuda>=2025.1.2" \
+    && pip install --no-cache-dir aiohttp av msgspec numpy onnx onnxruntime opencv-python-headless pillow platformdirs \
+        psutil rich segno typer "pycuda>=2025.1.2" \
     && pip install --no-cache-dir --no-deps . \
     && framecast doctor
 

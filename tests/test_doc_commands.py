@@ -43,6 +43,7 @@ NOT_RUN = {
     r"make ": "CI runs it, or it runs what the pages name",
     r"journalctl ": "needs systemd",
     r"curl .*/stats\.json": "tests/runtime/test_web.py asks for it",
+    r"(rpicam-vid|ffmpeg) .*\| framecast run -": "needs a camera; tests/camera/test_network.py pipes a stream in",
     r"framecast build ": "needs a GPU; tests/export builds on a simulated one",
     r"framecast run .*--engine tensorrt": "needs a GPU",
     r"framecast run 0 --show": "needs a display; tests/runtime/test_window.py has a virtual one",
