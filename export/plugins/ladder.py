@@ -92,7 +92,7 @@ def _common(library: Library, gpu: Gpu | None, has_operators: bool) -> str:
     if gpu is None:
         return "there is no GPU to compile kernels for: build on the device"
     if importlib.util.find_spec("triton") is None:
-        return "Triton, which compiles kernels, is missing: pip install 'framecast[triton]' (in a clone: -e '.[triton]')"
+        return "Triton, which compiles kernels, is missing: pip install 'framecast[triton]', in a clone: -e '.[triton]'"
     least = LEAST_PTX.get(gpu.capability)
     if least is None:
         return f"Triton does not compile for compute capability {gpu.capability} (only for {', '.join(LEAST_PTX)})"
