@@ -25,7 +25,6 @@ class Decoder:
     Args:
         container: opened with :func:`framecast.camera.media.open_media`; :meth:`close` closes it.
         threads: of the decoder; 0 for one per core. Each further one holds back a frame: hidden latency in a stream.
-
         faults: counts packets and pictures that could not be decoded in full and were left out, as "damaged".
 
     Attributes:
@@ -54,19 +53,17 @@ class Decoder:
         return plausible_rate(float(self._stream.average_rate or 0))
 
     @property
+    def length(self) -> int | None:
+        """The number of frames by the header, which may be wrong; None if it does not say."""
+        if self._stream.frames > 0:
+            return self._stream.frames
+        seconds, rate = self._container.duration, self.fps
+        return None if seconds is None or rate is None else round(seconds * 1e-6 * rate) or None
+
+    @property
     def has_times(self) -> bool:
         """Whether the container stores time stamps. Without them, FFmpeg counts frames at a rate that it assumes."""
         return not self._container.format.flags & load().format.Flags.no_timestamps.value
-
-    @property
-    def seconds(self) -> float | None:
-        """The stream's duration, if its header or index tells."""
-        return None if self._container.duration is None else self._container.duration * 1e-6
-
-    @property
-    def kind(self) -> str:
-        """FFmpeg's name of the container's format."""
-        return self._container.format.name
 
     def captured(self, frame: VideoFrame) -> float | None:
         """When a frame was captured by the sender's clock, in seconds since 1970; None if the stream does not tell.

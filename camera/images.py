@@ -60,6 +60,7 @@ class Images(Clip):
         _library()  # what is missing is said at once
         self._paths = paths
         self._stored = fps is None and len(paths) == 1
+        self.length = len(paths) if len(paths) > 1 else None
         self._pool = Pool()
         self._stretch = Stretch(self.notes)
         self._rewind()

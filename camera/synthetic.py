@@ -70,6 +70,7 @@ class Synthetic(Clip):
 
     def __init__(self, scene: Scene, *, loop: bool = False) -> None:
         super().__init__(scene.uri, scene.fps, loop)
+        self.length = scene.frames
         self._scene = scene
         random = np.random.default_rng(scene.seed)
         self._background = _texture(scene, random)

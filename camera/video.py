@@ -53,6 +53,7 @@ class Video(Clip):
         self._stamped = fps is None and self._decoder.has_times
         if self._stamped:
             self.fps = self._decoder.fps or DEFAULT_FPS
+        self.length = self._decoder.length
         self._pictures = Pictures(self.notes)
 
     def _next(self) -> Timed | None:

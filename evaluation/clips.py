@@ -11,7 +11,6 @@ from framecast.camera.images import SUFFIXES, images_among
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import FrameError, OptionError, SourceError
 from framecast.evaluation.ahead import Ahead
-from framecast.evaluation.length import frames_in
 from framecast.evaluation.one_clip import Run, score_clip
 from framecast.evaluation.perceptual import find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, metrics_with
@@ -158,7 +157,7 @@ def _attempt(run: Run, place: str, name: str, advance: Callable[[int | None, int
     """Score a clip, or return why it cannot be scored."""
     try:
         with open_source(place) as source:
-            length = None if source.live else frames_in(place)
+            length = source.length
             if run.most is not None:
                 length = min(length or run.most, run.most)
             return score_clip(run, name, source, partial(advance, length))

@@ -178,6 +178,13 @@ def test_synthetic_options_that_cannot_be(query: str) -> None:
         open_source(f"synthetic://{query}")
 
 
+def test_the_length_is_known_before_the_frames_are_read(make_clip: Callable[..., Path], folder: Path) -> None:
+    lengths = {
+        str(place): open_source(place).length for place in (make_clip(), folder, "synthetic://?frames=7", "demo")
+    }
+    assert list(lengths.values()) == [30, 4, 7, 217]
+
+
 def test_closing_twice_ends_a_clip(make_clip: Callable[..., Path], folder: Path) -> None:
     for uri in (make_clip(), folder, "synthetic://"):
         source = open_source(uri)
