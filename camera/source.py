@@ -57,7 +57,7 @@ class Source(ABC):
         live: whether frames arrive at their own time and are lost if nobody reads them, as from a camera. The reader
             of any other source can read every frame.
         fps: nominal frames a second, or None if the source gives no rate.
-        length: the number of frames, as far as it is known before they are read: a header may be wrong. None if unknown.
+        length: the number of frames, if it is known before they are read; a header may be wrong.
         faults: how often something was wrong and was mended or left out: ``damaged`` pictures, ``times
             mended``.
         notes: lines that a user should know about what was done to the pictures and times. It grows as frames are read.
