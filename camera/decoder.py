@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from framecast.camera.media import MediaError, load, reason
+from framecast.camera.media import failure, load
 from framecast.camera.source import plausible_rate
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ class Decoder:
             except error.InvalidDataError:  # a file that was cut off
                 self._faults["damaged"] += 1
                 return
-            except (error.FFmpegError, OSError) as failure:
-                raise MediaError(reason(failure)) from None
+            except (error.FFmpegError, OSError) as caught:
+                raise failure(caught) from None
             if packet.pts is not None and packet.has_sidedata("prft"):
                 (microseconds,) = _PRODUCER_TIME.unpack_from(bytes(packet.get_sidedata("prft")))
                 self._reference = 1e-6 * microseconds, float(packet.pts * packet.time_base)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 8192 * 8192
 """Limit of a decoded picture. A small file can ask for gigabytes of memory."""
 
+SILENT = "no answer in time: check the address, and that it is on"
+"""The reason where somebody was waited for."""
+
 # Containers only. A playlist (ffconcat, DASH, SDP) with a clip's name could open other files and hosts.
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,av1,ivf,obu,nut,mxf,dv,rm"
@@ -26,7 +29,16 @@ CONTAINERS = (
 
 
 class MediaError(Exception):
-    """FFmpeg could not open or read something. The text is the reason, without the address."""
+    """FFmpeg could not open or read something. The text is the reason, without the address.
+
+    Args:
+        text: the reason.
+        passing: whether it may work later.
+    """
+
+    def __init__(self, text: str, *, passing: bool = False) -> None:
+        super().__init__(text)
+        self.passing = passing
 
 
 def load() -> ModuleType:
@@ -69,8 +81,8 @@ def open_media(
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if timeout is not None and time.monotonic() - begun >= timeout[0]:  # FFmpeg calls it damaged
-            raise MediaError("no answer in time: check the address, and that it is on") from None
-        raise MediaError(reason(error, url if isinstance(url, str) else "")) from None
+            raise MediaError(SILENT, passing=True) from None
+        raise failure(error, url if isinstance(url, str) else "") from None
     try:
         if not container.streams.video:
             raise MediaError("it has no video")
@@ -90,42 +102,46 @@ def open_media(
     return container
 
 
-def reason(error: Exception, url: str = "") -> str:
+def failure(error: Exception, url: str = "") -> MediaError:
     """Say in plain words why FFmpeg failed.
 
     Args:
         error: PyAV's exception.
         url: the address; its host is looked up if the error does not tell an unknown host from any other failure.
     """
-    av = load()
-    e = av.error
-    answers: tuple[tuple[type[Exception], str], ...] = (
+    e = load().error
+    lasting: tuple[tuple[type[Exception], str], ...] = (
         (e.HTTPUnauthorizedError, "401 unauthorized: check the user and password"),
         (e.HTTPForbiddenError, "403 forbidden: this user may not see it"),
         (e.HTTPNotFoundError, "404 not found: the host answers, but has no such path; check the end of the address"),
         (e.HTTPBadRequestError, "400 bad request: check the address"),
-        (e.HTTPTooManyRequestsError, "429 too many requests: wait, then try again"),
-        (e.HTTPOtherClientError, "the host refuses with a 4xx answer: check the address"),
-        (e.HTTPServerError, "the host has an error of its own (5xx): it may have too many viewers; try later"),
-        (ConnectionRefusedError, "connection refused: nothing listens at this port; check the port, and that it is on"),
         (e.ProtocolNotFoundError, "FFmpeg's libraries here do not have this protocol"),
         (e.DemuxerNotFoundError, "FFmpeg's libraries here do not have this format"),
         (e.DecoderNotFoundError, "FFmpeg's libraries here cannot decode it"),
-        (e.ExitError, "no answer in time: check the address, and that it is on"),
-        (TimeoutError, "no answer in time: check the address, and that it is on"),
         (e.EOFError, "it ended before the first frame"),
         (e.InvalidDataError, "it is damaged, cut off, or no video"),
         (PermissionError, "permission denied"),
     )
-    for kind, words in answers:
-        if isinstance(error, kind):
-            return words
+    passing: tuple[tuple[type[Exception], str], ...] = (
+        (e.HTTPTooManyRequestsError, "429 too many requests: wait, then try again"),
+        (e.HTTPServerError, "the host has an error of its own (5xx): it may have too many viewers; try later"),
+        (ConnectionRefusedError, "connection refused: nothing listens at this port; check the port, and that it is on"),
+        (e.ExitError, SILENT),
+        (TimeoutError, SILENT),
+    )
+    for kinds, later in ((lasting, False), (passing, True)):
+        for kind, words in kinds:
+            if isinstance(error, kind):
+                return MediaError(words, passing=later)
+    if isinstance(error, e.HTTPOtherClientError):
+        return MediaError("the host refuses with a 4xx answer: check the address")
     code = getattr(error, "errno", None)
     if code in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-        return "no route to the host: check the network"
+        return MediaError("no route to the host: check the network", passing=True)
     if code == errno.EIO:  # FFmpeg's error if a name is unknown, and many others
-        return "it ended or broke off" if _resolves(url) else "no such host: check its name, and the network"
-    return redact(str(getattr(error, "strerror", None) or error).partition("\n")[0])
+        text = "it ended or broke off" if _resolves(url) else "no such host: check its name, and the network"
+        return MediaError(text, passing=True)
+    return MediaError(redact(str(getattr(error, "strerror", None) or error).partition("\n")[0]))
 
 
 def _resolves(url: str) -> bool:

@@ -13,7 +13,7 @@ from framecast.camera.pictures import Pictures
 from framecast.camera.source import Image, Source
 from framecast.camera.video import Video
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import SourceError
+from framecast.errors import SourceError, SourceUnavailableError
 from framecast.redact import redact
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ def open_address(
             return open_media(uri, format=form, options=options, timeout=(timeout, stall))
         except MediaError as error:
             relay = f"; {_RELAY}" if scheme == "srt" else ""
-            raise SourceError(f"no stream from {name} after {clock.now() - begun:.1f} s ({error}{relay})") from None
+            kind = SourceUnavailableError if error.passing else SourceError
+            raise kind(f"no stream from {name} after {clock.now() - begun:.1f} s ({error}{relay})") from None
 
     container = opened()
     decoder_kind = container.format.name

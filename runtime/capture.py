@@ -161,9 +161,8 @@ class _Times:
     """
 
     def __init__(self, source: Source, faults: Counter[str]) -> None:
-        fps = plausible_rate(source.fps or 0.0)
-        nominal = 1 / fps if fps else None
-        self._arrivals = Arrivals(nominal) if source.live else None
+        self._source = source
+        self._arrivals = self._new_arrivals()
         self._timeline = Timeline(faults)
         self._before: tuple[float, int] | None = None  # time and epoch
         self._intervals: deque[float] = deque(maxlen=9)
@@ -171,6 +170,9 @@ class _Times:
 
     def see(self, frame: Frame) -> tuple[Frame, float | None]:
         """Return the frame with its time, and the interval in seconds, if known."""
+        if self._before is not None and self._before[1] != frame.epoch + self._begun:
+            self._arrivals = self._new_arrivals()  # another connection: its interval and delay may differ
+            self._intervals.clear()
         time = frame.time if self._arrivals is None else self._arrivals.see(frame.time)
         interval = self._interval
         mended = self._timeline.see(time, interval or 1 / DEFAULT_FPS)
@@ -188,3 +190,9 @@ class _Times:
         if self._arrivals is not None:
             return self._arrivals.interval
         return statistics.median(self._intervals) if self._intervals else None
+
+    def _new_arrivals(self) -> Arrivals | None:
+        if not self._source.live:
+            return None
+        fps = plausible_rate(self._source.fps or 0.0)
+        return Arrivals(1 / fps if fps else None)

@@ -108,6 +108,7 @@ class Report(TypedDict):
         resets: how often a non-finite prediction reset the state.
         fps: predictions a second of wall time.
         silent_s: seconds since the newest frame, if none has come for a while.
+        trouble: why no frames come, while a lost camera is opened again; null if all is well.
         latency_ms: from a frame's time (``times``) to its finished prediction. For a file at full speed, from when the
             predictor takes the frame.
         psnr_db: of all scored predictions.
@@ -116,7 +117,8 @@ class Report(TypedDict):
         now: how close to the present the pictures are; null without ``now``.
         events: ``repeats``: frames that repeat the one before; ``cuts`` to another scene; ``gaps`` in time; ``copied``:
             predictions replaced by a copy of the newest frame, because copying has lately been better; ``damaged``:
-            pictures that could not be decoded; ``times_mended``: times that repeated or ran back.
+            pictures that could not be decoded; ``times_mended``: times that repeated or ran back; ``reconnects`` after
+            the camera was lost.
         warnings: problems with the run or its figures, one line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
         versions: of everything that affects the figures.
@@ -137,6 +139,7 @@ class Report(TypedDict):
     resets: int
     fps: float | None
     silent_s: float
+    trouble: str | None
     latency_ms: Latency
     psnr_db: RunPsnr
     psnr_db_by_ahead: list[AheadPsnr]
@@ -177,6 +180,7 @@ def report(
         "resets": snapshot.resets,
         "fps": round(snapshot.frames / seconds, 2) if seconds else None,
         "silent_s": round(snapshot.silent, 1),
+        "trouble": source.trouble,
         "latency_ms": _latency(snapshot.latency),
         "psnr_db": {**_psnr(snapshot.score), "trusted": trusted(snapshot), "dis": _dis(snapshot.rival)},
         "psnr_db_by_ahead": [
@@ -194,7 +198,7 @@ def report(
             "arrivals": round(1e3 * shown.arrivals, 1),
             "n": shown.n,
         },
-        "events": {"damaged": 0, "times_mended": 0} | dict(snapshot.events) | dict(faults),
+        "events": {"damaged": 0, "times_mended": 0, "reconnects": 0} | dict(snapshot.events) | dict(faults),
         "warnings": [*warnings(snapshot, lookahead), *faulty(faults)],
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),

@@ -44,7 +44,8 @@ def run(
     every_frame: bool = False,
     loop: bool = False,
     timeout: float = 15.0,
-    stall: float = 5.0,
+    stall: float = 2.5,
+    reconnect: bool = True,
     record: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     serve: str | None = None,
     show: bool = False,
@@ -78,6 +79,8 @@ def run(
         loop: restart a file at its end.
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.
+        reconnect: open a camera again when it was lost, for as long as it takes. A camera that does not answer yet is
+            waited for.
         record: videos (.mp4, .mkv, .avi) or strips of pictures (.png) to write.
         serve: HOST:PORT, HOST or PORT at which to show the run in a browser.
         show: show the run in a window; closing the window ends the run.
@@ -123,7 +126,13 @@ def run(
         else:
             own_delay = camera_delay > 0  # it is counted from the arrival
             opened = open_source(
-                source, loop=loop, timeout=timeout, stall=stall, sender_clock=not own_delay, clock=clock
+                source,
+                loop=loop,
+                timeout=timeout,
+                stall=stall,
+                sender_clock=not own_delay,
+                reconnect=reconnect,
+                clock=clock,
             )
             stack.callback(opened.close)
             if now and not camera_delay and str(source).lower().startswith(("rtsp:", "rtsps:")):
@@ -168,7 +177,7 @@ def _drive(
     clock: Clock,
 ) -> None:
     observed = clock.now()
-    said = 0  # of the source's notes
+    news = _News(pipeline.source, announce, clock)
     for result in pipeline.results(REFRESH):
         if result is not None:
             for sink in displays if result.between else [*displays, *sinks]:
@@ -176,11 +185,38 @@ def _drive(
         if clock.now() - observed >= REFRESH:
             observed = clock.now()
             observe(pipeline.report())
-            for note in pipeline.source.notes[said:]:
-                announce(f"note: {note}")
-                said += 1
+            news.tell()
         if stop.is_set():
             pipeline.stop()
+
+
+class _News:
+    """Tells what the user should know about a source, each once: its notes, and that it was lost and is back.
+
+    Args:
+        source: the source.
+        announce: called with each line.
+        clock: measures the outages.
+    """
+
+    def __init__(self, source: Source, announce: Callable[[str], object], clock: Clock) -> None:
+        self._source, self._announce, self._clock = source, announce, clock
+        self._told: set[str] = set()
+        self._lost: float | None = None  # since when
+
+    def tell(self) -> None:
+        """Tell what is new."""
+        for note in self._source.notes:
+            if note not in self._told:
+                self._told.add(note)
+                self._announce(f"note: {note}")
+        trouble = self._source.trouble
+        if trouble is not None and self._lost is None:
+            self._lost = self._clock.now()
+            self._announce(f"{trouble}: trying again")
+        elif trouble is None and self._lost is not None:
+            self._announce(f"{self._source.name} is back after {self._clock.now() - self._lost:.1f} s")
+            self._lost = None
 
 
 def _open_displays(

@@ -3,7 +3,7 @@
 Run it with the system's Python (Debian: python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-base, -good, -bad
 and -ugly):
 
-    python3 rtsp_server.py [WIDTHxHEIGHT [USER:PASSWORD]]
+    python3 rtsp_server.py [WIDTHxHEIGHT [USER:PASSWORD [PORT]]]
 
 It prints the port that it listens on. Tests send KILL, STOP and CONT to simulate faults. If a part of GStreamer is
 missing, it prints which one and exits with 77.
@@ -22,7 +22,7 @@ except (ImportError, ValueError) as error:
     sys.exit(77)
 
 
-def main(size: str = "320x240", login: str = "") -> None:
+def main(size: str = "320x240", login: str = "", port: str = "0") -> None:
     Gst.init(None)
     missing = [name for name in ("videotestsrc", "x264enc", "rtph264pay") if not Gst.ElementFactory.find(name)]
     if missing:
@@ -40,7 +40,7 @@ def main(size: str = "320x240", login: str = "") -> None:
     )
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
-    server.set_service("0")  # any free port
+    server.set_service(port)  # 0: any free one
     if login:
         server.set_auth(ask_for(login, factory))
     server.get_mount_points().add_factory("/cam", factory)

@@ -2,6 +2,7 @@
 
 FramecastError
 ├── SourceError     a camera, stream, file or folder cannot be opened, or was lost
+│   └── SourceUnavailableError  a camera does not answer now, but may later
 ├── FrameError      the predictor cannot take a frame, or the frame's size changed mid-stream
 ├── ArtifactError   there is no such model, or the file is not a usable artifact
 ├── EngineError     an engine is not available, or failed
@@ -19,6 +20,10 @@ class FramecastError(Exception):
 
 class SourceError(FramecastError):
     """A camera, stream, file or folder cannot be opened, or was lost."""
+
+
+class SourceUnavailableError(SourceError):
+    """A camera does not answer now. It may later: it is off or starting, or the network is down."""
 
 
 class FrameError(FramecastError):

@@ -87,7 +87,10 @@ def run(
     ] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a file until Ctrl-C.")] = False,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="How long a camera may take to answer.")] = "15s",
-    stall: Annotated[str, typer.Option(metavar="TIME", help="How long it may take for each later frame.")] = "5s",
+    stall: Annotated[str, typer.Option(metavar="TIME", help="How long it may take for each later frame.")] = "2.5s",
+    reconnect: Annotated[
+        bool, typer.Option("--reconnect/--no-reconnect", help="Open a camera again when it was lost, until Ctrl-C.")
+    ] = True,
     threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
 ) -> None:
     """Predict a camera, a stream or a file, live.
@@ -150,6 +153,7 @@ def run(
                 loop=loop,
                 timeout=waits[0],
                 stall=waits[1],
+                reconnect=reconnect,
                 record=record or (),
                 serve=serve,
                 show=show,

@@ -1,0 +1,186 @@
+"""Opens a lost camera again, for as long as it takes."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from framecast.camera.source import Frame, Source, Times
+from framecast.clock import SYSTEM, Clock
+from framecast.errors import SourceError, SourceUnavailableError
+
+_log = logging.getLogger(__name__)
+
+FIRST = 0.1  # seconds: the longest wait before the second attempt; the first is made at once
+DOUBLED = 2.0  # how much longer each wait may be than the last
+SHARE = 1 / 60  # of the outage so far: no wait is longer,
+LEAST, MOST = 1.0, 10.0  # seconds: but this long it may always be, and never longer than that
+HEALTHY = 5.0  # seconds with frames: a camera that is lost again before is still in the same outage
+
+
+class Reconnecting(Source):
+    """A camera that is opened again when it was lost. Each new connection begins a new epoch.
+
+    The waits between attempts grow with the outage: up to a second in the first minute, up to ten seconds after ten
+    minutes. They are random between half and all of that, so that the cameras of a site do not return at the same
+    moment. There is no last attempt.
+
+    Args:
+        name: its name in messages, without credentials.
+        open: opens the camera: a fresh handle each time. Raises a SourceError if it cannot.
+        first: the camera, opened already; or why it could not be opened yet.
+        clock: measures the waits.
+        seed: of the waits' random part (default: another one each time).
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        name: str,
+        open: Callable[[], Source],
+        first: Source | str,
+        *,
+        clock: Clock = SYSTEM,
+        seed: int | None = None,
+    ) -> None:
+        self.name = name
+        self.fps: float | None = None
+        self._open = open
+        self._clock = clock
+        self._random = random.Random(seed)  # noqa: S311 (no secret)
+        self._changed = clock.condition()
+        self._closed = False
+        self._faults: Counter[str] = Counter()  # of the connections that were lost
+        self._index = 0
+        self._epoch = 0
+        self._attempts = 0
+        self._began = self._opened = clock.now()  # of the outage; of the newest connection
+        self._inner: Source | None = None
+        self._trouble: str | None = None
+        if isinstance(first, str):
+            self._trouble = first
+        else:
+            self._take(first)
+
+    @property
+    def times(self) -> Times:
+        """See :attr:`Source.times`."""
+        return "arrival" if self._inner is None else self._inner.times
+
+    @property
+    def notes(self) -> Sequence[str]:  # type: ignore[override]
+        """See :attr:`Source.notes`: those of the newest connection."""
+        return () if self._inner is None else self._inner.notes
+
+    @property
+    def faults(self) -> Mapping[str, int]:  # type: ignore[override]
+        """See :attr:`Source.faults`; ``reconnects`` counts the times that the camera came back."""
+        return self._faults + Counter(self._inner.faults if self._inner is not None else {})
+
+    @property
+    def trouble(self) -> str | None:  # type: ignore[override]
+        """See :attr:`Source.trouble`."""
+        return self._trouble
+
+    def read(self) -> Frame | None:
+        """Wait for the next frame, through outages. Returns None after the source was closed."""
+        while (source := self._inner or self._again()) is not None:
+            try:
+                frame = source.read()
+            except SourceError as error:
+                self._lose(source, str(error))
+                continue
+            if self._closed:
+                break
+            if frame is None:
+                self._lose(source, f"lost {self.name}: it ended")
+                continue
+            self._trouble = None
+            self._index += 1
+            return Frame(frame.image, frame.time, self._index - 1, self._epoch + frame.epoch)
+        return None
+
+    def close(self) -> None:
+        """See :meth:`Source.close`."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            source = self._inner
+        if source is not None:
+            source.close()
+
+    def _again(self) -> Source | None:
+        """Try to open the camera until it is open; None if this source is closed."""
+        while self._wait(self._pause()):
+            self._attempts += 1
+            try:
+                source = self._open()
+            except SourceError as error:
+                self._trouble = str(error)
+                _log.info("attempt %d: %s", self._attempts, error)
+                continue
+            with self._changed:
+                if not self._closed:
+                    self._take(source)
+                    self._faults["reconnects"] += 1
+                    self._epoch += 1
+                    _log.info("%s is back after %.1f s", self.name, self._clock.now() - self._began)
+                    return source
+            source.close()
+        return None
+
+    def _take(self, source: Source) -> None:
+        self._inner, self.fps = source, source.fps
+        self._opened = self._clock.now()
+
+    def _lose(self, source: Source, trouble: str) -> None:
+        now = self._clock.now()
+        if now - self._opened >= HEALTHY:
+            self._attempts, self._began = 0, now
+        _log.info("%s", trouble)
+        with self._changed:
+            self._faults += Counter(source.faults)
+            self._trouble, self._inner = trouble, None
+        source.close()
+
+    def _pause(self) -> float:
+        """Seconds to wait before the next attempt."""
+        if not self._attempts:
+            return 0.0
+        longest = min(MOST, max(LEAST, SHARE * (self._clock.now() - self._began)))
+        return self._random.uniform(0.5, 1.0) * min(longest, FIRST * DOUBLED ** min(self._attempts - 1, 30))
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait; False if this source is closed."""
+        deadline = self._clock.now() + seconds
+        with self._changed:
+            while not self._closed and self._clock.now() < deadline:
+                self._clock.wait(self._changed, deadline)
+            return not self._closed
+
+
+def reconnecting(name: str, open: Callable[[], Source], *, clock: Clock = SYSTEM) -> Source:
+    """Open a camera that is to be opened again whenever it is lost. One that does not answer yet is waited for.
+
+    Args:
+        name: see :class:`Reconnecting`.
+        open: see :class:`Reconnecting`.
+        clock: see :class:`Reconnecting`.
+
+    Returns:
+        The source. What turns out to be a clip is returned as it is.
+
+    Raises:
+        SourceError: it cannot be opened, and waiting will not help: the password is wrong, say.
+    """
+    first: Source | str
+    try:
+        first = open()
+    except SourceUnavailableError as error:
+        first = str(error)
+    if not isinstance(first, str) and not first.live:
+        return first
+    return Reconnecting(name, open, first, clock=clock)
