@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
 from framecast.runtime.capture import Capture, Grabbed
+from framecast.runtime.conceal import Concealment
 from framecast.runtime.events import Kind
 from framecast.runtime.judge import Judge
 from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
@@ -36,6 +38,8 @@ class Pipeline:
         frames: end after this many frames.
         realtime: play a file at its own frame rate instead of as fast as the predictor can.
         every: predict every frame of a paced file, however late.
+        conceal: where a frame is late or lost, yield predictions in its place for up to so many seconds
+            (:mod:`framecast.runtime.conceal`); None for none.
         refresh: results per second: between two frames, yield later moments of the newest one (default: none).
         rival: also score DIS flow now and then, in its own thread.
         clock: for stamps and waiting.
@@ -59,6 +63,7 @@ class Pipeline:
         every: bool = False,
         refresh: float | None = None,
         rival: bool = True,
+        conceal: float | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         if frames is not None and frames < 1:
@@ -75,6 +80,8 @@ class Pipeline:
         self._horizon = Horizon(self.lookahead)
         self._frames = frames
         self._period = None if refresh is None or not self._timed else 1 / refresh
+        self._concealment = Concealment(conceal if self._timed else None)
+        self._concealed = 0
         self._clock = clock
         self._judge = Judge(self.telemetry, clock if rival and self._timed else None)
         self._capture = Capture(source, paced=self._paced, every=every, clock=clock, wants=self._judge.wants)
@@ -125,6 +132,8 @@ class Pipeline:
                     break
                 elif (between := self._between()) is not None:
                     yield between
+                elif self._newest is not None and self._concealment.due <= self._clock.now():
+                    yield self._conceal(*self._newest[:2])
                 elif patience is not None:
                     self.telemetry.wake(self._clock.now(), mailbox.dropped)
                     yield None
@@ -151,7 +160,7 @@ class Pipeline:
 
     def report(self) -> Report:
         """The figures so far. May be called from any thread."""
-        faults = Counter(self.source.faults) + self._capture.faults
+        faults = Counter(self.source.faults) + self._capture.faults + Counter(concealed=self._concealed)
         return report(self.telemetry.snapshot(), self.source, faults, self.predictor.engine, self.lookahead)
 
     def _predict(self, item: Grabbed) -> Result:
@@ -198,6 +207,7 @@ class Pipeline:
             psnr_copy=due.psnr_copy if due else None,
         )
         self._newest = item, result, handed
+        self._concealment.begin(handed, predictor.interval)
         return result
 
     def _events(self) -> dict[str, int]:
@@ -231,9 +241,30 @@ class Pipeline:
         judge.made(prediction, predictor.input, item.frame.time, predictor.interval)
         return due
 
+    def _conceal(self, item: Grabbed, newest: Result) -> Result:
+        """A prediction in the place of a frame that has not come."""
+        elapsed, ahead = self._concealment.next(), newest.prediction.ahead
+        frame = item.frame
+        prediction = self.predictor.at(frame.time + min(ahead + elapsed, LONGEST))
+        picture = self._concealment.faded(prediction.image, newest.input, elapsed)
+        self._concealed += 1
+        self.telemetry.wake(self._clock.now(), self._capture.mailbox.dropped)
+        return replace(
+            newest,
+            frame=replace(frame, time=frame.time + elapsed),
+            prediction=replace(prediction, image=picture),
+            due=None,
+            late=None,
+            psnr=None,
+            psnr_copy=None,
+            concealed=True,
+        )
+
     def _deadline(self, patience: float | None) -> float | None:
         """When to stop waiting for a frame; None to wait without limit."""
         moments = [] if patience is None else [self._clock.now() + patience]
+        if self._newest is not None and math.isfinite(self._concealment.due):
+            moments.append(self._concealment.due)
         if self._period is not None and self._newest is not None:
             moments.append(self._newest[2] + self._period)
         return min(moments, default=None)

@@ -17,6 +17,9 @@ from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.score import Score
 from framecast.runtime.telemetry import Histogram, Snapshot
 
+FAULTS = ("damaged", "times_mended", "reconnects", "concealed")
+"""Events that are counted by the source, and in its place."""
+
 
 class Latency(TypedDict):
     """Latency in milliseconds over the last ``n`` predictions: all, or at least the last 10,000. Null if ``n`` is 0.
@@ -118,7 +121,7 @@ class Report(TypedDict):
         events: ``repeats``: frames that repeat the one before; ``cuts`` to another scene; ``gaps`` in time; ``copied``:
             predictions replaced by a copy of the newest frame, because copying has lately been better; ``damaged``:
             pictures that could not be decoded; ``times_mended``: times that repeated or ran back; ``reconnects`` after
-            the camera was lost.
+            the camera was lost; ``concealed``: predictions in the place of frames that were late or lost.
         warnings: problems with the run or its figures, one line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
         versions: of everything that affects the figures.
@@ -198,7 +201,7 @@ def report(
             "arrivals": round(1e3 * shown.arrivals, 1),
             "n": shown.n,
         },
-        "events": {"damaged": 0, "times_mended": 0, "reconnects": 0} | dict(snapshot.events) | dict(faults),
+        "events": dict.fromkeys(FAULTS, 0) | dict(snapshot.events) | dict(faults),
         "warnings": [*warnings(snapshot, lookahead), *faulty(faults)],
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),

@@ -39,6 +39,7 @@ def run(
     display_delay: float = 0.0,
     max_ahead: float = MAX_AHEAD,
     refresh: float | None = None,
+    conceal: float | None = None,
     frames: int | None = None,
     realtime: bool = False,
     every_frame: bool = False,
@@ -72,6 +73,8 @@ def run(
         max_ahead: for ``now``: the longest lookahead in seconds.
         refresh: pictures per second for ``show`` and ``serve``: between two frames, later moments of the newest one
             are rendered (default: none).
+        conceal: where a frame is late or lost, go on with predictions for up to so many seconds (default: do not).
+            They are marked, and fade to the last real frame.
         frames: end after this many frames.
         realtime: play a file at its own frame rate; ``now``, ``serve`` and ``show`` always do. Frames that come while
             the model is busy are then dropped, as with a camera.
@@ -145,6 +148,7 @@ def run(
             realtime=realtime or now or show or serve is not None,
             every=every_frame,
             refresh=refresh if show or serve is not None else None,
+            conceal=conceal,
             clock=clock,
         )
         try:

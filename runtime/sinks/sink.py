@@ -26,6 +26,8 @@ class Result:
         psnr_copy: of ``late`` against ``input``, dB; None if ``due`` is None.
         between: whether this is only a later moment of a frame that was handed over before, for a display that is
             faster than the camera.
+        concealed: whether the camera gave no frame for this moment: ``frame`` is the newest real frame with the missing
+            one's time, and ``prediction`` stands in its place.
     """
 
     frame: Frame
@@ -37,6 +39,7 @@ class Result:
     psnr: float | None = None
     psnr_copy: float | None = None
     between: bool = False
+    concealed: bool = False
 
     def __repr__(self) -> str:
         score = "not scored" if self.psnr is None else f"{self.psnr:.1f} dB, copying {self.psnr_copy:.1f} dB"

@@ -66,6 +66,7 @@ async function show({ header, pictures }) {
   showMoment(header);
   document.body.dataset.frames = ++shown;
   document.body.dataset.index = header.index;
+  document.body.dataset.concealed = header.concealed ?? false;
 }
 
 function draw(canvas, image, width, height) {

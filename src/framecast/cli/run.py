@@ -67,6 +67,10 @@ def run(
             metavar="[HOST:PORT]", help=f"Show the run in a browser, at this address (default: {DEFAULT_ADDRESS})."
         ),
     ] = None,
+    conceal: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Where frames are late or lost, go on with predictions for this long."),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the run in a window; q, Esc or ✕ ends it.")] = False,
     record: Annotated[
         list[Path] | None,
@@ -147,6 +151,7 @@ def run(
                 display_delay=wish.display_delay,
                 max_ahead=wish.most,
                 refresh=refresh,
+                conceal=None if conceal is None else patience("--conceal", conceal),
                 frames=frames,
                 realtime=realtime,
                 every_frame=every_frame,
