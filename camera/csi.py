@@ -20,7 +20,7 @@ import numpy as np
 from framecast.camera import cv
 from framecast.camera.live import LiveSource
 from framecast.camera.pool import Pool
-from framecast.camera.source import Frame, Image
+from framecast.camera.source import Image
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 from framecast.redact import redact
@@ -148,30 +148,14 @@ def open_csi(rest: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
     except BaseException:
         launch.release()
         raise
-    return _Camera(camera, launch, timeout, clock)
+    return LiveSource(
+        camera.name, launch, float(camera.fps), patience=timeout, cure=_LOST, stop=launch.stop, clock=clock
+    )
 
 
 def _silent(camera: Csi, timeout: float) -> str:
     cure = f"{_RESTART}; another program may be using it; check its ribbon cable"
     return f"no frame from {camera.name} within {timeout:g} s ({cure})"
-
-
-class _Camera(LiveSource):
-    def __init__(self, camera: Csi, capture: _Launch, patience: float, clock: Clock) -> None:
-        super().__init__(camera.name, capture, float(camera.fps), patience=patience, cure=_LOST, clock=clock)
-        self._stop = capture.stop
-
-    def read(self) -> Frame | None:
-        try:
-            return super().read()
-        except SourceError:
-            if self._closed:  # it ended because it was closed
-                return None
-            raise
-
-    def close(self) -> None:
-        super().close()
-        self._stop()
 
 
 class _Launch:

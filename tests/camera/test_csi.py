@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framecast.camera import Source, csi, cv, open_source
+from framecast.camera import Source, csi, open_source
 from framecast.camera.csi import Csi, elements, parse_csi
 from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
@@ -26,12 +26,6 @@ from .reading import lost, read  # noqa: TID252
 
 SIZE = "320x240"
 needs_gstreamer = pytest.mark.skipif(shutil.which(csi.LAUNCH) is None, reason=f"no {csi.LAUNCH} (make system-deps)")
-
-
-@pytest.fixture(autouse=True)
-def no_gstreamer_in_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of PyPI's OpenCV, whichever is here."""
-    monkeypatch.setattr(cv.load().videoio_registry, "hasBackend", lambda backend: False)
 
 
 @pytest.fixture
