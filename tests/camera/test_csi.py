@@ -156,7 +156,7 @@ def test_a_process_that_is_killed(sensor: Callable[..., None]) -> None:
 
 @needs_gstreamer
 def test_frames_that_stop_and_a_process_that_does_not_answer(sensor: Callable[..., None]) -> None:
-    source = open_source(f"csi://0?size={SIZE}", timeout=1)
+    source = open_source(f"csi://0?size={SIZE}", stall=1)
     source.read()
     process = process_of(source)
     process.send_signal(signal.SIGSTOP)
@@ -167,7 +167,7 @@ def test_frames_that_stop_and_a_process_that_does_not_answer(sensor: Callable[..
 
 @needs_gstreamer
 def test_closing_while_a_read_is_blocked(sensor: Callable[..., None]) -> None:
-    source = open_source(f"csi://0?size={SIZE}", timeout=200)
+    source = open_source(f"csi://0?size={SIZE}", stall=200)
     source.read()
     process = process_of(source)
     process.send_signal(signal.SIGSTOP)
