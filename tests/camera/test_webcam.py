@@ -1,12 +1,13 @@
 """Webcams: their URIs, the choice of a mode, raw pictures and waiting, on a driver and an OpenCV that are fakes.
 
-The same code ran on Linux's vivid, v4l2loopback and uvcvideo drivers under QEMU.
+A slow test uses a real driver: Linux's vivid, in a virtual machine. vivid has no MJPEG.
 """
 
 from __future__ import annotations
 
 import fcntl
 import io
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -266,3 +267,12 @@ def test_frames_are_decoded_into_arrays_that_nobody_holds() -> None:
         assert [one[0, 0, 0] for one in held] == list(range(left + len(held) - 1, left - 1, -1))
     assert held[-1].shape == (4, 4, 3)
     assert len(addresses) <= 2 * 5  # of each size three that are held, one more, and the first, which was not ours
+
+
+@pytest.mark.slow
+def test_linuxs_virtual_webcam() -> None:
+    script = Path(__file__).with_name("vivid") / "run"
+    done = subprocess.run([script, sys.executable], check=False, capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stdout + done.stderr
