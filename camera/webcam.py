@@ -253,9 +253,10 @@ def open_v4l2(rest: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource
     if capture is None:
         cure = "another program may be using it, or it gives no pictures: try another device, such as /dev/video0"
         raise SourceError(f"cannot open the camera {name} ({cure})")
-    if mode is not None:
-        rate = camera.fps or math.ceil(mode.fps or 0)
-        _set(capture, mode.format, mode.size or wanted, rate)
+    if mode is None:  # the driver lists nothing
+        _set(capture, camera.format, camera.size, camera.fps)
+    else:
+        _set(capture, mode.format, mode.size or camera.size, camera.fps or math.ceil(mode.fps or 0))
     given = _Given.of(capture)
     faults: Counter[str] = Counter()
     notes = [f"{name} gives {given}{given.differs(camera)}"]
@@ -303,12 +304,14 @@ def _size(size: tuple[int, int] | None) -> str:
     return "x".join(map(str, size or ()))
 
 
-def _set(capture: cv2.VideoCapture, fourcc: str, size: tuple[int, int], fps: int) -> None:
-    """Ask the driver for a mode. What it takes is read back; it may be another one."""
+def _set(capture: cv2.VideoCapture, fourcc: str | None, size: tuple[int, int] | None, fps: int | None) -> None:
+    """Ask the driver for a mode. The driver may give another one."""
     library = cv.load()
-    capture.set(library.CAP_PROP_FOURCC, library.VideoWriter.fourcc(*fourcc.ljust(4)))
-    capture.set(library.CAP_PROP_FRAME_WIDTH, size[0])  # OpenCV waits for the height
-    capture.set(library.CAP_PROP_FRAME_HEIGHT, size[1])
+    if fourcc:
+        capture.set(library.CAP_PROP_FOURCC, library.VideoWriter.fourcc(*fourcc.ljust(4)))
+    if size:
+        capture.set(library.CAP_PROP_FRAME_WIDTH, size[0])  # OpenCV waits for the height
+        capture.set(library.CAP_PROP_FRAME_HEIGHT, size[1])
     if fps:
         capture.set(library.CAP_PROP_FPS, fps)
 

@@ -148,6 +148,15 @@ def test_a_driver_that_gives_something_else(plug: Callable[..., Source], monkeyp
     assert note == "/dev/null gives 64x48 YUYV at 30 frames a second; asked for: 1280x720, MJPG, 60 frames a second"
 
 
+def test_a_driver_that_lists_nothing_is_asked_all_the_same(plug: Callable[..., Source]) -> None:
+    driver = Driver([])
+    plug(driver, "?size=1280x720&fps=60&format=mjpg")
+    assert asked(driver) == ("MJPG", 1280, 720, 60)
+    silent = Driver([])
+    assert list(plug(silent).notes) == ["/dev/null gives 64x48 YUYV at 30 frames a second"]
+    assert silent.asked == {}
+
+
 def test_formats_that_are_not_there(plug: Callable[..., Source]) -> None:
     with pytest.raises(SourceError, match=r"the camera /dev/null does not give GREY \(it gives YUYV, MJPG\)"):
         plug(Driver(MJPG_YUYV), "?format=grey")
