@@ -185,7 +185,7 @@ def write_sequences(path: Path, run: Run) -> None:
 
 
 def write_checkpoint(path: Path, run: Run) -> None:
-    """As the authors of MAU and STAU saved theirs."""
+    """Write a checkpoint in the form that the authors of MAU and STAU used."""
     import torch
 
     from framecast.models.configs import build
