@@ -207,7 +207,7 @@ class Pipeline:
         return found | {"copied": self.predictor.copied - self._copied}
 
     def _ahead(self, item: Grabbed, now: float) -> float:
-        """Seconds from a frame's time to the moment to show, chosen at ``now``."""
+        """Seconds from a frame's time to the moment that its picture shall show. ``now`` is the time of this choice."""
         return self._horizon.ahead(None if item.moment is None else now - item.moment, self.predictor.interval)
 
     def _handed(self, item: Grabbed, ahead: float, chosen: float, handed: float) -> None:

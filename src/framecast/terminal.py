@@ -151,8 +151,8 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
     if (sharp := report["sharpness"]) is not None:
         rows.append(("sharpness", f"{sharp['prediction']:.2f} of the real frames'"))
     if (shown := _now(report)) is not None and now is not None:
-        since = f"counted from {SINCE[report['times']]}, plus the delays you gave"
-        late = f"the camera's picture is {number(now['late'], '.0f')} ms old when it is shown, {since}"
+        since = f"the time since {SINCE[report['times']]}, plus the delays you gave"
+        late = f"the camera's picture is {number(now['late'], '.0f')} ms old when it is shown: {since}"
         rows += [("now", shown), ("late", late)]
     if any(report["events"].values()):
         events = report["events"]

@@ -121,7 +121,7 @@ def run(
     if json is not None:
         check_writable(json)
     ref = ModelRef.resolve(model)
-    if ref.path is None:  # a wrong source fails before the export, which takes long
+    if ref.path is None:  # first, so that a wrong source need not wait for the export
         check_clips(source)
     stop = threading.Event()
     newest: list[Report] = []
