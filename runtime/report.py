@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 import numpy as np
@@ -15,6 +15,7 @@ from framecast.runtime.caveats import trusted, warnings
 from framecast.runtime.engines import Engine
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.score import Score
+from framecast.runtime.sinks.sink import Output
 from framecast.runtime.telemetry import Histogram, Snapshot
 
 
@@ -115,6 +116,7 @@ class Report(TypedDict):
         now: how near to now the pictures are; null unless the run shows now.
         events: ``repeats``: frames that repeat the one before; ``cuts`` to another scene; ``gaps`` in time; ``copied``:
             predictions that were replaced by a copy of the newest frame, since copying has lately been better.
+        outputs: where the pictures went: one for each ``record`` and ``out``.
         warnings: what is wrong with the run or its figures, a line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
         versions: of everything that affects the figures.
@@ -140,12 +142,20 @@ class Report(TypedDict):
     sharpness: Sharpness | None
     now: Now | None
     events: dict[str, int]
+    outputs: list[Output]
     warnings: list[str]
     ended: str | None
     versions: dict[str, str]
 
 
-def report(snapshot: Snapshot, source: str, times: Times, engine: Engine, lookahead: Lookahead) -> Report:
+def report(
+    snapshot: Snapshot,
+    source: str,
+    times: Times,
+    engine: Engine,
+    lookahead: Lookahead,
+    outputs: Iterable[Output] = (),
+) -> Report:
     """Make the report of a run.
 
     Args:
@@ -154,6 +164,7 @@ def report(snapshot: Snapshot, source: str, times: Times, engine: Engine, lookah
         times: what a frame's time says.
         engine: runs the step.
         lookahead: how far ahead the run was asked to look.
+        outputs: where the pictures went.
     """
     seconds, shown = snapshot.seconds, snapshot.shown
     return {
@@ -189,6 +200,7 @@ def report(snapshot: Snapshot, source: str, times: Times, engine: Engine, lookah
             "n": shown.n,
         },
         "events": dict(snapshot.events),
+        "outputs": list(outputs),
         "warnings": warnings(snapshot, lookahead),
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),

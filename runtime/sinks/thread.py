@@ -6,7 +6,7 @@ import threading
 
 from framecast.clock import SYSTEM, Clock
 from framecast.runtime.mailbox import Mailbox
-from framecast.runtime.sinks.sink import Result, Sink
+from framecast.runtime.sinks.sink import Output, Result, Sink
 
 # Results, each with a full frame. If a sink falls this far behind, the run waits for it, and the camera drops frames.
 CAPACITY = 4
@@ -17,12 +17,13 @@ class SinkThread(Sink):
 
     Args:
         sink: called in the thread; :meth:`close` closes it.
+        newest: leave out results that come while it is busy, instead of waiting for it.
         clock: for waiting.
     """
 
-    def __init__(self, sink: Sink, clock: Clock = SYSTEM) -> None:
+    def __init__(self, sink: Sink, clock: Clock = SYSTEM, *, newest: bool = False) -> None:
         self._sink = sink
-        self._mailbox: Mailbox[Result] = Mailbox(newest=False, capacity=CAPACITY, clock=clock)
+        self._mailbox: Mailbox[Result] = Mailbox(newest=newest, capacity=CAPACITY, clock=clock)
         self._failure: Exception | None = None
         self._raised = False
         self._clock = clock
@@ -37,6 +38,10 @@ class SinkThread(Sink):
         """
         self._raise()
         self._mailbox.put(result)
+
+    def written(self) -> Output | None:
+        """See :meth:`Sink.written`."""
+        return self._sink.written()
 
     def close(self) -> None:
         """Wait until the sink has taken every result, and close it.
