@@ -45,7 +45,7 @@ class Codec(NamedTuple):
 
 # The first that opens is taken. Only libx264 and the last ones could be tried; the others are what some builds have.
 H264 = (
-    # superfast: 2.2 times the CPU time of mp4v and 57 % of its size; ultrafast: 1.25 times and 70 %.
+    # superfast: twice the CPU time of OpenCV's mp4v, 57 % of its size (the demo, 688x560); ultrafast: 1.25 times, 70 %.
     Codec("libx264", "H.264", {"preset": "superfast", "tune": "zerolatency", "crf": "23", "forced-idr": "1"}),
     Codec("libopenh264", "H.264", rated=True),
     Codec("h264_videotoolbox", "H.264", {"realtime": "1"}, rated=True),
@@ -142,6 +142,7 @@ class Encoder:
         self._last = -1  # pts of the newest picture
         rate = Fraction(fps).limit_denominator(1001)
         self.codec = next((codec for codec in codecs if _opens(codec, shape, rate, tick)), codecs[0])
+        self._yuv = Yuv(full=self.codec.full)
         self._container = av.open(target, "w", format=container, options=dict(options or {}))
         try:
             self._stream: VideoStream = self._container.add_stream(self.codec.encoder, rate=rate)
@@ -158,7 +159,7 @@ class Encoder:
     def write(self, picture: Image, at: float) -> None:
         """Encode a picture, uint8 [H, W, 3] BGR, for ``at`` seconds from the begin."""
         av = load_av()
-        frame = to_yuv(letterboxed(picture, self._shape), full=self.codec.full)
+        frame = self._yuv.frame(letterboxed(picture, self._shape))
         self._last = frame.pts = max(self._last + 1, round(at / float(self._tick)))
         frame.time_base = self._tick
         if at >= self._next_key:
@@ -179,26 +180,34 @@ class Encoder:
         self._container.close()
 
 
-def to_yuv(picture: Image, *, full: bool, matrix: str = "") -> VideoFrame:
-    """A picture, uint8 [H, W, 3] BGR, as YUV 4:2:0; odd sides are padded by a pixel.
+class Yuv:
+    """Converts pictures to YUV 4:2:0; odd sides are padded by a pixel.
 
     Args:
-        picture: to convert.
         full: see :attr:`Codec.full`.
         matrix: ``ITU601`` or ``ITU709`` (default: as ``full`` says).
     """
-    av = load_av()
-    height, width = picture.shape[:2]
-    if height % 2 or width % 2:
-        picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
-    spaces, ranges = av.video.reformatter.Colorspace, av.video.reformatter.ColorRange
-    frame: VideoFrame = av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(
-        format="yuvj420p" if full else "yuv420p",
-        dst_colorspace=spaces[matrix or ("ITU601" if full else "ITU709")],
-        src_color_range=ranges.JPEG,
-        dst_color_range=ranges.JPEG if full else ranges.MPEG,
-    )
-    return frame
+
+    def __init__(self, *, full: bool = False, matrix: str = "") -> None:
+        reformatter = load_av().video.reformatter
+        ranges = reformatter.ColorRange
+        self._reformatter = reformatter.VideoReformatter()
+        self._how = {
+            "format": "yuvj420p" if full else "yuv420p",
+            "dst_colorspace": reformatter.Colorspace[matrix or ("ITU601" if full else "ITU709")],
+            "src_color_range": ranges.JPEG,
+            "dst_color_range": ranges.JPEG if full else ranges.MPEG,
+            "threads": 1,  # more are started anew for every picture
+        }
+
+    def frame(self, picture: Image) -> VideoFrame:
+        """A picture, uint8 [H, W, 3] BGR, converted."""
+        height, width = picture.shape[:2]
+        if height % 2 or width % 2:
+            picture = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)  # type: ignore[assignment]
+        frame = load_av().VideoFrame.from_ndarray(picture, format="bgr24")
+        converted: VideoFrame = self._reformatter.reformat(frame, **self._how)
+        return converted
 
 
 def _opens(codec: Codec, shape: tuple[int, ...], rate: Fraction, tick: Fraction) -> bool:

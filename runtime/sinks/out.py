@@ -14,7 +14,7 @@ from framecast.camera import Image
 from framecast.camera.media import reason
 from framecast.errors import OptionError, SinkError
 from framecast.redact import redact
-from framecast.runtime.sinks.encoder import H264, RAW, Codec, Encoder, Times, load_av, to_yuv
+from framecast.runtime.sinks.encoder import H264, RAW, Codec, Encoder, Times, Yuv, load_av
 from framecast.runtime.sinks.picture import letterboxed
 from framecast.runtime.sinks.sink import STDOUT, Output, Result, Sink
 
@@ -58,9 +58,7 @@ def check_out(target: str) -> None:
     except ValueError:  # a port that is none
         host, port = None, None
     if not host or (scheme == "udp" and port is None):
-        raise OptionError(
-            f"cannot send pictures to {redact(target)}: the address needs a host and a port; use {_KNOWN}"
-        )
+        raise OptionError(f"cannot send pictures to {redact(target)}: the address is not complete; use {_KNOWN}")
 
 
 def is_live(target: str) -> bool:
@@ -101,6 +99,7 @@ class OutSink(Sink):
         self._pipe = standard_output() if target == PIPE else None
         self._times = Times(fps)
         self._shape: tuple[int, ...] = ()  # of the first picture
+        self._yuv = Yuv(matrix="ITU601")  # Y4M names no matrix; FFmpeg's tools take BT.601 at every size
         self._encoder: Encoder | None = None
         self._codec = "Y4M" if self._pipe is not None else None
 
@@ -117,7 +116,9 @@ class OutSink(Sink):
                 if first:
                     _write(self._pipe, _y4m_header(picture.shape, self._fps))
                 self._shape = self._shape or picture.shape
-                _write(self._pipe, b"FRAME\n" + _y4m_planes(letterboxed(picture, self._shape)))
+                _write(
+                    self._pipe, b"FRAME\n" + self._yuv.frame(letterboxed(picture, self._shape)).to_ndarray().tobytes()
+                )
                 return
             if self._encoder is None:
                 self._encoder = self._opened(picture)
@@ -147,10 +148,13 @@ class OutSink(Sink):
             raise SinkError(f"cannot send pictures to {self._name}: {error} (pip install av)") from error
 
     def _failed(self, error: Exception, *, first: bool) -> SinkError:
-        said = reason(error, self._target)
-        if first:
+        ended = isinstance(error, (BrokenPipeError, ConnectionResetError))
+        said = "what received the pictures has ended" if ended else reason(error, self._target)
+        if first and _scheme(self._target) == "v4l2":
+            said += "; give a device of v4l2loopback, such as v4l2:///dev/video10"
+        if first and not ended:
             return SinkError(f"cannot send pictures to {self._name}: {said}")
-        return SinkError(f"lost {self._name}: {said} (check what receives the pictures)")
+        return SinkError(f"lost {self._name}: {said} (start it again, then framecast)")
 
 
 def _scheme(target: str) -> str:
@@ -185,8 +189,3 @@ def _y4m_header(shape: tuple[int, ...], fps: float) -> bytes:
     rate = Fraction(fps).limit_denominator(1001)
     text = f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} Ip A1:1 C420mpeg2 XCOLORRANGE=LIMITED\n"
     return text.encode()
-
-
-def _y4m_planes(picture: Image) -> bytes:
-    # Y4M names no matrix. FFmpeg's tools take BT.601 at every size.
-    return to_yuv(picture, full=False, matrix="ITU601").to_ndarray().tobytes()

@@ -152,6 +152,8 @@ def _written(output: Output) -> tuple[str, str]:
     if not output["files"]:
         return ("not sent" if sent else "not written"), f"{to}  (nothing was predicted or scored)"
     notes = [output["codec"]] if output["codec"] else []
+    if not sent and not Path(to).exists():
+        return "not written", f"{to}  (it was removed or renamed)"
     if output["files"] > 1:
         notes.append(f"the last of {output['files']} segments")
     elif to != asked and Path(asked).exists():

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -171,15 +167,6 @@ def test_a_run_with_nothing_scored_leaves_no_strip(tmp_path: Path) -> None:
     assert not (tmp_path / "strip.png").exists()
 
 
-def test_a_video_keeps_the_time_of_a_camera_that_dropped_frames(tmp_path: Path) -> None:
-    path = tmp_path / "run.avi"
-    sink = VideoSink(path, 25)
-    for i in (0, 1, 2, 10, 11, 1000):  # 7 frames dropped, and then a long halt, cut to 10 s
-        sink.show(event(i % 200) if i < 200 else dataclasses.replace(event(7), frame=Frame(event(7).input, i / 25, i)))
-    sink.close()
-    assert count_frames(path)[0] == 12 + 250 + 1
-
-
 def test_a_full_disk_is_said_and_what_was_recorded_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.mp4"
     sink = VideoSink(path, 25)
@@ -200,25 +187,10 @@ def test_a_full_disk_is_said_and_what_was_recorded_is_complete(tmp_path: Path, m
         VideoSink(tmp_path / "other.mp4", 25)
 
 
-def test_a_recording_that_was_killed_can_be_played(tmp_path: Path) -> None:
-    path = tmp_path / "run.mkv"
-    code = (
-        "import sys, time; sys.argv = ['framecast', 'run', 'demo', '--loop', '--record', sys.argv[1]];"
-        "from framecast.cli import main; main()"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)])
-    deadline = time.monotonic() + 120
-    while (not path.exists() or path.stat().st_size < 100_000) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.kill()
-    process.wait()
-    assert count_frames(path)[0] > 10
-
-
 def test_bad_paths(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(OptionError, match=r"\.mp4, \.mkv, \.avi"):
+    with pytest.raises(OptionError, match=r"\.mp4, \.mkv, \.webm, \.avi"):
         VideoSink(tmp_path / "run.gif", 25)
     fifo = tmp_path / "pipe.mp4"
     os.mkfifo(fifo)  # opening it would wait for a reader
