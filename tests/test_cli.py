@@ -179,7 +179,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             assert "s3cret" not in err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_cleanly_with_a_playable_file(tmp_path: Path, number: signal.Signals) -> None:
     video, report = tmp_path / "run.mp4", tmp_path / "run.json"
     process = spawn("run", "demo", "--loop", "--realtime", "--record", str(video), "--json", str(report))

