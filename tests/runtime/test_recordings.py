@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
@@ -25,6 +26,7 @@ from framecast.runtime.sinks.video import VideoSink
 from framecast.testing import STAMPS
 
 from ..probing import decoded, probed  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .browser import CHROMIUM, browse  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 H, W = 40, 320
 SIZE = (2 * (H + CAPTION), 2 * W + 4)
@@ -63,6 +65,36 @@ def test_a_recording_plays_in_a_browser_with_every_frame_at_its_time(tmp_path: P
     assert sink.written()["codec"] == {"h264": "H.264", "vp9": "VP9"}[codec]
     real = decoded(path, SIZE)[SIZE[0] // 2 + CAPTION + H // 2, W // 2]
     assert np.abs(real - np.array([200, 40, 100.0])).max() < 6
+
+
+PLAYED = """(name) => new Promise((ended) => {
+    const video = document.createElement("video");
+    video.onerror = () => ended([name, video.error.message]);
+    video.onended = () => ended([name, video.videoWidth, video.videoHeight, video.duration]);
+    video.onloadedmetadata = () => { video.currentTime = 0.3; video.play(); };  // it can be sought in
+    video.muted = true;
+    video.src = name;
+})"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt install chromium")
+def test_a_browser_plays_every_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codecs = {"h264.mp4": H264, "vp9.mp4": VP9, "av1.mp4": AV1, "vp9.webm": VP9}
+    for name, codec in codecs.items():
+        container = video.CONTAINERS[Path(name).suffix]
+        monkeypatch.setitem(video.CONTAINERS, Path(name).suffix, container._replace(codecs=codec))
+        record(tmp_path / name, [i / 10 for i in range(5)], fps=10)
+    (tmp_path / "page.html").touch()
+
+    async def play() -> None:
+        async with browse(tmp_path / "profile") as page:
+            await page.open((tmp_path / "page.html").as_uri())
+            await page.wait_until("location.href.endsWith('page.html')")
+            for played in await page.evaluate(f"Promise.all({list(codecs)}.map({PLAYED}))"):
+                assert played[1:3] == [*SIZE[::-1]], played
+                assert played[3] == pytest.approx(0.5, abs=0.11)
+
+    asyncio.run(play())
 
 
 def test_an_avi_has_a_fixed_rate_and_keeps_the_times(tmp_path: Path) -> None:
