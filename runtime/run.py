@@ -21,7 +21,7 @@ from framecast.runtime.pipeline import Pipeline, check_refresh
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
 from framecast.runtime.shipped import DEFAULT_MODEL, find
-from framecast.runtime.sinks.out import OutSink, check_out, is_live
+from framecast.runtime.sinks.out import PATIENCE, OutSink, check_out, is_live
 from framecast.runtime.sinks.recorded import check_recordable
 from framecast.runtime.sinks.sink import Result, Sink
 from framecast.runtime.sinks.strip import StripSink
@@ -154,12 +154,12 @@ def run(
                 fps = opened.fps or 1 / predictor.interval
                 # Whoever watches live gets the newest picture; everybody else gets every one.
                 late = opened.live or realtime or watched
-                opening: list[tuple[Callable[[], Sink], bool]] = [
-                    *((partial(_recorder, place, fps, segment, keep), False) for place in places),
-                    *((partial(OutSink, target, fps), late) for target in targets),
+                opening: list[Callable[[], SinkThread]] = [
+                    *(partial(_recorder, place, fps, segment, keep, clock) for place in places),
+                    *(partial(_sender, target, fps, late, clock) for target in targets),
                 ]
-                for opens, newest in opening:
-                    thread = SinkThread(opens(), clock, newest=newest)
+                for opens in opening:
+                    thread = opens()
                     _close_after(sinks_open, thread.close)
                     pipeline.outputs.append(thread.written)
                     shown.append(thread.show)
@@ -236,8 +236,14 @@ def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: 
         check_recordable(path)
 
 
-def _recorder(path: Path, fps: float, segment: float | None, keep: float | None) -> Sink:
-    return StripSink(path) if path.suffix.lower() == STRIP else VideoSink(path, fps, segment, keep)
+def _recorder(path: Path, fps: float, segment: float | None, keep: float | None, clock: Clock) -> SinkThread:
+    strip = path.suffix.lower() == STRIP
+    return SinkThread(StripSink(path) if strip else VideoSink(path, fps, segment, keep), clock)
+
+
+def _sender(target: str, fps: float, newest: bool, clock: Clock) -> SinkThread:
+    patience = PATIENCE if is_live(target) else None  # a paused player reads standard output later
+    return SinkThread(OutSink(target, fps), clock, newest=newest, patience=patience)
 
 
 def _close_after(stack: ExitStack, close: Callable[[], object]) -> None:

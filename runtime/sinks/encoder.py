@@ -25,6 +25,10 @@ LONGEST_GAP = 10.0  # seconds without a frame; a longer gap is cut to this
 THREADS = 4  # of an encoder, at most: each slice of a picture costs a little quality
 
 
+class NoEncoderError(Exception):
+    """FFmpeg's libraries have none of the encoders, or none that opens on this machine."""
+
+
 class Codec(NamedTuple):
     """An encoder of FFmpeg.
 
@@ -120,7 +124,7 @@ class Encoder:
         codec: the one that was taken.
 
     Raises:
-        LookupError: no codec could be opened.
+        NoEncoderError: no codec could be opened.
     """
 
     def __init__(
@@ -153,7 +157,7 @@ class Encoder:
             self._container.close()
             if isinstance(error, (av.error.FFmpegError, av.codec.codec.UnknownCodecError)):
                 names = ", ".join(codec.encoder for codec in codecs)
-                raise LookupError(f"FFmpeg's libraries here have no encoder for it that opens ({names})") from error
+                raise NoEncoderError(f"FFmpeg's libraries here have no encoder for it that opens ({names})") from error
             raise
 
     def write(self, picture: Image, at: float) -> None:

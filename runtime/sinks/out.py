@@ -14,20 +14,19 @@ from framecast.camera import Image
 from framecast.camera.media import reason
 from framecast.errors import OptionError, SinkError
 from framecast.redact import redact
-from framecast.runtime.sinks.encoder import H264, RAW, Codec, Encoder, Times, Yuv, load_av
+from framecast.runtime.sinks.encoder import H264, RAW, Codec, Encoder, NoEncoderError, Times, Yuv, load_av
 from framecast.runtime.sinks.picture import letterboxed
 from framecast.runtime.sinks.sink import STDOUT, Output, Result, Sink
 
-PATIENCE = 5.0  # seconds that a network receiver may take for an answer, or to take a picture
+PATIENCE = 5.0  # seconds that a receiver may take to answer, or to take a picture. FFmpeg waits for ever
 PIPE = "-"  # standard output
 KEY = 1.0  # seconds between key frames: a receiver that joins later sees a picture after that time
 _KNOWN = "rtsp://host:port/path, rtmp://host/path, udp://host:port, v4l2:///dev/video10, or - for standard output"
 _FLUSH = {"flush_packets": "1"}
-_MICROSECONDS = str(int(1e6 * PATIENCE))
 # FFmpeg's format for each scheme, and its options.
 _FORMATS: dict[str, tuple[str, tuple[Codec, ...], dict[str, str]]] = {
-    "rtsp": ("rtsp", H264, {"rtsp_transport": "tcp", "timeout": _MICROSECONDS, **_FLUSH}),
-    "rtmp": ("flv", H264, {"rw_timeout": _MICROSECONDS, "flvflags": "no_duration_filesize", **_FLUSH}),
+    "rtsp": ("rtsp", H264, {"rtsp_transport": "tcp", **_FLUSH}),
+    "rtmp": ("flv", H264, {"flvflags": "no_duration_filesize", **_FLUSH}),
     "udp": ("mpegts", H264, {"pkt_size": "1316", **_FLUSH}),
     "v4l2": ("v4l2", RAW, {}),
 }
@@ -144,7 +143,7 @@ class OutSink(Sink):
         place = str(_device(self._target)) if scheme == "v4l2" else self._target
         try:
             return Encoder(place, container, codecs, picture.shape, fps=self._fps, key=KEY, options=options)
-        except LookupError as error:
+        except NoEncoderError as error:
             raise SinkError(f"cannot send pictures to {self._name}: {error} (pip install av)") from error
 
     def _failed(self, error: Exception, *, first: bool) -> SinkError:

@@ -52,17 +52,17 @@ def _free(path: Path) -> bool:
     return not os.path.lexists(path) or (path.is_file() and not path.stat().st_size)
 
 
-def takes(path: Path) -> list[Path]:
-    """The files with a time in their names that were recorded under ``path``: earlier runs' and segments; oldest first.
+def takes(path: Path) -> list[tuple[Path, int]]:
+    """The files with a time in their names that were recorded under ``path``, and their bytes; oldest first.
 
     Those that a run is writing are left out.
     """
-    found: list[tuple[float, Path]] = []
+    found: list[tuple[float, Path, int]] = []
     for other in _of(path, timed=True):
         with suppress(OSError):
             if not being_written(other):
-                found.append((other.stat().st_mtime, other))
-    return [other for _, other in sorted(found)]
+                found.append(((about := other.stat()).st_mtime, other, about.st_size))
+    return [(other, size) for _, other, size in sorted(found)]
 
 
 def _of(path: Path, *, timed: bool) -> list[Path]:
@@ -198,6 +198,8 @@ class Recorded:
         """
         try:
             there = os.path.samestat(self.path.stat(), os.fstat(self._file))
+            if there:
+                check_room(self.path)
         except FileNotFoundError:
             there = False
         except OSError as error:
@@ -206,7 +208,6 @@ class Recorded:
             raise cannot_record(
                 self.shown, "it was removed or renamed meanwhile", "leave it in its place until the run ends"
             )
-        check_room(self.path)
 
     def close(self) -> None:
         """Close it, which unlocks it. An empty one is removed."""

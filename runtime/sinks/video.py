@@ -11,7 +11,7 @@ from typing import NamedTuple
 from framecast.camera import Image
 from framecast.errors import OptionError, SinkError
 from framecast.redact import redact
-from framecast.runtime.sinks.encoder import AV1, H264, MJPEG, TICK, VP9, Codec, Encoder, Times, load_av
+from framecast.runtime.sinks.encoder import AV1, H264, MJPEG, TICK, VP9, Codec, Encoder, NoEncoderError, Times, load_av
 from framecast.runtime.sinks.picture import scored_moment
 from framecast.runtime.sinks.recorded import Recorded, cannot_record, check_recordable, takes
 from framecast.runtime.sinks.sink import Output, Result, Sink
@@ -145,7 +145,7 @@ class VideoSink(Sink):
     def _new_file(self) -> Recorded:
         timed = self._segment < math.inf
         if self._keep < math.inf:
-            self._older = [(path, path.stat().st_size) for path in takes(self.path)]
+            self._older = takes(self.path)
         file = Recorded(self.path, timed=timed)
         self._trim(0)
         return file
@@ -164,7 +164,7 @@ class VideoSink(Sink):
                 tick=tick,
                 options=container.options,
             )
-        except LookupError as error:
+        except NoEncoderError as error:
             raise cannot_record(file.shown, str(error), "try an .avi file") from error
         except (load_av().error.FFmpegError, OSError, ValueError) as error:
             raise cannot_record(file.shown, file.failure or error) from error

@@ -90,7 +90,7 @@ def test_a_lost_receiver_ends_the_run_with_one_line(tmp_path: Path, receivers: l
     receivers.append(receiver := Receiver("rtsp", tmp_path / "received.mkv"))
 
     def cut(result: framecast.Result) -> None:
-        if result.frame.index == 10:
+        if result.frame.index >= 10:  # single ones are dropped on a slow machine
             receiver.process.kill()
             receiver.process.wait()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from framecast.camera import Frame
+from framecast.clock import SystemClock
 from framecast.errors import OptionError, SinkError
 from framecast.runtime.predictor import Prediction
 from framecast.runtime.sinks.picture import CAPTION, GAP, error_image, fit, letterboxed, now_and_late, scored_moment
@@ -227,6 +230,31 @@ def test_a_failing_sink_is_raised_where_it_is_fed() -> None:
         feed()
     thread.close()
     assert sink.closed == 1
+
+
+def test_a_sink_that_hangs_is_lost_and_the_run_can_end() -> None:
+    class Later(SystemClock):
+        passed = 0.0
+
+        def now(self) -> float:
+            return super().now() + self.passed
+
+    clock, hangs = Later(), threading.Event()
+
+    class Hanging(Failing):
+        def show(self, event: Result) -> None:
+            hangs.wait()
+
+    thread = SinkThread(Hanging(after=0), clock, newest=True, patience=5.0)
+    thread.show(event(1))
+    while thread._begun is None:
+        time.sleep(0.001)
+    thread.show(event(2))
+    clock.passed = 6.0
+    with pytest.raises(SinkError, match=r"lost Hanging: no answer for 5 s \(check what receives it"):
+        thread.show(event(3))
+    thread.close()  # neither waits nor raises again
+    hangs.set()
 
 
 def test_a_failure_at_the_end_is_not_lost() -> None:
