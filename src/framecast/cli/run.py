@@ -89,7 +89,10 @@ def run(
     ] = None,
     realtime: Annotated[
         bool,
-        typer.Option("--realtime", help="Play a file at its own pace (always so with --now, --serve and --show)."),
+        typer.Option(
+            "--realtime",
+            help="Play a file at its own pace (always so with --now, --serve, --show, and --out except to -).",
+        ),
     ] = False,
     every_frame: Annotated[
         bool, typer.Option("--every-frame", help="Predict every frame of such a file, however late; none is dropped.")
