@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from types import TracebackType
 from typing import cast
@@ -18,7 +18,7 @@ from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
 from framecast.runtime.predictor import Prediction, Predictor
 from framecast.runtime.report import Report, report
 from framecast.runtime.score import Scored
-from framecast.runtime.sinks.sink import Result
+from framecast.runtime.sinks.sink import Output, Result
 from framecast.runtime.telemetry import Stamps, Telemetry
 
 
@@ -42,6 +42,7 @@ class Pipeline:
 
     Attributes:
         telemetry: the run's measurements. Any thread may take snapshots.
+        outputs: where the pictures go, for the report; what owns the sinks fills it.
 
     Raises:
         OptionError: ``frames`` is below 1, the refresh rate is out of range, or ``lookahead.now`` is set for a file at
@@ -72,6 +73,7 @@ class Pipeline:
         self.source = source
         self.predictor = predictor
         self.telemetry = Telemetry(predictor.interval)
+        self.outputs: list[Callable[[], Output | None]] = []
         self._horizon = Horizon(self.lookahead)
         self._frames = frames
         self._period = None if refresh is None or not self._timed else 1 / refresh
@@ -152,7 +154,9 @@ class Pipeline:
     def report(self) -> Report:
         """The figures so far. May be called from any thread."""
         faults = Counter(self.source.faults) + self._capture.faults
-        return report(self.telemetry.snapshot(), self.source, faults, self.predictor.engine, self.lookahead)
+        outputs = [output for written in self.outputs if (output := written()) is not None]
+        engine = self.predictor.engine
+        return report(self.telemetry.snapshot(), self.source, faults, engine, self.lookahead, outputs)
 
     def _predict(self, item: Grabbed) -> Result:
         clock, predictor, frame = self._clock, self.predictor, item.frame
