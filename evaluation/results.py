@@ -122,13 +122,6 @@ class Results:
         figures = ", ".join(f"{name} {self.mean[k, 0, at]:.2f}" for k, name in enumerate(self.methods))
         return f"Results({len(self.clips)} scored; {self.metrics[at]} at the first moment: {figures}; see to_dict())"
 
-    def _repr_html_(self) -> str:
-        """All tables, for notebooks."""
-        from framecast.evaluation.tables import tables
-        from framecast.tables import to_html
-
-        return "".join(map(to_html, tables(self)))
-
     @property
     def mean(self) -> Array:
         """Means over clips, [method, moment, metric]. All clips count equally, whatever their length."""
