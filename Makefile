@@ -20,7 +20,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Predict the demo clip; write a video, a picture and a report to out/
-	@mkdir -p $(OUT)
+	@mkdir -p $(OUT) && rm -f $(OUT)/demo.mp4 $(OUT)/demo.png  # a recording replaces no file
 	$(BIN)/framecast run demo --ahead 150ms --record $(OUT)/demo.mp4 --record $(OUT)/demo.png --json $(OUT)/demo.json
 	@echo
 	@echo "Video:   $(OUT)/demo.mp4   (late picture, prediction, real frame, error)"

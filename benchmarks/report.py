@@ -63,7 +63,7 @@ def table(model: str, run: Sequence[Entry]) -> Table:
 
 
 def notes(run: Sequence[Entry]) -> list[str]:
-    """Return each contestant's note, and why it was not run, one a line."""
+    """Return a line for each contestant: its note and, if it was not run, the reason."""
     return [
         f"- {entry['contestant']}: {entry['note']}" + (f"; not run: {entry['not_run']}" if "not_run" in entry else "")
         for entry in run

@@ -20,7 +20,7 @@ import numpy as np
 from framecast.camera import cv
 from framecast.camera.live import LiveSource
 from framecast.camera.pool import Pool
-from framecast.camera.source import Frame, Image
+from framecast.camera.source import Image
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 from framecast.redact import redact
@@ -122,14 +122,15 @@ def elements(camera: Csi) -> str:
     )
 
 
-def open_csi(rest: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
+def open_csi(rest: str, *, timeout: float, stall: float, clock: Clock = SYSTEM) -> LiveSource:
     """Open a camera on the CSI connector.
 
     Uses ``gst-launch-1.0``.
 
     Args:
         rest: ``0?size=1280x720&fps=30&flip=0``; see :class:`Csi`.
-        timeout: seconds to wait for the first frame, and for each later frame.
+        timeout: seconds to wait for the first frame.
+        stall: seconds to wait for each later frame.
         clock: stamps the frames with their grab time.
 
     Raises:
@@ -139,39 +140,21 @@ def open_csi(rest: str, *, timeout: float, clock: Clock = SYSTEM) -> LiveSource:
     if shutil.which(LAUNCH) is None:
         cure = "csi:// is for NVIDIA Jetson; there: sudo apt-get install gstreamer1.0-tools"
         raise SourceError(f"cannot open {camera.name}: there is no {LAUNCH} ({cure})")
-    launch = _Launch(camera, timeout)
+    launch = _Launch(camera, stall)
     try:
-        if not launch.wait():
+        if not launch.wait(timeout):
             raise SourceError(_silent(camera, timeout))
         if launch.ended:
             raise SourceError(f"cannot open {camera.name}: {launch.reason()}")
     except BaseException:
         launch.release()
         raise
-    return _Camera(camera, launch, timeout, clock)
+    return LiveSource(camera.name, launch, float(camera.fps), patience=stall, cure=_LOST, stop=launch.stop, clock=clock)
 
 
 def _silent(camera: Csi, timeout: float) -> str:
     cure = f"{_RESTART}; another program may be using it; check its ribbon cable"
     return f"no frame from {camera.name} within {timeout:g} s ({cure})"
-
-
-class _Camera(LiveSource):
-    def __init__(self, camera: Csi, capture: _Launch, patience: float, clock: Clock) -> None:
-        super().__init__(camera.name, capture, float(camera.fps), patience=patience, cure=_LOST, clock=clock)
-        self._stop = capture.stop
-
-    def read(self) -> Frame | None:
-        try:
-            return super().read()
-        except SourceError:
-            if self._closed:  # it ended because it was closed
-                return None
-            raise
-
-    def close(self) -> None:
-        super().close()
-        self._stop()
 
 
 class _Launch:
@@ -181,7 +164,7 @@ class _Launch:
 
     Args:
         camera: what to open.
-        patience: seconds to wait for a frame.
+        patience: seconds that a grab waits for a frame.
     """
 
     def __init__(self, camera: Csi, patience: float) -> None:
@@ -202,9 +185,9 @@ class _Launch:
         self._minder.start()
         started.wait()
 
-    def wait(self) -> bool:
+    def wait(self, timeout: float) -> bool:
         """Wait until a frame begins to arrive or the process ends, which sets ``ended``; False on a timeout."""
-        if not self._poll.poll(math.ceil(1000 * self._patience)):
+        if not self._poll.poll(math.ceil(1000 * timeout)):
             return False
         self.ended = not self._arrives()
         return True

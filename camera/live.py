@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Protocol
 
 from framecast.camera.reader import Reader
@@ -50,6 +51,7 @@ class LiveSource(Reader):
         patience: seconds that a read may take. Later frames are not trusted: after a timeout, a decoder may still
             return frames that it held back.
         cure: what to do when the source is lost.
+        stop: called when it is closed, from any thread: a running grab may return without a frame.
         clock: stamps the frames with their grab time.
         faults: see :attr:`Source.faults`; the capture counts in it.
         notes: see :attr:`Source.notes`; the capture adds to it.
@@ -65,6 +67,7 @@ class LiveSource(Reader):
         *,
         patience: float = math.inf,
         cure: str,
+        stop: Callable[[], None] | None = None,
         clock: Clock = SYSTEM,
         faults: Counter[str] | None = None,
         notes: list[str] | None = None,
@@ -75,6 +78,7 @@ class LiveSource(Reader):
         self._capture = capture
         self._patience = patience
         self._cure = cure
+        self._stop = stop
         self._clock = clock
         self._index = 0
         self._time = self._before = -math.inf  # of the last frame; the last stamp that was believed
@@ -85,6 +89,12 @@ class LiveSource(Reader):
     def times(self) -> Times:
         """See :attr:`Source.times`."""
         return self._times
+
+    def close(self) -> None:
+        """See :meth:`Source.close`."""
+        super().close()
+        if self._stop is not None:
+            self._stop()
 
     def _read(self) -> Frame | None:
         if self._lost is None:

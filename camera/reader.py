@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections import Counter
 
 from framecast.camera.source import Frame, Source
+from framecast.errors import SourceError
 
 
 class Reader(Source):
@@ -33,6 +34,10 @@ class Reader(Source):
             with self._busy:
                 frame = None if self._closed else self._read()
             return None if self._closed else frame
+        except SourceError:
+            if self._closed:  # it ended because it was closed
+                return None
+            raise
         finally:
             if self._closed:
                 self._release_if_idle()

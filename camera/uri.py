@@ -20,7 +20,7 @@ from framecast.camera.source import Source, plausible_rate
 from framecast.camera.stdin import open_stdin
 from framecast.camera.synthetic import Synthetic, parse_scene
 from framecast.camera.video import open_file
-from framecast.camera.webcam import open_number, open_v4l2
+from framecast.camera.webcam import is_webcam, open_number, open_v4l2
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError, SourceError
 from framecast.redact import redact
@@ -59,8 +59,8 @@ def open_source(
     """Open a camera, a stream, a clip or a folder of images.
 
     ===============================  ==============================================================================
-    ``0``                            a webcam by number; the same as ``v4l2:///dev/video0``
-    ``v4l2:///dev/video0``           a camera on this machine: ``v4l2:///dev/video0?size=1280x720&fps=60&format=mjpg``
+    ``0``, ``/dev/video0``           a webcam by number or device
+    ``v4l2:///dev/video0``           the same, with options: ``v4l2:///dev/video0?size=1280x720&fps=60&format=mjpg``
     ``csi://0``                      a Jetson's CSI camera: ``csi://0?size=1280x720&fps=30&flip=0``
     ``rtsp://user:pw@host/path``     a network camera, over TCP where it can; also ``rtsps://``
     ``http://host/stream.mjpg``      MJPEG, HLS or a file of a web server; also ``https://``
@@ -81,8 +81,8 @@ def open_source(
             which has no end.
         fps: the same as ``?fps=`` (default: by the time stamps of the file; 25 a second without). It does not affect a
             camera.
-        timeout: seconds that a network or CSI camera may take to answer (default: 15).
-        stall: seconds that it may take for each later frame (default: 2.5).
+        timeout: seconds that a camera may take to answer, or for its first frame (default: 15).
+        stall: seconds that it may take for each later frame (default: 2.5). A webcam has 2.
         sender_clock: believe the clock of a network camera that tells when it captured a frame (RTSP, by RTCP sender
             reports): the frame's time is then its capture. Its clock and this machine's must be set by NTP. A time in
             the future, or more than 2 s ago, is not believed.
@@ -112,7 +112,9 @@ def open_source(
     if not text:
         raise SourceError(f"no source given (known: {_KNOWN})")
     if _NUMBER.fullmatch(text):
-        return open_number(int(text), clock=clock)
+        return open_number(int(text), timeout=timeout, clock=clock)
+    if is_webcam(text):
+        return open_v4l2(text, timeout=timeout, clock=clock)
     if text == "-":
         return open_stdin(timeout=timeout, stall=stall, loop=loop, fps=fps, clock=clock)
     if text == "demo":
@@ -125,9 +127,9 @@ def open_source(
         case "file":
             return _open_path(unquote(rest), how)
         case "v4l2":
-            return open_v4l2(rest, clock=clock)
+            return open_v4l2(rest, timeout=timeout, clock=clock)
         case "csi":
-            return open_csi(rest, timeout=timeout, clock=clock)
+            return open_csi(rest, timeout=timeout, stall=stall, clock=clock)
         case "synthetic":
             return Synthetic(parse_scene(text), loop=loop)
         case _ if scheme in SCHEMES:
@@ -145,7 +147,7 @@ def is_camera(uri: str) -> bool:
     Args:
         uri: as for :func:`open_source`; it need not be valid.
     """
-    return uri == "-" or bool(_NUMBER.fullmatch(uri)) or (_scheme(uri) in _CAMERAS)
+    return uri == "-" or bool(_NUMBER.fullmatch(uri)) or is_webcam(uri) or _scheme(uri) in _CAMERAS
 
 
 def _scheme(uri: str) -> str | None:
@@ -174,7 +176,7 @@ def _open_path(text: str, how: _How) -> Source:
         return open_folder(path, loop=how.loop, fps=how.fps)
     if not stat.S_ISREG(mode):
         raise SourceError(
-            f"not a regular file: {name} (cannot play a pipe or device; open a camera as v4l2:///dev/video0)"
+            f"not a regular file: {name} (cannot play a pipe or device; open a camera as 0 or v4l2:///dev/video0)"
         )
     if path.stat().st_size == 0:
         raise SourceError(f"empty file: {name} (record or copy it again)")

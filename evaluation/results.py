@@ -93,7 +93,7 @@ class ClipResult:
     pictures: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Results:
     """All results of an evaluation. The axes of all arrays are ``methods``, ``ahead`` and ``metrics``.
 
@@ -116,6 +116,11 @@ class Results:
     clips: tuple[ClipResult, ...]
     skipped: tuple[tuple[str, str], ...]
     lpips: str | None
+
+    def __repr__(self) -> str:
+        at = self.metrics.index("psnr") if "psnr" in self.metrics else 0
+        figures = ", ".join(f"{name} {self.mean[k, 0, at]:.2f}" for k, name in enumerate(self.methods))
+        return f"Results({len(self.clips)} scored; {self.metrics[at]} at the first moment: {figures}; see to_dict())"
 
     @property
     def mean(self) -> Array:

@@ -83,8 +83,8 @@ def export_config(
     for name, found in parity.items():
         if not found.holds:
             raise ExportError(
-                f"cannot write the export of {config}: it is {found.max:.2e} off the network on {name} frames, "
-                f"but {found.allowed:.0e} is allowed; report this with the versions that 'framecast doctor' prints"
+                f"cannot write the export of {config}: on {name} frames it is {found.max:.2e} off the network, "
+                f"but only {found.allowed:.0e} is allowed; report this with the versions that 'framecast doctor' prints"
             )
     for path, proto in graphs.items():
         save(proto, output.with_name(path.name.replace(draft.stem, output.stem, 1)))

@@ -68,7 +68,7 @@ class TappedGraph:
 
 
 def tap_functions(proto: ModelProto) -> list[Tap]:
-    """Add outputs for gates and attention weights to a graph. Its calls are in the order of the layers."""
+    """Add outputs for gates and attention weights to a graph whose function calls are in the order of the layers."""
     found = {f.name: _named_taps(f) for f in proto.functions if f.domain == DOMAIN}
     counts = {f.name: len(f.output) for f in proto.functions if f.domain == DOMAIN}
     for function in proto.functions:

@@ -221,7 +221,7 @@ def _samples(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the quantizer's advice to preprocess the model, as our exporter does, and its sessions' warnings."""
+    """Silence the quantizer's advice to preprocess the model (our exporter did), and its sessions' warnings."""
     import onnxruntime
 
     root = logging.getLogger()

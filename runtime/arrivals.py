@@ -30,10 +30,13 @@ OUTLIER = 3.0  # standard deviations: larger differences are clipped
 SETTLED = 16  # arrivals needed to measure the pace and to look for lost frames
 BURST = 1.6  # if the median interval is this many times shorter than the mean, frames come in bursts
 STEADY = 0.1  # spread of the intervals below which the pace is reliable
-FINE, NEAR, OTHER = 0.05, 0.1, 0.2  # differences in pace: tolerated if it is steady, if it is not, and a new pace
-TRIED = 128  # arrivals after which a nominal interval is accepted, or not
-AGREED = 0.025  # largest difference from it: a slow change of the delay can cause this much
-NOMINAL = 0.00015  # standard deviation of an accepted nominal interval: a crystal's
+# Differences in pace that restart the fit:
+FINE = 0.05  # among the first arrivals, if their pace is steady
+NEAR = 0.1  # among the first arrivals, if it is not
+OTHER = 0.2  # later
+TRIED = 128  # arrivals after which a nominal interval is accepted or rejected
+AGREED = 0.025  # a larger measured difference rejects it: a slow change of the delay can cause this much
+NOMINAL = 0.00015  # standard deviation of an accepted nominal interval: a crystal is this exact
 SLOW = 0.5  # least jitter assumed with a nominal interval, because a delay may change slowly
 
 MOST = 64  # the most arrivals that the search for lost frames averages, on each side

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,9 +16,6 @@ from framecast.errors import EngineError
 from framecast.runtime.cpu import int8
 from framecast.runtime.engines import ENGINES, EngineRow
 from framecast.runtime.shipped import shipped
-
-_SYSTEM, _SYSTEM_PYTHON = Path("/usr/lib"), "/usr/bin/python3"
-_GSTREAMER_CURE = "only for csi:// on a Jetson: use the system's OpenCV, or apt-get install gstreamer1.0-tools"
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,10 @@ def examine() -> list[Finding]:
         Finding("python", system, needed=True),
         _int8(),
         *(_engine(name, row) for name, row in ENGINES.items()),
+        _package("pyav (videos, streams)", "av", "pip install av", needed=True),
+        _package("pillow (images)", "pillow", "pip install pillow", needed=True),
         *_opencv(),
+        _gstreamer(),
         _cameras(),
         Finding(
             "shipped models",
@@ -116,49 +115,26 @@ def _int8() -> Finding:
     return Finding("int8 on this CPU", f"{cpu.instructions}: adds two products in 16 bits", cure)
 
 
-def _package(part: str, name: str, cure: str) -> Finding:
+def _package(part: str, name: str, cure: str, *, needed: bool = False) -> Finding:
     try:
-        return Finding(part, version(name))
+        return Finding(part, version(name), needed=needed)
     except PackageNotFoundError:
-        return Finding(part, "missing", cure, here=False)
+        return Finding(part, "missing", cure, here=False, needed=needed)
 
 
 def _opencv() -> list[Finding]:
+    here = cv2.videoio_registry.hasBackend(cv2.CAP_V4L2)
+    cure = "" if here else "only for webcams on Linux: install opencv-python from PyPI"
+    return [
+        Finding("opencv", cv2.__version__, needed=True),
+        Finding("opencv V4L2 (webcams)", "here" if here else "missing", cure, here=here),
+    ]
+
+
+def _gstreamer() -> Finding:
     launch = shutil.which("gst-launch-1.0")
-    wanted = {  # backend, its use, the cure if it is missing, whether the demo clip needs it
-        "FFMPEG": (cv2.CAP_FFMPEG, "files and rtsp://", "install opencv-python from PyPI", True),
-        "V4L2": (cv2.CAP_V4L2, "webcams", "install opencv-python from PyPI, on Linux", False),
-        "GSTREAMER": (cv2.CAP_GSTREAMER, "csi://", "" if launch else _GSTREAMER_CURE, False),  # or gst-launch-1.0
-    }
-    rows = [Finding("opencv", cv2.__version__, needed=True)]
-    for name, (backend, use, cure, needed) in wanted.items():
-        here = cv2.videoio_registry.hasBackend(backend)
-        state = "here" if here else "missing" if cure else "missing; gst-launch-1.0 is used instead"
-        rows.append(Finding(f"opencv {name} ({use})", state, "" if here else cure, here=here, needed=needed))
-    if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER) and (hidden := _hidden_opencv()):
-        cure = f"to use it: {_SYSTEM_PYTHON} -m venv --system-site-packages; there pip uninstall opencv-python, and "
-        cure += "pip install 'numpy<2' if it was built for that; csi:// also works through gst-launch-1.0"
-        rows.append(Finding("opencv of the system", f"{hidden} has GSTREAMER; {cv2.__file__} hides it", cure))
-    gstreamer = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
-    cure = "" if launch or gstreamer else _GSTREAMER_CURE
-    rows.append(Finding("gst-launch-1.0 (csi://)", launch or "missing", cure, here=bool(launch)))
-    return rows
-
-
-def _hidden_opencv() -> str | None:
-    """The path of the system's OpenCV if it is not ours and has GStreamer, as on a Jetson; otherwise None."""
-    ours = Path(cv2.__file__).resolve()
-    for folder in sorted(_SYSTEM.glob("python3*/dist-packages")):
-        if any(folder.glob("cv2*")) and folder.resolve() not in ours.parents:
-            code = "import cv2; print(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), cv2.__file__)"
-            path = f"import sys; sys.path.insert(0, {str(folder)!r}); {code}"
-            try:
-                done = subprocess.run([_SYSTEM_PYTHON, "-I", "-c", path], capture_output=True, text=True, timeout=20)  # noqa: S603
-            except (OSError, subprocess.TimeoutExpired):
-                continue
-            if done.stdout.startswith("True "):
-                return done.stdout.removeprefix("True ").strip()
-    return None
+    cure = "" if launch else "only for csi:// on a Jetson: apt-get install gstreamer1.0-tools"
+    return Finding("gst-launch-1.0 (csi://)", launch or "missing", cure, here=bool(launch))
 
 
 def _cameras() -> Finding:

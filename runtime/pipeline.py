@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from types import TracebackType
 from typing import cast
@@ -20,7 +20,7 @@ from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
 from framecast.runtime.predictor import Prediction, Predictor
 from framecast.runtime.report import Report, report
 from framecast.runtime.score import Scored
-from framecast.runtime.sinks.sink import Result
+from framecast.runtime.sinks.sink import Output, Result
 from framecast.runtime.telemetry import Stamps, Telemetry
 
 
@@ -46,6 +46,7 @@ class Pipeline:
 
     Attributes:
         telemetry: the run's measurements. Any thread may take snapshots.
+        outputs: where the pictures go, for the report; what owns the sinks fills it.
 
     Raises:
         OptionError: ``frames`` is below 1, the refresh rate is out of range, or ``lookahead.now`` is set for a file at
@@ -77,6 +78,7 @@ class Pipeline:
         self.source = source
         self.predictor = predictor
         self.telemetry = Telemetry(predictor.interval)
+        self.outputs: list[Callable[[], Output | None]] = []
         self._horizon = Horizon(self.lookahead)
         self._frames = frames
         self._period = None if refresh is None or not self._timed else 1 / refresh
@@ -161,7 +163,9 @@ class Pipeline:
     def report(self) -> Report:
         """The figures so far. May be called from any thread."""
         faults = Counter(self.source.faults) + self._capture.faults + Counter(concealed=self._concealed)
-        return report(self.telemetry.snapshot(), self.source, faults, self.predictor.engine, self.lookahead)
+        outputs = [output for written in self.outputs if (output := written()) is not None]
+        engine = self.predictor.engine
+        return report(self.telemetry.snapshot(), self.source, faults, engine, self.lookahead, outputs)
 
     def _predict(self, item: Grabbed) -> Result:
         clock, predictor, frame = self._clock, self.predictor, item.frame
@@ -217,7 +221,7 @@ class Pipeline:
         return found | {"copied": self.predictor.copied - self._copied}
 
     def _ahead(self, item: Grabbed, now: float) -> float:
-        """Seconds from a frame's time to the moment to show, chosen at ``now``."""
+        """Seconds from a frame's time to the moment that its picture shall show. ``now`` is the time of this choice."""
         return self._horizon.ahead(None if item.moment is None else now - item.moment, self.predictor.interval)
 
     def _handed(self, item: Grabbed, ahead: float, chosen: float, handed: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 import numpy as np
@@ -15,6 +15,7 @@ from framecast.runtime.caveats import faulty, trusted, warnings
 from framecast.runtime.engines import Engine
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.score import Score
+from framecast.runtime.sinks.sink import Output
 from framecast.runtime.telemetry import Histogram, Snapshot
 
 FAULTS = ("damaged", "times_mended", "reconnects", "concealed")
@@ -122,6 +123,7 @@ class Report(TypedDict):
             predictions replaced by a copy of the newest frame, because copying has lately been better; ``damaged``:
             pictures that could not be decoded; ``times_mended``: times that repeated or ran back; ``reconnects`` after
             the camera was lost; ``concealed``: predictions in the place of frames that were late or lost.
+        outputs: where the pictures went: one for each ``record`` and ``out``.
         warnings: problems with the run or its figures, one line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
         versions: of everything that affects the figures.
@@ -149,13 +151,19 @@ class Report(TypedDict):
     sharpness: Sharpness | None
     now: Now | None
     events: dict[str, int]
+    outputs: list[Output]
     warnings: list[str]
     ended: str | None
     versions: dict[str, str]
 
 
 def report(
-    snapshot: Snapshot, source: Source, faults: Mapping[str, int], engine: Engine, lookahead: Lookahead
+    snapshot: Snapshot,
+    source: Source,
+    faults: Mapping[str, int],
+    engine: Engine,
+    lookahead: Lookahead,
+    outputs: Iterable[Output] = (),
 ) -> Report:
     """Make the report of a run.
 
@@ -165,6 +173,7 @@ def report(
         faults: what was wrong with the source's frames; see :attr:`framecast.Source.faults`.
         engine: runs the step.
         lookahead: the lookahead that was asked for.
+        outputs: where the pictures went.
     """
     seconds, shown = snapshot.seconds, snapshot.shown
     return {
@@ -202,6 +211,7 @@ def report(
             "n": shown.n,
         },
         "events": dict.fromkeys(FAULTS, 0) | dict(snapshot.events) | dict(faults),
+        "outputs": list(outputs),
         "warnings": [*warnings(snapshot, lookahead), *faulty(faults)],
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),

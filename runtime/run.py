@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from framecast.camera import Source, open_source
 from framecast.clock import SYSTEM, Clock
@@ -19,8 +21,14 @@ from framecast.runtime.pipeline import Pipeline, check_refresh
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
 from framecast.runtime.shipped import DEFAULT_MODEL, find
+from framecast.runtime.sinks.out import PATIENCE, OutSink, check_out, is_live
+from framecast.runtime.sinks.recorded import check_recordable
 from framecast.runtime.sinks.sink import Result, Sink
+from framecast.runtime.sinks.strip import StripSink
+from framecast.runtime.sinks.thread import SinkThread
+from framecast.runtime.sinks.video import VideoSink, check_segments, check_suffix
 
+STRIP = ".png"  # the suffix of a strip of pictures
 REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
 
 _log = logging.getLogger(__name__)
@@ -48,6 +56,9 @@ def run(
     stall: float = 2.5,
     reconnect: bool = True,
     record: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+    segment: float | None = None,
+    keep: float | None = None,
+    out: str | Iterable[str] = (),
     serve: str | None = None,
     show: bool = False,
     sinks: Iterable[Sink | Callable[[Result], object]] = (),
@@ -76,15 +87,21 @@ def run(
         conceal: where a frame is late or lost, go on with predictions for up to so many seconds (default: do not).
             They are marked, and fade to the last real frame.
         frames: end after this many frames.
-        realtime: play a file at its own frame rate; ``now``, ``serve`` and ``show`` always do. Frames that come while
-            the model is busy are then dropped, as with a camera.
+        realtime: play a file at its own frame rate; ``now``, ``serve``, ``show``, and ``out`` except to ``-``, always
+            do. Frames that come while the model is busy are then dropped, as with a camera.
         every_frame: predict every frame of a file played in real time, even if the model falls behind.
         loop: restart a file at its end.
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.
         reconnect: open a camera again when it was lost, for as long as it takes. A camera that does not answer yet is
             waited for.
-        record: videos (.mp4, .mkv, .avi) or strips of pictures (.png) to write.
+        record: videos (.mp4, .mkv, .webm, .avi) or strips of pictures (.png) to write. No file is replaced: if the
+            file exists, the new one's name gets the time.
+        segment: begin a new video file after so many seconds, each with the time in its name.
+        keep: remove the oldest of these segments, those of earlier runs as well, if all take more bytes.
+        out: where to send the predictions as a camera, without marks: ``rtsp://host:port/path``, ``rtmp://host/path``,
+            ``udp://host:port``, ``v4l2:///dev/video10``, or ``-`` for Y4M on standard output, which from then on takes
+            nothing else.
         serve: HOST:PORT, HOST or PORT at which to show the run in a browser.
         show: show the run in a window; closing the window ends the run.
         sinks: further sinks: objects with ``show`` and ``close``, or any callable that takes a :class:`Result`. The
@@ -108,17 +125,20 @@ def run(
     wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
     with ExitStack() as stack:
         if isinstance(source, Source):
-            stack.callback(source.close)
+            _close_after(stack, source.close)
         shown: list[Callable[[Result], object]] = []  # sinks without moments between frames; displays get those too
         for sink in sinks:
             if callable(sink):
                 shown.append(sink)
             else:
-                stack.callback(sink.close)
+                _close_after(stack, sink.close)
                 shown.append(sink.show)
         places = [Path(record)] if isinstance(record, (str, os.PathLike)) else [Path(place) for place in record]
-        for place in places:
-            check_recording(place)
+        check_recordings(places, segment, keep)
+        targets = [out] if isinstance(out, str) else list(out)
+        for target in targets:
+            check_out(target)
+        watched = now or show or serve is not None or any(map(is_live, targets))
         if clock is not SYSTEM and (show or serve is not None):
             raise OptionError("a window and a page run in real time: leave out clock, or leave out show and serve")
         predictor = stack.enter_context(Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True))
@@ -137,7 +157,7 @@ def run(
                 reconnect=reconnect,
                 clock=clock,
             )
-            stack.callback(opened.close)
+            _close_after(stack, opened.close)
             if now and not camera_delay and str(source).lower().startswith(("rtsp:", "rtsps:")):
                 announce(f"warning: {_NO_DELAY}")
         pipeline = Pipeline(
@@ -145,7 +165,7 @@ def run(
             predictor,
             lookahead=wish,
             frames=frames,
-            realtime=realtime or now or show or serve is not None,
+            realtime=realtime or watched,
             every=every_frame,
             refresh=refresh if show or serve is not None else None,
             conceal=conceal,
@@ -154,7 +174,18 @@ def run(
         try:
             with ExitStack() as sinks_open:
                 displays = _open_displays(sinks_open, pipeline, serve, show, announce)
-                shown += _open_recorders(sinks_open, pipeline, places, clock)
+                fps = opened.fps or 1 / predictor.interval
+                # Whoever watches live gets the newest picture; everybody else gets every one.
+                late = opened.live or realtime or watched
+                opening: list[Callable[[], SinkThread]] = [
+                    *(partial(_recorder, place, fps, segment, keep, clock) for place in places),
+                    *(partial(_sender, target, fps, late, clock) for target in targets),
+                ]
+                for opens in opening:
+                    thread = opens()
+                    _close_after(sinks_open, thread.close)
+                    pipeline.outputs.append(thread.written)
+                    shown.append(thread.show)
                 _drive(pipeline, displays, shown, observe, announce, stop or threading.Event(), clock)
         except Exception as error:
             pipeline.telemetry.end(f"error: {error}")
@@ -232,50 +263,59 @@ def _open_displays(
         from framecast.runtime.sinks.window import WindowSink
 
         window = WindowSink(closed=pipeline.stop)
-        stack.callback(window.close)
+        _close_after(stack, window.close)
         opened.append(window.show)
     if serve is not None:  # before the recorders, so that it closes after them: viewers may be slow to leave
         from framecast.runtime.sinks.web import WebSink
 
         page = WebSink(serve, snapshot=lambda: dict(pipeline.report()))
-        stack.callback(page.close)
+        _close_after(stack, page.close)
         opened.append(page.show)
         announce(f"watch it at {page.url}")
     return opened
 
 
-def _open_recorders(
-    stack: ExitStack, pipeline: Pipeline, record: list[Path], clock: Clock
-) -> list[Callable[[Result], object]]:
-    """Open the recordings and return their ``show`` functions. The stack closes them."""
-    if not record:
-        return []
-    from framecast.runtime.sinks.thread import SinkThread
+def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: float | None = None) -> None:
+    """Reject recordings before anything is opened, unless all suffixes are known and all paths can be written.
 
-    opened: list[Callable[[Result], object]] = []
-    fps = pipeline.source.fps or 1 / pipeline.predictor.interval
-    for path in record:
-        recorder = SinkThread(_recorder(path, fps), clock)
-        stack.callback(recorder.close)
-        opened.append(recorder.show)
-    return opened
-
-
-def check_recording(path: Path) -> None:
-    """Check the suffix and the path of a recording, before anything is opened.
+    Args:
+        paths: as for ``record`` of :func:`run`.
+        segment: see there.
+        keep: see there.
 
     Raises:
-        OptionError: the suffix is unknown.
-        SinkError: the path cannot be written.
+        OptionError: a suffix is unknown, or the segments' time or size is out of range.
+        SinkError: a path cannot be written, or another run is recording under that name.
     """
-    _recorder(path, fps=1)  # its constructor checks the path, and writes nothing
+    check_segments(segment, keep)
+    videos = [path for path in paths if path.suffix.lower() != STRIP]
+    if segment is not None and not videos:
+        raise OptionError("segment is for videos: give record as well, such as run.mp4")
+    for path in videos:
+        check_suffix(path)
+    for path in paths:
+        check_recordable(path)
 
 
-def _recorder(path: Path, fps: float) -> Sink:
-    if path.suffix.lower() == ".png":
-        from framecast.runtime.sinks.strip import StripSink
+def _recorder(path: Path, fps: float, segment: float | None, keep: float | None, clock: Clock) -> SinkThread:
+    strip = path.suffix.lower() == STRIP
+    return SinkThread(StripSink(path) if strip else VideoSink(path, fps, segment, keep), clock)
 
-        return StripSink(path)
-    from framecast.runtime.sinks.video import VideoSink
 
-    return VideoSink(path, fps)
+def _sender(target: str, fps: float, newest: bool, clock: Clock) -> SinkThread:
+    patience = PATIENCE if is_live(target) else None  # a paused player reads standard output later
+    return SinkThread(OutSink(target, fps), clock, newest=newest, patience=patience)
+
+
+def _close_after(stack: ExitStack, close: Callable[[], object]) -> None:
+    """Call ``close`` when the stack unwinds. If it fails after another failure, the first one is raised."""
+
+    def leave(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            close()
+        except Exception as later:
+            if error is None:
+                raise
+            _log.info("closing failed as well: %s", later)
+
+    stack.push(leave)

@@ -111,7 +111,7 @@ class Scorer:
         return expected
 
     def wants(self, time: float, interval: float) -> bool:
-        """Whether a frame of this time would score anything."""
+        """Whether a frame of this time would score any prediction."""
         return any(abs(p.time - time) <= interval / 2 for p in self._pending)
 
     def pass_by(self, frame: Image, time: float, interval: float) -> list[Scored]:

@@ -42,7 +42,7 @@ class Window:
 def see(monkeypatch: pytest.MonkeyPatch, shown: Window, frames: list[Frame]) -> ListSource:
     """Make every source yield these frames, and make every blinking window this one."""
     source = ListSource(frames, live=True, fps=30.0, name="camera 0")
-    monkeypatch.setattr("framecast.camera.open_source", lambda uri: source)
+    monkeypatch.setattr("framecast.camera.open_source", lambda uri, **_: source)
     monkeypatch.setattr("framecast.runtime.sinks.blink.BlinkWindow", lambda: shown)
     return source
 

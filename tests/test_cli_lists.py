@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import cv2
 import pytest
 
 from framecast.errors import EngineError
@@ -54,10 +54,15 @@ def test_the_doctor_begins_with_a_verdict(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_machine_that_cannot_run_the_demo_is_not_ready(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: backend != cv2.CAP_FFMPEG)
+    def without_av(name: str) -> str:
+        if name == "av":
+            raise PackageNotFoundError
+        return version(name)
+
+    monkeypatch.setattr(doctor, "version", without_av)
     code, out, _ = run("doctor")
     assert code == 1
-    assert out.startswith("Not ready: opencv FFMPEG (files and rtsp://): missing (install opencv-python from PyPI)\n")
+    assert out.startswith("Not ready: pyav (videos, streams): missing (pip install av)\n")
 
 
 def test_an_engine_that_is_missing_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,17 +75,14 @@ def test_an_engine_that_is_missing_says_what_it_is_for(monkeypatch: pytest.Monke
     assert found.cure == "only for the CPU, faster: pip install 'framecast[openvino]'"
 
 
-def test_csi_needs_one_of_two_ways_and_names_no_cure_if_one_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: backend != cv2.CAP_GSTREAMER)
-    monkeypatch.setattr(doctor, "_SYSTEM", Path("/nowhere"))
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    found = {finding.part: finding for finding in doctor.examine()}["opencv GSTREAMER (csi://)"]
-    assert (found.here, found.cure) == (False, "")
-    assert "gst-launch-1.0 is used instead" in found.state
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    parts = {finding.part: finding for finding in doctor.examine()}
-    assert "gstreamer1.0-tools" in parts["opencv GSTREAMER (csi://)"].cure
-    assert "gstreamer1.0-tools" in parts["gst-launch-1.0 (csi://)"].cure
+@pytest.mark.parametrize(
+    ("place", "cure"),
+    [("/usr/bin/gst-launch-1.0", ""), (None, "only for csi:// on a Jetson: apt-get install gstreamer1.0-tools")],
+)
+def test_csi_needs_gst_launch(monkeypatch: pytest.MonkeyPatch, place: str | None, cure: str) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: place)
+    found = {finding.part: finding for finding in doctor.examine()}["gst-launch-1.0 (csi://)"]
+    assert (found.state, found.cure, found.here) == (place or "missing", cure, bool(place))
 
 
 @pytest.mark.parametrize("command", ["models", "doctor"])

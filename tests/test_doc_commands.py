@@ -80,7 +80,7 @@ SHORT = {
     "parity": "--frames 3",
     "inspect": "--frames 10",
     "moving-mnist": "--sequences 2",
-    "delay": "--seconds 12",
+    "delay": "--duration 12",
 }
 SMALL = "--set hidden=4 --set layers=2"  # the networks of Moving MNIST
 SMALL_EDGE = "--set height=48 --set width=64 --set hidden=8 --set layers=1"  # stip-edge
@@ -186,7 +186,7 @@ def write_sequences(path: Path, run: Run) -> None:
 
 
 def write_checkpoint(path: Path, run: Run) -> None:
-    """As the authors of MAU and STAU saved theirs."""
+    """Write a checkpoint in the form that the authors of MAU and STAU used."""
     import torch
 
     from framecast.models.configs import build

@@ -108,8 +108,8 @@ def _mnist(updates: int) -> Recipe:
 
 
 _STIP = Recipe(
-    # As in the released code, the rate falls from update 20,000 on. Scheduled sampling would end there if there were
-    # more than one frame to predict.
+    # As in the released code, the rate falls from update 20,000 on (``sampling_stop``). With a single frame to predict,
+    # there is no scheduled sampling.
     "sequences", 100_000, 1, 5e-3, given=4, predicted=1, schedule="step", sampling_rate=5e-5, sampling_stop=20_000,
     perceptual=0.01, adversarial=0.001,
 )  # fmt: skip

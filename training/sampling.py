@@ -124,7 +124,7 @@ def _on_digits(model: StepModel, footage: Digits, given: int, predicted: int, wa
 
 
 def moment(footage: Footage, count: int, index: int = 0) -> list[Picture]:
-    """Return consecutive frames: of the fixed test set's sequence ``index``, or from the middle of clip ``index``."""
+    """Return consecutive frames: sequence ``index`` of the fixed test set, or the middle of clip ``index``."""
     if isinstance(footage, Digits):
         episode = footage.episode([0, index], count)
         return [episode.frame(age) for age in range(count)]

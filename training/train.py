@@ -193,7 +193,7 @@ class Training:
         return validate(self.trainer.average, self.scored, recipe.given, recipe.predicted, watch)
 
     def _note(self, made: Made) -> None:
-        """Keep an update for the log, or report that it was skipped."""
+        """Keep an update's figures for the log. If the update was skipped, say so instead."""
         if not made.finite:
             what = "loss or gradient is not finite: skipped the batch and reset the streams"
             self.say(f"update {self.trainer.updates}: {what}")

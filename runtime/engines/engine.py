@@ -77,8 +77,8 @@ class State:
     def follow(self, before: State) -> Moment:
         """Make this the state after ``before``. Returns the moment that the step must write.
 
-        This state always has a free moment of its own. No state is written twice in a row, so apart from the newest, at
-        most every second moment of ``before``'s past belongs to this state.
+        A moment of this state's own is always free. The newest moment of the past is ``before``'s. No state is written
+        twice in a row, so at most every second of the others is this state's.
         """
         self.is_precomputed = False
         moment = next(m for m in self.own if m not in before.past)

@@ -41,7 +41,7 @@ class _OrtBuffer(Buffer):
     def __init__(self, value: Any, zeros: NDArray[Any]) -> None:
         self.value, self.shape, self.dtype = value, zeros.shape, zeros.dtype
         self.address: int = value.data_ptr()
-        self._zeros = zeros  # on a CPU the value shares this memory
+        self._zeros = zeros  # kept, because on a CPU the value uses this memory
 
     def upload(self, array: NDArray[Any]) -> None:
         self.value.update_inplace(np.ascontiguousarray(array))

@@ -67,7 +67,7 @@ class Cadence:
 
     @property
     def _longest_run(self) -> int:
-        """The most repeats in a row that a new picture followed."""
+        """The length of the longest run of repeats that has ended with a new picture."""
         return max(map(len, self._bits.split(b"\1")[:-1]), default=0)
 
     def coming(self, count: int) -> list[bool]:

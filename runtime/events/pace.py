@@ -51,7 +51,7 @@ class Pace:
         self._before = None
 
     def motion(self, seconds: float, pictures: float) -> float:
-        """Seconds of motion in ``seconds`` that bring ``pictures`` new pictures."""
+        """The seconds of motion in ``pictures`` new pictures: ``seconds`` if it follows time, else their usual span."""
         if self.by_time or not self._spans:
             return seconds
         return pictures * sum(self._spans) / len(self._spans)

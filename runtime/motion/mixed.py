@@ -41,7 +41,7 @@ class Mixed:
         self._made: dict[tuple[int, int], tuple[Floats, Floats]] = {}
 
     def remembered(self, image: Image, before: Moment | None, motion: Field | None, draft: Draft | None) -> Pictures:
-        """What later frames and predictions need of ``image``, given the ``draft`` that was made for its time."""
+        """What later frames and predictions need of ``image``. ``draft`` was made for its time before it came."""
         frame = image.astype(np.float32)
         grey = cast(Floats, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
         soft = cast(Floats, cv2.blur(grey, (2 * BLUR + 1, 2 * BLUR + 1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TypedDict
 
 from framecast.camera import Frame, Image
 from framecast.runtime.predictor import Prediction
@@ -46,6 +47,27 @@ class Result:
         return f"Result({self.frame!r}, {self.prediction!r}, {score})"
 
 
+STDOUT = "standard output"
+
+
+class Output(TypedDict):
+    """Where a run's pictures went: one for each ``record`` and ``out``.
+
+    Attributes:
+        asked: the path or address as it was given, without credentials; ``STDOUT`` for standard output.
+        to: the newest file, or the address.
+        codec: ``H.264``, ``VP9``, …; null for a strip of pictures, and before the first picture.
+        files: the number of files begun; of an address, 1 once a picture was sent.
+        removed: the number of segments that were removed.
+    """
+
+    asked: str
+    to: str
+    codec: str | None
+    files: int
+    removed: int
+
+
 class Sink(ABC):
     """Takes results one at a time. Close it after the last one."""
 
@@ -56,6 +78,10 @@ class Sink(ABC):
         Raises:
             SinkError: the result cannot be written; the run ends.
         """
+
+    def written(self) -> Output | None:
+        """Where the pictures went so far; None if nowhere that lasts. Any thread may call it, also at the end."""
+        return None
 
     @abstractmethod
     def close(self) -> None:

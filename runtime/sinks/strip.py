@@ -26,7 +26,8 @@ from framecast.runtime.sinks.picture import (
     fit,
     letterboxed,
 )
-from framecast.runtime.sinks.sink import Result, Sink
+from framecast.runtime.sinks.recorded import free_name
+from framecast.runtime.sinks.sink import Output, Result, Sink
 
 ROWS = 4
 PARTS = 16  # the most parts of a run: the moment with the most motion is kept from each
@@ -49,6 +50,8 @@ class StripSink(Sink):
     Each row comes from another part of the run: the moment at which copying was worst. The prediction's own score does
     not affect the choice.
 
+    It replaces no file: where there is one already, its name gets the time.
+
     Raises:
         SinkError: the path cannot be written.
     """
@@ -60,6 +63,12 @@ class StripSink(Sink):
         self._length = 1  # scored frames in a part
         self._scored = 0
         self._ahead = ""
+        self._to: Path | None = None
+
+    def written(self) -> Output:
+        """See :meth:`Sink.written`."""
+        to = self._to or self.path
+        return Output(asked=str(self.path), to=str(to), codec=None, files=int(self._to is not None), removed=0)
 
     def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
@@ -89,7 +98,9 @@ class StripSink(Sink):
         rows = [letterboxed(m.row, chosen[0].row.shape) for m in chosen]  # the stream may have changed its size
         data = cv2.imencode(".png", np.vstack([_head(rows[0].shape[1], self._ahead), *rows]))[1]
         self._moments = []
-        write(self.path, data.tobytes())
+        to = free_name(self.path)
+        write(to, data.tobytes())
+        self._to = to
 
 
 def _copying(moment: _Moment) -> float:

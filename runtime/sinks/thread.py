@@ -5,11 +5,16 @@ from __future__ import annotations
 import threading
 
 from framecast.clock import SYSTEM, Clock
+from framecast.errors import SinkError
 from framecast.runtime.mailbox import Mailbox
-from framecast.runtime.sinks.sink import Result, Sink
+from framecast.runtime.sinks.sink import Output, Result, Sink
 
 # Results, each with a full frame. If a sink falls this far behind, the run waits for it, and camera frames are dropped.
 CAPACITY = 4
+
+
+class _StuckError(SinkError):
+    """The sink did not come back."""
 
 
 class SinkThread(Sink):
@@ -17,15 +22,21 @@ class SinkThread(Sink):
 
     Args:
         sink: called in the thread; :meth:`close` closes it.
+        newest: leave out results that come while it is busy, instead of waiting for it.
+        patience: seconds that the sink may take for a result, and to close; then it counts as lost (default: for ever).
         clock: for waiting.
     """
 
-    def __init__(self, sink: Sink, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self, sink: Sink, clock: Clock = SYSTEM, *, newest: bool = False, patience: float | None = None
+    ) -> None:
         self._sink = sink
-        self._mailbox: Mailbox[Result] = Mailbox(newest=False, capacity=CAPACITY, clock=clock)
+        self._mailbox: Mailbox[Result] = Mailbox(newest=newest, capacity=CAPACITY, clock=clock)
         self._failure: Exception | None = None
         self._raised = False
         self._clock = clock
+        self._patience = patience
+        self._begun: float | None = None  # when the sink was given the result that it is busy with
         self._thread = threading.Thread(target=self._run, name=f"framecast-{type(sink).__name__}", daemon=True)
         self._thread.start()
 
@@ -35,8 +46,15 @@ class SinkThread(Sink):
         Raises:
             SinkError: the sink failed.
         """
+        begun = self._begun
+        if self._patience is not None and begun is not None and self._clock.now() - begun > self._patience:
+            self._failure = self._failure or self._stuck()
         self._raise()
         self._mailbox.put(result)
+
+    def written(self) -> Output | None:
+        """See :meth:`Sink.written`."""
+        return self._sink.written()
 
     def close(self) -> None:
         """Wait until the sink has taken every result, and close it.
@@ -45,8 +63,18 @@ class SinkThread(Sink):
             SinkError: the sink failed, and no ``show`` has raised that error yet.
         """
         self._mailbox.close()
-        self._clock.join(self._thread)
+        deadline = None
+        if self._patience is not None:
+            deadline = self._clock.now() + (0 if isinstance(self._failure, _StuckError) else self._patience)
+        self._clock.join(self._thread, deadline)
+        if self._thread.is_alive():  # it hangs in a library; the process can end without it
+            self._failure = self._failure or self._stuck()
         self._raise()
+
+    def _stuck(self) -> SinkError:
+        output = self._sink.written()
+        name = type(self._sink).__name__ if output is None else output["to"]
+        return _StuckError(f"lost {name}: no answer for {self._patience:g} s (check what receives it, and the network)")
 
     def _raise(self) -> None:
         """Raise the sink's error, but only once."""
@@ -58,10 +86,12 @@ class SinkThread(Sink):
         try:
             while (result := self._mailbox.get()) is not None:
                 if self._failure is None:
+                    self._begun = self._clock.now()
                     try:
                         self._sink.show(result)
                     except Exception as error:  # noqa: BLE001 (raised by show or close)
                         self._failure = error
+                    self._begun = None
         finally:
             try:
                 self._sink.close()

@@ -2,69 +2,198 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
-
+from framecast.camera import Image
 from framecast.errors import OptionError, SinkError
-from framecast.files import check_room, check_writable
 from framecast.redact import redact
-from framecast.runtime.sinks.picture import letterboxed, scored_moment
-from framecast.runtime.sinks.sink import Result, Sink
+from framecast.runtime.sinks.encoder import AV1, H264, MJPEG, TICK, VP9, Codec, Encoder, NoEncoderError, Times, load_av
+from framecast.runtime.sinks.picture import scored_moment
+from framecast.runtime.sinks.recorded import Recorded, cannot_record, check_recordable, takes
+from framecast.runtime.sinks.sink import Output, Result, Sink
 
-CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}  # OpenCV's bundled FFmpeg can always write these
-LONGEST_GAP = 10.0  # seconds without a frame; a longer gap is cut to this
-CHECK = 25  # frames between checks of the disk, because OpenCV does not report a failed write
+CHECK = 1.0  # seconds of a recording between checks of its file and disk
+SMALLEST = 1_000_000  # bytes to keep, at least
 
 
-class VideoSink(Sink):
-    """A video file, playable once it is closed. An ``.mkv`` is playable even if it was never closed.
+class _Container(NamedTuple):
+    """A file format: FFmpeg's name, the codecs that it takes, and FFmpeg's options."""
 
-    It plays at the pace of the run: a picture stays until the time of the next one.
+    name: str
+    codecs: tuple[Codec, ...]
+    options: dict[str, str]
 
-    Args:
-        path: its suffix selects the container.
-        fps: the file's frame rate, frames a second.
+
+_FLUSH = {"flush_packets": "1"}
+# Until it is closed, it is a fragmented MP4 that plays to its last half second; closing makes it an ordinary one.
+_MP4 = {"movflags": "hybrid_fragmented+frag_keyframe+default_base_moof", "frag_duration": "500000", **_FLUSH}
+_MKV = {"cluster_time_limit": "500", **_FLUSH}
+CONTAINERS = {
+    ".mp4": _Container("mp4", (*H264, *VP9, *AV1), _MP4),  # all of these play in a browser
+    ".mkv": _Container("matroska", (*H264, *VP9, *AV1), _MKV),
+    ".webm": _Container("webm", (*VP9, *AV1), _MKV),
+    ".avi": _Container("avi", MJPEG, _FLUSH),
+}
+
+
+def check_suffix(path: Path) -> None:
+    """Check that a video can be recorded in the format that a file's suffix names.
 
     Raises:
         OptionError: the suffix is unknown.
-        SinkError: the path cannot be written, or the disk is full.
+    """
+    if path.suffix.lower() not in CONTAINERS:
+        endings = ", ".join(CONTAINERS)
+        raise OptionError(f"cannot record {redact(str(path))}: unknown suffix; use {endings}, or .png for pictures")
+
+
+def check_segments(segment: float | None, keep: float | None) -> None:
+    """Check the time of segments and the size to keep.
+
+    Raises:
+        OptionError: one is out of range.
+    """
+    if segment is not None and not 1 <= segment < math.inf:
+        raise OptionError(f"a segment must last at least 1 s, not {segment:g} s")
+    if keep is not None and segment is None:
+        raise OptionError("keep removes the oldest segments, but there are none: give segment as well, such as 10min")
+    if keep is not None and not SMALLEST <= keep < math.inf:
+        raise OptionError(f"the size to keep must be at least {SMALLEST / 1e6:g} MB, not {keep / 1e6:g} MB")
+
+
+class VideoSink(Sink):
+    """A video. Each picture has the time of its frame. It stays playable if the process is killed.
+
+    It replaces no file: where ``run.mp4`` is there already, it becomes ``run-20261129-183000.mp4`` (local time).
+
+    Args:
+        path: its suffix selects the container, and the container the codec: see ``CONTAINERS``.
+        fps: nominal frames a second.
+        segment: begin a new file after so many seconds, each with the time in its name (default: one file).
+        keep: remove the oldest segments of that name, those of earlier runs as well, where all take more bytes. A
+            segment that reaches half of it ends early.
+
+    Raises:
+        OptionError: the suffix is unknown, or the segments' time or size is out of range.
+        SinkError: the path cannot be written, another run is recording under that name, or the disk is full.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
-        if path.suffix.lower() not in CODECS:
-            endings = ", ".join(CODECS)
-            raise OptionError(f"cannot record {redact(str(path))}: unknown suffix; use {endings}, or .png for pictures")
-        check_writable(path)
+    def __init__(self, path: Path, fps: float, segment: float | None = None, keep: float | None = None) -> None:
+        check_suffix(path)
+        check_segments(segment, keep)
+        check_recordable(path)
         self.path = path
         self._fps = fps
-        self._writer: cv2.VideoWriter | None = None
-        self._shape: tuple[int, ...] = ()  # of the file's pictures: those of the first frame
-        self._begun = 0.0  # time of the first frame; cutting a gap moves it forward
-        self._written = 0
+        self._segment, self._keep = segment or math.inf, keep or math.inf
+        self._times = Times(fps)
+        self._encoder: Encoder | None = None
+        self._begun = 0.0  # seconds of the recording at which the file began
+        self._checked = -math.inf  # and at which file and disk were checked
+        self._codec: str | None = None
+        self._files = self._removed = 0
+        self._older: list[tuple[Path, int]] = []  # finished segments and their bytes, oldest first
+        self._file: Recorded | None = self._new_file()  # at once: from now on, no other run takes that name
+        self._newest = self._file.shown
+
+    def written(self) -> Output:
+        """See :meth:`Sink.written`."""
+        return Output(
+            asked=str(self.path),
+            to=str(self._newest),
+            codec=self._codec,
+            files=self._files,
+            removed=self._removed,
+        )
 
     def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
         picture = scored_moment(result)
-        if self._writer is None:
-            self._shape = picture.shape
-            fourcc = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-            self._writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, fourcc, self._fps, picture.shape[1::-1])
-            if not self._writer.isOpened():
-                raise SinkError(f"cannot record to {self.path}: OpenCV found no encoder; try an .avi file")
-            self._begun = result.frame.time
-        due = result.frame.time - self._begun - self._written / self._fps  # seconds by which the file lags behind
-        if due > LONGEST_GAP:
-            self._begun += due - LONGEST_GAP
-            due = LONGEST_GAP
-        for _ in range(max(1, 1 + round(due * self._fps))):
-            if self._written % CHECK == 0:
-                check_room(self.path)
-            self._writer.write(letterboxed(picture, self._shape))
-            self._written += 1
+        at = self._times.at(result.frame.time)
+        try:
+            self._show(picture, at)
+        except SinkError:
+            with suppress(SinkError):  # the first error counts
+                self.close()
+            raise
+
+    def _show(self, picture: Image, at: float) -> None:
+        if self._encoder is not None and self._file is not None:
+            ended = at - self._begun >= self._segment or self._file.size > self._keep / 2
+            if ended:
+                self.close()
+            elif at - self._checked >= CHECK:
+                self._checked = at
+                self._file.check()
+                self._trim(self._file.size)
+        if self._encoder is None or self._file is None:
+            self._file = self._file or self._new_file()
+            self._begun = self._checked = at
+            self._newest = self._file.shown
+            self._encoder = self._opened(self._file, picture)
+            self._codec = self._encoder.codec.said
+            self._files += 1
+        try:
+            self._encoder.write(picture, at - self._begun)
+        except (load_av().error.FFmpegError, OSError, ValueError) as error:
+            raise cannot_record(self._file.shown, self._file.failure or error) from error
+        self._file.mark()
+
+    def _new_file(self) -> Recorded:
+        timed = self._segment < math.inf
+        if self._keep < math.inf:
+            self._older = takes(self.path)
+        file = Recorded(self.path, timed=timed)
+        self._trim(0)
+        return file
+
+    def _opened(self, file: Recorded, picture: Image) -> Encoder:
+        container = CONTAINERS[self.path.suffix.lower()]
+        # AVI has a fixed frame rate: a tick is a picture, and a gap repeats the one before.
+        tick = 1 / Fraction(self._fps).limit_denominator(1001) if container.name == "avi" else TICK
+        try:
+            return Encoder(
+                file,
+                container.name,
+                container.codecs,
+                picture.shape,
+                fps=self._fps,
+                tick=tick,
+                options=container.options,
+            )
+        except NoEncoderError as error:
+            raise cannot_record(file.shown, str(error), "try an .avi file") from error
+        except (load_av().error.FFmpegError, OSError, ValueError) as error:
+            raise cannot_record(file.shown, file.failure or error) from error
 
     def close(self) -> None:
         """See :meth:`Sink.close`."""
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
+        encoder, file = self._encoder, self._file
+        self._encoder = self._file = None
+        if file is None:
+            return
+        try:
+            if encoder is not None:
+                encoder.finish()
+        except (load_av().error.FFmpegError, OSError, ValueError) as error:
+            file.cut()
+            raise cannot_record(file.shown, file.failure or error) from error
+        finally:
+            file.close()
+
+    def _trim(self, newest: int) -> None:
+        """Remove the oldest segments until all take no more than the size to keep. ``newest``: bytes of this one."""
+        total = newest + sum(size for _, size in self._older)
+        while total > self._keep and self._older:
+            path, size = self._older.pop(0)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise SinkError(
+                    f"cannot remove the old segment {path}: {error.strerror} (check the folder's permissions)"
+                ) from error
+            self._removed += 1
+            total -= size

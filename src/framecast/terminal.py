@@ -6,7 +6,7 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.cells import cell_len
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framecast.runtime.report import Report
+from framecast.runtime.sinks.sink import STDOUT, Output
 from framecast.tables import number
 
 WIDTH = 100  # columns, if the output is not a terminal
@@ -86,13 +87,27 @@ def _folded(text: str, width: int) -> str:
 
 @contextmanager
 def status_line() -> Iterator[Callable[[Report], None]]:
-    """Yield a function that shows a report on one line of the terminal. It does nothing if there is no terminal."""
+    """Yield a function that shows a report on one line of the terminal. It does nothing without one.
+
+    A terminal that is closed meanwhile is no error.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda report: None
         return
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda report: live.update(_line(report), refresh=True)
+    live = Live(console=console, auto_refresh=False, transient=True)
+
+    def show(report: Report) -> None:
+        with suppress(OSError):
+            live.update(_line(report), refresh=True)
+
+    with suppress(OSError):
+        live.start()
+    try:
+        yield show
+    finally:
+        with suppress(OSError):
+            live.stop()
 
 
 def _line(report: Report) -> Text:
@@ -131,8 +146,26 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def summary(report: Report, outputs: Iterable[Path]) -> None:
-    """Print a run's final figures and its output files."""
+def _written(output: Output) -> tuple[str, str]:
+    """A row of the summary: where pictures went."""
+    to, asked = output["to"], output["asked"]
+    sent = "://" in asked or asked == STDOUT
+    if not output["files"]:
+        return ("not sent" if sent else "not written"), f"{to}  (nothing was predicted or scored)"
+    notes = [output["codec"]] if output["codec"] else []
+    if not sent and not Path(to).exists():
+        return "not written", f"{to}  (it was removed or renamed)"
+    if output["files"] > 1:
+        notes.append(f"the last of {output['files']} segments")
+    elif to != asked and Path(asked).exists():
+        notes.append(f"{asked} was there already")
+    if output["removed"]:
+        notes.append(f"{_many(output['removed'], 'old segment')} removed")
+    return ("sent" if sent else "written"), f"{to}  ({'; '.join(notes)})" if notes else to
+
+
+def summary(report: Report, files: Iterable[Path]) -> None:
+    """Print a run's final figures, where its pictures went, and its further files."""
     latency, engine, now, psnr = report["latency_ms"], report["engine"], report["now"], report["psnr_db"]
     random = "  (random weights: no quality claimed)" if report["weights"] == "random" else ""
     scored = [f"{score['ahead_ms']:.0f}" for score in report["psnr_db_by_ahead"]]
@@ -151,8 +184,8 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
     if (sharp := report["sharpness"]) is not None:
         rows.append(("sharpness", f"{sharp['prediction']:.2f} of the real frames'"))
     if (shown := _now(report)) is not None and now is not None:
-        since = f"counted from {SINCE[report['times']]}, plus the delays you gave"
-        late = f"the camera's picture is {number(now['late'], '.0f')} ms old when it is shown, {since}"
+        since = f"the time since {SINCE[report['times']]}, plus the delays you gave"
+        late = f"the camera's picture is {number(now['late'], '.0f')} ms old when it is shown: {since}"
         rows += [("now", shown), ("late", late)]
     if any(report["events"].values()):
         events = report["events"]
@@ -173,5 +206,6 @@ def summary(report: Report, outputs: Iterable[Path]) -> None:
     rows += [("note", note) for note in report["source_notes"]]
     rows += [("warning", warning) for warning in report["warnings"]]
     rows.append(("ended", report["ended"] or "before the first frame"))
-    rows += [("written", str(p)) if p.exists() else ("not written", f"{p}  (nothing was scored)") for p in outputs]
+    rows += [_written(output) for output in report["outputs"]]
+    rows += [("written" if path.exists() else "not written", str(path)) for path in files]
     table("framecast", ("", ""), rows)

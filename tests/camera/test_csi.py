@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framecast.camera import Source, csi, cv, open_source
+from framecast.camera import Source, csi, open_source
 from framecast.camera.csi import Csi, elements, parse_csi
 from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
@@ -26,12 +26,6 @@ from .reading import lost, read  # noqa: TID252
 
 SIZE = "320x240"
 needs_gstreamer = pytest.mark.skipif(shutil.which(csi.LAUNCH) is None, reason=f"no {csi.LAUNCH} (make system-deps)")
-
-
-@pytest.fixture(autouse=True)
-def no_gstreamer_in_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of PyPI's OpenCV, whichever is here."""
-    monkeypatch.setattr(cv.load().videoio_registry, "hasBackend", lambda backend: False)
 
 
 @pytest.fixture
@@ -162,7 +156,7 @@ def test_a_process_that_is_killed(sensor: Callable[..., None]) -> None:
 
 @needs_gstreamer
 def test_frames_that_stop_and_a_process_that_does_not_answer(sensor: Callable[..., None]) -> None:
-    source = open_source(f"csi://0?size={SIZE}", timeout=1)
+    source = open_source(f"csi://0?size={SIZE}", stall=1)
     source.read()
     process = process_of(source)
     process.send_signal(signal.SIGSTOP)
@@ -173,7 +167,7 @@ def test_frames_that_stop_and_a_process_that_does_not_answer(sensor: Callable[..
 
 @needs_gstreamer
 def test_closing_while_a_read_is_blocked(sensor: Callable[..., None]) -> None:
-    source = open_source(f"csi://0?size={SIZE}", timeout=200)
+    source = open_source(f"csi://0?size={SIZE}", stall=200)
     source.read()
     process = process_of(source)
     process.send_signal(signal.SIGSTOP)

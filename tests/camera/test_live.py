@@ -10,18 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, cast
 from urllib.parse import urlsplit
 
-import cv2
 import numpy as np
 import psutil
 import pytest
 
-from framecast.camera import Image, open_source, webcam
+from framecast.camera import Image, open_source
 from framecast.camera.live import OLDEST, LiveSource
 from framecast.errors import SourceError
 from framecast.testing import ManualClock
@@ -149,17 +145,6 @@ def test_an_address_where_nobody_listens() -> None:
     assert "not a URL" in refused("rtsp://127.0.0.1/a\0b")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="V4L2 is Linux's")
-def test_webcams_that_are_not_there(tmp_path: Path) -> None:
-    for uri in ("97", "v4l2:///dev/video97"):
-        message = refused(uri)
-        assert "no camera /dev/video97 (cameras here: " in message
-    assert "no camera nowhere" in refused("v4l2://nowhere")
-    (tmp_path / "video0").touch()
-    assert "not a device" in refused(f"v4l2://{tmp_path}/video0")
-    assert "cannot open the camera /dev/null" in refused("v4l2:///dev/null")
-
-
 class Unplugged:
     """A camera that gives three frames and is then unplugged, as :class:`framecast.camera.live.Capture`."""
 
@@ -189,43 +174,6 @@ def test_a_webcam_that_is_unplugged() -> None:
         for _ in range(2):
             with pytest.raises(SourceError, match=r"lost /dev/video0: it ended or broke off \(check its cable"):
                 source.read()
-
-
-class OpenCv:
-    """OpenCV's capture: it decodes into the array that it is given, where that fits; its pictures grow once."""
-
-    def __init__(self, frames: int) -> None:
-        self.left = self.frames = frames
-
-    def grab(self) -> bool:
-        self.left -= 1
-        return self.left >= 0
-
-    def retrieve(self, image: Image | None) -> tuple[bool, Image]:
-        side = 2 if 2 * self.left >= self.frames else 4
-        if image is None or image.shape != (side, side, 3):
-            image = np.empty((side, side, 3), np.uint8)
-        image[:] = self.left
-        return True, image
-
-    def get(self, property_: int) -> float:
-        return {cv2.CAP_PROP_POS_MSEC: 1234.5, cv2.CAP_PROP_FPS: 30.0}[property_]
-
-    def release(self) -> None:
-        pass
-
-
-def test_frames_are_decoded_into_arrays_that_nobody_holds() -> None:
-    capture = webcam.WebcamCapture(cast(Any, OpenCv(40)), stamped=False)
-    with LiveSource("/dev/video0", capture, 30.0, cure="") as source:
-        held: deque[np.ndarray] = deque(maxlen=3)
-        addresses = set()
-        for left in range(39, -1, -1):
-            held.append(read(source).image)
-            addresses.add(held[-1].__array_interface__["data"][0])
-            assert [image[0, 0, 0] for image in held] == list(range(left + len(held) - 1, left - 1, -1))
-    assert held[-1].shape == (4, 4, 3)
-    assert len(addresses) <= 2 * 5  # of each size three that are held, one more, and the first, which was not ours
 
 
 class Stamping(Unplugged):
@@ -264,12 +212,6 @@ def test_a_frame_has_the_time_of_the_drivers_stamp() -> None:
 def test_a_stamp_that_cannot_be_right_gives_way_to_the_grab(age: float | None) -> None:
     # In the future, too old, 0, of the wall clock, none, and before the frame before.
     assert stamped(0.01, age, 0.02) == [(0.01, "capture"), (0.0, "arrival"), (0.02, "capture")]
-
-
-@pytest.mark.parametrize("asked", [True, False])
-def test_a_webcam_is_asked_for_its_stamps(asked: bool) -> None:
-    capture = webcam.WebcamCapture(cast(Any, OpenCv(1)), stamped=asked)
-    assert capture.stamp() == (1.2345 if asked else None)
 
 
 def test_a_file_has_positions() -> None:

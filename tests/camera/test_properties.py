@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from framecast.camera import Source, open_source, uri
 from framecast.camera.csi import Csi, parse_csi
 from framecast.camera.synthetic import Scene, parse_scene
+from framecast.camera.webcam import parse_v4l2
 from framecast.errors import FramecastError, OptionError, SourceError
 from framecast.redact import redact
 
@@ -84,12 +85,17 @@ def no_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         parse_csi(rest)
         return refuse()
 
+    def v4l2(rest: str, **_: object) -> Source:
+        parse_v4l2(rest)
+        return refuse()
+
     folder = tmp_path_factory.mktemp("empty")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in ("open_number", "open_v4l2", "open_address", "open_stdin"):
+        for name in ("open_number", "open_address", "open_stdin"):
             patch.setattr(uri, name, refuse)
         patch.setattr(uri, "open_csi", csi)
+        patch.setattr(uri, "open_v4l2", v4l2)
         yield folder
 
 
@@ -98,7 +104,11 @@ URIS = st.one_of(
     st.builds(
         str.__add__, st.sampled_from(["file:", "file://", "v4l2:", "csi://", "rtsp:", "synthetic:", "x+y:"]), ANY
     ),
-    st.builds("{}?{}".format, st.sampled_from(["synthetic://", "csi://0", "csi://1", "synthetic:"]), QUERIES),
+    st.builds(
+        "{}?{}".format,
+        st.sampled_from(["synthetic://", "csi://0", "csi://1", "synthetic:", "v4l2:///dev/video0"]),
+        QUERIES,
+    ),
     st.builds("{}{}*{}".format, ANY, st.sampled_from(["", "/", "**/", "[", "]"]), ANY),
 )
 

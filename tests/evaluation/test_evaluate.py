@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,13 @@ def test_models_can_be_names_paths_or_open_predictors() -> None:
     assert opened.to_dict()["mean"]["opened"] == by_name.to_dict()["mean"]["stip-edge"]
     assert opened.to_dict()["models"][0]["given"] == "opened"
     assert by_name.clips[0].frames == 12
+
+
+def test_results_are_one_line_in_a_shell() -> None:
+    results = framecast.evaluate("stip-edge", CLIP, horizon=1)
+    assert re.fullmatch(
+        r"Results\(1 scored; psnr at the first moment: copy-last \d+\.\d\d, .*see to_dict\(\)\)", repr(results)
+    )
 
 
 def test_progress_is_reported() -> None:

@@ -16,7 +16,7 @@ from framecast.models.blocks import patchify, unpatchify
 
 
 class Patches(nn.Module):
-    """Patches a frame, doubles the values and, unless ``shared``, turns them back into a frame."""
+    """Cuts a frame into patches, doubles their values and, unless ``shared``, turns them back into a frame."""
 
     def __init__(self, patch: int, shared: bool) -> None:
         super().__init__()

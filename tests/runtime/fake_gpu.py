@@ -138,7 +138,7 @@ class LogicError(Exception):
 
 
 class Owned:
-    """An object of pycuda. It leaks unless it is freed in the context's opening thread or while that is current."""
+    """An object of pycuda. It leaks unless freed in the thread that opened the context, or while that is current."""
 
     def __init__(self, gpu: Gpu, kind: str) -> None:
         self.gpu, self.kind = gpu, kind

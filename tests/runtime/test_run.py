@@ -111,7 +111,7 @@ def test_one_recording_and_a_sink_of_any_class(tmp_path: Path) -> None:
 
 
 def test_a_run_in_virtual_time_records_and_ends() -> None:
-    """Capture, sinks and loop wait on the given clock, so none of them stops virtual time."""
+    """Capture, sinks and loop wait on the given clock: a wait on another one would stop virtual time."""
     clock = VirtualClock()
     source = ListSource(shades(40, size=(48, 64)), live=True, gap=60.0, clock=clock)
     shown: list[int] = []

@@ -26,7 +26,8 @@ from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode put
 from ..exported import exported, pair  # noqa: TID252
 from ..stepping import stepped  # noqa: TID252
 
-NETWORKS = ["stip", "stip-edge", "astm-tau", "stau", "tau-block"]  # carried states and histories; K > 1 in the last
+# Carried states and histories. The last predicts several frames at once.
+NETWORKS = ["stip", "stip-edge", "astm-tau", "stau", "tau-block"]
 OPENERS: dict[str, Callable[[Path], Engine]] = {
     "onnxruntime": lambda path: open_engine(path, threads=1),
     "openvino": lambda path: open_engine(path, "openvino", threads=1),

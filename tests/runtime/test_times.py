@@ -36,14 +36,14 @@ def reported(source: ListSource | Bounded) -> Report:
 @pytest.mark.parametrize(
     ("source", "times", "message"),
     [
-        (Webcam(shades(9), live=True), "capture", "counted from the driver's stamp, plus the delays you gave"),
+        (Webcam(shades(9), live=True), "capture", "the time since the driver's stamp, plus the delays you gave"),
         (
             Bounded(Webcam(shades(9), live=True), 10.0),
             "capture",
-            "counted from the driver's stamp, plus the delays you gave",
+            "the time since the driver's stamp, plus the delays you gave",
         ),
-        (ListSource(shades(9), live=True), "arrival", "counted from its arrival, plus the delays you gave"),
-        (ListSource(shades(9)), "file", "counted from its time in the file, plus the delays you gave"),
+        (ListSource(shades(9), live=True), "arrival", "the time since its arrival, plus the delays you gave"),
+        (ListSource(shades(9)), "file", "the time since its time in the file, plus the delays you gave"),
     ],
 )
 def test_the_meaning_of_times_is_reported(

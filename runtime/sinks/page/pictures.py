@@ -79,7 +79,7 @@ class Encoder:
         self._scored: dict[str, bytes] = {}
 
     def encode(self, newest: Newest, wanted: Collection[str]) -> dict[str, bytes]:
-        """JPEGs by name, in the order of ``PICTURES``. Those of a scored moment are left out if there is none yet.
+        """JPEGs by name, in the order of ``PICTURES``. Until a moment is scored, its pictures are left out.
 
         Args:
             newest: the results to show.

@@ -68,6 +68,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point. An error prints one line and exits with 1; a command line that cannot be parsed exits with 2."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # an ASCII terminal shows "?" for other characters
@@ -92,6 +93,18 @@ def main() -> None:
         if logging.getLogger().isEnabledFor(logging.INFO):  # --verbose
             raise
         _fail(f"unexpected {type(error).__name__}: {error}: rerun with --verbose and open an issue", 1)
+
+
+def _open_streams() -> None:
+    """Let closed standard streams lead nowhere. Otherwise the next file that is opened would get their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # noqa: PERF203 (three of them)
+            os.open(os.devnull, os.O_RDWR)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _is_output(error: OSError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from rich.console import Console
@@ -12,8 +13,12 @@ HERE = ("localhost", "127.", "::1")  # other machines cannot reach hosts that be
 
 
 def announce(line: str) -> None:
-    """Print a line to stderr. On a terminal, add the QR code of its link if other machines can open the link."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line to stderr, unless nobody reads it any more.
+
+    On a terminal, add the QR code of its link if other machines can open the link.
+    """
+    with suppress(OSError):  # a line that nobody reads is no reason to end a run
+        print(line, file=sys.stderr, flush=True)
     link = re.search(r"https?://\S+", line)
     if link and sys.stderr.isatty() and not (urlsplit(link[0]).hostname or "").startswith(HERE):
         rows = qr_code(link[0])

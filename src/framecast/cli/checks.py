@@ -57,6 +57,38 @@ def duration(option: str, text: str) -> float:
     return float(found[1]) * (1.0 if found[2] == "s" else 1e-3)
 
 
+def period(option: str, text: str) -> float:
+    """Read a time such as 30s, 10min or 1h, in seconds.
+
+    Args:
+        option: as it is typed, ``--segment``.
+        text: what was given.
+
+    Raises:
+        OptionError: it is not a time.
+    """
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{0,3})?) ?(s|min|h)", text.strip(), re.ASCII)
+    if found is None:
+        raise OptionError(f"{option} {text!r} is not a time: give seconds, minutes or hours, such as 30s, 10min or 1h")
+    return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]]
+
+
+def amount(option: str, text: str) -> float:
+    """Read a size such as 500MB or 20GB, in bytes.
+
+    Args:
+        option: as it is typed, ``--keep``.
+        text: what was given.
+
+    Raises:
+        OptionError: it is not a size.
+    """
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{0,3})?) ?(MB|GB|TB)", text.strip(), re.ASCII | re.IGNORECASE)
+    if found is None:
+        raise OptionError(f"{option} {text!r} is not a size: give MB, GB or TB, such as 500MB or 20GB")
+    return float(found[1]) * {"MB": 1e6, "GB": 1e9, "TB": 1e12}[found[2].upper()]
+
+
 def patience(option: str, text: str) -> float:
     """Parse a time that somebody is willing to wait, such as 15s. Returns seconds.
 

@@ -93,7 +93,7 @@ def quantize(
         ("PSNR of the next frame", f"{found.psnr:.3f} dB, {number(found.psnr_change, '+.3f')} against float32"),
         ("error of the prediction", f"mean {found.mean:.1e}, at most {found.max:.1e}"),
         ("checked on", f"{int8().instructions}, in ONNX Runtime"),
-        ("on other CPUs", f"the same sums: two products are at most {largest:,}, and 16 bits hold {LARGEST_SUM:,}"),
+        ("on other CPUs", f"the same sums: two products add up to at most {largest:,}; 16 bits hold {LARGEST_SUM:,}"),
         ("a step in ONNX Runtime", f"{faster.median:.2f} times as fast ({faster.low:.2f} … {faster.high:.2f})"),
     ]
     terminal.table(f"{model} in int8, on {len(images)} frames of {source}", ("", ""), rows)

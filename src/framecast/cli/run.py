@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from framecast.cli.announce import announce
-from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs, duration, patience
+from framecast.cli.checks import (
+    amount,
+    check_clips,
+    check_ending,
+    check_numbers,
+    check_outputs,
+    duration,
+    patience,
+    period,
+)
 from framecast.cli.complete import complete_engine, complete_models
 from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.cli.signals import on_signals
@@ -75,7 +85,23 @@ def run(
     record: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="Record a video (.mp4, .mkv, .avi) or a strip of pictures (.png). Repeatable."
+            metavar="FILE",
+            help="Record a video (.mp4, .mkv, .webm, .avi) or a strip of pictures (.png). "
+            "Replaces no file. Repeatable.",
+        ),
+    ] = None,
+    segment: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Begin a new video file after each 30s, 10min or 1h.")
+    ] = None,
+    keep: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Remove the oldest segments beyond 500MB, 20GB or 1TB.")
+    ] = None,
+    out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Send the predictions as a camera: rtsp://host:port/path, rtmp://…, udp://host:port, "
+            "v4l2:///dev/video10, or - for Y4M on standard output. Repeatable.",
         ),
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
@@ -84,7 +110,10 @@ def run(
     ] = None,
     realtime: Annotated[
         bool,
-        typer.Option("--realtime", help="Play a file at its own frame rate. --now, --serve and --show always do."),
+        typer.Option(
+            "--realtime",
+            help="Play a file at its own frame rate. --now, --serve, --show, and --out except to -, always do.",
+        ),
     ] = False,
     every_frame: Annotated[
         bool, typer.Option("--every-frame", help="Drop no frame of a file that plays at its own rate, however late.")
@@ -106,8 +135,9 @@ def run(
     from framecast.runtime.engines import choose
     from framecast.runtime.lookahead import Lookahead
     from framecast.runtime.report import to_json
-    from framecast.runtime.run import check_recording
+    from framecast.runtime.run import check_recordings
     from framecast.runtime.run import run as run_live
+    from framecast.runtime.sinks.out import PIPE, check_out, standard_output
 
     check_numbers(horizon=horizon, frames=frames)
     wish = Lookahead(
@@ -120,19 +150,25 @@ def run(
     )
     waits = patience("--timeout", timeout), patience("--stall", stall)
     check_ending("--json", json, ".json")
-    outputs = [*(record or []), *([json] if json else [])]
-    check_outputs(source, outputs)
+    files = [json] if json else []
+    check_outputs(source, [*(record or []), *files])
+    segment_s = None if segment is None else period("--segment", segment)
+    keep_bytes = None if keep is None else amount("--keep", keep)
+    for target in out or []:
+        check_out(target)
+    if PIPE in (out or []):
+        standard_output()  # before anything else is printed there
     choose(engine, threads)
-    for place in record or []:
-        check_recording(place)
+    check_recordings(record or [], segment_s, keep_bytes)
     if json is not None:
         check_writable(json)
     ref = ModelRef.resolve(model)
-    if ref.path is None:  # a wrong source fails before the export, which takes long
+    if ref.path is None:  # first, so that a wrong source need not wait for the export
         check_clips(source)
     stop = threading.Event()
     newest: list[Report] = []
-    try:
+
+    def work() -> None:
         with terminal.status_line() as status, ref.artifact(engine) as path, on_signals(stop.set):
 
             def observe(report: Report) -> None:
@@ -160,14 +196,34 @@ def run(
                 stall=waits[1],
                 reconnect=reconnect,
                 record=record or (),
+                segment=segment_s,
+                keep=keep_bytes,
+                out=out or (),
                 serve=serve,
                 show=show,
                 observe=observe,
                 announce=announce,
                 stop=stop,
             )
-    finally:
-        for report in newest:  # empty if the run failed before it began
-            if json is not None:
-                write(json, f"{to_json(report, indent=2)}\n".encode())
-            terminal.summary(report, outputs)
+
+    def save() -> None:
+        if json is not None:
+            write(json, f"{to_json(newest[0], indent=2)}\n".encode())
+
+    def end() -> None:
+        if newest:  # not if it failed before it began
+            all_of(save, lambda: terminal.summary(newest[0], files))
+
+    all_of(work, end)
+
+
+def all_of(*steps: Callable[[], object]) -> None:
+    """Call every step, even after one has failed. The first failure is raised at the end."""
+    first: BaseException | None = None
+    for step in steps:
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001, PERF203 (Ctrl-C too: figures are still shown)
+            first = first or error
+    if first is not None:
+        raise first

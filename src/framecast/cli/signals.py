@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command cleanly."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command cleanly."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from contextlib import contextmanager
 
 @contextmanager
 def on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM call ``stop``, which ends the work cleanly. The second one acts at once."""
+    """Let the first Ctrl-C, SIGTERM or SIGHUP (the terminal is closed) call ``stop``, which ends the work cleanly.
+
+    The second one acts at once. Under ``nohup`` SIGHUP stays ignored.
+    """
 
     def stopped(number: int, _: object) -> None:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         stop()
 
-    before = {number: signal.signal(number, stopped) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stopped) for number in numbers}
     try:
         yield
     finally:

@@ -177,7 +177,7 @@ class Shared:
         self.room = -(-size // 128) * 128  # a multiple of every access width
         self.data = np.full(blocks * self.room, 0xFF, np.uint8)
         self.defined = np.zeros(blocks * self.room, np.uint8)
-        # For each two bytes, the warp that read and the warp that wrote them since the last barrier, or NONE, SEVERAL.
+        # The warp that has read, or written, each pair of bytes since the last barrier: its number, NONE or SEVERAL.
         self.readers = np.full(blocks * self.room // 2, NONE, np.int8)
         self.writers = np.full_like(self.readers, NONE)
 
