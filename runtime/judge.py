@@ -12,7 +12,7 @@ from framecast.runtime.predictor import Prediction, Predictor
 from framecast.runtime.score import Scored, Scorer
 from framecast.runtime.telemetry import Telemetry
 
-NEAR = 0.1  # intervals: a prediction this near to a frame's time is scored as it is
+NEAR = 0.1  # intervals: a prediction this near to a frame's time needs no second one for its score
 BUSY = 4  # when frames are waiting, only every fourth prediction is made for its score alone
 SHARPNESS = 8  # sharpness is measured on every eighth scored prediction
 
@@ -48,7 +48,7 @@ class Judge:
         self._before = self._made = None
 
     def passed(self, frame: Image, time: float, interval: float) -> None:
-        """Score the predictions for a dropped frame, given at the model's size."""
+        """Score the predictions for a dropped frame, which has the model's size."""
         for scored in self._scorer.pass_by(frame, time, interval):
             self._record(scored, frame, interval)
 

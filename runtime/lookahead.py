@@ -88,7 +88,7 @@ class Horizon:
         self._rest += (seconds - self._rest) * (SHARE if self._rest else 1.0)
 
     def error(self, ahead: float, age: float) -> float:
-        """Seconds from the present to the moment shown, below 0 if that is past. ``age``: at the hand-over."""
+        """Seconds from the present to the moment shown, below 0 if that lies in the past. ``age``: at the hand-over."""
         return ahead - self.late(age)
 
     def late(self, age: float) -> float:

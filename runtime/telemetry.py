@@ -29,10 +29,10 @@ class Stamps:
     """When a frame passed each stage, in seconds on the run's clock, and the parts of its step.
 
     Attributes:
-        due: when the frame was due: a camera's ``frame.time`` as read; when a paced clip released it, which is later
-            if the clip falls behind; otherwise, when the loop took it.
-        grabbed: when the capture thread had it ready, before it waited for room in the mailbox.
-        taken: when the loop took it out.
+        due: when the frame was due. For a camera: ``frame.time`` as read. For a paced clip: when the clip released the
+            frame, which is later if the clip falls behind. Otherwise: when the loop took the frame.
+        grabbed: when the capture thread had the frame ready, before waiting for room in the mailbox.
+        taken: when the loop took the frame out of the mailbox.
         stepped: when the prediction's picture was ready.
         handed: when the sinks got the result.
         step: seconds of the network's step; on a device, until it was enqueued.
@@ -130,8 +130,8 @@ class Snapshot:
         silent: seconds since the newest frame was taken, as of the loop's last wake-up.
         latency: milliseconds from due to stepped, over the last one to two windows of ``WINDOW`` predictions.
         score: of all scored predictions.
-        scores: the same by lookahead in milliseconds, of whole intervals.
-        rival: ours, copying's and DIS flow's, over the predictions for which DIS flow was computed.
+        scores: the same for each lookahead: whole intervals, in milliseconds.
+        rival: the score of the predictions for which DIS flow was computed, with copying's and DIS flow's.
         sharpness: mean gradient energy of predictions, and of copying, divided by the real frames'; None if unknown.
         shown: how close to the present the pictures are; None without ``now``.
         events: counts of ``repeats``, ``cuts`` to another scene, ``gaps`` in time, and predictions replaced by a copy
@@ -225,7 +225,7 @@ class Telemetry:
             ahead = 1e3 * interval * max(1, round(scored.ahead / interval))
             nearest = min(self._scores, key=lambda known: abs(known - ahead), default=ahead)
             if abs(nearest - ahead) > 250 * interval and len(self._scores) < LOOKAHEADS:
-                nearest = ahead  # the interval is an estimate, so the same lookahead differs by a little
+                nearest = ahead  # a new one; smaller differences come from the interval, which is an estimate
             self._scores[nearest] = self._scores.get(nearest, Score()).plus(scored.psnr, scored.psnr_copy)
 
     def sharpness(self, prediction: float, copy_last: float) -> None:

@@ -16,7 +16,7 @@ from framecast.runtime.motion.lattice import Floats
 
 MEMORY = 0.93  # how much of the statistics is kept from one frame to the next
 LEVEL = 1.0  # grey level, added to a frame's error
-STEADY = 0.01  # regularisation: energy of a difference between guesses, as a share of the error, too small to use
+STEADY = 0.01  # regularisation: a difference between guesses hardly counts below this share of the error's energy
 SHARED = 0.3  # how strongly a block is regularised towards the weights of the whole frame
 LARGEST = 8.0  # weight: rounding may give larger ones if guesses are nearly equal
 
@@ -78,12 +78,13 @@ def solved(statistics: Floats, prior: Floats, firmness: Floats) -> Floats:
         prior: [N].
         firmness: [N, N], positive definite.
     """
-    exact = statistics.astype(np.float64)  # in float32, huge products would swallow the firmness: a singular system
+    # In float32, huge products would absorb the firmness, and the system would be singular.
+    exact = statistics.astype(np.float64)
     matrix, target = exact[..., :-1, :-1], exact[..., :-1, -1]
     right = (target - matrix @ prior)[..., None]
     try:
         found = prior + np.linalg.solve(matrix + firmness, right)[..., 0]
-    except np.linalg.LinAlgError:  # the guesses cannot be told apart even so
+    except np.linalg.LinAlgError:  # the guesses are too similar to tell apart
         found = np.broadcast_to(prior, target.shape)
     return np.nan_to_num(found).astype(np.float32)
 
@@ -92,8 +93,8 @@ def earned(statistics: Floats, prior: Floats) -> tuple[float, Floats]:
     """What each guess contributes to the whole frame's mixture in dB, from ``statistics`` [blocks, N + 1, N + 1].
 
     Returns:
-        The gain of all guesses together over constant velocity; and for each guess [N, 2], the gain of it alone, and
-        the loss if it is left out.
+        The gain of all guesses together over constant velocity; and [N, 2], each guess's gain on its own, and the loss
+        if it is left out.
     """
     whole = statistics.mean(axis=0)
     count = len(prior)

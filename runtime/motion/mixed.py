@@ -18,7 +18,7 @@ from framecast.runtime.motion.trajectory import Field, calmed, displacement, far
 
 BLOCK = 32  # pixels: side of a block that has weights of its own
 APART = 2  # pixels between samples
-KEPT = 0.5  # weight of the last filtered picture in the next one, if no picture was made for the frame's time
+KEPT = 0.5  # weight of the last filtered picture in the next one, if no picture was rendered for the frame's time
 BLUR = 2  # pixels: radius of the blur
 SPREAD = 8.0  # pixels per second ahead: added to that radius for moments far ahead
 TRUST = 0.7  # initial weight of constant velocity; the copy gets the rest
@@ -41,7 +41,7 @@ class Mixed:
         self._made: dict[tuple[int, int], tuple[Floats, Floats]] = {}
 
     def remembered(self, image: Image, before: Moment | None, motion: Field | None, draft: Draft | None) -> Pictures:
-        """What later frames and predictions need of ``image``. ``draft`` was made for its time before it came."""
+        """What later frames and predictions need of ``image``. ``draft`` was rendered for its time beforehand."""
         frame = image.astype(np.float32)
         grey = cast(Floats, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
         soft = cast(Floats, cv2.blur(grey, (2 * BLUR + 1, 2 * BLUR + 1)))
@@ -85,7 +85,7 @@ class Mixed:
     ) -> tuple[Floats, list[Floats], list[Floats]]:
         """Constant velocity, then the other guesses as differences from it: those in colour, those in brightness.
 
-        They have every ``apart``-th pixel, and are valid until the next call.
+        They hold every ``apart``-th pixel, and are valid until the next call.
         """
         lattice, pictures, motion = self.lattice, moment.pictures, calmed(motion, ahead)
         grid = np.ascontiguousarray(self._grid[::apart, ::apart])

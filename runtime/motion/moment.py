@@ -52,7 +52,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Draft:
-    """What a picture of about one step ahead leaves behind for the frame that it predicts.
+    """Results of rendering about one step ahead, kept until the predicted frame arrives.
 
     Attributes:
         ahead: seconds.

@@ -30,11 +30,11 @@ KEPT = 256 << 20  # bytes that old frames may take; larger pictures get fewer ho
 
 @dataclass
 class Notes:
-    """What rendered pictures leave behind for the next frame.
+    """What rendering records for the next frame.
 
     Attributes:
         asked: by horizon in steps, how many frames ago it was last asked for.
-        draft: of about one step ahead, if one was made.
+        draft: of a picture about one step ahead, if one was rendered.
         turn: counts frames. If there are several horizons, each frame teaches half of them.
     """
 
@@ -102,12 +102,12 @@ class Motion:
         pictures = mixture.remembered(image, last, motion, draft)
         moment = Moment(last.time + elapsed, greys, pictures, motion)
         asked = {k: n + 1 for k, n in before.notes.asked.items() if n < PATIENCE}
-        asked = asked or {1: PATIENCE - 1}  # while nobody asks
+        asked = asked or {1: PATIENCE - 1}  # if no moment was asked for
         moments = (moment, *islice(before.moments, max(asked)))
         intervals = (*before.intervals, elapsed)[-RECENT:]
         turn = before.notes.turn + 1
-        # Each frame teaches every other horizon, so that a moment between two horizons costs one sampling. Which half
-        # it is follows no rhythm, since the stream may have one.
+        # Each frame teaches every other horizon, so that a moment between two horizons costs one sampling. The
+        # choice of half follows no rhythm, because the stream may have one.
         horizons = sorted(asked)[int(2 * (turn * GOLDEN % 1)) :: 2] if len(asked) > 1 else [*asked]
         statistics = self._taught(before.statistics, moments, median(intervals), horizons, draft)
         return Seen(moments, intervals, statistics, Notes(asked, turn=turn))
@@ -160,8 +160,8 @@ class Motion:
     ) -> Mapping[int, Floats]:
         """The statistics by horizon, after comparing guesses of the newest frame with the truth.
 
-        For each horizon, guesses are made again from the frame that is so many steps old, for exactly the time that has
-        passed. If no frame is that old, the oldest one is used.
+        For each horizon, guesses are made again from the frame that is that many steps old, for exactly the time since
+        then. If no frame is that old, the oldest one is used.
         """
         newest, statistics = moments[0], dict(known)
         times = [newest.time - moment.time for moment in moments]

@@ -20,7 +20,7 @@ from framecast.runtime.motion.trajectory import Field, calmed, displacement, far
 
 BLOCKS = (9, 16)  # rows and columns of the weights
 APART = 2  # lattice points between samples
-DERIVED = 0.25  # of the displacement, added in the guess "faster", which stands for the derivative along it
+DERIVED = 0.25  # the guess "faster" adds this share of the displacement, to give the derivative along it
 BLUR = 5  # pixels a side
 SPREAD = 7.0  # lattice points per second ahead: radius of the blur on the lattice, for moments far ahead
 LIMITS = (3.0, 1.0, 1.0)  # largest weights of the displacements: faster, accelerated, steady
@@ -83,7 +83,7 @@ class Warped:
         return self._blended(moved, frame, weights[..., 0]), None
 
     def _mixed(self, motion: Field, ahead: float, weights: Floats) -> Floats:
-        """The mixed displacement [h, w, 2] in lattice points. ``weights`` [rows, columns, 3]: of its three changes."""
+        """The mixed displacement [h, w, 2] in lattice points. ``weights`` [rows, columns, 3]: one per change to it."""
         lattice = self.lattice
         coarse = cast(Floats, cv2.resize(weights, lattice.coarse))
         found, *ways = self._paths(motion, ahead, lattice.grid)
