@@ -30,7 +30,7 @@ Probe = Callable[[], Readings]
 
 @dataclass(frozen=True)
 class Range:
-    """The range of a reading over a run. The reading's name ends in the unit."""
+    """The range of a reading over a run, in the unit at the end of the reading's name."""
 
     mean: float
     min: float

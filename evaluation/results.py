@@ -74,7 +74,7 @@ class ClipResult:
         values: means over the scored frames, [method, moment, metric].
         strip: pictures of one moment.
         ahead_ms: how many milliseconds ahead each moment was scored, on average; None for sequences.
-        cpu_ms: median CPU time of a step and of one picture so far ahead, in milliseconds, [method, moment]; None for
+        cpu_ms: median CPU time of a step and one picture of that moment, in milliseconds, [method, moment]; None for
             sequences.
         copied: by method, how many of its pictures the predictor replaced by a copy of the last frame.
         pictures: number of pictures that each method predicted, scored or not.
@@ -149,7 +149,7 @@ class Results:
         return sum(clip.copied[row] for clip in self.clips if clip.copied) / pictures if pictures else None
 
     def cpu_to_dis(self, method: str) -> list[float] | None:
-        """The same as a ratio to DIS flow's: the mean over clips. None if either was not measured."""
+        """Like :meth:`cpu_ms`, divided by DIS flow's: the mean over clips. None if either was not measured."""
         if DIS not in self.methods:
             return None
         row, dis = self.methods.index(method), self.methods.index(DIS)
@@ -177,7 +177,7 @@ class Results:
         ``overall``     the mean of ``mean`` over all moments, as papers report it for sequences: one figure by
                         method and metric
         ``worst``       by method and moment: ``clip`` and ``gain_db``, its PSNR minus copying's
-        ``cost``        by method: ``cpu_ms`` of a step and one picture so far ahead, on all threads, and ``to_dis``,
+        ``cost``        by method: ``cpu_ms`` of a step and one picture at a moment, on all threads, and ``to_dis``,
                         its ratio to DIS flow's at the same size in the same run; null for sequences
         ``skipped``     ``source`` and ``reason`` of each clip that could not be scored
         ``lpips``       why LPIPS is missing, or null

@@ -19,7 +19,7 @@ from framecast.parsing import decode
 GRAPHLESS = ".json"  # suffix of an artifact that is only a manifest: a model of motion
 KEY = "framecast"  # key of the ONNX metadata entry
 BEFORE = "framecast.before"  # key in the half that runs before the frame; it holds the other half's manifest
-RENDER = "framecast.render"  # the same, in the graph that renders a model of motion
+RENDER = "framecast.render"  # key in the graph that renders a model of motion; it holds the step's manifest
 LARGEST_SUM = 32_767  # the largest sum of two products that fits into 16 bits
 DOMAIN = "framecast"  # domain of our operators in the graph
 FORMAT = 1

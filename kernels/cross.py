@@ -49,7 +49,7 @@ class Compiled:
         num_warps: warps per program.
         shared: bytes of dynamic shared memory.
         registers: registers per thread.
-        spills: bytes per thread that are spilled from registers, counting stores and loads.
+        spills: bytes per thread that are spilled from registers: stores plus loads.
         parameters: (name, type) of each pointer, in launch order, such as ``("cells[0]", "*fp16")``.
         load_bits: bits of the widest load from global memory. Before Blackwell one instruction loads at most 128.
     """
