@@ -30,7 +30,7 @@ from framecast.tables import Table
 if TYPE_CHECKING:  # it needs matplotlib
     from framecast.bench.plots import Trace
 
-DEMO = "demo"  # the clip that ships
+DEMO = "demo"  # the clip that ships with the package
 FRAMES = 100  # frames to read from the source; they stay in memory
 ITERATIONS = 10
 Advance = Callable[[float, str], None]  # receives the progress, 0 to 1, and the current activity

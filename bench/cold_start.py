@@ -1,7 +1,7 @@
 """Cold start: the time from the start of a fresh process to its first prediction, and the memory that it used.
 
-From the second process on, the files are in the machine's cache, as when a service restarts. After a boot they are
-not.
+From the second process on, the files are in the machine's cache. So the medians describe the restart of a service, not
+a boot.
 """
 
 from __future__ import annotations

@@ -286,7 +286,7 @@ class _Cost:
         self._samples: list[list[list[float]]] = []
 
     def add(self, seconds: list[list[float]]) -> None:
-        """Take [method][moment], in seconds. The clip's first frame does not count."""
+        """Add a frame's CPU times, [method][moment], in seconds. The clip's first frame does not count."""
         if self._first:
             self._first = False
             return

@@ -161,7 +161,7 @@ class Results:
         ==============  ===============================================================================================
         ``kind``        ``clips`` or ``sequences``
         ``ahead``       ``asked``: the requested moments; ``in``: their unit, ``frames`` or ``ms``
-        ``horizon``     the last of them in frames; null for milliseconds
+        ``horizon``     the furthest moment in frames; null if the moments are in milliseconds
         ``given``       number of frames given from the start of each sequence; null for clips
         ``size``        [width, height] of all comparisons, or null if it differs from clip to clip; ``channels``
         ``models``      for each model: ``name`` (as in ``methods``), ``given`` (the user's name for it), ``config``,
@@ -173,7 +173,7 @@ class Results:
         ``clips``       for each clip: ``name``, ``source``, ``size``, ``frames``, ``scored`` (number of frames, by
                         moment), ``methods``: a list of means over those frames, by method and metric; ``ahead_ms``:
                         how far ahead each moment was scored, and ``cpu_ms`` by method (both null for sequences)
-        ``mean``        the same over all clips, which count equally
+        ``mean``        means over all clips, which count equally, by method and metric
         ``overall``     the mean of ``mean`` over all moments, as papers report it for sequences: one figure by
                         method and metric
         ``worst``       by method and moment: ``clip`` and ``gain_db``, its PSNR minus copying's

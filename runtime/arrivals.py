@@ -39,12 +39,12 @@ AGREED = 0.025  # a larger difference from the measured interval rejects it; a s
 NOMINAL = 0.00015  # standard deviation of an accepted nominal interval: a crystal is this exact
 SLOW = 0.5  # least jitter assumed with a nominal interval, because a delay may change slowly
 
-MOST = 64  # the most arrivals that the search for lost frames averages, on each side
+MOST = 64  # the most arrivals that the search for lost frames averages, before and after a loss
 SMALL = 0.18  # jitter below which the search checks each arrival alone
 CERTAIN = 0.1  # standard deviation that a mean needs before it can reveal lost frames
 LOST = 0.65  # shift of such a mean that counts as lost frames
 STALL = 1.5  # a larger shift must be confirmed by a second arrival
-ASTRAY, LATELY = 1.5, 32  # mean lateness, over this many arrivals, that shows that the line is wrong
+ASTRAY, LATELY = 1.5, 32  # the line is wrong if the mean lateness of the last LATELY arrivals exceeds ASTRAY
 
 
 class Arrivals:
@@ -188,7 +188,7 @@ class Arrivals:
             shift = mean(lates[-count:]) - mean(lates[-count - before : -count])
             if abs(shift) > LOST * step and abs(_beyond_trend(lates, count)) < LOST * step:
                 continue  # the delay drifts; lost frames would show as a jump
-            if abs(shift) > LOST * step and self._lost + round(shift / step) >= 0:  # the total cannot be negative
+            if abs(shift) > LOST * step and self._lost + round(shift / step) >= 0:  # the total lost cannot be negative
                 slip = step * round(shift / step)
                 if count > 1 and abs(slip) <= STALL * step:
                     for i in range(1, count):

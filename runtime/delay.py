@@ -34,7 +34,7 @@ _ELSEWHERE = 0.75  # largest correlation allowed at any other delay, as a share 
 _APART = 0.15  # seconds: a delay further than this from the best counts as another one
 _AGREE = 0.04  # seconds by which each half of the recording may differ from the whole
 _STEP = 0.4  # least change of brightness that counts as seen, as a share of the median change
-_SHARE = 0.7  # of the changes must be seen
+_SHARE = 0.7  # least share of the changes that must be seen
 _SETTLED = 0.1  # seconds after a change until frames no longer show it in progress
 
 _AIM = "let the camera see the whole window, large and in focus; darken the room; keep both still; then try again"
@@ -115,8 +115,8 @@ def estimate(changes: ArrayLike, times: ArrayLike, grids: ArrayLike) -> Delay:
 
     Args:
         changes: when the window was asked to turn white, black, white, … in seconds. It starts black.
-        times: of the frames, in seconds on the same clock.
-        grids: their brightness, [N, rows, columns].
+        times: the frames' times, in seconds on the same clock.
+        grids: the frames' brightness, [N, rows, columns].
 
     Raises:
         SourceError: the window was not seen, or it blinked too few times.
@@ -204,7 +204,8 @@ def _certain(changed: Floats, seen: Floats, delays: Floats) -> float:
 def _single(due: Floats, times: Floats, light: Floats) -> tuple[Floats, int]:
     """Measure single changes. Returns the lateness in seconds of each one seen, and how many could be seen.
 
-    The area between the brightness during a change and the brightness after it is the time by which the change is late.
+    The missing part of a change falls from 1 to 0 over some frames. The area under it is the time from the first of
+    these frames to the change.
     """
     found: list[tuple[float, float]] = []  # step, lateness
     for number in range(1, len(due) - 1):

@@ -16,7 +16,7 @@ from framecast.runtime.score import Expected
 
 T = TypeVar("T", np.uint8, np.float32)
 MIN_SIDE = 12  # pixels: OpenCV's DIS accepts no smaller frame
-ITERATIONS = 3  # of the fixed point: on real motion this leaves a residual far below a tenth of a pixel
+ITERATIONS = 3  # fixed-point iterations: on real motion, a residual far below a tenth of a pixel remains
 SHARE = 0.02  # largest share of the time that the live baseline may compute
 
 

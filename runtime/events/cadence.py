@@ -11,7 +11,7 @@ _RECENT = 6  # latest occurrences of a sequence that vote on what comes next
 _SURE = 0.95  # share of right forecasts that a real cadence is assumed to give
 _LOCK, _UNLOCK = 4.0, 1.0  # log odds of a cadence against chance: trust it above the first, give it up below the second
 _ODDS = (-2.0, 6.0)  # bounds of the log odds, so that a cadence can be found and given up quickly
-_RUNS = 6  # the most repeats in a row that have statistics of their own
+_RUNS = 6  # the most repeats in a row with separate statistics
 _FADE = 0.97
 # Prior counts of (new, repeat) after 0, 1, 2, … repeats in a row: a stream repeats now and then, and one that has
 # repeated three times has probably stopped.

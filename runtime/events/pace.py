@@ -1,4 +1,4 @@
-"""How much motion lies between two new pictures: in proportion to time, or the same for each picture."""
+"""Decides whether the motion between new pictures is in proportion to time, or the same for each picture."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Pace:
         self._before = None
 
     def motion(self, seconds: float, pictures: float) -> float:
-        """The seconds of motion in ``pictures`` new pictures: ``seconds`` if it follows time, else their usual span."""
+        """Seconds of motion in ``pictures`` new pictures: ``seconds`` if motion follows time, else their usual span."""
         if self.by_time or not self._spans:
             return seconds
         return pictures * sum(self._spans) / len(self._spans)

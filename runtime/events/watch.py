@@ -19,16 +19,16 @@ from framecast.runtime.events.pace import Pace
 Kind = Literal["first", "new", "repeat", "cut", "gap"]
 
 _CHANGES = 12  # arrivals that the usual change is computed from
-_START = 4  # arrivals before there is a usual change
-_REPEAT = 0.2  # a repeat changes less than this share of the usual change,
-_REPEAT_DUE = 0.5  # or than this one, if the pattern expects a repeat
-_SUDDEN = 0.5  # an unexpected repeat also changes less than this share of what the newest new picture changed
+_START = 4  # arrivals needed to know the usual change
+_REPEAT = 0.2  # share of the usual change: an unexpected repeat changes less
+_REPEAT_DUE = 0.5  # share of the usual change: an expected repeat changes less
+_SUDDEN = 0.5  # share of the newest new picture's change: an unexpected repeat also changes less
 _EQUAL = 0.02  # grey levels: a smaller change does not count as one
 _DARKER = 0.5  # grey levels: a repeat's brightness may always differ by this much
 _STILL = 9  # repeats in a row after which the scene counts as standing still
-_CUT_LIKENESS = 0.75  # a cut's correlation with the frame before is lower,
-_CUT_CHANGE = 1.7  # and its change is more than this many times the largest recent one
-_CUT_SPAN = 4.0  # the change allowed without a cut grows with time, up to this many usual times between frames
+_CUT_LIKENESS = 0.75  # a cut's correlation with the frame before is lower
+_CUT_CHANGE = 1.7  # and a cut's change is more than this many times the largest recent one
+_CUT_SPAN = 4.0  # after a longer time a larger change is no cut, up to this factor
 _GAP = 4.0  # a gap is this many times longer than the longest recent time between frames
 _SNAP = 0.25  # intervals: a moment this close to a frame's is taken as the frame's
 
@@ -64,12 +64,12 @@ class Watch:
     def reset(self) -> None:
         """Forget the stream."""
         self._before: Grey | None = None
-        self._time = self._new_time = 0.0  # of the newest frame; of the newest new picture
-        self._interval = 0.0  # of the camera
-        self._spacing = 0.0  # between the frames that arrive here, in whole intervals
+        self._time = self._new_time = 0.0  # times of the newest frame and of the newest new picture
+        self._interval = 0.0  # the camera's
+        self._spacing = 0.0  # seconds between the frames that arrive here: a whole number of intervals
         self._changes: deque[float] = deque(maxlen=_CHANGES)
         self._gaps: deque[float] = deque(maxlen=5)
-        self._newest_change = math.inf  # of the newest new picture
+        self._newest_change = math.inf  # the newest new picture's change
         self._recalled = False
         self._cadence = Cadence()
         self._pace = Pace()

@@ -24,7 +24,7 @@ SMOOTH = 3  # lattice points: side of the box that smooths the corrected flow
 
 
 class Flow:
-    """Estimates flow on one lattice. It holds no stream, but scratch memory: one call at a time."""
+    """Estimates flow on one lattice. It keeps no stream's state, but scratch memory: make one call at a time."""
 
     def __init__(self, lattice: Lattice, *, fast: bool = False) -> None:
         self.lattice = lattice
@@ -66,6 +66,6 @@ class Flow:
         return cast(Floats, cv2.blur(step + flow, (SMOOTH, SMOOTH), borderType=cv2.BORDER_REPLICATE))
 
     def _window(self, product: Floats) -> Floats:
-        """Mean of ``product`` (fine) around each lattice point."""
+        """Mean around each lattice point of ``product``, which has the finer picture's size."""
         coarse = cv2.resize(product, self.lattice.coarse, interpolation=cv2.INTER_AREA)
         return cast(Floats, cv2.blur(coarse, (WINDOW, WINDOW), borderType=cv2.BORDER_REPLICATE))

@@ -22,7 +22,7 @@ LARGEST = 8.0  # weight: rounding may give larger ones if guesses are nearly equ
 
 
 def products(values: Floats, rows: int, columns: int) -> Floats:
-    """Mean products of the guesses, and last the truth, with each other, for each block.
+    """For each block, the mean products of all pairs of guesses; the truth counts as the last guess.
 
     Args:
         values: the guesses and the truth, as differences from the first guess: [N + 1, h, w, C].
@@ -44,7 +44,7 @@ def products(values: Floats, rows: int, columns: int) -> Floats:
 def updated(statistics: Floats | None, new: Floats, share: float = 1.0) -> Floats:
     """Statistics [blocks, N + 1, N + 1] with the products of one more frame, which has the weight ``share`` (0 to 1).
 
-    A frame's products are divided by its error, as in the PSNR, so that one cut does not drown what came before.
+    A frame's products are divided by its error, as in the PSNR, so that one cut does not outweigh all earlier frames.
     """
     scaled: Floats = new * np.float32(share / (float(new[:, -1, -1].mean()) + LEVEL**2))
     if statistics is not None:
@@ -90,7 +90,7 @@ def solved(statistics: Floats, prior: Floats, firmness: Floats) -> Floats:
 
 
 def earned(statistics: Floats, prior: Floats) -> tuple[float, Floats]:
-    """What each guess contributes to the whole frame's mixture in dB, from ``statistics`` [blocks, N + 1, N + 1].
+    """Each guess's contribution to the whole frame's mixture in dB, from ``statistics`` [blocks, N + 1, N + 1].
 
     Returns:
         The gain of all guesses together over constant velocity; and [N, 2], each guess's gain on its own, and the loss

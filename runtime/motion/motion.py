@@ -18,8 +18,8 @@ from framecast.runtime.motion.moment import Draft, Moment
 from framecast.runtime.motion.warped import Warped
 
 SMALL = 400 * 300  # pixels: pictures up to this size are mixed exactly
-FURTHEST = 16  # steps ahead that have statistics of their own
-PATIENCE = 30  # frames for which a horizon is learned after it was last asked for
+FURTHEST = 16  # most steps ahead with separate statistics
+PATIENCE = 30  # frames: a horizon is learned for so long after a picture last needed it
 RECENT = 9  # intervals between frames whose median is a step
 GOLDEN = (5**0.5 - 1) / 2  # multiples of the golden ratio follow no rhythm
 SHORTEST = 1e-3  # seconds between frames: less is a wrong time stamp
@@ -33,7 +33,7 @@ class Notes:
     """What rendering records for the next frame.
 
     Attributes:
-        asked: by horizon in steps, how many frames ago it was last asked for.
+        asked: for each horizon in steps, how many frames ago a picture last needed it.
         draft: of a picture about one step ahead, if one was rendered.
         turn: counts frames. If there are several horizons, each frame teaches half of them.
     """
@@ -61,17 +61,17 @@ class Seen:
 
     @property
     def interval(self) -> float:
-        """Seconds of one step: the median of the last ones. NaN after the first frame."""
+        """Seconds of one step: the median of the last intervals. NaN after the first frame."""
         return median(self.intervals) if self.intervals else float("nan")
 
 
 class Motion:
-    """The motion model for one picture size. It holds no stream, but scratch memory: one call at a time.
+    """The motion model for one picture size. It keeps no stream's state, but scratch memory: make one call at a time.
 
     Args:
-        width: of the pictures.
-        height: of the pictures.
-        fast: cheaper, and a little worse. For small pictures it changes only the flow.
+        width: the pictures' width.
+        height: the pictures' height.
+        fast: make it cheaper and a little worse. For small pictures this changes only the flow.
     """
 
     def __init__(self, width: int, height: int, *, fast: bool = False) -> None:
@@ -102,7 +102,7 @@ class Motion:
         pictures = mixture.remembered(image, last, motion, draft)
         moment = Moment(last.time + elapsed, greys, pictures, motion)
         asked = {k: n + 1 for k, n in before.notes.asked.items() if n < PATIENCE}
-        asked = asked or {1: PATIENCE - 1}  # if no moment was asked for
+        asked = asked or {1: PATIENCE - 1}  # if no picture was rendered
         moments = (moment, *islice(before.moments, max(asked)))
         intervals = (*before.intervals, elapsed)[-RECENT:]
         turn = before.notes.turn + 1
@@ -130,7 +130,7 @@ class Motion:
         return picture
 
     def fields(self, seen: Seen, ahead: float) -> dict[str, Floats]:
-        """What ``inspect`` draws: ``flow`` [h, w, 2] in pixels per second, and each guess's weight [rows, columns]."""
+        """For ``inspect`` to draw: ``flow`` [h, w, 2] in pixels per second, and each guess's weight [rows, columns]."""
         moment = seen.moments[0]
         if moment.motion is None:
             return {}

@@ -104,7 +104,7 @@ def displacement(motion: Field, ahead: float, points: Floats) -> Floats:
 
 
 def gained(motion: Field, ahead: float, at: Floats) -> Floats:
-    """What acceleration adds to the displacement, in ``ahead`` seconds, of the content that is now ``at`` [h, w, 2].
+    """The displacement that acceleration adds in ``ahead`` seconds, for the content that is now ``at`` [h, w, 2].
 
     The velocity is a mean over ``elapsed``, so by now it has grown by acceleration · elapsed / 2. The displacement is
     v · Δ + a · Δ · elapsed / 2 + a · Δ² / 2.

@@ -28,7 +28,7 @@ TRUST = 0.7  # initial weight of constant velocity; the copy gets the rest
 
 
 class Warped:
-    """Guesses and pictures of one size. It holds no stream, but scratch memory: one call at a time."""
+    """Guesses and pictures of one size. It keeps no stream's state, but scratch memory: make one call at a time."""
 
     names = ("copy", "blurred", "faster", "accelerated", "steady")
     blocks = BLOCKS
@@ -48,7 +48,7 @@ class Warped:
         self._points = (self._samples + np.float32(0.5)) / lattice.scale - np.float32(0.5)
 
     def remembered(self, image: Image, before: Moment | None, motion: Field | None, draft: Draft | None) -> Pictures:
-        """What later frames and predictions need of ``image``."""
+        """The pictures that later frames and predictions need from ``image``."""
         return Pictures(image.copy(), cast(AnyArray, cv2.blur(image, (BLUR, BLUR))))
 
     def sampled(self, pictures: Pictures) -> Floats:
@@ -93,7 +93,7 @@ class Warped:
         return found
 
     def _blurred(self, pictures: Pictures, motion: Field, ahead: float) -> AnyArray:
-        """The blurred frame [H, W, 3], blurred more the further ahead. Far ahead, it is blurred on the lattice."""
+        """The blurred frame [H, W, 3]. Far ahead, it is blurred on the lattice, and more the further ahead."""
         if not far(motion, ahead):
             return pictures.blurred
         small = cv2.resize(pictures.frame, self.lattice.coarse, interpolation=cv2.INTER_AREA)
@@ -101,7 +101,7 @@ class Warped:
         return cast(AnyArray, cv2.resize(cv2.blur(small, (side, side)), self.lattice.size))
 
     def _paths(self, motion: Field, ahead: float, at: Floats) -> list[Floats]:
-        """The displacement of constant velocity, and how other guesses change it, at lattice coordinates ``at``."""
+        """The displacement at constant velocity, and how other guesses change it, at lattice coordinates ``at``."""
         motion = calmed(motion, ahead)
         found = displacement(motion, ahead, at)
         now = at + found
