@@ -31,7 +31,7 @@ START = 0.2  # seconds from a run's start until its first frames are due, so tha
 
 @dataclass(frozen=True)
 class CameraRun:
-    """A run with several cameras at once. Latencies are corrected ones, in milliseconds; the slowest camera counts.
+    """A run with several cameras at once. Latencies are corrected, in milliseconds, and those of the slowest camera.
 
     Attributes:
         cameras: number of cameras.

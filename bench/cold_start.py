@@ -83,7 +83,7 @@ def cold_start(
 def peak_memory(pid: int | None = None, root: Path = Path("/")) -> int | None:
     """Return a process's peak resident memory so far, in bytes (VmHWM); None if the system does not report it.
 
-    psutil does not read this value. ``getrusage`` would include memory of the parent from before the process's exec.
+    psutil does not read this value. ``getrusage`` would also count the parent's memory from before the exec.
     """
     try:
         status = (root / "proc" / ("self" if pid is None else str(pid)) / "status").read_text()

@@ -24,7 +24,7 @@ SMOOTH = 3  # lattice points: side of the box that smooths the corrected flow
 
 
 class Flow:
-    """Estimates flow on one lattice. It keeps no stream's state, but scratch memory: make one call at a time."""
+    """Estimates flow on one lattice. It is stateless except for scratch memory: make one call at a time."""
 
     def __init__(self, lattice: Lattice, *, fast: bool = False) -> None:
         self.lattice = lattice

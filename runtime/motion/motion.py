@@ -66,7 +66,7 @@ class Seen:
 
 
 class Motion:
-    """The motion model for one picture size. It keeps no stream's state, but scratch memory: make one call at a time.
+    """The motion model for one picture size. It is stateless except for scratch memory: make one call at a time.
 
     Args:
         width: the pictures' width.

@@ -28,7 +28,7 @@ TRUST = 0.7  # initial weight of constant velocity; the copy gets the rest
 
 
 class Warped:
-    """Guesses and pictures of one size. It keeps no stream's state, but scratch memory: make one call at a time."""
+    """Guesses and pictures of one size. It is stateless except for scratch memory: make one call at a time."""
 
     names = ("copy", "blurred", "faster", "accelerated", "steady")
     blocks = BLOCKS

@@ -221,7 +221,10 @@ class Streams:
         return self._uploads
 
     def download(self, host: NDArray[Any], memory: Any, fetched: Any) -> tuple[int, int]:
-        """Copy to page-locked memory after the last step. Returns its number, and the last upload that it proves done."""
+        """Copy to page-locked memory after the last step.
+
+        Returns the download's number, and that of the newest upload that it proves done.
+        """
         held = self._held
         held.downloads.wait_for_event(held.stepped)
         self.cuda.driver.memcpy_dtoh_async(host, memory, held.downloads)
