@@ -194,7 +194,7 @@ class Manifest:
             ArtifactError: it is not a manifest, has a newer format, or exceeds the limits.
         """
         try:
-            # Read the format alone and first: a newer format may change everything else.
+            # Read only the format at first: a newer format may change everything else.
             if (newer := decode(text, _Format, MAX_CHARACTERS).format) > FORMAT:
                 raise ArtifactError(
                     f"its manifest has format {newer}, this framecast reads up to {FORMAT}: update framecast"

@@ -20,8 +20,8 @@ SHARPNESS = 8  # sharpness is measured on every eighth scored prediction
 class Judge:
     """Scores one run. The loop calls it; only :meth:`wants` may be called from any thread.
 
-    Real frames come at whole intervals of the camera, but the moment shown may lie between two of them. Then a second
-    prediction is made for the nearest whole interval, for the score alone, after the result has been handed over.
+    Real frames come at whole intervals of the camera, but the moment shown may lie between two of them. Then, after
+    the hand-over, a second prediction is made for the nearest whole interval, for the score alone.
 
     Args:
         telemetry: receives the scores.

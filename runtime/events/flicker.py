@@ -69,7 +69,7 @@ class Flicker:
         self._expected = []
 
     def expected(self, arrivals: int) -> float:
-        """The deviation from the mean expected ``arrivals`` frames after the newest one (for 0, the newest one's)."""
+        """The deviation from the mean expected ``arrivals`` frames after the newest one; 0 means the newest one."""
         if len(self._offsets) < _ORDER:
             return 0.0
         if not self._expected:

@@ -66,6 +66,6 @@ class Flow:
         return cast(Floats, cv2.blur(step + flow, (SMOOTH, SMOOTH), borderType=cv2.BORDER_REPLICATE))
 
     def _window(self, product: Floats) -> Floats:
-        """Mean around each lattice point of ``product``, which has the finer picture's size."""
+        """The mean of ``product``, which has the finer picture's size, around each lattice point."""
         coarse = cv2.resize(product, self.lattice.coarse, interpolation=cv2.INTER_AREA)
         return cast(Floats, cv2.blur(coarse, (WINDOW, WINDOW), borderType=cv2.BORDER_REPLICATE))

@@ -139,9 +139,9 @@ class Motion:
         return drawn | {name: weights[..., i] for i, name in enumerate(self._mixture.names)}
 
     def earned(self, seen: Seen, ahead: float) -> dict[str, tuple[float, float]]:
-        """The recent contribution in dB of each guess ``ahead`` seconds ahead: its gain alone, the loss without it.
+        """For each guess ``ahead`` seconds ahead, in dB: its recent gain on its own, and the loss without it.
 
-        ``all`` holds the gain of all together over constant velocity, twice; see :func:`learn.earned`.
+        ``all`` holds the gain of all guesses together over constant velocity, twice; see :func:`learn.earned`.
         """
         known = _nearest(seen.statistics, round(ahead / seen.interval)) if seen.intervals else None
         if known is None:

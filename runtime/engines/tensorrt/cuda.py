@@ -94,7 +94,7 @@ class Cuda:
         return self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
 
     def owned(self, owner: object, **objects: Any) -> SimpleNamespace:
-        """Hold pycuda's objects for ``owner``. When the owner dies, they are freed in the thread in which it died.
+        """Hold pycuda's objects for ``owner``. The thread in which the owner dies frees them.
 
         pycuda frees an object only in the thread that opened the context, or while the context is current. Otherwise it
         warns and leaks the object. So only the returned namespace may refer to them.
