@@ -102,7 +102,7 @@ class Sampler:
 
 
 class Nvml:
-    """NVIDIA's management library. It leaves out values that a GPU does not support. On a Jetson these are most."""
+    """NVIDIA's management library. It leaves out values that a GPU does not support; a Jetson supports few."""
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml
