@@ -1,4 +1,4 @@
-"""How many frames a clip has, as far as that is known before it is read. Only for showing the progress."""
+"""The number of frames of a clip, if known before reading it. Only for showing the progress."""
 
 from __future__ import annotations
 

@@ -136,8 +136,8 @@ def _opencv() -> list[Finding]:
         state = "here" if here else "missing" if cure else "missing; gst-launch-1.0 is used instead"
         rows.append(Finding(f"opencv {name} ({use})", state, "" if here else cure, here=here, needed=needed))
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER) and (hidden := _hidden_opencv()):
-        cure = f"to use it: {_SYSTEM_PYTHON} -m venv --system-site-packages; there pip uninstall opencv-python, and "
-        cure += "pip install 'numpy<2' if it was built for that; csi:// also works through gst-launch-1.0"
+        cure = f"to use it: {_SYSTEM_PYTHON} -m venv --system-site-packages VENV; in VENV pip uninstall opencv-python, "
+        cure += "and pip install 'numpy<2' if that OpenCV needs it; csi:// also works through gst-launch-1.0"
         rows.append(Finding("opencv of the system", f"{hidden} has GSTREAMER; {cv2.__file__} hides it", cure))
     gstreamer = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
     cure = "" if launch or gstreamer else _GSTREAMER_CURE

@@ -33,7 +33,7 @@ def test_a_hidden_opencv_with_gstreamer_is_found(system: Path) -> None:
     system.write_text(REGISTRY.format(True))
     found = findings()["opencv of the system"]
     assert found.state == f"{system} has GSTREAMER; {cv2.__file__} hides it"
-    assert "--system-site-packages; there pip uninstall opencv-python" in found.cure
+    assert "--system-site-packages VENV; in VENV pip uninstall opencv-python" in found.cure
     assert "numpy<2" in found.cure
 
 
