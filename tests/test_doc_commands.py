@@ -125,7 +125,7 @@ def check_unrun(command: str) -> None:
     found = re.search(r"(?:^|[ /])framecast (?=(\S+))(.*)$", command)
     if found and found[1] in COMMANDS:  # inside of docker run, too
         if "[options]" not in command:
-            name, *words = with_address(shlex.split(found[2]), DEFAULT_ADDRESS)
+            name, *words = with_address(shlex.split(found[2].partition(" '|' ")[0]), DEFAULT_ADDRESS)
             parse(name, words)
     elif command.startswith("make "):
         assert re.search(rf"^{re.escape(command.split()[1])}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
