@@ -30,7 +30,7 @@ from framecast.tables import Table
 if TYPE_CHECKING:  # it needs matplotlib
     from framecast.bench.plots import Trace
 
-DEMO = "demo"  # the clip that ships
+DEMO = "demo"  # the clip that ships with the package
 FRAMES = 100  # frames to read from the source; they stay in memory
 ITERATIONS = 10
 Advance = Callable[[float, str], None]  # receives the progress, 0 to 1, and the current activity
@@ -177,7 +177,7 @@ def benchmark(
     with ExitStack() as stack:
         opened, not_run = open_all(stack, models, [engines] if isinstance(engines, str) else engines, threads)
         machine = describe({one.engine.name: one.engine.version for one in opened})
-        machine["load"] = before  # exporting and opening would add to the load
+        machine["load"] = before  # measured before, because exporting and opening add to the load
         result = _stream(opened, settings, advance) if stream else _steps(opened, settings, advance)
     warnings = [*filter(None, [busy(machine)]), *result.warnings]
     return Benchmark(result.title, machine, result.tables, warnings, not_run, result.csv, result.traces, result.figures)

@@ -31,7 +31,7 @@ START = 0.2  # seconds from a run's start until its first frames are due, so tha
 
 @dataclass(frozen=True)
 class CameraRun:
-    """A run with several cameras at once. Latencies are corrected, in milliseconds, of the slowest camera.
+    """A run with several cameras at once. Latencies are corrected, in milliseconds, and those of the slowest camera.
 
     Attributes:
         cameras: number of cameras.
@@ -61,7 +61,7 @@ class CameraRun:
 
 @dataclass(frozen=True)
 class Cameras:
-    """The number of cameras that the machine can handle, and every run that led to it.
+    """The number of cameras that the machine can handle, and every run of the search for it.
 
     Attributes:
         carried: the largest number that the machine can handle; 0 if it cannot handle one.

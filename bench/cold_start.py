@@ -1,7 +1,7 @@
 """Cold start: the time from the start of a fresh process to its first prediction, and the memory that it used.
 
-After the first process the files are in the machine's cache. This corresponds to the restart of a service, not to a
-boot.
+From the second process on, the files are in the machine's cache. So the medians describe the restart of a service, not
+a boot.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def cold_start(
 def peak_memory(pid: int | None = None, root: Path = Path("/")) -> int | None:
     """Return a process's peak resident memory so far, in bytes (VmHWM); None if the system does not report it.
 
-    psutil does not read this value. ``getrusage`` would include memory of the parent from before the process's exec.
+    psutil does not read this value. ``getrusage`` would also count the parent's memory from before the exec.
     """
     try:
         status = (root / "proc" / ("self" if pid is None else str(pid)) / "status").read_text()

@@ -24,7 +24,7 @@ from framecast.runtime.telemetry import Stamps
 
 WARM_STEPS = 10  # minimum steps before a measurement: engines compile or capture graphs in their first steps
 LEAD = 1.0  # seconds discarded at the start of a loop: threads start, caches fill, a camera's queue empties
-PRELOADED = 256 << 20  # bytes of a clip to keep in memory; of a longer clip, the loop repeats this part
+PRELOADED = 256 << 20  # bytes of a clip to keep in memory; if a clip is longer, the loop repeats its start
 
 
 class Scheduled(Source):

@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from framecast.drawing import COLOURS, INK, STYLE, to_svg
 
 BINS = 60
-COLUMNS = 130  # of the text below a picture
+COLUMNS = 130  # width of the text below a picture
 CUT = 99.5  # percentile of all samples at which a histogram's axis ends; the last bin counts the samples beyond it
 WIDE = 8  # the axis is logarithmic if it reaches beyond this many times the fastest sample's latency
 # Colours for the parts of a step, from dark to light. They differ in brightness, so colour-blind readers can tell them
-# apart, also in print. No case uses them.
+# apart, also in print. The cases use other colours.
 # Nuñez, Anderton and Renslow, "Optimizing colormaps with consideration for color vision deficiency", 2018.
 PARTS = "cividis"
 

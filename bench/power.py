@@ -30,7 +30,7 @@ Probe = Callable[[], Readings]
 
 @dataclass(frozen=True)
 class Range:
-    """The range of a reading over a run. The reading's name ends in the unit."""
+    """The range of a reading over a run, in the unit at the end of the reading's name."""
 
     mean: float
     min: float
@@ -102,7 +102,7 @@ class Sampler:
 
 
 class Nvml:
-    """NVIDIA's management library. It leaves out values that a GPU does not support, on a Jetson most of them."""
+    """NVIDIA's management library. It leaves out values that a GPU does not support; a Jetson supports few."""
 
     def __init__(self, nvml: Any) -> None:
         self._nvml = nvml

@@ -41,7 +41,7 @@ def measured(engine: Engine, frames: Sequence[Image], data: str, interval: float
     """Measure the quality on frames in memory.
 
     Args:
-        engine: of a model that takes pictures; its owner closes it.
+        engine: engine of a model that takes pictures; its owner closes it.
         frames: consecutive frames, uint8 [H, W, 3] BGR.
         data: name of the clip, for reports.
         interval: seconds between two frames.

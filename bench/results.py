@@ -58,7 +58,7 @@ class Result:
 
 
 def summaries(series: Series, percentiles: Sequence[float]) -> tuple[Summary, dict[str, Summary]]:
-    """Summarize the whole latencies and those of each part.
+    """Summarize the latencies of the whole and of each part.
 
     Raises:
         OptionError: there is no sample, or a percentile is out of range.

@@ -232,7 +232,7 @@ def binding_steps(manifest: Manifest) -> int:
 
 
 def floats(image: Image, manifest: Manifest) -> Tensor:
-    """Return a picture as a float frame [1, C, H, W] in the model's value range, with repeated channels."""
+    """Return a picture as a float frame [1, C, H, W] in the model's value range. Its channels repeat to fill C."""
     (low, high), (width, height) = manifest.value_range, manifest.size
     frame = blank_frame(manifest)
     planes = resize(image, manifest.size)[..., np.arange(manifest.frame[0]) % 3].transpose(2, 0, 1)

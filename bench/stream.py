@@ -82,7 +82,8 @@ class Figures:
         load: share of the time in which the predictor, the score or the hand-over was busy.
         cores: CPU time of all threads of the process divided by wall time.
         cpu_ms: CPU time of the whole process per frame shown.
-        samples: columns, a value per frame: ``due_s``, from the first; ``corrected_ms``; ``raw_ms``, None if dropped.
+        samples: columns with one value per frame: ``due_s`` since the first, ``corrected_ms``, and ``raw_ms``, None if
+            dropped.
         parts: milliseconds of each stage by its name, over the frames shown.
     """
 

@@ -81,7 +81,8 @@ def summarize(milliseconds: Sequence[float], percentiles: Sequence[float] = PERC
 def ratio(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]], seed: int = 0) -> Ratio:
     """Compare two lists of rounds, each a list of latencies.
 
-    It compares round by round, because the machine's slow and fast phases last longer than a round.
+    Each round is compared with the same round of the other list, because the machine's slow and fast phases last longer
+    than a round.
 
     Raises:
         OptionError: the numbers of rounds differ, or there is no round.

@@ -14,7 +14,7 @@ _ROUNDING = 1e-3  # frames: time stamps in a file are rounded, so 2.5 frames may
 
 @dataclass(frozen=True)
 class Ahead:
-    """The requested moments, which are one axis of all figures.
+    """The moments to predict. They are one axis of all figures.
 
     A clip has no ground truth between two frames. So each moment is predicted and scored at the nearest frame, as in a
     live run, but never before the next frame.
@@ -34,7 +34,7 @@ class Ahead:
 
     @classmethod
     def in_seconds(cls, asked: Sequence[float]) -> Ahead:
-        """Some seconds, in any order. The figures state them in milliseconds.
+        """Moments in seconds, in any order. The figures state them in milliseconds.
 
         Raises:
             OptionError: ``asked`` is empty, or a moment is not above 0 and at most 10.

@@ -50,7 +50,7 @@ def evaluate(
         horizon: score 1 to this many frames ahead (default: 5). For clips.
         ahead: score these moments instead, in seconds. For clips. Each is predicted and scored at the clip's nearest
             frame, but never before the next frame; ``ahead_ms`` in the JSON says at how many milliseconds that was.
-        size: (width, height) at which all methods are compared (default: the size of the models that see one size
+        size: (width, height) at which all methods are compared (default: the size of the models that take one size
             only; without such a model, each clip's own). For clips.
         rivals: further baselines by name, for clips. Each is a function of the newest frame, the frame before it, and
             a list of moments ahead. The unit of the moments is the time between these two frames: 1.0 is the next frame

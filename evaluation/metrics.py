@@ -18,12 +18,12 @@ Array = NDArray[np.float64]
 
 WINDOW = 7  # pixels: side of SSIM's uniform window
 LPIPS = "lpips"  # present only if torch and the weights are installed
-WORSE = "worse_than_copying"  # has no meaning for copying itself
+WORSE = "worse_than_copying"  # has no value for copying itself
 _K1, _K2 = 0.01, 0.03
 
 
 class Truth:
-    """A real frame, with the values that all its comparisons share.
+    """A real frame, with values that all comparisons with it share.
 
     Args:
         image: uint8 [h, w, C], at least 7 pixels a side.
@@ -55,7 +55,7 @@ class Comparison:
     Attributes:
         truth: the real frame.
         prediction: [h, w, C]; uint8, or floats in 0…1.
-        copied: the baseline's comparison, for a copy of the last frame; None for the baseline itself.
+        copied: the same comparison for the baseline, a copy of the last frame; None for the baseline itself.
         lpips: result of LPIPS; NaN if it did not run.
     """
 

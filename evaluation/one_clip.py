@@ -24,7 +24,7 @@ from framecast.runtime.resize import resize
 from framecast.runtime.score import Scorer, psnr
 from framecast.runtime.stepper import SNAP
 
-COSTED = 8  # the cost is measured on every 8th frame only, because pictures cost more when computed one by one
+COSTED = 8  # measure the cost on every 8th frame only, because that computes pictures one by one, which takes longer
 T = TypeVar("T")
 
 
@@ -72,7 +72,7 @@ class _Moment:
         interval: seconds between two frames, as known at that time.
         whole: for each requested moment, how many frames ahead it is scored.
         pictures: each method's prediction, by frames ahead.
-        truths: the real frames of the nearest and the furthest prediction, by frames ahead, after they arrived.
+        truths: the real frames of the nearest and the furthest prediction, by frames ahead, once they have arrived.
     """
 
     frame: Image
@@ -286,7 +286,7 @@ class _Cost:
         self._samples: list[list[list[float]]] = []
 
     def add(self, seconds: list[list[float]]) -> None:
-        """Take [method][moment], in seconds. The clip's first frame does not count."""
+        """Add a frame's CPU times, [method][moment], in seconds. The clip's first frame does not count."""
         if self._first:
             self._first = False
             return

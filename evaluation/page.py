@@ -16,7 +16,7 @@ from framecast.evaluation.tables import notes, provenance, tables, titles
 from framecast.html import document
 from framecast.tables import to_html
 
-QUALITY = 95  # of the pictures' JPEG
+QUALITY = 95  # JPEG quality of the pictures
 SMALL = 128  # pixels: narrower pictures show their pixels as squares
 LARGE = 640  # pixels: wider pictures are shrunk, or the page could reach hundreds of megabytes
 

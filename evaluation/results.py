@@ -74,7 +74,7 @@ class ClipResult:
         values: means over the scored frames, [method, moment, metric].
         strip: pictures of one moment.
         ahead_ms: how many milliseconds ahead each moment was scored, on average; None for sequences.
-        cpu_ms: median CPU time of a step and of one picture so far ahead, in milliseconds, [method, moment]; None for
+        cpu_ms: median CPU time of a step and one picture of that moment, in milliseconds, [method, moment]; None for
             sequences.
         copied: by method, how many of its pictures the predictor replaced by a copy of the last frame.
         pictures: number of pictures that each method predicted, scored or not.
@@ -154,7 +154,7 @@ class Results:
         return sum(clip.copied[row] for clip in self.clips if clip.copied) / pictures if pictures else None
 
     def cpu_to_dis(self, method: str) -> list[float] | None:
-        """The same as a ratio to DIS flow's: the mean over clips. None if either was not measured."""
+        """Like :meth:`cpu_ms`, divided by DIS flow's: the mean over clips. None if either was not measured."""
         if DIS not in self.methods:
             return None
         row, dis = self.methods.index(method), self.methods.index(DIS)
@@ -166,7 +166,7 @@ class Results:
         ==============  ===============================================================================================
         ``kind``        ``clips`` or ``sequences``
         ``ahead``       ``asked``: the requested moments; ``in``: their unit, ``frames`` or ``ms``
-        ``horizon``     the last of them in frames; null for milliseconds
+        ``horizon``     the furthest moment in frames; null if the moments are in milliseconds
         ``given``       number of frames given from the start of each sequence; null for clips
         ``size``        [width, height] of all comparisons, or null if it differs from clip to clip; ``channels``
         ``models``      for each model: ``name`` (as in ``methods``), ``given`` (the user's name for it), ``config``,
@@ -178,11 +178,11 @@ class Results:
         ``clips``       for each clip: ``name``, ``source``, ``size``, ``frames``, ``scored`` (number of frames, by
                         moment), ``methods``: a list of means over those frames, by method and metric; ``ahead_ms``:
                         how far ahead each moment was scored, and ``cpu_ms`` by method (both null for sequences)
-        ``mean``        the same over all clips, which count equally
+        ``mean``        means over all clips, which count equally, by method and metric
         ``overall``     the mean of ``mean`` over all moments, as papers report it for sequences: one figure by
                         method and metric
         ``worst``       by method and moment: ``clip`` and ``gain_db``, its PSNR minus copying's
-        ``cost``        by method: ``cpu_ms`` of a step and one picture so far ahead, on all threads, and ``to_dis``,
+        ``cost``        by method: ``cpu_ms`` of a step and one picture at a moment, on all threads, and ``to_dis``,
                         its ratio to DIS flow's at the same size in the same run; null for sequences
         ``skipped``     ``source`` and ``reason`` of each clip that could not be scored
         ``lpips``       why LPIPS is missing, or null

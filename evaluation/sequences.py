@@ -1,4 +1,4 @@
-"""Evaluation on test sequences by the papers' protocol: after a reset, some frames are given, the rest predicted."""
+"""Evaluation on test sequences by the papers' protocol: after a reset, some frames are given and the rest predicted."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def notes(results: Results) -> list[str]:
 
 
 def _copies(results: Results, name: str) -> str:
-    """State how often a model fell back to copying, which raises its scores and is not open to rivals."""
+    """State how often a model fell back to copying. This raises its scores, and rivals have no fallback."""
     share = results.copied(name)
     if not share:
         return f"{name} never fell back to copying the last frame"
@@ -63,8 +63,8 @@ def _about_cpu(results: Results) -> str:
     if not learning or len(results.ahead) == 1:
         return line
     return (
-        f"{line}; a step of {' and '.join(learning)} learns for all {len(results.ahead)} moments here, and for one in "
-        "a live run: use --horizon 1 to measure that"
+        f"{line}; a step of {' and '.join(learning)} learns for all {len(results.ahead)} moments here, but for "
+        "only one in a live run: use --horizon 1 to measure that"
     )
 
 

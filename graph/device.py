@@ -10,7 +10,7 @@ Inputs, for B cameras and K predictions per step:
 - ``camera`` bool [1]: whether the frame comes from ``image`` or from ``fed``;
 - ``keep`` float32 [B]: how many past steps each row keeps; 0 right after its reset. Older steps read as zero, so one
   camera of a batch can restart while the others continue. A carried tensor is kept if ``keep`` > 0, and a history's
-  slot of age a if ``keep`` > a. The graph selects instead of multiplying, so that a non-finite state cannot survive;
+  slot of age a if ``keep`` > a. The graph selects instead of multiplying, so a NaN in an old state has no effect;
 - the artifact's ``state.*``.
 
 The outputs are the artifact's own, and ``shown`` uint8 [B, K, h, w, 3] BGR, the predictions as pictures; ``finite``

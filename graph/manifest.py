@@ -19,16 +19,16 @@ from framecast.parsing import decode
 GRAPHLESS = ".json"  # suffix of an artifact that is only a manifest: a model of motion
 KEY = "framecast"  # key of the ONNX metadata entry
 BEFORE = "framecast.before"  # key in the half that runs before the frame; it holds the other half's manifest
-RENDER = "framecast.render"  # the same, in the graph that renders a model of motion
+RENDER = "framecast.render"  # key in the graph that renders a model of motion; it holds the step's manifest
 LARGEST_SUM = 32_767  # the largest sum of two products that fits into 16 bits
 DOMAIN = "framecast"  # domain of our operators in the graph
 FORMAT = 1
 _CHANNELS: Mapping[str, int | None] = {"BGR": 3, "RGB": 3, "GRAY": 1, "NONE": None}  # channel orders and their sizes
 # Limits on a manifest: a damaged or hostile one must not exhaust time or memory. Of our configurations, stau-town has
 # the most slots (160), and stip-4k the most elements (51 million, half of them in the prediction).
-MAX_CHARACTERS = 1 << 20  # of the JSON
-MAX_DEPTH = 16  # of nested objects and arrays
-MAX_SLOTS = 4096  # of all histories together
+MAX_CHARACTERS = 1 << 20  # length of the JSON
+MAX_DEPTH = 16  # depth of nested objects and arrays
+MAX_SLOTS = 4096  # slots of all histories together
 MAX_ELEMENTS = 1 << 31  # float32 values of the state and a prediction together: 8 GiB
 _Whole = Annotated[int, Meta(ge=1, le=1 << 28)]
 _Count = Annotated[int, Meta(ge=0, le=1 << 48)]
@@ -38,7 +38,7 @@ _Shape = Annotated[tuple[_Whole, ...], Meta(max_length=8)]
 Seconds = Annotated[float, Meta(gt=0, le=1e6)]
 RENDERS = ("steps", "moments")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # these break a message's line or control a terminal
-_HALVES: Mapping[str, tuple[str, str, str]] = {  # what the artifact is, what its other half is, what makes both
+_HALVES: Mapping[str, tuple[str, str, str]] = {  # the artifact, its other half, and the command that makes both
     BEFORE: ("half of a step", "the half of a step that runs before the frame", "framecast split"),
     RENDER: ("a model of motion", "the graph that renders a model of motion", "framecast export"),
 }
@@ -67,7 +67,7 @@ class StateSpec:
 
     @property
     def known(self) -> bool:
-        """Whether this version of framecast supports it."""
+        """Whether this version of framecast supports this kind of state."""
         return (self.kind, self.slots) == ("carry", 0) or (self.kind == "history" and self.slots > 0)
 
 
@@ -97,23 +97,23 @@ class Manifest:
         renders: ``moments`` if the model renders any moment at the cost of one step, as a model of motion does;
             ``steps`` if it predicts whole steps. The runtime then rolls out to the two steps around a moment and blends
             their pictures linearly.
-        fields: inputs of the graph that renders, by name: shapes without the batch. Only for ``moments`` in graphs.
-            A field with the name of a carried state tensor is that tensor; the step computes the others.
+        fields: inputs of the graph that renders, besides ``ahead``: name and shape without the batch. Only for
+            ``moments`` in graphs. A field with the name of a carried state tensor is that tensor; the step computes
+            the others.
         state: the state tensors, in the order of the graph's inputs.
         warmup: steps after a reset until the state is full.
         interval: seconds between frames in training, or None if that varied.
         parameters: number of weights.
-        weights: their origin: ``random``, or the training data.
+        weights: origin of the weights: ``random``, or the training data.
         weights_sha256: hash of all weights.
-        quality: as measured at training, or None.
+        quality: quality measured at training, or None.
         licence: licence of the weights.
         precision: ``fp32``, or ``int8`` if layers are quantized (:mod:`framecast.export.quantize`).
         calibration: the data on which an int8 artifact was calibrated.
         pair_sum: the largest sum of two products that an int8 layer can reach, as an absolute value. None if unknown,
             as in artifacts older than this field. See :attr:`may_saturate`.
-        precomputed: empty unless the step is in two halves (:mod:`framecast.graph.split`). The other half computes
-            tensors from the state before the frame arrives. This maps the name of each, as an input of this graph, to
-            its shape without the batch.
+        precomputed: the tensors that the other half computes before the frame arrives, as inputs of this graph: name
+            and shape without the batch. Empty unless the step is in two halves (:mod:`framecast.graph.split`).
     """
 
     model: str
@@ -194,7 +194,7 @@ class Manifest:
             ArtifactError: it is not a manifest, has a newer format, or exceeds the limits.
         """
         try:
-            # Read the format alone and first: a newer format may change everything else.
+            # Read only the format at first: a newer format may change everything else.
             if (newer := decode(text, _Format, MAX_CHARACTERS).format) > FORMAT:
                 raise ArtifactError(
                     f"its manifest has format {newer}, this framecast reads up to {FORMAT}: update framecast"
@@ -244,8 +244,8 @@ def read_metadata(path: Path, metadata: Mapping[str, str | bytes]) -> Manifest:
     """Read an artifact's manifest from its file's metadata. Every reader of artifacts goes through here.
 
     Args:
-        path: of the file, for messages.
-        metadata: of the file, by key. A value is bytes if it is not UTF-8.
+        path: the file's path, for messages.
+        metadata: the file's metadata, by key. A value is bytes if it is not UTF-8.
 
     Raises:
         ArtifactError: there is no manifest, or it cannot be used.

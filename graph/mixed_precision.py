@@ -4,8 +4,8 @@ A whitelist names the operators that are known to tolerate float16. These are co
 (``LAYERS``), and the operators between them. A pointwise operator or an interpolation of features
 (``BETWEEN``) is float16 if all its inputs come from float16 and all its readers are float16. An operator that only
 moves or selects values (``MOVES``) is float16 if its inputs are and any of its readers is. So a network's flow head is
-float16. The arithmetic on flows after it is not, because its last reader is a GridSample: float16 coordinates are off
-by pixels in a wide picture. Matrix products do not count as layers, because in a mixture they compute statistics.
+float16. The arithmetic on flows that follows is not, because it ends in a GridSample: float16 coordinates are off by
+pixels in a wide picture. Matrix products do not count as layers, because in a mixture they compute statistics.
 
 Everything else stays float32: normalisations, reductions, softmax, statistics, least squares, warps, and everything
 that crosses the graph's boundary: frame, prediction, and the states, where errors would accumulate. Our functions stay

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-_PATCHIFY = [0, 3, 5, 1, 2, 4]  # of [B, C, H/p, p, W/p, p]: see framecast.models.blocks
-_UNPATCHIFY = [0, 3, 4, 1, 5, 2]  # of [B, p, p, C, H/p, W/p]
+_PATCHIFY = [0, 3, 5, 1, 2, 4]  # axes of [B, C, H/p, p, W/p, p]: see framecast.models.blocks
+_UNPATCHIFY = [0, 3, 4, 1, 5, 2]  # axes of [B, p, p, C, H/p, W/p]
 
 
 def fuse_patchify(proto: ModelProto) -> None:

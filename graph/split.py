@@ -20,7 +20,7 @@ from framecast.errors import ExportError
 from framecast.graph.artifact import LAYERS, manifest_of, read, save
 from framecast.graph.manifest import BEFORE, KEY, Manifest, other_half
 
-# Moving values costs less than passing another tensor between the halves, so the half that reads them does it.
+# Moving values costs less than passing another tensor between the halves, so the half that reads them moves them.
 _MOVES = {"Split", "Slice", "Reshape", "Unsqueeze", "Squeeze", "Expand", "Concat", "Identity", "Shape", "Cast"}
 _MOVES |= {"Gather", "QuantizeLinear", "DequantizeLinear"}
 _FEW = 4096  # elements: other operators also count as cheap if no input is larger

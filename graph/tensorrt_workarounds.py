@@ -50,7 +50,7 @@ def without_moving_rows(artifact: ModelProto) -> ModelProto:
 
 
 def _pivot_row(node: NodeProto, makers: dict[str, NodeProto]) -> NodeProto | None:
-    """The slice ``row`` if this node computes ``row / row[..., i : i + 1].clamp(min)``."""
+    """The slice ``row`` if this node computes ``row / row[..., i : i + 1].clamp(min)``; otherwise None."""
     if node.op_type != "Div":
         return None
     row, pivot = (makers.get(name) for name in node.input)

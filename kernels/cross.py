@@ -49,7 +49,7 @@ class Compiled:
         num_warps: warps per program.
         shared: bytes of dynamic shared memory.
         registers: registers per thread.
-        spills: bytes per thread that are spilled from registers, counting stores and loads.
+        spills: bytes per thread that are spilled from registers: stores plus loads.
         parameters: (name, type) of each pointer, in launch order, such as ``("cells[0]", "*fp16")``.
         load_bits: bits of the widest load from global memory. Before Blackwell one instruction loads at most 128.
     """
@@ -94,14 +94,14 @@ def compile_for(
         slots: number of cells, keys or values.
         forget_bias: a constant of the kernel, like the next two.
         eps: epsilon of the layer norms.
-        scale: of the attention's scores (default: 1/√(C·H·W)).
+        scale: factor of the attention's scores (default: 1/√(C·H·W)).
         last: whether tensors are channels-last; only for the STGRU's two passes, like the next two.
         added: whether the kernels add the convolutions' biases.
         overlap: whether the second pass may start before the first one ends (from 9.0 on).
         types: types of individual parameters (default: ``dtype``, but fp32 for the affine parameters, ``count`` and
             ``partials``).
-        ptx_version: for an older driver or ptxas; 85 means 8.5 (default: the newest that Triton knows). If it is too
-            low for ``arch``, LLVM ends the process.
+        ptx_version: PTX version for an older driver or ptxas; 85 means 8.5 (default: the newest that Triton knows). If
+            it is too low for ``arch``, LLVM ends the process.
 
     Raises:
         EngineError: Triton's interpreter is on, the compiler failed, or the kernel needs scratch memory.

@@ -29,8 +29,8 @@ def define(
     Args:
         name: including the domain.
         reference: the implementation in plain torch; its annotations give the operator's schema.
-        kernel: imports and returns the CUDA implementation. It is called only when that must run.
-        like: selects from the arguments the one whose shape and type the result has, or a tuple for several results.
+        kernel: a function that imports and returns the CUDA implementation; called only when a kernel must run.
+        like: selects the argument that has the result's shape and type; a tuple of arguments for several results.
         channels_last: whether all results are channels-last if the first selected argument is (default: always
             contiguous).
     """

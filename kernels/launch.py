@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # only a launch needs torch: cross.py must compile kernels on
 PROGRAMS = 128
 LANES = 4  # elements per thread, up to 8 warps: one 128-bit load of float32, or one 64-bit load of float16
 LEAST, MOST, MOST_REDUCED = 128, 1024, 4096  # elements per tile; a reduction holds fewer tensors in registers
-PARTIALS = 256  # limit per sample in a reduction: every program of the second pass reads all of them
+PARTIALS = 256  # most partial results per sample: every program of the second pass reads all of them
 LARGEST = 2**31 - 2**20  # elements per sample: offsets within a sample have 32 bits, offsets of samples 64
 
 

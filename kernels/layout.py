@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # for the reason in launch.py
+if TYPE_CHECKING:  # launch.py gives the reason
     from torch import Tensor
 
 

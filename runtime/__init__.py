@@ -6,7 +6,7 @@ import os
 
 from framecast.camera import cv, open_source
 
-cv.load()  # before any import of cv2 here: it sets OpenCV's limits, and explains a failed import
+cv.load()  # call this before any import of cv2: it sets OpenCV's limits, and explains a failed import
 
 from framecast.runtime.lookahead import MAX_AHEAD, Lookahead  # noqa: E402
 from framecast.runtime.pipeline import Pipeline, Stream  # noqa: E402
@@ -43,16 +43,16 @@ def open(
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.
-        now: predict the frame of now: measure how late each frame is, and look that far ahead. Give at most one of
-            ``now``, ``ahead`` and ``horizon``.
+        now: show the present: measure how late each frame is, and look that far ahead. Give at most one of ``now``,
+            ``ahead`` and ``horizon``.
         ahead: a fixed lookahead in seconds.
         horizon: a fixed lookahead in camera frames (default: 1).
         camera_delay: for ``now``: seconds from the lens to the frame's arrival here.
         display_delay: for ``now``: seconds that the display takes.
         max_ahead: for ``now``: the longest lookahead in seconds.
-        realtime: play a file at its own frame rate; ``now`` always does. As from a camera, frames that come while the
-            model is busy are then dropped.
-        every_frame: predict every frame of a file that plays at its own rate, however late.
+        realtime: play a file at its own frame rate; ``now`` always does. Then, as with a camera, frames that come while
+            the model is busy are dropped.
+        every_frame: drop no frame of a file that plays at its own rate, even if predictions come late.
         loop: restart a file at its end.
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.

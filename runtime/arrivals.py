@@ -20,7 +20,7 @@ from collections.abc import Sequence
 GAP = 1.0  # seconds without a frame after which the fit restarts
 LEAST = 1e-4  # seconds: the shortest interval
 
-# In intervals, or as a share, unless another unit is given.
+# Times are in intervals, and other values are shares, unless a unit is given.
 KEEP = 0.9987  # weight of an arrival one frame later: a memory of half a minute at 25 frames a second
 JITTER = 0.25  # standard deviation of arrivals, until it is measured
 LEAST_JITTER = 0.01
@@ -35,16 +35,16 @@ FINE = 0.05  # among the first arrivals, if their pace is steady
 NEAR = 0.1  # among the first arrivals, if it is not
 OTHER = 0.2  # later
 TRIED = 128  # arrivals after which a nominal interval is accepted or rejected
-AGREED = 0.025  # a larger measured difference rejects it: a slow change of the delay can cause this much
+AGREED = 0.025  # a larger difference from the measured interval rejects it; a slow change of the delay can cause less
 NOMINAL = 0.00015  # standard deviation of an accepted nominal interval: a crystal is this exact
 SLOW = 0.5  # least jitter assumed with a nominal interval, because a delay may change slowly
 
-MOST = 64  # the most arrivals that the search for lost frames averages, on each side
+MOST = 64  # the most arrivals that the search for lost frames averages, before and after a loss
 SMALL = 0.18  # jitter below which the search checks each arrival alone
 CERTAIN = 0.1  # standard deviation that a mean needs before it can reveal lost frames
 LOST = 0.65  # shift of such a mean that counts as lost frames
 STALL = 1.5  # a larger shift must be confirmed by a second arrival
-ASTRAY, LATELY = 1.5, 32  # mean lateness, over this many arrivals, that shows that the line is wrong
+ASTRAY, LATELY = 1.5, 32  # the line is wrong if the mean lateness of the last LATELY arrivals exceeds ASTRAY
 
 
 class Arrivals:
@@ -65,7 +65,7 @@ class Arrivals:
         self._given: float | None = None  # the newest time that was returned
         self._arrived: deque[float] = deque(maxlen=32)
         self._late: deque[float] = deque(maxlen=2 * MOST)  # seconds behind the line
-        self._jumps: deque[float] = deque(maxlen=2 * MOST)  # sizes of the differences between successive ones
+        self._jumps: deque[float] = deque(maxlen=2 * MOST)  # absolute differences between successive values of _late
         self._line = _Line(0.0, LEAST, FINE)
         self._count = 0  # arrivals since the fit started
         self._lost = 0  # frames lost since the fit started
@@ -145,7 +145,7 @@ class Arrivals:
         return (mean if pace * BURST < mean else pace), False
 
     def _settle(self, arrived: float) -> None:
-        """Restart the fit if the first arrivals keep another pace: frames may have been lost among them."""
+        """Restart the fit if the first arrivals come at another pace: frames may have been lost among them."""
         pace, steady = self._pace()
         if self._nominal is not None and abs(pace / self._nominal - 1) < NEAR:
             pace, steady = self._nominal, True
@@ -157,7 +157,7 @@ class Arrivals:
         recent = [after - before for before, after in zip([*self._arrived][-9:], [*self._arrived][-8:], strict=False)]
         pace = statistics.median(recent)
         needed = 3
-        if max(recent) - min(recent) > OTHER * pace:  # noisy, so only a lasting difference counts
+        if max(recent) - min(recent) > OTHER * pace:  # the pace is noisy, so only a lasting difference counts
             if len(self._arrived) < LATELY or self._count % 8:
                 return
             (pace, _), needed = self._pace(), 4
@@ -184,11 +184,11 @@ class Arrivals:
             before = max(count, 4)
             if count > MOST or len(lates) < count + before:
                 break
-            mean = statistics.median if count <= 4 else statistics.fmean  # among few, one outlier must not decide
+            mean = statistics.median if count <= 4 else statistics.fmean  # few values need a robust mean
             shift = mean(lates[-count:]) - mean(lates[-count - before : -count])
             if abs(shift) > LOST * step and abs(_beyond_trend(lates, count)) < LOST * step:
                 continue  # the delay drifts; lost frames would show as a jump
-            if abs(shift) > LOST * step and self._lost + round(shift / step) >= 0:  # frames cannot be gained
+            if abs(shift) > LOST * step and self._lost + round(shift / step) >= 0:  # the total lost cannot be negative
                 slip = step * round(shift / step)
                 if count > 1 and abs(slip) <= STALL * step:
                     for i in range(1, count):
@@ -244,7 +244,7 @@ class _Line:
         fade = KEEP**-2
         self._tt, self._ts = fade * (self._tt + 2 * self._ts + self._ss), fade * (self._ts + self._ss)
         self._ss *= fade
-        if self._believed and self._ss > (least := self._least()):  # an accepted interval stays certain
+        if self._believed and self._ss > (least := self._least()):  # keep an accepted interval certain
             self._ts *= math.sqrt(least / self._ss)
             self._ss = least
 

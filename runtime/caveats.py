@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.telemetry import Snapshot
 
-ENOUGH = 50  # scored predictions: fewer are too few to judge by
-SHARE = 0.2  # of all predictions must be scored
-JUDGED = 100  # frames that must have come before any warning,
+ENOUGH = 50  # minimum scored predictions to judge a run by
+SHARE = 0.2  # minimum share of predictions that are scored
+JUDGED = 100  # minimum frames before any warning,
 LATEST = 10.0  # unless this many seconds have passed, or the run has ended
 DROPPED = 0.1  # share of dropped frames above which to warn
 BELOW = 0.1  # dB below copying above which to warn
@@ -47,7 +47,7 @@ def warnings(snapshot: Snapshot, lookahead: Lookahead) -> list[str]:
         if snapshot.shown is not None and snapshot.shown.arrivals > snapshot.interval / 2:
             found.append(
                 f"frames arrive up to {1e3 * snapshot.shown.arrivals:.0f} ms early or late (p95): if the camera's own "
-                "delay varies as much, the moment shown is no more accurate"
+                "delay varies as much, the moment shown is off by as much"
             )
     elif late > ahead:
         found.append(

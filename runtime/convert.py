@@ -41,7 +41,7 @@ def to_model_size(image: Image, manifest: Manifest) -> Image:
 
 
 def blank_frame(manifest: Manifest, batch: int = 1) -> Tensor:
-    """Black frames [B, C, H, W] for :func:`to_frame` to write into. It does not touch their padding."""
+    """Black frames [B, C, H, W] for :func:`to_frame` to write into, which leaves their padding alone."""
     return np.full((batch, *manifest.frame), manifest.value_range[0], np.float32)
 
 
@@ -50,7 +50,7 @@ def to_frame(seen: Image, manifest: Manifest, out: Tensor) -> None:
     low, high = manifest.value_range
     width, height = manifest.size
     picture = out[:, :height, :width]
-    # Split into planes while they are bytes, so that numpy works on contiguous rows and vectorises.
+    # Split into planes while the values are bytes, so that numpy works on contiguous rows and vectorises.
     planes = _pool.take(picture.shape)
     if manifest.channel_order == "GRAY":
         cv2.extractChannel(seen, 0, dst=planes[0])
@@ -71,7 +71,7 @@ def to_input(image: Image, manifest: Manifest) -> Tensor:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether every element is a finite number."""
-    # A sum needs no mask and propagates NaN and infinity. It may also overflow: only then check each element.
+    # If the sum is finite, so is every element. If not, it may only have overflowed: then check each element.
     return math.isfinite(cv2.sumElems(tensor.reshape(1, -1))[0]) or bool(np.isfinite(tensor).all())
 
 

@@ -1,8 +1,8 @@
 """The CPU's integer instructions, which decide whether it computes full-range int8 layers correctly.
 
 ONNX Runtime and OpenVINO multiply uint8 activations by int8 weights. With AVX2 they add two products in 16 bits
-(``VPMADDUBSW``), so a sum above 32,767 becomes 32,767. VNNI and ARM's NEON add them in 32 bits. ONNX Runtime does the
-same on a CPU older than AVX2.
+(``VPMADDUBSW``), so a sum above 32,767 becomes 32,767. VNNI and ARM's NEON add them in 32 bits. On a CPU older
+than AVX2, ONNX Runtime also adds them in 32 bits.
 """
 
 from __future__ import annotations

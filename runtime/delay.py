@@ -1,8 +1,8 @@
 """Measures a camera's glass-to-glass latency: a window blinks on a screen at known times, and the camera films it.
 
-Where a frame shows the window, its brightness is the window's own brightness ``delay`` seconds ago, averaged over the
+The part of a frame that shows the window is as bright as the window was ``delay`` seconds before, averaged over the
 exposure. Changes from frame to frame are compared, so that slow changes (automatic exposure, daylight) do not matter.
-The delay is the one at which these changes correlate best. It is finer than the camera's interval because some
+The delay is the one at which these changes correlate best. The result is finer than the camera's interval because some
 exposures catch part of a blink. The window blinks at random times, so that no other delay fits.
 """
 
@@ -31,10 +31,10 @@ _EXPOSURES = (0.002, 0.01, 0.02, 0.033, 0.05, 0.067, 0.1)  # exposures tried, in
 _ALIKE = 0.5  # least correlation, of each cell used and of their mean
 _CELLS = 0.7  # least correlation of a cell used, as a share of the best cell's
 _ELSEWHERE = 0.75  # largest correlation allowed at any other delay, as a share of the best
-_APART = 0.15  # seconds from the best delay at which another one begins
+_APART = 0.15  # seconds: a delay further than this from the best counts as another one
 _AGREE = 0.04  # seconds by which each half of the recording may differ from the whole
 _STEP = 0.4  # least change of brightness that counts as seen, as a share of the median change
-_SHARE = 0.7  # of the changes must be seen
+_SHARE = 0.7  # least share of the changes that must be seen
 _SETTLED = 0.1  # seconds after a change until frames no longer show it in progress
 
 _AIM = "let the camera see the whole window, large and in focus; darken the room; keep both still; then try again"
@@ -115,8 +115,8 @@ def estimate(changes: ArrayLike, times: ArrayLike, grids: ArrayLike) -> Delay:
 
     Args:
         changes: when the window was asked to turn white, black, white, … in seconds. It starts black.
-        times: of the frames, in seconds on the same clock.
-        grids: their brightness, [N, rows, columns].
+        times: the frames' times, in seconds on the same clock.
+        grids: the frames' brightness, [N, rows, columns].
 
     Raises:
         SourceError: the window was not seen, or it blinked too few times.
@@ -202,9 +202,10 @@ def _certain(changed: Floats, seen: Floats, delays: Floats) -> float:
 
 
 def _single(due: Floats, times: Floats, light: Floats) -> tuple[Floats, int]:
-    """Measure single changes: seconds by which each one seen came after it was due; and how many could be seen.
+    """Measure single changes. Returns the lateness in seconds of each one seen, and how many could be seen.
 
-    The area between the brightness during a change and the brightness after it is the time by which the change is late.
+    The missing part of a change falls from 1 to 0 over some frames. The area under it is the time from the first of
+    these frames to the change.
     """
     found: list[tuple[float, float]] = []  # step, lateness
     for number in range(1, len(due) - 1):

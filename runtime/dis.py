@@ -16,16 +16,16 @@ from framecast.runtime.score import Expected
 
 T = TypeVar("T", np.uint8, np.float32)
 MIN_SIDE = 12  # pixels: OpenCV's DIS accepts no smaller frame
-ITERATIONS = 3  # of the fixed point: on real motion this leaves a residual far below a tenth of a pixel
-SHARE = 0.02  # of the time that the live baseline may compute
+ITERATIONS = 3  # fixed-point iterations: on real motion, a residual far below a tenth of a pixel remains
+SHARE = 0.02  # largest share of the time that the live baseline may compute
 
 
 class DisFlow:
     """Continues all motion at constant velocity: out(p) = I_t(p + d(p)), where d = k F(p + d).
 
-    F is the flow from I_t to I_{t−1}, by OpenCV's DIS with the medium preset, on grey images (Kroeger et al., "Fast
-    optical flow using dense inverse search", 2016). The point that will be at p is now at p + d, and F must be read
-    there, so d is found by iteration from k F(p). Sampling is bilinear. Border pixels repeat beyond the border.
+    F is the flow from I_t to I_{t−1}, from OpenCV's DIS with the medium preset on grey images (Kroeger et al., "Fast
+    optical flow using dense inverse search", 2016). The content that will be at p is now at p + d, so F must be read
+    there. Iteration from d = k F(p) finds d. Sampling is bilinear. Border pixels repeat beyond the border.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from framecast.runtime.predictor import Prediction, Predictor
 from framecast.runtime.score import Scored, Scorer
 from framecast.runtime.telemetry import Telemetry
 
-NEAR = 0.1  # intervals: a prediction this near to a frame's time is scored as it is
+NEAR = 0.1  # intervals: a prediction this near to a frame's time needs no second one for its score
 BUSY = 4  # when frames are waiting, only every fourth prediction is made for its score alone
 SHARPNESS = 8  # sharpness is measured on every eighth scored prediction
 
@@ -20,8 +20,8 @@ SHARPNESS = 8  # sharpness is measured on every eighth scored prediction
 class Judge:
     """Scores one run. The loop calls it; only :meth:`wants` may be called from any thread.
 
-    Real frames come at whole intervals of the camera, but the moment shown may lie between two of them. Then a second
-    prediction is made for the nearest whole interval, for the score alone, after the result has been handed over.
+    Real frames come at whole intervals of the camera, but the moment shown may lie between two of them. Then, after
+    the hand-over, a second prediction is made for the nearest whole interval, for the score alone.
 
     Args:
         telemetry: receives the scores.
@@ -48,7 +48,7 @@ class Judge:
         self._before = self._made = None
 
     def passed(self, frame: Image, time: float, interval: float) -> None:
-        """Score the predictions for a dropped frame, given at the model's size."""
+        """Score the predictions for a dropped frame, which has the model's size."""
         for scored in self._scorer.pass_by(frame, time, interval):
             self._record(scored, frame, interval)
 

@@ -26,7 +26,7 @@ class Lookahead:
         now: as long as the measured latency.
         camera_delay: for ``now``: seconds from the moment in front of the lens to the frame's time. 0 if the source
             gives capture times.
-        display_delay: for ``now``: seconds from the hand-over to the light of the screen.
+        display_delay: for ``now``: seconds from the hand-over until the screen shows the picture.
         most: for ``now``: the longest lookahead in seconds.
 
     Raises:
@@ -88,9 +88,9 @@ class Horizon:
         self._rest += (seconds - self._rest) * (SHARE if self._rest else 1.0)
 
     def error(self, ahead: float, age: float) -> float:
-        """Seconds from the present to the moment shown, below 0 if that is past. ``age``: at the hand-over."""
+        """Seconds from the present to the moment shown, below 0 if that lies in the past. ``age``: at the hand-over."""
         return ahead - self.late(age)
 
     def late(self, age: float) -> float:
-        """Latency of the camera's picture in seconds, when seen. ``age``: at the hand-over."""
+        """Latency of the camera's picture when it is seen, in seconds. ``age``: at the hand-over."""
         return self.wish.camera_delay + age + self.wish.display_delay

@@ -1,6 +1,6 @@
 """Resizes pictures to a network's size with INTER_AREA. Two threads share a large picture.
 
-OpenCV divides the work by the size of the result. That is too small here, so OpenCV alone would use one thread.
+OpenCV chooses its number of threads by the size of the result. A network's size is small, so it would use only one.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def psnr(image: Image, truth: Image) -> float:
 
 @dataclass(frozen=True)
 class Score:
-    """Sums in dB over ``n`` scored predictions: of their PSNR, of copying the last frame, and of a rival, if any."""
+    """Sums over ``n`` scored predictions, in dB: PSNR of the prediction, of copying the last frame, of any rival."""
 
     n: int = 0
     prediction_sum: float = 0.0
@@ -60,8 +60,8 @@ class Scored:
         ahead: the lookahead in seconds.
         image: the prediction, uint8 [h, w, 3] BGR.
         last: the newest real frame when the prediction was made: what a viewer would have seen without prediction.
-        psnr: of the prediction, dB.
-        psnr_copy: of ``last``, dB.
+        psnr: PSNR of the prediction, dB.
+        psnr_copy: PSNR of ``last``, dB.
         rival: PSNR in dB of another method's picture for the same moment, if there is one.
     """
 

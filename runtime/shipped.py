@@ -52,7 +52,7 @@ def find(model: str | os.PathLike[str]) -> Path:
         if path.suffix in ENDINGS or path.name != name:
             raise ArtifactError(f"no such artifact: {name} (make one with 'framecast export')")
         raise ArtifactError(
-            f"no model {name!r}: choose from {', '.join(known)}, or export one ('framecast models' lists them)"
+            f"no model {name!r}: choose from {', '.join(known)} ('framecast models' describes them), or export your own"
         )
     if not path.is_file():
         raise ArtifactError(f"{name} is not a regular file: give the path of an .onnx artifact")

@@ -15,7 +15,7 @@ from framecast.errors import FrameError, OptionError
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines import Engine, State
 
-SNAP = 0.02  # steps: this close to a whole step, its picture is used unblended
+SNAP = 0.02  # steps: a moment this close to a whole step shows that step's picture, unblended
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Stepper:
         engine: runs the steps.
         batch: B.
         steps: frames of each stream since its last reset.
-        times: of the newest :meth:`advance` and :meth:`render`.
+        times: durations of the newest :meth:`advance` and :meth:`render`.
 
     Raises:
         OptionError: the batch is below 1.

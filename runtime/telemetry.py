@@ -19,8 +19,8 @@ from framecast.runtime.score import Score, Scored
 WINDOW = 10_000  # predictions: percentiles cover the last one to two windows
 _GROWTH = math.log(1.005)  # ratio of a bucket's upper edge to its lower edge
 _LEAST, _MOST = 1e-3, 1e8  # milliseconds: 1 µs to a day
-LATELY = 2048  # the last predictions that the figures of what is shown cover
-LOOKAHEADS = 32  # the most lookaheads that have scores of their own
+LATELY = 2048  # predictions: ``ahead``, ``shown`` and ``sharpness`` cover the last ones
+LOOKAHEADS = 32  # maximum number of lookaheads with separate scores
 _BUCKETS = math.ceil(math.log(_MOST / _LEAST) / _GROWTH)
 
 
@@ -29,10 +29,10 @@ class Stamps:
     """When a frame passed each stage, in seconds on the run's clock, and the parts of its step.
 
     Attributes:
-        due: when the frame was due: a camera's ``frame.time`` as read; when a paced clip released it, which is later
-            if the clip falls behind; otherwise, when the loop took it.
-        grabbed: when the capture thread had it ready, before it waited for room in the mailbox.
-        taken: when the loop took it out.
+        due: when the frame was due. For a camera: ``frame.time`` as read. For a paced clip: when the clip released the
+            frame, which is later if the clip falls behind. Otherwise: when the loop took the frame.
+        grabbed: when the capture thread had the frame ready, before waiting for room in the mailbox.
+        taken: when the loop took the frame out of the mailbox.
         stepped: when the prediction's picture was ready.
         handed: when the sinks got the result.
         step: seconds of the network's step; on a device, until it was enqueued.
@@ -86,7 +86,7 @@ class Histogram:
         return both
 
     def percentile(self, percent: float) -> float:
-        """The duration in milliseconds that ``percent`` (0 … 100) of all do not exceed; NaN if there are none."""
+        """The percentile for ``percent`` (0 … 100) in milliseconds; NaN if there are no durations."""
         if not self.n:
             return math.nan
         rank = max(1, math.ceil(self.n * percent / 100 - 1e-9))  # 999 for 99.9 % of 1000
@@ -122,16 +122,16 @@ class Snapshot:
         interval: seconds between the camera's frames.
         ahead: median of the last lookaheads in seconds; None before the first.
         wanted: median of the lookaheads in seconds that were asked for, or needed to show the present.
-        frames: predicted so far.
+        frames: number of frames predicted so far.
         dropped: frames of a camera or paced file that were replaced in the mailbox.
         epochs: the number of streams begun. A clip's restart or a new frame size begins one.
         resets: how often a non-finite prediction reset the state.
         seconds: from the first frame's due time to the newest prediction.
         silent: seconds since the newest frame was taken, as of the loop's last wake-up.
         latency: milliseconds from due to stepped, over the last one to two windows of ``WINDOW`` predictions.
-        score: of all scored predictions.
-        scores: the same by lookahead in milliseconds, of whole intervals.
-        rival: ours, copying's and DIS flow's, over the predictions for which DIS flow was computed.
+        score: the score of all scored predictions.
+        scores: the same for each lookahead: whole intervals, in milliseconds.
+        rival: the score of the predictions for which DIS flow was computed, with copying's and DIS flow's.
         sharpness: mean gradient energy of predictions, and of copying, divided by the real frames'; None if unknown.
         shown: how close to the present the pictures are; None without ``now``.
         events: counts of ``repeats``, ``cuts`` to another scene, ``gaps`` in time, and predictions replaced by a copy
@@ -225,7 +225,7 @@ class Telemetry:
             ahead = 1e3 * interval * max(1, round(scored.ahead / interval))
             nearest = min(self._scores, key=lambda known: abs(known - ahead), default=ahead)
             if abs(nearest - ahead) > 250 * interval and len(self._scores) < LOOKAHEADS:
-                nearest = ahead  # the interval is an estimate, so the same lookahead differs by a little
+                nearest = ahead  # a new one; smaller differences come from the interval, which is an estimate
             self._scores[nearest] = self._scores.get(nearest, Score()).plus(scored.psnr, scored.psnr_copy)
 
     def sharpness(self, prediction: float, copy_last: float) -> None:

@@ -33,8 +33,9 @@ def sequences(tmp_path: Path) -> Path:
     return path
 
 
-def test_eval_scores_clips_as_live_runs_do(run: Run, tmp_path: Path) -> None:
+def test_eval_scores_clips_as_live_runs_do(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A synthetic clip, and a folder that holds a good and a damaged video."""
+    monkeypatch.setenv("COLUMNS", "200")  # xdist's workers have 80
     folder, figures, page = tmp_path / "clips", tmp_path / "out" / "eval.json", tmp_path / "out" / "eval.html"
     folder.mkdir()
     (folder / "damaged.mp4").write_bytes(b"no video")

@@ -43,7 +43,8 @@ NOT_RUN = {
     r"make ": "CI runs it, or it runs what the pages name",
     r"journalctl ": "needs systemd",
     r"curl .*/stats\.json": "tests/runtime/test_web.py asks for it",
-    r"(rpicam-vid|ffmpeg) .*\| framecast run -": "needs a camera; tests/camera/test_network.py pipes a stream in",
+    r"(rpicam-vid|ffmpeg) .*framecast run -": "needs a camera; tests/camera/test_network.py pipes a stream in",
+    r"framecast run .*--out ": "needs a receiver; tests/runtime/test_out.py has them",
     r"framecast build ": "needs a GPU; tests/export builds on a simulated one",
     r"framecast run .*--engine tensorrt": "needs a GPU",
     r"framecast run 0 --show": "needs a display; tests/runtime/test_window.py has a virtual one",
@@ -124,7 +125,7 @@ def check_unrun(command: str) -> None:
     found = re.search(r"(?:^|[ /])framecast (?=(\S+))(.*)$", command)
     if found and found[1] in COMMANDS:  # inside of docker run, too
         if "[options]" not in command:
-            name, *words = with_address(shlex.split(found[2]), DEFAULT_ADDRESS)
+            name, *words = with_address(shlex.split(found[2].partition(" '|' ")[0]), DEFAULT_ADDRESS)
             parse(name, words)
     elif command.startswith("make "):
         assert re.search(rf"^{re.escape(command.split()[1])}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command

@@ -1,8 +1,8 @@
 """EIFAG (ASTM, equations 7 and 8) in Triton: one elementwise pass over the last cells.
 
 ``T = Σ_i softmax_i(C_i ⊙ F) ⊙ C_i`` over the cells written so far, and ``C = I ⊙ G + F ⊙ T``. The softmax is online:
-each cell corrects its maximum and sum, so no cell is read twice. The arithmetic is float32. For each element the pass
-reads up to τ cells (only those written so far) and 3 gates, and writes 1 value.
+each cell updates the maximum and the sum so far, so no cell is read twice. The arithmetic is float32. For each element
+the pass reads up to τ cells (only those written so far) and 3 gates, and writes 1 value.
 
 Sources: ASTM; Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018.
 """

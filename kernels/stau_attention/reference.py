@@ -22,7 +22,7 @@ def stau_attention(
         query: [B, C, H, W].
         gate: fusion gate before its sigmoid, [B, C, H, W].
         current: [B, C, H, W].
-        scale: of the scores; 1/√(C·H·W) in the released code, 1 in the paper.
+        scale: factor of the scores: 1/√(C·H·W) in the released code, 1 in the paper.
 
     Returns:
         The fused state, [B, C, H, W].

@@ -84,7 +84,7 @@ def statistics_kernel(
         s = tl.where(here, s - pivot_s, 0.0)
         start = (program * tiles + tile) * block
         n = tl.minimum(tl.maximum(size - start, 0), block).to(tl.float32)
-        seen = tile * block * 1.0  # earlier tiles are full: after one that is not, all are empty
+        seen = tile * block * 1.0  # earlier tiles are full, unless this one is empty
         mean_t, m2_t = _add(t, here, n, seen, mean_t, m2_t)
         mean_s, m2_s = _add(s, here, n, seen, mean_s, m2_s)
     partials += sample * (4 * programs) + program

@@ -48,7 +48,7 @@ class Buffer(ABC):
 
 @dataclass(frozen=True, eq=False)
 class _Outputs:
-    """The device buffers that a step returns to the host, and how many past steps each row of the state keeps."""
+    """The device buffers that a step returns to the host, and for each row how many past steps it keeps."""
 
     shown: Buffer
     finite: Buffer
@@ -183,7 +183,7 @@ class DeviceEngine(Engine):
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`. Only bytes are downloaded."""
         outputs = self._outputs[state]
-        pictures = outputs.shown.download()  # the only wait: it is fetched last, so the rest has arrived by then
+        pictures = outputs.shown.download()  # the only wait: this copy is last, so the others are done too
         finite = outputs.finite.download()
         return [[row[k - 1] for k in ahead] if finite[i] else None for i, row in enumerate(pictures)]
 
@@ -237,7 +237,7 @@ class DeviceEngine(Engine):
         for row, kept in enumerate(keep):
             outputs.keep[row] = min(kept + 1, longest)
         if camera and outputs.seen is not None:
-            outputs.seen.fetch()  # before the pictures: once they are here, it is here too
+            outputs.seen.fetch()  # before the pictures, so that it has arrived when they have
         if not moments:
             outputs.finite.fetch()
             outputs.shown.fetch()

@@ -37,9 +37,9 @@ class State:
     """Buffers of one state and of its prediction. They are allocated once and written in place.
 
     Successive states share the moments of their histories: a state's past is its own newest moment, then the moments
-    that earlier states wrote. Nothing is shifted or copied, only bound to another slot. Each state owns buffers for
-    half of a history's slots plus one, so two swapped states form a ring. Writing a state therefore invalidates states
-    derived from it. To look ahead, use scratch states.
+    that earlier states wrote. Nothing is shifted or copied: a moment is only bound to another slot. Each state owns
+    buffers for half of a history's slots plus one, so two swapped states form a ring. Writing a state therefore
+    invalidates states derived from it. To look ahead, use scratch states.
 
     Attributes:
         tensors: the carried tensors, [B, …] each, by name, in the engine's memory.
@@ -48,7 +48,7 @@ class State:
         own: the moments that this state may write.
         past: the moments that the next step reads, newest first.
         precomputed: the tensors that an artifact in two halves computes from this state before the frame, by name.
-        is_precomputed: whether they were computed since the state was written.
+        is_precomputed: whether ``precomputed`` is up to date, that is, computed since the state was written.
         seen: the step's input pictures at the model's size, uint8 [h, w, 3] BGR, one per row.
         frame: the same pictures as the step's input tensor, [B, C, H, W], on the host; None before the first.
         elapsed: seconds from the previous frame to the step's frame. Only models of motion read it.
@@ -77,8 +77,8 @@ class State:
     def follow(self, before: State) -> Moment:
         """Make this the state after ``before``. Returns the moment that the step must write.
 
-        A moment of this state's own is always free. The newest moment of the past is ``before``'s. No state is written
-        twice in a row, so at most every second of the others is this state's.
+        One of this state's own moments is always free. The newest past moment belongs to ``before``. No state is
+        written twice in a row, so of the older ones at most every second belongs to this state.
         """
         self.is_precomputed = False
         moment = next(m for m in self.own if m not in before.past)
@@ -101,7 +101,7 @@ class Engine(ABC):
         precision: the precision in which it was opened, if the engine has several; None if the artifact decides.
         batch: the only batch size that it runs; None if it runs any.
         manifest: the artifact's manifest.
-        any_size: whether its pictures have the size of the frames, rather than the manifest's.
+        any_size: whether its pictures have the frames' size. Otherwise they have the manifest's.
         lock: held by one caller at a time.
     """
 
@@ -192,7 +192,7 @@ class Engine(ABC):
         """
 
     def precompute(self, state: State) -> None:
-        """Compute the part of the next step on this state that needs no frame, so that it is ready when a frame comes.
+        """Compute the part of the next step on this state that needs no frame, before the frame comes.
 
         Optional: otherwise the step does it. It does nothing unless the artifact is in two halves.
 
@@ -233,7 +233,7 @@ class Engine(ABC):
         self.step(frame, state_in, state_out)
 
     def draw(self, state: State, ahead: float) -> None:
-        """Render a moment of a model of motion into ``state.prediction``; errors as for :meth:`step`."""
+        """Render ``ahead`` seconds after the newest frame into ``state.prediction``; errors as for :meth:`step`."""
         raise NotImplementedError
 
     def since(self, state: State) -> float:

@@ -6,7 +6,7 @@ The host waits for the device twice per frame. ONNX Runtime's Python API does no
   else is running then, unless the last prediction was not read. The first frames of a stream also upload ``keep``, and
   a model of motion uploads ``elapsed`` and ``ahead``;
 - the download of ``shown`` and ``finite``, which share one buffer: ``OrtValue.numpy`` returns when the copy is done. It
-  allocates its result, so that memory cannot be page-locked.
+  allocates its result, which therefore is not page-locked.
 
 A step does not wait. It runs on our own stream, which CUDA orders with the default stream, where the copies run. This
 follows from ONNX Runtime's source, but no GPU has run it yet. ``benchmarks/gpu_check.py`` tests it.

@@ -83,7 +83,7 @@ def tensorrt() -> str:
 
 
 def _state_and_cure(look: Callable[[], str]) -> tuple[str, str]:
-    """A part's description and "", or what is missing and how to get it."""
+    """Returns a part's description and "", or the missing part and how to get it."""
     try:
         return look(), ""
     except EngineError as error:

@@ -13,8 +13,8 @@ from framecast.camera.pool import Pool
 from framecast.graph.manifest import Manifest
 
 Tensor = Any  # a torch.Tensor; importing this module must not need torch
-# Convert a picture's channels (BGR, the last axis) to the network's, and back. An index list would be uploaded each
-# time, so these use none.
+# Convert a picture's channels (BGR, the last axis) to the network's, and back. They use no index
+# list, because torch would upload it each time.
 _TAKE: Mapping[str, Callable[[Any], Any]] = {
     "BGR": lambda picture: picture,
     "RGB": lambda picture: picture.flip(-1),
@@ -41,7 +41,7 @@ class Input:
         if self._uploaded is None:
             np.copyto(self.device.numpy(), array)
         else:
-            if not self._uploaded.query():  # never in a live stream, where a prediction has been read since
+            if not self._uploaded.query():  # never waits in a live stream: a prediction has been read since
                 self._uploaded.synchronize()
             np.copyto(self.host.numpy(), array)
             self.device.copy_(self.host, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Finds the pattern in which a stream's arrivals bring new pictures or repeats, if there is one."""
+"""Finds the pattern of new pictures and repeats in a stream's arrivals, if there is one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 
 _MEMORY = 96  # arrivals
 _LONGEST = 32  # arrivals: the longest sequence compared
-_TWICE = 12  # arrivals: shorter sequences must have been seen twice
+_TWICE = 12  # arrivals: a shorter sequence must have occurred twice before
 _RECENT = 6  # latest occurrences of a sequence that vote on what comes next
-_SURE = 0.95  # how often a real cadence's forecast is right
-_LOCK, _UNLOCK = 4.0, 1.0  # log odds of a cadence against chance, to trust it and to give it up
+_SURE = 0.95  # share of right forecasts that a real cadence is assumed to give
+_LOCK, _UNLOCK = 4.0, 1.0  # log odds of a cadence against chance: trust it above the first, give it up below the second
 _ODDS = (-2.0, 6.0)  # bounds of the log odds, so that a cadence can be found and given up quickly
-_RUNS = 6  # the most repeats in a row that have statistics of their own
+_RUNS = 6  # the most repeats in a row with separate statistics
 _FADE = 0.97
 # Prior counts of (new, repeat) after 0, 1, 2, … repeats in a row: a stream repeats now and then, and one that has
 # repeated three times has probably stopped.
@@ -21,9 +21,9 @@ _PRIOR = ((2.0, 0.1), (0.6, 0.4), (0.4, 0.6), (0.1, 1.0), (0.1, 1.0), (0.1, 1.0)
 class Cadence:
     """The pattern of new pictures and repeats in one stream.
 
-    The forecast is what most often followed the longest recent sequence that has occurred before. The pattern is
-    trusted (``locked``) once its forecasts are right too often for chance at the same share of repeats: the log odds
-    are summed over the arrivals (a sequential probability ratio test; Wald, 1945).
+    To forecast, take the longest sequence of newest arrivals that has occurred before, and what most often followed
+    it. The pattern is trusted (``locked``) once its forecasts are right more often than chance explains at the same
+    share of repeats: the log odds are summed over the arrivals (a sequential probability ratio test; Wald, 1945).
 
     Attributes:
         locked: whether the arrivals follow a pattern that has repeats.

@@ -13,7 +13,7 @@ _ORDER = 6  # frames: enough for three frequencies at once, so for any period of
 _MEMORY = 0.97  # weight of old evidence one frame later
 _MEAN = 0.05  # least weight of a frame in the mean brightness
 _RIDGE = 1e-3
-_QUIET = 0.25  # grey levels²: weaker flicker is left alone
+_QUIET = 0.25  # grey levels²: weaker flicker is not removed
 _LOCK, _UNLOCK = 0.6, 0.3  # share of the change in brightness that must be predicted, to lock and to stay locked
 _MOST = 60.0  # grey levels: the largest flicker expected
 
@@ -22,12 +22,12 @@ class Flicker:
     """The brightness of one stream's frames: a slow mean, and a linear prediction of the deviation from it.
 
     The prediction is an autoregression of order 6 by recursive least squares. Flicker is accepted (``locked``) if this
-    predicts most of what is left by the best of three baselines: the mean, the last value, and linear extrapolation.
-    So a slow change of exposure is not flicker. A frame of brightness M + o is modelled as
+    predicts most of the error of the best of three baselines: the mean, the last value, and linear extrapolation. So a
+    slow change of exposure does not count as flicker. A frame of brightness M + o is modelled as
 
         picture = M + o + (clean - M) · (1 + b · o)
 
-    where b is learned: how much the contrast changes too. b = 1/M for a change of light, 0 for an offset.
+    where b is learned, and says how much the contrast changes with it: 1/M for a change of light, 0 for an offset.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Flicker:
         """Add the newest frame's mean and standard deviation, ``arrivals`` frames after the last one seen."""
         expected = self.expected(arrivals)
         for offset in (self.expected(k) for k in range(1, arrivals)):
-            self._offsets.append(offset)  # frames that were not seen
+            self._offsets.append(offset)  # stand in for frames that were not seen
         if self._mean is None or cut:
             self._mean, self._spread = mean - expected, spread
         self._frames += 1
@@ -69,7 +69,7 @@ class Flicker:
         self._expected = []
 
     def expected(self, arrivals: int) -> float:
-        """The deviation from the mean expected ``arrivals`` frames after the newest one (for 0, the newest one's)."""
+        """The deviation from the mean expected ``arrivals`` frames after the newest one; 0 means the newest one."""
         if len(self._offsets) < _ORDER:
             return 0.0
         if not self._expected:
@@ -89,7 +89,7 @@ class Flicker:
         return _scaled(image, 1 / self._gain(offset), self._level, offset)
 
     def put_in(self, image: Image, arrivals: int) -> Image:
-        """Give a picture of mean brightness the flicker expected ``arrivals`` frames after the newest one."""
+        """Add the flicker expected ``arrivals`` frames after the newest one to a picture of mean brightness."""
         if not self.locked:
             return image
         offset = self.expected(arrivals) if arrivals else self._offsets[-1]

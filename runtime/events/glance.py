@@ -25,7 +25,7 @@ class Change:
 
     Attributes:
         most: the root mean square difference of the tile that changed most, in grey levels.
-        overall: that of the whole picture.
+        overall: the same for the whole picture.
         brightness: the change of the mean, in grey levels.
         likeness: the correlation of the two pictures: 1 if they are equal, about 0 if they have nothing in common.
     """

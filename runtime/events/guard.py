@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from framecast.camera import Image
 
 _SAMPLES = 4096  # pixels compared per picture
-_PENDING = 256  # the most predictions kept until their moment
+_PENDING = 256  # the most predictions kept until their real frame
 _MEMORY = 16  # the most frames that the mean gain covers
-_PRIOR = 4  # frames that the initial mean gain of 0 counts as
+_PRIOR = 4  # weight of the initial mean gain of 0, in frames
 _COPY, _PREDICT = -0.1, 0.0  # dB: mean gain below which to copy, and above which to predict again
 _PLAIN = 0.5  # dB: a larger gain in one frame ends the copying at once
-_MOST = 6.0  # dB: largest gain or loss that one frame counts as
+_MOST = 6.0  # dB: larger gains and losses of a frame are clipped to this
 _FLOOR = 0.01  # grey levels²: the least mean square error, as in every score here
 
 
@@ -36,8 +36,8 @@ class Guard:
 
     Usage: call :meth:`see` with each real frame that is not a repeat, before predicting from it. Call :meth:`choose`
     with each prediction to be shown. Predictions are compared whether or not they were shown, so a model that has
-    improved is used again. Repeats are left out, as in all scores: an unexpected repeat is a frame that the camera
-    missed, and copying would win only by being equally late.
+    improved is used again. Repeats are left out, as in all scores: at an unexpected repeat the camera missed a frame,
+    and copying would win only because it is as late as the camera.
 
     Attributes:
         copied: how often the copy was chosen.
@@ -48,7 +48,7 @@ class Guard:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the stream's evidence; the count stays."""
+        """Forget the evidence about the stream, but keep the count."""
         self._pending: deque[_Promise] = deque(maxlen=_PENDING)
         self._gains: dict[tuple[str, int], tuple[float, int]] = {}  # mean, dB; frames in it
         self._copying: set[tuple[str, int]] = set()
@@ -68,7 +68,7 @@ class Guard:
         """Return the prediction, or the copy if that has lately been better.
 
         Args:
-            prediction: uint8 [H, W, 3], of ``time``.
+            prediction: uint8 [H, W, 3], for ``time``.
             copy: the newest frame, of the same shape.
             time: the moment that both are for, in seconds.
             ahead: seconds from the newest frame to that moment.

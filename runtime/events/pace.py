@@ -1,4 +1,4 @@
-"""How much motion lies between two new pictures: in proportion to time, or the same for each picture."""
+"""Decides whether the motion between new pictures is in proportion to time, or the same for each picture."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections import deque
 
 _MEMORY = 24  # new pictures
 _FADE = 0.985
-_WHOLE = 0.3  # intervals: times this near to a whole number of intervals are taken as whole
+_WHOLE = 0.3  # intervals: a time this near to a whole number of intervals is rounded to it
 _PRIOR = 0.5 * math.log(2) ** 2  # weight of the prior, which favours time
 # Exponent with which the change grows over time: above _TIME motion follows time, below _PICTURE it follows pictures.
 _TIME, _PICTURE = 0.32, 0.22
-_FAR = math.log(4.5)  # logarithm of the ratio of two spans: a larger one is not compared
+_FAR = math.log(4.5)  # logarithm: spans whose ratio is larger are not compared
 
 
 class Pace:
     """Whether the motion between new pictures follows time, or is the same for each picture.
 
     If a camera skips frames, the scene moves on meanwhile: motion follows time. If a film shows each frame two or three
-    times, it moves by the same amount from each picture to the next: motion follows pictures. To tell them apart, when
-    the time between new pictures changes, see whether their difference changes with it (least squares on logarithms).
+    times, it moves by the same amount from each picture to the next: motion follows pictures. To tell them
+    apart: does a longer time between new pictures come with a larger difference? (Least squares on logarithms.)
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Pace:
         self._before = None
 
     def motion(self, seconds: float, pictures: float) -> float:
-        """The seconds of motion in ``pictures`` new pictures: ``seconds`` if it follows time, else their usual span."""
+        """Seconds of motion in ``pictures`` new pictures: ``seconds`` if motion follows time, else their usual span."""
         if self.by_time or not self._spans:
             return seconds
         return pictures * sum(self._spans) / len(self._spans)

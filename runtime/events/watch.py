@@ -19,18 +19,18 @@ from framecast.runtime.events.pace import Pace
 Kind = Literal["first", "new", "repeat", "cut", "gap"]
 
 _CHANGES = 12  # arrivals that the usual change is computed from
-_START = 4  # arrivals before there is a usual change
-_REPEAT = 0.2  # a repeat changes less than this share of the usual change,
-_REPEAT_DUE = 0.5  # or than this one, if the pattern expects a repeat
-_SUDDEN = 0.5  # an unexpected repeat also changes less than this share of what the newest new picture changed
-_EQUAL = 0.02  # grey levels: a smaller change is none
-_DARKER = 0.5  # grey levels that a repeat's brightness may differ by in any case
+_START = 4  # arrivals needed to know the usual change
+_REPEAT = 0.2  # share of the usual change: an unexpected repeat changes less
+_REPEAT_DUE = 0.5  # share of the usual change: an expected repeat changes less
+_SUDDEN = 0.5  # share of the newest new picture's change: an unexpected repeat also changes less
+_EQUAL = 0.02  # grey levels: a smaller change does not count as one
+_DARKER = 0.5  # grey levels: a repeat's brightness may always differ by this much
 _STILL = 9  # repeats in a row after which the scene counts as standing still
-_CUT_LIKENESS = 0.75  # a cut's correlation with the frame before is lower,
-_CUT_CHANGE = 1.7  # and its change is more than this many times the largest recent one
-_CUT_SPAN = 4.0  # the change allowed without a cut grows with time, up to this many usual times between frames
+_CUT_LIKENESS = 0.75  # a cut's correlation with the frame before is lower
+_CUT_CHANGE = 1.7  # and a cut's change is more than this many times the largest recent one
+_CUT_SPAN = 4.0  # after a longer time a larger change is no cut, up to this factor
 _GAP = 4.0  # a gap is this many times longer than the longest recent time between frames
-_SNAP = 0.25  # intervals: this close to a frame's moment, the picture is that frame's
+_SNAP = 0.25  # intervals: a moment this close to a frame's is taken as the frame's
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,8 @@ class Watch:
 
     Usage: ``event = watch.see(frame, time, interval)``. On ``first``, ``cut`` and ``gap``, reset the model. Except on
     ``repeat``, advance it by ``event.image`` and ``event.elapsed``. For any later moment, predict ``watch.ahead(time)``
-    seconds ahead; if that is 0, the newest ``event.image`` is the prediction, even if it is a repeat's. Pass whatever
-    is shown through :meth:`finish`, which puts the flicker back in.
+    seconds ahead; if that is 0, the newest ``event.image`` is the prediction, even after a repeat. Pass every picture
+    that is shown through :meth:`finish`, which puts the flicker back in.
     """
 
     def __init__(self) -> None:
@@ -64,12 +64,12 @@ class Watch:
     def reset(self) -> None:
         """Forget the stream."""
         self._before: Grey | None = None
-        self._time = self._new_time = 0.0  # of the newest frame; of the newest new picture
-        self._interval = 0.0  # of the camera
-        self._spacing = 0.0  # between the frames that arrive here, in whole intervals
+        self._time = self._new_time = 0.0  # times of the newest frame and of the newest new picture
+        self._interval = 0.0  # the camera's
+        self._spacing = 0.0  # seconds between the frames that arrive here: a whole number of intervals
         self._changes: deque[float] = deque(maxlen=_CHANGES)
         self._gaps: deque[float] = deque(maxlen=5)
-        self._newest_change = math.inf  # of the newest new picture
+        self._newest_change = math.inf  # the newest new picture's change
         self._recalled = False
         self._cadence = Cadence()
         self._pace = Pace()
@@ -114,7 +114,8 @@ class Watch:
 
     def _kind(self, change: Change, since: float, gone: float, arrivals: int, interval: float) -> Kind:
         """Decide the kind of a frame, and update the statistics. ``since``: the change since the newest new picture."""
-        longest = sorted(self._gaps)[-2:][0] if len(self._gaps) > 1 else interval  # the longest but one: no outlier
+        # The second longest, because the longest may be an outlier.
+        longest = sorted(self._gaps)[-2:][0] if len(self._gaps) > 1 else interval
         if gone > _GAP * max(longest, interval):
             self._cadence.see(True)
             return "gap"
@@ -127,7 +128,7 @@ class Watch:
         self._changes.append(change.most)
         self._cadence.see(not repeat)
         if len(self._changes) == _START and self._usual() > 0 and not self._recalled:
-            self._recalled = True  # only once: later, the cadence knows what comes after a standstill
+            self._recalled = True  # do this only once: later, the cadence knows what follows a standstill
             self._recall()
             repeat = self._cadence.run > 0
         if not repeat:
@@ -155,7 +156,7 @@ class Watch:
             return False
         due = self._cadence.locked and not self._cadence.coming(1)[0]
         limit = (_REPEAT_DUE if due else _REPEAT) * usual
-        if not due:  # motion that slows down changes a little less each frame; a repeat, much less at once
+        if not due:  # slowing motion changes a little less each frame, but a repeat changes much less at once
             limit = min(limit, _SUDDEN * self._newest_change)
         return max(change.most, since) < limit and abs(change.brightness) < max(limit, _DARKER)
 
@@ -171,15 +172,15 @@ class Watch:
 
     @property
     def moment(self) -> str:
-        """The kind of moment, for :meth:`Guard.choose`: steady, or pictures repeat, in a pattern or without one."""
+        """The kind of moment, for :meth:`Guard.choose`: few repeats, repeats in a pattern, or repeats without one."""
         kind = "pattern" if self._cadence.locked else "loose" if self._cadence.repeats > 0.05 else "steady"
         return kind + (", repeat" if self._cadence.run else "")
 
     def ahead(self, time: float) -> float:
-        """Seconds of motion from the newest new picture to what will be seen at ``time``; 0: the newest picture itself.
+        """Seconds of motion from the newest new picture to the one that will be seen at ``time``; 0 if it is the same.
 
-        If pictures repeat, this is the motion of the frame that will be seen then. Between the moments of two frames
-        it is interpolated.
+        If pictures repeat, this is the motion up to the frame that will be seen then. Between two frames' moments it is
+        interpolated.
         """
         wait = time - self._time
         if not wait > 0:

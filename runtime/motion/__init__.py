@@ -5,9 +5,9 @@ Each frame is *perceived* once, on a small lattice. Then a picture of any moment
 1. ``lattice``: the sizes of the small pictures, and how they are made.
 2. ``flow``: where each point was one frame ago: dense inverse search, and one Lucas–Kanade correction.
 3. ``trajectory``: where the content of a future point is now: constant velocity, and acceleration.
-4. ``guesses``: pictures of a moment ahead, one per assumption (motion continues, nothing moves, …).
+4. ``mixed`` for small pictures, ``warped`` for large ones: guesses of a moment ahead, one per assumption (motion
+   continues, nothing moves, …), and their mixture at full size.
 5. ``learn``: how to mix the guesses, by recursive least squares over the frames so far.
-6. ``render``: the mixture at full size.
 
 ``Motion`` combines the stages. ``Seen`` is its state after a frame.
 """

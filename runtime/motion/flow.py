@@ -2,8 +2,8 @@
 
 Dense inverse search (DIS; Kroeger, Timofte, Dai and Van Gool, 2016) is OpenCV's. Its fastest preset stops two scales
 above the lattice, so the finest scale is set lower here. DIS sees only the lattice. A Lucas–Kanade step (Lucas and
-Kanade, 1981) then corrects the flow with a picture of twice the size: it linearises the brightness around the flow
-found so far, and solves a 2×2 system per lattice point over a small window.
+Kanade, 1981) then corrects the flow with a picture of twice the size: it linearises the brightness around DIS's flow,
+and solves a 2×2 system per lattice point over a small window.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from framecast.runtime.motion.lattice import Bytes, Floats, Greys, Lattice, poin
 SEARCH = (0, 5)  # scale at which the inverse search stops (0: the lattice), and pixels between its patches
 SEARCH_FAST = (1, 3)
 WINDOW = 5  # lattice points: side of the window of one 2×2 system
-FLOOR = 6.5  # squared grey levels per pixel: where gradients are weaker, the area is flat and is corrected little
-REACH = 1.5  # pixels of the finer picture: the largest correction, as the linearisation holds no further
+FLOOR = 6.5  # squared grey levels per pixel: areas with weaker gradients are flat and are corrected little
+REACH = 1.5  # pixels of the finer picture: the largest correction that the linearisation allows
 SMOOTH = 3  # lattice points: side of the box that smooths the corrected flow
 
 
 class Flow:
-    """Estimates flow on one lattice. It holds no stream, but scratch memory: one call at a time."""
+    """Estimates flow on one lattice. It is stateless except for scratch memory: make one call at a time."""
 
     def __init__(self, lattice: Lattice, *, fast: bool = False) -> None:
         self.lattice = lattice
@@ -66,6 +66,6 @@ class Flow:
         return cast(Floats, cv2.blur(step + flow, (SMOOTH, SMOOTH), borderType=cv2.BORDER_REPLICATE))
 
     def _window(self, product: Floats) -> Floats:
-        """Mean of ``product`` (fine) around each lattice point."""
+        """The mean of ``product``, which has the finer picture's size, around each lattice point."""
         coarse = cv2.resize(product, self.lattice.coarse, interpolation=cv2.INTER_AREA)
         return cast(Floats, cv2.blur(coarse, (WINDOW, WINDOW), borderType=cv2.BORDER_REPLICATE))

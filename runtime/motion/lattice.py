@@ -16,7 +16,7 @@ Bytes = NDArray[np.uint8]
 AnyArray = NDArray[Any]  # OpenCV returns the type that it is given
 
 CELLS = 320  # lattice points along the longer side of a large picture
-LEAST = 48  # along the shorter side of a small picture, if the picture has as many pixels
+LEAST = 48  # lattice points along the shorter side of a small picture, unless it has fewer pixels
 DETAIL = 2  # pixels per lattice point, along each axis, of the picture that corrects the flow
 
 

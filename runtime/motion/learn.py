@@ -16,13 +16,13 @@ from framecast.runtime.motion.lattice import Floats
 
 MEMORY = 0.93  # how much of the statistics is kept from one frame to the next
 LEVEL = 1.0  # grey level, added to a frame's error
-STEADY = 0.01  # regularisation: energy of a difference between guesses, as a share of the error, too small to use
+STEADY = 0.01  # regularisation: a difference between guesses hardly counts below this share of the error's energy
 SHARED = 0.3  # how strongly a block is regularised towards the weights of the whole frame
 LARGEST = 8.0  # weight: rounding may give larger ones if guesses are nearly equal
 
 
 def products(values: Floats, rows: int, columns: int) -> Floats:
-    """Mean products of the guesses, and last the truth, with each other, for each block.
+    """For each block, the mean products of all pairs of guesses; the truth counts as the last guess.
 
     Args:
         values: the guesses and the truth, as differences from the first guess: [N + 1, h, w, C].
@@ -44,7 +44,7 @@ def products(values: Floats, rows: int, columns: int) -> Floats:
 def updated(statistics: Floats | None, new: Floats, share: float = 1.0) -> Floats:
     """Statistics [blocks, N + 1, N + 1] with the products of one more frame, which has the weight ``share`` (0 to 1).
 
-    A frame's products are divided by its error, as in the PSNR, so that one cut does not drown what came before.
+    A frame's products are divided by its error, as in the PSNR, so that one cut does not outweigh all earlier frames.
     """
     scaled: Floats = new * np.float32(share / (float(new[:, -1, -1].mean()) + LEVEL**2))
     if statistics is not None:
@@ -78,22 +78,23 @@ def solved(statistics: Floats, prior: Floats, firmness: Floats) -> Floats:
         prior: [N].
         firmness: [N, N], positive definite.
     """
-    exact = statistics.astype(np.float64)  # in float32, huge products would swallow the firmness: a singular system
+    # In float32, huge products would absorb the firmness, and the system would be singular.
+    exact = statistics.astype(np.float64)
     matrix, target = exact[..., :-1, :-1], exact[..., :-1, -1]
     right = (target - matrix @ prior)[..., None]
     try:
         found = prior + np.linalg.solve(matrix + firmness, right)[..., 0]
-    except np.linalg.LinAlgError:  # the guesses cannot be told apart even so
+    except np.linalg.LinAlgError:  # the guesses are too similar to tell apart
         found = np.broadcast_to(prior, target.shape)
     return np.nan_to_num(found).astype(np.float32)
 
 
 def earned(statistics: Floats, prior: Floats) -> tuple[float, Floats]:
-    """What each guess contributes to the whole frame's mixture in dB, from ``statistics`` [blocks, N + 1, N + 1].
+    """Each guess's contribution to the whole frame's mixture in dB, from ``statistics`` [blocks, N + 1, N + 1].
 
     Returns:
-        The gain of all guesses together over constant velocity; and for each guess [N, 2], the gain of it alone, and
-        the loss if it is left out.
+        The gain of all guesses together over constant velocity; and [N, 2], each guess's gain on its own, and the loss
+        if it is left out.
     """
     whole = statistics.mean(axis=0)
     count = len(prior)

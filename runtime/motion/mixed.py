@@ -16,16 +16,16 @@ from framecast.runtime.motion.lattice import AnyArray, Floats, Lattice, points, 
 from framecast.runtime.motion.moment import Draft, Moment, Pictures
 from framecast.runtime.motion.trajectory import Field, calmed, displacement, far, gained, steadied
 
-BLOCK = 32  # pixels: side of a block that has weights of its own
+BLOCK = 32  # pixels: side of a block with separate weights
 APART = 2  # pixels between samples
-KEPT = 0.5  # weight of the last filtered picture in the next one, if no picture was made for the frame's time
+KEPT = 0.5  # weight of the last filtered picture in the next one, if no picture was rendered for the frame's time
 BLUR = 2  # pixels: radius of the blur
 SPREAD = 8.0  # pixels per second ahead: added to that radius for moments far ahead
 TRUST = 0.7  # initial weight of constant velocity; the copy gets the rest
 
 
 class Mixed:
-    """Guesses and pictures of one size. It holds no stream, but scratch memory: one call at a time."""
+    """Guesses and pictures of one size. It is stateless except for scratch memory: make one call at a time."""
 
     coloured = ("copy", "previous")
     grey = ("aligned", "earlier", "half", "faster", "steady", "blurred", "soft", "filtered")
@@ -41,7 +41,7 @@ class Mixed:
         self._made: dict[tuple[int, int], tuple[Floats, Floats]] = {}
 
     def remembered(self, image: Image, before: Moment | None, motion: Field | None, draft: Draft | None) -> Pictures:
-        """What later frames and predictions need of ``image``. ``draft`` was made for its time before it came."""
+        """The pictures that later frames and predictions need. ``draft`` was rendered for the same time beforehand."""
         frame = image.astype(np.float32)
         grey = cast(Floats, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
         soft = cast(Floats, cv2.blur(grey, (2 * BLUR + 1, 2 * BLUR + 1)))
@@ -85,7 +85,7 @@ class Mixed:
     ) -> tuple[Floats, list[Floats], list[Floats]]:
         """Constant velocity, then the other guesses as differences from it: those in colour, those in brightness.
 
-        They have every ``apart``-th pixel, and are valid until the next call.
+        They hold every ``apart``-th pixel, and are valid until the next call.
         """
         lattice, pictures, motion = self.lattice, moment.pictures, calmed(motion, ahead)
         grid = np.ascontiguousarray(self._grid[::apart, ::apart])
@@ -123,7 +123,7 @@ class Mixed:
         )
 
     def _soft(self, pictures: Pictures, motion: Field, ahead: float) -> AnyArray:
-        """The blurred brightness [H, W], blurred more the further ahead."""
+        """The brightness [H, W], blurred more for moments further ahead."""
         if not far(motion, ahead):
             return pictures.blurred
         side = 2 * round(BLUR + SPREAD * ahead) + 1

@@ -1,4 +1,4 @@
-"""What is kept of one frame: its pictures and its motion."""
+"""The data kept from one frame: its pictures and its motion."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NONE = np.empty((0, 0), np.float32)
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a mixture keeps of a frame. Large pictures need only the first two, as uint8; small ones are float32.
+    """The pictures that a mixture keeps. Large ones need only the first two, as uint8; small ones are float32.
 
     Attributes:
         frame: the frame [H, W, 3], BGR.
         blurred: the blurred frame, or for small pictures its blurred brightness.
-        grey: its brightness [H, W].
-        filtered: its brightness [H, W] as predicted from earlier frames.
+        grey: the frame's brightness [H, W].
+        filtered: the frame's brightness [H, W] as predicted from earlier frames.
         before: the frame before it [H, W, 3].
         grey_before: the brightness of the frame before it [H, W].
     """
@@ -35,13 +35,13 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Moment:
-    """What later frames and predictions need of one frame. Nothing in it is ever written again.
+    """The data of one frame that later frames and predictions need. It never changes.
 
     Attributes:
         time: seconds since the first frame.
-        greys: its brightness at the two sizes of the flow.
-        pictures: what its mixture keeps of it.
-        motion: on the lattice; None for the first frame.
+        greys: the frame's brightness at the two sizes that the flow uses.
+        pictures: the pictures that the mixture keeps.
+        motion: the motion on the lattice; None for the first frame.
     """
 
     time: float
@@ -52,10 +52,10 @@ class Moment:
 
 @dataclass(frozen=True)
 class Draft:
-    """What a picture of about one step ahead leaves behind for the frame that it predicts.
+    """Results of rendering about one step ahead, kept until the predicted frame arrives.
 
     Attributes:
-        ahead: seconds.
+        ahead: lookahead in seconds.
         grey: brightness of the picture, float [H, W].
         told: the guesses at the sample points.
     """

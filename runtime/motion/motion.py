@@ -18,8 +18,8 @@ from framecast.runtime.motion.moment import Draft, Moment
 from framecast.runtime.motion.warped import Warped
 
 SMALL = 400 * 300  # pixels: pictures up to this size are mixed exactly
-FURTHEST = 16  # steps ahead that have statistics of their own
-PATIENCE = 30  # frames for which a horizon is learned after it was last asked for
+FURTHEST = 16  # most steps ahead with separate statistics
+PATIENCE = 30  # frames: a horizon is learned for so long after a picture last needed it
 RECENT = 9  # intervals between frames whose median is a step
 GOLDEN = (5**0.5 - 1) / 2  # multiples of the golden ratio follow no rhythm
 SHORTEST = 1e-3  # seconds between frames: less is a wrong time stamp
@@ -30,11 +30,11 @@ KEPT = 256 << 20  # bytes that old frames may take; larger pictures get fewer ho
 
 @dataclass
 class Notes:
-    """What rendered pictures leave behind for the next frame.
+    """What rendering records for the next frame.
 
     Attributes:
-        asked: by horizon in steps, how many frames ago it was last asked for.
-        draft: of about one step ahead, if one was made.
+        asked: for each horizon in steps, how many frames ago a picture last needed it.
+        draft: of a picture about one step ahead, if one was rendered.
         turn: counts frames. If there are several horizons, each frame teaches half of them.
     """
 
@@ -61,17 +61,17 @@ class Seen:
 
     @property
     def interval(self) -> float:
-        """Seconds of one step: the median of the last ones. NaN after the first frame."""
+        """Seconds of one step: the median of the last intervals. NaN after the first frame."""
         return median(self.intervals) if self.intervals else float("nan")
 
 
 class Motion:
-    """The motion model for one picture size. It holds no stream, but scratch memory: one call at a time.
+    """The motion model for one picture size. It is stateless except for scratch memory: make one call at a time.
 
     Args:
-        width: of the pictures.
-        height: of the pictures.
-        fast: cheaper, and a little worse. For small pictures it changes only the flow.
+        width: the pictures' width.
+        height: the pictures' height.
+        fast: make it cheaper and a little worse. For small pictures this changes only the flow.
     """
 
     def __init__(self, width: int, height: int, *, fast: bool = False) -> None:
@@ -102,12 +102,12 @@ class Motion:
         pictures = mixture.remembered(image, last, motion, draft)
         moment = Moment(last.time + elapsed, greys, pictures, motion)
         asked = {k: n + 1 for k, n in before.notes.asked.items() if n < PATIENCE}
-        asked = asked or {1: PATIENCE - 1}  # while nobody asks
+        asked = asked or {1: PATIENCE - 1}  # if no picture was rendered
         moments = (moment, *islice(before.moments, max(asked)))
         intervals = (*before.intervals, elapsed)[-RECENT:]
         turn = before.notes.turn + 1
-        # Each frame teaches every other horizon, so that a moment between two horizons costs one sampling. Which half
-        # it is follows no rhythm, since the stream may have one.
+        # Each frame teaches every other horizon, so that a moment between two horizons costs one sampling. The
+        # choice of half follows no rhythm, because the stream may have one.
         horizons = sorted(asked)[int(2 * (turn * GOLDEN % 1)) :: 2] if len(asked) > 1 else [*asked]
         statistics = self._taught(before.statistics, moments, median(intervals), horizons, draft)
         return Seen(moments, intervals, statistics, Notes(asked, turn=turn))
@@ -130,7 +130,7 @@ class Motion:
         return picture
 
     def fields(self, seen: Seen, ahead: float) -> dict[str, Floats]:
-        """What ``inspect`` draws: ``flow`` [h, w, 2] in pixels per second, and each guess's weight [rows, columns]."""
+        """For ``inspect`` to draw: ``flow`` [h, w, 2] in pixels per second, and each guess's weight [rows, columns]."""
         moment = seen.moments[0]
         if moment.motion is None:
             return {}
@@ -139,9 +139,9 @@ class Motion:
         return drawn | {name: weights[..., i] for i, name in enumerate(self._mixture.names)}
 
     def earned(self, seen: Seen, ahead: float) -> dict[str, tuple[float, float]]:
-        """The recent contribution in dB of each guess ``ahead`` seconds ahead: its gain alone, the loss without it.
+        """For each guess ``ahead`` seconds ahead, in dB: its recent gain on its own, and the loss without it.
 
-        ``all`` holds the gain of all together over constant velocity, twice; see :func:`learn.earned`.
+        ``all`` holds the gain of all guesses together over constant velocity, twice; see :func:`learn.earned`.
         """
         known = _nearest(seen.statistics, round(ahead / seen.interval)) if seen.intervals else None
         if known is None:
@@ -160,8 +160,8 @@ class Motion:
     ) -> Mapping[int, Floats]:
         """The statistics by horizon, after comparing guesses of the newest frame with the truth.
 
-        For each horizon, guesses are made again from the frame that is so many steps old, for exactly the time that has
-        passed. If no frame is that old, the oldest one is used.
+        For each horizon, guesses are made again from the frame that is that many steps old, for exactly the time since
+        then. If no frame is that old, the oldest one is used.
         """
         newest, statistics = moments[0], dict(known)
         times = [newest.time - moment.time for moment in moments]

@@ -1,11 +1,11 @@
 """Trajectories: where the content of a future point is now.
 
-The flow gives the place where each point of the newest frame was before. The content of point p, Δ seconds ahead, is
-now at p + d, and moves to p at its present velocity: d = Δ · v(p + d), with v the flow per second, backwards in time.
-The fixed point is found by iterating from d = Δ · v(p). This converges where Δ times the velocity's gradient is below
-1; elsewhere the last iterate is used. Far ahead it fails to converge in many places. There the motion is smoothed
-first, and an iteration goes only half of the way, so that it settles instead of oscillating. The acceleration moves
-along with the content.
+The flow says where each point of the newest frame was one frame earlier. The content that will be at point p in Δ
+seconds is now at p + d, and moves there at its present velocity: d = Δ · v(p + d), with v the flow per second,
+backwards in time. The fixed point is found by iterating from d = Δ · v(p). This converges where Δ times the velocity's
+gradient is below 1; elsewhere the last iterate is used. If Δ is large, it fails to converge in many places. So the
+motion is then smoothed first, and each iteration goes only half of the way, which stops oscillation. The acceleration
+moves along with the content.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 
 from framecast.runtime.motion.lattice import Floats, pull
 
-FRESH = 0.15  # share of the newest velocity in the steady one
+FRESH = 0.15  # weight of the newest velocity in the steady one, a running mean
 CONVERGED, FAR = 1, 4  # iterations of the fixed point: up to LONG times the flow's own time span ahead, and beyond
 LONG = 1.5
-HALF = 0.5  # share of the way that an iteration far ahead goes: whole ones oscillate where flow is uneven
+HALF = 0.5  # far ahead, an iteration goes this share of the way: whole ones oscillate where the flow is uneven
 CALM = 0.0011  # radius of the box that smooths motion, per step after the first, as a share of the longer side
 CALMEST = 8  # lattice points: the largest radius
 
@@ -34,7 +34,7 @@ class Field:
         velocity: [h, w, 2], lattice points per second.
         acceleration: [h, w, 2], lattice points per second squared.
         steady: [h, w, 2], lattice points per second: the running mean of the velocity of a point's content.
-        elapsed: seconds before the frame over which the velocity is a mean.
+        elapsed: seconds up to the frame, over which the velocity is a mean.
     """
 
     velocity: Floats
@@ -104,7 +104,7 @@ def displacement(motion: Field, ahead: float, points: Floats) -> Floats:
 
 
 def gained(motion: Field, ahead: float, at: Floats) -> Floats:
-    """What acceleration adds to the displacement over ``ahead`` seconds of the content now ``at`` [h, w, 2].
+    """The displacement that acceleration adds in ``ahead`` seconds, for the content that is now ``at`` [h, w, 2].
 
     The velocity is a mean over ``elapsed``, so by now it has grown by acceleration · elapsed / 2. The displacement is
     v · Δ + a · Δ · elapsed / 2 + a · Δ² / 2.
@@ -115,7 +115,7 @@ def gained(motion: Field, ahead: float, at: Floats) -> Floats:
 
 
 def steadied(motion: Field, ahead: float, at: Floats, found: Floats) -> Floats:
-    """How the displacement ``found`` changes if the content now ``at`` [h, w, 2] moves at its steady velocity."""
+    """How the displacement ``found`` changes if the content that is now ``at`` [h, w, 2] moves at steady velocity."""
     change = pull(motion.steady, at)
     change *= np.float32(ahead)
     change -= found

@@ -20,7 +20,7 @@ from framecast.runtime.motion.trajectory import Field, calmed, displacement, far
 
 BLOCKS = (9, 16)  # rows and columns of the weights
 APART = 2  # lattice points between samples
-DERIVED = 0.25  # of the displacement, added in the guess "faster", which stands for the derivative along it
+DERIVED = 0.25  # the guess "faster" adds this share of the displacement, to give the derivative along it
 BLUR = 5  # pixels a side
 SPREAD = 7.0  # lattice points per second ahead: radius of the blur on the lattice, for moments far ahead
 LIMITS = (3.0, 1.0, 1.0)  # largest weights of the displacements: faster, accelerated, steady
@@ -28,7 +28,7 @@ TRUST = 0.7  # initial weight of constant velocity; the copy gets the rest
 
 
 class Warped:
-    """Guesses and pictures of one size. It holds no stream, but scratch memory: one call at a time."""
+    """Guesses and pictures of one size. It is stateless except for scratch memory: make one call at a time."""
 
     names = ("copy", "blurred", "faster", "accelerated", "steady")
     blocks = BLOCKS
@@ -48,7 +48,7 @@ class Warped:
         self._points = (self._samples + np.float32(0.5)) / lattice.scale - np.float32(0.5)
 
     def remembered(self, image: Image, before: Moment | None, motion: Field | None, draft: Draft | None) -> Pictures:
-        """What later frames and predictions need of ``image``."""
+        """The pictures that later frames and predictions need from ``image``."""
         return Pictures(image.copy(), cast(AnyArray, cv2.blur(image, (BLUR, BLUR))))
 
     def sampled(self, pictures: Pictures) -> Floats:
@@ -83,7 +83,7 @@ class Warped:
         return self._blended(moved, frame, weights[..., 0]), None
 
     def _mixed(self, motion: Field, ahead: float, weights: Floats) -> Floats:
-        """The mixed displacement [h, w, 2] in lattice points. ``weights`` [rows, columns, 3]: of its three changes."""
+        """The mixed displacement [h, w, 2] in lattice points. ``weights`` [rows, columns, 3]: one per change to it."""
         lattice = self.lattice
         coarse = cast(Floats, cv2.resize(weights, lattice.coarse))
         found, *ways = self._paths(motion, ahead, lattice.grid)
@@ -93,7 +93,7 @@ class Warped:
         return found
 
     def _blurred(self, pictures: Pictures, motion: Field, ahead: float) -> AnyArray:
-        """The blurred frame [H, W, 3], blurred more the further ahead. Far ahead, it is blurred on the lattice."""
+        """The blurred frame [H, W, 3]. Far ahead, it is blurred on the lattice, and more the further ahead."""
         if not far(motion, ahead):
             return pictures.blurred
         small = cv2.resize(pictures.frame, self.lattice.coarse, interpolation=cv2.INTER_AREA)
@@ -101,7 +101,7 @@ class Warped:
         return cast(AnyArray, cv2.resize(cv2.blur(small, (side, side)), self.lattice.size))
 
     def _paths(self, motion: Field, ahead: float, at: Floats) -> list[Floats]:
-        """The displacement of constant velocity, and how other guesses change it, at lattice coordinates ``at``."""
+        """The displacement at constant velocity, and how other guesses change it, at lattice coordinates ``at``."""
         motion = calmed(motion, ahead)
         found = displacement(motion, ahead, at)
         now = at + found

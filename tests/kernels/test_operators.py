@@ -152,7 +152,7 @@ def test_results_have_the_layout_of_the_first_state(last: int) -> None:
 
 
 def test_one_bias_without_the_other_is_refused() -> None:
-    with pytest.raises(OptionError, match="give added_t and added_s"):
+    with pytest.raises(OptionError, match="give both added_t and added_s"):
         PUBLIC["stgru_gates"](*ARGUMENTS["stgru_gates"](), torch.randn(4 * SHAPE[1]))
 
 

@@ -30,7 +30,7 @@ from framecast.runtime.engines.tensorrt.library import Gpu, Library
 ENVIRONMENT = "FRAMECAST_CACHE"
 FORMAT: Literal[1] = 1  # of the record
 # Version of the build. Increase it when a code change alters an engine's inputs, outputs or results.
-# 2: the inputs ``keep`` and ``pick``.
+# 2: added the inputs ``keep`` and ``pick``.
 RECIPE = 2
 _ELSEWHERE = f"set {ENVIRONMENT} to a folder of your own"
 _Whole = Annotated[int, Meta(ge=1)]
@@ -71,7 +71,7 @@ class Key:
 
     @property
     def device(self) -> str:
-        """The device it was built for, in words."""
+        """The device that the engine was built for, in words."""
         capability = f"compute capability {self.capability}"
         return f"{self.gpu} ({capability})" if self.gpu else capability
 

@@ -94,7 +94,7 @@ class Cuda:
         return self.driver.Event(self.driver.event_flags.DISABLE_TIMING)
 
     def owned(self, owner: object, **objects: Any) -> SimpleNamespace:
-        """Hold pycuda's objects for ``owner``. When it dies, they are freed in the thread where that happens.
+        """Hold pycuda's objects for ``owner``. The thread in which the owner dies frees them.
 
         pycuda frees an object only in the thread that opened the context, or while the context is current. Otherwise it
         warns and leaks the object. So only the returned namespace may refer to them.
@@ -211,7 +211,7 @@ class Streams:
         self._stepped = self._uploads
 
     def upload(self, memory: Any, host: NDArray[Any], uploaded: Any) -> int:
-        """Copy page-locked memory to the GPU, after the last step and before the next one. Returns its number."""
+        """Copy page-locked memory to the GPU between the last step and the next one. Returns the upload's number."""
         held = self._held
         held.uploads.wait_for_event(held.stepped)  # until no step reads the buffer
         self.cuda.driver.memcpy_htod_async(memory, host, held.uploads)
@@ -221,7 +221,10 @@ class Streams:
         return self._uploads
 
     def download(self, host: NDArray[Any], memory: Any, fetched: Any) -> tuple[int, int]:
-        """Copy to page-locked memory after the last step. Returns its number, and how many uploads it proves done."""
+        """Copy to page-locked memory after the last step.
+
+        Returns the download's number, and that of the newest upload that it proves done.
+        """
         held = self._held
         held.downloads.wait_for_event(held.stepped)
         self.cuda.driver.memcpy_dtoh_async(host, memory, held.downloads)
@@ -293,7 +296,7 @@ def launcher(
     Args:
         streams: the engine's streams; their GPU's context must be current.
         context: TensorRT's execution context.
-        addresses: of its inputs and outputs, by name; multiples of 256, as TensorRT requires.
+        addresses: addresses of its inputs and outputs, by name; multiples of 256, as TensorRT requires.
         failure: returns the error message if the step fails.
 
     Raises:

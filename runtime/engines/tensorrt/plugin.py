@@ -56,7 +56,7 @@ class Plugin:
 
     Attributes:
         launches: the kernels, in order.
-        types: of the inputs and then the outputs, ``fp32`` or ``fp16``.
+        types: types of the inputs, then of the outputs: ``fp32`` or ``fp16``.
         like: for each output, the input with the same shape.
         workspace: size in bytes.
     """
@@ -158,7 +158,7 @@ def register(trt: Any, plugins: Sequence[Plugin] = ()) -> None:
 
 
 def is_rtx(trt: Any) -> bool:
-    """Whether a module is TensorRT for RTX, by its name. A plugin would end its process."""
+    """Whether a module is TensorRT for RTX, by its name. Registering a plugin with it ends the process."""
     return str(getattr(trt, "__name__", "")).startswith("tensorrt_rtx")
 
 
