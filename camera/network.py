@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time as wall
 from collections import Counter
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from framecast.camera.decoder import Decoder
 from framecast.camera.live import LiveSource
@@ -36,6 +38,7 @@ _PROTOCOLS = {
     "srt": "srt,udp",
     "udp": "udp",
 }
+_PORTS = {"http": 80, "https": 443, "rtmp": 1935, "rtmps": 443, "rtsp": 554, "rtsps": 322}
 SCHEMES = (*_PROTOCOLS,)
 """Schemes of addresses that :func:`open_address` opens."""
 
@@ -114,6 +117,32 @@ def live(
     decoder = Decoder(container, threads=1, faults=faults)
     capture = StreamCapture(decoder, Pictures(notes), clock, sender_clock=sender_clock)
     return LiveSource(name, capture, decoder.fps, patience=patience, cure=cure, clock=clock, faults=faults, notes=notes)
+
+
+def answers(uri: str, patience: float) -> bool:
+    """Whether somebody accepts or refuses a connection at an address, or none is needed (UDP).
+
+    A connection that was asked for while a cable was out is asked for again only after seconds. A new question is
+    answered at once.
+
+    Args:
+        uri: as for :func:`open_address`; one that cannot be read counts as answered, for its error.
+        patience: seconds to wait.
+    """
+    try:
+        parts = urlsplit(uri)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return True
+    if parts.hostname is None or port is None:
+        return True
+    try:
+        socket.create_connection((parts.hostname, port), patience).close()
+    except TimeoutError:
+        return False
+    except (OSError, UnicodeError):
+        return True
+    return True
 
 
 def open_address(

@@ -43,6 +43,7 @@ class Reconnecting(Source):
         open: Callable[[], Source],
         first: Source | str,
         *,
+        answers: Callable[[], bool] = lambda: True,
         clock: Clock = SYSTEM,
         seed: int | None = None,
     ) -> None:
@@ -162,12 +163,19 @@ class Reconnecting(Source):
             return not self._closed
 
 
-def reconnecting(name: str, open: Callable[[], Source], *, clock: Clock = SYSTEM) -> Source:
+def reconnecting(
+    name: str,
+    open: Callable[[], Source],
+    *,
+    answers: Callable[[], bool] = lambda: True,
+    clock: Clock = SYSTEM,
+) -> Source:
     """Open a camera that is to be opened again whenever it is lost. One that does not answer yet is waited for.
 
     Args:
         name: see :class:`Reconnecting`.
         open: see :class:`Reconnecting`.
+        answers: see :class:`Reconnecting`.
         clock: see :class:`Reconnecting`.
 
     Returns:
@@ -183,4 +191,4 @@ def reconnecting(name: str, open: Callable[[], Source], *, clock: Clock = SYSTEM
         first = str(error)
     if not isinstance(first, str) and not first.live:
         return first
-    return Reconnecting(name, open, first, clock=clock)
+    return Reconnecting(name, open, first, answers=answers, clock=clock)

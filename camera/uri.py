@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from framecast.camera.csi import open_csi
 from framecast.camera.images import SUFFIXES, is_pattern, open_folder, open_image, open_pattern
-from framecast.camera.network import SCHEMES, open_address
+from framecast.camera.network import SCHEMES, answers, open_address
 from framecast.camera.reconnect import reconnecting
 from framecast.camera.source import Source, plausible_rate
 from framecast.camera.stdin import open_stdin
@@ -26,6 +26,7 @@ from framecast.errors import OptionError, SourceError
 from framecast.redact import redact
 
 _RATE = re.compile(r"(.+)\?fps=(.*)", re.DOTALL)
+REACHED = 1.0  # seconds in which the host of a lost camera must answer before it is opened again
 _NUMBER = re.compile(r"[0-9]{1,3}")  # of a webcam
 _CAMERAS = ("v4l2", "csi", *SCHEMES)
 _KNOWN = (
@@ -104,7 +105,7 @@ def open_source(
         again = partial(
             open_source, uri, loop=loop, fps=fps, timeout=timeout, stall=stall, sender_clock=sender_clock, clock=clock
         )
-        return reconnecting(redact(uri), again, clock=clock)
+        return reconnecting(redact(uri), again, answers=partial(answers, uri, REACHED), clock=clock)
     how = _How(loop, fps, timeout, stall, clock)
     text = os.fspath(uri)
     if not isinstance(uri, str):

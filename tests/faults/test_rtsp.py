@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import threading
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from framecast.camera import open_source
+from framecast.camera.network import answers
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.sinks.sink import Result
@@ -119,6 +121,23 @@ def test_a_camera_that_starts_later(start_rtsp_server: Start) -> None:
         run.wait_for(lambda: len(run.results) >= 3)
     assert trouble is not None
     assert "connection refused" in trouble
+
+
+def test_a_host_that_accepts_refuses_or_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert answers(f"rtsp://cam:pw@127.0.0.1:{port}/cam", 0.2)
+    assert answers(f"rtsp://127.0.0.1:{port}/cam", 0.2)  # refused: the error will say so
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        port, held = server.getsockname()[1], []
+        with contextlib.suppress(OSError):
+            while len(held) < 10:  # until the kernel accepts no more for the server
+                held.append(socket.create_connection(("127.0.0.1", port), 0.05))
+        assert not answers(f"rtsp://127.0.0.1:{port}/cam", 0.05)
+        for connection in held:
+            connection.close()
+    assert answers("udp://@:5000", 0.2)
+    assert answers("rtsp://[x/cam", 0.2)
 
 
 @pytest.mark.slow
