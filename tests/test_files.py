@@ -187,6 +187,7 @@ EXCEPTIONS = {
     ("training/runs.py", "save"),  # into the file object from ``files.write``; also a method with that name
     ("training/train.py", "save"),
     ("training/runs.py", "open"),  # the log, a row at a time
+    ("runtime/sinks/encoder.py", "open"),  # a codec; and a video, which FFmpeg writes piece by piece
 }
 WRITERS = {"write_text", "write_bytes", "save", "savez", "tofile", "imwrite", "open", "copyfile", "move"}
 
