@@ -1,6 +1,6 @@
 """Reads pictures between their pixels and resizes them as OpenCV does, for the graphs of ``edge``.
 
-Sizes are fixed when a module is made; the batch may vary. OpenCV computes some of this in bytes, and these modules in
+Sizes are fixed when a module is made; the batch may vary. OpenCV computes some of this in bytes. These modules use
 floats, so the results differ by OpenCV's rounding.
 """
 

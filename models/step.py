@@ -78,8 +78,8 @@ class StepModel(nn.Module, ABC):
             state: the result of ``init_state`` or of the last step; it is not modified.
 
         Returns:
-            The predicted frames [B, K, C, H, W], not clamped; and by name, every carried tensor and every history's
-            new value.
+            The predicted frames [B, K, C, H, W], not clamped; and a dict by name with every carried tensor and every
+            history's new value.
         """
 
     def deployed(self) -> StepModel:
@@ -136,7 +136,7 @@ class MomentModel(StepModel):
             state: as for :meth:`StepModel.forward`.
 
         Returns:
-            The fields that the state does not carry; and the new values of the state, as for
+            The fields that the state does not carry, and the new values of the state as for
             :meth:`StepModel.forward`.
         """
 

@@ -26,7 +26,7 @@ class Settings:
     Attributes:
         options: changed options of the configuration.
         name: name of the recipe.
-        minutes: wall time of all sessions together, including scoring; None to count updates.
+        minutes: wall time of all sessions together, including scoring; None if the number of updates ends the run.
         every: minutes between checkpoints.
         start: name, SHA-256 and tensors of the initial weights.
         command: the command line of the run.
