@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "framecast"
 ROOMS = ("bench", "camera", "evaluation", "export", "graph", "kernels", "models", "runtime", "training")
-FOLDERS = ("cli", "testing")  # in the package that are not rooms
+FOLDERS = ("cli", "testing")  # folders of the package that are not rooms
 MAX_LINES = 400
 
 # What each part may import from framecast besides itself and the version: whole parts, or packages in them.

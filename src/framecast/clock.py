@@ -1,5 +1,4 @@
-"""The clock protocol. Sources, mailbox, pipeline and benchmarks are given a clock; they never read the system's time
-themselves.
+"""The clock protocol. Sources, mailbox, pipeline and benchmarks use only the clock that they are given.
 
 :data:`SYSTEM` is the machine's clock. On a :class:`framecast.testing.VirtualClock` only waiting takes time, so several
 threads give the same figures on any machine.

@@ -36,15 +36,15 @@ def bench(seconds_of: Callable[[int], float], seconds: float, fps: float | None 
 def stalled() -> StreamResult:
     """40 s of 10 ms steps, two of which stall for a second."""
     lead = WARM_STEPS + int(LEAD * FPS)
-    stalls = {lead + 100, lead + 100 + EVERY - 29}  # frames dropped in the first stall make no step
+    stalls = {lead + 100, lead + 100 + EVERY - 29}  # there are no steps for the 29 frames dropped in the first stall
     return bench(lambda n: STALL if n in stalls else STEP, seconds=40)
 
 
 def known_stalled() -> list[float]:
     """Latencies in milliseconds of 20 s of frames, computed by hand.
 
-    In order: the stalled frame; the 29 that arrive meanwhile, all covered when the last of them has been predicted;
-    the one that arrives during that prediction; all others.
+    In order: the stalled frame; the 29 frames that arrive meanwhile, which all end when the last of them has been
+    predicted; the frame that arrives during that prediction; all others.
     """
     covered = [STALL + STEP - k / FPS for k in range(1, 30)]
     return [1e3 * s for s in (STALL, *covered, STALL + 2 * STEP - 30 / FPS, *[STEP] * (EVERY - 31))]
@@ -99,7 +99,7 @@ def test_an_overloaded_loop_drops_frames_and_is_always_busy() -> None:
     assert loop.shown == pytest.approx(1e4 / step, abs=1)
     assert loop.load == pytest.approx(1)
     assert loop.gaps.min == pytest.approx(loop.gaps.max) == pytest.approx(step)
-    assert 0 <= loop.stages["mailbox"].min <= loop.stages["mailbox"].max <= interval  # then a newer frame replaces it
+    assert 0 <= loop.stages["mailbox"].min <= loop.stages["mailbox"].max <= interval  # then it is replaced
     assert loop.raw.percentiles[99] == pytest.approx(step)
     assert step + 0.9 * interval < loop.age.percentiles[99] < step + interval
     assert step + 1.3 * interval < loop.corrected.percentiles[99] < step + 2 * interval
@@ -145,7 +145,7 @@ def test_a_dropped_frame_is_late_until_the_next_hand_over() -> None:
         FrameTimes(float(due), None if at is None else replace(STAMPS, due=float(due), handed=at))
         for due, at in enumerate(handed)
     ]
-    assert corrected(frames) == [0.5, 2.25, 1.25, 0.25]  # nothing is known about the last one
+    assert corrected(frames) == [0.5, 2.25, 1.25, 0.25]  # the last frame has no known latency
 
 
 class Camera(Source):

@@ -1,4 +1,4 @@
-"""Whole clips: every method is scored on exactly the frames that a live run scores."""
+"""Whole clips: every method is scored on the same frames as in a live run."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_milliseconds_are_scored_at_the_nearest_frame(
 def test_missing_frames_do_not_shift_the_moments(
     any_size: Contender, moving_frames: Moving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every fifth frame is missing. Still, models and rivals predict exactly the 80 ms ahead that is scored."""
+    """Every fifth frame is missing. Models and rivals still predict exactly 80 ms ahead, which is scored."""
     frames = [frame for i, frame in enumerate(moving_frames(60)) if i % 7 != 6]
     taken = [i for i in range(len(frames)) if i % 5 != 4]
     source = ListSource([Frame(frames[i], i / 25, n) for n, i in enumerate(taken)], name="gaps")

@@ -41,7 +41,7 @@ def black(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[
 
 
 def test_a_rival_is_given_the_moments() -> None:
-    """In frames of the clip, which plays at 30 a second: 40 ms becomes frame 1, the nearest that can be scored."""
+    """A rival gets its moments in frames of the clip. At 30 frames a second, 40 ms becomes frame 1, the nearest one."""
     asked: list[Sequence[float]] = []
 
     def noting(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[np.ndarray]:

@@ -164,7 +164,7 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_weights_carry_the_options_that_they_were_made_with(tmp_path: Path) -> None:
-    """Otherwise options that change no shape would be lost, and a different function exported."""
+    """Otherwise options that change no shape would be lost, and the export would be a different function."""
     path = tmp_path / "weights.safetensors"
     made = {"layers": 2, "hidden": 4, "residual": True}
     quality = json.dumps({"data": "digits", "prediction": 30.0, "copy_last": 25.0})
@@ -177,7 +177,7 @@ def test_weights_carry_the_options_that_they_were_made_with(tmp_path: Path) -> N
     assert manifest.quality is not None
     changed = load_trained("stau-mnist", path, {"scaled": False})[1]
     assert changed.options == {**made, "scaled": False}
-    assert changed.quality is None  # it was measured without this change
+    assert changed.quality is None  # the quality was measured without this change
     with pytest.raises(OptionError, match="was made with residual=true: leave out --set residual=false"):
         load_trained("stau-mnist", path, {"residual": False})
 

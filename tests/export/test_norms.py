@@ -51,7 +51,7 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("shape", [LARGE, (7, 90, 83), (3, 5, 4)])
 def test_layer_norm(shape: tuple[int, ...]) -> None:
     found, expected, operators = exported(nn.LayerNorm(shape), shape)
-    assert error(found, expected) < 2.5e-6  # ONNX's own operator: 6e-6 to 9e-6 for LARGE
+    assert error(found, expected) < 2.5e-6  # with ONNX's own operator, 6e-6 to 9e-6 for LARGE
     assert operators == ({"layer_norm"} if np.prod(shape) >= MANY else set())
 
 

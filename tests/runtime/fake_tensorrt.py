@@ -31,7 +31,7 @@ class TensorRT:
         self.refuses_capture = False  # execute_async_v3 returns False in a capture
         self.executing: Callable[[], None] = lambda: None  # called in execute_async_v3
         self.logger: Any = None
-        self.weights: list[bool] = []  # true once they are on the GPU
+        self.weights: list[bool] = []  # not empty once the weights are on the GPU
         self.session: Any = None
 
     def Runtime(self, logger: Any) -> TensorRT:  # noqa: N802
