@@ -196,7 +196,7 @@ class Stream:
 def buffers(gpu: Gpu) -> Found:
     """Upload, fill and download many times in a row, without waiting in between.
 
-    Downloads wait only for steps, so an empty step precedes each, where an engine has a real one.
+    Downloads wait only for steps. An empty step therefore replaces the engine's step before the downloads.
     """
     rng, wrong = np.random.default_rng(0), 0
     streams = Streams(gpu.cuda)

@@ -79,7 +79,7 @@ class EdgeConfig:
 
 
 class Trajectories(nn.Module):
-    """Finds where the content of each point in a future picture is now (``Warped._paths``, ``motion/trajectory.py``).
+    """Finds the current position of the content of each future point (``Warped._paths``, ``motion/trajectory.py``).
 
     Args:
         lattice: lattice of the velocities.

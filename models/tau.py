@@ -196,7 +196,7 @@ class DeployedBlock(nn.Module):
         factor, offset = _affine(block.norm1)
         matrix, bias = pointwise(block.attention.proj_1)
         self.attention.proj_1 = mixing(matrix * factor, bias + matrix @ offset, block.layer_scale_1)
-        # x + scale·(change + z), where z = factor·x + offset, is kept·x + scale·(change + offset).
+        # With z = factor·x + offset, x + scale·(change + z) = kept·x + scale·(change + offset).
         matrix, bias = pointwise(block.attention.proj_2)
         matrix, bias = scales[0][:, None] * matrix, scales[0] * (bias + offset)
         self.attention.proj_2 = mixing(matrix, bias, block.layer_scale_1)

@@ -72,7 +72,7 @@ LAZY_ALLOWED = {
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name: ``from framecast.camera import Frame`` is ``framecast.camera.Frame``."""
+    """One imported name in full, such as ``framecast.camera.Frame`` for ``from framecast.camera import Frame``."""
 
     name: str
     line: int

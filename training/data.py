@@ -105,7 +105,7 @@ class Camera:
         return cls((pan[0], pan[1]), np.hstack([amplitudes, rhythm]), (zoom, rng.uniform(0.003, 0.02)))
 
     def look(self, frame: Image, age: int, size: tuple[int, int]) -> Image:
-        """Return what the camera sees of ``frame`` at its ``age``-th frame: ``size`` (width, height) pixels."""
+        """Return the camera's view of ``frame``, the ``age``-th frame, at ``size`` (width, height)."""
         height, width = frame.shape[:2]
         w, h = size
         waves = np.sin(2 * np.pi * self.shake[:, 3] * age + self.shake[:, 4])

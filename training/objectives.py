@@ -1,4 +1,4 @@
-"""The objective of an update: over streams, over sequences or over clips; and STIP's adversary."""
+"""The objective of an update over streams, sequences or clips, and STIP's adversary."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_a_known_distribution_with_stalls_is_reported_within_two_percent() -> No
     assert found.median == pytest.approx(expected.median, rel=0.02)
     assert found.cv == pytest.approx(expected.cv, rel=0.02)
     assert found.percentiles == pytest.approx(expected.percentiles, rel=0.02)
-    assert found.percentiles[99] > 10 * found.median  # the stalls show before the maximum
+    assert found.percentiles[99] > 10 * found.median  # the stalls already show in p99
     assert found.max == max(series.milliseconds) > 3 + 180
     assert (parts["picture in"].max, parts["picture out"].max) == pytest.approx((1, 2), rel=1e-6)
     assert parts["step"].mean + 3 == pytest.approx(found.mean, rel=1e-6)

@@ -59,7 +59,7 @@ def test_a_stall_shows_in_the_corrected_p99_which_the_raw_one_hides() -> None:
     assert loop.corrected.mean == pytest.approx(np.mean(known), rel=0.02)
     assert loop.corrected.max == pytest.approx(1e3 * STALL, rel=0.02)
     assert loop.corrected.percentiles[99] > 800
-    # These leave out the frames that were never shown, so they have just two bad samples among 1144.
+    # raw and age leave out frames that were never shown, so only two of their 1144 samples are bad.
     for hidden in (loop.raw, loop.age):
         assert hidden.percentiles[99] < 45
         assert hidden.max == pytest.approx(1e3 * STALL, rel=0.02)
@@ -76,7 +76,7 @@ def test_the_correction_matches_that_of_hdrhistogram() -> None:
 
 
 def test_known_latencies_are_reported_within_two_percent() -> None:
-    drawn = 1e-3 * np.random.default_rng(6).gamma(4, 3, 2000).clip(1, 30)  # never longer than an interval
+    drawn = 1e-3 * np.random.default_rng(6).gamma(4, 3, 2000).clip(1, 30)  # no step is longer than an interval
     loop = bench(lambda n: float(drawn[n]), seconds=30).loop
     counted = 1e3 * drawn[WARM_STEPS + FPS :][: 30 * FPS]
     for reported in (loop.corrected, loop.age, loop.raw, loop.stages["step"]):

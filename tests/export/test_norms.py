@@ -16,7 +16,7 @@ LARGE = (896, 16, 16)  # ASTM's: 229,376 elements
 
 
 def exported(module: nn.Module, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """The results of ONNX Runtime and of float64, and our functions in the graph."""
+    """Export a module; return the results of ONNX Runtime and of float64, and our functions in the graph."""
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     x = 0.7 * torch.randn(3, *shape) + 0.3

@@ -1,4 +1,4 @@
-"""STAU and MAU compared with their published sizes and cost, and with a clip-wise forward after the equations."""
+"""STAU and MAU match their published sizes and cost, and a clip-wise forward written from the equations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""STIP compared with the published sizes and cost, and with a clip-wise forward after the equations."""
+"""STIP matches its published sizes and cost, and a clip-wise forward written from the equations."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def _compute(operands: Sequence[Operand], found: Operation, chopped: bool = Fals
 
 
 def _select(operands: Sequence[Operand], found: Operation) -> Step:
-    """A selection; the source that is not selected may be undefined."""
+    """A selection (``selp``). The source that is not selected may be undefined."""
     compute = _compute(operands, found)
     result, first, second, by = operands
 
