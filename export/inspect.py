@@ -117,7 +117,7 @@ def tap_encoders(graph: GraphProto) -> list[Tap]:
         scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
         if (encoder := re.search(r"'(?:model\.)?(encoder\w*)[.']", scopes)) and ranks.get(node.output[0]) == 4:
             last[encoder[1]] = node.output[0]
-    new = [name for name in last.values() if name not in outputs]  # some are outputs already, for the state
+    new = [name for name in last.values() if name not in outputs]  # some are already outputs, because they are states
     graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in new)
     return [Tap("features", encoder, 0, (name,)) for encoder, name in last.items()]
 

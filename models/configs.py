@@ -121,7 +121,7 @@ CONFIGS: Mapping[str, Entry] = {
 MOTION: Mapping[str, Entry] = {
     "edge": Entry(
         "framecast.models.edge:Edge", Data(720, 1280, 3, "BGR"), {}, 0, 1.302, 27_615_816, 2, None,
-        tolerance=2e-3,  # half a grey level: its least squares are ill-conditioned if guesses are nearly equal
+        tolerance=2e-3,  # half a grey level: edge's least squares are ill-conditioned if guesses are nearly equal
     ),
 }
 # fmt: on

@@ -366,7 +366,7 @@ def together(x: Tensor, count: int) -> Tensor:
 
 
 def blurred(picture: Tensor) -> Tensor:
-    """Blur ``picture`` [B, C, H, W] as the guesses for near moments do."""
+    """Blur ``picture`` [B, C, H, W] with the radius for near moments."""
     return mean_around(picture, BLUR, "reflect")
 
 

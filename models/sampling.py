@@ -112,7 +112,7 @@ class Box(nn.Module):
         return torch.where(radius < 0.5, x, smooth)  # exact for a radius of 0 on every device
 
     def _matrix(self, at: Tensor, radius: Tensor) -> Tensor:
-        """Return each pixel's weight in each mean along an axis, [B, n, 1, length, length]; ``at`` is 0 … length − 1."""
+        """Return each pixel's weight in each mean: [B, n, 1, length, length]. ``at`` [length] counts the pixels."""
         last = len(at) - 1
         radius = radius.clamp(max=last)
         to, of = at[:, None], at

@@ -106,7 +106,7 @@ class StepModel(nn.Module, ABC):
         return prediction, self.moved_on(written, state)
 
     def moved_on(self, written: State, state: State) -> State:
-        """Return the state after ``state``: what :meth:`forward` has ``written``, and the histories shifted by one."""
+        """Return the next state: the tensors ``written`` by :meth:`forward`, and the histories shifted by one."""
         new = {name: written[name] for name in self.state_shapes}
         for name in self.histories:
             values = [written[name], *self.past(state, name)[:-1]]

@@ -175,7 +175,7 @@ def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
 
 def alive(number: int) -> bool:
     try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # a zombie is dead, too
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # a zombie is dead
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         frames: uint8 [T, B, H, W, C], on the host, or as a tensor on the device that needs it.
-        starts: [T, B], true where an episode starts: earlier frames say nothing about later ones.
+        starts: [T, B], true where an episode starts. Earlier frames then show another scene.
         after: position of the next batch.
     """
 

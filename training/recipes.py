@@ -123,7 +123,7 @@ RECIPES: Mapping[str, Recipe] = {
         "sequences", 80_000, 1, 5e-4, given=4, predicted=4, schedule="step", sampling_rate=5e-5, sampling_stop=20_000
     ),
     "stip": _STIP,
-    # Table I and the code have the weights of the adversarial and the perceptual term swapped.
+    # Compared with the code, Table I has the weights of the adversarial and perceptual terms swapped.
     "stip-paper": dataclasses.replace(
         _STIP, perceptual=0.001, adversarial=0.01, discriminator_activation="leaky_relu"
     ),

@@ -134,7 +134,7 @@ def test_it_needs_no_torch() -> None:
 
 
 def test_public_functions_name_the_same_thing_alike() -> None:
-    """``open`` and ``run`` share their parameters; a progress callback gets the same everywhere; times are seconds."""
+    """``open`` and ``run`` share parameters, progress callbacks get the same arguments, and times are in seconds."""
     one, other = (inspect.signature(function).parameters for function in (framecast.open, framecast.run))
     shared = one.keys() & other.keys()
     assert shared == one.keys() >= {"source", "model", "ahead", "camera_delay"}

@@ -181,7 +181,7 @@ def test_the_ptx_takes_the_arguments_of_the_plugin() -> None:
         assert re.findall(r"\.reqntid (\d+)", ptx) == [str(32 * built.num_warps)]
         sizes = constants(kernel)
         covered = sizes["block"] * sizes.get("tiles", 1)
-        written = kernel.outputs[0] if "tiles" not in sizes else kernel.inputs[0]  # a reduction covers its input
+        written = kernel.outputs[0] if "tiles" not in sizes else kernel.inputs[0]  # a reduction's grid: its input
         assert sizes["size"] == math.prod(written.shape[1:])
         assert (built.grid[0] - 1) * covered < sizes["size"] <= built.grid[0] * covered
         assert built.grid[1] == BATCH

@@ -218,7 +218,7 @@ def main() -> None:
     assert os.environ["TRITON_INTERPRET"] == "1"
     torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN
     assert torch.empty(3).isnan().all()
-    with np.errstate(over="ignore"):  # like a GPU: an exponential that overflows is infinite
+    with np.errstate(over="ignore"):  # as on a GPU, where an exponential that overflows is infinite
         for cases in (stgru_cases, eifag_cases, stau_cases, refusals):
             for name, off, tolerance in cases():
                 print(json.dumps({"case": name, "error": off, "tolerance": tolerance}))  # noqa: T201 (the output)

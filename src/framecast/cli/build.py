@@ -92,7 +92,7 @@ def build(
         check_writable(place)
     loaded = tensorrt.Loaded(sha256(path), read(path))
     manifest = manifest_of(loaded.graph)
-    check_device(manifest)  # checked first, because a driver would not help
+    check_device(manifest)  # checked before the driver, which would not help
     rendering = None
     if manifest.renders == "moments":
         render = beside(path, RENDER)
