@@ -10,8 +10,8 @@ Why 7 bits: with AVX2 and no VNNI, ONNX Runtime and OpenVINO add two products in
 saturates at 32,767; 255 × 64 × 2 = 32,640 fits. So the sums are the same integers on every CPU.
 
 ``benchmarks/int8_cpus.py`` compared the schemes. The results here are for stip-edge on the demo clip. Column "layers":
-how many layers give the same integers, in ONNX Runtime, on an AMD EPYC with AVX-512 VNNI as on QEMU's Haswell (AVX2, no
-VNNI). Other columns: change in PSNR of the next frame, and speedup, both against float32, on the EPYC in one thread:
+how many layers give the same integers in ONNX Runtime on both an AMD EPYC with AVX-512 VNNI and QEMU's Haswell (AVX2,
+no VNNI). Other columns: change in PSNR of the next frame, and speedup, both against float32, on the EPYC in one thread:
 
 ====== ======== =================== =================== ===================
 scheme layers   ONNX Runtime        OpenVINO            OpenVINO, AVX2 only
