@@ -36,8 +36,8 @@ STEPS = 20  # steps before a contestant is compared with the float32 step
 SAME = 1e-4  # largest error of a float32 contestant, relative to the frames' effect on the prediction
 COMPILE_TIMEOUT = 240.0  # seconds
 MEMORY_TIMEOUT = 600.0
-PREDICTIONS = 5  # predictions before a contestant's memory is read
-_CALIBRATION = 40  # frames; they follow the frames that measure the error
+PREDICTIONS = 5  # number of predictions to make before memory is read
+_CALIBRATION = 40  # number of frames, taken after those that measure the error
 
 
 class Unavailable(Exception):  # noqa: N818
@@ -205,7 +205,7 @@ def _clip_wise(task: Task) -> Ready:
 
     @torch.inference_mode()
     def rollout(frames: Sequence[Tensor]) -> Tensor:
-        # A recurrent network takes any number of frames. Over all of them, it must equal the step after those.
+        # A recurrent network takes any number of frames. Over all frames, it must predict what the step predicts.
         seen = frames[-task.window :] if rival.newest == 0 else frames
         predicted: Tensor = rival(torch.from_numpy(np.stack(seen, axis=1)))[:, rival.newest].numpy()
         return predicted

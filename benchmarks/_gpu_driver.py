@@ -30,7 +30,7 @@ SHAPE, SLOTS, BIAS = (1, 64, 17, 30), 5, 1.0
 ALLOWED = 1e-5
 STEPS = 30
 KEPT = 4 << 20  # bytes that the driver may keep after we have freed everything: graphs, memory pools
-BIG = 64 << 20  # bytes of a buffer whose leak shows
+BIG = 64 << 20  # bytes of a buffer: large enough that a leak shows
 
 Context = Any  # like TensorRT's: has set_tensor_address and execute_async_v3
 
@@ -196,7 +196,7 @@ class Stream:
 def buffers(gpu: Gpu) -> Found:
     """Upload, fill and download many times in a row, without waiting in between.
 
-    Downloads wait only for steps, so an empty step precedes each, where an engine has a real one.
+    Downloads wait only for steps. An empty step therefore replaces the engine's step before the downloads.
     """
     rng, wrong = np.random.default_rng(0), 0
     streams = Streams(gpu.cuda)

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 ANSWERS = 60.0  # seconds after which a driver counts as hung
-ENDS = 10.0  # seconds to wait for a killed process; one that waits inside a driver may never end
-_PDEATHSIG = 1  # of Linux's prctl
+ENDS = 10.0  # seconds to wait for a killed process, which may hang inside a driver forever
+_PDEATHSIG = 1  # option of Linux's prctl()
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -55,7 +55,7 @@ def guarded(process: int) -> Iterator[None]:
     """Kill a child and its group at the end of a block, or when this process dies."""
     guard, alive = 0, -1
     try:
-        with suppress(OSError):  # parent and child both do this, so that the order does not matter
+        with suppress(OSError):  # parent and child both do this: either may run first
             os.setpgid(process, process)
         guard, alive = _guard(process)
         yield
@@ -63,7 +63,7 @@ def guarded(process: int) -> Iterator[None]:
         for kill in (os.killpg, os.kill):
             with suppress(ProcessLookupError):
                 kill(process, signal.SIGKILL)
-        if guard:  # end it before the child is reaped: a new group might get the same number
+        if guard:  # before the child is reaped, because then a new group might get this number
             os.kill(guard, signal.SIGKILL)
             reaped(guard, ENDS)
             os.close(alive)
@@ -77,7 +77,7 @@ def _guard(group: int) -> tuple[int, int]:
         try:
             os.setsid()  # signals to our group must not end the guard
             os.close(writes)
-            os.read(reads, 1)  # nobody writes; it returns when the other end closes
+            os.read(reads, 1)  # blocks until the other end closes
             os.killpg(group, signal.SIGKILL)
         finally:
             os._exit(0)

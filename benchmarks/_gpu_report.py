@@ -130,7 +130,7 @@ class Report:
             if value is None:
                 self.say(f"{wanted}; not run")
             else:
-                met = value <= bound if less else value >= bound  # NaN never meets it
+                met = value <= bound if less else value >= bound  # NaN never meets a bound
                 self.say(f"{wanted}; {value:.3g}{'' if met else '   missed'}")
         nothing = "" if self.measured else "; nothing was measured"
         self.say(f"\n{self.failures} wrong, in {time.monotonic() - self._begun:.0f} s{nothing}")

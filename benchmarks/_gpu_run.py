@@ -28,9 +28,9 @@ from typing import Any
 
 from _gpu_process import ENDS, dies_with_its_parent, fork, guarded, reaped
 
-GRACE = 0.1  # of a slice: extra time for a row that began in time, before it is killed
+GRACE = 0.1  # extra share of a time slice for a row that began in time; then it is killed
 LEAST_GRACE = 2.0  # seconds
-_KINDS = ({"plan"}, {"begin"}, {"end"}, {"name", "text", "figures", "wrong"})  # of messages, by their keys
+_KINDS = ({"plan"}, {"begin"}, {"end"}, {"name", "text", "figures", "wrong"})  # kinds of messages, by their keys
 RUINED = 75  # exit code of a child whose CUDA context is unusable: the remaining rows need another process
 
 
@@ -177,7 +177,7 @@ def _child(
         os.close(writes)
         with guarded(child), os.fdopen(reads, "rb", buffering=0) as pipe:
             running, ended = _followed(pipe.fileno(), until + grace, outcome, add)
-    finally:  # the group was killed even after success: processes of a compiler may still run
+    finally:  # guarded() has killed the group even after success: compilers may still run
         code = reaped(child, ENDS)
     return running, code if ended is None else ended
 

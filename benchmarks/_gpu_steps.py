@@ -158,7 +158,7 @@ def pictures(manifest: Manifest) -> list[Any]:
 
 
 def live_times(engine: Engine) -> dict[str, float]:
-    """Return the milliseconds of a live step: from the camera's picture to the predicted one, and until it is enqueued.
+    """Return the milliseconds of a live step, from the camera's picture to the predicted one, and of its enqueueing.
 
     A motion model renders one moment per frame.
     """

@@ -86,7 +86,7 @@ def _steady(job: Job, device: str) -> Found:
 
 
 def calls(events: Iterable[Any]) -> list[Any]:
-    """Return a profile's CUDA calls within the mark. Outside, the profiler itself waits."""
+    """Return a profile's CUDA calls within the mark. Outside the mark, the profiler itself waits."""
     events = list(events)
     mark = next(e.time_range for e in events if e.name == MARK and str(e.device_type).endswith("CPU"))
     inside = (e for e in events if mark.start <= e.time_range.start <= mark.end)

@@ -52,7 +52,7 @@ CONFIGS = (
     "tau-mnist",
     "astm-mnist",
     "stau-kitti",
-)  # besides stip-ucf and stip-4k
+)  # more networks, besides stip-ucf and stip-4k
 SIZES = ((640, 480), (1280, 720))  # width and height of the default model's pictures
 CHECKED_SIZE = (64, 48)  # the GPU is compared with the CPU at this size, because the CPU is slow at SIZES
 

@@ -20,7 +20,7 @@ _RANGES = {  # types of activations and weights, largest weight; as in framecast
     "s8s8": (np.int8, np.int8, 127),
     "u8u8": (np.uint8, np.uint8, 255),
 }
-_CHANNELS = (33, 64)  # of the input: one is no multiple of a vector register's width, one is
+_CHANNELS = (33, 64)  # input channels: the second is a multiple of a vector register's width
 _OUT, _SIDE = 24, 8
 
 

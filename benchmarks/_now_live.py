@@ -98,7 +98,7 @@ class Now:
     Attributes:
         median: median of the error: the moment shown minus the true now.
         p95: 95th percentile of the absolute error.
-        without: median age of the newest camera frame, which is what one would see without prediction.
+        without: median age of the newest camera frame: the error without prediction.
         n: number of pictures.
     """
 

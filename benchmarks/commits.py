@@ -23,7 +23,7 @@ from _machine import header
 from framecast.bench.summary import ratio
 
 HERE = Path(__file__).resolve().parents[1]
-FRAMES, SKIP = 40, 10  # frames per round, and how many of them are discarded: the other process filled the caches
+FRAMES, SKIP = 40, 10  # frames per round; first ones to discard, because the other process filled the caches
 CASES = ("predictor.step edge", "predictor.step stip-edge", "result edge", "result stip-edge")
 # This code also runs in old checkouts, so it uses little of the API. In old checkouts, a step returns its picture.
 WORKER = """

@@ -58,7 +58,7 @@ FREE = {
 
 @dataclass
 class Count:
-    """Counts for the main stream and the branch; launches by whether they are in the branch."""
+    """Counts for the main stream and the branch. The keys of ``launches`` say whether a launch is in the branch."""
 
     launches: dict[bool, int] = field(default_factory=lambda: {False: 0, True: 0})
     moved: int = 0  # bytes

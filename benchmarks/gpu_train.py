@@ -9,7 +9,7 @@ DIGITS is the folder of MNIST's files. The learning curves go to ``results/train
 ``results/training/gpu-train.txt``. ``--parts FOLDER`` also writes the weights as float16 in parts of 15 MiB, for
 machines from which only small files can be copied. ``gpu_train.py --join FOLDER`` joins them to one float32 file.
 
-This repository has no figures from it: it has never run on a GPU.
+This script has never run on a GPU, so this repository has no figures from it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from framecast.training.train import Progress, Training
 RESULTS = Path(__file__).parent / "results" / "training"
 RUNS = Path(__file__).parents[1] / "out" / "gpu-train"
 PART = 15 << 20  # bytes
-LAST = 0.15  # share of the minutes reserved for the last score, pictures and files, until one has been timed
+LAST = 0.15  # share of the minutes to reserve for the last score and its files, until one has been timed
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 ``python benchmarks/live.py [--seconds S]``. The steps are measured as in ``framecast bench``, and the streams as with
 its ``--stream``. Networks predict at 256x192, edge at the clip's own size. One stream runs at 30 frames a second, and
 its CPU time is measured. Another runs at a rate that keeps the model busy for 70 % of the time. It runs ``RUNS`` times,
-each with an empty loop for comparison, because the tail of a single run is mostly noise of the machine.
+each with an empty loop for comparison, because a single run's tail is mostly noise from the machine.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ def errors() -> Cells:
     rows = [["relative error of the prediction", *(f"`{name}`" for name in names)]]
     exact = [max(e["error"] for (m, c), e in entries.items() if m == n and _is_exact(c, e)) for n in names]
     rows.append(["float32, any engine (the largest)", *(f"{error:.0e}".replace("e-0", "e-") for error in exact)])
-    for key, words in (("error", ""), ("error_of_change", ", of what the frames change in it")):
+    for key, words in (("error", ""), ("error_of_change", ", relative to the frames' effect on it")):
         for name, contestant in ROUNDED.items():
             rows.append([f"{name}{words}", *(_percent(entries[model, contestant][key]) for model in names)])
     return rows

@@ -4,11 +4,11 @@ ONNX Runtime inlines the body; TensorRT can replace it with a plugin. TensorRT l
 their names are unique. Their inputs have a prefix, so that none is mistaken for an outer tensor. A body has a fixed
 number of slots or groups. If it has any, their number ends the name (``eifag_5``).
 
-Normalisations over many elements are functions too, for two reasons. A rewrite to mixed precision can find them, and
-float32 is precise enough in them. ONNX Runtime sums the elements of a LayerNormalization or InstanceNormalization one
-after the other, and loses precision with each. Over ASTM's 229,376 elements its error is 9e-6, and PyTorch's is 1e-6. A
-recurrence accumulates this error. A mean of means, first over each channel and then over the channels, is as precise as
-PyTorch.
+Normalisations over many elements are functions too, for two reasons. First, a rewrite to mixed precision can find them.
+Second, our bodies are precise enough in float32. ONNX Runtime sums the elements of a LayerNormalization or
+InstanceNormalization one after the other, and loses precision with each. Over ASTM's 229,376 elements its error is
+9e-6, and PyTorch's is 1e-6. A recurrence accumulates this error. Our bodies take a mean per channel, then the mean of
+these means, which is as precise as PyTorch.
 
 ``framecast inspect`` finds the values to show by their names in the bodies: ``update``, ``reset``, ``weights``,
 ``fusion``, ``gate``.
@@ -31,10 +31,10 @@ from framecast.kernels.eifag.operator import eifag as _eifag  # noqa: F401 (regi
 from framecast.kernels.stau_attention.operator import stau_attention as _stau_attention  # noqa: F401
 from framecast.kernels.stgru_gates.operator import stgru_gates as _stgru_gates  # noqa: F401
 
-OPSET = 18  # the newest that both TensorRT 10 and ONNX Runtime 1.23 (that of Python 3.10) read
+OPSET = 18  # the newest that both TensorRT 10 and ONNX Runtime 1.23 (the last for Python 3.10) can read
 # Minimum elements for our own layer norm. With LayerNormalization, STAU-KITTI's 61,440 elements are 1e-5 off after 20
 # steps; with ours, 2e-6. Ours costs 0.03 ms more each time, so smaller norms stay LayerNormalization. STGRU's do too,
-# because its tanh forgets the error (3e-7 after 20 steps).
+# because its tanh damps the error (3e-7 after 20 steps).
 MANY = 50_000
 
 
@@ -109,7 +109,7 @@ def _stgru_gates_body(body: Body, _: int) -> None:
 
 
 def _eifag_body(body: Body, length: int) -> None:
-    """Write the softmax out element by element: lists need no axis and no stacking then."""
+    """Write the softmax element by element, so that lists need neither an axis nor stacking."""
     body.constant("forget", "forget_bias")
     body.add("Add", "g_forget forget", "forget_biased")
     body.add("Sigmoid", "forget_biased", "gate")

@@ -29,7 +29,7 @@ from framecast.runtime.engines.engine import Tensor
 from framecast.runtime.report import to_json, versions
 from framecast.runtime.shipped import find
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # for each node, torch's exporter stores here the modules that it comes from
+SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter stores the modules that a node comes from
 FILES = ("gates.png", "features.png", "attention.png", "inspect.json")
 ROWS = 4  # moments to show
 
@@ -68,7 +68,7 @@ class TappedGraph:
 
 
 def tap_functions(proto: ModelProto) -> list[Tap]:
-    """Add outputs for gates and attention weights to a graph whose function calls are in the order of the layers."""
+    """Add outputs for gates and attention weights. The graph's function calls must be in the order of the layers."""
     found = {f.name: _named_taps(f) for f in proto.functions if f.domain == DOMAIN}
     counts = {f.name: len(f.output) for f in proto.functions if f.domain == DOMAIN}
     for function in proto.functions:
@@ -90,7 +90,7 @@ def tap_functions(proto: ModelProto) -> list[Tap]:
 
 
 def _named_taps(function: FunctionProto) -> dict[str, list[str]]:
-    """Return a body's values to show, by their name without the slot: EIFAG's ``weights_0``, … belong together."""
+    """Return a body's values to show, grouped by name without the slot number, such as ``weights`` of ``weights_0``."""
     found: dict[str, list[str]] = {}
     for name in (output for node in function.node for output in node.output):
         if match := re.fullmatch(r"(update|reset|fusion|gate|weights)(_\d+)?", name):
@@ -117,7 +117,7 @@ def tap_encoders(graph: GraphProto) -> list[Tap]:
         scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
         if (encoder := re.search(r"'(?:model\.)?(encoder\w*)[.']", scopes)) and ranks.get(node.output[0]) == 4:
             last[encoder[1]] = node.output[0]
-    new = [name for name in last.values() if name not in outputs]  # some are outputs already, for the state
+    new = [name for name in last.values() if name not in outputs]  # some are already outputs, because they are states
     graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in new)
     return [Tap("features", encoder, 0, (name,)) for encoder, name in last.items()]
 

@@ -21,8 +21,8 @@ from framecast.runtime.score import psnr
 
 FILES = ("motion.png", "weights.png", "inspect.json")
 ROWS = 4  # moments to show
-SHOWN = 4  # number of guesses whose weights are drawn as maps: those with the largest gain
-SETTLED = 8  # first frames to skip, in which the mixture is not yet known
+SHOWN = 4  # number of guesses to draw as maps of weights, the largest gains first
+SETTLED = 8  # number of frames to skip at the start, while the mixture has not converged
 
 Floats = NDArray[np.float32]
 
@@ -55,8 +55,8 @@ class Course:
         interval: seconds between its frames.
         frames: number of frames seen.
         moments: some of the frames whose prediction was scored, evenly spread.
-        earned: for each guess and each scored frame, in dB: the gain of this guess alone on constant velocity, and the
-            loss without it. The entry "all" has the gain of all guesses together.
+        earned: for each guess and each scored frame, two values in dB: its gain over constant velocity if it is the
+            only guess, and the loss if only this guess is left out. The entry "all" has the gain of all guesses.
     """
 
     source: str
@@ -66,7 +66,7 @@ class Course:
     earned: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def worth(self, name: str) -> tuple[float, float]:
-        """Return a guess's mean of :attr:`earned`, in dB."""
+        """Return the means over frames of a guess's two values in :attr:`earned`, in dB."""
         alone, without = np.mean(self.earned[name], axis=0).tolist()
         return alone, without
 
@@ -127,7 +127,7 @@ def inspect(artifact: Path, source: str, folder: Path, frames: int) -> list[str]
     write(folder / "motion.png", pictures.png(draw(found, manifest)))
     write(folder / "weights.png", pictures.png(_weights(found, manifest)))
     write(folder / "inspect.json", f"{to_json(figures(found, manifest), indent=2)}\n".encode())
-    gain = f"all guesses together gain {found.worth('all')[0]:.2f} dB on constant velocity"
+    gain = f"all guesses together gain {found.worth('all')[0]:.2f} dB over constant velocity"
     best = found.ranked[0]
     return [*(f"wrote {folder / name}" for name in FILES), f"{gain}; {best} alone {found.worth(best)[0]:.2f} dB"]
 
@@ -177,7 +177,7 @@ def _weights(found: Course, manifest: Manifest) -> Image:
         alone, without = found.worth(name)
         means = (f"{float(m.weights[name].mean()):+.2f}" for m in found.moments)
         rows.append((name, f"{alone:+.2f} dB", f"{-without:+.2f} dB", *means))
-    head = ("guess", "gain on constant velocity", "without it", *(f"frame {m.frame.index}" for m in found.moments))
+    head = ("guess", "gain over constant velocity", "without it", *(f"frame {m.frame.index}" for m in found.moments))
     return pictures.text_table(head, rows, f"{manifest.config} on {found.source}: mean weight of each guess")
 
 

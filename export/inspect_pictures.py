@@ -20,7 +20,7 @@ TILE = (176, 256)  # minimum and maximum width of a tile: a caption must fit, an
 GAP = 4
 CELL = (64, 30)  # width and height of a table's cell
 LABEL = 70  # width of a table's row labels
-CHANNELS = 3  # of an encoder to show beside the mean
+CHANNELS = 3  # number of an encoder's channels to show beside the mean
 TITLES = {
     "update": "update gate Z",
     "trend": "trend gate R",
@@ -31,7 +31,7 @@ TITLES = {
     "spatial attention": "SAM: over layers",
     "cell attention": "EIFAG: over time, mean over elements",
 }
-_LEAST = 1e-3  # minimum span of a scale: a smaller one would show only rounding
+_LEAST = 1e-3  # minimum range of a colour scale: a smaller range would show only rounding errors
 _BACK = (24, 20, 18)  # the background of captions
 
 

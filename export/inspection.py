@@ -39,7 +39,7 @@ class Tap:
         if self.name == "cell attention":  # one weight per element
             return np.array([tensor.mean(dtype=np.float64) for tensor in tensors])
         weights = first.ravel().astype(np.float64)  # [1, n, 1, 1]
-        return weights[::-1] if self.name == "spatial attention" else weights  # SAM gets a layer's own state last
+        return weights[::-1] if self.name == "spatial attention" else weights  # SAM lists a layer's own state last
 
 
 @dataclass(frozen=True, eq=False)

@@ -151,7 +151,7 @@ def to_render(model: MomentModel, manifest: Manifest) -> ModelProto:
 def _traced(
     module: nn.Module, manifest: Manifest, inputs: Mapping[str, Tensor], outputs: list[str], *, fixed: int
 ) -> ModelProto:
-    """Trace a module, and check the graph. Its last ``fixed`` inputs belong to its ``*`` argument."""
+    """Trace a module, and check the graph. The last ``fixed`` inputs are passed as ``*args`` of its ``forward``."""
     training = module.training
     batch = torch.export.Dim("batch", min=1, max=64)
     own = len(inputs) - fixed

@@ -38,7 +38,7 @@ def pair_sums(proto: ModelProto) -> dict[str, int]:
 
 
 def _by_channel(node: NodeProto, weights: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the weights as [output channels, weights of each]. The output channels' axis depends on the operator."""
+    """Return the weights as [output channels, weights per channel]. The channels' axis depends on the operator."""
     attributes: Mapping[str, Any] = {a.name: a.i for a in node.attribute}
     first = node.op_type == "Conv" or (node.op_type == "Gemm" and attributes.get("transB"))
     by_channel = weights if first else np.moveaxis(weights, -1 if node.op_type in ("MatMul", "Gemm") else 1, 0)
@@ -46,5 +46,5 @@ def _by_channel(node: NodeProto, weights: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _largest(rows: NDArray[np.int64], activation: int) -> int:
-    """Return the largest sum of any row: its two largest weights, each times the largest activation."""
+    """Return the largest bound of any row: the sum of its two largest weights times the largest activation."""
     return int(activation * np.sort(np.abs(rows), axis=1)[:, -2:].sum(axis=1).max())

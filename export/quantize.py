@@ -10,8 +10,8 @@ Why 7 bits: with AVX2 and no VNNI, ONNX Runtime and OpenVINO add two products in
 saturates at 32,767; 255 × 64 × 2 = 32,640 fits. So the sums are the same integers on every CPU.
 
 ``benchmarks/int8_cpus.py`` compared the schemes. The results here are for stip-edge on the demo clip. Column "layers":
-how many layers give the same integers in ONNX Runtime on an AMD EPYC with AVX-512 VNNI and on QEMU's Haswell (AVX2, no
-VNNI). Other columns: change in PSNR of the next frame, and speedup, both against float32, on the EPYC in one thread:
+how many layers give the same integers in ONNX Runtime on both an AMD EPYC with AVX-512 VNNI and QEMU's Haswell (AVX2,
+no VNNI). Other columns: change in PSNR of the next frame, and speedup, both against float32, on the EPYC in one thread:
 
 ====== ======== =================== =================== ===================
 scheme layers   ONNX Runtime        OpenVINO            OpenVINO, AVX2 only
@@ -24,11 +24,11 @@ u8u8   –        -0.008 dB, 1.18 ×   -0.007 dB, 0.99 ×   -0.007 dB, 0.98 ×
 
 With s8s8, ONNX Runtime runs only half of the layers in int8; it converts their activations to uint8, and saturates too.
 With u8u8, OpenVINO is no faster than in float32. SSE4.1 and ARM's NEON (emulated) give the EPYC's integers in every
-scheme that was run on them. Everything between the layers is float32. Its last bit depends on the CPU, and may change
-how an activation is rounded.
+scheme that was run on them. Everything between the layers is float32. The last bit of its values depends
+on the CPU, and may change how an activation is rounded.
 
 Convolutions stay in float32 if they are the first on a frame, the last before the prediction, or have few channels. (In
-a network with a motion prior, those with few channels are filters and differences, which would gain nothing.)
+a network with a motion prior, narrow convolutions are filters and differences, which int8 would not speed up.)
 Normalisations, gates, warps and solvers stay in float32 too.
 """
 

@@ -44,7 +44,7 @@ class Loaded:
     """An artifact that has been read and checked.
 
     Attributes:
-        sha256: hash of the file, taken before reading it, so that a later change of the file is noticed.
+        sha256: hash of the file. It is taken before the file is read, so that a later change is noticed.
         graph: the artifact's step.
     """
 
@@ -85,7 +85,7 @@ class BuildRequest:
 
         Raises:
             OptionError: the library cannot build for the target.
-            EngineError: it cannot build for this machine's GPU, or there is neither GPU nor target.
+            EngineError: the library cannot build for this machine's GPU, or there is neither a GPU nor a target.
         """
         name, targets = self.library.name, ", ".join(RTX_TARGETS)
         if self.target is not None and not self.library.rtx:
@@ -182,9 +182,9 @@ def compile_network(
     """Build the engine of a graph; return it and a summary of its network."""
     trt, logger = request.library.trt, request.library.logger()
     with warnings.catch_warnings(), request.library.errors() as errors:
-        warnings.simplefilter("ignore", DeprecationWarning)  # one version deprecates calls that another requires
+        warnings.simplefilter("ignore", DeprecationWarning)  # some versions deprecate calls that other versions require
         builder = trt.Builder(logger)
-        flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # TensorRT 11 has no other networks
+        flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # TensorRT 11 needs no flag
         network = builder.create_network(0 if flag is None else 1 << int(flag))
         _parse(trt.OnnxParser(network, logger), errors, proto, request.model)
         config = builder.create_builder_config()
@@ -251,7 +251,7 @@ def _monitor(trt: Any, progress: Progress) -> Any:
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.stopped = False
-            self._phases: dict[str, list[Any]] = {}  # by name: parent, number of steps, number of steps done
+            self._phases: dict[str, list[Any]] = {}  # by phase: its parent, its number of steps, and how many are done
             self._share = 0.0
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
@@ -305,19 +305,19 @@ def inspect(request: BuildRequest, key: Key, engine: bytes) -> dict[str, Any]:
 def summary(information: str) -> dict[str, Any]:
     """Summarize the inspector's JSON: the number of layers, their output types, and the plugins."""
     layers = json.loads(information).get("Layers", [])
-    detailed = [layer for layer in layers if isinstance(layer, dict)]  # with less detail a layer is only a name
+    detailed = [layer for layer in layers if isinstance(layer, dict)]  # without details: a name
     types = Counter(_type(layer) for layer in detailed)
     plugins = [str(layer.get("Name")) for layer in detailed if _is_plugin(layer)]
     return {"layers": len(layers), "types": dict(types.most_common()), "plugins": plugins}
 
 
 def _is_plugin(layer: dict[str, Any]) -> bool:
-    """Return whether a layer is a plugin: by its type, or by its name in case AOT plugins have another type."""
+    """Return whether a layer is a plugin. Its name decides too, because AOT plugins may have another type."""
     return "plugin" in str(layer.get("LayerType")).lower() or PREFIX in str(layer.get("Name"))
 
 
 def _type(layer: dict[str, Any]) -> str:
-    """Return the type of a layer's first output: TensorRT 11 names it, 10 has it in the description of the format."""
+    """Return the type of a layer's first output. TensorRT 11 has a field for it; 10 puts it into the format's text."""
     output = (layer.get("Outputs") or [{}])[0]
     words = str(output.get("DataType") or output.get("Format/Datatype") or output.get("Format") or "").lower()
     known = {"other": ("bf16", "bfloat16"), "float16": ("fp16", "half", "float16"), "float32": ("fp32", "float")}

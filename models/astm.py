@@ -54,7 +54,7 @@ class PairConv(nn.Conv3d):
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, depth: int = 3, stride: int = 1, join: int = 1, split: int = 1
     ) -> None:
-        """``join``: tensors concatenated in the input; ``split``: tensors that the output will be split into."""
+        """``join``: number of tensors that the input concatenates; ``split``: number that the output is split into."""
         half = kernel // 2
         super().__init__(
             inputs, outputs, (depth, kernel, kernel), stride=(1, stride, stride), padding=(depth // 2, half, half)

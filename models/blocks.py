@@ -50,7 +50,7 @@ class PatchedConfig:
 
     @property
     def scale(self) -> int:
-        """Width of a state's pixel in pixels of the frame."""
+        """Width that a state's pixel covers, in pixels of the frame."""
         return self.patch << self.stages
 
     @property

@@ -11,8 +11,9 @@ import torch
 class Branch:
     """A CUDA stream that forks from the current stream and joins it again. A captured graph then has two branches.
 
-    Memory allocated on the branch is freed to the branch's stream, and that stream waits for the current one at the
-    next fork. If each fork is joined before the next, no memory is overwritten while it is still read.
+    Memory that was allocated on the branch is reused only by the branch's stream, and at the next fork
+    that stream waits for the current one. If each fork is joined before the next, no memory is overwritten while it is
+    still read.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class Branch:
             with torch.cuda.stream(self._stream):
                 yield
         except BaseException:
-            self.join()  # else the capture would fail because of the open branch, and hide this error
+            self.join()  # an open branch would make the capture fail, and that error would hide this one
             raise
 
     def join(self) -> None:

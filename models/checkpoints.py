@@ -95,7 +95,7 @@ def _state_dict(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error} (give the path of a checkpoint)") from error
     try:
         with file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about other kinds of files; our error is enough
+            warnings.simplefilter("ignore")  # torch would also warn about other kinds of files; our error is enough
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch may raise anything for damaged bytes, even IndexError
         raise ArtifactError(

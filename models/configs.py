@@ -24,7 +24,7 @@ class Data:
         height: height of a frame, including padding.
         width: width of a frame, including padding.
         channels: channels of a frame.
-        order: order of the channels; see :class:`framecast.graph.manifest.Manifest`.
+        order: colour order of the channels; see :class:`framecast.graph.manifest.Manifest`.
         visible: (H, W) of the picture in a padded frame; None without padding.
     """
 
@@ -121,17 +121,17 @@ CONFIGS: Mapping[str, Entry] = {
 MOTION: Mapping[str, Entry] = {
     "edge": Entry(
         "framecast.models.edge:Edge", Data(720, 1280, 3, "BGR"), {}, 0, 1.302, 27_615_816, 2, None,
-        tolerance=2e-3,  # half a grey level: its least squares are ill-conditioned if guesses are nearly equal
+        tolerance=2e-3,  # half a grey level: edge's least squares are ill-conditioned if guesses are nearly equal
     ),
 }
 # fmt: on
 
 
 def appearance(config: str, shape: tuple[int, int, int]) -> tuple[str, tuple[int, int] | None]:
-    """Return the order of the channels, and the visible (H, W) if padded, of frames with ``shape`` (C, H, W).
+    """Return the colour order, and the visible (H, W) if padded, of frames with ``shape`` (C, H, W).
 
-    The order is that of the configuration's data if the number of channels matches. Otherwise it follows from that
-    number. The visible size is that of the data if height and width match, and otherwise None.
+    If the number of channels matches the configuration's data, the order is that of the data. Otherwise the number of
+    channels decides. The visible size is that of the data if height and width match, and otherwise None.
     """
     data = CONFIGS[config].data if config in CONFIGS else None
     order = data.order if data and data.channels == shape[0] else {1: "GRAY", 3: "BGR"}.get(shape[0], "NONE")

@@ -8,12 +8,12 @@ OpenCV form, :mod:`framecast.runtime.motion`, with its constants. That package e
 - Mixture: every picture size uses the mixture for large pictures (``motion/warped.py``).
 - Horizons: only a fixed set of horizons has its own statistics; between two of them, the weights are interpolated. The
   OpenCV form learns the horizons that are requested, and interpolates their statistics.
-- Updates: each frame updates all horizons. In the OpenCV form, it updates half of the requested ones.
+- Updates: each frame updates all horizons. In the OpenCV form, each frame updates half of the requested ones.
 - Guesses: they are made when the source frame arrives, for whole numbers of intervals ahead, and stored only at the
-  sample points. If no frame arrives at the guessed time, they teach nothing. The OpenCV form keeps old frames instead,
-  and guesses for exactly the time that has passed.
-- Blur far ahead: its radius is at most the lattice's length along an axis minus one. It takes many seconds to grow so
-  large.
+  sample points. If no frame arrives at the guessed time, the guesses do not update the statistics. The OpenCV form
+  keeps old frames instead, and guesses for exactly the time that has passed.
+- Blur far ahead: its radius is limited to the lattice's length along an axis minus one. It reaches this limit only many
+  seconds ahead.
 - Guesses far ahead read the blurred picture on the lattice, not an enlarged copy. Only the rounding differs.
 
 Everything is float32, with pictures from 0 to 1. A state of zeros is a fresh state. Nothing is ever NaN if frames and
@@ -41,9 +41,9 @@ from framecast.runtime.motion.warped import APART, BLOCKS, BLUR, DERIVED, LIMITS
 FURTHEST = 8  # intervals; below RECENT, the number of intervals that the state keeps
 LEAST = 48  # minimum width and height of a picture, in pixels
 GREY = (0.114, 0.587, 0.299)  # weights of B, G and R, as in OpenCV (ITU-R BT.601)
-PUNCTUAL = 0.25  # intervals: a frame further than this from the guessed time teaches nothing
+PUNCTUAL = 0.25  # intervals: a frame further than this from the guessed time does not update the statistics
 NAMES = Warped.names
-WAYS = NAMES[-len(LIMITS) :]  # the guesses with another displacement
+WAYS = NAMES[-len(LIMITS) :]  # guesses whose displacement differs from constant velocity
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class EdgeConfig:
 
 
 class Trajectories(nn.Module):
-    """Finds where the content of each point in a future picture is now (``Warped._paths``, ``motion/trajectory.py``).
+    """Finds the current position of the content of each future point (``Warped._paths``, ``motion/trajectory.py``).
 
     Args:
         lattice: lattice of the velocities.
@@ -101,7 +101,7 @@ class Trajectories(nn.Module):
 
         Args:
             fields: ``velocity``, ``acceleration`` and ``steady``, [B, 2, H, W] each, in lattice points and seconds.
-            elapsed: seconds over which the velocity is a mean, [B, 1].
+            elapsed: seconds over which the velocity was averaged, [B, 1].
             ahead: seconds ahead, [B, n].
 
         Returns:
@@ -182,8 +182,8 @@ class Edge(MomentModel):
     State, for pictures [C, H, W], a lattice [h, w] and N guesses besides the first:
 
     - ``newest`` [C, H, W]: the last frame; ``started`` [1]: 0 before the first frame, then 1;
-    - ``velocity`` [2, h, w]: lattice points per second, towards where each point came from; ``steady`` [2, h, w]:
-      running mean of the velocity of the content at each point;
+    - ``velocity`` [2, h, w]: lattice points per second, pointing to where the content of each point came from;
+      ``steady`` [2, h, w]: running mean of the velocity of the content at each point;
     - ``intervals`` [RECENT]: seconds between the last frames, newest first; zeros before the second frame;
     - ``statistics`` [horizons, blocks, N + 1, N + 1]: products of guesses and ground truth; older ones count less;
     - histories: ``told_K`` [1 + N, C, h', w']: guesses for K intervals ahead, at the sample points; ``interval`` [1]:
@@ -289,7 +289,7 @@ class Edge(MomentModel):
     def _motion(self, flow: Tensor, since: Tensor, before: Tensor, state: State) -> State:
         """Return the motion at a frame (``trajectory.field``), from the flow to the frame ``since`` seconds earlier.
 
-        ``before`` is the time over which the velocity in ``state`` is a mean, in seconds; 0 if there is no velocity.
+        ``before`` is the time in seconds over which the velocity in ``state`` was averaged; 0 if there is none yet.
         Both are [B, 1, 1, 1].
         """
         velocity = flow / since
@@ -313,8 +313,8 @@ class Edge(MomentModel):
         """Update the statistics with this frame and the guesses that were made for its time.
 
         Returns:
-            The statistics of each horizon, zeros if it has none yet; and the same with the statistics of the next
-            shorter horizon in place of zeros: [B, horizons, blocks, N + 1, N + 1] each.
+            Two tensors [B, horizons, blocks, N + 1, N + 1]. The first has each horizon's statistics, or zeros before
+            its first update. In the second, the next shorter horizon's statistics replace such zeros.
         """
         told = torch.stack([state[f"told_{k}.{k - 1}"] for k in self.horizons], dim=1)
         interval = torch.cat([state[f"interval.{k - 1}"] for k in self.horizons], dim=1)  # [B, horizons]
@@ -366,7 +366,7 @@ def together(x: Tensor, count: int) -> Tensor:
 
 
 def blurred(picture: Tensor) -> Tensor:
-    """Blur ``picture`` [B, C, H, W] as for moments that are not far."""
+    """Blur ``picture`` [B, C, H, W] with the radius for near moments."""
     return mean_around(picture, BLUR, "reflect")
 
 

@@ -16,8 +16,8 @@ from framecast.runtime.motion.flow import FLOOR, REACH, SMOOTH, WINDOW
 from framecast.runtime.motion.lattice import Lattice
 
 GREYS = 255  # grey levels of the value range 0 to 1
-COARSEST = 12  # lattice points: minimum of the shorter side of the coarsest level
-CORRECTIONS = 2  # after dense inverse search, one would be enough
+COARSEST = 12  # lattice points: minimum length of the coarsest level's shorter side
+CORRECTIONS = 2  # dense inverse search would need only one
 TINY = 1e-12  # minimum of a determinant
 
 

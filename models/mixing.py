@@ -10,7 +10,7 @@ from torch import Tensor
 from framecast.runtime.motion.learn import LARGEST, LEVEL, MEMORY, SHARED, STEADY
 
 GREYS = 255  # grey levels of the value range 0 to 1
-HUGE = 1e12  # bound in an elimination: far above exact values, far below overflow
+HUGE = 1e12  # bound on values in an elimination: far above any exact value, far below overflow
 
 
 def products(told: Tensor, rows: int, columns: int) -> Tensor:
@@ -88,8 +88,8 @@ def solved(statistics: Tensor, prior: Tensor, firmness: Tensor) -> Tensor:
     unit = torch.eye(count, dtype=statistics.dtype, device=statistics.device)
     for i in range(count):
         row = system[..., i : i + 1, :]
-        # In exact arithmetic, a pivot is at least the smallest eigenvalue of the firmness. Rounding may break this if
-        # guesses are nearly equal and the truth was predicted exactly. The clamps keep even that result finite.
+        # In exact arithmetic, a pivot is at least the smallest eigenvalue of the firmness. Rounding may make it smaller
+        # if guesses are nearly equal and the truth was predicted exactly. The clamps keep the result finite even then.
         row = row / row[..., i : i + 1].clamp(min=STEADY)
         system = (system - (system[..., i : i + 1] - unit[:, i : i + 1]) * row).clamp(-HUGE, HUGE)
     return prior + system[..., count:]

@@ -73,9 +73,9 @@ class LucasKanade(nn.Module):
         levels: levels of the pyramid.
         window: side of a 2×2 system's window in pixels.
         smooth: side of the box that smooths each level's flow, in pixels.
-        select: before smoothing, give each pixel the flow that explains it best, out of its own and four neighbours'.
-            Motion then ends at the edges of objects. The choice is soft, after the densification of DIS (Kroeger et
-            al., 2016).
+        select: before smoothing, give each pixel the flow that explains it best: its own, or that of one of four
+            neighbours. Motion then ends at the edges of objects. The choice is soft, after the densification of DIS
+            (Kroeger et al., 2016).
         halved: True: the finest level has half the frames' size; False: it has their size.
     """
 

@@ -1,6 +1,6 @@
 """Reads pictures between their pixels and resizes them as OpenCV does, for the graphs of ``edge``.
 
-Sizes are fixed when a module is made; the batch may vary. OpenCV computes some of this in bytes, and these modules in
+Sizes are fixed when a module is made; the batch may vary. OpenCV computes some of this in bytes. These modules use
 floats, so the results differ by OpenCV's rounding.
 """
 
@@ -112,7 +112,7 @@ class Box(nn.Module):
         return torch.where(radius < 0.5, x, smooth)  # exact for a radius of 0 on every device
 
     def _matrix(self, at: Tensor, radius: Tensor) -> Tensor:
-        """Return each pixel's share in each mean along an axis of pixels ``at`` [length]: [B, n, 1, length, length]."""
+        """Return each pixel's weight in each mean: [B, n, 1, length, length]. ``at`` [length] counts the pixels."""
         last = len(at) - 1
         radius = radius.clamp(max=last)
         to, of = at[:, None], at

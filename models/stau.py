@@ -132,7 +132,7 @@ class STAU(StepModel):
         (r"cell_list\.(\d+)\.(conv_(?:t|s)(?:_next)?)\.0\.(\w+)", r"cells.\1.\2.conv.\3"),
         (r"cell_list\.(\d+)\.(conv_(?:t|s)(?:_next)?)\.1\.(\w+)", r"cells.\1.\2.norm.\3"),
         (r"encoders\.0\.encoder_t_conv-1\.(\w+)", r"first.\1"),
-        # Their list begins with the first convolution, so i there is i − 1 here. The layer's name also has i − 1.
+        # Their list begins with the first convolution, so their stage i is ours i − 1, as in their layer's name.
         (r"encoders\.\d+\.encoder_t(\d+)\.(\w+)", r"encoders.\1.0.\2"),
         (r"decoders\.(\d+)\.c_decoder\1\.(\w+)", r"decoders.\1.0.\2"),
         (r"srcnn\.0\.(\w+)", r"srcnn.\1"),
@@ -160,7 +160,7 @@ class STAU(StepModel):
 
     def deployed(self) -> StepModel:
         """Return the same network with the linear layers at the decoder's end merged into one."""
-        costlier = 5 * self.config.features > 9 * self.config.hidden  # per pixel: 9/4 h f merged, 9/4 h² + h f as it is
+        costlier = 5 * self.config.features > 9 * self.config.hidden  # per pixel: 9/4 h f merged, 9/4 h² + h f not
         if self.config.recall or not self.config.stages or costlier:
             return self  # recall adds features between the two layers
         network = copy.deepcopy(self)

@@ -78,8 +78,8 @@ class StepModel(nn.Module, ABC):
             state: the result of ``init_state`` or of the last step; it is not modified.
 
         Returns:
-            The predicted frames [B, K, C, H, W], not clamped; and by name, every carried tensor and every history's
-            new value.
+            The predicted frames [B, K, C, H, W], not clamped; and a dict by name with every carried tensor and every
+            history's new value.
         """
 
     def deployed(self) -> StepModel:
@@ -106,7 +106,7 @@ class StepModel(nn.Module, ABC):
         return prediction, self.moved_on(written, state)
 
     def moved_on(self, written: State, state: State) -> State:
-        """Return the state after ``state``: what :meth:`forward` has ``written``, and the histories shifted by one."""
+        """Return the next state: the tensors ``written`` by :meth:`forward`, and the histories shifted by one."""
         new = {name: written[name] for name in self.state_shapes}
         for name in self.histories:
             values = [written[name], *self.past(state, name)[:-1]]
@@ -136,7 +136,7 @@ class MomentModel(StepModel):
             state: as for :meth:`StepModel.forward`.
 
         Returns:
-            The fields that the state does not carry; and the new values of the state, as for
+            The fields that the state does not carry, and the new values of the state as for
             :meth:`StepModel.forward`.
         """
 

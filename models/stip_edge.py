@@ -1,8 +1,9 @@
 """STIP for the edge: the STGRU core refines a motion prior, so the prediction starts from the last frame.
 
-The published STIP draws every pixel from its features. At this size, it could not even copy a frame exactly. This
-network instead warps the last frame along its motion so far (constant velocity). STIP's encoders, cells and decoders
-correct the flow, blend the result with the last frame itself, and add a residual. Not a published network.
+The published STIP draws every pixel from its features. A network of this size that did the same could not even copy a
+frame exactly. This network instead warps the last frame along its motion so far (constant velocity). STIP's encoders,
+cells and decoders correct the flow, blend the result with the last frame itself, and add a residual. Not a published
+network.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from framecast.models.motion import LucasKanade, Warp, enlarge
 from framecast.models.step import Released, State
 from framecast.models.stip import STIP, STIPConfig
 
-FLOW_UNIT = 4.0  # pixels: divisor of flows that are features
-ERROR_UNIT = 0.25  # of the value range: divisor of frame differences that are features
-RESIDUAL_UNIT = 0.1  # of the value range: factor of the residual, so that training starts with small steps
-TRUST = 1.5  # logit of the blend before training: mostly the warped frame
+FLOW_UNIT = 4.0  # pixels: divides a flow to make it a feature
+ERROR_UNIT = 0.25  # of the value range: divides a frame difference to make it a feature
+RESIDUAL_UNIT = 0.1  # of the value range: scales the residual, so that training starts with small steps
+TRUST = 1.5  # logit of the blend before training: the warped frame dominates
 
 
 class STIPEdge(STIP):

@@ -2,7 +2,7 @@
 
 The published network maps a clip of T frames to the next T. Only its translator mixes frames. A step therefore encodes
 the newest frame, takes the other T − 1 embeddings from its state, and decodes only the requested frames. The prediction
-is the same, for less work. Where release and paper differ, the release is the default, and the paper an option.
+is the same, with less computation. Where release and paper differ, the release is the default, and the paper an option.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class TAUConfig:
     translator_layers: int  # (N_T)
     outputs: int = 1  # K, how many of the T predicted frames to decode; no parameter depends on it
     mlp_ratio: int = 8
-    # In training, rises from 1 % in the first block to this in the last; 0: off (the release still starts at 1 %).
+    # Stochastic depth in training: the rate rises from 1 % in the first block to this value in the last.
+    # 0 turns it off (the release would still start at 1 %).
     drop_path: float = 0.0
     spatial_attention: bool = True  # SA; False is the paper's ablation
     dynamical_attention: bool = True  # DA; False is the paper's ablation
@@ -144,7 +145,7 @@ class TemporalAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A layer of the translator: attention and MLP as residuals, then another number of channels if needed."""
+    """A layer of the translator: attention and MLP as residuals, then a change of the number of channels if needed."""
 
     def __init__(self, config: TAUConfig, inputs: int, outputs: int, drop_path: float) -> None:
         super().__init__()
@@ -195,7 +196,7 @@ class DeployedBlock(nn.Module):
         factor, offset = _affine(block.norm1)
         matrix, bias = pointwise(block.attention.proj_1)
         self.attention.proj_1 = mixing(matrix * factor, bias + matrix @ offset, block.layer_scale_1)
-        # x + scale·(change + z), where z = factor·x + offset, is kept·x + scale·(change + offset).
+        # With z = factor·x + offset, x + scale·(change + z) = kept·x + scale·(change + offset).
         matrix, bias = pointwise(block.attention.proj_2)
         matrix, bias = scales[0][:, None] * matrix, scales[0] * (bias + offset)
         self.attention.proj_2 = mixing(matrix, bias, block.layer_scale_1)

@@ -57,7 +57,7 @@ def start_rtsp_server() -> Iterator[Callable[..., RtspServer]]:
         process = subprocess.Popen([SYSTEM_PYTHON, script, *arguments], stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout
-        line = process.stdout.readline().strip()  # its port, once it listens
+        line = process.stdout.readline().strip()  # the server prints its port when it is ready
         if not line.isdecimal():
             assert process.wait(120) == 77, line
             pytest.skip(f"no RTSP server: {line} (make system-deps)")
@@ -91,7 +91,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
         monkeypatch.setattr(sys, "argv", ["framecast", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
-        out, err = capfd.readouterr()  # with the output of native libraries
+        out, err = capfd.readouterr()  # includes the output of native libraries
         return int(ended.value.code or 0), out, err
 
     return call

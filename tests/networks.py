@@ -47,7 +47,7 @@ NETWORKS: dict[str, Callable[[], StepModel]] = {
     "stau-residual-recall": lambda: _stau(residual=True, recall=True, patch=2, stages=1, layers=3),
     "stau-unscaled": lambda: _stau(
         scaled=False, hidden=4, width=16, layers=3
-    ),  # scores grow with the state, and rounding errors with them
+    ),  # unscaled scores grow with the state, and so do rounding errors
     "stau-tau-theta": lambda: _stau(tau=4, theta=2, layers=4),
     "stau-without-tam": lambda: _stau(temporal_attention=False, layers=3),
     "stau-without-both": lambda: _stau(temporal_attention=False, spatial_attention=False, layers=3),
@@ -78,10 +78,10 @@ def make(name: str) -> StepModel:
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
-        elif name != "stip-edge" and parameter.dim() == 1:  # biases and norms, so that all matter
+        elif name != "stip-edge" and parameter.dim() == 1:  # biases and norms: an error in any of them must show
             torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # as if it had seen data
+        if isinstance(module, torch.nn.BatchNorm2d):  # statistics as after training
             assert module.running_mean is not None
             assert module.running_var is not None
             torch.nn.init.normal_(module.running_mean, std=0.2)

@@ -157,7 +157,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
                 "no such weights file",
             ),
             (["inspect", "mau-mnist", empty, "-o", tmp_path / "look"], 1, "empty"),
-            # mau-mnist must be exported first: errors known beforehand are reported before the export.
+            # mau-mnist needs an export first. Errors that are known without it are reported before it begins.
             (["run", "demo", "--model", "mau-mnist", "--engine", "nope"], 1, "onnxruntime"),
             (["run", "demo", "--model", "mau-mnist", "--threads", -1], 1, "at least 0"),
             (["run", "demo", "--model", "mau-mnist", "--record", tmp_path / "x.gif"], 1, ".mp4"),
@@ -240,7 +240,7 @@ def test_a_failing_output_is_recorded_in_the_report(run: Run, tmp_path: Path, mo
 
 def test_an_output_never_overwrites_an_input(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    clip = Path("clip[/b].avi")  # looks like markup, too
+    clip = Path("clip[/b].avi")  # also looks like markup
     assert run("run", "synthetic://?frames=12", "--record", clip)[0] == 0
     before = clip.read_bytes()
     Path("frames").mkdir()

@@ -136,7 +136,7 @@ def test_a_stream_is_measured_end_to_end(run: Run, tmp_path: Path) -> None:
         (("edge", "--stream", "--source", "nowhere.mp4"), "no such file"),
         (("edge", "--stream", "--duration", 0), "must be above 0"),
         (("tau-taxibj",), "cannot show tau-taxibj a camera or a clip: its channels are not a picture"),
-        # mau-mnist must be exported first: errors known beforehand are reported before the export.
+        # mau-mnist needs an export first. Errors that are known without it are reported before it begins.
         (("mau-mnist", "nowhere.onnx"), "no such artifact"),
         (("mau-mnist", "--engine", "tensorflow"), "no engine 'tensorflow'"),
         (("mau-mnist", "--engine", "openvino:int8"), "openvino runs in fp32 or bf16"),

@@ -64,7 +64,7 @@ def test_eval_scores_clips_as_live_runs_do(run: Run, tmp_path: Path, monkeypatch
 
 
 def test_milliseconds(run: Run, tmp_path: Path) -> None:
-    """Moments are as typed; the table and the JSON also give the frame time of the score, and the CPU time."""
+    """Tables name the moments as typed. Table and JSON also give the time of the scored frame, and the CPU time."""
     figures = tmp_path / "eval.json"
     code, out, err = run("eval", "stip-edge", CLIP, "--ahead", "40,0.1s", "--threads", 1, "--json", figures)
     assert (code, err) == (0, "")
@@ -72,7 +72,7 @@ def test_milliseconds(run: Run, tmp_path: Path) -> None:
     assert "scored at, ms" in out
     found = json.loads(figures.read_text(), parse_constant=pytest.fail)
     assert found["ahead"] == {"in": "ms", "asked": [40, 100]}
-    assert found["clips"][0]["ahead_ms"] == pytest.approx([100 / 3, 100])  # it has 30 frames a second
+    assert found["clips"][0]["ahead_ms"] == pytest.approx([100 / 3, 100])  # the clip has 30 frames a second
     assert all(min(cost["cpu_ms"]) >= 0 and len(cost["to_dis"]) == 2 for cost in found["cost"].values())
 
 
@@ -117,7 +117,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Pa
         (["stip-edge", CLIP, "--also", grey], 1, "same resolution"),
         (["stip-edge", CLIP, "--also", "nope"], 1, "no model 'nope'"),
         (["nope", CLIP], 1, "stip-edge"),
-        (["mau-mnist", CLIP, "--also", "nope"], 1, "no model 'nope'"),  # before the first is exported
+        (["mau-mnist", CLIP, "--also", "nope"], 1, "no model 'nope'"),  # reported before the first model is exported
         (["mau-mnist", CLIP, "--threads", -1], 1, "at least 0"),
         (["tau-taxibj", CLIP], 1, "not a picture"),
         (["stip-edge", CLIP, "--json", "/proc/no/x.json"], 1, "another path"),

@@ -18,7 +18,7 @@ from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test 
 
 
 def test_models_that_ship_come_first(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)  # xdist sets it so narrow that the list becomes two tables
+    monkeypatch.delenv("COLUMNS", raising=False)  # xdist sets a width so small that the list becomes two tables
     file = tmp_path / "new" / "models.json"
     code, out, err = run("models", "--json", file)
     assert (code, err) == (0, "")
@@ -31,7 +31,7 @@ def test_models_that_ship_come_first(run: Run, tmp_path: Path, monkeypatch: pyte
     named = {one["name"]: one for one in found}
     assert named["stip-edge"]["psnr_db"]["prediction"] > named["stip-edge"]["psnr_db"]["copy_last"]
     assert found[-1]["psnr_db"] is None
-    edge = named["edge"]  # any size, nothing learned beforehand
+    edge = named["edge"]  # takes any size, and has no trained weights
     assert (edge["width"], edge["height"], edge["parameters"], edge["gmacs"]) == (None, None, 0, None)
     (row,) = [line.split("│") for line in out.splitlines() if line.startswith("│ edge ")]
     assert [cell.strip() for cell in row[3:5]] == ["any", "none"]

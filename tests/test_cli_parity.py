@@ -53,7 +53,7 @@ def test_without_engine_the_engines_that_cannot_run_here_are_listed(run: Run) ->
     ],
 )
 def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
-    code, out, err = run("parity", "mau-mnist", *arguments)  # refused before mau-mnist is exported
+    code, out, err = run("parity", "mau-mnist", *arguments)  # rejected before mau-mnist is exported
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert message in err
 

@@ -73,6 +73,6 @@ def test_bad_input_is_one_line(
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*command)
     assert (code, out) == (1, "")
-    (line,) = err.splitlines()  # no progress lines before it
+    (line,) = err.splitlines()  # a single line: no progress before the error
     assert message in line
     assert not list(tmp_path.iterdir())

@@ -82,7 +82,7 @@ def test_moving_mnist_and_weights_to_start_from(run: Run, tmp_path: Path) -> Non
     assert "eval" in said
     start = first / "weights.safetensors"
     words = ("--weights", start, "--val", others, *SHORT, "--lr", 1e-3, "--device", "cpu")
-    code, _, err = run("train", "mau-mnist", digits, "--output", second, *words)  # the options are the weights' own
+    code, _, err = run("train", "mau-mnist", digits, "--output", second, *words)  # options from the weights file
     assert code == 0, err
     facts = json.loads((second / "run.json").read_text())
     assert facts["weights"]["file"] == "weights.safetensors"

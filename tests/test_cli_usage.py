@@ -91,7 +91,7 @@ def test_every_example_can_be_parsed(command: str, example: str) -> None:
     program, *arguments = shlex.split(example)
     assert (program, arguments[0]) == ("framecast", command)
     _, *words = with_address(arguments, "127.0.0.1:8000")
-    parsed = COMMAND_LINE.commands[command].make_context(command, words)  # it raises an error of usage
+    parsed = COMMAND_LINE.commands[command].make_context(command, words)  # raises if the example is invalid
     assert {name for name, value in parsed.params.items() if value} > {"verbose"} or not words
 
 
@@ -101,7 +101,7 @@ def test_every_command_has_an_example() -> None:
 
 
 def test_an_option_looks_the_same_in_every_command() -> None:
-    """One name, one short form and one kind of value for one thing."""
+    """An option has the same name, short form and kind of value in every command."""
     looks: dict[str, set[tuple[str, ...]]] = {}
     for command in COMMAND_LINE.commands.values():
         for parameter in command.params:

@@ -140,7 +140,7 @@ def variables() -> dict[str, str]:
 def test_the_unit_builds_the_engine_that_it_names(changes: dict[str, str], expected: str) -> None:
     (line,) = settings()["ExecStartPre"]
     environment = {**variables(), **changes}
-    # systemd substitutes inside quotes as well; the shell gets the variables too.
+    # systemd also replaces variables inside quotes. The shell gets the variables in its environment too.
     line = re.sub(r"(?<!\$)\$\{(\w+)\}", lambda name: environment[name[1]], line).replace("$$", "$")
     command = [word.replace("/opt/framecast/bin/framecast", "echo") for word in shlex.split(line)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
@@ -151,7 +151,7 @@ def test_the_unit_does_not_block_what_a_camera_needs() -> None:
     set_ = settings()
     assert set_["PrivateTmp"] == ["no"]  # /tmp/argus_socket
     assert set_["PrivateDevices"] == ["no"]
-    assert set_["KillMode"] == ["mixed"]  # SIGTERM for gst-launch-1.0, too, would look like a lost camera
+    assert set_["KillMode"] == ["mixed"]  # SIGTERM to gst-launch-1.0 would look like a lost camera
     assert set_["Restart"] == ["always"]
 
 
@@ -159,6 +159,6 @@ def test_the_unit_does_not_block_what_a_camera_needs() -> None:
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     text = UNIT.read_text().replace("/opt/framecast/bin/framecast", sys.executable)
-    unit.write_text(text.replace("User=framecast", "User=root"))  # the user framecast may not exist here
+    unit.write_text(text.replace("User=framecast", "User=root"))  # there may be no user framecast here
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
     assert [line for line in done.stderr.splitlines() if UNIT.name in line] == []

@@ -1,8 +1,8 @@
 """Every command and every block of Python in the documents runs, in the order of its page, at a small size.
 
-A page's commands run in an empty folder that holds the files which the page takes for granted (``FILES``). Only what is
-needed to make a command short, and to do without cameras, is changed (``adapted``). What cannot run here stands in
-``NOT_RUN`` with the reason; its options are checked all the same. A new command is run, or the test fails.
+A page's commands run in a folder that holds only the files that the page assumes (``FILES``). ``adapted`` changes a
+command as little as possible, to make it short and to replace cameras. ``NOT_RUN`` lists commands that cannot run here,
+with the reason; their options are still checked. The test fails for a new command that does not run.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ ASSETS = Path(framecast.__file__).parent / "assets"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
-# Indented blocks that are no commands, by how they begin.
+# Beginnings of indented blocks that are not commands.
 NO_COMMANDS = ("options:", "fields[t], state[t] = ", "shown: now ")
 
-# Commands that cannot run in a test: what they match, and why.
+# Commands that cannot run in a test: a pattern that matches them, and the reason.
 NOT_RUN = {
     r"sudo ": "changes the system, or needs Docker",
     r"(pip install|python3 -m venv|git clone) ": "installs: make run, make test and make release-check do",
     r"(cd|\.|export) ": "changes the reader's shell",
-    r"make ": "CI runs it, or it runs what the pages name",
+    r"make ": "CI runs it, or it runs commands that the pages name",
     r"journalctl ": "needs systemd",
-    r"curl .*/stats\.json": "tests/runtime/test_web.py asks for it",
+    r"curl .*/stats\.json": "tests/runtime/test_web.py requests it",
     r"(rpicam-vid|ffmpeg) .*framecast run -": "needs a camera; tests/camera/test_network.py pipes a stream in",
     r"framecast run .*--out ": "needs a receiver; tests/runtime/test_out.py has them",
     r"framecast build ": "needs a GPU; tests/export builds on a simulated one",
     r"framecast run .*--engine tensorrt": "needs a GPU",
     r"framecast run 0 --show": "needs a display; tests/runtime/test_window.py has a virtual one",
     r"framecast run SOURCE \[options\]": "a placeholder",
-    r"framecast run rtsp://cam:secret@10\.0\.0\.9/live": "there is no such camera: tests/test_cli.py has the error",
+    r"framecast run rtsp://cam:secret@10\.0\.0\.9/live": "there is no such camera: tests/test_cli.py checks the error",
     r"python benchmarks/": "minutes, a download or a GPU; tests/test_now.py and tests/test_gpu_*.py run them",
     r"python examples/": "tests/test_examples.py runs it",
 }
-# Commands that take seconds and tell little more than others; 'make test-slow' runs their pages in full.
+# Commands that take seconds and test little more than others do; 'make test-slow' runs their pages in full.
 SLOW = {
     "framecast bench all",
     "framecast bench edge --stream --fps 10 --cameras",
@@ -70,7 +70,7 @@ SLOW = {
     "framecast run demo --model stau-mnist",
 }
 
-# What makes a command short: added to it, by its name. The last value of an option counts.
+# Options to append to each command, to make it short. If an option occurs twice, the last value wins.
 SHORT = {
     "run": "--frames 12",
     "eval": "--frames 18",
@@ -88,7 +88,7 @@ SMALL_EDGE = "--set height=48 --set width=64 --set hidden=8 --set layers=1"  # s
 
 
 def shell(text: str) -> Iterator[str]:
-    """The commands of a page's indented blocks; of a transcript, the lines after ``$``."""
+    """The commands of a page's indented blocks. In a transcript, only lines that begin with ``$`` are commands."""
     outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     for block in re.findall(r"(?<=\n\n)(?: {4}.*\n)+", outside.replace("\\\n", " ") + "\n"):
         lines = [line.strip() for line in block.splitlines()]
@@ -106,7 +106,7 @@ def split(line: str) -> list[str]:
 
 
 def from_docstring(text: str) -> Iterator[str]:
-    """The commands in an example's docstring, each on a line of its own; two spaces end it."""
+    """The commands in an example's docstring, one per line. Two spaces end a command."""
     for line in re.findall(r"^(?:framecast|python) .*$", text.split('"""')[1], re.MULTILINE):
         yield from split(line.split("  ")[0])
 
@@ -121,9 +121,9 @@ def reason(command: str) -> str | None:
 
 
 def check_unrun(command: str) -> None:
-    """What can be known of a command without running it."""
+    """Check a command as far as possible without running it."""
     found = re.search(r"(?:^|[ /])framecast (?=(\S+))(.*)$", command)
-    if found and found[1] in COMMANDS:  # inside of docker run, too
+    if found and found[1] in COMMANDS:  # also inside docker run
         if "[options]" not in command:
             name, *words = with_address(shlex.split(found[2].partition(" '|' ")[0]), DEFAULT_ADDRESS)
             parse(name, words)
@@ -142,7 +142,7 @@ def parse(name: str, words: list[str]) -> None:
 
 
 def adapted(command: str, camera: str) -> list[object]:
-    """The words of a framecast command, changed as little as makes it short and lets it do without a camera."""
+    """The words of a framecast command, changed only to make it short and to replace its camera."""
     _, name, *words = shlex.split(command)
     out: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
@@ -172,7 +172,7 @@ def adapted(command: str, camera: str) -> list[object]:
 
 
 def export_mau(path: Path, run: Run) -> None:
-    """The same for all pages: an export takes seconds."""
+    """Copy a kept artifact, the same for all pages, because an export takes seconds."""
     from .exported import kept  # noqa: TID252
 
     with kept("documents.onnx") as shared:
@@ -212,7 +212,7 @@ def write_one(path: Path, run: Run) -> None:
     shutil.copy(next(path.with_suffix(".folder").iterdir()), path)
 
 
-# What the pages take for granted, by its name there.
+# Files that the pages assume, by their names there.
 FILES: dict[str, Callable[[Path, Run], object]] = {
     **dict.fromkeys(("clips/", "VIDEOS/", "OTHER_VIDEOS/"), write_folder),
     "clip.mp4": write_one,
@@ -228,7 +228,7 @@ FILES: dict[str, Callable[[Path, Run], object]] = {
 
 
 def furnish(text: str, run: Run) -> None:
-    """Put the files that a text names, and does not make itself, into the working folder."""
+    """Create the files that a text uses but does not create, in the working folder."""
     for name, make in FILES.items():
         if re.search(rf"(?<![\w/.]){re.escape(name)}", text) and f"-o {name}" not in text:
             make(Path(name), run)
@@ -248,7 +248,7 @@ def measure_delay(run: Run, words: list[object], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def camera(request: pytest.FixtureRequest, tmp_path: Path, run: Run) -> Callable[[str], str]:
-    """In place of a camera: the tests' RTSP server for ``rtsp://…`` if there is one, else a file."""
+    """A source to replace a command's camera: the tests' RTSP server for ``rtsp://…`` if it runs, otherwise a file."""
 
     def source(command: str) -> str:
         if "rtsp://" in command:

@@ -1,4 +1,4 @@
-"""Links and anchors in the documents exist, and the API page names what the functions return."""
+"""Links and anchors in the documents exist, and the API page names the functions' return types."""
 
 from __future__ import annotations
 

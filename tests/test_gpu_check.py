@@ -175,7 +175,7 @@ def started(folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
 
 def alive(number: int) -> bool:
     try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # a zombie is dead, too
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"  # a zombie is dead
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -343,7 +343,7 @@ def test_the_checks_of_the_driver_pass_on_a_simulated_gpu(checks: ModuleType, mo
     assert found["a captured step equals the reference"].figures["graphs"] == checks.SLOTS + 1
     assert found["a step that refuses to be captured"].figures["graphs"] == checks.SLOTS
 
-    # They fail if there are no graphs, if memory is never freed, or if kernels write nothing.
+    # The rows fail if there are no graphs, if memory is never freed, or if kernels write nothing.
     driver.gpu.captures = False
     assert checks.captured(gpu).wrong
     driver.gpu.captures = True

@@ -27,7 +27,7 @@ Call = Callable[..., None]
 
 
 class Killed(BaseException):
-    """Simulates a kill: the program does not catch it, and writes nothing after it."""
+    """Simulates a kill: the program does not catch this exception, and writes nothing afterwards."""
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_killed_run_resumes_with_equal_results(
         with pytest.raises(Killed):
             call("parts", "--every", 0.0000001)
     torch.manual_seed(99)  # the process may have drawn other random numbers meanwhile
-    monkeypatch.setattr(rendered, "DEVICES", {"cpu"})  # as on a GPU, which makes the rest of the data
+    monkeypatch.setattr(rendered, "DEVICES", {"cpu"})  # as on a GPU, where the device renders the remaining data
     call("parts", "--parts", tmp_path / "small")
     whole, parts = (load_file(tmp_path / name / "mau-mnist" / "weights.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()

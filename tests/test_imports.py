@@ -1,4 +1,4 @@
-"""What an import loads, in a fresh interpreter for each check; and the public API."""
+"""The modules that an import loads, each time in a fresh interpreter; and the public API."""
 
 from __future__ import annotations
 

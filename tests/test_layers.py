@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "framecast"
 ROOMS = ("bench", "camera", "evaluation", "export", "graph", "kernels", "models", "runtime", "training")
-FOLDERS = ("cli", "testing")  # in the package that are not rooms
+FOLDERS = ("cli", "testing")  # folders of the package that are not rooms
 MAX_LINES = 400
 
 # What each part may import from framecast besides itself and the version: whole parts, or packages in them.
@@ -72,7 +72,7 @@ LAZY_ALLOWED = {
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name: ``from framecast.camera import Frame`` is ``framecast.camera.Frame``."""
+    """One imported name in full, such as ``framecast.camera.Frame`` for ``from framecast.camera import Frame``."""
 
     name: str
     line: int

@@ -62,7 +62,7 @@ def test_clips_are_read_at_the_given_size(scripts: dict[str, ModuleType]) -> Non
 
 
 def test_the_rival_moves_each_object_by_its_own_motion(scripts: dict[str, ModuleType]) -> None:
-    """A square moves over a still ground: warping by the fixed point of the flow moves it to its new place."""
+    """A square moves over a still ground. Warping along the flow's fixed point moves the square to its new place."""
     rng = np.random.default_rng(0)
     ground = cv2.GaussianBlur(rng.integers(0, 256, (120, 160, 3), dtype=np.uint8), (0, 0), 2)
     thing = cv2.GaussianBlur(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8), (0, 0), 2)

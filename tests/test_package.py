@@ -173,7 +173,7 @@ def test_a_broken_link_stops_the_build(tmp_path: Path, room: str, kind: str, dam
     if damage == "empty folder":
         link.mkdir()
     elif damage == "text file":
-        link.write_text(f"../../{room}")  # what git writes where links are not allowed
+        link.write_text(f"../../{room}")  # git writes such a file where links are not allowed
     else:
         link.symlink_to("../../nowhere")
     done = build(tree, kind)

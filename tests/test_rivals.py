@@ -149,7 +149,7 @@ def test_a_contestant_that_differs_or_is_missing_is_not_timed(
 
 def test_ratios_are_taken_round_by_round(module: Callable[[str], Any]) -> None:
     figures = module("rivals").figures
-    slowdowns = [1.0] * 500 + [3.0] * 500  # the machine was slower for both in the second round
+    slowdowns = [1.0] * 500 + [3.0] * 500  # in the second round, the machine was slower for both contestants
     rounds = [0] * 500 + [1] * 500
     clip = Series("clip", milliseconds=[30 * slowdown for slowdown in slowdowns], rounds=rounds)
     step = Series("step", milliseconds=[2 * slowdown for slowdown in slowdowns], rounds=rounds)

@@ -16,7 +16,7 @@ NAMES = ("stip-edge onnxruntime", "edge tensorrt:fp16", "a_model_with_a_long_nam
 
 
 def figures(rows: int, columns: int) -> list[list[str]]:
-    """Figures that all differ, so that the test can find each of them."""
+    """Figures that all differ, so that the test can find each one."""
     return [[f"{1000 * row + 10 * column + 0.5:.1f}" for column in range(columns)] for row in range(1, rows + 1)]
 
 

@@ -84,7 +84,7 @@ def test_virtual_time_stops_when_a_joined_thread_ends() -> None:
     clock = VirtualClock()
     begun, stop = clock.now(), threading.Event()
 
-    def tick() -> None:  # a second thread, which would run ahead
+    def tick() -> None:  # with a second thread, which would run ahead of the clock
         while not stop.is_set():
             clock.wait_until(clock.now() + 1)
 

@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         frames: uint8 [T, B, H, W, C], on the host, or as a tensor on the device that needs it.
-        starts: [T, B], true where an episode starts: earlier frames say nothing about later ones.
+        starts: [T, B], true where an episode starts. Earlier frames then show another scene.
         after: position of the next batch.
     """
 
@@ -42,13 +42,13 @@ class _Stream:
         self.footage, self.seed, self.length = footage, seed, length
         self.number, self.age = place
         self.episode: Episode | None = None
-        self.frame: Picture | None = None  # the frame at this position, if it is made already
+        self.frame: Picture | None = None  # the frame at this position; None until it is made
 
     def take(self, count: int) -> tuple[list[Picture], list[bool]]:
         """Return ``count`` frames, and for each whether it starts an episode.
 
-        A stream continues at the last of these frames, because it predicts the next frame. Sequences continue with the
-        next episode.
+        The next call on a stream starts with the last of these frames, so that its successor is predicted too. The next
+        call on sequences starts a new episode.
         """
         taken, starts = [], []
         for index in range(count):
@@ -97,7 +97,7 @@ class Batches:
         length = None if carried else count
         self._streams = [_Stream(footage, (seed, b), length, place) for b, place in enumerate(places)]
         self._makers = ThreadPoolExecutor(min(batch, os.cpu_count() or 1))
-        self._order = ThreadPoolExecutor(1)  # makes one batch after the other, each with all makers
+        self._order = ThreadPoolExecutor(1)  # one thread: batches are made one at a time, each by all makers
         self._pending: deque[Future[Batch]] = deque(self._order.submit(self._make) for _ in range(AHEAD))
 
     def __next__(self) -> Batch:

@@ -40,7 +40,7 @@ def decode(video: Path, cache: Path, enough: tuple[int, int] | None = None) -> I
         SinkError: its frames cannot be written to the cache.
     """
     facts = video.stat()
-    words = [video.stem, facts.st_size, facts.st_mtime_ns, *(enough or ())]  # tells videos of the same name apart
+    words = [video.stem, facts.st_size, facts.st_mtime_ns, *(enough or ())]  # distinguishes videos of one name
     target = cache / f"{'-'.join(map(str, words))}.npy"
     with suppress(OSError, ValueError, EOFError):
         return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
@@ -67,7 +67,7 @@ def _keep(file: IO[bytes], source: Source, enough: tuple[int, int] | None) -> No
 
 
 def _describe(file: IO[bytes], count: int, shape: tuple[int, ...]) -> None:
-    """Write the header of an array. numpy pads it, so that its length is the same for every count."""
+    """Write the header of an array. numpy pads it to a fixed length, so the count can be corrected later."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
     np.lib.format.write_array_header_1_0(file, header)
 
@@ -105,7 +105,7 @@ class Camera:
         return cls((pan[0], pan[1]), np.hstack([amplitudes, rhythm]), (zoom, rng.uniform(0.003, 0.02)))
 
     def look(self, frame: Image, age: int, size: tuple[int, int]) -> Image:
-        """Return what the camera sees of ``frame`` at its ``age``-th frame: ``size`` (width, height) pixels."""
+        """Return the camera's view of ``frame``, the ``age``-th frame, at ``size`` (width, height)."""
         height, width = frame.shape[:2]
         w, h = size
         waves = np.sin(2 * np.pi * self.shake[:, 3] * age + self.shake[:, 4])

@@ -28,7 +28,7 @@ class Discriminator(nn.Module):
 
     Args:
         height: height of a frame in pixels, a multiple of ``patch`` and at least twice as large.
-        width: width of a frame in pixels, with the same limits.
+        width: width of a frame in pixels; the same limits apply.
         channels: channels of a frame.
         patch: side of a patch in pixels.
         activation: ``relu`` as in the released code, ``leaky_relu`` (slope 0.2) as in the paper.

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from framecast.errors import OptionError
 
-FLOOR = (1 / 255) ** 2  # floor of the log-MSE: errors below one grey level count for little
+FLOOR = (1 / 255) ** 2  # floor of the log-MSE, so that errors below one grey level hardly matter
 EPSILON = 1e-12  # ε of the differential divergence, as in the released code
 
 

@@ -126,7 +126,7 @@ def _paths(position: NDArray[np.float64], velocity: NDArray[np.float64], length:
     for time in range(length):
         position = position + velocity
         inside = (position > 0) & (position < 1)
-        position = position.clip(0, 1)  # it stops at the wall; it is not mirrored
+        position = position.clip(0, 1)  # a digit stops at the wall; its path is not mirrored
         velocity = np.where(inside, velocity, -velocity)
         paths[:, :, time] = position
     return paths
@@ -142,7 +142,7 @@ def test_set(digits: Pictures, seed: int = 0, sequences: int = 1000, length: int
     """
     if sequences < 1:
         raise OptionError(f"sequences must be at least 1, not {sequences}")
-    if not 0 <= seed < 2**32:  # a longer seed would overlap the index
+    if not 0 <= seed < 2**32:  # a longer seed would overlap the index in the generator's seed
         raise OptionError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
     source = MovingMNIST(digits, length=length, count=count)
     made = np.empty((length, sequences, source.size, source.size), np.uint8)

@@ -1,4 +1,4 @@
-"""The objective of an update: over streams, over sequences or over clips; and STIP's adversary."""
+"""The objective of an update over streams, sequences or clips, and STIP's adversary."""
 
 from __future__ import annotations
 
@@ -66,9 +66,10 @@ def over_sequences(
 ) -> Objective:
     """Return the loss of whole sequences, [T, B, C, H, W], each from a zero state.
 
-    For a recurrent network all T − 1 next frames count. For TAU the frames after the given ones count, because it takes
-    those at once. With a discriminator this is one iteration of STIP's Algorithm 1: first the network's loss with the
-    current discriminator, then the discriminator's loss. (In the released code the discriminator steps first.)
+    For a recurrent network all T − 1 next frames count. For TAU only the frames after the given ones count, because it
+    takes all given frames at once. With a discriminator this is one iteration of STIP's Algorithm 1: first the
+    network's loss with the current discriminator, then the discriminator's loss. (In the released code the
+    discriminator steps first.)
 
     Args:
         model: the network to train.

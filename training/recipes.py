@@ -16,7 +16,7 @@ from framecast.errors import OptionError
 
 SHORTEST, LONGEST = 16, 240  # frames of a stream's episode
 _BETA = 0.9  # Adam's first beta, unless the schedule changes it
-_CYCLED = (0.95, 0.85)  # Adam's first beta in a one-cycle schedule: at both ends, and at the highest rate
+_CYCLED = (0.95, 0.85)  # Adam's first beta in a one-cycle schedule: at both ends; at the highest rate
 _START, _END = 1 / 25, 1 / 25e4  # rate at both ends of a one-cycle schedule, as a share of its highest rate
 _RISE = 0.3  # share of a one-cycle schedule's updates in which the rate rises
 
@@ -116,14 +116,14 @@ _STIP = Recipe(
 _TAU = Recipe("sequences", 125_000, 16, 1e-3, schedule="onecycle", ddr=0.1)  # 200 epochs of 10,000 sequences
 
 RECIPES: Mapping[str, Recipe] = {
-    "astm-mnist": _mnist(80_000),  # the paper does not say how long; this is MAU's length
+    "astm-mnist": _mnist(80_000),  # the paper does not give the length; this is MAU's
     "stau-mnist": _mnist(150_000),
     "mau-mnist": _mnist(80_000),
     "stau-town": Recipe(  # TownCentre: 4 frames to 4; the batch size is our choice
         "sequences", 80_000, 1, 5e-4, given=4, predicted=4, schedule="step", sampling_rate=5e-5, sampling_stop=20_000
     ),
     "stip": _STIP,
-    # Table I and the code have the weights of the adversarial and the perceptual term swapped.
+    # Compared with the code, Table I has the weights of the adversarial and perceptual terms swapped.
     "stip-paper": dataclasses.replace(
         _STIP, perceptual=0.001, adversarial=0.01, discriminator_activation="leaky_relu"
     ),
@@ -156,7 +156,7 @@ DEFAULTS: Mapping[str, str] = {
 def choose(config: str, name: str | None = None, **changes: Any) -> tuple[str, Recipe]:
     """Return the name of a recipe, and the recipe with changes to its fields. A change to None has no effect.
 
-    A run of another length has the same schedule, compressed or stretched. The update at which scheduled sampling ends
+    If ``updates`` changes, the schedule is compressed or stretched to fit. The update at which scheduled sampling ends
     and the interval of the rate's decay scale with ``updates``. The warm-up does not.
 
     Raises:

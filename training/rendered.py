@@ -70,7 +70,7 @@ class Rendered:
         return frames.unsqueeze(-1)
 
     def _offsets(self, corner: Tensor) -> Tensor:
-        """Return which row of a digit each row of the picture shows, [T, B, H]; ``DIGIT`` if it shows none."""
+        """Return the row of the digit that each row of the picture shows, [T, B, H]; ``DIGIT`` for none."""
         offsets = torch.arange(self._source.size, device=self._device) - corner.T[..., None]
         return offsets.where((offsets >= 0) & (offsets < DIGIT), DIGIT)
 

@@ -41,7 +41,7 @@ class Run:
         """Check that a run may begin or resume here.
 
         Raises:
-            OptionError: it may not.
+            OptionError: the folder is not empty, is a file, or has no run to resume.
             SinkError: the folder cannot be written.
         """
         if self.folder.exists() and not self.folder.is_dir():
@@ -53,7 +53,7 @@ class Run:
         new = not self.folder.exists()
         check_writable(self._facts)
         if new:
-            self.folder.rmdir()  # it is created again when there is something to write
+            self.folder.rmdir()  # the run creates the folder again when it has something to write
 
     def begin(self, facts: Mapping[str, Any], session: Mapping[str, Any]) -> None:
         """Record a new run, or a new session of a resumed run.

@@ -54,7 +54,7 @@ def validate(
         given: frames to give from each sequence of digits.
         predicted: frames after the given ones, predicted from the network's own predictions.
         watch: called after each frame, or after some sequences. If it ends the scoring early, the result covers only
-            what was scored until then, and says so.
+            the frames scored so far, and says so.
 
     Returns:
         The result; None if no frame could be scored.
@@ -89,7 +89,7 @@ def score(model: StepModel, frames: Iterable[Picture], more: Callable[[], bool] 
     """Return the mean PSNR in dB of predicting the next frame and of copying the last one; NaN if nothing was scored.
 
     Scoring is as in a live run. The network carries its state over all ``frames``, uint8 [H, W, C] at its size.
-    ``more`` is called after each frame; the scoring ends when it returns False.
+    ``more`` is called after each frame; scoring stops when it returns False.
     """
     state, scorer, total = model.init_state(), Scorer(), Score()
     for index, frame in enumerate(frames):
@@ -162,7 +162,7 @@ def rollout(model: StepModel, frames: Tensor, count: int) -> Tensor:
 
 
 def strip(model: StepModel, footage: Footage, given: int, predicted: int) -> Image:
-    """Draw a picture [H, W, 3]: the ground truth above, and below it the predictions from its first frames and PSNR."""
+    """Draw a picture [H, W, 3]: ground truth above; below it, predictions from its first frames, with PSNR."""
     frames = moment(footage, given + predicted)
     given = min(given, len(frames) - 1)
     guesses = [to_picture(guess) for guess in rollout(model, to_tensor(model, frames[:given]), len(frames) - given)[0]]

@@ -26,7 +26,7 @@ class Settings:
     Attributes:
         options: changed options of the configuration.
         name: name of the recipe.
-        minutes: wall time of all sessions together, including scoring; None to count updates.
+        minutes: wall time of all sessions together, including scoring; None if the number of updates ends the run.
         every: minutes between checkpoints.
         start: name, SHA-256 and tensors of the initial weights.
         command: the command line of the run.
@@ -71,7 +71,7 @@ def network(settings: Settings) -> tuple[StepModel, Recipe]:
         return build(settings.config, options)
 
     model = built(settings.options)
-    if isinstance(model, TAU) and recipe.batching == "sequences":  # it takes T frames at once and returns T
+    if isinstance(model, TAU) and recipe.batching == "sequences":  # TAU takes T frames at once and predicts T
         frames = model.config.frames
         model = built({**settings.options, "outputs": frames})  # no weight depends on ``outputs``
         recipe = dataclasses.replace(recipe, given=frames, predicted=frames)

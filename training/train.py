@@ -26,10 +26,10 @@ from framecast.training.settings import Settings, enough_memory, network
 from framecast.training.trainer import Made, Trainer
 from framecast.training.view import View
 
-LOGGED = 50  # maximum number of updates in a row of the log
+LOGGED = 50  # maximum number of updates per row of the log
 _FADE = 0.95  # decay of the running averages in the progress display
-# Shares of a timed run: the time at its start to find out how long scoring takes, and the maximum time to reserve for
-# scoring at its end.
+# Shares of a timed run: time spent at the start to measure how long scoring takes, and maximum time reserved for
+# scoring at the end.
 _PROBED, _KEPT = 0.05, 0.5
 
 
@@ -111,10 +111,10 @@ class Training:
     def go(self, show: Callable[[Progress], None], stopped: Callable[[], bool], *, score: bool = False) -> bool:
         """Train to the end, or until ``stopped`` returns True after an update; return whether the run has ended.
 
-        ``score`` says whether a run that is stopped is also scored, or only saved, which is quicker.
+        If ``score`` is true, a stopped run is scored and saved; otherwise it is only saved, which is quicker.
 
-        The minutes of a timed run include the last score. The run first tries out how long scoring takes. If that is
-        more than half of the minutes, it scores only as many frames as fit into that half.
+        The minutes of a timed run include the last score. The run first measures how long scoring takes. If scoring all
+        frames would take more than half of the minutes, it scores only as many frames as fit into that half.
 
         Raises:
             FramecastError: the run cannot go on; the last checkpoint is unchanged.
@@ -226,7 +226,7 @@ class Training:
         self.run.save({**state, "position": [list(place) for place in self._position or ()]})
 
     def _record(self, most: float | None = None) -> None:
-        """Write checkpoint, score, weights, pictures and log, so that a crash loses only the next minutes.
+        """Write checkpoint, score, weights, pictures and log, so that a crash loses only what comes after.
 
         Scoring takes up to ``most`` seconds, if given.
         """
@@ -294,7 +294,7 @@ class Training:
                 "framecast": version("framecast"),
                 "python": platform.python_version(),
                 **{name: version(name) for name in ("torch", "numpy", "safetensors")},
-                "opencv": cv2.__version__,  # of opencv-python, or of its headless build in its place
+                "opencv": cv2.__version__,  # from opencv-python or its headless build
             },
         }
         return facts, session

@@ -139,7 +139,7 @@ class Trainer:
         self.skipped += 1
         self.in_row += 1
         for buffer, kept in zip(self.model.buffers(), self.average.buffers(), strict=True):
-            buffer.copy_(kept)  # the batch has changed the statistics of batch normalisations
+            buffer.copy_(kept)  # the batch may have changed the statistics of batch normalisation
         if self.in_row == PATIENCE:
             raise FramecastError(
                 f"the loss was not finite {PATIENCE} times in a row, after {self.updates} updates: start another run "

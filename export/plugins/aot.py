@@ -25,7 +25,7 @@ _targets: dict[str, tuple[int, int | None]] = {}
 
 
 def register(trt: Any, kernels: Sequence[Kernel], arch: int, ptx_version: int | None) -> None:
-    """Register kernels with TensorRT, each by its name in our namespace. Known ones only get this GPU as their target.
+    """Register kernels with TensorRT by name, in our namespace. Those registered before only get this GPU as target.
 
     Args:
         trt: ``tensorrt``, 10.9 or newer.
@@ -38,7 +38,7 @@ def register(trt: Any, kernels: Sequence[Kernel], arch: int, ptx_version: int | 
     """
     trtp = importlib.import_module(f"{trt.__name__}.plugin")
     for kernel in kernels:
-        compiled(kernel, arch, ptx_version)  # raises errors here rather than inside TensorRT
+        compiled(kernel, arch, ptx_version)  # an error must be raised here, not inside TensorRT
         known = kernel.name in _targets
         _targets[kernel.name] = arch, ptx_version
         if not known:

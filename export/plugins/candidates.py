@@ -90,9 +90,9 @@ def _like(shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]]) -> int:
 
 
 def cached(key: Key, asked: str, library: Library, gpu: Gpu | None) -> tuple[bytes, Record] | None:
-    """Return the cached engine that equals a new build; None if there is none.
+    """Return the cached engine that a new build would repeat; None if there is none.
 
-    It becomes the newest, because a run uses the newest.
+    A run uses the newest engine that fits, so this function marks the returned one as the newest.
 
     Args:
         key: key of the build; its rung does not matter.
@@ -104,7 +104,8 @@ def cached(key: Key, asked: str, library: Library, gpu: Gpu | None) -> tuple[byt
         EngineError: the engine is damaged, or the cache cannot be used.
     """
     fitting = [record for record in cache.records() if not cache.differences(record.key, key, ("rung",))]
-    rungs = choose("auto", library, gpu, True).rungs  # has_operators: the record of a network that has none says so
+    # True: assume operators with a kernel; _settled() handles networks that have none.
+    rungs = choose("auto", library, gpu, True).rungs
     if asked == "auto" and len(rungs) > 1:
         found = [record for record in fitting if _settled(record.layers.get("plugins", {}))]
     else:
@@ -123,7 +124,7 @@ def cached(key: Key, asked: str, library: Library, gpu: Gpu | None) -> tuple[byt
 
 
 def _settled(recorded: dict[str, Any]) -> bool:
-    """Return whether ``auto`` would choose the same again: it has measured, or the network has nothing to measure."""
+    """Return whether an ``auto`` build is final: it measured the rungs, or no operator has a kernel."""
     tried = bool(recorded.get("milliseconds")) or recorded.get("why") == NO_OPERATOR
     return recorded.get("asked") == "auto" and tried
 

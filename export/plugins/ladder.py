@@ -39,13 +39,13 @@ LEAST_PTX = {
     "12.0": 87,
     "12.1": 88,
 }
-NEWEST_PTX = 87  # of the assembler that comes with Triton 3.7, for GPUs older than Blackwell
+NEWEST_PTX = 87  # newest that Triton 3.7's assembler accepts for GPUs older than Blackwell
 NEWEST_PTX_BLACKWELL = 90
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The rungs to build, and why. Several rungs are compared; one is used as it is."""
+    """The rungs to build, and why. If there are several, they are compared by speed."""
 
     rungs: tuple[str, ...]
     why: str

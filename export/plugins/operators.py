@@ -119,7 +119,7 @@ def parsed(op_type: str) -> tuple[str, int] | None:
 
 
 def narrow(site: Site) -> list[int]:
-    """Return which inputs may be float16. Lists of states, counts and partial results may not."""
+    """Return which inputs may be float16. Lists of states, counts and partial results must stay float32."""
     lists = {"stgru_gates": 0, "eifag": site.slots + 1, "stau_attention": 2 * site.slots}[site.operator]
     return list(range(lists, len(site.inputs)))
 

@@ -1,9 +1,9 @@
 """Replaces the nodes of our operators in a graph by plugin nodes. The rest of the graph and the artifact stay the same.
 
-No plugin has the name of one of the graph's functions. It therefore does not matter which of the two a version of
+No plugin shares its name with one of the graph's functions. It therefore does not matter which of the two a version of
 TensorRT's parser prefers (10.6 and before: the function; 10.7 to 10.14: the plugin; from 10.15 on: the function, except
-for nodes with ``plugin_namespace``). If a plugin is missing, the parser fails on an unknown operator. It cannot use the
-function instead without anyone noticing. Bodies that no node needs any more are removed.
+for nodes with ``plugin_namespace``). If a plugin is missing, the parser fails on an unknown operator. It cannot
+silently use the function instead. Bodies that no node needs any more are removed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def has_operators(proto: ModelProto) -> bool:
 
 
 def with_aot(proto: ModelProto) -> tuple[ModelProto, list[Placed]]:
-    """Make one node per kernel, with a tensor between the two of one operator; return the graph and the plugins.
+    """Make one node per kernel; return the graph and the plugins. A tensor connects an operator's two kernels.
 
     Raises:
         ExportError: a shape is not fixed.

@@ -90,7 +90,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version  # most of what importing this module would cost
+        from importlib.metadata import version  # slow, so it is imported only on use
 
         return version("framecast")
     if name in _HOMES:

@@ -1,4 +1,4 @@
-"""The clock protocol. Sources, mailbox, pipeline and benchmarks get a clock and never ask the system for the time.
+"""The clock protocol. Sources, mailbox, pipeline and benchmarks use only the clock that they are given.
 
 :data:`SYSTEM` is the machine's clock. On a :class:`framecast.testing.VirtualClock` only waiting takes time, so several
 threads give the same figures on any machine.

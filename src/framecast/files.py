@@ -98,7 +98,7 @@ def _target(path: Path) -> Path:
         SinkError: the path exists and is not a regular file.
     """
     target = Path(os.path.realpath(path))
-    if os.path.lexists(target) and not target.is_file():  # a link that realpath left is part of a cycle
+    if os.path.lexists(target) and not target.is_file():  # realpath leaves only links in a cycle
         raise SinkError(f"cannot write {redact(str(path))}: it is not a regular file (choose another path)")
     return target
 

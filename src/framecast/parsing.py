@@ -28,7 +28,7 @@ def decode(text: str | bytes, kind: type[T], limit: int = MAX_CHARACTERS) -> T:
         raise ValueError(f"longer than {limit} characters")
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: a text that UTF-8 cannot encode
+    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: UTF-8 cannot encode the text
         raise ValueError(_reason(error)) from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error

@@ -85,7 +85,7 @@ def test_a_known_distribution_with_stalls_is_reported_within_two_percent() -> No
     assert found.median == pytest.approx(expected.median, rel=0.02)
     assert found.cv == pytest.approx(expected.cv, rel=0.02)
     assert found.percentiles == pytest.approx(expected.percentiles, rel=0.02)
-    assert found.percentiles[99] > 10 * found.median  # the stalls show before the maximum
+    assert found.percentiles[99] > 10 * found.median  # the stalls already show in p99
     assert found.max == max(series.milliseconds) > 3 + 180
     assert (parts["picture in"].max, parts["picture out"].max) == pytest.approx((1, 2), rel=1e-6)
     assert parts["step"].mean + 3 == pytest.approx(found.mean, rel=1e-6)
@@ -139,7 +139,7 @@ def test_cases_take_turns_forwards_and_backwards() -> None:
 
 
 def test_a_known_ratio_is_found_although_the_machine_slows_down_midway() -> None:
-    clock = WorkClock(lambda now: 1 if now < 4 else 3)  # permanently, in the middle of a case's turn
+    clock = WorkClock(lambda now: 1 if now < 4 else 3)  # slower from then on, in the middle of a case's turn
     rng = np.random.default_rng(3)
 
     def case(name: str, median: float) -> Case:
@@ -165,7 +165,7 @@ def test_a_non_finite_prediction_resets_the_state() -> None:
 def test_looking_further_ahead_costs_a_network_more_steps() -> None:
     clock = WorkClock()
     (series,) = measure([live_step("x", Known(clock, repeat(5.0)), moving(2), clock, ahead=0.12)], clock=clock)
-    assert set(np.round(series.milliseconds, 6)) == {1 + 5 + 2 * 5 + 3 * 2.0}  # two more steps, three rendered pictures
+    assert set(np.round(series.milliseconds, 6)) == {1 + 5 + 2 * 5 + 3 * 2.0}  # two more steps, three pictures
     assert set(np.round(series.parts["step"], 6)) == {5.0}
 
 

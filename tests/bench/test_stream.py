@@ -36,15 +36,15 @@ def bench(seconds_of: Callable[[int], float], seconds: float, fps: float | None 
 def stalled() -> StreamResult:
     """40 s of 10 ms steps, two of which stall for a second."""
     lead = WARM_STEPS + int(LEAD * FPS)
-    stalls = {lead + 100, lead + 100 + EVERY - 29}  # frames dropped in the first stall make no step
+    stalls = {lead + 100, lead + 100 + EVERY - 29}  # there are no steps for the 29 frames dropped in the first stall
     return bench(lambda n: STALL if n in stalls else STEP, seconds=40)
 
 
 def known_stalled() -> list[float]:
     """Latencies in milliseconds of 20 s of frames, computed by hand.
 
-    In order: the stalled frame; the 29 that arrive meanwhile, all covered when the last of them has been predicted;
-    the one that arrives during that prediction; all others.
+    In order: the stalled frame; the 29 frames that arrive meanwhile, which all end when the last of them has been
+    predicted; the frame that arrives during that prediction; all others.
     """
     covered = [STALL + STEP - k / FPS for k in range(1, 30)]
     return [1e3 * s for s in (STALL, *covered, STALL + 2 * STEP - 30 / FPS, *[STEP] * (EVERY - 31))]
@@ -59,7 +59,7 @@ def test_a_stall_shows_in_the_corrected_p99_which_the_raw_one_hides() -> None:
     assert loop.corrected.mean == pytest.approx(np.mean(known), rel=0.02)
     assert loop.corrected.max == pytest.approx(1e3 * STALL, rel=0.02)
     assert loop.corrected.percentiles[99] > 800
-    # These leave out the frames that were never shown, so they have just two bad samples among 1144.
+    # raw and age leave out frames that were never shown, so only two of their 1144 samples are bad.
     for hidden in (loop.raw, loop.age):
         assert hidden.percentiles[99] < 45
         assert hidden.max == pytest.approx(1e3 * STALL, rel=0.02)
@@ -76,7 +76,7 @@ def test_the_correction_matches_that_of_hdrhistogram() -> None:
 
 
 def test_known_latencies_are_reported_within_two_percent() -> None:
-    drawn = 1e-3 * np.random.default_rng(6).gamma(4, 3, 2000).clip(1, 30)  # never longer than an interval
+    drawn = 1e-3 * np.random.default_rng(6).gamma(4, 3, 2000).clip(1, 30)  # no step is longer than an interval
     loop = bench(lambda n: float(drawn[n]), seconds=30).loop
     counted = 1e3 * drawn[WARM_STEPS + FPS :][: 30 * FPS]
     for reported in (loop.corrected, loop.age, loop.raw, loop.stages["step"]):
@@ -99,7 +99,7 @@ def test_an_overloaded_loop_drops_frames_and_is_always_busy() -> None:
     assert loop.shown == pytest.approx(1e4 / step, abs=1)
     assert loop.load == pytest.approx(1)
     assert loop.gaps.min == pytest.approx(loop.gaps.max) == pytest.approx(step)
-    assert 0 <= loop.stages["mailbox"].min <= loop.stages["mailbox"].max <= interval  # then a newer frame replaces it
+    assert 0 <= loop.stages["mailbox"].min <= loop.stages["mailbox"].max <= interval  # then it is replaced
     assert loop.raw.percentiles[99] == pytest.approx(step)
     assert step + 0.9 * interval < loop.age.percentiles[99] < step + interval
     assert step + 1.3 * interval < loop.corrected.percentiles[99] < step + 2 * interval
@@ -145,7 +145,7 @@ def test_a_dropped_frame_is_late_until_the_next_hand_over() -> None:
         FrameTimes(float(due), None if at is None else replace(STAMPS, due=float(due), handed=at))
         for due, at in enumerate(handed)
     ]
-    assert corrected(frames) == [0.5, 2.25, 1.25, 0.25]  # nothing is known about the last one
+    assert corrected(frames) == [0.5, 2.25, 1.25, 0.25]  # the last frame has no known latency
 
 
 class Camera(Source):

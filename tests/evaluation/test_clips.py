@@ -1,4 +1,4 @@
-"""Whole clips: every method is scored on exactly the frames that a live run scores."""
+"""Whole clips: every method is scored on the same frames as in a live run."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_milliseconds_are_scored_at_the_nearest_frame(
 def test_missing_frames_do_not_shift_the_moments(
     any_size: Contender, moving_frames: Moving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every fifth frame is missing. Still, models and rivals predict exactly the 80 ms ahead that is scored."""
+    """Every fifth frame is missing. Models and rivals still predict exactly 80 ms ahead, which is scored."""
     frames = [frame for i, frame in enumerate(moving_frames(60)) if i % 7 != 6]
     taken = [i for i in range(len(frames)) if i % 5 != 4]
     source = ListSource([Frame(frames[i], i / 25, n) for n, i in enumerate(taken)], name="gaps")
@@ -352,7 +352,7 @@ def test_cost_is_measured_beside_quality(
 
     clip = str(write_clip("clip", moving_frames(26)))
     results = evaluate_clips([model, any_size], [clip], ahead=Ahead.in_frames(3), clock=Counting())
-    assert results.cpu_ms("trend") == pytest.approx([1, 2, 3])  # the newest frame's own step predicts the next one
+    assert results.cpu_ms("trend") == pytest.approx([1, 2, 3])  # the first needs no extra step
     assert results.cpu_ms("fade") == [0, 0, 0]
     real = evaluate_clips([model, any_size], [clip], ahead=Ahead.in_seconds([0.04, 0.08]))
     for method in real.methods:

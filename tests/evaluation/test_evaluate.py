@@ -42,7 +42,7 @@ def black(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[
 
 
 def test_a_rival_is_given_the_moments() -> None:
-    """In frames of the clip, which plays at 30 a second: 40 ms becomes frame 1, the nearest that can be scored."""
+    """A rival gets its moments in frames of the clip. At 30 frames a second, 40 ms becomes frame 1, the nearest one."""
     asked: list[Sequence[float]] = []
 
     def noting(last: np.ndarray, before: np.ndarray, ahead: Sequence[float]) -> list[np.ndarray]:
@@ -142,7 +142,7 @@ def test_it_needs_no_torch() -> None:
 
 
 def test_public_functions_name_the_same_thing_alike() -> None:
-    """``open`` and ``run`` share their parameters; a progress callback gets the same everywhere; times are seconds."""
+    """``open`` and ``run`` share parameters, progress callbacks get the same arguments, and times are in seconds."""
     one, other = (inspect.signature(function).parameters for function in (framecast.open, framecast.run))
     shared = one.keys() & other.keys()
     assert shared == one.keys() >= {"source", "model", "ahead", "camera_delay"}

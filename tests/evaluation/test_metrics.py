@@ -57,7 +57,7 @@ def test_ssim_matches_scikit_image(kind: str, channels: int, metric: str, data_r
 @KINDS
 @pytest.mark.parametrize(("metric", "data_range"), [("ssim", 1.0), ("ssim_published", 2.0)])
 def test_ssim_matches_torchmetrics(kind: str, metric: str, data_range: float) -> None:
-    """torchmetrics does not use the sample covariance, so K2 is scaled to match; we crop its border windows."""
+    """torchmetrics does not use the sample covariance, so K2 is scaled to match. Its border windows are cropped."""
     truth, prediction = pair(3, kind)
     guess, real = (torch.from_numpy(unit(image)).permute(2, 0, 1)[None] for image in (prediction, truth))
     count = WINDOW**2

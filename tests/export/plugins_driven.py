@@ -143,7 +143,7 @@ def drive_v3(node: onnx.NodeProto, plugins: list[Any]) -> dict[str, Any]:
     phase, number = trt.TensorRTPhase, np.array([index], np.int32)
     field = trt.PluginField("index", number, trt.PluginFieldType.INT32)
     first = creator.create_plugin(node.name, trt.PluginFieldCollection([field]), phase.BUILD)
-    clone = first.clone()  # in a variable, because the fields live only as long as the clone
+    clone = first.clone()  # kept in a variable, because the fields live only as long as the clone
     second = creator.create_plugin(node.name, clone.get_fields_to_serialize(), phase.RUNTIME)
     assert second.plugin == first.plugin == plugins[index]
     assert all(first.get_capability_interface(kind) is first for kind in trt.PluginCapabilityType.__members__.values())
@@ -167,7 +167,7 @@ def drive_v3(node: onnx.NodeProto, plugins: list[Any]) -> dict[str, Any]:
 
 
 def drive_version(library: Library) -> dict[str, Any]:
-    """Everything but plugins: our logger and monitor, derived from TensorRT's classes, and every name that we use."""
+    """Check all but plugins: our logger and monitor derive from TensorRT's classes, and all names that we use exist."""
     shares: list[float] = []
     with library.errors() as errors:
         for severity in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"):

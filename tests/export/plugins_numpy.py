@@ -140,7 +140,7 @@ def by_kernels(placed: Sequence[Placed]) -> Callable[[NodeProto, Arrays], Arrays
 
 
 def by_launches(placed: Sequence[Placed], plugins: Sequence[Plugin]) -> Callable[[NodeProto, Arrays], Arrays]:
-    """Run nodes that are one plugin each, whose launches find their tensors by their arguments only."""
+    """Run nodes that are one plugin each. A launch finds its tensors only by its arguments."""
 
     def run(node: NodeProto, arrays: Arrays) -> Arrays:
         index = next(a.i for a in node.attribute if a.name == "index")

@@ -122,7 +122,7 @@ def test_a_trained_export_equals_torch(tmp_path: Path) -> None:
     output = tmp_path / "edge.onnx"
     parity = export_config("stip-edge", output, weights, source="demo", frames=20, seed=0)
     assert parity["real"].max <= 1e-4
-    assert parity["random"].max <= 1e-3  # a warp is worst conditioned on noise
+    assert parity["random"].max <= 1e-3  # on noise, a warp amplifies errors the most
     assert {p.steps for p in parity.values()} == {20}
     with open_engine(output) as engine:
         assert engine.manifest.weights == "a test"
@@ -164,7 +164,7 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_weights_carry_the_options_that_they_were_made_with(tmp_path: Path) -> None:
-    """Otherwise options that change no shape would be lost, and a different function exported."""
+    """Otherwise options that change no shape would be lost, and the export would be a different function."""
     path = tmp_path / "weights.safetensors"
     made = {"layers": 2, "hidden": 4, "residual": True}
     quality = json.dumps({"data": "digits", "prediction": 30.0, "copy_last": 25.0})
@@ -177,7 +177,7 @@ def test_weights_carry_the_options_that_they_were_made_with(tmp_path: Path) -> N
     assert manifest.quality is not None
     changed = load_trained("stau-mnist", path, {"scaled": False})[1]
     assert changed.options == {**made, "scaled": False}
-    assert changed.quality is None  # it was measured without this change
+    assert changed.quality is None  # the quality was measured without this change
     with pytest.raises(OptionError, match="was made with residual=true: leave out --set residual=false"):
         load_trained("stau-mnist", path, {"residual": False})
 

@@ -160,7 +160,7 @@ def test_tapped_values_match_torch(
             np.testing.assert_allclose(found, expected[tap.name, tap.layer], atol=1e-5, err_msg=f"{tap}, step {step}")
             if tap.group == "attention":
                 assert tap.figures(tensors).sum() == pytest.approx(1, abs=1e-5)
-    if name == "stau":  # sorted by distance: a layer's own state comes first
+    if name == "stau":  # the report sorts by distance, so a layer's own state comes first
         last = next(tap for tap in values if tap.name == "spatial attention" and tap.layer == 7)
         assert tap_order(last.figures(values[last])) == tap_order(expected["spatial attention", 7].ravel()[::-1])
 

@@ -38,7 +38,7 @@ def test_the_flow_matches_the_motion() -> None:
     assert last.psnr > 40
     assert set(last.weights) == {*found.earned} - {"all"}
     together = found.worth("all")[0]
-    assert all(found.worth(name)[0] <= together + 1e-6 for name in found.ranked)  # no single guess beats the mixture
+    assert all(found.worth(name)[0] <= together + 1e-6 for name in found.ranked)  # the mixture is never beaten
     assert all(found.worth(name)[1] >= -1e-6 for name in found.ranked)  # leaving one out never helps
 
 

@@ -16,7 +16,7 @@ LARGE = (896, 16, 16)  # ASTM's: 229,376 elements
 
 
 def exported(module: nn.Module, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, set[str]]:
-    """The results of ONNX Runtime and of float64, and our functions in the graph."""
+    """Export a module; return the results of ONNX Runtime and of float64, and our functions in the graph."""
     for parameter in module.parameters():
         nn.init.normal_(parameter)
     x = 0.7 * torch.randn(3, *shape) + 0.3
@@ -51,7 +51,7 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("shape", [LARGE, (7, 90, 83), (3, 5, 4)])
 def test_layer_norm(shape: tuple[int, ...]) -> None:
     found, expected, operators = exported(nn.LayerNorm(shape), shape)
-    assert error(found, expected) < 2.5e-6  # ONNX's own operator: 6e-6 to 9e-6 for LARGE
+    assert error(found, expected) < 2.5e-6  # with ONNX's own operator, 6e-6 to 9e-6 for LARGE
     assert operators == ({"layer_norm"} if np.prod(shape) >= MANY else set())
 
 

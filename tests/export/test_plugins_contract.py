@@ -67,7 +67,7 @@ def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @cache
 def network(name: str, precision: str) -> ModelProto:
-    """A small network for two cameras. Every gate has constants of its own, though the exporter merges equal ones."""
+    """A small network for two cameras. Every gate gets its own constants, because the exporter merges equal ones."""
     proto = fixed(exported(name), BATCH)
     random = np.random.default_rng(1)
     extra = []
@@ -137,7 +137,7 @@ def test_the_rest_of_the_graph_does_not_change(name: str, precision: str) -> Non
         assert {node.op_type for node in gone} <= {"Cast"}
         assert (len(gone) > 0) == (
             precision == "fp16" and name == "stip"
-        )  # its kernel reads the float16 convolutions directly
+        )  # stip's kernel reads the float16 convolutions directly
         # No function has a plugin's name, so the parser cannot confuse them. None of our functions is left.
         assert functions.isdisjoint({node.op_type for node in nodes})
         assert {f.name for f in graph.functions} == {f for f in functions if not parsed(f)}
@@ -164,7 +164,7 @@ def kernels() -> list[Any]:
 
 
 def test_the_ptx_takes_the_arguments_of_the_plugin() -> None:
-    """Exactly a pointer for each of the node's inputs, then its outputs; and the grid covers all elements."""
+    """The pointers are those of the node's inputs, then its outputs. The grid covers all elements."""
     for kernel in kernels():
         built = compiled(kernel, ARCH, PTX)
         ptx = without_scratch(built)
@@ -181,7 +181,7 @@ def test_the_ptx_takes_the_arguments_of_the_plugin() -> None:
         assert re.findall(r"\.reqntid (\d+)", ptx) == [str(32 * built.num_warps)]
         sizes = constants(kernel)
         covered = sizes["block"] * sizes.get("tiles", 1)
-        written = kernel.outputs[0] if "tiles" not in sizes else kernel.inputs[0]  # a reduction covers its input
+        written = kernel.outputs[0] if "tiles" not in sizes else kernel.inputs[0]  # a reduction's grid: its input
         assert sizes["size"] == math.prod(written.shape[1:])
         assert (built.grid[0] - 1) * covered < sizes["size"] <= built.grid[0] * covered
         assert built.grid[1] == BATCH
@@ -274,7 +274,7 @@ def test_plugins_work_in_tensorrts_own_python_layer(version: str, stubs: Path, t
 
 
 def check_driven(proto: ModelProto, lines: list[dict[str, Any]], rungs: list[str]) -> None:
-    """Check that each plugin described itself to TensorRT as the graph's kernels are."""
+    """Check that each plugin's description for TensorRT matches the graph's kernels."""
     placed, sites = rewrite.with_aot(proto)[1] if "aot" in rungs else [], rewrite.with_v3(proto, NAME)[1]
     assert [line["node"] for line in lines] == [place.node for place in (*placed, *sites)]
     for line, place in zip(lines, placed, strict=False):
@@ -341,7 +341,7 @@ def test_the_launcher_passes_the_right_arguments_to_the_driver(
 
 
 def test_the_workspace_holds_the_partial_results() -> None:
-    """It is aligned like tensors. Plugins without partial results need none."""
+    """The workspace is aligned like tensors. Plugins without partial results need none."""
     for name in NETWORKS:
         for place in rewrite.with_v3(network(name, "fp32"), NAME)[1]:
             whole = packed(place, ARCH, PTX)

@@ -137,7 +137,7 @@ def test_plugins_compute_the_operator(operator: str, halves: bool, shape: tuple[
 
 
 def found(run: Callable[[], float]) -> bool:
-    """Whether a mistake shows, as a fault or in the numbers."""
+    """Whether the run detects a mistake, by a fault or by wrong numbers."""
     try:
         return not run() <= 1
     except Fault:
@@ -150,7 +150,7 @@ def wrong(operator: str, plugin: v3.Plugin) -> bool:
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_swapped_arguments_are_detected(operator: str) -> None:
-    """Any two adjacent arguments of the last launch, in both kinds of plugins."""
+    """Swap any two adjacent arguments of the last launch, in both kinds of plugins."""
     first = node(operator, False, *SMALL)
     plugin = packed(first.place, ARCH, PTX)
     *before, last = plugin.launches

@@ -51,7 +51,7 @@ def rollout(engine: Engine, frames: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def types(proto: ModelProto) -> dict[str, int]:
-    """The element type of every tensor, from ONNX's own inference and not from our names."""
+    """The element type of every tensor, by ONNX's own type inference rather than our names."""
     graph = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True).graph
     values = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
     return {**values, **{i.name: i.data_type for i in graph.initializer}}
@@ -59,7 +59,7 @@ def types(proto: ModelProto) -> dict[str, int]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_rollout_stays_close(name: str, tmp_path: Path) -> None:
-    """As ONNX Runtime computes it, and with every value rounded to float16."""
+    """Checks the graph as ONNX Runtime computes it, and with every value rounded to float16."""
     proto = exported(name)
     with opened(proto, tmp_path / "full.onnx") as engine:
         rng = np.random.default_rng()

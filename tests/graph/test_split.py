@@ -78,7 +78,7 @@ def test_halves_predict_the_same_as_the_whole(name: str, engine: str, tmp_path: 
 
 
 def counted(engine: Engine) -> list[bool]:
-    """A list that records, for every run from now on, whether it was the first half that ran."""
+    """A list that records, for every later run, whether the first half ran."""
     runs: list[bool] = []
     inside: Any = engine  # both engines have the private _run and _before
     inner = inside._run
@@ -100,7 +100,7 @@ def test_the_first_half_runs_once_a_frame(name: str, tmp_path: Path) -> None:
         for image in images:
             predictor.step(image)
             predictor.precompute()
-        # On the first frame it runs within the step; on later frames it has run already.
+        # On the first frame, the first half runs within the step. On later frames, it has run already.
         assert runs == [True, False, True, False, True, False, True, False, True]
         del runs[:]
         predictor.step(images[0])

@@ -78,7 +78,7 @@ def double(value: Any) -> Any:
 
 
 def error(actual: Tensor | tuple[Tensor, ...], expected: Tensor | tuple[Tensor, ...]) -> float:
-    """The largest error relative to max(1, |expected|); infinite if a value was not written or a shape is wrong."""
+    """The largest error relative to max(1, |expected|); infinite if a value is missing or a shape is wrong."""
     actual = actual if isinstance(actual, tuple) else (actual,)
     expected = expected if isinstance(expected, tuple) else (expected,)
     errors = []

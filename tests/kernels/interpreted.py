@@ -1,4 +1,6 @@
-"""Runs our Triton kernels under Triton's interpreter on the CPU. A separate process, because importing Triton decides.
+"""Runs our Triton kernels under Triton's interpreter on the CPU.
+
+It is a separate process, because a process can switch Triton to its interpreter only before importing it.
 
 Prints a line of JSON for each case: its name, the error against float64, and the tolerance. Outputs and workspaces
 start as NaN, so that missing writes show. Tensors are small, because each program instance takes milliseconds.
@@ -138,7 +140,7 @@ def eifag_cases() -> Iterator[Case]:
             yield case(f"{slots} slots, {count} written", eifag((3, 2, 3, 5), slots, counts), exact)
     yield case("no forget bias", eifag(SHAPES[1], 3, [1.0, 2.0, 3.0], forget_bias=0.0), exact)
     yield growing_history()
-    # Scores are several thousand, which float32 resolves to 1e-4; so are the weights.
+    # Scores are several thousand. float32 resolves them only to 1e-4, and so the weights are only that exact.
     yield case("large", eifag(SHAPES[1], 5, [5.0] * 3, spread=1e3), 1e-3)
     yield case("fp16, large", eifag(SHAPES[1], 5, [5.0] * 3, torch.float16, spread=1e4), 1e-2)
     strided = eifag(SHAPES[2], 3, [1.0, 3.0])
@@ -193,7 +195,7 @@ def stau_cases() -> Iterator[Case]:
 
 
 def refusals() -> Iterator[Case]:
-    """Arguments that no kernel takes are refused, in one line."""
+    """Arguments that no kernel accepts are rejected with a one-line error."""
     gates = stgru_gates(SHAPES[0])
     attention = stau_attention(SHAPES[0], 2)
     cells = eifag(SHAPES[0], 2, [1.0])
@@ -216,7 +218,7 @@ def main() -> None:
     assert os.environ["TRITON_INTERPRET"] == "1"
     torch.use_deterministic_algorithms(True)  # fills empty tensors with NaN
     assert torch.empty(3).isnan().all()
-    with np.errstate(over="ignore"):  # like a GPU: an exponential that overflows is infinite
+    with np.errstate(over="ignore"):  # as on a GPU, where an exponential that overflows is infinite
         for cases in (stgru_cases, eifag_cases, stau_cases, refusals):
             for name, off, tolerance in cases():
                 print(json.dumps({"case": name, "error": off, "tolerance": tolerance}))  # noqa: T201 (the output)

@@ -10,7 +10,7 @@ from framecast.kernels.eifag.operator import eifag
 
 
 def equations(history: list[Tensor], input: Tensor, forget: Tensor, candidate: Tensor, bias: float) -> Tensor:
-    """``history`` holds only the initial zero cell and the cells that were written."""
+    """``history`` contains only the initial zero cell and the written cells."""
 
     def sigmoid(x: Tensor) -> Tensor:
         return 1 / (1 + torch.exp(-x))

@@ -137,7 +137,7 @@ def test_cuda_graph(name: str, dtype: torch.dtype) -> None:
 
 
 @every_operator
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch warns that it is a prototype
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch warns that this mode is a prototype
 def test_calls_do_not_wait_for_the_gpu(name: str) -> None:
     function, _, arguments = operator(name, (1, 64, 16, 16), torch.float16)
     function(*arguments)

@@ -130,7 +130,7 @@ def test_autocast_runs_it_in_float32(name: str) -> None:
 
 @every_operator
 def test_results_have_the_layout_that_a_compiler_expects(name: str) -> None:
-    """Contiguous. Only the gates keep channels-last, because networks run them so."""
+    """Results are contiguous. Only the gates keep channels-last, because networks run the gates in that layout."""
     strided = tree_map(
         lambda x: x.to(memory_format=torch.channels_last) if isinstance(x, Tensor) and x.ndim == 4 else x,
         ARGUMENTS[name](),
@@ -143,7 +143,7 @@ def test_results_have_the_layout_that_a_compiler_expects(name: str) -> None:
 
 @pytest.mark.parametrize("last", [6, 7])
 def test_results_have_the_layout_of_the_first_state(last: int) -> None:
-    """As in the kernel, so that a compiler expects the right layout."""
+    """The operator's layout must match the kernel's, because a compiler relies on it."""
     arguments = ARGUMENTS["stgru_gates"]()
     arguments[last] = arguments[last].to(memory_format=torch.channels_last)
     torch.library.opcheck(operator("stgru_gates").default, tuple(arguments), test_utils=("test_faketensor",))

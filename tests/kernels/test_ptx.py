@@ -117,7 +117,7 @@ def broken(operator: str) -> Case:
 
 
 def found(case: Case, alter: Callable[[str, Compiled], Compiled]) -> str:
-    """How a mistake shows: as a fault's message, as ``numbers``, or not at all (empty)."""
+    """How the run detects a mistake: a fault's message, ``numbers``, or an empty string if it does not."""
     try:
         return "numbers" if not off(case, run(case, alter)[0]) <= 1 else ""
     except Fault as fault:
@@ -126,7 +126,7 @@ def found(case: Case, alter: Callable[[str, Compiled], Compiled]) -> str:
 
 @pytest.mark.parametrize("operator", KERNELS)
 def test_swapped_parameters_are_detected(operator: str) -> None:
-    """Any two adjacent parameters of any kernel."""
+    """Swap any two adjacent parameters of any kernel."""
     case = broken(operator)
     for kernel in KERNELS[operator]:
         for i in range(len(compiled(case, kernel).parameters) - 1):
@@ -170,7 +170,7 @@ def test_a_stale_constant_is_detected(operator: str, options: dict[str, float]) 
 
 @pytest.mark.parametrize("operator", KERNELS)
 def test_a_kernel_of_another_size_is_detected(operator: str) -> None:
-    """As in an engine that was built for another picture size."""
+    """Shapes that do not match the arguments, as in an engine built for another picture size."""
     case = broken(operator)
     other = replace(case, shape=(7, 9, 12))
     assert found(case, lambda name, built: compiled(other, name))

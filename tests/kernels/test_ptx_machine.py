@@ -328,7 +328,7 @@ def test_faults(message: str) -> None:
 
 
 def test_undefined_values_may_be_passed_on() -> None:
-    """It is no fault as long as no result depends on them."""
+    """Undefined values are no fault as long as no result depends on them."""
     expected = np.where(np.arange(64) % 32 < 9, 1, 5)
     assert (run(f"{UNDEFINED} add.s32 %r8, %r8, 0; selp.b32 %r8, %r8, 5, %p1; {STORE}") == expected).all()
     half = "mov.b64 %rd5, {%r0, %r7}; add.f32x2 %rd5, %rd5, %rd5; mov.b64 {%r8, _}, %rd5;"

@@ -18,7 +18,7 @@ def test_reference(shape: tuple[int, ...], slots: int, scaled: bool) -> None:
     keys, values = ([torch.randn(shape) for _ in range(slots)] for _ in range(2))
     query, gate, current = (torch.randn(shape) for _ in range(3))
     if not scaled:
-        query /= math.sqrt(math.prod(shape[1:]))  # with scores of several hundred, their last bits would decide
+        query /= math.sqrt(math.prod(shape[1:]))  # keeps the scores small, so that their last bits matter little
     expected = torch.empty(shape, dtype=torch.float64).fill_(torch.nan)
     for b in range(shape[0]):  # one sample and one slot at a time
         scores = [scale * float((key[b].double() * query[b].double()).sum()) for key in keys]

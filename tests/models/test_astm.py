@@ -1,4 +1,4 @@
-"""ASTM compared with the published sizes and cost, and with the paper's clip-wise forward on pairs of frames."""
+"""ASTM matches its published sizes and cost, and the paper's clip-wise forward on pairs of frames."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHAPES = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "without-eifag": {"eifag": False},
-    "without-eifag-tau": {"eifag": False, "tau": 2},  # tau has no effect then
+    "without-eifag-tau": {"eifag": False, "tau": 2},  # without EIFAG, tau has no effect
     "tau-1": {"tau": 1},
     "tau-3": {"tau": 3},
     "tau-8": {"tau": 8},

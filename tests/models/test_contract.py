@@ -73,7 +73,7 @@ def test_batch_equals_each_sample_alone(model: StepModel) -> None:
 
 @torch.inference_mode()
 def test_a_rollout_does_not_change_its_state(model: StepModel) -> None:
-    """Steps ahead from a state leave it bit-equal, and so are later predictions from it."""
+    """Steps ahead leave the state unchanged bit for bit, and so are later predictions from it."""
     frames = torch.rand(7, 1, *model.frame_shape)
     state = model.init_state()
     for frame in frames[:6]:
@@ -95,7 +95,7 @@ def test_reset_is_all_zeros(model: StepModel) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("bounded", [False, True])
 def test_the_released_merge_can_grow_without_bound(bounded: bool) -> None:
-    """It is linear in T^1. If it amplifies T^1, the state grows until it is NaN (and the predictor resets)."""
+    """The cell is linear in T^1. If it amplifies T^1, the state grows until it is NaN, and the predictor resets."""
     config = STIPConfig(height=16, width=16, patch=2, hidden=4, layers=1, stages=2, bounded=bounded)
     model = STIP(config).eval()
     model.merge_t.weight[:, :4] = 3 * torch.eye(4)[:, :, None, None]

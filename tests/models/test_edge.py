@@ -193,7 +193,7 @@ def test_all_later_stages_are_the_same_given_the_same_flow(
     taught = opencv._taught
 
     def all_taught(known: Any, moments: Any, interval: float, _: Any, draft: Any) -> Any:
-        """Learn every horizon that is used below at each frame, like the graphs."""
+        """Make the OpenCV form learn every horizon at each frame, like the graphs."""
         return taught(known, moments, interval, (1, 2), draft)
 
     monkeypatch.setattr(opencv, "_taught", all_taught)
@@ -206,7 +206,7 @@ def test_all_later_stages_are_the_same_given_the_same_flow(
             assert np.abs(back(written["velocity"]) - moment.motion.velocity).max() < 1e-3
             assert (
                 np.abs(back(written["steady"]) - moment.motion.steady).max() < 1.0
-            )  # of about 25 lattice points per second
+            )  # the velocity is about 25 lattice points per second
             error = np.abs(back(fields["acceleration"]) - moment.motion.acceleration).max()
             assert error <= 0.02 * np.abs(moment.motion.acceleration).max()
         for i, k in enumerate(graphs.horizons):
@@ -265,7 +265,7 @@ def test_late_frames_teach_nothing(graphs: Edge) -> None:
 
 
 def test_nothing_is_ever_nan() -> None:
-    """Extreme frames, times and moments, from a fresh state. The first frame and any frame's own moment are copies."""
+    """Extreme frames, times and lookaheads, from a fresh state. After the first frame, or 0 s ahead, it copies."""
     model = Edge(EdgeConfig(48, 64)).eval()
     state = model.init_state(3)
     for index in range(12):

@@ -72,7 +72,7 @@ def in_half(model: StepModel) -> StepModel:
     assert found
     for layer in found:
         assert isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-        layer.float()  # the weights are rounded to half already
+        layer.float()  # the weights are already rounded to float16
         layer.register_forward_pre_hook(
             lambda _, given: tuple(value.float() for value in given)
         )  # after their rounding
@@ -100,7 +100,7 @@ def error(config: str, changes: Mapping[str, Any], monkeypatch: pytest.MonkeyPat
     for frame in frames(config, model):
         expected, exact = model.step(frame, exact)
         with monkeypatch.context() as patch:
-            patch.setattr(switch, "DEVICES", frozenset({"cpu"}))  # use our operators, which take halves
+            patch.setattr(switch, "DEVICES", frozenset({"cpu"}))  # use our operators, which accept float16
             patch.setattr(switch, "INSTALLED", True)
             prediction, state = form.step(frame, state)
         assert all(value.dtype == torch.float32 for value in (prediction, *state.values()))
@@ -148,7 +148,7 @@ def test_the_error_is_within_the_limit(
 ) -> None:
     found = error(config, SMALL[config], monkeypatch)
     record_property("error", found)
-    assert 1e-6 < found <= allowed[config]  # the lower bound shows that it rounds
+    assert 1e-6 < found <= allowed[config]  # the lower bound shows that the form really rounds
 
 
 @pytest.mark.slow

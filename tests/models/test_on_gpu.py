@@ -1,4 +1,4 @@
-"""The form in which PyTorch runs a network on a GPU is the same function, in any memory layout and order."""
+"""The form of a network for PyTorch on a GPU computes the same function, in any memory layout and order."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_only_layers_that_need_no_frame_run_on_the_branch(name: str) -> None:
 
 @pytest.mark.parametrize("name", STIPS)
 def test_a_failure_outside_the_branch_joins_it(name: str) -> None:
-    """In a capture, an unjoined branch would hide the error."""
+    """The branch must be joined, because in a capture an unjoined branch would hide the error."""
     branch = Recorded()
     form = cast(STIP, make(name).on_gpu())
     form.branch = branch

@@ -1,4 +1,4 @@
-"""STAU and MAU compared with their published sizes and cost, and with a clip-wise forward after the equations."""
+"""STAU and MAU match their published sizes and cost, and a clip-wise forward written from the equations."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Clip(ClipWise):
             for i in range(config.stages):
                 x = self.conv(scales[-1], f"encoders.{i + 1}.encoder_t{i}", stride=2, padding=1)
                 scales.append(F.leaky_relu(x, 0.2))
-            t_below = [history[-1] for history in t_histories]  # all from the previous step
+            t_below = [history[-1] for history in t_histories]  # all states are from the previous step
             s_below = [scales[-1]]
             for k in range(config.layers):
                 t, s = self.cell(k, t_histories[k], s_histories[k], t_below[: k + 1], s_below)

@@ -1,4 +1,4 @@
-"""STIP compared with the published sizes and cost, and with a clip-wise forward after the equations."""
+"""STIP matches its published sizes and cost, and a clip-wise forward written from the equations."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def released_shapes(config: STIPConfig) -> Shapes:
-    """Every key of STIPHR's state_dict with its shape; without STED, of encoders and decoders only the s ones."""
+    """Every key of STIPHR's state_dict with its shape. Without STED, there are only the encoder and decoder for S."""
     shapes: Shapes = {}
     hidden, features, kernel = config.hidden, config.features, config.kernel
 
@@ -92,7 +92,7 @@ class Clip(ClipWise):
     config: STIPConfig
 
     def encode(self, pair: Tensor, which: str) -> list[Tensor]:
-        """The scales e0, e1, … of a pair [B, F, 2, H, W]."""
+        """The features e0, e1, … of a pair [B, F, 2, H, W], finest first."""
         name = f"{which}_encoder3d.encoder3d_{which}_conv-1"
         x = F.leaky_relu(F.conv3d(pair, self.w[f"{name}.weight"], self.w[f"{name}.bias"]), 0.2).squeeze(2)
         scales = []

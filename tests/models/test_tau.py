@@ -1,4 +1,4 @@
-"""TAU compared with the published sizes and cost, and with a clip-wise forward after the equations."""
+"""TAU matches its published sizes and cost, and a clip-wise forward written from the equations."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def released_shapes(config: TAUConfig) -> dict[str, tuple[int, ...]]:
         add(f"enc.enc.{i}.conv.norm", hidden)
         if i % 2 == 0 and config.upsample == "shuffle":
             add(f"dec.dec.{i}.conv.conv.0", 4 * hidden, hidden, 3, 3)
-        else:  # includes transposed convolutions, which were never released: named like the other layers
+        else:  # transposed convolutions were never released; here they are named like the other layers
             add(f"dec.dec.{i}.conv.conv", hidden, hidden, 3, 3)
         add(f"dec.dec.{i}.conv.norm", hidden)
     add("dec.readout", config.channels, hidden, 1, 1)

@@ -80,7 +80,7 @@ def things(random: np.random.Generator, times: Floats) -> Floats:
 
 
 def gains(brightness: Floats, fps: float) -> Floats:
-    """Gains of an automatic exposure that needs one or two seconds for half a change, and of varying daylight."""
+    """Gains of an automatic exposure, which needs one or two seconds for half of a change, times varying daylight."""
     found, gain = [], 1.0
     for number, light in enumerate(brightness):
         found.append(gain * (1 + 0.2 * np.sin(number / fps / 2)))

@@ -35,7 +35,7 @@ class Gpu:
         self.context = Context()
         self.streams: list[GpuStream] = []
         self.legacy = GpuStream(self, blocking=False)  # the default stream; blocking streams synchronize with it
-        self.memory: dict[int, np.ndarray] = {}  # by address: the GPU's memory, and page-locked host memory
+        self.memory: dict[int, np.ndarray] = {}  # the GPU's memory and page-locked host memory, by address
         self.captures = True
         self.graphs: list[list[Work]] = []
         self.alive: Counter[str] = Counter()  # number of live objects by kind
@@ -72,7 +72,7 @@ class Gpu:
         self.finish(done)
 
     def unsafe(self, call: str) -> None:
-        """Check a call that is not allowed in a thread that captures: it invalidates the capture."""
+        """Check a call that is not allowed in a capturing thread, where it would invalidate the capture."""
         for stream in (*self.streams, self.legacy):
             if stream.capturer == threading.get_ident():
                 stream.void = True

@@ -31,7 +31,7 @@ class TensorRT:
         self.refuses_capture = False  # execute_async_v3 returns False in a capture
         self.executing: Callable[[], None] = lambda: None  # called in execute_async_v3
         self.logger: Any = None
-        self.weights: list[bool] = []  # true once they are on the GPU
+        self.weights: list[bool] = []  # not empty once the weights are on the GPU
         self.session: Any = None
 
     def Runtime(self, logger: Any) -> TensorRT:  # noqa: N802
@@ -42,7 +42,7 @@ class TensorRT:
         if not data.startswith(b"\x08"):  # the first byte of an ONNX file
             self.logger.log(self.ILogger.ERROR, f"cannot read {data[:20]!r}")
             return None
-        engine = copy(self)  # an artifact can have two engines
+        engine = copy(self)  # a copy, because an artifact can have two engines
         engine.addresses, engine.weights = {}, []
         engine.session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         self.driver.gpu.legacy.put(lambda: engine.weights.append(True))  # the copy of the weights

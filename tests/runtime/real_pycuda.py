@@ -151,7 +151,7 @@ def engine(path: Path) -> None:
 
 
 def at_exit(path: Path) -> None:
-    """Objects of a thread that has ended are left to the driver if they are alive when Python exits."""
+    """If a thread's objects are alive when Python exits, and the thread has ended, the driver frees them."""
     tensorrt()
 
     def make() -> None:
@@ -236,7 +236,7 @@ def faults(path: Path) -> None:
 
 
 def raw(_: Path) -> None:
-    """pycuda alone, used wrongly: it leaks what another thread drops, and cannot release its context."""
+    """pycuda alone, used wrongly: it leaks objects that another thread drops, and cannot release its context."""
     pycuda.driver.init()
     context = pycuda.driver.Device(0).retain_primary_context()
     context.push()

@@ -67,7 +67,7 @@ def cameras(count: int, width: int = 640, height: int = 480) -> list[Frame]:
 
 
 def allocating(advance: Callable[[], object], warm: int) -> list[int]:
-    """Peak bytes above the memory before the frame, for those of ``FRAMES`` frames that needed more than ``NOISE``."""
+    """For each of ``FRAMES`` frames that needs more than ``NOISE``: its peak bytes above the memory before it."""
     tracemalloc.start(1)
     try:
         for _ in range(warm):

@@ -79,7 +79,7 @@ def test_no_warning_comes_within_its_limit(change: dict[str, Any], of: Lookahead
 def test_no_warning_comes_too_early() -> None:
     bad = Snapshot(interval=0.04, ahead=0.04, wanted=2.0, frames=7, dropped=JUDGED - 8, latency=late(900), seconds=9.9)
     assert warnings(bad, Lookahead()) == []
-    # Dropped frames count, so a slow machine is warned, too.
+    # Dropped frames count too, so a slow machine also gets the warning.
     for change in ({"dropped": JUDGED - 7}, {"seconds": 10.0}, {"ended": "max frames"}):
         assert len(warnings(dataclasses.replace(bad, **change), Lookahead())) == 3
         assert len(warnings(dataclasses.replace(bad, **change), NOW)) == 3

@@ -70,7 +70,7 @@ def test_a_manifest_without_the_field_is_read(manifest: Manifest) -> None:
 
 @pytest.fixture
 def older(manifest: Manifest, tmp_path: Path) -> Path:
-    """An artifact that only its manifest calls int8, without ``pair_sum``."""
+    """A float32 artifact whose manifest says int8, without ``pair_sum``."""
     proto = onnx.load(shipped()["stip-edge"])
     onnx.helper.set_model_props(proto, {KEY: manifest.to_json()})
     onnx.save(proto, tmp_path / "older.onnx")

@@ -28,7 +28,7 @@ def test_motion_continues_at_whole_and_fractional_steps() -> None:
     assert (
         psnr(three[inner].copy(), frames[4][inner].copy()) > psnr(frames[1][inner].copy(), frames[4][inner].copy()) + 4
     )
-    (half,) = dis.predict(frames[2], frames[0], [0.5])  # the flow spans two frames: half a step is the next one
+    (half,) = dis.predict(frames[2], frames[0], [0.5])  # the flow spans two frames, so half of it is one frame
     assert (
         psnr(half[inner].copy(), frames[3][inner].copy()) > psnr(frames[2][inner].copy(), frames[3][inner].copy()) + 6
     )
@@ -50,7 +50,7 @@ def test_it_fills_in_the_picture_and_then_pauses() -> None:
     class Timed(ManualClock):
         def now(self) -> float:
             if threading.current_thread().name == "framecast-rival":
-                self.time += 0.05  # a computation reads the clock twice: it seems to take 50 ms
+                self.time += 0.05  # a computation reads the clock twice, so it seems to take 50 ms
             return self.time
 
     clock = Timed()
@@ -65,7 +65,7 @@ def test_it_fills_in_the_picture_and_then_pauses() -> None:
     begun = clock.time - 0.05
     rival.offer(second, frames[1], 0.04)
     rival.close()
-    assert second.rival is None  # the share of the time is used up
+    assert second.rival is None  # the rival has used up its share of the time
     clock.time = begun + 0.05 / SHARE + 0.06
     rival.offer(third, frames[2], 0.04)
     rival.close()

@@ -1,4 +1,4 @@
-"""The cache returns the engine stored for this library, GPU and artifact, unchanged, or an error with the reason."""
+"""The cache returns exactly the engine stored for this library, GPU and artifact, or fails with the reason."""
 
 from __future__ import annotations
 

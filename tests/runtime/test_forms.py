@@ -20,7 +20,7 @@ from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test
 
 @pytest.fixture
 def quantized(tmp_path: Path) -> Path:
-    """An artifact that only its manifest calls int8."""
+    """A float32 artifact whose manifest says int8."""
     proto = onnx.load(shipped()["stip-edge"])
     manifest = dataclasses.replace(manifest_of(proto), precision="int8")
     onnx.helper.set_model_props(proto, {KEY: manifest.to_json()})

@@ -70,7 +70,7 @@ def artifact(path: Path, slots: int, outputs: int = 1) -> Path:
 
 
 def weights(slots: int) -> np.ndarray:
-    """All different, to tell the slots apart; small, so that predictions can be fed back."""
+    """Weights that all differ, to tell the slots apart. They are small, so that predictions can be fed back."""
     return np.array([0.5 / (i + 2) for i in range(slots + 3)], np.float32)
 
 

@@ -65,7 +65,7 @@ def test_a_whole_lookahead_is_scored_as_it_was_shown() -> None:
 def test_between_two_frames_the_nearest_whole_interval_is_scored_instead(ahead: float, whole: int) -> None:
     """The moment shown lies between two frames of the camera, so no frame can score it."""
     telemetry, predictor, scored = judged(lambda i: ahead * INTERVAL)
-    assert predictor.asked == 80  # one extra for each, for the score
+    assert predictor.asked == 80  # one extra prediction per frame, for the score
     scores = telemetry.snapshot().scores
     assert {round(at): score.n for at, score in scores.items()} == {40 * whole: 40 - SETTLE}
     other = Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
@@ -90,7 +90,7 @@ def test_while_a_frame_waits_only_some_extra_predictions_are_made() -> None:
 
 
 def test_frames_that_were_not_taken_score_if_needed() -> None:
-    """Every second frame is taken, and predicted one frame ahead: only the frames not taken can score that."""
+    """Every second frame is taken, and predicted one frame ahead. Only the other frames can score the predictions."""
     telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge = Judge(telemetry, None)
     wanted = []
@@ -158,7 +158,7 @@ def test_sharpness_is_relative_to_the_real_frame() -> None:
     assert sharpness[1] == pytest.approx(1, abs=0.1)  # a copy is as sharp as the frame
     judge = Judge(telemetry := Telemetry(INTERVAL), None)
     picture = np.random.default_rng(2).integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
-    soft = np.full_like(picture, 128) + (picture // 2 - 64)  # half of the contrast: a quarter of the energy
+    soft = np.full_like(picture, 128) + (picture // 2 - 64)  # half the contrast has a quarter of the energy
     for _ in range(SHARPNESS):
         judge._record(Scored(INTERVAL, soft, picture, 30.0, 30.0), picture, INTERVAL)
     found = telemetry.snapshot().sharpness

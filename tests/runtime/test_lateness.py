@@ -112,7 +112,7 @@ def test_late_predictions_are_not_scored_and_give_warnings() -> None:
     pipeline = Pipeline(Camera(600, clock), predictor(clock, lambda n: 0.1), rival=False, clock=clock)
     list(pipeline)
     report = pipeline.report()
-    assert (report["psnr_db"]["n"], report["psnr_db"]["trusted"]) == (0, False)  # their frames had arrived before
+    assert (report["psnr_db"]["n"], report["psnr_db"]["trusted"]) == (0, False)  # the frames came before them
     dropped, late, few = report["warnings"]
     assert "of the frames are dropped" in dropped
     assert "they come too late" in late
@@ -206,7 +206,7 @@ def test_a_display_stops_when_the_camera_stalls() -> None:
         clock=clock,
     )
     stale = [result for result in pipeline if result.between and result.frame.index == 7]
-    assert 20 <= len(stale) <= 26  # for half a second
+    assert 20 <= len(stale) <= 26  # half a second of lookahead at 50 pictures a second
     assert max(result.prediction.ahead for result in stale) <= 0.5
 
 
@@ -221,7 +221,7 @@ def test_a_file_in_real_time_behaves_like_a_camera() -> None:
     assert report["frames"] + report["dropped"] == 100
     p90 = report["latency_ms"]["p90"]
     assert p90 is not None
-    assert p90 <= 150  # nothing queues: the newest frame waits for the current step, then takes one
+    assert p90 <= 150  # no queue: a frame waits only for the current step, and then takes one step
     assert [r.prediction.ahead for r in results[3:]] == pytest.approx([0.04] * len(results[3:]))
 
 

@@ -45,12 +45,12 @@ def test_a_fixed_lookahead_does_not_depend_on_the_age() -> None:
 def test_now_compensates_for_the_whole_lateness() -> None:
     horizon = Horizon(Lookahead(now=True, camera_delay=0.15, display_delay=0.02))
     assert horizon.ahead(0.01, 0.04) == pytest.approx(0.18)
-    horizon.took(0.03)  # the first one counts in full
+    horizon.took(0.03)  # the first duration counts in full
     assert horizon.ahead(0.01, 0.04) == pytest.approx(0.21)
     for _ in range(100):
         horizon.took(0.05)
     assert horizon.ahead(0.01, 0.04) == pytest.approx(0.23, abs=1e-5)
-    horizon.took(0.5)  # a single slow one counts little
+    horizon.took(0.5)  # a single slow step counts little
     assert horizon.ahead(0.01, 0.04) == pytest.approx(0.275, abs=1e-5)
 
 
@@ -63,7 +63,7 @@ def test_now_ends_at_max_ahead() -> None:
 
 
 def test_an_early_frame_is_never_predicted_backwards() -> None:
-    """Its time, after removal of jitter, is in the future, so its age is below 0."""
+    """After removal of jitter, the frame's time is in the future, so its age is negative."""
     horizon = Horizon(Lookahead(now=True))
     assert horizon.ahead(-0.03, 0.04) == 0
     assert horizon.ahead(0.02, 0.04) == 0.02

@@ -36,7 +36,7 @@ def test_close_wakes_both_sides() -> None:
     sender = threading.Thread(target=lambda: results.append(box.put(2)))
     sender.start()
     sender.join(0.2)
-    assert sender.is_alive()  # it waits for room
+    assert sender.is_alive()  # put() waits for room
     box.close()
     sender.join(120)
     assert results == [False]
@@ -49,7 +49,7 @@ def test_a_deadline_ends_the_wait_for_an_item() -> None:
     assert box.get(clock.now() - 1) is None
     assert not box.ended
     box.put(7)
-    assert box.get(clock.now() - 1) == 7  # an item that is there is returned after the deadline, too
+    assert box.get(clock.now() - 1) == 7  # an item in the mailbox is returned even after the deadline
     box.put(8)
     box.close()
     assert not box.ended

@@ -64,7 +64,7 @@ def engine(network: tuple[StepModel, Engine]) -> Engine:
 
 
 def allowed(engine: Engine) -> float:
-    """The largest error. stip-edge warps noise, so the last bit of a flow changes a grey value, as in every engine."""
+    """The largest allowed error. stip-edge warps noise, so a flow's last bit changes a grey value in any engine."""
     return 5e-3 if "stip-edge" in engine.manifest.config else 1e-5
 
 

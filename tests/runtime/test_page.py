@@ -163,7 +163,7 @@ def test_moments_between_frames_are_sent_only_to_viewers_of_now(sink: WebSink) -
             header, pictures = decode(await errors.receive_bytes())
             assert header["index"] == 0
             assert frame.due is not None
-            assert psnr(pictures["due"], frame.due) > 28  # still that of the newest scored frame
+            assert psnr(pictures["due"], frame.due) > 28  # still from the newest scored frame
             sink.show(dataclasses.replace(event(SETTLE + 1), prediction=later))
             header, _ = decode(await errors.receive_bytes())
             assert header["index"] == SETTLE + 1

@@ -55,7 +55,7 @@ def test_rollout_feeds_back_floats_and_leaves_the_state() -> None:
     assert [int(p.image[0, 0, 0]) for p in ahead] == pytest.approx(levels, abs=1)
     again = predictor.rollout(5)
     assert all(np.array_equal(a.image, b.image) for a, b in zip(ahead, again, strict=True))
-    engine.poison = lambda count: count != 2  # NaN unless the rollouts left the count at 2
+    engine.poison = lambda count: count != 2  # NaN if the rollouts changed the live state's count
     predictor.step(grey(200), time=0.2)
     predictor.rollout(1)
     assert predictor.resets == 0
@@ -101,7 +101,7 @@ def test_the_cameras_interval_may_differ_from_that_of_the_frames_taken() -> None
     assert predictor.interval == 0.04
     ahead = predictor.rollout(10)
     assert [p.ahead for p in ahead] == pytest.approx([0.04 * k for k in range(1, 11)])
-    # The engine has seen frames 0.2 s apart, so that is one step.
+    # The engine has seen frames 0.2 s apart, so 0.2 s is one step.
     assert [int(p.image[0, 0, 0]) for p in ahead[4::5]] == pytest.approx([126, 151], abs=1)
     assert int(ahead[0].image[0, 0, 0]) == pytest.approx(100 + 25.5 / 5, abs=1)
     predictor.step(grey(100), 0.8)  # no interval given: the median of the last ones

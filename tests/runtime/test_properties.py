@@ -80,7 +80,7 @@ def test_nothing_is_lost_or_out_of_order_between_two_threads(newest: bool, count
     came = list(iter(box.get, None))
     sender.join()
     assert came == sorted(set(came))
-    assert came[-1:] == list(range(count))[-1:]  # the last one always comes
+    assert came[-1:] == list(range(count))[-1:]  # the last item always arrives
     assert len(came) + box.dropped == count
     assert newest or box.dropped == 0
 
@@ -89,7 +89,7 @@ def test_nothing_is_lost_or_out_of_order_between_two_threads(newest: bool, count
 
 
 class Nothing(Engine):
-    """An engine only for its states, with histories of ``slots`` steps and of one step."""
+    """An engine that only makes states, with histories of ``slots`` steps and of one step."""
 
     name, device, version = "nothing", "test", "0"
 

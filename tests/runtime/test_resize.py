@@ -14,7 +14,8 @@ from framecast.runtime.resize import resize
 
 from ..calls import watched  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
-# Sizes of cameras and of networks. Not halved: enlarged pictures, odd rows, scales that are not binary fractions.
+# Sizes of cameras and of networks. Some cannot be resized in halves: enlarged pictures, odd rows, scales that are
+# not binary fractions.
 CAMERAS = [(480, 640), (720, 1280), (1080, 1920), (1024, 1280), (481, 640), (100, 2000), (192, 256), (96, 128)]
 TARGETS = [(256, 192), (512, 512), (160, 128), (64, 64), (100, 75), (640, 480)]
 
@@ -29,7 +30,7 @@ def whole(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @pytest.fixture
 def halved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the threads that resize; pictures of any size are halved."""
+    """The names of the threads that resize. Pictures of any size are resized in two halves."""
     names: list[str] = []
     monkeypatch.setattr(module, "LARGE", 0)
     monkeypatch.setattr(
@@ -53,7 +54,7 @@ def test_every_bit_equals_opencvs_result(camera: tuple[int, int], target: tuple[
     [
         ((480, 640), (256, 192), 2),
         ((1080, 1920), (256, 192), 2),
-        ((1024, 1280), (256, 192), 1),  # 5⅓ rows to one
+        ((1024, 1280), (256, 192), 1),  # one row covers 5⅓ rows
         ((481, 640), (256, 192), 1),
         ((480, 640), (512, 512), 1),  # enlarged
     ],

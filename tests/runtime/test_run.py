@@ -61,7 +61,7 @@ def test_a_callers_stop_event_ends_the_run() -> None:
     stop = threading.Event()
     report = framecast.run("demo", loop=True, stop=stop, sinks=[lambda result: stop.set()])
     assert report["ended"] == "interrupted"
-    assert report["frames"] <= 4  # with frames that were already on their way
+    assert report["frames"] <= 4  # includes frames that were already in progress
 
 
 def test_a_failing_sink_ends_the_run_and_the_others_are_closed() -> None:

@@ -86,7 +86,7 @@ def test_a_frame_that_was_not_taken_scores_but_does_not_count_as_taken() -> None
     assert not scorer.wants(now + 0.15, 0.04)
     (scored,) = scorer.pass_by(image(93), now, 0.04)
     assert scored.psnr == pytest.approx(psnr(image(90), image(93)))
-    assert not scorer.pass_by(image(93), now, 0.04)  # once only
+    assert not scorer.pass_by(image(93), now, 0.04)  # a frame scores a prediction only once
     (scored,) = scorer.arrive(image(93), now + 0.04, 0.04)  # not a repeat, because the equal frame was not taken
     assert scored.ahead == 0.08
     assert not scorer.wants(now + 0.04, 0.04)

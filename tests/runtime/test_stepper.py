@@ -197,7 +197,7 @@ def test_a_predictor_closes_only_an_engine_that_it_owns() -> None:
 
 @pytest.mark.parametrize("name", OPENERS)
 def test_a_step_takes_exactly_one_picture_per_stream(tmp_path: Path, name: str) -> None:
-    """A device keeps its inputs per batch: another number of pictures must not run on an earlier upload."""
+    """A device keeps its input buffers. A step with another number of pictures must not use an earlier upload."""
     path = tmp_path / "stau.onnx"
     save(exported("stau"), path)
     with OPENERS[name](path) as engine:

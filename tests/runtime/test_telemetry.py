@@ -59,7 +59,7 @@ def test_latencies_are_over_the_last_windows_in_bounded_memory() -> None:
         assert WINDOW >= telemetry._windows[1].n > 0
     now = telemetry.snapshot()
     assert now.frames == 3 * WINDOW + 5
-    assert now.latency.n == WINDOW + 5  # the slow ones are too old
+    assert now.latency.n == WINDOW + 5  # the slow frames have left the window
     assert now.latency.max == pytest.approx(10)
     assert sys.getsizeof(telemetry._windows[0]._counts) == size
 

@@ -161,7 +161,7 @@ def test_frames_without_a_prediction_wait_at_most_once(path: Path, driver: Drive
 
 
 def test_it_does_not_wait_for_the_default_stream(path: Path, driver: Driver) -> None:  # noqa: F811
-    """Another library may have long work there."""
+    """Another library may have work on that stream that takes long."""
     with TensorRTEngine(path) as engine:
         predictor = Predictor(engine, watch=False)
         with process_cuda().current():
@@ -209,7 +209,7 @@ def test_one_engine_captures_while_others_step_and_capture(path: Path, driver: D
         def executing() -> None:
             if beside.ident is None and driver.stream(engine._streams.handle).captured is not None:
                 beside.start()
-                beside.join(0.05)  # until it waits for the capture to end
+                beside.join(0.05)  # gives it time to wait for the capture's end
 
         engine._context.executing = executing
         steps(engine)
@@ -240,7 +240,7 @@ def test_an_engine_is_loaded_while_another_captures(path: Path, driver: Driver) 
         def executing() -> None:
             if beside.ident is None and driver.stream(engine._streams.handle).captured is not None:
                 beside.start()
-                beside.join(0.2)  # until it waits for the end of the capture
+                beside.join(0.2)  # gives it time to wait for the end of the capture
 
         engine._context.executing = executing
         predictor = Predictor(engine, watch=False)

@@ -139,7 +139,7 @@ def test_an_older_gpu_cannot_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("asked", ["tf32", "ieee", "none"])
 def test_the_engine_uses_its_own_precision_in_any_process(asked: str) -> None:
-    """It restores the process's settings afterwards. PyTorch refuses its old interface once the new one was used."""
+    """The engine restores the process's settings. PyTorch rejects its old interface once the new one has been used."""
     from framecast.runtime.engines.torch_precision import exactly
 
     backends: Any = torch.backends
@@ -186,7 +186,7 @@ def test_only_one_thread_captures_or_computes_at_a_time(monkeypatch: pytest.Monk
             failures.append(error)
 
     for engine in engines:
-        engine._device = torch.device("cuda")  # no tensor is put there
+        engine._device = torch.device("cuda")  # this test puts no tensor on it
     threads = [threading.Thread(target=compute, args=(engine,)) for engine in engines]
     for thread in threads:
         thread.start()

@@ -142,7 +142,7 @@ def test_the_window_shows_the_newest_result(display: Display, sink: Watched) -> 
 
 
 def places(screen: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """The part of that size that begins where the screen is not black; nothing if all is black."""
+    """The part of the screen of that size, from the first pixel that is not black. Empty if all pixels are black."""
     rows, columns = np.nonzero(screen.any(axis=2))
     if rows.size:
         top, left = rows.min(), columns.min()

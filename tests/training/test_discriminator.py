@@ -68,7 +68,7 @@ def forward_again(model: Discriminator, frames: Array, slope: float) -> tuple[Ar
 
 
 def randomised(model: Discriminator) -> Discriminator:
-    """The model in float64, with random biases and norm weights: initialised to 1 and 0, the norms would not show."""
+    """The model in float64. Biases and norm weights are random, because their initial 0 and 1 would hide errors."""
     for parameter in model.double().parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, 0.5)

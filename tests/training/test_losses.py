@@ -85,7 +85,7 @@ def test_differential_divergence(temperature: float) -> None:
 
 def test_differential_divergence_keeps_its_epsilons_for_disjoint_distributions() -> None:
     prediction, truth = (torch.zeros(1, 3, 1, 1, 2, dtype=torch.float64) for _ in range(2))
-    prediction[0, :, 0, 0, 0] = torch.tensor([0, 4, 0])  # p is (1, e^-40), q (e^-40, 1), then the other way round
+    prediction[0, :, 0, 0, 0] = torch.tensor([0, 4, 0])  # p is (1, e^-40), q is (e^-40, 1); then swapped
     truth[0, :, 0, 0, 1] = torch.tensor([0, 4, 0])
     (terms,) = divergence_again(prediction.numpy(), truth.numpy(), 0.1)
     assert losses.differential_divergence(prediction, truth, reduction="sum").item() == pytest.approx(sum(terms))

@@ -20,7 +20,7 @@ from framecast.training.recipes import Recipe
 from framecast.training.trainer import Trainer
 
 GIVEN = 4
-UPDATES = {"stip-edge": 40}  # it starts from a motion prior and its updates are the slowest; the others need 100
+UPDATES = {"stip-edge": 40}  # its motion prior is a good start, and its updates are the slowest; the others need 100
 
 NETWORKS: dict[str, Callable[[], StepModel]] = {
     "stip": lambda: STIP(STIPConfig(24, 24, 1, patch=2, hidden=8, layers=2, stages=1)),

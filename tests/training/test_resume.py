@@ -85,7 +85,7 @@ def test_three_updates_and_three_more_equal_six(make: Make, case: str) -> None:
     whole = train(make(case, "whole"))
     first = train(make(case, "parts"), stop_after=3)
     assert first.trainer.updates == 3
-    torch.manual_seed(99)  # stands for other use of the random generator in between
+    torch.manual_seed(99)  # something else may use the random generator between the two runs
     second = train(make(case, "parts", resume=True))
     assert second.trainer.updates == 6
     assert_same_weights(whole.settings.out, second.settings.out)

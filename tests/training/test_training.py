@@ -218,7 +218,7 @@ def test_a_clip_at_once_matches_the_clip_step_by_step() -> None:
             prediction, state = model.step(frame, state)
         assert torch.allclose(at_once, prediction, atol=1e-5)
         assert torch.equal(rollout(model, frames, 3), at_once[:, :3])
-        blocks = rollout(model, frames, 6)  # beyond K frames the block is fed back
+        blocks = rollout(model, frames, 6)  # for more than K frames, the predicted block is fed back
         for frame in prediction.unbind(1):
             following, state = model.step(frame, state)
     assert torch.allclose(blocks, torch.cat([prediction, following[:, :2]], dim=1), atol=1e-5)

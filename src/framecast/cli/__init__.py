@@ -113,7 +113,7 @@ def _is_output(error: OSError) -> bool:
 
 
 def _leave_output(error: OSError) -> None:
-    """Exit when standard output cannot be written. What is still in its buffer is lost."""
+    """Exit when standard output cannot be written. Buffered output is lost."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):  # the reader, such as head, has closed the pipe
         sys.exit(1)

@@ -92,7 +92,7 @@ def build(
         check_writable(place)
     loaded = tensorrt.Loaded(sha256(path), read(path))
     manifest = manifest_of(loaded.graph)
-    check_device(manifest)  # fails even with a driver, so it comes before any error about the driver
+    check_device(manifest)  # checked before the driver, which would not help
     rendering = None
     if manifest.renders == "moments":
         render = beside(path, RENDER)
@@ -121,7 +121,7 @@ def _kept(request: BuildRequest) -> tuple[bytes, Record]:
     library, gpu, plugins, model = request.library, request.gpu, request.plugins, request.model
     key = request.key()
     cache.folder()
-    choose(plugins, library, gpu, has_operators=True)  # whether it does is known only after reading it
+    choose(plugins, library, gpu, has_operators=True)  # True: known only once the graph is read
     measurable = gpu is not None and not library.rtx
     wanted = key if plugins == "none" or (plugins == "auto" and not measurable) else replace(key, rung=plugins)
     try:

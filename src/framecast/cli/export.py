@@ -57,4 +57,4 @@ def export(
     kind = "trained" if weights else "random" if find(config).parameters else "no"
     print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB, {kind} weights)")
     if (render := other_half(output, RENDER)).exists():
-        print(f"wrote {render} ({render.stat().st_size / 1e6:.1f} MB), which belongs to it")
+        print(f"wrote {render} ({render.stat().st_size / 1e6:.1f} MB); keep both files together")

@@ -34,7 +34,7 @@ def import_checkpoint(
 ) -> None:
     """Convert a checkpoint that the authors released.
 
-    It may be of STIP, STAU, MAU or TAU. 'framecast export --weights' takes the resulting file. Code in the checkpoint
+    Supports STIP, STAU, MAU and TAU. 'framecast export --weights' takes the resulting file. Code in the checkpoint
     never runs.
     """
     from framecast.models.configs import find, parse

@@ -47,9 +47,10 @@ class ModelRef:
 
     @contextmanager
     def artifact(self, engine: str = "auto") -> Iterator[Path]:
-        """The path to open, valid inside the ``with``. A configuration that does not ship is exported, untrained.
+        """The path to open, valid inside the ``with``.
 
-        The torch engine gets the weights file instead, because an artifact may hold merged weights.
+        A configuration that does not ship is exported with random weights. The torch engine gets the weights file
+        instead, because an artifact may hold merged weights.
 
         Raises:
             EngineError: the engine is not available here. Nothing was exported.

@@ -87,7 +87,7 @@ def parity(
                         one = drift(reference, other, images)
                         device = f"{other.device}, {other.version}"
                 except (EngineError, ArtifactError) as error:
-                    if not every:  # the user named it
+                    if not every:  # the user asked for this engine by name
                         raise
                     found[name] = {"not run": str(error)}
                     continue

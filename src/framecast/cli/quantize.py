@@ -66,14 +66,14 @@ def quantize(
         check_outputs(place, [output])
     check_writable(output)
     check_clips(*clips, source)
-    seen = frames if source in clips else 0  # calibration frames, which the check skips
+    seen = frames if source in clips else 0  # the check skips the frames used for calibration
     if next(_frames(source, seen, 1), None) is None:
         more = (
             f" after the {frames} to calibrate on: use fewer --frames or another --source" if seen else ": give another"
         )
         raise SourceError(f"no frame to check on in {source}{more}")
 
-    def streams() -> Iterator[Iterator[Image]]:  # quantize takes the first clip only after it has accepted the model
+    def streams() -> Iterator[Iterator[Image]]:  # read only after the model is accepted
         print(f"stepping {model} through {len(clips)} clip(s), up to {frames} frames each", file=sys.stderr)
         yield from (_frames(clip, 0, frames) for clip in clips)
 

@@ -76,8 +76,8 @@ def train(
 ) -> None:
     """Train a network on videos, or on Moving MNIST.
 
-    Ctrl-C saves the run, and the same command with --resume continues it. On the CPU the result is bit for bit the same
-    as without the stop.
+    Ctrl-C saves the run, and the same command with --resume continues it. On the CPU, the result equals that of an
+    uninterrupted run bit for bit.
     """
     from framecast.models.configs import CONFIGS, find_pictures, parse
 

@@ -7,7 +7,7 @@ import threading
 
 from framecast.clock import SystemClock
 
-POLL = 0.002  # real seconds between two checks by a waiting thread: the end of a thread notifies nobody
+POLL = 0.002  # real seconds between two checks of a waiting thread, because a thread that ends notifies no condition
 
 
 class ManualClock(SystemClock):
@@ -49,8 +49,8 @@ class VirtualClock:
     def __init__(self) -> None:
         self._now = 1000.0
         self._changed = threading.Condition()
-        self._until: dict[threading.Thread, float] = {}  # inf: until another thread notifies
-        self._joined: dict[threading.Thread, threading.Thread] = {}  # the thread that each one joins
+        self._until: dict[threading.Thread, float] = {}  # deadlines of waiting threads; inf for none
+        self._joined: dict[threading.Thread, threading.Thread] = {}  # joining thread: the thread that it waits for
         self._others = {*threading.enumerate()} - {threading.current_thread()}
 
     def now(self) -> float:
@@ -58,7 +58,7 @@ class VirtualClock:
         return self._now
 
     def cpu(self) -> float:
-        """Half of the clock's time, so that CPU time is known too."""
+        """Half of the clock's time, so that a test knows the CPU time exactly."""
         return self._now / 2
 
     def condition(self) -> threading.Condition:

@@ -184,13 +184,14 @@ class PacedEngine(TrendEngine):
     Args:
         clock: the clock to wait on.
         seconds: the duration of a step by its number, from 0.
-        machine: engines that share one, such as ``[0.0]``, take turns on it: none starts before the last has finished.
+        machine: engines that share this list, such as ``[0.0]``, share a machine: a step starts when the last has
+            ended.
     """
 
     def __init__(self, clock: Clock, seconds: Callable[[int], float], machine: list[float] | None = None) -> None:
         super().__init__(0.4, warmup=1)
         self._clock, self._seconds = clock, seconds
-        self._machine = machine if machine is not None else [0.0]  # free from this moment on
+        self._machine = machine if machine is not None else [0.0]  # time from which it is free
         self._count = 0
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:

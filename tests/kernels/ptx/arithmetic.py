@@ -89,7 +89,7 @@ def _flushed(function: Callable[..., Array]) -> Callable[..., Array]:
 
 
 def _shift(function: Callable[..., Array], bits: int, signed: bool) -> Callable[..., Array]:
-    """A shift that keeps only the sign for the width or more, where NumPy's shift is undefined."""
+    """A shift that is also defined for the width or more, unlike NumPy's: the result is then only the sign, or 0."""
 
     def shifted(x: Array, by: Array) -> Array:
         most = by.dtype.type(bits - 1)

@@ -41,7 +41,7 @@ def launch(
     shared: int,
     arguments: Sequence[int],
 ) -> Counter[str]:
-    """Run a kernel to its end and count its opcodes, each once for all threads that run at once.
+    """Run a kernel to its end and count its opcodes. An instruction that many threads run at once counts as one.
 
     Args:
         memory: the device's memory.

@@ -54,13 +54,13 @@ class Memory:
 
     def __init__(self) -> None:
         self.buffers: list[Buffer] = []
-        self.early = False  # whether the previous launch lets the next one start before it ends
+        self.early = False  # whether the previous launch allows the next one to start early
         self.waits = False  # whether the current launch has yet to reach griddepcontrol.wait
 
     def add(
         self, name: str, array: Array, *, writable: bool = False, defined: bool = True, aligned: int = ALIGNED
     ) -> int:
-        """Copy an array into a new buffer and return its address.
+        """Copy an array to a new buffer, and return the buffer's address.
 
         Args:
             name: name in messages.

@@ -54,7 +54,7 @@ def _compute(operands: Sequence[Operand], found: Operation, chopped: bool = Fals
 
 
 def _select(operands: Sequence[Operand], found: Operation) -> Step:
-    """A selection; the source that is not selected may be undefined."""
+    """A selection (``selp``). The source that is not selected may be undefined."""
     compute = _compute(operands, found)
     result, first, second, by = operands
 
@@ -216,7 +216,7 @@ def _barrier(rest: list[str], operands: Sequence[Operand]) -> Step | None:
 
 
 def _warps(threads: Threads, mask: Mask) -> None:
-    """Check that every warp is present as a whole, or not at all."""
+    """Check that all threads of a warp are present, or none."""
     if mask is not None:
         threads.whole(mask, np.arange(threads.lanes) // WARP, threads.lanes // WARP)
 

@@ -51,7 +51,7 @@ class Threads:
         sizes = {"%ntid.x": program.threads, "%nctaid.x": grid[0], "%nctaid.y": grid[1]}
         self._values: dict[str, Array] = {name: np.array([size], np.uint32) for name, size in sizes.items()}
         self._values |= {"%tid.x": thread, "%ctaid.x": x, "%ctaid.y": y, "%laneid": thread % np.uint32(WARP)}
-        self._undefined: dict[str, Array] = {}  # [lanes, 2]: for the low and the high half of the bits
+        self._undefined: dict[str, Array] = {}  # [lanes, 2]: whether the low or high half is undefined
         self.partners: dict[tuple[str, int, int], Array] = {}
         self._places: dict[str, int] = {}
         used = 0

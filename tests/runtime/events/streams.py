@@ -26,7 +26,7 @@ def _scenery(scene: int) -> NDArray[np.uint8]:
 
 
 def picture(position: int, *, scene: int = 0, quality: int = 90, brighter: float = 0.0, gain: float = 1.0) -> Image:
-    """The scene at a position in pixels, as a JPEG of a quality, brightness changed."""
+    """The scene at a position in pixels, with changed brightness, after JPEG compression."""
     width, height = SIZE
     seen = _scenery(scene)[10 : 10 + height, position : position + width]
     lit = np.clip(np.rint(seen * gain + brighter), 0, 255).astype(np.uint8)
@@ -34,14 +34,14 @@ def picture(position: int, *, scene: int = 0, quality: int = 90, brighter: float
 
 
 def moving(indices: Iterable[int], *, speed: int = 3, scene: int = 0) -> list[Image]:
-    """Frames of a pan, ``speed`` pixels an index. The quality differs from frame to frame, so that no two are equal."""
+    """Frames of a pan by ``speed`` pixels per index. Their JPEG quality differs, so that no two are equal."""
     return [picture(i * speed, scene=scene, quality=84 + 7 * k % 9) for k, i in enumerate(indices)]
 
 
 def watched(
     frames: Sequence[Image], times: Sequence[float] | None = None, watch: Watch | None = None
 ) -> tuple[list[Event], list[float]]:
-    """What a watch says of each frame; and what it said, before, how far ahead that frame would be."""
+    """The event of each frame, and the lookahead in seconds that the watch gave for that frame one frame earlier."""
     watch = watch or Watch()
     times = [k * INTERVAL for k in range(len(frames))] if times is None else times
     events, aheads = [], [0.0]
@@ -52,5 +52,5 @@ def watched(
 
 
 def kinds(events: Iterable[Event]) -> str:
-    """One letter an event: first, new, repeat, cut, gap."""
+    """One letter per event: first, new, repeat, cut, gap."""
     return "".join(event.kind[0] for event in events)

@@ -1,4 +1,4 @@
-"""Brightness that changes in a rhythm is taken out and put back; other changes of brightness are left alone."""
+"""Periodic flicker is removed from frames and restored in predictions; other brightness changes stay."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_rhythm_is_taken_out_and_put_back(name: str, speed: int) -> None:
         event = watch.see(frame, k * INTERVAL, INTERVAL)
         if expected is not None and k > 50:
             put_back.append(mean_error(expected, frame))
-        # What a perfect model predicts of the next clean frame: as bright, apart from the scene, as this one
+        # A perfect model predicts the next clean frame, with the brightness offset of this one.
         level = event.image.astype(np.float32).mean() - picture(k * speed).astype(np.float32).mean()
         levels.append(level)
         perfect = np.clip(picture((k + 1) * speed) + level, 0, 255).astype(np.uint8)
@@ -62,7 +62,7 @@ def test_brightness_some_frames_ahead() -> None:
         watch.see(picture(k, **RHYTHMS["offset, period 3"](k)), k * INTERVAL, INTERVAL)
     flat = np.full((120, 160, 3), 120, np.uint8)
     now = 59 * INTERVAL
-    ahead = [float(watch.finish(flat, now + k * INTERVAL).mean()) for k in range(7)]  # now: frame 59, a bright one
+    ahead = [float(watch.finish(flat, now + k * INTERVAL).mean()) for k in range(7)]  # 0: frame 59, a bright one
     dark = [k for k in range(7) if ahead[k] < 115]
     assert dark == [1, 4]
     assert ahead[1] == pytest.approx(105, abs=2)
@@ -109,6 +109,6 @@ def test_the_rhythm_goes_on_after_a_cut() -> None:
         frame = picture(k, scene=scene, brighter=light["brighter"] + level)
         event = watch.see(frame, k * INTERVAL, INTERVAL)
         assert (event.kind == "cut") == (k == 60)
-        if k >= 60:  # of the new scene's own brightness from its first frame on
+        if k >= 60:  # the new scene's own brightness is kept from its first frame on
             clean = picture(k, scene=scene, brighter=level)
             assert abs(float(event.image.mean()) - float(clean.mean())) < 5

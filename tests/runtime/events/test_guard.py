@@ -1,4 +1,4 @@
-"""The guard copies where predictions have lately done worse than copying, and nowhere else."""
+"""The guard replaces predictions by copies only if recent predictions were worse than copying."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def noisy(level: float, seed: int) -> Image:
 
 
 def run(guard: Guard, good: bool, first: int, frames: int, moment: str = "steady", steps: float = 1) -> list[bool]:
-    """Whether each of some predictions was copied; they are better than the copy, or worse."""
+    """Whether the guard replaced each prediction by a copy. All predictions are better than the copy, or all worse."""
     copied = []
     for k in range(first, first + frames):
         guard.see(noisy(0, k), k * INTERVAL, INTERVAL)

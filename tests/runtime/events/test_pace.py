@@ -1,4 +1,4 @@
-"""Whether motion follows time or pictures is learned from how much they differ."""
+"""The pace learns from the differences between pictures whether motion follows time or the number of pictures."""
 
 from __future__ import annotations
 

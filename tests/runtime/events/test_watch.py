@@ -1,4 +1,4 @@
-"""What a watch says of streams whose events are known."""
+"""A watch's events and lookaheads for streams whose events are known."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .streams import INTERVAL, kinds, moving, picture, watched  # noqa: TID252
 DOUBLED = [k // 2 for k in range(60)]
 TRIPLED = [k // 3 for k in range(75)]
 EVERY_4TH = [k * 4 // 5 for k in range(100)]
-PULLDOWN = [k * 2 // 5 for k in range(100)]  # 24 frames a second shown at 60: two and three times
-HALF_RATE = [k // 2 * 2 for k in range(60)]  # a sensor of half the rate
+PULLDOWN = [k * 2 // 5 for k in range(100)]  # 24 frames a second shown at 60: alternately two and three times
+HALF_RATE = [k // 2 * 2 for k in range(60)]  # a sensor at half the stream's rate
 STALLED_5TH = [k - (k % 5 == 4) for k in range(100)]
 PATTERNS = {
     "doubled": DOUBLED,
@@ -40,12 +40,12 @@ def test_repeats_in_a_pattern_are_recognised_and_foreseen(name: str) -> None:
     assert kinds(events)[5:] == truth(indices)[5:]
     settled = len(indices) // 2
     for event, ahead in list(zip(events, aheads, strict=True))[settled:]:
-        assert (ahead == 0) == (event.kind == "repeat")  # an exact copy of the frame before, where it comes again
+        assert (ahead == 0) == (event.kind == "repeat")  # no lookahead for a repeat
 
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_a_new_picture_lies_as_far_ahead_as_its_motion_says(name: str) -> None:
-    """The velocity (motion by ``elapsed``) times ``ahead`` is the motion that comes, whatever it follows."""
+    """The velocity (motion divided by ``elapsed``) times ``ahead`` is the next motion, in every pattern."""
     indices = PATTERNS[name]
     events, aheads = watched(moving(indices))
     moved = [b - a for a, b in pairwise(indices)]
@@ -64,11 +64,11 @@ def test_ahead_follows_the_pattern_for_any_moment() -> None:
     watched(frames, watch=watch)  # the newest frame is a repeat
     now = (len(frames) - 1) * INTERVAL
     for arrivals, pictures in ((0, 0), (1, 1), (2, 1), (3, 2), (4, 2), (9, 5)):
-        for early in (-0.2, 0.0, 0.2):  # near a frame's moment: that frame
+        for early in (-0.2, 0.0, 0.2):  # near a frame's time: exactly that frame
             ahead = watch.ahead(now + (arrivals + early) * INTERVAL)
             assert ahead == pytest.approx(pictures * 2 * INTERVAL)
     half = watch.ahead(now + 0.5 * INTERVAL)
-    assert half == pytest.approx(INTERVAL)  # in between: in between
+    assert half == pytest.approx(INTERVAL)  # halfway between two frames
 
 
 def test_without_repeats_ahead_is_time() -> None:
@@ -84,7 +84,7 @@ def test_without_repeats_ahead_is_time() -> None:
 
 
 def test_a_pattern_of_which_half_is_seen() -> None:
-    """Frames are dropped on the way, every other one: what is foreseen is a frame that will be seen."""
+    """Every second frame is lost on the way. The watch predicts only frames that will arrive."""
     indices = [k // 2 for k in range(80)]
     times = [k * 2 * INTERVAL for k in range(80)]
     events, aheads = watched(moving(indices), times)
@@ -136,7 +136,7 @@ def test_a_gap_is_much_longer_than_usual() -> None:
     late = [t + (0.5 if k >= 20 else 0.0) for k, t in enumerate(times)]
     events, _ = watched(moving(range(40)), late)
     assert kinds(events) == "f" + "n" * 19 + "g" + "n" * 19
-    slow = [k * 30.0 for k in range(12)]  # a frame every 30 s is usual after a while
+    slow = [k * 30.0 for k in range(12)]  # a constant interval of 30 s soon counts as usual
     assert kinds(watched(moving(range(12)), slow)[0]).endswith("nnnnnn")
     uneven = np.cumsum([0.04, 0.2] * 10).tolist()
     assert kinds(watched(moving(range(20)), uneven)[0]).endswith("n" * 16)
@@ -237,7 +237,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_what_slows_down_moves_on() -> None:
-    """A pan that slows from 6 pixels a frame to half a pixel, bit by bit, and then goes on so."""
+    """A pan that gradually slows from 6 pixels a frame to half a pixel, and then keeps that speed."""
     speeds = [6.0] * 30 + [6.0 * 0.85**k for k in range(16)] + [0.5] * 20
     places = np.cumsum([0.0, *speeds])
     base = picture(0)

@@ -23,7 +23,7 @@ def test_least_squares_as_in_float64() -> None:
     prior, firmness = noise.normal(0, 1, 6), np.diag(noise.uniform(0.1, 1, 6))
     found = learn.solved(statistics.astype(np.float32), prior.astype(np.float32), firmness.astype(np.float32))
     root = np.sqrt(firmness)
-    for block in range(4):  # stacked: the firmness is as many more observations
+    for block in range(4):  # stacked: the firmness acts as additional observations
         a = np.concatenate([guesses[block].T / np.sqrt(200), root])
         b = np.concatenate([truth[block, 0] / np.sqrt(200), root @ prior])
         np.testing.assert_allclose(found[block], np.linalg.lstsq(a, b, rcond=None)[0], rtol=1e-3, atol=1e-3)
@@ -49,7 +49,7 @@ def test_a_frame_that_nobody_could_foresee_counts_little() -> None:
 
 
 def test_flashes_leave_a_system_that_can_be_solved() -> None:
-    """Black and white by turns: products so large that a firmness in float32 drowns, and guesses that are all alike."""
+    """Black and white frames alternate. float32 loses the firmness beside the large products; all guesses are equal."""
     flash = np.full((1, 3, 8, 8, 3), 255.0, np.float32)
     statistics = learn.products(np.concatenate([flash[0], flash[0][:1]]), 2, 2) * np.float32(1e9)
     prior = np.array([0.3, 0, 0], np.float32)

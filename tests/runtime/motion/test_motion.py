@@ -12,7 +12,7 @@ from framecast.runtime.motion import Motion, Seen
 from .scenes import panned, psnr, texture  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 STEP = 0.04
-SMALL, LARGE = (256, 192), (480, 272)  # mixed exactly; rendered with one warp
+SMALL, LARGE = (256, 192), (480, 272)  # below and above the size from which the mixture is rendered with one warp
 
 
 def watched(motion: Motion, images: Sequence[Image], times: Sequence[float], ahead: float = STEP) -> Seen:
@@ -30,7 +30,7 @@ def watched(motion: Motion, images: Sequence[Image], times: Sequence[float], ahe
 @pytest.mark.parametrize("steps", [0.5, 1, 1.5, 3])
 def test_a_steady_pan_is_foreseen(size: tuple[int, int], fast: bool, steps: float) -> None:
     def at(time: float) -> Image:
-        return panned(*size, 50 * time, 25 * time)  # 2 and 1 pixels a step
+        return panned(*size, 50 * time, 25 * time)  # 2 and 1 pixels per step
 
     times = [STEP * i for i in range(12)]
     motion = Motion(*size, fast=fast)
@@ -122,7 +122,7 @@ def test_horizons_that_are_asked_for_are_learned_and_forgotten() -> None:
     motion = Motion(*SMALL)
     images = [panned(*SMALL, i) for i in range(50)]
     seen = watched(motion, images[:12], [STEP * i for i in range(12)], 5 * STEP)
-    assert set(seen.statistics) == {1, 2, 3, 4, 5}  # until there is a frame five steps back
+    assert set(seen.statistics) == {1, 2, 3, 4, 5}  # all up to five, because no frame is five steps old at first
     assert len(seen.moments) == 6
     for image in images[12:]:
         seen = motion.perceive(seen, image, STEP)
@@ -159,6 +159,6 @@ def test_extremes_stay_finite(size: tuple[int, int], ahead: float) -> None:
                 assert np.isfinite(values).all()
     assert seen is not None
     still = panned(*size, 0)
-    for _ in range(6):  # a cut: what comes after it is not smeared for long
+    for _ in range(6):  # a cut: frames after it are not smeared for long
         seen = motion.perceive(seen, still, STEP)
     assert psnr(motion.render(seen, STEP), still) > 40

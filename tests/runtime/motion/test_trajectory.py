@@ -44,7 +44,7 @@ def test_the_fixed_point_of_random_flow_in_float64() -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(1.0, 1.0), (0.5, 2.0)])
 def test_an_acceleration_is_carried_on_over_uneven_times(first: float, second: float) -> None:
-    # x(t) = a t² / 2, seen at -first - second, -first … 0: backwards displacements are the differences.
+    # x(t) = a t² / 2 + v t at -first - second, -second and 0. Its differences are backward displacements.
     def x(t: float) -> float:
         return 0.4 * t * t / 2 + 0.3 * t
 
@@ -62,7 +62,8 @@ def test_a_steady_velocity_is_a_mean_of_the_past() -> None:
 
 
 def test_far_ahead_the_iteration_settles_where_whole_steps_would_swing() -> None:
-    # Along x, v = -s (q - c): whole steps are multiplied by -Δ s, here -1.2, and so grow; d = -Δ s (p - c) / (1 + Δ s).
+    # Along x, v = -s (q - c). Each full step multiplies the error by -Δ s, here -1.2, so it would grow. The solution is
+    # d = -Δ s (p - c) / (1 + Δ s).
     rate, ahead, centre = 0.4, 3.0, 19.5
     velocity = np.zeros_like(GRID)
     velocity[..., 0] = -np.float32(rate) * (GRID[..., 0] - np.float32(centre))
@@ -80,7 +81,7 @@ def test_motion_is_calmed_the_more_the_further_it_goes() -> None:
     uneven = [float(calmed(motion, ahead).velocity.std()) for ahead in (0.04, 0.12, 0.24, 0.48)]
     assert uneven == sorted(uneven, reverse=True)
     assert uneven[-1] < 0.2
-    assert calmed(motion, 100.0).acceleration.std() > 0.02  # the box is bounded
+    assert calmed(motion, 100.0).acceleration.std() > 0.02  # because the blur's box is bounded
 
 
 def test_a_uniform_motion_is_calm() -> None:
