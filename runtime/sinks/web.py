@@ -108,7 +108,7 @@ class WebSink(Sink):
         self._snapshot = snapshot
         query = f"?token={quote(self._access.token, safe='')}" if self._access.token else ""
         shown = outward(self._socket.family) if ipaddress.ip_address(bound.partition("%")[0]).is_unspecified else host
-        self._url = f"http://{bracketed(shown)}:{port}/{query}"
+        self._address, self._query = f"http://{bracketed(shown)}:{port}/", query
         self._files = page.files(title, query)
 
         self._pulse = Pulse()
@@ -132,7 +132,12 @@ class WebSink(Sink):
     @property
     def url(self) -> str:
         """The address to open in a browser, including the token if there is one."""
-        return self._url
+        return self._address + self._query
+
+    @property
+    def address(self) -> str:
+        """The same without the token."""
+        return self._address
 
     def show(self, result: Result) -> None:
         """Leave the result for the viewers, and return at once.
