@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -66,6 +68,20 @@ def test_a_run_is_ready_only_while_new_frames_are_predicted() -> None:
 def test_later_moments_of_an_old_frame_do_not_make_a_run_ready(sink: WebSink) -> None:
     sink.show(replace(event(0), between=True))
     assert get(f"{sink.url}ready")[0] == 503
+
+
+def test_the_addresses_and_metrics_in_the_documentation_exist(sink: WebSink) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "unattended.md").read_text()
+    paths = {*re.findall(r"(?:_path:|path:|127\.0\.0\.1:8000)\s*/?(\w[\w.]*)", text)}
+    assert paths == {"live", "ready", "metrics", "stats.json"}
+    assert {path: get(sink.url + path)[0] for path in paths} == dict.fromkeys(paths, 200) | {"ready": 503}
+    sink.show(event(0))
+    known = {name.partition(" ")[0] for name in figures(get(f"{sink.url}metrics")[1])}
+    named = set(re.findall(r"\b(?:framecast|process)_[a-z_]+", text)) - {"framecast_reconnects_total"}
+    assert named <= known
+    assert {
+        name for name in known if name.startswith("framecast_") and not name.endswith(("_count", "_created"))
+    } <= named
 
 
 def figures(text: str) -> dict[str, float]:
