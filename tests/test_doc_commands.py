@@ -44,7 +44,7 @@ NOT_RUN = {
     r"journalctl ": "needs systemd",
     r"curl .*/(live|ready|metrics|stats\.json)": "tests/runtime/test_health.py and test_web.py ask for it",
     r"openssl ": "prints random digits",
-    r"framecast run 0 --serve 127\.0\.0\.1:8000 --host": "the port may be taken: tests/test_cli_secret.py runs it on another",
+    r"framecast run 0 --serve 127\.0\.0\.1:8000 --host": "tests/test_cli_secret.py runs it on a free port",
     r"(rpicam-vid|ffmpeg) .*framecast run -": "needs a camera; tests/camera/test_network.py pipes a stream in",
     r"framecast run .*--out ": "needs a receiver; tests/runtime/test_out.py has them",
     r"framecast build ": "needs a GPU; tests/export builds on a simulated one",
