@@ -203,7 +203,7 @@ def _drive(
     stop: threading.Event,
     clock: Clock,
 ) -> None:
-    observed = clock.now()
+    observed = clock.now() - REFRESH  # the first report comes at once: it says that the run has begun
     said = 0  # of the source's notes
     for result in pipeline.results(REFRESH):
         if result is not None:
