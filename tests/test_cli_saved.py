@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 from framecast.cli import saved
 from framecast.cli.saved import SavedReport
 from framecast.errors import SinkError
-from framecast.files import free_name
 from framecast.runtime.report import Report
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
@@ -51,21 +49,6 @@ def test_a_disk_that_is_full_meanwhile_is_an_error_only_at_the_end(
             time.sleep(0.01)
     with pytest.raises(SinkError):
         file.finish()
-
-
-def test_a_free_name_has_the_time(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    assert free_name(path) == path
-    names = set()
-    for _ in range(3):
-        name = free_name(path)
-        name.touch()
-        names.add(name)
-    assert len(names) == 3
-    assert all(re.fullmatch(r"a(-\d{8}-\d{6}(-\d)?)?\.json", name.name) for name in names)
-    broken = tmp_path / "link.json"
-    broken.symlink_to("nowhere")
-    assert free_name(broken) != broken
 
 
 def test_a_restart_keeps_the_last_report(run: Run, tmp_path: Path) -> None:

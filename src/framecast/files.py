@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -80,15 +78,6 @@ def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "c
             raise
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError when the disk is full
         raise _cannot(path, error, cure) from error
-
-
-def free_name(path: Path) -> Path:
-    """The path itself, or if there is a file already, the same with the time: ``a-20261129-183000.json``."""
-    if not os.path.lexists(path):
-        return path
-    timed = path.with_name(f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
-    numbers = (timed.with_name(f"{timed.stem}-{number}{path.suffix}") for number in itertools.count(2))
-    return next(name for name in itertools.chain([timed], numbers) if not os.path.lexists(name))
 
 
 def sha256(content: Path | bytes) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import TracebackType
 
 from framecast.errors import SinkError
-from framecast.files import free_name, write
+from framecast.files import write
 from framecast.runtime.report import Report, to_json
+from framecast.runtime.sinks.recorded import free_name
 
 EVERY = 60.0  # seconds
 
