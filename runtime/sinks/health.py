@@ -88,11 +88,12 @@ class _Figures(Collector):
         if (seconds := self._pulse.age) is not None:
             age.add_metric([], seconds)
         yield age
+        counts = dict(figures.get("events", {}))
         for key, name, text in _COUNTS:
-            if key in figures:
-                yield CounterMetricFamily(f"framecast_{name}", text, figures[key])
+            if (count := counts.pop(key, figures.get(key))) is not None:
+                yield CounterMetricFamily(f"framecast_{name}", text, count)
         events = CounterMetricFamily("framecast_events", "What happened in the stream.", labels=["kind"])
-        for kind, count in figures.get("events", {}).items():
+        for kind, count in counts.items():
             events.add_metric([kind], count)
         yield events
         yield _latency(figures)

@@ -123,10 +123,11 @@ def test_metrics_are_in_prometheus_format(sink: WebSink, accept: str) -> None:
 
 def test_metrics_follow_the_conventions() -> None:
     clock = Hands()
-    report = {**snapshot(), "reconnects": 7, "versions": {"framecast": '1"\n'}, "host": "box\\1"}
+    report = {**snapshot(), "events": {"reconnects": 7, "gaps": 1}, "versions": {"framecast": '1"\n'}, "host": "box\\1"}
     text = exposition(report, Pulse(clock), 2, "")[0].decode()
     found = figures(text)
     assert found["framecast_reconnects_total"] == 7
+    assert [name for name in found if "kind=" in name] == ["framecast_events_total kind=gaps"]
     assert found["framecast_ready"] == 0
     assert "framecast_frame_age_seconds" not in found  # none yet
     assert any('version=1"\n' in name and "host=box\\1" in name for name in found)  # escaped
