@@ -127,6 +127,8 @@ class Report(TypedDict):
         warnings: problems with the run or its figures, one line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
         versions: of everything that affects the figures.
+        started: when the run started, in UTC (ISO 8601).
+        host: the machine's name.
     """
 
     source: str
@@ -155,6 +157,8 @@ class Report(TypedDict):
     warnings: list[str]
     ended: str | None
     versions: dict[str, str]
+    started: str
+    host: str
 
 
 def report(
@@ -215,6 +219,8 @@ def report(
         "warnings": [*warnings(snapshot, lookahead), *faulty(faults)],
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),
+        "started": f"{snapshot.started:%Y-%m-%dT%H:%M:%SZ}",
+        "host": platform.node(),
     }
 
 

@@ -60,6 +60,8 @@ def run(
     keep: float | None = None,
     out: str | Iterable[str] = (),
     serve: str | None = None,
+    token: str | None = None,
+    hosts: Iterable[str] = (),
     show: bool = False,
     sinks: Iterable[Sink | Callable[[Result], object]] = (),
     observe: Callable[[Report], object] = lambda report: None,
@@ -103,6 +105,9 @@ def run(
             ``udp://host:port``, ``v4l2:///dev/video10``, or ``-`` for Y4M on standard output, which from then on takes
             nothing else.
         serve: HOST:PORT, HOST or PORT at which to show the run in a browser.
+        token: the page's secret, 16 to 256 characters; every request must carry it (default: none on 127.0.0.1, else a
+            new one).
+        hosts: names under which a proxy on this machine shows the page to others. The page then needs a token.
         show: show the run in a window; closing the window ends the run.
         sinks: further sinks: objects with ``show`` and ``close``, or any callable that takes a :class:`Result`. The
             loop's thread calls them, so they should return soon. They are closed at the end.
@@ -173,7 +178,7 @@ def run(
         )
         try:
             with ExitStack() as sinks_open:
-                displays = _open_displays(sinks_open, pipeline, serve, show, announce)
+                displays = _open_displays(sinks_open, pipeline, serve, token, hosts, show, announce)
                 fps = opened.fps or 1 / predictor.interval
                 # Whoever watches live gets the newest picture; everybody else gets every one.
                 late = opened.live or realtime or watched
@@ -211,7 +216,7 @@ def _drive(
     stop: threading.Event,
     clock: Clock,
 ) -> None:
-    observed = clock.now()
+    observed = clock.now() - REFRESH  # the first report comes at once: it says that the run has begun
     news = _News(pipeline.source, announce, clock)
     for result in pipeline.results(REFRESH):
         if result is not None:
@@ -255,7 +260,13 @@ class _News:
 
 
 def _open_displays(
-    stack: ExitStack, pipeline: Pipeline, serve: str | None, show: bool, announce: Callable[[str], object]
+    stack: ExitStack,
+    pipeline: Pipeline,
+    serve: str | None,
+    token: str | None,
+    hosts: Iterable[str],
+    show: bool,
+    announce: Callable[[str], object],
 ) -> list[Callable[[Result], object]]:
     """Open window and page and return their ``show`` functions. The stack closes them."""
     opened: list[Callable[[Result], object]] = []
@@ -268,10 +279,13 @@ def _open_displays(
     if serve is not None:  # before the recorders, so that it closes after them: viewers may be slow to leave
         from framecast.runtime.sinks.web import WebSink
 
-        page = WebSink(serve, snapshot=lambda: dict(pipeline.report()))
+        page = WebSink(serve, snapshot=lambda: dict(pipeline.report()), token=token, hosts=hosts)
         _close_after(stack, page.close)
         opened.append(page.show)
-        announce(f"watch it at {page.url}")
+        # A secret that somebody set is not for the journal; one that was made for this run must be told.
+        announce(
+            f"watch it at {page.url}" if token is None else f"watch it at {page.address} (add ?token= and your token)"
+        )
     return opened
 
 

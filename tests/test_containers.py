@@ -106,7 +106,7 @@ def test_the_unit_runs_an_existing_command(run: Run) -> None:
     (command,) = set_["ExecStart"]
     program, *arguments = re.sub(r"\$\{(\w+)\}", lambda name: environment[name[1]], command).split()
     assert program == "/opt/framecast/bin/framecast"
-    assert arguments == ["run", "csi://0", "--model", "stip-edge", "--engine", "tensorrt", "$OPTIONS"]
+    assert arguments == ["run", "env:SOURCE", "--model", "stip-edge", "--engine", "tensorrt", "$OPTIONS"]
     assert parse_csi(environment["SOURCE"].removeprefix("csi://")).sensor == 0
     assert environment["MODEL"] in shipped()
     assert environment["ENGINE"] in ENGINES

@@ -129,7 +129,8 @@ def test_a_host_that_accepts_refuses_or_says_nothing() -> None:
         assert answers(f"rtsp://cam:pw@127.0.0.1:{port}/cam", 0.2)
     assert answers(f"rtsp://127.0.0.1:{port}/cam", 0.2)  # refused: the error will say so
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
-        port, held = server.getsockname()[1], []
+        port = server.getsockname()[1]
+        held: list[socket.socket] = []
         with contextlib.suppress(OSError):
             while len(held) < 10:  # until the kernel accepts no more for the server
                 held.append(socket.create_connection(("127.0.0.1", port), 0.05))

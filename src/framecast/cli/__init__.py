@@ -31,6 +31,7 @@ from framecast.cli.moving_mnist import moving_mnist
 from framecast.cli.parity import parity
 from framecast.cli.quantize import quantize
 from framecast.cli.run import DEFAULT_ADDRESS, run
+from framecast.cli.signals import at_once, exit_code
 from framecast.cli.split import split
 from framecast.cli.train import train
 from framecast.cli.usage import explain, with_address
@@ -67,7 +68,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point. An error prints one line and exits with 1; a command line that cannot be parsed exits with 2."""
+    """Run a command. An error prints one line and exits with 1; a command line that cannot be parsed exits with 2."""
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -81,11 +82,13 @@ def main() -> None:
         code = app(arguments, prog_name="framecast", standalone_mode=False) or 0
         sys.stdout.flush()
         sys.exit(code)
-    except FramecastError as error:
-        _fail(str(error), 1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if (code := exit_code()) is not None:
+            sys.exit(code)
+        if isinstance(error, FramecastError):
+            _fail(str(error), 1)
         if (message := explain(error, arguments, COMMANDS)) is not None:
             _fail(message, 2)
         if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and _is_output(error)):
@@ -140,7 +143,8 @@ def _with_verbose(command: Callable[..., None]) -> Callable[..., None]:
     def called(*arguments: Any, verbose: bool, **options: Any) -> None:
         if verbose:
             _log(verbose)
-        command(*arguments, **options)
+        with at_once():
+            command(*arguments, **options)
 
     signature = signatures.signature(command, eval_str=True)
     last = signatures.Parameter("verbose", signatures.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,9 @@ from framecast.cli.checks import (
 )
 from framecast.cli.complete import complete_engine, complete_models
 from framecast.cli.model_ref import MODEL_HELP, ModelRef
-from framecast.cli.signals import on_signals
+from framecast.cli.secret import address, token
+from framecast.cli.signals import exit_code, on_signals
+from framecast.errors import OptionError
 
 if TYPE_CHECKING:
     from framecast.runtime.report import Report
@@ -36,7 +39,8 @@ def run(
         typer.Argument(
             metavar="SOURCE",
             help="A video file, a folder or glob of images, a webcam's number, v4l2:///dev/video0, csi://0, rtsp://…, "
-            "http://…, - (standard input), synthetic:// or demo. Files and images at N frames a second: FILE?fps=N.",
+            "http://…, - (standard input), synthetic:// or demo. Files and images at N frames a second: FILE?fps=N. "
+            "With a password: env:NAME, a variable that holds the address, or @FILE.",
         ),
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)] = "edge",
@@ -81,6 +85,16 @@ def run(
         str | None,
         typer.Option(metavar="TIME", help="Where frames are late or lost, go on with predictions for this long."),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --serve: the page's token (default: $FRAMECAST_TOKEN, else a new one)."
+        ),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --serve: the page's name behind a proxy on this machine. Repeatable."),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show the run in a window; q, Esc or ✕ ends it.")] = False,
     record: Annotated[
         list[Path] | None,
@@ -104,7 +118,9 @@ def run(
             "v4l2:///dev/video10, or - for Y4M on standard output. Repeatable.",
         ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON, each minute. Replaces no file.")
+    ] = None,
     frames: Annotated[
         int | None, typer.Option(metavar="N", help="Stop after N frames (default: at the end of the source).")
     ] = None,
@@ -131,10 +147,10 @@ def run(
     Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
     from framecast import terminal
-    from framecast.files import check_writable, write
+    from framecast.cli.saved import SavedReport
+    from framecast.files import check_writable
     from framecast.runtime.engines import choose
     from framecast.runtime.lookahead import Lookahead
-    from framecast.runtime.report import to_json
     from framecast.runtime.run import check_recordings
     from framecast.runtime.run import run as run_live
     from framecast.runtime.sinks.out import PIPE, check_out, standard_output
@@ -149,8 +165,13 @@ def run(
         most=duration("--max-ahead", max_ahead),
     )
     waits = patience("--timeout", timeout), patience("--stall", stall)
+    source = address(source)
+    if serve is None and (token_file or host):
+        raise OptionError(f"{'--token-file' if token_file else '--host'} is for the page: give --serve as well")
+    secret = None if serve is None else token(token_file)
     check_ending("--json", json, ".json")
-    files = [json] if json else []
+    saved = None if json is None else SavedReport(json)
+    files = [saved.path] if saved else []
     check_outputs(source, [*(record or []), *files])
     segment_s = None if segment is None else period("--segment", segment)
     keep_bytes = None if keep is None else amount("--keep", keep)
@@ -160,8 +181,8 @@ def run(
         standard_output()  # before anything else is printed there
     choose(engine, threads)
     check_recordings(record or [], segment_s, keep_bytes)
-    if json is not None:
-        check_writable(json)
+    if saved:
+        check_writable(saved.path)
     ref = ModelRef.resolve(model)
     if ref.path is None:  # first, so that a wrong source need not wait for the export
         check_clips(source)
@@ -169,11 +190,18 @@ def run(
     newest: list[Report] = []
 
     def work() -> None:
-        with terminal.status_line() as status, ref.artifact(engine) as path, on_signals(stop.set):
+        with (
+            terminal.status_line() as status,
+            ref.artifact(engine) as path,
+            on_signals(stop.set, begun=lambda: bool(newest)),
+            saved or nullcontext(),
+        ):
 
             def observe(report: Report) -> None:
                 newest[:] = [report]
                 status(report)
+                if saved:
+                    saved.put(report)
 
             run_live(
                 source,
@@ -200,19 +228,17 @@ def run(
                 keep=keep_bytes,
                 out=out or (),
                 serve=serve,
+                token=secret,
+                hosts=host or (),
                 show=show,
                 observe=observe,
                 announce=announce,
                 stop=stop,
             )
 
-    def save() -> None:
-        if json is not None:
-            write(json, f"{to_json(newest[0], indent=2)}\n".encode())
-
     def end() -> None:
-        if newest:  # not if it failed before it began
-            all_of(save, lambda: terminal.summary(newest[0], files))
+        if newest and exit_code() is None:  # not if it ended before it began
+            all_of(saved.finish if saved else lambda: None, lambda: terminal.summary(newest[0], files))
 
     all_of(work, end)
 
