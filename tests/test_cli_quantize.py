@@ -24,7 +24,7 @@ def test_quantize_and_check(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "against float32" in out
     assert "times as fast" in out
     assert f"{int8().instructions}, in ONNX Runtime" in out
-    assert re.search(r"two products are at most 3\d,\d{3}, and 16 bits hold 32,767", out)
+    assert re.search(r"two products add up to at most 3\d,\d{3}; 16 bits hold 32,767", out)
     with open_engine(output) as engine:
         assert engine.manifest.precision == "int8"
     report = tmp_path / "run.json"
@@ -54,7 +54,7 @@ def test_split_and_run(run: Run, tmp_path: Path) -> None:
             ["quantize", "stip-edge", "--calibration", "demo", "-o", "x.txt"],
             "--output x.txt: give a file that ends in .onnx",
         ),
-        (["quantize", "nonesuch", "--calibration", "demo"], "'framecast models' lists"),
+        (["quantize", "nonesuch", "--calibration", "demo"], "'framecast models' describes"),
         (["quantize", "mau-mnist", "--calibration", "demo", "--source", "nothing.mp4"], "no such file: nothing.mp4"),
         (
             ["quantize", "stip-edge", "--calibration", "demo", "--frames", "300"],
@@ -64,7 +64,7 @@ def test_split_and_run(run: Run, tmp_path: Path) -> None:
         (["quantize", "edge", "--calibration", "demo"], "edge is a model of motion, not a network"),
         (["split", "edge"], "edge is a model of motion, not a network"),
         (["split", "stip-edge", "-o", "x.txt"], "--output x.txt: give a file that ends in .onnx"),
-        (["split", "nonesuch"], "'framecast models' lists"),
+        (["split", "nonesuch"], "'framecast models' describes"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -214,7 +214,7 @@ def test_errors_are_one_line_with_a_fix(
     saved(proto, plain)
     monkeypatch.setattr("ctypes.CDLL", no_driver)
     cases: list[tuple[list[object], str]] = [
-        (["nonesuch"], "'framecast models' lists"),
+        (["nonesuch"], "'framecast models' describes"),
         (["edge", "--for", "8.9"], "edge is a model of motion, not a network: .*name a network, such as stip-edge"),
         (["stip-edge"], "no NVIDIA driver here .*install the driver.*--for"),
         (

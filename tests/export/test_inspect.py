@@ -310,7 +310,7 @@ def test_errors_are_one_line_with_a_fix(run: Run, tmp_path: Path) -> None:
         ([text, "demo", *out], 1, "framecast export"),
         (["stip-edge", "demo", "--frames", 0, *out], 1, "--frames must be at least 1"),
         (["stip-edge", tmp_path / "none.mp4", *out], 1, "no such file"),
-        (["stip-edge", "rtsp://user:s3cret@127.0.0.1:1/x", *out], 1, "check the address"),
+        (["stip-edge", "rtsp://user:s3cret@127.0.0.1:1/x", *out], 1, "connection refused"),
         (["stip-edge", "demo", "-o", taken], 1, "give a folder"),
         (["stip-edge", "demo", "-o", "/proc/no"], 1, "another path"),
         (["stip-edge", tmp_path, "-o", tmp_path], 1, "among the inputs"),

@@ -73,6 +73,7 @@ def test_a_rollout_stays_close(name: str, tmp_path: Path) -> None:
         assert 0 < error <= (5 * allowed if "unscaled" in name else allowed)
 
 
+@pytest.mark.slow
 def test_quality_on_the_demo_clip_does_not_change(tmp_path: Path) -> None:
     """PSNR of the next frame over 24 frames, within 0.01 dB."""
     with open_source("demo") as source:
@@ -221,6 +222,7 @@ class LeastSquares(StepModel):
         return mixed.reshape(-1, 1, *self.frame_shape), {"previous": frame}
 
 
+@pytest.mark.slow
 def test_picking_pivot_rows_by_sums_is_exact(tmp_path: Path) -> None:
     model = LeastSquares()
     proto = fixed(to_onnx(model, describe(model, "least-squares")), 1)
