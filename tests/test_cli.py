@@ -125,7 +125,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run", fifo], 1, "regular file"),
             (["run", "gopher://host"], 1, "unknown scheme"),
             (["run", "demo", "--timeout", "15"], 1, "--timeout 15 is 15 ms, too short to wait: write seconds as 15s"),
-            (["run", "rtsp://user:s3cret@127.0.0.1:1/x"], 1, "connection refused"),
+            (["run", "rtsp://user:s3cret@127.0.0.1:1/x", "--no-reconnect"], 1, "connection refused"),
             (["run", "demo", "--model", "nope"], 1, "stip-edge"),
             (["run", "demo", "--model", text], 1, "framecast export"),
             (["run", "demo", "--engine", "nope"], 1, "onnxruntime"),

@@ -56,7 +56,7 @@ def test_errors_are_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CAMERA_URL", f"rtsp://user:{SECRET}@127.0.0.1:1/x")
     monkeypatch.setenv(TOKEN, "p4ss")
     cases = [
-        (["env:CAMERA_URL"], "no stream from rtsp://***@127.0.0.1:1/x"),
+        (["env:CAMERA_URL", "--no-reconnect"], "no stream from rtsp://***@127.0.0.1:1/x"),
         (["env:NO_SUCH_VARIABLE"], "NO_SUCH_VARIABLE is not set; export it"),
         (["@/no/such/file"], "cannot read the source from /no/such/file: No such file"),
         (["demo", "--serve", "127.0.0.1:0"], "cannot use this token: it must have 16 to 256 characters"),
