@@ -195,7 +195,7 @@ def test_a_signal_ends_cleanly_with_a_playable_file(tmp_path: Path, number: sign
 
 def test_a_lost_camera_is_reported_and_the_recording_stays_playable(rtsp_server: RtspServer, tmp_path: Path) -> None:
     video, report = tmp_path / "run.mp4", tmp_path / "run.json"
-    process = spawn("run", rtsp_server.url, "--record", str(video), "--json", str(report))
+    process = spawn("run", rtsp_server.url, "--record", str(video), "--json", str(report), "--no-reconnect")
     wait_for(video)
     rtsp_server.process.kill()
     _, err = process.communicate()
