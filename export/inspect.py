@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
@@ -22,6 +21,7 @@ from framecast.errors import EngineError, SinkError, SourceError
 from framecast.export import inspect_pictures as pictures
 from framecast.export.inspection import Inspection, Moment, Tap
 from framecast.files import check_writable, write
+from framecast.graph.artifact import load
 from framecast.graph.manifest import DOMAIN, Manifest
 from framecast.runtime.convert import blank_frame, to_frame, to_image, to_model_size
 from framecast.runtime.engines import open_engine
@@ -46,7 +46,7 @@ class TappedGraph:
         with open_engine(artifact, "onnxruntime") as engine:  # raises if the file is not a valid artifact
             self.manifest: Manifest = engine.manifest
             self.version = engine.version
-        proto = onnx.load(artifact)
+        proto = load(artifact)
         self.taps = [*tap_functions(proto), *tap_encoders(proto.graph)]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from framecast.errors import ArtifactError, EngineError, first_line
+from framecast.graph.contents import graph_bytes
 from framecast.graph.manifest import BEFORE, RENDER, Manifest, beside, check_halves, read_metadata
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import (
@@ -41,6 +42,7 @@ class OnnxRuntimeEngine(Engine):
         # two cores (AMD EPYC, onnxruntime 1.31): 60 % of a core and 15.7 ms p50. With spinning: 140 % and 14.3 ms.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # no logs: we raise failures as one-line errors
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format, which is unchecked
         self._session: Any = _session(artifact, options)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         metadata = _metadata(artifact, self._session)
@@ -130,8 +132,10 @@ class OnnxRuntimeEngine(Engine):
 def _session(artifact: Path, options: Any) -> Any:
     import onnxruntime
 
+    data = graph_bytes(artifact)
     try:
-        return onnxruntime.InferenceSession(str(artifact), options, providers=["CPUExecutionProvider"])
+        # With fallback enabled, ONNX Runtime prints some failures and tries the same again.
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises many types, some directly from C++
         reason = first_line(error)
         raise ArtifactError(
