@@ -20,7 +20,9 @@ from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
 from framecast.runtime.shipped import DEFAULT_MODEL, find
 from framecast.runtime.sinks.sink import Result, Sink
+from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
 
+CLOSING = 5.0  # seconds that the outputs may take to close while a step hangs
 REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
 
 _log = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ def run(
     observe: Callable[[Report], object] = lambda report: None,
     announce: Callable[[str], object] = _log.info,
     stop: threading.Event | None = None,
+    step_limit: float = STEP_LIMIT,
+    stuck: Callable[[str], object] = _log.error,
     clock: Clock = SYSTEM,
 ) -> Report:
     """Predict a camera, a stream or a file live, and score every prediction against the real frame.
@@ -86,6 +90,10 @@ def run(
         observe: called with the report about four times a second, even if no frame comes, and once at the end.
         announce: called with each line that the user should read, such as the page's address.
         stop: set it from any thread or signal handler to end the run.
+        step_limit: seconds that a step may take. The first steps of an engine that compiles may take ten times as long.
+        stuck: called with the reason, in another thread, if a step does not return and the engine cannot interrupt it.
+            The outputs are closed by then. Only ending the process helps; if the step returns after all, the run ends
+            with an EngineError.
         clock: for stamps and waiting.
 
     Returns:
@@ -94,11 +102,12 @@ def run(
     Raises:
         SourceError: the source cannot be opened, or was lost.
         ArtifactError: there is no such model, or the file is not an artifact.
-        EngineError: the engine is not available on this machine, or failed.
+        EngineError: the engine is not available on this machine, failed, or did not return in time.
         SinkError: an output cannot be written or served.
         OptionError: an argument is out of range.
     """
     check_refresh(refresh)
+    halt = stop or threading.Event()
     wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
     with ExitStack() as stack:
         if isinstance(source, Source):
@@ -142,7 +151,17 @@ def run(
             with ExitStack() as sinks_open:
                 displays = _open_displays(sinks_open, pipeline, serve, show, announce)
                 shown += _open_recorders(sinks_open, pipeline, places, clock)
-                _drive(pipeline, displays, shown, observe, announce, stop or threading.Event(), clock)
+
+                def give_up(reason: str) -> None:
+                    pipeline.telemetry.end(f"error: {reason}")
+                    closing = threading.Thread(target=sinks_open.close, daemon=True)
+                    closing.start()
+                    closing.join(CLOSING)
+                    observe(pipeline.report())
+                    stuck(reason)
+
+                with Watchdog(predictor.engine, give_up, stopping=halt.is_set, limit=step_limit) as watchdog:
+                    _drive(pipeline, displays, shown, observe, announce, halt, watchdog, clock)
         except Exception as error:
             pipeline.telemetry.end(f"error: {error}")
             raise
@@ -165,11 +184,13 @@ def _drive(
     observe: Callable[[Report], object],
     announce: Callable[[str], object],
     stop: threading.Event,
+    watchdog: Watchdog,
     clock: Clock,
 ) -> None:
     observed = clock.now()
     said = 0  # of the source's notes
     for result in pipeline.results(REFRESH):
+        watchdog.check()
         if result is not None:
             for sink in displays if result.between else [*displays, *sinks]:
                 sink(result)

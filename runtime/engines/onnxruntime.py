@@ -44,6 +44,7 @@ class OnnxRuntimeEngine(Engine):
         options.log_severity_level = 4  # no logs: we raise failures as one-line errors
         options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format, which is unchecked
         self._session: Any = _session(artifact, options)
+        self._running = Running(onnxruntime)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         metadata = _metadata(artifact, self._session)
         self.manifest = read_metadata(artifact, metadata)
@@ -118,15 +119,43 @@ class OnnxRuntimeEngine(Engine):
         self._run(self._render, binding)
 
     def _run(self, session: Any, binding: Any) -> None:
-        try:
-            session.run_with_iobinding(binding)
-        except Exception as error:
-            raise EngineError(f"onnxruntime could not run {self.manifest.config}: {first_line(error)}") from error
+        self._running.run(session, binding, self.manifest.config)
+
+    def interrupt(self, reason: str) -> bool:
+        """See :meth:`Engine.interrupt`. ONNX Runtime looks between two operators, also inside a loop."""
+        return self._running.interrupt(reason)
 
     def close(self) -> None:
         """See :meth:`Engine.close`."""
         self._bindings.clear()
         self._session = self._before = self._render = None
+
+
+class Running:
+    """Runs sessions, and can end a run from another thread."""
+
+    def __init__(self, onnxruntime: Any) -> None:
+        self.options = onnxruntime.RunOptions()
+        self.options.log_severity_level = 4  # no logs: we raise failures as one-line errors
+        self._reason = ""
+
+    def run(self, session: Any, binding: Any, config: str) -> None:
+        """Run a session on bound buffers.
+
+        Raises:
+            EngineError: it failed, or was interrupted.
+        """
+        try:
+            session.run_with_iobinding(binding, self.options)
+        except Exception as error:
+            reason = self._reason or f"onnxruntime could not run {config}: {first_line(error)}"
+            raise EngineError(reason) from error
+
+    def interrupt(self, reason: str) -> bool:
+        """See :meth:`Engine.interrupt`."""
+        self._reason = reason
+        self.options.terminate = True
+        return True
 
 
 def _session(artifact: Path, options: Any) -> Any:

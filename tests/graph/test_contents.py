@@ -71,8 +71,9 @@ def test_weights_in_other_files_are_refused_by_every_way_in(
     model = onnx.load(path)
     add(model)
     path.write_bytes(model.SerializeToString())
-    engines = (partial(open_engine, name=name) for name in ("onnxruntime", "openvino"))
-    for reader in (graph_bytes, load, *engines):
+    engines = [partial(open_engine, name=name) for name in ("onnxruntime", "openvino")]
+    readers: list[Callable[[Path], object]] = [graph_bytes, load, *engines]
+    for reader in readers:
         with pytest.raises(ArtifactError, match=r"keeps its weights in other files.*: export it again$"):
             reader(path)
 

@@ -31,6 +31,7 @@ from framecast.cli.moving_mnist import moving_mnist
 from framecast.cli.parity import parity
 from framecast.cli.quantize import quantize
 from framecast.cli.run import DEFAULT_ADDRESS, run
+from framecast.cli.signals import interruptible
 from framecast.cli.split import split
 from framecast.cli.train import train
 from framecast.cli.usage import explain, with_address
@@ -77,7 +78,8 @@ def main() -> None:
         _fail("the current folder no longer exists: cd to another one", 1)
     arguments = with_address(sys.argv[1:] or ["--help"], DEFAULT_ADDRESS)
     try:
-        code = app(arguments, prog_name="framecast", standalone_mode=False) or 0
+        with interruptible():
+            code = app(arguments, prog_name="framecast", standalone_mode=False) or 0
         sys.stdout.flush()
         sys.exit(code)
     except FramecastError as error:

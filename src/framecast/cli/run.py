@@ -12,7 +12,7 @@ from framecast.cli.announce import announce
 from framecast.cli.checks import check_clips, check_ending, check_numbers, check_outputs, duration, patience
 from framecast.cli.complete import complete_engine, complete_models
 from framecast.cli.model_ref import MODEL_HELP, ModelRef
-from framecast.cli.signals import on_signals
+from framecast.cli.signals import end_process, on_signals
 
 if TYPE_CHECKING:
     from framecast.runtime.report import Report
@@ -88,6 +88,9 @@ def run(
     loop: Annotated[bool, typer.Option("--loop", help="Repeat a file until Ctrl-C.")] = False,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="How long a camera may take to answer.")] = "15s",
     stall: Annotated[str, typer.Option(metavar="TIME", help="How long it may take for each later frame.")] = "5s",
+    step_limit: Annotated[
+        str, typer.Option(metavar="TIME", help="How long a step may take; the run then ends with an error.")
+    ] = "30s",
     threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
 ) -> None:
     """Predict a camera, a stream or a file, live.
@@ -112,6 +115,7 @@ def run(
         most=duration("--max-ahead", max_ahead),
     )
     waits = patience("--timeout", timeout), patience("--stall", stall)
+    longest = patience("--step-limit", step_limit)
     check_ending("--json", json, ".json")
     outputs = [*(record or []), *([json] if json else [])]
     check_outputs(source, outputs)
@@ -125,6 +129,19 @@ def run(
         check_clips(source)
     stop = threading.Event()
     newest: list[Report] = []
+
+    def finish() -> None:
+        for report in newest:  # empty if the run failed before it began
+            if json is not None:
+                write(json, f"{to_json(report, indent=2)}\n".encode())
+            terminal.summary(report, outputs)
+
+    def stuck(reason: str) -> None:
+        try:
+            finish()
+        finally:
+            end_process(f"{reason}; ended without waiting for it", 1)
+
     try:
         with terminal.status_line() as status, ref.artifact(engine) as path, on_signals(stop.set):
 
@@ -156,9 +173,8 @@ def run(
                 observe=observe,
                 announce=announce,
                 stop=stop,
+                step_limit=longest,
+                stuck=stuck,
             )
     finally:
-        for report in newest:  # empty if the run failed before it began
-            if json is not None:
-                write(json, f"{to_json(report, indent=2)}\n".encode())
-            terminal.summary(report, outputs)
+        finish()
