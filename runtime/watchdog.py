@@ -103,8 +103,8 @@ class Watchdog:
         limit = self._limit * (COMPILING if self._engine.compiles and call <= FIRST else 1)
         if leaving >= self._grace:
             return (
-                f"cannot end the step of {config}: {engine} did not return within {self._grace:g} s of the request to stop "
-                "(if this repeats, export the model again, or use another engine)"
+                f"cannot end the step of {config}: {engine} did not return within {self._grace:g} s of the request to "
+                "stop (if this repeats, export the model again, or use another engine)"
             )
         if spent >= limit:
             return (

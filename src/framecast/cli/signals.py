@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
-GRACE = 10.0  # seconds for the main thread to notice the first signal
+GRACE = 5.0  # seconds for the main thread to notice the first signal
 AT_ONCE = 1.0  # seconds for the command to end after the second one
 
 
