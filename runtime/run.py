@@ -107,6 +107,8 @@ def run(
         OptionError: an argument is out of range.
     """
     check_refresh(refresh)
+    if not step_limit > 0:
+        raise OptionError(f"step_limit must be above 0 s, not {step_limit:g}")
     halt = stop or threading.Event()
     wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from framecast.errors import EngineError, OptionError
+from framecast.errors import EngineError
 from framecast.runtime.engines import Engine
 
 STEP_LIMIT = 30.0  # seconds that a step may take
@@ -37,9 +37,6 @@ class Watchdog:
 
     Attributes:
         reason: why the watchdog has interrupted the engine or given up; empty if it has not.
-
-    Raises:
-        OptionError: the limit is not above 0.
     """
 
     def __init__(
@@ -52,8 +49,6 @@ class Watchdog:
         grace: float = GRACE,
         period: float = PERIOD,
     ) -> None:
-        if not limit > 0:
-            raise OptionError(f"the limit of a step must be above 0 s, not {limit:g}")
         self.reason = ""
         self._engine, self._give_up, self._stopping = engine, give_up, stopping
         self._limit, self._grace, self._period = limit, grace, period
