@@ -1,4 +1,4 @@
-"""A step that never returns: it is interrupted, or the caller learns of it; signals act although the main thread waits."""
+"""A step that never returns is interrupted, or the caller learns of it. Signals act although the main thread waits."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_onnxruntime_is_interrupted_and_the_run_says_so(tmp_path: Path) -> None:
     message = r"^cannot finish the step of still: onnxruntime did not return within 0\.1 s \(use a .*\)$"
     with pytest.raises(EngineError, match=message):
         framecast.run(CLIP, model=endless(tmp_path / "a.onnx"), step_limit=0.1, observe=reports.append)
-    assert reports[-1]["ended"].startswith("error: cannot finish the step of still")
+    assert str(reports[-1]["ended"]).startswith("error: cannot finish the step of still")
 
 
 def test_an_interrupted_engine_stays_interrupted(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_an_interrupted_engine_stays_interrupted(tmp_path: Path) -> None:
         stepper.advance(image(engine))
         assert engine.interrupt("cannot go on: because")
         for _ in range(2):
-            with pytest.raises(EngineError, match="^cannot go on: because$"):
+            with pytest.raises(EngineError, match=r"^cannot go on: because$"):
                 stepper.advance(image(engine))
 
 
@@ -205,7 +205,7 @@ def spawn(folder: Path, engine: str) -> subprocess.Popen[str]:
 
 
 def test_signals_end_a_run_whose_step_never_returns(tmp_path: Path) -> None:
-    """One process cannot interrupt its engine; the other gets a second signal before it could. Both at the same time."""
+    """One process cannot interrupt its engine; the other gets a second signal before it could. Both run at once."""
     alone, twice = spawn(tmp_path / "openvino", "openvino"), spawn(tmp_path / "onnxruntime", "onnxruntime")
     for process in (alone, twice):
         assert process.stderr is not None
