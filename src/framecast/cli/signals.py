@@ -7,8 +7,8 @@ learns of each signal at once, by :func:`signal.set_wakeup_fd`.
 from __future__ import annotations
 
 import os
+import select
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -75,21 +75,21 @@ def end_process(message: str, code: int) -> None:
 @contextmanager
 def _watched(heard: threading.Event, stop: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Watch the signals that have a handler, in a thread. ``heard`` is set once the main thread has run the handler."""
-    ours, written = socket.socketpair()
-    written.setblocking(False)
+    ours, written = os.pipe()
+    os.set_blocking(written, False)
     thread = threading.Thread(target=_watch, args=(ours, heard, stop), name="framecast-signals", daemon=True)
     thread.start()
-    before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        written.close()
+        os.close(written)
         thread.join()
-        ours.close()
+        os.close(ours)
 
 
-def _watch(signals: socket.socket, heard: threading.Event, stop: Callable[[], None]) -> None:
+def _watch(signals: int, heard: threading.Event, stop: Callable[[], None]) -> None:
     number = _next(signals, None)
     if not number:
         return
@@ -103,11 +103,10 @@ def _watch(signals: socket.socket, heard: threading.Event, stop: Callable[[], No
         end_process("interrupted again: ended without waiting for the work to finish", 128 + again)
 
 
-def _next(signals: socket.socket, timeout: float | None) -> int | None:
+def _next(signals: int, timeout: float | None) -> int | None:
     """The number of the next signal to end; 0 once the command has ended; None after ``timeout`` seconds of neither."""
-    signals.settimeout(timeout)
-    with suppress(TimeoutError):
-        while (got := signals.recv(1)) and got[0] not in STOPS:
-            pass
-        return got[0] if got else 0
+    while select.select([signals], [], [], timeout)[0]:
+        got = os.read(signals, 1)
+        if not got or got[0] in STOPS:
+            return got[0] if got else 0
     return None
