@@ -43,7 +43,7 @@ class OnnxRuntimeEngine(Engine):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # no logs: we raise failures as one-line errors
         options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format, which is unchecked
-        self._session: Any = _session(artifact, options)
+        self._session: Any = open_session(artifact, graph_bytes(artifact), options)
         self._running = Running(onnxruntime)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         metadata = _metadata(artifact, self._session)
@@ -56,8 +56,9 @@ class OnnxRuntimeEngine(Engine):
         self._render: Any = None
 
         def opened(key: str) -> Any:
-            session = _session(beside(artifact, key), options)
-            check_halves(artifact, metadata, _metadata(beside(artifact, key), session), key)
+            half = beside(artifact, key)
+            session = open_session(half, graph_bytes(half), options)
+            check_halves(artifact, metadata, _metadata(half, session), key)
             return session
 
         if self.manifest.precomputed:
@@ -158,10 +159,14 @@ class Running:
         return True
 
 
-def _session(artifact: Path, options: Any) -> Any:
+def open_session(artifact: Path, data: bytes, options: Any) -> Any:
+    """Open a graph's bytes on the CPU; ``artifact`` names the file in messages.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses it.
+    """
     import onnxruntime
 
-    data = graph_bytes(artifact)
     try:
         # With fallback enabled, ONNX Runtime prints some failures and tries the same again.
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from framecast.errors import ArtifactError, EngineError, FramecastError
+from framecast.export.inspect import TappedGraph
 from framecast.graph.artifact import read
 from framecast.runtime.engines import open_engine
 from framecast.runtime.stepper import Stepper
@@ -68,6 +71,20 @@ def step(path: Path) -> None:
         if engine.manifest.is_picture and width * height < 1 << 20:
             stepper.advance([np.zeros((height, width, 3), np.uint8)])
             stepper.render()
+
+
+def test_a_graph_that_opens_but_cannot_step_is_one_line(tmp_path: Path) -> None:
+    path = artifact(tmp_path / "still.onnx", still())
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([99]), "far"))
+    model.graph.node.insert(0, helper.make_node("Gather", ["frame", "far"], ["gathered"], axis=1))
+    model.graph.node.insert(1, helper.make_node("Add", ["frame", "gathered"], ["sum"]))
+    model.graph.node[2].input[0] = "sum"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(EngineError, match=r"^onnxruntime could not run still: [^\n]*$"):
+        step(path)
+    with pytest.raises(EngineError, match=r"^onnxruntime could not run still: [^\n]*$"):
+        TappedGraph(path).step(np.zeros((1, 3, 4, 6), np.float32))
 
 
 @pytest.mark.parametrize(
