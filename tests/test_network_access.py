@@ -74,13 +74,18 @@ def test_no_engine_opens_a_connection_or_writes_to_the_home_folder(tmp_path: Pat
     assert not (tmp_path / ".cache" / "Microsoft").exists()
 
 
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of edge's graphs."""
+    path = str(tmp_path_factory.mktemp("graphs") / "edge.onnx")
+    subprocess.run([sys.executable, "-m", "framecast", "export", "edge", "-o", path], check=True)
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["opencv", "onnxruntime", "openvino", "torch"])
-def test_no_run_opens_a_connection(tmp_path: Path, engine: str) -> None:
-    model = "edge"
-    if engine != "opencv":
-        model = str(tmp_path / "edge.onnx")
-        subprocess.run([sys.executable, "-m", "framecast", "export", "edge", "-o", model], check=True)
+def test_no_run_opens_a_connection(tmp_path: Path, graphs: str, engine: str) -> None:
+    model = "edge" if engine == "opencv" else graphs
     run = ["run", "demo", "--frames", "3", "--model", model, "--engine", engine]
     _, calls = traced(tmp_path, sys.executable, "-m", "framecast", *run)
     assert calls == []
