@@ -11,7 +11,7 @@ BINDINGS := 10.3.0 10.9.0.34 10.13.3.9 10.16.1.11 11.4.0.106
 SETUP := pyproject.toml setup.py constraints.txt
 
 APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
-	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 xdotool xvfb
+	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 strace xdotool xvfb
 
 .PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check bench system-deps clean cv2
 .DEFAULT_GOAL := help

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +27,10 @@ from framecast.runtime.sinks.sink import Result, Sink
 from framecast.runtime.sinks.strip import StripSink
 from framecast.runtime.sinks.thread import SinkThread
 from framecast.runtime.sinks.video import VideoSink, check_segments, check_suffix
+from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
 
 STRIP = ".png"  # the suffix of a strip of pictures
+CLOSING = 5.0  # seconds that the outputs may take to close while a step hangs
 REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
 
 _log = logging.getLogger(__name__)
@@ -67,6 +69,8 @@ def run(
     observe: Callable[[Report], object] = lambda report: None,
     announce: Callable[[str], object] = _log.info,
     stop: threading.Event | None = None,
+    step_limit: float = STEP_LIMIT,
+    stuck: Callable[[str], object] = _log.error,
     clock: Clock = SYSTEM,
 ) -> Report:
     """Predict a camera, a stream or a file live, and score every prediction against the real frame.
@@ -111,9 +115,14 @@ def run(
         show: show the run in a window; closing the window ends the run.
         sinks: further sinks: objects with ``show`` and ``close``, or any callable that takes a :class:`Result`. The
             loop's thread calls them, so they should return soon. They are closed at the end.
-        observe: called with the report about four times a second, even if no frame comes, and once at the end.
+        observe: called with the report when the run begins, about four times a second even if no frame comes, and at
+            the end.
         announce: called with each line that the user should read, such as the page's address.
         stop: set it from any thread or signal handler to end the run.
+        step_limit: seconds that a step may take. The first steps of an engine that compiles may take ten times as long.
+        stuck: called with the reason, in another thread, if a step does not return and the engine cannot interrupt it.
+            The outputs are closed by then. Only ending the process helps; if the step returns after all, the run ends
+            with an EngineError.
         clock: for stamps and waiting.
 
     Returns:
@@ -122,11 +131,14 @@ def run(
     Raises:
         SourceError: the source cannot be opened, or was lost.
         ArtifactError: there is no such model, or the file is not an artifact.
-        EngineError: the engine is not available on this machine, or failed.
+        EngineError: the engine is not available on this machine, failed, or did not return in time.
         SinkError: an output cannot be written or served.
         OptionError: an argument is out of range.
     """
     check_refresh(refresh)
+    if not step_limit > 0:
+        raise OptionError(f"step_limit must be above 0 s, not {step_limit:g}")
+    halt = stop or threading.Event()
     wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
     with ExitStack() as stack:
         if isinstance(source, Source):
@@ -191,7 +203,18 @@ def run(
                     _close_after(sinks_open, thread.close)
                     pipeline.outputs.append(thread.written)
                     shown.append(thread.show)
-                _drive(pipeline, displays, shown, observe, announce, stop or threading.Event(), clock)
+
+                def give_up(reason: str) -> None:
+                    pipeline.telemetry.end(f"error: {reason}")
+                    closing = threading.Thread(target=_close, args=(sinks_open,), daemon=True)
+                    closing.start()
+                    closing.join(CLOSING)
+                    observe(pipeline.report())
+                    stuck(reason)
+
+                watchdog = Watchdog(predictor.engine, give_up, stopping=halt.is_set, limit=step_limit)
+                with watchdog if clock is SYSTEM else nullcontext():  # in virtual time a step takes no time
+                    _drive(pipeline, displays, shown, observe, announce, halt, watchdog, clock)
         except Exception as error:
             pipeline.telemetry.end(f"error: {error}")
             raise
@@ -214,11 +237,14 @@ def _drive(
     observe: Callable[[Report], object],
     announce: Callable[[str], object],
     stop: threading.Event,
+    watchdog: Watchdog,
     clock: Clock,
 ) -> None:
-    observed = clock.now() - REFRESH  # the first report comes at once: it says that the run has begun
+    observe(pipeline.report())  # the run has begun: from now on there is something to finish
+    observed = clock.now() - REFRESH  # the first figures come at once
     news = _News(pipeline.source, announce, clock)
     for result in pipeline.results(REFRESH):
+        watchdog.check()
         if result is not None:
             for sink in displays if result.between else [*displays, *sinks]:
                 sink(result)
@@ -319,6 +345,13 @@ def _recorder(path: Path, fps: float, segment: float | None, keep: float | None,
 def _sender(target: str, fps: float, newest: bool, clock: Clock) -> SinkThread:
     patience = PATIENCE if is_live(target) else None  # a paused player reads standard output later
     return SinkThread(OutSink(target, fps), clock, newest=newest, patience=patience)
+
+
+def _close(stack: ExitStack) -> None:
+    try:
+        stack.close()
+    except Exception as error:  # noqa: BLE001 (the step that hangs is what ends the run)
+        _log.info("closing failed as well: %s", error)
 
 
 def _close_after(stack: ExitStack, close: Callable[[], object]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from framecast.errors import ArtifactError, EngineError, first_line
+from framecast.graph.contents import graph_bytes
 from framecast.graph.manifest import BEFORE, RENDER, Manifest, beside, check_halves, read_metadata
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import (
@@ -41,7 +42,9 @@ class OnnxRuntimeEngine(Engine):
         # two cores (AMD EPYC, onnxruntime 1.31): 60 % of a core and 15.7 ms p50. With spinning: 140 % and 14.3 ms.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # no logs: we raise failures as one-line errors
-        self._session: Any = _session(artifact, options)
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format, which is unchecked
+        self._session: Any = open_session(artifact, graph_bytes(artifact), options)
+        self._running = Running(onnxruntime)
         self._value = onnxruntime.OrtValue.ortvalue_from_numpy
         metadata = _metadata(artifact, self._session)
         self.manifest = read_metadata(artifact, metadata)
@@ -53,8 +56,9 @@ class OnnxRuntimeEngine(Engine):
         self._render: Any = None
 
         def opened(key: str) -> Any:
-            session = _session(beside(artifact, key), options)
-            check_halves(artifact, metadata, _metadata(beside(artifact, key), session), key)
+            half = beside(artifact, key)
+            session = open_session(half, graph_bytes(half), options)
+            check_halves(artifact, metadata, _metadata(half, session), key)
             return session
 
         if self.manifest.precomputed:
@@ -116,10 +120,11 @@ class OnnxRuntimeEngine(Engine):
         self._run(self._render, binding)
 
     def _run(self, session: Any, binding: Any) -> None:
-        try:
-            session.run_with_iobinding(binding)
-        except Exception as error:
-            raise EngineError(f"onnxruntime could not run {self.manifest.config}: {first_line(error)}") from error
+        self._running.run(session, binding, self.manifest.config)
+
+    def interrupt(self, reason: str) -> bool:
+        """See :meth:`Engine.interrupt`. ONNX Runtime looks between two operators, also inside a loop."""
+        return self._running.interrupt(reason)
 
     def close(self) -> None:
         """See :meth:`Engine.close`."""
@@ -127,11 +132,44 @@ class OnnxRuntimeEngine(Engine):
         self._session = self._before = self._render = None
 
 
-def _session(artifact: Path, options: Any) -> Any:
+class Running:
+    """Runs sessions, and can end a run from another thread."""
+
+    def __init__(self, onnxruntime: Any) -> None:
+        self.options = onnxruntime.RunOptions()
+        self.options.log_severity_level = 4  # no logs: we raise failures as one-line errors
+        self._reason = ""
+
+    def run(self, session: Any, binding: Any, config: str) -> None:
+        """Run a session on bound buffers.
+
+        Raises:
+            EngineError: it failed, or was interrupted.
+        """
+        try:
+            session.run_with_iobinding(binding, self.options)
+        except Exception as error:
+            reason = self._reason or f"onnxruntime could not run {config}: {first_line(error)}"
+            raise EngineError(reason) from error
+
+    def interrupt(self, reason: str) -> bool:
+        """See :meth:`Engine.interrupt`."""
+        self._reason = reason
+        self.options.terminate = True
+        return True
+
+
+def open_session(artifact: Path, data: bytes, options: Any) -> Any:
+    """Open a graph's bytes on the CPU; ``artifact`` names the file in messages.
+
+    Raises:
+        ArtifactError: ONNX Runtime refuses it.
+    """
     import onnxruntime
 
     try:
-        return onnxruntime.InferenceSession(str(artifact), options, providers=["CPUExecutionProvider"])
+        # With fallback enabled, ONNX Runtime prints some failures and tries the same again.
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises many types, some directly from C++
         reason = first_line(error)
         raise ArtifactError(

@@ -45,6 +45,7 @@ class OpenVinoEngine(Engine):
     """
 
     name = "openvino"
+    compiles = True
     device = "cpu"
 
     def __init__(self, artifact: Path, *, threads: int = 0, precision: str = "fp32") -> None:

@@ -52,4 +52,10 @@ class OptionError(FramecastError):
 
 def first_line(error: Exception) -> str:
     """The first line of a library's error, to quote in our own message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+    return one_line((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def one_line(text: str) -> str:
+    """A library's text as one line of up to 300 characters. Others may have written parts of it, such as a file's."""
+    visible = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(visible.split())[:300].rstrip(".: ")

@@ -24,7 +24,7 @@ from framecast.cli.checks import (
 from framecast.cli.complete import complete_engine, complete_models
 from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.cli.secret import address, token
-from framecast.cli.signals import exit_code, on_signals
+from framecast.cli.signals import end_process, exit_code, on_signals
 from framecast.errors import OptionError
 
 if TYPE_CHECKING:
@@ -140,6 +140,9 @@ def run(
     reconnect: Annotated[
         bool, typer.Option("--reconnect/--no-reconnect", help="Open a camera again when it was lost, until Ctrl-C.")
     ] = True,
+    step_limit: Annotated[
+        str, typer.Option(metavar="TIME", help="How long a step may take; the run then ends with an error.")
+    ] = "30s",
     threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
 ) -> None:
     """Predict a camera, a stream or a file, live.
@@ -165,6 +168,7 @@ def run(
         most=duration("--max-ahead", max_ahead),
     )
     waits = patience("--timeout", timeout), patience("--stall", stall)
+    longest = patience("--step-limit", step_limit)
     source = address(source)
     if serve is None and (token_file or host):
         raise OptionError(f"{'--token-file' if token_file else '--host'} is for the page: give --serve as well")
@@ -190,14 +194,11 @@ def run(
     newest: list[Report] = []
 
     def work() -> None:
-        with (
-            terminal.status_line() as status,
-            ref.artifact(engine) as path,
-            on_signals(stop.set, begun=lambda: bool(newest)),
-            saved or nullcontext(),
-        ):
+        with terminal.status_line() as status, ref.artifact(engine) as path, saved or nullcontext():
 
             def observe(report: Report) -> None:
+                if not newest and (code := exit_code()) is not None:
+                    raise SystemExit(code)  # a signal has ended the start, but a library has swallowed that
                 newest[:] = [report]
                 status(report)
                 if saved:
@@ -234,13 +235,22 @@ def run(
                 observe=observe,
                 announce=announce,
                 stop=stop,
+                step_limit=longest,
+                stuck=stuck,
             )
 
     def end() -> None:
-        if newest and exit_code() is None:  # not if it ended before it began
+        if newest:  # not if it ended before it began
             all_of(saved.finish if saved else lambda: None, lambda: terminal.summary(newest[0], files))
 
-    all_of(work, end)
+    def stuck(reason: str) -> None:
+        try:
+            end()
+        finally:
+            end_process(f"{reason}; ended without waiting for it", 1)
+
+    with on_signals(stop.set, begun=lambda: bool(newest)):
+        all_of(work, end)
 
 
 def all_of(*steps: Callable[[], object]) -> None:
