@@ -141,7 +141,7 @@ def noticing() -> dict[str, list[float]]:
 def recording(folder: Path) -> dict[str, list[float]]:
     """Milliseconds of CPU per picture of a recording: ours, H.264; and OpenCV's, MPEG-4 part 2."""
     with open_source("demo") as demo:
-        pictures: list[Image] = [cv2.resize(frame.image, (688, 560)) for frame in demo][:100]  # type: ignore[misc]
+        pictures: list[Image] = [cv2.resize(frame.image, (688, 560)) for frame in demo][:100]  # type: ignore[assignment]
     found: dict[str, list[float]] = {OURS: [], OPENCV: []}
     for number in range(ROUNDS):
         begun = time.process_time()
