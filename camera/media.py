@@ -21,7 +21,8 @@ MAX_PIXELS = 8192 * 8192
 
 # Containers only. A playlist (ffconcat, DASH, SDP) with a clip's name could open other files and hosts.
 CONTAINERS = (
-    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,av1,ivf,obu,nut,mxf,dv,rm"
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,av1,ivf,obu,nut,mxf,dv,rm,"
+    "mpjpeg,jpeg_pipe,yuv4mpegpipe"
 )
 
 
@@ -123,6 +124,8 @@ def reason(error: Exception, url: str = "") -> str:
     code = getattr(error, "errno", None)
     if code in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return "no route to the host: check the network"
+    if code == errno.EINVAL:  # FFmpeg's error for a format or protocol that is not on the list
+        return "it is no video, or of a kind that framecast does not open"
     if code == errno.EIO:  # FFmpeg's error if a name is unknown, and many others
         return "it ended or broke off" if _resolves(url) else "no such host: check its name, and the network"
     return redact(str(getattr(error, "strerror", None) or error).partition("\n")[0])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CURE = "check the camera and the network"
 """What to do when a stream was lost."""
 
-FORMATS = f"{CONTAINERS},mpjpeg,jpeg_pipe,hls,rtsp,live_flv,rtp"
+FORMATS = f"{CONTAINERS},hls,rtsp,live_flv,rtp"
 # A playlist may name other addresses, but no files here.
 _OVER_HTTP = "http,https,httpproxy,tcp,tls,crypto"
 _PROTOCOLS = {
@@ -84,7 +84,11 @@ class StreamCapture:
 
     def retrieve(self) -> Image | None:
         """See :meth:`Capture.retrieve`."""
-        return None if self._frame is None else self._pictures.picture(self._frame, self._decoder.pixel_aspect)
+        try:
+            return None if self._frame is None else self._pictures.picture(self._frame, self._decoder.pixel_aspect)
+        except MediaError as error:
+            self._reason = str(error)
+            return None
 
     def reason(self) -> str:
         """See :meth:`Capture.reason`."""

@@ -25,7 +25,8 @@ _KNOWN = "rtsp://host:port/path, rtmp://host/path, udp://host:port, v4l2:///dev/
 _FLUSH = {"flush_packets": "1"}
 # FFmpeg's format for each scheme, and its options.
 _FORMATS: dict[str, tuple[str, tuple[Codec, ...], dict[str, str]]] = {
-    "rtsp": ("rtsp", H264, {"rtsp_transport": "tcp", **_FLUSH}),
+    # PyAV holds Python's lock while FFmpeg talks to the server: without a timeout a mute one stops the whole process.
+    "rtsp": ("rtsp", H264, {"rtsp_transport": "tcp", "timeout": str(round(PATIENCE * 1e6)), **_FLUSH}),
     "rtmp": ("flv", H264, {"flvflags": "no_duration_filesize", **_FLUSH}),
     "udp": ("mpegts", H264, {"pkt_size": "1316", **_FLUSH}),
     "v4l2": ("v4l2", RAW, {}),
@@ -149,6 +150,8 @@ class OutSink(Sink):
     def _failed(self, error: Exception, *, first: bool) -> SinkError:
         ended = isinstance(error, (BrokenPipeError, ConnectionResetError))
         said = "what received the pictures has ended" if ended else reason(error, self._target)
+        if isinstance(error, load_av().error.InvalidDataError):
+            said = "no proper answer: check the address, and what serves there"
         if first and _scheme(self._target) == "v4l2":
             said += "; give a device of v4l2loopback, such as v4l2:///dev/video10"
         if first and not ended:

@@ -176,3 +176,13 @@ def test_what_cannot_receive_is_refused_in_one_line(tmp_path: Path) -> None:
         assert str(raised.value).startswith("cannot send pictures to ")
         assert cure in str(raised.value)
         assert "s3cret" not in str(raised.value)
+
+
+def test_a_server_that_is_mute_does_not_stop_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, codecs, options = out._FORMATS["rtsp"]
+    assert int(options["timeout"]) == 1e6 * out.PATIENCE
+    monkeypatch.setitem(out._FORMATS, "rtsp", (name, codecs, {**options, "timeout": "200000"}))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        sink = OutSink(f"rtsp://user:secret@127.0.0.1:{mute.getsockname()[1]}/now", 25)
+        with pytest.raises(SinkError, match=r"cannot send pictures to rtsp://\*\*\*@.*: no proper answer"):
+            sink.show(predicted(0))
