@@ -74,9 +74,17 @@ def _of(path: Path, *, timed: bool) -> list[Path]:
         rf"{re.escape(target.stem)}(-\d{{8}}-\d{{6}}(-\d+)?){'' if timed else '?'}{re.escape(target.suffix)}"
     )
     try:
-        return [other for other in target.parent.iterdir() if shape.fullmatch(other.name)]
+        return [other for other in target.parent.iterdir() if (found := shape.fullmatch(other.name)) and _dated(found)]
     except OSError:  # it may be written, but not listed
         return []
+
+
+def _dated(found: re.Match[str]) -> bool:
+    """Whether the digits of a name are a time."""
+    try:
+        return found[1] is None or bool(time.strptime(found[1][:16], "-%Y%m%d-%H%M%S"))
+    except ValueError:
+        return False
 
 
 def being_written(path: Path) -> bool:

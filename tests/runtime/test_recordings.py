@@ -301,6 +301,8 @@ def test_what_is_no_recording_neither_blocks_nor_goes(tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(bytes(1_500_000))
     link.symlink_to("mine")
     folder.mkdir()
+    undated = tmp_path / "run-99999999-999999.avi"
+    undated.write_bytes(bytes(1_500_000))
     sink = VideoSink(tmp_path / "run.avi", 10, segment=1, keep=1e6)
     for i in range(30):
         sink.show(noisy(i / 10))
@@ -308,6 +310,7 @@ def test_what_is_no_recording_neither_blocks_nor_goes(tmp_path: Path) -> None:
     assert pipe.is_fifo()
     assert link.is_symlink()
     assert folder.is_dir()
+    assert undated.exists()
 
 
 def test_segments_out_of_range_are_refused() -> None:
