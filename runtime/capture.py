@@ -162,8 +162,8 @@ class _Times:
 
     def __init__(self, source: Source, faults: Counter[str]) -> None:
         fps = plausible_rate(source.fps or 0.0)
-        nominal = 1 / fps if fps else None
-        self._arrivals = Arrivals(nominal) if source.live else None
+        self._nominal = 1 / fps if fps else None
+        self._arrivals = Arrivals(self._nominal) if source.live else None
         self._timeline = Timeline(faults)
         self._before: tuple[float, int] | None = None  # time and epoch
         self._intervals: deque[float] = deque(maxlen=9)
@@ -187,4 +187,4 @@ class _Times:
     def _interval(self) -> float | None:
         if self._arrivals is not None:
             return self._arrivals.interval
-        return statistics.median(self._intervals) if self._intervals else None
+        return statistics.median(self._intervals) if self._intervals else self._nominal

@@ -135,6 +135,14 @@ def test_a_clip_at_its_own_pace_follows_its_time_stamps() -> None:
     assert [moment - due[0] for moment in due] == pytest.approx(times)
 
 
+def test_a_timelapse_is_predicted_one_frame_ahead() -> None:
+    """A frame every 30 s: from the first one on, since the clip says its rate."""
+    frames = [Frame(shade.image, 30.0 * k, k) for k, shade in enumerate(shades(6))]
+    pipeline = Pipeline(ListSource(frames, fps=1 / 30), Predictor(DriftEngine(), watch=False), rival=False)
+    assert [result.prediction.ahead for result in pipeline] == pytest.approx([30.0] * 6)
+    assert pipeline.report()["ended"] == "end of source"
+
+
 def test_a_paced_clip_stops_at_once() -> None:
     pipeline = Pipeline(ListSource(shades(9), fps=0.01), Predictor(DriftEngine(), watch=False), realtime=True)
     events = iter(pipeline)
