@@ -1,4 +1,4 @@
-"""PyAV, which reads our videos and streams, beside OpenCV's VideoCapture: start, cost per frame, latency, recovery.
+"""PyAV, which reads and writes our videos, beside OpenCV: start, cost per frame, latency, recovery.
 
 Both read the same files and the same RTSP camera, interleaved in one run. The camera is the tests' own (GStreamer, on
 this machine). Needs ffmpeg, and the packages of ``make system-deps``.
@@ -23,6 +23,7 @@ from _machine import header
 
 import framecast
 from framecast.camera import Image, Source, open_source
+from framecast.runtime.sinks.encoder import H264, Encoder
 
 ROUNDS = 7
 SECONDS = 8.0  # of the camera, for the latency
@@ -137,6 +138,27 @@ def noticing() -> dict[str, list[float]]:
     return found
 
 
+def recording(folder: Path) -> dict[str, list[float]]:
+    """Milliseconds of CPU per picture of a recording: ours, H.264; and OpenCV's, MPEG-4 part 2."""
+    with open_source("demo") as demo:
+        pictures: list[Image] = [cv2.resize(frame.image, (688, 560)) for frame in demo][:100]  # type: ignore[assignment]
+    found: dict[str, list[float]] = {OURS: [], OPENCV: []}
+    for number in range(ROUNDS):
+        begun = time.process_time()
+        encoder = Encoder(str(folder / f"{number}.mp4"), "mp4", H264, pictures[0].shape, fps=25.0)
+        for k, picture in enumerate(pictures):
+            encoder.write(picture, k / 25)
+        encoder.finish()
+        found[OURS].append(1e3 * (time.process_time() - begun) / len(pictures))
+        begun = time.process_time()
+        writer = cv2.VideoWriter(str(folder / f"{number}-cv.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (688, 560))
+        for picture in pictures:
+            writer.write(picture)
+        writer.release()
+        found[OPENCV].append(1e3 * (time.process_time() - begun) / len(pictures))
+    return found
+
+
 def importing(module: str) -> float:
     """Seconds of CPU that importing a module takes, the median of fresh processes."""
     code = f"import numpy, time; a = time.process_time(); import {module}; print(time.process_time() - a)"
@@ -162,6 +184,7 @@ def main() -> None:
         demo = Path(framecast.__file__).parent / "assets" / "demo.mp4"
         show("a frame of the demo, 342x256, CPU", decoding(demo), "ms")
         show("a frame of 1280x720 H.264, CPU", decoding(large), "ms")
+        show("recording 688x560: H.264 beside MPEG-4, CPU", recording(Path(folder)), "ms")
     with camera() as (url, _):
         show("RTSP: open to first frame, wall", first_frames(url), "s")
         late = lags(url)

@@ -42,6 +42,7 @@ class Decoder:
         aspect = self._stream.sample_aspect_ratio
         self.pixel_aspect = float(aspect) if aspect else 1.0
         self._faults = faults
+        self._lossy = container.format.name == "mpegts"  # packets that lack a part are usual: pictures tell the damage
         self.interlaced = False
         self._graph: Graph | None = None
         self._reference: tuple[float, float] | None = None  # seconds since 1970, and the same moment as a time stamp
@@ -104,6 +105,9 @@ class Decoder:
             if packet.pts is not None and packet.has_sidedata("prft"):
                 (microseconds,) = _PRODUCER_TIME.unpack_from(bytes(packet.get_sidedata("prft")))
                 self._reference = 1e-6 * microseconds, float(packet.pts * packet.time_base)
+            if packet.is_corrupt and not self._lossy:  # decoders in threads would lose whole pictures before it too
+                self._faults["damaged"] += 1
+                continue
             try:
                 frames = packet.decode()
             except error.EOFError:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Page
 
 SUFFIXES = (
-    *(".apng", ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
+    *(".apng", ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
     *(".heic", ".heif", ".jxl"),  # refused by name
 )
 """Suffixes of images, in upper or lower case."""
@@ -194,6 +194,8 @@ def _pages(path: Path) -> Generator[tuple[Page, float | None], None, None]:
                 yield turn(opened), _duration(opened)
     except SourceError:
         raise
+    except library.DecompressionBombError:
+        raise SourceError(f"image too large: {shown} (scale it down to at most {MAX_PIXELS} pixels)") from None
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise nearly anything on damaged data)
         if isinstance(error, OSError) and error.errno is not None:
             cure = "check that it exists and is readable"

@@ -52,6 +52,7 @@ class LiveSource(Reader):
             return frames that it held back.
         cure: what to do when the source is lost.
         stop: called when it is closed, from any thread: a running grab may return without a frame.
+        ended: whether the capture, after a failed grab, is at the end of a stream that may end.
         clock: stamps the frames with their grab time.
         faults: see :attr:`Source.faults`; the capture counts in it.
         notes: see :attr:`Source.notes`; the capture adds to it.
@@ -68,6 +69,7 @@ class LiveSource(Reader):
         patience: float = math.inf,
         cure: str,
         stop: Callable[[], None] | None = None,
+        ended: Callable[[], bool] = lambda: False,
         clock: Clock = SYSTEM,
         faults: Counter[str] | None = None,
         notes: list[str] | None = None,
@@ -78,6 +80,7 @@ class LiveSource(Reader):
         self._capture = capture
         self._patience = patience
         self._cure = cure
+        self._ended = ended
         self._stop = stop
         self._clock = clock
         self._index = 0
@@ -104,6 +107,8 @@ class LiveSource(Reader):
             stamp = self._stamp(grabbed) if more else None
             if grabbed - begun >= self._patience:
                 self._lost = f"lost {self.name}: no frame for {self._patience:g} s ({self._cure})"
+            elif not more and self._ended():
+                return None
             elif more and (image := self._capture.retrieve()) is not None:
                 self._times = "arrival" if stamp is None else "capture"
                 self._time = grabbed if stamp is None else stamp

@@ -24,7 +24,8 @@ SILENT = "no answer in time: check the address, and that it is on"
 
 # Containers only. A playlist (ffconcat, DASH, SDP) with a clip's name could open other files and hosts.
 CONTAINERS = (
-    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,av1,ivf,obu,nut,mxf,dv,rm"
+    "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,av1,ivf,obu,nut,mxf,dv,rm,"
+    "mpjpeg,jpeg_pipe,yuv4mpegpipe"
 )
 
 
@@ -138,6 +139,8 @@ def failure(error: Exception, url: str = "") -> MediaError:
     code = getattr(error, "errno", None)
     if code in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return MediaError("no route to the host: check the network", passing=True)
+    if code == errno.EINVAL:  # FFmpeg's error for a format or protocol that is not on the list
+        return MediaError("it is no video, or of a kind that framecast does not open")
     if code == errno.EIO:  # FFmpeg's error if a name is unknown, and many others
         text = "it ended or broke off" if _resolves(url) else "no such host: check its name, and the network"
         return MediaError(text, passing=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CURE = "check the camera and the network"
 """What to do when a stream was lost."""
 
-FORMATS = f"{CONTAINERS},mpjpeg,jpeg_pipe,hls,rtsp,live_flv,rtp"
+FORMATS = f"{CONTAINERS},hls,rtsp,live_flv,rtp"
 # A playlist may name other addresses, but no files here.
 _OVER_HTTP = "http,https,httpproxy,tcp,tls,crypto"
 _PROTOCOLS = {
@@ -69,6 +69,7 @@ class StreamCapture:
         self._sender_clock = sender_clock
         self._frame: VideoFrame | None = None
         self._reason = "it ended or broke off"
+        self._end = False
 
     def grab(self) -> bool:
         """See :meth:`Capture.grab`."""
@@ -76,7 +77,13 @@ class StreamCapture:
             self._frame = self._decoder.read()
         except MediaError as error:
             self._frame, self._reason = None, str(error)
+        else:
+            self._end = self._frame is None
         return self._frame is not None
+
+    def ended(self) -> bool:
+        """Whether the newest grab found the stream's end, and no failure."""
+        return self._end
 
     def stamp(self) -> float | None:
         """See :meth:`Capture.stamp`."""
@@ -87,7 +94,11 @@ class StreamCapture:
 
     def retrieve(self) -> Image | None:
         """See :meth:`Capture.retrieve`."""
-        return None if self._frame is None else self._pictures.picture(self._frame, self._decoder.pixel_aspect)
+        try:
+            return None if self._frame is None else self._pictures.picture(self._frame, self._decoder.pixel_aspect)
+        except MediaError as error:
+            self._reason = str(error)
+            return None
 
     def reason(self) -> str:
         """See :meth:`Capture.reason`."""
@@ -99,7 +110,14 @@ class StreamCapture:
 
 
 def live(
-    name: str, container: InputContainer, *, patience: float, cure: str, clock: Clock, sender_clock: bool = False
+    name: str,
+    container: InputContainer,
+    *,
+    patience: float,
+    cure: str,
+    clock: Clock,
+    sender_clock: bool = False,
+    ends: bool = False,
 ) -> LiveSource:
     """A live source of an opened stream.
 
@@ -110,13 +128,24 @@ def live(
         cure: what to do when the stream was lost.
         clock: stamps the frames.
         sender_clock: see :class:`StreamCapture`.
+        ends: whether the stream may end; otherwise its end is a loss.
     """
     faults: Counter[str] = Counter()
     notes: list[str] = []
     # One thread: each further one holds back a frame, which is hidden latency.
     decoder = Decoder(container, threads=1, faults=faults)
     capture = StreamCapture(decoder, Pictures(notes), clock, sender_clock=sender_clock)
-    return LiveSource(name, capture, decoder.fps, patience=patience, cure=cure, clock=clock, faults=faults, notes=notes)
+    return LiveSource(
+        name,
+        capture,
+        decoder.fps,
+        patience=patience,
+        cure=cure,
+        ended=capture.ended if ends else lambda: False,
+        clock=clock,
+        faults=faults,
+        notes=notes,
+    )
 
 
 def answers(uri: str, patience: float) -> bool:
@@ -195,7 +224,8 @@ def open_address(
 
     container = opened()
     decoder_kind = container.format.name
-    if scheme in ("http", "https") and (container.duration is not None or "hls" in decoder_kind):
+    # A file has a length, or at least a size; MJPEG has neither.
+    if scheme in ("http", "https") and (container.duration is not None or container.size > 0 or "hls" in decoder_kind):
         first = [container]
         return Video(name, lambda: first.pop() if first else opened(), loop=loop, fps=fps)
     return live(name, container, patience=stall, cure=CURE, clock=clock, sender_clock=sender_clock)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import cv
-from framecast.camera.media import MAX_PIXELS, load
+from framecast.camera.media import MAX_PIXELS, MediaError, load
 from framecast.camera.pool import Pool
 from framecast.camera.source import Image, note
 from framecast.camera.stretch import Stretch, composed
@@ -46,6 +46,9 @@ class Pictures:
         Args:
             frame: as decoded.
             pixel_aspect: the width of a pixel divided by its height.
+
+        Raises:
+            MediaError: FFmpeg cannot convert its colours.
         """
         if frame.color_trc in (_PQ, _HLG):
             name = "PQ" if frame.color_trc == _PQ else "HLG"
@@ -54,9 +57,13 @@ class Pictures:
         deep = frame.format.name.startswith("gray") and max(part.bits for part in frame.format.components) > 8
         alpha = any(part.is_alpha for part in frame.format.components)
         target = "gray16le" if deep else "bgra" if alpha else "bgr24"
-        converted = self._reformatter.reformat(
-            frame, width=width, height=height, format=target, interpolation=self._fast, threads=1
-        )
+        try:
+            converted = self._reformatter.reformat(
+                frame, width=width, height=height, format=target, interpolation=self._fast, threads=1
+            )
+        except (load().error.FFmpegError, OSError, ValueError):
+            kind = f"{frame.format.name}, matrix {int(frame.colorspace)} of H.273"
+            raise MediaError(f"FFmpeg's libraries here cannot convert its colours ({kind}): encode it again") from None
         plane, cells = converted.planes[0], width * (1 if deep else 4 if alpha else 3)
         rows: NDArray[Any] = np.frombuffer(plane, np.uint16 if deep else np.uint8).reshape(height, -1)[:, :cells]
         picture: Image

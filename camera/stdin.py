@@ -66,7 +66,8 @@ def open_stdin(*, timeout: float, stall: float, loop: bool, fps: float | None, c
         return Video(_NAME, lambda: _opened(_begin(descriptor), {}), loop=loop, fps=fps)
     container = _opened(pipe := _Pipe(descriptor, timeout), QUICK)
     pipe.patience = stall
-    return live(_NAME, container, patience=stall, cure="check the program that writes to it", clock=clock)
+    cure = "check the program that writes to it"
+    return live(_NAME, container, patience=stall, cure=cure, clock=clock, ends=True)
 
 
 def _begin(descriptor: int) -> IO[bytes]:

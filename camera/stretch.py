@@ -17,7 +17,8 @@ class Stretch:
     """Stretches grey values of any depth to 0 to 255, by one range for the whole source.
 
     Thermal cameras use a small part of 16 bits. The range is that of the first picture without its 0.1 % darkest and
-    brightest pixels, widened by a quarter at either end. It stays for the source, so the brightness never flickers.
+    brightest pixels, widened by a quarter at either end, within what the type can hold. It stays for the source, so the
+    brightness never flickers.
 
     Args:
         notes: gets a line that says the range.
@@ -38,7 +39,7 @@ class Stretch:
         """
         values = np.nan_to_num(grey.astype(np.float32), nan=-np.inf, posinf=-np.inf, neginf=-np.inf)
         if self._range is None:
-            self._range = low, high = _range(values)
+            self._range = low, high = _range(values, grey.dtype)
             note(
                 self._notes,
                 f"pictures of {grey.dtype} are stretched: {low:g} to {high:g} are shown as black to white "
@@ -49,13 +50,17 @@ class Stretch:
         return np.repeat(np.rint(shown).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _range(values: NDArray[np.float32]) -> tuple[float, float]:
+def _range(values: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     if not finite.size:
         return 0.0, 1.0
     low, high = (float(edge) for edge in np.percentile(finite, [_OUTLIERS, 100 - _OUTLIERS]))
     margin = _MARGIN * (high - low) or 0.5
-    return low - margin, high + margin
+    low, high = low - margin, high + margin
+    if np.issubdtype(dtype, np.integer):  # beyond what it can hold, the margin only costs contrast
+        limits = np.iinfo(dtype)
+        low, high = max(low, float(limits.min)), min(high, float(limits.max))
+    return low, high
 
 
 def composed(picture: NDArray[np.uint8]) -> Image:

@@ -59,14 +59,14 @@ class Video(Clip):
     def _next(self) -> Timed | None:
         try:
             frame = self._decoder.read()
+            if frame is None:
+                return None
+            picture = self._pictures.picture(frame, self._decoder.pixel_aspect)
         except MediaError as error:
             raise SourceError(f"lost {self.name}: {error}") from None
-        if frame is None:
-            return None
         if self._decoder.interlaced:
             note(self.notes, "interlaced video is deinterlaced (bwdif)")
-        time = frame.time if self._stamped else None
-        return Timed(self._pictures.picture(frame, self._decoder.pixel_aspect), time)
+        return Timed(picture, frame.time if self._stamped else None)
 
     def _rewind(self) -> None:
         # Open it again: seeking to frame 0 lands elsewhere if the file does not begin with a key frame.

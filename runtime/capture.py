@@ -189,10 +189,12 @@ class _Times:
     def _interval(self) -> float | None:
         if self._arrivals is not None:
             return self._arrivals.interval
-        return statistics.median(self._intervals) if self._intervals else None
+        return statistics.median(self._intervals) if self._intervals else self._nominal
+
+    @property
+    def _nominal(self) -> float | None:
+        fps = plausible_rate(self._source.fps or 0.0)
+        return 1 / fps if fps else None
 
     def _new_arrivals(self) -> Arrivals | None:
-        if not self._source.live:
-            return None
-        fps = plausible_rate(self._source.fps or 0.0)
-        return Arrivals(1 / fps if fps else None)
+        return Arrivals(self._nominal) if self._source.live else None

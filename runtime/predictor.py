@@ -25,6 +25,8 @@ from framecast.runtime.lookahead import LONGEST
 from framecast.runtime.shipped import DEFAULT_MODEL, find
 from framecast.runtime.stepper import Stepper, StepTimes
 
+FRAMES = 10  # frames of a slow camera, such as a timelapse, that a prediction may look ahead, however long they take
+
 _log = logging.getLogger(__name__)
 
 
@@ -209,7 +211,8 @@ class Predictor:
         and blends the pictures of the two steps around the moment.
 
         Args:
-            time: seconds, on the clock of the input frames; not before the newest frame, and up to 10 s after it.
+            time: seconds, on the clock of the input frames; not before the newest frame, and up to 10 s after it, or
+                ten intervals if they are longer.
 
         Returns:
             The predicted picture of that moment.
@@ -234,7 +237,7 @@ class Predictor:
             The ``horizon`` predictions, the next frame first.
 
         Raises:
-            OptionError: the horizon is below 1 or reaches further than 10 s, or there was no frame yet.
+            OptionError: the horizon is below 1 or too far ahead, or there was no frame yet.
             EngineError: the engine failed, or a prediction is not finite even from a fresh state.
         """
         if horizon < 1:
@@ -288,8 +291,9 @@ class Predictor:
         ahead = [time - self._time for time in times]
         if any(not seconds >= 0 for seconds in ahead):
             raise OptionError(f"a moment must not lie before the newest frame: {min(ahead):.3f} s")
-        if max(ahead) > LONGEST:
-            raise OptionError(f"a moment may lie up to {LONGEST:g} s after the newest frame, not {max(ahead):g} s")
+        longest = max(LONGEST, FRAMES * self.interval)
+        if max(ahead) > longest:
+            raise OptionError(f"a moment may lie up to {longest:g} s after the newest frame, not {max(ahead):g} s")
         motion = ahead if self._watch is None else [self._watch.ahead(time) for time in times]
         images = self._render(motion)
         if images is None:

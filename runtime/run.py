@@ -105,7 +105,7 @@ def run(
             file exists, the new one's name gets the time.
         segment: begin a new video file after so many seconds, each with the time in its name.
         keep: remove the oldest of these segments, those of earlier runs as well, if all take more bytes.
-        out: where to send the predictions as a camera, without marks: ``rtsp://host:port/path``, ``rtmp://host/path``,
+        out: where to send the predictions as a camera, without marks: ``rtsp://host:port/path``,
             ``udp://host:port``, ``v4l2:///dev/video10``, or ``-`` for Y4M on standard output, which from then on takes
             nothing else.
         serve: HOST:PORT, HOST or PORT at which to show the run in a browser.

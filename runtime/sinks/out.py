@@ -21,12 +21,13 @@ from framecast.runtime.sinks.sink import STDOUT, Output, Result, Sink
 PATIENCE = 5.0  # seconds that a receiver may take to answer, or to take a picture. FFmpeg waits for ever
 PIPE = "-"  # standard output
 KEY = 1.0  # seconds between key frames: a receiver that joins later sees a picture after that time
-_KNOWN = "rtsp://host:port/path, rtmp://host/path, udp://host:port, v4l2:///dev/video10, or - for standard output"
+_KNOWN = "rtsp://host:port/path, udp://host:port, v4l2:///dev/video10, or - for standard output"
 _FLUSH = {"flush_packets": "1"}
 # FFmpeg's format for each scheme, and its options.
 _FORMATS: dict[str, tuple[str, tuple[Codec, ...], dict[str, str]]] = {
-    "rtsp": ("rtsp", H264, {"rtsp_transport": "tcp", **_FLUSH}),
-    "rtmp": ("flv", H264, {"flvflags": "no_duration_filesize", **_FLUSH}),
+    # PyAV holds Python's lock while FFmpeg talks to the server: without a timeout a mute one stops the whole process.
+    # FFmpeg's RTMP has no such timeout, so it is not here.
+    "rtsp": ("rtsp", H264, {"rtsp_transport": "tcp", "timeout": str(round(PATIENCE * 1e6)), **_FLUSH}),
     "udp": ("mpegts", H264, {"pkt_size": "1316", **_FLUSH}),
     "v4l2": ("v4l2", RAW, {}),
 }
@@ -82,7 +83,7 @@ class OutSink(Sink):
     """The prediction as a camera, at its own size; odd sides are padded by a pixel.
 
     Args:
-        target: ``rtsp://host:port/path`` (pushed to an RTSP server over TCP), ``rtmp://host/path``, ``udp://host:port``
+        target: ``rtsp://host:port/path`` (pushed to an RTSP server over TCP), ``udp://host:port``
             (MPEG-TS), ``v4l2:///dev/videoN`` (v4l2loopback), or ``-`` (Y4M on standard output).
         fps: nominal frames a second.
 
@@ -149,6 +150,8 @@ class OutSink(Sink):
     def _failed(self, error: Exception, *, first: bool) -> SinkError:
         ended = isinstance(error, (BrokenPipeError, ConnectionResetError))
         said = "what received the pictures has ended" if ended else str(failure(error, self._target))
+        if isinstance(error, load_av().error.InvalidDataError):
+            said = "no proper answer: check the address, and what serves there"
         if first and _scheme(self._target) == "v4l2":
             said += "; give a device of v4l2loopback, such as v4l2:///dev/video10"
         if first and not ended:

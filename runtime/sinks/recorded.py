@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -55,13 +56,14 @@ def _free(path: Path) -> bool:
 def takes(path: Path) -> list[tuple[Path, int]]:
     """The files with a time in their names that were recorded under ``path``, and their bytes; oldest first.
 
-    Those that a run is writing are left out.
+    Those that a run is writing are left out, and whatever is no regular file.
     """
     found: list[tuple[float, Path, int]] = []
     for other in _of(path, timed=True):
         with suppress(OSError):
-            if not being_written(other):
-                found.append(((about := other.stat()).st_mtime, other, about.st_size))
+            about = other.lstat()
+            if stat.S_ISREG(about.st_mode) and not being_written(other):
+                found.append((about.st_mtime, other, about.st_size))
     return [(other, size) for _, other, size in sorted(found)]
 
 
@@ -72,20 +74,33 @@ def _of(path: Path, *, timed: bool) -> list[Path]:
         rf"{re.escape(target.stem)}(-\d{{8}}-\d{{6}}(-\d+)?){'' if timed else '?'}{re.escape(target.suffix)}"
     )
     try:
-        return [other for other in target.parent.iterdir() if shape.fullmatch(other.name)]
+        return [other for other in target.parent.iterdir() if (found := shape.fullmatch(other.name)) and _dated(found)]
     except OSError:  # it may be written, but not listed
         return []
+
+
+def _dated(found: re.Match[str]) -> bool:
+    """Whether the digits of a name are a time."""
+    try:
+        return found[1] is None or bool(time.strptime(found[1][:16], "-%Y%m%d-%H%M%S"))
+    except ValueError:
+        return False
 
 
 def being_written(path: Path) -> bool:
     """Whether a run is recording this very file."""
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe would block
+    except OSError:  # no such file
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no such file, or a file system without locks
+    except OSError:  # a file system without locks
         return False
+    finally:
+        os.close(descriptor)
     return False
 
 

@@ -96,8 +96,11 @@ def test_depth_is_stretched_by_one_range(tmp_path: Path, name: str, depth: Any, 
         first, second = (frame.image.astype(float)[..., 0] for frame in source)
     begin, end = np.percentile(values, [0.1, 99.9])
     margin = (end - begin) / 4
+    black, white = begin - margin, end + margin
+    if np.issubdtype(depth, np.integer):  # no margin beyond what the type holds
+        black, white = max(black, 0), min(white, 65535)
     for image, true in ((first, values), (second, values / 2)):
-        expected = np.clip((true.astype(float) - begin + margin) / (end - begin + 2 * margin) * 255, 0, 255)
+        expected = np.clip((true.astype(float) - black) / (white - black) * 255, 0, 255)
         assert np.abs(image - expected).max() <= 1
     (note,) = source.notes
     assert f"pictures of {np.dtype(depth)} are stretched" in note
@@ -213,3 +216,15 @@ for path in sys.argv[1:]:
     call = [sys.executable, "-c", code, *map(str, tmp_path.iterdir()), str(tmp_path)]
     done = subprocess.run(call, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_image_that_pillow_takes_for_a_bomb_is_too_large(tmp_path: Path) -> None:
+    Image.new("1", (30000, 30000)).save(tmp_path / "large.png")
+    with pytest.raises(SourceError, match="image too large"):
+        frames_of(tmp_path / "large.png")
+
+
+def test_a_bitmap_of_one_bit(tmp_path: Path) -> None:
+    Image.new("1", (20, 16), 1).save(tmp_path / "a.pbm")
+    (frame,) = frames_of(tmp_path / "a.pbm")
+    assert (frame.image == 255).all()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from framecast.camera import Frame, Source, open_source
 from framecast.camera.pictures import Pictures
+from framecast.errors import SourceError
 
 pytestmark = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg (make system-deps)")
 
@@ -208,3 +209,28 @@ def test_a_size_that_changes_in_mid_file(make: Make) -> None:
     joined.write_bytes(small.read_bytes() + large.read_bytes())
     shapes = [frame.image.shape for frame in every(open_source(joined))]
     assert shapes == [(64, 96, 3)] * 20 + [(80, 128, 3)] * 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [(("-pix_fmt", "yuv420p"), "a.y4m"), (("-c:v", "mjpeg"), "a.mjpeg"), (("-f", "mpjpeg"), "a.mpj")],
+)
+def test_raw_and_joined_pictures(make: Make, arguments: tuple[str, ...], name: str) -> None:
+    assert len(every(open_source(make(*MOVING, *arguments, name)))) == 20
+
+
+def test_colours_that_cannot_be_converted_are_said(make: Make) -> None:
+    source = open_source(make(*MOVING, *X264, "-colorspace", "ycgco", "y.mp4"))
+    with pytest.raises(SourceError, match=r"cannot convert its colours \(yuv420p, matrix 8 of H.273\)"):
+        every(source)
+
+
+def test_a_file_that_was_cut_off_gives_all_whole_frames(make: Make) -> None:
+    whole = make(*MOVING, *X264, "-bf", 3, "-movflags", "+faststart", "whole.mp4")
+    cut = whole.with_name("cut.mp4")
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
+    call = ["ffprobe", "-v", "quiet", "-show_packets", "-of", "json", str(cut)]
+    packets = json.loads(subprocess.run(call, capture_output=True, check=True).stdout)["packets"]
+    source = open_source(cut)
+    assert len(every(source)) == len(packets) - 1  # the last one is cut
+    assert source.faults["damaged"] == 1

@@ -78,7 +78,7 @@ def test_a_server_that_freezes_is_lost_after_the_timeout(rtsp_server: RtspServer
 
 
 def test_closing_while_a_read_is_blocked(rtsp_server: RtspServer) -> None:
-    source = open_source(rtsp_server.url, stall=5)
+    source = open_source(rtsp_server.url, stall=1)
     source.read()
     rtsp_server.process.send_signal(signal.SIGSTOP)
     ended: list[SourceError | None] = []

@@ -93,6 +93,7 @@ def test_large_states_take_several_tiles(kernel: str) -> None:
     assert compiled.load_bits == 128
 
 
+@pytest.mark.slow
 def test_launchers_pass_the_arguments_that_kernels_take(tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "tests.kernels.launched"]

@@ -18,7 +18,7 @@ from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import _precision, to_json
 from framecast.runtime.score import SETTLE, psnr
-from framecast.testing import DriftEngine, EmptyEngine, ListSource, manifest, shades
+from framecast.testing import DriftEngine, EmptyEngine, ListSource, VirtualClock, manifest, shades
 
 from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
@@ -123,6 +123,24 @@ def test_latency_counts_from_the_grab() -> None:
     p50 = pipeline.report()["latency_ms"]["p50"]
     assert p50 is not None
     assert p50 > 4900
+
+
+def test_a_clip_at_its_own_pace_follows_its_time_stamps() -> None:
+    """A variable frame rate: the moments at which frames are due are as far apart as their times."""
+    clock, times = VirtualClock(), (0.0, 0.04, 0.08, 0.28, 0.32, 0.9)
+    frames = [Frame(shade.image, time, k) for k, (shade, time) in enumerate(zip(shades(6), times, strict=True))]
+    predictor = Predictor(DriftEngine(), watch=False)
+    pipeline = Pipeline(ListSource(frames, fps=25.0), predictor, realtime=True, every=True, rival=False, clock=clock)
+    due = [result.stamps.due for result in pipeline]
+    assert [moment - due[0] for moment in due] == pytest.approx(times)
+
+
+def test_a_timelapse_is_predicted_one_frame_ahead() -> None:
+    """A frame every 30 s: from the first one on, since the clip says its rate."""
+    frames = [Frame(shade.image, 30.0 * k, k) for k, shade in enumerate(shades(6))]
+    pipeline = Pipeline(ListSource(frames, fps=1 / 30), Predictor(DriftEngine(), watch=False), rival=False)
+    assert [result.prediction.ahead for result in pipeline] == pytest.approx([30.0] * 6)
+    assert pipeline.report()["ended"] == "end of source"
 
 
 def test_a_paced_clip_stops_at_once() -> None:

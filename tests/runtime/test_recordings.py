@@ -295,6 +295,24 @@ def test_the_oldest_segments_make_room(tmp_path: Path) -> None:
     assert largest < 1.6e6  # checked once a second
 
 
+def test_what_is_no_recording_neither_blocks_nor_goes(tmp_path: Path) -> None:
+    pipe, link, folder = (tmp_path / f"run-2026010{day}-000000.avi" for day in (1, 2, 3))
+    os.mkfifo(pipe)
+    (tmp_path / "mine").write_bytes(bytes(1_500_000))
+    link.symlink_to("mine")
+    folder.mkdir()
+    undated = tmp_path / "run-99999999-999999.avi"
+    undated.write_bytes(bytes(1_500_000))
+    sink = VideoSink(tmp_path / "run.avi", 10, segment=1, keep=1e6)
+    for i in range(30):
+        sink.show(noisy(i / 10))
+    sink.close()
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert folder.is_dir()
+    assert undated.exists()
+
+
 def test_segments_out_of_range_are_refused() -> None:
     for segment, keep, said in (
         (0.0, None, "a segment must last at least 1 s, not 0 s"),

@@ -114,7 +114,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Send the predictions as a camera: rtsp://host:port/path, rtmp://…, udp://host:port, "
+            help="Send the predictions as a camera: rtsp://host:port/path, udp://host:port, "
             "v4l2:///dev/video10, or - for Y4M on standard output. Repeatable.",
         ),
     ] = None,
