@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 8192 * 8192
 """Limit of a decoded picture. A small file can ask for gigabytes of memory."""
 
+SILENT = "no answer in time: check the address, and that it is on"
+"""The reason when an address gives no answer."""
+
 # Containers only. A playlist (ffconcat, DASH, SDP) with a clip's name could open other files and hosts.
 CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,apng,h264,hevc,m4v,mjpeg,av1,ivf,obu,nut,mxf,dv,rm,"
@@ -47,7 +50,6 @@ def load() -> ModuleType:
 def open_media(
     url: str | object,
     *,
-    format: str | None = None,
     options: Mapping[str, str],
     timeout: tuple[float, float] | None = None,
 ) -> InputContainer:
@@ -55,7 +57,6 @@ def open_media(
 
     Args:
         url: an absolute path, an address, a device, or a readable file object.
-        format: FFmpeg's demuxer (default: found by looking at the data).
         options: FFmpeg's options, for the container and the decoders.
         timeout: seconds that opening may take, and each later read (default: for ever).
 
@@ -65,12 +66,10 @@ def open_media(
     av = load()
     begun = time.monotonic()
     try:
-        container: InputContainer = av.open(
-            url, format=format, options=dict(options), timeout=timeout, metadata_errors="replace"
-        )
+        container: InputContainer = av.open(url, options=dict(options), timeout=timeout, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         if timeout is not None and time.monotonic() - begun >= timeout[0]:  # FFmpeg calls it damaged
-            raise MediaError("no answer in time: check the address, and that it is on") from None
+            raise MediaError(SILENT) from None
         raise MediaError(reason(error, url if isinstance(url, str) else "")) from None
     try:
         if not container.streams.video:
@@ -84,7 +83,7 @@ def open_media(
         # Audio, subtitles and further video cost time and memory.
         for other in container.streams:
             if other.index != stream.index:
-                other.discard = load().stream.Discard.all
+                other.discard = av.stream.Discard.all
     except BaseException:
         container.close()
         raise
@@ -98,8 +97,7 @@ def reason(error: Exception, url: str = "") -> str:
         error: PyAV's exception.
         url: the address; its host is looked up if the error does not tell an unknown host from any other failure.
     """
-    av = load()
-    e = av.error
+    e = load().error
     answers: tuple[tuple[type[Exception], str], ...] = (
         (e.HTTPUnauthorizedError, "401 unauthorized: check the user and password"),
         (e.HTTPForbiddenError, "403 forbidden: this user may not see it"),
@@ -112,8 +110,8 @@ def reason(error: Exception, url: str = "") -> str:
         (e.ProtocolNotFoundError, "FFmpeg's libraries here do not have this protocol"),
         (e.DemuxerNotFoundError, "FFmpeg's libraries here do not have this format"),
         (e.DecoderNotFoundError, "FFmpeg's libraries here cannot decode it"),
-        (e.ExitError, "no answer in time: check the address, and that it is on"),
-        (TimeoutError, "no answer in time: check the address, and that it is on"),
+        (e.ExitError, SILENT),
+        (TimeoutError, SILENT),
         (e.EOFError, "it ended before the first frame"),
         (e.InvalidDataError, "it is damaged, cut off, or no video"),
         (PermissionError, "permission denied"),
