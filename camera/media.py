@@ -47,6 +47,11 @@ def load() -> ModuleType:
     return av
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """What PyAV raises when FFmpeg fails, for an ``except``."""
+    return load().error.FFmpegError, OSError, ValueError
+
+
 def open_media(
     url: str | object,
     *,
@@ -67,7 +72,7 @@ def open_media(
     begun = time.monotonic()
     try:
         container: InputContainer = av.open(url, options=dict(options), timeout=timeout, metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except failures() as error:
         if timeout is not None and time.monotonic() - begun >= timeout[0]:  # FFmpeg calls it damaged
             raise MediaError(SILENT) from None
         raise MediaError(reason(error, url if isinstance(url, str) else "")) from None
