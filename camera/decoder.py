@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from framecast.camera.media import failure, load
+from framecast.camera.media import failure, failures, load
 from framecast.camera.source import plausible_rate
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Decoder:
                 frames = packet.decode()
             except error.EOFError:
                 return
-            except (error.FFmpegError, OSError, ValueError):
+            except failures():
                 self._faults["damaged"] += 1
                 continue
             for frame in frames:

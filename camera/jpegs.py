@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from framecast.camera.media import MAX_PIXELS, load
+from framecast.camera.media import MAX_PIXELS, failures, load
 from framecast.camera.pictures import Pictures
 from framecast.camera.source import Image
 
@@ -31,6 +31,6 @@ class Jpegs:
         library = load()
         try:
             (frame,) = self._context.decode(library.Packet(data))
-        except (library.error.FFmpegError, OSError, ValueError):  # ValueError: no frame
+        except failures():  # ValueError: no frame
             return None
         return self._pictures.picture(frame)

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from framecast.camera.reader import Reader
 from framecast.camera.source import Frame, Image, Times
+from framecast.camera.timeline import CATCH_UP
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
 
-_CATCH_UP = 0.5
 OLDEST = 2.0  # seconds before its grab: an older stamp is on another clock, or wrong
 
 
@@ -68,7 +68,7 @@ class LiveSource(Reader):
         *,
         patience: float = math.inf,
         cure: str,
-        stop: Callable[[], None] | None = None,
+        stop: Callable[[], None] = lambda: None,
         ended: Callable[[], bool] = lambda: False,
         clock: Clock = SYSTEM,
         faults: Counter[str] | None = None,
@@ -96,8 +96,7 @@ class LiveSource(Reader):
     def close(self) -> None:
         """See :meth:`Source.close`."""
         super().close()
-        if self._stop is not None:
-            self._stop()
+        self._stop()
 
     def _read(self) -> Frame | None:
         if self._lost is None:
@@ -127,7 +126,7 @@ class LiveSource(Reader):
         self._before = stamp
         if stamp > self._time:
             return stamp
-        return self._time + _CATCH_UP * (stamp - before) if before > -math.inf else None
+        return self._time + CATCH_UP * (stamp - before) if before > -math.inf else None
 
     def _release(self) -> None:
         self._capture.release()

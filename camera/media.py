@@ -20,7 +20,7 @@ MAX_PIXELS = 8192 * 8192
 """Limit of a decoded picture. A small file can ask for gigabytes of memory."""
 
 SILENT = "no answer in time: check the address, and that it is on"
-"""The reason where somebody was waited for."""
+"""The reason when an address gives no answer."""
 
 # Containers only. A playlist (ffconcat, DASH, SDP) with a clip's name could open other files and hosts.
 CONTAINERS = (
@@ -56,10 +56,14 @@ def load() -> ModuleType:
     return av
 
 
+def failures() -> tuple[type[Exception], ...]:
+    """What PyAV raises when FFmpeg fails, for an ``except``."""
+    return load().error.FFmpegError, OSError, ValueError
+
+
 def open_media(
     url: str | object,
     *,
-    format: str | None = None,
     options: Mapping[str, str],
     timeout: tuple[float, float] | None = None,
 ) -> InputContainer:
@@ -67,7 +71,6 @@ def open_media(
 
     Args:
         url: an absolute path, an address, a device, or a readable file object.
-        format: FFmpeg's demuxer (default: found by looking at the data).
         options: FFmpeg's options, for the container and the decoders.
         timeout: seconds that opening may take, and each later read (default: for ever).
 
@@ -77,10 +80,8 @@ def open_media(
     av = load()
     begun = time.monotonic()
     try:
-        container: InputContainer = av.open(
-            url, format=format, options=dict(options), timeout=timeout, metadata_errors="replace"
-        )
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+        container: InputContainer = av.open(url, options=dict(options), timeout=timeout, metadata_errors="replace")
+    except failures() as error:
         if timeout is not None and time.monotonic() - begun >= timeout[0]:  # FFmpeg calls it damaged
             raise MediaError(SILENT, passing=True) from None
         raise failure(error, url if isinstance(url, str) else "") from None
@@ -96,7 +97,7 @@ def open_media(
         # Audio, subtitles and further video cost time and memory.
         for other in container.streams:
             if other.index != stream.index:
-                other.discard = load().stream.Discard.all
+                other.discard = av.stream.Discard.all
     except BaseException:
         container.close()
         raise

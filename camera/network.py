@@ -211,21 +211,20 @@ def open_address(
         "protocol_whitelist": _PROTOCOLS[scheme],
         **_OPTIONS.get(scheme, {}),
     }
-    form = "mpegts" if scheme in ("srt",) else None
 
     def opened() -> InputContainer:
         begun = clock.now()
         try:
-            return open_media(uri, format=form, options=options, timeout=(timeout, stall))
+            return open_media(uri, options=options, timeout=(timeout, stall))
         except MediaError as error:
             relay = f"; {_RELAY}" if scheme == "srt" else ""
             kind = SourceUnavailableError if error.passing else SourceError
             raise kind(f"no stream from {name} after {clock.now() - begun:.1f} s ({error}{relay})") from None
 
     container = opened()
-    decoder_kind = container.format.name
     # A file has a length, or at least a size; MJPEG has neither.
-    if scheme in ("http", "https") and (container.duration is not None or container.size > 0 or "hls" in decoder_kind):
+    ends = container.duration is not None or container.size > 0 or "hls" in container.format.name
+    if scheme in ("http", "https") and ends:
         first = [container]
         return Video(name, lambda: first.pop() if first else opened(), loop=loop, fps=fps)
     return live(name, container, patience=stall, cure=CURE, clock=clock, sender_clock=sender_clock)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import cv
-from framecast.camera.media import MAX_PIXELS, MediaError, load
+from framecast.camera.media import MAX_PIXELS, MediaError, failures, load
 from framecast.camera.pool import Pool
 from framecast.camera.source import Image, note
 from framecast.camera.stretch import Stretch, composed
@@ -61,7 +61,7 @@ class Pictures:
             converted = self._reformatter.reformat(
                 frame, width=width, height=height, format=target, interpolation=self._fast, threads=1
             )
-        except (load().error.FFmpegError, OSError, ValueError):
+        except failures():
             kind = f"{frame.format.name}, matrix {int(frame.colorspace)} of H.273"
             raise MediaError(f"FFmpeg's libraries here cannot convert its colours ({kind}): encode it again") from None
         plane, cells = converted.planes[0], width * (1 if deep else 4 if alpha else 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 _BACK = 1.0  # seconds: a step back by more is a clock that was set anew, not a wrong stamp
-_CATCH_UP = 0.5  # share of the stamps' advance by which times advance while they are ahead of the stamps
+CATCH_UP = 0.5  # share of the stamps' advance by which times advance while they are ahead of the stamps
 
 
 class Timeline:
@@ -40,5 +40,5 @@ class Timeline:
             self._faults["times_mended"] += 1
             self._time += interval
         else:
-            self._time = max(stamp, self._time + _CATCH_UP * (stamp - before))
+            self._time = max(stamp, self._time + CATCH_UP * (stamp - before))
         return self._time

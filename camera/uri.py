@@ -7,7 +7,6 @@ import math
 import os
 import re
 import stat
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
@@ -33,17 +32,6 @@ _KNOWN = (
     "a video file, a folder or glob of images, a webcam's number, -, demo, synthetic://, file://, v4l2://, csi://, "
     + ", ".join(f"{scheme}://" for scheme in SCHEMES)
 )
-
-
-@dataclass(frozen=True)
-class _How:
-    """How to open a source: the options of :func:`open_source`."""
-
-    loop: bool
-    fps: float | None
-    timeout: float
-    stall: float
-    clock: Clock
 
 
 def open_source(
@@ -106,10 +94,9 @@ def open_source(
             open_source, uri, loop=loop, fps=fps, timeout=timeout, stall=stall, sender_clock=sender_clock, clock=clock
         )
         return reconnecting(redact(uri), again, answers=partial(answers, uri, REACHED), clock=clock)
-    how = _How(loop, fps, timeout, stall, clock)
     text = os.fspath(uri)
     if not isinstance(uri, str):
-        return _open_path(text, how)
+        return _open_path(text, loop, fps)
     if not text:
         raise SourceError(f"no source given (known: {_KNOWN})")
     if _NUMBER.fullmatch(text):
@@ -119,14 +106,14 @@ def open_source(
     if text == "-":
         return open_stdin(timeout=timeout, stall=stall, loop=loop, fps=fps, clock=clock)
     if text == "demo":
-        return _open_demo(how)
+        return _open_demo(loop, fps)
     scheme = _scheme(text)
     if scheme is None:
-        return _open_path(text, how)
+        return _open_path(text, loop, fps)
     rest = text[len(scheme) + 1 :].removeprefix("//")
     match scheme:
         case "file":
-            return _open_path(unquote(rest), how)
+            return _open_path(unquote(rest), loop, fps)
         case "v4l2":
             return open_v4l2(rest, timeout=timeout, clock=clock)
         case "csi":
@@ -157,10 +144,10 @@ def _scheme(uri: str) -> str | None:
     return found[1].lower() if found and not _exists(uri) else None
 
 
-def _open_path(text: str, how: _How) -> Source:
+def _open_path(text: str, loop: bool, fps: float | None) -> Source:
     text = os.path.expanduser(text)  # noqa: PTH111 (Path.expanduser raises where there is no such user)
     if (asked := _RATE.fullmatch(text)) and not _exists(text):
-        return _open_path(asked[1], replace(how, fps=_rate(asked[2])))
+        return _open_path(asked[1], loop, _rate(asked[2]))
     path = Path(text)
     name = redact(text)
     try:
@@ -168,13 +155,13 @@ def _open_path(text: str, how: _How) -> Source:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         if is_pattern(text):
-            return open_pattern(text, loop=how.loop, fps=how.fps)
+            return open_pattern(text, loop=loop, fps=fps)
         raise SourceError(f"no such file: {name} (check the path, or use 'demo' for the shipped clip)") from None
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or "not a path"
         raise SourceError(f"cannot read {name}: {reason} (check the path and its permissions)") from None
     if stat.S_ISDIR(mode):
-        return open_folder(path, loop=how.loop, fps=how.fps)
+        return open_folder(path, loop=loop, fps=fps)
     if not stat.S_ISREG(mode):
         raise SourceError(
             f"not a regular file: {name} (cannot play a pipe or device; open a camera as 0 or v4l2:///dev/video0)"
@@ -184,8 +171,8 @@ def _open_path(text: str, how: _How) -> Source:
     if not os.access(path, os.R_OK):
         raise SourceError(f"cannot read {name}: Permission denied (check its permissions)")
     if path.suffix.lower() in SUFFIXES:
-        return open_image(path, loop=how.loop, fps=how.fps)
-    return open_file(path, loop=how.loop, fps=how.fps)
+        return open_image(path, loop=loop, fps=fps)
+    return open_file(path, loop=loop, fps=fps)
 
 
 def _rate(text: str) -> float:
@@ -198,12 +185,12 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _open_demo(how: _How) -> Source:
+def _open_demo(loop: bool, fps: float | None) -> Source:
     clip = importlib.resources.files("framecast") / "assets" / "demo.mp4"
     with importlib.resources.as_file(clip) as path:
         if not path.is_file():
             raise SourceError("the demo clip is missing from this installation (install framecast again)")
-        return open_file(path, name="demo", loop=how.loop, fps=how.fps)
+        return open_file(path, name="demo", loop=loop, fps=fps)
 
 
 def _exists(text: str) -> bool:

@@ -193,6 +193,14 @@ def test_a_signal_ends_cleanly_with_a_playable_file(tmp_path: Path, number: sign
     assert frames_in(video) >= figures["frames"] > 5  # a slow machine drops frames; the recording fills in
 
 
+def test_a_run_that_fails_before_its_first_frame_has_a_summary(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"x")
+    code, out, err = run("run", tmp_path / "a.heic")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "cannot decode HEIC" in err
+    assert "error: cannot decode HEIC" in out
+
+
 def test_a_lost_camera_is_reported_and_the_recording_stays_playable(rtsp_server: RtspServer, tmp_path: Path) -> None:
     video, report = tmp_path / "run.mp4", tmp_path / "run.json"
     process = spawn("run", rtsp_server.url, "--record", str(video), "--json", str(report), "--no-reconnect")

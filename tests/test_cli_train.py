@@ -29,6 +29,7 @@ def one_line(answer: tuple[int, str, str]) -> str:
     return last
 
 
+@pytest.mark.slow
 def test_from_videos_to_a_live_run(run: Run, tmp_path: Path) -> None:
     data, val = write_clips(tmp_path / "clips", (80, 60)), write_clips(tmp_path / "val", (80, 60), 5, c=16, d=20)
     out, artifact = tmp_path / "runs" / "mine", tmp_path / "mine.onnx"

@@ -330,6 +330,7 @@ class Context:
         np.copyto(view("new"), eifag(cells, count, *gates, self._checks.BIAS).numpy())  # type: ignore[call-arg, arg-type]
 
 
+@pytest.mark.slow
 def test_the_checks_of_the_driver_pass_on_a_simulated_gpu(checks: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = installed(monkeypatch)
     monkeypatch.setattr(checks, "BIG", 1 << 10)

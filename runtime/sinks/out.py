@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from framecast.camera import Image
 from framecast.camera.media import failure
 from framecast.errors import OptionError, SinkError
+from framecast.files import write_all
 from framecast.redact import redact
 from framecast.runtime.sinks.encoder import H264, RAW, Codec, Encoder, NoEncoderError, Times, Yuv, load_av
 from framecast.runtime.sinks.picture import letterboxed
@@ -114,9 +115,9 @@ class OutSink(Sink):
         try:
             if self._pipe is not None:
                 if first:
-                    _write(self._pipe, _y4m_header(picture.shape, self._fps))
+                    write_all(self._pipe, _y4m_header(picture.shape, self._fps))
                 self._shape = self._shape or picture.shape
-                _write(
+                write_all(
                     self._pipe, b"FRAME\n" + self._yuv.frame(letterboxed(picture, self._shape)).to_ndarray().tobytes()
                 )
                 return
@@ -178,12 +179,6 @@ def _check_device(device: Path) -> None:
         raise SinkError(f"{device} is no device: give a virtual webcam, such as v4l2:///dev/video10")
     if not os.access(device, os.W_OK):
         raise SinkError(f"no permission for {device} (sudo usermod -aG video $USER, then log in again)")
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
 
 
 def _y4m_header(shape: tuple[int, ...], fps: float) -> bytes:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from framecast.errors import SinkError
-from framecast.files import check_room, check_writable
+from framecast.files import check_room, check_writable, write_all
 from framecast.redact import redact
 
 _ROOM = "make room, or choose another path"
@@ -180,9 +180,7 @@ class Recorded:
         if self.failure is not None:
             raise self.failure
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
+            write_all(self._file, data)
         except OSError as error:
             self.failure = error
             raise

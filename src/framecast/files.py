@@ -36,6 +36,17 @@ def check_writable(path: Path) -> None:
         raise _cannot(path, error) from error
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it to a file or pipe.
+
+    Raises:
+        OSError: a part could not be written.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 def check_room(path: Path) -> None:
     """Check that the disk is not almost full.
 

@@ -188,7 +188,7 @@ def summary(report: Report, files: Iterable[Path]) -> None:
         late = f"the camera's picture is {number(now['late'], '.0f')} ms old when it is shown: {since}"
         rows += [("now", shown), ("late", late)]
     events = report["events"]
-    if any(events[kind] for kind in ("repeats", "cuts", "gaps", "copied")):
+    if any(events.get(kind) for kind in ("repeats", "cuts", "gaps", "copied")):
         named = [_many(events[kind], kind.removesuffix("s")) for kind in ("repeats", "cuts", "gaps") if events[kind]]
         copies = (
             [f"{_many(events['copied'], 'prediction')} replaced by the late picture, which had lately scored better"]

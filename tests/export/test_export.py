@@ -114,6 +114,7 @@ def test_damaged_artifacts_are_refused(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_trained_export_equals_torch(tmp_path: Path) -> None:
     model = build("stip-edge")
     torch.nn.init.normal_(model.get_parameter("head.4.weight"), std=0.02)

@@ -122,6 +122,7 @@ def wait_for(folder: Path, update: int, process: subprocess.Popen[str]) -> None:
     pytest.fail(f"update {update} was not reached: {process.communicate()}")
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_runs_resume(make: Make) -> None:
     updates = {"recipe": choose("mau-mnist", updates=40, batch=2)[1]}
     whole = train(make("sampled", "whole", **updates))
@@ -178,6 +179,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frames", "whole"), [(1000, False), (10, True)])
 def test_the_minutes_of_a_run_include_its_scoring(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: int, whole: bool
