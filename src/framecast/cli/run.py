@@ -175,7 +175,7 @@ def run(
     secret = None if serve is None else token(token_file)
     check_ending("--json", json, ".json")
     saved = None if json is None else SavedReport(json)
-    files = [saved.path] if saved else []
+    files = [json] if json else []
     check_outputs(source, [*(record or []), *files])
     segment_s = None if segment is None else period("--segment", segment)
     keep_bytes = None if keep is None else amount("--keep", keep)
@@ -185,8 +185,8 @@ def run(
         standard_output()  # before anything else is printed there
     choose(engine, threads)
     check_recordings(record or [], segment_s, keep_bytes)
-    if saved:
-        check_writable(saved.path)
+    if json:
+        check_writable(json)
     ref = ModelRef.resolve(model)
     if ref.path is None:  # first, so that a wrong source need not wait for the export
         check_clips(source)
