@@ -35,3 +35,8 @@ def redact(uri: str) -> str:
     if scheme or credentials:
         rest = _SECRET.sub(r"\1***", rest)
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in scheme + rest)
+
+
+def redact_message(text: str) -> str:
+    """Hide the credentials of every URI in a message. A path has one slash where the URI had two."""
+    return re.sub(r"((?<!\w)\w+:/+)\S*@", r"\1***@", text)
