@@ -25,6 +25,7 @@ from framecast.redact import redact, redact_message
 if TYPE_CHECKING:
     from framecast.cli.statements import Statement
 
+MOST = 100  # values of a list
 LONGEST = 4096  # characters of a string
 SHOWN = 20  # mistakes that are printed
 _PATHS = {"source", "model", "token_file", "record", "json"}  # where ~ means the home folder, as in a shell
@@ -217,6 +218,8 @@ def _type_mistake(option: FileOption, value: Any) -> str | None:
 
 
 def _text_mistake(*texts: str) -> str | None:
+    if len(texts) > MOST:
+        return f"has more than {MOST} values"
     if max(map(len, texts), default=0) > LONGEST:
         return f"is longer than {LONGEST} characters"
     return "has a NUL character: leave it out" if any("\0" in text for text in texts) else None

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 MOST = 1_000_000  # bytes of a file
-DOTS = 100  # outside of strings, in a statement: tomllib needs quadratic time for "a.a.a…"
+STATEMENTS = 10_000  # of a file
+DOTS = 20  # outside of strings, in a statement: tomllib needs quadratic time for "a.a.a…"
 # The alternatives with \Z let a string that is never closed take the rest, so that the time stays linear.
 _TOKEN = re.compile(
     r'''(?P<text>"""(?:[^\\]|\\.)*?(?:"{3,5}|\\?\Z)|\'{3}.*?(?:\'{3,5}|\Z)|"(?:[^"\\\n]|\\[^\n])*"|'[^'\n]*'|\#[^\n]*)'''
-    r"|(?P<open>[\[{])|(?P<close>[\]}])|(?P<dot>\.)|(?P<end>\n)|(?P<blank>\s)|[^\s\[\]{}\"'#.]+|.",
+    r"|(?P<open>[\[{])|(?P<close>[\]}])|(?P<dot>\.)|(?P<end>\n\s*)|(?P<blank>[ \t]+)|[^\s\[\]{}\"'#.]+|.",
     re.DOTALL,
 )
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _PLACE = re.compile(r" \((?:at line (\d+), column (\d+)|at end of document)\)\Z")
 
 
@@ -77,9 +79,13 @@ def read_text(path: Path) -> str:
     if len(data) > MOST:
         raise MistakeError((0, f"it is larger than {MOST // 1_000_000} MB: this is no configuration file"))
     try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise MistakeError((1 + data.count(b"\n", 0, error.start), "not UTF-8: save the file as UTF-8")) from None
+    if found := _CONTROL.search(text):  # the scanner skips comments
+        line = 1 + text.count("\n", 0, found.start())
+        raise MistakeError((line, f"not valid TOML: the character U+{ord(found[0]):04X} (remove it)"))
+    return text
 
 
 def read_statements(text: str) -> tuple[list[Statement], list[tuple[int, str]]]:
@@ -90,7 +96,10 @@ def read_statements(text: str) -> tuple[list[Statement], list[tuple[int, str]]]:
     found: list[Statement] = []
     mistakes: list[tuple[int, str]] = []
     within = ""
-    for line, part, dots in _split(text):
+    for number, (line, part, dots) in enumerate(_split(text)):
+        if number == STATEMENTS:
+            mistakes.append((line, f"more than {STATEMENTS} settings: this is no configuration file"))
+            break
         try:
             if dots > DOTS:
                 raise MistakeError((line, f"not valid TOML: more than {DOTS} dots in one statement"))
