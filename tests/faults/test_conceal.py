@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -17,8 +21,14 @@ from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.run import run
 from framecast.runtime.sinks.encoder import Times as RecordingTimes
+from framecast.runtime.sinks.out import OutSink
+from framecast.runtime.sinks.page.pictures import Newest
+from framecast.runtime.sinks.page.scores import Scores
 from framecast.runtime.sinks.picture import scored_moment
 from framecast.runtime.sinks.sink import Result
+from framecast.runtime.sinks.video import VideoSink
+from framecast.runtime.sinks.web import _moment
+from framecast.terminal import summary
 from framecast.testing import FadeEngine, ListSource, PacedEngine, VirtualClock
 
 STEP = 0.04
@@ -41,7 +51,8 @@ class Gappy(ListSource):
         begun, self._times = clock.now() + STEP, times
         due = {k: begun + STEP * (k + late.get(k, 0.0)) for k in range(count) if k not in missing}
         self._due = [*due.values()]
-        frames = [Frame(np.full((24, 32, 3), 2 * k, np.uint8), time, k) for k, time in due.items()]
+        known = {k: begun + STEP * k for k in due} if times == "capture" else due
+        frames = [Frame(np.full((24, 32, 3), 2 * k, np.uint8), time, k) for k, time in known.items()]
         super().__init__(frames, live=True, fps=1 / STEP, clock=clock)
 
     @property
@@ -225,6 +236,48 @@ def test_a_recording_keeps_its_time() -> None:
     following = times.at(0.24)
     assert not times.taken
     assert [*at, following] == pytest.approx([0.04 * k for k in range(7)])
+
+
+@pytest.mark.parametrize("ending", [".avi", ".mkv"])
+def test_a_late_frame_makes_a_video_no_longer(ending: str, tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / f"run{ending}", 1 / STEP)
+    results = list(played(set(), 1.0, late={20: 0.8, 25: 0.8, 30: 0.8}))
+    assert sum(result.concealed for result in results) == 3
+    for result in results:
+        sink.show(result)
+    sink.close()
+    with av.open(tmp_path / f"run{ending}") as video:
+        times = [float(packet.pts * packet.time_base) for packet in video.demux(video=0) if packet.pts is not None]
+    whole = [time for k, time in enumerate(times) if k == 0 or time > times[k - 1] + STEP / 2]
+    assert whole == pytest.approx([STEP * k for k in range(40)], abs=0.011)
+
+
+def test_standard_output_gets_one_picture_for_each_frame() -> None:
+    read, write = os.pipe()
+    sink = OutSink("udp://127.0.0.1:9", 1 / STEP)
+    sink._pipe = write  # as with "-", which would take the process's standard output for good
+    for result in played({25, 26}, 1.0, late={20: 0.8}):
+        sink.show(result)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        assert pipe.read().count(b"FRAME\n") == 40
+
+
+def test_the_page_marks_a_concealed_picture_and_does_not_count_it() -> None:
+    real, concealed = next(pair for pair in pairwise(shown({20, 21}, limit=1.0)) if pair[1].concealed)
+    assert _moment(Newest.after(None, real))["concealed"] is False
+    assert _moment(Newest.after(Newest.after(None, real), concealed))["concealed"] is True
+    scores = Scores()
+    scores.add(real)
+    scores.add(concealed)
+    assert scores.since(0)[1] == 1
+
+
+def test_the_summary_counts_them(capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline = played({20, 21}, 1.0)
+    list(pipeline)
+    summary(pipeline.report(), [])
+    assert "2 concealed frames" in capsys.readouterr().out
 
 
 def test_a_concealed_moment_is_marked_in_a_recording() -> None:
