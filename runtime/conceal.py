@@ -10,7 +10,7 @@ from framecast.camera import Image
 from framecast.errors import OptionError
 
 LATE = 0.5  # intervals: a frame that is later than this is concealed
-HELD = 0.5  # share of the time for which predictions are shown as they are; then they fade
+HELD = 0.25  # share of the time for which predictions are shown as they are; then they fade (benchmarks/conceal.py)
 LONGEST = 10.0  # seconds
 _ROUNDED = 0.1  # intervals: the interval is an estimate
 
@@ -28,8 +28,8 @@ def check_conceal(limit: float | None) -> None:
 class Concealment:
     """Decides when a missing frame is concealed, and how far its picture has faded to the last real frame.
 
-    Concealed pictures keep the camera's cadence. For the first half of the limit they are predictions; in the second
-    half they fade to the last real frame. The first one after the limit is that frame itself, and the last.
+    Concealed pictures keep the camera's cadence. For the first quarter of the limit they are predictions; then they
+    fade to the last real frame. The first one after the limit is that frame itself, and the last.
 
     Args:
         limit: seconds after the newest frame; None never conceals.
