@@ -33,11 +33,11 @@ from framecast.testing import VirtualClock
 
 CLIPS = Path(__file__).parents[1] / ".." / "shared" / "clips" / "val"
 SIZE = (256, 192)
-FRAMES, START = 102, 40  # of each clip
-GAPS = (1, 2, 3, 4, 5, 8, 15)  # frames
+FRAMES, START = 103, 40  # of each clip
+GAPS = (1, 3, 5, 8, 15)  # frames
 FIRST, RECOVERY = 24, 24  # frames before the first gap, and between two
 LIMIT = 0.5  # seconds, as the documents give --conceal
-NEAR = 0.1  # dB: predictions after a gap count as recovered
+NEAR = 0.1  # dB: predictions after a gap count as recovered if they and the later ones lose less on average
 AFTER = (1, 2, 3, 5, 8, 16)  # frames after a gap
 
 
@@ -168,12 +168,12 @@ def tables(clips: Sequence[Clip], model: str) -> Iterator[Table]:
     recovery = []
     for length, by_clip in losses.items():
         mean = np.mean(by_clip, axis=0)
-        recovered = next((k + 1 for k in range(len(mean)) if (mean[k:] > -NEAR).all()), None)
+        recovered = next((k + 1 for k in range(len(mean)) if mean[k:].mean() > -NEAR), None)
         cells = [f"{mean[k - 1]:+.2f}" for k in AFTER]
         recovery.append((str(length), *cells, "not within " + str(len(mean)) if recovered is None else str(recovered)))
     yield Table(
         "Predictions from the real frames after a gap, minus the same without gaps, dB",
-        ("frames lost", *(f"frame {k}" for k in AFTER), f"within {NEAR} dB from frame"),
+        ("frames lost", *(f"frame {k}" for k in AFTER), f"less than {NEAR} dB from frame"),
         recovery,
     )
 

@@ -12,6 +12,7 @@ from framecast.errors import OptionError
 LATE = 0.5  # intervals: a frame that is later than this is concealed
 HELD = 0.25  # share of the time for which predictions are shown as they are; then they fade (benchmarks/conceal.py)
 LONGEST = 10.0  # seconds
+KNOWN = 16  # frames of a stream after which its interval is known; frames may come in a burst at first
 _ROUNDED = 0.1  # intervals: the interval is an estimate
 
 
@@ -40,7 +41,12 @@ class Concealment:
         self._limit = limit
         self._begun = self._interval = 0.0
         self._count = 0  # missing frames so far
+        self._frames = 0  # of the stream
         self._last = 0  # the number of the last one that a prediction stands for
+
+    def restart(self) -> None:
+        """Begin a new stream, whose pace is not known yet."""
+        self._frames = 0
 
     def begin(self, moment: float, interval: float) -> None:
         """Take note of a real frame.
@@ -50,7 +56,9 @@ class Concealment:
             interval: seconds until the next one is due.
         """
         self._begun, self._interval, self._count = moment, interval, 0
-        self._last = 0 if self._limit is None or not interval else math.floor(self._limit / interval + _ROUNDED)
+        self._frames += 1
+        known = self._limit is not None and self._frames >= KNOWN and interval > 0
+        self._last = math.floor((self._limit or 0.0) / interval + _ROUNDED) if known else 0
 
     @property
     def due(self) -> float:
@@ -61,7 +69,7 @@ class Concealment:
 
     @property
     def lasts(self) -> bool:
-        """Whether the limit is long enough to conceal a frame."""
+        """Whether a missing frame will be concealed: the interval is known, and not longer than the limit."""
         return self._last > 0
 
     @property

@@ -179,6 +179,7 @@ class Pipeline:
             self._stream = stream
             self.telemetry.begin_epoch()
             predictor.reset()
+            self._concealment.restart()
         predictor.step(frame.image, frame.time, interval=item.interval)
         chosen = clock.now()
         ahead = self._ahead(item, chosen)

@@ -113,7 +113,7 @@ def scored_moment(result: Result) -> Image:
     if result.concealed:
         late, due = _shown(result.input, RECORDED), _shown(result.prediction.image, RECORDED)
         real = np.zeros_like(real)
-        texts[1:] = [texts[1] + CONCEALED, f"no frame for {result.frame.time:.2f} s", ""]
+        texts[1:] = [texts[1] + CONCEALED, f"no frame at {result.frame.time:.2f} s", ""]
     elif result.due is None or result.late is None:
         texts[1] += ": warming up"
     else:

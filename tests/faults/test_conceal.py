@@ -253,6 +253,12 @@ def test_an_outage_is_concealed_until_the_limit_and_a_new_connection_begins_anew
     assert pipeline.report()["events"]["reconnects"] == 1
 
 
+def test_frames_that_come_in_a_burst_at_first_are_no_cadence() -> None:
+    burst = {k: -0.98 * k for k in range(6)}  # as a decoder gives them
+    results = list(played(set(range(10, 15)), 1.0, late=burst, times="arrival"))
+    assert not any(result.concealed for result in results)
+
+
 def test_a_clip_at_full_speed_cannot_be_concealed() -> None:
     with pytest.raises(OptionError, match="cannot conceal in a file at full speed"):
         Pipeline(ListSource([]), Predictor(FadeEngine()), conceal=1.0)
