@@ -173,7 +173,9 @@ class _Times:
         if self._before is not None and self._before[1] != frame.epoch + self._begun:
             self._arrivals = self._new_arrivals()  # another connection: its interval and delay may differ
             self._intervals.clear()
-        time = frame.time if self._arrivals is None else self._arrivals.see(frame.time)
+        time = frame.time
+        if self._arrivals is not None:
+            time = self._arrivals.see(frame.time, stamped=self._source.times == "capture")
         interval = self._interval
         mended = self._timeline.see(time, interval or 1 / DEFAULT_FPS)
         if mended is None:

@@ -14,6 +14,7 @@ from types import TracebackType
 from framecast.camera import Source, open_source
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
+from framecast.runtime.conceal import check_conceal
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
 from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
@@ -136,6 +137,7 @@ def run(
         OptionError: an argument is out of range.
     """
     check_refresh(refresh)
+    check_conceal(conceal)
     if not step_limit > 0:
         raise OptionError(f"step_limit must be above 0 s, not {step_limit:g}")
     halt = stop or threading.Event()

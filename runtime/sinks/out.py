@@ -110,7 +110,9 @@ class OutSink(Sink):
 
     def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
-        picture, at = result.prediction.image, self._times.at(result.frame.time)
+        picture, at = result.prediction.image, self._times.at(result.frame.time, concealed=result.concealed)
+        if self._pipe is not None and self._times.taken:
+            return  # Y4M has no times: a picture more would delay all that follow
         first = not self._shape
         try:
             if self._pipe is not None:

@@ -27,8 +27,8 @@ class Result:
         psnr_copy: of ``late`` against ``input``, dB; None if ``due`` is None.
         between: whether this is only a later moment of a frame that was handed over before, for a display that is
             faster than the camera.
-        concealed: whether the camera gave no frame for this moment: ``frame`` is the newest real frame with the missing
-            one's time, and ``prediction`` stands in its place.
+        concealed: whether frames are missing: ``frame`` is the newest real frame with the missing one's time, and
+            ``prediction`` stands in its place. With ``between`` as well, it is one more moment while they are missing.
     """
 
     frame: Frame

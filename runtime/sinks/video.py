@@ -111,10 +111,11 @@ class VideoSink(Sink):
 
     def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
-        picture = scored_moment(result)
-        at = self._times.at(result.frame.time)
+        at = self._times.at(result.frame.time, concealed=result.concealed)
+        if self._times.taken and self.path.suffix.lower() == ".avi":
+            return  # a tick is a picture: one more would shift all that follow
         try:
-            self._show(picture, at)
+            self._show(scored_moment(result), at)
         except SinkError:
             with suppress(SinkError):  # the first error counts
                 self.close()

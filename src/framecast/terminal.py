@@ -23,6 +23,14 @@ WIDTH = 100  # columns, if the output is not a terminal
 WORD = 24  # characters: a longer name or path may be split
 MORE = " (more)"
 SINCE = {"capture": "the driver's stamp", "arrival": "its arrival", "file": "its time in the file"}
+EVENTS = {  # what the summary names, if it happened
+    "repeats": "repeat",
+    "cuts": "cut",
+    "gaps": "gap",
+    "reconnects": "reconnection",
+    "damaged": "damaged picture",
+    "concealed": "concealed frame",
+}
 ENOUGH_DIS = 10  # show DIS flow's score from this many predictions on
 JOINED = "\ue000"  # stands for a space that must not break; as wide as a space
 _FIGURE = re.compile(r"\W*(\d|$)")  # a cell that begins like this stays on one line
@@ -188,8 +196,8 @@ def summary(report: Report, files: Iterable[Path]) -> None:
         late = f"the camera's picture is {number(now['late'], '.0f')} ms old when it is shown: {since}"
         rows += [("now", shown), ("late", late)]
     events = report["events"]
-    if any(events.get(kind) for kind in ("repeats", "cuts", "gaps", "copied")):
-        named = [_many(events[kind], kind.removesuffix("s")) for kind in ("repeats", "cuts", "gaps") if events[kind]]
+    named = [_many(events[kind], word) for kind, word in EVENTS.items() if events.get(kind)]
+    if named or events.get("copied"):
         copies = (
             [f"{_many(events['copied'], 'prediction')} replaced by the late picture, which had lately scored better"]
             if events["copied"]
