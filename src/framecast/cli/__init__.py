@@ -8,7 +8,6 @@ import inspect as signatures
 import io
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +35,7 @@ from framecast.cli.split import split
 from framecast.cli.train import train
 from framecast.cli.usage import explain, with_address
 from framecast.errors import FramecastError
+from framecast.redact import redact_message
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
@@ -127,7 +127,7 @@ def _fail(message: str, code: int) -> None:
     """Exit with a message on one line, without the credentials of any URL in it."""
     if message:
         with suppress(OSError):
-            print("framecast:", re.sub(r"(\w+://)\S*@", r"\1***@", " ".join(message.split())), file=sys.stderr)
+            print("framecast:", redact_message(" ".join(message.split())), file=sys.stderr)
     sys.exit(code)
 
 
