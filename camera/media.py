@@ -80,7 +80,9 @@ def open_media(
     av = load()
     begun = time.monotonic()
     try:
-        container: InputContainer = av.open(url, options=dict(options), timeout=timeout, metadata_errors="replace")
+        # Opening may decode a picture, so the decoder has the limit from the start.
+        limited = {**options, "max_pixels": str(MAX_PIXELS)}
+        container: InputContainer = av.open(url, options=limited, timeout=timeout, metadata_errors="replace")
     except failures() as error:
         if timeout is not None and time.monotonic() - begun >= timeout[0]:  # FFmpeg calls it damaged
             raise MediaError(SILENT, passing=True) from None

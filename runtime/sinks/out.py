@@ -129,7 +129,7 @@ class OutSink(Sink):
             self._encoder.write(picture, at)
             self._shape = picture.shape
         except (load_av().error.FFmpegError, OSError, ValueError) as error:
-            raise self._failed(error, first=first) from error
+            raise self._failed(error, first=first) from None  # it has the address, with its password
 
     def close(self) -> None:
         """See :meth:`Sink.close`."""
@@ -139,7 +139,7 @@ class OutSink(Sink):
         try:
             encoder.finish()
         except (load_av().error.FFmpegError, OSError, ValueError) as error:
-            raise self._failed(error, first=False) from error
+            raise self._failed(error, first=False) from None
 
     def _opened(self, picture: Image) -> Encoder:
         scheme = _scheme(self._target)

@@ -148,9 +148,11 @@ class Recorded:
                 self.shown = path.with_name(self.path.name) if target.name == path.name else self.path
                 if not _free(self.path):
                     continue
-                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                # Its name has no links, so one that is there now was put there to lead us elsewhere.
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                self._file = os.open(self.path, flags, 0o666)
                 self._lock(path)
-                if self.size == 0:
+                if self.size == 0 and self._ours():
                     return
                 os.close(self._file)
         except OSError as error:
@@ -165,6 +167,11 @@ class Recorded:
             raise _taken(path, self.path) from None
         except OSError:  # a file system without locks
             pass
+
+    def _ours(self) -> bool:
+        """Whether nobody else can have made the file, to read what we record: as in /tmp, where all may."""
+        found = os.fstat(self._file)
+        return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
 
     @property
     def size(self) -> int:

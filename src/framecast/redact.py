@@ -8,6 +8,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
 # "…password=x", anywhere: most cameras take it in the query, and some in the path. It looks once at each name, from the
 # name's beginning: it would otherwise need cubic time for "passpasspass…".
 _NAME = r"(?<![\w.%-])(?=[\w.%-]*(?:pass|pwd|psw|pw|token|key|secret|auth|sign|session|cred))[\w.%-]+="
+# In a message. What ends a sentence or a quotation is not part of it.
+_ADDRESS = re.compile(r"""(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*:/+\S*[^\s,;:.)'"]""")
 _SECRET = re.compile(rf"({_NAME})[^&]*", re.IGNORECASE)
 _OPEN_SECRET = re.compile(rf"\A[^/?]*[/?].*{_NAME}[^&]*\Z", re.IGNORECASE | re.DOTALL)
 
@@ -39,5 +41,5 @@ def redact(uri: str) -> str:
 
 
 def redact_message(text: str) -> str:
-    """Hide the credentials of every URI in a message. A path has one slash where the URI had two."""
-    return re.sub(r"((?<!\w)\w+:/+)\S*@", r"\1***@", text)
+    """Hide the credentials of every address in a text, such as a message or a traceback."""
+    return _ADDRESS.sub(lambda found: redact(found[0]), text)

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from framecast.camera import open_source
+from framecast.camera.media import MAX_PIXELS
 from framecast.errors import SourceError
 from framecast.redact import redact
 
@@ -71,7 +73,25 @@ def test_a_video_without_a_single_frame(make_clip: Callable[..., Path]) -> None:
 
 def test_a_video_of_enormous_frames(make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("framecast.camera.media.MAX_PIXELS", 64 * 48 - 1)
-    assert "frames too large" in refusal(make_clip())
+    assert "damaged, cut off or larger than 67108864 pixels" in refusal(make_clip())  # the decoder refuses it
+    assert "frames too large" in refusal(make_clip("a.webm", "VP80"))  # the header tells the size
+
+
+def test_the_decoder_has_the_limit_before_it_sees_a_picture(
+    make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening decodes one: a file of 0.4 MB took 380 MB before its size was looked at."""
+    import av
+
+    real, given = av.open, []
+
+    def opened(*arguments: Any, **named: Any) -> Any:
+        given.append(named["options"])
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(av, "open", opened)
+    open_source(make_clip()).close()
+    assert given[0]["max_pixels"] == str(MAX_PIXELS)
 
 
 def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 
 from framecast.camera import Frame
 from framecast.errors import OptionError, SinkError
+from framecast.files import write
 from framecast.runtime.predictor import Prediction
 from framecast.runtime.sinks import video
 from framecast.runtime.sinks.encoder import AV1, H264, VP9, Codec
@@ -155,6 +157,41 @@ def test_an_empty_file_is_used_and_no_frame_leaves_none(tmp_path: Path) -> None:
     assert record(path, [0.0]).written()["to"] == str(path)
     VideoSink(tmp_path / "other.mkv", 25).close()
     assert {item.name for item in tmp_path.iterdir()} == {"run.mkv"}
+
+
+@pytest.mark.parametrize("trap", ["link", "hard link", "another owner's", "pipe"])
+def test_nobody_can_lead_a_recording_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str) -> None:
+    """Somebody else may write to the folder, such as /tmp, and has put something under the name just before."""
+    path, other = tmp_path / "run.mp4", tmp_path / "other"
+    real = os.open
+
+    def opened(name: str, flags: int, mode: int = 0o777) -> int:
+        if Path(name) == path and flags & os.O_CREAT and not os.path.lexists(path):
+            if trap == "another owner's":
+                os.close(real(name, flags, mode))
+                monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+            elif trap == "pipe":
+                os.mkfifo(path)
+            else:
+                other.touch()
+                path.symlink_to(other) if trap == "link" else path.hardlink_to(other)
+        return real(name, flags, mode)
+
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises(SinkError) if trap in ("link", "another owner's") else contextlib.nullcontext():
+        record(path, [0, 0.04])
+    assert not other.exists() or other.stat().st_size == 0
+    assert not path.is_file() or path.stat().st_size == 0
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        record(tmp_path / "run.mp4", [0, 0.04])
+        write(tmp_path / "run.json", b"{}")
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {"0o600"}
 
 
 def test_two_runs_on_one_file_are_refused(tmp_path: Path) -> None:
