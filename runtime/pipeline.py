@@ -209,6 +209,7 @@ class Pipeline:
             late=due.last if due else None,
             psnr=due.psnr if due else None,
             psnr_copy=due.psnr_copy if due else None,
+            repeated=predictor.event == "repeat",
         )
         self._newest = item, result, handed
         self._concealment.begin(handed, predictor.interval)

@@ -16,6 +16,7 @@ from framecast.clock import Clock
 from framecast.errors import SourceError, SourceUnavailableError
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
+from framecast.runtime.sinks.health import Pulse
 from framecast.runtime.sinks.sink import Result
 from framecast.testing import ListSource, ManualClock, TrendEngine, VirtualClock, shades
 
@@ -174,3 +175,24 @@ def test_a_run_says_that_the_camera_was_lost_and_is_back() -> None:
     assert report["trouble"] is None
     assert lines[0] == f"{AWAY}: trying again"
     assert re.fullmatch(r"cam is back after \d\.\d s", lines[1])
+
+
+@pytest.mark.parametrize("attempts", [3, 6])
+def test_a_run_is_ready_while_the_camera_is_there(attempts: int) -> None:
+    """Also in an outage that is shorter than the time without predictions after which a run is not ready."""
+    clock = VirtualClock()
+    pulse = Pulse(clock.now)
+    first = Moving(8, clock, end=LOST)
+    open_camera, _ = camera(first, *[AWAY] * attempts, lambda: Moving(20, clock), clock=clock)
+    source = reconnecting("cam", open_camera, clock=clock)
+    pipeline = Pipeline(source, Predictor(TrendEngine(1.0, size=(24, 32))), frames=24, rival=False, clock=clock)
+    seen: list[tuple[bool, bool]] = []
+    for result in pipeline.results(0.02):
+        if result is not None:
+            pulse.see(result)
+        seen.append((pulse.failing(pipeline.report()) is None, source.trouble is None))
+    out = [ready for ready, there in seen if not there]
+    assert len(out) > 5
+    assert not any(out)
+    begun = next(index for index, (ready, _) in enumerate(seen) if ready)
+    assert all(ready for ready, there in seen[begun:] if there)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.announce import announce
+from framecast.cli import logs
 from framecast.cli.checks import (
     amount,
     check_clips,
@@ -144,12 +144,15 @@ def run(
         str, typer.Option(metavar="TIME", help="How long a step may take; the run then ends with an error.")
     ] = "30s",
     threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
+    log: Annotated[
+        str, typer.Option(metavar="FORM", help="json: only JSON on stderr, one object a line, for machines.")
+    ] = "text",
 ) -> None:
     """Predict a camera, a stream or a file, live.
 
     Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
-    from framecast import terminal
+    logs.use(log)
     from framecast.cli.saved import SavedReport
     from framecast.files import check_writable
     from framecast.runtime.engines import choose
@@ -173,6 +176,7 @@ def run(
     if serve is None and (token_file or host):
         raise OptionError(f"{'--token-file' if token_file else '--host'} is for the page: give --serve as well")
     secret = None if serve is None else token(token_file)
+    logs.hide(source, secret)
     check_ending("--json", json, ".json")
     saved = None if json is None else SavedReport(json)
     files = [saved.path] if saved else []
@@ -194,7 +198,7 @@ def run(
     newest: list[Report] = []
 
     def work() -> None:
-        with terminal.status_line() as status, ref.artifact(engine) as path, saved or nullcontext():
+        with logs.status() as status, ref.artifact(engine) as path, saved or nullcontext():
 
             def observe(report: Report) -> None:
                 if not newest and (code := exit_code()) is not None:
@@ -233,7 +237,7 @@ def run(
                 hosts=host or (),
                 show=show,
                 observe=observe,
-                announce=announce,
+                announce=logs.announce,
                 stop=stop,
                 step_limit=longest,
                 stuck=stuck,
@@ -241,7 +245,7 @@ def run(
 
     def end() -> None:
         if newest:  # not if it ended before it began
-            all_of(saved.finish if saved else lambda: None, lambda: terminal.summary(newest[0], files))
+            all_of(saved.finish if saved else lambda: None, lambda: logs.summary(newest[0], files))
 
     def stuck(reason: str) -> None:
         try:
