@@ -60,7 +60,12 @@ def test_a_signal_before_the_run_has_begun(
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_to_a_run_that_has_begun(run: Run, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     left = [number]  # a second one would end it at once
-    monkeypatch.setattr("framecast.runtime.news.News.see", lambda *_: left and os.kill(os.getpid(), left.pop()))
+
+    def interrupt(*_: object) -> None:
+        if left:
+            os.kill(os.getpid(), left.pop())
+
+    monkeypatch.setattr("framecast.runtime.news.News.see", interrupt)
     code, out, err = run("run", CLIP, "--frames", "100000")
     assert (code, err) == (0, "")
     assert "interrupted" in out
