@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from framecast.cli import signals
+
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 CLIP = "synthetic://?size=64x48"
@@ -36,6 +38,13 @@ ENDS: list[tuple[tuple[str, ...], int]] = [
 @pytest.mark.parametrize(("arguments", "code"), ENDS)
 def test_a_run_ends_with_its_code(run: Run, arguments: tuple[str, ...], code: int) -> None:
     assert run("run", *arguments)[0] == code
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine may take its time: what is forced to end here is pytest."""
+    monkeypatch.setattr(signals, "GRACE", 250.0)
+    monkeypatch.setattr(signals, "AT_ONCE", 250.0)
 
 
 SIGNALS = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
