@@ -89,7 +89,8 @@ def test_dashboard_and_alarms_use_series_that_a_run_has(served: Series) -> None:
     assert len(found) > 20
     for expression in found:
         for name, labels in used(expression).items():
-            assert labels <= known.get(name, set()), (expression, name)
+            assert name in known, expression
+            assert labels <= known[name], (expression, name)
     for panel in DASHBOARD["panels"]:
         for target in panel["targets"]:
             named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
