@@ -125,14 +125,14 @@ class Reconnecting(Source):
                 source = self._open()
             except SourceError as error:
                 self._trouble = str(error)
-                _log.info("attempt %d: %s", self._attempts, error)
+                _log.debug("attempt %d: %s", self._attempts, error)
                 continue
             with self._changed:
                 if not self._closed:
                     self._take(source)
                     self._faults["reconnects"] += 1
                     self._epoch += 1
-                    _log.info("%s is back after %.1f s", self.name, self._clock.now() - self._began)
+                    _log.debug("%s is back after %.1f s", self.name, self._clock.now() - self._began)
                     return source
             source.close()
         return None
@@ -145,7 +145,7 @@ class Reconnecting(Source):
         now = self._clock.now()
         if now - self._opened >= HEALTHY:
             self._attempts, self._began = 0, now
-        _log.info("%s", trouble)
+        _log.debug("%s", trouble)
         with self._changed:
             self._faults += Counter(source.faults)
             self._trouble, self._inner = trouble, None

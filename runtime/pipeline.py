@@ -215,6 +215,7 @@ class Pipeline:
             late=due.last if due else None,
             psnr=due.psnr if due else None,
             psnr_copy=due.psnr_copy if due else None,
+            repeated=predictor.event == "repeat",
         )
         self._newest = item, result, handed
         # A frame that comes early, by jitter, does not make the next one due earlier.

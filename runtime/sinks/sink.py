@@ -29,6 +29,7 @@ class Result:
             faster than the camera.
         concealed: whether frames are missing: ``frame`` is the newest real frame with the missing one's time, and
             ``prediction`` stands in its place. With ``between`` as well, it is one more moment while they are missing.
+        repeated: whether the frame shows the same picture as the one before it.
     """
 
     frame: Frame
@@ -41,6 +42,7 @@ class Result:
     psnr_copy: float | None = None
     between: bool = False
     concealed: bool = False
+    repeated: bool = False
 
     def __repr__(self) -> str:
         score = "not scored" if self.psnr is None else f"{self.psnr:.1f} dB, copying {self.psnr_copy:.1f} dB"

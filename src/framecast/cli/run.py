@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.announce import announce
+from framecast.cli import logs
 from framecast.cli.checks import amount, check_clips, patience, period
 from framecast.cli.complete import complete_configurations, complete_engine, complete_models
 from framecast.cli.config_file import ConfigFile, options, placed
@@ -145,6 +145,9 @@ def run(
         str, typer.Option(metavar="TIME", help="How long a step may take; the run then ends with an error.")
     ] = "30s",
     threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
+    log: Annotated[
+        str, typer.Option(metavar="FORM", help="json: only JSON on stderr, one object a line, for machines.")
+    ] = "text",
     config: Annotated[
         ConfigFile | None,
         typer.Option(
@@ -162,7 +165,6 @@ def run(
     Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
     given = {**locals()}
-    from framecast import terminal
     from framecast.cli.saved import SavedReport
     from framecast.files import check_writable
     from framecast.runtime.run import check_recordings
@@ -172,6 +174,7 @@ def run(
     for name, value in given.items():
         with placed(config, name):
             check_option(name, value)
+    logs.use(log)
     with placed(config, "source", lasting=False):
         given["source"] = source = address(source)
     for names, check in TOGETHER:
@@ -180,6 +183,7 @@ def run(
     wish = lookahead(given)
     with placed(config, "token_file", lasting=False):
         secret = None if serve is None else token(token_file)
+    logs.hide(source, secret)
     saved = None if json is None else SavedReport(json)
     files = [json] if json else []
     segment_s = None if segment is None else period("--segment", segment)
@@ -198,7 +202,7 @@ def run(
     newest: list[Report] = []
 
     def work() -> None:
-        with terminal.status_line() as status, ref.artifact(engine) as path, saved or nullcontext():
+        with logs.status() as status, ref.artifact(engine) as path, saved or nullcontext():
 
             def observe(report: Report) -> None:
                 if not newest and (code := exit_code()) is not None:
@@ -237,7 +241,7 @@ def run(
                 hosts=host or (),
                 show=show,
                 observe=observe,
-                announce=announce,
+                announce=logs.announce,
                 stop=stop,
                 step_limit=patience("--step-limit", step_limit),
                 stuck=stuck,
@@ -245,7 +249,7 @@ def run(
 
     def end() -> None:
         if newest:  # not if it ended before it began
-            all_of(saved.finish if saved else lambda: None, lambda: terminal.summary(newest[0], files))
+            all_of(saved.finish if saved else lambda: None, lambda: logs.summary(newest[0], files))
 
     def stuck(reason: str) -> None:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from framecast.cli.checks import amount, check_ending, check_numbers, check_outputs, duration, patience, period
+from framecast.cli.logs import check_form
 from framecast.cli.model_ref import ModelRef
 from framecast.errors import OptionError
 
@@ -114,6 +115,7 @@ CHECKS: dict[str, Callable[[str, Any], object]] = {
     "out": _out,
     "json": lambda name, value: check_ending(_flag(name), Path(value), ".json"),
     "threads": _threads,
+    "log": lambda name, value: check_form(value),
 }
 
 
