@@ -6,30 +6,29 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from framecast.camera import Source, open_source
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import OptionError
+from framecast.errors import OptionError, SinkUnavailableError
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
 from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
+from framecast.runtime.outputs import STRIP, recorder, sender
 from framecast.runtime.pipeline import Pipeline, check_refresh
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
 from framecast.runtime.shipped import DEFAULT_MODEL, find
-from framecast.runtime.sinks.out import PATIENCE, OutSink, check_out, is_live
+from framecast.runtime.sinks.out import check_out, is_live
 from framecast.runtime.sinks.recorded import check_recordable
 from framecast.runtime.sinks.sink import Result, Sink
-from framecast.runtime.sinks.strip import StripSink
 from framecast.runtime.sinks.thread import SinkThread
-from framecast.runtime.sinks.video import VideoSink, check_segments, check_suffix
+from framecast.runtime.sinks.video import check_segments, check_suffix
 from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
 
-STRIP = ".png"  # the suffix of a strip of pictures
 CLOSING = 5.0  # seconds that the outputs may take to close while a step hangs
 REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
 
@@ -100,7 +99,8 @@ def run(
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.
         reconnect: open a camera again when it was lost, for as long as it takes. A camera that does not answer yet is
-            waited for.
+            waited for. The same holds for a camera's recordings, as when the disk is full, and for receivers of
+            ``out``: the predictions go on without them.
         record: videos (.mp4, .mkv, .webm, .avi) or strips of pictures (.png) to write. No file is replaced: if the
             file exists, the new one's name gets the time.
         segment: begin a new video file after so many seconds, each with the time in its name.
@@ -195,8 +195,14 @@ def run(
                 # Whoever watches live gets the newest picture; everybody else gets every one.
                 late = opened.live or realtime or watched
                 opening: list[Callable[[], SinkThread]] = [
-                    *(partial(_recorder, place, fps, segment, keep, clock) for place in places),
-                    *(partial(_sender, target, fps, late, clock) for target in targets),
+                    *(
+                        partial(recorder, place, fps, segment, keep, clock, again=reconnect and opened.live)
+                        for place in places
+                    ),
+                    *(
+                        partial(sender, target, fps, late, clock, again=reconnect, waits=opened.live)
+                        for target in targets
+                    ),
                 ]
                 for opens in opening:
                     thread = opens()
@@ -242,7 +248,7 @@ def _drive(
 ) -> None:
     observe(pipeline.report())  # the run has begun: from now on there is something to finish
     observed = clock.now() - REFRESH  # the first figures come at once
-    news = _News(pipeline.source, announce, clock)
+    news = _News(pipeline, announce, clock)
     for result in pipeline.results(REFRESH):
         watchdog.check()
         if result is not None:
@@ -257,32 +263,37 @@ def _drive(
 
 
 class _News:
-    """Tells what the user should know about a source, each once: its notes, and that it was lost and is back.
+    """Tells what the user should know, each once: the source's notes; that source or outputs were lost and are back.
 
     Args:
-        source: the source.
+        pipeline: the run.
         announce: called with each line.
         clock: measures the outages.
     """
 
-    def __init__(self, source: Source, announce: Callable[[str], object], clock: Clock) -> None:
-        self._source, self._announce, self._clock = source, announce, clock
+    def __init__(self, pipeline: Pipeline, announce: Callable[[str], object], clock: Clock) -> None:
+        self._pipeline, self._announce, self._clock = pipeline, announce, clock
         self._told: set[str] = set()
-        self._lost: float | None = None  # since when
+        self._lost: dict[str, float] = {}  # since when
 
     def tell(self) -> None:
         """Tell what is new."""
-        for note in self._source.notes:
+        source = self._pipeline.source
+        for note in source.notes:
             if note not in self._told:
                 self._told.add(note)
                 self._announce(f"note: {note}")
-        trouble = self._source.trouble
-        if trouble is not None and self._lost is None:
-            self._lost = self._clock.now()
+        self._tell(source.name, source.trouble)
+        for written in self._pipeline.outputs:
+            if (output := written()) is not None:
+                self._tell(output["asked"], output["trouble"])
+
+    def _tell(self, name: str, trouble: str | None) -> None:
+        if trouble is not None and name not in self._lost:
+            self._lost[name] = self._clock.now()
             self._announce(f"{trouble}: trying again")
-        elif trouble is None and self._lost is not None:
-            self._announce(f"{self._source.name} is back after {self._clock.now() - self._lost:.1f} s")
-            self._lost = None
+        elif trouble is None and name in self._lost:
+            self._announce(f"{name} is back after {self._clock.now() - self._lost.pop(name):.1f} s")
 
 
 def _open_displays(
@@ -325,7 +336,8 @@ def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: 
 
     Raises:
         OptionError: a suffix is unknown, or the segments' time or size is out of range.
-        SinkError: a path cannot be written, or another run is recording under that name.
+        SinkError: a path cannot be written, or another run is recording under that name. A full disk is told later,
+            because a camera can wait for room.
     """
     check_segments(segment, keep)
     videos = [path for path in paths if path.suffix.lower() != STRIP]
@@ -334,17 +346,10 @@ def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: 
     for path in videos:
         check_suffix(path)
     for path in paths:
-        check_recordable(path)
-
-
-def _recorder(path: Path, fps: float, segment: float | None, keep: float | None, clock: Clock) -> SinkThread:
-    strip = path.suffix.lower() == STRIP
-    return SinkThread(StripSink(path) if strip else VideoSink(path, fps, segment, keep), clock)
-
-
-def _sender(target: str, fps: float, newest: bool, clock: Clock) -> SinkThread:
-    patience = PATIENCE if is_live(target) else None  # a paused player reads standard output later
-    return SinkThread(OutSink(target, fps), clock, newest=newest, patience=patience)
+        with suppress(
+            SinkUnavailableError
+        ):  # a full disk: a camera is predicted without a recording until there is room
+            check_recordable(path)
 
 
 def _close(stack: ExitStack) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -96,6 +96,7 @@ class _Figures(Collector):
         for kind, count in counts.items():
             events.add_metric([kind], count)
         yield events
+        yield from _outputs(figures.get("outputs", ()))
         yield _latency(figures)
         yield from _score(figures.get("psnr_db", {}))
         yield GaugeMetricFamily("framecast_viewers", "Open pages.", self._viewers)
@@ -108,6 +109,16 @@ _COUNTS = (
     ("resets", "resets", "Resets of the state after a prediction that was not finite."),
     ("reconnects", "reconnects", "Reconnections to the camera."),
 )
+
+
+def _outputs(outputs: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+    out = sum(output["trouble"] is not None for output in outputs)
+    yield GaugeMetricFamily("framecast_outputs_out", "Recordings and receivers that are lost now.", out)
+    for key, name, text in (
+        ("lost", "outputs_lost", "Times that a recording or a receiver was lost."),
+        ("missed", "missed_pictures", "Pictures that recordings and receivers did not get because they were lost."),
+    ):
+        yield CounterMetricFamily(f"framecast_{name}", text, sum(output[key] for output in outputs))
 
 
 def _latency(figures: Mapping[str, Any]) -> Metric:
