@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.filter import Graph
 
+HEALED = 2.0  # seconds after damage in which a key frame is waited for: some streams have none
 _PRODUCER_TIME = struct.Struct("=q")  # AVProducerReferenceTime begins with microseconds since 1970
 
 
@@ -25,6 +26,7 @@ class Decoder:
     Args:
         container: opened with :func:`framecast.camera.media.open_media`; :meth:`close` closes it.
         threads: of the decoder; 0 for one per core. Each further one holds back a frame: hidden latency in a stream.
+        heal: after damage, leave out the pictures up to the next key frame: they are predicted from what was damaged.
         faults: counts packets and pictures that could not be decoded in full and were left out, as "damaged".
 
     Attributes:
@@ -33,7 +35,7 @@ class Decoder:
         pixel_aspect: the width of a pixel divided by its height; 1 if unknown.
     """
 
-    def __init__(self, container: InputContainer, *, threads: int, faults: Counter[str]) -> None:
+    def __init__(self, container: InputContainer, *, threads: int, faults: Counter[str], heal: bool = False) -> None:
         self._container = container
         self._stream = container.streams.video[0]
         context = self._stream.codec_context
@@ -42,6 +44,9 @@ class Decoder:
         aspect = self._stream.sample_aspect_ratio
         self.pixel_aspect = float(aspect) if aspect else 1.0
         self._faults = faults
+        self._heal = heal
+        self._hurt: float | None = None  # seconds: the stream's time of the newest damage that is not mended yet
+        self._newest = 0.0  # seconds: the stream's time of the newest picture
         self._lossy = container.format.name == "mpegts"  # packets that lack a part are usual: pictures tell the damage
         self.interlaced = False
         self._graph: Graph | None = None
@@ -106,20 +111,33 @@ class Decoder:
                 (microseconds,) = _PRODUCER_TIME.unpack_from(bytes(packet.get_sidedata("prft")))
                 self._reference = 1e-6 * microseconds, float(packet.pts * packet.time_base)
             if packet.is_corrupt and not self._lossy:  # decoders in threads would lose whole pictures before it too
-                self._faults["damaged"] += 1
+                self._damage()
                 continue
             try:
                 frames = packet.decode()
             except error.EOFError:
                 return
             except failures():
-                self._faults["damaged"] += 1
+                self._damage()
                 continue
             for frame in frames:
+                self._newest = self._newest if frame.time is None else frame.time
                 if frame.is_corrupt:
-                    self._faults["damaged"] += 1
-                else:
+                    self._damage()
+                elif self._healed(frame):
                     yield frame
+                else:
+                    self._faults["damaged"] += 1
+
+    def _damage(self) -> None:
+        self._faults["damaged"] += 1
+        self._hurt = self._newest if self._heal else None
+
+    def _healed(self, frame: VideoFrame) -> bool:
+        """Whether no damage is left in a frame."""
+        if self._hurt is not None and (frame.key_frame or not 0 <= self._newest - self._hurt < HEALED):
+            self._hurt = None
+        return self._hurt is None
 
     def _deinterlaced(self) -> Generator[VideoFrame, None, None]:
         for frame in self._decoded():

@@ -140,7 +140,7 @@ def test_a_full_disk_stops_a_cameras_recording_but_not_its_predictions(
     sink.close()
     found = sink.written()
     assert (found["lost"], found["files"], found["trouble"]) == (1, 2, None)
-    assert 60 <= found["missed"] < 100
+    assert 30 <= found["missed"] < 100  # noticed within a second; tried again within one
     recordings = sorted(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime_ns)
     frames = [len(probed(file)["frames"]) for file in recordings]
     assert sum(frames) >= 200 - found["missed"] - 13  # less than the last half second before the disk was full
