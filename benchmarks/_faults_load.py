@@ -115,15 +115,17 @@ def ended(times: int) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         codes, took, frames = set(), [], []
         for _ in range(times if number == signal.SIGTERM else 1):
-            with tempfile.TemporaryDirectory() as folder, Camera() as camera:
-                video = Path(folder) / "run.mp4"
-                box = Box(camera.url, "--record", str(video))
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                Camera() as camera,
+                Box(camera.url, "--record", f"{folder}/run.mp4") as box,
+            ):
                 box.wait(lambda figures: figures["frames"] >= 75)
                 predicted = box.figures()["frames"]
                 code, seconds, _, _ = box.end(number)
                 codes.add(code)
                 took.append(seconds)
-                frames.append(frames_in(video) / predicted)
+                frames.append(frames_in(Path(folder) / "run.mp4") / predicted)
         codes_said = ", ".join(map(str, sorted(codes)))
         row(f"{number.name} while recording: exit code; seconds", f"{codes_said}; {spread(took)}")
         row("  playable share of the frames so far", f"min {min(frames):.0%}")
@@ -152,15 +154,14 @@ def _fill(folder: Path) -> Path:
 
 def disk(seconds: float) -> None:
     """The disk of a camera's recording fills and is emptied again; the disk of a clip's recording fills."""
-    with _small_disk(80) as folder, Camera() as camera:
-        box = Box(camera.url, "--record", str(folder / "run.mp4"))
+    with _small_disk(80) as folder, Camera() as camera, Box(camera.url, "--record", f"{folder}/run.mp4") as box:
         box.wait(lambda figures: figures["frames"] >= 50)
         before, memory = box.rate(seconds), box.memory
         other = _fill(folder)
         full = time.monotonic()
         noticed = box.wait(lambda figures: figures["outputs"][0]["trouble"] is not None) - full
         during, grown = box.rate(seconds), box.memory - memory
-        ready = box.figures()["silent_s"]
+        silent = box.figures()["silent_s"]
         other.unlink()
         back = time.monotonic()
         recovered = box.wait(lambda figures: figures["outputs"][0]["trouble"] is None) - back
@@ -170,23 +171,24 @@ def disk(seconds: float) -> None:
         files = sorted(folder.glob("run*.mp4"), key=lambda path: path.stat().st_mtime_ns)
         played = [frames_in(file) for file in files]
     row("another process fills a camera's disk: noticed after", f"{noticed:.2f} s")
-    row("  predictions a second before, and with a full disk", f"{before:.1f}, {during:.1f}; silent {ready:g} s")
+    row("  predictions a second before, and with a full disk", f"{before:.1f}, {during:.1f}; silent {silent:g} s")
     row("  growth of RSS with a full disk", f"{grown:+.1f} MB in {seconds:g} s")
     row("  room again: to the recording going on", f"{recovered:.2f} s; {output['missed']} pictures missing")
     row("  files; frames that play; exit code after SIGTERM", f"{len(files)}; {played}; {code}")
     for line in err.strip().splitlines():
-        if "record" in line or "back" in line:
+        if "full" in line or "back" in line:
             print(f"    {line.replace(str(folder), '')}")
     own = f"--record needs {RESERVE >> 20} MB"
     for filled, name in ((True, "another process fills a clip's disk"), (False, f"a clip's own recording ({own})")):
-        with _small_disk(40 if filled else 18) as folder:
-            video = folder / "run.mp4"
-            box = Box("demo", "--loop", "--record", str(video))
+        with (
+            _small_disk(40 if filled else 17) as folder,
+            Box("demo", "--loop", "--record", f"{folder}/run.mp4") as box,
+        ):
             box.wait(lambda figures: figures["frames"] >= 40)
             if filled:
                 _fill(folder)
             code, err, out = box.wait_end()
-            frames = frames_in(video)
+            frames = frames_in(folder / "run.mp4")
         row(f"{name}: exit code; frames that play", f"{code}; {frames}")
         row("  lines on stderr; the summary", f"{len(_lines(err))}; {'there' if 'score' in out else 'MISSING'}")
         print(f"    {_lines(err)[-1].replace(str(folder), '')}")
@@ -199,8 +201,7 @@ def _lines(err: str) -> list[str]:
 
 def viewers(seconds: float) -> None:
     """Nobody watches; then pages that are never read, and silent connections."""
-    with Camera() as camera:
-        box = Box(camera.url)
+    with Camera() as camera, Box(camera.url) as box:
         box.wait(lambda figures: figures["frames"] >= 50)
         box.rate(2)
         alone, memory = box.rate(seconds), box.memory

@@ -223,7 +223,7 @@ def status(url: str) -> int:
 
 
 class Box:
-    """``framecast run`` as a process of its own, with its page.
+    """``framecast run`` as a process of its own, with its page. Leaving its ``with`` kills it.
 
     Args:
         arguments: of the command.
@@ -274,8 +274,16 @@ class Box:
 
     def wait_end(self) -> tuple[int, str, str]:
         """Wait until it ends by itself. Returns the exit code, and what it said on stderr and stdout."""
-        out, err = self._process.communicate(timeout=PATIENCE)
+        out, err = self._process.communicate(timeout=3 * PATIENCE)
         return self._process.returncode, err, out
+
+    def __enter__(self) -> Box:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
 
 def environment() -> dict[str, str]:

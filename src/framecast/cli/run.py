@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +25,7 @@ from framecast.cli.complete import complete_engine, complete_models
 from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.cli.secret import address, token
 from framecast.cli.signals import end_process, exit_code, on_signals
-from framecast.errors import OptionError
+from framecast.errors import OptionError, SinkUnavailableError
 
 if TYPE_CHECKING:
     from framecast.runtime.report import Report
@@ -150,6 +150,7 @@ def run(
     Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
     from framecast import terminal
+    from framecast.camera import is_camera
     from framecast.cli.saved import SavedReport
     from framecast.files import check_writable
     from framecast.runtime.engines import choose
@@ -186,7 +187,9 @@ def run(
     choose(engine, threads)
     check_recordings(record or [], segment_s, keep_bytes)
     if json:
-        check_writable(json)
+        # A camera is predicted on a full disk as well: the report is written once there is room.
+        with suppress(SinkUnavailableError) if is_camera(source) else nullcontext():
+            check_writable(json)
     ref = ModelRef.resolve(model)
     if ref.path is None:  # first, so that a wrong source need not wait for the export
         check_clips(source)
