@@ -270,7 +270,7 @@ class _Receiver:
 
 def receivers(times: int, frozen: float) -> None:
     """What receives ``--out`` dies and comes back, then freezes and goes on."""
-    receiver, moments, reports, stop = _Receiver(), [time.monotonic()], list[Report](), threading.Event()
+    receiver, moments, reports, stop = _Receiver(), list[float](), list[Report](), threading.Event()
     receiver.start()
     recovery: list[float] = []
     failures: list[BaseException] = []
@@ -304,15 +304,21 @@ def receivers(times: int, frozen: float) -> None:
             for number in range(times):
                 receiver.kill()
                 wait_for(True)
-                time.sleep(0.2 + 0.1 * (number % 10))
+                time.sleep(0.5 + 0.1 * (number % 10))
                 back = receiver.start()
                 recovery.append(wait_for(False) - back)
-            gaps = np.diff(moments[10:])
+            gaps = np.diff(moments)
             receiver.send(signal.SIGSTOP)
             known = len(moments)
             time.sleep(frozen)
             receiver.send(signal.SIGCONT)
             still = float(np.diff(moments[known - 1 :]).max())
+            receiver.kill()
+            wait_for(True)
+            with socket.create_server(("127.0.0.1", int(receiver.port))):  # accepts, and never says anything
+                known = len(moments)
+                time.sleep(frozen)
+                mute = float(np.diff(moments[known - 1 :]).max())
             noticed = reports[-1]["outputs"][0]
         finally:
             stop.set()
@@ -321,6 +327,7 @@ def receivers(times: int, frozen: float) -> None:
     row("receiver of --out dies: back to the first picture sent", spread(recovery))
     row("  longest pause of predictions meanwhile", f"{gaps.max():.2f} s (N={len(gaps)} frames)")
     row(f"receiver frozen for {frozen:g} s: longest pause of predictions", f"{still:.2f} s")
+    row(f"receiver mute for {frozen:g} s: longest pause of predictions", f"{mute:.2f} s")
     row("  lost, pictures missing so far", f"{noticed['lost']}, {noticed['missed']}")
 
 

@@ -20,7 +20,9 @@ from framecast.runtime.sinks.encoder import H264, RAW, Codec, Encoder, NoEncoder
 from framecast.runtime.sinks.picture import letterboxed
 from framecast.runtime.sinks.sink import STDOUT, Output, Result, Sink
 
-PATIENCE = 5.0  # seconds that a receiver may take to answer, or to take a picture. FFmpeg waits for ever
+# Seconds that a receiver may take to answer, or to take a picture; FFmpeg waits for ever. Less than a camera's stall,
+# which PyAV's lock would otherwise look like.
+PATIENCE = 2.0
 SLOW = 1.0  # seconds after which it is asked, before anything is sent to it, whether it says anything at all
 PIPE = "-"  # standard output
 KEY = 1.0  # seconds between key frames: a receiver that joins later sees a picture after that time

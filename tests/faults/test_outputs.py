@@ -118,6 +118,27 @@ def test_an_output_that_is_lost_at_the_end_fails() -> None:
         sink.close()
 
 
+def test_a_receiver_whose_failure_took_long_is_asked_first() -> None:
+    clock, took = ManualClock(), list[float]()
+
+    class Mute(Receiver):
+        def show(self, result: Result) -> None:
+            clock.wait_until(clock.now() + 5)
+            super().show(result)
+
+    def ready(seconds: float) -> bool:
+        took.append(seconds)
+        return len(took) != 2
+
+    open_sink, rest = opener(Receiver(1), Mute(0), Receiver(9))
+    sink = Recovering("tv", open_sink, ready=ready, clock=clock)
+    while rest:
+        sink.show(result())
+        clock.wait_until(clock.now() + 0.04)
+    assert took == pytest.approx([0, 5, 5])
+    assert sink.written()["files"] == 2
+
+
 def test_a_full_disk_stops_a_cameras_recording_but_not_its_predictions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
