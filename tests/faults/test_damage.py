@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from framecast.camera.decoder import HEALED, Decoder
+from framecast.camera.decoder import Decoder
+from framecast.camera.media import MediaError
 
 
 @dataclass
@@ -21,6 +24,7 @@ class Picture:
     key_frame: bool = False
     is_corrupt: bool = False
     lost: bool = False  # its packet is damaged
+    wait: float = 0.0  # seconds until it comes
     interlaced_frame: bool = False
 
 
@@ -31,11 +35,12 @@ class Packet(SimpleNamespace):
         return [self.picture]
 
 
-def given(pictures: list[Picture], *, heal: bool) -> tuple[list[float], Counter[str]]:
+def given(pictures: list[Picture], *, stall: float) -> tuple[list[float], Counter[str]]:
     """The times of the frames that a decoder gives of these, and what it counts."""
 
     def demux(stream: object) -> Iterator[Any]:
         for picture in pictures:
+            time.sleep(picture.wait)
             yield Packet(pts=None, is_corrupt=picture.lost, picture=picture)
 
     stream = SimpleNamespace(codec_context=SimpleNamespace(), sample_aspect_ratio=None)
@@ -43,7 +48,7 @@ def given(pictures: list[Picture], *, heal: bool) -> tuple[list[float], Counter[
         streams=SimpleNamespace(video=[stream]), format=SimpleNamespace(name="rtsp"), demux=demux
     )
     faults: Counter[str] = Counter()
-    decoder = Decoder(container, threads=1, faults=faults, heal=heal)
+    decoder = Decoder(container, threads=1, faults=faults, stall=stall)
     found = []
     while (frame := decoder.read()) is not None:
         found.append(frame.time or 0.0)
@@ -54,15 +59,22 @@ def given(pictures: list[Picture], *, heal: bool) -> tuple[list[float], Counter[
 def test_what_follows_damage_is_left_out_up_to_the_next_key_frame(flag: str) -> None:
     pictures = [Picture(k / 25, key_frame=k % 10 == 0) for k in range(30)]
     setattr(pictures[14], flag, True)
-    found, faults = given(pictures, heal=True)
+    found, faults = given(pictures, stall=2.5)
     assert found == [k / 25 for k in range(30) if not 14 <= k < 20]
     assert faults == {"damaged": 6}
-    assert len(given(pictures, heal=False)[0]) == 29  # of a file only what is damaged
+    assert len(given(pictures, stall=math.inf)[0]) == 29  # of a file only what is damaged
 
 
 def test_a_stream_without_key_frames_goes_on() -> None:
     pictures = [Picture(k / 25, key_frame=not k) for k in range(100)]
     pictures[10].is_corrupt = True
-    found, _ = given(pictures, heal=True)
+    found, _ = given(pictures, stall=2.5)
     assert found[:10] == [k / 25 for k in range(10)]
-    assert found[10] == pytest.approx(10 / 25 + HEALED)
+    assert found[10] == pytest.approx(10 / 25 + 2.0)
+
+
+def test_what_comes_of_a_packet_after_a_stall_ends_the_stream() -> None:
+    """A server freezes within a packet: FFmpeg gives its first part after the stall, and would wait as long again."""
+    pictures = [Picture(0.0, key_frame=True), Picture(0.04, is_corrupt=True, wait=0.05), Picture(0.08, key_frame=True)]
+    with pytest.raises(MediaError):
+        given(pictures, stall=0.05)
