@@ -49,7 +49,7 @@ class Unavailable(Exception):  # noqa: N818 (no error: the row says so)
 
 def row(fault: str, figure: str) -> None:
     """Print a row of the table. A fault that begins with two spaces belongs to the row above."""
-    print(f"{fault:54s} {figure}", flush=True)
+    print(f"{fault:63s} {figure}", flush=True)
 
 
 def hold(promise: bool, broken: str) -> None:

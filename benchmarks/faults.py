@@ -26,11 +26,11 @@ from _machine import header
 
 # Each case in full, and quickly.
 CASES: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
-    "killed": (lambda: camera.killed(40), lambda: camera.killed(4)),
-    "frozen": (lambda: camera.frozen(30), lambda: camera.frozen(2)),
+    "killed": (lambda: camera.killed(32), lambda: camera.killed(4)),
+    "frozen": (lambda: camera.frozen(15), lambda: camera.frozen(2)),
     "reset": (lambda: camera.reset(30), lambda: camera.reset(3)),
     "cable": (lambda: camera.cable(3, 10.0), lambda: camera.cable(1, 5.0)),
-    "udp_loss": (lambda: camera.udp_loss(20.0), lambda: camera.udp_loss(5.0)),
+    "udp_loss": (lambda: camera.udp_loss(15.0), lambda: camera.udp_loss(5.0)),
     "late": (lambda: camera.late(5), lambda: camera.late(1)),
     "slow_model": (lambda: load.slow_model(15.0, 20), lambda: load.slow_model(6.0, 20)),
     "two_cameras": (lambda: state.two_cameras(150), lambda: state.two_cameras(50)),
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
 ELSEWHERE = (
     ("USB unplug, stall, fatal error", "python benchmarks/guest.py (a V4L2 device in a QEMU guest)"),
     ("hang, crash, out of memory", "python benchmarks/guest.py (systemd in a QEMU guest)"),
-    ("soak: slopes of RSS, descriptors, threads", "python benchmarks/soak.py"),
+    ("soak: slopes of RSS, descriptors, threads", "make soak"),
     ("tail latency from the scheduled time", "framecast bench --stream (docs/benchmarking.md)"),
     ("bad video, ONNX, engine", "make fuzz"),
 )
