@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from framecast.redact import redact
 from framecast.runtime.sinks.out import PATIENCE, SLOW, OutSink, answers, is_live
 from framecast.runtime.sinks.recorded import has_room
 from framecast.runtime.sinks.recovering import Recovering
+from framecast.runtime.sinks.sink import Sink
 from framecast.runtime.sinks.strip import StripSink
 from framecast.runtime.sinks.thread import SinkThread
 from framecast.runtime.sinks.video import VideoSink
@@ -28,17 +30,16 @@ def recorder(
         segment: see :class:`VideoSink`.
         keep: see :class:`VideoSink`.
         clock: for waiting.
-        again: whether a video that is lost is begun again, as when the disk was full.
+        again: whether one that is lost is begun again, as when the disk was full.
 
     Raises:
         SinkError: it cannot be written.
     """
-    if path.suffix.lower() == STRIP:
-        return SinkThread(StripSink(path), clock)
-    video = partial(VideoSink, path, fps, segment, keep)
+    strip = path.suffix.lower() == STRIP
+    opens: Callable[[], Sink] = partial(StripSink, path) if strip else partial(VideoSink, path, fps, segment, keep)
     if not again:
-        return SinkThread(video(), clock)
-    return SinkThread(Recovering(str(path), video, ready=lambda took: has_room(path), clock=clock), clock)
+        return SinkThread(opens(), clock)
+    return SinkThread(Recovering(str(path), opens, ready=lambda took: has_room(path), clock=clock), clock)
 
 
 def sender(target: str, fps: float, newest: bool, clock: Clock, *, again: bool, waits: bool) -> SinkThread:

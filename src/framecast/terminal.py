@@ -151,7 +151,8 @@ def _written(output: Output) -> tuple[str, str]:
     to, asked = output["to"], output["asked"]
     sent = "://" in asked or asked == STDOUT
     if not output["files"]:
-        return ("not sent" if sent else "not written"), f"{to}  (nothing was predicted or scored)"
+        why = "nothing was predicted or scored" if output["trouble"] is None else "see the warning"
+        return ("not sent" if sent else "not written"), f"{to}  ({why})"
     notes = [output["codec"]] if output["codec"] else []
     if not sent and not Path(to).exists():
         return "not written", f"{to}  (it was removed or renamed)"
