@@ -14,9 +14,10 @@ EXTRAS :=
 SETUP := pyproject.toml setup.py constraints.txt
 
 APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
-	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 strace xdotool xvfb
+	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 iproute2 iptables strace \
+	xdotool xvfb
 
-.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check sbom bench system-deps clean cv2
+.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check sbom bench faults system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -89,7 +90,10 @@ bench: $(VENV)/.test ## Measure the documentation's figures on this machine (hal
 		set -- $$command; name=$$1; shift; echo; echo "benchmarks/$$name.py"; \
 		$(BIN)/python "benchmarks/$$name.py" "$$@" || exit 1; done
 
-system-deps: ## Install the tests' system packages on Debian or Ubuntu (browser, GStreamer, virtual display)
+faults: $(VENV)/.test ## Cause every fault of the catalogue with real parts, and print the table (ten minutes, as root; make system-deps)
+	@$(BIN)/python benchmarks/faults.py
+
+system-deps: ## Install the tests' system packages on Debian or Ubuntu (browser, GStreamer, virtual display, iptables)
 	@echo "Installing Debian packages: $(APT)"
 	@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	$$sudo apt-get update -qq && \

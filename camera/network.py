@@ -133,7 +133,7 @@ def live(
     faults: Counter[str] = Counter()
     notes: list[str] = []
     # One thread: each further one holds back a frame, which is hidden latency.
-    decoder = Decoder(container, threads=1, faults=faults)
+    decoder = Decoder(container, threads=1, faults=faults, stall=patience)
     capture = StreamCapture(decoder, Pictures(notes), clock, sender_clock=sender_clock)
     return LiveSource(
         name,

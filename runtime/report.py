@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 
 from framecast.camera import Source, Times
-from framecast.runtime.caveats import faulty, trusted, warnings
+from framecast.runtime.caveats import faulty, lacking, trusted, warnings
 from framecast.runtime.engines import Engine
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.score import Score
@@ -179,7 +179,7 @@ def report(
         lookahead: the lookahead that was asked for.
         outputs: where the pictures went.
     """
-    seconds, shown = snapshot.seconds, snapshot.shown
+    seconds, shown, outputs = snapshot.seconds, snapshot.shown, list(outputs)
     return {
         "source": source.name,
         "source_notes": list(source.notes),
@@ -215,8 +215,8 @@ def report(
             "n": shown.n,
         },
         "events": dict.fromkeys(FAULTS, 0) | dict(snapshot.events) | dict(faults),
-        "outputs": list(outputs),
-        "warnings": [*warnings(snapshot, lookahead), *faulty(faults)],
+        "outputs": outputs,
+        "warnings": [*warnings(snapshot, lookahead), *faulty(faults), *lacking(outputs)],
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),
         "started": f"{snapshot.started:%Y-%m-%dT%H:%M:%SZ}",

@@ -6,33 +6,32 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from framecast.camera import Source, open_source
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import OptionError, SinkError
+from framecast.errors import OptionError, SinkError, SinkUnavailableError
 from framecast.notice import Notice, to_log
 from framecast.runtime.conceal import check_conceal
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
 from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
 from framecast.runtime.news import News
+from framecast.runtime.outputs import STRIP, recorder, sender
 from framecast.runtime.pipeline import Pipeline, check_refresh
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
 from framecast.runtime.shipped import DEFAULT_MODEL, find
-from framecast.runtime.sinks.out import PATIENCE, OutSink, check_out, is_live
+from framecast.runtime.sinks.out import check_out, is_live
 from framecast.runtime.sinks.recorded import check_recordable
 from framecast.runtime.sinks.sink import Result, Sink
-from framecast.runtime.sinks.strip import StripSink
 from framecast.runtime.sinks.thread import SinkThread
-from framecast.runtime.sinks.video import VideoSink, check_segments, check_suffix
+from framecast.runtime.sinks.video import check_segments, check_suffix
 from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
 
-STRIP = ".png"  # the suffix of a strip of pictures
 CLOSING = 5.0  # seconds that the outputs may take to close while a step hangs
 REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
 
@@ -103,7 +102,8 @@ def run(
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.
         reconnect: open a camera again when it was lost, for as long as it takes. A camera that does not answer yet is
-            waited for.
+            waited for. The same holds for a camera's recordings, as when the disk is full, and for receivers of
+            ``out``: the predictions go on without them.
         record: videos (.mp4, .mkv, .webm, .avi) or strips of pictures (.png) to write. No file is replaced: if the
             file exists, the new one's name gets the time.
         segment: begin a new video file after so many seconds, each with the time in its name.
@@ -202,8 +202,14 @@ def run(
                 # Whoever watches live gets the newest picture; everybody else gets every one.
                 late = opened.live or realtime or watched
                 opening: list[Callable[[], SinkThread]] = [
-                    *(partial(_recorder, place, fps, segment, keep, clock) for place in places),
-                    *(partial(_sender, target, fps, late, clock) for target in targets),
+                    *(
+                        partial(recorder, place, fps, segment, keep, clock, again=reconnect and opened.live)
+                        for place in places
+                    ),
+                    *(
+                        partial(sender, target, fps, late, clock, again=reconnect, waits=opened.live)
+                        for target in targets
+                    ),
                 ]
                 for opens in opening:
                     thread = opens()
@@ -258,7 +264,7 @@ def _drive(
 ) -> None:
     observe(pipeline.report())  # the run has begun: from now on there is something to finish
     observed = clock.now() - REFRESH  # the first figures come at once
-    news = News(pipeline.source, announce, clock)
+    news = News(pipeline.source, announce, clock, pipeline.outputs)
     for result in pipeline.results(REFRESH):
         watchdog.check()
         if result is not None:
@@ -312,11 +318,13 @@ def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: 
 
     Raises:
         OptionError: a suffix is unknown, or the segments' time or size is out of range.
-        SinkError: a path cannot be written, or another run is recording under that name.
+        SinkError: a path cannot be written, or another run is recording under that name. A full disk is told later,
+            because a camera can wait for room.
     """
     check_recording_options(paths, segment, keep)
     for path in paths:
-        check_recordable(path)
+        with suppress(SinkUnavailableError):  # a camera is predicted without a recording until there is room
+            check_recordable(path)
 
 
 def check_recording_options(paths: Sequence[Path], segment: float | None = None, keep: float | None = None) -> None:
@@ -331,16 +339,6 @@ def check_recording_options(paths: Sequence[Path], segment: float | None = None,
         raise OptionError("segment is for videos: give record as well, such as run.mp4")
     for path in videos:
         check_suffix(path)
-
-
-def _recorder(path: Path, fps: float, segment: float | None, keep: float | None, clock: Clock) -> SinkThread:
-    strip = path.suffix.lower() == STRIP
-    return SinkThread(StripSink(path) if strip else VideoSink(path, fps, segment, keep), clock)
-
-
-def _sender(target: str, fps: float, newest: bool, clock: Clock) -> SinkThread:
-    patience = PATIENCE if is_live(target) else None  # a paused player reads standard output later
-    return SinkThread(OutSink(target, fps), clock, newest=newest, patience=patience)
 
 
 def _close(stack: ExitStack) -> None:

@@ -24,6 +24,7 @@ MAX_LINES = 400
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
+    "backoff": {"clock"},
     "redact": set(),
     "notice": set(),
     "tables": set(),
@@ -31,9 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drawing": set(),
     "parsing": set(),
     "files": {"errors", "redact"},
-    "camera": {"errors", "clock", "redact"},
+    "camera": {"errors", "clock", "backoff", "redact"},
     "graph": {"errors", "files", "parsing"},
-    "runtime": {"errors", "clock", "redact", "notice", "files", "parsing", "camera", "graph"},
+    "runtime": {"errors", "clock", "backoff", "redact", "notice", "files", "parsing", "camera", "graph"},
     "testing": {"errors", "clock", "camera", "graph", "runtime"},
     "evaluation": {"errors", "clock", "redact", "files", "tables", "html", "drawing", "camera", "graph", "runtime"},
     "bench": {
@@ -61,6 +62,7 @@ TORCH = {"torch", "torchvision", "triton", "lpips", "onnx", "onnxscript", "safet
 NO_TORCH = {
     "errors",
     "clock",
+    "backoff",
     "redact",
     "notice",
     "files",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -161,6 +161,7 @@ class _Figures(Collector):
         for kind, count in counts.items():
             events.add_metric([kind], count)
         yield events
+        yield from _outputs(figures.get("outputs", ()))
         yield _latency(self._pulse)
         yield _score(self._pulse)
         yield GaugeMetricFamily("framecast_viewers", "Open pages.", self._viewers)
@@ -182,6 +183,16 @@ def _latency(pulse: Pulse) -> Metric:
     return HistogramMetricFamily(
         "framecast_latency_seconds", text, [*zip(edges, counts, strict=True)], pulse.latency, unit="seconds"
     )
+
+
+def _outputs(outputs: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+    out = sum(output["trouble"] is not None for output in outputs)
+    yield GaugeMetricFamily("framecast_outputs_out", "Recordings and receivers that are lost now.", out)
+    for key, name, text in (
+        ("lost", "outputs_lost", "Times that a recording or a receiver was lost."),
+        ("missed", "missed_pictures", "Pictures that recordings and receivers did not get because they were lost."),
+    ):
+        yield CounterMetricFamily(f"framecast_{name}", text, sum(output[key] for output in outputs))
 
 
 def _score(pulse: Pulse) -> Metric:

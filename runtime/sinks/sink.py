@@ -59,8 +59,11 @@ class Output(TypedDict):
         asked: the path or address as it was given, without credentials; ``STDOUT`` for standard output.
         to: the newest file, or the address.
         codec: ``H.264``, ``VP9``, …; null for a strip of pictures, and before the first picture.
-        files: the number of files begun; of an address, 1 once a picture was sent.
+        files: the number of files begun; of an address, of connections.
         removed: the number of segments that were removed.
+        lost: how often it was lost while the run went on.
+        missed: pictures that it did not get meanwhile.
+        trouble: why it is lost now; null if all is well.
     """
 
     asked: str
@@ -68,6 +71,9 @@ class Output(TypedDict):
     codec: str | None
     files: int
     removed: int
+    lost: int
+    missed: int
+    trouble: str | None
 
 
 class Sink(ABC):

@@ -107,6 +107,9 @@ class VideoSink(Sink):
             codec=self._codec,
             files=self._files,
             removed=self._removed,
+            lost=0,
+            missed=0,
+            trouble=None,
         )
 
     def show(self, result: Result) -> None:

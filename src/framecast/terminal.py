@@ -159,16 +159,23 @@ def _written(output: Output) -> tuple[str, str]:
     to, asked = output["to"], output["asked"]
     sent = "://" in asked or asked == STDOUT
     if not output["files"]:
-        return ("not sent" if sent else "not written"), f"{to}  (nothing was predicted or scored)"
+        why = "nothing was predicted or scored" if output["trouble"] is None else "see the warning"
+        return ("not sent" if sent else "not written"), f"{to}  ({why})"
     notes = [output["codec"]] if output["codec"] else []
     if not sent and not Path(to).exists():
         return "not written", f"{to}  (it was removed or renamed)"
-    if output["files"] > 1:
+    if sent and output["files"] > 1:
+        notes.append(_many(output["files"], "connection"))
+    elif output["files"] > 1 and output["lost"]:
+        notes.append(f"the last of {output['files']} files")
+    elif output["files"] > 1:
         notes.append(f"the last of {output['files']} segments")
     elif to != asked and Path(asked).exists():
         notes.append(f"{asked} was there already")
     if output["removed"]:
         notes.append(f"{_many(output['removed'], 'old segment')} removed")
+    if output["lost"]:
+        notes.append(f"{_many(output['missed'], 'picture')} missing")
     return ("sent" if sent else "written"), f"{to}  ({'; '.join(notes)})" if notes else to
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import framecast
+from framecast.backoff import LEAST, MOST
 from framecast.camera import Frame, Source
-from framecast.camera.reconnect import LEAST, MOST, Reconnecting, reconnecting
+from framecast.camera.reconnect import Reconnecting, reconnecting
 from framecast.clock import Clock
 from framecast.errors import SourceError, SourceUnavailableError
 from framecast.notice import Notice

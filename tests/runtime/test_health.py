@@ -178,3 +178,12 @@ def test_a_camera_that_repeats_one_picture_gets_stale() -> None:
 
 def test_metrics_of_a_run_that_has_no_figures_yet() -> None:
     assert figures(exposition({}, Pulse(), 0, "")[0].decode())["framecast_ready"] == 0
+
+
+def test_lost_outputs_are_figures() -> None:
+    fine = {"trouble": None, "lost": 2, "missed": 30}
+    out = {"trouble": "lost rtsp://tv", "lost": 1, "missed": 12}
+    found = figures(exposition({"outputs": [fine, out]}, Pulse(), 0, "")[0].decode())
+    assert found["framecast_outputs_out"] == 1
+    assert found["framecast_outputs_lost_total"] == 3
+    assert found["framecast_missed_pictures_total"] == 42

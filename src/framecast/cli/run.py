@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +20,7 @@ from framecast.cli.run_options import TOGETHER, check_option, lookahead
 from framecast.cli.secret import address, token
 from framecast.cli.signals import end_process, exit_code, on_signals
 from framecast.cli.usage import DEFAULT_ADDRESS
+from framecast.errors import SinkUnavailableError
 
 if TYPE_CHECKING:
     from framecast.runtime.report import Report
@@ -165,6 +166,7 @@ def run(
     Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
     given = {**locals()}
+    from framecast.camera import is_camera
     from framecast.cli.saved import SavedReport
     from framecast.files import check_writable
     from framecast.runtime.run import check_recordings
@@ -193,7 +195,9 @@ def run(
     with placed(config, "record"):
         check_recordings(record or [], segment_s, keep_bytes)
     if json:
-        with placed(config, "json"):
+        # A camera is predicted on a full disk as well: the report is written once there is room.
+        waits = suppress(SinkUnavailableError) if is_camera(source) else nullcontext()
+        with placed(config, "json"), waits:
             check_writable(json)
     ref = ModelRef.resolve(model)
     if ref.path is None:  # first, so that a wrong source need not wait for the export
