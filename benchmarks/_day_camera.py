@@ -99,20 +99,24 @@ class Camera:
         engine: the model, whose faults are planted here as well.
 
     Attributes:
+        happened: the faults so far.
         delivered: the number of the picture in each delivered frame, in order.
         shape: of each picture now: an index of ``SIZES``.
         fate: what became of the pictures that were not delivered, counted by reason.
         silences: when each frame came that followed more than a second without one, and the one before it.
         over: called at the end.
+        expired: whether to end now.
     """
 
     def __init__(self, clock: Clock, schedule: list[Fault], ticks: int, engine: DayEngine) -> None:
         self.clock, self.engine = clock, engine
         self.begun = clock.now()
+        self.happened: list[Fault] = []
         self.delivered = array("q")
         self.fate: Counter[str] = Counter()
         self.silences: list[tuple[float, float]] = []
         self.over: Callable[[], object] = lambda: None
+        self.expired: Callable[[], bool] = lambda: False
         self.size = self.scene = 0
         self.tick, self.ticks = 0, ticks
         self._faults = {fault.tick: fault for fault in schedule}
@@ -186,9 +190,12 @@ class _Connection:
     def grab(self) -> bool:
         camera = self._camera
         fault = camera.fault()
-        if fault is not None and not self._begin(fault):
-            return False
-        if camera.tick >= camera.ticks:
+        if fault is not None:
+            camera.happened.append(fault)
+            if not self._begin(fault):
+                return False
+        if camera.tick >= camera.ticks or camera.expired():
+            camera.ticks = camera.tick
             camera.over()
             self._reason = "the day is over"
             return False

@@ -3,14 +3,16 @@
 The sensor takes 2,592,000 pictures. Reconnection, time-outs, capture thread, mailbox, pipeline, predictor, scores and
 health are the real ones; the camera, the clock and the step are fakes (``framecast.testing``).
 
-    python benchmarks/day.py [--hours H] [--faults N]
+    python benchmarks/day.py [--hours H] [--faults N] [--minutes M]
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -142,30 +144,30 @@ class Observer:
         self._day.wrong["a score of no real pair"] += not right
 
 
-def simulate(schedule: list[Fault], ticks: int) -> Day:
-    """Run the schedule, and compare everything with it."""
+def simulate(schedule: list[Fault], ticks: int, expired: Callable[[], bool] = lambda: False) -> Day:
+    """Run the schedule, and compare everything with it. ``expired``: whether to end the day now."""
     day, clock = Day(), VirtualClock()
     engine = DayEngine(clock)
     camera = Camera(clock, schedule, ticks, engine)
     source = Reconnecting("the camera", camera.open, camera.open(), clock=clock, seed=17)
     pipeline = Pipeline(source, Predictor(engine), rival=False, clock=clock)
-    camera.over = pipeline.stop
+    camera.over, camera.expired = pipeline.stop, expired
     observer = Observer(clock, camera, pipeline, day)
     for result in pipeline.results(REFRESH):
         observer.take(result)
-    _judge(day, Counter(fault.kind for fault in schedule), schedule, camera, pipeline, observer)
+    _judge(day, camera, pipeline, observer)
     day.wrong = +day.wrong
     return day
 
 
-def _judge(
-    day: Day, kinds: Counter[str], schedule: list[Fault], camera: Camera, pipeline: Pipeline, observer: Observer
-) -> None:
+def _judge(day: Day, camera: Camera, pipeline: Pipeline, observer: Observer) -> None:
+    kinds = Counter(fault.kind for fault in camera.happened)
     report, fate = pipeline.report(), camera.fate
     events = report["events"]
-    counted = {kind: sum(fault.count for fault in schedule if fault.kind == kind) for kind in KINDS}
+    counted = {kind: sum(fault.count for fault in camera.happened if fault.kind == kind) for kind in KINDS}
     lost = sum(kinds[kind] for kind in LOST)
-    day.same("pictures that the sensor took", camera.tick, camera.ticks)
+    day.rows.append(("faults", f"{kinds.total():,}"))
+    day.rows.append(("pictures that the sensor took", f"{camera.ticks:,}"))
     day.same("delivered", len(camera.delivered), camera.ticks - fate.total())
     day.same("  predicted or counted as dropped", report["frames"] + report["dropped"], len(camera.delivered))
     day.rows.append(("    dropped, while the model was slow, or in a burst", f"{report['dropped']:,}"))
@@ -206,14 +208,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=24.0, help="of the camera (default: 24)")
     parser.add_argument("--faults", type=int, default=200, help="how many are planted (default: 200)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end the day after so many real minutes")
     arguments = parser.parse_args()
     schedule, ticks = planted(arguments.faults, 3600 * arguments.hours / arguments.faults)
     print(header(), flush=True)
     begun = time.monotonic()
-    day = simulate(schedule, ticks)
+    day = simulate(schedule, ticks, lambda: time.monotonic() - begun > 60 * arguments.minutes)
     took = time.monotonic() - begun
-    print(f"\n{ticks / FPS / 3600:g} hours at {FPS} frames a second, simulated in {took / 60:.0f} minutes")
-    print(f"{arguments.faults} faults: {', '.join(KINDS)} (time-out {STALL:g} s)\n")
+    print(f"\n{arguments.hours:g} hours at {FPS} frames a second, {arguments.faults} faults; {took / 60:.0f} minutes")
+    if took > 60 * arguments.minutes:
+        print(f"ENDED EARLY: --minutes {arguments.minutes:g}")
+    print(f"kinds: {', '.join(KINDS)} (time-out {STALL:g} s)\n")
     for what, figure in day.rows:
         print(f"{what:58s} {figure:>12s}")
     print()

@@ -26,6 +26,7 @@ def test_nothing_is_lost_but_what_was_on_the_wire(day: ModuleType) -> None:
     assert {fault.kind for fault in schedule} == {*day.KINDS}
     found = day.simulate(schedule, ticks)
     assert not found.wrong, found.rows
+    assert found.rows[0] == ("faults", str(len(day.KINDS)))
 
 
 def test_a_wrong_figure_is_found(day: ModuleType) -> None:
