@@ -4,7 +4,7 @@
 opens a new one. The page is open: one viewer reads all the time, another comes and goes. It records in segments, and
 writes its report every two seconds. Then an RTSP camera is opened and closed.
 
-    python benchmarks/soak.py [--frames N] [--each N] [--rtsp N]
+    python benchmarks/soak.py [--frames N] [--each N] [--rtsp N] [--minutes M]
 
 A line is fitted to each figure by least squares, after a fifth of the run. Only the policy of the waits is changed: a
 connection of any length counts as healthy, so that the next one is made at once.
@@ -184,8 +184,8 @@ async def look(
     return samples, seen
 
 
-def soak(frames: int, each: int) -> None:
-    """Run it, and print the table."""
+def soak(frames: int, each: int, minutes: float) -> None:
+    """Run it, at most for so many minutes, and print the table."""
     with tempfile.TemporaryDirectory() as place, camera(each) as url:
         folder = Path(place)
         options = ["--record", folder / "run.mkv", "--segment", SEGMENT, "--keep", KEEP, "--json", folder / "run.json"]
@@ -212,9 +212,12 @@ def soak(frames: int, each: int) -> None:
             )
         )
         looking.start()
+        limit = threading.Timer(60 * minutes, child.terminate)
+        limit.start()
         for _ in child.stderr:  # or it would wait for us
             pass
         code = child.wait()
+        limit.cancel()
         took = time.monotonic() - begun
         ended.set()
         looking.join()
@@ -271,13 +274,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=100_000, help="frames to predict (default: 100000)")
     parser.add_argument("--each", type=int, default=100, help="pictures in each connection (default: 100)")
     parser.add_argument("--rtsp", type=int, default=200, help="RTSP connections (default: 200)")
+    parser.add_argument("--minutes", type=float, default=120, help="end early after so many (default: 120)")
     parser.add_argument("--opener", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.opener:
         opener(arguments.opener, arguments.rtsp)
         return
     print(header(), flush=True)
-    soak(arguments.frames, arguments.each)
+    soak(arguments.frames, arguments.each, arguments.minutes)
     sys.stdout.flush()
     rtsp(arguments.rtsp)
 
