@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from framecast.camera.source import Frame, Source, Times
-from framecast.clock import SYSTEM, Clock
+from framecast.clock import SUSPENDED, SYSTEM, Clock
 from framecast.errors import SourceError, SourceUnavailableError
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,8 @@ class Reconnecting(Source):
 
     The waits between attempts grow with the outage: up to a second in the first minute, up to ten seconds after ten
     minutes. They are random between half and all of that, so that the cameras of a site do not return at the same
-    moment. There is no last attempt.
+    moment. There is no last attempt. A connection that the machine was suspended in counts as lost, and so does the
+    frame that is read after it: it may be older than it seems.
 
     Args:
         name: its name in messages, without credentials.
@@ -96,6 +97,9 @@ class Reconnecting(Source):
                 continue
             if self._closed:
                 break
+            if (slept := self._clock.slept() - self._slept) > SUSPENDED:
+                self._lose(source, f"lost {self.name}: the machine was suspended for {slept:.0f} s")
+                continue
             if frame is None:
                 self._lose(source, f"lost {self.name}: it ended")
                 continue
@@ -135,7 +139,7 @@ class Reconnecting(Source):
 
     def _take(self, source: Source) -> None:
         self._inner, self.fps = source, source.fps
-        self._opened = self._clock.now()
+        self._opened, self._slept = self._clock.now(), self._clock.slept()
 
     def _lose(self, source: Source, trouble: str) -> None:
         now = self._clock.now()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,8 +11,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from framecast.clock import SYSTEM
+
 PATIENCE = 3.0  # seconds without a new prediction after which a run is not ready
 INTERVALS = 5  # the same in intervals of the camera; the longer of both counts
+
+
+def since_boot() -> float:
+    """Seconds since the machine was started. It counts those in which the machine was suspended."""
+    return SYSTEM.now() + SYSTEM.slept()
 
 
 class Pulse:
@@ -23,7 +29,7 @@ class Pulse:
         clock: seconds that never run backwards.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = since_boot) -> None:
         self._clock = clock
         self._newest: float | None = None
 
