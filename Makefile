@@ -13,7 +13,7 @@ SETUP := pyproject.toml setup.py constraints.txt
 APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 strace xdotool xvfb
 
-.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check bench system-deps clean cv2
+.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check bench day soak system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -77,6 +77,12 @@ bench: $(VENV)/.test ## Measure the documentation's figures on this machine (hal
 	@for command in startup live pipeline flat quality "rivals --jsonl $(OUT)/rivals.jsonl" "report $(OUT)/rivals.jsonl"; do \
 		set -- $$command; name=$$1; shift; echo; echo "benchmarks/$$name.py"; \
 		$(BIN)/python "benchmarks/$$name.py" "$$@" || exit 1; done
+
+day: $(VENV)/.test ## Simulate a day at 30 frames a second with 200 faults, on a virtual clock (half an hour or more)
+	$(BIN)/python benchmarks/day.py
+
+soak: $(VENV)/.test ## Measure memory, descriptors and threads over 100,000 frames and 1,000 reconnections (20 minutes)
+	$(BIN)/python benchmarks/soak.py
 
 system-deps: ## Install the tests' system packages on Debian or Ubuntu (browser, GStreamer, virtual display)
 	@echo "Installing Debian packages: $(APT)"

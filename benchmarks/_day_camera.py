@@ -13,11 +13,10 @@ import numpy as np
 
 from framecast.camera import Image, Source
 from framecast.camera.live import LiveSource
-from framecast.clock import Clock
 from framecast.errors import SourceUnavailableError
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines import State
-from framecast.testing import TrendEngine
+from framecast.testing import TrendEngine, VirtualClock
 
 FPS = 30
 STALL = 2.5  # seconds, as ``framecast run --stall``
@@ -26,7 +25,14 @@ SLOW = 0.09  # seconds of a slow step
 SIZES = ((24, 32), (36, 48))
 HOUR, YEAR = 3600.0, 365 * 86400.0
 
-LOST = ("it dies", "it ends", "it freezes", "it answers slowly", "it comes back at another size")
+LOST = (
+    "it dies",
+    "it ends",
+    "it freezes",
+    "it answers slowly",
+    "it comes back at another size",
+    "the machine is suspended",
+)
 """Faults that end the connection: each is a reconnection, and a new stream."""
 
 KINDS = (
@@ -85,6 +91,8 @@ def planted(faults: int, apart: float, seed: int = 17) -> tuple[list[Fault], int
         elif kind == "its clock steps":
             seconds = chance.choice((HOUR, -HOUR, 10 * YEAR, -10 * YEAR, 30.0, -30.0))
             count = FPS * 2
+        elif kind == "the machine is suspended":
+            seconds = chance.uniform(2.0, 8 * HOUR)
         schedule.append(Fault(kind, tick, count, seconds))
     return schedule, round(FPS * apart * faults)
 
@@ -108,7 +116,7 @@ class Camera:
         expired: whether to end now.
     """
 
-    def __init__(self, clock: Clock, schedule: list[Fault], ticks: int, engine: DayEngine) -> None:
+    def __init__(self, clock: VirtualClock, schedule: list[Fault], ticks: int, engine: DayEngine) -> None:
         self.clock, self.engine = clock, engine
         self.begun = clock.now()
         self.happened: list[Fault] = []
@@ -183,6 +191,7 @@ class _Connection:
         self._step = 0.0  # of the clock, in seconds
         self._stamp = 0.0
         self._reason = "it ended"
+        self._stale = False
         self._before: Image | None = None
         self._current: Image | None = None
         self._tick = 0
@@ -230,6 +239,10 @@ class _Connection:
                 camera.leave(fault.seconds)
                 clock.wait_until(clock.now() + STALL)
                 camera.fate["held back in a read that timed out"] += 1
+            case "the machine is suspended":  # this frame may be older than it seems
+                clock.suspended += fault.seconds
+                camera.fate["read before the machine was suspended"] += 1
+                self._stale = True
             case "its size changes":
                 camera.size = 1 - camera.size
             case "a gap":
@@ -263,7 +276,8 @@ class _Connection:
 
     def retrieve(self) -> Image | None:
         self._before = self._current
-        self._camera.arrive(self._tick)
+        if not self._stale:
+            self._camera.arrive(self._tick)
         return self._current
 
     def reason(self) -> str:
@@ -280,7 +294,7 @@ class DayEngine(TrendEngine):
         slow: how many of the next steps are slow.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: VirtualClock) -> None:
         super().__init__(0.4, size=SIZES[0])
         self.slow = 0
         self._clock = clock

@@ -164,6 +164,7 @@ class _Times:
 
     def __init__(self, source: Source, faults: Counter[str]) -> None:
         self._source = source
+        self._faults = faults
         self._arrivals = self._new_arrivals()
         self._timeline = Timeline(faults)
         self._before: tuple[float, int] | None = None  # time and epoch
@@ -181,6 +182,7 @@ class _Times:
             self._begun += 1
         if self._before is not None and self._before[1] != frame.epoch + self._begun:
             self._arrivals = self._new_arrivals()  # another connection: its interval and delay may differ
+            self._timeline = Timeline(self._faults)  # and the estimate of before may be ahead of its first frame
             self._intervals.clear()
         time = frame.time if self._arrivals is None else self._arrivals.see(frame.time)
         interval = self._interval
