@@ -58,15 +58,15 @@ class Sample(NamedTuple):
 
     done: float  # frames, or connections
     rss: float
-    uss: float
+    own: float  # without the pages of files, which come and go with the kernel's needs
     descriptors: float
     threads: float
 
 
 def sample(process: psutil.Process, done: float) -> Sample:
     """Measure a process."""
-    memory = process.memory_full_info()
-    return Sample(done, memory.rss, memory.uss, process.num_fds(), process.num_threads())
+    memory = process.memory_info()
+    return Sample(done, memory.rss, memory.rss - memory.shared, process.num_fds(), process.num_threads())
 
 
 def slope(samples: list[Sample], figure: str, per: float) -> tuple[float, float]:
@@ -87,7 +87,7 @@ def table(samples: list[Sample], per: float, unit: str) -> None:
     print(f"  {'':14s} {'first':>9s} {'last':>9s} {'growth':>10s} {'± (s.e.)':>10s}")
     for figure, name, scale in (
         ("rss", "RSS, MB", 1e-6),
-        ("uss", "USS, MB", 1e-6),
+        ("own", "anonymous, MB", 1e-6),
         ("descriptors", "descriptors", 1.0),
         ("threads", "threads", 1.0),
     ):
