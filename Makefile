@@ -81,7 +81,7 @@ bench: $(VENV)/.test ## Measure the documentation's figures on this machine (hal
 day: $(VENV)/.test ## Simulate a day at 30 frames a second with 200 faults, on a virtual clock (half an hour or more)
 	$(BIN)/python benchmarks/day.py
 
-soak: $(VENV)/.test ## Measure memory, descriptors and threads over 100,000 frames and 1,000 reconnections (20 minutes)
+soak: $(VENV)/.test ## Measure memory, descriptors and threads over 100,000 frames and 1,000 reconnections (half an hour)
 	$(BIN)/python benchmarks/soak.py
 
 system-deps: ## Install the tests' system packages on Debian or Ubuntu (browser, GStreamer, virtual display)
