@@ -17,7 +17,8 @@ APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi g
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 iproute2 iptables strace \
 	xdotool xvfb
 
-.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check sbom bench faults system-deps clean cv2
+.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check sbom bench faults day soak \
+	system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -92,6 +93,12 @@ bench: $(VENV)/.test ## Measure the documentation's figures on this machine (hal
 
 faults: $(VENV)/.test ## Cause every fault of the catalogue with real parts, and print the table (ten minutes, as root; make system-deps)
 	@$(BIN)/python benchmarks/faults.py
+
+day: $(VENV)/.test ## Simulate a day at 30 frames a second with 200 faults, on a virtual clock (half an hour or more)
+	$(BIN)/python benchmarks/day.py
+
+soak: $(VENV)/.test ## Measure memory, descriptors and threads over 100,000 frames and 1,000 reconnections (half an hour)
+	$(BIN)/python benchmarks/soak.py
 
 system-deps: ## Install the tests' system packages on Debian or Ubuntu (browser, GStreamer, virtual display, iptables)
 	@echo "Installing Debian packages: $(APT)"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from framecast.backoff import Backoff
 from framecast.camera.source import Frame, Source, Times
-from framecast.clock import SYSTEM, Clock
+from framecast.clock import SUSPENDED, SYSTEM, Clock
 from framecast.errors import SourceError, SourceUnavailableError
 
 _log = logging.getLogger(__name__)
@@ -17,7 +17,9 @@ _log = logging.getLogger(__name__)
 class Reconnecting(Source):
     """A camera that is opened again when it was lost. Each new connection begins a new epoch.
 
-    The waits between attempts are those of :class:`framecast.backoff.Backoff`. There is no last attempt.
+    The waits between attempts are those of :class:`framecast.backoff.Backoff`. There is no last attempt. A connection
+    that the machine was suspended in counts as lost, and so does the frame that is read after it: it may be older than
+    it seems.
 
     Args:
         name: its name in messages, without credentials.
@@ -87,6 +89,9 @@ class Reconnecting(Source):
                 continue
             if self._closed:
                 break
+            if (slept := self._clock.slept() - self._slept) > SUSPENDED:
+                self._lose(source, f"lost {self.name}: the machine was suspended for {slept:.0f} s")
+                continue
             if frame is None:
                 self._lose(source, f"lost {self.name}: it ended")
                 continue
@@ -130,6 +135,7 @@ class Reconnecting(Source):
     def _take(self, source: Source) -> None:
         self._inner, self.fps = source, source.fps
         self._backoff.opened()
+        self._slept = self._clock.slept()
 
     def _lose(self, source: Source, trouble: str) -> None:
         self._backoff.lost()

@@ -21,6 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from framecast.clock import SYSTEM
 from framecast.runtime.sinks.sink import Result
 
 PATIENCE = 3.0  # seconds without a new prediction after which a run is not ready
@@ -32,6 +33,11 @@ BUCKETS = (
     *(0.001, 0.0015, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0),
 )
+
+
+def since_boot() -> float:
+    """Seconds since the machine was started. It counts those in which the machine was suspended."""
+    return SYSTEM.now() + SYSTEM.slept()
 
 
 class Pulse:
@@ -53,7 +59,7 @@ class Pulse:
         psnr_copy: the same of copying.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = since_boot, wall: Callable[[], float] = time.time) -> None:
         self._clock, self._wall = clock, wall
         self._newest: float | None = None
         self._changed = 0.0  # when the newest picture that differs from the one before was predicted

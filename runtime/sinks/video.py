@@ -96,6 +96,7 @@ class VideoSink(Sink):
         self._codec: str | None = None
         self._files = self._removed = 0
         self._older: list[tuple[Path, int]] = []  # finished segments and their bytes, oldest first
+        self._ours: list[Path] = []  # those of this run, in their order: the wall clock may have been set meanwhile
         self._file: Recorded | None = self._new_file()  # at once: from now on, no other run takes that name
         self._newest = self._file.shown
 
@@ -149,7 +150,10 @@ class VideoSink(Sink):
     def _new_file(self) -> Recorded:
         timed = self._segment < math.inf
         if self._keep < math.inf:
-            self._older = takes(self.path)
+            sizes = dict(takes(self.path))
+            self._ours = [path for path in self._ours if path in sizes]
+            theirs = [path for path in sizes if path not in self._ours]
+            self._older = [(path, sizes[path]) for path in (*theirs, *self._ours)]
         file = Recorded(self.path, timed=timed)
         self._trim(0)
         return file
@@ -187,6 +191,7 @@ class VideoSink(Sink):
             raise cannot_record(file.shown, file.failure or error) from error
         finally:
             file.close()
+            self._ours.append(file.path)
 
     def _trim(self, newest: int) -> None:
         """Remove the oldest segments until all take no more than the size to keep. ``newest``: bytes of this one."""

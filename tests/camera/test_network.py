@@ -259,7 +259,7 @@ def test_standard_input_that_says_nothing() -> None:
     assert "no video on standard input: no data for 0.2 s" in done.stderr
 
 
-def test_the_cameras_own_time(rtsp_server: RtspServer) -> None:
+def test_the_cameras_own_time(rtsp_server: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's RTCP reports tell when it captured a frame; server and test have one clock."""
     with open_source(rtsp_server.url) as source:
         read(source)
@@ -270,9 +270,15 @@ def test_the_cameras_own_time(rtsp_server: RtspServer) -> None:
         for _ in range(8):
             frame = read(source)
         age = time.monotonic() - frame.time
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() - 3600)  # somebody sets the wall clock
+        said += [source.times for _ in range(3) if read(source)]
+        frame = read(source)
+        later = time.monotonic() - frame.time
     assert said[0] == "arrival"  # no report has come yet
-    assert said[-1] == "capture"
+    assert said[-4:] == ["capture"] * 4
     assert 0.01 < age < 1.0  # encoding and sending take longer than reading
+    assert 0.01 < later < 1.0
     with open_source(rtsp_server.url, sender_clock=False) as source:
         assert isinstance(source, LiveSource)
         assert read(source)

@@ -176,6 +176,22 @@ def test_after_an_outage_the_state_is_that_of_a_fresh_run() -> None:
         assert np.array_equal(ours.prediction.image, theirs.prediction.image)
 
 
+def test_times_of_a_new_connection_do_not_depend_on_the_one_before() -> None:
+    clock = VirtualClock()
+    begun = clock.now()
+
+    def frames(*moments: float, epoch: int) -> list[Frame]:
+        return [Frame(np.full((24, 32, 3), 5 * k, np.uint8), begun + at, k, epoch) for k, at in enumerate(moments)]
+
+    before = [*(k / 25 for k in range(40)), 40 / 25 - 0.03]  # the last comes early, so its estimate is later
+    after = [before[-1] + 0.005 + k / 25 for k in range(10)]
+    source = ListSource([*frames(*before, epoch=0), *frames(*after, epoch=1)], live=True, gap=0.04, clock=clock)
+    pipeline = Pipeline(source, Predictor(TrendEngine(1.0, size=(24, 32))), rival=False, clock=clock)
+    first = next(result for result in [*pipeline] if result.frame.epoch == 1)
+    assert first.frame.time == pytest.approx(begun + after[0], abs=1e-9)
+    assert pipeline.report()["events"]["times_mended"] == 0
+
+
 def test_a_run_says_that_the_camera_was_lost_and_is_back(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     lines: list[str] = []
