@@ -22,6 +22,7 @@ FPS = 30
 STALL = 2.5  # seconds, as ``framecast run --stall``
 DELAY = 0.01  # seconds from a picture to its arrival
 SLOW = 0.09  # seconds of a slow step
+DOWN, ACROSS = 23, 160  # pixels that a scene moves; both turn at once only every two minutes
 SIZES = ((24, 32), (36, 48))
 HOUR, YEAR = 3600.0, 365 * 86400.0
 
@@ -81,7 +82,7 @@ def planted(faults: int, apart: float, seed: int = 17) -> tuple[list[Fault], int
         tick = round(FPS * apart * (number + 0.5 + chance.uniform(-0.1, 0.1)))
         count, seconds = chance.randint(1, 2), chance.uniform(0.3, apart / 3)
         if kind == "a gap":
-            seconds = chance.uniform(0.5, STALL - 0.2)
+            seconds = chance.uniform(1.1, STALL - 0.2)  # a shorter one counts from its second frame on
         elif kind == "repeated pictures":
             count = chance.randint(1, 5)
         elif kind == "a late burst":
@@ -131,9 +132,9 @@ class Camera:
         self._away = -1.0  # until when it does not answer
         self._slow = False  # whether its next answer takes two seconds
         self._arrived: float | None = None
-        noise = np.random.default_rng(3).integers(0, 256, (4, 6, 30, 3), np.uint8)
+        noise = np.random.default_rng(3).integers(0, 256, (4, 3, 8, 3), np.uint8)
         self._scenes = [
-            [cv2.resize(one, (8 * width, height), interpolation=cv2.INTER_CUBIC) for one in noise]
+            [cv2.resize(one, (width + ACROSS, height + DOWN), interpolation=cv2.INTER_CUBIC) for one in noise]
             for height, width in SIZES
         ]
 
@@ -142,11 +143,13 @@ class Camera:
         return self.begun + tick / FPS
 
     def picture(self, tick: int, size: int, scene: int) -> Image:
-        """The picture of a moment: a scene that moves by one pixel, to and fro."""
-        wide, width = self._scenes[size][scene % 4], SIZES[size][1]
-        reach = wide.shape[1] - width
-        at = abs(tick % (2 * reach) - reach)
-        return np.ascontiguousarray(wide[:, at : at + width], np.uint8)
+        """The picture of a moment: a scene that moves by a pixel, to and fro, across and down.
+
+        Where it turns in one direction it goes on in the other, or a picture would equal the one before the last.
+        """
+        height, width = SIZES[size]
+        y, x = (abs(tick % (2 * reach) - reach) for reach in (DOWN, ACROSS))
+        return np.ascontiguousarray(self._scenes[size][scene % 4][y : y + height, x : x + width], np.uint8)
 
     def open(self) -> Source:
         """Connect: see :class:`framecast.camera.reconnect.Reconnecting`."""
