@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from framecast.camera.media import failure, failures, load
+from framecast.camera.media import failure, failures, load, video_of
 from framecast.camera.source import plausible_rate
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Decoder:
 
     def __init__(self, container: InputContainer, *, threads: int, faults: Counter[str]) -> None:
         self._container = container
-        self._stream = container.streams.video[0]
+        self._stream = video_of(container)
         context = self._stream.codec_context
         context.thread_type = "AUTO"
         context.thread_count = threads

@@ -85,9 +85,10 @@ class Training:
         saved = self.run.load()
         self.run.begin(*self._facts())
         self.minutes, self._position = 0.0, None
-        if saved:
-            self.trainer.load_state_dict(saved["trainer"])
-            self.minutes, self._position = saved["minutes"], tuple(map(tuple, saved["position"]))
+        if saved is not None:
+            with self.run.restoring():
+                self.trainer.load_state_dict(saved["trainer"])
+                self.minutes, self._position = float(saved["minutes"]), tuple(map(tuple, saved["position"]))
         self.run.cut_log(self.trainer.updates)
         self._rows: list[Made] = []
         self._show: Callable[[Progress], None] = lambda at: None

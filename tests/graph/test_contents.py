@@ -142,3 +142,12 @@ def test_a_librarys_text_cannot_control_the_terminal(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="Un") as caught:
             open_engine(path, engine)
         assert str(caught.value).isprintable()
+
+
+def test_a_dimension_whose_name_is_no_text_is_one_line(tmp_path: Path) -> None:
+    path = artifact(tmp_path / "still.onnx", still())
+    path.write_bytes(path.read_bytes().replace(b"batch", b"\xffatch"))
+    for engine in ENGINES:
+        with pytest.raises(ArtifactError) as caught:
+            open_engine(path, engine)
+        assert str(caught.value).isprintable()
