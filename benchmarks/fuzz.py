@@ -4,7 +4,7 @@ Each kind has its mutants (``tests/fuzz/``). A seed makes the same input on ever
 process of its own tries them, with bounds on time and memory. An input survives (it gives frames, or loads) or is
 refused in one line. All else is a fault: it is printed with the command that repeats it, and kept in ``out/fuzz``.
 
-    python benchmarks/fuzz.py                            # all kinds, 16,000 inputs
+    python benchmarks/fuzz.py                            # all kinds, 12,300 inputs
     python benchmarks/fuzz.py --kind onnx --seed 1234    # one input again: prints what it does, and keeps it
     python benchmarks/fuzz.py --kind onnx --input FOLDER # an input that was kept
 """
@@ -25,7 +25,9 @@ sys.path.insert(0, str(ROOT))  # tests/ is no installed package
 from tests.fuzz import worker  # noqa: E402
 from tests.fuzz.campaign import FINE, MEMORY, SECONDS, Tally, attempt_saved, campaign  # noqa: E402
 
-COLUMNS = "kind          tried  survived  refused  crashed  hung  traceback  printed  memory  seconds  slowest s  peak MB"
+COLUMNS = (
+    "kind          tried  survived  refused  crashed  hung  traceback  printed  memory  seconds  slowest s  peak MB"
+)
 SHOWN, WIDTH = 12, 300  # lines of a fault, and characters of a line
 FAULTS = ("crashed", "hung", "traceback", "printed", "memory")
 

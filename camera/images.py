@@ -232,7 +232,7 @@ def _library() -> tuple[ModuleType, Callable[[Page], Page]]:
 @functools.cache
 def _silence() -> None:
     """Let libtiff print nothing about damaged files. Pillow has no way to ask for it, but links to the library."""
-    from PIL import _imaging  # type: ignore[attr-defined]
+    from PIL import _imaging
 
     with contextlib.suppress(OSError, AttributeError):  # a Pillow without it, or one that hides its functions
         library = ctypes.CDLL(_imaging.__file__)

@@ -167,7 +167,10 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"options": '{"layers": 1024, "hidden": 1024, "kernel": 1023}'}, r"weights of stau-mnist: .* is missing|\[.*\], not"),
+        (
+            {"options": '{"layers": 1024, "hidden": 1024, "kernel": 1023}'},
+            r"weights of stau-mnist: .* is missing|\[.*\], not",
+        ),
         ({"options": '{"layers": 2, "hidden": 1e9}'}, "hidden takes a whole number"),
         ({"options": '{"nothing": 1}'}, "has no option 'nothing'"),
         ({"config": "a\x1b[31m"}, "holds weights of a .31m, not of stau-mnist"),

@@ -123,7 +123,7 @@ def _work(arguments: list[str], at: int, tally: Tally, told: Callable[[Tally], N
                 tally.add(news["done"], news["verdict"], text, news["seconds"], news["peak"])
                 told(tally)
                 at = news["done"] + 1
-        except _Over as over:
+        except _OverError as over:
             assert running
             tally.add(running["begun"], over.verdict, f"{over}\n{_tail(output, said)}", peak=over.peak)
             told(tally)
@@ -141,7 +141,7 @@ def _work(arguments: list[str], at: int, tally: Tally, told: Callable[[Tally], N
     return at
 
 
-class _Over(Exception):
+class _OverError(Exception):
     """An input went over a limit."""
 
     def __init__(self, verdict: str, text: str, peak: int = 0) -> None:
@@ -150,7 +150,7 @@ class _Over(Exception):
 
 
 def _replies(pipe: int, worker: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    """What the worker says, until it ends. Raises _Over if an input goes over a limit."""
+    """What the worker says, until it ends. Raises _OverError if an input goes over a limit."""
     process, waiting = psutil.Process(worker.pid), b""
     base, since, used = 0, 0.0, 0.0  # since 0: no input is being tried
     while True:
@@ -170,11 +170,11 @@ def _replies(pipe: int, worker: subprocess.Popen[bytes]) -> Iterator[dict[str, A
         elif since:
             with suppress(psutil.Error):
                 if (more := process.memory_info().rss - base) > MEMORY:
-                    raise _Over("memory", f"it took {more >> 20} MB and more", more)
+                    raise _OverError("memory", f"it took {more >> 20} MB and more", more)
             if (seconds := _cpu(process) - used) > SECONDS:
-                raise _Over("hung", f"it worked for {seconds:.0f} s")
+                raise _OverError("hung", f"it worked for {seconds:.0f} s")
             if (seconds := time.monotonic() - since) > WAITING:
-                raise _Over("hung", f"it did not end in {seconds:.0f} s")
+                raise _OverError("hung", f"it did not end in {seconds:.0f} s")
 
 
 def _cpu(process: psutil.Process) -> float:

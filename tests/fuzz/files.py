@@ -35,7 +35,7 @@ class Engines(Kind):
     Whatever is changed, an engine is found only with the bytes that were put there.
     """
 
-    inputs = 1000
+    inputs = 800
 
     def __init__(self, folder: Path) -> None:
         self.artifact = folder / "model.onnx"
@@ -93,7 +93,7 @@ class Engines(Kind):
 class Data(Kind):
     """Digits in IDX files, gzipped or not, and sequences in NumPy's files."""
 
-    inputs = 800
+    inputs = 500
 
     def __init__(self, folder: Path) -> None:
         rng, file = np.random.default_rng(4), io.BytesIO()
@@ -129,7 +129,7 @@ class Data(Kind):
 class Secrets(Kind):
     """Files and variables with a camera's address or the page's token."""
 
-    inputs = 600
+    inputs = 500
 
     def __init__(self, folder: Path) -> None:
         self.whole = ("rtsp://user:password@camera/stream\n", "a-token-of-the-owner-of-it\n")

@@ -96,7 +96,7 @@ def every(path: Path, ways: Sequence[Callable[[Path], object]]) -> None:
     for way in ways:
         try:
             way(path)
-        except FramecastError as error:
+        except FramecastError as error:  # noqa: PERF203 (a few ways)
             refused = refused or error
     if refused is not None:
         raise refused
@@ -140,7 +140,7 @@ class Structure(Kind):
 class Manifests(Kind):
     """A whole graph with a wrong manifest, or a manifest alone, as models of motion have."""
 
-    inputs = 2000
+    inputs = 1500
 
     def __init__(self, folder: Path) -> None:
         model = network()
@@ -259,7 +259,20 @@ def _node(model: ModelProto, chance: random.Random) -> None:
     if not model.graph.node:
         return
     node = chance.choice(model.graph.node)
-    kinds = ("Loop", "Scan", "ConstantOfShape", "Tile", "Expand", "Gather", "Resize", "Cast", "Einsum", "LSTM", "Nothing", "")
+    kinds = (
+        "Loop",
+        "Scan",
+        "ConstantOfShape",
+        "Tile",
+        "Expand",
+        "Gather",
+        "Resize",
+        "Cast",
+        "Einsum",
+        "LSTM",
+        "Nothing",
+        "",
+    )
     match chance.randrange(5):
         case 0:
             model.graph.node.remove(node)

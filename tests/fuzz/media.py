@@ -43,7 +43,20 @@ VIDEOS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
     "a.mpg": ("mpeg", "mpeg1video", {}),
 }
 _MUXING = {"fragments.mp4": {"movflags": "frag_keyframe+empty_moov"}}
-IMAGES = ("a.png", "a.apng", "a.gif", "a.jpg", "a.tif", "deflate.tif", "16.tif", "a.webp", "a.avif", "a.bmp", "a.ppm", "16.png")
+IMAGES = (
+    "a.png",
+    "a.apng",
+    "a.gif",
+    "a.jpg",
+    "a.tif",
+    "deflate.tif",
+    "16.tif",
+    "a.webp",
+    "a.avif",
+    "a.bmp",
+    "a.ppm",
+    "16.png",
+)
 
 
 def video(name: str) -> bytes:
@@ -74,21 +87,21 @@ def image(name: str) -> bytes:
         pages = [Image.fromarray(chance.integers(0, 256, (24, 32, 3), np.uint8)) for _ in range(3)]
     many = {"save_all": True, "append_images": pages[1:]} if kind in ("apng", "gif", "tif", "webp", "avif") else {}
     more = {"compression": "tiff_adobe_deflate"} if name == "deflate.tif" else {}
-    pages[0].save(file, format={"apng": "PNG", "tif": "TIFF", "jpg": "JPEG"}.get(kind, kind.upper()), **many, **more)  # type: ignore[arg-type]
+    pages[0].save(file, format={"apng": "PNG", "tif": "TIFF", "jpg": "JPEG"}.get(kind, kind.upper()), **many, **more)
     return file.getvalue()
 
 
 class Videos(Kind):
     """A damaged video, read frame by frame."""
 
-    inputs = 2000
+    inputs = 1500
 
     def __init__(self, folder: Path) -> None:
         self.whole: dict[str, bytes] = {}
         for name in VIDEOS:
             try:
                 self.whole[name] = video(name)
-            except (ValueError, av.error.FFmpegError):  # FFmpeg's libraries here lack its encoder or its container
+            except (ValueError, av.error.FFmpegError):  # noqa: PERF203 (FFmpeg's libraries here lack its encoder)
                 continue
 
     def make(self, chance: random.Random, folder: Path) -> None:
@@ -102,7 +115,7 @@ class Videos(Kind):
 class Pictures(Kind):
     """A damaged image, alone or beside a whole one."""
 
-    inputs = 2000
+    inputs = 1500
 
     def __init__(self, folder: Path) -> None:
         self.whole = {name: image(name) for name in IMAGES}

@@ -12,7 +12,21 @@ from typing import Any
 
 EXTREMES = (0, 1, -1, 127, 128, 255, 256, 32767, 65535, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 NUMBERS: Sequence[Any] = (*EXTREMES, -(2**31), 0.5, -1.5, 1e9, 1e300, -0.0, 5e-324, True, 10**30)
-ODD: Sequence[Any] = (None, "", "x", [], {}, [[]], "\x1b[31m", "a\nb", "\ud7ff", "nan", "../../x", "é" * 300, "0" * 5000)
+ODD: Sequence[Any] = (
+    None,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    "\x1b[31m",
+    "a\nb",
+    "\ud7ff",
+    "nan",
+    "../../x",
+    "é" * 300,
+    "0" * 5000,
+)
 ODD_TEXT = tuple(one for one in ODD if isinstance(one, str))
 DEEP = 20_000  # levels
 

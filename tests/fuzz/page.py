@@ -69,7 +69,7 @@ class _Page(Kind):
 class Requests(_Page):
     """HTTP requests."""
 
-    inputs = 1500
+    inputs = 1000
 
     def make(self, chance: random.Random, folder: Path) -> None:
         token = chance.choice((TOKEN, TOKEN, "wrong", ""))
@@ -93,7 +93,7 @@ class Requests(_Page):
 class Frames(_Page):
     """Frames of the WebSocket, after a whole handshake."""
 
-    inputs = 500
+    inputs = 400
 
     def make(self, chance: random.Random, folder: Path) -> None:
         text = (GET + UPGRADE).replace("{path}", "/stream").replace("{token}", TOKEN) + "\r\n"

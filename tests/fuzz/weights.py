@@ -43,7 +43,7 @@ def saved_by_torch(state: Any) -> bytes:
 class Weights(Kind):
     """A file of weights: its bytes, its table of tensors, and its metadata."""
 
-    inputs = 800
+    inputs = 600
 
     def __init__(self, folder: Path) -> None:
         model = build(CONFIG, SMALL)
@@ -87,12 +87,12 @@ class Weights(Kind):
 class Checkpoints(Kind):
     """A released checkpoint of plain tensors: damaged, of other shapes, or with code in it."""
 
-    inputs = 600
+    inputs = 500
 
     def __init__(self, folder: Path) -> None:
         self.model = build(CONFIG, SMALL)
         rng = torch.Generator().manual_seed(0)
-        shapes = released_shapes(STAUConfig(channels=1, **SMALL))
+        shapes = released_shapes(STAUConfig(16, 16, 1, hidden=2, layers=1, stages=1))
         self.state = {name: torch.rand(shape, generator=rng) for name, shape in shapes.items()}
         self.whole = saved_by_torch(self.state)
 
@@ -102,7 +102,7 @@ class Checkpoints(Kind):
             state: dict[Any, Any] = dict(self.state)
             name = chance.choice([*state])
             shape = [chance.choice((0, 1, 2, 3)) for _ in range(chance.randrange(6))]
-            odd = (
+            odd: tuple[object, ...] = (
                 *(torch.zeros(shape), torch.zeros(shape, dtype=torch.int64), torch.full(shape, torch.nan), None, 3, {}),
                 *(torch.zeros(1).expand(10**9), torch.zeros(shape, dtype=torch.complex64), torch.zeros(3).to_sparse()),
                 *(torch.empty(shape, device="meta"), torch.zeros(shape, dtype=torch.bfloat16), torch.nn.Parameter()),
@@ -125,7 +125,7 @@ class Checkpoints(Kind):
 class Runs(Kind):
     """The folder of a training run that is to be resumed: its settings, its log, its checkpoint."""
 
-    inputs = 800
+    inputs = 500
 
     def __init__(self, folder: Path) -> None:
         self.facts = {"config": CONFIG, "recipe": {"lr": 0.001, "frames": 20}, "files": {"a.mp4": {"sha256": "0" * 64}}}

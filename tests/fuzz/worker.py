@@ -74,7 +74,7 @@ def judge(attempt: Callable[[], None], longest: int) -> tuple[str, str]:
         message = str(error)
         if message and message.isprintable() and len(message) <= longest:
             return "refused", message
-        return "traceback", f"{type(error).__name__} is not one short line: {ascii(message[: 2 * longest])}"
+        return "traceback", f"{type(error).__name__} is not one short line: {message[: 2 * longest]!a}"
     except BaseException:  # noqa: BLE001 (SystemExit and KeyboardInterrupt are faults as well)
         return "traceback", traceback.format_exc()
     return "survived", ""
@@ -114,7 +114,13 @@ def _try(reply: TextIO, seed: int, base: int, kind: Kind, folder: Path) -> None:
     sys.stderr.flush()
     if _said() > said and verdict in FINE:
         verdict, text = "printed", "it printed something: see the output"
-    done = {"done": seed, "verdict": verdict, "text": text, "seconds": seconds, "peak": max(0, _resident("VmHWM") - base)}
+    done = {
+        "done": seed,
+        "verdict": verdict,
+        "text": text,
+        "seconds": seconds,
+        "peak": max(0, _resident("VmHWM") - base),
+    }
     print(json.dumps(done), file=reply)
 
 

@@ -125,7 +125,9 @@ def _leave_output(error: OSError) -> None:
 
 def _fail(message: str, code: int) -> None:
     """Exit with a message on one line, without the credentials of any URL in it."""
-    line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(message.split()))
+    line = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(message.split())
+    )
     if line:
         with suppress(OSError):
             print("framecast:", re.sub(r"(\w+://)\S*@", r"\1***@", line), file=sys.stderr)
