@@ -49,7 +49,7 @@ test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' skips: 
 test-full: $(VENV)/.test ## Export every configuration at full size and compare it with PyTorch (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py
 
-fuzz: $(VENV)/.test ## Feed 12,300 damaged files, requests and command lines to framecast; keep what fails in out/fuzz
+fuzz: $(VENV)/.test ## Feed 12,800 damaged files, requests and command lines to framecast; keep what fails in out/fuzz
 	$(BIN)/python benchmarks/fuzz.py
 
 test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all" or "3.12")

@@ -4,7 +4,7 @@ Each kind has its mutants (``tests/fuzz/``). A seed makes the same input on ever
 process of its own tries them, with bounds on time and memory. An input survives (it gives frames, or loads) or is
 refused in one line. All else is a fault: it is printed with the command that repeats it, and kept in ``out/fuzz``.
 
-    python benchmarks/fuzz.py                            # all kinds, 12,300 inputs
+    python benchmarks/fuzz.py                            # all kinds, 12,800 inputs
     python benchmarks/fuzz.py --kind onnx --seed 1234    # one input again: prints what it does, and keeps it
     python benchmarks/fuzz.py --kind onnx --input FOLDER # an input that was kept
 """

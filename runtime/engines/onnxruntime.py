@@ -167,6 +167,7 @@ def open_session(artifact: Path, data: bytes, options: Any) -> Any:
     """
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(4)  # its allocator does not log through the session
     try:
         # With fallback enabled, ONNX Runtime prints some failures and tries the same again.
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)

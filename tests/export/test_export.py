@@ -168,7 +168,7 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
     ("metadata", "message"),
     [
         (
-            {"options": '{"layers": 1024, "hidden": 1024, "kernel": 1023}'},
+            {"options": '{"layers": 50, "hidden": 1024, "kernel": 1023}'},
             r"weights of stau-mnist: .* is missing|\[.*\], not",
         ),
         ({"options": '{"layers": 2, "hidden": 1e9}'}, "hidden takes a whole number"),

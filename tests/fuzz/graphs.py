@@ -296,9 +296,9 @@ def _attribute(model: ModelProto, chance: random.Random) -> None:
         case 0:
             attribute.type = chance.choice((0, 1, 2, 3, 4, 5, 7, 11))
         case 1:
-            attribute.ints.append(_int64(chance))
+            attribute.ints.append(_modest(chance))
         case 2 if attribute.ints:
-            attribute.ints[chance.randrange(len(attribute.ints))] = _int64(chance)
+            attribute.ints[chance.randrange(len(attribute.ints))] = _modest(chance)
         case 3:
             attribute.name = chance.choice(("pads", "strides", "dilations", "group", "kernel_shape", *ODD_TEXT))
         case _:
@@ -331,6 +331,11 @@ def _model(model: ModelProto, chance: random.Random) -> None:
 
 def _int64(chance: random.Random) -> int:
     return max(-(2**63), min(2**63 - 1, chance.choice((*EXTREMES, -2, -(2**63), 3, 7))))
+
+
+def _modest(chance: random.Random) -> int:
+    """A number that is small or impossible. A graph may need much memory (docs/security.md), such as by its padding."""
+    return next(n for n in iter(lambda: _int64(chance), None) if abs(n) < 1 << 12 or abs(n) > 1 << 60)
 
 
 CHANGES = (_dimension, _weights, _external, _wiring, _node, _attribute, _model)

@@ -1,4 +1,4 @@
-"""A few damaged inputs of every kind, and the machinery that tries 12,300 of them (``make fuzz``)."""
+"""A few damaged inputs of every kind, and the machinery that tries 12,800 of them (``make fuzz``)."""
 
 from __future__ import annotations
 

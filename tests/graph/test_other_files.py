@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from framecast.errors import ArtifactError, EngineError, FramecastError
 from framecast.export.inspect import TappedGraph
 
-from ..fuzz.graphs import step  # noqa: TID252
+from ..fuzz.graphs import network, step  # noqa: TID252
 from .test_manifest import artifact, still  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
@@ -28,6 +28,15 @@ def test_a_graph_that_opens_but_cannot_step_is_one_line(tmp_path: Path) -> None:
         step(path)
     with pytest.raises(EngineError, match=r"^onnxruntime could not run still: [^\n]*$"):
         TappedGraph(path).step(np.zeros((1, 3, 4, 6), np.float32))
+
+
+def test_the_runtimes_allocator_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = network()
+    model.graph.node[0].attribute[0].ints[3] = 2**63 - 1  # padding
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises((ArtifactError, EngineError)):
+        step(tmp_path / "a.onnx")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -370,9 +370,8 @@ def test_networks_without_a_released_checkpoint_are_refused(tmp_path: Path, mode
 def test_tensors_that_hold_no_plain_numbers_are_refused(tmp_path: Path, kind: str) -> None:
     case, weights = CASES["mau"], dict(CASES["mau"].weights())
     value = weights[case.key]
-    weights[case.key] = {"sparse": value.to_sparse(), "meta": value.to("meta"), "complex": value.to(torch.complex64)}[
-        kind
-    ]
+    others = {"sparse": value.to_sparse(), "meta": value.to("meta"), "complex": value.to(torch.complex64)}
+    weights[case.key] = others[kind]
     assert f"{case.key!r} is not a plain tensor" in refusal(saved(weights, tmp_path), case.model())
 
 
