@@ -34,7 +34,8 @@ def open_sequences(place: str) -> Image:
     """
     path = Path(place.removeprefix("file://"))
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # a damaged shape: its size overflows, and numpy then refuses it
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # damaged headers also raise tokenize's errors, and RecursionError
         reason = getattr(error, "strerror", None) or first_line(error)
         raise SourceError(f"cannot read {redact(place)} as sequences: {reason} (make or download it again)") from error

@@ -101,6 +101,7 @@ class Data(Kind):
         idx = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (3, 28, 28)) + digits
         np.save(file, rng.integers(0, 256, (4, 2, 8, 8), np.uint8))
         self.whole = {"idx": idx, "idx.gz": gzip.compress(idx, mtime=0), "a.npy": file.getvalue()}
+        self.bombs = [gzip.compress(idx + bytes(more), 1, mtime=0) for more in (1 << 20, 1 << 29)]
         self.header = file.getvalue()[10 : -4 * 2 * 8 * 8].decode()
 
     def make(self, chance: random.Random, folder: Path) -> None:
@@ -113,7 +114,7 @@ class Data(Kind):
             head = text.encode("latin-1", "replace")[:65535]
             data = self.whole[name][:8] + len(head).to_bytes(2, "little") + head + self.whole[name][-512:]
         elif name == "idx.gz" and chance.randrange(8) == 0:
-            data = gzip.compress(self.whole["idx"] + bytes(chance.choice((1 << 20, 1 << 29))), 1, mtime=0)
+            data = self.bombs[chance.randrange(2)]
         elif name == "idx.gz" and chance.randrange(2):
             data = gzip.compress(damaged(self.whole["idx"], chance), mtime=0)
         (folder / name).write_bytes(data)
