@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from framecast.camera.media import SILENT, MediaError, failure, failures, load
+from framecast.camera.media import SILENT, MediaError, failure, failures, load, video_of
 from framecast.camera.source import plausible_rate
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Decoder:
         self, container: InputContainer, *, threads: int, faults: Counter[str], stall: float = math.inf
     ) -> None:
         self._container = container
-        self._stream = container.streams.video[0]
+        self._stream = video_of(container)
         context = self._stream.codec_context
         context.thread_type = "AUTO"
         context.thread_count = threads

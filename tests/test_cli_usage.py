@@ -263,3 +263,10 @@ def test_a_deleted_current_folder_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr == "framecast: the current folder no longer exists: cd to another one\n"
+
+
+def test_what_was_typed_cannot_control_the_terminal(run: Run) -> None:
+    for arguments in (("models", "a\x1b[31m\u202eb"), ("run", "none\x1b]0;x\x07.mp4"), ("a\rb",)):
+        _, _, err = run(*arguments)
+        assert err.rstrip("\n").isprintable()
+        assert err.count("\n") == 1

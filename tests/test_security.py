@@ -110,8 +110,8 @@ PROMISES = {
     "Its manifest is bounded": [
         "graph/test_manifest.py::test_damage_is_named",
         "graph/test_manifest.py::test_a_malformed_manifest_is_refused_by_both_readers",
-        "graph/test_mutants.py::test_a_damaged_artifact_is_refused_in_one_line",
-        "graph/test_mutants.py::test_a_graph_that_opens_but_cannot_step_is_one_line",
+        "fuzz/test_fuzz.py::test_damaged_inputs_survive_or_are_refused_in_one_line",
+        "graph/test_other_files.py::test_a_graph_that_opens_but_cannot_step_is_one_line",
     ],
     "ONNX Runtime takes at most half": [
         "graph/test_contents.py::test_a_graph_that_asks_for_too_much_memory_is_stopped"

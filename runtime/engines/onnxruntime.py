@@ -195,6 +195,7 @@ def open_session(artifact: Path, data: bytes, options: Any) -> Any:
     """
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(4)  # its allocator does not log through the session
     try:
         # With fallback enabled, ONNX Runtime prints some failures and tries the same again.
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
@@ -235,10 +236,18 @@ def check_boundary(manifest: Manifest, inputs: Sequence[Any], outputs: Sequence[
         promised |= {f"fields.{name}": manifest.fields[name] for name in manifest.made_fields}
     else:
         promised["prediction"] = (manifest.outputs, *manifest.frame)
-    if {i.name: _shape(i) for i in inputs} != expected:
+    if _shapes(inputs) != expected:
         raise ArtifactError("its inputs do not match its manifest: export it again")
-    if {o.name: _shape(o) for o in outputs} != promised:
+    if _shapes(outputs) != promised:
         raise ArtifactError("its outputs do not match its manifest: export it again")
+
+
+def _shapes(values: Sequence[Any]) -> dict[str, tuple[Any, ...]] | None:
+    """The names and shapes of a graph's inputs or outputs; None if one has a name that is not UTF-8."""
+    try:
+        return {value.name: _shape(value) for value in values}
+    except UnicodeDecodeError:  # ONNX Runtime decodes a name, also a dimension's, only when it is asked for
+        return None
 
 
 def _shape(value: Any) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -62,6 +63,34 @@ def test_a_video_that_was_cut_off_before_its_index(make_clip: Callable[..., Path
     clip = make_clip()
     clip.write_bytes(clip.read_bytes()[:-200])
     assert "not a video" in refusal(clip)
+
+
+def write_with_cover(path: Path, film: bool) -> None:
+    """Write music with the picture of its cover; or a film of 96x64 that has one."""
+    with av.open(path, "w", format="mp4") as out:
+        cover = out.add_stream("mjpeg", rate=1, width=64, height=48, pix_fmt="yuvj420p")
+        cover.disposition = av.stream.Disposition.attached_pic
+        video = out.add_stream("mpeg4", rate=20, width=96, height=64, pix_fmt="yuv420p") if film else None
+        audio = out.add_stream("aac", rate=8000)
+        out.mux([*cover.encode(av.VideoFrame(64, 48, "yuvj420p")), *cover.encode(None)])
+        for number in range(5):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            sound.rate, sound.pts = 8000, 1024 * number
+            out.mux(audio.encode(sound))
+            if video is not None:
+                frame = av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), "rgb24")
+                frame.pts = number
+                out.mux(video.encode(frame))
+        for stream in (audio, *([video] if film else [])):
+            out.mux(stream.encode(None))
+
+
+def test_a_cover_is_no_video(tmp_path: Path) -> None:
+    write_with_cover(tmp_path / "song.m4a", film=False)
+    assert "(it has no video, only a cover picture; try ffprobe)" in refusal(tmp_path / "song.m4a")
+    write_with_cover(tmp_path / "film.mp4", film=True)
+    with open_source(tmp_path / "film.mp4") as source:
+        assert [frame.image.shape for frame in source] == [(64, 96, 3)] * 5
 
 
 def test_a_video_without_a_single_frame(make_clip: Callable[..., Path]) -> None:

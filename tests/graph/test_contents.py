@@ -257,3 +257,10 @@ def test_a_graph_that_asks_for_too_much_memory_is_stopped(tmp_path: Path) -> Non
         "EngineError: still needs more than 256 MB of memory, half of this machine's: use a smaller model, or another "
         "engine"
     )
+
+
+def test_a_dimension_whose_name_is_no_text_is_one_line(tmp_path: Path) -> None:
+    path = artifact(tmp_path / "still.onnx", still())
+    path.write_bytes(path.read_bytes().replace(b"batch", b"\xffatch"))
+    with pytest.raises(ArtifactError, match="its inputs do not match its manifest: export it again"):
+        open_engine(path, "onnxruntime")

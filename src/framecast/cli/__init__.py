@@ -131,8 +131,7 @@ def _leave_output(error: OSError) -> None:
 
 def _fail(message: str, code: int, error: Exception | None = None) -> NoReturn:
     """Exit with a message, if there is one."""
-    if message:
-        logs.fail(message, code, error)
+    logs.fail(message, code, error)
     sys.exit(code)
 
 

@@ -207,8 +207,11 @@ def announce(line: str) -> None:
 
 
 def fail(message: str, code: int, error: BaseException | None = None) -> None:
-    """Say why the command ends with this exit code, on one line, without the credentials of any URL in it."""
-    line = " ".join(message.split())
+    """Say why the command ends with this exit code, if there is a reason: one line, without credentials."""
+    words = " ".join(message.split())
+    line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
+    if not line:
+        return
     if not _json:
         with suppress(OSError, ValueError):
             print("framecast:", redact_message(line), file=sys.stderr, flush=True)
