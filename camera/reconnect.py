@@ -57,7 +57,8 @@ class Reconnecting(Source):
         self._faults: Counter[str] = Counter()  # of the connections that were lost
         self._index = 0
         self._epoch = 0
-        self._attempts = 0
+        self._attempts = 0  # in this outage
+        self.attempts = 0
         self._began = self._opened = clock.now()  # of the outage; of the newest connection
         self._inner: Source | None = None
         self._trouble: str | None = None
@@ -117,6 +118,7 @@ class Reconnecting(Source):
         """Try to open the camera until it is open; None if this source is closed."""
         while self._wait(self._pause()):
             self._attempts += 1
+            self.attempts += 1
             try:
                 source = self._open()
             except SourceError as error:

@@ -146,7 +146,7 @@ class WebSink(Sink):
             SinkError: the server has failed.
         """
         self._check()
-        if not (result.between or result.concealed):
+        if result.new:
             self._pulse.beat()
         self._scores.add(result)
         self._newest = Newest.after(self._newest, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -150,6 +151,7 @@ def run(
     Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
     from framecast import terminal
+    from framecast.camera.reconnect import MOST
     from framecast.cli.saved import SavedReport
     from framecast.files import check_writable
     from framecast.runtime.engines import choose
@@ -157,6 +159,7 @@ def run(
     from framecast.runtime.run import check_recordings
     from framecast.runtime.run import run as run_live
     from framecast.runtime.sinks.out import PIPE, check_out, standard_output
+    from framecast.runtime.sinks.systemd import Systemd, longest_start
 
     check_numbers(horizon=horizon, frames=frames)
     wish = Lookahead(
@@ -190,6 +193,9 @@ def run(
     ref = ModelRef.resolve(model)
     if ref.path is None:  # first, so that a wrong source need not wait for the export
         check_clips(source)
+    systemd = Systemd(os.environ, pid=os.getpid(), first=longest_start(waits[0], longest))
+    if line := systemd.caution(timeout=waits[0] + MOST, stall=waits[1], step_limit=longest):
+        announce(f"warning: {line}")
     stop = threading.Event()
     newest: list[Report] = []
 
@@ -201,6 +207,7 @@ def run(
                     raise SystemExit(code)  # a signal has ended the start, but a library has swallowed that
                 newest[:] = [report]
                 status(report)
+                systemd.look(report)
                 if saved:
                     saved.put(report)
 
@@ -232,6 +239,7 @@ def run(
                 token=secret,
                 hosts=host or (),
                 show=show,
+                sinks=[systemd],
                 observe=observe,
                 announce=announce,
                 stop=stop,
@@ -249,8 +257,12 @@ def run(
         finally:
             end_process(f"{reason}; ended without waiting for it", 1)
 
-    with on_signals(stop.set, begun=lambda: bool(newest)):
-        all_of(work, end)
+    def halt() -> None:
+        systemd.stopping()
+        stop.set()
+
+    with on_signals(halt, begun=lambda: bool(newest)):
+        all_of(work, end, systemd.close)
 
 
 def all_of(*steps: Callable[[], object]) -> None:
