@@ -13,7 +13,7 @@ SETUP := pyproject.toml setup.py constraints.txt
 APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 strace xdotool xvfb
 
-.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check bench system-deps clean cv2
+.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons guest release-check bench system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -51,6 +51,9 @@ test-full: $(VENV)/.test ## Export every configuration at full size and compare 
 
 test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all" or "3.12")
 	.ci/test-pythons $(PYTHONS)
+
+guest: $(VENV)/.run ## Run the systemd unit on a fresh Debian in a virtual machine, and what can happen to it (needs root)
+	$(BIN)/python benchmarks/guest.py
 
 release-check: $(VENV)/.test ## Build sdist and wheel; install and run each on the oldest and the newest Python here
 	rm -rf dist
