@@ -140,7 +140,17 @@ class Machine:
         work = disk.parent
         self.console = folder / "console.log"
         agent, monitor = folder / "agent", folder / "monitor"
-        call = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "3G", "-smp", "2"]
+        call: list[str | Path] = [
+            "qemu-system-x86_64",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-m",
+            "3G",
+            "-smp",
+            "2",
+        ]
         call += ["-display", "none", "-no-reboot", "-nic", "none", "-kernel", work / "vmlinuz", "-initrd"]
         call += [work / "initrd.gz", "-append", "console=ttyS0 quiet panic=-1 disk", "-serial", f"file:{self.console}"]
         call += ["-serial", f"unix:{agent},server=on,wait=off", "-qmp", f"unix:{monitor},server=on,wait=off"]
