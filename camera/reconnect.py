@@ -31,6 +31,7 @@ class Reconnecting(Source):
         name: its name in messages, without credentials.
         open: opens the camera: a fresh handle each time. Raises a SourceError if it cannot.
         first: the camera, opened already; or why it could not be opened yet.
+        answers: whether its host answers at all. A camera that does not is not opened: opening it may take long.
         clock: measures the waits.
         seed: of the waits' random part (default: another one each time).
     """
@@ -49,7 +50,7 @@ class Reconnecting(Source):
     ) -> None:
         self.name = name
         self.fps: float | None = None
-        self._open = open
+        self._open, self._answers = open, answers
         self._clock = clock
         self._random = random.Random(seed)  # noqa: S311 (no secret)
         self._changed = clock.condition()
@@ -119,6 +120,9 @@ class Reconnecting(Source):
         while self._wait(self._pause()):
             self._attempts += 1
             self.attempts += 1
+            if not self._answers():
+                _log.info("attempt %d: no answer from the host", self._attempts)
+                continue
             try:
                 source = self._open()
             except SourceError as error:

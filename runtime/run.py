@@ -327,14 +327,23 @@ def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: 
         OptionError: a suffix is unknown, or the segments' time or size is out of range.
         SinkError: a path cannot be written, or another run is recording under that name.
     """
+    check_recording_options(paths, segment, keep)
+    for path in paths:
+        check_recordable(path)
+
+
+def check_recording_options(paths: Sequence[Path], segment: float | None = None, keep: float | None = None) -> None:
+    """The part of :func:`check_recordings` that looks at no file.
+
+    Raises:
+        OptionError: see there.
+    """
     check_segments(segment, keep)
     videos = [path for path in paths if path.suffix.lower() != STRIP]
     if segment is not None and not videos:
         raise OptionError("segment is for videos: give record as well, such as run.mp4")
     for path in videos:
         check_suffix(path)
-    for path in paths:
-        check_recordable(path)
 
 
 def _recorder(path: Path, fps: float, segment: float | None, keep: float | None, clock: Clock) -> SinkThread:

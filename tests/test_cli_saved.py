@@ -51,16 +51,17 @@ def test_a_disk_that_is_full_meanwhile_is_an_error_only_at_the_end(
         file.finish()
 
 
-def test_a_restart_keeps_the_last_report(run: Run, tmp_path: Path) -> None:
+def test_a_restart_replaces_the_last_report(run: Run, tmp_path: Path) -> None:
     before = datetime.now(timezone.utc).replace(microsecond=0)
     path = tmp_path / "a.json"
     path.write_text("the last one")
+    assert run("run", tmp_path / "missing.mp4", "--json", path)[0] == 1
+    assert path.read_text() == "the last one"  # it failed before it started
     code, out, _ = run("run", "synthetic://?size=64x48&frames=3", "--json", path)
     assert code == 0
-    assert path.read_text() == "the last one"
-    (new,) = set(tmp_path.iterdir()) - {path}
-    assert new.name in "".join(out.split())
-    report = json.loads(new.read_text())
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.name in "".join(out.split())
+    report = json.loads(path.read_text())
     assert report["ended"] == "end of source"
     started = datetime.strptime(report["started"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
     assert before <= started <= datetime.now(timezone.utc)

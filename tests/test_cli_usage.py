@@ -63,7 +63,7 @@ def test_an_unknown_command(run: Run) -> None:
     assert run("evla", "edge")[2] == "framecast: no command 'evla': did you mean eval? (see 'framecast --help')\n"
     code, _, err = run("prepare", "edge")
     assert code == 2
-    assert "use run, delay, eval, models" in err
+    assert "use run, config, delay, eval, models" in err
     assert run("--nope")[2] == "framecast: framecast has no option --nope (see 'framecast --help')\n"
 
 
@@ -87,7 +87,11 @@ def test_every_help_fits_80_columns_and_ends_with_examples(
 
 
 @pytest.mark.parametrize(("command", "example"), [(name, one) for name, them in EXAMPLES.items() for one in them])
-def test_every_example_can_be_parsed(command: str, example: str) -> None:
+def test_every_example_can_be_parsed(
+    command: str, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("box.toml").write_text('source = "demo"\n')
     program, *arguments = shlex.split(example)
     assert (program, arguments[0]) == ("framecast", command)
     _, *words = with_address(arguments, "127.0.0.1:8000")
@@ -194,6 +198,19 @@ def test_every_shell_completes_commands_options_models_and_engines(
     shell: str, line: str, found: str, complete: Callable[[str, str], list[str]]
 ) -> None:
     assert found in complete(shell, line)
+
+
+def test_configuration_files_are_completed(
+    complete: Callable[[str, str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("boxes").mkdir()
+    for name in ("box.toml", "box.txt", "boxes/.hidden.toml", "boxes/a.toml"):
+        Path(name).write_text("= wrong")  # completion reads no file
+    assert complete("bash", "framecast run --config b") == ["box.toml", "boxes"]  # the fixture drops the slash
+    assert complete("bash", "framecast config --check box.toml --check boxes/") == ["boxes", "a.toml"]
+    assert complete("bash", "framecast config --check no/such/") == []
+    assert "--model" in complete("bash", "framecast run --config box.toml --mod")
 
 
 def test_only_configurations_can_be_trained(complete: Callable[[str, str], list[str]]) -> None:

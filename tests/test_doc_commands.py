@@ -21,8 +21,7 @@ import typer
 import framecast
 from framecast.camera import open_source
 from framecast.cli import COMMANDS, app
-from framecast.cli.run import DEFAULT_ADDRESS
-from framecast.cli.usage import with_address
+from framecast.cli.usage import DEFAULT_ADDRESS, with_address
 
 from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
@@ -270,8 +269,11 @@ def run_all(chosen: list[str], run: Run, camera: Callable[[str], str], monkeypat
     furnish("\n".join(chosen), run)
     for command in chosen:
         assert command.startswith("framecast "), f"{command}: run it here, or name it in NOT_RUN with a reason"
+        command, _, target = command.partition(" '>' ")
         words = adapted(command, camera(command))
         code, out, err = measure_delay(run, words, monkeypatch) if words[0] == "delay" else run(*words)
+        if target:
+            Path(target).write_text(out)
         assert code == 0, (command, words, out, err)
 
 

@@ -61,6 +61,17 @@ def test_frames_go_on_in_a_new_epoch() -> None:
     assert source.read() is None
 
 
+def test_a_host_that_does_not_answer_is_not_opened() -> None:
+    clock = ManualClock()
+    open_camera, asked = camera(connection(1, clock), connection(1, clock, end=None), clock=clock)
+    heard = iter([False, False, True])
+    source = reconnecting("cam", open_camera, answers=lambda: next(heard), clock=clock)
+    assert [source.read(), source.read()] != [None, None]
+    assert next(heard, None) is None
+    assert len(asked) == 2
+    assert asked[1] > 0.05  # the two waits
+
+
 def test_the_waits_grow_with_the_outage() -> None:
     clock = ManualClock()
     open_camera, asked = camera(connection(1, clock), *[AWAY] * 400, connection(1, clock), clock=clock)

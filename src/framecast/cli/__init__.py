@@ -8,7 +8,6 @@ import inspect as signatures
 import io
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ import typer
 
 from framecast.cli.bench import bench
 from framecast.cli.build import build
+from framecast.cli.config import config
 from framecast.cli.delay import delay
 from framecast.cli.doctor import doctor
 from framecast.cli.evaluate import evaluate
@@ -30,15 +30,17 @@ from framecast.cli.models import models
 from framecast.cli.moving_mnist import moving_mnist
 from framecast.cli.parity import parity
 from framecast.cli.quantize import quantize
-from framecast.cli.run import DEFAULT_ADDRESS, run
+from framecast.cli.run import run
 from framecast.cli.signals import at_once, exit_code
 from framecast.cli.split import split
 from framecast.cli.train import train
-from framecast.cli.usage import explain, with_address
+from framecast.cli.usage import DEFAULT_ADDRESS, explain, with_address
 from framecast.errors import FramecastError
+from framecast.redact import redact_message
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "config": config,
     "delay": delay,
     "eval": evaluate,
     "models": models,
@@ -127,7 +129,7 @@ def _fail(message: str, code: int) -> None:
     """Exit with a message on one line, without the credentials of any URL in it."""
     if message:
         with suppress(OSError):
-            print("framecast:", re.sub(r"(\w+://)\S*@", r"\1***@", " ".join(message.split())), file=sys.stderr)
+            print("framecast:", redact_message(" ".join(message.split())), file=sys.stderr)
     sys.exit(code)
 
 

@@ -10,7 +10,6 @@ from types import TracebackType
 from framecast.errors import SinkError
 from framecast.files import write
 from framecast.runtime.report import Report, to_json
-from framecast.runtime.sinks.recorded import free_name
 
 EVERY = 60.0  # seconds
 
@@ -21,14 +20,11 @@ class SavedReport:
     A disk that is full meanwhile is no error: only the last write counts.
 
     Args:
-        path: as the user gave it. If there is a file already, the name gets the time.
-
-    Attributes:
-        path: of the file.
+        path: of the file. An earlier report there is replaced by the first write.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = free_name(path)
+        self._path = path
         self._newest: Report | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="framecast-report", daemon=True)
@@ -44,7 +40,7 @@ class SavedReport:
             SinkError: it cannot be written.
         """
         if self._newest is not None:
-            write(self.path, f"{to_json(self._newest, indent=2)}\n".encode())
+            write(self._path, f"{to_json(self._newest, indent=2)}\n".encode())
 
     def _run(self) -> None:
         while not self._end.wait(EVERY):
