@@ -43,7 +43,7 @@ OUT, PREDICTS = "the camera is out", "predicting"
 def commands() -> list[str]:
     """The commands of the page, with this machine's camera."""
     page = (ROOT / "docs" / "unattended.md").read_text()
-    block = re.search(r"## On a CPU box\n.*?\n\n((?: {4}.*\n)+)", page, re.DOTALL)
+    block = re.search(r"## On a CPU box\n(?:(?! {4}).*\n)+((?: {4}.*\n)+)", page)
     assert block
     return [line.strip().replace(ADDRESS, CAMERA) for line in block[1].splitlines()]
 
