@@ -17,7 +17,7 @@ APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi g
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 iproute2 iptables strace \
 	xdotool xvfb
 
-.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check sbom bench faults fuzz day \
+.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check sbom bench faults fuzz guest day \
 	soak system-deps clean cv2
 .DEFAULT_GOAL := help
 
@@ -59,6 +59,9 @@ fuzz: $(VENV)/.test ## Feed 12,800 damaged files, requests and command lines to 
 
 test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all" or "3.12")
 	.ci/test-pythons $(PYTHONS)
+
+guest: $(VENV)/.run ## Run the systemd unit on a fresh Debian in a virtual machine, and what can happen to it (needs root)
+	$(BIN)/python benchmarks/guest.py
 
 release-check: $(VENV)/.test ## Build sdist and wheel; install and run each on the oldest and the newest Python here
 	rm -rf dist

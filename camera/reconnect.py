@@ -52,6 +52,7 @@ class Reconnecting(Source):
         self._faults: Counter[str] = Counter()  # of the connections that were lost
         self._index = 0
         self._epoch = 0
+        self.attempts = 0
         self._inner: Source | None = None
         self._trouble: str | None = None
         if isinstance(first, str):
@@ -113,6 +114,7 @@ class Reconnecting(Source):
         """Try to open the camera until it is open; None if this source is closed."""
         while self._wait(self._backoff.pause()):
             self._backoff.attempt()
+            self.attempts += 1
             if not self._answers():
                 _log.info("attempt %d: no answer from the host", self._backoff.attempts)
                 continue

@@ -113,6 +113,7 @@ class Report(TypedDict):
         fps: predictions a second of wall time.
         silent_s: seconds since the newest frame, if none has come for a while.
         trouble: why no frames come, while a lost camera is opened again; null if all is well.
+        attempts: how often it was tried to open a lost camera again.
         latency_ms: from a frame's time (``times``) to its finished prediction. For a file at full speed, from when the
             predictor takes the frame.
         psnr_db: of all scored predictions.
@@ -147,6 +148,7 @@ class Report(TypedDict):
     fps: float | None
     silent_s: float
     trouble: str | None
+    attempts: int
     latency_ms: Latency
     psnr_db: RunPsnr
     psnr_db_by_ahead: list[AheadPsnr]
@@ -197,6 +199,7 @@ def report(
         "fps": round(snapshot.frames / seconds, 2) if seconds else None,
         "silent_s": round(snapshot.silent, 1),
         "trouble": source.trouble,
+        "attempts": source.attempts,
         "latency_ms": _latency(snapshot.latency),
         "psnr_db": {**_psnr(snapshot.score), "trusted": trusted(snapshot), "dis": _dis(snapshot.rival)},
         "psnr_db_by_ahead": [

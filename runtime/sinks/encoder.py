@@ -57,8 +57,8 @@ H264 = (
     Codec("h264_v4l2m2m", "H.264", rated=True),
 )
 _VPX = {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "lag-in-frames": "0", "crf": "33", "b": "0"}
+# No AV1: as root, libsvtav1 gives the process real-time priority, and nothing else on the machine runs any more.
 VP9 = (Codec("libvpx-vp9", "VP9", _VPX),)
-AV1 = (Codec("libsvtav1", "AV1", {"preset": "10", "crf": "35", "svtav1-params": "pred-struct=1"}),)
 MJPEG = (
     Codec("mjpeg", "MJPEG", {"flags": "+qscale", "global_quality": str(3 * 118)}, full=True),
 )  # 118 is FF_QP2LAMBDA
@@ -71,7 +71,6 @@ def load_av() -> ModuleType:
     Raises:
         SinkError: PyAV is not installed, or a system library that it needs is missing.
     """
-    os.environ.setdefault("SVT_LOG", "1")  # libsvtav1 writes to the terminal by itself: errors only
     try:
         import av
     except ImportError as error:

@@ -72,7 +72,7 @@ class Pulse:
 
     def see(self, result: Result) -> None:
         """Take note of a result. Only a new frame counts: no later moment of an old one, and none that was missing."""
-        if result.between or result.concealed:
+        if not result.new:
             return
         latency, now = result.stamps.latency, self._clock()
         self.time = self._wall() - latency

@@ -44,6 +44,11 @@ class Result:
     concealed: bool = False
     repeated: bool = False
 
+    @property
+    def new(self) -> bool:
+        """Whether a new frame was predicted. Health and watchdog count nothing else."""
+        return not (self.between or self.concealed)
+
     def __repr__(self) -> str:
         score = "not scored" if self.psnr is None else f"{self.psnr:.1f} dB, copying {self.psnr_copy:.1f} dB"
         return f"Result({self.frame!r}, {self.prediction!r}, {score})"

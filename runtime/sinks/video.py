@@ -11,7 +11,7 @@ from typing import NamedTuple
 from framecast.camera import Image
 from framecast.errors import OptionError, SinkError
 from framecast.redact import redact
-from framecast.runtime.sinks.encoder import AV1, H264, MJPEG, TICK, VP9, Codec, Encoder, NoEncoderError, Times, load_av
+from framecast.runtime.sinks.encoder import H264, MJPEG, TICK, VP9, Codec, Encoder, NoEncoderError, Times, load_av
 from framecast.runtime.sinks.picture import scored_moment
 from framecast.runtime.sinks.recorded import Recorded, cannot_record, check_recordable, takes
 from framecast.runtime.sinks.sink import Output, Result, Sink
@@ -33,9 +33,9 @@ _FLUSH = {"flush_packets": "1"}
 _MP4 = {"movflags": "hybrid_fragmented+frag_keyframe+default_base_moof", "frag_duration": "500000", **_FLUSH}
 _MKV = {"cluster_time_limit": "500", **_FLUSH}
 CONTAINERS = {
-    ".mp4": _Container("mp4", (*H264, *VP9, *AV1), _MP4),  # all of these play in a browser
-    ".mkv": _Container("matroska", (*H264, *VP9, *AV1), _MKV),
-    ".webm": _Container("webm", (*VP9, *AV1), _MKV),
+    ".mp4": _Container("mp4", (*H264, *VP9), _MP4),  # all of these play in a browser
+    ".mkv": _Container("matroska", (*H264, *VP9), _MKV),
+    ".webm": _Container("webm", VP9, _MKV),
     ".avi": _Container("avi", MJPEG, _FLUSH),
 }
 

@@ -43,7 +43,7 @@ def given(pictures: list[Picture], *, stall: float) -> tuple[list[float], Counte
             time.sleep(picture.wait)
             yield Packet(pts=None, is_corrupt=picture.lost, picture=picture)
 
-    stream = SimpleNamespace(codec_context=SimpleNamespace(), sample_aspect_ratio=None)
+    stream = SimpleNamespace(codec_context=SimpleNamespace(), sample_aspect_ratio=None, disposition=0)
     container: Any = SimpleNamespace(
         streams=SimpleNamespace(video=[stream]), format=SimpleNamespace(name="rtsp"), demux=demux
     )

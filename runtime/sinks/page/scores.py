@@ -22,7 +22,7 @@ class Scores:
 
     def add(self, result: Result) -> None:
         """Add a real frame. One that was not scored counts too, another moment of it does not."""
-        if result.between or result.concealed:
+        if not result.new:
             return
         with self._lock:
             self._points.append((round(result.frame.time, 3), _rounded(result.psnr), _rounded(result.psnr_copy)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -21,6 +23,7 @@ from framecast.cli.secret import address, token
 from framecast.cli.signals import end_process, exit_code, on_signals
 from framecast.cli.usage import DEFAULT_ADDRESS
 from framecast.errors import SinkUnavailableError
+from framecast.notice import Notice
 
 if TYPE_CHECKING:
     from framecast.runtime.report import Report
@@ -166,12 +169,14 @@ def run(
     Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
     given = {**locals()}
+    from framecast.backoff import MOST
     from framecast.camera import is_camera
     from framecast.cli.saved import SavedReport
     from framecast.files import check_writable
     from framecast.runtime.run import check_recordings
     from framecast.runtime.run import run as run_live
     from framecast.runtime.sinks.out import PIPE, standard_output
+    from framecast.runtime.sinks.systemd import Systemd, longest_start
 
     for name, value in given.items():
         with placed(config, name):
@@ -196,12 +201,15 @@ def run(
         check_recordings(record or [], segment_s, keep_bytes)
     if json:
         # A camera is predicted on a full disk as well: the report is written once there is room.
-        waits = suppress(SinkUnavailableError) if is_camera(source) else nullcontext()
-        with placed(config, "json"), waits:
+        with placed(config, "json"), suppress(SinkUnavailableError) if is_camera(source) else nullcontext():
             check_writable(json)
     ref = ModelRef.resolve(model)
     if ref.path is None:  # first, so that a wrong source need not wait for the export
         check_clips(source)
+    waits = patience("--timeout", timeout), patience("--stall", stall), patience("--step-limit", step_limit)
+    systemd = Systemd(os.environ, pid=os.getpid(), first=longest_start(waits[0], waits[2]))
+    if line := systemd.caution(timeout=waits[0] + MOST, stall=waits[1], step_limit=waits[2]):
+        logs.announce(Notice("warning", f"warning: {line}", logging.WARNING))
     stop = threading.Event()
     newest: list[Report] = []
 
@@ -213,6 +221,7 @@ def run(
                     raise SystemExit(code)  # a signal has ended the start, but a library has swallowed that
                 newest[:] = [report]
                 status(report)
+                systemd.look(report)
                 if saved:
                     saved.put(report)
 
@@ -233,8 +242,8 @@ def run(
                 realtime=realtime,
                 every_frame=every_frame,
                 loop=loop,
-                timeout=patience("--timeout", timeout),
-                stall=patience("--stall", stall),
+                timeout=waits[0],
+                stall=waits[1],
                 reconnect=reconnect,
                 record=record or (),
                 segment=segment_s,
@@ -244,10 +253,11 @@ def run(
                 token=secret,
                 hosts=host or (),
                 show=show,
+                sinks=[systemd],
                 observe=observe,
                 announce=logs.announce,
                 stop=stop,
-                step_limit=patience("--step-limit", step_limit),
+                step_limit=waits[2],
                 stuck=stuck,
             )
 
@@ -261,8 +271,12 @@ def run(
         finally:
             end_process(f"{reason}; ended without waiting for it", 1)
 
-    with on_signals(stop.set, begun=lambda: bool(newest)):
-        all_of(work, end)
+    def halt() -> None:
+        systemd.stopping()
+        stop.set()
+
+    with on_signals(halt, begun=lambda: bool(newest)):
+        all_of(work, end, systemd.close)
 
 
 def all_of(*steps: Callable[[], object]) -> None:
