@@ -1,4 +1,4 @@
-"""The exit codes that ``docs/unattended.md`` lists, each produced by the command line."""
+"""The exit codes that ``docs/monitoring.md`` lists, each produced by the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from framecast.cli import signals
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 CLIP = "synthetic://?size=64x48"
-TABLE = (Path(__file__).resolve().parents[1] / "docs" / "unattended.md").read_text().partition("## Exit codes")[2]
+TABLE = (Path(__file__).resolve().parents[1] / "docs" / "monitoring.md").read_text().partition("## Exit codes")[2]
 DOCUMENTED = {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", TABLE, re.MULTILINE) for code in row.split(",")}
 
 # A second signal, a step that does not return and a closed standard output end the process itself: see

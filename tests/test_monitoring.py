@@ -98,7 +98,7 @@ def test_dashboard_and_alarms_use_series_that_a_run_has(served: Series) -> None:
 
 
 def test_every_metric_is_documented_and_every_documented_one_exists(served: Series) -> None:
-    text = (ROOT / "docs" / "unattended.md").read_text()
+    text = (ROOT / "docs" / "monitoring.md").read_text()
     rows = re.findall(r"^\| (`(?:framecast|process)_.*?) \|", text, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([a-z_]+)", row)}
     assert named <= set(served)

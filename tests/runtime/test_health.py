@@ -82,7 +82,7 @@ def test_later_moments_of_an_old_frame_do_not_make_a_run_ready(sink: WebSink) ->
 
 
 def test_the_addresses_in_the_documentation_exist(sink: WebSink) -> None:
-    text = (Path(__file__).resolve().parents[2] / "docs" / "unattended.md").read_text()
+    text = (Path(__file__).resolve().parents[2] / "docs" / "monitoring.md").read_text()
     paths = {*re.findall(r"(?:_path:|path:|127\.0\.0\.1:8000)\s*/?(\w[\w.]*)", text)}
     assert paths == {"live", "ready", "metrics", "stats.json"}
     assert {path: get(sink.url + path)[0] for path in paths} == dict.fromkeys(paths, 200) | {"ready": 503}
