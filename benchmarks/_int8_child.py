@@ -8,12 +8,12 @@ The first prediction of every step then goes to ``OUTPUT.npz``, [T, C, H, W].
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 
 def rollout(session: Any, manifest: dict[str, Any], frames: np.ndarray) -> np.ndarray:
@@ -33,6 +33,9 @@ def rollout(session: Any, manifest: dict[str, Any], frames: np.ndarray) -> np.nd
 
 def main(folder: Path, output: str) -> None:
     """Run all graphs of a folder."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import, as framecast does
+    import onnxruntime
+
     onnxruntime.set_default_logger_severity(4)
     options, found = onnxruntime.SessionOptions(), {}
     options.intra_op_num_threads = 1

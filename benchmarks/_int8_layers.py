@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -56,16 +55,18 @@ def cut(artifact: Path, inputs: Mapping[str, NDArray[Any]], folder: Path) -> dic
 
     They come from ONNX Runtime's optimized graph of the artifact, without layout optimizations.
     """
+    from onnxruntime import GraphOptimizationLevel  # after framecast, which turns its telemetry off
+
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "optimized.onnx"
-        _session(artifact, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, path)
+        _session(artifact, GraphOptimizationLevel.ORT_ENABLE_EXTENDED, path)
         proto = onnx.load(path)
         constants = {i.name: i for i in proto.graph.initializer}
         nodes = [node for node in proto.graph.node if node.op_type == "QLinearConv"]
         seen = list(dict.fromkeys([node.input[0] for node in nodes] + [node.output[0] for node in nodes]))
         proto.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in seen)
         onnx.save(proto, path)
-        tapped = _session(path, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+        tapped = _session(path, GraphOptimizationLevel.ORT_DISABLE_ALL)
         values = dict(zip(seen, tapped.run(seen, dict(inputs)), strict=True))
     expected = {}
     for node in nodes:
@@ -79,6 +80,8 @@ def cut(artifact: Path, inputs: Mapping[str, NDArray[Any]], folder: Path) -> dic
 
 
 def _session(path: Path, level: Any, optimized: Path | None = None) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level, options.log_severity_level = level, 4
     if optimized is not None:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from _machine import header
 from torch import nn
@@ -102,6 +101,8 @@ def clip_wise(model: TAU, path: Path) -> Callable[[], float]:
     with quiet():
         given = (torch.from_numpy(clip),)
         torch.onnx.export(Clip().eval(), given, path, input_names=["clip"], dynamo=True, verbose=False)
+    import onnxruntime  # after framecast, which turns its telemetry off
+
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as in the engine
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PYCUDA, CUDA = "pycuda==2026.1", "13.0"
 PYTHON = (3, 12)
-NEEDED = ("aiohttp", "msgspec", "platformdirs", "psutil", "rich", "segno", "typer", "safetensors")
+NEEDED = ("aiohttp", "msgspec", "platformdirs", "prometheus-client", "psutil", "rich", "segno", "typer", "safetensors")
 HEADERS = (f"nvidia-cuda-runtime=={CUDA}.*", f"nvidia-cuda-profiler-api=={CUDA}.*")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 MOST = 64_000_000  # maximum bytes of the folder

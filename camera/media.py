@@ -15,6 +15,7 @@ from framecast.redact import redact
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 MAX_PIXELS = 8192 * 8192
 """Limit of a decoded picture. A small file can ask for gigabytes of memory."""
@@ -30,7 +31,16 @@ CONTAINERS = (
 
 
 class MediaError(Exception):
-    """FFmpeg could not open or read something. The text is the reason, without the address."""
+    """FFmpeg could not open or read something. The text is the reason, without the address.
+
+    Args:
+        text: the reason.
+        passing: whether it may work later.
+    """
+
+    def __init__(self, text: str, *, passing: bool = False) -> None:
+        super().__init__(text)
+        self.passing = passing
 
 
 def load() -> ModuleType:
@@ -71,15 +81,15 @@ def open_media(
     av = load()
     begun = time.monotonic()
     try:
-        container: InputContainer = av.open(url, options=dict(options), timeout=timeout, metadata_errors="replace")
+        # Opening may decode a picture, so the decoder has the limit from the start.
+        limited = {**options, "max_pixels": str(MAX_PIXELS)}
+        container: InputContainer = av.open(url, options=limited, timeout=timeout, metadata_errors="replace")
     except failures() as error:
         if timeout is not None and time.monotonic() - begun >= timeout[0]:  # FFmpeg calls it damaged
-            raise MediaError(SILENT) from None
-        raise MediaError(reason(error, url if isinstance(url, str) else "")) from None
+            raise MediaError(SILENT, passing=True) from None
+        raise failure(error, url if isinstance(url, str) else "") from None
     try:
-        if not container.streams.video:
-            raise MediaError("it has no video")
-        stream = container.streams.video[0]
+        stream = video_of(container)
         if stream.codec_context is None:
             raise MediaError("FFmpeg's libraries here cannot decode it")
         if (pixels := stream.codec_context.width * stream.codec_context.height) > MAX_PIXELS:
@@ -95,7 +105,20 @@ def open_media(
     return container
 
 
-def reason(error: Exception, url: str = "") -> str:
+def video_of(container: InputContainer) -> VideoStream:
+    """The first video of a container. The cover of a song or of a film is no video, though FFmpeg lists it as one.
+
+    Raises:
+        MediaError: it has none.
+    """
+    cover = load().stream.Disposition.attached_pic
+    for stream in container.streams.video:
+        if not stream.disposition & cover:
+            return stream
+    raise MediaError("it has no video" + (", only a cover picture" if container.streams.video else ""))
+
+
+def failure(error: Exception, url: str = "") -> MediaError:
     """Say in plain words why FFmpeg failed.
 
     Args:
@@ -103,35 +126,40 @@ def reason(error: Exception, url: str = "") -> str:
         url: the address; its host is looked up if the error does not tell an unknown host from any other failure.
     """
     e = load().error
-    answers: tuple[tuple[type[Exception], str], ...] = (
+    lasting: tuple[tuple[type[Exception], str], ...] = (
         (e.HTTPUnauthorizedError, "401 unauthorized: check the user and password"),
         (e.HTTPForbiddenError, "403 forbidden: this user may not see it"),
         (e.HTTPNotFoundError, "404 not found: the host answers, but has no such path; check the end of the address"),
         (e.HTTPBadRequestError, "400 bad request: check the address"),
-        (e.HTTPTooManyRequestsError, "429 too many requests: wait, then try again"),
-        (e.HTTPOtherClientError, "the host refuses with a 4xx answer: check the address"),
-        (e.HTTPServerError, "the host has an error of its own (5xx): it may have too many viewers; try later"),
-        (ConnectionRefusedError, "connection refused: nothing listens at this port; check the port, and that it is on"),
         (e.ProtocolNotFoundError, "FFmpeg's libraries here do not have this protocol"),
         (e.DemuxerNotFoundError, "FFmpeg's libraries here do not have this format"),
         (e.DecoderNotFoundError, "FFmpeg's libraries here cannot decode it"),
-        (e.ExitError, SILENT),
-        (TimeoutError, SILENT),
         (e.EOFError, "it ended before the first frame"),
         (e.InvalidDataError, "it is damaged, cut off, or no video"),
         (PermissionError, "permission denied"),
     )
-    for kind, words in answers:
-        if isinstance(error, kind):
-            return words
+    passing: tuple[tuple[type[Exception], str], ...] = (
+        (e.HTTPTooManyRequestsError, "429 too many requests: wait, then try again"),
+        (e.HTTPServerError, "the host has an error of its own (5xx): it may have too many viewers; try later"),
+        (ConnectionRefusedError, "connection refused: nothing listens at this port; check the port, and that it is on"),
+        (e.ExitError, SILENT),
+        (TimeoutError, SILENT),
+    )
+    for kinds, later in ((lasting, False), (passing, True)):
+        for kind, words in kinds:
+            if isinstance(error, kind):
+                return MediaError(words, passing=later)
+    if isinstance(error, e.HTTPOtherClientError):
+        return MediaError("the host refuses with a 4xx answer: check the address")
     code = getattr(error, "errno", None)
     if code in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-        return "no route to the host: check the network"
+        return MediaError("no route to the host: check the network", passing=True)
     if code == errno.EINVAL:  # FFmpeg's error for a format or protocol that is not on the list
-        return "it is no video, or of a kind that framecast does not open"
+        return MediaError("it is no video, or of a kind that framecast does not open")
     if code == errno.EIO:  # FFmpeg's error if a name is unknown, and many others
-        return "it ended or broke off" if _resolves(url) else "no such host: check its name, and the network"
-    return redact(str(getattr(error, "strerror", None) or error).partition("\n")[0])
+        text = "it ended or broke off" if _resolves(url) else "no such host: check its name, and the network"
+        return MediaError(text, passing=True)
+    return MediaError(redact(str(getattr(error, "strerror", None) or error).partition("\n")[0]))
 
 
 def _resolves(url: str) -> bool:

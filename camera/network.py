@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import time as wall
 from collections import Counter
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from framecast.camera.decoder import Decoder
-from framecast.camera.live import LiveSource
+from framecast.camera.live import OLDEST, LiveSource
 from framecast.camera.media import CONTAINERS, MediaError, open_media
 from framecast.camera.pictures import Pictures
 from framecast.camera.source import Image, Source
 from framecast.camera.video import Video
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import SourceError
+from framecast.errors import SourceError, SourceUnavailableError
 from framecast.redact import redact
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ _PROTOCOLS = {
     "srt": "srt,udp",
     "udp": "udp",
 }
+_PORTS = {"http": 80, "https": 443, "rtmp": 1935, "rtmps": 443, "rtsp": 554, "rtsps": 322}
 SCHEMES = (*_PROTOCOLS,)
 """Schemes of addresses that :func:`open_address` opens."""
 
@@ -57,6 +60,9 @@ class StreamCapture:
         pictures: converts them.
         clock: the clock of the stamps.
         sender_clock: whether to believe the sender's clock, where the stream tells it.
+
+    The sender tells the wall clock's time, which can be set at any moment, here and there. So where it makes a frame
+    impossibly old or new, the wall clock counts as it was before it was set, if that gives a possible time.
     """
 
     def __init__(self, decoder: Decoder, pictures: Pictures, clock: Clock, *, sender_clock: bool) -> None:
@@ -67,6 +73,7 @@ class StreamCapture:
         self._frame: VideoFrame | None = None
         self._reason = "it ended or broke off"
         self._end = False
+        self._ahead: float | None = None  # seconds by which the wall clock was ahead of ours when it last made sense
 
     def grab(self) -> bool:
         """See :meth:`Capture.grab`."""
@@ -86,8 +93,15 @@ class StreamCapture:
         """See :meth:`Capture.stamp`."""
         if self._frame is None or not self._sender_clock:
             return None
-        captured = self._decoder.captured(self._frame)
-        return None if captured is None else self._clock.now() - (wall.time() - captured)
+        captured, now = self._decoder.captured(self._frame), self._clock.now()
+        if captured is None:
+            return None
+        ahead = wall.time() - now
+        for possible in (ahead, self._ahead):
+            if possible is not None and now - OLDEST < captured - possible <= now:
+                self._ahead = possible
+                return captured - possible
+        return captured - ahead
 
     def retrieve(self) -> Image | None:
         """See :meth:`Capture.retrieve`."""
@@ -130,7 +144,7 @@ def live(
     faults: Counter[str] = Counter()
     notes: list[str] = []
     # One thread: each further one holds back a frame, which is hidden latency.
-    decoder = Decoder(container, threads=1, faults=faults)
+    decoder = Decoder(container, threads=1, faults=faults, stall=patience)
     capture = StreamCapture(decoder, Pictures(notes), clock, sender_clock=sender_clock)
     return LiveSource(
         name,
@@ -143,6 +157,32 @@ def live(
         faults=faults,
         notes=notes,
     )
+
+
+def answers(uri: str, patience: float) -> bool:
+    """Whether somebody accepts or refuses a connection at an address, or none is needed (UDP).
+
+    A connection that was asked for while a cable was out is asked for again only after seconds. A new question is
+    answered at once.
+
+    Args:
+        uri: as for :func:`open_address`; one that cannot be read counts as answered, for its error.
+        patience: seconds to wait.
+    """
+    try:
+        parts = urlsplit(uri)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return True
+    if parts.hostname is None or port is None:
+        return True
+    try:
+        socket.create_connection((parts.hostname, port), patience).close()
+    except TimeoutError:
+        return False
+    except (OSError, UnicodeError):
+        return True
+    return True
 
 
 def open_address(
@@ -189,7 +229,8 @@ def open_address(
             return open_media(uri, options=options, timeout=(timeout, stall))
         except MediaError as error:
             relay = f"; {_RELAY}" if scheme == "srt" else ""
-            raise SourceError(f"no stream from {name} after {clock.now() - begun:.1f} s ({error}{relay})") from None
+            kind = SourceUnavailableError if error.passing else SourceError
+            raise kind(f"no stream from {name} after {clock.now() - begun:.1f} s ({error}{relay})") from None
 
     container = opened()
     # A file has a length, or at least a size; MJPEG has neither.

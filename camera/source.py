@@ -60,6 +60,8 @@ class Source(ABC):
         length: the number of frames, if it is known before they are read; a header may be wrong.
         faults: how often something was wrong and was mended or left out: ``damaged`` pictures, ``times
             mended``.
+        trouble: why no frames come at the moment, while a lost camera is opened again; None if all is well.
+        attempts: how often it was tried to open a lost camera again.
         notes: lines that a user should know about what was done to the pictures and times. It grows as frames are read.
     """
 
@@ -69,6 +71,8 @@ class Source(ABC):
     length: int | None = None
     faults: Mapping[str, int] = MappingProxyType({})
     notes: Sequence[str] = ()
+    trouble: str | None = None
+    attempts: int = 0
 
     @property
     def times(self) -> Times:

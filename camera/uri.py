@@ -7,12 +7,14 @@ import math
 import os
 import re
 import stat
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
 from framecast.camera.csi import open_csi
 from framecast.camera.images import SUFFIXES, is_pattern, open_folder, open_image, open_pattern
-from framecast.camera.network import SCHEMES, open_address
+from framecast.camera.network import SCHEMES, answers, open_address
+from framecast.camera.reconnect import reconnecting
 from framecast.camera.source import Source, plausible_rate
 from framecast.camera.stdin import open_stdin
 from framecast.camera.synthetic import Synthetic, parse_scene
@@ -23,6 +25,7 @@ from framecast.errors import OptionError, SourceError
 from framecast.redact import redact
 
 _RATE = re.compile(r"(.+)\?fps=(.*)", re.DOTALL)
+REACHED = 1.0  # seconds in which the host of a lost camera must answer before it is opened again
 _NUMBER = re.compile(r"[0-9]{1,3}")  # of a webcam
 _CAMERAS = ("v4l2", "csi", *SCHEMES)
 _KNOWN = (
@@ -37,8 +40,9 @@ def open_source(
     loop: bool = False,
     fps: float | None = None,
     timeout: float = 15.0,
-    stall: float = 5.0,
+    stall: float = 2.5,
     sender_clock: bool = True,
+    reconnect: bool = False,
     clock: Clock = SYSTEM,
 ) -> Source:
     """Open a camera, a stream, a clip or a folder of images.
@@ -67,10 +71,12 @@ def open_source(
         fps: the same as ``?fps=`` (default: by the time stamps of the file; 25 a second without). It does not affect a
             camera.
         timeout: seconds that a camera may take to answer, or for its first frame (default: 15).
-        stall: seconds that it may take for each later frame (default: 5). A webcam has 2.
+        stall: seconds that it may take for each later frame (default: 2.5). A webcam has 2.
         sender_clock: believe the clock of a network camera that tells when it captured a frame (RTSP, by RTCP sender
             reports): the frame's time is then its capture. Its clock and this machine's must be set by NTP. A time in
             the future, or more than 2 s ago, is not believed.
+        reconnect: open a camera again when it was lost, for as long as it takes; each time begins a new epoch. It does
+            not affect standard input, and what is no camera.
         clock: stamps a camera's frames with their grab time.
 
     Returns:
@@ -83,6 +89,11 @@ def open_source(
     for name, value in (("timeout", timeout), ("stall", stall), ("fps", 1.0 if fps is None else fps)):
         if not (0 < value < math.inf):
             raise OptionError(f"{name} is {value}: give a positive number")
+    if reconnect and isinstance(uri, str) and uri != "-" and is_camera(uri):
+        again = partial(
+            open_source, uri, loop=loop, fps=fps, timeout=timeout, stall=stall, sender_clock=sender_clock, clock=clock
+        )
+        return reconnecting(redact(uri), again, answers=partial(answers, uri, REACHED), clock=clock)
     text = os.fspath(uri)
     if not isinstance(uri, str):
         return _open_path(text, loop, fps)

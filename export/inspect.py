@@ -13,19 +13,20 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from framecast.camera import Source, open_source
-from framecast.errors import EngineError, SinkError, SourceError
+from framecast.errors import EngineError, SinkError, SourceError, first_line
 from framecast.export import inspect_pictures as pictures
 from framecast.export.inspection import Inspection, Moment, Tap
 from framecast.files import check_writable, write
+from framecast.graph.artifact import load
 from framecast.graph.manifest import DOMAIN, Manifest
 from framecast.runtime.convert import blank_frame, to_frame, to_image, to_model_size
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.engine import Tensor
+from framecast.runtime.engines.onnxruntime import open_session
 from framecast.runtime.report import to_json, versions
 from framecast.runtime.shipped import find
 
@@ -46,21 +47,28 @@ class TappedGraph:
         with open_engine(artifact, "onnxruntime") as engine:  # raises if the file is not a valid artifact
             self.manifest: Manifest = engine.manifest
             self.version = engine.version
-        proto = onnx.load(artifact)
+        proto = load(artifact)
         self.taps = [*tap_functions(proto), *tap_encoders(proto.graph)]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_session(artifact, proto.SerializeToString(), options)
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._state = {
             name: np.zeros((1, *spec.shape), np.float32) for spec in self.manifest.state for name in spec.inputs
         }
 
     def step(self, frame: Tensor) -> tuple[Tensor, dict[Tap, list[Tensor]]]:
-        """Advance by a frame, [1, C, H, W]; return the prediction [1, K, C, H, W] and each tap's values."""
-        values = dict(zip(self._outputs, self._session.run(None, {"frame": frame, **self._state}), strict=True))
+        """Advance by a frame, [1, C, H, W]; return the prediction [1, K, C, H, W] and each tap's values.
+
+        Raises:
+            EngineError: the step failed.
+        """
+        try:
+            made = self._session.run(None, {"frame": frame, **self._state})
+        except Exception as error:  # ONNX Runtime raises many types, some directly from C++
+            reason = f"onnxruntime could not run {self.manifest.config}: {first_line(error)}"
+            raise EngineError(reason) from error
+        values = dict(zip(self._outputs, made, strict=True))
         for spec in self.manifest.state:
             moved = [values[f"next.{spec.name}"], *(self._state[name] for name in spec.inputs[:-1])]
             self._state |= dict(zip(spec.inputs, moved, strict=True))

@@ -139,7 +139,7 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="framecast-") as folder, _quiet():
         made = Path(folder) / "int8.onnx"
         quantize_static(
-            str(artifact),
+            proto,
             str(made),
             samples,
             quant_format=QuantFormat.QDQ,

@@ -20,13 +20,13 @@ from typing import Any
 
 from onnx import ModelProto
 
-from framecast.errors import ArtifactError, EngineError, ExportError, OptionError, SinkError
+from framecast.errors import ArtifactError, EngineError, ExportError, OptionError, SinkError, one_line
 from framecast.export.plugins.candidates import Built, best, check, with_plugins
 from framecast.export.plugins.ladder import choose
 from framecast.export.plugins.measure import measure
 from framecast.export.plugins.rewrite import PREFIX, has_operators
 from framecast.files import sha256
-from framecast.graph.artifact import load, manifest_of, one_line
+from framecast.graph.artifact import load, manifest_of
 from framecast.graph.device import device_graph
 from framecast.graph.mixed_precision import to_half
 from framecast.graph.tensorrt_workarounds import fixed, without_moving_rows

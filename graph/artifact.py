@@ -6,10 +6,11 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
-from framecast.errors import ArtifactError, ExportError
+from framecast.errors import ArtifactError, ExportError, first_line
 from framecast.files import write
+from framecast.graph.contents import graph_bytes
 from framecast.graph.manifest import GRAPHLESS, KEY, RENDER, Manifest, read_metadata
 
 IR_VERSION = 10  # the newest that ONNX Runtime 1.23 reads
@@ -57,16 +58,15 @@ def load(path: Path) -> ModelProto:
             f"{path.stem} is a model of motion, not a network: it has no graph and no weights (name a network, such as "
             f"stip-edge, or export its graphs: framecast export {path.stem} -o {path.stem}.onnx)"
         )
+    data = graph_bytes(path)
     try:
-        proto = onnx.load_model_from_string(path.read_bytes())
-    except (DecodeError, ValueError, OSError) as error:
+        proto = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError) as error:
         raise ArtifactError(f"{path} is not an ONNX file: make one with 'framecast export'") from error
-    if any(i.data_location == TensorProto.EXTERNAL for i in proto.graph.initializer):
-        raise ArtifactError(f"{path} keeps its weights in other files, which framecast does not read: export it again")
     try:
         onnx.checker.check_model(proto, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ArtifactError(f"{path} is not valid ONNX ({one_line(str(error))}): export it again") from error
+    except Exception as error:  # besides its own errors, RuntimeError and UnicodeDecodeError from C++
+        raise ArtifactError(f"{path} is not valid ONNX ({first_line(error)}): export it again") from error
     return proto
 
 
@@ -77,8 +77,3 @@ def save(proto: ModelProto, path: Path) -> None:
         SinkError: the file cannot be written.
     """
     write(path, proto.SerializeToString(), "choose another --output")
-
-
-def one_line(text: str) -> str:
-    """Shorten a library's message to one line of up to 200 characters, so that ours can quote it."""
-    return " ".join(text.split())[:200].rstrip(". ")

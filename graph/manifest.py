@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from framecast.errors import ArtifactError
+from framecast.graph.contents import contents
 from framecast.parsing import decode
 
 GRAPHLESS = ".json"  # suffix of an artifact that is only a manifest: a model of motion
@@ -264,12 +265,9 @@ def read_json(path: Path) -> Manifest:
     Raises:
         ArtifactError: it cannot be read.
     """
+    text = contents(path, 4 * MAX_CHARACTERS)  # up to 4 bytes each
     try:
-        with path.open("rb") as file:
-            text = file.read(4 * MAX_CHARACTERS + 1)
         return Manifest.from_json(text)
-    except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror} (check the path and its permissions)") from error
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
 

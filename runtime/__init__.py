@@ -32,7 +32,8 @@ def open(
     every_frame: bool = False,
     loop: bool = False,
     timeout: float = 15.0,
-    stall: float = 5.0,
+    stall: float = 2.5,
+    reconnect: bool = True,
 ) -> Stream:
     """Open a camera, stream, clip or folder, and predict every frame.
 
@@ -55,6 +56,7 @@ def open(
         loop: restart a file at its end.
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.
+        reconnect: open a camera again when it was lost, for as long as it takes.
 
     Returns:
         A stream of predictions. Iterate over it, and close it or use it in a ``with``.
@@ -69,7 +71,9 @@ def open(
     predictor = load(model, engine=engine, threads=threads)
     try:
         own_delay = camera_delay > 0  # it is counted from the arrival
-        opened = open_source(source, loop=loop, timeout=timeout, stall=stall, sender_clock=not own_delay)
+        opened = open_source(
+            source, loop=loop, timeout=timeout, stall=stall, sender_clock=not own_delay, reconnect=reconnect
+        )
         try:
             return Stream(Pipeline(opened, predictor, lookahead=wish, realtime=realtime or now, every=every_frame))
         except BaseException:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -10,8 +12,9 @@ from typing import cast
 
 from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import OptionError
+from framecast.errors import EngineError, OptionError
 from framecast.runtime.capture import Capture, Grabbed
+from framecast.runtime.conceal import Concealment
 from framecast.runtime.events import Kind
 from framecast.runtime.judge import Judge
 from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
@@ -20,6 +23,8 @@ from framecast.runtime.report import Report, report
 from framecast.runtime.score import Scored
 from framecast.runtime.sinks.sink import Output, Result
 from framecast.runtime.telemetry import Stamps, Telemetry
+
+_log = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -36,6 +41,8 @@ class Pipeline:
         frames: end after this many frames.
         realtime: play a file at its own frame rate instead of as fast as the predictor can.
         every: predict every frame of a paced file, however late.
+        conceal: where a frame is late or lost, yield predictions in its place for up to so many seconds
+            (:mod:`framecast.runtime.conceal`); None for none.
         refresh: results per second: between two frames, yield later moments of the newest one (default: none).
         rival: also score DIS flow now and then, in its own thread.
         clock: for stamps and waiting.
@@ -45,8 +52,8 @@ class Pipeline:
         outputs: where the pictures go, for the report; what owns the sinks fills it.
 
     Raises:
-        OptionError: ``frames`` is below 1, the refresh rate is out of range, or ``lookahead.now`` is set for a file at
-            full speed.
+        OptionError: ``frames`` is below 1, the refresh rate or ``conceal`` is out of range, or ``lookahead.now`` or
+            ``conceal`` is set for a file at full speed.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class Pipeline:
         every: bool = False,
         refresh: float | None = None,
         rival: bool = True,
+        conceal: float | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         if frames is not None and frames < 1:
@@ -70,6 +78,8 @@ class Pipeline:
         self.lookahead = lookahead or Lookahead()
         if self.lookahead.now and not self._timed:
             raise OptionError("cannot use now with a file at full speed: set realtime as well")
+        if conceal is not None and not self._timed:
+            raise OptionError("cannot conceal in a file at full speed, where no frame is late: set realtime as well")
         self.source = source
         self.predictor = predictor
         self.telemetry = Telemetry(predictor.interval)
@@ -77,6 +87,8 @@ class Pipeline:
         self._horizon = Horizon(self.lookahead)
         self._frames = frames
         self._period = None if refresh is None or not self._timed else 1 / refresh
+        self._concealment = Concealment(conceal)
+        self._concealed = 0
         self._clock = clock
         self._judge = Judge(self.telemetry, clock if rival and self._timed else None)
         self._capture = Capture(source, paced=self._paced, every=every, clock=clock, wants=self._judge.wants)
@@ -127,6 +139,8 @@ class Pipeline:
                     break
                 elif (between := self._between()) is not None:
                     yield between
+                elif self._newest is not None and self._concealment.due <= self._clock.now():
+                    yield self._conceal(*self._newest[:2])
                 elif patience is not None:
                     self.telemetry.wake(self._clock.now(), mailbox.dropped)
                     yield None
@@ -153,7 +167,7 @@ class Pipeline:
 
     def report(self) -> Report:
         """The figures so far. May be called from any thread."""
-        faults = Counter(self.source.faults) + self._capture.faults
+        faults = Counter(self.source.faults) + self._capture.faults + Counter(concealed=self._concealed)
         outputs = [output for written in self.outputs if (output := written()) is not None]
         engine = self.predictor.engine
         return report(self.telemetry.snapshot(), self.source, faults, engine, self.lookahead, outputs)
@@ -165,6 +179,7 @@ class Pipeline:
             self._stream = stream
             self.telemetry.begin_epoch()
             predictor.reset()
+            self._concealment.restart()
         predictor.step(frame.image, frame.time, interval=item.interval)
         chosen = clock.now()
         ahead = self._ahead(item, chosen)
@@ -200,8 +215,11 @@ class Pipeline:
             late=due.last if due else None,
             psnr=due.psnr if due else None,
             psnr_copy=due.psnr_copy if due else None,
+            repeated=predictor.event == "repeat",
         )
         self._newest = item, result, handed
+        # A frame that comes early, by jitter, does not make the next one due earlier.
+        self._concealment.begin(handed if item.moment is None else max(handed, item.moment), predictor.interval)
         return result
 
     def _events(self) -> dict[str, int]:
@@ -235,9 +253,51 @@ class Pipeline:
         judge.made(prediction, predictor.input, item.frame.time, predictor.interval)
         return due
 
+    def _conceal(self, item: Grabbed, newest: Result) -> Result:
+        """A prediction in the place of a frame that has not come."""
+        now = self._clock.now()
+        elapsed, frame = self._concealment.next(now), item.frame
+        self._concealed += 1
+        self.telemetry.wake(now, self._capture.mailbox.dropped)
+        # On a display with moments between frames, it must not step back behind the newest of them.
+        result = self._later(item, newest, now, elapsed if self._period is None else now - newest.stamps.handed)
+        shown = self._clock.now()
+        self._newest = item, newest, shown
+        if shown - now > self.predictor.interval and self.predictor.manifest.renders == "steps":
+            self._concealment.finish()  # the next picture takes a step more, and a real frame would wait for it
+        return replace(result, frame=replace(frame, time=frame.time + elapsed), between=False)
+
+    def _later(self, item: Grabbed, newest: Result, now: float, elapsed: float) -> Result:
+        """A later moment of the newest frame: ``elapsed`` seconds later, or what shows the present at ``now``."""
+        ahead = self._ahead(item, now) if self.lookahead.now else newest.prediction.ahead + elapsed
+        moment = item.frame.time + min(ahead, max(LONGEST, newest.prediction.ahead))
+        concealed = self._concealment.active
+        try:
+            prediction = self.predictor.at(moment)
+        except EngineError as error:
+            if not concealed:
+                raise
+            _log.warning("cannot conceal: %s", error)
+            self._concealment.finish()
+            prediction = replace(newest.prediction, image=newest.input, time=moment)
+        if concealed:
+            prediction = replace(prediction, image=self._concealment.faded(prediction.image, newest.input, elapsed))
+        return replace(
+            newest,
+            prediction=prediction,
+            due=None,
+            late=None,
+            psnr=None,
+            psnr_copy=None,
+            between=True,
+            concealed=concealed,
+        )
+
     def _deadline(self, patience: float | None) -> float | None:
         """When to stop waiting for a frame; None to wait without limit."""
         moments = [] if patience is None else [self._clock.now() + patience]
+        if self._newest is not None and math.isfinite(self._concealment.due):
+            moments.append(self._concealment.due)
         if self._period is not None and self._newest is not None:
             moments.append(self._newest[2] + self._period)
         return min(moments, default=None)
@@ -251,19 +311,18 @@ class Pipeline:
             return None
         item, newest, handed = self._newest
         now = self._clock.now()
-        if now - newest.stamps.handed > self.lookahead.most:
+        elapsed = now - newest.stamps.handed
+        if self._concealment.over if self._concealment.lasts else elapsed > self.lookahead.most:
             self._newest = None
             return None
         if now < handed + self._period:  # the same sum as in _deadline, so that rounding cannot make them differ
             return None
-        ahead = self._ahead(item, now)
-        if not self.lookahead.now:  # the moment shown advances with time
-            ahead += now - newest.stamps.handed
-        prediction = self.predictor.at(item.frame.time + min(ahead, LONGEST))
+        result = self._later(item, newest, now, elapsed)
         shown = self._clock.now()
-        self._handed(item, ahead, now, shown)
+        if not result.concealed:
+            self._handed(item, result.prediction.ahead, now, shown)
         self._newest = item, newest, shown
-        return replace(newest, prediction=prediction, due=None, late=None, psnr=None, psnr_copy=None, between=True)
+        return result
 
 
 def check_refresh(rate: float | None) -> None:

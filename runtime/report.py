@@ -11,12 +11,15 @@ from typing import TypedDict
 import numpy as np
 
 from framecast.camera import Source, Times
-from framecast.runtime.caveats import faulty, trusted, warnings
+from framecast.runtime.caveats import faulty, lacking, trusted, warnings
 from framecast.runtime.engines import Engine
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.score import Score
 from framecast.runtime.sinks.sink import Output
 from framecast.runtime.telemetry import Histogram, Snapshot
+
+FAULTS = ("damaged", "times_mended", "reconnects", "concealed")
+"""Events that are counted by the source, and in its place."""
 
 
 class Latency(TypedDict):
@@ -109,6 +112,8 @@ class Report(TypedDict):
         resets: how often a non-finite prediction reset the state.
         fps: predictions a second of wall time.
         silent_s: seconds since the newest frame, if none has come for a while.
+        trouble: why no frames come, while a lost camera is opened again; null if all is well.
+        attempts: how often it was tried to open a lost camera again.
         latency_ms: from a frame's time (``times``) to its finished prediction. For a file at full speed, from when the
             predictor takes the frame.
         psnr_db: of all scored predictions.
@@ -117,11 +122,14 @@ class Report(TypedDict):
         now: how close to the present the pictures are; null without ``now``.
         events: ``repeats``: frames that repeat the one before; ``cuts`` to another scene; ``gaps`` in time; ``copied``:
             predictions replaced by a copy of the newest frame, because copying has lately been better; ``damaged``:
-            pictures that could not be decoded; ``times_mended``: times that repeated or ran back.
+            pictures that could not be decoded; ``times_mended``: times that repeated or ran back; ``reconnects`` after
+            the camera was lost; ``concealed``: predictions in the place of frames that were late or lost.
         outputs: where the pictures went: one for each ``record`` and ``out``.
         warnings: problems with the run or its figures, one line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
         versions: of everything that affects the figures.
+        started: when the run started, in UTC (ISO 8601).
+        host: the machine's name.
     """
 
     source: str
@@ -139,6 +147,8 @@ class Report(TypedDict):
     resets: int
     fps: float | None
     silent_s: float
+    trouble: str | None
+    attempts: int
     latency_ms: Latency
     psnr_db: RunPsnr
     psnr_db_by_ahead: list[AheadPsnr]
@@ -149,6 +159,8 @@ class Report(TypedDict):
     warnings: list[str]
     ended: str | None
     versions: dict[str, str]
+    started: str
+    host: str
 
 
 def report(
@@ -169,7 +181,7 @@ def report(
         lookahead: the lookahead that was asked for.
         outputs: where the pictures went.
     """
-    seconds, shown = snapshot.seconds, snapshot.shown
+    seconds, shown, outputs = snapshot.seconds, snapshot.shown, list(outputs)
     return {
         "source": source.name,
         "source_notes": list(source.notes),
@@ -186,6 +198,8 @@ def report(
         "resets": snapshot.resets,
         "fps": round(snapshot.frames / seconds, 2) if seconds else None,
         "silent_s": round(snapshot.silent, 1),
+        "trouble": source.trouble,
+        "attempts": source.attempts,
         "latency_ms": _latency(snapshot.latency),
         "psnr_db": {**_psnr(snapshot.score), "trusted": trusted(snapshot), "dis": _dis(snapshot.rival)},
         "psnr_db_by_ahead": [
@@ -203,11 +217,13 @@ def report(
             "arrivals": round(1e3 * shown.arrivals, 1),
             "n": shown.n,
         },
-        "events": {"damaged": 0, "times_mended": 0} | dict(snapshot.events) | dict(faults),
-        "outputs": list(outputs),
-        "warnings": [*warnings(snapshot, lookahead), *faulty(faults)],
+        "events": dict.fromkeys(FAULTS, 0) | dict(snapshot.events) | dict(faults),
+        "outputs": outputs,
+        "warnings": [*warnings(snapshot, lookahead), *faulty(faults), *lacking(outputs)],
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),
+        "started": f"{snapshot.started:%Y-%m-%dT%H:%M:%SZ}",
+        "host": platform.node(),
     }
 
 

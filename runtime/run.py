@@ -6,29 +6,33 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from framecast.camera import Source, open_source
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import OptionError
+from framecast.errors import OptionError, SinkError, SinkUnavailableError
+from framecast.notice import Notice, to_log
+from framecast.runtime.conceal import check_conceal
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
 from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
+from framecast.runtime.news import News
+from framecast.runtime.outputs import STRIP, recorder, sender
 from framecast.runtime.pipeline import Pipeline, check_refresh
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
 from framecast.runtime.shipped import DEFAULT_MODEL, find
-from framecast.runtime.sinks.out import PATIENCE, OutSink, check_out, is_live
+from framecast.runtime.sinks.out import check_out, is_live
 from framecast.runtime.sinks.recorded import check_recordable
 from framecast.runtime.sinks.sink import Result, Sink
-from framecast.runtime.sinks.strip import StripSink
 from framecast.runtime.sinks.thread import SinkThread
-from framecast.runtime.sinks.video import VideoSink, check_segments, check_suffix
+from framecast.runtime.sinks.video import check_segments, check_suffix
+from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
 
-STRIP = ".png"  # the suffix of a strip of pictures
+CLOSING = 5.0  # seconds that the outputs may take to close while a step hangs
 REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
 
 _log = logging.getLogger(__name__)
@@ -47,22 +51,28 @@ def run(
     display_delay: float = 0.0,
     max_ahead: float = MAX_AHEAD,
     refresh: float | None = None,
+    conceal: float | None = None,
     frames: int | None = None,
     realtime: bool = False,
     every_frame: bool = False,
     loop: bool = False,
     timeout: float = 15.0,
-    stall: float = 5.0,
+    stall: float = 2.5,
+    reconnect: bool = True,
     record: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     segment: float | None = None,
     keep: float | None = None,
     out: str | Iterable[str] = (),
     serve: str | None = None,
+    token: str | None = None,
+    hosts: Iterable[str] = (),
     show: bool = False,
     sinks: Iterable[Sink | Callable[[Result], object]] = (),
     observe: Callable[[Report], object] = lambda report: None,
-    announce: Callable[[str], object] = _log.info,
+    announce: Callable[[str], object] = to_log,
     stop: threading.Event | None = None,
+    step_limit: float = STEP_LIMIT,
+    stuck: Callable[[str], object] = _log.error,
     clock: Clock = SYSTEM,
 ) -> Report:
     """Predict a camera, a stream or a file live, and score every prediction against the real frame.
@@ -82,6 +92,8 @@ def run(
         max_ahead: for ``now``: the longest lookahead in seconds.
         refresh: pictures per second for ``show`` and ``serve``: between two frames, later moments of the newest one
             are rendered (default: none).
+        conceal: where a frame is late or lost, go on with predictions for up to so many seconds (default: do not).
+            They are marked, and fade to the last real frame.
         frames: end after this many frames.
         realtime: play a file at its own frame rate; ``now``, ``serve``, ``show``, and ``out`` except to ``-``, always
             do. Frames that come while the model is busy are then dropped, as with a camera.
@@ -89,6 +101,9 @@ def run(
         loop: restart a file at its end.
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.
+        reconnect: open a camera again when it was lost, for as long as it takes. A camera that does not answer yet is
+            waited for. The same holds for a camera's recordings, as when the disk is full, and for receivers of
+            ``out``: the predictions go on without them.
         record: videos (.mp4, .mkv, .webm, .avi) or strips of pictures (.png) to write. No file is replaced: if the
             file exists, the new one's name gets the time.
         segment: begin a new video file after so many seconds, each with the time in its name.
@@ -97,12 +112,21 @@ def run(
             ``udp://host:port``, ``v4l2:///dev/video10``, or ``-`` for Y4M on standard output, which from then on takes
             nothing else.
         serve: HOST:PORT, HOST or PORT at which to show the run in a browser.
+        token: the page's secret, 16 to 256 characters; every request must carry it (default: none on 127.0.0.1, else a
+            new one).
+        hosts: names under which a proxy on this machine shows the page to others. The page then needs a token.
         show: show the run in a window; closing the window ends the run.
         sinks: further sinks: objects with ``show`` and ``close``, or any callable that takes a :class:`Result`. The
             loop's thread calls them, so they should return soon. They are closed at the end.
-        observe: called with the report about four times a second, even if no frame comes, and once at the end.
-        announce: called with each line that the user should read, such as the page's address.
+        observe: called with the report when the run begins, about four times a second even if no frame comes, and at
+            the end.
+        announce: called with each line that the user should read, such as the page's address (default: log it). It is
+            a string that also has ``event``, ``level`` and ``fields``.
         stop: set it from any thread or signal handler to end the run.
+        step_limit: seconds that a step may take. The first steps of an engine that compiles may take ten times as long.
+        stuck: called with the reason, in another thread, if a step does not return and the engine cannot interrupt it.
+            The outputs are closed by then. Only ending the process helps; if the step returns after all, the run ends
+            with an EngineError.
         clock: for stamps and waiting.
 
     Returns:
@@ -111,11 +135,15 @@ def run(
     Raises:
         SourceError: the source cannot be opened, or was lost.
         ArtifactError: there is no such model, or the file is not an artifact.
-        EngineError: the engine is not available on this machine, or failed.
+        EngineError: the engine is not available on this machine, failed, or did not return in time.
         SinkError: an output cannot be written or served.
         OptionError: an argument is out of range.
     """
     check_refresh(refresh)
+    check_conceal(conceal)
+    if not step_limit > 0:
+        raise OptionError(f"step_limit must be above 0 s, not {step_limit:g}")
+    halt = stop or threading.Event()
     wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
     with ExitStack() as stack:
         if isinstance(source, Source):
@@ -137,17 +165,23 @@ def run(
             raise OptionError("a window and a page run in real time: leave out clock, or leave out show and serve")
         predictor = stack.enter_context(Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True))
         if line := caution(predictor.manifest):
-            announce(f"warning: {line}")
+            announce(Notice("warning", f"warning: {line}", logging.WARNING))
         if isinstance(source, Source):
             opened = source
         else:
             own_delay = camera_delay > 0  # it is counted from the arrival
             opened = open_source(
-                source, loop=loop, timeout=timeout, stall=stall, sender_clock=not own_delay, clock=clock
+                source,
+                loop=loop,
+                timeout=timeout,
+                stall=stall,
+                sender_clock=not own_delay,
+                reconnect=reconnect,
+                clock=clock,
             )
             _close_after(stack, opened.close)
             if now and not camera_delay and str(source).lower().startswith(("rtsp:", "rtsps:")):
-                announce(f"warning: {_NO_DELAY}")
+                announce(Notice("warning", f"warning: {_NO_DELAY}", logging.WARNING))
         pipeline = Pipeline(
             opened,
             predictor,
@@ -156,31 +190,60 @@ def run(
             realtime=realtime or watched,
             every=every_frame,
             refresh=refresh if show or serve is not None else None,
+            conceal=conceal,
             clock=clock,
         )
+        line, ours = f"started: {opened.name}", predictor.engine
+        to_log(Notice("started", line, source=opened.name, model=ours.manifest.config, engine=ours.name))
         try:
             with ExitStack() as sinks_open:
-                displays = _open_displays(sinks_open, pipeline, serve, show, announce)
+                displays = _open_displays(sinks_open, pipeline, serve, token, hosts, show, announce)
                 fps = opened.fps or 1 / predictor.interval
                 # Whoever watches live gets the newest picture; everybody else gets every one.
                 late = opened.live or realtime or watched
                 opening: list[Callable[[], SinkThread]] = [
-                    *(partial(_recorder, place, fps, segment, keep, clock) for place in places),
-                    *(partial(_sender, target, fps, late, clock) for target in targets),
+                    *(
+                        partial(recorder, place, fps, segment, keep, clock, again=reconnect and opened.live)
+                        for place in places
+                    ),
+                    *(
+                        partial(sender, target, fps, late, clock, again=reconnect, waits=opened.live)
+                        for target in targets
+                    ),
                 ]
                 for opens in opening:
                     thread = opens()
                     _close_after(sinks_open, thread.close)
                     pipeline.outputs.append(thread.written)
                     shown.append(thread.show)
-                _drive(pipeline, displays, shown, observe, announce, stop or threading.Event(), clock)
+
+                def give_up(reason: str) -> None:
+                    pipeline.telemetry.end(f"error: {reason}")
+                    closing = threading.Thread(target=_close, args=(sinks_open,), daemon=True)
+                    closing.start()
+                    closing.join(CLOSING)
+                    observe(pipeline.report())
+                    stuck(reason)
+
+                watchdog = Watchdog(predictor.engine, give_up, stopping=halt.is_set, limit=step_limit)
+                with watchdog if clock is SYSTEM else nullcontext():  # in virtual time a step takes no time
+                    _drive(pipeline, displays, shown, observe, announce, halt, watchdog, clock)
         except Exception as error:
             pipeline.telemetry.end(f"error: {error}")
+            if isinstance(error, SinkError):
+                to_log(Notice("output_lost", str(error), logging.WARNING))
             raise
         finally:
             if pipeline.started:
                 observe(pipeline.report())
+            _tell_end(pipeline)
         return pipeline.report()
+
+
+def _tell_end(pipeline: Pipeline) -> None:
+    now = pipeline.telemetry.snapshot()
+    counts = {"frames": now.frames, "dropped": now.dropped, "epochs": now.epochs, "resets": now.resets}
+    to_log(Notice("stopped", f"stopped: {now.ended}", reason=now.ended, **counts, seconds=round(now.seconds, 3)))
 
 
 _NO_DELAY = (
@@ -196,26 +259,34 @@ def _drive(
     observe: Callable[[Report], object],
     announce: Callable[[str], object],
     stop: threading.Event,
+    watchdog: Watchdog,
     clock: Clock,
 ) -> None:
-    observed = clock.now()
-    said = 0  # of the source's notes
+    observe(pipeline.report())  # the run has begun: from now on there is something to finish
+    observed = clock.now() - REFRESH  # the first figures come at once
+    news = News(pipeline.source, announce, clock, pipeline.outputs)
     for result in pipeline.results(REFRESH):
+        watchdog.check()
         if result is not None:
+            news.see(result)
             for sink in displays if result.between else [*displays, *sinks]:
                 sink(result)
         if clock.now() - observed >= REFRESH:
             observed = clock.now()
             observe(pipeline.report())
-            for note in pipeline.source.notes[said:]:
-                announce(f"note: {note}")
-                said += 1
+            news.tell()
         if stop.is_set():
             pipeline.stop()
 
 
 def _open_displays(
-    stack: ExitStack, pipeline: Pipeline, serve: str | None, show: bool, announce: Callable[[str], object]
+    stack: ExitStack,
+    pipeline: Pipeline,
+    serve: str | None,
+    token: str | None,
+    hosts: Iterable[str],
+    show: bool,
+    announce: Callable[[str], object],
 ) -> list[Callable[[Result], object]]:
     """Open window and page and return their ``show`` functions. The stack closes them."""
     opened: list[Callable[[Result], object]] = []
@@ -228,10 +299,12 @@ def _open_displays(
     if serve is not None:  # before the recorders, so that it closes after them: viewers may be slow to leave
         from framecast.runtime.sinks.web import WebSink
 
-        page = WebSink(serve, snapshot=lambda: dict(pipeline.report()))
+        page = WebSink(serve, snapshot=lambda: dict(pipeline.report()), token=token, hosts=hosts)
         _close_after(stack, page.close)
         opened.append(page.show)
-        announce(f"watch it at {page.url}")
+        # A secret that somebody set is not for the journal; one that was made for this run must be told.
+        shown = page.url if token is None else f"{page.address} (add ?token= and your token)"
+        announce(Notice("serving", f"watch it at {shown}", address=page.address, token=page.url != page.address))
     return opened
 
 
@@ -245,7 +318,20 @@ def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: 
 
     Raises:
         OptionError: a suffix is unknown, or the segments' time or size is out of range.
-        SinkError: a path cannot be written, or another run is recording under that name.
+        SinkError: a path cannot be written, or another run is recording under that name. A full disk is told later,
+            because a camera can wait for room.
+    """
+    check_recording_options(paths, segment, keep)
+    for path in paths:
+        with suppress(SinkUnavailableError):  # a camera is predicted without a recording until there is room
+            check_recordable(path)
+
+
+def check_recording_options(paths: Sequence[Path], segment: float | None = None, keep: float | None = None) -> None:
+    """The part of :func:`check_recordings` that looks at no file.
+
+    Raises:
+        OptionError: see there.
     """
     check_segments(segment, keep)
     videos = [path for path in paths if path.suffix.lower() != STRIP]
@@ -253,18 +339,13 @@ def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: 
         raise OptionError("segment is for videos: give record as well, such as run.mp4")
     for path in videos:
         check_suffix(path)
-    for path in paths:
-        check_recordable(path)
 
 
-def _recorder(path: Path, fps: float, segment: float | None, keep: float | None, clock: Clock) -> SinkThread:
-    strip = path.suffix.lower() == STRIP
-    return SinkThread(StripSink(path) if strip else VideoSink(path, fps, segment, keep), clock)
-
-
-def _sender(target: str, fps: float, newest: bool, clock: Clock) -> SinkThread:
-    patience = PATIENCE if is_live(target) else None  # a paused player reads standard output later
-    return SinkThread(OutSink(target, fps), clock, newest=newest, patience=patience)
+def _close(stack: ExitStack) -> None:
+    try:
+        stack.close()
+    except Exception as error:  # noqa: BLE001 (the step that hangs is what ends the run)
+        _log.warning("closing failed as well: %s", error)
 
 
 def _close_after(stack: ExitStack, close: Callable[[], object]) -> None:
@@ -276,6 +357,6 @@ def _close_after(stack: ExitStack, close: Callable[[], object]) -> None:
         except Exception as later:
             if error is None:
                 raise
-            _log.info("closing failed as well: %s", later)
+            _log.warning("closing failed as well: %s", later)
 
     stack.push(leave)

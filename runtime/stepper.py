@@ -253,6 +253,7 @@ class Stepper:
             for k in range(outputs):
                 target = free[k % 2]
                 self.engine.feed_back(source, k, state, target)
+                self.engine.lock.renew()
                 state = target
             source = state
 

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +138,7 @@ class Snapshot:
         events: counts of ``repeats``, ``cuts`` to another scene, ``gaps`` in time, and predictions replaced by a copy
             (``copied``).
         ended: None during the run, then the reason for its end.
+        started: when the run began, in UTC, by the machine's wall clock.
     """
 
     interval: float
@@ -156,6 +158,7 @@ class Snapshot:
     shown: Shown | None = None
     events: Mapping[str, int] = field(default_factory=dict)
     ended: str | None = None
+    started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
 class Telemetry:

@@ -125,7 +125,11 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run", fifo], 1, "regular file"),
             (["run", "gopher://host"], 1, "unknown scheme"),
             (["run", "demo", "--timeout", "15"], 1, "--timeout 15 is 15 ms, too short to wait: write seconds as 15s"),
-            (["run", "rtsp://user:s3cret@127.0.0.1:1/x"], 1, "connection refused"),
+            (["run", "demo", "--conceal", "0ms"], 1, "--conceal 0ms is 0 ms, too short to wait: give at least 100ms"),
+            (["run", "demo", "--conceal=-1s"], 1, "--conceal '-1s' is not a time"),
+            (["run", "demo", "--conceal", "36000s"], 1, "conceal must be above 0 and at most 10 s, not 36000 s"),
+            (["run", "demo", "--conceal", "500ms"], 1, "cannot conceal in a file at full speed"),
+            (["run", "rtsp://user:s3cret@127.0.0.1:1/x", "--no-reconnect"], 1, "connection refused"),
             (["run", "demo", "--model", "nope"], 1, "stip-edge"),
             (["run", "demo", "--model", text], 1, "framecast export"),
             (["run", "demo", "--engine", "nope"], 1, "onnxruntime"),
@@ -166,7 +170,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run"], 2, "framecast run needs SOURCE"),
             (["run", "demo", "--horizon", "far"], 2, "--horizon takes a whole number, not 'far'"),
             (["run", "demo", "--zzz"], 2, "framecast run has no option --zzz (see 'framecast run --help')"),
-            (["nope"], 2, "no command 'nope': use run, delay, eval"),
+            (["nope"], 2, "no command 'nope': use run, config, delay, eval"),
             (["rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
             (["run", "demo", "rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
             (["run", "demo", "--model", "rtsp://user:s3cret@127.0.0.1/x"], 1, "no such artifact"),
@@ -203,7 +207,7 @@ def test_a_run_that_fails_before_its_first_frame_has_a_summary(run: Run, tmp_pat
 
 def test_a_lost_camera_is_reported_and_the_recording_stays_playable(rtsp_server: RtspServer, tmp_path: Path) -> None:
     video, report = tmp_path / "run.mp4", tmp_path / "run.json"
-    process = spawn("run", rtsp_server.url, "--record", str(video), "--json", str(report))
+    process = spawn("run", rtsp_server.url, "--record", str(video), "--json", str(report), "--no-reconnect")
     wait_for(video)
     rtsp_server.process.kill()
     _, err = process.communicate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
@@ -16,6 +15,7 @@ from framecast.camera import DEFAULT_FPS, Image
 from framecast.errors import EngineError
 from framecast.graph.manifest import Manifest, StateSpec
 from framecast.runtime.convert import Tensor, blank_frame, is_finite, to_frame, to_image, to_model_size
+from framecast.runtime.engines.turn import Turn
 
 __all__ = ["Engine", "Moment", "Phases", "State", "Tensor", "field_buffers", "state_buffers", "step_buffers"]
 
@@ -102,7 +102,8 @@ class Engine(ABC):
         batch: the only batch size that it runs; None if it runs any.
         manifest: the artifact's manifest.
         any_size: whether its pictures have the frames' size. Otherwise they have the manifest's.
-        lock: held by one caller at a time.
+        compiles: whether its first calls may compile code, which takes long.
+        lock: held by one caller at a time, so that a watchdog sees how long a call goes on.
     """
 
     name: str
@@ -112,12 +113,13 @@ class Engine(ABC):
     batch: int | None = None
     any_size = False
     manifest: Manifest
-    lock: threading.RLock
+    compiles = False
+    lock: Turn
 
     def __new__(cls: type[Self], *_: Any, **__: Any) -> Self:
         """Give every engine its lock here, so that no subclass can forget it."""
         engine = super().__new__(cls)
-        engine.lock = threading.RLock()
+        engine.lock = Turn()
         return engine
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
@@ -283,6 +285,15 @@ class Engine(ABC):
     def seen(self, state: State) -> list[Image]:
         """The input pictures of the step that wrote ``state``: uint8 [h, w, 3] BGR at the model's size, one per row."""
         return state.seen
+
+    def interrupt(self, reason: str) -> bool:
+        """End the call that another thread is in. It and all later ones raise EngineError with ``reason``.
+
+        Returns:
+            Whether the engine can do that (default: no). A call may still take a moment, or not obey.
+        """
+        del reason
+        return False
 
     @abstractmethod
     def close(self) -> None:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from framecast.errors import ArtifactError, EngineError, ExportError, first_line
 from framecast.graph.manifest import RENDER, beside, check_halves
 from framecast.runtime.engines.device import Buffer, DeviceEngine
-from framecast.runtime.engines.onnxruntime import check_boundary
+from framecast.runtime.engines.onnxruntime import Running, check_boundary
 from framecast.runtime.engines.tensorrt.cuda import libcuda_
 
 _PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -112,9 +112,8 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
             graphs = [device_graph(half).SerializeToString() for half in halves]
         except ExportError as error:
             raise ArtifactError(f"{artifact}: {error}") from error
-        self._options = onnxruntime.RunOptions()
-        self._options.log_severity_level = 4
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._running = Running(onnxruntime)
+        self._running.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._sessions = self._opened(onnxruntime, graphs, threads)
 
     @staticmethod
@@ -171,7 +170,7 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         self, reads: Mapping[str, Buffer], writes: Mapping[str, Buffer], *, render: bool = False
     ) -> Callable[[], None]:
         """See :meth:`DeviceEngine.bind`."""
-        session, options = self._sessions[render], self._options
+        session, running = self._sessions[render], self._running
         binding = session.io_binding()
         for bind, buffers in ((binding.bind_input, reads), (binding.bind_output, writes)):
             for name, buffer in buffers.items():
@@ -181,12 +180,13 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
         def run(_: Any = (reads, writes)) -> None:  # the default keeps the buffers alive: they are bound by address
             for fetched in old:
                 fetched.clear()
-            try:
-                session.run_with_iobinding(binding, options)
-            except Exception as error:
-                raise EngineError(f"onnxruntime could not run {self.manifest.config}: {first_line(error)}") from error
+            running.run(session, binding, self.manifest.config)
 
         return run
+
+    def interrupt(self, reason: str) -> bool:
+        """See :meth:`Engine.interrupt`."""
+        return self._running.interrupt(reason)
 
     def close(self) -> None:
         """See :meth:`Engine.close`."""

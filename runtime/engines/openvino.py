@@ -45,6 +45,7 @@ class OpenVinoEngine(Engine):
     """
 
     name = "openvino"
+    compiles = True
     device = "cpu"
 
     def __init__(self, artifact: Path, *, threads: int = 0, precision: str = "fp32") -> None:
@@ -213,4 +214,5 @@ def _reason(error: Exception) -> str:
     """The reason for a failure: one line of OpenVINO's long error message."""
     lines = [line.strip(" -") for line in str(error).splitlines()]
     reasons = [line for line in lines if line and not line.startswith(_AROUND)]
+    reasons.sort(key=lambda line: "No conversion rule" not in line)  # other operators fail only because of that one
     return reasons[0].rstrip(".:") if reasons else first_line(error)

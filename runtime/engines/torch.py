@@ -75,6 +75,7 @@ class TorchEngine(Engine):
     """
 
     name = "torch"
+    compiles = True
 
     def __init__(
         self,

@@ -14,12 +14,12 @@ import contextlib
 import ipaddress
 import logging
 import math
-import secrets
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import quote
 
 from aiohttp import web
@@ -27,17 +27,21 @@ from aiohttp import web
 from framecast.errors import SinkError
 from framecast.runtime.report import to_json
 from framecast.runtime.sinks import page
+from framecast.runtime.sinks.access import Access
 from framecast.runtime.sinks.address import bracketed, listen, outward, parse
+from framecast.runtime.sinks.connections import Connections
+from framecast.runtime.sinks.health import Pulse, exposition
 from framecast.runtime.sinks.page.pictures import Encoder, Newest
 from framecast.runtime.sinks.page.scores import Scores
 from framecast.runtime.sinks.sink import Result, Sink
 
 MAX_VIEWERS = 8
-MAX_CONNECTIONS = 64  # in total: pages, statistics, viewers, and idle connections
-BACKLOG = 32  # connections accepted at a time; MAX_CONNECTIONS may be exceeded by this many
+BACKLOG = 128  # connections that wait to be accepted; if there are more, they must ask again a second later
 SEND_TIMEOUT = 3.0  # seconds to send one update, or for a viewer to answer a close
 MIN_INTERVAL = 0.0125  # seconds between updates: a little less than one frame at 60 fps, so that jitter skips none
 STATS_INTERVAL = 0.25  # seconds between snapshots of the figures
+HEARTBEAT = 1.0  # seconds between updates without a new picture: the page then knows that the camera is out, not we
+HEALTH = ("/live", "/ready")  # for machines that watch over this one: they say nothing secret, so they need no token
 SEND_BUFFER = 128 * 1024  # bytes that the kernel may buffer for a viewer; buffered pictures are no longer live
 
 _silent = logging.Logger("framecast.web", level=logging.CRITICAL + 1)
@@ -73,12 +77,13 @@ class WebSink(Sink):
         address: HOST:PORT, HOST or PORT; port 0 means any free port. On an address that other machines can reach,
             every request needs the token.
         snapshot: returns the figures for the page; called in the server's thread.
-        token: the value that a request must carry as ``?token=…`` (default: generated for an address that other
-            machines can reach, otherwise none).
+        token: the value that a request must carry, as ``?token=…`` or ``Authorization: Bearer …`` (default: generated
+            for an address that other machines can reach, otherwise none).
+        hosts: names under which a proxy on this machine shows the page to others.
         title: of the page.
 
     Raises:
-        OptionError: the address cannot be parsed or resolved.
+        OptionError: the address cannot be parsed or resolved, or the token or a name has a wrong form.
         SinkError: the address is not available, for example because another program uses it.
     """
 
@@ -88,26 +93,25 @@ class WebSink(Sink):
         *,
         snapshot: Callable[[], Mapping[str, object]],
         token: str | None = None,
+        hosts: Iterable[str] = (),
         title: str = "framecast",
     ) -> None:
         host, port = parse(address)
         self._socket = listen(host, port)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted sockets inherit it
         bound, port = self._socket.getsockname()[:2]
-        interface = ipaddress.ip_address(bound.partition("%")[0])
-        local = interface.is_loopback
-        self._token = token or (None if local else secrets.token_urlsafe())
+        try:
+            self._access = Access(bound, host, port, token=token, hosts=hosts)
+        except Exception:
+            self._socket.close()
+            raise
         self._snapshot = snapshot
-
-        # Against DNS rebinding: a foreign page must not get in through a name that resolves to this machine. So on
-        # loopback we answer only to loopback's own names. Elsewhere the token keeps strangers out.
-        names = {"localhost", "127.0.0.1", "[::1]", bracketed(bound), bracketed(host).lower()}
-        self._hosts = {f"{name}:{port}" for name in names} | (names if port == 80 else set()) if local else None
-        query = f"?token={quote(self._token, safe='')}" if self._token else ""
-        shown = outward(self._socket.family) if interface.is_unspecified else host
-        self._url = f"http://{bracketed(shown)}:{port}/{query}"
+        query = f"?token={quote(self._access.token, safe='')}" if self._access.token else ""
+        shown = outward(self._socket.family) if ipaddress.ip_address(bound.partition("%")[0]).is_unspecified else host
+        self._address, self._query = f"http://{bracketed(shown)}:{port}/", query
         self._files = page.files(title, query)
 
+        self._pulse = Pulse()
         self._newest: Newest | None = None  # replaced as a whole, so it needs no lock
         self._scores = Scores()
         self._encoder = Encoder()
@@ -117,7 +121,7 @@ class WebSink(Sink):
         self._closing = False
         self._ended = False
         self._failure: Exception | None = None
-        self._wake = asyncio.Event()
+        self._wake, self._parted = asyncio.Event(), asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name="framecast-web", daemon=True)
@@ -128,7 +132,12 @@ class WebSink(Sink):
     @property
     def url(self) -> str:
         """The address to open in a browser, including the token if there is one."""
-        return self._url
+        return self._address + self._query
+
+    @property
+    def address(self) -> str:
+        """The same without the token."""
+        return self._address
 
     def show(self, result: Result) -> None:
         """Leave the result for the viewers, and return at once.
@@ -137,6 +146,7 @@ class WebSink(Sink):
             SinkError: the server has failed.
         """
         self._check()
+        self._pulse.see(result)
         self._scores.add(result)
         self._newest = Newest.after(self._newest, result)
         self._notify()
@@ -172,67 +182,80 @@ class WebSink(Sink):
         app.on_response_prepare.append(_harden)
         app.router.add_get("/", self._file, allow_head=False)
         app.router.add_get("/stats.json", self._stats, allow_head=False)
+        app.router.add_get("/metrics", self._metrics, allow_head=False)
         app.router.add_get("/stream", self._stream, allow_head=False)
+        app.router.add_get("/live", self._live)
+        app.router.add_get("/ready", self._ready)
         for name in page.TYPES:
             app.router.add_get(f"/{name}", self._file, allow_head=False)
         # No logs: a client's request, malformed or not, must not print in the run's terminal.
         runner = web.AppRunner(app, access_log=None, logger=_silent, shutdown_timeout=2 * SEND_TIMEOUT)
         await runner.setup()
 
-        def accept() -> asyncio.BaseProtocol:
-            served = runner.server
-            return served() if served and len(served.connections) < MAX_CONNECTIONS else _Refusal()
-
-        server = await self._loop.create_server(accept, sock=self._socket, backlog=BACKLOG)
+        self._connections = Connections(cast("web.Server", runner.server))  # not None after setup()
+        server = await self._loop.create_server(self._connections.accept, sock=self._socket, backlog=BACKLOG)
         started.set()
         try:
             await self._broadcast()
         finally:
             self._ended = True
+            for viewer in self._viewers:  # after a failure, they still wait for news
+                if viewer.news.empty():
+                    viewer.news.put_nowait(page.Update({"age_s": self._pulse.age}))
             server.close()
+            if self._viewers:  # cleanup() drops what they still say, so it would wait in vain for their farewell
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._parted.wait(), SEND_TIMEOUT)
             await runner.cleanup()
 
     async def _broadcast(self) -> None:
-        """Send the newest result to every viewer until the run ends."""
+        """Send the newest result to every viewer until the run ends, and at least a heartbeat each second."""
         while not self._closing:
-            await self._wake.wait()
+            try:
+                await asyncio.wait_for(self._wake.wait(), HEARTBEAT)
+            except asyncio.TimeoutError:
+                self._publish([viewer for viewer in self._viewers if viewer.news.empty()], pictures=False)
+                continue
             self._wake.clear()
             if self._viewers and not self._closing:
-                self._publish()
+                self._publish([viewer for viewer in self._viewers if viewer.needs(self._newest)])
                 await asyncio.sleep(MIN_INTERVAL)
         self._ended = True
         self._figures_time = -math.inf  # send the last figures with the last picture
-        self._publish()
+        self._publish([*self._viewers])
 
-    def _publish(self) -> None:
-        newest = self._newest
-        viewers = [viewer for viewer in self._viewers if viewer.needs(newest)]
+    def _publish(self, viewers: list[_Viewer], *, pictures: bool = True) -> None:
         if not viewers:
             return
-        if time.monotonic() - self._figures_time >= STATS_INTERVAL:
-            self._figures_time = time.monotonic()
-            self._figures = self._snapshot()
-        moment, pictures = {}, {}
-        if newest is not None:
-            wanted = frozenset().union(*(viewer.show for viewer in viewers))
-            moment = _moment(newest)
-            pictures = self._encoder.encode(newest, wanted)
-        update = page.Update(moment, pictures, self._figures)
+        newest, age = self._newest, self._pulse.age
+        moment: dict[str, object] = {"age_s": None if age is None else round(age, 1)}
+        encoded: dict[str, bytes] = {}
+        if newest is not None and pictures:
+            moment |= _moment(newest)
+            encoded = self._encoder.encode(newest, frozenset().union(*(viewer.show for viewer in viewers)))
+        update = page.Update(moment, encoded, self._current())
         for viewer in viewers:
             if viewer.news.full():
                 viewer.news.get_nowait()  # the newest wins
             viewer.news.put_nowait(update)
 
+    def _current(self) -> Mapping[str, object]:
+        """The run's figures, at most ``STATS_INTERVAL`` old."""
+        if time.monotonic() - self._figures_time >= STATS_INTERVAL:
+            self._figures_time = time.monotonic()
+            self._figures = self._snapshot()
+        return self._figures
+
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        host = request.headers.get("Host", "").lower()
-        if self._hosts is not None and host not in self._hosts:
-            raise web.HTTPForbidden(text="This page is only for browsers on this machine.")
-        if self._token and not secrets.compare_digest(request.query.get("token", "").encode(), self._token.encode()):
-            raise web.HTTPForbidden(text="The token is missing or wrong: open the address that framecast printed.")
-        origin = request.headers.get("Origin", "").lower()
-        if request.path == "/stream" and origin not in (f"http://{host}", f"https://{host}"):
-            raise web.HTTPForbidden(text="Only this server's own page may open the stream.")
+        if request.path in HEALTH:
+            return await handler(request)
+        refusal = self._access.refusal(request, from_page=request.path == "/stream")
+        if refusal is not None:
+            answer = web.HTTPForbidden(text=refusal)
+            answer.force_close()
+            raise answer
+        self._connections.know(request.transport)
         return await handler(request)
 
     async def _file(self, request: web.Request) -> web.Response:
@@ -240,7 +263,21 @@ class WebSink(Sink):
         return web.Response(text=self._files[name], content_type=page.TYPES[name])
 
     async def _stats(self, request: web.Request) -> web.Response:
-        return web.json_response(text=to_json(self._snapshot()))
+        return web.json_response(text=to_json(self._current()))
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        accept = request.headers.get("Accept", "")
+        body, kind = exposition(self._current(), self._pulse, len(self._viewers), accept)
+        return web.Response(body=body, headers={"Content-Type": kind})
+
+    async def _live(self, request: web.Request) -> web.Response:
+        return _brief({"live": True})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        reason = self._pulse.failing(self._current())
+        if reason is None:
+            return _brief({"ready": True})
+        return _brief({"ready": False, "reason": reason}, status=503)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if len(self._viewers) >= MAX_VIEWERS:
@@ -251,11 +288,15 @@ class WebSink(Sink):
         response = web.WebSocketResponse(timeout=SEND_TIMEOUT, heartbeat=4 * SEND_TIMEOUT, compress=False)
         viewer = _Viewer(show)
         self._viewers.add(viewer)
+        self._parted.clear()
+        self._connections.hold(request.transport)
         try:
             await response.prepare(request)
             await self._watch(response, viewer, request)
         finally:
             self._viewers.discard(viewer)
+            if not self._viewers:
+                self._parted.set()
         return response
 
     async def _watch(self, response: web.WebSocketResponse, viewer: _Viewer, request: web.Request) -> None:
@@ -289,11 +330,11 @@ class WebSink(Sink):
         return True
 
 
-class _Refusal(asyncio.Protocol):
-    """Closes a connection at once."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+def _brief(answer: Mapping[str, object], status: int = 200) -> web.Response:
+    """A small JSON answer, after which the connection is closed: whoever asks has no place reserved."""
+    response = web.json_response(text=to_json(answer), status=status)
+    response.force_close()
+    return response
 
 
 def _moment(newest: Newest) -> dict[str, object]:
@@ -301,7 +342,8 @@ def _moment(newest: Newest) -> dict[str, object]:
     frame, scored = newest.frame.frame, newest.scored
     ahead = round(1e3 * newest.shown.prediction.ahead, 1)
     score = {"psnr": scored.psnr, "psnr_copy": scored.psnr_copy} if scored else {"psnr": None, "psnr_copy": None}
-    return {"index": frame.index, "time": frame.time, "ahead_ms": ahead, **score}
+    concealed = newest.shown.concealed
+    return {"index": frame.index, "time": frame.time, "ahead_ms": ahead, "concealed": concealed, **score}
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:

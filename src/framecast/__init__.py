@@ -20,6 +20,7 @@ This module holds everything public. Importing it loads no heavy library. Fakes 
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from framecast.runtime.predictor import Prediction, Predictor, load
     from framecast.runtime.run import run
     from framecast.runtime.sinks.sink import Result, Sink
+
+# ONNX Runtime reports home as soon as it is imported, unless this is set before. The user's own setting stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__: str
 

@@ -144,10 +144,10 @@ def get(url: str, method: str = "GET", **headers: str) -> tuple[int, str, Mappin
 
 @contextlib.asynccontextmanager
 async def watch(
-    url: str, origin: str | None = None, show: str | None = None
+    url: str, origin: str | None = None, show: str | None = None, host: str | None = None
 ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
     parts = urlsplit(url)
-    headers = {"Origin": origin or f"http://{parts.netloc}"}
+    headers = {"Origin": origin or f"http://{parts.netloc}", "Host": host or parts.netloc}
     query = "&".join([*filter(None, [parts.query]), *([] if show is None else [f"show={show}"])])
     stream = f"{url.partition('?')[0]}stream?{query}"
     async with aiohttp.ClientSession() as session, session.ws_connect(stream, headers=headers) as viewer:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from .browser import (  # noqa: TID252
     CHROMIUM,
     COPY,
     PREDICTION,
+    Page,
     browse,
     event,
     playing,
@@ -158,6 +160,52 @@ def test_the_views(sink: WebSink, tmp_path: Path) -> None:
             assert page.complaints == []
 
     asyncio.run(run())
+
+
+@browser
+def test_the_page_goes_on_after_an_outage_and_a_lost_connection(sink: WebSink, tmp_path: Path) -> None:
+    async def status(page: Page, name: str, text: str) -> None:
+        await page.wait_until(f"document.body?.dataset.status === {name!r}")
+        assert re.fullmatch(text, await page.text("status"))
+
+    def stand_still() -> None:  # as if the network were gone
+        held.set()
+        free.wait()
+
+    held, free = threading.Event(), threading.Event()
+
+    async def run() -> None:
+        async with browse(tmp_path / "profile") as page:
+            await page.open(sink.url)
+            await status(page, "waiting", "waiting for frames")
+            await page.evaluate("RETRY.fill(20), 0")
+            sink.show(event(0))
+            await status(page, "live", "live")
+
+            clock = sink._pulse._clock
+            sink._pulse._clock = lambda: clock() + 12  # the camera is out
+            await status(page, "outage", r"no frame for 1\d s")
+            assert await page.count("late") > 100  # the last picture stays
+            sink.show(event(1))
+            await status(page, "live", "live")
+
+            sink._loop.call_soon_threadsafe(stand_still)
+            await asyncio.to_thread(held.wait)
+            await page.evaluate("heard -= LOST")
+            await status(page, "reconnecting", "connection lost, retrying")
+            free.set()
+            await status(page, "live", "live")
+            assert page.complaints == []
+
+            await asyncio.to_thread(sink.close)
+            await status(page, "ended", "the run has ended")
+            address = sink.url.removeprefix("http://").removesuffix("/")
+            restarted = stack.enter_context(contextlib.closing(WebSink(address, snapshot=snapshot)))
+            restarted.show(event(0))
+            await status(page, "live", "live")
+
+    with contextlib.ExitStack() as stack:
+        asyncio.run(run())
 
 
 NOW = {"late": 238.0, "error": 3.2, "spread": 9.0, "n": 900}

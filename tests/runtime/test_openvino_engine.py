@@ -216,13 +216,22 @@ def test_a_file_that_is_no_artifact_is_refused(tmp_path: Path) -> None:
 
 def test_an_unsupported_operator_is_named(tmp_path: Path) -> None:
     def foreign(proto: onnx.ModelProto) -> None:
-        proto.opset_import.append(helper.make_opsetid("elsewhere", 1))
-        proto.graph.node[0].domain, proto.graph.node[0].op_type = "elsewhere", "Guess"
+        first = proto.graph.node[0]
+        name, first.output[0] = first.output[0], "first"
+        nodes = [
+            helper.make_node("Transpose", ["frame"], ["turned"], perm=[0, 1, 3, 2]),
+            helper.make_node("MatMul", ["frame", "turned"], ["square"]),
+            helper.make_node("Det", ["square"], ["det"]),  # OpenVINO has none
+            helper.make_node("ReduceMax", ["det"], ["most"], keepdims=0),
+            helper.make_node("Add", ["first", "most"], [name]),
+        ]
+        for at, node in enumerate(nodes, 1):
+            proto.graph.node.insert(at, node)
 
     with pytest.raises(EngineError) as raised:
         OpenVinoEngine(changed(tmp_path, foreign))
     assert str(raised.value) == (
-        "openvino cannot run stip (No conversion rule found for operations: elsewhere.Guess): use another engine, "
+        "openvino cannot run stip (No conversion rule found for operations: Det-18): use another engine, "
         "like onnxruntime"
     )
 

@@ -63,7 +63,7 @@ def test_updates_hold_the_pictures_and_their_scores(sink: WebSink) -> None:
     shown = [event(SETTLE - 1), event(SETTLE)]
     first, warming, scored, last, end = asyncio.run(updates(sink, shown, EVERYTHING))
     header, pictures = decode(first.data)
-    assert header == {"pictures": {}, "scores": [], "stats": header["stats"]}
+    assert header == {"age_s": None, "pictures": {}, "scores": [], "stats": header["stats"]}
     assert header["stats"]["latency_ms"]["p90"] is None
 
     header, pictures = decode(warming.data)

@@ -29,6 +29,7 @@ class TensorRTEngine(DeviceEngine):
     """
 
     name = "tensorrt"
+    compiles = True
 
     def __init__(self, artifact: Path, *, precision: str | None = None, batch: int = 1) -> None:
         super().__init__()

@@ -2,8 +2,11 @@
 
 An update is one binary WebSocket message: the length of a JSON header (4 bytes, big-endian), the header, then JPEGs.
 The header's ``pictures`` names them in order, each with its length; a picture that does not exist is left out. A viewer
-names the pictures that it wants in the stream's query (``?show=late,now``). The server closes with code 1000 when the
-run has ended. With any other code, the viewer should reconnect.
+names the pictures that it wants in the stream's query (``?show=late,now``).
+
+The header's ``age_s`` is the time since the newest frame was predicted; null before the first. While nothing new comes,
+an update without pictures follows each second. So a viewer that hears nothing for longer has lost its connection. The
+server closes with code 1000 when the run has ended. With any other code, the viewer should reconnect.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 // Shows the stream, whose format is in page/__init__.py.
 const plot = new Plot(byId("plot"));
-const SILENCE = 3000; // ms without an update after which the page no longer claims to be live
-const RETRY = [500, 1000, 2000, 5000]; // ms
+const OUTAGE = 3; // seconds without a new frame after which the page no longer claims to be live
+const LOST = 5000; // ms without an update, of which there is at least one a second: the connection is lost
+const RETRY = [500, 1000, 2000, 5000, 10000]; // ms
 const SHADE = [255, 0, 160]; // the trust shade's colour; the residual decides its opacity
 const OPACITY = 0.75; // at most
 
@@ -11,14 +12,23 @@ const STATUS = {
   connecting: "connecting",
   live: "live",
   waiting: "waiting for frames",
-  reconnecting: "reconnecting",
+  outage: "no frame for",
+  reconnecting: "connection lost, retrying",
   ended: "the run has ended",
 };
 
-function setStatus(name) {
-  if (document.body.dataset.status === name) return;
+function setStatus(name, detail = "") {
+  byId("status-detail").textContent = detail;
+  if (document.body.dataset.status === name) return; // else a screen reader would read it again
   document.body.dataset.status = name;
   byId("status-text").textContent = STATUS[name];
+}
+
+// The server's word on the camera. The page stays as it is through an outage, and goes on with the next frame.
+function showAge(age) {
+  if (age === null) setStatus("waiting");
+  else if (age > Math.max(OUTAGE, 5e-3 * interval)) setStatus("outage", ` ${number(age)} s`);
+  else setStatus("live");
 }
 
 // Pictures are decoded off the main thread. Meanwhile, only the newest update waits.
@@ -66,6 +76,7 @@ async function show({ header, pictures }) {
   showMoment(header);
   document.body.dataset.frames = ++shown;
   document.body.dataset.index = header.index;
+  document.body.dataset.concealed = header.concealed ?? false;
 }
 
 function draw(canvas, image, width, height) {
@@ -92,6 +103,7 @@ function shade(image) {
 }
 
 let attempt = 0;
+let interval = 0; // of the camera, ms
 let heard = 0;
 let stream = null;
 let retry = 0;
@@ -110,6 +122,7 @@ function connect() {
   address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
   address.searchParams.set("show", view.pictures.join(","));
   const opened = (stream = new WebSocket(address));
+  heard = performance.now();
   let fresh = true;
   opened.binaryType = "arraybuffer";
   opened.onopen = () => {
@@ -120,7 +133,8 @@ function connect() {
     const update = parse(data);
     attempt = 0;
     heard = performance.now();
-    setStatus("index" in update.header ? "live" : "waiting");
+    interval = update.header.stats?.interval_ms ?? interval;
+    showAge(update.header.age_s);
     if (update.header.stats) showStats(update.header.stats);
     if (fresh) plot.clear(); // a new stream begins with the history
     fresh = false;
@@ -128,28 +142,29 @@ function connect() {
     take(update);
   };
   opened.onclose = ({ code }) => {
-    if (opened !== stream) return;
-    if (code === 1000) {
-      setStatus("ended");
-    } else {
-      setStatus("reconnecting");
-      retry = setTimeout(connect, RETRY[Math.min(attempt++, RETRY.length - 1)]);
-    }
+    if (opened === stream) reconnect(code === 1000 ? "ended" : "reconnecting");
   };
 }
 
-const view = new View(() => {
-  if (document.body.dataset.status !== "ended") connect();
-});
+// Try again later: a server that was restarted, or a run that is started again, continues on this page.
+function reconnect(status) {
+  leave();
+  if (document.body.dataset.status !== "ended") setStatus(status);
+  if (status === "ended") attempt = RETRY.length;
+  const wait = RETRY[Math.min(attempt++, RETRY.length - 1)];
+  retry = setTimeout(connect, wait * (0.75 + Math.random() / 2)); // so that many pages do not come at once
+}
+
+const view = new View(connect);
 
 // A hidden page leaves the stream, so it costs nothing. When it is visible again, it gets the history.
 document.addEventListener("visibilitychange", () => {
-  if (document.body.dataset.status === "ended") return;
   if (document.hidden) leave();
   else connect();
 });
 
 setInterval(() => {
-  if (document.body.dataset.status === "live" && performance.now() - heard > SILENCE) setStatus("waiting");
+  if (stream && performance.now() - heard > LOST) reconnect("reconnecting");
 }, 500);
+addEventListener("online", connect); // the network is back: do not wait for the next try
 connect();

@@ -15,6 +15,7 @@ from framecast.cli.complete import complete_engines, complete_models
 from framecast.cli.extras import needs_extra
 from framecast.cli.model_ref import ModelRef
 from framecast.cli.progress import progress
+from framecast.cli.secret import address
 from framecast.errors import OptionError
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def bench(
     from framecast.runtime.report import to_json
     from framecast.tables import to_markdown
 
+    source = address(source)
     settings: dict[str, Any] = {
         "source": source,
         "ahead": None if ahead is None else seconds_of("--ahead", ahead),

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from framecast.cli.checks import check_ending
+from framecast.cli.secret import address
 from framecast.errors import OptionError, SourceError
 
 LEAST, MOST = 12.0, 600.0  # seconds
@@ -41,6 +42,7 @@ def delay(
     if json is not None:
         check_writable(json)
     shown = redact(source)
+    source = address(source)
     if not is_camera(source):
         raise SourceError(f"{shown} is not a camera (give a webcam's number, v4l2:///dev/video0, csi://0 or rtsp://…)")
     with BlinkWindow() as window, open_source(source, sender_clock=False) as camera:

@@ -118,11 +118,12 @@ def _opened(path: Path, name: str) -> Iterator[Engine]:
     with needs_extra(MIXED, "build"):
         import onnx
 
+        from framecast.graph.artifact import load
         from framecast.graph.mixed_precision import to_half
     with tempfile.TemporaryDirectory() as folder:
         mixed = Path(folder) / path.name
         for graph in (path, other_half(path, RENDER)):  # a model of motion has both
             if graph.exists():
-                onnx.save(to_half(onnx.load(str(graph))), str(mixed.with_name(graph.name)))
+                onnx.save(to_half(load(graph)), str(mixed.with_name(graph.name)))
         with open_engine(mixed, "onnxruntime") as engine:
             yield engine

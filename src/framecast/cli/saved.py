@@ -1,0 +1,58 @@
+"""The report as a file, which is up to date while the run goes on."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from framecast.errors import SinkError
+from framecast.files import write
+from framecast.runtime.report import Report, to_json
+
+EVERY = 60.0  # seconds
+
+
+class SavedReport:
+    """Writes the newest report each minute, in a thread of its own, and at the end. Use it in a ``with``.
+
+    A disk that is full meanwhile is no error: only the last write counts.
+
+    Args:
+        path: of the file. An earlier report there is replaced by the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._newest: Report | None = None
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="framecast-report", daemon=True)
+
+    def put(self, report: Report) -> None:
+        """Leave the newest report, and return at once."""
+        self._newest = report
+
+    def finish(self) -> None:
+        """Write the newest report now, if there is one.
+
+        Raises:
+            SinkError: it cannot be written.
+        """
+        if self._newest is not None:
+            write(self._path, f"{to_json(self._newest, indent=2)}\n".encode())
+
+    def _run(self) -> None:
+        while not self._end.wait(EVERY):
+            with suppress(SinkError):
+                self.finish()
+
+    def __enter__(self) -> SavedReport:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join()

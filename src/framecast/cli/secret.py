@@ -1,0 +1,56 @@
+"""Secrets come from the environment or from a file: every user of a machine can read a command line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from framecast.errors import OptionError
+
+TOKEN = "FRAMECAST_TOKEN"  # noqa: S105 (the variable's name)
+_MOST = 8192  # bytes: a longer file is no secret
+
+
+def address(source: str) -> str:
+    """The address of a source, which may be given as ``env:NAME`` (a variable) or as ``@FILE`` (a file with one line).
+
+    Raises:
+        OptionError: the variable is not set, or the file cannot be read or has more than one line.
+    """
+    if source.startswith("env:"):
+        name = source.removeprefix("env:")
+        if not (value := os.environ.get(name, "").strip()):
+            raise OptionError(f"cannot read the source from the environment: {name or 'no name'} is not set; export it")
+        return value
+    if source.startswith("@"):
+        return _line("the source", Path(source[1:]))
+    return source
+
+
+def token(file: Path | None) -> str | None:
+    """The page's token: of a file, else of the environment; None if neither is given.
+
+    Args:
+        file: the file that the user named; it has one line.
+
+    Raises:
+        OptionError: the file cannot be read or has more than one line, or the token has a wrong form.
+    """
+    from framecast.runtime.sinks.access import check_token
+
+    found = _line("the token", file) if file is not None else os.environ.get(TOKEN)
+    if found is not None:
+        check_token(found)
+    return found
+
+
+def _line(what: str, path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            lines = file.read(_MOST).decode().split()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise OptionError(f"cannot read {what} from {path}: {reason}; name a file with one line") from None
+    if len(lines) != 1:
+        raise OptionError(f"cannot read {what} from {path}: it has {len(lines)} words; write one line, without spaces")
+    return lines[0]
