@@ -31,7 +31,10 @@ def options(name: str) -> list[str]:
     return [word for setting in SMALL[name] for word in ("--set", setting)]
 
 
-@pytest.mark.parametrize("name", SMALL)
+SLOW = ("stau-mnist", "astm-mnist", "tau-mnist", "tau-caltech")  # they take long and rarely tell anything
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SMALL])
 def test_every_network_runs_on_the_demo(run: Run, tmp_path: Path, name: str) -> None:
     artifact, report, strip = tmp_path / "model.onnx", tmp_path / "report.json", tmp_path / "strip.png"
     code, out, err = run("export", name, "-o", artifact, "--frames", 3, *options(name))

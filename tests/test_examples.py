@@ -93,6 +93,7 @@ def test_a_checkpoint_predicts_future_frames(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("*.png"))) == 10
 
 
+@pytest.mark.slow
 def test_the_notebook_runs() -> None:
     pytest.importorskip("matplotlib").use("agg")
     cells = json.loads((EXAMPLES / "compare.ipynb").read_text())["cells"]

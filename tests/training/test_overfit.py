@@ -46,7 +46,12 @@ def sliding(shape: tuple[int, int, int], count: int) -> Batch:
     return Batch(np.stack(sequences, axis=1), starts, ((0, 0), (0, 0)))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = "stip-edge"  # the others take long and rarely tell anything: make test-slow
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in NETWORKS]
+)
 def test_learns_to_beat_copying(name: str) -> None:
     torch.manual_seed(0)
     model, updates = NETWORKS[name](), UPDATES.get(name, 100)
