@@ -23,7 +23,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from framecast.errors import ExportError
-from framecast.graph.artifact import manifest_of, metadata_of
+from framecast.graph.artifact import manifest_of
 from framecast.graph.device import check_device, device_graph
 from framecast.graph.manifest import KEY, Manifest
 
@@ -31,7 +31,7 @@ _AHEAD = "ahead"  # names of further steps begin with this
 
 
 def state_pairs(manifest: Manifest) -> list[tuple[str, str, tuple[int, ...]]]:
-    """The state of a server's graph: for each tensor its input, the output that replaces it, and its shape without B."""
+    """The state of a server's graph: each tensor's input, the output that replaces it, and its shape without B."""
     return [
         (name, f"next.{spec.name}" if age == 0 else f"next.{spec.name}.{age}", spec.shape)
         for spec in manifest.state
@@ -77,8 +77,8 @@ def server_graph(artifact: ModelProto, steps: int = 1) -> ModelProto:
     if steps > 1:
         _roll(proto, inner, manifest, steps)
         manifest = dataclasses.replace(manifest, outputs=steps)
-        kept = {key: text for key, text in metadata_of(proto).items() if key != KEY}
-        helper.set_model_props(proto, {**kept, KEY: manifest.to_json()})
+        for entry in proto.metadata_props:
+            entry.value = manifest.to_json() if entry.key == KEY else entry.value
     _shift(proto, manifest)
     proto = device_graph(proto, feeds=False)
     _as_columns(proto)

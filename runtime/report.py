@@ -122,7 +122,8 @@ class Report(TypedDict):
         events: ``repeats``: frames that repeat the one before; ``cuts`` to another scene; ``gaps`` in time; ``copied``:
             predictions replaced by a copy of the newest frame, because copying has lately been better; ``damaged``:
             pictures that could not be decoded; ``times_mended``: times that repeated or ran back; ``reconnects`` after
-            the camera was lost; ``concealed``: predictions in the place of frames that were late or lost.
+            the camera was lost; ``concealed``: predictions in the place of frames that were late or lost. With a model
+            server: ``unanswered`` frames, and ``states_lost`` with the server or the connection.
         outputs: where the pictures went: one for each ``record`` and ``out``.
         warnings: problems with the run or its figures, one line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.

@@ -15,7 +15,7 @@ from framecast.camera import Source, open_source
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
 from framecast.runtime.cpu import caution
-from framecast.runtime.engines import open_engine
+from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
 from framecast.runtime.pipeline import Pipeline, check_refresh
 from framecast.runtime.predictor import Predictor
@@ -242,7 +242,7 @@ def _drive(
 ) -> None:
     observe(pipeline.report())  # the run has begun: from now on there is something to finish
     observed = clock.now() - REFRESH  # the first figures come at once
-    news = _News(pipeline.source, announce, clock)
+    news = [_News(part, announce, clock) for part in (pipeline.source, pipeline.predictor.engine)]
     for result in pipeline.results(REFRESH):
         watchdog.check()
         if result is not None:
@@ -251,21 +251,22 @@ def _drive(
         if clock.now() - observed >= REFRESH:
             observed = clock.now()
             observe(pipeline.report())
-            news.tell()
+            for one in news:
+                one.tell()
         if stop.is_set():
             pipeline.stop()
 
 
 class _News:
-    """Tells what the user should know about a source, each once: its notes, and that it was lost and is back.
+    """Tells what the user should know about a source or engine, each once: notes, and that it was lost and is back.
 
     Args:
-        source: the source.
+        source: the source, or the engine, which may be a server.
         announce: called with each line.
         clock: measures the outages.
     """
 
-    def __init__(self, source: Source, announce: Callable[[str], object], clock: Clock) -> None:
+    def __init__(self, source: Source | Engine, announce: Callable[[str], object], clock: Clock) -> None:
         self._source, self._announce, self._clock = source, announce, clock
         self._told: set[str] = set()
         self._lost: float | None = None  # since when
