@@ -99,7 +99,7 @@ class Sequences:
         if not (moments and elapsed is not None and elapsed < 0):
             if image.shape != (height, width, 3):
                 raise FrameError(f"a picture must be {width}x{height}, not {image.shape[1]}x{image.shape[0]}")
-            kept.stepper.advance([image], elapsed or 0.0)
+            kept.stepper.advance([image.copy()], elapsed or 0.0)  # the request's memory ends with it
         if moments:
             if len(ahead) > MOST_MOMENTS or not all(0 <= seconds < math.inf for seconds in ahead):
                 raise FrameError(f"up to {MOST_MOMENTS} moments may be asked for, none before the newest frame")

@@ -46,15 +46,12 @@ def export_server(
 
     ref = ModelRef.resolve(model)
     graphless = ref.path is not None and ref.path.suffix == GRAPHLESS
-    serving = Serving(
-        backend or ("python" if graphless else "onnxruntime"), steps, cameras, batch, period("--idle", idle)
-    )
+    backend = backend or ("python" if graphless else "onnxruntime")
+    serving = Serving(backend, steps, cameras, batch, period("--idle", idle))
     serving.check()
     with ref.artifact() as path, needs_extra("export-server", "build"):
         version, manifest = write_repository(path, output, serving, name)
-    print(
-        f"wrote {version}: {manifest.config} for the {serving.backend} backend; {version.parent / 'README.md'} serves it"
-    )
+    print(f"wrote {version}: {manifest.config} for the {backend} backend ({version.parent}/README.md: how to serve it)")
     if not graphless:
         from framecast.graph.serve import state_bytes
 
