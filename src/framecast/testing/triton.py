@@ -63,6 +63,7 @@ class TritonServer:
             "del sys.modules['framecast']\nimport framecast  # the real one\n"
         )
         self.port, self.http, metrics = free_ports(3)
+        self._memory = f"framecast_{os.getpid()}_{self.port}_"
         self.log = scratch / "tritonserver.log"
         self._command = [
             str(base / "bin" / "tritonserver"),
@@ -74,6 +75,7 @@ class TritonServer:
             f"--metrics-port={metrics}",
             "--metrics-address=127.0.0.1",
             "--strict-readiness=true",
+            f"--backend-config=python,shm-region-prefix-name={self._memory}",
             *arguments,
         ]
         # The stub wants the package's own libcudart, and a libpython of this version.
@@ -96,6 +98,7 @@ class TritonServer:
         begun = time.monotonic()
         while wait and not self.ready():
             if self.process.poll() is not None or time.monotonic() - begun > STARTING:
+                self.kill()
                 raise EngineError(f"tritonserver is not ready: {self.log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.05)
 
@@ -115,6 +118,8 @@ class TritonServer:
                 os.killpg(self.process.pid, 9)
             self.process.wait()
             self.process = None
+            for region in Path("/dev/shm").glob(f"{self._memory}*"):  # noqa: S108 (a killed server leaves them there)
+                region.unlink(missing_ok=True)
 
     def __enter__(self) -> TritonServer:
         self.start()
