@@ -13,7 +13,7 @@ SETUP := pyproject.toml setup.py constraints.txt
 APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 strace xdotool xvfb
 
-.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check bench system-deps clean cv2
+.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check bench system-deps clean cv2 test-server
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -48,6 +48,9 @@ test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' skips: 
 
 test-full: $(VENV)/.test ## Export every configuration at full size and compare it with PyTorch (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py
+
+test-server: $(VENV)/.server ## Run the tests on a real Triton server (installs it: 76 MB to download, 214 MB)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runtime/test_triton.py
 
 test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all" or "3.12")
 	.ci/test-pythons $(PYTHONS)
@@ -110,6 +113,14 @@ $(VENV)/.test: $(VENV)/.run $(VENV)/.tensorrt
 	@echo "Installing torch and the development tools (a few minutes)"
 	@$(PIP) -e '.[dev]'
 	@$(ensure_cv2)
+	@touch $@
+
+# Its Python backend needs a NumPy 1, which must not replace ours.
+$(VENV)/.server: $(VENV)/.test
+	@echo "Installing a Triton server from PyPI into $(VENV)/tritonserver"
+	@rm -rf $(VENV)/tritonserver
+	@$(BIN)/python -m pip --disable-pip-version-check -qq install --no-deps --no-compile --target $(VENV)/tritonserver \
+		nvidia-pytriton==0.7.0 numpy==1.26.4
 	@touch $@
 
 # Some versions have no wheel for this platform or Python. Their tests then skip with a reason.

@@ -1,9 +1,9 @@
 """A site of cameras and model servers in virtual time: how many cameras are carried, and what a failing server does.
 
 The rules are those of the engine ``server`` (:mod:`framecast.runtime.engines.server`): a camera has one request at a
-time, and its newest frame waits; it stays with its server, the first of its own order; if that fails, its state is lost,
-it asks the next one with its next frame, and stays there. A server answers one request after another, in the order of
-arrival. How long an answer takes is drawn from measured times. Nothing else takes time: no network, no client.
+time, and its newest frame waits; it stays with its server, the first of its own order; if that fails, its state is
+lost, it asks the next one with its next frame, and stays there. A server answers one request after another, in the
+order of arrival. How long an answer takes is drawn from measured times. Nothing else takes time: no network, no client.
 """
 
 from __future__ import annotations

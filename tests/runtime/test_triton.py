@@ -7,6 +7,7 @@ backend missing; tests/graph/test_serve.py runs their graphs, with the state fed
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -25,6 +26,8 @@ from framecast.runtime.engines.engine import Engine
 from framecast.runtime.shipped import find
 from framecast.runtime.stepper import Stepper
 from framecast.testing.triton import TritonServer, installed
+
+from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 pytestmark = [
     pytest.mark.slow,
@@ -175,6 +178,22 @@ def test_the_servers_own_parser_reads_the_configuration(backend: str, tmp_path: 
         log = server.log.read_text(errors="replace")
     assert 'has no field named "max_sequence_idle"' in log
     assert log.count("has no field named") == log.count('has no field named "max_sequence_idle"')
+
+
+def test_the_commands_of_the_page_run(server: TritonServer, run: Run, tmp_path: Path) -> None:
+    """The clients in docs/fleet.md, with this server, on the demo clip."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "fleet.md").read_text()
+    clients = re.findall(r"^ {4}framecast (run \S+ --engine server:.*)$", text, re.M)
+    assert len(clients) == 4
+    for number, client in enumerate(clients):
+        words = re.sub(r"server://[^/]+", f"server://127.0.0.1:{server.port}", client).split()
+        words = [word for word in words if word != "--serve"]
+        words[1] = "demo"
+        report = tmp_path / f"{number}.json"
+        code, _, err = run(*words, "--frames", 5, "--json", report)
+        assert code == 0, err
+        found = json.loads(report.read_text())
+        assert (found["engine"], found["frames"], found["events"]["unanswered"]) == ("server", 5, 0)
 
 
 def load(server: TritonServer, model: str) -> str:

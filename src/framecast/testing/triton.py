@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -87,9 +88,17 @@ class TritonServer:
     def start(self, *, wait: bool = True) -> None:
         """Start the process, and wait until it answers.
 
+        On a busy machine it may end while it starts, since its Python backend waits 10 s for a lock. It gets three tries.
+
         Raises:
             EngineError: it ended, or was not ready in time.
         """
+        for _ in range(2 if wait else 0):
+            with suppress(EngineError):
+                return self._start(wait)
+        return self._start(wait)
+
+    def _start(self, wait: bool) -> None:
         with self.log.open("ab") as log:
             # A process group of its own, so that its stubs end with it.
             self.process = subprocess.Popen(  # noqa: S603 (a fixed command)
