@@ -49,7 +49,7 @@ test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' skips: 
 test-full: $(VENV)/.test ## Export every configuration at full size and compare it with PyTorch (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py
 
-test-server: $(VENV)/.server ## Run the tests on a real Triton server (installs it: 76 MB to download, 214 MB)
+test-server: $(VENV)/.server ## Run the tests on a real Triton server (installs it: 74 MB to download, 211 MB)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runtime/test_triton.py
 
 test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all" or "3.12")

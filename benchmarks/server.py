@@ -102,8 +102,8 @@ def play(
         cpu = time.process_time() - cpu
         if kill:
             gaps = [float(np.diff([begin, *camera.answered, end]).max()) for camera in cameras]
-            lost = sum(engine.faults["states_lost"] for engine in engines)  # type: ignore[attr-defined]
-            unanswered = sum(engine.faults["unanswered"] for engine in engines)  # type: ignore[attr-defined]
+            lost = sum(engine.faults["states_lost"] for engine in engines)
+            unanswered = sum(engine.faults["unanswered"] for engine in engines)
             ended = sum(not camera.answered or camera.answered[-1] < end - 1.0 for camera in cameras)
             said += (
                 f"; states lost {lost}, frames without an answer {unanswered}, longest gap {max(gaps):.1f} s, cameras "

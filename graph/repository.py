@@ -63,7 +63,7 @@ class Serving:
         """Raise OptionError if a value is out of range."""
         if self.backend not in BACKENDS:
             raise OptionError(f"no backend {self.backend!r}: choose from {', '.join(BACKENDS)}")
-        limits = {"steps": (self.steps, 64), "cameras": (self.cameras, 100_000), "batch": (self.batch, 1024)}
+        limits = {"steps": (self.steps, 64), "max-cameras": (self.cameras, 100_000), "batch": (self.batch, 1024)}
         for name, (value, most) in limits.items():
             if not 1 <= value <= most:
                 raise OptionError(f"--{name} must be 1 to {most}, not {value}")

@@ -164,7 +164,7 @@ class Pipeline:
         """The figures so far. May be called from any thread."""
         engine = self.predictor.engine
         faults = Counter(self.source.faults) + self._capture.faults + Counter(concealed=self._concealed)
-        faults += Counter(engine.faults)
+        faults.update(engine.faults)
         outputs = [output for written in self.outputs if (output := written()) is not None]
         return report(self.telemetry.snapshot(), self.source, faults, engine, self.lookahead, outputs)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import numpy as np
+from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from framecast.errors import FramecastError
@@ -81,7 +82,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         except FramecastError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         response = service_pb2.ModelInferResponse(model_name="it")
-        answers = {"shown": ("UINT8", shown[None]), "finite": ("FP32", np.array([[finite]], np.float32))}
+        answers: dict[str, tuple[str, NDArray[Any]]] = {
+            "shown": ("UINT8", shown[None]),
+            "finite": ("FP32", np.array([[finite]], np.float32)),
+        }
         for name, (kind, tensor) in answers.items():
             response.outputs.add(name=name, datatype=kind, shape=tensor.shape)
             response.raw_output_contents.append(tensor.tobytes())

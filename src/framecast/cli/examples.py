@@ -28,7 +28,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "export-server": (
         "framecast export-server edge -o repository",
-        "framecast export-server stip-edge -o repository --steps 3 --cameras 256",
+        "framecast export-server stip-edge -o repository --steps 3 --max-cameras 256",
     ),
     "import-checkpoint": ("framecast import-checkpoint mnist.ckpt --as stau-mnist",),
     "inspect": (

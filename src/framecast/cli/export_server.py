@@ -28,7 +28,7 @@ def export_server(
     steps: Annotated[
         int, typer.Option(metavar="N", help="Predict N steps ahead. A model of motion renders any moment instead.")
     ] = 1,
-    cameras: Annotated[int, typer.Option(metavar="N", help="The most cameras at a time; others wait.")] = 64,
+    max_cameras: Annotated[int, typer.Option(metavar="N", help="The most cameras at a time; others wait.")] = 64,
     batch: Annotated[int, typer.Option(metavar="N", help="The largest batch. The Python backend takes 1.")] = 8,
     idle: Annotated[str, typer.Option(metavar="TIME", help="Drop the state of a camera that is silent so long.")] = (
         "60s"
@@ -37,9 +37,10 @@ def export_server(
         str | None, typer.Option(metavar="NAME", help="The model's name on the server (default: MODEL's).")
     ] = None,
 ) -> None:
-    """Write a model repository for NVIDIA Triton Inference Server.
+    """Write a model repository for a Triton server.
 
-    The server then steps many cameras, and keeps their states. Watch one with 'run --engine server://HOST:8001/MODEL'.
+    NVIDIA Triton Inference Server then steps many cameras, and keeps their states.
+    Watch one with 'run --engine server://HOST:8001/MODEL'.
     """
     from framecast.graph.manifest import GRAPHLESS
     from framecast.graph.repository import Serving, write_repository
@@ -47,7 +48,7 @@ def export_server(
     ref = ModelRef.resolve(model)
     graphless = ref.path is not None and ref.path.suffix == GRAPHLESS
     backend = backend or ("python" if graphless else "onnxruntime")
-    serving = Serving(backend, steps, cameras, batch, period("--idle", idle))
+    serving = Serving(backend, steps, max_cameras, batch, period("--idle", idle))
     serving.check()
     with ref.artifact() as path, needs_extra("export-server", "build"):
         version, manifest = write_repository(path, output, serving, name)

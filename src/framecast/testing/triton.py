@@ -1,6 +1,6 @@
 """A real NVIDIA Triton server on this machine, from the PyPI package ``nvidia-pytriton``: CPU, Python backend only.
 
-``make test-server`` installs it, with a NumPy 1 for its Python backend (200 MB), into ``.venv/tritonserver``.
+``make test-server`` installs it, with a NumPy 1 for its Python backend (211 MB), into ``.venv/tritonserver``.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class TritonServer:
     def start(self, *, wait: bool = True) -> None:
         """Start the process, and wait until it answers.
 
-        On a busy machine it may end while it starts, since its Python backend waits 10 s for a lock. It gets three tries.
+        On a busy machine its Python backend may give up a lock after 10 s, and end it: it gets three tries.
 
         Raises:
             EngineError: it ended, or was not ready in time.
