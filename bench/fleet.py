@@ -2,8 +2,9 @@
 
 The rules are those of the engine ``server`` (:mod:`framecast.runtime.engines.server`): a camera has one request at a
 time, and its newest frame waits; it stays with its server, the first of its own order; if that fails, its state is
-lost, it asks the next one with its next frame, and stays there. A server answers one request after another, in the
-order of arrival. How long an answer takes is drawn from measured times. Nothing else takes time: no network, no client.
+lost, it asks the next one with its next frame, and stays there. A server answers requests in the order of arrival, as
+many at a time as it has workers. How long an answer takes is drawn from measured times. Nothing else takes time: no
+network, no client.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from dataclasses import dataclass, field
 
 from framecast.errors import OptionError
 from framecast.runtime.engines.server import RETRY, TIMEOUT
-from framecast.runtime.engines.server_address import order
 
 WHOLE = 0.99  # share of a camera's frames that must be answered in time
+HOSTS = 8  # servers in a camera's order: nobody loses more of them one after another
 _FRAME, _DONE, _LATE, _FAIL, _BACK = range(5)
 
 
@@ -30,6 +31,7 @@ class Site:
         cameras: their number; their frames are not in step.
         servers: their number.
         service: measured seconds from a request's turn to its answer, one server busy with nothing else.
+        workers: requests that a server answers at a time, such as instances of the Python backend, one a core.
         fps: frames a second of each camera.
         seconds: how long.
         failures: how many servers fail in that time, one after another, evenly spread.
@@ -41,6 +43,7 @@ class Site:
     cameras: int
     servers: int
     service: Sequence[float]
+    workers: int = 1
     fps: float = 10.0
     seconds: float = 20.0
     failures: int = 0
@@ -50,8 +53,8 @@ class Site:
 
     def check(self) -> None:
         """Raise OptionError if a value is out of range."""
-        if min(self.cameras, self.servers) < 1 or self.failures < 0:
-            raise OptionError("a site needs at least one camera and one server, and no negative number of failures")
+        if min(self.cameras, self.servers, self.workers) < 1 or self.failures < 0:
+            raise OptionError("a site needs at least one camera, server and worker, and no negative number of failures")
         if not self.service or not all(0 < seconds < 1e3 for seconds in self.service):
             raise OptionError("service times must be above 0 s; there must be at least one")
         if not (0 < self.fps <= 1000 and 0 < self.seconds <= 86_400 and self.repair > 0):
@@ -106,22 +109,21 @@ class _Camera:
 
 @dataclass(eq=False)
 class _Server:
-    queue: deque[tuple[int, int]] = field(default_factory=deque)  # camera and request; the first is being answered
+    waiting: deque[tuple[int, int]] = field(default_factory=deque)  # camera and request
+    serving: set[tuple[int, int]] = field(default_factory=set)
     up: bool = True
-    life: int = 0  # how often it has failed
-    busy: float = 0.0
+    busy: float = 0.0  # seconds of its workers
 
 
 class _Simulation:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.random = random.Random(site.seed)  # noqa: S311 (a simulation)
-        hosts = [str(number) for number in range(site.servers)]
-        self.cameras = [
-            _Camera([int(host) for host in order(hosts, self.random.getrandbits(63))]) for _ in range(site.cameras)
-        ]
-        self.servers = [_Server() for _ in hosts]
-        self.events: list[tuple[float, int, int, int, int]] = []  # time, number, kind, whose, which
+        count = min(site.servers, HOSTS)
+        # A random order, which is what the hash of a random sequence id amounts to.
+        self.cameras = [_Camera(self.random.sample(range(site.servers), count)) for _ in range(site.cameras)]
+        self.servers = [_Server() for _ in range(site.servers)]
+        self.events: list[tuple[float, int, int, int, int, int]] = []  # time, number, kind, whose, which, where
         self.count = self.dropped = self.unanswered = self.lost = 0
         self.latencies: list[float] = []
         for camera in range(site.cameras):
@@ -129,18 +131,18 @@ class _Simulation:
         for failure in range(site.failures):
             self.at((failure + 1) * site.seconds / (site.failures + 1), _FAIL, self.random.randrange(site.servers))
 
-    def at(self, time: float, kind: int, whose: int, which: int = 0) -> None:
+    def at(self, time: float, kind: int, whose: int, which: int = 0, where: int = 0) -> None:
         self.count += 1
-        heapq.heappush(self.events, (time, self.count, kind, whose, which))
+        heapq.heappush(self.events, (time, self.count, kind, whose, which, where))
 
     def run(self) -> Outcome:
         site = self.site
         while self.events and self.events[0][0] < site.seconds:
-            now, _, kind, whose, which = heapq.heappop(self.events)
+            now, _, kind, whose, which, where = heapq.heappop(self.events)
             if kind == _FRAME:
                 self.frame(now, whose)
             elif kind == _DONE:
-                self.done(now, whose, which)
+                self.done(now, whose, which, where)
             elif kind == _LATE:
                 if self.cameras[whose].busy and self.cameras[whose].request == which:
                     self.failed(now, whose)
@@ -151,7 +153,7 @@ class _Simulation:
         for camera in self.cameras:
             camera.gap = max(camera.gap, site.seconds - camera.last)
         times = sorted(self.latencies) or [float("inf")]
-        busy = [server.busy / site.seconds for server in self.servers]
+        busy = [server.busy / site.seconds / site.workers for server in self.servers]
         return Outcome(
             carried=sum(camera.in_time >= WHOLE * (camera.frames - 1) for camera in self.cameras),  # one is under way
             frames=sum(camera.frames for camera in self.cameras),
@@ -192,23 +194,24 @@ class _Simulation:
             return
         self.at(now + TIMEOUT, _LATE, whose, camera.request)
         if server.up:
-            server.queue.append((whose, camera.request))
-            if len(server.queue) == 1:
-                self.begin(now, host)
+            server.waiting.append((whose, camera.request))
+            self.begin(now, host)
 
     def begin(self, now: float, host: int) -> None:
         server = self.servers[host]
-        seconds = self.random.choice(self.site.service)
-        server.busy += min(seconds, self.site.seconds - now)
-        self.at(now + seconds, _DONE, host, server.life)
+        while server.waiting and len(server.serving) < self.site.workers:
+            whose, request = server.waiting.popleft()
+            server.serving.add((whose, request))
+            seconds = self.random.choice(self.site.service)
+            server.busy += min(seconds, self.site.seconds - now)
+            self.at(now + seconds, _DONE, whose, request, host)
 
-    def done(self, now: float, host: int, life: int) -> None:
+    def done(self, now: float, whose: int, request: int, host: int) -> None:
         server = self.servers[host]
-        if server.life != life:
-            return  # it failed meanwhile
-        whose, request = server.queue.popleft()
-        if server.queue:
-            self.begin(now, host)
+        if (whose, request) not in server.serving:
+            return  # the server failed meanwhile
+        server.serving.remove((whose, request))
+        self.begin(now, host)
         camera = self.cameras[whose]
         if not camera.busy or camera.request != request:
             return  # the client has given up
@@ -240,9 +243,10 @@ class _Simulation:
         server = self.servers[host]
         if not server.up:
             return
-        server.up, server.life = False, server.life + 1
-        cut = [(whose, request) for whose, request in server.queue]
-        server.queue.clear()
+        server.up = False
+        cut = [*sorted(server.serving), *server.waiting]
+        server.serving.clear()
+        server.waiting.clear()
         self.at(now + self.site.repair, _BACK, host)
         if not self.site.silent:
             for whose, request in cut:

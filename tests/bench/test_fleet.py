@@ -25,6 +25,12 @@ def test_a_server_carries_what_its_service_time_allows() -> None:
     assert crowded.answered + crowded.dropped <= crowded.frames <= 1000
 
 
+def test_workers_answer_at_the_same_time() -> None:
+    found = simulate(dataclasses.replace(CALM, cameras=36, workers=4))
+    assert (found.carried, found.dropped) == (36, 0)
+    assert found.busiest == pytest.approx(0.9, abs=0.03)
+
+
 def test_a_crash_costs_states_and_a_moment() -> None:
     site = dataclasses.replace(CALM, servers=2, failures=1, repair=1.0)
     found = simulate(site)
