@@ -222,8 +222,8 @@ def _parameter(key: str, text: str) -> list[str]:
 def _readme(name: str, manifest: Manifest, serving: Serving, version: str) -> str:
     needs = {
         "onnxruntime": "It runs on a GPU if the server has one, else on the CPU.",
-        "tensorrt": "First build the engine, on a machine with the server's GPU and TensorRT:\n\n"
-        f"    {_trtexec(name, manifest, serving, version)}",
+        "tensorrt": "First build the engine, on a machine with the server's GPU and its version of TensorRT (up to 10, "
+        f"`--fp16` makes it faster and less exact):\n\n    {_trtexec(name, manifest, serving, version)}",
         "python": "The server's Python needs framecast: `pip install framecast` in its image.",
     }[serving.backend]
     return f"""# {name}: {manifest.config} for NVIDIA Triton Inference Server, {serving.backend} backend
@@ -252,6 +252,6 @@ def _trtexec(name: str, manifest: Manifest, serving: Serving, version: str) -> s
         return ",".join(f"{given}:{'x'.join(map(str, (batch, *shape)))}" for given, shape in shapes.items())
 
     return (
-        f"trtexec --onnx={name}/model.onnx --saveEngine={name}/{version}/model.plan --fp16 --minShapes={sized(1)} "
+        f"trtexec --onnx={name}/model.onnx --saveEngine={name}/{version}/model.plan --minShapes={sized(1)} "
         f"--optShapes={sized(serving.batch)} --maxShapes={sized(serving.batch)}"
     )

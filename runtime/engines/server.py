@@ -122,7 +122,7 @@ class ServerEngine(Engine):
         found: Manifest | None = None
         for host in address.hosts:
             try:
-                found = found or self._introduce(host)
+                found = found or self._introduce(host, OPENING)
             except EngineError as error:  # noqa: PERF203 (a few hosts)
                 failure = error
         if found is None:
@@ -222,9 +222,9 @@ class ServerEngine(Engine):
             self._clients[host] = self._grpc.InferenceServerClient(host, ssl=self._address.tls, channel_args=_CHANNEL)
         return self._clients[host]
 
-    def _introduce(self, host: str) -> Manifest:
-        """Get the manifest from a server, and warm the model up."""
-        address, about = self._address, {"client_timeout": OPENING, "headers": self._headers}
+    def _introduce(self, host: str, limit: float) -> Manifest:
+        """Get the manifest from a server, and warm the model up. Each answer may take ``limit`` seconds."""
+        address, about = self._address, {"client_timeout": limit, "headers": self._headers}
         try:
             client = self._client(host)
             self.version = str(client.get_server_metadata(**about).version)
@@ -232,7 +232,7 @@ class ServerEngine(Engine):
             parameters = {key: one.string_value for key, one in answer.config.parameters.items()}
             manifest = _manifest(parameters, f"{address.model} on {host}")
             self.manifest = manifest
-            self._ask(client, secrets.randbelow(1 << 62) + 1, self._blank, [0.1], start=True, end=True, limit=OPENING)
+            self._ask(client, secrets.randbelow(1 << 62) + 1, self._blank, [0.1], start=True, end=True, limit=limit)
         except self._grpc.InferenceServerException as error:
             raise EngineError(self._reason(host, error)) from error
         return manifest
@@ -267,7 +267,7 @@ class ServerEngine(Engine):
         image = state.seen[0] if fresh else np.zeros((1, 1, 3), np.uint8)
         try:
             client = self._client(host)
-            if host in self._down and self._introduce(host) != self.manifest:
+            if host in self._down and self._introduce(host, self._timeout) != self.manifest:
                 raise EngineError(f"the model {self._address.model} on {host} has changed: run again")
             try:
                 result = self._ask(client, sequence.number, image, ahead, elapsed, start=not sequence.started)

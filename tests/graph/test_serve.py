@@ -12,9 +12,11 @@ from onnx import ModelProto
 
 from framecast.camera import Image
 from framecast.errors import ExportError
-from framecast.graph.artifact import manifest_of, save
+from framecast.graph.artifact import manifest_of, read, save
 from framecast.graph.serve import server_graph, state_bytes, state_pairs
+from framecast.graph.tensorrt_workarounds import without_moving_rows
 from framecast.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from framecast.runtime.shipped import find
 from framecast.runtime.stepper import Stepper
 
 from ..exported import edge_graphs, exported  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
@@ -109,9 +111,25 @@ def test_a_history_is_shifted_and_a_carried_tensor_replaced() -> None:
 
 
 def test_what_a_server_cannot_run_is_an_error(tmp_path: Path) -> None:
-    from framecast.graph.artifact import read
-
     with pytest.raises(ExportError, match="use the Python backend"):
         server_graph(read(edge_graphs(tmp_path)))
     with pytest.raises(ExportError, match="leave out the number of steps"):
         server_graph(exported("tau-block"), 2)
+
+
+@pytest.mark.slow
+def test_tensorrt_builds_it_with_batches() -> None:
+    """TensorRT for RTX parses and builds it without a GPU; nothing runs it here."""
+    trt: Any = pytest.importorskip("tensorrt_rtx", reason="no TensorRT for RTX: pip install 'framecast[rtx]'")
+    proto = without_moving_rows(server_graph(read(find("stip-edge")), 2))
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(proto.SerializeToString()), parser.get_error(0).desc()
+    settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    for given in map(network.get_input, range(network.num_inputs)):
+        sizes = tuple(given.shape)[1:]
+        profile.set_shape(given.name, (1, *sizes), (8, *sizes), (8, *sizes))
+    settings.add_optimization_profile(profile)
+    assert builder.build_serialized_network(network, settings) is not None
