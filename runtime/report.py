@@ -112,7 +112,8 @@ class Report(TypedDict):
         resets: how often a non-finite prediction reset the state.
         fps: predictions a second of wall time.
         silent_s: seconds since the newest frame, if none has come for a while.
-        trouble: why no frames come, while a lost camera is opened again; null if all is well.
+        trouble: why no frames come, while a lost camera is opened again, or why a model server does not answer; null if
+            all is well.
         latency_ms: from a frame's time (``times``) to its finished prediction. For a file at full speed, from when the
             predictor takes the frame.
         psnr_db: of all scored predictions.
@@ -197,7 +198,7 @@ def report(
         "resets": snapshot.resets,
         "fps": round(snapshot.frames / seconds, 2) if seconds else None,
         "silent_s": round(snapshot.silent, 1),
-        "trouble": source.trouble,
+        "trouble": source.trouble or engine.trouble,
         "latency_ms": _latency(snapshot.latency),
         "psnr_db": {**_psnr(snapshot.score), "trusted": trusted(snapshot), "dis": _dis(snapshot.rival)},
         "psnr_db_by_ahead": [
