@@ -32,6 +32,7 @@ OPENING = 10.0  # seconds that the first answer may take, while the server warms
 RETRY = 1.0  # seconds between two tries to reach a server that was lost
 LEAVING = 1.0  # seconds for the server to be told that a camera has left
 TOKEN = "FRAMECAST_SERVER_TOKEN"  # noqa: S105 (the name of a variable)
+_HERE = ("127.", "localhost:", "[::1]:")  # this machine
 _START_MISSING = "must specify the start flag"  # the server's words for a sequence that it does not know
 # What a client itself did wrong. Everything else may pass.
 _FATAL = ("INVALID_ARGUMENT", "UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED")
@@ -115,7 +116,11 @@ class ServerEngine(Engine):
         self._live: weakref.WeakSet[_Sequence] = weakref.WeakSet()
         self._down: dict[str, float] = {}  # servers that were lost, and when to ask again
         self._closed = False
-        self._headers = {"authorization": f"Bearer {token}"} if (token := os.environ.get(TOKEN)) else None
+        self._headers = None
+        if token := os.environ.get(TOKEN):
+            if not address.tls and not all(host.startswith(_HERE) for host in address.hosts):
+                raise EngineError(f"cannot send {TOKEN} where others can read it: end the address in ?tls, or unset it")
+            self._headers = {"authorization": f"Bearer {token}"}
         self.device = ",".join(address.hosts)
         self.lost = self.unanswered = self.epoch = 0
         failure: EngineError | None = None
