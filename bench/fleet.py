@@ -95,6 +95,7 @@ class Outcome:
 @dataclass(eq=False)
 class _Camera:
     hosts: list[int]
+    at: int = 0  # the server of its state, or of its newest request
     down: dict[int, float] = field(default_factory=dict)  # servers that failed it, and when to ask again
     waiting: float | None = None  # when the newest frame came, while a request is under way
     request: int = 0  # the number of the newest request
@@ -180,14 +181,14 @@ class _Simulation:
 
     def send(self, now: float, whose: int, due: float) -> None:
         camera = self.cameras[whose]
-        host = next((host for host in camera.hosts if camera.down.get(host, now) <= now), None)
+        hosts = [camera.at] if camera.started else camera.hosts
+        host = next((host for host in hosts if camera.down.get(host, now) <= now), None)
         if host is None:
             self.unanswered += 1
             return
         camera.busy, camera.sent = True, due
         camera.request += 1
-        camera.hosts.remove(host)
-        camera.hosts.insert(0, host)
+        camera.at = host
         server = self.servers[host]
         if not server.up and not self.site.silent:
             self.failed(now, whose)  # the connection is refused at once
@@ -229,7 +230,7 @@ class _Simulation:
         self.unanswered += 1
         self.lost += camera.started
         camera.started = False
-        camera.down[camera.hosts[0]] = now + RETRY
+        camera.down[camera.at] = now + RETRY
         self.free(now, whose)
 
     def free(self, now: float, whose: int) -> None:

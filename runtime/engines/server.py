@@ -52,12 +52,14 @@ class _Sequence:
     Attributes:
         number: the correlation id, random, so that no two clients share one.
         hosts: the servers in the order in which this sequence tries them.
-        started: whether the server has its state.
+        started: whether a server has its state.
+        at: that server. The next stream goes to the first one again, so that a server that is back gets its cameras.
     """
 
     number: int
     hosts: list[str]
     started: bool = False
+    at: str = ""
 
 
 @dataclass(eq=False)
@@ -206,9 +208,9 @@ class ServerEngine(Engine):
         self._closed = True
         clients, self._clients = self._clients, {}
         for sequence in list(self._live):
-            if sequence.started and self.trouble is None and sequence.hosts[0] in clients:
+            if sequence.started and self.trouble is None and sequence.at in clients:
                 try:
-                    self._ask(clients[sequence.hosts[0]], sequence.number, self._blank, [0.0], end=True, limit=LEAVING)
+                    self._ask(clients[sequence.at], sequence.number, self._blank, [0.0], end=True, limit=LEAVING)
                 except self._grpc.InferenceServerException as error:
                     _log.info("the server was not told that a camera has left: %s", first_line(error))
         for client in clients.values():
@@ -264,7 +266,8 @@ class ServerEngine(Engine):
         fresh, state.pending, state.shown = state.pending, False, None
         if not fresh and not sequence.started:
             return  # the picture was lost, and with it all its moments
-        host = next((host for host in sequence.hosts if self._down.get(host, now) <= now), None)
+        hosts = [sequence.at] if sequence.started else sequence.hosts
+        host = next((host for host in hosts if self._down.get(host, now) <= now), None)
         if host is None:
             self.unanswered += 1
             return
@@ -285,9 +288,7 @@ class ServerEngine(Engine):
             self._fail(sequence, host, error)
             return
         self._down.pop(host, None)
-        sequence.hosts.remove(host)
-        sequence.hosts.insert(0, host)
-        sequence.started, self.trouble = True, None
+        sequence.started, sequence.at, self.trouble = True, host, None
         self._live.add(sequence)
         state.shown, state.finite = result
 

@@ -153,7 +153,7 @@ def test_a_second_server_takes_over(server: FakeTriton) -> None:
         with ServerEngine(ServerAddress(tuple(servers), "it")) as engine:
             remote, local, images = Stepper(engine), Stepper(trend()), stream(1, 3)
             remote.advance(images[:1])
-            first = servers[remote.state.sequence.hosts[0]]  # type: ignore[attr-defined]
+            first = servers[remote.state.sequence.at]  # type: ignore[attr-defined]
             assert [len(one.sequences) for one in servers.values()] == [int(one is first) for one in servers.values()]
             first.stop()
             remote.advance(images[1:2])  # lost
@@ -161,6 +161,12 @@ def test_a_second_server_takes_over(server: FakeTriton) -> None:
                 stepper.advance(images[2:])
             assert_same(remote, local)
             assert dict(engine.faults) == {"unanswered": 1, "states_lost": 1}
+            first.restart()
+            engine._down.clear()
+            for attempt in ("stays", "returns"):
+                remote.advance(images[:1])
+                assert (len(first.sequences) == 1) == (attempt == "returns")
+                remote.reset()  # a cut: the next stream goes home
     finally:
         other.stop()
 
