@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from framecast.errors import OptionError
-from framecast.runtime.engines.server import RETRY, TIMEOUT
+from framecast.runtime.engines.server import LONGEST, RETRY, TIMEOUT
 
 WHOLE = 0.99  # share of a camera's frames that must be answered in time
 HOSTS = 8  # servers in a camera's order: nobody loses more of them one after another
@@ -97,6 +97,7 @@ class _Camera:
     hosts: list[int]
     at: int = 0  # the server of its state, or of its newest request
     down: dict[int, float] = field(default_factory=dict)  # servers that failed it, and when to ask again
+    late: int = 0  # requests in a row without an answer in time
     waiting: float | None = None  # when the newest frame came, while a request is under way
     request: int = 0  # the number of the newest request
     busy: bool = False
@@ -146,7 +147,7 @@ class _Simulation:
                 self.done(now, whose, which, where)
             elif kind == _LATE:
                 if self.cameras[whose].busy and self.cameras[whose].request == which:
-                    self.failed(now, whose)
+                    self.failed(now, whose, late=True)
             elif kind == _FAIL:
                 self.fail(now, whose)
             else:
@@ -202,6 +203,8 @@ class _Simulation:
         server = self.servers[host]
         while server.waiting and len(server.serving) < self.site.workers:
             whose, request = server.waiting.popleft()
+            if not self.cameras[whose].busy or self.cameras[whose].request != request:
+                continue  # its client has given up
             server.serving.add((whose, request))
             seconds = self.random.choice(self.site.service)
             server.busy += min(seconds, self.site.seconds - now)
@@ -220,17 +223,19 @@ class _Simulation:
         self.latencies.append(latency)
         camera.in_time += latency <= 1 / self.site.fps
         camera.gap, camera.last = max(camera.gap, now - camera.last), now
-        camera.started = True
+        camera.started, camera.late = True, 0
         camera.down.pop(host, None)
         self.free(now, whose)
 
-    def failed(self, now: float, whose: int) -> None:
+    def failed(self, now: float, whose: int, *, late: bool = False) -> None:
         """A camera's request got no answer."""
         camera = self.cameras[whose]
         self.unanswered += 1
         self.lost += camera.started
         camera.started = False
-        camera.down[camera.at] = now + RETRY
+        camera.late += late
+        pause = min(LONGEST, RETRY * 2 ** max(0, camera.late - 1))
+        camera.down[camera.at] = now + (pause if pause == RETRY else self.random.uniform(pause / 2, pause))
         self.free(now, whose)
 
     def free(self, now: float, whose: int) -> None:

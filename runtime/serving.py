@@ -159,6 +159,8 @@ class TritonPythonModel:
 
     def _answer(self, request: Any) -> Any:
         utils = self._utils
+        if request.is_cancelled():  # its client has given up: to step would only delay the others, until all give up
+            return utils.InferenceResponse(error=utils.TritonError("framecast: the client has gone"))
 
         def given(name: str) -> NDArray[Any]:
             row: NDArray[Any] = utils.get_input_tensor_by_name(request, name).as_numpy()[0]

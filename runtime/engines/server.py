@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import secrets
 import weakref
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +32,7 @@ from framecast.runtime.engines.server_address import ServerAddress, order
 TIMEOUT = 2.0  # seconds that an answer may take
 OPENING = 10.0  # seconds that the first answer may take, while the server warms up
 RETRY = 1.0  # seconds between two tries to reach a server that was lost
+LONGEST = 16.0  # the same, at most, after it was late several times: it may be overloaded
 LEAVING = 1.0  # seconds for the server to be told that a camera has left
 TOKEN = "FRAMECAST_SERVER_TOKEN"  # noqa: S105 (the name of a variable)
 _HERE = ("127.", "localhost:", "[::1]:")  # this machine
@@ -117,6 +120,7 @@ class ServerEngine(Engine):
         self._clients: dict[str, Any] = {}
         self._live: weakref.WeakSet[_Sequence] = weakref.WeakSet()
         self._down: dict[str, float] = {}  # servers that were lost, and when to ask again
+        self._late: Counter[str] = Counter()  # how often each was late without an answer in between
         self._closed = False
         self._headers = None
         if token := os.environ.get(TOKEN):
@@ -288,6 +292,7 @@ class ServerEngine(Engine):
             self._fail(sequence, host, error)
             return
         self._down.pop(host, None)
+        del self._late[host]
         sequence.started, sequence.at, self.trouble = True, host, None
         self._live.add(sequence)
         state.shown, state.finite = result
@@ -304,7 +309,10 @@ class ServerEngine(Engine):
             self._lose(sequence)
         self.unanswered += 1
         self.trouble = self._reason(host, cause)
-        self._down[host] = self._clock.now() + RETRY
+        self._late[host] += "DEADLINE_EXCEEDED" in str(cause.status())
+        pause = min(LONGEST, RETRY * 2 ** max(0, self._late[host] - 1))
+        # At random, so that the cameras of a site do not all return at the same moment.
+        self._down[host] = self._clock.now() + (pause if pause == RETRY else random.uniform(pause / 2, pause))  # noqa: S311
         if (client := self._clients.pop(host, None)) is not None:
             client.close()  # a new connection is tried at once, an old one only after a pause of its own
 

@@ -126,11 +126,16 @@ def test_without_an_answer_the_newest_frame_is_shown_and_counted(server: FakeTri
 
 
 def test_a_late_answer_is_a_lost_state(server: FakeTriton) -> None:
-    with connected(server, timeout=0.05) as engine:
+    clock = ManualClock()
+    with connected(server, timeout=0.05, clock=clock) as engine:
         remote = Stepper(engine)
-        server.slow = 0.2
-        remote.advance(stream(1, 1))
-        assert "does not answer in time" in (engine.trouble or "")
+        server.slow = 0.1
+        for pause in (RETRY, 2 * RETRY, 4 * RETRY):  # it may be overloaded, so it is asked less and less often
+            remote.advance(stream(1, 1))
+            assert "does not answer in time" in (engine.trouble or "")
+            (again,) = engine._down.values()
+            assert pause / 2 <= again - clock.now() <= pause
+            clock.wait_until(again)
         server.slow = 0.0
 
 
