@@ -17,8 +17,8 @@ APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi g
 	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 iproute2 iptables strace \
 	xdotool xvfb
 
-.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check sbom bench faults fuzz guest day \
-	soak system-deps clean cv2
+.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons test-server release-check sbom bench faults fuzz \
+	guest day soak system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -54,8 +54,11 @@ test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' skips: 
 test-full: $(VENV)/.test ## Export every configuration at full size and compare it with PyTorch (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py
 
-fuzz: $(VENV)/.test ## Feed 12,800 damaged files, requests and command lines to framecast; keep what fails in out/fuzz
+fuzz: $(VENV)/.test ## Feed 13,800 damaged files, requests and command lines to framecast; keep what fails in out/fuzz
 	$(BIN)/python benchmarks/fuzz.py
+
+test-server: $(VENV)/.server ## Run the tests on a real Triton server (installs it: 74 MB to download, 211 MB)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runtime/test_triton.py
 
 test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all" or "3.12")
 	.ci/test-pythons $(PYTHONS)
@@ -138,6 +141,14 @@ $(VENV)/.test: $(VENV)/.run $(VENV)/.tensorrt
 	@echo "Installing torch and the development tools (a few minutes)"
 	@$(PIP) -e '.[dev]'
 	@$(ensure_cv2)
+	@touch $@
+
+# Its Python backend needs a NumPy 1, which must not replace ours.
+$(VENV)/.server: $(VENV)/.test
+	@echo "Installing a Triton server from PyPI into $(VENV)/tritonserver"
+	@rm -rf $(VENV)/tritonserver
+	@$(BIN)/python -m pip --disable-pip-version-check -qq install --no-deps --no-compile --target $(VENV)/tritonserver \
+		nvidia-pytriton==0.7.0 numpy==1.26.4
 	@touch $@
 
 # Some versions have no wheel for this platform or Python. Their tests then skip with a reason.

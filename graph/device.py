@@ -20,6 +20,8 @@ pictures at the model's size.
 A model of motion has two device graphs. Its step has no ``shown`` and no ``finite``, and also reads ``elapsed`` float32
 [B] in seconds. The graph that renders has both as outputs, next to ``prediction``; its inputs are the fields and
 ``ahead`` float32 [B], as in the artifact.
+
+A server's graph (``graph/serve.py``) is a device graph without ``fed``, ``camera`` and ``pick``.
 """
 
 from __future__ import annotations
@@ -55,13 +57,14 @@ def check_device(manifest: Manifest) -> None:
         )
 
 
-def device_graph(artifact: ModelProto, camera: tuple[int, int] | None = None) -> ModelProto:
+def device_graph(artifact: ModelProto, camera: tuple[int, int] | None = None, *, feeds: bool = True) -> ModelProto:
     """Make the device graph of an artifact. The artifact itself does not change.
 
     Args:
         artifact: as :func:`framecast.export.onnx.to_onnx` or ``to_render`` returns it.
         camera: (width, height) of the cameras' pictures, which the graph resizes like INTER_AREA (default: the
             pictures come at the model's size).
+        feeds: whether the graph also takes predictions back; otherwise it has no ``fed``, ``camera`` and ``pick``.
 
     Raises:
         ArtifactError: the manifest cannot be read.
@@ -80,15 +83,21 @@ def device_graph(artifact: ModelProto, camera: tuple[int, int] | None = None) ->
         onnx.checker.check_model(proto, full_check=True)
         return proto
     width, height = camera or manifest.size
-    _picture_in(nodes, manifest, camera)
+    picture = _picture_in(nodes, manifest, camera)
+    if feeds:
+        _or_fed(nodes, manifest, picture)
+    else:
+        nodes.add("Identity", picture, output="frame")
     _keep_rows(nodes, manifest, graph.node)
     boundary = [
         helper.make_tensor_value_info("image", TensorProto.UINT8, [_BATCH, height, width, 3]),
-        helper.make_tensor_value_info("fed", TensorProto.FLOAT, [_BATCH, manifest.outputs, *manifest.frame]),
-        helper.make_tensor_value_info("camera", TensorProto.BOOL, [1]),
         helper.make_tensor_value_info("keep", TensorProto.FLOAT, [_BATCH]),
     ]
-    if manifest.outputs > 1:
+    if feeds:
+        fed: list[str | int] = [_BATCH, manifest.outputs, *manifest.frame]
+        boundary.append(helper.make_tensor_value_info("fed", TensorProto.FLOAT, fed))
+        boundary.append(helper.make_tensor_value_info("camera", TensorProto.BOOL, [1]))
+    if feeds and manifest.outputs > 1:
         boundary.append(helper.make_tensor_value_info("pick", TensorProto.INT64, [1]))
     rest = [value for value in graph.input if value.name != "frame"]
     before = nodes.take()
@@ -142,8 +151,8 @@ class _Nodes:
         return name
 
 
-def _picture_in(nodes: _Nodes, manifest: Manifest, camera: tuple[int, int] | None) -> None:
-    """Compute ``frame`` from ``image`` or ``fed``, like :mod:`framecast.runtime.convert`."""
+def _picture_in(nodes: _Nodes, manifest: Manifest, camera: tuple[int, int] | None) -> str:
+    """Compute the step's frame from ``image``, like :mod:`framecast.runtime.convert`; the name of the result."""
     picture = _float(nodes, "image")
     picture = nodes.add("Transpose", picture, perm=[0, 3, 1, 2])  # [B, 3, h, w]
     if camera:
@@ -166,6 +175,11 @@ def _picture_in(nodes: _Nodes, manifest: Manifest, camera: tuple[int, int] | Non
     if (height, width) != frame[1:]:
         pads = np.array([0, 0, 0, 0, 0, 0, frame[1] - height, frame[2] - width], np.int64)
         picture = nodes.add("Pad", picture, pads, np.float32(low))
+    return picture
+
+
+def _or_fed(nodes: _Nodes, manifest: Manifest, picture: str) -> None:
+    """Compute ``frame``: the picture, or a prediction that is fed back."""
     one = [np.array([1], np.int64)]
     fed = nodes.add("Gather", "fed", "pick", axis=1) if manifest.outputs > 1 else "fed"
     nodes.add("Where", "camera", picture, nodes.add("Squeeze", fed, *one), output="frame")

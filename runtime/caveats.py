@@ -67,7 +67,7 @@ def warnings(snapshot: Snapshot, lookahead: Lookahead) -> list[str]:
 
 
 def faulty(faults: Mapping[str, int]) -> list[str]:
-    """One line for each kind of fault of a source: see :attr:`framecast.Source.faults`."""
+    """One line for each kind of fault of a source (:attr:`framecast.Source.faults`) or of the engine."""
     found = []
     if damaged := faults.get("damaged"):
         found.append(
@@ -76,6 +76,11 @@ def faulty(faults: Mapping[str, int]) -> list[str]:
         )
     if mended := faults.get("times_mended"):
         found.append(f"{mended} {'time' if mended == 1 else 'times'} of frames repeated or ran back, and were mended")
+    if unanswered := faults.get("unanswered"):
+        found.append(
+            f"{unanswered} {'frame' if unanswered == 1 else 'frames'} got no answer from the model server: a copy of "
+            "the newest frame was shown instead (check the server and the network)"
+        )
     return found
 
 

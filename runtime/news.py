@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from framecast.camera import Source
 from framecast.clock import Clock
 from framecast.notice import Notice, to_log
+from framecast.runtime.engines import Engine
 from framecast.runtime.sinks.sink import Output, Result
 
 SELDOM = 60.0  # seconds between two notices of concealment: a poor link may lose frames all the time
@@ -21,6 +22,7 @@ class News:
         announce: called with each line.
         clock: measures the outages.
         outputs: what tells about each output, as in the report.
+        engine: the engine, which may be a model server.
     """
 
     def __init__(
@@ -29,13 +31,14 @@ class News:
         announce: Callable[[str], object],
         clock: Clock,
         outputs: Iterable[Callable[[], Output | None]] = (),
+        engine: Engine | None = None,
     ) -> None:
         self._source, self._announce, self._clock = source, announce, clock
         self._told: set[str] = set()
         self._lost: float | None = None  # since when
         self._back = 0  # reconnections so far
-        self._outputs = outputs
-        self._outputs_lost: dict[str, float] = {}  # since when
+        self._outputs, self._engine = outputs, engine
+        self._parts_lost: dict[str, float] = {}  # outputs and the engine, since when
         self._ready = False
         self._begun = clock.now()
         self._concealed, self._concealing = 0, -SELDOM
@@ -60,11 +63,15 @@ class News:
         """Tell what is new. Call it a few times a second."""
         for written in self._outputs:
             if (output := written()) is not None:
-                self._tell(output["asked"], output["trouble"])
-        for note in self._source.notes:
+                self._tell("output", output["asked"], output["trouble"])
+        notes: dict[str, dict[str, object]] = {note: {"source": self._source.name} for note in self._source.notes}
+        if self._engine is not None:
+            self._tell("server", self._engine.name, self._engine.trouble)
+            notes |= {note: {"engine": self._engine.name} for note in self._engine.notes}
+        for note, of in notes.items():
             if note not in self._told:
                 self._told.add(note)
-                self._announce(Notice("note", f"note: {note}", source=self._source.name))
+                self._announce(Notice("note", f"note: {note}", logging.INFO, **of))
         name, trouble = self._source.name, self._source.trouble
         back = self._source.faults.get("reconnects", 0)
         if trouble is not None and self._lost is None:
@@ -80,12 +87,13 @@ class News:
             self._announce(Notice("camera_back", line, source=name, outage_seconds=round(outage, 3), reconnects=back))
             self._lost, self._back = None, back
 
-    def _tell(self, output: str, trouble: str | None) -> None:
-        """Tell that an output was lost or is back."""
-        if trouble is not None and output not in self._outputs_lost:
-            self._outputs_lost[output] = self._clock.now()
-            self._announce(Notice("output_lost", f"{trouble}: trying again", logging.WARNING, output=output))
-        elif trouble is None and output in self._outputs_lost:
-            outage = self._clock.now() - self._outputs_lost.pop(output)
-            line = f"{output} is back after {outage:.1f} s"
-            self._announce(Notice("output_back", line, output=output, outage_seconds=round(outage, 3)))
+    def _tell(self, kind: str, name: str, trouble: str | None) -> None:
+        """Tell that an output or a server was lost or is back."""
+        of: dict[str, object] = {kind: name}
+        if trouble is not None and name not in self._parts_lost:
+            self._parts_lost[name] = self._clock.now()
+            self._announce(Notice(f"{kind}_lost", f"{trouble}: trying again", logging.WARNING, **of))
+        elif trouble is None and name in self._parts_lost:
+            outage = self._clock.now() - self._parts_lost.pop(name)
+            line = f"{name} is back after {outage:.1f} s"
+            self._announce(Notice(f"{kind}_back", line, logging.INFO, **of, outage_seconds=round(outage, 3)))

@@ -95,7 +95,7 @@ class Pipeline:
         self._stopped = False
         self._resets = self._copied = 0
         self._before: Counter[Kind] = Counter()
-        self._stream: tuple[int, tuple[int, ...]] | None = None
+        self._stream: tuple[int, tuple[int, ...], int] | None = None
         # The newest frame, its result, and when that or a later moment of the frame was handed over.
         self._newest: tuple[Grabbed, Result, float] | None = None
 
@@ -167,15 +167,16 @@ class Pipeline:
 
     def report(self) -> Report:
         """The figures so far. May be called from any thread."""
-        faults = Counter(self.source.faults) + self._capture.faults + Counter(concealed=self._concealed)
-        outputs = [output for written in self.outputs if (output := written()) is not None]
         engine = self.predictor.engine
+        faults = Counter(self.source.faults) + self._capture.faults + Counter(concealed=self._concealed)
+        faults.update(engine.faults)
+        outputs = [output for written in self.outputs if (output := written()) is not None]
         return report(self.telemetry.snapshot(), self.source, faults, engine, self.lookahead, outputs)
 
     def _predict(self, item: Grabbed) -> Result:
         clock, predictor, frame = self._clock, self.predictor, item.frame
         taken = clock.now()
-        if (stream := (frame.epoch, frame.image.shape)) != self._stream:
+        if (stream := (frame.epoch, frame.image.shape, predictor.engine.epoch)) != self._stream:
             self._stream = stream
             self.telemetry.begin_epoch()
             predictor.reset()

@@ -112,7 +112,8 @@ class Report(TypedDict):
         resets: how often a non-finite prediction reset the state.
         fps: predictions a second of wall time.
         silent_s: seconds since the newest frame, if none has come for a while.
-        trouble: why no frames come, while a lost camera is opened again; null if all is well.
+        trouble: why no frames come, while a lost camera is opened again, or why a model server does not answer; null if
+            all is well.
         attempts: how often it was tried to open a lost camera again.
         latency_ms: from a frame's time (``times``) to its finished prediction. For a file at full speed, from when the
             predictor takes the frame.
@@ -123,7 +124,8 @@ class Report(TypedDict):
         events: ``repeats``: frames that repeat the one before; ``cuts`` to another scene; ``gaps`` in time; ``copied``:
             predictions replaced by a copy of the newest frame, because copying has lately been better; ``damaged``:
             pictures that could not be decoded; ``times_mended``: times that repeated or ran back; ``reconnects`` after
-            the camera was lost; ``concealed``: predictions in the place of frames that were late or lost.
+            the camera was lost; ``concealed``: predictions in the place of frames that were late or lost. With a model
+            server: ``unanswered`` frames, and ``states_lost`` with the server or the connection.
         outputs: where the pictures went: one for each ``record`` and ``out``.
         warnings: problems with the run or its figures, one line each.
         ended: null while running, then ``end of source``, ``max frames``, ``interrupted`` or ``error: …``.
@@ -198,7 +200,7 @@ def report(
         "resets": snapshot.resets,
         "fps": round(snapshot.frames / seconds, 2) if seconds else None,
         "silent_s": round(snapshot.silent, 1),
-        "trouble": source.trouble,
+        "trouble": source.trouble or engine.trouble,
         "attempts": source.attempts,
         "latency_ms": _latency(snapshot.latency),
         "psnr_db": {**_psnr(snapshot.score), "trusted": trusted(snapshot), "dis": _dis(snapshot.rival)},

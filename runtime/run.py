@@ -264,7 +264,7 @@ def _drive(
 ) -> None:
     observe(pipeline.report())  # the run has begun: from now on there is something to finish
     observed = clock.now() - REFRESH  # the first figures come at once
-    news = News(pipeline.source, announce, clock, pipeline.outputs)
+    news = News(pipeline.source, announce, clock, pipeline.outputs, pipeline.predictor.engine)
     for result in pipeline.results(REFRESH):
         watchdog.check()
         if result is not None:

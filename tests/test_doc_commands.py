@@ -48,6 +48,7 @@ NOT_RUN = {
     r"framecast run .*--out ": "needs a receiver; tests/runtime/test_out.py has them",
     r"framecast build ": "needs a GPU; tests/export builds on a simulated one",
     r"framecast run .*--engine tensorrt": "needs a GPU",
+    r"framecast run .*--engine server:": "needs a model server: tests/runtime/test_triton.py runs it with one",
     r"framecast run 0 --show": "needs a display; tests/runtime/test_window.py has a virtual one",
     r"framecast run SOURCE \[options\]": "a placeholder",
     r"framecast run rtsp://cam:secret@10\.0\.0\.9/live": "there is no such camera: tests/test_cli.py checks the error",

@@ -11,6 +11,7 @@ from framecast.errors import ArtifactError, EngineError, OptionError
 from framecast.graph.manifest import GRAPHLESS
 from framecast.runtime.engines import presence
 from framecast.runtime.engines.engine import Engine, State
+from framecast.runtime.engines.server_address import EXAMPLE, parse
 
 __all__ = ["ENGINES", "Engine", "EngineRow", "State", "check_presence", "choose", "open_engine"]
 
@@ -34,6 +35,8 @@ class EngineRow:
         precisions: the precisions to choose from; empty if there is only one.
         forms: the forms of artifact that it runs; see :attr:`framecast.graph.manifest.Manifest.form`. Empty if it runs
             no graphs.
+        address: an example of the engine's full name if an address follows the colon, instead of a precision. The
+            engine then runs the model at that address, and reads no artifact.
     """
 
     open: Callable[[Path, int, str, int], Engine]
@@ -41,6 +44,7 @@ class EngineRow:
     use: str
     precisions: tuple[str, ...] = ()
     forms: tuple[str, ...] = WHOLE
+    address: str = ""
 
 
 def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: int = 1) -> Engine:
@@ -52,6 +56,7 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
         name: one of ``ENGINES``, or ``auto`` for the one that runs everywhere: ``opencv`` for a model of motion,
             ``onnxruntime`` for a network. If the engine has several precisions, one may follow: ``tensorrt:fp32``. By
             default ``openvino`` and ``torch`` compute in fp32, and ``tensorrt`` uses the most recently built engine.
+            After ``server`` follows an address, ``server://host:8001/edge``; the artifact is then not read.
         threads: CPU threads of the step; 0 means one per core.
         batch: frames in one step. Only ``tensorrt`` must know it in advance, because a built engine has a fixed batch.
 
@@ -61,7 +66,7 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
         EngineError: the engine is not available on this machine.
     """
     chosen, precision = choose(name, threads)
-    if artifact.suffix == GRAPHLESS:
+    if artifact.suffix == GRAPHLESS and not ENGINES[chosen].address:
         if name == "auto":
             chosen = "opencv"
         elif chosen != "opencv":
@@ -81,7 +86,7 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
 
 
 def choose(name: str, threads: int = 0) -> tuple[str, str]:
-    """Parse a name into an engine and a precision, which is "" if the name has none.
+    """Parse a name into an engine and a precision or address, which is "" if the name has none.
 
     Raises:
         OptionError: see :func:`open_engine`.
@@ -94,6 +99,10 @@ def choose(name: str, threads: int = 0) -> tuple[str, str]:
             f"{MIXED} is not an engine, only the mixed graph that 'framecast parity' checks on a CPU: use onnxruntime; "
             "openvino is faster on a CPU, tensorrt:fp16 and torch:fp16 on a GPU"
         )
+    if ENGINES[chosen].address:
+        if colon:
+            parse(precision)
+        return chosen, precision
     precisions = ENGINES[chosen].precisions
     if colon and not precisions:
         raise OptionError(f"{chosen} has one precision: leave out ':{precision}'")
@@ -172,6 +181,14 @@ def _tensorrt(artifact: Path, _: int, precision: str, batch: int) -> Engine:
     return TensorRTEngine(artifact, precision=precision or None, batch=batch)
 
 
+def _server(_: Path, __: int, address: str, ___: int) -> Engine:
+    if not address:
+        raise EngineError(f"no model server is named: write {EXAMPLE}, with the server's host and model")
+    from framecast.runtime.engines.server import ServerEngine
+
+    return ServerEngine(parse(address))
+
+
 ENGINES: Mapping[str, EngineRow] = {
     "opencv": EngineRow(
         _opencv, presence.opencv, "the CPU: models of motion, such as edge", ("full", "fast"), forms=()
@@ -189,4 +206,5 @@ ENGINES: Mapping[str, EngineRow] = {
         _torch, presence.torch, "an NVIDIA GPU with our kernels, or the CPU", precisions=("fp32", "tf32", "fp16")
     ),
     "tensorrt": EngineRow(_tensorrt, presence.tensorrt, "an NVIDIA GPU", precisions=("fp16", "fp32")),
+    "server": EngineRow(_server, presence.server, "a model server (NVIDIA Triton)", forms=(), address=EXAMPLE),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -103,6 +103,9 @@ class Engine(ABC):
         manifest: the artifact's manifest.
         any_size: whether its pictures have the frames' size. Otherwise they have the manifest's.
         compiles: whether its first calls may compile code, which takes long.
+        epoch: how often streams have begun again because the engine lost their state.
+        trouble: why the engine does not answer now, while it tries again; None if all is well.
+        notes: what the user should know about it, one line each.
         lock: held by one caller at a time, so that a watchdog sees how long a call goes on.
     """
 
@@ -114,6 +117,9 @@ class Engine(ABC):
     any_size = False
     manifest: Manifest
     compiles = False
+    epoch = 0
+    trouble: str | None = None
+    notes: Sequence[str] = ()
     lock: Turn
 
     def __new__(cls: type[Self], *_: Any, **__: Any) -> Self:
@@ -121,6 +127,11 @@ class Engine(ABC):
         engine = super().__new__(cls)
         engine.lock = Turn()
         return engine
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """What went wrong with steps, by name (default: nothing)."""
+        return {}
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """Make a float32 tensor of zeros in this engine's memory."""

@@ -82,6 +82,16 @@ def tensorrt() -> str:
     return state
 
 
+def server() -> str:
+    """Check the client of a model server. Whether there is one shows when it is opened.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    _version("grpcio", "server")
+    return f"tritonclient {_version('tritonclient', 'server')}"
+
+
 def _state_and_cure(look: Callable[[], str]) -> tuple[str, str]:
     """Returns a part's description and "", or the missing part and how to get it."""
     try:

@@ -103,12 +103,13 @@ class Pulse:
         After an outage a run is ready again with its first new prediction, not with its first frame.
 
         Args:
-            figures: the run's report; ``interval_ms`` is the camera's interval, ``trouble`` says that it is out.
+            figures: the run's report; ``interval_ms`` is the camera's interval, ``trouble`` says that the
+                camera or a model server is out.
         """
         before, self._lost = self._lost, bool(figures.get("trouble"))
         if self._lost:
             self._out = self._out if before else self._clock()
-            return "the camera is out: trying again"
+            return "the camera or the model server is out: trying again"
         age = self.age
         if age is None:
             return "no prediction yet"

@@ -95,7 +95,7 @@ class Systemd(Sink):
                 self._progress()
             if self._status != "out":
                 self._out = now
-            kind, line = "out", f"the camera is out for {now - self._out:.0f} s: {trouble}; trying again"
+            kind, line = "out", f"out for {now - self._out:.0f} s: {trouble}; trying again"
         elif not report["frames"]:
             kind, line = "first", f"waiting for the first frame of {report['source']}"
         elif report["silent_s"] >= PATIENCE:

@@ -66,7 +66,8 @@ def test_a_run_is_not_ready_in_a_short_outage_nor_until_the_next_prediction() ->
     pulse.see(event(0))
     for _ in range(2):  # outages
         clock.work(33)
-        assert pulse.failing(out) == "the camera is out: trying again"  # whoever asks needs no token: no address
+        # Whoever asks needs no token: no address.
+        assert pulse.failing(out) == "the camera or the model server is out: trying again"
         clock.work(100)
         assert pulse.failing(out) is not None
         clock.work(20)

@@ -24,6 +24,7 @@ from framecast.cli.doctor import doctor
 from framecast.cli.evaluate import evaluate
 from framecast.cli.examples import epilog
 from framecast.cli.export import export
+from framecast.cli.export_server import export_server
 from framecast.cli.import_checkpoint import import_checkpoint
 from framecast.cli.inspect import inspect
 from framecast.cli.models import models
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate,
     "models": models,
     "export": export,
+    "export-server": export_server,
     "import-checkpoint": import_checkpoint,
     "inspect": inspect,
     "parity": parity,

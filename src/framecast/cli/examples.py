@@ -26,6 +26,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "framecast export stip-edge --weights runs/weights.safetensors -o out.onnx",
         "framecast export stip-ucf --set layers=2 --frames 5",
     ),
+    "export-server": (
+        "framecast export-server edge -o repository",
+        "framecast export-server stip-edge -o repository --steps 3 --max-cameras 256",
+    ),
     "import-checkpoint": ("framecast import-checkpoint mnist.ckpt --as stau-mnist",),
     "inspect": (
         "framecast inspect edge demo -o look --frames 217",
