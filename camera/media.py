@@ -36,11 +36,12 @@ class MediaError(Exception):
     Args:
         text: the reason.
         passing: whether it may work later.
+        refused: whether the user or the password was refused.
     """
 
-    def __init__(self, text: str, *, passing: bool = False) -> None:
+    def __init__(self, text: str, *, passing: bool = False, refused: bool = False) -> None:
         super().__init__(text)
-        self.passing = passing
+        self.passing, self.refused = passing, refused
 
 
 def load() -> ModuleType:
@@ -148,7 +149,8 @@ def failure(error: Exception, url: str = "") -> MediaError:
     for kinds, later in ((lasting, False), (passing, True)):
         for kind, words in kinds:
             if isinstance(error, kind):
-                return MediaError(words, passing=later)
+                refused = isinstance(error, (e.HTTPUnauthorizedError, e.HTTPForbiddenError))
+                return MediaError(words, passing=later, refused=refused)
     if isinstance(error, e.HTTPOtherClientError):
         return MediaError("the host refuses with a 4xx answer: check the address")
     code = getattr(error, "errno", None)

@@ -15,7 +15,7 @@ from framecast.camera.pictures import Pictures
 from framecast.camera.source import Image, Source
 from framecast.camera.video import Video
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import SourceError, SourceUnavailableError
+from framecast.errors import SourceError, SourceRefusedError, SourceUnavailableError
 from framecast.redact import redact
 
 if TYPE_CHECKING:
@@ -216,6 +216,10 @@ def open_address(
     name = redact(uri)
     if not uri.isprintable():
         raise SourceError(f"not a URL: {name} (percent-encode its special characters)")
+    try:
+        urlsplit(uri).port  # noqa: B018 (it raises)
+    except ValueError:
+        raise SourceError(f"not a URL: {name} (its port must be a number up to 65535)") from None
     scheme = uri.partition(":")[0]
     options = {
         "format_whitelist": FORMATS,
@@ -229,7 +233,7 @@ def open_address(
             return open_media(uri, options=options, timeout=(timeout, stall))
         except MediaError as error:
             relay = f"; {_RELAY}" if scheme == "srt" else ""
-            kind = SourceUnavailableError if error.passing else SourceError
+            kind = SourceUnavailableError if error.passing else SourceRefusedError if error.refused else SourceError
             raise kind(f"no stream from {name} after {clock.now() - begun:.1f} s ({error}{relay})") from None
 
     container = opened()

@@ -6,10 +6,11 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from framecast.backoff import Backoff
+from framecast.backoff import REFUSED, Backoff
+from framecast.camera.media import SILENT
 from framecast.camera.source import Frame, Source, Times
 from framecast.clock import SUSPENDED, SYSTEM, Clock
-from framecast.errors import SourceError, SourceUnavailableError
+from framecast.errors import SourceError, SourceRefusedError, SourceUnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Reconnecting(Source):
         self.attempts = 0
         self._inner: Source | None = None
         self._trouble: str | None = None
+        self._begun = not isinstance(first, str)  # whether it has been open
         if isinstance(first, str):
             self._trouble = first
         else:
@@ -112,24 +114,26 @@ class Reconnecting(Source):
 
     def _again(self) -> Source | None:
         """Try to open the camera until it is open; None if this source is closed."""
-        while self._wait(self._backoff.pause()):
+        refused = False
+        while self._wait(max(self._backoff.pause(), REFUSED * refused)):
             self._backoff.attempt()
             self.attempts += 1
             if not self._answers():
-                _log.info("attempt %d: no answer from the host", self._backoff.attempts)
+                self._trouble = f"lost {self.name}: {SILENT}"
+                _log.debug("attempt %d: no answer from the host", self._backoff.attempts)
                 continue
             try:
                 source = self._open()
             except SourceError as error:
-                self._trouble = str(error)
+                self._trouble, refused = str(error), isinstance(error, SourceRefusedError)
                 _log.debug("attempt %d: %s", self._backoff.attempts, error)
                 continue
             with self._changed:
                 if not self._closed:
                     self._take(source)
-                    self._faults["reconnects"] += 1
-                    self._epoch += 1
-                    _log.debug("%s is back after %.1f s", self.name, self._backoff.outage)
+                    self._faults["reconnects"] += self._begun  # not when it is there for the first time
+                    self._epoch += self._begun
+                    self._begun = True
                     return source
             source.close()
         return None

@@ -66,6 +66,11 @@ def warnings(snapshot: Snapshot, lookahead: Lookahead) -> list[str]:
     return found
 
 
+def out(camera: str | None, engine: str | None) -> list[str]:
+    """One line for what does not answer now: the camera, or a model server."""
+    return [*([f"the camera is out: {camera}"] if camera else []), *([engine] if engine else [])]
+
+
 def faulty(faults: Mapping[str, int]) -> list[str]:
     """One line for each kind of fault of a source (:attr:`framecast.Source.faults`) or of the engine."""
     found = []

@@ -39,6 +39,7 @@ class News:
         self._back = 0  # reconnections so far
         self._outputs, self._engine = outputs, engine
         self._parts_lost: dict[str, float] = {}  # outputs and the engine, since when
+        self._outputs_lost: dict[str, int] = {}  # how often so far
         self._ready = False
         self._begun = clock.now()
         self._concealed, self._concealing = 0, -SELDOM
@@ -51,7 +52,7 @@ class News:
                 self._concealing = now
                 line = "a frame is late or lost: showing predictions in its place"
                 to_log(Notice("concealing", line, logging.WARNING, frames=self._concealed))
-        elif not (self._ready or result.between):
+        elif not (self._ready or result.between or self._source.trouble):
             self.tell()  # first that the camera is back
             self._ready = True
             figures = {"epoch": result.frame.epoch, "index": result.frame.index}
@@ -63,7 +64,15 @@ class News:
         """Tell what is new. Call it a few times a second."""
         for written in self._outputs:
             if (output := written()) is not None:
-                self._tell("output", output["asked"], output["trouble"])
+                name, lost = output["asked"], output["lost"]
+                if (
+                    lost > self._outputs_lost.get(name, 0)
+                    and output["trouble"] is None
+                    and name not in self._parts_lost
+                ):
+                    self._tell("output", name, f"lost {name}")  # it is back already
+                self._outputs_lost[name] = lost
+                self._tell("output", name, output["trouble"])
         notes: dict[str, dict[str, object]] = {note: {"source": self._source.name} for note in self._source.notes}
         if self._engine is not None:
             self._tell("server", self._engine.name, self._engine.trouble)

@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 
 from framecast.camera import Source, Times
-from framecast.runtime.caveats import faulty, lacking, trusted, warnings
+from framecast.runtime.caveats import faulty, lacking, out, trusted, warnings
 from framecast.runtime.engines import Engine
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.score import Score
@@ -221,7 +221,12 @@ def report(
         },
         "events": dict.fromkeys(FAULTS, 0) | dict(snapshot.events) | dict(faults),
         "outputs": outputs,
-        "warnings": [*warnings(snapshot, lookahead), *faulty(faults), *lacking(outputs)],
+        "warnings": [
+            *out(source.trouble, engine.trouble),
+            *warnings(snapshot, lookahead),
+            *faulty(faults),
+            *lacking(outputs),
+        ],
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),
         "started": f"{snapshot.started:%Y-%m-%dT%H:%M:%SZ}",

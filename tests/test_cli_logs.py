@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -13,12 +14,14 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from framecast.cli.logs import BURST, JsonLines
+from framecast.cli.announce import announce
+from framecast.cli.logs import BURST, JsonLines, fail
 from framecast.errors import SinkError
 from framecast.notice import Notice
 
@@ -188,3 +191,30 @@ def test_a_log_that_cannot_be_written_ends_nothing() -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     JsonLines(Full()).emit(logging.LogRecord("test", logging.ERROR, "", 0, "lost", (), None))
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_pipe_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    with os.fdopen(reader), os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        if form == "json":
+            JsonLines(stream).handle(logging.makeLogRecord({"msg": "hello"}))
+        else:
+            announce("hello")
+            fail("hello", 1)
+
+
+def test_mistakes_in_a_configuration_file_are_one_error(run: Run, tmp_path: Path) -> None:
+    box = tmp_path / "box.toml"
+    box.write_text("".join(f"wrong{number} = 1\n" for number in range(15)))
+    code, out, err = run("run", "--config", box, "--log", "json")
+    assert (code, out) == (2, "")
+    (event,) = map(json.loads, err.splitlines())
+    assert (event["event"], event["fields"]["exit_code"]) == ("error", 2)
+    assert event["message"].count("unknown key") == 15

@@ -54,9 +54,10 @@ def test_a_disk_that_is_full_meanwhile_is_an_error_only_at_the_end(
 def test_a_restart_replaces_the_last_report(run: Run, tmp_path: Path) -> None:
     before = datetime.now(timezone.utc).replace(microsecond=0)
     path = tmp_path / "a.json"
-    path.write_text("the last one")
+    old = '{"frames": 1, "psnr_db": {}}'
+    path.write_text(old)
     assert run("run", tmp_path / "missing.mp4", "--json", path)[0] == 1
-    assert path.read_text() == "the last one"  # it failed before it started
+    assert path.read_text() == old  # it failed before it started
     code, out, _ = run("run", "synthetic://?size=64x48&frames=3", "--json", path)
     assert code == 0
     assert list(tmp_path.iterdir()) == [path]
@@ -66,3 +67,12 @@ def test_a_restart_replaces_the_last_report(run: Run, tmp_path: Path) -> None:
     started = datetime.strptime(report["started"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
     assert before <= started <= datetime.now(timezone.utc)
     assert report["host"]
+
+
+@pytest.mark.parametrize("mine", ["a letter", '{"precious": 1}'])
+def test_what_is_no_report_is_not_replaced(run: Run, tmp_path: Path, mine: str) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(mine)
+    code, _, err = run("run", "synthetic://?size=64x48&frames=3", "--json", path)
+    assert (code, path.read_text()) == (1, mine)
+    assert err.endswith("it is there, and is no report of framecast (choose another name)\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -27,10 +28,12 @@ def test_an_address_comes_from_the_environment_or_a_file(tmp_path: Path, monkeyp
         assert address(plain) == plain
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines", b"\xff\xfe", None])
-def test_a_bad_file_is_not_repeated(content: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines", b"\xff\xfe", b"\0", b"x" * 9000, "a pipe", None])
+def test_a_bad_file_is_not_repeated(content: bytes | str | None, tmp_path: Path) -> None:
     file = tmp_path / "secret"
-    if content is not None:
+    if content == "a pipe":  # without a writer: reading it would wait for ever
+        os.mkfifo(file)
+    elif isinstance(content, bytes):
         file.write_bytes(content)
     cure = r"from .*secret: .*; (name a file with one line|write one line, without spaces)$"
     with pytest.raises(OptionError, match=f"^cannot read the source {cure}"):

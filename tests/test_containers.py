@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import framecast
-from framecast.backoff import MOST
+from framecast.backoff import REFUSED
 from framecast.camera.csi import parse_csi
 from framecast.runtime.engines import ENGINES
 from framecast.runtime.shipped import shipped
@@ -162,7 +162,7 @@ def test_the_watchdog_waits_longer_than_a_run_may() -> None:
     set_, defaults = settings(), inspect.signature(framecast.run).parameters
     assert set_["Type"] == ["notify"]
     assert float(set_["WatchdogSec"][0]) > max(defaults["step_limit"].default, defaults["stall"].default)
-    assert float(set_["WatchdogSec"][0]) > defaults["timeout"].default + MOST
+    assert float(set_["WatchdogSec"][0]) > defaults["timeout"].default + REFUSED
 
 
 def test_the_unit_does_not_block_what_a_camera_needs() -> None:

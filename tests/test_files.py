@@ -187,6 +187,9 @@ EXCEPTIONS = {
     ("training/runs.py", "save"),  # into the file object from ``files.write``; also a method with that name
     ("training/train.py", "save"),
     ("training/runs.py", "open"),  # appends rows to the log
+    ("graph/repository.py", "save"),
+    ("testing/triton.py", "write_text"),  # a temporary folder
+    ("testing/triton.py", "open"),  # its log
     ("runtime/sinks/encoder.py", "open"),  # a codec; and a video, which FFmpeg writes piece by piece
 }
 WRITERS = {"write_text", "write_bytes", "save", "savez", "tofile", "imwrite", "open", "copyfile", "move"}

@@ -128,7 +128,7 @@ PROMISES = {
         "runtime/test_engine_cache.py::test_every_field_changes_the_key",
         "runtime/test_engine_cache.py::test_another_engine_is_refused_with_the_difference",
     ],
-    "Outputs replace no file": [
+    "Recordings replace no file": [
         "runtime/test_recordings.py::test_a_recording_replaces_no_file",
         "runtime/test_recordings.py::test_nobody_can_lead_a_recording_elsewhere",
         "test_files.py::TestWhatCannotBeWritten::test_a_device",

@@ -183,12 +183,12 @@ class OutSink(Sink):
         ended = isinstance(error, (BrokenPipeError, ConnectionResetError))
         why = failure(error, self._target)
         said = "what received the pictures has ended" if ended else str(why)
-        if isinstance(error, load_av().error.InvalidDataError):
+        if silent := isinstance(error, load_av().error.InvalidDataError):
             said = "no proper answer: check the address, and what serves there"
         if first and _scheme(self._target) == "v4l2":
             said += "; give a device of v4l2loopback, such as v4l2:///dev/video10"
         if first and not ended:
-            kind = SinkUnavailableError if why.passing else SinkError
+            kind = SinkUnavailableError if why.passing or silent else SinkError
             return kind(f"cannot send pictures to {self._name}: {said}")
         cure = "start it again" if self._pipe is None else "start it again, then framecast"
         return SinkError(f"lost {self._name}: {said} ({cure})")

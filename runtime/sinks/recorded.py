@@ -241,10 +241,11 @@ class Recorded:
             )
 
     def close(self) -> None:
-        """Close it, which unlocks it. An empty one is removed."""
+        """Close it, which unlocks it. One without anything that plays is removed."""
         if self._file >= 0:
             with suppress(OSError):
-                if self.size == 0 and os.path.samestat(self.path.stat(), os.fstat(self._file)):
+                nothing = self.size == 0 or (self.failure is not None and self._whole == 0)
+                if nothing and os.path.samestat(self.path.stat(), os.fstat(self._file)):
                     self.path.unlink()
             os.close(self._file)
             self._file = -1

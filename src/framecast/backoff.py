@@ -10,6 +10,7 @@ FIRST = 0.1  # seconds: the longest wait before the second attempt; the first is
 DOUBLED = 2.0  # how much longer each wait may be than the last
 SHARE = 1 / 60  # of the outage so far: no wait is longer,
 LEAST, MOST = 1.0, 10.0  # seconds: but this long it may always be, and never longer than that
+REFUSED = 30.0  # seconds between two attempts with a password that was refused: cameras lock accounts
 HEALTHY = 5.0  # seconds of work: what is lost again before is still in the same outage
 
 

@@ -27,6 +27,10 @@ class SourceUnavailableError(SourceError):
     """A camera does not answer now. It may later: it is off or starting, or the network is down."""
 
 
+class SourceRefusedError(SourceError):
+    """A camera refuses the user or the password. Many lock the account after a few attempts."""
+
+
 class FrameError(FramecastError):
     """The predictor cannot take a frame, or the frame's size or type changed mid-stream."""
 

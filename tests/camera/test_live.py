@@ -143,6 +143,7 @@ def test_an_address_where_nobody_listens() -> None:
     message = refused(f"RTSP://cam:s3cret@127.0.0.1:{port}/a?token=s3cret", timeout=FOREVER)
     assert message.startswith(f"no stream from rtsp://***@127.0.0.1:{port}/a?token=*** after ")
     assert "not a URL" in refused("rtsp://127.0.0.1/a\0b")
+    assert "its port must be a number up to 65535" in refused("rtsp://127.0.0.1:99999/cam")
 
 
 class Unplugged:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import framecast
-from framecast.backoff import LEAST, MOST
+from framecast.backoff import LEAST, MOST, REFUSED
 from framecast.camera import Frame, Source
 from framecast.camera.reconnect import Reconnecting, reconnecting
 from framecast.clock import Clock
-from framecast.errors import SourceError, SourceUnavailableError
+from framecast.errors import SourceError, SourceRefusedError, SourceUnavailableError
 from framecast.notice import Notice
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
@@ -74,6 +74,25 @@ def test_a_host_that_does_not_answer_is_not_opened() -> None:
     assert next(heard, None) is None
     assert len(asked) == 2
     assert asked[1] > 0.05  # the two waits
+
+
+def test_a_refused_password_is_seldom_tried_again() -> None:
+    """Cameras lock an account after a few attempts."""
+    clock = ManualClock()
+    refused = SourceRefusedError("no stream from cam: 401 unauthorized")
+    open_camera, asked = camera(connection(1, clock), *[refused] * 3, connection(1, clock, end=None), clock=clock)
+    source = reconnecting("cam", open_camera, clock=clock)
+    assert [source.read(), source.read()] != [None, None]
+    assert np.diff(asked[1:]).min() >= REFUSED
+
+
+def test_a_camera_that_is_there_for_the_first_time_is_no_reconnection() -> None:
+    clock = ManualClock()
+    open_camera, _ = camera(AWAY, AWAY, connection(1, clock, end=None), clock=clock)
+    source = reconnecting("cam", open_camera, clock=clock)
+    frame = source.read()
+    assert frame is not None
+    assert (frame.epoch, source.faults) == (0, {})
 
 
 def test_the_waits_grow_with_the_outage() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from framecast.runtime.caveats import JUDGED, trusted, warnings
+from framecast.runtime.caveats import JUDGED, out, trusted, warnings
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.score import Score
 from framecast.runtime.telemetry import Histogram, Shown, Snapshot
@@ -91,3 +91,8 @@ def test_a_gain_is_trusted_by_number_and_share_of_frames() -> None:
     assert not trusted(dataclasses.replace(GOOD, frames=10, score=score(10)))
     assert trusted(dataclasses.replace(GOOD, frames=50, score=score(50)))
     assert not trusted(dataclasses.replace(GOOD, frames=2000, score=score(399)))
+
+
+def test_what_is_out_is_said() -> None:
+    assert out(None, None) == []
+    assert out("lost cam: 401", "no server") == ["the camera is out: lost cam: 401", "no server"]

@@ -209,7 +209,7 @@ def test_the_command_tells_systemd(run: Run, manager: Manager, monkeypatch: pyte
     monkeypatch.setenv("WATCHDOG_USEC", "20000000")
     code, _, err = run("run", "synthetic://?size=64x48&fps=30&frames=9&seed=1", "--engine", "opencv")
     assert code == 0
-    assert "watchdog ends the run after 20 s, but --step-limit lets it wait for 30 s: raise WatchdogSec" in err
+    assert "watchdog ends the run after 20 s, but --timeout lets it wait for 45 s: raise WatchdogSec" in err
     heard = manager.heard()
     assert heard[:3] == [
         "STATUS=loading the model",

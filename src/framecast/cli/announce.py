@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import re
+import select
 import sys
 from contextlib import suppress
+from typing import TextIO
 from urllib.parse import urlsplit
 
 from rich.console import Console
 
+READER = 0.1  # seconds that whoever reads a stream may take to make room for a line
 HERE = ("localhost", "127.", "::1")  # other machines cannot reach hosts that begin like this
+
+
+def takes(stream: TextIO | None) -> bool:
+    """Whether a stream takes a line now: writing to a pipe that nobody empties would wait for ever."""
+    try:
+        asked = select.poll()
+        asked.register(stream.fileno() if stream is not None else -1, select.POLLOUT)
+        return bool(asked.poll(1e3 * READER))
+    except (OSError, ValueError):  # no file at all
+        return stream is not None
 
 
 def announce(line: str) -> None:
@@ -17,6 +30,8 @@ def announce(line: str) -> None:
 
     On a terminal, add the QR code of its link if other machines can open the link.
     """
+    if not takes(sys.stderr):
+        return
     with suppress(OSError):  # a line that nobody reads is no reason to end a run
         print(line, file=sys.stderr, flush=True)
     link = re.search(r"https?://\S+", line)

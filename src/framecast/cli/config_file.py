@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import typer
 
+from framecast.cli import logs
 from framecast.errors import FramecastError, OptionError, one_line
 from framecast.redact import redact, redact_message
 
@@ -107,11 +108,14 @@ class ConfigFile:
         Raises:
             typer.Exit: always.
         """
-        with suppress(OSError):
-            for line, text in mistakes[:SHOWN]:
-                print(f"{self.place(line)}: {one_line(redact_message(text))}", file=sys.stderr)
-            if len(mistakes) > SHOWN:
-                print(f"{self.place(0)}: and {len(mistakes) - SHOWN} more mistakes", file=sys.stderr)
+        lines = [f"{self.place(line)}: {one_line(redact_message(text))}" for line, text in mistakes[:SHOWN]]
+        if len(mistakes) > SHOWN:
+            lines.append(f"{self.place(0)}: and {len(mistakes) - SHOWN} more mistakes")
+        if logs.in_json():
+            logs.fail("; ".join(lines), 2)
+        else:
+            with suppress(OSError):
+                print("\n".join(lines), file=sys.stderr)
         raise typer.Exit(2)
 
     def place(self, line: int) -> str:

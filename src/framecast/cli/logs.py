@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 from urllib.parse import unquote
 
 from framecast.cli.announce import announce as print_line
+from framecast.cli.announce import takes
 from framecast.cli.usage import command_in
 from framecast.errors import FramecastError, OptionError
 from framecast.notice import Notice, to_log
@@ -55,7 +56,7 @@ class JsonLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See :class:`logging.Handler`."""
         try:
-            if (left := self._left_out(record)) is not None:
+            if (left := self._left_out(record)) is not None and takes(self._stream):
                 self._stream.write(self.line(record, left) + "\n")
                 self._stream.flush()
         except Exception:  # noqa: BLE001, S110 (there is no place left to report it)
@@ -213,6 +214,8 @@ def fail(message: str, code: int, error: BaseException | None = None) -> None:
     if not line:
         return
     if not _json:
+        if not takes(sys.stderr):
+            return
         with suppress(OSError, ValueError):
             print("framecast:", redact_message(line), file=sys.stderr, flush=True)
         return

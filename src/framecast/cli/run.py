@@ -33,6 +33,7 @@ def _apply(context: typer.Context, config: ConfigFile | None) -> ConfigFile | No
     """Let the file give all options that the command line does not."""
     if config is not None and not context.resilient_parsing:  # not for a shell that completes
         config.load(options(run))
+        logs.use(config.values.get("log", "text"))
         context.default_map = {name: partial(config.give, name) for name in config.values}
         config.warn()
     return config
@@ -123,9 +124,7 @@ def run(
             "v4l2:///dev/video10, or - for Y4M on standard output. Repeatable.",
         ),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON, each minute. Replaces no file.")
-    ] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures as JSON, each minute.")] = None,
     frames: Annotated[
         int | None, typer.Option(metavar="N", help="Stop after N frames (default: at the end of the source).")
     ] = None,
@@ -169,9 +168,9 @@ def run(
     Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
     given = {**locals()}
-    from framecast.backoff import MOST
+    from framecast.backoff import REFUSED
     from framecast.camera import is_camera
-    from framecast.cli.saved import SavedReport
+    from framecast.cli.saved import SavedReport, check_replaced
     from framecast.files import check_writable
     from framecast.runtime.run import check_recordings
     from framecast.runtime.run import run as run_live
@@ -203,12 +202,13 @@ def run(
         # A camera is predicted on a full disk as well: the report is written once there is room.
         with placed(config, "json"), suppress(SinkUnavailableError) if is_camera(source) else nullcontext():
             check_writable(json)
+            check_replaced(json)
     ref = ModelRef.resolve(model)
     if ref.path is None:  # first, so that a wrong source need not wait for the export
         check_clips(source)
     waits = patience("--timeout", timeout), patience("--stall", stall), patience("--step-limit", step_limit)
     systemd = Systemd(os.environ, pid=os.getpid(), first=longest_start(waits[0], waits[2]))
-    if line := systemd.caution(timeout=waits[0] + MOST, stall=waits[1], step_limit=waits[2]):
+    if line := systemd.caution(timeout=waits[0] + REFUSED, stall=waits[1], step_limit=waits[2]):
         logs.announce(Notice("warning", f"warning: {line}", logging.WARNING))
     stop = threading.Event()
     newest: list[Report] = []

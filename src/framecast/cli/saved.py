@@ -12,6 +12,21 @@ from framecast.files import write
 from framecast.runtime.report import Report, to_json
 
 EVERY = 60.0  # seconds
+LONGEST = 1 << 20  # bytes: no report is longer
+
+
+def check_replaced(path: Path) -> None:
+    """Check that what is there already is an earlier report.
+
+    Raises:
+        SinkError: it is something else.
+    """
+    try:
+        found = path.read_bytes()[:LONGEST]
+    except OSError:  # nothing is there; or it cannot be read, and writing will tell why
+        return
+    if found and not (found.lstrip().startswith(b"{") and b'"psnr_db"' in found):
+        raise SinkError(f"cannot write {path}: it is there, and is no report of framecast (choose another name)")
 
 
 class SavedReport:

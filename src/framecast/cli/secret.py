@@ -45,12 +45,22 @@ def token(file: Path | None) -> str | None:
 
 
 def _line(what: str, path: Path) -> str:
+    reason = ""
     try:
-        with path.open("rb") as file:
-            lines = file.read(_MOST).decode().split()
+        if not path.is_file():  # one may wait for ever for a pipe's writer
+            path.stat()
+            reason = "it is not a regular file"
+        else:
+            with path.open("rb") as file:
+                data = file.read(_MOST + 1)
+            text = data.decode()
+            if "\0" in text or len(data) > _MOST:
+                reason = "it is not text" if "\0" in text else f"it has more than {_MOST} bytes"
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise OptionError(f"cannot read {what} from {path}: {reason}; name a file with one line") from None
+    if reason:
+        raise OptionError(f"cannot read {what} from {path}: {reason}; name a file with one line")
+    lines = text.split()
     if len(lines) != 1:
         raise OptionError(f"cannot read {what} from {path}: it has {len(lines)} words; write one line, without spaces")
     return lines[0]

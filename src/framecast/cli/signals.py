@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from framecast.cli import logs
+from framecast.cli.announce import takes
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 8.0  # seconds for the main thread to hear that it should finish; a run gives up a step that hangs within 7 s
@@ -93,7 +94,8 @@ def end_process(message: str, code: int) -> None:
     with suppress(Exception):
         if sys.stderr.isatty():
             print("\r\x1b[J\x1b[?25h", end="", file=sys.stderr)  # without the status line; with the cursor
-        sys.stdout.flush()
+        if takes(sys.stdout):
+            sys.stdout.flush()
         logs.fail(message, code)
     os._exit(code)
 
