@@ -66,6 +66,7 @@ class DeviceEngine(Engine):
     """
 
     camera: tuple[int, int] | None = None
+    batches = False  # a buffer has no copy of one row
 
     def __init__(self) -> None:
         self._phases: Phases[Callable[[], None]] = Phases()

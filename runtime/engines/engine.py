@@ -102,6 +102,7 @@ class Engine(ABC):
         batch: the only batch size that it runs; None if it runs any.
         manifest: the artifact's manifest.
         any_size: whether its pictures have the frames' size. Otherwise they have the manifest's.
+        batches: whether :meth:`copy_row` works, so that states of several cameras can be stepped as one batch.
         compiles: whether its first calls may compile code, which takes long.
         lock: held by one caller at a time, so that a watchdog sees how long a call goes on.
     """
@@ -112,6 +113,7 @@ class Engine(ABC):
     precision: str | None = None
     batch: int | None = None
     any_size = False
+    batches = True
     manifest: Manifest
     compiles = False
     lock: Turn
@@ -285,6 +287,13 @@ class Engine(ABC):
     def seen(self, state: State) -> list[Image]:
         """The input pictures of the step that wrote ``state``: uint8 [h, w, 3] BGR at the model's size, one per row."""
         return state.seen
+
+    def copy_row(self, source: Buffer, row: int, target: Buffer, to: int) -> None:
+        """Copy a row of one of this engine's tensors to a row of another one of its kind."""
+        target[to] = source[row]
+
+    def copied(self, state: State) -> None:  # noqa: B027 (optional: only some engines keep pictures beside)
+        """Bring what belongs to a state's prediction up to date, after :meth:`copy_row` has written it."""
 
     def interrupt(self, reason: str) -> bool:
         """End the call that another thread is in. It and all later ones raise EngineError with ``reason``.
