@@ -8,12 +8,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constrain
 # TensorRT's Python bindings without its libraries (1 MB each), for the contract tests: JetPack 6's, the first with
 # kernels inside engines, JetPack 7.0's, JetPack 7.2's, and the newest. Each has its own folder, named MAJOR.MINOR.
 BINDINGS := 10.3.0 10.9.0.34 10.13.3.9 10.16.1.11 11.4.0.106
+# It only describes packages, so nothing of it is in .venv.
+SBOM_TOOL := cyclonedx-bom==7.5.0
+EXTRAS :=
 SETUP := pyproject.toml setup.py constraints.txt
 
 APT := chromium ffmpeg g++ gcc libc6-dev gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
-	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 strace xdotool xvfb
+	gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-tools libgl1 libglib2.0-0 libx11-xcb1 iproute2 iptables strace \
+	xdotool xvfb
 
-.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check bench system-deps clean cv2
+.PHONY: help run live test checks docs pycuda bindings test-slow test-full test-pythons release-check sbom bench faults fuzz guest day \
+	soak system-deps clean cv2
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -49,8 +54,14 @@ test-slow: $(VENV)/.test ## Run the tests marked slow, which 'make test' skips: 
 test-full: $(VENV)/.test ## Export every configuration at full size and compare it with PyTorch (minutes, 10 GB)
 	$(BIN)/python benchmarks/parity.py
 
+fuzz: $(VENV)/.test ## Feed 12,800 damaged files, requests and command lines to framecast; keep what fails in out/fuzz
+	$(BIN)/python benchmarks/fuzz.py
+
 test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all" or "3.12")
 	.ci/test-pythons $(PYTHONS)
+
+guest: $(VENV)/.run ## Run the systemd unit on a fresh Debian in a virtual machine, and what can happen to it (needs root)
+	$(BIN)/python benchmarks/guest.py
 
 release-check: $(VENV)/.test ## Build sdist and wheel; install and run each on the oldest and the newest Python here
 	rm -rf dist
@@ -63,6 +74,14 @@ release-check: $(VENV)/.test ## Build sdist and wheel; install and run each on t
 		(cd $(VENV)/release && bin/framecast --version && bin/framecast doctor && bin/framecast run demo --frames 30); \
 	done; done
 	@sha256sum dist/*
+
+sbom: ## List the dependencies of the wheel in dist/ with licences and hashes, as CycloneDX (also: EXTRAS=openvino)
+	@test -n "$(wildcard dist/*.whl)" || { echo "No wheel in dist/: run make release-check first"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)/sbom && $(PYTHON) -m venv --clear $(VENV)/sbom-tool
+	@$(VENV)/sbom-tool/bin/python -m pip --disable-pip-version-check -qq install '$(SBOM_TOOL)'
+	@$(VENV)/sbom/bin/python -m pip --disable-pip-version-check -qq install -c constraints.txt \
+		--report $(VENV)/sbom/report.json "$(wildcard dist/*.whl)$(if $(EXTRAS),[$(EXTRAS)])"
+	$(VENV)/sbom-tool/bin/python .ci/sbom $(VENV)/sbom dist
 
 docs: $(VENV)/.test ## Check the documentation's tables and links, and build its site in out/site
 	$(BIN)/python benchmarks/tables.py --check
@@ -78,7 +97,16 @@ bench: $(VENV)/.test ## Measure the documentation's figures on this machine (hal
 		set -- $$command; name=$$1; shift; echo; echo "benchmarks/$$name.py"; \
 		$(BIN)/python "benchmarks/$$name.py" "$$@" || exit 1; done
 
-system-deps: ## Install the tests' system packages on Debian or Ubuntu (browser, GStreamer, virtual display)
+faults: $(VENV)/.test ## Cause every fault of the catalogue with real parts, and print the table (ten minutes, as root; make system-deps)
+	@$(BIN)/python benchmarks/faults.py
+
+day: $(VENV)/.test ## Simulate a day at 30 frames a second with 200 faults, on a virtual clock (half an hour or more)
+	$(BIN)/python benchmarks/day.py
+
+soak: $(VENV)/.test ## Measure memory, descriptors and threads over 100,000 frames and 1,000 reconnections (half an hour)
+	$(BIN)/python benchmarks/soak.py
+
+system-deps: ## Install the tests' system packages on Debian or Ubuntu (browser, GStreamer, virtual display, iptables)
 	@echo "Installing Debian packages: $(APT)"
 	@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	$$sudo apt-get update -qq && \

@@ -1,274 +1,106 @@
-"""Faults of a camera with real parts, and what a run makes of them: the table of ``docs/unattended.md``.
+"""The catalogue of faults: each is caused with real parts, and the table says what a run made of it.
 
-An RTSP server (GStreamer) is killed, frozen, started late and started again at another size; the network is taken away;
-a recording is ended by SIGTERM and by SIGKILL, and its disk fills. Needs the packages of ``make system-deps``, and root
-for the network and the disk.
+A real RTSP server is killed, frozen, reset, started late and at another size; its network loses packets or is taken
+away; the model gets a part of a core; disks fill; nobody reads; a signal ends a recording. Needs the packages of
+``make system-deps``, and root for networks, disks and quotas: a row that this machine cannot cause says why.
 
-    python benchmarks/faults.py [--outages N]
+    python benchmarks/faults.py [--quick] [CASE…]
+
+It takes ten minutes, with --quick three. Run nothing else meanwhile. Exit code 1 if a case failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import signal
-import socket
-import statistics
+import shutil
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
+import _faults_camera as camera
+import _faults_load as load
+import _faults_state as state
+from _faults_parts import FaultError, Unavailable, row
 from _machine import header
 
-from framecast.camera import open_source
-from framecast.runtime.engines import open_engine
-from framecast.runtime.pipeline import Pipeline
-from framecast.runtime.predictor import Predictor
-from framecast.runtime.shipped import find
-from framecast.runtime.sinks.sink import Result
-
-SERVER = Path(__file__).resolve().parents[1] / "tests" / "rtsp_server.py"
-FRAMECAST = [sys.executable, "-m", "framecast"]
-PATIENCE = 60.0  # seconds until a wait is given up
-STALL = 2.5  # seconds, the default
-
-
-def free_port() -> str:
-    """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
-
-
-def serve(port: str, size: str = "320x240") -> subprocess.Popen[str]:
-    """Start the camera and wait until it listens."""
-    call = ["/usr/bin/python3", str(SERVER), size, "", port]
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
-    assert process.stdout
-    if process.stdout.readline().strip() != port:
-        raise SystemExit("the RTSP server does not start (make system-deps)")
-    return process
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """End a process at once."""
-    process.kill()
-    process.wait()
-    if process.stdout:
-        process.stdout.close()
+# Each case in full, and quickly.
+CASES: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+    "killed": (lambda: camera.killed(32), lambda: camera.killed(4)),
+    "frozen": (lambda: camera.frozen(15), lambda: camera.frozen(2)),
+    "reset": (lambda: camera.reset(30), lambda: camera.reset(3)),
+    "cable": (lambda: camera.cable(3, 10.0), lambda: camera.cable(1, 5.0)),
+    "udp_loss": (lambda: camera.udp_loss(15.0), lambda: camera.udp_loss(5.0)),
+    "late": (lambda: camera.late(5), lambda: camera.late(1)),
+    "slow_model": (lambda: load.slow_model(15.0, 20), lambda: load.slow_model(6.0, 20)),
+    "two_cameras": (lambda: state.two_cameras(150), lambda: state.two_cameras(50)),
+    "not_finite": (lambda: state.not_finite(120), lambda: state.not_finite(30)),
+    "disk": (lambda: load.disk(10.0), lambda: load.disk(3.0)),
+    "viewers": (lambda: load.viewers(10.0), lambda: load.viewers(3.0)),
+    "receivers": (lambda: load.receivers(10, 15.0), lambda: load.receivers(2, 8.0)),
+    "ended": (lambda: load.ended(5), lambda: load.ended(1)),
+}
+# Rows of the catalogue that other commands fill.
+ELSEWHERE = (
+    ("USB unplug, stall, fatal error", "python benchmarks/guest.py (a V4L2 device in a QEMU guest)"),
+    ("hang, crash, out of memory", "python benchmarks/guest.py (systemd in a QEMU guest)"),
+    ("soak: slopes of RSS, descriptors, threads", "make soak"),
+    ("tail latency from the scheduled time", "framecast bench --stream (docs/benchmarking.md)"),
+    ("bad video, ONNX, engine", "make fuzz"),
+)
+# What each case does within a network namespace, or within the process with a quota.
+INSIDE: dict[str, Callable[..., None]] = {
+    "cable": lambda times, seconds: camera.cable_inside(int(times), float(seconds)),
+    "udp_loss": lambda seconds: camera.udp_loss_inside(float(seconds)),
+    "slow_model": lambda url, seconds, group: load.slow_model_inside(url, float(seconds), group),
+}
 
 
-class Run:
-    """A live run with the default model, in a thread of its own.
-
-    Attributes:
-        results: the newest ones.
-        pipeline: the run.
-    """
-
-    def __init__(self, url: str) -> None:
-        source = open_source(url, stall=STALL, reconnect=True)
-        self.predictor = Predictor(open_engine(find("edge"), "opencv"), owns_engine=True)
-        self.pipeline = Pipeline(source, self.predictor, rival=False)
-        self.results: deque[Result] = deque(maxlen=200)
-        self._new = threading.Condition()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
-
-    def _follow(self) -> None:
-        for result in self.pipeline:
-            with self._new:
-                self.results.append(result)
-                self._new.notify_all()
-
-    def wait(self, done: Callable[[], bool]) -> None:
-        """Wait until something is true of the results."""
-        with self._new:
-            if not self._new.wait_for(done, PATIENCE):
-                raise SystemExit(f"waited for {PATIENCE:g} s: {self.pipeline.source.trouble}")
-
-    def of(self, epoch: int) -> list[Result]:
-        """The results of an epoch."""
-        return [result for result in list(self.results) if result.frame.epoch == epoch]
-
-    def trouble(self) -> float:
-        """The moment at which the source notices that it is lost."""
-        while self.pipeline.source.trouble is None:
-            time.sleep(0.005)
-        return time.monotonic()
-
-    def end(self) -> None:
-        """End the run."""
-        self.pipeline.stop()
-        self._thread.join(20)
-        self.predictor.close()
+def versions() -> str:
+    """The versions of the injectors."""
+    found = []
+    for tool, flag in (("ffmpeg", "-version"), ("gst-launch-1.0", "--version"), ("iptables-legacy", "--version")):
+        if shutil.which(tool):
+            said = subprocess.run([tool, flag], capture_output=True, text=True, check=False).stdout
+            found.append(" ".join(said.splitlines()[0].split()[:3]))
+    return ", ".join(found)
 
 
-@contextlib.contextmanager
-def running(url: str) -> Iterator[Run]:
-    """A run for a while."""
-    run = Run(url)
+def run_case(name: str, *, quick: bool) -> bool:
+    """Run a case, which prints its rows. Returns whether it went well, or cannot be run here."""
     try:
-        yield run
-    finally:
-        run.end()
-
-
-def row(fault: str, figure: str) -> None:
-    """Print a row."""
-    print(f"{fault:52s} {figure}", flush=True)
-
-
-def spread(seconds: list[float]) -> str:
-    """Median and worst."""
-    return f"p50 {statistics.median(seconds):.2f} s, max {max(seconds):.2f} s (n={len(seconds)})"
-
-
-def killed(outages: int) -> None:
-    """The server dies and comes back, each time at another size."""
-    port = free_port()
-    server, recovery, noticed, stale, rescaled = serve(port), [], [], 0, 0
-    with running(f"rtsp://127.0.0.1:{port}/cam") as run:
-        for outage in range(outages):
-            run.wait(lambda epoch=outage: len(run.of(epoch)) >= 10)  # type: ignore[misc]
-            kill(server)
-            died = time.monotonic()
-            noticed.append(run.trouble() - died)
-            time.sleep(0.5 + 0.1 * (outage % 10))
-            size = ((160, 120), (320, 240))[outage % 2]
-            server = serve(port, f"{size[0]}x{size[1]}")
-            back = time.monotonic()
-            run.wait(lambda epoch=outage + 1: len(run.of(epoch)) >= 8)  # type: ignore[misc]
-            after = run.of(outage + 1)
-            recovery.append(after[0].stamps.handed - back)
-            stale += sum(result.frame.time < died for result in after)
-            rescaled += sum(result.frame.image.shape != (*size[::-1], 3) for result in after)
-    kill(server)
-    row("server killed: to the failed read", spread(noticed))
-    row("server back: to the first prediction", spread(recovery))
-    row("  frames of before the outage, after it", str(stale))
-    row("  frames at another size than the camera's", str(rescaled))
-
-
-def frozen(times: int) -> None:
-    """The server stops answering and goes on."""
-    port = free_port()
-    server, noticed, stale = serve(port), [], 0
-    with running(f"rtsp://127.0.0.1:{port}/cam") as run:
-        for epoch in range(times):
-            run.wait(lambda epoch=epoch: len(run.of(epoch)) >= 10)  # type: ignore[misc]
-            server.send_signal(signal.SIGSTOP)
-            begun = time.monotonic()
-            noticed.append(run.trouble() - begun)
-            stale += sum(result.frame.time > begun + 0.5 for result in run.of(epoch))
-            server.send_signal(signal.SIGCONT)
-    kill(server)
-    row("server frozen: to the outage noticed", spread(noticed))
-    row("  frames from the read that timed out", str(stale))
-
-
-def late() -> None:
-    """The camera starts after the run."""
-    port = free_port()
-    with running(f"rtsp://127.0.0.1:{port}/cam") as run:
-        time.sleep(5)
-        server = serve(port)
-        back = time.monotonic()
-        run.wait(lambda: len(run.results) >= 1)
-        row("camera starts 5 s after the run: to the prediction", f"{run.results[0].stamps.handed - back:.2f} s")
-    kill(server)
-
-
-def unplugged() -> None:
-    """The network is down for 10 s. In a network namespace of its own."""
-    port = free_port()
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    server = serve(port)
-    with running(f"rtsp://127.0.0.1:{port}/cam") as run:
-        run.wait(lambda: len(run.results) >= 10)
-        subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
-        down = time.monotonic()
-        noticed = run.trouble() - down
-        time.sleep(max(0.0, down + 10 - time.monotonic()))
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        up = time.monotonic()
-        run.wait(lambda: len(run.of(1)) >= 1)
-        row("cable pulled for 10 s: to the outage noticed", f"{noticed:.2f} s")
-        row("  cable back: to the first prediction", f"{run.of(1)[0].stamps.handed - up:.2f} s")
-    kill(server)
-
-
-def frames_in(video: Path) -> int:
-    """Frames that ffprobe can decode."""
-    call = ["ffprobe", "-v", "error", "-count_frames", "-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"]
-    return int(subprocess.run([*call, video], capture_output=True, text=True, check=True).stdout.strip(",\n") or 0)
-
-
-def recording(name: int) -> None:
-    """A signal ends a recording."""
-    with tempfile.TemporaryDirectory() as folder:
-        video = Path(folder) / "run.mp4"
-        call = [*FRAMECAST, "run", "demo", "--loop", "--realtime", "--record", str(video)]
-        process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(6)
-        begun = time.monotonic()
-        process.send_signal(name)
-        code = process.wait(PATIENCE)
-        took, frames = time.monotonic() - begun, frames_in(video)
-    row(f"{signal.Signals(name).name} after 6 s of recording", f"exit {code} in {took:.2f} s; {frames} frames play")
-
-
-def full_disk() -> None:
-    """The disk of a recording fills."""
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "none", folder], check=True)
-        try:
-            video, fill = Path(folder) / "run.mp4", Path(folder) / "other"
-            call = [*FRAMECAST, "run", "demo", "--loop", "--realtime", "--record", str(video)]
-            process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            time.sleep(5)
-            with contextlib.suppress(OSError), fill.open("wb") as file:
-                while True:
-                    file.write(bytes(1 << 16))
-                    file.flush()
-            _, err = process.communicate(timeout=PATIENCE)
-            row(
-                "another process fills the disk", f"exit {process.returncode}; {frames_in(video)} frames play; it says:"
-            )
-            print(f"  {err.strip().splitlines()[-1].replace(folder, '')}")
-        finally:
-            subprocess.run(["umount", "-l", folder], check=True)
+        CASES[name][quick]()
+    except Unavailable as reason:
+        row(name, f"not run: {reason}")
+    except (FaultError, OSError, subprocess.SubprocessError) as error:
+        row(name, f"FAILED: {error}")
+        return False
+    return True
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--outages", type=int, default=30, help="how often the server is killed (default: 30)")
-    parser.add_argument("--unplugged", action="store_true", help=argparse.SUPPRESS)  # within the namespace
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="few repetitions: to see that all of it runs")
+    parser.add_argument("--inside", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.unplugged:
-        unplugged()
+    if arguments.inside:
+        name, *rest = arguments.inside
+        INSIDE[name](*rest)
         return
+    if unknown := set(arguments.cases) - set(CASES):
+        parser.error(f"no case {', '.join(sorted(unknown))}: choose from {', '.join(CASES)}")
     print(header(), flush=True)
-    print()
-    killed(arguments.outages)
-    frozen(5)
-    late()
-    if os.geteuid() == 0:
-        subprocess.run(["unshare", "-n", sys.executable, __file__, "--unplugged"], check=True)
-    else:
-        row("cable pulled", "not run: needs root")
-    recording(signal.SIGTERM)
-    recording(signal.SIGKILL)
-    if os.geteuid() == 0:
-        full_disk()
-    else:
-        row("another process fills the disk", "not run: needs root")
+    print(f"injectors {versions()}\n", flush=True)
+    begun = time.monotonic()
+    done = [run_case(name, quick=arguments.quick) for name in arguments.cases or CASES]
+    if not arguments.cases:
+        print()
+        for fault, command in ELSEWHERE:
+            row(fault, command)
+        print(f"\n{time.monotonic() - begun:.0f} s")
+    sys.exit(0 if all(done) else 1)
 
 
 if __name__ == "__main__":

@@ -267,6 +267,12 @@ def now_live() -> Cells:
     return [[names.get(name, name) for name in header], *rows]
 
 
+def conceal() -> Cells:
+    """PSNR in a gap, by its length."""
+    header, *rows = written("conceal.txt", 1)
+    return [header, *(row for row in rows if row[0] in ("1", "2", "3", "5", "8", "10", "15"))]
+
+
 def _file(name: str, number: int = 0) -> Callable[[], Cells]:
     return lambda: written(name, number)
 
@@ -288,6 +294,8 @@ TABLES: Mapping[str, Callable[[], Cells]] = {
     "now-ms": _file("now-720p.txt", 1),
     "now-streams": _file("now-streams.txt"),
     "now-live": now_live,
+    "conceal": conceal,
+    "conceal-after": _file("conceal.txt", 2),
 }
 
 

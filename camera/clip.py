@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import NamedTuple
 
+from framecast.camera.media import MAX_PIXELS
 from framecast.camera.reader import Reader
 from framecast.camera.source import Frame, Image
 from framecast.camera.timeline import Timeline
@@ -47,7 +48,10 @@ class Clip(Reader):
     def _read(self) -> Frame | None:
         timed = self._next()
         if timed is None and self._index == 0:
-            raise SourceError(f"cannot decode any frame: {self.name} (it is damaged or cut off; make the file again)")
+            raise SourceError(
+                f"cannot decode any frame: {self.name} (it is damaged, cut off or larger than {MAX_PIXELS} pixels; "
+                "make the file again)"
+            )
         if timed is None and self._loop:
             self._rewind()
             self._epoch += 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
+import time
 from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from framecast.camera.media import failure, failures, load
+from framecast.camera.media import SILENT, MediaError, failure, failures, load, video_of
 from framecast.camera.source import plausible_rate
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.filter import Graph
 
+HEALED = 0.8  # of the stall: so long a key frame is waited for after damage, and the stream does not count as lost
 _PRODUCER_TIME = struct.Struct("=q")  # AVProducerReferenceTime begins with microseconds since 1970
 
 
@@ -25,6 +28,8 @@ class Decoder:
     Args:
         container: opened with :func:`framecast.camera.media.open_media`; :meth:`close` closes it.
         threads: of the decoder; 0 for one per core. Each further one holds back a frame: hidden latency in a stream.
+        stall: of a live stream: seconds that a packet may take. After damage, pictures are left out up to the next key
+            frame, since they are predicted from what was damaged, but not for so long. Some streams have no key frames.
         faults: counts packets and pictures that could not be decoded in full and were left out, as "damaged".
 
     Attributes:
@@ -33,15 +38,21 @@ class Decoder:
         pixel_aspect: the width of a pixel divided by its height; 1 if unknown.
     """
 
-    def __init__(self, container: InputContainer, *, threads: int, faults: Counter[str]) -> None:
+    def __init__(
+        self, container: InputContainer, *, threads: int, faults: Counter[str], stall: float = math.inf
+    ) -> None:
         self._container = container
-        self._stream = container.streams.video[0]
+        self._stream = video_of(container)
         context = self._stream.codec_context
         context.thread_type = "AUTO"
         context.thread_count = threads
         aspect = self._stream.sample_aspect_ratio
         self.pixel_aspect = float(aspect) if aspect else 1.0
         self._faults = faults
+        self._stall = stall
+        self._heal = 0.0 if math.isinf(stall) else HEALED * stall
+        self._hurt: float | None = None  # seconds: the stream's time of the newest damage that is not mended yet
+        self._newest = 0.0  # seconds: the stream's time of the newest picture
         self._lossy = container.format.name == "mpegts"  # packets that lack a part are usual: pictures tell the damage
         self.interlaced = False
         self._graph: Graph | None = None
@@ -93,6 +104,7 @@ class Decoder:
         error = load().error
         packets = self._container.demux(self._stream)
         while True:
+            begun = time.monotonic()
             try:
                 packet = next(packets)
             except (StopIteration, error.EOFError):
@@ -102,24 +114,39 @@ class Decoder:
                 return
             except (error.FFmpegError, OSError) as caught:
                 raise failure(caught) from None
+            if time.monotonic() - begun >= self._stall:  # FFmpeg gives what it has of a packet
+                raise MediaError(SILENT, passing=True)
             if packet.pts is not None and packet.has_sidedata("prft"):
                 (microseconds,) = _PRODUCER_TIME.unpack_from(bytes(packet.get_sidedata("prft")))
                 self._reference = 1e-6 * microseconds, float(packet.pts * packet.time_base)
             if packet.is_corrupt and not self._lossy:  # decoders in threads would lose whole pictures before it too
-                self._faults["damaged"] += 1
+                self._damage()
                 continue
             try:
                 frames = packet.decode()
             except error.EOFError:
                 return
             except failures():
-                self._faults["damaged"] += 1
+                self._damage()
                 continue
             for frame in frames:
+                self._newest = self._newest if frame.time is None else frame.time
                 if frame.is_corrupt:
-                    self._faults["damaged"] += 1
-                else:
+                    self._damage()
+                elif self._healed(frame):
                     yield frame
+                else:
+                    self._faults["damaged"] += 1
+
+    def _damage(self) -> None:
+        self._faults["damaged"] += 1
+        self._hurt = self._newest
+
+    def _healed(self, frame: VideoFrame) -> bool:
+        """Whether no damage is left in a frame."""
+        if self._hurt is not None and (frame.key_frame or not 0 <= self._newest - self._hurt < self._heal):
+            self._hurt = None
+        return self._hurt is None
 
     def _deinterlaced(self) -> Generator[VideoFrame, None, None]:
         for frame in self._decoded():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import logging
 import re
 import warnings
@@ -222,7 +225,19 @@ def _library() -> tuple[ModuleType, Callable[[Page], Page]]:
     # Damaged metadata, and pictures of many pixels: our own messages say what matters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # Python prints what no handler takes
+    _silence()
     return Image, ImageOps.exif_transpose
+
+
+@functools.cache
+def _silence() -> None:
+    """Let libtiff print nothing about damaged files. Pillow has no way to ask for it, but links to the library."""
+    from PIL import _imaging
+
+    with contextlib.suppress(OSError, AttributeError):  # a Pillow without it, or one that hides its functions
+        library = ctypes.CDLL(_imaging.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

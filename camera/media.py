@@ -15,6 +15,7 @@ from framecast.redact import redact
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 MAX_PIXELS = 8192 * 8192
 """Limit of a decoded picture. A small file can ask for gigabytes of memory."""
@@ -80,15 +81,15 @@ def open_media(
     av = load()
     begun = time.monotonic()
     try:
-        container: InputContainer = av.open(url, options=dict(options), timeout=timeout, metadata_errors="replace")
+        # Opening may decode a picture, so the decoder has the limit from the start.
+        limited = {**options, "max_pixels": str(MAX_PIXELS)}
+        container: InputContainer = av.open(url, options=limited, timeout=timeout, metadata_errors="replace")
     except failures() as error:
         if timeout is not None and time.monotonic() - begun >= timeout[0]:  # FFmpeg calls it damaged
             raise MediaError(SILENT, passing=True) from None
         raise failure(error, url if isinstance(url, str) else "") from None
     try:
-        if not container.streams.video:
-            raise MediaError("it has no video")
-        stream = container.streams.video[0]
+        stream = video_of(container)
         if stream.codec_context is None:
             raise MediaError("FFmpeg's libraries here cannot decode it")
         if (pixels := stream.codec_context.width * stream.codec_context.height) > MAX_PIXELS:
@@ -102,6 +103,19 @@ def open_media(
         container.close()
         raise
     return container
+
+
+def video_of(container: InputContainer) -> VideoStream:
+    """The first video of a container. The cover of a song or of a film is no video, though FFmpeg lists it as one.
+
+    Raises:
+        MediaError: it has none.
+    """
+    cover = load().stream.Disposition.attached_pic
+    for stream in container.streams.video:
+        if not stream.disposition & cover:
+            return stream
+    raise MediaError("it has no video" + (", only a cover picture" if container.streams.video else ""))
 
 
 def failure(error: Exception, url: str = "") -> MediaError:

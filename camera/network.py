@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from framecast.camera.decoder import Decoder
-from framecast.camera.live import LiveSource
+from framecast.camera.live import OLDEST, LiveSource
 from framecast.camera.media import CONTAINERS, MediaError, open_media
 from framecast.camera.pictures import Pictures
 from framecast.camera.source import Image, Source
@@ -60,6 +60,9 @@ class StreamCapture:
         pictures: converts them.
         clock: the clock of the stamps.
         sender_clock: whether to believe the sender's clock, where the stream tells it.
+
+    The sender tells the wall clock's time, which can be set at any moment, here and there. So where it makes a frame
+    impossibly old or new, the wall clock counts as it was before it was set, if that gives a possible time.
     """
 
     def __init__(self, decoder: Decoder, pictures: Pictures, clock: Clock, *, sender_clock: bool) -> None:
@@ -70,6 +73,7 @@ class StreamCapture:
         self._frame: VideoFrame | None = None
         self._reason = "it ended or broke off"
         self._end = False
+        self._ahead: float | None = None  # seconds by which the wall clock was ahead of ours when it last made sense
 
     def grab(self) -> bool:
         """See :meth:`Capture.grab`."""
@@ -89,8 +93,15 @@ class StreamCapture:
         """See :meth:`Capture.stamp`."""
         if self._frame is None or not self._sender_clock:
             return None
-        captured = self._decoder.captured(self._frame)
-        return None if captured is None else self._clock.now() - (wall.time() - captured)
+        captured, now = self._decoder.captured(self._frame), self._clock.now()
+        if captured is None:
+            return None
+        ahead = wall.time() - now
+        for possible in (ahead, self._ahead):
+            if possible is not None and now - OLDEST < captured - possible <= now:
+                self._ahead = possible
+                return captured - possible
+        return captured - ahead
 
     def retrieve(self) -> Image | None:
         """See :meth:`Capture.retrieve`."""
@@ -133,7 +144,7 @@ def live(
     faults: Counter[str] = Counter()
     notes: list[str] = []
     # One thread: each further one holds back a frame, which is hidden latency.
-    decoder = Decoder(container, threads=1, faults=faults)
+    decoder = Decoder(container, threads=1, faults=faults, stall=patience)
     capture = StreamCapture(decoder, Pictures(notes), clock, sender_clock=sender_clock)
     return LiveSource(
         name,

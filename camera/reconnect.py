@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from framecast.backoff import Backoff
 from framecast.camera.source import Frame, Source, Times
-from framecast.clock import SYSTEM, Clock
+from framecast.clock import SUSPENDED, SYSTEM, Clock
 from framecast.errors import SourceError, SourceUnavailableError
 
 _log = logging.getLogger(__name__)
-
-FIRST = 0.1  # seconds: the longest wait before the second attempt; the first is made at once
-DOUBLED = 2.0  # how much longer each wait may be than the last
-SHARE = 1 / 60  # of the outage so far: no wait is longer,
-LEAST, MOST = 1.0, 10.0  # seconds: but this long it may always be, and never longer than that
-HEALTHY = 5.0  # seconds with frames: a camera that is lost again before is still in the same outage
 
 
 class Reconnecting(Source):
     """A camera that is opened again when it was lost. Each new connection begins a new epoch.
 
-    The waits between attempts grow with the outage: up to a second in the first minute, up to ten seconds after ten
-    minutes. They are random between half and all of that, so that the cameras of a site do not return at the same
-    moment. There is no last attempt.
+    The waits between attempts are those of :class:`framecast.backoff.Backoff`. There is no last attempt. A connection
+    that the machine was suspended in counts as lost, and so does the frame that is read after it: it may be older than
+    it seems.
 
     Args:
         name: its name in messages, without credentials.
@@ -52,14 +46,13 @@ class Reconnecting(Source):
         self.fps: float | None = None
         self._open, self._answers = open, answers
         self._clock = clock
-        self._random = random.Random(seed)  # noqa: S311 (no secret)
+        self._backoff = Backoff(clock, seed)
         self._changed = clock.condition()
         self._closed = False
         self._faults: Counter[str] = Counter()  # of the connections that were lost
         self._index = 0
         self._epoch = 0
-        self._attempts = 0
-        self._began = self._opened = clock.now()  # of the outage; of the newest connection
+        self.attempts = 0
         self._inner: Source | None = None
         self._trouble: str | None = None
         if isinstance(first, str):
@@ -97,6 +90,9 @@ class Reconnecting(Source):
                 continue
             if self._closed:
                 break
+            if (slept := self._clock.slept() - self._slept) > SUSPENDED:
+                self._lose(source, f"lost {self.name}: the machine was suspended for {slept:.0f} s")
+                continue
             if frame is None:
                 self._lose(source, f"lost {self.name}: it ended")
                 continue
@@ -116,47 +112,40 @@ class Reconnecting(Source):
 
     def _again(self) -> Source | None:
         """Try to open the camera until it is open; None if this source is closed."""
-        while self._wait(self._pause()):
-            self._attempts += 1
+        while self._wait(self._backoff.pause()):
+            self._backoff.attempt()
+            self.attempts += 1
             if not self._answers():
-                _log.info("attempt %d: no answer from the host", self._attempts)
+                _log.info("attempt %d: no answer from the host", self._backoff.attempts)
                 continue
             try:
                 source = self._open()
             except SourceError as error:
                 self._trouble = str(error)
-                _log.info("attempt %d: %s", self._attempts, error)
+                _log.debug("attempt %d: %s", self._backoff.attempts, error)
                 continue
             with self._changed:
                 if not self._closed:
                     self._take(source)
                     self._faults["reconnects"] += 1
                     self._epoch += 1
-                    _log.info("%s is back after %.1f s", self.name, self._clock.now() - self._began)
+                    _log.debug("%s is back after %.1f s", self.name, self._backoff.outage)
                     return source
             source.close()
         return None
 
     def _take(self, source: Source) -> None:
         self._inner, self.fps = source, source.fps
-        self._opened = self._clock.now()
+        self._backoff.opened()
+        self._slept = self._clock.slept()
 
     def _lose(self, source: Source, trouble: str) -> None:
-        now = self._clock.now()
-        if now - self._opened >= HEALTHY:
-            self._attempts, self._began = 0, now
-        _log.info("%s", trouble)
+        self._backoff.lost()
+        _log.debug("%s", trouble)
         with self._changed:
             self._faults += Counter(source.faults)
             self._trouble, self._inner = trouble, None
         source.close()
-
-    def _pause(self) -> float:
-        """Seconds to wait before the next attempt."""
-        if not self._attempts:
-            return 0.0
-        longest = min(MOST, max(LEAST, SHARE * (self._clock.now() - self._began)))
-        return self._random.uniform(0.5, 1.0) * min(longest, FIRST * DOUBLED ** min(self._attempts - 1, 30))
 
     def _wait(self, seconds: float) -> bool:
         """Wait; False if this source is closed."""

@@ -61,6 +61,7 @@ class Source(ABC):
         faults: how often something was wrong and was mended or left out: ``damaged`` pictures, ``times
             mended``.
         trouble: why no frames come at the moment, while a lost camera is opened again; None if all is well.
+        attempts: how often it was tried to open a lost camera again.
         notes: lines that a user should know about what was done to the pictures and times. It grows as frames are read.
     """
 
@@ -71,6 +72,7 @@ class Source(ABC):
     faults: Mapping[str, int] = MappingProxyType({})
     notes: Sequence[str] = ()
     trouble: str | None = None
+    attempts: int = 0
 
     @property
     def times(self) -> Times:

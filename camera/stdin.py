@@ -7,10 +7,10 @@ import select
 import stat
 import sys
 from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from framecast.camera.media import MediaError, open_media
-from framecast.camera.network import FORMATS, QUICK, live
+from framecast.camera.media import CONTAINERS, MediaError, open_media
+from framecast.camera.network import QUICK, live
 from framecast.camera.source import Source
 from framecast.camera.video import Video
 from framecast.clock import Clock
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 _NAME = "standard input"
+_SAFE = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}  # what it contains opens nothing else
 
 
 class _Pipe:
@@ -40,6 +41,34 @@ class _Pipe:
         if not readable:
             raise MediaError(f"no data for {self.patience:g} s")
         return os.read(self._descriptor, size)
+
+
+class _File:
+    """A regular file as a file object, from its beginning.
+
+    Args:
+        descriptor: the file; its own place in the file is not used, so several may read it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._place = 0
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes; none at the end."""
+        data = os.pread(self._descriptor, size, self._place)
+        self._place += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place, and return it."""
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: os.fstat(self._descriptor).st_size}
+        self._place = begin[whence] + offset
+        return self._place
+
+    def tell(self) -> int:
+        """The place of the next read."""
+        return self._place
 
 
 def open_stdin(*, timeout: float, stall: float, loop: bool, fps: float | None, clock: Clock) -> Source:
@@ -63,22 +92,15 @@ def open_stdin(*, timeout: float, stall: float, loop: bool, fps: float | None, c
     if os.isatty(descriptor):
         raise SourceError(f"{_NAME} is a terminal (pipe a stream in: rpicam-vid -t 0 -o - | framecast run -)")
     if stat.S_ISREG(mode):
-        return Video(_NAME, lambda: _opened(_begin(descriptor), {}), loop=loop, fps=fps)
+        return Video(_NAME, lambda: _opened(_File(descriptor), {}), loop=loop, fps=fps)
     container = _opened(pipe := _Pipe(descriptor, timeout), QUICK)
     pipe.patience = stall
     cure = "check the program that writes to it"
     return live(_NAME, container, patience=stall, cure=cure, clock=clock, ends=True)
 
 
-def _begin(descriptor: int) -> IO[bytes]:
-    """A regular file on standard input, at its beginning."""
-    file = os.fdopen(os.dup(descriptor), "rb")
-    file.seek(0)
-    return file
-
-
 def _opened(file: object, options: Mapping[str, str]) -> InputContainer:
     try:
-        return open_media(file, options={"format_whitelist": FORMATS, **options})
+        return open_media(file, options={**_SAFE, **options})
     except MediaError as error:
         raise SourceError(f"no video on {_NAME}: {error} (it takes H.264, MJPEG, MPEG-TS, Matroska, …)") from None

@@ -36,7 +36,7 @@ COPY src src
 ENV PATH=/opt/framecast/bin:/usr/local/cuda/bin:${PATH}
 RUN python3 -m venv --system-site-packages /opt/framecast \
     && pip install --no-cache-dir aiohttp av msgspec numpy onnx onnxruntime opencv-python-headless pillow platformdirs \
-        prometheus-client psutil rich segno typer "pycuda>=2025.1.2" \
+        prometheus-client psutil rich segno tomli typer "pycuda>=2025.1.2" \
     && pip install --no-cache-dir --no-deps . \
     && framecast doctor
 

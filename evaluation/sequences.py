@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.errors import EngineError, OptionError, SourceError
+from framecast.errors import EngineError, OptionError, SourceError, first_line
 from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.metrics import Truth
 from framecast.evaluation.perceptual import find_lpips
@@ -34,9 +34,10 @@ def open_sequences(place: str) -> Image:
     """
     path = Path(place.removeprefix("file://"))
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+        with np.errstate(over="ignore"):  # a damaged shape: its size overflows, and numpy then refuses it
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # damaged headers also raise tokenize's errors, and RecursionError
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise SourceError(f"cannot read {redact(place)} as sequences: {reason} (make or download it again)") from error
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or 0 in array.shape:
         got = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from onnx import numpy_helper
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from framecast.errors import ArtifactError, OptionError, first_line
+from framecast.errors import ArtifactError, OptionError, first_line, one_line
 from framecast.export.onnx import describe, weights_hash
 from framecast.graph.artifact import manifest_of, read
 from framecast.graph.manifest import Manifest, Quality, Seconds
@@ -50,22 +51,32 @@ def load_network(path: Path) -> tuple[StepModel, Manifest]:
         raise ArtifactError(f"cannot load a network from {path}: it is {manifest.form}; use the whole float32 artifact")
     if manifest.config not in {*CONFIGS, *MOTION}:
         raise ArtifactError(f"{path}: this version has no configuration {manifest.config!r}: update framecast")
-    model = build(manifest.config, manifest.options).eval()
     held = {i.name.removeprefix("model."): i for i in proto.graph.initializer}
-    expected = model.state_dict()
+    expected = _outline(manifest.config, manifest.options)
     tensors = {
         name: torch.from_numpy(numpy_helper.to_array(held[name]).copy())
         for name, value in expected.items()
         if name in held and tuple(held[name].dims) == value.shape
     }
     if tensors.keys() == expected.keys():
+        model = build(manifest.config, manifest.options).eval()
         model.load_state_dict(tensors)
-    if tensors.keys() != expected.keys() or weights_hash(model) != manifest.weights_sha256:
-        raise ArtifactError(
-            f"cannot load a network from {path}: its export merged or changed weights; use the .safetensors file that "
-            "it was made from"
-        )
-    return model, manifest
+        if weights_hash(model) == manifest.weights_sha256:
+            return model, manifest
+    raise ArtifactError(
+        f"cannot load a network from {path}: its export merged or changed weights; use the .safetensors file that it "
+        "was made from"
+    )
+
+
+def _outline(config: str, options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The weights that a network has, without their memory: a file's options may ask for any amount.
+
+    Raises:
+        OptionError: no network can be built with these options.
+    """
+    with torch.device("meta"):
+        return build(config, options).state_dict()
 
 
 def load_trained(
@@ -100,22 +111,22 @@ def load_trained(
         raise ArtifactError(f"{path} does not name the configuration of its weights: export it to an artifact")
     config = config or str(metadata.config)
     if metadata.config not in (None, config):
-        raise ArtifactError(f"{path} holds weights of {metadata.config}, not of {config}: export {metadata.config}")
+        raise ArtifactError(f"{path} holds weights of {one_line(metadata.config)}, not of {config}: export that")
     made = metadata.options
     for option, value in (changes or {}).items():
         if made.get(option, value) != value:
             was, wanted = (str(v).lower() for v in (made[option], value))
             raise OptionError(f"{path} was made with {option}={was}: leave out --set {option}={wanted}")
     options = {**made, **(changes or {})}
-    model = build(config, options).eval()
-    expected = {name: value.shape for name, value in model.state_dict().items()}
+    expected = {name: value.shape for name, value in _outline(config, options).items()}
     for name in sorted(expected.keys() | tensors.keys()):
         found, want = tensors.get(name), expected.get(name)
         if found is None or want is None or found.shape != want:
             what = (
                 "missing" if found is None else "unknown" if want is None else f"{list(found.shape)}, not {list(want)}"
             )
-            raise ArtifactError(f"{path} does not hold weights of {config}: {name} is {what}")
+            raise ArtifactError(f"{path} does not hold weights of {config}: {one_line(name)} is {what}")
+    model = build(config, options).eval()
     model.load_state_dict(tensors)
     manifest = describe(
         model,
@@ -127,7 +138,10 @@ def load_trained(
         # The quality was measured with the training options. It does not hold for others, such as another size.
         quality=metadata.quality if options == made else None,
     )
-    return model, manifest
+    try:
+        return model, Manifest.from_json(manifest.to_json())  # with the same limits as an artifact's
+    except (ArtifactError, ValueError) as error:
+        raise ArtifactError(f"{path}: {error}") from error
 
 
 def _metadata(path: Path, texts: Mapping[str, str]) -> _Metadata:

@@ -65,14 +65,16 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
         if name in tensors:
             raise ArtifactError(f"{unfit}: {key!r} and another key both stand for {name}")
         found, want = list(value.shape), list(own[name].shape)
+        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+            raise ArtifactError(f"{unfit}: {key!r} is not a plain tensor (save its state_dict() again)")
         if value.is_floating_point() != own[name].is_floating_point():
             raise ArtifactError(f"{unfit}: {key!r} has type {value.dtype}, not {own[name].dtype}")
-        if not value.isfinite().all():
-            raise ArtifactError(f"{path} has weights that are not finite ({key!r}): download it again")
         if found[2:] == [2, 1, 1] and len(want) == 4:  # Conv3d over two frames, which we stack as channels
             value = value.permute(0, 2, 1, 3, 4).flatten(1, 2)
         if list(value.shape) != want:
             raise ArtifactError(f"{unfit}: {key!r} has shape {found}, not {want} {OTHER}")
+        if not value.isfinite().all():  # a file may name a shape of any size: it fits by now
+            raise ArtifactError(f"{path} has weights that are not finite ({key!r}): download it again")
         tensors[name] = value.float() if value.is_floating_point() else value
     if missing := sorted(own.keys() - tensors.keys()):
         rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from framecast.errors import ArtifactError, OptionError
+from framecast.errors import ArtifactError, OptionError, one_line
 
 if TYPE_CHECKING:
     from framecast.models.step import StepModel
@@ -138,6 +138,7 @@ def appearance(config: str, shape: tuple[int, int, int]) -> tuple[str, tuple[int
     return order, data.visible if data and (data.height, data.width) == shape[1:] else None
 
 
+_SIDE, _MOST = 1 << 14, 1024  # the largest side of a frame, and other whole number: a file must not exhaust memory
 _WANTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a word"}
 
 
@@ -197,28 +198,61 @@ def parse(name: str, settings: Sequence[str]) -> dict[str, Any]:
         ArtifactError: there is no such configuration.
         OptionError: an option is unknown, a value has the wrong type, or no network can be built with the options.
     """
-    config = _config(_resolve(find(name).network))
-    types = typing.get_type_hints(config)
-    fields = [field.name for field in dataclasses.fields(config)]
+    types = _options(name)
     changes: dict[str, Any] = {}
     for setting in settings:
         field, _, text = setting.partition("=")
-        if field not in fields:
-            raise OptionError(f"--set {setting}: {name} has no option {field!r}; it has {', '.join(fields)}")
+        if field not in types:
+            raise OptionError(f"--set {setting}: {_unknown(name, field, types)}")
         kind = types[field]
         try:
             value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         except (ValueError, KeyError) as error:
             raise OptionError(f"--set {setting}: {field} takes {_WANTED[kind]}") from error
-        if kind is float and not math.isfinite(value):
-            raise OptionError(f"--set {setting}: {field} takes {_WANTED[kind]}")
         changes[field] = value
     _configured(name, changes)
     return changes
 
 
+def _options(name: str) -> dict[str, type]:
+    """The options of a configuration, and the type of each."""
+    config = _config(_resolve(find(name).network))
+    types = typing.get_type_hints(config)
+    return {field.name: types[field.name] for field in dataclasses.fields(config)}
+
+
+def _unknown(name: str, option: str, types: Mapping[str, type]) -> str:
+    return f"{name} has no option {one_line(option)!r}; it has {', '.join(types)}"
+
+
+def _check(name: str, changes: Mapping[str, Any]) -> None:
+    """Check options, which may come from a file.
+
+    Raises:
+        OptionError: one is unknown, has the wrong type, or is so large that no network has it.
+    """
+    types = _options(name)
+    for option, value in changes.items():
+        if option not in types:
+            raise OptionError(_unknown(name, option, types))
+        kind = types[option]
+        # True is no number here. A whole number is a number.
+        if type(value) not in ({float, int} if kind is float else {kind}) or not (kind is not float or _finite(value)):
+            raise OptionError(f"{option} takes {_WANTED[kind]}, not {one_line(repr(value))[:40]}")
+        if kind is int and value > (most := _SIDE if option in ("height", "width") else _MOST):
+            raise OptionError(f"{option} must be at most {most}, not {one_line(str(value))[:40]}")
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond float's range
+        return False
+
+
 def _configured(name: str, changes: Mapping[str, Any]) -> Any:
     """Return the dataclass for the constructor of a configuration's network, filled in."""
+    _check(name, changes)
     entry = find(name)
     data = {"height": entry.data.height, "width": entry.data.width, "channels": entry.data.channels}
     return _config(_resolve(entry.network))(**{**data, **entry.options, **changes})

@@ -73,8 +73,13 @@ class Arrivals:
         self._strange = 0  # successive checks that found another pace
         self._fresh = True  # whether the interval is still unknown
 
-    def see(self, arrived: float) -> float:
-        """Add an arrival. Returns the frame's time without jitter: seconds on the same clock, always increasing."""
+    def see(self, arrived: float, *, stamped: bool = False) -> float:
+        """Add an arrival. Returns the frame's time without jitter: seconds on the same clock, always increasing.
+
+        Args:
+            arrived: when the frame arrived, in seconds.
+            stamped: whether that is the camera's own stamp: after a long wait, frames were then lost, not late.
+        """
         before, interval = self._given, self._line.step
         if before is None or arrived - self._arrived[-1] > max(GAP, 3 * (self.interval or 0.0)):
             self._fresh = self._count < SETTLED
@@ -86,7 +91,7 @@ class Arrivals:
             self._count += 1
             if self._count == 2 and self._fresh:
                 self._line = _Line.through(self._arrived[0], arrived)
-            elif self._follow(arrived) and self._count > SETTLED:
+            elif self._follow(arrived, stamped) and self._count > SETTLED:
                 self._check(arrived)
             if self._fresh and self._count in (SETTLED, 2 * SETTLED, 4 * SETTLED):
                 self._settle(arrived)
@@ -109,7 +114,7 @@ class Arrivals:
         self._jumps.clear()
         self._count, self._strange, self._lost, self._newest = count, 0, 0, 0.0
 
-    def _follow(self, arrived: float) -> bool:
+    def _follow(self, arrived: float, stamped: bool) -> bool:
         """Fit an arrival to the line. Returns False if it was left out, because the next one must confirm its shift."""
         line = self._line
         line.foresee()
@@ -117,7 +122,7 @@ class Arrivals:
         slip = self._slip(late)
         self._newest = late
         # A long wait may end in a burst, in which each frame is less late than the one before. Then nothing was lost.
-        if abs(slip) > STALL * line.step and abs(late - before) > line.step / 2:
+        if not stamped and abs(slip) > STALL * line.step and abs(late - before) > line.step / 2:
             return False
         line.time += slip
         self._lost += round(slip / line.step)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from framecast.camera import DEFAULT_FPS, Frame, Source, Timeline, plausible_rate
-from framecast.clock import SYSTEM, Clock
+from framecast.clock import SUSPENDED, SYSTEM, Clock
 from framecast.errors import SourceError
 from framecast.runtime.arrivals import Arrivals
 from framecast.runtime.mailbox import Mailbox
@@ -119,12 +119,14 @@ class Capture:
     def _read(self) -> None:
         try:
             times = _Times(self._source, self.faults)
+            slept = self._clock.slept()
             start: float | None = None  # on the clock, of the moment at which the source's times are 0
             while (frame := self._source.read()) is not None:
                 if not math.isfinite(frame.time):
                     raise SourceError(f"{self._source.name}: a frame's time is not a finite number: fix the source")
                 grabbed = self._clock.now()
-                timed, interval = times.see(frame)
+                before, slept = slept, self._clock.slept()
+                timed, interval = times.see(frame, resumed=self._source.live and slept - before > SUSPENDED)
                 due = 0.0
                 if self._paced and not self._source.live:
                     start = grabbed - timed.time if start is None else max(start, grabbed - CATCH_UP - timed.time)
@@ -162,18 +164,29 @@ class _Times:
 
     def __init__(self, source: Source, faults: Counter[str]) -> None:
         self._source = source
+        self._faults = faults
         self._arrivals = self._new_arrivals()
         self._timeline = Timeline(faults)
         self._before: tuple[float, int] | None = None  # time and epoch
         self._intervals: deque[float] = deque(maxlen=9)
-        self._begun = 0  # epochs that began because the times ran back
+        self._begun = 0  # epochs that began because the times ran back, or the machine was suspended
 
-    def see(self, frame: Frame) -> tuple[Frame, float | None]:
-        """Return the frame with its time, and the interval in seconds, if known."""
+    def see(self, frame: Frame, *, resumed: bool = False) -> tuple[Frame, float | None]:
+        """Return the frame with its time, and the interval in seconds, if known.
+
+        Args:
+            frame: as read.
+            resumed: whether the machine was suspended since the frame before, which then does not predict this one.
+        """
+        if resumed and self._before is not None and self._before[1] == frame.epoch + self._begun:
+            self._begun += 1
         if self._before is not None and self._before[1] != frame.epoch + self._begun:
             self._arrivals = self._new_arrivals()  # another connection: its interval and delay may differ
+            self._timeline = Timeline(self._faults)  # and the estimate of before may be ahead of its first frame
             self._intervals.clear()
-        time = frame.time if self._arrivals is None else self._arrivals.see(frame.time)
+        time = frame.time
+        if self._arrivals is not None:
+            time = self._arrivals.see(frame.time, stamped=self._source.times == "capture")
         interval = self._interval
         mended = self._timeline.see(time, interval or 1 / DEFAULT_FPS)
         if mended is None:

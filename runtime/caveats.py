@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from framecast.runtime.lookahead import Lookahead
+from framecast.runtime.sinks.sink import Output
 from framecast.runtime.telemetry import Snapshot
 
 ENOUGH = 50  # minimum scored predictions to judge a run by
@@ -75,4 +76,17 @@ def faulty(faults: Mapping[str, int]) -> list[str]:
         )
     if mended := faults.get("times_mended"):
         found.append(f"{mended} {'time' if mended == 1 else 'times'} of frames repeated or ran back, and were mended")
+    return found
+
+
+def lacking(outputs: Iterable[Output]) -> list[str]:
+    """One line for each output that is lost, or was."""
+    found = []
+    for output in outputs:
+        missed = f"{output['missed']} {'picture is' if output['missed'] == 1 else 'pictures are'} missing"
+        if output["trouble"] is not None:
+            found.append(f"{output['trouble']}: {missed}")
+        elif output["lost"]:
+            times = "once" if output["lost"] == 1 else f"{output['lost']} times"
+            found.append(f"{output['asked']} was lost {times}: {missed}")
     return found

@@ -87,9 +87,10 @@ def to_image(frame: Tensor, manifest: Manifest) -> Image:
         part = image[top : top + rows]
         scaled = scratch[: len(part)]
         cv2.merge([plane[top : top + len(part), :width] for plane in planes], dst=scaled)
-        if low:
-            scaled -= np.float32(low)
-        scaled *= np.float32(255 / (high - low))
+        with np.errstate(over="ignore"):  # a huge prediction becomes infinite, and is clamped
+            if low:
+                scaled -= np.float32(low)
+            scaled *= np.float32(255 / (high - low))
         np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled)
         np.copyto(part, scaled, casting="unsafe")
     return image

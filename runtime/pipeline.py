@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -11,7 +12,7 @@ from typing import cast
 
 from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import OptionError
+from framecast.errors import EngineError, OptionError
 from framecast.runtime.capture import Capture, Grabbed
 from framecast.runtime.conceal import Concealment
 from framecast.runtime.events import Kind
@@ -22,6 +23,8 @@ from framecast.runtime.report import Report, report
 from framecast.runtime.score import Scored
 from framecast.runtime.sinks.sink import Output, Result
 from framecast.runtime.telemetry import Stamps, Telemetry
+
+_log = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -49,8 +52,8 @@ class Pipeline:
         outputs: where the pictures go, for the report; what owns the sinks fills it.
 
     Raises:
-        OptionError: ``frames`` is below 1, the refresh rate is out of range, or ``lookahead.now`` is set for a file at
-            full speed.
+        OptionError: ``frames`` is below 1, the refresh rate or ``conceal`` is out of range, or ``lookahead.now`` or
+            ``conceal`` is set for a file at full speed.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Pipeline:
         self.lookahead = lookahead or Lookahead()
         if self.lookahead.now and not self._timed:
             raise OptionError("cannot use now with a file at full speed: set realtime as well")
+        if conceal is not None and not self._timed:
+            raise OptionError("cannot conceal in a file at full speed, where no frame is late: set realtime as well")
         self.source = source
         self.predictor = predictor
         self.telemetry = Telemetry(predictor.interval)
@@ -82,7 +87,7 @@ class Pipeline:
         self._horizon = Horizon(self.lookahead)
         self._frames = frames
         self._period = None if refresh is None or not self._timed else 1 / refresh
-        self._concealment = Concealment(conceal if self._timed else None)
+        self._concealment = Concealment(conceal)
         self._concealed = 0
         self._clock = clock
         self._judge = Judge(self.telemetry, clock if rival and self._timed else None)
@@ -174,6 +179,7 @@ class Pipeline:
             self._stream = stream
             self.telemetry.begin_epoch()
             predictor.reset()
+            self._concealment.restart()
         predictor.step(frame.image, frame.time, interval=item.interval)
         chosen = clock.now()
         ahead = self._ahead(item, chosen)
@@ -209,9 +215,11 @@ class Pipeline:
             late=due.last if due else None,
             psnr=due.psnr if due else None,
             psnr_copy=due.psnr_copy if due else None,
+            repeated=predictor.event == "repeat",
         )
         self._newest = item, result, handed
-        self._concealment.begin(handed, predictor.interval)
+        # A frame that comes early, by jitter, does not make the next one due earlier.
+        self._concealment.begin(handed if item.moment is None else max(handed, item.moment), predictor.interval)
         return result
 
     def _events(self) -> dict[str, int]:
@@ -247,21 +255,42 @@ class Pipeline:
 
     def _conceal(self, item: Grabbed, newest: Result) -> Result:
         """A prediction in the place of a frame that has not come."""
-        elapsed, ahead = self._concealment.next(), newest.prediction.ahead
-        frame = item.frame
-        prediction = self.predictor.at(frame.time + min(ahead + elapsed, LONGEST))
-        picture = self._concealment.faded(prediction.image, newest.input, elapsed)
+        now = self._clock.now()
+        elapsed, frame = self._concealment.next(now), item.frame
         self._concealed += 1
-        self.telemetry.wake(self._clock.now(), self._capture.mailbox.dropped)
+        self.telemetry.wake(now, self._capture.mailbox.dropped)
+        # On a display with moments between frames, it must not step back behind the newest of them.
+        result = self._later(item, newest, now, elapsed if self._period is None else now - newest.stamps.handed)
+        shown = self._clock.now()
+        self._newest = item, newest, shown
+        if shown - now > self.predictor.interval and self.predictor.manifest.renders == "steps":
+            self._concealment.finish()  # the next picture takes a step more, and a real frame would wait for it
+        return replace(result, frame=replace(frame, time=frame.time + elapsed), between=False)
+
+    def _later(self, item: Grabbed, newest: Result, now: float, elapsed: float) -> Result:
+        """A later moment of the newest frame: ``elapsed`` seconds later, or what shows the present at ``now``."""
+        ahead = self._ahead(item, now) if self.lookahead.now else newest.prediction.ahead + elapsed
+        moment = item.frame.time + min(ahead, max(LONGEST, newest.prediction.ahead))
+        concealed = self._concealment.active
+        try:
+            prediction = self.predictor.at(moment)
+        except EngineError as error:
+            if not concealed:
+                raise
+            _log.warning("cannot conceal: %s", error)
+            self._concealment.finish()
+            prediction = replace(newest.prediction, image=newest.input, time=moment)
+        if concealed:
+            prediction = replace(prediction, image=self._concealment.faded(prediction.image, newest.input, elapsed))
         return replace(
             newest,
-            frame=replace(frame, time=frame.time + elapsed),
-            prediction=replace(prediction, image=picture),
+            prediction=prediction,
             due=None,
             late=None,
             psnr=None,
             psnr_copy=None,
-            concealed=True,
+            between=True,
+            concealed=concealed,
         )
 
     def _deadline(self, patience: float | None) -> float | None:
@@ -282,19 +311,18 @@ class Pipeline:
             return None
         item, newest, handed = self._newest
         now = self._clock.now()
-        if now - newest.stamps.handed > self.lookahead.most:
+        elapsed = now - newest.stamps.handed
+        if self._concealment.over if self._concealment.lasts else elapsed > self.lookahead.most:
             self._newest = None
             return None
         if now < handed + self._period:  # the same sum as in _deadline, so that rounding cannot make them differ
             return None
-        ahead = self._ahead(item, now)
-        if not self.lookahead.now:  # the moment shown advances with time
-            ahead += now - newest.stamps.handed
-        prediction = self.predictor.at(item.frame.time + min(ahead, LONGEST))
+        result = self._later(item, newest, now, elapsed)
         shown = self._clock.now()
-        self._handed(item, ahead, now, shown)
+        if not result.concealed:
+            self._handed(item, result.prediction.ahead, now, shown)
         self._newest = item, newest, shown
-        return replace(newest, prediction=prediction, due=None, late=None, psnr=None, psnr_copy=None, between=True)
+        return result
 
 
 def check_refresh(rate: float | None) -> None:

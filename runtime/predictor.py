@@ -18,6 +18,7 @@ import numpy as np
 from framecast.camera import DEFAULT_FPS, Image, Timeline
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import EngineError, FrameError, OptionError
+from framecast.notice import Notice
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.events import Event, Guard, Kind, Watch
@@ -336,8 +337,9 @@ class Predictor:
 
     def _restart(self) -> None:
         """Repeat the newest frame from a fresh state, after a prediction that was not finite."""
-        _log.warning("a prediction is not finite: resetting the state")
         self.resets += 1
+        line = "a prediction is not finite: resetting the state"
+        _log.warning(Notice("reset", line, logging.WARNING, resets=self.resets))
         self._stepper.reset()
         self._stepper.advance([self._given])
 

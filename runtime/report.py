@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 
 from framecast.camera import Source, Times
-from framecast.runtime.caveats import faulty, trusted, warnings
+from framecast.runtime.caveats import faulty, lacking, trusted, warnings
 from framecast.runtime.engines import Engine
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.score import Score
@@ -113,6 +113,7 @@ class Report(TypedDict):
         fps: predictions a second of wall time.
         silent_s: seconds since the newest frame, if none has come for a while.
         trouble: why no frames come, while a lost camera is opened again; null if all is well.
+        attempts: how often it was tried to open a lost camera again.
         latency_ms: from a frame's time (``times``) to its finished prediction. For a file at full speed, from when the
             predictor takes the frame.
         psnr_db: of all scored predictions.
@@ -147,6 +148,7 @@ class Report(TypedDict):
     fps: float | None
     silent_s: float
     trouble: str | None
+    attempts: int
     latency_ms: Latency
     psnr_db: RunPsnr
     psnr_db_by_ahead: list[AheadPsnr]
@@ -179,7 +181,7 @@ def report(
         lookahead: the lookahead that was asked for.
         outputs: where the pictures went.
     """
-    seconds, shown = snapshot.seconds, snapshot.shown
+    seconds, shown, outputs = snapshot.seconds, snapshot.shown, list(outputs)
     return {
         "source": source.name,
         "source_notes": list(source.notes),
@@ -197,6 +199,7 @@ def report(
         "fps": round(snapshot.frames / seconds, 2) if seconds else None,
         "silent_s": round(snapshot.silent, 1),
         "trouble": source.trouble,
+        "attempts": source.attempts,
         "latency_ms": _latency(snapshot.latency),
         "psnr_db": {**_psnr(snapshot.score), "trusted": trusted(snapshot), "dis": _dis(snapshot.rival)},
         "psnr_db_by_ahead": [
@@ -215,8 +218,8 @@ def report(
             "n": shown.n,
         },
         "events": dict.fromkeys(FAULTS, 0) | dict(snapshot.events) | dict(faults),
-        "outputs": list(outputs),
-        "warnings": [*warnings(snapshot, lookahead), *faulty(faults)],
+        "outputs": outputs,
+        "warnings": [*warnings(snapshot, lookahead), *faulty(faults), *lacking(outputs)],
         "ended": snapshot.ended,
         "versions": versions(engine.name, engine.version),
         "started": f"{snapshot.started:%Y-%m-%dT%H:%M:%SZ}",

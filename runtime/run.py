@@ -6,30 +6,32 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from framecast.camera import Source, open_source
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import OptionError
+from framecast.errors import OptionError, SinkError, SinkUnavailableError
+from framecast.notice import Notice, to_log
+from framecast.runtime.conceal import check_conceal
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
 from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
+from framecast.runtime.news import News
+from framecast.runtime.outputs import STRIP, recorder, sender
 from framecast.runtime.pipeline import Pipeline, check_refresh
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
 from framecast.runtime.shipped import DEFAULT_MODEL, find
-from framecast.runtime.sinks.out import PATIENCE, OutSink, check_out, is_live
+from framecast.runtime.sinks.out import check_out, is_live
 from framecast.runtime.sinks.recorded import check_recordable
 from framecast.runtime.sinks.sink import Result, Sink
-from framecast.runtime.sinks.strip import StripSink
 from framecast.runtime.sinks.thread import SinkThread
-from framecast.runtime.sinks.video import VideoSink, check_segments, check_suffix
+from framecast.runtime.sinks.video import check_segments, check_suffix
 from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
 
-STRIP = ".png"  # the suffix of a strip of pictures
 CLOSING = 5.0  # seconds that the outputs may take to close while a step hangs
 REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
 
@@ -67,7 +69,7 @@ def run(
     show: bool = False,
     sinks: Iterable[Sink | Callable[[Result], object]] = (),
     observe: Callable[[Report], object] = lambda report: None,
-    announce: Callable[[str], object] = _log.info,
+    announce: Callable[[str], object] = to_log,
     stop: threading.Event | None = None,
     step_limit: float = STEP_LIMIT,
     stuck: Callable[[str], object] = _log.error,
@@ -100,7 +102,8 @@ def run(
         timeout: seconds that a camera may take to answer.
         stall: seconds that it may take for each later frame.
         reconnect: open a camera again when it was lost, for as long as it takes. A camera that does not answer yet is
-            waited for.
+            waited for. The same holds for a camera's recordings, as when the disk is full, and for receivers of
+            ``out``: the predictions go on without them.
         record: videos (.mp4, .mkv, .webm, .avi) or strips of pictures (.png) to write. No file is replaced: if the
             file exists, the new one's name gets the time.
         segment: begin a new video file after so many seconds, each with the time in its name.
@@ -117,7 +120,8 @@ def run(
             loop's thread calls them, so they should return soon. They are closed at the end.
         observe: called with the report when the run begins, about four times a second even if no frame comes, and at
             the end.
-        announce: called with each line that the user should read, such as the page's address.
+        announce: called with each line that the user should read, such as the page's address (default: log it). It is
+            a string that also has ``event``, ``level`` and ``fields``.
         stop: set it from any thread or signal handler to end the run.
         step_limit: seconds that a step may take. The first steps of an engine that compiles may take ten times as long.
         stuck: called with the reason, in another thread, if a step does not return and the engine cannot interrupt it.
@@ -136,6 +140,7 @@ def run(
         OptionError: an argument is out of range.
     """
     check_refresh(refresh)
+    check_conceal(conceal)
     if not step_limit > 0:
         raise OptionError(f"step_limit must be above 0 s, not {step_limit:g}")
     halt = stop or threading.Event()
@@ -160,7 +165,7 @@ def run(
             raise OptionError("a window and a page run in real time: leave out clock, or leave out show and serve")
         predictor = stack.enter_context(Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True))
         if line := caution(predictor.manifest):
-            announce(f"warning: {line}")
+            announce(Notice("warning", f"warning: {line}", logging.WARNING))
         if isinstance(source, Source):
             opened = source
         else:
@@ -176,7 +181,7 @@ def run(
             )
             _close_after(stack, opened.close)
             if now and not camera_delay and str(source).lower().startswith(("rtsp:", "rtsps:")):
-                announce(f"warning: {_NO_DELAY}")
+                announce(Notice("warning", f"warning: {_NO_DELAY}", logging.WARNING))
         pipeline = Pipeline(
             opened,
             predictor,
@@ -188,6 +193,8 @@ def run(
             conceal=conceal,
             clock=clock,
         )
+        line, ours = f"started: {opened.name}", predictor.engine
+        to_log(Notice("started", line, source=opened.name, model=ours.manifest.config, engine=ours.name))
         try:
             with ExitStack() as sinks_open:
                 displays = _open_displays(sinks_open, pipeline, serve, token, hosts, show, announce)
@@ -195,8 +202,14 @@ def run(
                 # Whoever watches live gets the newest picture; everybody else gets every one.
                 late = opened.live or realtime or watched
                 opening: list[Callable[[], SinkThread]] = [
-                    *(partial(_recorder, place, fps, segment, keep, clock) for place in places),
-                    *(partial(_sender, target, fps, late, clock) for target in targets),
+                    *(
+                        partial(recorder, place, fps, segment, keep, clock, again=reconnect and opened.live)
+                        for place in places
+                    ),
+                    *(
+                        partial(sender, target, fps, late, clock, again=reconnect, waits=opened.live)
+                        for target in targets
+                    ),
                 ]
                 for opens in opening:
                     thread = opens()
@@ -217,11 +230,20 @@ def run(
                     _drive(pipeline, displays, shown, observe, announce, halt, watchdog, clock)
         except Exception as error:
             pipeline.telemetry.end(f"error: {error}")
+            if isinstance(error, SinkError):
+                to_log(Notice("output_lost", str(error), logging.WARNING))
             raise
         finally:
             if pipeline.started:
                 observe(pipeline.report())
+            _tell_end(pipeline)
         return pipeline.report()
+
+
+def _tell_end(pipeline: Pipeline) -> None:
+    now = pipeline.telemetry.snapshot()
+    counts = {"frames": now.frames, "dropped": now.dropped, "epochs": now.epochs, "resets": now.resets}
+    to_log(Notice("stopped", f"stopped: {now.ended}", reason=now.ended, **counts, seconds=round(now.seconds, 3)))
 
 
 _NO_DELAY = (
@@ -242,10 +264,11 @@ def _drive(
 ) -> None:
     observe(pipeline.report())  # the run has begun: from now on there is something to finish
     observed = clock.now() - REFRESH  # the first figures come at once
-    news = _News(pipeline.source, announce, clock)
+    news = News(pipeline.source, announce, clock, pipeline.outputs)
     for result in pipeline.results(REFRESH):
         watchdog.check()
         if result is not None:
+            news.see(result)
             for sink in displays if result.between else [*displays, *sinks]:
                 sink(result)
         if clock.now() - observed >= REFRESH:
@@ -254,35 +277,6 @@ def _drive(
             news.tell()
         if stop.is_set():
             pipeline.stop()
-
-
-class _News:
-    """Tells what the user should know about a source, each once: its notes, and that it was lost and is back.
-
-    Args:
-        source: the source.
-        announce: called with each line.
-        clock: measures the outages.
-    """
-
-    def __init__(self, source: Source, announce: Callable[[str], object], clock: Clock) -> None:
-        self._source, self._announce, self._clock = source, announce, clock
-        self._told: set[str] = set()
-        self._lost: float | None = None  # since when
-
-    def tell(self) -> None:
-        """Tell what is new."""
-        for note in self._source.notes:
-            if note not in self._told:
-                self._told.add(note)
-                self._announce(f"note: {note}")
-        trouble = self._source.trouble
-        if trouble is not None and self._lost is None:
-            self._lost = self._clock.now()
-            self._announce(f"{trouble}: trying again")
-        elif trouble is None and self._lost is not None:
-            self._announce(f"{self._source.name} is back after {self._clock.now() - self._lost:.1f} s")
-            self._lost = None
 
 
 def _open_displays(
@@ -309,9 +303,8 @@ def _open_displays(
         _close_after(stack, page.close)
         opened.append(page.show)
         # A secret that somebody set is not for the journal; one that was made for this run must be told.
-        announce(
-            f"watch it at {page.url}" if token is None else f"watch it at {page.address} (add ?token= and your token)"
-        )
+        shown = page.url if token is None else f"{page.address} (add ?token= and your token)"
+        announce(Notice("serving", f"watch it at {shown}", address=page.address, token=page.url != page.address))
     return opened
 
 
@@ -325,7 +318,20 @@ def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: 
 
     Raises:
         OptionError: a suffix is unknown, or the segments' time or size is out of range.
-        SinkError: a path cannot be written, or another run is recording under that name.
+        SinkError: a path cannot be written, or another run is recording under that name. A full disk is told later,
+            because a camera can wait for room.
+    """
+    check_recording_options(paths, segment, keep)
+    for path in paths:
+        with suppress(SinkUnavailableError):  # a camera is predicted without a recording until there is room
+            check_recordable(path)
+
+
+def check_recording_options(paths: Sequence[Path], segment: float | None = None, keep: float | None = None) -> None:
+    """The part of :func:`check_recordings` that looks at no file.
+
+    Raises:
+        OptionError: see there.
     """
     check_segments(segment, keep)
     videos = [path for path in paths if path.suffix.lower() != STRIP]
@@ -333,25 +339,13 @@ def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: 
         raise OptionError("segment is for videos: give record as well, such as run.mp4")
     for path in videos:
         check_suffix(path)
-    for path in paths:
-        check_recordable(path)
-
-
-def _recorder(path: Path, fps: float, segment: float | None, keep: float | None, clock: Clock) -> SinkThread:
-    strip = path.suffix.lower() == STRIP
-    return SinkThread(StripSink(path) if strip else VideoSink(path, fps, segment, keep), clock)
-
-
-def _sender(target: str, fps: float, newest: bool, clock: Clock) -> SinkThread:
-    patience = PATIENCE if is_live(target) else None  # a paused player reads standard output later
-    return SinkThread(OutSink(target, fps), clock, newest=newest, patience=patience)
 
 
 def _close(stack: ExitStack) -> None:
     try:
         stack.close()
     except Exception as error:  # noqa: BLE001 (the step that hangs is what ends the run)
-        _log.info("closing failed as well: %s", error)
+        _log.warning("closing failed as well: %s", error)
 
 
 def _close_after(stack: ExitStack, close: Callable[[], object]) -> None:
@@ -363,6 +357,6 @@ def _close_after(stack: ExitStack, close: Callable[[], object]) -> None:
         except Exception as later:
             if error is None:
                 raise
-            _log.info("closing failed as well: %s", later)
+            _log.warning("closing failed as well: %s", later)
 
     stack.push(leave)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -83,9 +82,6 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    # The command line sets the root log level: restore it for the tests that follow.
-    monkeypatch.setattr(logging.getLogger(), "level", logging.getLogger().level)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["framecast", *map(str, arguments)])

@@ -3,10 +3,10 @@
 Run it with the system's Python (Debian: python3-gi, gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-base, -good, -bad
 and -ugly):
 
-    python3 rtsp_server.py [WIDTHxHEIGHT [USER:PASSWORD [PORT]]]
+    python3 rtsp_server.py [WIDTHxHEIGHT [USER:PASSWORD [PORT [udp]]]]
 
-It prints the port that it listens on. Tests send KILL, STOP and CONT to simulate faults. If a part of GStreamer is
-missing, it prints which one and exits with 77.
+With "udp" it refuses to send its pictures over TCP. It prints the port that it listens on. Tests send KILL, STOP and
+CONT to simulate faults. If a part of GStreamer is missing, it prints which one and exits with 77.
 """
 
 import sys
@@ -15,14 +15,15 @@ try:
     import gi
 
     gi.require_version("Gst", "1.0")
+    gi.require_version("GstRtsp", "1.0")
     gi.require_version("GstRtspServer", "1.0")
-    from gi.repository import GLib, Gst, GstRtspServer
+    from gi.repository import GLib, Gst, GstRtsp, GstRtspServer
 except (ImportError, ValueError) as error:
     sys.stdout.write(f"{error}\n")
     sys.exit(77)
 
 
-def main(size: str = "320x240", login: str = "", port: str = "0") -> None:
+def main(size: str = "320x240", login: str = "", port: str = "0", transport: str = "") -> None:
     Gst.init(None)
     missing = [name for name in ("videotestsrc", "x264enc", "rtph264pay") if not Gst.ElementFactory.find(name)]
     if missing:
@@ -38,6 +39,8 @@ def main(size: str = "320x240", login: str = "", port: str = "0") -> None:
         " ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25"
         " ! rtph264pay config-interval=1 name=pay0 pt=96 )"
     )
+    if transport == "udp":
+        factory.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(port)  # 0: any free one

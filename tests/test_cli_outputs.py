@@ -39,7 +39,8 @@ def test_the_summary_names_codec_and_file(run: Run, tmp_path: Path, monkeypatch:
     assert code == 0
     assert re.search(r"written +│ a\.mp4  \(H\.264\) ", out)
     figures = json.loads(Path("a.json").read_text())
-    assert figures["outputs"][0] == {"asked": "a.mp4", "to": "a.mp4", "codec": "H.264", "files": 1, "removed": 0}
+    written = {"asked": "a.mp4", "to": "a.mp4", "codec": "H.264", "files": 1, "removed": 0}
+    assert figures["outputs"][0] == {**written, "lost": 0, "missed": 0, "trouble": None}
     _, out, _ = run("run", CLIP, "--record", "a.mp4")
     assert re.search(r"written +│ a-\d{8}-\d{6}\.mp4  \(H\.264; a\.mp4 was there already\)", out)
     _, out, _ = run(

@@ -63,7 +63,7 @@ def test_an_unknown_command(run: Run) -> None:
     assert run("evla", "edge")[2] == "framecast: no command 'evla': did you mean eval? (see 'framecast --help')\n"
     code, _, err = run("prepare", "edge")
     assert code == 2
-    assert "use run, delay, eval, models" in err
+    assert "use run, config, delay, eval, models" in err
     assert run("--nope")[2] == "framecast: framecast has no option --nope (see 'framecast --help')\n"
 
 
@@ -87,7 +87,11 @@ def test_every_help_fits_80_columns_and_ends_with_examples(
 
 
 @pytest.mark.parametrize(("command", "example"), [(name, one) for name, them in EXAMPLES.items() for one in them])
-def test_every_example_can_be_parsed(command: str, example: str) -> None:
+def test_every_example_can_be_parsed(
+    command: str, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("box.toml").write_text('source = "demo"\n')
     program, *arguments = shlex.split(example)
     assert (program, arguments[0]) == ("framecast", command)
     _, *words = with_address(arguments, "127.0.0.1:8000")
@@ -196,6 +200,19 @@ def test_every_shell_completes_commands_options_models_and_engines(
     assert found in complete(shell, line)
 
 
+def test_configuration_files_are_completed(
+    complete: Callable[[str, str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("boxes").mkdir()
+    for name in ("box.toml", "box.txt", "boxes/.hidden.toml", "boxes/a.toml"):
+        Path(name).write_text("= wrong")  # completion reads no file
+    assert complete("bash", "framecast run --config b") == ["box.toml", "boxes"]  # the fixture drops the slash
+    assert complete("bash", "framecast config --check box.toml --check boxes/") == ["boxes", "a.toml"]
+    assert complete("bash", "framecast config --check no/such/") == []
+    assert "--model" in complete("bash", "framecast run --config box.toml --mod")
+
+
 def test_only_configurations_can_be_trained(complete: Callable[[str, str], list[str]]) -> None:
     assert complete("bash", "framecast run demo --model edg") == ["edge"]
     assert complete("bash", "framecast train edg") == []
@@ -246,3 +263,10 @@ def test_a_deleted_current_folder_is_one_line(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=gone, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr == "framecast: the current folder no longer exists: cd to another one\n"
+
+
+def test_what_was_typed_cannot_control_the_terminal(run: Run) -> None:
+    for arguments in (("models", "a\x1b[31m\u202eb"), ("run", "none\x1b]0;x\x07.mp4"), ("a\rb",)):
+        _, _, err = run(*arguments)
+        assert err.rstrip("\n").isprintable()
+        assert err.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import framecast
+from framecast.backoff import MOST
 from framecast.camera.csi import parse_csi
 from framecast.runtime.engines import ENGINES
 from framecast.runtime.shipped import shipped
@@ -104,10 +107,18 @@ def test_the_unit_runs_an_existing_command(run: Run) -> None:
     set_ = settings()
     environment = variables()
     (command,) = set_["ExecStart"]
-    program, *arguments = re.sub(r"\$\{(\w+)\}", lambda name: environment[name[1]], command).split()
+    program, *arguments = re.sub(r"\$\{(MODEL|ENGINE)\}", lambda name: environment[name[1]], command).split()
     assert program == "/opt/framecast/bin/framecast"
-    assert arguments == ["run", "env:SOURCE", "--model", "stip-edge", "--engine", "tensorrt", "$OPTIONS"]
-    assert parse_csi(environment["SOURCE"].removeprefix("csi://")).sensor == 0
+    assert arguments == [
+        "run",
+        "@${CREDENTIALS_DIRECTORY}/camera",
+        "--model",
+        "stip-edge",
+        "--engine",
+        "tensorrt",
+        "$OPTIONS",
+    ]
+    assert parse_csi(set_["SetCredential"][0].removeprefix("camera:csi://")).sensor == 0
     assert environment["MODEL"] in shipped()
     assert environment["ENGINE"] in ENGINES
     head = UNIT.read_text().partition("[Unit]")[0]
@@ -147,10 +158,18 @@ def test_the_unit_builds_the_engine_that_it_names(changes: dict[str, str], expec
     assert (done.returncode, done.stdout.strip()) == (0, expected)
 
 
+def test_the_watchdog_waits_longer_than_a_run_may() -> None:
+    set_, defaults = settings(), inspect.signature(framecast.run).parameters
+    assert set_["Type"] == ["notify"]
+    assert float(set_["WatchdogSec"][0]) > max(defaults["step_limit"].default, defaults["stall"].default)
+    assert float(set_["WatchdogSec"][0]) > defaults["timeout"].default + MOST
+
+
 def test_the_unit_does_not_block_what_a_camera_needs() -> None:
     set_ = settings()
     assert set_["PrivateTmp"] == ["no"]  # /tmp/argus_socket
     assert set_["PrivateDevices"] == ["no"]
+    assert "ProtectClock" not in set_  # it takes the cameras away
     assert set_["KillMode"] == ["mixed"]  # SIGTERM to gst-launch-1.0 would look like a lost camera
     assert set_["Restart"] == ["always"]
 

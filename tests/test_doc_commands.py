@@ -21,8 +21,7 @@ import typer
 import framecast
 from framecast.camera import open_source
 from framecast.cli import COMMANDS, app
-from framecast.cli.run import DEFAULT_ADDRESS
-from framecast.cli.usage import with_address
+from framecast.cli.usage import DEFAULT_ADDRESS, with_address
 
 from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
@@ -37,13 +36,13 @@ NO_COMMANDS = ("options:", "fields[t], state[t] = ", "shown: now ")
 
 # Commands that cannot run in a test: a pattern that matches them, and the reason.
 NOT_RUN = {
-    r"sudo ": "changes the system, or needs Docker",
+    r"sudo ": "changes the system, or needs Docker; tests/test_guest.py runs those that make a service",
+    r"(echo|printf|openssl) .*'\|' sudo ": "changes the system; tests/test_guest.py runs those that make a service",
+    r"systemctl ": "needs systemd; tests/test_guest.py has one in a virtual machine",
     r"(pip install|python3 -m venv|git clone) ": "installs: make run, make test and make release-check do",
     r"(cd|\.|export) ": "changes the reader's shell",
     r"make ": "CI runs it, or it runs commands that the pages name",
-    r"journalctl ": "needs systemd",
     r"curl .*/(live|ready|metrics|stats\.json)": "tests/runtime/test_health.py and test_web.py ask for it",
-    r"openssl ": "prints random digits",
     r"framecast run 0 --serve 127\.0\.0\.1:8000 --host": "tests/test_cli_secret.py runs it on a free port",
     r"(rpicam-vid|ffmpeg) .*framecast run -": "needs a camera; tests/camera/test_network.py pipes a stream in",
     r"framecast run .*--out ": "needs a receiver; tests/runtime/test_out.py has them",
@@ -270,8 +269,11 @@ def run_all(chosen: list[str], run: Run, camera: Callable[[str], str], monkeypat
     furnish("\n".join(chosen), run)
     for command in chosen:
         assert command.startswith("framecast "), f"{command}: run it here, or name it in NOT_RUN with a reason"
+        command, _, target = command.partition(" '>' ")
         words = adapted(command, camera(command))
         code, out, err = measure_delay(run, words, monkeypatch) if words[0] == "delay" else run(*words)
+        if target:
+            Path(target).write_text(out)
         assert code == 0, (command, words, out, err)
 
 

@@ -24,15 +24,17 @@ MAX_LINES = 400
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "clock": set(),
+    "backoff": {"clock"},
     "redact": set(),
+    "notice": set(),
     "tables": set(),
     "html": set(),
     "drawing": set(),
     "parsing": set(),
     "files": {"errors", "redact"},
-    "camera": {"errors", "clock", "redact"},
+    "camera": {"errors", "clock", "backoff", "redact"},
     "graph": {"errors", "files", "parsing"},
-    "runtime": {"errors", "clock", "redact", "files", "parsing", "camera", "graph"},
+    "runtime": {"errors", "clock", "backoff", "redact", "notice", "files", "parsing", "camera", "graph"},
     "testing": {"errors", "clock", "camera", "graph", "runtime"},
     "evaluation": {"errors", "clock", "redact", "files", "tables", "html", "drawing", "camera", "graph", "runtime"},
     "bench": {
@@ -57,7 +59,21 @@ MAY_IMPORT_ALL = {"__init__", "__main__", "cli", "terminal"}
 FREE = {"__version__"}
 # Libraries for training and export. A machine that only predicts does not have them.
 TORCH = {"torch", "torchvision", "triton", "lpips", "onnx", "onnxscript", "safetensors"}
-NO_TORCH = {"errors", "clock", "redact", "files", "tables", "html", "drawing", "parsing", "camera", "graph", "runtime"}
+NO_TORCH = {
+    "errors",
+    "clock",
+    "backoff",
+    "redact",
+    "notice",
+    "files",
+    "tables",
+    "html",
+    "drawing",
+    "parsing",
+    "camera",
+    "graph",
+    "runtime",
+}
 NO_TORCH |= {"testing", "evaluation", "bench"}
 ONNX = {"graph"}  # edits ONNX graphs
 LAZY_ALLOWED = {

@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,28 @@ def test_a_broken_link_stops_the_build(tmp_path: Path, room: str, kind: str, dam
     assert done.returncode != 0
     assert f"framecast cannot be built: src/framecast/{room} has no __init__.py." in done.stdout
     assert not [*tree.glob("dist/*")]
+
+
+def test_the_sbom_is_made_with_a_pinned_tool_and_needs_licence_and_hash(tmp_path: Path) -> None:
+    """A release runs the whole of it, with downloads: 'make sbom'."""
+    commands = subprocess.run(["make", "-n", "sbom"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"pip .*install 'cyclonedx-bom==[\d.]+'", commands)
+    assert re.search(r"install -c constraints.txt .*--report \S+/sbom/report\.json", commands.replace("\\\n", " "))
+    script = (ROOT / ".ci" / "sbom").read_text()
+    assert {"environment", "--pyproject", "--sv", "--output-reproducible", "JsonStrictValidator"} <= set(
+        re.findall(r"[\w-]+", script)
+    )
+    compile(script, "sbom", "exec")
+
+
+def test_the_table_of_licences_has_every_dependency_and_what_it_states() -> None:
+    page = (ROOT / "docs" / "releasing.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| ([^|;]+?)(?:;[^|]*)? \|$", page, re.M))
+    project = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("]")[0]
+    assert rows.keys() == set(re.findall(r'"([\w-]+)>=', project))
+    for name, licence in rows.items():
+        try:
+            stated = (metadata.metadata(name).get_all("License-Expression") or [None])[0]
+        except metadata.PackageNotFoundError:  # opencv-python-headless may be in its place
+            continue
+        assert stated is None or stated.split()[0] == licence.split()[0], name  # later words change between versions

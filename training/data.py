@@ -42,7 +42,8 @@ def decode(video: Path, cache: Path, enough: tuple[int, int] | None = None) -> I
     facts = video.stat()
     words = [video.stem, facts.st_size, facts.st_mtime_ns, *(enough or ())]  # distinguishes videos of one name
     target = cache / f"{'-'.join(map(str, words))}.npy"
-    with suppress(OSError, ValueError, EOFError):
+    # Damaged headers also raise tokenize's errors, and RecursionError; the size of a damaged shape overflows.
+    with suppress(Exception), np.errstate(over="ignore"):
         return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
     with open_source(video) as source:
         write(target, lambda file: _keep(file, source, enough), "choose another --cache")

@@ -25,6 +25,7 @@ GZIP = b"\x1f\x8b"
 IMAGES = b"\x00\x00\x08\x03"  # unsigned bytes in three dimensions
 LABELS = b"\x00\x00\x08\x01"
 HEADER = 16  # bytes: the type, and three big-endian sizes
+LARGEST = 1 << 28  # bytes of a file, also unpacked: five times MNIST's largest. A small file may unpack to gigabytes
 
 Pictures = NDArray[np.uint8]
 
@@ -55,12 +56,18 @@ def _content(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():  # a named pipe would wait for a writer
             raise SourceError(f"{path} is not a file (give an IDX file of images)")
-        data = path.read_bytes()
-        return gzip.decompress(data) if data.startswith(GZIP) else data
+        with path.open("rb") as file:
+            packed = file.read(len(GZIP)) == GZIP
+            file.seek(0)
+            with gzip.open(file) if packed else file as content:
+                data = content.read(LARGEST + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SourceError(f"{path} is damaged: {error} (copy it again)") from error
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror} (check the path and its permissions)") from error
+    if len(data) > LARGEST:
+        raise SourceError(f"{path} is too large for digits: more than {LARGEST} bytes (give MNIST's files)")
+    return data
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from framecast.camera import Image
-from framecast.errors import ArtifactError, OptionError, SinkError, first_line
+from framecast.errors import ArtifactError, OptionError, SinkError, first_line, one_line
 from framecast.files import check_writable, write
 from framecast.parsing import convert, decode
 
@@ -120,11 +121,23 @@ class Run:
         """
         if not self._checkpoint.is_file():
             return None
-        try:
+        with self.restoring():
             state: dict[str, Any] = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        return state
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Turn whatever a damaged checkpoint raises inside into one line. torch's warnings about it are not shown.
+
+        Raises:
+            ArtifactError: the checkpoint is damaged.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
         except Exception as error:  # torch may raise anything for damaged bytes
             raise ArtifactError(f"{self._checkpoint} is damaged: start another run") from error
-        return state
 
     def save_weights(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Write weights for ``framecast export``.
@@ -190,7 +203,7 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
         for key in [*before, *(key for key in now if key not in before)]:
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif before != now:
-        yield f"{name} was {_short(before)}, now {_short(now)}"
+        yield f"{one_line(name)} was {_short(before)}, now {_short(now)}"
 
 
 def _short(value: Any) -> str:

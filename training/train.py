@@ -18,7 +18,7 @@ import torch
 
 from framecast.errors import OptionError
 from framecast.training import rendered
-from framecast.training.batches import Batches
+from framecast.training.batches import Batches, Position
 from framecast.training.footage import Digits, check_footage, open_footage
 from framecast.training.runs import Run
 from framecast.training.sampling import SCORABLE, Validation, Watch, strip, validate
@@ -84,10 +84,15 @@ class Training:
         self._check_apart()
         saved = self.run.load()
         self.run.begin(*self._facts())
-        self.minutes, self._position = 0.0, None
-        if saved:
-            self.trainer.load_state_dict(saved["trainer"])
-            self.minutes, self._position = saved["minutes"], tuple(map(tuple, saved["position"]))
+        self.minutes = 0.0
+        self._position: Position | None = None
+        if saved is not None:
+            with self.run.restoring():
+                self.trainer.load_state_dict(saved["trainer"])
+                self.minutes, self._position = (
+                    float(saved["minutes"]),
+                    tuple((int(at), int(clip)) for at, clip in saved["position"]),
+                )
         self.run.cut_log(self.trainer.updates)
         self._rows: list[Made] = []
         self._show: Callable[[Progress], None] = lambda at: None

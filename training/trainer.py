@@ -171,7 +171,7 @@ class Trainer:
             part.load_state_dict(saved[name])
         state = saved["state"]
         self.state = None if state is None else {name: value.to(self.device) for name, value in state.items()}
-        self.updates, self.skipped, self.in_row = saved["counters"]
+        self.updates, self.skipped, self.in_row = map(int, saved["counters"])
         torch.set_rng_state(saved["generators"][0])
         if len(saved["generators"]) == 1 + torch.cuda.device_count():
             torch.cuda.set_rng_state_all(saved["generators"][1:])

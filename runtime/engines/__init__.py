@@ -76,7 +76,7 @@ def open_engine(artifact: Path, name: str = "auto", *, threads: int = 0, batch: 
         if row.forms == WHOLE and artifact.suffix != ".safetensors":
             _check_form(artifact, chosen)  # report this first: if the artifact does not fit, a driver would not help
         raise
-    _log.info("engine %s on %s: %s", engine.name, engine.device, "requested" if name != "auto" else "runs everywhere")
+    _log.debug("engine %s on %s: %s", engine.name, engine.device, "requested" if name != "auto" else "runs everywhere")
     return engine
 
 

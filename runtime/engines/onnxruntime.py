@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from framecast.runtime.engines.engine import (
     step_buffers,
 )
 
+_FULL = "is smaller than requested bytes"  # in ONNX Runtime's error when an allocator's limit is reached
+
 
 class OnnxRuntimeEngine(Engine):
     """See :class:`Engine`. It binds inputs and outputs to the states' buffers, once for each phase of their ring."""
@@ -36,7 +40,9 @@ class OnnxRuntimeEngine(Engine):
             raise EngineError(f"onnxruntime cannot be loaded ({first_line(error)}): pip install onnxruntime") from error
 
         self.version: str = onnxruntime.__version__
+        _bound_memory()
         options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.use_env_allocators", "1")  # the one of _bound_memory
         options.intra_op_num_threads = threads
         # Threads that spin between steps take CPU time from the camera's thread. stip-edge on the demo at 27 fps, on
         # two cores (AMD EPYC, onnxruntime 1.31): 60 % of a core and 15.7 ms p50. With spinning: 140 % and 14.3 ms.
@@ -149,14 +155,36 @@ class Running:
         try:
             session.run_with_iobinding(binding, self.options)
         except Exception as error:
-            reason = self._reason or f"onnxruntime could not run {config}: {first_line(error)}"
-            raise EngineError(reason) from error
+            if not self._reason and _FULL in str(error):
+                raise EngineError(
+                    f"{config} needs more than {most_memory() >> 20} MB of memory, half of this machine's: use a "
+                    "smaller model, or another engine"
+                ) from error
+            raise EngineError(self._reason or f"onnxruntime could not run {config}: {first_line(error)}") from error
 
     def interrupt(self, reason: str) -> bool:
         """See :meth:`Engine.interrupt`."""
         self._reason = reason
         self.options.terminate = True
         return True
+
+
+def most_memory() -> int:
+    """The bytes that ONNX Runtime may take in this process for weights and values: half of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@functools.cache
+def _bound_memory() -> None:
+    """Give all sessions of the process one allocator with a limit: a graph of 1 kB can ask for any amount of memory."""
+    import onnxruntime
+
+    onnxruntime.create_and_register_allocator(
+        onnxruntime.OrtMemoryInfo(
+            "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+        ),
+        onnxruntime.OrtArenaCfg(most_memory(), -1, -1, -1),
+    )
 
 
 def open_session(artifact: Path, data: bytes, options: Any) -> Any:
@@ -167,6 +195,7 @@ def open_session(artifact: Path, data: bytes, options: Any) -> Any:
     """
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(4)  # its allocator does not log through the session
     try:
         # With fallback enabled, ONNX Runtime prints some failures and tries the same again.
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
@@ -207,10 +236,18 @@ def check_boundary(manifest: Manifest, inputs: Sequence[Any], outputs: Sequence[
         promised |= {f"fields.{name}": manifest.fields[name] for name in manifest.made_fields}
     else:
         promised["prediction"] = (manifest.outputs, *manifest.frame)
-    if {i.name: _shape(i) for i in inputs} != expected:
+    if _shapes(inputs) != expected:
         raise ArtifactError("its inputs do not match its manifest: export it again")
-    if {o.name: _shape(o) for o in outputs} != promised:
+    if _shapes(outputs) != promised:
         raise ArtifactError("its outputs do not match its manifest: export it again")
+
+
+def _shapes(values: Sequence[Any]) -> dict[str, tuple[Any, ...]] | None:
+    """The names and shapes of a graph's inputs or outputs; None if one has a name that is not UTF-8."""
+    try:
+        return {value.name: _shape(value) for value in values}
+    except UnicodeDecodeError:  # ONNX Runtime decodes a name, also a dimension's, only when it is asked for
+        return None
 
 
 def _shape(value: Any) -> tuple[Any, ...]:

@@ -29,7 +29,9 @@ _STILL = 9  # repeats in a row after which the scene counts as standing still
 _CUT_LIKENESS = 0.75  # a cut's correlation with the frame before is lower
 _CUT_CHANGE = 1.7  # and a cut's change is more than this many times the largest recent one
 _CUT_SPAN = 4.0  # after a longer time a larger change is no cut, up to this factor
-_GAP = 4.0  # a gap is this many times longer than the longest recent time between frames
+# A gap is this many times longer than the longest recent time between frames. After up to 15 lost frames a state that
+# goes on predicts better than a new one (benchmarks/conceal.py).
+_GAP = 16.0
 _SNAP = 0.25  # intervals: a moment this close to a frame's is taken as the frame's
 
 

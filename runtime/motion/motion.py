@@ -20,6 +20,7 @@ from framecast.runtime.motion.warped import Warped
 SMALL = 400 * 300  # pixels: pictures up to this size are mixed exactly
 FURTHEST = 16  # most steps ahead with separate statistics
 PATIENCE = 30  # frames: a horizon is learned for so long after a picture last needed it
+MISSED = 1.5  # steps: if a frame comes later, others are missing
 RECENT = 9  # intervals between frames whose median is a step
 GOLDEN = (5**0.5 - 1) / 2  # multiples of the golden ratio follow no rhythm
 SHORTEST = 1e-3  # seconds between frames: less is a wrong time stamp
@@ -36,11 +37,13 @@ class Notes:
         asked: for each horizon in steps, how many frames ago a picture last needed it.
         draft: of a picture about one step ahead, if one was rendered.
         turn: counts frames. If there are several horizons, each frame teaches half of them.
+        known: the horizons that were asked for before.
     """
 
     asked: dict[int, int] = field(default_factory=dict)
     draft: Draft | None = None
     turn: int = 0
+    known: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ class Motion:
         pictures = mixture.remembered(image, last, motion, draft)
         moment = Moment(last.time + elapsed, greys, pictures, motion)
         asked = {k: n + 1 for k, n in before.notes.asked.items() if n < PATIENCE}
+        if elapsed > MISSED * before.interval:  # pictures that concealed missing frames need no lessons
+            asked = {k: n for k, n in asked.items() if k in before.notes.known}
         asked = asked or {1: PATIENCE - 1}  # if no picture was rendered
         moments = (moment, *islice(before.moments, max(asked)))
         intervals = (*before.intervals, elapsed)[-RECENT:]
@@ -110,7 +115,7 @@ class Motion:
         # choice of half follows no rhythm, because the stream may have one.
         horizons = sorted(asked)[int(2 * (turn * GOLDEN % 1)) :: 2] if len(asked) > 1 else [*asked]
         statistics = self._taught(before.statistics, moments, median(intervals), horizons, draft)
-        return Seen(moments, intervals, statistics, Notes(asked, turn=turn))
+        return Seen(moments, intervals, statistics, Notes(asked, turn=turn, known=frozenset(asked)))
 
     def render(self, seen: Seen, ahead: float) -> Image:
         """The picture ``ahead`` seconds after the newest frame, 0 or more: a new uint8 [H, W, 3], BGR.

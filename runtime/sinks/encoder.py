@@ -57,8 +57,8 @@ H264 = (
     Codec("h264_v4l2m2m", "H.264", rated=True),
 )
 _VPX = {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "lag-in-frames": "0", "crf": "33", "b": "0"}
+# No AV1: as root, libsvtav1 gives the process real-time priority, and nothing else on the machine runs any more.
 VP9 = (Codec("libvpx-vp9", "VP9", _VPX),)
-AV1 = (Codec("libsvtav1", "AV1", {"preset": "10", "crf": "35", "svtav1-params": "pred-struct=1"}),)
 MJPEG = (
     Codec("mjpeg", "MJPEG", {"flags": "+qscale", "global_quality": str(3 * 118)}, full=True),
 )  # 118 is FF_QP2LAMBDA
@@ -71,7 +71,6 @@ def load_av() -> ModuleType:
     Raises:
         SinkError: PyAV is not installed, or a system library that it needs is missing.
     """
-    os.environ.setdefault("SVT_LOG", "1")  # libsvtav1 writes to the terminal by itself: errors only
     try:
         import av
     except ImportError as error:
@@ -81,30 +80,43 @@ def load_av() -> ModuleType:
 
 
 class Times:
-    """Turns frames' times into a recording's: they begin at 0 and increase.
+    """Turns frames' times into a recording's: they begin at 0 and never run back.
 
     A gap of more than ``LONGEST_GAP`` is cut to it. A time that does not increase, as after a break in the stream,
-    counts as one nominal interval later.
+    counts as one nominal interval later. Concealed frames do not move the others: a late one that comes after all
+    takes the place of its concealment.
 
     Args:
         fps: nominal frames a second.
+
+    Attributes:
+        taken: whether a concealed frame already stands in the newest frame's place.
     """
 
     def __init__(self, fps: float) -> None:
         self._interval = 1 / fps
-        self._before: float | None = None
+        self._before: float | None = None  # time of the newest real frame
         self._begun = 0.0  # the frames' time of the recording's 0; cutting a gap moves it
+        self._newest = 0.0  # what was returned last
+        self._concealed = -math.inf  # the same, of a concealed frame
+        self.taken = False
 
-    def at(self, time: float) -> float:
+    def at(self, time: float, *, concealed: bool = False) -> float:
         """Seconds from the recording's begin, of a frame's time in seconds."""
         if self._before is None:
             self._begun = time
-        else:
+        elif not concealed:
             gap = time - self._before
             if not 0 < gap <= LONGEST_GAP:
                 self._begun += gap - (LONGEST_GAP if gap > 0 else self._interval)
-        self._before = time
-        return time - self._begun
+        at = time - self._begun
+        self.taken = not concealed and at < self._concealed + self._interval / 2
+        self._newest = max(self._newest, at)
+        if concealed:
+            self._concealed = self._newest
+        else:
+            self._before = time
+        return self._newest
 
 
 class Encoder:

@@ -4,32 +4,87 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from framecast.clock import SYSTEM
+from framecast.runtime.sinks.sink import Result
+
 PATIENCE = 3.0  # seconds without a new prediction after which a run is not ready
 INTERVALS = 5  # the same in intervals of the camera; the longer of both counts
+# Upper edges of the latency's buckets, 1 ms to 10 s: a fast step to a stalled machine. Six a decade, because a quantile
+# that Prometheus computes may be wrong by a bucket's width: here by no more than two thirds of it. More would cost each
+# camera as many time series.
+BUCKETS = (
+    *(0.001, 0.0015, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0),
+)
+
+
+def since_boot() -> float:
+    """Seconds since the machine was started. It counts those in which the machine was suspended."""
+    return SYSTEM.now() + SYSTEM.slept()
 
 
 class Pulse:
-    """Knows when the newest frame was predicted. It has a clock of its own, so it also sees a loop that hangs.
+    """Knows when the newest frame was predicted, and counts how long predictions took and how good they were.
+
+    It has a clock of its own, so it also sees a loop that hangs. Only the loop's thread calls :meth:`see`, and waits
+    for nobody there. Any thread may read.
 
     Args:
         clock: seconds that never run backwards.
+        wall: seconds since 1970.
+
+    Attributes:
+        time: of the newest frame, in seconds since 1970 by the machine's clock; None before the first.
+        latencies: the number of predictions in each bucket of ``BUCKETS``, and of longer ones.
+        latency: the sum of all latencies in seconds.
+        scored: the number of frames whose prediction was scored.
+        psnr: the sum of their predictions' PSNR in dB.
+        psnr_copy: the same of copying.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = since_boot, wall: Callable[[], float] = time.time) -> None:
+        self._clock, self._wall = clock, wall
         self._newest: float | None = None
+        self._changed = 0.0  # when the newest picture that differs from the one before was predicted
+        self._lost, self._out = False, -math.inf  # whether the camera was out when last asked; when that was first seen
+        self.time: float | None = None
+        self.latencies = [0] * (len(BUCKETS) + 1)
+        self.latency = 0.0
+        self.scored = 0
+        self.psnr = self.psnr_copy = 0.0
 
-    def beat(self) -> None:
-        """Note that a new frame was predicted. May be called from any thread."""
-        self._newest = self._clock()
+    def see(self, result: Result) -> None:
+        """Take note of a result. Only a new frame counts: no later moment of an old one, and none that was missing."""
+        if not result.new:
+            return
+        latency, now = result.stamps.latency, self._clock()
+        self.time = self._wall() - latency
+        self.latencies[bisect_left(BUCKETS, latency)] += 1
+        self.latency += latency
+        if not result.repeated:
+            self._changed = now
+        if result.psnr is not None and result.psnr_copy is not None:
+            self.psnr += result.psnr
+            self.psnr_copy += result.psnr_copy
+            self.scored += 1
+        self._newest = now
 
     @property
     def age(self) -> float | None:
@@ -37,15 +92,28 @@ class Pulse:
         newest = self._newest
         return None if newest is None else max(0.0, self._clock() - newest)
 
+    @property
+    def staleness(self) -> float | None:
+        """Seconds since the picture last changed: longer than the age if frames repeat. None before the first."""
+        return None if self._newest is None else max(0.0, self._clock() - self._changed)
+
     def failing(self, figures: Mapping[str, Any]) -> str | None:
-        """Why the run is not ready, in words; None if it is.
+        """Why the run is not ready, in words without names and addresses; None if it is.
+
+        After an outage a run is ready again with its first new prediction, not with its first frame.
 
         Args:
-            figures: the run's report; ``interval_ms`` is the camera's interval.
+            figures: the run's report; ``interval_ms`` is the camera's interval, ``trouble`` says that it is out.
         """
+        before, self._lost = self._lost, bool(figures.get("trouble"))
+        if self._lost:
+            self._out = self._out if before else self._clock()
+            return "the camera is out: trying again"
         age = self.age
         if age is None:
             return "no prediction yet"
+        if self._clock() - age < self._out:
+            return "no prediction since the camera was out"
         if age > max(PATIENCE, INTERVALS * 1e-3 * (figures.get("interval_ms") or 0.0)):
             return f"no new prediction for {age:.1f} s"
         return None
@@ -82,12 +150,15 @@ class _Figures(Collector):
         ready = GaugeMetricFamily("framecast_ready", "1 if a new frame has been predicted lately, as /ready says.")
         ready.add_metric([], float(self._pulse.failing(figures) is None))
         yield ready
-        age = GaugeMetricFamily(
-            "framecast_frame_age_seconds", "Time since the newest frame was predicted.", unit="seconds"
-        )
-        if (seconds := self._pulse.age) is not None:
-            age.add_metric([], seconds)
-        yield age
+        for name, text, seconds in (
+            ("frame_age", "Time since the newest frame was predicted.", self._pulse.age),
+            ("staleness", "Time since the picture last changed.", self._pulse.staleness),
+            ("last_frame_timestamp", "Time of the newest frame, since 1970.", self._pulse.time),
+        ):
+            gauge = GaugeMetricFamily(f"framecast_{name}_seconds", text, unit="seconds")
+            if seconds is not None:
+                gauge.add_metric([], seconds)
+            yield gauge
         counts = dict(figures.get("events", {}))
         for key, name, text in _COUNTS:
             if (count := counts.pop(key, figures.get(key))) is not None:
@@ -96,8 +167,9 @@ class _Figures(Collector):
         for kind, count in counts.items():
             events.add_metric([kind], count)
         yield events
-        yield _latency(figures)
-        yield from _score(figures.get("psnr_db", {}))
+        yield from _outputs(figures.get("outputs", ()))
+        yield _latency(self._pulse)
+        yield _score(self._pulse)
         yield GaugeMetricFamily("framecast_viewers", "Open pages.", self._viewers)
 
 
@@ -110,26 +182,28 @@ _COUNTS = (
 )
 
 
-def _latency(figures: Mapping[str, Any]) -> Metric:
-    text = "From a frame's time to its prediction; the quantiles are of the last 10,000 to 20,000 predictions."
-    latency = SummaryMetricFamily("framecast_latency_seconds", text, unit="seconds")
-    figure = figures.get("latency_ms", {})
-    for key, quantile in (("p50", "0.5"), ("p90", "0.9"), ("p99", "0.99"), ("max", "1")):
-        if _known(figure.get(key)):
-            latency.add_sample("framecast_latency_seconds", {"quantile": quantile}, 1e-3 * figure[key])
-    latency.add_sample("framecast_latency_seconds_count", {}, figures.get("frames", 0))
-    return latency
+def _latency(pulse: Pulse) -> Metric:
+    counts = [*accumulate(pulse.latencies)]
+    edges = [*map(str, BUCKETS), "+Inf"]
+    text = "From a frame's time to its prediction."
+    return HistogramMetricFamily(
+        "framecast_latency_seconds", text, [*zip(edges, counts, strict=True)], pulse.latency, unit="seconds"
+    )
 
 
-def _score(score: Mapping[str, Any]) -> Iterator[Metric]:
-    psnr = GaugeMetricFamily("framecast_psnr_decibels", "Mean PSNR of all scored frames.", labels=["of"])
-    for key in ("prediction", "copy_last"):
-        if _known(score.get(key)):
-            psnr.add_metric([key], score[key])
-    yield psnr
-    if "n" in score:
-        yield CounterMetricFamily("framecast_scored_frames", "Frames whose prediction was scored.", score["n"])
+def _outputs(outputs: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+    out = sum(output["trouble"] is not None for output in outputs)
+    yield GaugeMetricFamily("framecast_outputs_out", "Recordings and receivers that are lost now.", out)
+    for key, name, text in (
+        ("lost", "outputs_lost", "Times that a recording or a receiver was lost."),
+        ("missed", "missed_pictures", "Pictures that recordings and receivers did not get because they were lost."),
+    ):
+        yield CounterMetricFamily(f"framecast_{name}", text, sum(output[key] for output in outputs))
 
 
-def _known(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _score(pulse: Pulse) -> Metric:
+    # Sums, so that a mean over any time can be had. One over months would hide a bad hour.
+    score = SummaryMetricFamily("framecast_psnr_decibels", "PSNR of the scored frames.", labels=["of"], unit="decibels")
+    for name, total in (("prediction", pulse.psnr), ("copy_last", pulse.psnr_copy)):
+        score.add_metric([name], pulse.scored, total)
+    return score

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import stat
 import sys
 from fractions import Fraction
@@ -12,14 +13,17 @@ from urllib.parse import urlsplit
 
 from framecast.camera import Image
 from framecast.camera.media import failure
-from framecast.errors import OptionError, SinkError
+from framecast.errors import OptionError, SinkError, SinkUnavailableError
 from framecast.files import write_all
 from framecast.redact import redact
 from framecast.runtime.sinks.encoder import H264, RAW, Codec, Encoder, NoEncoderError, Times, Yuv, load_av
 from framecast.runtime.sinks.picture import letterboxed
 from framecast.runtime.sinks.sink import STDOUT, Output, Result, Sink
 
-PATIENCE = 5.0  # seconds that a receiver may take to answer, or to take a picture. FFmpeg waits for ever
+# Seconds that a receiver may take to answer, or to take a picture; FFmpeg waits for ever. Less than a camera's stall,
+# which PyAV's lock would otherwise look like.
+PATIENCE = 2.0
+SLOW = 1.0  # seconds after which it is asked, before anything is sent to it, whether it says anything at all
 PIPE = "-"  # standard output
 KEY = 1.0  # seconds between key frames: a receiver that joins later sees a picture after that time
 _KNOWN = "rtsp://host:port/path, udp://host:port, v4l2:///dev/video10, or - for standard output"
@@ -67,6 +71,30 @@ def is_live(target: str) -> bool:
     return target != PIPE
 
 
+def answers(target: str) -> bool:
+    """Whether what serves at an address says anything within a second, or it needs not.
+
+    PyAV holds Python's lock while FFmpeg talks to an RTSP server, so each try of a mute one would stop the whole
+    process for seconds. This does not.
+
+    Args:
+        target: as :func:`check_out` accepts it.
+    """
+    parts = urlsplit(target)
+    if parts.scheme != "rtsp" or parts.hostname is None:
+        return True
+    host, port = parts.hostname, parts.port or 554
+    try:
+        with socket.create_connection((host, port), SLOW) as connection:
+            connection.sendall(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n")
+            connection.recv(1)
+    except TimeoutError:
+        return False
+    except (OSError, UnicodeError):
+        return True  # FFmpeg will tell why
+    return True
+
+
 @functools.cache
 def standard_output() -> int:
     """Take standard output for frames, for the rest of the process; its other text goes to standard error.
@@ -106,11 +134,14 @@ class OutSink(Sink):
 
     def written(self) -> Output:
         """See :meth:`Sink.written`."""
-        return Output(asked=self._name, to=self._name, codec=self._codec, files=int(bool(self._shape)), removed=0)
+        files, name = int(bool(self._shape)), self._name
+        return Output(asked=name, to=name, codec=self._codec, files=files, removed=0, lost=0, missed=0, trouble=None)
 
     def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
-        picture, at = result.prediction.image, self._times.at(result.frame.time)
+        picture, at = result.prediction.image, self._times.at(result.frame.time, concealed=result.concealed)
+        if self._pipe is not None and self._times.taken:
+            return  # Y4M has no times: a picture more would delay all that follow
         first = not self._shape
         try:
             if self._pipe is not None:
@@ -127,7 +158,7 @@ class OutSink(Sink):
             self._encoder.write(picture, at)
             self._shape = picture.shape
         except (load_av().error.FFmpegError, OSError, ValueError) as error:
-            raise self._failed(error, first=first) from error
+            raise self._failed(error, first=first) from None  # it has the address, with its password
 
     def close(self) -> None:
         """See :meth:`Sink.close`."""
@@ -137,7 +168,7 @@ class OutSink(Sink):
         try:
             encoder.finish()
         except (load_av().error.FFmpegError, OSError, ValueError) as error:
-            raise self._failed(error, first=False) from error
+            raise self._failed(error, first=False) from None
 
     def _opened(self, picture: Image) -> Encoder:
         scheme = _scheme(self._target)
@@ -150,14 +181,17 @@ class OutSink(Sink):
 
     def _failed(self, error: Exception, *, first: bool) -> SinkError:
         ended = isinstance(error, (BrokenPipeError, ConnectionResetError))
-        said = "what received the pictures has ended" if ended else str(failure(error, self._target))
+        why = failure(error, self._target)
+        said = "what received the pictures has ended" if ended else str(why)
         if isinstance(error, load_av().error.InvalidDataError):
             said = "no proper answer: check the address, and what serves there"
         if first and _scheme(self._target) == "v4l2":
             said += "; give a device of v4l2loopback, such as v4l2:///dev/video10"
         if first and not ended:
-            return SinkError(f"cannot send pictures to {self._name}: {said}")
-        return SinkError(f"lost {self._name}: {said} (start it again, then framecast)")
+            kind = SinkUnavailableError if why.passing else SinkError
+            return kind(f"cannot send pictures to {self._name}: {said}")
+        cure = "start it again" if self._pipe is None else "start it again, then framecast"
+        return SinkError(f"lost {self._name}: {said} ({cure})")
 
 
 def _scheme(target: str) -> str:

@@ -91,9 +91,10 @@ def now_and_late(result: Result) -> Image:
     Both are enlarged by a whole factor if they are small, and shrunk if they are large.
     """
     late, now = (_shown(image, WINDOWED) for image in (result.input, result.prediction.image))
+    time = "" if result.concealed else f", {result.frame.time:.2f} s"  # a concealed result has the missing frame's time
     return beside(
         [
-            _captioned(late, f"late: the newest frame, {result.frame.time:.2f} s"),
+            _captioned(late, f"late: the newest frame{time}"),
             _captioned(now, f"now: predicted {ahead_text(result)} ahead{CONCEALED * result.concealed}"),
         ]
     )
@@ -103,8 +104,7 @@ def scored_moment(result: Result) -> Image:
     """The layout of a recording: late picture and prediction, below them the real frame and the error.
 
     Without a prediction for this moment, all but the real frame stay black. Of a concealed moment the real frame and
-    the error stay black. Small pictures are enlarged by a whole
-    factor, large ones are shrunk.
+    the error stay black. Small pictures are enlarged by a whole factor, large ones are shrunk.
     """
     ahead = ahead_text(result)
     real = _shown(result.input, RECORDED)
@@ -113,7 +113,7 @@ def scored_moment(result: Result) -> Image:
     if result.concealed:
         late, due = _shown(result.input, RECORDED), _shown(result.prediction.image, RECORDED)
         real = np.zeros_like(real)
-        texts[1] += CONCEALED
+        texts[1:] = [texts[1] + CONCEALED, f"no frame at {result.frame.time:.2f} s", ""]
     elif result.due is None or result.late is None:
         texts[1] += ": warming up"
     else:

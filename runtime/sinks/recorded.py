@@ -6,25 +6,28 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from framecast.errors import SinkError
-from framecast.files import check_room, check_writable, write_all
+from framecast.errors import SinkError, SinkUnavailableError
+from framecast.files import RESERVE, check_room, check_writable, write_all
 from framecast.redact import redact
 
 _ROOM = "make room, or choose another path"
-_CURES = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EROFS: "mount it writable, or choose another path"}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CURES = {**dict.fromkeys(_FULL, _ROOM), errno.EROFS: "mount it writable, or choose another path"}
 
 
 def cannot_record(path: Path, error: Exception | str, cure: str = "choose another path") -> SinkError:
     """The error of a recording that cannot be written, in one line."""
     code = error.errno if isinstance(error, OSError) else None
     reason = error if isinstance(error, str) else getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return SinkError(f"cannot record to {redact(str(path))}: {reason} ({_CURES.get(code or 0, cure)})")
+    kind = SinkUnavailableError if code in _FULL else SinkError
+    return kind(f"cannot record to {redact(str(path))}: {reason} ({_CURES.get(code or 0, cure)})")
 
 
 def names(path: Path, *, timed: bool) -> Iterator[Path]:
@@ -116,6 +119,14 @@ def check_recordable(path: Path) -> None:
             raise _taken(path, other)
 
 
+def has_room(path: Path) -> bool:
+    """Whether a recording that ended because the disk was full may begin again: not where it would soon end again."""
+    try:
+        return shutil.disk_usage(Path(os.path.realpath(path)).parent).free >= 2 * RESERVE
+    except OSError:  # whoever opens it will tell why
+        return True
+
+
 def _taken(path: Path, other: Path) -> SinkError:
     if other.name == path.name:
         return SinkError(f"cannot record to {path}: another run is recording it (choose another name)")
@@ -148,9 +159,11 @@ class Recorded:
                 self.shown = path.with_name(self.path.name) if target.name == path.name else self.path
                 if not _free(self.path):
                     continue
-                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                # Its name has no links, so one that is there now was put there to lead us elsewhere.
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                self._file = os.open(self.path, flags, 0o666)
                 self._lock(path)
-                if self.size == 0:
+                if self.size == 0 and self._ours():
                     return
                 os.close(self._file)
         except OSError as error:
@@ -165,6 +178,11 @@ class Recorded:
             raise _taken(path, self.path) from None
         except OSError:  # a file system without locks
             pass
+
+    def _ours(self) -> bool:
+        """Whether nobody else can have made the file, to read what we record: as in /tmp, where all may."""
+        found = os.fstat(self._file)
+        return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1
 
     @property
     def size(self) -> int:

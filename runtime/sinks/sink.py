@@ -27,8 +27,9 @@ class Result:
         psnr_copy: of ``late`` against ``input``, dB; None if ``due`` is None.
         between: whether this is only a later moment of a frame that was handed over before, for a display that is
             faster than the camera.
-        concealed: whether the camera gave no frame for this moment: ``frame`` is the newest real frame with the missing
-            one's time, and ``prediction`` stands in its place.
+        concealed: whether frames are missing: ``frame`` is the newest real frame with the missing one's time, and
+            ``prediction`` stands in its place. With ``between`` as well, it is one more moment while they are missing.
+        repeated: whether the frame shows the same picture as the one before it.
     """
 
     frame: Frame
@@ -41,6 +42,12 @@ class Result:
     psnr_copy: float | None = None
     between: bool = False
     concealed: bool = False
+    repeated: bool = False
+
+    @property
+    def new(self) -> bool:
+        """Whether a new frame was predicted. Health and watchdog count nothing else."""
+        return not (self.between or self.concealed)
 
     def __repr__(self) -> str:
         score = "not scored" if self.psnr is None else f"{self.psnr:.1f} dB, copying {self.psnr_copy:.1f} dB"
@@ -57,8 +64,11 @@ class Output(TypedDict):
         asked: the path or address as it was given, without credentials; ``STDOUT`` for standard output.
         to: the newest file, or the address.
         codec: ``H.264``, ``VP9``, …; null for a strip of pictures, and before the first picture.
-        files: the number of files begun; of an address, 1 once a picture was sent.
+        files: the number of files begun; of an address, of connections.
         removed: the number of segments that were removed.
+        lost: how often it was lost while the run went on.
+        missed: pictures that it did not get meanwhile.
+        trouble: why it is lost now; null if all is well.
     """
 
     asked: str
@@ -66,6 +76,9 @@ class Output(TypedDict):
     codec: str | None
     files: int
     removed: int
+    lost: int
+    missed: int
+    trouble: str | None
 
 
 class Sink(ABC):

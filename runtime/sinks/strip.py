@@ -68,7 +68,10 @@ class StripSink(Sink):
     def written(self) -> Output:
         """See :meth:`Sink.written`."""
         to = self._to or self.path
-        return Output(asked=str(self.path), to=str(to), codec=None, files=int(self._to is not None), removed=0)
+        files = int(self._to is not None)
+        return Output(
+            asked=str(self.path), to=str(to), codec=None, files=files, removed=0, lost=0, missed=0, trouble=None
+        )
 
     def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""

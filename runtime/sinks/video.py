@@ -11,7 +11,7 @@ from typing import NamedTuple
 from framecast.camera import Image
 from framecast.errors import OptionError, SinkError
 from framecast.redact import redact
-from framecast.runtime.sinks.encoder import AV1, H264, MJPEG, TICK, VP9, Codec, Encoder, NoEncoderError, Times, load_av
+from framecast.runtime.sinks.encoder import H264, MJPEG, TICK, VP9, Codec, Encoder, NoEncoderError, Times, load_av
 from framecast.runtime.sinks.picture import scored_moment
 from framecast.runtime.sinks.recorded import Recorded, cannot_record, check_recordable, takes
 from framecast.runtime.sinks.sink import Output, Result, Sink
@@ -33,9 +33,9 @@ _FLUSH = {"flush_packets": "1"}
 _MP4 = {"movflags": "hybrid_fragmented+frag_keyframe+default_base_moof", "frag_duration": "500000", **_FLUSH}
 _MKV = {"cluster_time_limit": "500", **_FLUSH}
 CONTAINERS = {
-    ".mp4": _Container("mp4", (*H264, *VP9, *AV1), _MP4),  # all of these play in a browser
-    ".mkv": _Container("matroska", (*H264, *VP9, *AV1), _MKV),
-    ".webm": _Container("webm", (*VP9, *AV1), _MKV),
+    ".mp4": _Container("mp4", (*H264, *VP9), _MP4),  # all of these play in a browser
+    ".mkv": _Container("matroska", (*H264, *VP9), _MKV),
+    ".webm": _Container("webm", VP9, _MKV),
     ".avi": _Container("avi", MJPEG, _FLUSH),
 }
 
@@ -96,6 +96,7 @@ class VideoSink(Sink):
         self._codec: str | None = None
         self._files = self._removed = 0
         self._older: list[tuple[Path, int]] = []  # finished segments and their bytes, oldest first
+        self._ours: list[Path] = []  # those of this run, in their order: the wall clock may have been set meanwhile
         self._file: Recorded | None = self._new_file()  # at once: from now on, no other run takes that name
         self._newest = self._file.shown
 
@@ -107,14 +108,18 @@ class VideoSink(Sink):
             codec=self._codec,
             files=self._files,
             removed=self._removed,
+            lost=0,
+            missed=0,
+            trouble=None,
         )
 
     def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
-        picture = scored_moment(result)
-        at = self._times.at(result.frame.time)
+        at = self._times.at(result.frame.time, concealed=result.concealed)
+        if self._times.taken and self.path.suffix.lower() == ".avi":
+            return  # a tick is a picture: one more would shift all that follow
         try:
-            self._show(picture, at)
+            self._show(scored_moment(result), at)
         except SinkError:
             with suppress(SinkError):  # the first error counts
                 self.close()
@@ -145,7 +150,10 @@ class VideoSink(Sink):
     def _new_file(self) -> Recorded:
         timed = self._segment < math.inf
         if self._keep < math.inf:
-            self._older = takes(self.path)
+            sizes = dict(takes(self.path))
+            self._ours = [path for path in self._ours if path in sizes]
+            theirs = [path for path in sizes if path not in self._ours]
+            self._older = [(path, sizes[path]) for path in (*theirs, *self._ours)]
         file = Recorded(self.path, timed=timed)
         self._trim(0)
         return file
@@ -183,6 +191,7 @@ class VideoSink(Sink):
             raise cannot_record(file.shown, file.failure or error) from error
         finally:
             file.close()
+            self._ours.append(file.path)
 
     def _trim(self, newest: int) -> None:
         """Remove the oldest segments until all take no more than the size to keep. ``newest``: bytes of this one."""

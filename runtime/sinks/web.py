@@ -146,8 +146,7 @@ class WebSink(Sink):
             SinkError: the server has failed.
         """
         self._check()
-        if not (result.between or result.concealed):
-            self._pulse.beat()
+        self._pulse.see(result)
         self._scores.add(result)
         self._newest = Newest.after(self._newest, result)
         self._notify()

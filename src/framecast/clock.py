@@ -10,6 +10,9 @@ import threading
 import time
 from typing import Protocol
 
+SUSPENDED = 1.0  # seconds: after a longer suspension of the machine, nothing is as it was
+_SURE = 0.01  # seconds: longer reads of two clocks are repeated, because the process was stopped between them
+
 
 class Clock(Protocol):
     """Tells the time, and waits."""
@@ -19,6 +22,9 @@ class Clock(Protocol):
 
     def cpu(self) -> float:
         """Seconds of CPU time that this process has used, summed over its threads."""
+
+    def slept(self) -> float:
+        """Seconds that the machine has been suspended since it was started. :meth:`now` does not count them."""
 
     def condition(self) -> threading.Condition:
         """A new condition for :meth:`wait`. Its lock is re-entrant, because a signal handler may take it."""
@@ -43,6 +49,15 @@ class SystemClock:
     def cpu(self) -> float:
         """See :meth:`Clock.cpu`."""
         return time.process_time()
+
+    def slept(self) -> float:
+        """See :meth:`Clock.slept`. Always 0 on systems other than Linux."""
+        boot = getattr(time, "CLOCK_BOOTTIME", None)
+        while boot is not None:
+            before, since_boot, after = time.monotonic(), time.clock_gettime(boot), time.monotonic()
+            if after - before < _SURE:
+                return since_boot - after
+        return 0.0
 
     def condition(self) -> threading.Condition:
         """See :meth:`Clock.condition`."""

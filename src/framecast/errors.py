@@ -8,6 +8,7 @@ FramecastError
 ├── EngineError     an engine is not available, or failed
 ├── ExportError     a network cannot be exported
 ├── SinkError       an output cannot be written or served
+│   └── SinkUnavailableError    an output cannot take pictures now, but may later
 └── OptionError     an argument is out of range
 """
 
@@ -44,6 +45,10 @@ class ExportError(FramecastError):
 
 class SinkError(FramecastError):
     """An output cannot be written or served."""
+
+
+class SinkUnavailableError(SinkError):
+    """An output cannot take pictures now. It may later: its disk is full, or what receives them is off."""
 
 
 class OptionError(FramecastError):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from framecast.errors import SinkError
+from framecast.errors import SinkError, SinkUnavailableError
 from framecast.redact import redact
 
 RESERVE = 16 * 1024 * 1024  # bytes to keep free, so that a recording can be finished
@@ -22,6 +22,7 @@ def check_writable(path: Path) -> None:
 
     Raises:
         SinkError: the file cannot be written.
+        SinkUnavailableError: the disk is full.
     """
     try:
         target = _target(path)
@@ -51,11 +52,11 @@ def check_room(path: Path) -> None:
     """Check that the disk is not almost full.
 
     Raises:
-        SinkError: less than ``RESERVE`` bytes are free.
+        SinkUnavailableError: less than ``RESERVE`` bytes are free.
         OSError: the file's folder does not exist.
     """
     if shutil.disk_usage(path.parent).free < RESERVE:
-        raise SinkError(
+        raise SinkUnavailableError(
             f"the disk of {path} is full: less than {RESERVE >> 20} MB free (make room, or choose another path)"
         )
 

@@ -23,6 +23,14 @@ WIDTH = 100  # columns, if the output is not a terminal
 WORD = 24  # characters: a longer name or path may be split
 MORE = " (more)"
 SINCE = {"capture": "the driver's stamp", "arrival": "its arrival", "file": "its time in the file"}
+EVENTS = {  # what the summary names, if it happened
+    "repeats": "repeat",
+    "cuts": "cut",
+    "gaps": "gap",
+    "reconnects": "reconnection",
+    "damaged": "damaged picture",
+    "concealed": "concealed frame",
+}
 ENOUGH_DIS = 10  # show DIS flow's score from this many predictions on
 JOINED = "\ue000"  # stands for a space that must not break; as wide as a space
 _FIGURE = re.compile(r"\W*(\d|$)")  # a cell that begins like this stays on one line
@@ -151,16 +159,23 @@ def _written(output: Output) -> tuple[str, str]:
     to, asked = output["to"], output["asked"]
     sent = "://" in asked or asked == STDOUT
     if not output["files"]:
-        return ("not sent" if sent else "not written"), f"{to}  (nothing was predicted or scored)"
+        why = "nothing was predicted or scored" if output["trouble"] is None else "see the warning"
+        return ("not sent" if sent else "not written"), f"{to}  ({why})"
     notes = [output["codec"]] if output["codec"] else []
     if not sent and not Path(to).exists():
         return "not written", f"{to}  (it was removed or renamed)"
-    if output["files"] > 1:
+    if sent and output["files"] > 1:
+        notes.append(_many(output["files"], "connection"))
+    elif output["files"] > 1 and output["lost"]:
+        notes.append(f"the last of {output['files']} files")
+    elif output["files"] > 1:
         notes.append(f"the last of {output['files']} segments")
     elif to != asked and Path(asked).exists():
         notes.append(f"{asked} was there already")
     if output["removed"]:
         notes.append(f"{_many(output['removed'], 'old segment')} removed")
+    if output["lost"]:
+        notes.append(f"{_many(output['missed'], 'picture')} missing")
     return ("sent" if sent else "written"), f"{to}  ({'; '.join(notes)})" if notes else to
 
 
@@ -188,8 +203,8 @@ def summary(report: Report, files: Iterable[Path]) -> None:
         late = f"the camera's picture is {number(now['late'], '.0f')} ms old when it is shown: {since}"
         rows += [("now", shown), ("late", late)]
     events = report["events"]
-    if any(events.get(kind) for kind in ("repeats", "cuts", "gaps", "copied")):
-        named = [_many(events[kind], kind.removesuffix("s")) for kind in ("repeats", "cuts", "gaps") if events[kind]]
+    named = [_many(events[kind], word) for kind, word in EVENTS.items() if events.get(kind)]
+    if named or events.get("copied"):
         copies = (
             [f"{_many(events['copied'], 'prediction')} replaced by the late picture, which had lately scored better"]
             if events["copied"]

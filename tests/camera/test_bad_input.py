@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from framecast.camera import open_source
+from framecast.camera.media import MAX_PIXELS
 from framecast.errors import SourceError
 from framecast.redact import redact
 
@@ -62,6 +65,34 @@ def test_a_video_that_was_cut_off_before_its_index(make_clip: Callable[..., Path
     assert "not a video" in refusal(clip)
 
 
+def write_with_cover(path: Path, film: bool) -> None:
+    """Write music with the picture of its cover; or a film of 96x64 that has one."""
+    with av.open(path, "w", format="mp4") as out:
+        cover = out.add_stream("mjpeg", rate=1, width=64, height=48, pix_fmt="yuvj420p")
+        cover.disposition = av.stream.Disposition.attached_pic
+        video = out.add_stream("mpeg4", rate=20, width=96, height=64, pix_fmt="yuv420p") if film else None
+        audio = out.add_stream("aac", rate=8000)
+        out.mux([*cover.encode(av.VideoFrame(64, 48, "yuvj420p")), *cover.encode(None)])
+        for number in range(5):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            sound.rate, sound.pts = 8000, 1024 * number
+            out.mux(audio.encode(sound))
+            if video is not None:
+                frame = av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), "rgb24")
+                frame.pts = number
+                out.mux(video.encode(frame))
+        for stream in (audio, *([video] if film else [])):
+            out.mux(stream.encode(None))
+
+
+def test_a_cover_is_no_video(tmp_path: Path) -> None:
+    write_with_cover(tmp_path / "song.m4a", film=False)
+    assert "(it has no video, only a cover picture; try ffprobe)" in refusal(tmp_path / "song.m4a")
+    write_with_cover(tmp_path / "film.mp4", film=True)
+    with open_source(tmp_path / "film.mp4") as source:
+        assert [frame.image.shape for frame in source] == [(64, 96, 3)] * 5
+
+
 def test_a_video_without_a_single_frame(make_clip: Callable[..., Path]) -> None:
     clip = make_clip("a.avi", "MJPG")
     content = clip.read_bytes()
@@ -71,7 +102,25 @@ def test_a_video_without_a_single_frame(make_clip: Callable[..., Path]) -> None:
 
 def test_a_video_of_enormous_frames(make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("framecast.camera.media.MAX_PIXELS", 64 * 48 - 1)
-    assert "frames too large" in refusal(make_clip())
+    assert "damaged, cut off or larger than 67108864 pixels" in refusal(make_clip())  # the decoder refuses it
+    assert "frames too large" in refusal(make_clip("a.webm", "VP80"))  # the header tells the size
+
+
+def test_the_decoder_has_the_limit_before_it_sees_a_picture(
+    make_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opening decodes one: a file of 0.4 MB took 380 MB before its size was looked at."""
+    import av
+
+    real, given = av.open, []
+
+    def opened(*arguments: Any, **named: Any) -> Any:
+        given.append(named["options"])
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(av, "open", opened)
+    open_source(make_clip()).close()
+    assert given[0]["max_pixels"] == str(MAX_PIXELS)
 
 
 def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:

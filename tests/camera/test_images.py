@@ -202,6 +202,15 @@ def test_damaged_images_print_nothing(tmp_path: Path) -> None:
         data = bytearray(path.read_bytes())
         data[len(data) // 2 : len(data) // 2 + 40] = RNG.bytes(40)
         path.write_bytes(data[: -len(data) // 8])
+    for name in ("f.tif", "g.tif"):  # compressed: by libtiff, which prints
+        path = tmp_path / name
+        PAGES[0].convert("RGB").save(path, compression="tiff_adobe_deflate")
+        data = bytearray(path.read_bytes())
+        if name == "f.tif":
+            data[40:60] = RNG.bytes(20)
+        else:
+            data[-60:-40] = RNG.bytes(20)  # its table of tags
+        path.write_bytes(data)
     code = """
 import sys
 from framecast.camera import open_source

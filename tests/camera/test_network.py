@@ -31,10 +31,14 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffm
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder, an MJPEG camera at /cam, and the answer 503 at /503."""
+    """Serves a folder, an MJPEG camera at /cam, the answer 503 at /503, and leads from /to?X to X."""
 
     def do_GET(self) -> None:
-        if self.path.lstrip("/").isdecimal():
+        if self.path.startswith("/to?"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to?"))
+            self.end_headers()
+        elif self.path.lstrip("/").isdecimal():
             self.send_error(int(self.path.lstrip("/")))
         elif self.path != "/cam":
             super().do_GET()
@@ -118,6 +122,30 @@ def test_a_playlist_opens_no_files(web: tuple[str, Path], make_clip: Callable[..
     (web[1] / "local.m3u8").write_text(f"#EXTM3U\n{entry}")
     with pytest.raises(SourceError), open_source(f"{web[0]}/local.m3u8") as source:
         source.read()
+
+
+def test_a_server_can_lead_only_to_other_servers(web: tuple[str, Path], make_clip: Callable[..., Path]) -> None:
+    clip = make_clip("clip.mkv")
+    shutil.copy(clip, web[1])
+    with open_source(f"{web[0]}/to?/clip.mkv") as source:
+        assert read(source).index == 0
+    for place in (f"file://{clip}", f"concat:{clip}", f"subfile,,start,0,end,0,,:{clip}", "data:video/x-matroska,x"):
+        assert "of a kind that framecast does not open" in refused(f"{web[0]}/to?{place}")
+
+
+def test_a_playlist_on_standard_input_opens_nothing(
+    web: tuple[str, Path], make_clip: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip("clip.mkv")
+    for entry in (clip, f"file://{clip}", f"{web[0]}/clip.mkv"):
+        for text in (
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{entry}\n#EXT-X-ENDLIST\n",
+            f"ffconcat version 1.0\nfile {entry}\n",
+        ):
+            (tmp_path / "list").write_text(text)
+            with (tmp_path / "list").open() as file:
+                monkeypatch.setattr(sys, "stdin", file)
+                assert "no video on standard input" in refused("-")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +259,7 @@ def test_standard_input_that_says_nothing() -> None:
     assert "no video on standard input: no data for 0.2 s" in done.stderr
 
 
-def test_the_cameras_own_time(rtsp_server: RtspServer) -> None:
+def test_the_cameras_own_time(rtsp_server: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server's RTCP reports tell when it captured a frame; server and test have one clock."""
     with open_source(rtsp_server.url) as source:
         read(source)
@@ -242,9 +270,15 @@ def test_the_cameras_own_time(rtsp_server: RtspServer) -> None:
         for _ in range(8):
             frame = read(source)
         age = time.monotonic() - frame.time
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() - 3600)  # somebody sets the wall clock
+        said += [source.times for _ in range(3) if read(source)]
+        frame = read(source)
+        later = time.monotonic() - frame.time
     assert said[0] == "arrival"  # no report has come yet
-    assert said[-1] == "capture"
+    assert said[-4:] == ["capture"] * 4
     assert 0.01 < age < 1.0  # encoding and sending take longer than reading
+    assert 0.01 < later < 1.0
     with open_source(rtsp_server.url, sender_clock=False) as source:
         assert isinstance(source, LiveSource)
         assert read(source)

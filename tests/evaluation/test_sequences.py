@@ -99,8 +99,13 @@ def test_bad_files(tmp_path: Path) -> None:
     np.save(tmp_path / "floats.npy", np.zeros((5, 2, 8, 8)))
     np.save(tmp_path / "flat.npy", np.zeros((5, 8, 8), np.uint8))
     np.save(tmp_path / "none.npy", np.zeros((5, 0, 8, 8), np.uint8))
+    (tmp_path / "huge.npy").write_bytes(
+        b"\x93NUMPY\x01\0\x56\0"
+        + f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({2**62}, 8, 8, 8)}}".ljust(86).encode()
+    )
+    (tmp_path / "deep.npy").write_bytes(good.read_bytes().replace(b"{'descr'", b"((((((((", 1))
     assert open_sequences(str(good)).shape == (LENGTH, 2, HEIGHT, WIDTH)
-    for name in ("cut", "text", "empty", "objects", "missing"):
+    for name in ("cut", "text", "empty", "objects", "missing", "deep", "huge"):
         with pytest.raises(SourceError, match=rf"cannot read .*{name}\.npy as sequences"):
             open_sequences(str(tmp_path / f"{name}.npy"))
     for name, got in (("floats", r"float64 \[5, 2, 8, 8\]"), ("flat", r"\[5, 8, 8\]"), ("none", r"\[5, 0, 8, 8\]")):

@@ -164,6 +164,29 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
         load_trained("stip-ucf", path, changes)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (
+            {"options": '{"layers": 50, "hidden": 1024, "kernel": 1023}'},
+            r"weights of stau-mnist: .* is missing|\[.*\], not",
+        ),
+        ({"options": '{"layers": 2, "hidden": 1e9}'}, "hidden takes a whole number"),
+        ({"options": '{"nothing": 1}'}, "has no option 'nothing'"),
+        ({"config": "a\x1b[31m"}, "holds weights of a .31m, not of stau-mnist"),
+        ({"licence": "free\x1b[31m"}, "one of its strings has control characters"),
+    ],
+)
+def test_what_a_file_of_weights_says_is_checked(tmp_path: Path, metadata: dict[str, str], message: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    made = {"layers": 1, "hidden": 2, "height": 16, "width": 16}
+    said = {"config": "stau-mnist", "options": json.dumps(made), **metadata}
+    save_model(build("stau-mnist", made), str(path), said)
+    with pytest.raises((ArtifactError, OptionError), match=message) as refused:
+        load_trained("stau-mnist", path)
+    assert str(refused.value).isprintable()
+
+
 def test_weights_carry_the_options_that_they_were_made_with(tmp_path: Path) -> None:
     """Otherwise options that change no shape would be lost, and the export would be a different function."""
     path = tmp_path / "weights.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 
 import framecast
+from framecast.backoff import LEAST, MOST
 from framecast.camera import Frame, Source
-from framecast.camera.reconnect import LEAST, MOST, Reconnecting, reconnecting
+from framecast.camera.reconnect import Reconnecting, reconnecting
 from framecast.clock import Clock
 from framecast.errors import SourceError, SourceUnavailableError
+from framecast.notice import Notice
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
+from framecast.runtime.sinks.health import Pulse
 from framecast.runtime.sinks.sink import Result
 from framecast.testing import ListSource, ManualClock, TrendEngine, VirtualClock, shades
 
@@ -172,7 +176,24 @@ def test_after_an_outage_the_state_is_that_of_a_fresh_run() -> None:
         assert np.array_equal(ours.prediction.image, theirs.prediction.image)
 
 
-def test_a_run_says_that_the_camera_was_lost_and_is_back() -> None:
+def test_times_of_a_new_connection_do_not_depend_on_the_one_before() -> None:
+    clock = VirtualClock()
+    begun = clock.now()
+
+    def frames(*moments: float, epoch: int) -> list[Frame]:
+        return [Frame(np.full((24, 32, 3), 5 * k, np.uint8), begun + at, k, epoch) for k, at in enumerate(moments)]
+
+    before = [*(k / 25 for k in range(40)), 40 / 25 - 0.03]  # the last comes early, so its estimate is later
+    after = [before[-1] + 0.005 + k / 25 for k in range(10)]
+    source = ListSource([*frames(*before, epoch=0), *frames(*after, epoch=1)], live=True, gap=0.04, clock=clock)
+    pipeline = Pipeline(source, Predictor(TrendEngine(1.0, size=(24, 32))), rival=False, clock=clock)
+    first = next(result for result in [*pipeline] if result.frame.epoch == 1)
+    assert first.frame.time == pytest.approx(begun + after[0], abs=1e-9)
+    assert pipeline.report()["events"]["times_mended"] == 0
+
+
+def test_a_run_says_that_the_camera_was_lost_and_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     lines: list[str] = []
     clock = VirtualClock()
     first = Moving(8, clock, end=LOST)
@@ -185,3 +206,36 @@ def test_a_run_says_that_the_camera_was_lost_and_is_back() -> None:
     assert report["trouble"] is None
     assert lines[0] == f"{AWAY}: trying again"
     assert re.fullmatch(r"cam is back after \d\.\d s", lines[1])
+    lost, back = (line for line in lines if isinstance(line, Notice))
+    assert (lost.event, lost.level, lost.fields) == ("camera_lost", logging.WARNING, {"source": "cam", "reconnects": 0})
+    assert (back.event, back.level) == ("camera_back", logging.INFO)
+    assert back.fields["reconnects"] == 1
+    logged = [record.msg for record in caplog.records if isinstance(record.msg, Notice)]
+    assert [notice.event for notice in logged] == ["started", "ready", "ready", "stopped"]
+    assert [notice.fields.get("epoch") for notice in logged] == [None, 0, 1, None]
+    assert logged[-1].fields["frames"] == 24
+
+
+def test_a_run_is_ready_only_while_the_camera_is_there() -> None:
+    """Not in an outage that is shorter than the time without predictions after which a run is not ready."""
+    clock = VirtualClock()
+    pulse = Pulse(clock.now)
+    first = Moving(8, clock, end=LOST)
+    open_camera, _ = camera(first, *[AWAY] * 3, lambda: Moving(20, clock), clock=clock)
+    source = reconnecting("cam", open_camera, clock=clock)
+    pipeline = Pipeline(source, Predictor(TrendEngine(1.0, size=(24, 32))), frames=24, rival=False, clock=clock)
+    there: list[bool] = []
+    out: list[bool] = []
+    for result in pipeline.results(0.02):
+        if result is not None:
+            pulse.see(result)
+        report = pipeline.report()
+        ready = pulse.failing(report) is None
+        if report["trouble"] is not None:
+            out.append(ready)
+        elif result is not None:
+            there.append(ready)
+    assert len(out) > 5
+    assert not any(out)
+    assert len(there) >= 20
+    assert all(there)

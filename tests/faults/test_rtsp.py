@@ -1,10 +1,11 @@
-"""A real RTSP server that is killed, frozen, and started again at another size, seen by a whole run."""
+"""A real RTSP server that is killed, frozen, reset, and started again at another size, seen by a whole run."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -111,6 +112,62 @@ def test_a_server_that_freezes_and_goes_on(start_rtsp_server: Start) -> None:
         run.wait_for(lambda: len(run.of(1)) >= 3)
     assert 0.4 < noticed < 5
     assert all(result.frame.time - frozen < 0.4 for result in run.of(0))  # none from the read that timed out
+
+
+class Relay:
+    """Passes one connection on to a server, until it resets it (RST)."""
+
+    def __init__(self, to: str) -> None:
+        host, port = to.removeprefix("rtsp://").partition("/")[0].split(":")
+        self._to = (host, int(port))
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"rtsp://127.0.0.1:{self._server.getsockname()[1]}/cam"
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # until it is closed
+            while True:
+                ours = self._server.accept()[0]
+                theirs = socket.create_connection(self._to)
+                self._open += [ours, theirs]
+                for one, other in ((ours, theirs), (theirs, ours)):
+                    self._threads.append(threading.Thread(target=self._pass_on, args=(one, other)))
+                    self._threads[-1].start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+
+    def reset(self) -> None:
+        ended, self._open = self._open, []
+        for connection in ended:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST instead of FIN
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)  # its thread lets go of it
+            connection.close()
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)  # wakes its thread
+        self._server.close()
+        self._threads[0].join()
+        self.reset()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_a_connection_that_is_reset(start_rtsp_server: Start) -> None:
+    relay = Relay(start_rtsp_server("160x120").url)
+    with contextlib.closing(relay), watched(relay.url, stall=2.5) as run:
+        run.wait_for(lambda: len(run.results) >= 5)
+        relay.reset()
+        cut = time.monotonic()
+        run.wait_for(lambda: len(run.of(1)) >= 3)
+        assert run.pipeline.report()["events"]["reconnects"] == 1
+    assert all(result.frame.time > cut for result in run.of(1))
+    assert run.of(1)[0].psnr is None
 
 
 def test_a_camera_that_starts_later(start_rtsp_server: Start) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -142,3 +144,123 @@ def test_a_librarys_text_cannot_control_the_terminal(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="Un") as caught:
             open_engine(path, engine)
         assert str(caught.value).isprintable()
+
+
+def of_another_domain(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.graph.node.append(helper.make_node("Gelu", ["frame"], ["more"], domain="com.microsoft"))
+
+
+def unfolding(model: onnx.ModelProto, depth: int = 40) -> None:
+    """Functions that call the next one twice: some kilobytes that unfold into 2^40 operators."""
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("f", 1)]
+    for level in range(depth):
+        kind, domain = (f"F{level - 1}", "f") if level else ("Identity", "")
+        nodes = [helper.make_node(kind, [a], [b], domain=domain) for a, b in (("x", "y"), ("y", "z"))]
+        model.functions.append(helper.make_function("f", f"F{level}", ["x"], ["z"], nodes, opsets))
+    model.opset_import.append(opsets[1])
+    model.graph.node.append(helper.make_node(f"F{depth - 1}", ["frame"], ["more"], domain="f"))
+
+
+def calling_itself(model: onnx.ModelProto) -> None:
+    opsets = [helper.make_opsetid("f", 1)]
+    node = helper.make_node("F", ["x"], ["y"], domain="f")
+    model.functions.append(helper.make_function("f", "F", ["x"], ["y"], [node], opsets))
+    model.graph.node.append(helper.make_node("F", ["frame"], ["more"], domain="f"))
+
+
+def sparse(model: onnx.ModelProto) -> None:
+    """One value that stands for 4 TB."""
+    values = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    places = numpy_helper.from_array(np.zeros(1, np.int64), "at")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [10**12]))
+
+
+def raw_nan(model: onnx.ModelProto, dtype: str = "f4") -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, np.nan, 1], dtype), "w"))
+
+
+def half_nan(model: onnx.ModelProto) -> None:
+    raw_nan(model, "f2")
+
+
+def listed_nan(model: onnx.ModelProto) -> None:
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [2], [1.0, float("nan")])
+    model.graph.node.append(helper.make_node("Constant", [], ["w"], value=weights))
+
+
+@pytest.mark.parametrize(
+    ("add", "reason"),
+    [
+        (of_another_domain, r"has an operator that framecast does not know \(com\.microsoft\.Gelu\)"),
+        (unfolding, "unfolds into more than 65536 operators"),
+        (calling_itself, "unfolds into more than 65536 operators"),
+        (sparse, "has sparse weights"),
+        (raw_nan, r"has weights that are not numbers \(NaN\)"),
+        (half_nan, r"has weights that are not numbers \(NaN\)"),
+        (listed_nan, r"has weights that are not numbers \(NaN\)"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_no_export_contains_is_refused_before_a_library_reads_it(
+    tmp_path: Path, add: Callable[[onnx.ModelProto], None], reason: str
+) -> None:
+    path = artifact(tmp_path / "still.onnx", still())
+    model = onnx.load(path)
+    add(model)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match=rf"still\.onnx {reason}[^\n]*: export it again$"):
+        graph_bytes(path)
+
+
+def test_infinite_weights_and_functions_are_read(tmp_path: Path) -> None:
+    """A mask of attention has -inf."""
+    path = artifact(tmp_path / "still.onnx", still())
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-np.inf, np.inf], np.float32), "w"))
+    unfolding(model, depth=9)
+    path.write_bytes(model.SerializeToString())
+    assert graph_bytes(path) == path.read_bytes()
+
+
+GREEDY = """
+import sys, numpy, framecast
+from framecast.runtime.engines import onnxruntime
+onnxruntime.most_memory = lambda: 1 << 28
+with framecast.load(sys.argv[1], engine="onnxruntime") as predictor:
+    predictor.step(numpy.zeros((4, 6, 3), numpy.uint8))
+"""
+
+
+def test_a_graph_that_asks_for_too_much_memory_is_stopped(tmp_path: Path) -> None:
+    """A small graph whose shapes are computed asks for 2.2 GB; no reader can see that in advance."""
+    path = artifact(tmp_path / "still.onnx", still())
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([7_600_000, 1, 1, 1]), "factor"))
+    old = list(model.graph.node)
+    old[1].op_type = "Add"
+    old[1].input.append("most")
+    del model.graph.node[:]
+    model.graph.node.extend(
+        [
+            helper.make_node("Shape", ["frame"], ["shape"]),
+            helper.make_node("Mul", ["shape", "factor"], ["large"]),
+            helper.make_node("ConstantOfShape", ["large"], ["values"]),
+            helper.make_node("ReduceMax", ["values"], ["most"], keepdims=0),
+            *old,
+        ]
+    )
+    path.write_bytes(model.SerializeToString())
+    done = subprocess.run([sys.executable, "-c", GREEDY, path], capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith(
+        "EngineError: still needs more than 256 MB of memory, half of this machine's: use a smaller model, or another "
+        "engine"
+    )
+
+
+def test_a_dimension_whose_name_is_no_text_is_one_line(tmp_path: Path) -> None:
+    path = artifact(tmp_path / "still.onnx", still())
+    path.write_bytes(path.read_bytes().replace(b"batch", b"\xffatch"))
+    with pytest.raises(ArtifactError, match="its inputs do not match its manifest: export it again"):
+        open_engine(path, "onnxruntime")

@@ -364,3 +364,18 @@ def test_networks_without_a_released_checkpoint_are_refused(tmp_path: Path, mode
     path = saved(net_param(model.state_dict()), tmp_path)
     with pytest.raises(ArtifactError, match=r"^cannot import weights of any: no checkpoint was ever released"):
         read_checkpoint(path, model, "any")
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta", "complex"])
+def test_tensors_that_hold_no_plain_numbers_are_refused(tmp_path: Path, kind: str) -> None:
+    case, weights = CASES["mau"], dict(CASES["mau"].weights())
+    value = weights[case.key]
+    others = {"sparse": value.to_sparse(), "meta": value.to("meta"), "complex": value.to(torch.complex64)}
+    weights[case.key] = others[kind]
+    assert f"{case.key!r} is not a plain tensor" in refusal(saved(weights, tmp_path), case.model())
+
+
+def test_a_shape_is_checked_before_memory_is_taken_for_it(tmp_path: Path) -> None:
+    case, weights = CASES["mau"], dict(CASES["mau"].weights())
+    weights[case.key] = torch.zeros(1).expand(1 << 40)  # one number in the file; terabytes if copied
+    assert f"{case.key!r} has shape [{1 << 40}], not" in refusal(saved(weights, tmp_path), case.model())

@@ -111,6 +111,33 @@ def test_impossible_options_are_refused(name: str, setting: str, message: str) -
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("layers", "3", "layers takes a whole number, not '3'"),
+        ("layers", True, "layers takes a whole number, not True"),
+        ("layers", 3.0, "layers takes a whole number, not 3.0"),
+        ("layers", {"a": 1}, "layers takes a whole number"),
+        ("layers", 1025, "layers must be at most 1024, not 1025"),
+        ("hidden", 10**30, "hidden must be at most 1024, not 1000"),
+        ("height", 1 << 15, "height must be at most 16384"),
+        ("residual", 1, "residual takes true or false, not 1"),
+        ("residual", None, "residual takes true or false, not None"),
+        ("a\x1b[31m\nb", 1, r"stau-mnist has no option 'a \[31m b'; it has height"),
+    ],
+)
+def test_options_of_a_file_are_checked(option: str, value: object, message: str) -> None:
+    with pytest.raises(OptionError, match=message) as refused:
+        build("stau-mnist", {option: value})
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "1", True])
+def test_a_number_of_a_file_must_be_one(value: object) -> None:
+    with pytest.raises(OptionError, match="forget_bias takes a finite number"):
+        build("stip-ucf", {"forget_bias": value})
+
+
 def test_unknown_configurations_are_refused() -> None:
     with pytest.raises(ArtifactError, match="no configuration 'stip': there are stip-ucf"):
         find("stip")

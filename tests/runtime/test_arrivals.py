@@ -113,6 +113,14 @@ def test_an_outage_restarts_the_estimate_but_keeps_the_interval(outage: float) -
     assert np.abs(intervals[560:] / 0.04 - 1).max() < 0.005
 
 
+@pytest.mark.parametrize("lost", [1, 2, 3, 4, 15])
+def test_a_cameras_own_stamp_shows_lost_frames_at_once(lost: int) -> None:
+    captured = np.delete(captures(100), range(40, 40 + lost)) + np.random.default_rng(2).uniform(0, 0.004, 100 - lost)
+    arrivals = Arrivals(0.04)
+    times = np.array([arrivals.see(float(one), stamped=True) for one in captured])
+    assert np.abs(times - captured).max() < 0.01
+
+
 def test_a_stall_that_ends_in_a_burst_counts_no_lost_frames() -> None:
     captured = captures(1000)
     delays = jitter(np.random.default_rng(1), 1000, 0.002)

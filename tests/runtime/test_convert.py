@@ -155,6 +155,14 @@ def test_one_value_that_is_not_finite_is_found_anywhere(value: float) -> None:
     assert not is_finite(tensor)
 
 
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1e9, 1.0)])
+def test_a_prediction_beyond_all_bounds_is_clamped_without_a_warning(value_range: tuple[float, float]) -> None:
+    made_for = manifest(value_range=value_range)
+    frame = np.full((3, 12, 16), 3e38, np.float32)
+    assert (to_image(frame, made_for) == 255).all()
+    assert (to_image(-frame, made_for) == 0).all()
+
+
 def test_large_is_finite() -> None:
     for sign in (1, -1):
         assert is_finite(np.full((1, 1, 3, 200, 300), sign * np.finfo(np.float32).max, np.float32))

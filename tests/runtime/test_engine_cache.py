@@ -366,3 +366,10 @@ def test_the_driver_describes_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", missing)
     with pytest.raises(EngineError, match=r"no NVIDIA driver here.*--gpus all"):
         tensorrt.gpu()
+
+
+def test_a_record_cannot_control_the_terminal(artifact: Path) -> None:
+    put(artifact, version="10\x1b[31m\n3")
+    with pytest.raises(EngineError, match=r"built with tensorrt 10 \[31m 3, but 10\.3\.0 is installed") as caught:
+        find(artifact)
+    assert str(caught.value).isprintable()

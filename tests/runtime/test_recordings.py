@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
@@ -16,9 +17,10 @@ import pytest
 
 from framecast.camera import Frame
 from framecast.errors import OptionError, SinkError
+from framecast.files import write
 from framecast.runtime.predictor import Prediction
 from framecast.runtime.sinks import video
-from framecast.runtime.sinks.encoder import AV1, H264, VP9, Codec
+from framecast.runtime.sinks.encoder import H264, VP9
 from framecast.runtime.sinks.picture import CAPTION
 from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.strip import StripSink
@@ -79,7 +81,7 @@ PLAYED = """(name) => new Promise((ended) => {
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt install chromium")
 def test_a_browser_plays_every_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    codecs = {"h264.mp4": H264, "vp9.mp4": VP9, "av1.mp4": AV1, "vp9.webm": VP9}
+    codecs = {"h264.mp4": H264, "vp9.mp4": VP9, "vp9.webm": VP9}
     for name, codec in codecs.items():
         container = video.CONTAINERS[Path(name).suffix]
         monkeypatch.setitem(video.CONTAINERS, Path(name).suffix, container._replace(codecs=codec))
@@ -112,18 +114,21 @@ def test_a_long_gap_is_cut_and_times_that_run_back_go_on(tmp_path: Path) -> None
     assert found == pytest.approx([0, 0.04, 10.04, 10.08, 10.12, 10.16, 10.66], abs=1e-3)
 
 
-@pytest.mark.parametrize(("codecs", "name"), [(VP9, "vp9"), (AV1, "av1")])
+@pytest.mark.parametrize("suffix", list(video.CONTAINERS))
+def test_an_encoder_takes_no_priority_over_the_machine(tmp_path: Path, suffix: str) -> None:
+    """As root, libsvtav1 would give the whole process real-time priority."""
+    record(tmp_path / f"run{suffix}", [0.0, 0.04])
+    threads = [int(path.name) for path in Path("/proc/self/task").iterdir()]
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_OTHER}
+
+
 def test_an_encoder_that_does_not_open_is_passed_over(
-    tmp_path: Path,
-    codecs: tuple[Codec, ...],
-    name: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     absent = tuple(codec for codec in H264 if codec.encoder in ("h264_nvenc", "h264_v4l2m2m"))  # no such hardware
-    monkeypatch.setitem(video.CONTAINERS, ".mp4", video.CONTAINERS[".mp4"]._replace(codecs=(*absent, *codecs)))
+    monkeypatch.setitem(video.CONTAINERS, ".mp4", video.CONTAINERS[".mp4"]._replace(codecs=(*absent, *VP9)))
     record(tmp_path / "run.mp4", [0.0, 0.04])
-    assert probed(tmp_path / "run.mp4")["codec_name"] == name
+    assert probed(tmp_path / "run.mp4")["codec_name"] == "vp9"
     assert capfd.readouterr() == ("", "")
     monkeypatch.setitem(video.CONTAINERS, ".mp4", video.CONTAINERS[".mp4"]._replace(codecs=absent))
     with pytest.raises(SinkError, match=r"no encoder for it that opens \(h264_nvenc.*try an \.avi file"):
@@ -155,6 +160,41 @@ def test_an_empty_file_is_used_and_no_frame_leaves_none(tmp_path: Path) -> None:
     assert record(path, [0.0]).written()["to"] == str(path)
     VideoSink(tmp_path / "other.mkv", 25).close()
     assert {item.name for item in tmp_path.iterdir()} == {"run.mkv"}
+
+
+@pytest.mark.parametrize("trap", ["link", "hard link", "another owner's", "pipe"])
+def test_nobody_can_lead_a_recording_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str) -> None:
+    """Somebody else may write to the folder, such as /tmp, and has put something under the name just before."""
+    path, other = tmp_path / "run.mp4", tmp_path / "other"
+    real = os.open
+
+    def opened(name: str, flags: int, mode: int = 0o777) -> int:
+        if Path(name) == path and flags & os.O_CREAT and not os.path.lexists(path):
+            if trap == "another owner's":
+                os.close(real(name, flags, mode))
+                monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+            elif trap == "pipe":
+                os.mkfifo(path)
+            else:
+                other.touch()
+                path.symlink_to(other) if trap == "link" else path.hardlink_to(other)
+        return real(name, flags, mode)
+
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises(SinkError) if trap in ("link", "another owner's") else contextlib.nullcontext():
+        record(path, [0, 0.04])
+    assert not other.exists() or other.stat().st_size == 0
+    assert not path.is_file() or path.stat().st_size == 0
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        record(tmp_path / "run.mp4", [0, 0.04])
+        write(tmp_path / "run.json", b"{}")
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {"0o600"}
 
 
 def test_two_runs_on_one_file_are_refused(tmp_path: Path) -> None:

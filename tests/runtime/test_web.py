@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import secrets
 import socket
 import threading
 import time
@@ -52,6 +53,7 @@ def test_loopback_names_are_answered(sink: WebSink, host: str) -> None:
     assert "{{" not in text
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Cache-Control"] == "no-store"
+    assert headers["Referrer-Policy"] == "no-referrer"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
 
@@ -152,6 +154,49 @@ def test_a_named_host_is_answered_with_a_token(host: str, origin: str) -> None:
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match="give a name without scheme and port, such as"):
         WebSink("0", snapshot=snapshot, hosts=[name])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        f"Host: {{host}}\r\nX: {'x' * 100_000}",
+        "Host: {host}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked",
+        "Host: {host}\r\nContent-Length: 5\r\nContent-Length: 6",
+        "Host: {host}\r\nContent-Length: -1",
+        "Host: {host}\r\nTransfer-Encoding: chunked, identity",
+        "Host : {host}",
+        "Host: {host}\nX: a\0b",
+        "Host: {host}\r\nHost: evil.example",
+        "Host: {host}\r\n" + "\r\n".join(f"X{number}: y" for number in range(5000)),
+    ],
+    ids=["large", "both lengths", "two lengths", "negative", "encodings", "space", "null", "two hosts", "many"],
+)
+def test_requests_that_two_servers_could_read_differently_are_refused(sink: WebSink, lines: str) -> None:
+    """A proxy may take a part of such a request for another one."""
+    host = urlsplit(sink.url).netloc
+    hidden = f"0\r\n\r\nGET /stats.json HTTP/1.1\r\nHost: {host}\r\n\r\n"
+    with socket.create_connection(endpoint(sink.url), 120) as client:
+        client.sendall(f"GET / HTTP/1.1\r\n{lines.format(host=host)}\r\n\r\n{hidden}".encode())
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            while part := client.recv(65536):
+                answer += part
+    assert answer.startswith(b"HTTP/1.0 400 Bad Request")
+    assert b" 200 " not in answer
+
+
+def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+    real = secrets.compare_digest
+
+    def compare(given: bytes, wanted: bytes) -> bool:
+        compared.append(given)
+        return real(given, wanted)
+
+    monkeypatch.setattr(secrets, "compare_digest", compare)
+    with contextlib.closing(WebSink("0", snapshot=snapshot, token=TOKEN)) as sink:
+        assert get(sink.address + "?token=wrong", Authorization="Bearer wrong-too")[0] == 403
+    assert compared == [b"wrong-too", b"wrong"]
 
 
 def test_stats_are_json(sink: WebSink) -> None:

@@ -148,6 +148,16 @@ def test_files_without_digits_are_refused(tmp_path: Path, content: bytes, messag
     assert str(error.value).startswith(f"{file} {message}")
 
 
+def test_a_small_file_cannot_unpack_to_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framecast.training.moving_mnist.LARGEST", len(DIGITS))
+    for name, content in (("a", DIGITS), ("b", gzip.compress(DIGITS))):
+        (tmp_path / name).write_bytes(content)
+        assert len(read_idx(tmp_path / name)) == 2
+        (tmp_path / name).write_bytes(DIGITS + b"\0" if name == "a" else gzip.compress(DIGITS + b"\0"))
+        with pytest.raises(SourceError, match=rf"{name} is too large for digits: more than {len(DIGITS)} bytes"):
+            read_idx(tmp_path / name)
+
+
 def test_unreadable_paths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"^cannot read .*none: No such file or directory \(check the path"):
         read_idx(tmp_path / "none")

@@ -270,6 +270,16 @@ def test_damaged_files_of_a_run(make: Make) -> None:
         Training(dataclasses.replace(settings, resume=True), print)
     assert (settings.out / "run.json").read_bytes() == facts
     checkpoint.write_bytes(whole)
+    saved = torch.load(checkpoint, weights_only=True)
+    for part in (*saved, None):  # well-formed, but something is missing, or is of another kind
+        torch.save({**saved, part: "x"} if part else [saved], checkpoint)
+        with pytest.raises(ArtifactError, match=r"checkpoint.pt is damaged: start another run"):
+            Training(dataclasses.replace(settings, resume=True), print)
+    checkpoint.write_bytes(whole)
+    other = json.loads(facts)
+    (settings.out / "run.json").write_text(json.dumps({**other, "a\x1b[31m\nb": 1}))
+    with pytest.raises(OptionError, match=r"a \[31m b was 1, now null"):
+        Training(dataclasses.replace(settings, resume=True), print)
     for damaged, reason in {
         "{": "truncated",
         "[]": "expected object, got array",

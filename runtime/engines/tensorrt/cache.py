@@ -22,7 +22,7 @@ import platformdirs
 from msgspec import Meta
 
 from framecast import __version__
-from framecast.errors import EngineError, first_line
+from framecast.errors import EngineError, first_line, one_line
 from framecast.files import sha256, write
 from framecast.parsing import decode
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
@@ -228,7 +228,7 @@ _WORDS = {
 def differences(built: Key, wanted: Key, ignore: tuple[str, ...] = ()) -> list[str]:
     """The differences between two keys, most important first, in words that complete "its engine was built …"."""
     names = [n for n in _WORDS if n not in ignore and getattr(built, n) != getattr(wanted, n)]
-    return list(dict.fromkeys(_WORDS[name].format(built, wanted) for name in names))
+    return list(dict.fromkeys(one_line(_WORDS[name].format(built, wanted)) for name in names))
 
 
 def missing(wanted: Key, model: str, artifact: Path, ignore: tuple[str, ...] = ()) -> str:

@@ -29,6 +29,7 @@ _CURES = {
     "tensorrt": "it comes with JetPack and NVIDIA's containers (a virtual environment needs --system-site-packages)",
     "tensorrt_rtx": "pip install 'framecast[rtx]' (in a clone: -e '.[rtx]'), for RTX GPUs",
 }
+FINEST = 1  # the level of messages that not even --verbose shows
 _log = logging.getLogger(__name__)
 
 
@@ -152,9 +153,9 @@ def _logger(trt: Any) -> Any:
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,
-        trt.ILogger.WARNING: logging.INFO,  # about its internals: unused inputs, nodes with the same name
-        trt.ILogger.INFO: logging.DEBUG,
-        trt.ILogger.VERBOSE: logging.DEBUG,
+        trt.ILogger.WARNING: logging.DEBUG,  # about its internals: unused inputs, nodes with the same name
+        trt.ILogger.INFO: FINEST,
+        trt.ILogger.VERBOSE: FINEST,
     }
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -166,12 +167,12 @@ def _logger(trt: Any) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             """Take one message from TensorRT."""
-            level = levels.get(severity, logging.DEBUG)
+            level = levels.get(severity, FINEST)
             if level == logging.ERROR:
                 mine = self.scopes.get(threading.get_ident())
                 open_ = [mine] if mine else [scopes for scopes in list(self.scopes.values()) if scopes]
                 if len(open_) == 1:
                     open_[0][-1].append(message)
-            _log.log(min(level, logging.INFO), "%s", message)
+            _log.log(min(level, logging.DEBUG), "%s", message)
 
     return Logger()

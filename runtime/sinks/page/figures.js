@@ -120,7 +120,7 @@ function showRival(dis) {
 }
 
 function showEvents(events) {
-  const words = { repeats: "repeats", cuts: "cuts", gaps: "gaps", copied: "copied" };
+  const words = { repeats: "repeats", cuts: "cuts", gaps: "gaps", reconnects: "reconnects", damaged: "damaged", concealed: "concealed", copied: "copied" };
   const parts = Object.entries(words).filter(([key]) => events[key] > 0);
   byId("events-figure").hidden = !parts.length;
   byId("events").textContent = parts.map(([key, word]) => `${number(events[key])} ${events[key] === 1 ? word.replace(/s$/, "") : word}`).join(" · ");

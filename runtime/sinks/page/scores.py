@@ -21,8 +21,8 @@ class Scores:
         self._count = 0  # all that were ever added
 
     def add(self, result: Result) -> None:
-        """Add a frame. A frame that was not scored counts too. Another moment of a frame does not."""
-        if result.between:
+        """Add a real frame. One that was not scored counts too, another moment of it does not."""
+        if not result.new:
             return
         with self._lock:
             self._points.append((round(result.frame.time, 3), _rounded(result.psnr), _rounded(result.psnr_copy)))

@@ -8,17 +8,17 @@ import inspect as signatures
 import io
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from framecast.cli import logs
 from framecast.cli.bench import bench
 from framecast.cli.build import build
+from framecast.cli.config import config
 from framecast.cli.delay import delay
 from framecast.cli.doctor import doctor
 from framecast.cli.evaluate import evaluate
@@ -30,15 +30,16 @@ from framecast.cli.models import models
 from framecast.cli.moving_mnist import moving_mnist
 from framecast.cli.parity import parity
 from framecast.cli.quantize import quantize
-from framecast.cli.run import DEFAULT_ADDRESS, run
+from framecast.cli.run import run
 from framecast.cli.signals import at_once, exit_code
 from framecast.cli.split import split
 from framecast.cli.train import train
-from framecast.cli.usage import explain, with_address
+from framecast.cli.usage import DEFAULT_ADDRESS, explain, with_address
 from framecast.errors import FramecastError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "config": config,
     "delay": delay,
     "eval": evaluate,
     "models": models,
@@ -78,6 +79,11 @@ def main() -> None:
     except OSError:
         _fail("the current folder no longer exists: cd to another one", 1)
     arguments = with_address(sys.argv[1:] or ["--help"], DEFAULT_ADDRESS)
+    with logs.prepared(arguments):
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> NoReturn:
     try:
         code = app(arguments, prog_name="framecast", standalone_mode=False) or 0
         sys.stdout.flush()
@@ -88,14 +94,14 @@ def main() -> None:
         if (code := exit_code()) is not None:
             sys.exit(code)
         if isinstance(error, FramecastError):
-            _fail(str(error), 1)
+            _fail(str(error), 1, error)
         if (message := explain(error, arguments, COMMANDS)) is not None:
-            _fail(message, 2)
+            _fail(message, 2, error)
         if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and _is_output(error)):
             _leave_output(error)
-        if logging.getLogger().isEnabledFor(logging.INFO):  # --verbose
+        if logging.getLogger().isEnabledFor(logging.INFO) and not logs.in_json():  # --verbose
             raise
-        _fail(f"unexpected {type(error).__name__}: {error}: rerun with --verbose and open an issue", 1)
+        _fail(f"unexpected {type(error).__name__}: {error}: rerun with --verbose and open an issue", 1, error)
 
 
 def _open_streams() -> None:
@@ -123,17 +129,10 @@ def _leave_output(error: OSError) -> None:
     _fail(f"cannot write the output: {error.strerror} (make room, or send it elsewhere)", 1)
 
 
-def _fail(message: str, code: int) -> None:
-    """Exit with a message on one line, without the credentials of any URL in it."""
-    if message:
-        with suppress(OSError):
-            print("framecast:", re.sub(r"(\w+://)\S*@", r"\1***@", " ".join(message.split())), file=sys.stderr)
+def _fail(message: str, code: int, error: Exception | None = None) -> NoReturn:
+    """Exit with a message, if there is one."""
+    logs.fail(message, code, error)
     sys.exit(code)
-
-
-def _log(verbose: bool) -> None:
-    logging.basicConfig(format="%(name)s: %(message)s")
-    logging.getLogger().setLevel(logging.INFO if verbose else logging.ERROR)
 
 
 def _with_verbose(command: Callable[..., None]) -> Callable[..., None]:
@@ -142,7 +141,7 @@ def _with_verbose(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def called(*arguments: Any, verbose: bool, **options: Any) -> None:
         if verbose:
-            _log(verbose)
+            logs.set_level(verbose)
         with at_once():
             command(*arguments, **options)
 
@@ -167,4 +166,4 @@ def _common(
 
         print(f"framecast {__version__}")
         raise typer.Exit
-    _log(verbose)
+    logs.set_level(verbose)

@@ -101,7 +101,9 @@ def patience(option: str, text: str) -> float:
     """
     seconds = duration(option, text)
     if seconds < 0.1:
-        raise OptionError(f"{option} {text} is {1e3 * seconds:g} ms, too short to wait: write seconds as {text}s")
+        number = text.strip()
+        cure = f"write seconds as {number}s" if number.isdigit() and seconds else "give at least 100ms"
+        raise OptionError(f"{option} {number} is {1e3 * seconds:g} ms, too short to wait: {cure}")
     return seconds
 
 

@@ -42,5 +42,18 @@ def complete_precisions(incomplete: str) -> list[str]:
     return _starting(ENGINES["tensorrt"].precisions, incomplete)
 
 
+def complete_configurations(incomplete: str) -> list[str]:
+    """TOML files, and the folders that may hold some."""
+    from pathlib import Path
+
+    folder, slash, name = incomplete.rpartition("/")
+    place = Path(folder + slash)
+    try:
+        found = [path.name + "/" * path.is_dir() for path in place.iterdir() if path.suffix == ".toml" or path.is_dir()]
+    except (OSError, ValueError):
+        return []
+    return [folder + slash + one for one in _starting(sorted(found), name) if name or not one.startswith(".")]
+
+
 def _starting(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]

@@ -10,7 +10,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "framecast run 0 --serve",
         "framecast run rtsp://user:password@camera/stream --record out.mp4",
         "framecast run rtsp://camera/stream --now --camera-delay 180ms --serve",
+        "framecast run --config box.toml",
     ),
+    "config": ("framecast config --example", "framecast config --check box.toml"),
     "delay": ("framecast delay 0", "framecast delay rtsp://user:password@camera/stream --json delay.json"),
     "eval": (
         "framecast eval edge demo",

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framecast.cli.announce import announce
-from framecast.cli.checks import (
-    amount,
-    check_clips,
-    check_ending,
-    check_numbers,
-    check_outputs,
-    duration,
-    patience,
-    period,
-)
-from framecast.cli.complete import complete_engine, complete_models
+from framecast.cli import logs
+from framecast.cli.checks import amount, check_clips, patience, period
+from framecast.cli.complete import complete_configurations, complete_engine, complete_models
+from framecast.cli.config_file import ConfigFile, options, placed
 from framecast.cli.model_ref import MODEL_HELP, ModelRef
+from framecast.cli.run_options import TOGETHER, check_option, lookahead
 from framecast.cli.secret import address, token
 from framecast.cli.signals import end_process, exit_code, on_signals
-from framecast.errors import OptionError
+from framecast.cli.usage import DEFAULT_ADDRESS
+from framecast.errors import SinkUnavailableError
+from framecast.notice import Notice
 
 if TYPE_CHECKING:
     from framecast.runtime.report import Report
 
-DEFAULT_ADDRESS = "127.0.0.1:8000"
+
+def _apply(context: typer.Context, config: ConfigFile | None) -> ConfigFile | None:
+    """Let the file give all options that the command line does not."""
+    if config is not None and not context.resilient_parsing:  # not for a shell that completes
+        config.load(options(run))
+        context.default_map = {name: partial(config.give, name) for name in config.values}
+        config.warn()
+    return config
 
 
 def run(
@@ -144,63 +149,79 @@ def run(
         str, typer.Option(metavar="TIME", help="How long a step may take; the run then ends with an error.")
     ] = "30s",
     threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
+    log: Annotated[
+        str, typer.Option(metavar="FORM", help="json: only JSON on stderr, one object a line, for machines.")
+    ] = "text",
+    config: Annotated[
+        ConfigFile | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take SOURCE and options from a TOML file; those given here win. See 'framecast config --help'.",
+            parser=ConfigFile,
+            is_eager=True,
+            callback=_apply,
+            autocompletion=complete_configurations,
+        ),
+    ] = None,
 ) -> None:
     """Predict a camera, a stream or a file, live.
 
     Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
-    from framecast import terminal
+    given = {**locals()}
+    from framecast.backoff import MOST
+    from framecast.camera import is_camera
     from framecast.cli.saved import SavedReport
     from framecast.files import check_writable
-    from framecast.runtime.engines import choose
-    from framecast.runtime.lookahead import Lookahead
     from framecast.runtime.run import check_recordings
     from framecast.runtime.run import run as run_live
-    from framecast.runtime.sinks.out import PIPE, check_out, standard_output
+    from framecast.runtime.sinks.out import PIPE, standard_output
+    from framecast.runtime.sinks.systemd import Systemd, longest_start
 
-    check_numbers(horizon=horizon, frames=frames)
-    wish = Lookahead(
-        frames=horizon,
-        seconds=None if ahead is None else duration("--ahead", ahead),
-        now=now,
-        camera_delay=duration("--camera-delay", camera_delay),
-        display_delay=duration("--display-delay", display_delay),
-        most=duration("--max-ahead", max_ahead),
-    )
-    waits = patience("--timeout", timeout), patience("--stall", stall)
-    longest = patience("--step-limit", step_limit)
-    source = address(source)
-    if serve is None and (token_file or host):
-        raise OptionError(f"{'--token-file' if token_file else '--host'} is for the page: give --serve as well")
-    secret = None if serve is None else token(token_file)
-    check_ending("--json", json, ".json")
+    for name, value in given.items():
+        with placed(config, name):
+            check_option(name, value)
+    logs.use(log)
+    with placed(config, "source", lasting=False):
+        given["source"] = source = address(source)
+    for names, check in TOGETHER:
+        with placed(config, *names):
+            check(given)
+    wish = lookahead(given)
+    with placed(config, "token_file", lasting=False):
+        secret = None if serve is None else token(token_file)
+    logs.hide(source, secret)
     saved = None if json is None else SavedReport(json)
     files = [json] if json else []
-    check_outputs(source, [*(record or []), *files])
     segment_s = None if segment is None else period("--segment", segment)
     keep_bytes = None if keep is None else amount("--keep", keep)
-    for target in out or []:
-        check_out(target)
     if PIPE in (out or []):
         standard_output()  # before anything else is printed there
-    choose(engine, threads)
-    check_recordings(record or [], segment_s, keep_bytes)
+    with placed(config, "record"):
+        check_recordings(record or [], segment_s, keep_bytes)
     if json:
-        check_writable(json)
+        # A camera is predicted on a full disk as well: the report is written once there is room.
+        with placed(config, "json"), suppress(SinkUnavailableError) if is_camera(source) else nullcontext():
+            check_writable(json)
     ref = ModelRef.resolve(model)
     if ref.path is None:  # first, so that a wrong source need not wait for the export
         check_clips(source)
+    waits = patience("--timeout", timeout), patience("--stall", stall), patience("--step-limit", step_limit)
+    systemd = Systemd(os.environ, pid=os.getpid(), first=longest_start(waits[0], waits[2]))
+    if line := systemd.caution(timeout=waits[0] + MOST, stall=waits[1], step_limit=waits[2]):
+        logs.announce(Notice("warning", f"warning: {line}", logging.WARNING))
     stop = threading.Event()
     newest: list[Report] = []
 
     def work() -> None:
-        with terminal.status_line() as status, ref.artifact(engine) as path, saved or nullcontext():
+        with logs.status() as status, ref.artifact(engine) as path, saved or nullcontext():
 
             def observe(report: Report) -> None:
                 if not newest and (code := exit_code()) is not None:
                     raise SystemExit(code)  # a signal has ended the start, but a library has swallowed that
                 newest[:] = [report]
                 status(report)
+                systemd.look(report)
                 if saved:
                     saved.put(report)
 
@@ -232,16 +253,17 @@ def run(
                 token=secret,
                 hosts=host or (),
                 show=show,
+                sinks=[systemd],
                 observe=observe,
-                announce=announce,
+                announce=logs.announce,
                 stop=stop,
-                step_limit=longest,
+                step_limit=waits[2],
                 stuck=stuck,
             )
 
     def end() -> None:
         if newest:  # not if it ended before it began
-            all_of(saved.finish if saved else lambda: None, lambda: terminal.summary(newest[0], files))
+            all_of(saved.finish if saved else lambda: None, lambda: logs.summary(newest[0], files))
 
     def stuck(reason: str) -> None:
         try:
@@ -249,8 +271,12 @@ def run(
         finally:
             end_process(f"{reason}; ended without waiting for it", 1)
 
-    with on_signals(stop.set, begun=lambda: bool(newest)):
-        all_of(work, end)
+    def halt() -> None:
+        systemd.stopping()
+        stop.set()
+
+    with on_signals(halt, begun=lambda: bool(newest)):
+        all_of(work, end, systemd.close)
 
 
 def all_of(*steps: Callable[[], object]) -> None:

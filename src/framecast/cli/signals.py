@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from framecast.cli import logs
+
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 8.0  # seconds for the main thread to hear that it should finish; a run gives up a step that hangs within 7 s
 AT_ONCE = 1.0  # seconds for the command to end when there is nothing to finish, and after the second signal
@@ -89,9 +91,10 @@ def exit_code() -> int | None:
 def end_process(message: str, code: int) -> None:
     """End the process from any thread, with a line on stderr. Nothing else is closed, so close the outputs before."""
     with suppress(Exception):
-        shown = "\r\x1b[J\x1b[?25h" if sys.stderr.isatty() else ""  # without the status line; with the cursor
+        if sys.stderr.isatty():
+            print("\r\x1b[J\x1b[?25h", end="", file=sys.stderr)  # without the status line; with the cursor
         sys.stdout.flush()
-        print(f"{shown}framecast: {message}", file=sys.stderr, flush=True)
+        logs.fail(message, code)
     os._exit(code)
 
 

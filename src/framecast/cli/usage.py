@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 
+DEFAULT_ADDRESS = "127.0.0.1:8000"  # of --serve
 _ADDRESS = re.compile(r"[^/:]*:\d{1,5}|\[[^/]*\](:\d{1,5})?|\d{4,5}|localhost|\d+\.\d+\.\d+\.\d+", re.IGNORECASE)
 
 

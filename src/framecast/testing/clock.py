@@ -15,14 +15,19 @@ class ManualClock(SystemClock):
 
     Attributes:
         time: the time that :meth:`now` returns; it may be set.
+        suspended: what :meth:`slept` returns; it may be set.
     """
 
     def __init__(self) -> None:
-        self.time = 0.0
+        self.time = self.suspended = 0.0
 
     def now(self) -> float:
         """See :meth:`framecast.clock.Clock.now`."""
         return self.time
+
+    def slept(self) -> float:
+        """See :meth:`framecast.clock.Clock.slept`."""
+        return self.suspended
 
     def wait_until(self, moment: float) -> None:
         """See :meth:`framecast.clock.Clock.wait_until`."""
@@ -44,9 +49,13 @@ class VirtualClock:
     When all threads wait, it jumps to the earliest moment that one of them waits for. It watches the thread that made
     it and every thread started later. To wait for another thread, use :meth:`wait` or :meth:`join`. A thread that waits
     in any other way counts as working, and time stands still.
+
+    Attributes:
+        suspended: what :meth:`slept` returns; it may be set.
     """
 
     def __init__(self) -> None:
+        self.suspended = 0.0
         self._now = 1000.0
         self._changed = threading.Condition()
         self._until: dict[threading.Thread, float] = {}  # deadlines of waiting threads; inf for none
@@ -60,6 +69,10 @@ class VirtualClock:
     def cpu(self) -> float:
         """Half of the clock's time, so that a test knows the CPU time exactly."""
         return self._now / 2
+
+    def slept(self) -> float:
+        """See :meth:`framecast.clock.Clock.slept`."""
+        return self.suspended
 
     def condition(self) -> threading.Condition:
         """See :meth:`framecast.clock.Clock.condition`."""

@@ -133,9 +133,10 @@ def test_fast_motion_is_no_cut() -> None:
 
 def test_a_gap_is_much_longer_than_usual() -> None:
     times = [k * INTERVAL for k in range(40)]
-    late = [t + (0.5 if k >= 20 else 0.0) for k, t in enumerate(times)]
-    events, _ = watched(moving(range(40)), late)
-    assert kinds(events) == "f" + "n" * 19 + "g" + "n" * 19
+    for lost, kind in ((15, "n"), (17, "g")):
+        late = [t + (lost * INTERVAL if k >= 20 else 0.0) for k, t in enumerate(times)]
+        events, _ = watched(moving(range(40)), late)
+        assert kinds(events) == "f" + "n" * 19 + kind + "n" * 19
     slow = [k * 30.0 for k in range(12)]  # a constant interval of 30 s soon counts as usual
     assert kinds(watched(moving(range(12)), slow)[0]).endswith("nnnnnn")
     uneven = np.cumsum([0.04, 0.2] * 10).tolist()

@@ -118,6 +118,15 @@ def test_two_streams_of_one_motion_are_as_two_alone(size: tuple[int, int]) -> No
         assert np.array_equal(motion.render(known, STEP), picture)
 
 
+def test_pictures_in_the_place_of_missing_frames_teach_nothing() -> None:
+    motion, images = Motion(*SMALL), [panned(*SMALL, i) for i in range(6)]
+    seen = watched(motion, images[:5], [STEP * k for k in range(5)])
+    for k in range(2, 9):
+        motion.render(seen, k * STEP)
+    assert set(motion.perceive(seen, images[5], 9 * STEP).notes.asked) == {1}
+    assert set(motion.perceive(seen, images[5], STEP).notes.asked) > {1, 5}
+
+
 def test_horizons_that_are_asked_for_are_learned_and_forgotten() -> None:
     motion = Motion(*SMALL)
     images = [panned(*SMALL, i) for i in range(50)]
