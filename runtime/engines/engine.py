@@ -103,6 +103,7 @@ class Engine(ABC):
         manifest: the artifact's manifest.
         any_size: whether its pictures have the frames' size. Otherwise they have the manifest's.
         batches: whether :meth:`copy_row` works, so that states of several cameras can be stepped as one batch.
+        light: whether it holds no weights, so that each of several cameras can have its own and waits for no other.
         compiles: whether its first calls may compile code, which takes long.
         lock: held by one caller at a time, so that a watchdog sees how long a call goes on.
     """
@@ -114,6 +115,7 @@ class Engine(ABC):
     batch: int | None = None
     any_size = False
     batches = True
+    light = False
     manifest: Manifest
     compiles = False
     lock: Turn
