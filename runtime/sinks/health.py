@@ -135,7 +135,7 @@ def readiness(cameras: Cameras) -> dict[str, object]:
         return {"ready": True}
     if len(cameras) == 1:
         return {"ready": False, "reason": next(iter(failing.values()))}
-    return {"ready": False, "reason": f"{len(failing)} of {len(cameras)} cameras are not ready", "cameras": failing}
+    return {"ready": False, "reason": f"{len(failing)} of {len(cameras)} cameras not ready", "cameras": failing}
 
 
 def exposition(cameras: Cameras, viewers: int, accept: str) -> tuple[bytes, str]:

@@ -199,7 +199,7 @@ def test_several_cameras_are_ready_only_together_and_each_has_its_figures() -> N
     cameras["gate"] = {"frames": 9, "ended": "end of source"}, pulses["gate"]  # it has done all that it should
     assert readiness(cameras) == {
         "ready": False,
-        "reason": "1 of 3 cameras are not ready",
+        "reason": "1 of 3 cameras not ready",
         "cameras": {"yard": "no prediction yet"},
     }
     text = exposition(cameras, 1, "")[0].decode()

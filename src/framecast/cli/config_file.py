@@ -120,7 +120,11 @@ class ConfigFile(Table):
                 mistakes.extend(error.mistakes)
         if self.cameras and "source" in self.lines:
             mistakes.append((self.lines["source"], "source is in each [[camera]]: leave this one out"))
-        mistakes += [(one.line, 'this camera has no source: add source = "…"') for one in self.cameras if not one.lines]
+        mistakes += [
+            (one.line, 'this camera has no source: add source = "…"')
+            for one in self.cameras
+            if "source" not in one.lines
+        ]
         if mistakes:
             self.fail(sorted(mistakes))
 
