@@ -21,7 +21,7 @@ from framecast.notice import Notice, to_log
 from framecast.redact import redact
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import Engine, open_engine
-from framecast.runtime.engines.batched import WAIT, Batcher
+from framecast.runtime.engines.batched import WAIT, Shared
 from framecast.runtime.fleet_report import FleetReport, fleet_report
 from framecast.runtime.lane import REFRESH, Camera, Common, Lane, Show, close_after
 from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
@@ -137,8 +137,9 @@ def run_cameras(
             lane.check()
         common.check()
         _check_files(lanes)
-        fleet = _Fleet(stack, lanes, lambda: open_engine(find(model), engine, threads=threads), batch_wait, clock)
-        if line := caution(fleet.engine.manifest):
+        engines = Shared(lambda: open_engine(find(model), engine, threads=threads), wait=batch_wait, clock=clock)
+        fleet = _Fleet(stack, lanes, engines, clock)
+        if line := caution(engines.engine.manifest):
             announce(Notice("warning", f"warning: {line}", logging.WARNING))
         if serve is not None:
             fleet.serve(serve, token, hosts, announce)
@@ -241,26 +242,17 @@ class _Member(Lane):
 
 
 class _Fleet:
-    def __init__(
-        self, stack: ExitStack, lanes: list[_Member], opens: Callable[[], Engine], wait: float, clock: Clock
-    ) -> None:
-        self._stack, self._lanes, self._clock = stack, lanes, clock
+    def __init__(self, stack: ExitStack, lanes: list[_Member], engines: Shared, clock: Clock) -> None:
+        self._stack, self._lanes, self._engines, self._clock = stack, lanes, engines, clock
         self._changed = clock.condition()
         self._shows: dict[str, Show] = {}
-        self.engine = opens()
-        self._batcher: Batcher | None = None
-        if self.engine.light:
-            for lane in lanes:
-                lane.engine = self.engine if lane is lanes[0] else opens()
-        else:
-            close_after(stack, self.engine.close)
-            self._batcher = Batcher(self.engine, wait=wait, clock=clock)
-            for lane in lanes:
-                lane.engine = self._batcher.seat()
+        close_after(stack, self._close_engines)
+        for lane in lanes:
+            lane.engine = engines.seat()
 
     def report(self) -> FleetReport:
         failed = {lane.name: str(lane.failure) for lane in self._lanes if lane.failure is not None}
-        return fleet_report({lane.name: lane.report() for lane in self._lanes}, failed, self.engine, self._batcher)
+        return fleet_report({lane.name: lane.report() for lane in self._lanes}, failed, self._engines)
 
     def serve(self, address: str, token: str | None, hosts: Iterable[str], announce: Callable[[str], object]) -> None:
         from framecast.runtime.sinks.web import WebSink
@@ -290,7 +282,9 @@ class _Fleet:
             stuck(reason)
 
         halt = threading.Event()  # not the caller's: an error here ends the cameras, but is not the caller's wish
-        shared = Watchdog(self.engine, give_up, stopping=stop.is_set, limit=step_limit) if self._batcher else None
+        shared = None
+        if self._engines.batcher is not None:
+            shared = Watchdog(self._engines.engine, give_up, stopping=stop.is_set, limit=step_limit)
         threads = {
             lane: threading.Thread(
                 target=self._work,
@@ -301,8 +295,7 @@ class _Fleet:
             for lane in self._lanes
         }
         with shared if shared is not None and self._clock is SYSTEM else nullcontext():
-            if self._batcher is not None:
-                self._batcher.measure(len(self._lanes))
+            self._engines.measure(len(self._lanes))
             try:
                 for thread in threads.values():
                     thread.start()
@@ -321,6 +314,10 @@ class _Fleet:
         final = self.report()
         observe(final)
         return final
+
+    def _close_engines(self) -> None:
+        if not any(lane.given_up for lane in self._lanes):  # a step that does not return may still use its engine
+            self._engines.close()
 
     def _work(self, lane: _Member, halt: threading.Event, step_limit: float, shared: Watchdog | None) -> None:
         """A camera's thread."""

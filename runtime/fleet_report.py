@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
-from framecast.runtime.engines import Engine
-from framecast.runtime.engines.batched import Batcher
+from framecast.runtime.engines.batched import Shared
 from framecast.runtime.report import Report
 
 if TYPE_CHECKING:
@@ -80,17 +79,15 @@ def several(report: Report | FleetReport) -> TypeIs[FleetReport]:
     return "total" in report
 
 
-def fleet_report(
-    cameras: Mapping[str, Report], failed: Mapping[str, str], engine: Engine, batcher: Batcher | None
-) -> FleetReport:
+def fleet_report(cameras: Mapping[str, Report], failed: Mapping[str, str], engines: Shared) -> FleetReport:
     """Make the report of a run of several cameras.
 
     Args:
         cameras: each camera's report, by its name.
         failed: the errors that have ended cameras, by their names.
-        engine: the shared engine, or one of the cameras' own.
-        batcher: of the shared engine; None if each camera has its own.
+        engines: what the cameras have their engines from.
     """
+    engine, batcher = engines.engine, engines.batcher
     every = [*cameras.values()]
     running = [report for report in every if report["ended"] is None]
     events: Counter[str] = Counter()
@@ -103,7 +100,7 @@ def fleet_report(
         "source": f"{len(every)} cameras",
         "model": engine.manifest.config,
         "engine": engine.name,
-        "engines": len(every) if batcher is None else 1,
+        "engines": engines.opened,
         "batches": {} if batcher is None else {str(size): n for size, n in sorted(batcher.batches.copy().items())},
         "batch_ms": {str(size): round(1e3 * seconds, 3) for size, seconds in cost.items()},
         "running": len(running),

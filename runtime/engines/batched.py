@@ -7,7 +7,8 @@ included, is measured once: nearly always on a GPU, rarely on a CPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -196,6 +197,53 @@ class Batcher:
         self.engine.copied(state)
 
 
+class Shared:
+    """The engines of several cameras: seats at one, or one for each camera if it holds no weights.
+
+    The cameras of an engine without weights would otherwise wait for its lock in vain.
+
+    Args:
+        opens: opens an engine. :meth:`close` closes what was opened.
+        wait: see :class:`Batcher`.
+        clock: for waiting.
+
+    Attributes:
+        engine: the shared one, or the first camera's.
+        batcher: of the shared one; None if each camera has its own.
+        opened: how many engines were opened.
+
+    Raises:
+        EngineError: the engine is not available on this machine.
+    """
+
+    def __init__(self, opens: Callable[[], Engine], *, wait: float = WAIT, clock: Clock = SYSTEM) -> None:
+        self._opens, self._stack, self.opened = opens, ExitStack(), 0
+        self.engine = self._open()
+        self._free: list[Engine] = [self.engine]
+        self.batcher = None if self.engine.light else Batcher(self.engine, wait=wait, clock=clock)
+
+    def seat(self) -> Engine:
+        """An engine for one more camera, which closes it."""
+        if self.batcher is not None:
+            return self.batcher.seat()
+        return self._free.pop() if self._free else self._open()
+
+    def measure(self, most: int) -> None:
+        """Measure which batches pay, see :meth:`Batcher.measure`."""
+        if self.batcher is not None:
+            self.batcher.measure(most)
+
+    def close(self) -> None:
+        """Close every engine that is still open. May be called twice."""
+        self._stack.close()
+
+    def _open(self) -> Engine:
+        engine = self._opens()
+        self._stack.callback(engine.close)
+        self.opened += 1
+        return engine
+
+
 def _distinct(engine: Engine, batch: int) -> State:
     """A state whose past moments are buffers of their own, because a camera's past is copied into each."""
     past: list[Moment] = []
@@ -213,6 +261,8 @@ class Seat(Engine):
         self._taken: Sequence[Image] = ()
         self.name, self.device, self.version = inner.name, inner.device, inner.version
         self.precision, self.manifest = inner.precision, inner.manifest
+        # Otherwise a camera would wait for another one's step three times a frame: to step, to render, to be seen.
+        self._reading: AbstractContextManager[object] = nullcontext() if inner.apart else inner.lock
         self.batch, self.any_size, self.compiles = 1, inner.any_size, inner.compiles
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
@@ -257,7 +307,7 @@ class Seat(Engine):
 
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`."""
-        with self._inner.lock:
+        with self._reading:
             return self._inner.render(state, ahead)
 
     def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
@@ -271,7 +321,7 @@ class Seat(Engine):
 
     def seen(self, state: State) -> list[Image]:
         """See :meth:`Engine.seen`."""
-        with self._inner.lock:
+        with self._reading:
             return self._inner.seen(state)
 
     def interrupt(self, reason: str) -> bool:

@@ -104,6 +104,7 @@ class Engine(ABC):
         any_size: whether its pictures have the frames' size. Otherwise they have the manifest's.
         batches: whether :meth:`copy_row` works, so that states of several cameras can be stepped as one batch.
         light: whether it holds no weights, so that each of several cameras can have its own and waits for no other.
+        apart: whether :meth:`render` and :meth:`seen` only read the state's memory on the host: no step delays them.
         compiles: whether its first calls may compile code, which takes long.
         lock: held by one caller at a time, so that a watchdog sees how long a call goes on.
     """
@@ -116,6 +117,7 @@ class Engine(ABC):
     any_size = False
     batches = True
     light = False
+    apart = True
     manifest: Manifest
     compiles = False
     lock: Turn

@@ -75,6 +75,7 @@ class TorchEngine(Engine):
     """
 
     name = "torch"
+    apart = False
     compiles = True
 
     def __init__(
