@@ -12,33 +12,37 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Union
 
-from framecast.camera import DEFAULT_FPS, Frame, Source
+from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import EngineError, FramecastError, OptionError
 from framecast.notice import Notice, to_log
-from framecast.redact import redact
 from framecast.runtime.cpu import caution
-from framecast.runtime.engines import Engine, open_engine
+from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.batched import WAIT, Shared
 from framecast.runtime.fleet_report import FleetReport, fleet_report
-from framecast.runtime.lane import REFRESH, Camera, Common, Lane, Show, close_after
-from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
-from framecast.runtime.pipeline import Pipeline
-from framecast.runtime.report import Report, report
+from framecast.runtime.lane import REFRESH, Camera, Common, Lane, close_after
+from framecast.runtime.lookahead import MAX_AHEAD
+from framecast.runtime.member import Member
 from framecast.runtime.shipped import DEFAULT_MODEL, find
-from framecast.runtime.telemetry import Telemetry
 from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
 
+if TYPE_CHECKING:
+    from framecast.runtime.sinks.web import WebSink
+
+Given: TypeAlias = Union[Camera, str, "os.PathLike[str]", Source]
 MOST = 256  # cameras of a run
+LEAVING = 10.0  # seconds that a camera may take to end when others go on without it
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # fits into a file's name, an address and a metric's label
 
 _log = logging.getLogger(__name__)
 
 
 def run_cameras(
-    cameras: Iterable[Camera | str | os.PathLike[str] | Source],
+    cameras: Iterable[Given],
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     engine: str = "auto",
@@ -60,6 +64,7 @@ def run_cameras(
     token: str | None = None,
     hosts: Iterable[str] = (),
     observe: Callable[[FleetReport], object] = lambda report: None,
+    update: Callable[[], Iterable[Given] | None] = lambda: None,
     announce: Callable[[str], object] = to_log,
     stop: threading.Event | None = None,
     step_limit: float = STEP_LIMIT,
@@ -94,6 +99,9 @@ def run_cameras(
         token: see there.
         hosts: see there.
         observe: called with the report about four times a second, and at the end.
+        update: called after each ``observe``, while any camera runs. It returns the cameras to go on with, or None for
+            no change. New ones begin; those that are missing end; those that differ or have ended begin anew. If the
+            list is wrong, ``announce`` gets the reason, and nothing changes.
         announce: called with each line that the user should read, which begins with its camera's name.
         stop: see there.
         step_limit: see there.
@@ -131,22 +139,22 @@ def run_cameras(
         clock=clock,
     )
     with ExitStack() as stack:
-        lanes = [_Member(camera, common, announce) for camera in named(cameras)]
+        lanes = [Member(camera, common, announce) for camera in named(cameras)]
         for lane in lanes:
             stack.enter_context(lane)
             lane.check()
         common.check()
         _check_files(lanes)
         engines = Shared(lambda: open_engine(find(model), engine, threads=threads), wait=batch_wait, clock=clock)
-        fleet = _Fleet(stack, lanes, engines, clock)
+        fleet = _Fleet(stack, lanes, engines, common)
         if line := caution(engines.engine.manifest):
             announce(Notice("warning", f"warning: {line}", logging.WARNING))
         if serve is not None:
             fleet.serve(serve, token, hosts, announce)
-        return fleet.run(observe, stop or threading.Event(), step_limit, stuck)
+        return fleet.run(observe, update, announce, stop or threading.Event(), step_limit, stuck)
 
 
-def named(cameras: Iterable[Camera | str | os.PathLike[str] | Source]) -> list[Camera]:
+def named(cameras: Iterable[Given]) -> list[Camera]:
     """Every camera with a name: its own, or ``camera1``, ``camera2``, … by its place.
 
     Raises:
@@ -187,150 +195,145 @@ def _check_files(lanes: Sequence[Lane]) -> None:
                 raise OptionError(f"{other} and {lane.name} would both record {place}: give each its own file")
 
 
-class _Unopened(Source):
-    """Stands for a source that is not open yet, or could not be opened, in its camera's report."""
-
-    live, fps = False, None
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def read(self) -> Frame | None:
-        return None
-
-    def close(self) -> None:
-        pass
-
-
-class _Member(Lane):
-    """A lane among others.
-
-    Attributes:
-        engine: its own, or its seat at the shared one.
-        failure: the error that ended it.
-        done: whether it has ended, or was given up.
-        given_up: why a step of its own engine was given up; its thread may never return.
-    """
-
-    engine: Engine
-
-    def __init__(self, camera: Camera, common: Common, announce: Callable[[str], object]) -> None:
-        super().__init__(camera, common, announce)
-        self.failure: Exception | None = None
-        self.done = False
-        self.given_up = ""
-        self._telemetry = Telemetry(1 / DEFAULT_FPS)  # until there is a pipeline
-        source = camera.source
-        self._unopened = _Unopened(source.name if isinstance(source, Source) else redact(os.fspath(source)))
-
-    def report(self) -> Report:
-        """The camera's figures so far, also before it is open."""
-        if hasattr(self, "pipeline"):
-            return self.pipeline.report()
-        return report(self._telemetry.snapshot(), self._unopened, {}, self.engine, Lookahead())
-
-    def fail(self, error: Exception) -> None:
-        """Note what has ended this camera, and say so, once."""
-        if self.failure is None:
-            self.failure = error
-            (self.pipeline.telemetry if hasattr(self, "pipeline") else self._telemetry).end(f"error: {error}")
-            self.announce(Notice("camera_failed", str(error), logging.ERROR, error=type(error).__name__))
-
-    def __exit__(self, *failed: object) -> None:
-        if not self.given_up:  # its step would keep the engine's lock
-            self.close()
-
-
 class _Fleet:
-    def __init__(self, stack: ExitStack, lanes: list[_Member], engines: Shared, clock: Clock) -> None:
-        self._stack, self._lanes, self._engines, self._clock = stack, lanes, engines, clock
-        self._changed = clock.condition()
-        self._shows: dict[str, Show] = {}
+    def __init__(self, stack: ExitStack, lanes: list[Member], engines: Shared, common: Common) -> None:
+        self._stack, self._engines, self._common, self._clock = stack, engines, common, common.clock
+        self._lanes = {lane.name: lane for lane in lanes}  # replaced as a whole: other threads read it
+        self._changed = self._clock.condition()
+        self._page: WebSink | None = None
         close_after(stack, self._close_engines)
         for lane in lanes:
             lane.engine = engines.seat()
 
     def report(self) -> FleetReport:
-        failed = {lane.name: str(lane.failure) for lane in self._lanes if lane.failure is not None}
-        return fleet_report({lane.name: lane.report() for lane in self._lanes}, failed, self._engines)
+        lanes = self._lanes
+        failed = {name: str(lane.failure) for name, lane in lanes.items() if lane.failure is not None}
+        return fleet_report({name: lane.report() for name, lane in lanes.items()}, failed, self._engines)
 
     def serve(self, address: str, token: str | None, hosts: Iterable[str], announce: Callable[[str], object]) -> None:
         from framecast.runtime.sinks.web import WebSink
 
-        page = WebSink(
-            address,
-            snapshot=lambda: dict(self.report()),
-            cameras={lane.name: lambda lane=lane: dict(lane.report()) for lane in self._lanes},  # type: ignore[misc]
-            token=token,
-            hosts=hosts,
-        )
-        close_after(self._stack, page.close)
-        self._shows = {lane.name: page.feed(lane.name).show for lane in self._lanes}
-        announce(page.notice(told=token is None))
+        cameras = {name: partial(self._figures, name) for name in self._lanes}
+        self._page = WebSink(address, snapshot=lambda: dict(self.report()), cameras=cameras, token=token, hosts=hosts)
+        close_after(self._stack, self._page.close)
+        announce(self._page.notice(told=token is None))
 
     def run(
         self,
         observe: Callable[[FleetReport], object],
+        update: Callable[[], Iterable[Given] | None],
+        announce: Callable[[str], object],
         stop: threading.Event,
         step_limit: float,
         stuck: Callable[[str], object],
     ) -> FleetReport:
         def give_up(reason: str) -> None:
-            for lane in self._lanes:
+            for lane in self._lanes.values():
                 self._abandon(lane, reason)
             observe(self.report())
             stuck(reason)
 
-        halt = threading.Event()  # not the caller's: an error here ends the cameras, but is not the caller's wish
-        shared = None
+        self._limit, self._shared = step_limit, None
         if self._engines.batcher is not None:
-            shared = Watchdog(self._engines.engine, give_up, stopping=stop.is_set, limit=step_limit)
-        threads = {
-            lane: threading.Thread(
-                target=self._work,
-                args=(lane, halt, step_limit, shared),
-                name=f"framecast-{lane.name}",
-                daemon=True,
-            )
-            for lane in self._lanes
-        }
-        with shared if shared is not None and self._clock is SYSTEM else nullcontext():
+            self._shared = Watchdog(self._engines.engine, give_up, stopping=stop.is_set, limit=step_limit)
+        with self._shared if self._shared is not None and self._clock is SYSTEM else nullcontext():
             self._engines.measure(len(self._lanes))
             try:
-                for thread in threads.values():
-                    thread.start()
-                while not all(lane.done for lane in self._lanes):
+                for lane in self._lanes.values():
+                    self._start(lane)
+                while not self._done():
                     observe(self.report())
                     with self._changed:
-                        if not all(lane.done for lane in self._lanes):
+                        if not self._done():
                             self._clock.wait(self._changed, self._clock.now() + REFRESH)
                     if stop.is_set():
-                        halt.set()
+                        self._halt(self._lanes.values())
+                    elif (cameras := update()) is not None:
+                        self._change(cameras, announce)
             finally:
-                halt.set()
-                for lane, thread in threads.items():
-                    if thread.ident is not None and not lane.given_up:
-                        self._clock.join(thread)
+                self._halt(self._lanes.values())
+                for lane in self._lanes.values():
+                    if lane.thread is not None and not lane.given_up:
+                        self._clock.join(lane.thread)
         final = self.report()
         observe(final)
         return final
 
+    def _done(self) -> bool:
+        return all(lane.done for lane in self._lanes.values())
+
+    def _halt(self, lanes: Iterable[Member]) -> None:
+        for lane in lanes:
+            lane.halt.set()
+
+    def _change(self, cameras: Iterable[Given], announce: Callable[[str], object]) -> None:
+        """Go on with these cameras: end those that are gone, begin new ones, and those anew that differ or ended."""
+        try:
+            wanted = {camera.name: camera for camera in named(cameras)}
+        except OptionError as error:
+            announce(Notice("cameras_kept", f"keeping the cameras as they are: {error}", logging.WARNING))
+            return
+        leaving = {n: lane for n, lane in self._lanes.items() if lane.done or lane.camera != wanted.get(n)}
+        self._halt(leaving.values())
+        kept = dict(self._lanes)
+        for name, lane in leaving.items():
+            if lane.thread is not None and not lane.given_up:
+                self._clock.join(lane.thread, self._clock.now() + LEAVING)
+            if lane.given_up or not lane.done:
+                lane.announce(Notice("warning", "warning: it has not ended yet: it stays as it is", logging.WARNING))
+                continue
+            del kept[name]
+            if name not in wanted:
+                lane.announce(Notice("camera_removed", "removed"))
+        begun = [Member(camera, self._common, announce) for name, camera in wanted.items() if name not in kept]
+        for lane in begun:
+            lane.engine = self._engines.seat()
+            self._stack.enter_context(lane)
+            if self._page is not None:
+                self._page.add(lane.name, partial(self._figures, lane.name))
+        if self._page is not None:
+            self._page.keep({*kept, *wanted})
+        every = kept | {lane.name: lane for lane in begun}
+        self._lanes = {name: every[name] for name in dict.fromkeys([*wanted, *kept])}
+        for lane in begun:
+            lane.announce(Notice("camera_added", f"added {lane.source_name}"))
+            try:
+                lane.check()
+            except FramecastError as error:
+                lane.fail(error)
+                lane.close()
+                lane.engine.close()
+                self._end(lane)
+            else:
+                self._start(lane)
+
+    def _figures(self, name: str) -> dict[str, object]:
+        lane = self._lanes.get(name)
+        return {} if lane is None else dict(lane.report())
+
     def _close_engines(self) -> None:
-        if not any(lane.given_up for lane in self._lanes):  # a step that does not return may still use its engine
+        # A step that does not return may still use its engine.
+        if not any(lane.given_up for lane in self._lanes.values()):
             self._engines.close()
 
-    def _work(self, lane: _Member, halt: threading.Event, step_limit: float, shared: Watchdog | None) -> None:
+    def _start(self, lane: Member) -> None:
+        lane.thread = threading.Thread(target=self._work, args=(lane,), name=f"framecast-{lane.name}", daemon=True)
+        lane.thread.start()
+
+    def _work(self, lane: Member) -> None:
         """A camera's thread."""
 
         def give_up(reason: str) -> None:
             self._abandon(lane, reason)
 
+        show = None if self._page is None else self._page.feed(lane.name).show
+        shared = self._shared
         try:
             with lane:
                 lane.open(lane.engine)
-                watchdog = shared or Watchdog(lane.engine, give_up, stopping=halt.is_set, limit=step_limit)
+                watchdog = shared or Watchdog(lane.engine, give_up, stopping=lane.halt.is_set, limit=self._limit)
                 with watchdog if shared is None and self._clock is SYSTEM else nullcontext():
-                    lane.run(self._displays(lane), stop=halt, check=watchdog.check)
+                    lane.run(lambda *_: [show] if show else [], stop=lane.halt, check=watchdog.check)
         except FramecastError as error:
             lane.fail(error)
         except Exception as error:  # noqa: BLE001 (the other cameras go on)
@@ -339,11 +342,7 @@ class _Fleet:
         finally:
             self._end(lane)
 
-    def _displays(self, lane: Lane) -> Callable[[ExitStack, Pipeline], list[Show]]:
-        show = self._shows.get(lane.name)
-        return lambda stack, pipeline: [] if show is None else [show]
-
-    def _abandon(self, lane: _Member, reason: str) -> None:
+    def _abandon(self, lane: Member, reason: str) -> None:
         """End a camera whose step does not return."""
         if lane.done:
             return
@@ -353,7 +352,7 @@ class _Fleet:
             lane.give_up(reason)
         self._end(lane)
 
-    def _end(self, lane: _Member) -> None:
+    def _end(self, lane: Member) -> None:
         with self._changed:
             lane.done = True
             self._changed.notify_all()

@@ -100,7 +100,7 @@ def fleet_report(cameras: Mapping[str, Report], failed: Mapping[str, str], engin
         "source": f"{len(every)} cameras",
         "model": engine.manifest.config,
         "engine": engine.name,
-        "engines": engines.opened,
+        "engines": len(every) if batcher is None else 1,
         "batches": {} if batcher is None else {str(size): n for size, n in sorted(batcher.batches.copy().items())},
         "batch_ms": {str(size): round(1e3 * seconds, 3) for size, seconds in cost.items()},
         "running": len(running),

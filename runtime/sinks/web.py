@@ -15,7 +15,7 @@ import ipaddress
 import logging
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import cast
 from urllib.parse import quote
 
@@ -126,6 +126,15 @@ class WebSink(Sink):
         """What takes the results of a camera."""
         return self._feeds[name]
 
+    def add(self, name: str, figures: Callable[[], Mapping[str, object]]) -> None:
+        """Show one more camera. One of the same name goes on with the results of the new one."""
+        if name not in self._feeds:  # replaced as a whole: the server's thread reads it
+            self._feeds = self._feeds | {name: Feed(figures, self._check, self._notify)}
+
+    def keep(self, names: Collection[str]) -> None:
+        """Show only these cameras from now on."""
+        self._feeds = {name: feed for name, feed in self._feeds.items() if name in names}
+
     def notice(self, *, told: bool) -> Notice:
         """The line that says where the page is.
 
@@ -199,21 +208,20 @@ class WebSink(Sink):
 
     async def _broadcast(self) -> None:
         """Send the newest results to every viewer until the run ends, and at least a heartbeat each second."""
-        feeds = self._feeds.values()
         while not self._closing:
             try:
                 await asyncio.wait_for(self._wake.wait(), HEARTBEAT)
             except asyncio.TimeoutError:
-                for feed in feeds:
+                for feed in self._feeds.values():
                     feed.heartbeat()
                 continue
             self._wake.clear()
             if self._viewers and not self._closing:
-                for feed in feeds:
+                for feed in self._feeds.values():
                     feed.news()
                 await asyncio.sleep(MIN_INTERVAL)
         self._ended = True
-        for feed in feeds:
+        for feed in self._feeds.values():
             feed.farewell()
 
     @web.middleware

@@ -221,6 +221,92 @@ def test_recordings_frames_and_stop_are_each_cameras_own(tmp_path: Path) -> None
     assert report["total"]["ended"] == "interrupted"
 
 
+def test_cameras_come_and_go_and_the_others_see_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, lambda: TrendEngine(0.5))
+    clock = VirtualClock()
+    alone = Seen(clock)
+    framecast.run_cameras([framecast.Camera(live(clock, 100), name="door", sinks=[alone])], clock=clock)
+    begun, seen, said = clock.now(), Seen(clock), list[str]()
+    door = framecast.Camera(live(clock, 100), name="door", sinks=[seen])
+    yard, gate = (
+        framecast.Camera(Stalling(shades(3), live=True, gap=0.05, clock=clock), name=name) for name in ("yard", "gate")
+    )
+    changes: list[tuple[float, list[framecast.Camera]]] = [
+        (0.4, [door, yard, gate]),
+        (0.8, [door, door]),
+        (1.0, [door, framecast.Camera("no-such-file.mp4", name="attic"), yard]),
+        (1.4, [door, framecast.Camera("run.mp4", name="attic", record="x.gif")]),
+    ]
+    names: list[list[str]] = []
+
+    def update() -> list[framecast.Camera] | None:
+        return changes.pop(0)[1] if changes and clock.now() - begun >= changes[0][0] else None
+
+    def observe(report: FleetReport) -> None:
+        names.append([*report["cameras"]])
+
+    report = framecast.run_cameras([door, yard], clock=clock, update=update, observe=observe, announce=said.append)
+    assert [picture for _, _, picture in seen.rows] == [picture for _, _, picture in alone.rows]
+    gaps, usual = (np.diff([moment for _, moment, _ in rows]) for rows in (seen.rows, alone.rows))
+    np.testing.assert_allclose(gaps, usual, atol=1e-6)
+    assert [names[0], ["door", "yard", "gate"] in names, names[-1]] == [["door", "yard"], True, ["door", "attic"]]
+    assert said == [
+        "gate: added a list",
+        "keeping the cameras as they are: two cameras are named 'door': give each its own name",
+        "gate: removed",
+        "attic: added no-such-file.mp4",
+        "attic: no such file: no-such-file.mp4 (check the path, or use 'demo' for the shipped clip)",
+        "yard: removed",
+        "attic: added run.mp4",
+        "attic: cannot record x.gif: unknown suffix; use .mp4, .mkv, .webm, .avi, or .png for pictures",
+    ]
+    assert [*report["total"]["failed"]] == ["attic"]
+
+
+class Hanging(TrendEngine):
+    """Its steps do not return until it is freed."""
+
+    light = True
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+        self.free = threading.Event()
+
+    def run(self, state_in: State, state_out: State) -> None:
+        self.free.wait(60)
+        super().run(state_in, state_out)
+
+
+def test_a_step_that_never_returns_ends_only_its_camera_if_the_engine_is_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hanging, fine = Hanging(), TrendEngine(0.5)
+    monkeypatch.setattr(TrendEngine, "light", True)
+    engines = iter([hanging, fine])
+    use(monkeypatch, lambda: next(engines))
+    report = framecast.run_cameras([ListSource(shades(5)), ListSource(shades(5))], step_limit=0.1)
+    hanging.free.set()
+    failed = report["total"]["failed"]
+    assert [*failed] == ["camera1"]
+    assert failed["camera1"].startswith("cannot finish the step of ")
+    assert report["cameras"]["camera2"]["frames"] == 5
+
+
+def test_a_step_of_the_shared_engine_that_never_returns_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging, reasons, reports = Hanging(), list[str](), list[FleetReport]()
+    monkeypatch.setattr(Hanging, "light", False)
+    use(monkeypatch, lambda: hanging)
+
+    def stuck(reason: str) -> None:
+        reasons.append(reason)
+        hanging.free.set()
+
+    sources = [ListSource(shades(5)), ListSource(shades(5))]
+    framecast.run_cameras(sources, step_limit=0.1, stuck=stuck, observe=reports.append)
+    assert len(reasons) == 1
+    assert [*reports[-1]["total"]["failed"].values()] == reasons * 2
+
+
 @pytest.mark.parametrize(
     ("cameras", "options", "message"),
     [

@@ -37,7 +37,7 @@ class Tile {
 
   // The next picture takes the place of this one once it is there.
   refresh() {
-    if (document.hidden) return;
+    if (document.hidden || this.gone) return;
     const next = new Image();
     next.alt = `The prediction of ${this.name}`;
     const again = () => (this.timer = setTimeout(() => this.refresh(), REST));
@@ -49,6 +49,12 @@ class Tile {
     };
     next.onerror = again; // there is none yet, or the server is gone
     next.src = address("tile.jpg", { camera: this.name, at: Date.now() });
+  }
+
+  remove() {
+    clearTimeout(this.timer);
+    this.gone = true;
+    this.item.remove();
   }
 
   show(report) {
@@ -79,6 +85,11 @@ function showAll({ cameras, total }) {
       byId("grid").append(tiles.get(name).item);
     }
     tiles.get(name).show(report);
+  }
+  for (const [name, tile] of tiles) {
+    if (name in cameras) continue;
+    tile.remove();
+    tiles.delete(name);
   }
   byId("grid").style.setProperty("--most", Math.ceil(Math.sqrt(tiles.size)));
   byId("source").textContent = `${total.source}, ${total.model} on ${total.engine}, ${number(total.fps, 1)} fps together`;

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from framecast.cli import logs
 from framecast.cli.checks import check_outputs, patience
-from framecast.cli.config_file import ConfigFile, Table, placed
+from framecast.cli.config_file import ConfigFile, FileOption, Table, placed
 from framecast.cli.run_options import TOGETHER, lookahead
 from framecast.cli.secret import address
-from framecast.errors import OptionError
+from framecast.errors import FramecastError, OptionError
+from framecast.notice import Notice
 
 if TYPE_CHECKING:
     from framecast.runtime.lane import Camera
@@ -119,6 +125,60 @@ def sources(cameras: list[Chosen], config: ConfigFile | None) -> list[Chosen]:
             read = {**camera.given, "source": address(camera.given["source"])}
         found.append(Chosen(camera.name, read, camera.table))
     return found
+
+
+class Reading:
+    """Reads the cameras from the file again, while the run goes on.
+
+    SIGHUP asks for it, as of other services. No request to the page does: whoever may add a camera can let this machine
+    open any address and any file, and the page's token shall not allow that. The file's owner can do it anyway.
+
+    Args:
+        config: the file that the run began with.
+        given: the run's options, as for :func:`chosen`. They stay.
+        known: what a file may set.
+    """
+
+    def __init__(self, config: ConfigFile, given: Mapping[str, Any], known: Sequence[FileOption]) -> None:
+        self._config, self._given, self._known = config, given, known
+        self._asked = threading.Event()
+
+    @classmethod
+    def of(cls, config: ConfigFile | None, given: Mapping[str, Any], known: Sequence[FileOption]) -> Reading | None:
+        """One, if the cameras are the file's and no terminal is there, whose end SIGHUP would mean."""
+        if config is None or not config.cameras or "source" not in config.given:
+            return None
+        try:
+            os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+        except OSError:
+            return cls(config, given, known)
+        return None
+
+    def ask(self) -> None:
+        """Ask for it. Safe in a signal handler."""
+        self._asked.set()
+
+    def take(self) -> list[Chosen] | None:
+        """The file's cameras, if somebody has asked for them and the file has no mistake. It prints every mistake."""
+        if not self._asked.is_set():
+            return None
+        self._asked.clear()
+        file = ConfigFile(self._config.path)
+        try:
+            file.load(self._known)
+            file.given = {*self._config.given}
+            found = sources(chosen({**self._given, "source": file.give("source")}, file), file)
+            check_together(found, file)
+        except (typer.Exit, FramecastError) as error:
+            reason = f": {error}" if isinstance(error, FramecastError) else ""
+            logs.announce(Notice("cameras_kept", f"keeping the cameras as they are{reason}", logging.WARNING))
+            return None
+        if file.values != self._config.values:
+            line = "warning: only the cameras are read again: restart framecast for the other changes"
+            logs.announce(Notice("warning", line, logging.WARNING))
+        for one in found:
+            logs.hide(one.given["source"], None)
+        return found
 
 
 def camera_of(one: Chosen, sinks: list[Any]) -> Camera:

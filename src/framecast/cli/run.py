@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from framecast.cli import logs
-from framecast.cli.cameras import camera_of, check_together, chosen, sources
+from framecast.cli.cameras import Reading, camera_of, check_together, chosen, sources
 from framecast.cli.checks import amount, check_clips, duration, patience, period
 from framecast.cli.complete import complete_configurations, complete_engine, complete_models
 from framecast.cli.config_file import ConfigFile, options, placed
@@ -29,6 +29,7 @@ from framecast.notice import Notice
 
 if TYPE_CHECKING:
     from framecast.runtime.fleet_report import FleetReport
+    from framecast.runtime.lane import Camera
     from framecast.runtime.report import Report
 
 
@@ -223,6 +224,12 @@ def run(
     if line := systemd.caution(timeout=waits[0] + MOST, stall=waits[1], step_limit=waits[2]):
         logs.announce(Notice("warning", f"warning: {line}", logging.WARNING))
     stop = threading.Event()
+    reading = Reading.of(config, given, options(run))
+
+    def update() -> list[Camera] | None:
+        again = reading.take() if reading else None
+        return None if again is None else [camera_of(camera, [systemd.show]) for camera in again]
+
     newest: list[Report | FleetReport] = []
 
     def work() -> None:
@@ -266,7 +273,7 @@ def run(
                 # systemd's sink is closed at the end, not with the first camera that ends
                 asked = [camera_of(camera, [systemd.show]) for camera in cameras]
                 wait = duration("--batch-wait", batch_wait)
-                failed = fleet.run_cameras(asked, batch_wait=wait, **common)["total"]
+                failed = fleet.run_cameras(asked, batch_wait=wait, update=update, **common)["total"]
                 if failed["failed"]:
                     raise FramecastError((failed["ended"] or "").removeprefix("error: "))
             else:
@@ -289,7 +296,7 @@ def run(
         systemd.stopping()
         stop.set()
 
-    with on_signals(halt, begun=lambda: bool(newest)):
+    with on_signals(halt, begun=lambda: bool(newest), reload=reading.ask if reading else None):
         all_of(work, end, systemd.close)
 
 
