@@ -97,7 +97,7 @@ def fleet_report(cameras: Mapping[str, Report], failed: Mapping[str, str], engin
     silent = [report["silent_s"] for report in running]
     cost = batcher.cost if batcher is not None and len(batcher.cost) > 1 else {}
     total: Total = {
-        "source": f"{len(every)} cameras",
+        "source": f"{len(every)} camera{'s' * (len(every) != 1)}",
         "model": engine.manifest.config,
         "engine": engine.name,
         "engines": len(every) if batcher is None else 1,

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from framecast.cli.cameras import Reading
 from framecast.cli.config import check_file
+from framecast.cli.config_file import ConfigFile, options
+from framecast.cli.run import run as run_command
+from framecast.cli.signals import on_signals
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
@@ -110,6 +116,45 @@ def test_a_run_of_several_cameras_goes_on_without_one(box: Path, run: Run) -> No
     report = json.loads(Path("run.json").read_text())
     assert {name: one["frames"] for name, one in report["cameras"].items()} == {"door": 3, "camera2": 0}
     assert report["total"]["ended"] == "error: 1 of 2 cameras failed: camera2"
+
+
+def test_the_file_is_read_again_on_sighup(box: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    known = options(run_command)
+    box.write_text(f'record = ["run.mkv"]\nframes = 9\n{CAMERA}name = "door"\n')
+    config = ConfigFile(str(box))
+    config.load(known)
+    given = {one.name: one.default for one in known} | {name: config.give(name) for name in config.sets}
+    reading = Reading(config, given, known)
+    assert reading.take() is None  # nobody has asked
+
+    with on_signals(lambda: pytest.fail("it ends"), reload=reading.ask):
+        os.kill(os.getpid(), signal.SIGHUP)
+        while (found := reading.take()) is None:
+            pass
+    assert [(one.name, one.record) for one in found] == [("door", [Path("run-door.mkv")])]
+
+    box.write_text(f'record = ["new.mkv"]\nframes = 9\n{CAMERA}{CAMERA}name = "yard"\nahead = "90ms"')
+    reading.ask()
+    found = reading.take()
+    assert found is not None
+    assert [(one.name, one.record, one.given["ahead"]) for one in found] == [
+        ("camera1", [Path("run-camera1.mkv")], None),  # options of all cameras stay
+        ("yard", [Path("run-yard.mkv")], "90ms"),
+    ]
+    assert reading.take() is None
+    for wrong in (f"{CAMERA}nme = 1", f'{CAMERA}name = "a"\n{CAMERA}name = "a"', '[[camera]]\nsource = "env:NONESUCH"'):
+        box.write_text(f"frames = 9\n{wrong}")
+        reading.ask()
+        assert reading.take() is None
+    err = capfd.readouterr().err.splitlines()
+    assert err[0] == "warning: only the cameras are read again: restart framecast for the other changes"
+    assert [line.partition(": ")[0] for line in err[1:]] == [
+        "box.toml:4",
+        "keeping the cameras as they are",
+        "box.toml:7",
+        "keeping the cameras as they are",
+        "keeping the cameras as they are",
+    ]
 
 
 @pytest.mark.parametrize(
