@@ -21,6 +21,7 @@ from framecast.runtime.engines.engine import Buffer, Engine, Moment, State
 
 WAIT = 2e-3  # seconds that a step may wait for those of other cameras
 MOST = 16  # rows of a batch
+PAYS = 0.9  # a batch is used if it takes less than this share of the time of single steps
 RUNS = 3  # steps of each batch size in the measurement; the fastest counts
 
 
@@ -99,8 +100,8 @@ class Batcher:
                 pairs = [(after, before) for before, after in pairs]
             self.cost[size] = min(taken[1:])
             size *= 2
-        if self.best(min(most, MOST)) == 1:
-            self.cost = {1: self.cost[1]}
+        single = self.cost[1]
+        self.cost = {size: cost for size, cost in self.cost.items() if size == 1 or cost < PAYS * size * single}
 
     def best(self, count: int) -> int:
         """The size of the next batch if ``count`` steps wait: the first of those that take least time together."""
@@ -261,8 +262,8 @@ class Seat(Engine):
         self._taken: Sequence[Image] = ()
         self.name, self.device, self.version = inner.name, inner.device, inner.version
         self.precision, self.manifest = inner.precision, inner.manifest
-        # Otherwise a camera would wait for another one's step three times a frame: to step, to render, to be seen.
-        self._reading: AbstractContextManager[object] = nullcontext() if inner.apart else inner.lock
+        # Otherwise a camera would wait for another one's step several times a frame: to step, to render, to be seen.
+        self._alone: AbstractContextManager[object] = nullcontext() if inner.apart else inner.lock
         self.batch, self.any_size, self.compiles = 1, inner.any_size, inner.compiles
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
@@ -276,7 +277,7 @@ class Seat(Engine):
 
     def reset(self, state: State, rows: Sequence[int] | None = None) -> None:
         """See :meth:`Engine.reset`."""
-        with self._inner.lock:
+        with self._alone:
             self._inner.reset(state, rows)
 
     def take(self, images: Sequence[Image], state: State) -> None:
@@ -296,9 +297,10 @@ class Seat(Engine):
             return self._inner.step(frame, state_in, state_out)
 
     def precompute(self, state: State) -> None:
-        """See :meth:`Engine.precompute`."""
-        with self._inner.lock:
-            self._inner.precompute(state)
+        """See :meth:`Engine.precompute`. Without halves there is nothing to wait for."""
+        if self.manifest.precomputed:
+            with self._inner.lock:
+                self._inner.precompute(state)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
         """See :meth:`Engine.feed_back`; alone."""
@@ -307,7 +309,7 @@ class Seat(Engine):
 
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`."""
-        with self._reading:
+        with self._alone:
             return self._inner.render(state, ahead)
 
     def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
@@ -321,7 +323,7 @@ class Seat(Engine):
 
     def seen(self, state: State) -> list[Image]:
         """See :meth:`Engine.seen`."""
-        with self._reading:
+        with self._alone:
             return self._inner.seen(state)
 
     def interrupt(self, reason: str) -> bool:

@@ -104,7 +104,8 @@ class Engine(ABC):
         any_size: whether its pictures have the frames' size. Otherwise they have the manifest's.
         batches: whether :meth:`copy_row` works, so that states of several cameras can be stepped as one batch.
         light: whether it holds no weights, so that each of several cameras can have its own and waits for no other.
-        apart: whether :meth:`render` and :meth:`seen` only read the state's memory on the host: no step delays them.
+        apart: whether :meth:`reset`, :meth:`render` and :meth:`seen` touch only the state's memory, on the host: then
+            they wait for no step of another camera.
         compiles: whether its first calls may compile code, which takes long.
         lock: held by one caller at a time, so that a watchdog sees how long a call goes on.
     """

@@ -169,7 +169,7 @@ def test_the_cheapest_sizes_are_used(cost: dict[int, float], waiting: int, size:
     assert batcher.best(waiting) == size
 
 
-@pytest.mark.parametrize(("power", "sizes"), [(1.1, {1}), (0.5, {1, 2, 4})])
+@pytest.mark.parametrize(("power", "sizes"), [(1.1, {1}), (0.98, {1}), (0.5, {1, 2, 4})])
 def test_a_batch_must_pay(power: float, sizes: set[int]) -> None:
     clock, engine = ManualClock(), TrendEngine(0.5)
     batcher, run = Batcher(engine, clock=clock), engine.run
