@@ -1,7 +1,8 @@
 """Finds how many cameras one machine can handle: adds streams until predictions fall behind the frames.
 
-Every camera has its own :class:`Pipeline`, with threads to capture and to predict. Every camera also has its own
-engine, because steppers that share an engine wait for each other. Memory therefore holds the weights once per camera.
+This is what ``framecast run`` does with several cameras: each has threads to capture and to predict, and all have one
+engine (:class:`framecast.runtime.engines.batched.Shared`), whose weights are in memory once. Its steps take the frames
+of several cameras together where a measurement says that this is faster.
 The frames of all cameras are due at the same moments, as if the cameras were genlocked. This is the worst case, and it
 is repeatable.
 
@@ -12,10 +13,13 @@ frame interval. A p99 over all cameras together would hide a camera that starves
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import psutil
 
 from framecast.bench.loop import FrameTimes, Loop, Scheduled, check, frames_of, read_frames, warm
 from framecast.bench.stream import Figures, figures
@@ -24,6 +28,7 @@ from framecast.camera import Image, open_source
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError
 from framecast.runtime.engines import Engine
+from framecast.runtime.engines.batched import Shared
 from framecast.runtime.predictor import Predictor
 
 START = 0.2  # seconds from a run's start until its first frames are due, so that its threads can start
@@ -40,6 +45,8 @@ class CameraRun:
         n: samples per camera.
         dropped: share of all cameras' frames that were dropped.
         cores: CPU time of the process divided by wall time.
+        batches: how many steps ran with so many cameras' frames, by that number; empty without a shared engine.
+        resident_mb: memory of the process at the end of the run, with everything that earlier runs needed.
     """
 
     cameras: int
@@ -48,6 +55,8 @@ class CameraRun:
     n: int
     dropped: float
     cores: float
+    batches: dict[str, int]
+    resident_mb: float
 
     def row(self, interval_ms: float) -> tuple[str, str]:
         """Return a table row: the label and the figures. A p99 from too few samples has a question mark."""
@@ -55,7 +64,7 @@ class CameraRun:
         return (
             f"  {self.cameras} {'camera' if self.cameras == 1 else 'cameras'}, due → sink (corrected), ms",
             f"p50 {self.p50:.2f}  p99 {self.p99:.2f}{doubtful} of {interval_ms:.2f}  (n {self.n} each); "
-            f"{self.dropped:.1%} dropped, {self.cores:.2f} cores",
+            f"{self.dropped:.1%} dropped, {self.cores:.2f} cores, {self.resident_mb:.0f} MB",
         )
 
 
@@ -69,6 +78,7 @@ class Cameras:
         fps: frames per second of each camera.
         interval_ms: time between two frames; no camera's p99 may exceed it.
         runs: in the order of the number of cameras.
+        engines: how many engines were opened: one for all cameras, or one each if it holds no weights.
     """
 
     carried: int
@@ -76,6 +86,7 @@ class Cameras:
     fps: float
     interval_ms: float
     runs: tuple[CameraRun, ...]
+    engines: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, for JSON."""
@@ -84,7 +95,8 @@ class Cameras:
     def rows(self) -> list[tuple[str, str]]:
         """Return table rows, each a label and a value."""
         more = " or more" if self.carried == self.limit else ""
-        head = ("cameras handled", f"{self.carried}{more} at {self.fps:g} frames a second each")
+        shared = "one engine for all" if self.engines == 1 else "one engine each"
+        head = ("cameras handled", f"{self.carried}{more} at {self.fps:g} frames a second each, {shared}")
         return [head, *(run.row(self.interval_ms) for run in self.runs)]
 
 
@@ -104,7 +116,7 @@ def carry(
     run may find one camera more or less.
 
     Args:
-        open_engine: opens the engine of one camera; this function closes it.
+        open_engine: opens an engine; this function closes it.
         source: the clip that every camera shows.
         fps: frames per second of each camera; None for the clip's own rate.
         seconds: how long each run counts frames.
@@ -127,18 +139,22 @@ def carry(
         images = read_frames(opened)
     runs: dict[int, CameraRun] = {}
     with ExitStack() as stack:
+        engines = Shared(open_engine, clock=clock)
+        stack.callback(engines.close)
         predictors: list[Predictor] = []
 
         def carried(count: int) -> bool:
             while len(predictors) < count:
-                predictors.append(Predictor(stack.enter_context(open_engine()), clock=clock))
+                predictors.append(Predictor(stack.enter_context(engines.seat()), clock=clock))
                 warm(predictors[-1], images[0])
+            engines.measure(count)
+            before = _batches(engines)
             every = _run(predictors[:count], images, rate, seconds, ahead, clock)
-            runs[count] = _summed(every)
+            runs[count] = _summed(every, _batches(engines) - before)
             return runs[count].p99 <= 1e3 / rate
 
         most = search(carried, limit)
-    return Cameras(most, limit, rate, 1e3 / rate, tuple(runs[count] for count in sorted(runs)))
+    return Cameras(most, limit, rate, 1e3 / rate, tuple(runs[count] for count in sorted(runs)), engines.opened)
 
 
 def search(passes: Callable[[int], bool], limit: int) -> int:
@@ -194,7 +210,11 @@ def _run(
     return [figures(frames[number], (50.0, 99.0)) for number in range(len(loops))]
 
 
-def _summed(every: list[Figures]) -> CameraRun:
+def _batches(engines: Shared) -> Counter[int]:
+    return Counter(engines.batcher.batches) if engines.batcher is not None else Counter()
+
+
+def _summed(every: list[Figures], batches: Counter[int]) -> CameraRun:
     return CameraRun(
         cameras=len(every),
         p50=max(f.corrected.percentiles[50] for f in every),
@@ -202,4 +222,6 @@ def _summed(every: list[Figures]) -> CameraRun:
         n=min(f.frames for f in every),
         dropped=sum(f.dropped for f in every) / sum(f.frames for f in every),
         cores=max(f.cores for f in every),
+        batches={str(size): count for size, count in sorted(batches.items())},
+        resident_mb=psutil.Process().memory_info().rss / 1e6,
     )

@@ -23,6 +23,7 @@ class News:
         clock: measures the outages.
         outputs: what tells about each output, as in the report.
         engine: the engine, which may be a model server.
+        log: called with all else.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class News:
         clock: Clock,
         outputs: Iterable[Callable[[], Output | None]] = (),
         engine: Engine | None = None,
+        log: Callable[[str], object] = to_log,
     ) -> None:
         self._source, self._announce, self._clock = source, announce, clock
+        self._log = log
         self._told: set[str] = set()
         self._lost: float | None = None  # since when
         self._back = 0  # reconnections so far
@@ -51,14 +54,14 @@ class News:
             if (now := self._clock.now()) - self._concealing >= SELDOM:
                 self._concealing = now
                 line = "a frame is late or lost: showing predictions in its place"
-                to_log(Notice("concealing", line, logging.WARNING, frames=self._concealed))
+                self._log(Notice("concealing", line, logging.WARNING, frames=self._concealed))
         elif not (self._ready or result.between or self._source.trouble):
             self.tell()  # first that the camera is back
             self._ready = True
             figures = {"epoch": result.frame.epoch, "index": result.frame.index}
             seconds, late = round(self._clock.now() - self._begun, 3), round(result.stamps.latency, 6)
             line = f"predicting {self._source.name}"
-            to_log(Notice("ready", line, **figures, seconds=seconds, latency_seconds=late))
+            self._log(Notice("ready", line, **figures, seconds=seconds, latency_seconds=late))
 
     def tell(self) -> None:
         """Tell what is new. Call it a few times a second."""

@@ -1,20 +1,22 @@
-"""Opens where a run's pictures go: recordings and addresses, each in its own thread."""
+"""Where a run's pictures go: checks recordings, and opens them and addresses, each in its own thread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from framecast.clock import Clock
+from framecast.errors import OptionError, SinkUnavailableError
 from framecast.redact import redact
 from framecast.runtime.sinks.out import PATIENCE, SLOW, OutSink, answers, is_live
-from framecast.runtime.sinks.recorded import has_room
+from framecast.runtime.sinks.recorded import check_recordable, has_room
 from framecast.runtime.sinks.recovering import Recovering
 from framecast.runtime.sinks.sink import Sink
 from framecast.runtime.sinks.strip import StripSink
 from framecast.runtime.sinks.thread import SinkThread
-from framecast.runtime.sinks.video import VideoSink
+from framecast.runtime.sinks.video import VideoSink, check_segments, check_suffix
 
 STRIP = ".png"  # the suffix of a strip of pictures
 
@@ -65,3 +67,36 @@ def sender(target: str, fps: float, newest: bool, clock: Clock, *, again: bool, 
         redact(target), opens, waits=waits, ready=lambda took: took < SLOW or answers(target), clock=clock
     )
     return SinkThread(sink, clock, newest=newest, patience=4 * PATIENCE)  # to send, close, open and send again
+
+
+def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: float | None = None) -> None:
+    """Reject recordings before anything is opened, unless all suffixes are known and all paths can be written.
+
+    Args:
+        paths: as for ``record`` of :func:`framecast.run`.
+        segment: see there.
+        keep: see there.
+
+    Raises:
+        OptionError: a suffix is unknown, or the segments' time or size is out of range.
+        SinkError: a path cannot be written, or another run is recording under that name. A full disk is told later,
+            because a camera can wait for room.
+    """
+    check_recording_options(paths, segment, keep)
+    for path in paths:
+        with suppress(SinkUnavailableError):  # a camera is predicted without a recording until there is room
+            check_recordable(path)
+
+
+def check_recording_options(paths: Sequence[Path], segment: float | None = None, keep: float | None = None) -> None:
+    """The part of :func:`check_recordings` that looks at no file.
+
+    Raises:
+        OptionError: see there.
+    """
+    check_segments(segment, keep)
+    videos = [path for path in paths if path.suffix.lower() != STRIP]
+    if segment is not None and not videos:
+        raise OptionError("segment is for videos: give record as well, such as run.mp4")
+    for path in videos:
+        check_suffix(path)

@@ -5,35 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, nullcontext
 from functools import partial
-from pathlib import Path
-from types import TracebackType
 
-from framecast.camera import Source, open_source
+from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import OptionError, SinkError, SinkUnavailableError
+from framecast.errors import OptionError
 from framecast.notice import Notice, to_log
-from framecast.runtime.conceal import check_conceal
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
-from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
-from framecast.runtime.news import News
-from framecast.runtime.outputs import STRIP, recorder, sender
-from framecast.runtime.pipeline import Pipeline, check_refresh
-from framecast.runtime.predictor import Predictor
+from framecast.runtime.lane import Camera, Common, Lane, Show, close_after
+from framecast.runtime.lookahead import MAX_AHEAD
+from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.report import Report
 from framecast.runtime.shipped import DEFAULT_MODEL, find
-from framecast.runtime.sinks.out import check_out, is_live
-from framecast.runtime.sinks.recorded import check_recordable
 from framecast.runtime.sinks.sink import Result, Sink
-from framecast.runtime.sinks.thread import SinkThread
-from framecast.runtime.sinks.video import check_segments, check_suffix
 from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
-
-CLOSING = 5.0  # seconds that the outputs may take to close while a step hangs
-REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
 
 _log = logging.getLogger(__name__)
 
@@ -139,144 +127,54 @@ def run(
         SinkError: an output cannot be written or served.
         OptionError: an argument is out of range.
     """
-    check_refresh(refresh)
-    check_conceal(conceal)
     if not step_limit > 0:
         raise OptionError(f"step_limit must be above 0 s, not {step_limit:g}")
+    camera = Camera(
+        source,
+        now=now,
+        ahead=ahead,
+        horizon=horizon,
+        camera_delay=camera_delay,
+        conceal=conceal,
+        record=record,
+        out=out,
+        sinks=sinks,
+    )
+    common = Common(
+        displays=show or serve is not None,
+        display_delay=display_delay,
+        max_ahead=max_ahead,
+        refresh=refresh,
+        frames=frames,
+        realtime=realtime,
+        every_frame=every_frame,
+        loop=loop,
+        timeout=timeout,
+        stall=stall,
+        reconnect=reconnect,
+        segment=segment,
+        keep=keep,
+        clock=clock,
+    )
     halt = stop or threading.Event()
-    wish = Lookahead(horizon, ahead, now, camera_delay, display_delay, max_ahead)
-    with ExitStack() as stack:
-        if isinstance(source, Source):
-            _close_after(stack, source.close)
-        shown: list[Callable[[Result], object]] = []  # sinks without moments between frames; displays get those too
-        for sink in sinks:
-            if callable(sink):
-                shown.append(sink)
-            else:
-                _close_after(stack, sink.close)
-                shown.append(sink.show)
-        places = [Path(record)] if isinstance(record, (str, os.PathLike)) else [Path(place) for place in record]
-        check_recordings(places, segment, keep)
-        targets = [out] if isinstance(out, str) else list(out)
-        for target in targets:
-            check_out(target)
-        watched = now or show or serve is not None or any(map(is_live, targets))
-        if clock is not SYSTEM and (show or serve is not None):
-            raise OptionError("a window and a page run in real time: leave out clock, or leave out show and serve")
-        predictor = stack.enter_context(Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True))
-        if line := caution(predictor.manifest):
+    with Lane(camera, common, announce) as lane:
+        lane.check()
+        common.check()
+        opened = open_engine(find(model), engine, threads=threads)
+        if line := caution(opened.manifest):
             announce(Notice("warning", f"warning: {line}", logging.WARNING))
-        if isinstance(source, Source):
-            opened = source
-        else:
-            own_delay = camera_delay > 0  # it is counted from the arrival
-            opened = open_source(
-                source,
-                loop=loop,
-                timeout=timeout,
-                stall=stall,
-                sender_clock=not own_delay,
-                reconnect=reconnect,
-                clock=clock,
-            )
-            _close_after(stack, opened.close)
-            if now and not camera_delay and str(source).lower().startswith(("rtsp:", "rtsps:")):
-                announce(Notice("warning", f"warning: {_NO_DELAY}", logging.WARNING))
-        pipeline = Pipeline(
-            opened,
-            predictor,
-            lookahead=wish,
-            frames=frames,
-            realtime=realtime or watched,
-            every=every_frame,
-            refresh=refresh if show or serve is not None else None,
-            conceal=conceal,
-            clock=clock,
-        )
-        line, ours = f"started: {opened.name}", predictor.engine
-        to_log(Notice("started", line, source=opened.name, model=ours.manifest.config, engine=ours.name))
-        try:
-            with ExitStack() as sinks_open:
-                displays = _open_displays(sinks_open, pipeline, serve, token, hosts, show, announce)
-                fps = opened.fps or 1 / predictor.interval
-                # Whoever watches live gets the newest picture; everybody else gets every one.
-                late = opened.live or realtime or watched
-                opening: list[Callable[[], SinkThread]] = [
-                    *(
-                        partial(recorder, place, fps, segment, keep, clock, again=reconnect and opened.live)
-                        for place in places
-                    ),
-                    *(
-                        partial(sender, target, fps, late, clock, again=reconnect, waits=opened.live)
-                        for target in targets
-                    ),
-                ]
-                for opens in opening:
-                    thread = opens()
-                    _close_after(sinks_open, thread.close)
-                    pipeline.outputs.append(thread.written)
-                    shown.append(thread.show)
+        lane.open(opened)
 
-                def give_up(reason: str) -> None:
-                    pipeline.telemetry.end(f"error: {reason}")
-                    closing = threading.Thread(target=_close, args=(sinks_open,), daemon=True)
-                    closing.start()
-                    closing.join(CLOSING)
-                    observe(pipeline.report())
-                    stuck(reason)
+        def give_up(reason: str) -> None:
+            lane.give_up(reason)
+            observe(lane.pipeline.report())
+            stuck(reason)
 
-                watchdog = Watchdog(predictor.engine, give_up, stopping=halt.is_set, limit=step_limit)
-                with watchdog if clock is SYSTEM else nullcontext():  # in virtual time a step takes no time
-                    _drive(pipeline, displays, shown, observe, announce, halt, watchdog, clock)
-        except Exception as error:
-            pipeline.telemetry.end(f"error: {error}")
-            if isinstance(error, SinkError):
-                to_log(Notice("output_lost", str(error), logging.WARNING))
-            raise
-        finally:
-            if pipeline.started:
-                observe(pipeline.report())
-            _tell_end(pipeline)
-        return pipeline.report()
-
-
-def _tell_end(pipeline: Pipeline) -> None:
-    now = pipeline.telemetry.snapshot()
-    counts = {"frames": now.frames, "dropped": now.dropped, "epochs": now.epochs, "resets": now.resets}
-    to_log(Notice("stopped", f"stopped: {now.ended}", reason=now.ended, **counts, seconds=round(now.seconds, 3)))
-
-
-_NO_DELAY = (
-    "unless the camera tells when it captures (RTCP), its delay is taken as 0 ms, and the picture lags by it: "
-    "measure it with 'framecast delay', and give it as --camera-delay"
-)
-
-
-def _drive(
-    pipeline: Pipeline,
-    displays: list[Callable[[Result], object]],
-    sinks: list[Callable[[Result], object]],
-    observe: Callable[[Report], object],
-    announce: Callable[[str], object],
-    stop: threading.Event,
-    watchdog: Watchdog,
-    clock: Clock,
-) -> None:
-    observe(pipeline.report())  # the run has begun: from now on there is something to finish
-    observed = clock.now() - REFRESH  # the first figures come at once
-    news = News(pipeline.source, announce, clock, pipeline.outputs, pipeline.predictor.engine)
-    for result in pipeline.results(REFRESH):
-        watchdog.check()
-        if result is not None:
-            news.see(result)
-            for sink in displays if result.between else [*displays, *sinks]:
-                sink(result)
-        if clock.now() - observed >= REFRESH:
-            observed = clock.now()
-            observe(pipeline.report())
-            news.tell()
-        if stop.is_set():
-            pipeline.stop()
+        displays = partial(_open_displays, serve=serve, token=token, hosts=hosts, show=show, announce=announce)
+        watchdog = Watchdog(opened, give_up, stopping=halt.is_set, limit=step_limit)
+        with watchdog if clock is SYSTEM else nullcontext():  # in virtual time a step takes no time
+            lane.run(displays, observe=observe, stop=halt, check=watchdog.check)
+        return lane.pipeline.report()
 
 
 def _open_displays(
@@ -287,76 +185,20 @@ def _open_displays(
     hosts: Iterable[str],
     show: bool,
     announce: Callable[[str], object],
-) -> list[Callable[[Result], object]]:
+) -> list[Show]:
     """Open window and page and return their ``show`` functions. The stack closes them."""
-    opened: list[Callable[[Result], object]] = []
+    opened: list[Show] = []
     if show:
         from framecast.runtime.sinks.window import WindowSink
 
         window = WindowSink(closed=pipeline.stop)
-        _close_after(stack, window.close)
+        close_after(stack, window.close)
         opened.append(window.show)
     if serve is not None:  # before the recorders, so that it closes after them: viewers may be slow to leave
         from framecast.runtime.sinks.web import WebSink
 
         page = WebSink(serve, snapshot=lambda: dict(pipeline.report()), token=token, hosts=hosts)
-        _close_after(stack, page.close)
+        close_after(stack, page.close)
         opened.append(page.show)
-        # A secret that somebody set is not for the journal; one that was made for this run must be told.
-        shown = page.url if token is None else f"{page.address} (add ?token= and your token)"
-        announce(Notice("serving", f"watch it at {shown}", address=page.address, token=page.url != page.address))
+        announce(page.notice(told=token is None))
     return opened
-
-
-def check_recordings(paths: Sequence[Path], segment: float | None = None, keep: float | None = None) -> None:
-    """Reject recordings before anything is opened, unless all suffixes are known and all paths can be written.
-
-    Args:
-        paths: as for ``record`` of :func:`run`.
-        segment: see there.
-        keep: see there.
-
-    Raises:
-        OptionError: a suffix is unknown, or the segments' time or size is out of range.
-        SinkError: a path cannot be written, or another run is recording under that name. A full disk is told later,
-            because a camera can wait for room.
-    """
-    check_recording_options(paths, segment, keep)
-    for path in paths:
-        with suppress(SinkUnavailableError):  # a camera is predicted without a recording until there is room
-            check_recordable(path)
-
-
-def check_recording_options(paths: Sequence[Path], segment: float | None = None, keep: float | None = None) -> None:
-    """The part of :func:`check_recordings` that looks at no file.
-
-    Raises:
-        OptionError: see there.
-    """
-    check_segments(segment, keep)
-    videos = [path for path in paths if path.suffix.lower() != STRIP]
-    if segment is not None and not videos:
-        raise OptionError("segment is for videos: give record as well, such as run.mp4")
-    for path in videos:
-        check_suffix(path)
-
-
-def _close(stack: ExitStack) -> None:
-    try:
-        stack.close()
-    except Exception as error:  # noqa: BLE001 (the step that hangs is what ends the run)
-        _log.warning("closing failed as well: %s", error)
-
-
-def _close_after(stack: ExitStack, close: Callable[[], object]) -> None:
-    """Call ``close`` when the stack unwinds. If it fails after another failure, the first one is raised."""
-
-    def leave(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            close()
-        except Exception as later:
-            if error is None:
-                raise
-            _log.warning("closing failed as well: %s", later)
-
-    stack.push(leave)

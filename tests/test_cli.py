@@ -172,7 +172,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run", "demo", "--zzz"], 2, "framecast run has no option --zzz (see 'framecast run --help')"),
             (["nope"], 2, "no command 'nope': use run, config, delay, eval"),
             (["rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
-            (["run", "demo", "rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
+            (["delay", "demo", "rtsp://user:s3cret@127.0.0.1/x"], 2, "--help"),
             (["run", "demo", "--model", "rtsp://user:s3cret@127.0.0.1/x"], 1, "no such artifact"),
             (["run", "demo", "--record", fifo], 1, "regular file"),
         ]

@@ -57,12 +57,17 @@ def test_the_example_names_every_option_of_run_and_no_other(box: Path, run: Run)
     code, text, err = run("config", "--example")
     assert (code, err) == (0, "")
     wanted = {name.replace("_", "-") for name in inspect.signature(run_command).parameters} - {"config"}
+    text, _, cameras = text.partition("# Several cameras")
     shown = re.findall(r"^#?([\w-]+) = ", text, re.MULTILINE)
     assert set(shown) == wanted
     assert len(shown) == len(wanted)
     assert max(map(len, text.splitlines())) <= 100
     assert f"\n# {'With now: the camera' + chr(39) + 's delay'}" in text  # help, without dashes
     box.write_text(text)
+    assert run("config", "--check", box) == (0, "box.toml: no mistakes\n", "")
+    table = re.sub(r"^# (?=\[|\w+(-\w+)? = )", "", cameras, flags=re.MULTILINE)
+    assert table.count("\n[[camera]]\n") == 2
+    box.write_text("now = true\n# " + table)
     assert run("config", "--check", box) == (0, "box.toml: no mistakes\n", "")
 
 
@@ -100,9 +105,9 @@ def test_every_option_with_a_value_has_a_check() -> None:
         ("zzzzzz = 1", ":1: unknown key \"zzzzzz\" (see 'framecast config --example')"),
         ('config = "a.toml"', ':1: unknown key "config"'),
         ("verbose = true", ':1: unknown key "verbose"'),
-        ('["camera"]\nstall = 3', ':1: unknown key "camera" (this file has no tables)'),
-        ("\n[[camera]]\nstall = 3", ':2: unknown key "camera" (this file has no tables)'),
-        ("camera.delay = 3", ':1: unknown key "camera" (this file has no tables)'),
+        ('["camera"]\nstall = 3', ":1: each camera is a table of its own: write [[camera]], and its keys below it"),
+        ("camera.delay = 3", ":1: each camera is a table of its own"),
+        ("[other]\nstall = 3", ':1: unknown key "other" (the only tables are [[camera]])'),
         ("stall.x = 3", ":1: stall takes a string, not a table"),
         ('stall = "2"', ":1: stall: 2 is 2 ms, too short to wait: write seconds as 2s"),
         ('stall = "soon"', ":1: stall: 'soon' is not a time: give milliseconds or seconds"),

@@ -36,13 +36,13 @@ def framecast(*arguments: str, **options: Any) -> subprocess.CompletedProcess[st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("run",), "framecast run needs SOURCE"),
+        (("run",), "framecast run needs SOURCE..."),
         (("run", "demo", "--horizon", "far"), "--horizon takes a whole number, not 'far'"),
         (("run", "demo", "--horizon=2.5"), "--horizon takes a whole number, not '2.5'"),
         (("run", "demo", "--zzz"), "framecast run has no option --zzz"),
         (("run", "demo", "--horizn", "2"), "framecast run has no option --horizn: did you mean --horizon?"),
         (("run", "demo", "--model"), "--model needs a value"),
-        (("run", "demo", "more"), "framecast run takes no further argument: more"),
+        (("delay", "demo", "more", "and"), "framecast delay takes no further argument: more and"),
         (("run", "demo", "--loop=yes"), "--loop takes no value"),
         (("bench", "edge", "--duration", "long"), "--duration takes a number, not 'long'"),
         (("bench",), "framecast bench needs MODEL..."),

@@ -33,7 +33,7 @@ def test_every_anchor_is_a_heading(document: Path) -> None:
 def test_every_public_function_says_what_it_returns_and_that_type_is_on_the_api_page() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
     functions = [one for name in framecast.__all__ if inspect.isfunction(one := getattr(framecast, name))]
-    assert len(functions) == 5
+    assert len(functions) == 6
     for function in (*functions, framecast.Predictor.at, framecast.Predictor.rollout):
         assert "Returns:" in (function.__doc__ or ""), function
         returned = re.findall(r"[A-Z]\w+", function.__annotations__["return"])[-1]

@@ -62,7 +62,7 @@ def interrupts(number: signal.Signals) -> Callable[..., None]:
 def test_a_signal_before_the_run_has_begun(
     run: Run, number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("framecast.runtime.run.open_source", interrupts(number))
+    monkeypatch.setattr("framecast.runtime.lane.open_source", interrupts(number))
     assert run("run", CLIP) == (code, "", "")
 
 

@@ -40,6 +40,7 @@ PROMISES = {
     "Any other address needs the token": [
         "runtime/test_web.py::test_an_address_for_others_needs_a_token",
         "runtime/test_web.py::test_a_given_token_is_needed",
+        "runtime/test_grid.py::test_a_token_guards_every_camera",
     ],
     "A foreign web page cannot read": [
         "runtime/test_web.py::test_other_hosts_are_refused",
@@ -70,7 +71,10 @@ PROMISES = {
         "runtime/test_web.py::test_a_viewer_that_hangs_blocks_nothing",
         "runtime/test_web.py::test_the_number_of_viewers_is_limited",
     ],
-    "`/live` and `/ready` say only": ["runtime/test_health.py::test_live_and_ready_need_neither_token_nor_name"],
+    "`/live` and `/ready` say only": [
+        "runtime/test_health.py::test_live_and_ready_need_neither_token_nor_name",
+        "runtime/test_grid.py::test_ready_names_the_cameras_that_are_not",
+    ],
     "No password of an address": [
         "test_security.py::test_no_output_of_a_run_has_a_password",
         "test_security.py::test_no_traceback_has_a_password",

@@ -66,6 +66,8 @@ class DeviceEngine(Engine):
     """
 
     camera: tuple[int, int] | None = None
+    batches = False  # a buffer has no copy of one row
+    apart = False
 
     def __init__(self) -> None:
         self._phases: Phases[Callable[[], None]] = Phases()

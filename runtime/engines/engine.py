@@ -102,6 +102,10 @@ class Engine(ABC):
         batch: the only batch size that it runs; None if it runs any.
         manifest: the artifact's manifest.
         any_size: whether its pictures have the frames' size. Otherwise they have the manifest's.
+        batches: whether :meth:`copy_row` works, so that states of several cameras can be stepped as one batch.
+        light: whether it holds no weights, so that each of several cameras can have its own and waits for no other.
+        apart: whether :meth:`reset`, :meth:`render` and :meth:`seen` touch only the state's memory, on the host: then
+            they wait for no step of another camera.
         compiles: whether its first calls may compile code, which takes long.
         epoch: how often streams have begun again because the engine lost their state.
         trouble: why the engine does not answer now, while it tries again; None if all is well.
@@ -115,6 +119,9 @@ class Engine(ABC):
     precision: str | None = None
     batch: int | None = None
     any_size = False
+    batches = True
+    light = False
+    apart = True
     manifest: Manifest
     compiles = False
     epoch = 0
@@ -296,6 +303,13 @@ class Engine(ABC):
     def seen(self, state: State) -> list[Image]:
         """The input pictures of the step that wrote ``state``: uint8 [h, w, 3] BGR at the model's size, one per row."""
         return state.seen
+
+    def copy_row(self, source: Buffer, row: int, target: Buffer, to: int) -> None:
+        """Copy a row of one of this engine's tensors to a row of another one of its kind."""
+        target[to] = source[row]
+
+    def copied(self, state: State) -> None:  # noqa: B027 (optional: only some engines keep pictures beside)
+        """Bring what belongs to a state's prediction up to date, after :meth:`copy_row` has written it."""
 
     def interrupt(self, reason: str) -> bool:
         """End the call that another thread is in. It and all later ones raise EngineError with ``reason``.

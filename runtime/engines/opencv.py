@@ -52,6 +52,8 @@ class OpenCvEngine(Engine):
     name = "opencv"
     device = "cpu"
     any_size = True
+    batches = False  # a batch is a loop
+    light = True
 
     def __init__(self, artifact: Path, *, threads: int = 0, precision: str = "full") -> None:
         network = f"{artifact} is a network: opencv runs only models of motion, such as edge"

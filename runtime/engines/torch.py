@@ -75,6 +75,7 @@ class TorchEngine(Engine):
     """
 
     name = "torch"
+    apart = False
     compiles = True
 
     def __init__(
@@ -204,6 +205,16 @@ class TorchEngine(Engine):
                 for row, pictures in zip(rows, self._pictures[state].fetch()[1], strict=True):
                     row.append(pictures[0])
         return rows
+
+    def copy_row(self, source: Buffer, row: int, target: Buffer, to: int) -> None:
+        """See :meth:`Engine.copy_row`. The copy stays on the device."""
+        with self._running():
+            target.tensor[to].copy_(source.tensor[row])
+
+    def copied(self, state: State) -> None:
+        """See :meth:`Engine.copied`."""
+        with self._running():
+            self._pictures[state].show(state.prediction.tensor)
 
     def _zero_rows(self, tensor: Buffer, rows: Sequence[int]) -> None:
         with self._running():

@@ -98,7 +98,7 @@ class Pulse:
         return None if self._newest is None else max(0.0, self._clock() - self._changed)
 
     def failing(self, figures: Mapping[str, Any]) -> str | None:
-        """Why the run is not ready, in words without names and addresses; None if it is.
+        """Why the camera is not ready, in words without names and addresses; None if it is, or if it has ended well.
 
         After an outage a run is ready again with its first new prediction, not with its first frame.
 
@@ -106,6 +106,8 @@ class Pulse:
             figures: the run's report; ``interval_ms`` is the camera's interval, ``trouble`` says that the
                 camera or a model server is out.
         """
+        if (ended := figures.get("ended")) is not None:
+            return "the camera has failed" if ended.startswith("error") else None
         before, self._lost = self._lost, bool(figures.get("trouble"))
         if self._lost:
             self._out = self._out if before else self._clock()
@@ -120,58 +122,94 @@ class Pulse:
         return None
 
 
-def exposition(figures: Mapping[str, Any], pulse: Pulse, viewers: int, accept: str) -> tuple[bytes, str]:
-    """The figures for Prometheus, and their content type.
+Cameras = Mapping[str, tuple[Mapping[str, Any], Pulse]]  # each camera's report and pulse, by its name
 
-    Names follow https://prometheus.io/docs/practices/naming: base units, and ``_total`` for counters.
+
+def readiness(cameras: Cameras) -> dict[str, object]:
+    """What /ready answers: whether all cameras predict, and which do not, and why.
 
     Args:
-        figures: the run's report.
-        pulse: of the run.
+        cameras: of the run.
+    """
+    failing = {name: reason for name, (figures, pulse) in cameras.items() if (reason := pulse.failing(figures))}
+    if not failing:
+        return {"ready": True}
+    if len(cameras) == 1:
+        return {"ready": False, "reason": next(iter(failing.values()))}
+    return {"ready": False, "reason": f"{len(failing)} of {len(cameras)} cameras not ready", "cameras": failing}
+
+
+def exposition(cameras: Cameras, viewers: int, accept: str) -> tuple[bytes, str]:
+    """The figures for Prometheus, and their content type.
+
+    Names follow https://prometheus.io/docs/practices/naming: base units, and ``_total`` for counters. Every series of a
+    camera has the label ``camera``, also in a run of one, so that dashboards and alarms are the same for both.
+
+    Args:
+        cameras: of the run.
         viewers: the number of open pages.
         accept: the request's ``Accept``; it chooses between Prometheus' text format and OpenMetrics.
     """
     registry = CollectorRegistry()
-    registry.register(_Figures(figures, pulse, viewers))
+    registry.register(_Figures(cameras, viewers))
     ProcessCollector(registry=registry)  # memory, descriptors, CPU time, start
     encode, kind = choose_encoder(accept)
     return encode(registry), kind
 
 
 class _Figures(Collector):
-    def __init__(self, figures: Mapping[str, Any], pulse: Pulse, viewers: int) -> None:
-        self._figures, self._pulse, self._viewers = figures, pulse, viewers
+    def __init__(self, cameras: Cameras, viewers: int) -> None:
+        self._cameras, self._viewers = cameras, viewers
 
     def collect(self) -> Iterator[Metric]:
-        figures = self._figures
-        names = ("source", "model", "weights", "engine", "precision", "host")
-        known = {name: str(figures[name]) for name in names if name in figures}
-        version = str(figures.get("versions", {}).get("framecast", ""))
-        yield InfoMetricFamily("framecast", "What runs.", known | {"version": version})
-        ready = GaugeMetricFamily("framecast_ready", "1 if a new frame has been predicted lately, as /ready says.")
-        ready.add_metric([], float(self._pulse.failing(figures) is None))
-        yield ready
-        for name, text, seconds in (
-            ("frame_age", "Time since the newest frame was predicted.", self._pulse.age),
-            ("staleness", "Time since the picture last changed.", self._pulse.staleness),
-            ("last_frame_timestamp", "Time of the newest frame, since 1970.", self._pulse.time),
-        ):
-            gauge = GaugeMetricFamily(f"framecast_{name}_seconds", text, unit="seconds")
-            if seconds is not None:
-                gauge.add_metric([], seconds)
-            yield gauge
-        counts = dict(figures.get("events", {}))
-        for key, name, text in _COUNTS:
-            if (count := counts.pop(key, figures.get(key))) is not None:
-                yield CounterMetricFamily(f"framecast_{name}", text, count)
-        events = CounterMetricFamily("framecast_events", "What happened in the stream.", labels=["kind"])
-        for kind, count in counts.items():
-            events.add_metric([kind], count)
-        yield events
-        yield from _outputs(figures.get("outputs", ()))
-        yield _latency(self._pulse)
-        yield _score(self._pulse)
+        families: dict[str, Metric] = {}
+        for name, (figures, pulse) in self._cameras.items():
+            for family in _camera(name, figures, pulse):
+                if family.name in families:
+                    families[family.name].samples.extend(family.samples)
+                else:
+                    families[family.name] = family
+        yield from families.values()
         yield GaugeMetricFamily("framecast_viewers", "Open pages.", self._viewers)
+
+
+def _camera(camera: str, figures: Mapping[str, Any], pulse: Pulse) -> Iterator[Metric]:
+    """The families of one camera."""
+    names = ("source", "model", "weights", "engine", "precision", "host")
+    known = {name: str(figures[name]) for name in names if name in figures}
+    version = str(figures.get("versions", {}).get("framecast", ""))
+    info = InfoMetricFamily("framecast", "What runs.", labels=["camera"])
+    info.add_metric([camera], known | {"version": version})
+    yield info
+    ready = float(pulse.failing(figures) is None)
+    for name, text, value in (
+        ("ready", "1 if a new frame has been predicted lately, as /ready says.", ready),
+        ("frame_age_seconds", "Time since the newest frame was predicted.", pulse.age),
+        ("staleness_seconds", "Time since the picture last changed.", pulse.staleness),
+        ("last_frame_timestamp_seconds", "Time of the newest frame, since 1970.", pulse.time),
+    ):
+        unit = "seconds" if name.endswith("seconds") else ""
+        gauge = GaugeMetricFamily(f"framecast_{name}", text, labels=["camera"], unit=unit)
+        if value is not None:
+            gauge.add_metric([camera], value)
+        yield gauge
+    counts = dict(figures.get("events", {}))
+    for key, name, text in _COUNTS:
+        if (count := counts.pop(key, figures.get(key))) is not None:
+            yield _counter(name, text, camera, count)
+    events = CounterMetricFamily("framecast_events", "What happened in the stream.", labels=["camera", "kind"])
+    for kind, count in counts.items():
+        events.add_metric([camera, kind], count)
+    yield events
+    yield from _outputs(camera, figures.get("outputs", ()))
+    yield _latency(camera, pulse)
+    yield _score(camera, pulse)
+
+
+def _counter(name: str, text: str, camera: str, count: float) -> Metric:
+    counter = CounterMetricFamily(f"framecast_{name}", text, labels=["camera"])
+    counter.add_metric([camera], count)
+    return counter
 
 
 _COUNTS = (
@@ -183,28 +221,31 @@ _COUNTS = (
 )
 
 
-def _latency(pulse: Pulse) -> Metric:
+def _latency(camera: str, pulse: Pulse) -> Metric:
     counts = [*accumulate(pulse.latencies)]
     edges = [*map(str, BUCKETS), "+Inf"]
     text = "From a frame's time to its prediction."
-    return HistogramMetricFamily(
-        "framecast_latency_seconds", text, [*zip(edges, counts, strict=True)], pulse.latency, unit="seconds"
-    )
+    latency = HistogramMetricFamily("framecast_latency_seconds", text, labels=["camera"], unit="seconds")
+    latency.add_metric([camera], [*zip(edges, counts, strict=True)], pulse.latency)
+    return latency
 
 
-def _outputs(outputs: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
-    out = sum(output["trouble"] is not None for output in outputs)
-    yield GaugeMetricFamily("framecast_outputs_out", "Recordings and receivers that are lost now.", out)
+def _outputs(camera: str, outputs: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+    out = GaugeMetricFamily("framecast_outputs_out", "Recordings and receivers that are lost now.", labels=["camera"])
+    out.add_metric([camera], sum(output["trouble"] is not None for output in outputs))
+    yield out
     for key, name, text in (
         ("lost", "outputs_lost", "Times that a recording or a receiver was lost."),
         ("missed", "missed_pictures", "Pictures that recordings and receivers did not get because they were lost."),
     ):
-        yield CounterMetricFamily(f"framecast_{name}", text, sum(output[key] for output in outputs))
+        yield _counter(name, text, camera, sum(output[key] for output in outputs))
 
 
-def _score(pulse: Pulse) -> Metric:
+def _score(camera: str, pulse: Pulse) -> Metric:
     # Sums, so that a mean over any time can be had. One over months would hide a bad hour.
-    score = SummaryMetricFamily("framecast_psnr_decibels", "PSNR of the scored frames.", labels=["of"], unit="decibels")
+    score = SummaryMetricFamily(
+        "framecast_psnr_decibels", "PSNR of the scored frames.", labels=["camera", "of"], unit="decibels"
+    )
     for name, total in (("prediction", pulse.psnr), ("copy_last", pulse.psnr_copy)):
-        score.add_metric([name], pulse.scored, total)
+        score.add_metric([camera, name], pulse.scored, total)
     return score

@@ -11,6 +11,7 @@ import socket
 from collections.abc import MutableMapping
 
 from framecast.clock import SYSTEM, Clock
+from framecast.runtime.fleet_report import Total
 from framecast.runtime.report import Report
 from framecast.runtime.sinks.health import PATIENCE
 from framecast.runtime.sinks.sink import Result, Sink
@@ -84,8 +85,8 @@ class Systemd(Sink):
         self._predicted = True
         self._progress()
 
-    def look(self, report: Report) -> None:
-        """Take note of the run's report. Call it a few times a second."""
+    def look(self, report: Report | Total) -> None:
+        """Take note of the run's report, or of the total of several cameras. Call it a few times a second."""
         now, trouble = self._clock.now(), report["trouble"]
         if self._socket is None or self._stopping:
             return

@@ -13,33 +13,30 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import math
 import socket
 import threading
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import cast
 from urllib.parse import quote
 
 from aiohttp import web
 
 from framecast.errors import SinkError
+from framecast.notice import Notice
 from framecast.runtime.report import to_json
 from framecast.runtime.sinks import page
 from framecast.runtime.sinks.access import Access
 from framecast.runtime.sinks.address import bracketed, listen, outward, parse
 from framecast.runtime.sinks.connections import Connections
-from framecast.runtime.sinks.health import Pulse, exposition
-from framecast.runtime.sinks.page.pictures import Encoder, Newest
-from framecast.runtime.sinks.page.scores import Scores
+from framecast.runtime.sinks.feed import Feed, Viewer
+from framecast.runtime.sinks.health import Pulse, exposition, readiness
 from framecast.runtime.sinks.sink import Result, Sink
 
 MAX_VIEWERS = 8
+ALONE = "camera1"  # the name of the only camera
 BACKLOG = 128  # connections that wait to be accepted; if there are more, they must ask again a second later
 SEND_TIMEOUT = 3.0  # seconds to send one update, or for a viewer to answer a close
 MIN_INTERVAL = 0.0125  # seconds between updates: a little less than one frame at 60 fps, so that jitter skips none
-STATS_INTERVAL = 0.25  # seconds between snapshots of the figures
 HEARTBEAT = 1.0  # seconds between updates without a new picture: the page then knows that the camera is out, not we
 HEALTH = ("/live", "/ready")  # for machines that watch over this one: they say nothing secret, so they need no token
 SEND_BUFFER = 128 * 1024  # bytes that the kernel may buffer for a viewer; buffered pictures are no longer live
@@ -49,34 +46,14 @@ _silent = logging.Logger("framecast.web", level=logging.CRITICAL + 1)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-@dataclass(eq=False)
-class _Viewer:
-    """One open page.
-
-    Attributes:
-        show: the pictures that it wants.
-        news: the next update for it.
-        scores: the number of scores that it has received.
-        stats: the last figures that it received.
-    """
-
-    show: frozenset[str]
-    news: asyncio.Queue[page.Update] = field(default_factory=lambda: asyncio.Queue(maxsize=1))
-    scores: int = 0
-    stats: Mapping[str, object] | None = None
-
-    def needs(self, newest: Newest | None) -> bool:
-        """Whether ``newest`` holds something new for it. A later moment of a frame changes only the "now" picture."""
-        return newest is None or not newest.shown.between or "now" in self.show or self.stats is None
-
-
 class WebSink(Sink):
     """Serves a read-only page that shows the run live. By default only this machine can reach it.
 
     Args:
         address: HOST:PORT, HOST or PORT; port 0 means any free port. On an address that other machines can reach,
             every request needs the token.
-        snapshot: returns the figures for the page; called in the server's thread.
+        snapshot: returns the figures of the run; called in the server's thread.
+        cameras: for a run of several cameras, what returns the figures of each, by its name. The page then shows all.
         token: the value that a request must carry, as ``?token=…`` or ``Authorization: Bearer …`` (default: generated
             for an address that other machines can reach, otherwise none).
         hosts: names under which a proxy on this machine shows the page to others.
@@ -92,6 +69,7 @@ class WebSink(Sink):
         address: str = "127.0.0.1:8000",
         *,
         snapshot: Callable[[], Mapping[str, object]],
+        cameras: Mapping[str, Callable[[], Mapping[str, object]]] | None = None,
         token: str | None = None,
         hosts: Iterable[str] = (),
         title: str = "framecast",
@@ -111,13 +89,10 @@ class WebSink(Sink):
         self._address, self._query = f"http://{bracketed(shown)}:{port}/", query
         self._files = page.files(title, query)
 
-        self._pulse = Pulse()
-        self._newest: Newest | None = None  # replaced as a whole, so it needs no lock
-        self._scores = Scores()
-        self._encoder = Encoder()
-        self._viewers: set[_Viewer] = set()
-        self._figures: Mapping[str, object] = {}
-        self._figures_time = -math.inf
+        self._feeds = {
+            name: Feed(figures, self._check, self._notify) for name, figures in (cameras or {ALONE: snapshot}).items()
+        }
+        self._many = cameras is not None
         self._closing = False
         self._ended = False
         self._failure: Exception | None = None
@@ -140,16 +115,35 @@ class WebSink(Sink):
         return self._address
 
     def show(self, result: Result) -> None:
-        """Leave the result for the viewers, and return at once.
+        """Leave a result of the first camera for the viewers, and return at once.
 
         Raises:
             SinkError: the server has failed.
         """
-        self._check()
-        self._pulse.see(result)
-        self._scores.add(result)
-        self._newest = Newest.after(self._newest, result)
-        self._notify()
+        next(iter(self._feeds.values())).show(result)
+
+    def feed(self, name: str) -> Feed:
+        """What takes the results of a camera."""
+        return self._feeds[name]
+
+    def add(self, name: str, figures: Callable[[], Mapping[str, object]]) -> None:
+        """Show one more camera. One of the same name goes on with the results of the new one."""
+        if name not in self._feeds:  # replaced as a whole: the server's thread reads it
+            self._feeds = self._feeds | {name: Feed(figures, self._check, self._notify)}
+
+    def keep(self, names: Collection[str]) -> None:
+        """Show only these cameras from now on."""
+        self._feeds = {name: feed for name, feed in self._feeds.items() if name in names}
+
+    def notice(self, *, told: bool) -> Notice:
+        """The line that says where the page is.
+
+        Args:
+            told: whether to tell the token. A secret that somebody set is not for the journal; one that was made for
+                this run must be told.
+        """
+        shown = self.url if told else f"{self.address} (add ?token= and your token)"
+        return Notice("serving", f"watch it at {shown}", address=self.address, token=self.url != self.address)
 
     def close(self) -> None:
         """Tell the viewers that the run has ended, and stop serving. May be called twice."""
@@ -182,6 +176,7 @@ class WebSink(Sink):
         app.on_response_prepare.append(_harden)
         app.router.add_get("/", self._file, allow_head=False)
         app.router.add_get("/stats.json", self._stats, allow_head=False)
+        app.router.add_get("/tile.jpg", self._tile, allow_head=False)
         app.router.add_get("/metrics", self._metrics, allow_head=False)
         app.router.add_get("/stream", self._stream, allow_head=False)
         app.router.add_get("/live", self._live)
@@ -199,52 +194,35 @@ class WebSink(Sink):
             await self._broadcast()
         finally:
             self._ended = True
-            for viewer in self._viewers:  # after a failure, they still wait for news
-                if viewer.news.empty():
-                    viewer.news.put_nowait(page.Update({"age_s": self._pulse.age}))
+            for feed in self._feeds.values():
+                feed.release()
             server.close()
             if self._viewers:  # cleanup() drops what they still say, so it would wait in vain for their farewell
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._parted.wait(), SEND_TIMEOUT)
             await runner.cleanup()
 
+    @property
+    def _viewers(self) -> int:
+        return sum(len(feed.viewers) for feed in self._feeds.values())
+
     async def _broadcast(self) -> None:
-        """Send the newest result to every viewer until the run ends, and at least a heartbeat each second."""
+        """Send the newest results to every viewer until the run ends, and at least a heartbeat each second."""
         while not self._closing:
             try:
                 await asyncio.wait_for(self._wake.wait(), HEARTBEAT)
             except asyncio.TimeoutError:
-                self._publish([viewer for viewer in self._viewers if viewer.news.empty()], pictures=False)
+                for feed in self._feeds.values():
+                    feed.heartbeat()
                 continue
             self._wake.clear()
             if self._viewers and not self._closing:
-                self._publish([viewer for viewer in self._viewers if viewer.needs(self._newest)])
+                for feed in self._feeds.values():
+                    feed.news()
                 await asyncio.sleep(MIN_INTERVAL)
         self._ended = True
-        self._figures_time = -math.inf  # send the last figures with the last picture
-        self._publish([*self._viewers])
-
-    def _publish(self, viewers: list[_Viewer], *, pictures: bool = True) -> None:
-        if not viewers:
-            return
-        newest, age = self._newest, self._pulse.age
-        moment: dict[str, object] = {"age_s": None if age is None else round(age, 1)}
-        encoded: dict[str, bytes] = {}
-        if newest is not None and pictures:
-            moment |= _moment(newest)
-            encoded = self._encoder.encode(newest, frozenset().union(*(viewer.show for viewer in viewers)))
-        update = page.Update(moment, encoded, self._current())
-        for viewer in viewers:
-            if viewer.news.full():
-                viewer.news.get_nowait()  # the newest wins
-            viewer.news.put_nowait(update)
-
-    def _current(self) -> Mapping[str, object]:
-        """The run's figures, at most ``STATS_INTERVAL`` old."""
-        if time.monotonic() - self._figures_time >= STATS_INTERVAL:
-            self._figures_time = time.monotonic()
-            self._figures = self._snapshot()
-        return self._figures
+        for feed in self._feeds.values():
+            feed.farewell()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -260,49 +238,72 @@ class WebSink(Sink):
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.path.removeprefix("/") or "index.html"
+        if name == "index.html" and self._many and request.query.get("camera") not in self._feeds:
+            name = page.GRID
         return web.Response(text=self._files[name], content_type=page.TYPES[name])
 
     async def _stats(self, request: web.Request) -> web.Response:
-        return web.json_response(text=to_json(self._current()))
+        name = request.query.get("camera")
+        figures = self._feed(request).figures() if name is not None or not self._many else self._snapshot()
+        return web.json_response(text=to_json(figures))
+
+    async def _tile(self, request: web.Request) -> web.Response:
+        picture = self._feed(request).tile()
+        if picture is None:
+            return web.Response(status=204)
+        return web.Response(body=picture, content_type="image/jpeg")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         accept = request.headers.get("Accept", "")
-        body, kind = exposition(self._current(), self._pulse, len(self._viewers), accept)
+        body, kind = exposition(self._health(), self._viewers, accept)
         return web.Response(body=body, headers={"Content-Type": kind})
 
     async def _live(self, request: web.Request) -> web.Response:
         return _brief({"live": True})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        reason = self._pulse.failing(self._current())
-        if reason is None:
-            return _brief({"ready": True})
-        return _brief({"ready": False, "reason": reason}, status=503)
+        answer = readiness(self._health())
+        return _brief(answer, status=200 if answer["ready"] else 503)
+
+    def _health(self) -> dict[str, tuple[Mapping[str, object], Pulse]]:
+        return {name: (feed.figures(), feed.pulse) for name, feed in self._feeds.items()}
+
+    def _feed(self, request: web.Request) -> Feed:
+        """The camera that a request names; the only one if there is no other.
+
+        Raises:
+            HTTPNotFound: there is no such camera.
+        """
+        name = request.query.get("camera", "" if self._many else ALONE)
+        if name not in self._feeds:
+            raise web.HTTPNotFound(text="No such camera.")
+        return self._feeds[name]
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        if len(self._viewers) >= MAX_VIEWERS:
+        feed = self._feed(request)
+        if self._viewers >= MAX_VIEWERS:
             raise web.HTTPServiceUnavailable(text=f"Too many viewers: the limit is {MAX_VIEWERS}.")
         show = page.wanted(request.query.get("show"))
         if show is None:
             raise web.HTTPBadRequest(text="Unknown or repeated pictures in ?show=.")
         response = web.WebSocketResponse(timeout=SEND_TIMEOUT, heartbeat=4 * SEND_TIMEOUT, compress=False)
-        viewer = _Viewer(show)
-        self._viewers.add(viewer)
+        viewer = Viewer(show)
+        feed.viewers.add(viewer)
         self._parted.clear()
         self._connections.hold(request.transport)
         try:
             await response.prepare(request)
-            await self._watch(response, viewer, request)
+            await self._watch(response, feed, viewer, request)
         finally:
-            self._viewers.discard(viewer)
+            feed.viewers.discard(viewer)
             if not self._viewers:
                 self._parted.set()
         return response
 
-    async def _watch(self, response: web.WebSocketResponse, viewer: _Viewer, request: web.Request) -> None:
+    async def _watch(self, response: web.WebSocketResponse, feed: Feed, viewer: Viewer, request: web.Request) -> None:
         """Send updates until the run ends, or the viewer leaves, hangs, or (against the protocol) sends anything."""
         self._wake.set()  # a new viewer sees something at once, even if the source is stalled
-        tasks = [asyncio.create_task(self._send(response, viewer)), asyncio.create_task(response.receive())]
+        tasks = [asyncio.create_task(self._send(response, feed, viewer)), asyncio.create_task(response.receive())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0].done() and await tasks[0]:
@@ -316,12 +317,12 @@ class WebSink(Sink):
             if request.transport:
                 request.transport.abort()  # a hanging viewer's unread data would keep the connection open
 
-    async def _send(self, response: web.WebSocketResponse, viewer: _Viewer) -> bool:
+    async def _send(self, response: web.WebSocketResponse, feed: Feed, viewer: Viewer) -> bool:
         """Send updates to the viewer. Returns True after the run's last one, False if the viewer hangs or is gone."""
         try:
             while not (self._ended and viewer.news.empty()):
                 update = await viewer.news.get()
-                scores, viewer.scores = self._scores.since(viewer.scores)
+                scores, viewer.scores = feed.scores.since(viewer.scores)
                 message = update.message(viewer.show, scores, stats=update.stats is not viewer.stats)
                 viewer.stats = update.stats
                 await asyncio.wait_for(response.send_bytes(message), SEND_TIMEOUT)
@@ -335,15 +336,6 @@ def _brief(answer: Mapping[str, object], status: int = 200) -> web.Response:
     response = web.json_response(text=to_json(answer), status=status)
     response.force_close()
     return response
-
-
-def _moment(newest: Newest) -> dict[str, object]:
-    """What a page needs besides the pictures: data of the newest frame, and the score of the newest scored frame."""
-    frame, scored = newest.frame.frame, newest.scored
-    ahead = round(1e3 * newest.shown.prediction.ahead, 1)
-    score = {"psnr": scored.psnr, "psnr_copy": scored.psnr_copy} if scored else {"psnr": None, "psnr_copy": None}
-    concealed = newest.shown.concealed
-    return {"index": frame.index, "time": frame.time, "ahead_ms": ahead, "concealed": concealed, **score}
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:

@@ -11,6 +11,7 @@
             ...
 
     framecast.run("rtsp://camera/stream", sinks=[lambda result: ...])   # any callable is a sink
+    framecast.run_cameras(["rtsp://door/stream", "rtsp://yard/stream"])     # several cameras, one engine for all
     framecast.evaluate("edge", "clips/").to_dict()          # quality against copying and optical flow
     framecast.benchmark("edge").to_dict()                   # the latency of a live step on this machine
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from framecast.camera import Frame, Source
     from framecast.evaluation.evaluate import evaluate
     from framecast.runtime import open
+    from framecast.runtime.fleet import run_cameras
+    from framecast.runtime.lane import Camera
     from framecast.runtime.pipeline import Stream
     from framecast.runtime.predictor import Prediction, Predictor, load
     from framecast.runtime.run import run
@@ -52,6 +55,7 @@ __version__: str
 
 __all__ = [
     "ArtifactError",
+    "Camera",
     "EngineError",
     "ExportError",
     "Frame",
@@ -72,11 +76,13 @@ __all__ = [
     "load",
     "open",
     "run",
+    "run_cameras",
 ]
 
 
 # The module of each public name. A module is imported on the first access to one of its names.
 _HOMES = {
+    "Camera": "runtime.lane",
     "Frame": "camera",
     "Prediction": "runtime.predictor",
     "Predictor": "runtime.predictor",
@@ -89,6 +95,7 @@ _HOMES = {
     "load": "runtime.predictor",
     "open": "runtime",
     "run": "runtime.run",
+    "run_cameras": "runtime.fleet",
 }
 
 

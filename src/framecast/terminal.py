@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from framecast.runtime.fleet_report import FleetReport, several
 from framecast.runtime.report import Report
 from framecast.runtime.sinks.sink import STDOUT, Output
 from framecast.tables import number
@@ -94,8 +95,8 @@ def _folded(text: str, width: int) -> str:
 
 
 @contextmanager
-def status_line() -> Iterator[Callable[[Report], None]]:
-    """Yield a function that shows a report on one line of the terminal. It does nothing without one.
+def status_line() -> Iterator[Callable[[Report | FleetReport], None]]:
+    """Yield a function that shows a report on the terminal, a line for each camera. It does nothing without one.
 
     A terminal that is closed meanwhile is no error.
     """
@@ -105,9 +106,13 @@ def status_line() -> Iterator[Callable[[Report], None]]:
         return
     live = Live(console=console, auto_refresh=False, transient=True)
 
-    def show(report: Report) -> None:
+    def show(report: Report | FleetReport) -> None:
+        if not several(report):
+            lines = [_line(report)]
+        else:
+            lines = [Text(f"{name}: ").append_text(_line(one)) for name, one in report["cameras"].items()]
         with suppress(OSError):
-            live.update(_line(report), refresh=True)
+            live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(lines), refresh=True)
 
     with suppress(OSError):
         live.start()
@@ -179,8 +184,32 @@ def _written(output: Output) -> tuple[str, str]:
     return ("sent" if sent else "written"), f"{to}  ({'; '.join(notes)})" if notes else to
 
 
-def summary(report: Report, files: Iterable[Path]) -> None:
-    """Print a run's final figures, where its pictures went, and its further files."""
+def summary(report: Report | FleetReport, files: Iterable[Path]) -> None:
+    """Print a run's final figures, where its pictures went, and its further files: a table for each of its cameras."""
+    written = [("written" if path.exists() else "not written", str(path)) for path in files]
+    if not several(report):
+        table("framecast", ("", ""), [*_rows(report), *written])
+        return
+    for name, one in report["cameras"].items():
+        table(name, ("", ""), _rows(one))
+    total = report["total"]
+    shared = (
+        f"one {total['engine']} for all" if total["engines"] == 1 else f"{total['engines']} times {total['engine']}"
+    )
+    rows = [("model", total["model"]), ("engine", shared)]
+    if total["batches"]:
+        rows.append(("steps", ", ".join(f"{count} of {size}" for size, count in total["batches"].items())))
+    rows += [
+        ("frames", f"{total['frames']} predicted, {total['dropped']} dropped"),
+        ("speed", f"{total['fps']} fps"),
+        ("ended", total["ended"] or "before the first frame"),
+        *[("failed", f"{name}: {reason}") for name, reason in total["failed"].items()],
+        *written,
+    ]
+    table(total["source"], ("", ""), rows)
+
+
+def _rows(report: Report) -> list[tuple[str, str]]:
     latency, engine, now, psnr = report["latency_ms"], report["engine"], report["now"], report["psnr_db"]
     random = "  (random weights: no quality claimed)" if report["weights"] == "random" else ""
     scored = [f"{score['ahead_ms']:.0f}" for score in report["psnr_db_by_ahead"]]
@@ -221,6 +250,4 @@ def summary(report: Report, files: Iterable[Path]) -> None:
     rows += [("note", note) for note in report["source_notes"]]
     rows += [("warning", warning) for warning in report["warnings"]]
     rows.append(("ended", report["ended"] or "before the first frame"))
-    rows += [_written(output) for output in report["outputs"]]
-    rows += [("written" if path.exists() else "not written", str(path)) for path in files]
-    table("framecast", ("", ""), rows)
+    return [*rows, *(_written(output) for output in report["outputs"])]

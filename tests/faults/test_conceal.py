@@ -22,13 +22,13 @@ from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.run import run
 from framecast.runtime.sinks.encoder import Times as RecordingTimes
+from framecast.runtime.sinks.feed import _moment
 from framecast.runtime.sinks.out import OutSink
 from framecast.runtime.sinks.page.pictures import Newest
 from framecast.runtime.sinks.page.scores import Scores
 from framecast.runtime.sinks.picture import scored_moment
 from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.video import VideoSink
-from framecast.runtime.sinks.web import _moment
 from framecast.terminal import summary
 from framecast.testing import FadeEngine, ListSource, PacedEngine, VirtualClock
 

@@ -101,7 +101,8 @@ class Configurations(Kind):
 
     def __init__(self, folder: Path) -> None:
         example = example_file()
-        self.whole = (example, re.sub(r"(?m)^#(?=\S+ = )", "", example))
+        several = re.sub(r"(?m)^# (?=\[\[camera\]\]$|[\w-]+ = )", "", example.replace("\nsource = ", "\n#source = "))
+        self.whole = (example, re.sub(r"(?m)^#(?=\S+ = )", "", example), several)
 
     def make(self, chance: random.Random, folder: Path) -> None:
         text = chance.choice(self.whole)

@@ -97,7 +97,7 @@ def test_the_page(sink: WebSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_views(sink: WebSink, tmp_path: Path) -> None:
     async def wanted(names: set[str]) -> None:
         """Wait until viewers ask for exactly these pictures. The server takes a moment to notice that a viewer left."""
-        while set().union(*(viewer.show for viewer in sink._viewers)) != names:
+        while set().union(*(viewer.show for viewer in sink.feed("camera1").viewers)) != names:
             await asyncio.sleep(0.02)
 
     async def run() -> None:
@@ -182,8 +182,9 @@ def test_the_page_goes_on_after_an_outage_and_a_lost_connection(sink: WebSink, t
             sink.show(event(0))
             await status(page, "live", "live")
 
-            clock = sink._pulse._clock
-            sink._pulse._clock = lambda: clock() + 12  # the camera is out
+            pulse = sink.feed("camera1").pulse
+            clock = pulse._clock
+            pulse._clock = lambda: clock() + 12  # the camera is out
             await status(page, "outage", r"no frame for 1\d s")
             assert await page.count("late") > 100  # the last picture stays
             sink.show(event(1))

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from framecast.camera import Frame
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
-from framecast.runtime.sinks.health import BUCKETS, Pulse, exposition
+from framecast.runtime.sinks.health import BUCKETS, Pulse, exposition, readiness
 from framecast.runtime.sinks.web import WebSink
 from framecast.testing import STAMPS, DriftEngine, ListSource, ManualClock, shades
 
@@ -90,12 +90,15 @@ def test_the_addresses_in_the_documentation_exist(sink: WebSink) -> None:
 
 
 def figures(text: str) -> dict[str, float]:
-    """The samples of Prometheus' text format, by name and labels."""
-    return {
-        sample.name + "".join(f" {key}={value}" for key, value in sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    """The samples of one camera in Prometheus' text format, by name and labels. Those of a camera have its name."""
+    found = {}
+    for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+        labels = dict(sample.labels)
+        ours = sample.name.startswith("framecast_") and sample.name != "framecast_viewers"
+        assert ("camera" in labels) == ours
+        labels.pop("camera", None)
+        found[sample.name + "".join(f" {key}={value}" for key, value in sorted(labels.items()))] = sample.value
+    return found
 
 
 @pytest.mark.parametrize("accept", ["", "text/plain;version=0.0.4", OPEN_METRICS])
@@ -126,7 +129,7 @@ def test_metrics_are_in_prometheus_format(sink: WebSink, accept: str) -> None:
 
 def test_metrics_follow_the_conventions() -> None:
     report = {**snapshot(), "events": {"reconnects": 7, "gaps": 1}, "versions": {"framecast": '1"\n'}, "host": "box\\1"}
-    text = exposition(report, Pulse(), 2, "")[0].decode()
+    text = exposition({"door": (report, Pulse())}, 2, "")[0].decode()
     found = figures(text)
     assert found["framecast_reconnects_total"] == 7
     assert [name for name in found if "kind=" in name] == ["framecast_events_total kind=gaps"]
@@ -146,7 +149,7 @@ def test_latencies_and_scores_are_counted() -> None:
         pulse.see(replace(event(0), stamps=replace(STAMPS, stepped=latency)))
     pulse.see(replace(event(0), stamps=replace(STAMPS, stepped=0.033), psnr=30.0, psnr_copy=28.0))
     pulse.see(replace(event(0), psnr=40.0, psnr_copy=28.0, concealed=True))  # no frame
-    found = figures(exposition({}, pulse, 0, "")[0].decode())
+    found = figures(exposition({"door": ({}, pulse)}, 0, "")[0].decode())
     counts = {str(edge): found[f"framecast_latency_seconds_bucket le={edge}"] for edge in (*BUCKETS, "+Inf")}
     assert [counts[edge] for edge in ("0.001", "0.0015", "0.03", "0.05", "7.0", "10.0", "+Inf")] == [
         2,
@@ -178,13 +181,36 @@ def test_a_camera_that_repeats_one_picture_gets_stale() -> None:
 
 
 def test_metrics_of_a_run_that_has_no_figures_yet() -> None:
-    assert figures(exposition({}, Pulse(), 0, "")[0].decode())["framecast_ready"] == 0
+    assert figures(exposition({"door": ({}, Pulse())}, 0, "")[0].decode())["framecast_ready"] == 0
 
 
 def test_lost_outputs_are_figures() -> None:
     fine = {"trouble": None, "lost": 2, "missed": 30}
     out = {"trouble": "lost rtsp://tv", "lost": 1, "missed": 12}
-    found = figures(exposition({"outputs": [fine, out]}, Pulse(), 0, "")[0].decode())
+    found = figures(exposition({"door": ({"outputs": [fine, out]}, Pulse())}, 0, "")[0].decode())
     assert found["framecast_outputs_out"] == 1
     assert found["framecast_outputs_lost_total"] == 3
     assert found["framecast_missed_pictures_total"] == 42
+
+
+def test_several_cameras_are_ready_only_together_and_each_has_its_figures() -> None:
+    pulses = {name: Pulse() for name in ("door", "yard", "gate")}
+    pulses["door"].see(event(0))
+    cameras: dict[str, tuple[dict[str, object], Pulse]] = {n: ({"frames": 3}, pulse) for n, pulse in pulses.items()}
+    cameras["gate"] = {"frames": 9, "ended": "end of source"}, pulses["gate"]  # it has done all that it should
+    assert readiness(cameras) == {
+        "ready": False,
+        "reason": "1 of 3 cameras not ready",
+        "cameras": {"yard": "no prediction yet"},
+    }
+    text = exposition(cameras, 1, "")[0].decode()
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families)
+    found = {(s.name, s.labels.get("camera")): s.value for family in families for s in family.samples}
+    assert [found["framecast_frames_total", name] for name in pulses] == [3, 3, 9]
+    assert [found["framecast_ready", name] for name in pulses] == [1, 0, 1]
+    cameras["yard"] = {"ended": "error: x"}, pulses["yard"]
+    assert readiness(cameras)["cameras"] == {"yard": "the camera has failed"}
+    pulses["yard"].see(event(0))
+    cameras["yard"] = {}, pulses["yard"]
+    assert readiness(cameras) == {"ready": True}

@@ -136,7 +136,7 @@ def test_a_picture_is_encoded_once_and_only_if_somebody_wants_it(
     sink.show(event(0))
     assert get(sink.url)[0] == 200  # by now the server has handled the result
     assert encoded == []
-    sink._newest = None
+    sink.feed("camera1")._newest = None
     asyncio.run(run())
     assert len(encoded) == 2
 

@@ -91,7 +91,7 @@ def test_now_from_a_network_camera_warns_without_a_delay(
     uri: str, options: dict[str, Any], warned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     camera = ListSource(shades(3, size=(48, 64)), live=True)
-    monkeypatch.setattr("framecast.runtime.run.open_source", lambda *places, **wishes: camera)
+    monkeypatch.setattr("framecast.runtime.lane.open_source", lambda *places, **wishes: camera)
     lines: list[str] = []
     framecast.run(uri, announce=lines.append, **options)
     assert len(lines) == warned

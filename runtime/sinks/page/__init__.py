@@ -21,7 +21,11 @@ from framecast.runtime.report import to_json
 from framecast.runtime.sinks.page.pictures import PICTURES
 from framecast.runtime.sinks.page.scores import Point
 
+GRID = "grid.html"  # what a run of several cameras shows first
 TYPES = {
+    GRID: "text/html",
+    "grid.css": "text/css",
+    "grid.js": "text/javascript",
     "index.html": "text/html",
     "app.js": "text/javascript",
     "figures.js": "text/javascript",
@@ -45,8 +49,9 @@ def files(title: str, query: str) -> dict[str, str]:
     """The text of every file of the page. Its links repeat ``query``, which may hold a token."""
     folder = Path(__file__).parent
     texts = {name: (folder / name).read_text(encoding="utf-8") for name in TYPES}
-    for mark, text in (("{{query}}", query), ("{{title}}", title)):
-        texts["index.html"] = texts["index.html"].replace(mark, html.escape(text))
+    for name in ("index.html", GRID):
+        for mark, text in (("{{query}}", query), ("{{title}}", title)):
+            texts[name] = texts[name].replace(mark, html.escape(text))
     return texts
 
 

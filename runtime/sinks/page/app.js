@@ -168,3 +168,15 @@ setInterval(() => {
 }, 500);
 addEventListener("online", connect); // the network is back: do not wait for the next try
 connect();
+
+// One of several cameras: Esc and a link lead back to all of them.
+const all = new URL(location.href);
+const camera = all.searchParams.get("camera");
+if (camera !== null) {
+  all.searchParams.delete("camera");
+  byId("camera").textContent = camera;
+  Object.assign(byId("back"), { href: all.href, hidden: false });
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !document.fullscreenElement) location.assign(all);
+  });
+}

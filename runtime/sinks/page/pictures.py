@@ -19,6 +19,7 @@ PICTURES = ("late", "now", "trust", "real", "due", "was", "error_due", "error_wa
 
 LARGE = 1280  # the longest side of late and now, pixels
 SMALL = 640  # of the others
+TILE = 480  # of a picture in the grid of cameras
 TRUST = 160  # of the trust shade
 JPEG_QUALITY = 85
 _KEPT = 0.85  # weight of the smoothed residual when a frame is added
@@ -114,6 +115,11 @@ class Encoder:
             image = {"real": scored.input, "due": scored.due, "was": scored.late}[name]
             self._small[name] = fit(scored.input if image is None else image, SMALL)
         return self._small[name]
+
+
+def tile(image: Image) -> bytes:
+    """A small JPEG of a picture, for the grid of cameras."""
+    return _jpeg(fit(image, TILE))
 
 
 def _jpeg(image: Image) -> bytes:

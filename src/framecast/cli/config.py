@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from framecast.cli.cameras import check_together, chosen
 from framecast.cli.complete import complete_configurations
-from framecast.cli.config_file import ConfigFile, options, placed
+from framecast.cli.config_file import ConfigFile, options
 from framecast.cli.run import run
-from framecast.cli.run_options import TOGETHER
 from framecast.errors import OptionError
 
 WIDTH = 100  # characters of a line
@@ -43,6 +43,22 @@ SAMPLES: dict[str, Any] = {
     "json": "run.json",
     "frames": 1000,
 }
+
+
+CAMERAS = """
+# Several cameras: a table for each, at the end of the file, in place of the source above. A table
+# takes name, source, now, ahead, horizon, camera-delay, conceal, record and out. What it leaves out
+# is as above.
+#
+# [[camera]]
+# name = "door"
+# source = "env:DOOR_URL"
+#
+# [[camera]]
+# name = "yard"
+# source = "env:YARD_URL"
+# camera-delay = "250ms"
+"""
 
 
 def config(
@@ -78,10 +94,8 @@ def check_file(path: str) -> None:
     known = options(run)
     file = ConfigFile(path)
     file.load(known, strict=True)
-    given = {one.name: one.default for one in known} | {name: file.give(name) for name in file.values}
-    for names, check in TOGETHER:
-        with placed(file, *names):
-            check(given)
+    given = {one.name: one.default for one in known} | {name: file.give(name) for name in file.sets}
+    check_together(chosen(given, file), file)
     file.warn()
 
 
@@ -96,7 +110,7 @@ def example_file() -> str:
         unset = one.default is None and one.name != "source" and "(default:" not in help_text
         note = "  # default: not set" if unset else ""
         text += f"\n\n{_comment(help_text)}\n{setting}{note}"
-    return text
+    return f"{text}\n\n{CAMERAS.strip()}"
 
 
 def _comment(text: str) -> str:

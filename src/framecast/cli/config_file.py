@@ -1,5 +1,7 @@
 """The configuration file of ``framecast run``: its keys are the command's options, and its values have their checks.
 
+Options that may differ from camera to camera can stand in tables, ``[[camera]]``, one for each camera.
+
 Every mistake is reported, one to a line, with its place: ``box.toml:7: unknown key …``. The exit code is then 2.
 """
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 MOST = 100  # values of a list
 LONGEST = 4096  # characters of a string
 SHOWN = 20  # mistakes that are printed
+PER_CAMERA = ("source", "now", "ahead", "horizon", "camera_delay", "conceal", "record", "out")  # and a name
 _PATHS = {"source", "model", "token_file", "record", "json"}  # where ~ means the home folder, as in a shell
 
 
@@ -55,20 +58,37 @@ class FileOption:
 
 
 @dataclass
-class ConfigFile:
+class Table:
+    """What a file, or a table of it, sets.
+
+    Attributes:
+        values: by the names of the command's parameters.
+        lines: where.
+        line: of the table's head; 0 for the file.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    line: int = 0
+
+
+@dataclass
+class ConfigFile(Table):
     """A configuration file, and what it gives.
 
     Attributes:
         path: as the user named it.
-        values: what it sets, by the names of the command's parameters.
-        lines: where.
         given: the names that it gave to the command. The command line gave the others.
+        cameras: its tables.
     """
 
-    path: str
-    values: dict[str, Any] = field(default_factory=dict)
-    lines: dict[str, int] = field(default_factory=dict)
+    path: str = ""
     given: set[str] = field(default_factory=set)
+    cameras: list[Table] = field(default_factory=list)
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path, self.given, self.cameras = path, set(), []
 
     def load(self, known: Sequence[FileOption], *, strict: bool = False) -> None:
         """Read and check the file.
@@ -87,20 +107,39 @@ class ConfigFile:
         except MistakeError as error:
             self.fail(error.mistakes)
         keys = {option.key: option for option in known}
+        camera: Table | None = None  # the table that is being read; None after a head that has been reported
         for one in statements:
-            if one.table:
-                continue  # the head of the table has been reported
             try:
-                self._take(one, keys, strict)
-            except MistakeError as error:
+                if one.key == "camera" and not one.table:
+                    camera = None  # whatever it is, keys that follow are not the file's
+                    camera = self._begin(one)
+                elif not one.table:
+                    self._take(one, keys, strict, self)
+                elif camera is not None and one.table == "camera":
+                    self._take(one, keys, strict, camera)
+            except MistakeError as error:  # noqa: PERF203 (all are reported)
                 mistakes.extend(error.mistakes)
+        if self.cameras and "source" in self.lines:
+            mistakes.append((self.lines["source"], "source is in each [[camera]]: leave this one out"))
+        mistakes += [
+            (one.line, 'this camera has no source: add source = "…"')
+            for one in self.cameras
+            if "source" not in one.lines
+        ]
         if mistakes:
             self.fail(sorted(mistakes))
 
     def give(self, name: str) -> Any:
         """The value of an option that the command line does not set."""
         self.given.add(name)
+        if name == "source":
+            return [table.values.get(name, "") for table in self.cameras] or [self.values[name]]
         return self.values[name]
+
+    @property
+    def sets(self) -> set[str]:
+        """The names that it can give."""
+        return {*self.values} | ({"source"} if self.cameras else set())
 
     def fail(self, mistakes: Sequence[tuple[int, str]]) -> None:
         """Print mistakes, each with its line (0: the whole file), and exit with 2.
@@ -122,8 +161,21 @@ class ConfigFile:
         """The file and a line of it, for a message."""
         return (redact(self.path) or "--config") + (f":{line}" if line else "")
 
-    def _take(self, one: Statement, known: Mapping[str, FileOption], strict: bool) -> None:
-        """Check a statement, and keep its value.
+    def _begin(self, one: Statement) -> Table:
+        """Begin the table of a camera.
+
+        Raises:
+            MistakeError: it is not the head of such a table.
+        """
+        from framecast.cli.statements import MistakeError
+
+        if one.value != [{}]:
+            raise MistakeError((one.line, "each camera is a table of its own: write [[camera]], and its keys below it"))
+        self.cameras.append(Table(line=one.line))
+        return self.cameras[-1]
+
+    def _take(self, one: Statement, known: Mapping[str, FileOption], strict: bool, table: Table) -> None:
+        """Check a statement, and keep its value in a table.
 
         Raises:
             MistakeError: it has a mistake.
@@ -131,17 +183,22 @@ class ConfigFile:
         from framecast.cli.run_options import check_option
         from framecast.cli.statements import MistakeError
 
-        option = known.get(one.key)
+        if table is not self and one.key in known and known[one.key].name not in PER_CAMERA:
+            raise MistakeError((one.line, f"{one.key} is for all cameras: put it above the first [[camera]]"))
+        allowed = (
+            dict(known) if table is self else {"name": NAME} | {k: o for k, o in known.items() if o.name in PER_CAMERA}
+        )
+        option = allowed.get(one.key)
         if option is None:
-            near = difflib.get_close_matches(one.key[:100], known, 1)
+            near = difflib.get_close_matches(one.key[:100], allowed, 1)
             hint = f'did you mean "{near[0]}"?' if near else "see 'framecast config --example'"
             if _shown(one.value) == "a table":
-                hint = "this file has no tables"
+                hint = "the only tables are [[camera]]"
             raise MistakeError((one.line, f'unknown key "{redact(one.key[:100])}" ({hint})'))
         name = option.name
-        if name in self.lines:
-            raise MistakeError((one.line, f"{one.key} is there already, in line {self.lines[name]}: leave one out"))
-        self.lines[name] = one.line
+        if name in table.lines:
+            raise MistakeError((one.line, f"{one.key} is there already, in line {table.lines[name]}: leave one out"))
+        table.lines[name] = one.line
         if (wanted := _type_mistake(option, one.value)) is not None:
             raise MistakeError((one.line, f"{one.key} {wanted}"))
         value = _as_in_a_shell(name, one.value)
@@ -150,16 +207,20 @@ class ConfigFile:
         except FramecastError as error:
             if strict or isinstance(error, OptionError):
                 raise MistakeError((one.line, f"{one.key}: {_reason(name, value, error)}")) from None
-        self.values[name] = value
+        table.values[name] = value
 
     def warn(self) -> None:
         """Print a line if other users can read a password in the file."""
-        texts = [text for value in self.values.values() for text in (value if isinstance(value, list) else [value])]
+        values = [value for table in (self, *self.cameras) for value in table.values.values()]
+        texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
         secret = any(isinstance(text, str) and "***" in redact(text) and "***" not in text for text in texts)
         with suppress(OSError):
             if secret and Path(self.path).stat().st_mode & 0o077:
                 cure = f'chmod 600 {self.place(0)}, or use source = "@FILE"'
                 print(f"warning: {self.place(0)}: other users can read its password: {cure}", file=sys.stderr)
+
+
+NAME = FileOption("name", str, None, "The camera's name: in reports, metrics, names of recordings and on the page.")
 
 
 def options(command: Callable[..., None]) -> list[FileOption]:
@@ -169,14 +230,14 @@ def options(command: Callable[..., None]) -> list[FileOption]:
         if name != "config":
             hint, info = get_args(one.annotation)
             kind = get_args(hint)[0] if isinstance(hint, UnionType) else hint  # str | None
-            kind = get_origin(kind) or kind  # list[str]
+            kind = str if name == "source" else get_origin(kind) or kind  # list[str]; one source in a file or a table
             default = None if one.default is signatures.Parameter.empty else one.default
             found.append(FileOption(name, kind, default, info.help))
     return found
 
 
 @contextmanager
-def placed(config: ConfigFile | None, *names: str, lasting: bool = True) -> Iterator[None]:
+def placed(config: ConfigFile | None, *names: str, lasting: bool = True, table: Table | None = None) -> Iterator[None]:
     """Say where in the file the option is that an error is about.
 
     Args:
@@ -184,6 +245,7 @@ def placed(config: ConfigFile | None, *names: str, lasting: bool = True) -> Iter
         names: the options that may be to blame. The first that comes from the file is.
         lasting: whether only a change of the file can mend an OptionError. It then ends the command with exit code 2,
             after which systemd does not start it again.
+        table: of the camera that it is about, if it has one.
 
     Raises:
         typer.Exit: the file has a mistake, which has been printed.
@@ -192,7 +254,10 @@ def placed(config: ConfigFile | None, *names: str, lasting: bool = True) -> Iter
     try:
         yield
     except FramecastError as error:
-        line = next((config.lines[name] for name in names if name in config.given), None) if config else None
+        own = {} if table is None else table.lines
+        line = next((own[name] for name in names if name in own), None)
+        if config is not None and line is None:
+            line = next((config.lines[name] for name in names if name in config.given & {*config.lines}), None)
         if config is None or line is None:
             raise
         if lasting and isinstance(error, OptionError):

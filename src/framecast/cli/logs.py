@@ -27,6 +27,7 @@ from framecast.notice import Notice, to_log
 from framecast.redact import redact_message
 
 if TYPE_CHECKING:
+    from framecast.runtime.fleet_report import FleetReport, Total
     from framecast.runtime.report import Report
 
 FORMS = ("text", "json")
@@ -230,7 +231,7 @@ def in_json() -> bool:
 
 
 @contextmanager
-def status() -> Iterator[Callable[[Report], None]]:
+def status() -> Iterator[Callable[[Report | FleetReport], None]]:
     """Yield a function that shows a report while a run goes on: on a terminal, or in JSON its new warnings."""
     if not _json:
         from framecast import terminal
@@ -240,8 +241,10 @@ def status() -> Iterator[Callable[[Report], None]]:
         return
     told: set[str] = set()
 
-    def tell(report: Report) -> None:
-        for warning in report["warnings"]:
+    def tell(report: Report | FleetReport) -> None:
+        from framecast.runtime.fleet_report import several
+
+        for warning in (report["total"] if several(report) else report)["warnings"]:
             if (kind := re.sub(r"[\d.]+", "0", warning)) not in told:  # its figures change all the time
                 told.add(kind)
                 to_log(Notice("warning", warning, logging.WARNING))
@@ -249,15 +252,29 @@ def status() -> Iterator[Callable[[Report], None]]:
     yield tell
 
 
-def summary(report: Report, files: Iterable[Path]) -> None:
-    """Show a run's final figures, and the files that were written."""
+def summary(report: Report | FleetReport, files: Iterable[Path]) -> None:
+    """Show a run's final figures, and the files that were written: of several cameras, those of each and the total."""
+    from framecast.runtime.fleet_report import several
+
     if not _json:
         from framecast import terminal
 
         terminal.summary(report, files)
         return
-    line = f"{report['frames']} frames predicted, {report['dropped']} dropped: {report['ended']}"
-    to_log(Notice("summary", line, **report, files=[str(path) for path in files]))
+    fields: dict[str, object] = {"files": [str(path) for path in files]}
+    if several(report):
+        for name, one in report["cameras"].items():
+            to_log(Notice("camera_summary", f"{name}: {_summed(one)}", camera=name, **one))
+        fields |= {**report["total"]}
+        line = _summed(report["total"])
+    else:
+        fields |= {**report}
+        line = _summed(report)
+    to_log(Notice("summary", line, logging.INFO, **fields))
+
+
+def _summed(report: Report | Total) -> str:
+    return f"{report['frames']} frames predicted, {report['dropped']} dropped: {report['ended']}"
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:

@@ -7,25 +7,29 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from framecast.cli import logs
-from framecast.cli.checks import amount, check_clips, patience, period
+from framecast.cli.cameras import Reading, camera_of, check_together, chosen, sources
+from framecast.cli.checks import amount, check_clips, duration, patience, period
 from framecast.cli.complete import complete_configurations, complete_engine, complete_models
 from framecast.cli.config_file import ConfigFile, options, placed
 from framecast.cli.model_ref import MODEL_HELP, ModelRef
-from framecast.cli.run_options import TOGETHER, check_option, lookahead
-from framecast.cli.secret import address, token
+from framecast.cli.run_options import check_option
+from framecast.cli.secret import token
 from framecast.cli.signals import end_process, exit_code, on_signals
 from framecast.cli.usage import DEFAULT_ADDRESS
-from framecast.errors import SinkUnavailableError
+from framecast.errors import FramecastError, SinkUnavailableError
 from framecast.notice import Notice
 
 if TYPE_CHECKING:
+    from framecast.runtime.fleet_report import FleetReport
+    from framecast.runtime.lane import Camera
     from framecast.runtime.report import Report
 
 
@@ -34,19 +38,19 @@ def _apply(context: typer.Context, config: ConfigFile | None) -> ConfigFile | No
     if config is not None and not context.resilient_parsing:  # not for a shell that completes
         config.load(options(run))
         logs.use(config.values.get("log", "text"))
-        context.default_map = {name: partial(config.give, name) for name in config.values}
+        context.default_map = {name: partial(config.give, name) for name in config.sets}
         config.warn()
     return config
 
 
 def run(
     source: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="SOURCE",
+            metavar="SOURCE...",
             help="A video file, a folder or glob of images, a webcam's number, v4l2:///dev/video0, csi://0, rtsp://…, "
             "http://…, - (standard input), synthetic:// or demo. Files and images at N frames a second: FILE?fps=N. "
-            "With a password: env:NAME, a variable that holds the address, or @FILE.",
+            "With a password: env:NAME, a variable that holds the address, or @FILE. Several: one run with one page.",
         ),
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)] = "edge",
@@ -107,7 +111,7 @@ def run(
         typer.Option(
             metavar="FILE",
             help="Record a video (.mp4, .mkv, .webm, .avi) or a strip of pictures (.png). "
-            "Replaces no file. Repeatable.",
+            "Replaces no file. Repeatable. With several cameras, run.mkv becomes run-camera1.mkv, ….",
         ),
     ] = None,
     segment: Annotated[
@@ -148,6 +152,13 @@ def run(
         str, typer.Option(metavar="TIME", help="How long a step may take; the run then ends with an error.")
     ] = "30s",
     threads: Annotated[int, typer.Option(metavar="N", help="CPU threads of a step. 0: one per core.")] = 0,
+    batch_wait: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="With several cameras: how long a frame may wait for others, to share a step where that is faster.",
+        ),
+    ] = "2ms",
     log: Annotated[
         str, typer.Option(metavar="FORM", help="json: only JSON on stderr, one object a line, for machines.")
     ] = "text",
@@ -163,7 +174,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Predict a camera, a stream or a file, live.
+    """Predict a camera, a stream or a file, live; or several of them.
 
     Every prediction is scored against the real frame when it arrives, and compared with copying the last frame.
     """
@@ -172,8 +183,10 @@ def run(
     from framecast.camera import is_camera
     from framecast.cli.saved import SavedReport, check_replaced
     from framecast.files import check_writable
-    from framecast.runtime.run import check_recordings
-    from framecast.runtime.run import run as run_live
+    from framecast.runtime import fleet
+    from framecast.runtime import run as single
+    from framecast.runtime.fleet_report import several
+    from framecast.runtime.outputs import check_recordings
     from framecast.runtime.sinks.out import PIPE, standard_output
     from framecast.runtime.sinks.systemd import Systemd, longest_start
 
@@ -181,85 +194,93 @@ def run(
         with placed(config, name):
             check_option(name, value)
     logs.use(log)
-    with placed(config, "source", lasting=False):
-        given["source"] = source = address(source)
-    for names, check in TOGETHER:
-        with placed(config, *names):
-            check(given)
-    wish = lookahead(given)
+    cameras = sources(chosen(given, config), config)
+    check_together(cameras, config)
     with placed(config, "token_file", lasting=False):
         secret = None if serve is None else token(token_file)
-    logs.hide(source, secret)
+    places: list[str] = [camera.given["source"] for camera in cameras]
+    for place in places:
+        logs.hide(place, secret)
     saved = None if json is None else SavedReport(json)
     files = [json] if json else []
     segment_s = None if segment is None else period("--segment", segment)
     keep_bytes = None if keep is None else amount("--keep", keep)
-    if PIPE in (out or []):
+    if any(PIPE in (camera.given["out"] or []) for camera in cameras):
         standard_output()  # before anything else is printed there
-    with placed(config, "record"):
-        check_recordings(record or [], segment_s, keep_bytes)
+    for camera in cameras:
+        with placed(config, "record", table=camera.table):
+            check_recordings(camera.record, segment_s, keep_bytes)
     if json:
         # A camera is predicted on a full disk as well: the report is written once there is room.
-        with placed(config, "json"), suppress(SinkUnavailableError) if is_camera(source) else nullcontext():
+        patient = any(map(is_camera, places))
+        with placed(config, "json"), suppress(SinkUnavailableError) if patient else nullcontext():
             check_writable(json)
             check_replaced(json)
     ref = ModelRef.resolve(model)
-    if ref.path is None:  # first, so that a wrong source need not wait for the export
-        check_clips(source)
+    if ref.path is None and not cameras[0].name:  # first, so that a wrong source need not wait for the export
+        check_clips(places[0])
     waits = patience("--timeout", timeout), patience("--stall", stall), patience("--step-limit", step_limit)
     systemd = Systemd(os.environ, pid=os.getpid(), first=longest_start(waits[0], waits[2]))
     if line := systemd.caution(timeout=waits[0] + REFUSED, stall=waits[1], step_limit=waits[2]):
         logs.announce(Notice("warning", f"warning: {line}", logging.WARNING))
     stop = threading.Event()
-    newest: list[Report] = []
+    reading = Reading.of(config, given, options(run))
+
+    def update() -> list[Camera] | None:
+        again = reading.take() if reading else None
+        return None if again is None else [camera_of(camera, [systemd.show]) for camera in again]
+
+    newest: list[Report | FleetReport] = []
 
     def work() -> None:
         with logs.status() as status, ref.artifact(engine) as path, saved or nullcontext():
 
-            def observe(report: Report) -> None:
+            def observe(report: Report | FleetReport) -> None:
                 if not newest and (code := exit_code()) is not None:
                     raise SystemExit(code)  # a signal has ended the start, but a library has swallowed that
                 newest[:] = [report]
                 status(report)
-                systemd.look(report)
+                systemd.look(report["total"] if several(report) else report)
                 if saved:
                     saved.put(report)
 
-            run_live(
-                source,
-                model=path,
-                engine=engine,
-                threads=threads,
-                now=wish.now,
-                ahead=wish.seconds,
-                horizon=wish.frames,
-                camera_delay=wish.camera_delay,
-                display_delay=wish.display_delay,
-                max_ahead=wish.most,
-                refresh=refresh,
-                conceal=None if conceal is None else patience("--conceal", conceal),
-                frames=frames,
-                realtime=realtime,
-                every_frame=every_frame,
-                loop=loop,
-                timeout=waits[0],
-                stall=waits[1],
-                reconnect=reconnect,
-                record=record or (),
-                segment=segment_s,
-                keep=keep_bytes,
-                out=out or (),
-                serve=serve,
-                token=secret,
-                hosts=host or (),
-                show=show,
-                sinks=[systemd],
-                observe=observe,
-                announce=logs.announce,
-                stop=stop,
-                step_limit=waits[2],
-                stuck=stuck,
-            )
+            common: dict[str, Any] = {
+                "model": path,
+                "engine": engine,
+                "threads": threads,
+                "display_delay": duration("--display-delay", display_delay),
+                "max_ahead": duration("--max-ahead", max_ahead),
+                "refresh": refresh,
+                "frames": frames,
+                "realtime": realtime,
+                "every_frame": every_frame,
+                "loop": loop,
+                "timeout": waits[0],
+                "stall": waits[1],
+                "reconnect": reconnect,
+                "segment": segment_s,
+                "keep": keep_bytes,
+                "serve": serve,
+                "token": secret,
+                "hosts": host or (),
+                "observe": observe,
+                "announce": logs.announce,
+                "stop": stop,
+                "step_limit": waits[2],
+                "stuck": stuck,
+            }
+            if cameras[0].name:
+                # systemd's sink is closed at the end, not with the first camera that ends
+                asked = [camera_of(camera, [systemd.show]) for camera in cameras]
+                wait = duration("--batch-wait", batch_wait)
+                failed = fleet.run_cameras(asked, batch_wait=wait, update=update, **common)["total"]
+                if failed["failed"]:
+                    raise FramecastError((failed["ended"] or "").removeprefix("error: "))
+            else:
+                asked_one = camera_of(cameras[0], [systemd])
+                own = {field.name: getattr(asked_one, field.name) for field in fields(asked_one)}
+                del own["source"], own["name"]
+                single.run(asked_one.source, show=show, **own, **common)
 
     def end() -> None:
         if newest:  # not if it ended before it began
@@ -275,7 +296,7 @@ def run(
         systemd.stopping()
         stop.set()
 
-    with on_signals(halt, begun=lambda: bool(newest)):
+    with on_signals(halt, begun=lambda: bool(newest), reload=reading.ask if reading else None):
         all_of(work, end, systemd.close)
 
 

@@ -68,7 +68,7 @@ def _host(name: str, value: str) -> None:
 
 
 def _record(name: str, value: str) -> None:
-    from framecast.runtime.run import check_recording_options
+    from framecast.runtime.outputs import check_recording_options
 
     check_recording_options([Path(value)])
 
@@ -99,6 +99,17 @@ def _patience(name: str, value: str) -> None:
     patience(_flag(name), value)
 
 
+def _batch_wait(name: str, value: str) -> None:
+    if (seconds := duration(_flag(name), value)) > 1:
+        raise OptionError(f"{_flag(name)} must be 0 to 1 s, not {seconds:g} s")
+
+
+def _name(name: str, value: str) -> None:
+    from framecast.runtime.fleet import check_name
+
+    check_name(value)
+
+
 # The check of each option's value, or of each value if it can be given several times.
 CHECKS: dict[str, Callable[[str, Any], object]] = {
     "model": lambda name, value: ModelRef.resolve(value),
@@ -116,6 +127,8 @@ CHECKS: dict[str, Callable[[str, Any], object]] = {
     "json": lambda name, value: check_ending(_flag(name), Path(value), ".json"),
     "threads": _threads,
     "log": lambda name, value: check_form(value),
+    "batch_wait": _batch_wait,
+    "name": _name,
 }
 
 
@@ -163,7 +176,7 @@ def _outputs(given: Given) -> None:
 
 
 def _recordings(given: Given) -> None:
-    from framecast.runtime.run import check_recording_options
+    from framecast.runtime.outputs import check_recording_options
 
     segment, keep = given["segment"], given["keep"]
     check_recording_options(

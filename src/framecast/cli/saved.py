@@ -9,6 +9,7 @@ from types import TracebackType
 
 from framecast.errors import SinkError
 from framecast.files import write
+from framecast.runtime.fleet_report import FleetReport
 from framecast.runtime.report import Report, to_json
 
 EVERY = 60.0  # seconds
@@ -40,11 +41,11 @@ class SavedReport:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._newest: Report | None = None
+        self._newest: Report | FleetReport | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="framecast-report", daemon=True)
 
-    def put(self, report: Report) -> None:
+    def put(self, report: Report | FleetReport) -> None:
         """Leave the newest report, and return at once."""
         self._newest = report
 

@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from framecast.cli import logs
@@ -47,7 +47,12 @@ def at_once() -> Iterator[None]:
 
 
 @contextmanager
-def on_signals(stop: Callable[[], None], begun: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def on_signals(
+    stop: Callable[[], None],
+    begun: Callable[[], bool] = lambda: True,
+    *,
+    reload: Callable[[], object] | None = None,
+) -> Iterator[None]:
     """Let the first signal call ``stop``, which ends the work cleanly. The second one ends the command at once.
 
     Signals that are ignored stay ignored, such as SIGHUP under ``nohup``. In another thread than the main one this does
@@ -57,6 +62,7 @@ def on_signals(stop: Callable[[], None], begun: Callable[[], bool] = lambda: Tru
         stop: ends the work soon. It may be called in another thread, and twice.
         begun: whether there is work that can be finished, for any thread. Before that the first signal, too, ends the
             command at once: a start may wait long for a camera.
+        reload: called for SIGHUP instead, which then ends nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -71,10 +77,15 @@ def on_signals(stop: Callable[[], None], begun: Callable[[], bool] = lambda: Tru
             _left[:] = [128 + number]
             raise SystemExit(128 + number)
 
-    heeded = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in heeded}
+    def again(number: int, _: object) -> None:
+        if reload is not None:
+            reload()
+
+    stops = [number for number in STOPS if reload is None or number != signal.SIGHUP]
+    heeded = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN or number not in stops]
+    before = {number: signal.signal(number, handle if number in stops else again) for number in heeded}
     try:
-        with _watched(finishing, stop, begun):
+        with _watched(finishing, stop, begun, stops):
             yield
     finally:
         for number, handler in before.items():
@@ -101,11 +112,14 @@ def end_process(message: str, code: int) -> None:
 
 
 @contextmanager
-def _watched(finishing: threading.Event, stop: Callable[[], None], begun: Callable[[], bool]) -> Iterator[None]:
+def _watched(
+    finishing: threading.Event, stop: Callable[[], None], begun: Callable[[], bool], stops: Collection[int]
+) -> Iterator[None]:
     """Watch the signals that have a handler, in a thread. The handler sets ``finishing`` if the work ends cleanly."""
     ours, written = os.pipe()
     os.set_blocking(written, False)
-    thread = threading.Thread(target=_watch, args=(ours, finishing, stop, begun), name="framecast-signals", daemon=True)
+    given = ours, finishing, stop, begun, stops
+    thread = threading.Thread(target=_watch, args=given, name="framecast-signals", daemon=True)
     thread.start()
     before = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
     try:
@@ -117,23 +131,29 @@ def _watched(finishing: threading.Event, stop: Callable[[], None], begun: Callab
         os.close(ours)
 
 
-def _watch(signals: int, finishing: threading.Event, stop: Callable[[], None], begun: Callable[[], bool]) -> None:
+def _watch(
+    signals: int,
+    finishing: threading.Event,
+    stop: Callable[[], None],
+    begun: Callable[[], bool],
+    stops: Collection[int],
+) -> None:
     """Call ``stop`` at the first signal, and end the process if the main thread does not obey in time."""
-    number = _next(signals, None)
+    number = _next(signals, None, stops)
     if not number:
         return
     stop()
-    again = _next(signals, GRACE if begun() else AT_ONCE)
+    again = _next(signals, GRACE if begun() else AT_ONCE, stops)
     if again is None and finishing.is_set():  # the work takes as long as it needs
-        again = _next(signals, None)
-    if again is None or (again and _next(signals, AT_ONCE) != 0):
+        again = _next(signals, None, stops)
+    if again is None or (again and _next(signals, AT_ONCE, stops) != 0):
         end_process("interrupted: ended without waiting for the work to finish", 128 + (again or number))
 
 
-def _next(signals: int, timeout: float | None) -> int | None:
+def _next(signals: int, timeout: float | None, stops: Collection[int]) -> int | None:
     """The number of the next signal to end; 0 once the command has ended; None after ``timeout`` seconds of neither."""
     while select.select([signals], [], [], timeout)[0]:
         got = os.read(signals, 1)
-        if not got or got[0] in STOPS:
+        if not got or got[0] in stops:
             return got[0] if got else 0
     return None

@@ -16,6 +16,7 @@ from framecast.errors import EngineError
 from framecast.graph.manifest import Manifest, StateSpec
 from framecast.runtime.convert import Tensor
 from framecast.runtime.engines import Engine, State
+from framecast.runtime.engines.turn import Turn
 
 
 def manifest(size: tuple[int, int] = (12, 16), *, channels: int = 3, **fields: Any) -> Manifest:
@@ -190,6 +191,7 @@ class PacedEngine(TrendEngine):
 
     def __init__(self, clock: Clock, seconds: Callable[[int], float], machine: list[float] | None = None) -> None:
         super().__init__(0.4, warmup=1)
+        self.lock = _Turn(clock)
         self._clock, self._seconds = clock, seconds
         self._machine = machine if machine is not None else [0.0]  # time from which it is free
         self._count = 0
@@ -204,6 +206,31 @@ class PacedEngine(TrendEngine):
 
 
 _granting = threading.Lock()
+
+
+class _Turn(Turn):
+    """The lock of an engine whose steps take virtual time, in which those that wait for the lock wait as well."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock, self._changed = clock, clock.condition()
+        self._holder: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        me = threading.current_thread()
+        with self._changed:
+            while self._holder not in (None, me):
+                self._clock.wait(self._changed)
+            self._holder = me
+            self._depth += 1
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._depth -= 1
+            if not self._depth:
+                self._holder = None
+                self._changed.notify_all()
 
 
 class EmptyEngine(_HandMade):
