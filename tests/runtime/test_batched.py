@@ -21,7 +21,7 @@ from framecast.testing import DriftEngine, ManualClock, TrendEngine, VirtualCloc
 from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from ..exported import exported, pair  # noqa: TID252
 
-NETWORKS = ["stip", "stip-edge", "astm-tau", "stau", "tau-block"]  # carried states, histories, several predictions
+NETWORKS = ["stip", "astm-tau", "stau", "tau-block"]  # carried states, histories, several predictions
 OPENERS: dict[str, Callable[[Path], Engine]] = {
     "onnxruntime": lambda path: open_engine(path, threads=1),
     "openvino": lambda path: open_engine(path, "openvino", threads=1),

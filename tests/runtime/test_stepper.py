@@ -36,7 +36,8 @@ OPENERS: dict[str, Callable[[Path], Engine]] = {
 }
 
 
-@pytest.fixture(params=NETWORKS)
+# The full size takes long and rarely tells anything: make test-slow.
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "stip-edge")) for name in NETWORKS])
 def artifact(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / f"{request.param}.onnx"
     save(exported(request.param), path)
