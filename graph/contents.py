@@ -5,8 +5,7 @@ It needs no onnx: it walks the few protobuf messages of ONNX that can hold a ten
 
 from __future__ import annotations
 
-import os
-import stat
+import errno
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from framecast.errors import ArtifactError, one_line
+from framecast.files import IrregularFileError, read_regular
 
 LARGEST = (1 << 31) - 1  # bytes: protobuf's limit on a message
 # The fields of each ONNX message that hold messages with tensors, by number (onnx.proto).
@@ -43,22 +43,14 @@ def contents(path: Path, largest: int = LARGEST) -> bytes:
         ArtifactError: it cannot be read, is not a regular file, or is larger than ``largest`` bytes.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise ArtifactError(f"{path} is not a regular file: give the path of an artifact")
-            data = file.read(largest + 1) if found.st_size <= largest else b""
+        return read_regular(path, largest)
+    except IrregularFileError as error:
+        raise ArtifactError(f"{path} is not a regular file: give the path of an artifact") from error
     except (OSError, ValueError, MemoryError) as error:
+        if getattr(error, "errno", None) == errno.EFBIG:
+            raise ArtifactError(f"{path} is too large for an artifact: more than {largest} bytes") from error
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ArtifactError(f"cannot read {path}: {reason} (check the path and its permissions)") from error
-    if found.st_size > largest or len(data) > largest:
-        raise ArtifactError(f"{path} is too large for an artifact: more than {largest} bytes")
-    return data
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file. A pipe that nobody writes to does not block."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # not on Windows
 
 
 def graph_bytes(path: Path) -> bytes:

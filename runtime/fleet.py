@@ -118,8 +118,6 @@ def run_cameras(
         EngineError: the engine is not available on this machine, or failed before the cameras were opened.
         SinkError: a recording cannot be written, or the page cannot be served.
     """
-    if not step_limit > 0:
-        raise OptionError(f"step_limit must be above 0 s, not {step_limit:g}")
     if not 0 <= batch_wait <= 1:
         raise OptionError(f"batch_wait must be 0 to 1 s, not {batch_wait:g}")
     common = Common(
@@ -136,6 +134,7 @@ def run_cameras(
         reconnect=reconnect,
         segment=segment,
         keep=keep,
+        step_limit=step_limit,
         clock=clock,
     )
     with ExitStack() as stack:
@@ -151,7 +150,7 @@ def run_cameras(
             announce(Notice("warning", f"warning: {line}", logging.WARNING))
         if serve is not None:
             fleet.serve(serve, token, hosts, announce)
-        return fleet.run(observe, update, announce, stop or threading.Event(), step_limit, stuck)
+        return fleet.run(observe, update, announce, stop or threading.Event(), stuck)
 
 
 def named(cameras: Iterable[Given]) -> list[Camera]:
@@ -224,7 +223,6 @@ class _Fleet:
         update: Callable[[], Iterable[Given] | None],
         announce: Callable[[str], object],
         stop: threading.Event,
-        step_limit: float,
         stuck: Callable[[str], object],
     ) -> FleetReport:
         def give_up(reason: str) -> None:
@@ -233,9 +231,9 @@ class _Fleet:
             observe(self.report())
             stuck(reason)
 
-        self._limit, self._shared = step_limit, None
+        limit, self._shared = self._common.step_limit, None
         if self._engines.batcher is not None:
-            self._shared = Watchdog(self._engines.engine, give_up, stopping=stop.is_set, limit=step_limit)
+            self._shared = Watchdog(self._engines.engine, give_up, stopping=stop.is_set, limit=limit)
         with self._shared if self._shared is not None and self._clock is SYSTEM else nullcontext():
             self._engines.measure(len(self._lanes))
             try:
@@ -331,7 +329,8 @@ class _Fleet:
         try:
             with lane:
                 lane.open(lane.engine)
-                watchdog = shared or Watchdog(lane.engine, give_up, stopping=lane.halt.is_set, limit=self._limit)
+                limit = self._common.step_limit
+                watchdog = shared or Watchdog(lane.engine, give_up, stopping=lane.halt.is_set, limit=limit)
                 with watchdog if shared is None and self._clock is SYSTEM else nullcontext():
                     lane.run(lambda *_: [show] if show else [], stop=lane.halt, check=watchdog.check)
         except FramecastError as error:

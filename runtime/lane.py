@@ -27,6 +27,7 @@ from framecast.runtime.report import Report
 from framecast.runtime.sinks.out import check_out, is_live
 from framecast.runtime.sinks.sink import Result, Sink
 from framecast.runtime.sinks.thread import SinkThread
+from framecast.runtime.watchdog import STEP_LIMIT
 
 CLOSING = 5.0  # seconds that the outputs may take to close while a step hangs
 REFRESH = 0.25  # seconds between two calls of ``observe``, and between two checks of ``stop``
@@ -86,6 +87,7 @@ class Common:
     reconnect: bool = True
     segment: float | None = None
     keep: float | None = None
+    step_limit: float = STEP_LIMIT
     clock: Clock = SYSTEM
 
     def check(self) -> None:
@@ -94,6 +96,8 @@ class Common:
         Raises:
             OptionError: an option is out of range.
         """
+        if not self.step_limit > 0:
+            raise OptionError(f"step_limit must be above 0 s, not {self.step_limit:g}")
         check_refresh(self.refresh)
         if self.clock is not SYSTEM and self.displays:
             raise OptionError("a window and a page run in real time: leave out clock, or leave out show and serve")

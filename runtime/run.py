@@ -11,7 +11,6 @@ from functools import partial
 
 from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import OptionError
 from framecast.notice import Notice, to_log
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
@@ -127,8 +126,6 @@ def run(
         SinkError: an output cannot be written or served.
         OptionError: an argument is out of range.
     """
-    if not step_limit > 0:
-        raise OptionError(f"step_limit must be above 0 s, not {step_limit:g}")
     camera = Camera(
         source,
         now=now,
@@ -154,6 +151,7 @@ def run(
         reconnect=reconnect,
         segment=segment,
         keep=keep,
+        step_limit=step_limit,
         clock=clock,
     )
     halt = stop or threading.Event()

@@ -1,11 +1,13 @@
-"""Write files completely or not at all, check in advance that a path is writable, and hash contents."""
+"""Write files completely or not at all, read them with bounds, check that a path is writable, and hash contents."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +17,36 @@ from framecast.errors import SinkError, SinkUnavailableError
 from framecast.redact import redact
 
 RESERVE = 16 * 1024 * 1024  # bytes to keep free, so that a recording can be finished
+
+
+class IrregularFileError(OSError):
+    """A path leads to a pipe, a device or a socket."""
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Read a whole file. A pipe that nobody writes to does not block.
+
+    Args:
+        path: the file.
+        most: bytes that it may have; a larger one is not read.
+
+    Raises:
+        IrregularFileError: it is not a regular file.
+        OSError: it cannot be read, or is too large (``EFBIG``).
+        ValueError: the path has a NUL.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise IrregularFileError(errno.EINVAL, "it is not a regular file")
+        data = file.read(most + 1) if found.st_size <= most else b""
+    if found.st_size > most or len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes")
+    return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # not on Windows
 
 
 def check_writable(path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from framecast.errors import SinkError
-from framecast.files import write
+from framecast.files import read_regular, write
 from framecast.runtime.fleet_report import FleetReport
 from framecast.runtime.report import Report, to_json
 
@@ -23,9 +24,11 @@ def check_replaced(path: Path) -> None:
         SinkError: it is something else.
     """
     try:
-        found = path.read_bytes()[:LONGEST]
-    except OSError:  # nothing is there; or it cannot be read, and writing will tell why
-        return
+        found = read_regular(path, LONGEST)
+    except OSError as error:
+        if error.errno != errno.EFBIG:  # nothing is there; or it cannot be read, and writing will tell why
+            return
+        found = b"too large"
     if found and not (found.lstrip().startswith(b"{") and b'"psnr_db"' in found):
         raise SinkError(f"cannot write {path}: it is there, and is no report of framecast (choose another name)")
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from framecast.errors import OptionError
+from framecast.files import read_regular
 
 TOKEN = "FRAMECAST_TOKEN"  # noqa: S105 (the variable's name)
 _MOST = 8192  # bytes: a longer file is no secret
@@ -45,21 +46,13 @@ def token(file: Path | None) -> str | None:
 
 
 def _line(what: str, path: Path) -> str:
-    reason = ""
     try:
-        if not path.is_file():  # one may wait for ever for a pipe's writer
-            path.stat()
-            reason = "it is not a regular file"
-        else:
-            with path.open("rb") as file:
-                data = file.read(_MOST + 1)
-            text = data.decode()
-            if "\0" in text or len(data) > _MOST:
-                reason = "it is not text" if "\0" in text else f"it has more than {_MOST} bytes"
+        text = read_regular(path, _MOST).decode()
+        if "\0" in text:
+            raise ValueError("a NUL")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-    if reason:
-        raise OptionError(f"cannot read {what} from {path}: {reason}; name a file with one line")
+        raise OptionError(f"cannot read {what} from {path}: {reason}; name a file with one line") from None
     lines = text.split()
     if len(lines) != 1:
         raise OptionError(f"cannot read {what} from {path}: it has {len(lines)} words; write one line, without spaces")

@@ -7,14 +7,16 @@ where each statement begins: it knows only comments, strings and brackets. tomll
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from framecast.files import IrregularFileError, read_regular
 
 MOST = 1_000_000  # bytes of a file
 STATEMENTS = 10_000  # of a file
@@ -65,19 +67,18 @@ def read_text(path: Path) -> str:
         MistakeError: it cannot be read, or it is none.
     """
     try:
-        kind = path.stat().st_mode  # before it is opened: opening a named pipe would wait for its writer
-        if stat.S_ISDIR(kind):
-            raise MistakeError((0, "cannot read it: it is a folder (name a file)"))
-        if not stat.S_ISREG(kind):
-            raise MistakeError((0, "cannot read it: it is not a regular file"))
-        with path.open("rb") as file:
-            data = file.read(MOST + 1)
+        data = read_regular(path, MOST)
+    except IsADirectoryError:
+        raise MistakeError((0, "cannot read it: it is a folder (name a file)")) from None
+    except IrregularFileError:
+        raise MistakeError((0, "cannot read it: it is not a regular file")) from None
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            text = f"it is larger than {MOST // 1_000_000} MB: this is no configuration file"
+            raise MistakeError((0, text)) from None
         raise MistakeError((0, f"cannot read it: {os.strerror(error.errno or 0)}")) from None
     except ValueError:  # a path with a NUL
         raise MistakeError((0, "cannot read it: no such file")) from None
-    if len(data) > MOST:
-        raise MistakeError((0, f"it is larger than {MOST // 1_000_000} MB: this is no configuration file"))
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
