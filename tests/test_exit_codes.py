@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import time
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-
-from framecast.cli import signals
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -40,42 +37,42 @@ def test_a_run_ends_with_its_code(run: Run, arguments: tuple[str, ...], code: in
     assert run("run", *arguments)[0] == code
 
 
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine may take its time: what is forced to end here is pytest."""
-    monkeypatch.setattr(signals, "GRACE", 250.0)
-    monkeypatch.setattr(signals, "AT_ONCE", 250.0)
-
-
 SIGNALS = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
+# A process of its own: a signal that comes at the wrong moment would end pytest. A slow machine may take its time.
+START = """
+import os, signal, sys, time
+from framecast.cli import main, signals
+from framecast.runtime import lane, news
+signals.GRACE = signals.AT_ONCE = 250.0
+number = int(sys.argv.pop(1))
+signal.signal(number, signal.SIG_DFL)  # pytest's parent may ignore it, such as nohup
+left = [number]  # a second one would end the run at once
+
+def interrupt(*_, **__):
+    if left:
+        os.kill(os.getpid(), left.pop())
+
+def interrupt_and_wait(*_, **__):
+    interrupt()
+    time.sleep(60)  # the signal ends it
+
+"""
 
 
-def interrupts(number: signal.Signals) -> Callable[..., None]:
-    def interrupt(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), number)
-        time.sleep(60)  # the signal ends it
-
-    return interrupt
+def interrupted(place: str, number: signal.Signals, *arguments: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-c", f"{START}{place}; main()", str(int(number)), "run", CLIP, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS.items())
-def test_a_signal_before_the_run_has_begun(
-    run: Run, number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("framecast.runtime.lane.open_source", interrupts(number))
-    assert run("run", CLIP) == (code, "", "")
+def test_a_signal_before_the_run_has_begun(number: signal.Signals, code: int) -> None:
+    assert interrupted("lane.open_source = interrupt_and_wait", number) == (code, "", "")
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_to_a_run_that_has_begun(run: Run, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = [number]  # a second one would end it at once
-
-    def interrupt(*_: object) -> None:
-        if left:
-            os.kill(os.getpid(), left.pop())
-
-    monkeypatch.setattr("framecast.runtime.news.News.see", interrupt)
-    code, out, err = run("run", CLIP, "--frames", "100000")
+def test_a_signal_to_a_run_that_has_begun(number: signal.Signals) -> None:
+    code, out, err = interrupted("news.News.see = interrupt", number, "--frames", "100000")
     assert (code, err) == (0, "")
     assert "interrupted" in out
 

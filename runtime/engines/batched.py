@@ -7,6 +7,7 @@ included, is measured once: nearly always on a GPU, rarely on a CPU.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ RUNS = 3  # steps of each batch size in the measurement; the fastest counts
 class _Step:
     """A step that a camera asks for."""
 
+    seat: int
     images: Sequence[Image]
     state_in: State
     state_out: State
@@ -57,6 +59,7 @@ class Batcher:
         self._wait, self._clock = wait, clock
         self._changed = clock.condition()
         self._seats = 0
+        self._numbers = itertools.count()
         self._waiting: list[_Step] = []
         self._busy = False
         self._states: dict[int, tuple[State, State]] = {}
@@ -65,7 +68,7 @@ class Batcher:
         """An engine for one more camera; closing it frees its seat."""
         with self._changed:
             self._seats += 1
-        return Seat(self)
+            return Seat(self, next(self._numbers))
 
     def leave(self) -> None:
         """Free a seat: from now on no step waits for it."""
@@ -93,7 +96,7 @@ class Batcher:
             taken = []
             for _ in range(RUNS + 1):  # the first one warms up
                 begun = self._clock.now()
-                self._together([_Step([image], *pair, 0.0) for image, pair in zip(images, pairs, strict=True)])
+                self._together([_Step(0, [image], *pair, 0.0) for image, pair in zip(images, pairs, strict=True)])
                 for _, state in pairs:
                     engine.render(state, (1,))  # a device has finished only then
                 taken.append(self._clock.now() - begun)
@@ -110,10 +113,13 @@ class Batcher:
             least.append(min((least[n - size][0] + cost, -size) for size, cost in self.cost.items() if size <= n))
         return -least[count][1]
 
-    def step(self, images: Sequence[Image], state_in: State, state_out: State) -> None:
-        """Step one camera's state, together with others if they come in time; errors as for :meth:`Engine.run`."""
+    def step(self, seat: int, images: Sequence[Image], state_in: State, state_out: State) -> None:
+        """Step the state of the camera in a seat, together with others if they come in time.
+
+        Errors as for :meth:`Engine.run`.
+        """
         wait = min(self._wait, self.engine.since(state_out)) if len(self.cost) > 1 else 0.0
-        step = _Step(images, state_in, state_out, self._clock.now() + wait)
+        step = _Step(seat, images, state_in, state_out, self._clock.now() + wait)
         with self._changed:
             self._waiting.append(step)
             self._changed.notify_all()
@@ -145,7 +151,8 @@ class Batcher:
                 size = self.best(len(self._waiting))
                 batch, self._waiting = self._waiting[:size], self._waiting[size:]
                 self._busy = True
-                return batch
+                # A library may round the rows of a batch differently, so who was first does not decide a row.
+                return sorted(batch, key=lambda step: step.seat)
             return []
 
     def _run(self, batch: Sequence[_Step]) -> None:
@@ -256,8 +263,9 @@ def _distinct(engine: Engine, batch: int) -> State:
 class Seat(Engine):
     """A camera's share of an engine. Its states have one row. See :class:`Engine`."""
 
-    def __init__(self, batcher: Batcher) -> None:
+    def __init__(self, batcher: Batcher, number: int) -> None:
         self._batcher: Batcher | None = batcher
+        self._number = number
         self._inner = inner = batcher.engine
         self._taken: Sequence[Image] = ()
         self.name, self.device, self.version = inner.name, inner.device, inner.version
@@ -289,7 +297,7 @@ class Seat(Engine):
         """See :meth:`Engine.run`."""
         if self._batcher is None:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
-        self._batcher.step(self._taken, state_in, state_out)
+        self._batcher.step(self._number, self._taken, state_in, state_out)
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`; alone."""

@@ -133,8 +133,9 @@ def test_an_int8_artifact_can_be_split(wide: Path, small: Path, tmp_path: Path) 
         assert other.manifest.precision == "int8"
         found = drift(one, other, pictures(12))
     # The cut changes the last bit of some float32 values. Rarely, that rounds one to another int8 level: 1 of 52
-    # networks differed, by up to 5e-4 (mean 6e-8). Saturating sums would change every picture (mean 1.5e-3).
-    assert found.mean < 1e-5
+    # networks differed, by up to 5e-4 (mean 6e-8; seen since: 1.4e-5). Saturating sums would change every picture
+    # (mean 1.5e-3).
+    assert found.mean < 2e-4
     assert found.max < 5e-3
     split_artifact(wide, output)
     with pytest.raises(ExportError, match="is half of a step: quantize the whole artifact, then split that"):
