@@ -50,6 +50,13 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "tau-caltech": {"height": 16, "width": 16},
     "stip-edge": {},
 }
+QUICK = {
+    "stip-ucf",
+    "stau-mnist",
+    "astm-mnist",
+    "tau-taxibj",
+    "stip-edge",
+}  # the others take longer, to tell little more
 # ASTM's cells forget very little, so the rounding of all steps adds up (in float32 too). The error grows with the
 # stream: both configurations reach 0.2 after 100 steps at 16×16.
 TOO_FAR = {"astm-kth": "at full size the error is 2.4e-2 by step 20, above the limit of 2e-2: run it in float32"}
@@ -142,7 +149,9 @@ def test_every_configuration_has_a_small_size() -> None:
     assert list(SMALL) == list(CONFIGS)
 
 
-@pytest.mark.parametrize("config", SMALL)
+@pytest.mark.parametrize(
+    "config", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SMALL]
+)
 def test_the_error_is_within_the_limit(
     config: str, allowed: Mapping[str, float], monkeypatch: pytest.MonkeyPatch, record_property: Any
 ) -> None:
