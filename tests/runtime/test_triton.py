@@ -194,6 +194,7 @@ def test_tls_with_a_certificate_of_our_own(tmp_path: Path) -> None:
                 assert json.loads(report.read_text())["events"]["unanswered"] == 0
             else:
                 assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1), ended.stderr
+                assert ("cannot trust" if query else "cannot reach") in ended.stderr
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
