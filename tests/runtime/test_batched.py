@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ OPENERS: dict[str, Callable[[Path], Engine]] = {
     "onnxruntime-cuda": lambda path: OnnxRuntimeCudaEngine(path, device="cpu"),
     "torch": lambda path: TorchEngine(pair(path.stem)[0], manifest_of(pair(path.stem)[1]), device="cpu"),
 }
+SLOW = {"onnxruntime-cuda": ("stip", "stau")}  # left out: the others have all kinds of state as well
 FOREVER = 60.0
 
 
@@ -63,8 +65,9 @@ def always(engine: Engine, count: int) -> tuple[Batcher, list[Seat]]:
     return batcher, seats
 
 
-@pytest.mark.parametrize("library", list(OPENERS))
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "library"), [(n, o) for n, o in itertools.product(NETWORKS, OPENERS) if n not in SLOW.get(o, ())]
+)
 def test_each_camera_is_bit_equal_to_a_row_of_a_solo_batch(name: str, library: str, tmp_path: Path) -> None:
     with OPENERS[library](artifact(name, tmp_path)) as engine:
         check_rows(engine)
