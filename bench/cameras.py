@@ -88,16 +88,27 @@ class Cameras:
     runs: tuple[CameraRun, ...]
     engines: int
 
+    @property
+    def camera_mb(self) -> float:
+        """Memory that each further camera took in this process: a state and buffers, and an engine if it has its own.
+
+        0 if there was only one run.
+        """
+        few, many = self.runs[0], self.runs[-1]
+        return (many.resident_mb - few.resident_mb) / max(1, many.cameras - few.cameras)
+
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "camera_mb": self.camera_mb}
 
     def rows(self) -> list[tuple[str, str]]:
         """Return table rows, each a label and a value."""
         more = " or more" if self.carried == self.limit else ""
         shared = "one engine for all" if self.engines == 1 else "one engine each"
-        head = ("cameras handled", f"{self.carried}{more} at {self.fps:g} frames a second each, {shared}")
-        return [head, *(run.row(self.interval_ms) for run in self.runs)]
+        head = [("cameras handled", f"{self.carried}{more} at {self.fps:g} frames a second each, {shared}")]
+        if len(self.runs) > 1:
+            head.append(("memory of each further camera", f"{self.camera_mb:.1f} MB, with its threads"))
+        return [*head, *(run.row(self.interval_ms) for run in self.runs)]
 
 
 def carry(
@@ -149,7 +160,7 @@ def carry(
                 warm(predictors[-1], images[0])
             engines.measure(count)
             before = _batches(engines)
-            every = _run(predictors[:count], images, rate, seconds, ahead, clock)
+            every = play(predictors[:count], images, rate, seconds, ahead, clock)
             runs[count] = _summed(every, _batches(engines) - before)
             return runs[count].p99 <= 1e3 / rate
 
@@ -169,11 +180,33 @@ def search(passes: Callable[[int], bool], limit: int) -> int:
     return low
 
 
-def _run(
-    predictors: list[Predictor], images: list[Image], fps: float, seconds: float, ahead: float | None, clock: Clock
+def play(
+    predictors: list[Predictor],
+    images: list[Image],
+    fps: float,
+    seconds: float,
+    ahead: float | None,
+    clock: Clock,
+    start: float | None = None,
 ) -> list[Figures]:
-    """Run one camera per predictor, each in its own thread."""
-    start = clock.now() + START
+    """Run one camera per predictor, each in its own thread.
+
+    Args:
+        predictors: the cameras' own, warmed up.
+        images: what every camera shows, again and again.
+        fps: frames per second of each camera.
+        seconds: how long to count frames.
+        ahead: how many seconds ahead to predict; None for one frame.
+        clock: measures the time.
+        start: when the first frames are due, by ``clock`` (default: soon).
+
+    Returns:
+        Each camera's figures.
+
+    Raises:
+        EngineError: an engine failed.
+    """
+    start = clock.now() + START if start is None else start
     count = frames_of(fps, seconds)
     loops = [
         Loop(Scheduled(f"camera {number}", images, fps, count, start, clock), predictor, clock, ahead)

@@ -11,8 +11,11 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import _fleet_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -296,6 +299,12 @@ TABLES: Mapping[str, Callable[[], Cells]] = {
     "now-live": now_live,
     "conceal": conceal,
     "conceal-after": _file("conceal.txt", 2),
+    "served": _fleet_tables.served,
+    "killed": _fleet_tables.killed,
+    "sizing": _fleet_tables.sizing,
+    "site": _fleet_tables.site,
+    "cameras-edge": partial(_fleet_tables.cameras, "edge"),
+    "cameras-stip-edge": partial(_fleet_tables.cameras, "stip-edge"),
 }
 
 

@@ -25,6 +25,7 @@ class Total(TypedDict):
             engine.
         batch_ms: milliseconds of such a step as measured at the start, by the same number; empty if there was nothing
             to choose.
+        single: why all steps are of one camera each; null if they need not be.
         running: cameras that have not ended.
         failed: why cameras ended, by their names: only those that an error ended.
         frames: predicted frames of all cameras.
@@ -47,6 +48,7 @@ class Total(TypedDict):
     engines: int
     batches: dict[str, int]
     batch_ms: dict[str, float]
+    single: str | None
     running: int
     failed: dict[str, str]
     frames: int
@@ -103,6 +105,7 @@ def fleet_report(cameras: Mapping[str, Report], failed: Mapping[str, str], engin
         "engines": len(every) if batcher is None else 1,
         "batches": {} if batcher is None else {str(size): n for size, n in sorted(batcher.batches.copy().items())},
         "batch_ms": {str(size): round(1e3 * seconds, 3) for size, seconds in cost.items()},
+        "single": "each camera has its own engine" if batcher is None else batcher.single or None,
         "running": len(running),
         "failed": dict(failed),
         "frames": sum(report["frames"] for report in every),

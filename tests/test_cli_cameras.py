@@ -133,22 +133,27 @@ def test_the_file_is_read_again_on_sighup(box: Path, capfd: pytest.CaptureFixtur
             pass
     assert [(one.name, one.record) for one in found] == [("door", [Path("run-door.mkv")])]
 
-    box.write_text(f'record = ["new.mkv"]\nframes = 9\n{CAMERA}{CAMERA}name = "yard"\nahead = "90ms"')
+    top = 'record = ["new.mkv"]\nframes = 8\nhorizon = 3\nthreads = 1\nmodel = "stip-edge"\n'
+    box.write_text(f'{top}{CAMERA}{CAMERA}name = "yard"\nahead = "90ms"')
     reading.ask()
     found = reading.take()
     assert found is not None
-    assert [(one.name, one.record, one.given["ahead"]) for one in found] == [
-        ("camera1", [Path("run-camera1.mkv")], None),  # options of all cameras stay
-        ("yard", [Path("run-yard.mkv")], "90ms"),
+    assert [(one.name, one.record, one.given["ahead"], one.given["horizon"]) for one in found] == [
+        ("camera1", [Path("new-camera1.mkv")], None, 3),
+        ("yard", [Path("new-yard.mkv")], "90ms", None),
     ]
+    assert [one.given["frames"] for one in found] == [9, 9]  # it is for all cameras
     assert reading.take() is None
     for wrong in (f"{CAMERA}nme = 1", f'{CAMERA}name = "a"\n{CAMERA}name = "a"', '[[camera]]\nsource = "env:NONESUCH"'):
-        box.write_text(f"frames = 9\n{wrong}")
+        box.write_text(f"frames = 8\n{wrong}")
         reading.ask()
         assert reading.take() is None
     err = capfd.readouterr().err.splitlines()
-    assert err[0] == "warning: only the cameras are read again: restart framecast for the other changes"
-    assert [line.partition(": ")[0] for line in err[1:]] == [
+    assert err[:3] == [
+        f"warning: box.toml:{line}: {key} stays as it was: restart framecast to change it"
+        for key, line in {"model": 5, "frames": 2, "threads": 4}.items()
+    ]
+    assert [line.partition(": ")[0] for line in err[3:]] == [
         "box.toml:4",
         "keeping the cameras as they are",
         "box.toml:7",

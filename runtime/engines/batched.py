@@ -8,9 +8,10 @@ included, is measured once: nearly always on a GPU, rarely on a CPU.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,20 +28,30 @@ RUNS = 3  # steps of each batch size in the measurement; the fastest counts
 
 
 @dataclass(eq=False)
-class _Step:
+class _Asked:
+    """A camera's place in the queue for the engine, for a call that is no step."""
+
+    changed: threading.Condition
+    called: bool = False  # whether it is its turn, or its step is done
+    batch: Sequence[_Asked] = ()  # whose steps it must run, itself among them
+
+
+@dataclass(eq=False)
+class _Step(_Asked):
     """A step that a camera asks for."""
 
-    seat: int
-    images: Sequence[Image]
-    state_in: State
-    state_out: State
-    latest: float  # until then it may wait for others
-    done: bool = False
+    seat: int = 0
+    images: Sequence[Image] = ()
+    pair: tuple[State, State] = ()  # type: ignore[assignment]
+    latest: float = 0.0  # until then it may wait for others
     failure: Exception | None = None
 
 
 class Batcher:
     """Shares an engine between cameras, in any number of threads.
+
+    They get it in the order in which they ask for it, for one call each: a step, alone or with others, or a part of a
+    lookahead. So no camera waits for more than one call of each other one, however far that one looks ahead.
 
     Args:
         engine: runs the steps; its owner closes it.
@@ -50,61 +61,69 @@ class Batcher:
     Attributes:
         cost: seconds of a step by batch size, once measured. Only these sizes are used.
         batches: how many steps of each size have run.
+        single: why all steps are single ones; "" if they need not be.
     """
 
     def __init__(self, engine: Engine, *, wait: float = WAIT, clock: Clock = SYSTEM) -> None:
         self.engine = engine
         self.cost: dict[int, float] = {1: 1.0}
         self.batches: dict[int, int] = {}
+        self.single = ""
         self._wait, self._clock = wait, clock
-        self._changed = clock.condition()
+        self._guard = threading.Lock()  # of all that follows
         self._seats = 0
         self._numbers = itertools.count()
-        self._waiting: list[_Step] = []
+        self._waiting: list[_Asked] = []  # in the order in which they asked
         self._busy = False
         self._states: dict[int, tuple[State, State]] = {}
 
     def seat(self) -> Seat:
         """An engine for one more camera; closing it frees its seat."""
-        with self._changed:
+        with self._guard:
             self._seats += 1
             return Seat(self, next(self._numbers))
 
     def leave(self) -> None:
         """Free a seat: from now on no step waits for it."""
-        with self._changed:
+        with self._guard:
             self._seats -= 1
-            self._changed.notify_all()
+        self._go_on()
 
     def measure(self, most: int) -> None:
         """Measure steps of 1, 2, 4, … rows on random pictures, up to ``most``.
 
-        An engine without batches stays at 1, and so does a model of motion: its cameras differ in ``elapsed``.
+        An engine without batches stays at 1, and so does a model of motion: its cameras differ in ``elapsed``. So does
+        one that was built for single steps (:meth:`Engine.runs`).
 
         Raises:
             EngineError: a step failed.
         """
         engine = self.engine
-        if not engine.batches or engine.batch is not None or engine.manifest.renders == "moments":
+        if not engine.batches or engine.manifest.renders == "moments":
+            self.single = f"{engine.name} steps one camera of {engine.manifest.config} at a time"
             return
-        width, height = engine.manifest.size
+        powers = [1 << power for power in range(min(most, MOST).bit_length())]
+        sizes = [size for size in powers if engine.runs(size)]
+        if sizes == [1] != powers:
+            self.single = f"the engine was built for one camera: 'framecast build --batch {powers[-1]}' builds another"
+        width, height = engine.camera or engine.manifest.size
         random = np.random.default_rng(0)
-        size = 1
-        while size <= min(most, MOST):
+        for size in sizes:
             pairs = [(engine.new_state(), engine.new_state()) for _ in range(size)]
             images = [random.integers(0, 256, (height, width, 3), np.uint8) for _ in range(size)]
             taken = []
             for _ in range(RUNS + 1):  # the first one warms up
                 begun = self._clock.now()
-                self._together([_Step(0, [image], *pair, 0.0) for image, pair in zip(images, pairs, strict=True)])
+                self._together([self._asked([image], pair) for image, pair in zip(images, pairs, strict=True)])
                 for _, state in pairs:
                     engine.render(state, (1,))  # a device has finished only then
                 taken.append(self._clock.now() - begun)
                 pairs = [(after, before) for before, after in pairs]
             self.cost[size] = min(taken[1:])
-            size *= 2
         single = self.cost[1]
         self.cost = {size: cost for size, cost in self.cost.items() if size == 1 or cost < PAYS * size * single}
+        if len(self.cost) == 1 < len(sizes):
+            self.single = "a step of several cameras takes as long as single ones"
 
     def best(self, count: int) -> int:
         """The size of the next batch if ``count`` steps wait: the first of those that take least time together."""
@@ -119,41 +138,73 @@ class Batcher:
         Errors as for :meth:`Engine.run`.
         """
         wait = min(self._wait, self.engine.since(state_out)) if len(self.cost) > 1 else 0.0
-        step = _Step(seat, images, state_in, state_out, self._clock.now() + wait)
-        with self._changed:
-            self._waiting.append(step)
-            self._changed.notify_all()
-        while batch := self._turn(step):
+        step = self._asked(images, (state_in, state_out), seat, self._clock.now() + wait)
+        self._queue(step, step.latest)
+        if step.batch:
+            batch = [one for one in step.batch if isinstance(one, _Step)]
             try:
                 with self.engine.lock:
                     self._run(batch)
             finally:
-                with self._changed:
-                    self._busy = False
+                with self._guard:
                     self.batches[len(batch)] = self.batches.get(len(batch), 0) + 1
-                    for other in batch:
-                        other.done = True
-                    self._changed.notify_all()
+                self._leave_to_next()
+                for other in batch:
+                    self._call(other)
         if step.failure is not None:
             raise step.failure
 
-    def _turn(self, step: _Step) -> list[_Step]:
-        """Wait until ``step`` is done, or until its caller must run a batch, which need not contain it."""
-        with self._changed:
-            while not step.done:
-                if self._busy:
-                    self._clock.wait(self._changed)
-                    continue
-                deadline = min(other.latest for other in self._waiting)
-                if len(self._waiting) < self._seats and self._clock.now() < deadline:
-                    self._clock.wait(self._changed, deadline)
-                    continue
-                size = self.best(len(self._waiting))
-                batch, self._waiting = self._waiting[:size], self._waiting[size:]
-                self._busy = True
-                # A library may round the rows of a batch differently, so who was first does not decide a row.
-                return sorted(batch, key=lambda step: step.seat)
-            return []
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The engine for one call that is no step."""
+        self._queue(_Asked(self._clock.condition()))
+        try:
+            with self.engine.lock:
+                yield
+        finally:
+            self._leave_to_next()
+
+    def _asked(self, images: Sequence[Image], pair: tuple[State, State], seat: int = 0, latest: float = 0.0) -> _Step:
+        return _Step(self._clock.condition(), seat=seat, images=images, pair=pair, latest=latest)
+
+    def _queue(self, asked: _Asked, latest: float = 0.0) -> None:
+        """Wait until it is the turn of ``asked``, or until another thread has run its step."""
+        with self._guard:
+            self._waiting.append(asked)
+        self._go_on()
+        with asked.changed:
+            while not asked.called and self._clock.now() < latest:
+                self._clock.wait(asked.changed, latest)
+        self._go_on()
+        with asked.changed:
+            while not asked.called:
+                self._clock.wait(asked.changed)
+
+    def _leave_to_next(self) -> None:
+        with self._guard:
+            self._busy = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Give the engine to who asked first, if it is free. Steps that may still wait for others do not count."""
+        with self._guard:
+            steps = [one for one in self._waiting if isinstance(one, _Step)]
+            waits = len(steps) < self._seats and self._clock.now() < min((one.latest for one in steps), default=0.0)
+            first = next((one for one in self._waiting if not (waits and isinstance(one, _Step))), None)
+            if self._busy or first is None:
+                return
+            batch = steps[: self.best(len(steps))] if isinstance(first, _Step) else [first]
+            self._waiting = [one for one in self._waiting if one not in batch]
+            self._busy = True
+            # A library may round the rows of a batch differently, so who was first does not decide a row.
+            first.batch = sorted(batch, key=lambda one: one.seat if isinstance(one, _Step) else 0)
+        self._call(first)
+
+    @staticmethod
+    def _call(asked: _Asked) -> None:
+        with asked.changed:
+            asked.called = True
+            asked.changed.notify_all()
 
     def _run(self, batch: Sequence[_Step]) -> None:
         """Run a batch. If it fails, run each step alone, so that one camera's failure is not another's."""
@@ -170,19 +221,19 @@ class Batcher:
         engine, size = self.engine, len(batch)
         if size == 1:
             (step,) = batch
-            engine.take(step.images, step.state_out)
-            engine.run(step.state_in, step.state_out)
+            engine.take(step.images, step.pair[1])
+            engine.run(*step.pair)
             return
         if size not in self._states:
             self._states[size] = _distinct(engine, size), engine.new_state(size)
         before, after = self._states[size]
         for row, step in enumerate(batch):
-            self._gather(step.state_in, before, row)
-        before.is_precomputed = all(step.state_in.is_precomputed for step in batch)
+            self._gather(step.pair[0], before, row)
+        before.is_precomputed = all(step.pair[0].is_precomputed for step in batch)
         engine.take([image for step in batch for image in step.images], after)
         engine.run(before, after)
         for row, step in enumerate(batch):
-            self._scatter(after, row, step)
+            self._scatter(after, row, *step.pair)
 
     def _gather(self, state: State, batch: State, row: int) -> None:
         """Copy all that a step reads from a camera's state to a row of a batch."""
@@ -191,18 +242,18 @@ class Batcher:
         for source, target in pairs:
             for name, buffer in source.items():
                 self.engine.copy_row(buffer, 0, target[name], row)
+        self.engine.gathered(state, batch, row)
 
-    def _scatter(self, batch: State, row: int, step: _Step) -> None:
+    def _scatter(self, batch: State, row: int, state_in: State, state: State) -> None:
         """Copy all that a step wrote from a row of a batch to a camera's state."""
-        state = step.state_out
-        moment = state.follow(step.state_in)
+        moment = state.follow(state_in)
         pairs = [(batch.tensors, state.tensors), ({"": batch.prediction}, {"": state.prediction})]
         pairs += [(batch.past[0].tensors, moment.tensors)] if batch.past else []
         for source, target in pairs:
             for name, buffer in source.items():
                 self.engine.copy_row(buffer, row, target[name], 0)
-        state.seen = [batch.seen[row]]
-        self.engine.copied(state)
+        state.seen = batch.seen[row : row + 1]
+        self.engine.scattered(batch, row, state)
 
 
 class Shared:
@@ -257,7 +308,9 @@ def _distinct(engine: Engine, batch: int) -> State:
     past: list[Moment] = []
     while len(past) < engine.manifest.slots:
         past.extend(engine.new_state(batch).own)
-    return replace(engine.new_state(batch), past=tuple(past[: engine.manifest.slots]))
+    state = engine.new_state(batch)
+    state.past = tuple(past[: engine.manifest.slots])
+    return state
 
 
 class Seat(Engine):
@@ -265,14 +318,15 @@ class Seat(Engine):
 
     def __init__(self, batcher: Batcher, number: int) -> None:
         self._batcher: Batcher | None = batcher
+        self._queue = batcher.alone
         self._number = number
         self._inner = inner = batcher.engine
         self._taken: Sequence[Image] = ()
         self.name, self.device, self.version = inner.name, inner.device, inner.version
         self.precision, self.manifest = inner.precision, inner.manifest
         # Otherwise a camera would wait for another one's step several times a frame: to step, to render, to be seen.
-        self._alone: AbstractContextManager[object] = nullcontext() if inner.apart else inner.lock
-        self.batch, self.any_size, self.compiles = 1, inner.any_size, inner.compiles
+        self._unless_apart: Callable[[], AbstractContextManager[None]] = nullcontext if inner.apart else batcher.alone
+        self.batch, self.camera, self.any_size, self.compiles = 1, inner.camera, inner.any_size, inner.compiles
 
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """See :meth:`Engine.zeros`."""
@@ -280,12 +334,12 @@ class Seat(Engine):
 
     def new_state(self, batch: int = 1) -> State:
         """See :meth:`Engine.new_state`."""
-        with self._inner.lock:
+        with self._queue():
             return self._inner.new_state(batch)
 
     def reset(self, state: State, rows: Sequence[int] | None = None) -> None:
         """See :meth:`Engine.reset`."""
-        with self._alone:
+        with self._unless_apart():
             self._inner.reset(state, rows)
 
     def take(self, images: Sequence[Image], state: State) -> None:
@@ -301,28 +355,28 @@ class Seat(Engine):
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`; alone."""
-        with self._inner.lock:
+        with self._queue():
             return self._inner.step(frame, state_in, state_out)
 
     def precompute(self, state: State) -> None:
         """See :meth:`Engine.precompute`. Without halves there is nothing to wait for."""
         if self.manifest.precomputed:
-            with self._inner.lock:
+            with self._queue():
                 self._inner.precompute(state)
 
     def feed_back(self, source: State, k: int, state_in: State, state_out: State) -> None:
         """See :meth:`Engine.feed_back`; alone."""
-        with self._inner.lock:
+        with self._queue():
             self._inner.feed_back(source, k, state_in, state_out)
 
     def render(self, state: State, ahead: Sequence[int]) -> list[list[Image] | None]:
         """See :meth:`Engine.render`."""
-        with self._alone:
+        with self._unless_apart():
             return self._inner.render(state, ahead)
 
     def render_at(self, state: State, ahead: Sequence[float]) -> list[list[Image]]:
         """See :meth:`Engine.render_at`."""
-        with self._inner.lock:
+        with self._queue():
             return self._inner.render_at(state, ahead)
 
     def fit(self, image: Image) -> Image:
@@ -331,7 +385,7 @@ class Seat(Engine):
 
     def seen(self, state: State) -> list[Image]:
         """See :meth:`Engine.seen`."""
-        with self._alone:
+        with self._unless_apart():
             return self._inner.seen(state)
 
     def interrupt(self, reason: str) -> bool:

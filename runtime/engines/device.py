@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from framecast.camera import Image
 from framecast.errors import EngineError, FrameError
 from framecast.runtime.convert import Tensor, to_model_size
-from framecast.runtime.engines.engine import Engine, Moment, Phases, State, field_buffers, step_buffers
+from framecast.runtime.engines.engine import Engine, Moment, State, field_buffers, step_buffers
+from framecast.runtime.engines.phases import Phases
 
 
 class Buffer(ABC):
@@ -46,7 +47,7 @@ class Buffer(ABC):
         self.upload(np.full(self.shape, value, self.dtype))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Outputs:
     """The device buffers that a step returns to the host, and for each row how many past steps it keeps."""
 
@@ -54,19 +55,16 @@ class _Outputs:
     finite: Buffer
     seen: Buffer | None
     keep: list[int]
+    elsewhere: bool = False  # whether each row goes on as another state, which the host reads instead
 
 
 class DeviceEngine(Engine):
     """See :class:`Engine`. A subclass makes the buffers and binds the graph to them.
 
-    A reset only changes the graph's ``keep`` input. It does not overwrite any state.
-
-    Attributes:
-        camera: (width, height) of the graph's input pictures if the graph resizes them; None if the host does.
+    A reset only changes the graph's ``keep`` input. It does not overwrite any state. If there is a ``camera``, the
+    graph resizes its frames; otherwise the host does.
     """
 
-    camera: tuple[int, int] | None = None
-    batches = False  # a buffer has no copy of one row
     apart = False
 
     def __init__(self) -> None:
@@ -89,6 +87,10 @@ class DeviceEngine(Engine):
 
         ``render`` selects the graph that renders a model of motion.
         """
+
+    @abstractmethod
+    def copy(self, to: int, of: int, size: int) -> None:
+        """Copy bytes from address to address on the device, after the last step and before the next one."""
 
     def allocate_outputs(self, shown: tuple[int, ...], finite: tuple[int, ...]) -> tuple[Buffer, Buffer]:
         """Allocate the outputs that the host reads after every step. It reads both, so they may share one transfer."""
@@ -194,6 +196,27 @@ class DeviceEngine(Engine):
         seen = self._outputs[state].seen
         return state.seen if seen is None else list(seen.download())
 
+    def copy_row(self, source: Buffer, row: int, target: Buffer, to: int) -> None:
+        """See :meth:`Engine.copy_row`. The host does not wait for the copy."""
+        size = int(np.prod(source.shape[1:])) * source.dtype.itemsize
+        self.copy(target.address + to * size, source.address + row * size, size)
+
+    def gathered(self, state: State, batch: State, row: int) -> None:
+        """See :meth:`Engine.gathered`."""
+        outputs = self._outputs[batch]
+        outputs.keep[row] = self._outputs[state].keep[0]
+        outputs.elsewhere = True
+
+    def scattered(self, batch: State, row: int, state: State) -> None:
+        """See :meth:`Engine.scattered`."""
+        source, target = self._outputs[batch], self._outputs[state]
+        target.keep[0] = source.keep[row]
+        if source.seen is not None and target.seen is not None:
+            self.copy_row(source.seen, row, target.seen, 0)
+        self.copy_row(source.finite, row, target.finite, 0)
+        self.copy_row(source.shown, row, target.shown, 0)
+        self._fetch(target, seen=True)
+
     def close(self) -> None:
         """See :meth:`Engine.close`. States stay allocated but are no longer usable."""
         self._closed = True
@@ -238,9 +261,13 @@ class DeviceEngine(Engine):
         longest = max(1, self.manifest.slots)
         for row, kept in enumerate(keep):
             outputs.keep[row] = min(kept + 1, longest)
-        if camera and outputs.seen is not None:
+        if not self._outputs[state_in].elsewhere:
+            self._fetch(outputs, seen=camera, shown=not moments)
+
+    def _fetch(self, outputs: _Outputs, *, seen: bool, shown: bool = True) -> None:
+        if seen and outputs.seen is not None:
             outputs.seen.fetch()  # before the pictures, so that it has arrived when they have
-        if not moments:
+        if shown:
             outputs.finite.fetch()
             outputs.shown.fetch()
 

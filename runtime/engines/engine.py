@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,11 +16,10 @@ from framecast.graph.manifest import Manifest, StateSpec
 from framecast.runtime.convert import Tensor, blank_frame, is_finite, to_frame, to_image, to_model_size
 from framecast.runtime.engines.turn import Turn
 
-__all__ = ["Engine", "Moment", "Phases", "State", "Tensor", "field_buffers", "state_buffers", "step_buffers"]
+__all__ = ["Engine", "Moment", "State", "Tensor", "field_buffers", "state_buffers", "step_buffers"]
 
 # An engine's tensor: a numpy array, or its own type on its device. Other code only calls ``fill`` on it.
 Buffer = Any
-T = TypeVar("T")
 Self = TypeVar("Self", bound="Engine")
 
 
@@ -99,8 +97,9 @@ class Engine(ABC):
         device: the device it runs on.
         version: version of the underlying library.
         precision: the precision in which it was opened, if the engine has several; None if the artifact decides.
-        batch: the only batch size that it runs; None if it runs any.
+        batch: the batch size that it was opened for; None if it runs any. See :meth:`runs`.
         manifest: the artifact's manifest.
+        camera: (width, height) of the only frames that it takes; None if it takes any.
         any_size: whether its pictures have the frames' size. Otherwise they have the manifest's.
         batches: whether :meth:`copy_row` works, so that states of several cameras can be stepped as one batch.
         light: whether it holds no weights, so that each of several cameras can have its own and waits for no other.
@@ -118,6 +117,7 @@ class Engine(ABC):
     version: str
     precision: str | None = None
     batch: int | None = None
+    camera: tuple[int, int] | None = None
     any_size = False
     batches = True
     light = False
@@ -140,6 +140,10 @@ class Engine(ABC):
         """What went wrong with steps, by name (default: nothing)."""
         return {}
 
+    def runs(self, batch: int) -> bool:
+        """Whether it can step so many streams at once."""
+        return self.batch in (None, batch)
+
     def zeros(self, shape: tuple[int, ...]) -> Buffer:
         """Make a float32 tensor of zeros in this engine's memory."""
         return np.zeros(shape, np.float32)
@@ -150,7 +154,7 @@ class Engine(ABC):
         Raises:
             EngineError: the engine runs only another batch size, or there is no memory for the state.
         """
-        if self.batch is not None and batch != self.batch:
+        if not self.runs(batch):
             raise EngineError(
                 f"this engine of {self.manifest.config} was built for a batch of {self.batch}, not of {batch}: build "
                 f"another with 'framecast build --batch {batch}'"
@@ -308,8 +312,11 @@ class Engine(ABC):
         """Copy a row of one of this engine's tensors to a row of another one of its kind."""
         target[to] = source[row]
 
-    def copied(self, state: State) -> None:  # noqa: B027 (optional: only some engines keep pictures beside)
-        """Bring what belongs to a state's prediction up to date, after :meth:`copy_row` has written it."""
+    def gathered(self, state: State, batch: State, row: int) -> None:  # noqa: B027 (optional)
+        """Copy what the engine keeps beside a state, after :meth:`copy_row` has copied it to a row of a batch."""
+
+    def scattered(self, batch: State, row: int, state: State) -> None:  # noqa: B027 (optional)
+        """The same, after :meth:`copy_row` has copied a row of a stepped batch to a state."""
 
     def interrupt(self, reason: str) -> bool:
         """End the call that another thread is in. It and all later ones raise EngineError with ``reason``.
@@ -332,44 +339,6 @@ class Engine(ABC):
     ) -> None:
         with self.lock:  # wait for a stepper that is in the middle of a step
             self.close()
-
-
-class Phases(Generic[T]):
-    """Caches one binding for each arrangement of two states' buffers, such as a set of bound addresses.
-
-    Two alternating states have as many arrangements as their ring has phases, and a few more after resets. The cache
-    drops a state's entries together with the state, so a binding must not hold the states.
-    """
-
-    def __init__(self) -> None:
-        self._kept: weakref.WeakKeyDictionary[
-            State, weakref.WeakKeyDictionary[State, dict[tuple[Hashable, ...], T]]
-        ] = weakref.WeakKeyDictionary()
-
-    def at(self, state_in: State, state_out: State, make: Callable[[Moment], T], *of: Hashable) -> T:
-        """Advance ``state_out`` and return the cached binding, creating it on first use.
-
-        Args:
-            state_in: the state that the step reads.
-            state_out: becomes the state after it.
-            make: makes the binding, given the moment that the step writes.
-            of: anything else that the binding depends on.
-
-        Raises:
-            EngineError: both states are the same.
-        """
-        if state_in is state_out:
-            raise EngineError("a step cannot read and write the same state: pass two")
-        phases = self._kept.setdefault(state_in, weakref.WeakKeyDictionary()).setdefault(state_out, {})
-        moment = state_out.follow(state_in)
-        phase = (*of, moment, *state_in.past)
-        if phase not in phases:
-            phases[phase] = make(moment)
-        return phases[phase]
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._kept.clear()
 
 
 def step_buffers(

@@ -17,12 +17,12 @@ from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import (
     Engine,
     Moment,
-    Phases,
     State,
     field_buffers,
     state_buffers,
     step_buffers,
 )
+from framecast.runtime.engines.phases import Phases
 
 _FULL = "is smaller than requested bytes"  # in ONNX Runtime's error when an allocator's limit is reached
 

@@ -184,6 +184,27 @@ class OnnxRuntimeCudaEngine(DeviceEngine):
 
         return run
 
+    def copy(self, to: int, of: int, size: int) -> None:
+        """See :meth:`DeviceEngine.copy`.
+
+        Raises:
+            EngineError: the driver refused.
+        """
+        if self.device == "cpu":
+            ctypes.memmove(to, of, size)
+            return
+        stream = ctypes.c_void_p(_stream())
+        with _primary() as driver:
+            code = driver.cuMemcpyDtoDAsync_v2(ctypes.c_uint64(to), ctypes.c_uint64(of), ctypes.c_size_t(size), stream)
+        if code:
+            raise EngineError(f"the GPU could not copy a state (error {code}): check dmesg, and that the GPU is there")
+
+    def copy_row(self, source: Buffer, row: int, target: Buffer, to: int) -> None:
+        """See :meth:`Engine.copy_row`."""
+        if isinstance(target, _Part):
+            target.fetched.clear()
+        super().copy_row(source, row, target, to)
+
     def interrupt(self, reason: str) -> bool:
         """See :meth:`Engine.interrupt`."""
         return self._running.interrupt(reason)
@@ -204,6 +225,21 @@ def _stream() -> int:
     Raises:
         EngineError: the driver is missing, or cannot make a stream.
     """
+    stream = ctypes.c_void_p()
+    with _primary() as driver:
+        code = driver.cuStreamCreate(ctypes.byref(stream), 0)  # CU_STREAM_DEFAULT: not CU_STREAM_NON_BLOCKING
+    if code:
+        raise EngineError(f"the NVIDIA driver cannot make a stream (error {code}): check that nvidia-smi lists a GPU")
+    return int(stream.value or 0)
+
+
+@cache
+def _driver() -> tuple[Any, int]:
+    """The driver and the GPU's primary context, which CUDA's runtime uses.
+
+    Raises:
+        EngineError: the driver is missing, or finds no GPU.
+    """
     try:
         driver = libcuda_()
     except OSError as error:
@@ -211,19 +247,26 @@ def _stream() -> int:
             "no NVIDIA driver here (libcuda.so.1 cannot be loaded): install the driver, or start the container with "
             "--gpus all (on a Jetson --runtime nvidia)"
         ) from error
-    device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
+    device, context = ctypes.c_int(), ctypes.c_void_p()
     code = (
         driver.cuInit(0)
         or driver.cuDeviceGet(ctypes.byref(device), 0)
-        or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)  # the one that CUDA's runtime uses
-        or driver.cuCtxPushCurrent_v2(context)
+        or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
     )
-    if not code:
-        code = driver.cuStreamCreate(ctypes.byref(stream), 0)  # CU_STREAM_DEFAULT: not CU_STREAM_NON_BLOCKING
-        driver.cuCtxPopCurrent_v2(ctypes.byref(context))
     if code:
-        raise EngineError(f"the NVIDIA driver cannot make a stream (error {code}): check that nvidia-smi lists a GPU")
-    return int(stream.value or 0)
+        raise EngineError(f"the NVIDIA driver cannot use its GPU (error {code}): check that nvidia-smi lists a GPU")
+    return driver, int(context.value or 0)
+
+
+@contextmanager
+def _primary() -> Iterator[Any]:
+    """The driver, with the GPU's primary context current in this thread."""
+    driver, context = _driver()
+    driver.cuCtxPushCurrent_v2(ctypes.c_void_p(context))
+    try:
+        yield driver
+    finally:
+        driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
 
 def missing_library(folder: Path) -> str:

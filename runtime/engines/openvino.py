@@ -15,13 +15,13 @@ from framecast.runtime.convert import Tensor
 from framecast.runtime.engines.engine import (
     Engine,
     Moment,
-    Phases,
     State,
     field_buffers,
     state_buffers,
     step_buffers,
 )
 from framecast.runtime.engines.onnxruntime import check_boundary
+from framecast.runtime.engines.phases import Phases
 
 # Lines around the reason in an OpenVINO error: where it was thrown, and which check failed.
 _AROUND = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")

@@ -109,6 +109,7 @@ class ServerEngine(Engine):
     name = "server"
 
     def __init__(self, address: ServerAddress, *, timeout: float = TIMEOUT, clock: Clock = SYSTEM) -> None:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else it prints what our errors say as well
         try:
             import tritonclient.grpc
         except ImportError as error:
@@ -255,6 +256,11 @@ class ServerEngine(Engine):
             return f"the server at {host} has no model {model}: load it there, or name one that it has ({said})"
         if "not ready" in said:
             return f"the model {model} on {host} is not ready: look at the server's log ({said})"
+        if "CERTIFICATE_VERIFY_FAILED" in said:
+            return (
+                f"cannot trust the model server at {host}: its certificate is from an unknown authority; name a file "
+                "with it in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
+            )
         if "UNAVAILABLE" in status:
             return f"cannot reach a model server at {host}: start it, or check host and gRPC port ({said})"
         if "DEADLINE_EXCEEDED" in status:

@@ -23,7 +23,8 @@ from framecast.errors import EngineError, OptionError, first_line
 from framecast.graph.manifest import Manifest
 from framecast.runtime.convert import Tensor, to_model_size
 from framecast.runtime.engines.capturing import CAPTURING
-from framecast.runtime.engines.engine import Engine, Moment, Phases, State, field_buffers, step_buffers
+from framecast.runtime.engines.engine import Engine, Moment, State, field_buffers, step_buffers
+from framecast.runtime.engines.phases import Phases
 
 if TYPE_CHECKING:
     from framecast.runtime.engines.torch_pictures import Input, Pictures
@@ -211,8 +212,9 @@ class TorchEngine(Engine):
         with self._running():
             target.tensor[to].copy_(source.tensor[row])
 
-    def copied(self, state: State) -> None:
-        """See :meth:`Engine.copied`."""
+    def scattered(self, batch: State, row: int, state: State) -> None:
+        """See :meth:`Engine.scattered`."""
+        del batch, row  # the pictures are made of the prediction again
         with self._running():
             self._pictures[state].show(state.prediction.tensor)
 

@@ -61,6 +61,7 @@ def test_no_camera_fits_or_the_limit_is_reached() -> None:
     assert (none.carried, [run.cameras for run in none.runs]) == (0, [1])
     some, opened = carried(0.001, limit=3)
     assert (some.carried, opened) == (3, 1)
+    assert "memory of each further camera" in dict(some.rows())
     assert dict(some.rows())["cameras handled"] == "3 or more at 30 frames a second each, one engine for all"
     assert json.loads(json.dumps(some.to_dict()))["runs"][-1]["cameras"] == 3
 

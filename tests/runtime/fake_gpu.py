@@ -281,6 +281,9 @@ class Driver:
     def memcpy_dtoh_async(self, host: np.ndarray, of: Memory, stream: StreamHandle) -> None:
         self._copy(host.ctypes.data, of.address, host.nbytes, stream)
 
+    def memcpy_dtod_async(self, to: int, of: int, size: int, stream: StreamHandle) -> None:
+        self._copy(to, of, size, stream)
+
     def memset_d8_async(self, to: Memory, value: int, size: int, stream: StreamHandle) -> None:
         gpu, address = self.gpu, to.address
         stream.on.put(lambda: gpu.array(address, (size,), np.uint8).fill(value))

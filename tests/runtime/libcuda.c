@@ -214,6 +214,9 @@ int cuMemcpyHtoDAsync_v2(ptr to, const void *of, size_t size, stream *on) {
 int cuMemcpyDtoHAsync_v2(void *to, ptr of, size_t size, stream *on) {
   return put(on, (op){.kind = COPY, .to = (ptr)to, .of = of, .size = size});
 }
+int cuMemcpyDtoDAsync_v2(ptr to, ptr of, size_t size, stream *on) {
+  return put(on, (op){.kind = COPY, .to = to, .of = of, .size = size});
+}
 int cuMemsetD8Async(ptr to, unsigned char value, size_t size, stream *on) {
   return put(on, (op){.kind = SET, .to = to, .number = value, .size = size});
 }

@@ -145,6 +145,11 @@ def engine(path: Path) -> None:
             predictor.rollout(1)
             after = count("waits"), count("memory"), count("locked")
         assert after == (before[0] + 1, *before[1:])
+        rows, other = live.zeros((2, 3)), live.zeros((2, 3))
+        rows.upload(np.arange(6, dtype=np.float32).reshape(2, 3))
+        live.copy_row(rows, 1, other, 0)
+        assert other.download().tolist() == [[3, 4, 5], [0, 0, 0]]
+        del rows, other
     del live, predictor
     gc.collect()
     assert [count(kind) for kind in KINDS] == [1, 0, 0, 0, 0, 0, 0, 0]

@@ -5,6 +5,7 @@ This checks that the right buffers are bound in every phase. The test marked ``g
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import shutil
 import subprocess
@@ -179,6 +180,7 @@ def test_a_missing_driver_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("libcuda.so.1: cannot open shared object file")
 
     onnxruntime_cuda._stream.cache_clear()
+    onnxruntime_cuda._driver.cache_clear()
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime_cuda, "libcuda_", no_driver)
     with pytest.raises(EngineError, match=r"no NVIDIA driver here.*: install the driver"):
@@ -229,6 +231,65 @@ def test_a_closed_engine_raises() -> None:
     engine.close()
     with pytest.raises(EngineError, match="load it again"):
         engine.step(frame, state, spare)
+
+
+class Driver:
+    """As much of libcuda as a copy needs."""
+
+    def __init__(self) -> None:
+        self.pushed, self.code, self.streams = 0, 0, list[object]()
+
+    def cuInit(self, _: int) -> int:  # noqa: N802
+        return 0
+
+    def cuDeviceGet(self, _: object, __: int) -> int:  # noqa: N802
+        return 0
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, _: object) -> int:  # noqa: N802
+        context._obj.value = 5
+        return 0
+
+    def cuCtxPushCurrent_v2(self, context: ctypes.c_void_p) -> int:  # noqa: N802
+        self.pushed += context.value == 5
+        return 0
+
+    def cuCtxPopCurrent_v2(self, _: object) -> int:  # noqa: N802
+        self.pushed -= 1
+        return 0
+
+    def cuStreamCreate(self, stream: Any, _: int) -> int:  # noqa: N802
+        assert self.pushed == 1
+        stream._obj.value = 7
+        return 0
+
+    def cuMemcpyDtoDAsync_v2(  # noqa: N802
+        self, to: ctypes.c_uint64, of: ctypes.c_uint64, size: ctypes.c_size_t, stream: ctypes.c_void_p
+    ) -> int:
+        assert self.pushed == 1
+        self.streams.append(stream.value)
+        ctypes.memmove(to.value, of.value, size.value)
+        return self.code
+
+
+def test_a_row_is_copied_on_the_steps_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    monkeypatch.setattr(onnxruntime_cuda, "libcuda_", lambda: driver)
+    for cached in (onnxruntime_cuda._stream, onnxruntime_cuda._driver):
+        cached.cache_clear()
+    try:
+        with OnnxRuntimeCudaEngine(find("stip-edge"), device="cpu") as engine:
+            source, target = (engine.zeros((2, 3)) for _ in range(2))
+            source.upload(np.arange(6, dtype=np.float32).reshape(2, 3))
+            engine.device = "cuda"
+            engine.copy_row(source, 1, target, 0)
+            assert target.download().tolist() == [[3, 4, 5], [0, 0, 0]]
+            assert (driver.pushed, driver.streams) == (0, [7])
+            driver.code = 700
+            with pytest.raises(EngineError, match=r"could not copy a state \(error 700\)"):
+                engine.copy_row(source, 0, target, 0)
+    finally:
+        for cached in (onnxruntime_cuda._stream, onnxruntime_cuda._driver):
+            cached.cache_clear()
 
 
 @pytest.mark.gpu

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from framecast.graph.device import device_graph
 from framecast.graph.tensorrt_workarounds import fixed
 from framecast.runtime.convert import blank_frame, to_frame, to_model_size
 from framecast.runtime.engines import open_engine
+from framecast.runtime.engines.batched import Batcher
 from framecast.runtime.engines.tensorrt import cache, cuda, plugin
 from framecast.runtime.engines.tensorrt import engine as tensorrt_engine
 from framecast.runtime.engines.tensorrt.engine import TensorRTEngine
@@ -279,3 +281,53 @@ def test_a_missing_driver_is_reported(tmp_path: Path) -> None:
             open_engine(artifact("mau", tmp_path), "tensorrt")
     else:
         pytest.skip("this machine has a driver")
+
+
+@pytest.mark.parametrize("camera", [None, (64, 40)])
+def test_cameras_share_steps_where_an_engine_was_built_for_so_many(
+    driver: Driver, tmp_path: Path, camera: tuple[int, int] | None
+) -> None:
+    """The rows of a step are copied on the GPU, in whatever order its streams run, and each camera is as alone."""
+    path = artifact("astm-tau", tmp_path)
+    built(path, camera=camera)
+    with TensorRTEngine(path) as engine:
+        assert not engine.runs(2)
+        batcher = Batcher(engine)
+        batcher.measure(3)
+        assert [*batcher.cost] == [1]
+        assert batcher.single.startswith("the engine was built for one camera: ")
+    built(path, camera=camera, batch=2)
+    with TensorRTEngine(path) as engine, TensorRTEngine(path, batch=2) as pair:
+        assert [engine.runs(size) for size in (1, 2, 4)] == [True, True, False]
+        batcher = Batcher(engine, wait=60.0)
+        batcher.cost = {1: 1.0, 2: 0.5}
+        seats = [batcher.seat() for _ in range(2)]
+        for one in (engine, *seats):
+            one.since = lambda state: 60.0  # type: ignore[method-assign]
+        width, height = camera or engine.manifest.size
+        frames = np.random.default_rng().integers(0, 256, (2, 11, height, width, 3), dtype=np.uint8)
+        together = [Stepper(seat) for seat in seats]
+        alone = Stepper(pair, 2)
+        for turn in range(11):
+            if turn == 5:
+                alone.reset([1])
+                together[1].reset()
+            threads = [
+                threading.Thread(target=stepper.advance, args=([frames[row, turn]],))
+                for row, stepper in enumerate(together)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            alone.advance(list(frames[:, turn]))
+            if turn % 3 == 1:  # predictions that nobody asks for
+                continue
+            for row, expected in enumerate(alone.render()):
+                (got,) = together[row].render()
+                assert expected is not None
+                assert got is not None
+                assert np.array_equal(got[0], expected[0]), (turn, row)
+                assert np.array_equal(together[row].seen()[0], alone.seen()[row])
+        assert batcher.batches == {2: 11}
+    assert driver.gpu.context.depth == 0

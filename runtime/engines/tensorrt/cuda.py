@@ -205,6 +205,12 @@ class Streams:
         self.cuda.driver.memset_d8_async(memory, 0, size, self._held.steps)
         self.step_ends()
 
+    def copy(self, to: int, of: int, size: int) -> None:
+        """Copy ``size`` bytes within the GPU's memory, after the last step and before the next one."""
+        with self.cuda.current():
+            self.cuda.driver.memcpy_dtod_async(to, of, size, self._held.steps)
+            self.step_ends()
+
     def step_ends(self) -> None:
         """Mark the end of a step, so that copies can wait for it."""
         self._held.stepped.record(self._held.steps)

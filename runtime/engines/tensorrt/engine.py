@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ class TensorRTEngine(DeviceEngine):
     Args:
         artifact: path of the ONNX file that the engine was built from.
         precision: ``fp16`` or ``fp32`` (default: that of the most recently built engine).
-        batch: the number of streams per step. The engine must have been built for this number.
+        batch: the number of streams per step. An engine must have been built for this number. Those built for other
+            numbers are opened when they are needed (:meth:`runs`), and then hold the weights as well.
 
     Raises:
         EngineError: the driver, TensorRT, pycuda or an engine for this GPU and version is missing, the engine is
@@ -49,6 +51,9 @@ class TensorRTEngine(DeviceEngine):
         self._engines: list[Any] = []
         self._name = artifact.stem
         self._context = self._loaded(trt, data)
+        self._find = partial(cache.find, artifact, artifact.stem, trt, found, precision=self.precision)
+        self._trt = trt
+        self._contexts: dict[int, Any] = {self.batch: self._context}  # by batch; None if no engine was built for it
         self._rendering: Any = None
         if self.manifest.renders == "moments":
             self._rendering = self._loaded(trt, self._render_engine(artifact, trt, found))
@@ -83,6 +88,16 @@ class TensorRTEngine(DeviceEngine):
         self._engines.append(engine)
         return context
 
+    def runs(self, batch: int) -> bool:
+        """See :meth:`Engine.runs`. It opens the engine that was built for this batch, if there is one."""
+        if batch not in self._contexts and self.manifest.renders == "steps":
+            self._contexts[batch] = None
+            with suppress(EngineError):  # there is none
+                data, record = self._find(batch=batch)
+                if (record.manifest, record.key.camera) == (self.record.manifest, self.camera):
+                    self._contexts[batch] = self._loaded(self._trt, data)
+        return self._contexts.get(batch) is not None
+
     def allocate(self, shape: tuple[int, ...], dtype: type[Any]) -> Buffer:
         """See :meth:`DeviceEngine.allocate`."""
         return DeviceBuffer(self._streams, shape, dtype)
@@ -92,6 +107,7 @@ class TensorRTEngine(DeviceEngine):
     ) -> Callable[[], None]:
         """See :meth:`DeviceEngine.bind`."""
         cuda, streams = self._cuda, self._streams
+        context = self._rendering if render else self._contexts[reads["keep"].shape[0]]
         addresses = {name: buffer.address for name, buffer in {**reads, **writes}.items()}
         failure = (
             f"TensorRT could not run {self.manifest.config}: build it again with 'framecast build' (for details, use "
@@ -99,7 +115,7 @@ class TensorRTEngine(DeviceEngine):
         )
         with cuda.current():
             try:
-                launch = launcher(streams, self._rendering if render else self._context, addresses, lambda: failure)
+                launch = launcher(streams, context, addresses, lambda: failure)
             finally:
                 streams.step_ends()  # even after a failure: part of the step may be running
 
@@ -112,11 +128,16 @@ class TensorRTEngine(DeviceEngine):
 
         return run
 
+    def copy(self, to: int, of: int, size: int) -> None:
+        """See :meth:`DeviceEngine.copy`."""
+        self._streams.copy(to, of, size)
+
     def close(self) -> None:
         """See :meth:`Engine.close`."""
         super().close()
         with self._cuda.current():
             with suppress(Exception):  # a GPU that has failed runs nothing any more
                 self._streams.synchronize()  # the GPU must be done with TensorRT's objects before they die
+            self._contexts.clear()
             self._context = self._rendering = self._runtime = None
             self._engines.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import typer
 
 from framecast.cli import logs
 from framecast.cli.checks import check_outputs, patience
-from framecast.cli.config_file import ConfigFile, FileOption, Table, placed
+from framecast.cli.config_file import PER_CAMERA, ConfigFile, FileOption, Table, placed
 from framecast.cli.run_options import TOGETHER, lookahead
 from framecast.cli.secret import address
 from framecast.errors import FramecastError, OptionError
@@ -135,13 +135,15 @@ class Reading:
 
     Args:
         config: the file that the run began with.
-        given: the run's options, as for :func:`chosen`. They stay.
+        given: the run's options, as for :func:`chosen`. Those of the command line stay. The file's options for each
+            camera are read again; its other ones need another start.
         known: what a file may set.
     """
 
     def __init__(self, config: ConfigFile, given: Mapping[str, Any], known: Sequence[FileOption]) -> None:
         self._config, self._given, self._known = config, given, known
         self._asked = threading.Event()
+        self._told = dict(config.values)  # of which the user knows whether they have an effect
 
     @classmethod
     def of(cls, config: ConfigFile | None, given: Mapping[str, Any], known: Sequence[FileOption]) -> Reading | None:
@@ -167,18 +169,36 @@ class Reading:
         try:
             file.load(self._known)
             file.given = {*self._config.given}
-            found = sources(chosen({**self._given, "source": file.give("source")}, file), file)
+            found = sources(chosen({**self._given, **self._again(file)}, file), file)
             check_together(found, file)
         except (typer.Exit, FramecastError) as error:
             reason = f": {error}" if isinstance(error, FramecastError) else ""
             logs.announce(Notice("cameras_kept", f"keeping the cameras as they are{reason}", logging.WARNING))
             return None
-        if file.values != self._config.values:
-            line = "warning: only the cameras are read again: restart framecast for the other changes"
-            logs.announce(Notice("warning", line, logging.WARNING))
+        for line in self._stays(file):
+            logs.announce(Notice("warning", f"warning: {line}", logging.WARNING))
+        self._told = dict(file.values)
         for one in found:
             logs.hide(one.given["source"], None)
         return found
+
+    def _again(self, file: ConfigFile) -> dict[str, Any]:
+        """The options of cameras that the file sets for all of them, and their sources."""
+        again: dict[str, Any] = {"source": file.give("source")}
+        for option in self._known:
+            name = option.name
+            typed = name not in self._config.given and self._given[name] != option.default  # on the command line
+            if name in PER_CAMERA and name != "source" and not typed:
+                again[name] = file.give(name) if name in file.values else option.default
+        return again
+
+    def _stays(self, file: ConfigFile) -> Iterator[str]:
+        """A line for each option that has changed since the last reading, but cannot change in a run."""
+        for option in self._known:
+            name = option.name
+            if name not in PER_CAMERA and file.values.get(name) != self._told.get(name):
+                place = file.place(file.lines.get(name, 0))
+                yield f"{place}: {option.key} stays as it was: restart framecast to change it"
 
 
 def camera_of(one: Chosen, sinks: list[Any]) -> Camera:
