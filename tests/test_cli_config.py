@@ -283,7 +283,7 @@ def test_secrets_come_from_elsewhere_and_are_never_shown(box: Path, run: Run, mo
 def test_a_password_in_a_readable_file_gives_a_warning(box: Path, run: Run, check: Check) -> None:
     address = f"rtsp://user:{SECRET}@127.0.0.1:1/x"
     box.write_text(f'source = "{address}"\nreconnect = false\nframes = 2')
-    box.chmod(0o640)
+    box.chmod(0o644)
     code, _, err = run("run", "--config", box)
     warning, error = err.splitlines()
     assert code == 1

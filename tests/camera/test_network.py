@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -23,17 +23,18 @@ from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
 from framecast.testing import shades
 
-from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .. import mjpeg  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..conftest import RtspServer  # noqa: TID252
 from .reading import read  # noqa: TID252
 
 JPEGS = [cv2.imencode(".jpg", shade.image)[1].tobytes() for shade in shades(20, size=(48, 64))]
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg (make system-deps)")
 
 
-class Handler(SimpleHTTPRequestHandler):
+class Handler(mjpeg.QuietHandler):
     """Serves a folder, an MJPEG camera at /cam, the answer 503 at /503, and leads from /to?X to X."""
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 (its name in http.server)
         if self.path.startswith("/to?"):
             self.send_response(302)
             self.send_header("Location", self.path.removeprefix("/to?"))
@@ -43,15 +44,7 @@ class Handler(SimpleHTTPRequestHandler):
         elif self.path != "/cam":
             super().do_GET()
         else:
-            self.send_response(200)
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-            self.end_headers()
-            for jpeg in JPEGS:
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                self.wfile.write(head.encode() + jpeg + b"\r\n")
-
-    def log_message(self, *_: object) -> None:
-        pass
+            mjpeg.send(self, JPEGS)
 
 
 @pytest.fixture(scope="module")

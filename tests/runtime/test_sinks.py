@@ -182,7 +182,7 @@ def test_a_full_disk_is_reported_and_the_recording_is_complete(tmp_path: Path, m
         for i in range(40):
             sink.show(event(40 + i))
 
-    with pytest.raises(SinkError, match="is full: less than 16 MB"):
+    with pytest.raises(SinkError, match=r"is full: less than 16 MB free \(make room for 32 MB,"):
         feed()
     sink.close()
     assert count_frames(path)[0] == 50

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import typer
 
 from framecast.cli import logs
+from framecast.cli.secret import exposed
 from framecast.errors import FramecastError, OptionError, one_line
 from framecast.redact import redact, redact_message
 
@@ -215,7 +216,7 @@ class ConfigFile(Table):
         texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
         secret = any(isinstance(text, str) and "***" in redact(text) and "***" not in text for text in texts)
         with suppress(OSError):
-            if secret and Path(self.path).stat().st_mode & 0o077:
+            if secret and exposed(Path(self.path)):
                 cure = f'chmod 600 {self.place(0)}, or use source = "@FILE"'
                 print(f"warning: {self.place(0)}: other users can read its password: {cure}", file=sys.stderr)
 
