@@ -185,6 +185,24 @@ def answers(uri: str, patience: float) -> bool:
     return True
 
 
+def check_address(uri: str) -> None:
+    """Check the syntax of an address, as for :func:`open_address`.
+
+    Raises:
+        SourceError: it is not an address with a host.
+    """
+    name = redact(uri)
+    if not uri.isprintable():
+        raise SourceError(f"not a URL: {name} (percent-encode its special characters)")
+    try:
+        parts = urlsplit(uri)
+        parts.port  # noqa: B018 (it raises)
+    except ValueError:
+        raise SourceError(f"not a URL: {name} (its port must be a number up to 65535)") from None
+    if not parts.netloc:
+        raise SourceError(f"not a URL: {name} (it has no host; write it like {parts.scheme}://host/path)")
+
+
 def open_address(
     uri: str,
     *,
@@ -214,12 +232,7 @@ def open_address(
         SourceError: the host does not answer, refuses, or sends no video.
     """
     name = redact(uri)
-    if not uri.isprintable():
-        raise SourceError(f"not a URL: {name} (percent-encode its special characters)")
-    try:
-        urlsplit(uri).port  # noqa: B018 (it raises)
-    except ValueError:
-        raise SourceError(f"not a URL: {name} (its port must be a number up to 65535)") from None
+    check_address(uri)
     scheme = uri.partition(":")[0]
     options = {
         "format_whitelist": FORMATS,

@@ -96,7 +96,7 @@ class ConfigFile(Table):
 
         Args:
             known: what it may set.
-            strict: report a model that does not exist as well; it may exist later.
+            strict: report a model or a file that does not exist as well; it may exist later.
 
         Raises:
             typer.Exit: the file has mistakes, which have been printed.
@@ -204,10 +204,10 @@ class ConfigFile(Table):
             raise MistakeError((one.line, f"{one.key} {wanted}"))
         value = _as_in_a_shell(name, one.value)
         try:
-            check_option(name, value)
+            check_option(name, value, strict=strict)
         except FramecastError as error:
             if strict or isinstance(error, OptionError):
-                raise MistakeError((one.line, f"{one.key}: {_reason(name, value, error)}")) from None
+                raise MistakeError((one.line, f"{one.key}: {_reason(name, value, error, strict)}")) from None
         table.values[name] = value
 
     def warn(self) -> None:
@@ -320,7 +320,7 @@ def _as_in_a_shell(name: str, value: Any) -> Any:
     return value
 
 
-def _reason(name: str, value: Any, error: FramecastError) -> str:
+def _reason(name: str, value: Any, error: FramecastError, strict: bool) -> str:
     """What a check says of a value, without the dashes of an option, and without passwords.
 
     A message may quote any part of a value. So a value with a password is checked again without it.
@@ -330,7 +330,7 @@ def _reason(name: str, value: Any, error: FramecastError) -> str:
     safe = [redact(one) for one in value] if isinstance(value, list) else redact(str(value))
     if "***" in str(safe):
         try:
-            check_option(name, safe)
+            check_option(name, safe, strict=strict)
         except FramecastError as other:
             error = other
         else:
