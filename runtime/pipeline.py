@@ -161,6 +161,11 @@ class Pipeline:
         """Whether the iteration has started."""
         return self._capture.started
 
+    @property
+    def stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopped
+
     def stop(self) -> None:
         """End the iteration soon, cleanly. May be called from a signal handler or any thread."""
         self._stopped = True
