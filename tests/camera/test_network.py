@@ -28,6 +28,7 @@ from ..conftest import RtspServer  # noqa: TID252
 from .reading import read  # noqa: TID252
 
 JPEGS = [cv2.imencode(".jpg", shade.image)[1].tobytes() for shade in shades(20, size=(48, 64))]
+BY_MARKERS = "they are read by their markers, a frame later"
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg (make system-deps)")
 
 
@@ -80,6 +81,19 @@ def test_a_camera_that_sends_jpegs_over_http(web: tuple[str, Path]) -> None:
         expected = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         assert np.abs(frame.image.astype(int) - expected).max() <= 2  # the one decoder rounds, the other does not
     assert source.times == "arrival"
+
+
+@pytest.mark.parametrize("wrong", [-200, -1, 37])
+def test_a_camera_that_tells_wrong_lengths_is_read_by_markers(wrong: int) -> None:
+    with mjpeg.camera(JPEGS, wrong=wrong) as address, open_source(address) as source:
+        frames: list[Frame] = []
+        with pytest.raises(SourceError, match="it ended or broke off"):
+            frames.extend(source)
+        assert source.notes == ["the camera tells wrong lengths of its JPEGs (Content-Length): " + BY_MARKERS]
+    levels = [round(float(frame.image.mean())) for frame in frames][-len(JPEGS) :]
+    assert levels == [round(float(shade.image.mean())) for shade in shades(20)]
+    assert source.fps is None
+    assert source.faults["damaged"] <= 2
 
 
 @needs_ffmpeg
