@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
-from framecast.camera import Source, open_source
+from framecast.camera import Frame, Source, open_source
 from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
 from framecast.testing import shades
