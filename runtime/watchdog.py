@@ -184,8 +184,8 @@ class _Call:
         limit = self._limit * (COMPILING if engine.compiles and call <= FIRST else 1)
         if self._leaving >= self._grace:
             return (
-                f"cannot end the step of {config}: {engine.name} did not return within {self._grace:g} s of the request to "
-                "stop (if this repeats, export the model again, or use another engine)"
+                f"cannot end the step of {config}: {engine.name} did not return within {self._grace:g} s of the "
+                "request to stop (if this repeats, export the model again, or use another engine)"
             )
         if self._spent >= limit:
             return (
