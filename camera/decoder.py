@@ -35,6 +35,7 @@ class Decoder:
     Attributes:
         interlaced: whether an interlaced frame has come. From then on frames pass a deinterlacer (bwdif), which needs
             the frame after each, so it holds one back.
+        cut_off: whether the container's data made no sense from some place on.
         pixel_aspect: the width of a pixel divided by its height; 1 if unknown.
     """
 
@@ -54,7 +55,7 @@ class Decoder:
         self._hurt: float | None = None  # seconds: the stream's time of the newest damage that is not mended yet
         self._newest = 0.0  # seconds: the stream's time of the newest picture
         self._lossy = container.format.name == "mpegts"  # packets that lack a part are usual: pictures tell the damage
-        self.interlaced = False
+        self.interlaced = self.cut_off = False
         self._graph: Graph | None = None
         self._reference: tuple[float, float] | None = None  # seconds since 1970, and the same moment as a time stamp
         self._frames = self._deinterlaced()
@@ -111,6 +112,7 @@ class Decoder:
                 return
             except error.InvalidDataError:  # a file that was cut off
                 self._faults["damaged"] += 1
+                self.cut_off = True
                 return
             except (error.FFmpegError, OSError) as caught:
                 raise failure(caught) from None

@@ -68,6 +68,7 @@ def open_media(
     *,
     options: Mapping[str, str],
     timeout: tuple[float, float] | None = None,
+    format: str | None = None,
 ) -> InputContainer:
     """Open a file, address, device or file object that has video.
 
@@ -75,6 +76,7 @@ def open_media(
         url: an absolute path, an address, a device, or a readable file object.
         options: FFmpeg's options, for the container and the decoders.
         timeout: seconds that opening may take, and each later read (default: for ever).
+        format: FFmpeg's name of the container (default: FFmpeg finds out).
 
     Raises:
         MediaError: it cannot be opened, has no video, or its pictures are larger than ``MAX_PIXELS``.
@@ -84,7 +86,9 @@ def open_media(
     try:
         # Opening may decode a picture, so the decoder has the limit from the start.
         limited = {**options, "max_pixels": str(MAX_PIXELS)}
-        container: InputContainer = av.open(url, options=limited, timeout=timeout, metadata_errors="replace")
+        container: InputContainer = av.open(
+            url, format=format, options=limited, timeout=timeout, metadata_errors="replace"
+        )
     except failures() as error:
         if timeout is not None and time.monotonic() - begun >= timeout[0]:  # FFmpeg calls it damaged
             raise MediaError(SILENT, passing=True) from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import time as wall
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -12,7 +14,7 @@ from framecast.camera.decoder import Decoder
 from framecast.camera.live import OLDEST, LiveSource
 from framecast.camera.media import CONTAINERS, MediaError, open_media
 from framecast.camera.pictures import Pictures
-from framecast.camera.source import Image, Source
+from framecast.camera.source import Image, Source, note
 from framecast.camera.video import Video
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError, SourceRefusedError, SourceUnavailableError
@@ -49,6 +51,9 @@ QUICK = {"analyzeduration": "100000"}
 # camera that has no TCP gets UDP.
 _RTSP = {"rtsp_flags": "prefer_tcp", **QUICK}
 _OPTIONS = {"rtsp": _RTSP, "rtsps": _RTSP, "rtmp": QUICK, "rtmps": QUICK, "udp": {"overrun_nonfatal": "1"}}
+_BY_MARKERS = (
+    "the camera tells wrong lengths of its JPEGs (Content-Length): they are read by their markers, a frame later"
+)
 _RELAY = "pipe it in: ffmpeg -i ADDRESS -c copy -f mpegts - | framecast run -"
 
 
@@ -60,13 +65,23 @@ class StreamCapture:
         pictures: converts them.
         clock: the clock of the stamps.
         sender_clock: whether to believe the sender's clock, where the stream tells it.
+        again: opens the stream in another way, if its container turns out to make no sense. Used once.
 
     The sender tells the wall clock's time, which can be set at any moment, here and there. So where it makes a frame
     impossibly old or new, the wall clock counts as it was before it was set, if that gives a possible time.
     """
 
-    def __init__(self, decoder: Decoder, pictures: Pictures, clock: Clock, *, sender_clock: bool) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        pictures: Pictures,
+        clock: Clock,
+        *,
+        sender_clock: bool,
+        again: Callable[[], Decoder] | None = None,
+    ) -> None:
         self._decoder = decoder
+        self._again = again
         self._pictures = pictures
         self._clock = clock
         self._sender_clock = sender_clock
@@ -79,6 +94,11 @@ class StreamCapture:
         """See :meth:`Capture.grab`."""
         try:
             self._frame = self._decoder.read()
+            if self._frame is None and self._decoder.cut_off and self._again is not None:
+                self._decoder.close()
+                again, self._again = self._again, None
+                self._decoder = again()
+                self._frame = self._decoder.read()
         except MediaError as error:
             self._frame, self._reason = None, str(error)
         else:
@@ -129,6 +149,7 @@ def live(
     clock: Clock,
     sender_clock: bool = False,
     ends: bool = False,
+    again: Callable[[], InputContainer] | None = None,
 ) -> LiveSource:
     """A live source of an opened stream.
 
@@ -140,12 +161,20 @@ def live(
         clock: stamps the frames.
         sender_clock: see :class:`StreamCapture`.
         ends: whether the stream may end; otherwise its end is a loss.
+        again: opens a camera that sends JPEGs by their markers, for when the lengths that it tells are wrong.
     """
     faults: Counter[str] = Counter()
     notes: list[str] = []
     # One thread: each further one holds back a frame, which is hidden latency.
-    decoder = Decoder(container, threads=1, faults=faults, stall=patience)
-    capture = StreamCapture(decoder, Pictures(notes), clock, sender_clock=sender_clock)
+    decoding = partial(Decoder, threads=1, faults=faults, stall=patience)
+
+    def by_markers(opens: Callable[[], InputContainer]) -> Decoder:
+        note(notes, _BY_MARKERS)
+        return decoding(opens())
+
+    decoder = decoding(container)
+    other = None if again is None else partial(by_markers, again)
+    capture = StreamCapture(decoder, Pictures(notes), clock, sender_clock=sender_clock, again=other)
     return LiveSource(
         name,
         capture,
@@ -185,6 +214,24 @@ def answers(uri: str, patience: float) -> bool:
     return True
 
 
+def check_address(uri: str) -> None:
+    """Check the syntax of an address, as for :func:`open_address`.
+
+    Raises:
+        SourceError: it is not an address with a host.
+    """
+    name = redact(uri)
+    if not uri.isprintable():
+        raise SourceError(f"not a URL: {name} (percent-encode its special characters)")
+    try:
+        parts = urlsplit(uri)
+        parts.port  # noqa: B018 (it raises)
+    except ValueError:
+        raise SourceError(f"not a URL: {name} (its port must be a number up to 65535)") from None
+    if not parts.netloc:
+        raise SourceError(f"not a URL: {name} (it has no host; write it like {parts.scheme}://host/path)")
+
+
 def open_address(
     uri: str,
     *,
@@ -214,18 +261,16 @@ def open_address(
         SourceError: the host does not answer, refuses, or sends no video.
     """
     name = redact(uri)
-    if not uri.isprintable():
-        raise SourceError(f"not a URL: {name} (percent-encode its special characters)")
-    try:
-        urlsplit(uri).port  # noqa: B018 (it raises)
-    except ValueError:
-        raise SourceError(f"not a URL: {name} (its port must be a number up to 65535)") from None
+    check_address(uri)
     scheme = uri.partition(":")[0]
     options = {
         "format_whitelist": FORMATS,
         "protocol_whitelist": _PROTOCOLS[scheme],
         **_OPTIONS.get(scheme, {}),
     }
+
+    def by_markers() -> InputContainer:
+        return open_media(uri, options={**options, **QUICK}, timeout=(stall, stall), format="mjpeg")
 
     def opened() -> InputContainer:
         begun = clock.now()
@@ -242,4 +287,5 @@ def open_address(
     if scheme in ("http", "https") and ends:
         first = [container]
         return Video(name, lambda: first.pop() if first else opened(), loop=loop, fps=fps)
-    return live(name, container, patience=stall, cure=CURE, clock=clock, sender_clock=sender_clock)
+    again = by_markers if container.format.name == "mpjpeg" else None
+    return live(name, container, patience=stall, cure=CURE, clock=clock, sender_clock=sender_clock, again=again)

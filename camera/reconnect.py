@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from framecast.backoff import REFUSED, Backoff
 from framecast.camera.media import SILENT
-from framecast.camera.source import Frame, Source, Times
+from framecast.camera.source import Frame, Outages, Source, Times
 from framecast.clock import SUSPENDED, SYSTEM, Clock
 from framecast.errors import SourceError, SourceRefusedError, SourceUnavailableError
 
@@ -56,9 +56,10 @@ class Reconnecting(Source):
         self.attempts = 0
         self._inner: Source | None = None
         self._trouble: str | None = None
+        self._out: tuple[Outages, float | None] = Outages(), None  # those that are over; since when it is out now
         self._begun = not isinstance(first, str)  # whether it has been open
         if isinstance(first, str):
-            self._trouble = first
+            self._trouble, self._out = first, (Outages(), clock.now())
         else:
             self._take(first)
 
@@ -82,6 +83,12 @@ class Reconnecting(Source):
         """See :attr:`Source.trouble`."""
         return self._trouble
 
+    @property
+    def outages(self) -> Outages:  # type: ignore[override]
+        """See :attr:`Source.outages`."""
+        over, since = self._out
+        return over if since is None else over.plus(self._clock.now() - since)
+
     def read(self) -> Frame | None:
         """Wait for the next frame, through outages. Returns None after the source was closed."""
         while (source := self._inner or self._again()) is not None:
@@ -98,7 +105,7 @@ class Reconnecting(Source):
             if frame is None:
                 self._lose(source, f"lost {self.name}: it ended")
                 continue
-            self._trouble = None
+            self._trouble, self._out = None, (self.outages, None)
             self._index += 1
             return Frame(frame.image, frame.time, self._index - 1, self._epoch + frame.epoch)
         return None
@@ -149,6 +156,8 @@ class Reconnecting(Source):
         with self._changed:
             self._faults += Counter(source.faults)
             self._trouble, self._inner = trouble, None
+            over, since = self._out
+            self._out = over, self._clock.now() if since is None else since
         source.close()
 
     def _wait(self, seconds: float) -> bool:

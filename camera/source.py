@@ -49,6 +49,25 @@ class Frame:
         return f"Frame({width}x{height}, index {self.index}, time {self.time:.3f} s)"
 
 
+@dataclass(frozen=True)
+class Outages:
+    """When a camera was out: from each loss, as it was noticed, to the next frame, and before its first one.
+
+    Attributes:
+        count: how often; the one that goes on counts as well.
+        total: seconds in all.
+        longest: seconds of the longest one.
+    """
+
+    count: int = 0
+    total: float = 0.0
+    longest: float = 0.0
+
+    def plus(self, seconds: float) -> Outages:
+        """With one more."""
+        return Outages(self.count + 1, self.total + seconds, max(self.longest, seconds))
+
+
 class Source(ABC):
     """An opened camera, stream, clip or folder. Close it, or use it in a ``with``.
 
@@ -62,6 +81,7 @@ class Source(ABC):
             mended``.
         trouble: why no frames come at the moment, while a lost camera is opened again; None if all is well.
         attempts: how often it was tried to open a lost camera again.
+        outages: of a camera that is opened again; none of any other source.
         notes: lines that a user should know about what was done to the pictures and times. It grows as frames are read.
     """
 
@@ -73,6 +93,7 @@ class Source(ABC):
     notes: Sequence[str] = ()
     trouble: str | None = None
     attempts: int = 0
+    outages: Outages = Outages()
 
     @property
     def times(self) -> Times:

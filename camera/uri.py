@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
-from framecast.camera.csi import open_csi
+from framecast.camera.csi import open_csi, parse_csi
 from framecast.camera.images import SUFFIXES, is_pattern, open_folder, open_image, open_pattern
-from framecast.camera.network import SCHEMES, answers, open_address
+from framecast.camera.network import SCHEMES, answers, check_address, open_address
 from framecast.camera.reconnect import reconnecting
 from framecast.camera.source import Source, plausible_rate
 from framecast.camera.stdin import open_stdin
 from framecast.camera.synthetic import Synthetic, parse_scene
 from framecast.camera.video import open_file
-from framecast.camera.webcam import is_webcam, open_number, open_v4l2
+from framecast.camera.webcam import is_webcam, open_number, open_v4l2, parse_v4l2
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import OptionError, SourceError
 from framecast.redact import redact
@@ -127,6 +127,25 @@ def open_source(
             )
         case _:
             raise SourceError(f"unknown scheme in {redact(text)} (known: {_KNOWN})")
+
+
+def check_camera(uri: str) -> None:
+    """Check the syntax of a camera's URI. The camera need not be there.
+
+    Args:
+        uri: one for which :func:`is_camera` is true.
+
+    Raises:
+        SourceError: it has a mistake that only another URI can mend.
+    """
+    scheme = _scheme(uri)
+    rest = uri if scheme is None else uri[len(scheme) + 1 :].removeprefix("//")
+    if scheme == "csi":
+        parse_csi(rest)
+    elif scheme in SCHEMES:
+        check_address(f"{scheme}://{rest}")
+    elif scheme == "v4l2" or is_webcam(uri):
+        parse_v4l2(rest)
 
 
 def is_camera(uri: str) -> bool:

@@ -27,6 +27,8 @@ LEAST_JITTER = 0.01
 MEASURED = 0.02  # weight of the newest arrival in the measured jitter
 OUTLIER = 3.0  # standard deviations: larger differences are clipped
 
+BUFFERED = 64  # arrivals: so many more at the beginning are not taken for frames that waited somewhere
+EARLY = 0.5  # of the expected interval: a frame that follows another one sooner had waited
 SETTLED = 16  # arrivals needed to measure the pace and to look for lost frames
 BURST = 1.6  # if the median interval is this many times shorter than the mean, frames come in bursts
 STEADY = 0.1  # spread of the intervals below which the pace is reliable
@@ -54,14 +56,17 @@ class Arrivals:
 
     Args:
         interval: nominal seconds between frames, if known. It is accepted only if the arrivals agree with it.
+        expected: seconds between the frames of the connection before, if known. Frames that come much faster at the
+            beginning have waited in a buffer. They are passed on, but the fit begins after them.
 
     Attributes:
         interval: seconds between frames, as estimated; None until known.
     """
 
-    def __init__(self, interval: float | None = None) -> None:
+    def __init__(self, interval: float | None = None, *, expected: float | None = None) -> None:
         self.interval = interval
-        self._nominal = interval
+        self._nominal, self._expected = interval, expected
+        self._waiting, self._buffered = True, 0  # whether all arrivals so far have waited in a buffer; how many
         self._given: float | None = None  # the newest time that was returned
         self._arrived: deque[float] = deque(maxlen=32)
         self._late: deque[float] = deque(maxlen=2 * MOST)  # seconds behind the line
@@ -86,6 +91,11 @@ class Arrivals:
             self._arrived.clear()
             self._arrived.append(arrived)
             self._begin(arrived, LEAST if self._fresh else interval, FINE, 1)
+        elif self._waited(arrived):
+            self._arrived.clear()
+            self._arrived.append(arrived)
+            self._begin(arrived, LEAST, FINE, 1)
+            self.interval = self._expected
         else:
             self._arrived.append(arrived)
             self._count += 1
@@ -100,6 +110,22 @@ class Arrivals:
             self.interval = self._known()
         self._given = self._line.time if before is None else max(self._line.time, before + LEAST)
         return self._given
+
+    @property
+    def learned(self) -> float | None:
+        """Seconds between frames if that is certain enough for :attr:`expected` of the next connection, else None."""
+        return self.interval if self._count >= SETTLED or not self._fresh else self._expected
+
+    def _waited(self, arrived: float) -> bool:
+        """Whether the frames so far had waited in a buffer. The one after the last of them comes too soon as well."""
+        if self._expected is None or not self._waiting:
+            return False
+        early = arrived - self._arrived[-1] < EARLY * self._expected
+        self._waiting = early and self._buffered < BUFFERED
+        if not early:
+            return self._buffered > 0
+        self._buffered += 1
+        return self._waiting
 
     def _known(self) -> float:
         """The interval: for the first few arrivals the nominal one, unless it is far off; then the estimate."""

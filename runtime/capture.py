@@ -181,7 +181,8 @@ class _Times:
         if resumed and self._before is not None and self._before[1] == frame.epoch + self._begun:
             self._begun += 1
         if self._before is not None and self._before[1] != frame.epoch + self._begun:
-            self._arrivals = self._new_arrivals()  # another connection: its interval and delay may differ
+            known = None if self._arrivals is None else self._arrivals.learned
+            self._arrivals = self._new_arrivals(known)  # another connection: its interval and delay may differ
             self._timeline = Timeline(self._faults)  # and the estimate of before may be ahead of its first frame
             self._intervals.clear()
         time = frame.time
@@ -209,5 +210,5 @@ class _Times:
         fps = plausible_rate(self._source.fps or 0.0)
         return 1 / fps if fps else None
 
-    def _new_arrivals(self) -> Arrivals | None:
-        return Arrivals(self._nominal) if self._source.live else None
+    def _new_arrivals(self, expected: float | None = None) -> Arrivals | None:
+        return Arrivals(self._nominal, expected=expected) if self._source.live else None

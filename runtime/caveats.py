@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from framecast.runtime.lookahead import Lookahead
@@ -27,10 +28,11 @@ def warnings(snapshot: Snapshot, lookahead: Lookahead) -> list[str]:
     if not snapshot.frames or (came < JUDGED and snapshot.seconds < LATEST and snapshot.ended is None):
         return []
     found = []
+    interval = snapshot.interval or math.inf
     if snapshot.dropped > DROPPED * came:
         found.append(
             f"{snapshot.dropped / came:.0%} of the frames are dropped: a step takes longer than the camera's interval, "
-            f"{1e3 * snapshot.interval:.0f} ms (try a faster engine or model, or fewer or smaller frames)"
+            f"{1e3 * interval:.0f} ms (try a faster engine or model, or fewer or smaller frames)"
         )
     late = 1e-3 * snapshot.latency.percentile(50)
     ahead = snapshot.ahead or 0.0
@@ -40,12 +42,12 @@ def warnings(snapshot: Snapshot, lookahead: Lookahead) -> list[str]:
                 f"cannot show the present: the picture is {1e3 * snapshot.wanted:.0f} ms late, but the lookahead is "
                 f"limited to {1e3 * lookahead.most:.0f} ms (raise --max-ahead, or reduce the camera's delay)"
             )
-        elif snapshot.shown is not None and snapshot.shown.spread > snapshot.interval:
+        elif snapshot.shown is not None and snapshot.shown.spread > interval:
             found.append(
                 f"the moment shown is off by up to {1e3 * snapshot.shown.spread:.0f} ms (p95), more than a frame: the "
                 "machine is busy, or the step's time varies"
             )
-        if snapshot.shown is not None and snapshot.shown.arrivals > snapshot.interval / 2:
+        if snapshot.shown is not None and snapshot.shown.arrivals > interval / 2:
             found.append(
                 f"frames arrive up to {1e3 * snapshot.shown.arrivals:.0f} ms early or late (p95): if the camera's own "
                 "delay varies as much, the moment shown is off by as much"

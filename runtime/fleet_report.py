@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 from framecast.runtime.engines.batched import Shared
-from framecast.runtime.report import Report
+from framecast.runtime.report import Outages, Report
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -36,6 +36,7 @@ class Total(TypedDict):
         silent_s: seconds since the newest frame of any camera.
         trouble: why no camera gives frames; null while any does.
         attempts: how often it was tried to open lost cameras again.
+        outages: of all cameras, summed; the longest of any.
         events: as in the cameras' reports, summed.
         warnings: those of all cameras, each with its name.
         ended: null while any camera runs; then ``error: …`` with the names of those that failed, or what ended all of
@@ -59,6 +60,7 @@ class Total(TypedDict):
     silent_s: float
     trouble: str | None
     attempts: int
+    outages: Outages
     events: dict[str, int]
     warnings: list[str]
     ended: str | None
@@ -116,6 +118,11 @@ def fleet_report(cameras: Mapping[str, Report], failed: Mapping[str, str], engin
         "silent_s": min(silent, default=0.0),
         "trouble": "; ".join(troubles) if running and len(troubles) >= len(running) else None,
         "attempts": sum(report["attempts"] for report in every),
+        "outages": {
+            "count": sum(report["outages"]["count"] for report in every),
+            "total_s": round(sum(report["outages"]["total_s"] for report in every), 3),
+            "longest_s": max(report["outages"]["longest_s"] for report in every),
+        },
         "events": dict.fromkeys(every[0]["events"], 0) | dict(events),
         "warnings": [f"{name}: {line}" for name, report in cameras.items() for line in report["warnings"]],
         "ended": _ended(every, failed),

@@ -219,7 +219,7 @@ class Lane:
         try:
             with self._outputs:
                 shown = displays(self._outputs, pipeline)
-                self._open_outputs()
+                self._open_outputs(lambda: stop.is_set() or pipeline.stopped)
                 self._drive(shown, observe, stop, check)
         except Exception as error:
             pipeline.telemetry.end(f"error: {error}")
@@ -266,7 +266,7 @@ class Lane:
             Notice(line.event, text, line.level, camera=self.name, **line.fields) if isinstance(line, Notice) else text
         )
 
-    def _open_outputs(self) -> None:
+    def _open_outputs(self, leaving: Callable[[], bool]) -> None:
         common, pipeline = self._common, self.pipeline
         source, clock = pipeline.source, common.clock
         fps = source.fps or 1 / pipeline.predictor.interval
@@ -276,7 +276,7 @@ class Lane:
         opening: list[Callable[[], SinkThread]] = [
             *(partial(recorder, place, fps, common.segment, common.keep, clock, again=again) for place in self.places),
             *(
-                partial(sender, target, fps, late, clock, again=common.reconnect, waits=source.live)
+                partial(sender, target, fps, late, clock, again=common.reconnect, waits=source.live, leaving=leaving)
                 for target in self._targets
             ),
         ]

@@ -55,8 +55,8 @@ class Mailbox(Generic[T]):
         with self._changed:
             return bool(self._items)
 
-    def put(self, item: T) -> bool:
-        """Put an item in. Returns False if the mailbox is closed: nobody will take the item."""
+    def put(self, item: T, deadline: float | None = None) -> bool:
+        """Put an item in. Returns False if the mailbox is closed, or still full at ``deadline`` (seconds)."""
         with self._changed:
             if self._newest and not self._closed:
                 for old in self._items:
@@ -64,7 +64,8 @@ class Mailbox(Generic[T]):
                     self._replaced(old)
                 self._items.clear()
             while len(self._items) >= self._capacity and not self._closed:
-                self._clock.wait(self._changed)
+                if not self._clock.wait(self._changed, deadline) and len(self._items) >= self._capacity:
+                    return False
             if self._closed:
                 return False
             self._items.append(item)

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from framecast.camera import DEFAULT_FPS, Frame, Source
+from framecast.camera import Frame, Source
 from framecast.notice import Notice
 from framecast.redact import redact
 from framecast.runtime.engines import Engine
@@ -53,7 +53,7 @@ class Member(Lane):
         self.given_up = ""
         self.halt = threading.Event()
         self.thread: threading.Thread | None = None
-        self._telemetry = Telemetry(1 / DEFAULT_FPS)  # until there is a pipeline
+        self._telemetry = Telemetry()  # until there is a pipeline
         source = camera.source
         self._unopened = _Unopened(source.name if isinstance(source, Source) else redact(os.fspath(source)))
 

@@ -44,7 +44,9 @@ def recorder(
     return SinkThread(Recovering(str(path), opens, ready=lambda took: has_room(path), clock=clock), clock)
 
 
-def sender(target: str, fps: float, newest: bool, clock: Clock, *, again: bool, waits: bool) -> SinkThread:
+def sender(
+    target: str, fps: float, newest: bool, clock: Clock, *, again: bool, waits: bool, leaving: Callable[[], bool]
+) -> SinkThread:
     """Open an address in a thread of its own.
 
     Args:
@@ -54,12 +56,14 @@ def sender(target: str, fps: float, newest: bool, clock: Clock, *, again: bool, 
         clock: for waiting.
         again: whether a receiver that is lost is tried again. Standard output is not.
         waits: whether to wait for a receiver that is off at first as well.
+        leaving: whether the user ends the run. Nobody then waits for a reader of standard output that has paused.
 
     Raises:
         SinkError: the device is not there, or standard output is a terminal.
     """
     if not is_live(target):
-        return SinkThread(OutSink(target, fps), clock, newest=newest)  # a paused player reads standard output later
+        # A paused player reads standard output later, but it cannot keep the user from ending the run.
+        return SinkThread(OutSink(target, fps), clock, newest=newest, leaving=leaving)
     opens = partial(OutSink, target, fps)
     if not again:
         return SinkThread(opens(), clock, newest=newest, patience=PATIENCE)

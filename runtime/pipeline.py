@@ -82,7 +82,7 @@ class Pipeline:
             raise OptionError("cannot conceal in a file at full speed, where no frame is late: set realtime as well")
         self.source = source
         self.predictor = predictor
-        self.telemetry = Telemetry(predictor.interval)
+        self.telemetry = Telemetry()
         self.outputs: list[Callable[[], Output | None]] = []
         self._horizon = Horizon(self.lookahead)
         self._frames = frames
@@ -96,6 +96,7 @@ class Pipeline:
         self._resets = self._copied = 0
         self._before: Counter[Kind] = Counter()
         self._stream: tuple[int, tuple[int, ...], int] | None = None
+        self._begun: float | None = None  # the first frame's time
         # The newest frame, its result, and when that or a later moment of the frame was handed over.
         self._newest: tuple[Grabbed, Result, float] | None = None
 
@@ -160,6 +161,11 @@ class Pipeline:
         """Whether the iteration has started."""
         return self._capture.started
 
+    @property
+    def stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopped
+
     def stop(self) -> None:
         """End the iteration soon, cleanly. May be called from a signal handler or any thread."""
         self._stopped = True
@@ -176,6 +182,8 @@ class Pipeline:
     def _predict(self, item: Grabbed) -> Result:
         clock, predictor, frame = self._clock, self.predictor, item.frame
         taken = clock.now()
+        if self._begun is None:
+            self._begun = frame.time
         if (stream := (frame.epoch, frame.image.shape, predictor.engine.epoch)) != self._stream:
             self._stream = stream
             self.telemetry.begin_epoch()
@@ -199,7 +207,7 @@ class Pipeline:
         )
         self.telemetry.record(
             stamps,
-            interval=predictor.interval,
+            interval=predictor.interval if item.interval or predictor.steps > 1 else None,
             resets=predictor.resets - self._resets,
             dropped=self._capture.mailbox.dropped,
             ahead=ahead,
@@ -217,6 +225,7 @@ class Pipeline:
             psnr=due.psnr if due else None,
             psnr_copy=due.psnr_copy if due else None,
             repeated=predictor.event == "repeat",
+            begun=self._begun,
         )
         self._newest = item, result, handed
         # A frame that comes early, by jitter, does not make the next one due earlier.
@@ -292,6 +301,7 @@ class Pipeline:
             psnr_copy=None,
             between=True,
             concealed=concealed,
+            last=concealed and self._concealment.over,
         )
 
     def _deadline(self, patience: float | None) -> float | None:

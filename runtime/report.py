@@ -10,6 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from framecast import camera
 from framecast.camera import Source, Times
 from framecast.runtime.caveats import faulty, lacking, out, trusted, warnings
 from framecast.runtime.engines import Engine
@@ -93,6 +94,20 @@ class Now(TypedDict):
     n: int
 
 
+class Outages(TypedDict):
+    """When a camera was out: from each loss, as it was noticed, to the next frame, and before its first one.
+
+    Attributes:
+        count: how often; the one that goes on counts as well.
+        total_s: seconds in all.
+        longest_s: seconds of the longest one.
+    """
+
+    count: int
+    total_s: float
+    longest_s: float
+
+
 class Report(TypedDict):
     """The JSON of ``framecast run --json``. The page polls it during a run.
 
@@ -105,7 +120,7 @@ class Report(TypedDict):
         engine: the engine that ran the step.
         precision: of the arithmetic: the artifact's, or the one that the engine was opened with.
         ahead_ms: median of the last lookaheads in milliseconds; null before the first frame.
-        interval_ms: the camera's own interval, whether or not all frames are taken.
+        interval_ms: the camera's own interval, whether or not all frames are taken; null while it is not known.
         frames: the number of predicted frames.
         dropped: frames of a camera, or of a file at its own pace, that came while the model was busy.
         epochs: the number of streams begun. A clip's restart or a new frame size begins one.
@@ -115,6 +130,7 @@ class Report(TypedDict):
         trouble: why no frames come, while a lost camera is opened again, or why a model server does not answer; null if
             all is well.
         attempts: how often it was tried to open a lost camera again.
+        outages: how long the camera was out.
         latency_ms: from a frame's time (``times``) to its finished prediction. For a file at full speed, from when the
             predictor takes the frame.
         psnr_db: of all scored predictions.
@@ -142,7 +158,7 @@ class Report(TypedDict):
     engine: str
     precision: str
     ahead_ms: float | None
-    interval_ms: float
+    interval_ms: float | None
     frames: int
     dropped: int
     epochs: int
@@ -151,6 +167,7 @@ class Report(TypedDict):
     silent_s: float
     trouble: str | None
     attempts: int
+    outages: Outages
     latency_ms: Latency
     psnr_db: RunPsnr
     psnr_db_by_ahead: list[AheadPsnr]
@@ -193,7 +210,7 @@ def report(
         "engine": engine.name,
         "precision": _precision(engine),
         "ahead_ms": None if snapshot.ahead is None else round(1e3 * snapshot.ahead, 1),
-        "interval_ms": round(1e3 * snapshot.interval, 2),
+        "interval_ms": None if snapshot.interval is None else round(1e3 * snapshot.interval, 2),
         "frames": snapshot.frames,
         "dropped": snapshot.dropped,
         "epochs": snapshot.epochs,
@@ -202,6 +219,7 @@ def report(
         "silent_s": round(snapshot.silent, 1),
         "trouble": source.trouble or engine.trouble,
         "attempts": source.attempts,
+        "outages": outages(source.outages),
         "latency_ms": _latency(snapshot.latency),
         "psnr_db": {**_psnr(snapshot.score), "trusted": trusted(snapshot), "dis": _dis(snapshot.rival)},
         "psnr_db_by_ahead": [
@@ -232,6 +250,11 @@ def report(
         "started": f"{snapshot.started:%Y-%m-%dT%H:%M:%SZ}",
         "host": platform.node(),
     }
+
+
+def outages(out: camera.Outages) -> Outages:
+    """The outages of a camera for the report."""
+    return {"count": out.count, "total_s": round(out.total, 3), "longest_s": round(out.longest, 3)}
 
 
 def _dis(score: Score) -> DisPsnr | None:

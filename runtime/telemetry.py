@@ -120,7 +120,7 @@ class Snapshot:
     """The figures of a run at one moment. A snapshot does not change.
 
     Attributes:
-        interval: seconds between the camera's frames.
+        interval: seconds between the camera's frames; None while that is not known.
         ahead: median of the last lookaheads in seconds; None before the first.
         wanted: median of the lookaheads in seconds that were asked for, or needed to show the present.
         frames: number of frames predicted so far.
@@ -141,7 +141,7 @@ class Snapshot:
         started: when the run began, in UTC, by the machine's wall clock.
     """
 
-    interval: float
+    interval: float | None = None
     ahead: float | None = None
     wanted: float | None = None
     frames: int = 0
@@ -162,15 +162,11 @@ class Snapshot:
 
 
 class Telemetry:
-    """The single object that a run's loop writes. The report, status line, page and benchmark read it.
+    """The single object that a run's loop writes. The report, status line, page and benchmark read it."""
 
-    Args:
-        interval: seconds between frames, as expected before the first frame.
-    """
-
-    def __init__(self, interval: float) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()  # readers and the writer hold it only for microseconds
-        self._now = Snapshot(interval=interval)
+        self._now = Snapshot()
         self._begun: float | None = None
         self._newest = 0.0
         self._windows = [Histogram(), Histogram()]  # the last full one, and the current one
@@ -193,14 +189,14 @@ class Telemetry:
         self,
         stamps: Stamps,
         *,
-        interval: float,
+        interval: float | None,
         resets: int,
         dropped: int,
         ahead: float,
         wanted: float,
         events: Mapping[str, int],
     ) -> None:
-        """Record a prediction."""
+        """Record a prediction. An interval that is not known yet is None."""
         with self._lock:
             self._begun = stamps.due if self._begun is None else self._begun
             self._newest = stamps.taken
@@ -213,7 +209,7 @@ class Telemetry:
                 frames=self._now.frames + 1,
                 dropped=dropped,
                 resets=resets,
-                interval=interval,
+                interval=self._now.interval if interval is None else interval,
                 events=events,
                 seconds=stamps.stepped - self._begun,
                 silent=0.0,

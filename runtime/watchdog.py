@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from types import TracebackType
+from weakref import WeakKeyDictionary
 
 from framecast.errors import EngineError
 from framecast.runtime.engines import Engine
+from framecast.runtime.engines.turn import engines
 
 STEP_LIMIT = 30.0  # seconds that a step may take
 COMPILING = 10  # the first steps may take so many times as long, if the engine compiles in them
 FIRST = 50  # calls: these are the first; a frame takes about five
 GRACE = 2.0  # seconds for the step to end after the run was told to, and for the engine to obey an interrupt
 PERIOD = 0.1  # seconds between two looks
+LONGEST = 300.0  # seconds that a step may take where there is no --step-limit: engines that are tried may be slow
+SELDOM = 1.0  # seconds between two looks there: a benchmark shall not feel them
 
 
 class Watchdog:
@@ -34,9 +39,6 @@ class Watchdog:
         limit: seconds that a call may take.
         grace: seconds, see ``stopping``; also how long an interrupt may take.
         period: seconds between two looks.
-
-    Attributes:
-        reason: why the watchdog has interrupted the engine or given up; empty if it has not.
     """
 
     def __init__(
@@ -49,11 +51,15 @@ class Watchdog:
         grace: float = GRACE,
         period: float = PERIOD,
     ) -> None:
-        self.reason = ""
-        self._engine, self._give_up, self._stopping = engine, give_up, stopping
-        self._limit, self._grace, self._period = limit, grace, period
+        self._call = _Call(engine, limit, grace)
+        self._give_up, self._stopping, self._period = give_up, stopping, period
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="framecast-watchdog", daemon=True)
+
+    @property
+    def reason(self) -> str:
+        """Why the watchdog has interrupted the engine or given up; empty if it has not."""
+        return self._call.reason
 
     def check(self) -> None:
         """Raise EngineError if the watchdog has given up on a call that has returned after all."""
@@ -72,38 +78,118 @@ class Watchdog:
             self._thread.join()
 
     def _watch(self) -> None:
-        call, spent, leaving, waited = self._engine.lock.current, 0.0, 0.0, 0.0  # of the newest call: seconds
         looked = time.monotonic()
         while not self._done.wait(self._period):
             before, looked = looked, time.monotonic()
-            passed = min(looked - before, 2 * self._period)  # a process that was stopped meanwhile is not slow
-            if call is None or call != self._engine.lock.current:
-                call, spent, leaving, waited = self._engine.lock.current, 0.0, 0.0, 0.0
-                continue
-            spent += passed
-            leaving += passed if self._stopping() else 0
-            waited += passed if self.reason else 0
-            if not self.reason and (late := self._late(call, spent, leaving)):
-                self.reason = late
-                if self._engine.interrupt(late):
-                    continue
-                waited = self._grace
-            if self.reason and waited >= self._grace:
+            if self._call.look(min(looked - before, 2 * self._period), leaving=self._stopping()):
                 self._give_up(self.reason)
                 return
 
-    def _late(self, call: int, spent: float, leaving: float) -> str:
+
+class Guard:
+    """Watches every engine that is open, for a command in which nobody else does, while it is in a ``with``.
+
+    It does what a :class:`Watchdog` does for one engine. Engines may be opened and closed meanwhile.
+
+    Args:
+        give_up: called with the reason, in the guard's thread, if a call cannot be ended.
+        limit: seconds that a call may take.
+        grace: seconds that an interrupt may take.
+        period: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        give_up: Callable[[str], object],
+        *,
+        limit: float = LONGEST,
+        grace: float = GRACE,
+        period: float = SELDOM,
+    ) -> None:
+        self._give_up, self._limit, self._grace, self._period = give_up, limit, grace, period
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="framecast-guard", daemon=True)
+
+    def __enter__(self) -> Guard:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        calls: WeakKeyDictionary[Engine, _Call] = WeakKeyDictionary()
+        looked = time.monotonic()
+        while not self._done.wait(self._period):
+            before, looked = looked, time.monotonic()
+            for engine in engines():
+                if not isinstance(engine, Engine):
+                    continue
+                call = calls.setdefault(engine, _Call(engine, self._limit, self._grace))
+                if call.look(min(looked - before, 2 * self._period)):
+                    self._give_up(call.reason)
+                    return
+
+
+class _Call:
+    """The newest call of an engine.
+
+    Attributes:
+        reason: why the engine was interrupted; empty if it was not.
+    """
+
+    def __init__(self, engine: Engine, limit: float, grace: float) -> None:
+        # Not the engine itself: the guard would keep it from being closed by its last owner.
+        self._engine = weakref.ref(engine)
+        self._limit, self._grace = limit, grace
+        self.reason = ""
+        self._begin(engine)
+
+    def _begin(self, engine: Engine) -> None:
+        self._call = engine.lock.current
+        self._spent = self._leaving = self._waited = 0.0  # seconds
+
+    def look(self, passed: float, *, leaving: bool = False) -> bool:
+        """Look at the engine again, and interrupt it if need be.
+
+        Args:
+            passed: seconds since the last look. A process that was stopped meanwhile is not slow.
+            leaving: whether the run should end.
+
+        Returns:
+            Whether the call cannot be ended.
+        """
+        engine = self._engine()
+        if engine is None:
+            return False
+        if self._call is None or self._call != engine.lock.current:
+            self._begin(engine)
+            return False
+        self._spent += passed
+        self._leaving += passed if leaving else 0
+        self._waited += passed if self.reason else 0
+        if not self.reason and (late := self._late(engine, self._call)):
+            self.reason = late
+            if engine.interrupt(late):
+                return False
+            self._waited = self._grace
+        return bool(self.reason) and self._waited >= self._grace
+
+    def _late(self, engine: Engine, call: int) -> str:
         """Why the call must end; empty if it may go on."""
-        engine, config = self._engine.name, self._engine.manifest.config
-        limit = self._limit * (COMPILING if self._engine.compiles and call <= FIRST else 1)
-        if leaving >= self._grace:
+        config = engine.manifest.config
+        limit = self._limit * (COMPILING if engine.compiles and call <= FIRST else 1)
+        if self._leaving >= self._grace:
             return (
-                f"cannot end the step of {config}: {engine} did not return within {self._grace:g} s of the request to "
-                "stop (if this repeats, export the model again, or use another engine)"
+                f"cannot end the step of {config}: {engine.name} did not return within {self._grace:g} s of the "
+                "request to stop (if this repeats, export the model again, or use another engine)"
             )
-        if spent >= limit:
+        if self._spent >= limit:
             return (
-                f"cannot finish the step of {config}: {engine} did not return within {limit:g} s (use a smaller model "
-                "or a faster engine; if the model has worked before, export it again)"
+                f"cannot finish the step of {config}: {engine.name} did not return within {limit:g} s (use a smaller "
+                "model or a faster engine; if the model has worked before, export it again)"
             )
         return ""

@@ -36,7 +36,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('[[camera]]\nsource = "demo"\nnme = "a"', ':3: unknown key "nme" (did you mean "name"?)'),
         ('[[camera]]\nsource = "demo"\nname = "a b"', ":3: name: cannot name a camera 'a b'"),
         ("[[camera]]\nsource = 1", ':2: source takes a string, not 1: write source = "1"'),
-        ("\n[[camera]]\n[[camera]]\nsource = 'a'", ':2: this camera has no source: add source = "…"'),
+        ("\n[[camera]]\n[[camera]]\nsource = '0'", ':2: this camera has no source: add source = "…"'),
         ("[[camera]]\nnow = true", ':1: this camera has no source: add source = "…"'),
         ('source = "demo"\n[[camera]]\nsource = "demo"', ":1: source is in each [[camera]]: leave this one out"),
         ('name = "a"', ':1: unknown key "name"'),

@@ -63,6 +63,10 @@ def test_the_example_names_every_option_of_run_and_no_other(box: Path, run: Run)
     assert len(shown) == len(wanted)
     assert max(map(len, text.splitlines())) <= 100
     assert f"\n# {'With now: the camera' + chr(39) + 's delay'}" in text  # help, without dashes
+    unset = re.findall(r"^#([\w-]+) = .*  # default: not set$", text, re.MULTILINE)
+    no_default = {one.key for one in options(run_command) if one.default is None} - {"source", "horizon"}
+    assert set(unset) == no_default
+    assert "(default: 127.0.0.1:8000)" not in text  # that is what --serve means alone
     box.write_text(text)
     assert run("config", "--check", box) == (0, "box.toml: no mistakes\n", "")
     table = re.sub(r"^# (?=\[|\w+(-\w+)? = )", "", cameras, flags=re.MULTILINE)
@@ -92,6 +96,13 @@ def test_the_example_is_equal_to_the_defaults_and_each_setting_is_valid(check: C
         assert check(f"{option.key} = {json.dumps(values[option.key])}\n{needs.get(option.key, '')}") == (0, "")
 
 
+@pytest.mark.parametrize(
+    "source", ["rtsp://camera.invalid/live", "7", "-", "env:NOT_SET", "@/not/there", "udp://:5000"]
+)
+def test_a_source_is_checked_without_asking_a_camera(source: str, check: Check) -> None:
+    assert check(f'source = "{source}"') == (0, "")
+
+
 def test_every_option_with_a_value_has_a_check() -> None:
     unchecked = {option.name for option in options(run_command) if option.kind is not bool} - set(CHECKS)
     assert unchecked == {"source", "token_file"}  # read at once instead: secret.py
@@ -109,6 +120,17 @@ def test_every_option_with_a_value_has_a_check() -> None:
         ("camera.delay = 3", ":1: each camera is a table of its own"),
         ("[other]\nstall = 3", ':1: unknown key "other" (the only tables are [[camera]])'),
         ("stall.x = 3", ":1: stall takes a string, not a table"),
+        ('source = "rstp://cam/live"', ":1: source: unknown scheme in rstp://cam/live"),
+        ('source = "rtsp://cam:99999/live"', ":1: source: not a URL: rtsp://cam:99999/live (its port must be a number"),
+        ('source = "rtsp://u:s3cret@cam:99999/"', ":1: source: not a URL: rtsp://***@cam:99999/ (its port must be"),
+        (
+            'source = "rtsp:///live"',
+            ":1: source: not a URL: rtsp:///live (it has no host; write it like rtsp://host/path)",
+        ),
+        ('source = "v4l2:///dev/video0?sise=1x1"', ":1: source: "),
+        ('source = "csi://x"', ":1: source: "),
+        ('source = "none.mp4"', ":1: source: no such file: none.mp4 (check the path"),
+        ('[[camera]]\nsource = "synthetic://?size=big"', ":2: source: not numbers: synthetic://?size=big"),
         ('stall = "2"', ":1: stall: 2 is 2 ms, too short to wait: write seconds as 2s"),
         ('stall = "soon"', ":1: stall: 'soon' is not a time: give milliseconds or seconds"),
         ('stall = ["2s"]', ":1: stall takes a string, not this list"),
@@ -283,7 +305,7 @@ def test_secrets_come_from_elsewhere_and_are_never_shown(box: Path, run: Run, mo
 def test_a_password_in_a_readable_file_gives_a_warning(box: Path, run: Run, check: Check) -> None:
     address = f"rtsp://user:{SECRET}@127.0.0.1:1/x"
     box.write_text(f'source = "{address}"\nreconnect = false\nframes = 2')
-    box.chmod(0o640)
+    box.chmod(0o644)
     code, _, err = run("run", "--config", box)
     warning, error = err.splitlines()
     assert code == 1

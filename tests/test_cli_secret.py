@@ -55,6 +55,28 @@ def test_a_token_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatc
         token(file)
 
 
+def test_a_secret_that_other_users_can_read_gives_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in (("token", SECRET), ("camera", f"rtsp://user:{SECRET}@camera/x"), ("clip", "demo")):
+        Path(name).write_text(content)
+
+    def told(mode: int) -> list[str]:
+        for name in ("token", "camera", "clip"):
+            Path(name).chmod(mode)
+        token(Path("token"))
+        address("@camera")
+        address("@clip")  # no secret
+        return capsys.readouterr().err.splitlines()
+
+    assert told(0o600) == told(0o440) == []
+    assert told(0o644) == [
+        "warning: other users can read the token in token: chmod 600 token",
+        "warning: other users can read the password in camera: chmod 600 camera",
+    ]
+
+
 def test_errors_are_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAMERA_URL", f"rtsp://user:{SECRET}@127.0.0.1:1/x")
     monkeypatch.setenv(TOKEN, "p4ss")

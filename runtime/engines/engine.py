@@ -132,7 +132,7 @@ class Engine(ABC):
     def __new__(cls: type[Self], *_: Any, **__: Any) -> Self:
         """Give every engine its lock here, so that no subclass can forget it."""
         engine = super().__new__(cls)
-        engine.lock = Turn()
+        engine.lock = Turn.of(engine)
         return engine
 
     @property

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
+from weakref import WeakSet
+
+_engines: WeakSet[object] = WeakSet()
+
+
+def engines() -> list[object]:
+    """Every engine of this process that has not been collected, open or closed. Any thread may call it."""
+    while True:
+        with suppress(RuntimeError):  # another thread has just opened one
+            return [*_engines]
 
 
 class Turn:
@@ -10,6 +21,12 @@ class Turn:
 
     Its fields are written only by the thread that holds the lock.
     """
+
+    @classmethod
+    def of(cls, engine: object) -> Turn:
+        """One for an engine, which :func:`engines` then lists."""
+        _engines.add(engine)
+        return cls()
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

@@ -140,5 +140,6 @@ def _moment(newest: Newest) -> dict[str, object]:
     frame, scored = newest.frame.frame, newest.scored
     ahead = round(1e3 * newest.shown.prediction.ahead, 1)
     score = {"psnr": scored.psnr, "psnr_copy": scored.psnr_copy} if scored else {"psnr": None, "psnr_copy": None}
-    concealed = newest.shown.concealed
-    return {"index": frame.index, "time": frame.time, "ahead_ms": ahead, "concealed": concealed, **score}
+    shown = newest.shown
+    mark = "last" if shown.last else shown.concealed
+    return {"index": frame.index, "time": frame.time, "ahead_ms": ahead, "concealed": mark, **score}

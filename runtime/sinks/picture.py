@@ -13,7 +13,7 @@ CAPTION = 24  # height of a caption in pixels
 LEGIBLE = 320  # width of the longest caption in pixels
 RECORDED = 640  # the longest side of a picture in a recording, pixels
 WINDOWED = 960  # the same in a window
-CONCEALED = ": no frame came, concealed"
+CONCEALED, LAST = ": no frame came, concealed", ": no frame comes, this is the last one"
 GAP = 4  # pixels between pictures; even, because videos need even sizes
 _BACK, _INK, _SOFT = (24, 20, 18), (225, 222, 220), (160, 150, 146)  # BGR
 
@@ -91,13 +91,10 @@ def now_and_late(result: Result) -> Image:
     Both are enlarged by a whole factor if they are small, and shrunk if they are large.
     """
     late, now = (_shown(image, WINDOWED) for image in (result.input, result.prediction.image))
-    time = "" if result.concealed else f", {result.frame.time:.2f} s"  # a concealed result has the missing frame's time
-    return beside(
-        [
-            _captioned(late, f"late: the newest frame{time}"),
-            _captioned(now, f"now: predicted {ahead_text(result)} ahead{CONCEALED * result.concealed}"),
-        ]
-    )
+    time = "" if result.concealed else f", {result.elapsed:.2f} s"  # a concealed result has the missing frame's time
+    said = f": predicted {ahead_text(result)} ahead{CONCEALED * result.concealed}"
+    captions = f"late: the newest frame{time}", f"now{LAST if result.last else said}"
+    return beside([_captioned(*pair) for pair in zip((late, now), captions, strict=True)])
 
 
 def scored_moment(result: Result) -> Image:
@@ -109,11 +106,11 @@ def scored_moment(result: Result) -> Image:
     ahead = ahead_text(result)
     real = _shown(result.input, RECORDED)
     late = due = error = np.zeros_like(real)
-    texts = ["late", "now", f"real frame, {result.frame.time:.2f} s", f"error of now x{GAIN}"]
+    texts = ["late", "now", f"real frame, {result.elapsed:.2f} s", f"error of now x{GAIN}"]
     if result.concealed:
         late, due = _shown(result.input, RECORDED), _shown(result.prediction.image, RECORDED)
         real = np.zeros_like(real)
-        texts[1:] = [texts[1] + CONCEALED, f"no frame at {result.frame.time:.2f} s", ""]
+        texts[1:] = [texts[1] + (LAST if result.last else CONCEALED), f"no frame at {result.elapsed:.2f} s", ""]
     elif result.due is None or result.late is None:
         texts[1] += ": warming up"
     else:

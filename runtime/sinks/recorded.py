@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from framecast.errors import SinkError, SinkUnavailableError
-from framecast.files import RESERVE, check_room, check_writable, write_all
+from framecast.files import ROOM, check_room, check_writable, write_all
 from framecast.redact import redact
 
 _ROOM = "make room, or choose another path"
@@ -122,7 +122,7 @@ def check_recordable(path: Path) -> None:
 def has_room(path: Path) -> bool:
     """Whether a recording that ended because the disk was full may begin again: not where it would soon end again."""
     try:
-        return shutil.disk_usage(Path(os.path.realpath(path)).parent).free >= 2 * RESERVE
+        return shutil.disk_usage(Path(os.path.realpath(path)).parent).free >= ROOM
     except OSError:  # whoever opens it will tell why
         return True
 

@@ -29,7 +29,10 @@ class Result:
             faster than the camera.
         concealed: whether frames are missing: ``frame`` is the newest real frame with the missing one's time, and
             ``prediction`` stands in its place. With ``between`` as well, it is one more moment while they are missing.
+        last: whether concealing ends with it: ``prediction`` is the newest real frame, and nothing follows until a
+            frame comes.
         repeated: whether the frame shows the same picture as the one before it.
+        begun: the time of the run's first frame, on the clock of ``frame.time``.
     """
 
     frame: Frame
@@ -42,7 +45,14 @@ class Result:
     psnr_copy: float | None = None
     between: bool = False
     concealed: bool = False
+    last: bool = False
     repeated: bool = False
+    begun: float = 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the run's first frame to this one. A camera's own times count from the start of the machine."""
+        return self.frame.time - self.begun
 
     @property
     def new(self) -> bool:

@@ -121,7 +121,7 @@ def _row(result: Result) -> Image:
     texts = (
         "",
         "",
-        f"{result.frame.time:.2f} s",
+        f"{result.elapsed:.2f} s",
         f"PSNR {result.psnr_copy:.1f} dB",
         f"{compared}   PSNR {result.psnr:.1f} dB",
     )

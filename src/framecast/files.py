@@ -17,6 +17,7 @@ from framecast.errors import SinkError, SinkUnavailableError
 from framecast.redact import redact
 
 RESERVE = 16 * 1024 * 1024  # bytes to keep free, so that a recording can be finished
+ROOM = 2 * RESERVE  # bytes that must be free before a recording begins anew: it would else soon end again
 
 
 class IrregularFileError(OSError):
@@ -89,7 +90,8 @@ def check_room(path: Path) -> None:
     """
     if shutil.disk_usage(path.parent).free < RESERVE:
         raise SinkUnavailableError(
-            f"the disk of {path} is full: less than {RESERVE >> 20} MB free (make room, or choose another path)"
+            f"the disk of {path} is full: less than {RESERVE >> 20} MB free (make room for {ROOM >> 20} MB, or choose "
+            "another path)"
         )
 
 

@@ -155,6 +155,11 @@ def _now(report: Report) -> str | None:
     return f"{shown}; frame of now: {psnr['prediction']:.1f} dB, late picture: {psnr['copy_last']:.1f} dB"
 
 
+def _pace(interval: float | None) -> str:
+    """The time between two frames in words; it is in milliseconds."""
+    return "frames at an unknown rate" if interval is None else f"a frame every {interval:.1f} ms"
+
+
 def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
@@ -215,7 +220,7 @@ def _rows(report: Report) -> list[tuple[str, str]]:
     scored = [f"{score['ahead_ms']:.0f}" for score in report["psnr_db_by_ahead"]]
     ahead = f"{' to '.join(dict.fromkeys((scored[0], scored[-1])))} ms ahead: " if scored else ""
     rows = [
-        ("source", f"{report['source']}, a frame every {report['interval_ms']:.1f} ms"),
+        ("source", f"{report['source']}, {_pace(report['interval_ms'])}"),
         ("model", report["model"] + random),
         ("engine", f"{engine} {report['versions'][engine]}, {report['precision']}"),
         ("frames", f"{report['frames']} predicted, {report['dropped']} dropped, {_many(report['epochs'], 'stream')}"),
@@ -240,6 +245,9 @@ def _rows(report: Report) -> list[tuple[str, str]]:
             else []
         )
         rows.append(("stream", ", ".join([*named, *copies])))
+    if (out := report["outages"])["count"]:
+        longest = f", the longest {out['longest_s']:.1f} s" if out["count"] > 1 else ""
+        rows.append(("outages", f"{out['count']}, {out['total_s']:.1f} s in all{longest}"))
     if report["resets"]:
         rows.append(("resets", f"{report['resets']} after predictions that were not finite"))
     if latency["p50"] is not None:

@@ -11,29 +11,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from framecast.camera import Source, open_source
+from framecast.camera import Frame, Source, open_source
 from framecast.camera.live import LiveSource
 from framecast.errors import SourceError
 from framecast.testing import shades
 
-from ..conftest import RtspServer  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .. import mjpeg  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..conftest import RtspServer  # noqa: TID252
 from .reading import read  # noqa: TID252
 
 JPEGS = [cv2.imencode(".jpg", shade.image)[1].tobytes() for shade in shades(20, size=(48, 64))]
+BY_MARKERS = "they are read by their markers, a frame later"
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg (make system-deps)")
 
 
-class Handler(SimpleHTTPRequestHandler):
+class Handler(mjpeg.QuietHandler):
     """Serves a folder, an MJPEG camera at /cam, the answer 503 at /503, and leads from /to?X to X."""
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 (its name in http.server)
         if self.path.startswith("/to?"):
             self.send_response(302)
             self.send_header("Location", self.path.removeprefix("/to?"))
@@ -43,15 +45,7 @@ class Handler(SimpleHTTPRequestHandler):
         elif self.path != "/cam":
             super().do_GET()
         else:
-            self.send_response(200)
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-            self.end_headers()
-            for jpeg in JPEGS:
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                self.wfile.write(head.encode() + jpeg + b"\r\n")
-
-    def log_message(self, *_: object) -> None:
-        pass
+            mjpeg.send(self, JPEGS)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +81,19 @@ def test_a_camera_that_sends_jpegs_over_http(web: tuple[str, Path]) -> None:
         expected = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         assert np.abs(frame.image.astype(int) - expected).max() <= 2  # the one decoder rounds, the other does not
     assert source.times == "arrival"
+
+
+@pytest.mark.parametrize("wrong", [-200, -1, 37])
+def test_a_camera_that_tells_wrong_lengths_is_read_by_markers(wrong: int) -> None:
+    with mjpeg.camera(JPEGS, wrong=wrong) as address, open_source(address) as source:
+        frames: list[Frame] = []
+        with pytest.raises(SourceError, match="it ended or broke off"):
+            frames.extend(source)
+        assert source.notes == ["the camera tells wrong lengths of its JPEGs (Content-Length): " + BY_MARKERS]
+    levels = [round(float(frame.image.mean())) for frame in frames][-len(JPEGS) :]
+    assert levels == [round(float(shade.image.mean())) for shade in shades(20)]
+    assert source.fps is None
+    assert source.faults["damaged"] <= 2
 
 
 @needs_ffmpeg

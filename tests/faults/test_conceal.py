@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,16 +22,19 @@ from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.run import run
+from framecast.runtime.sinks import picture
 from framecast.runtime.sinks.encoder import Times as RecordingTimes
 from framecast.runtime.sinks.feed import _moment
 from framecast.runtime.sinks.out import OutSink
 from framecast.runtime.sinks.page.pictures import Newest
 from framecast.runtime.sinks.page.scores import Scores
-from framecast.runtime.sinks.picture import scored_moment
+from framecast.runtime.sinks.picture import now_and_late, scored_moment
 from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.video import VideoSink
 from framecast.terminal import summary
 from framecast.testing import FadeEngine, ListSource, PacedEngine, VirtualClock
+
+from ..calls import watched  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
 STEP = 0.04
 
@@ -121,6 +125,7 @@ def test_without_it_nothing_comes() -> None:
 def test_predictions_fade_to_the_last_frame_and_end() -> None:
     results = [result for result in shown(set(range(20, 60)), limit=0.4, count=80) if result.concealed]
     assert len(results) == 11  # 0.4 s, and the last real frame
+    assert [result.last for result in results] == [False] * 10 + [True]
     levels = [float(result.prediction.image.mean()) for result in results]
     assert levels[1] == 2 * 22  # a quarter of the limit: a prediction
     assert levels[6] > levels[7] > levels[8] > levels[9] > levels[10] == 2 * 19  # the last real frame
@@ -311,6 +316,7 @@ def test_the_page_marks_a_concealed_picture_and_does_not_count_it() -> None:
     real, concealed = next(pair for pair in pairwise(shown({20, 21}, limit=1.0)) if pair[1].concealed)
     assert _moment(Newest.after(None, real))["concealed"] is False
     assert _moment(Newest.after(Newest.after(None, real), concealed))["concealed"] is True
+    assert _moment(Newest.after(None, replace(concealed, last=True)))["concealed"] == "last"
     scores = Scores()
     scores.add(real)
     scores.add(concealed)
@@ -326,10 +332,23 @@ def test_the_summary_counts_them(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_concealed_moment_is_marked_in_a_recording() -> None:
     concealed = next(result for result in shown({20, 21}, limit=1.0) if result.concealed)
-    picture = scored_moment(concealed)
-    height = picture.shape[0] // 2
-    assert picture[:height].max() > 30
-    assert picture[height + 40 :].max() < 30  # there is no real frame, and no error
+    moment = scored_moment(concealed)
+    height = moment.shape[0] // 2
+    assert moment[:height].max() > 30
+    assert moment[height + 40 :].max() < 30  # there is no real frame, and no error
+
+
+def test_captions_count_from_the_first_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A camera's own times count from the start of the machine."""
+    said: list[str] = []
+    monkeypatch.setattr(picture, "caption", watched(picture.caption, lambda width, text: said.append(text)))
+    clock = VirtualClock()
+    clock.wait_until(clock.now() + 12_345)
+    for result in played(set(range(20, 60)), 0.1, 21, clock=clock):
+        scored_moment(result)
+        now_and_late(result)
+    assert [text for text in said if "real frame" in text][:2] == ["real frame, 0.00 s", "real frame, 0.04 s"]
+    assert "late: the newest frame, 0.76 s" in said
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, 11.0, float("nan")])

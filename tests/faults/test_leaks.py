@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import cv2
@@ -20,6 +18,8 @@ from framecast.camera import open_source
 from framecast.camera.reconnect import Reconnecting
 from framecast.testing import ManualClock, shades
 
+from .. import mjpeg  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+
 JPEGS = [cv2.imencode(".jpg", shade.image)[1].tobytes() for shade in shades(3, size=(48, 64))]
 OF_A_CONNECTION = ("LiveSource", "StreamCapture", "Decoder", "Pictures", "InputContainer", "VideoStream", "VideoFrame")
 OF_A_RUN = (
@@ -28,27 +28,11 @@ OF_A_RUN = (
 )
 
 
-class Camera(BaseHTTPRequestHandler):
-    """Sends three pictures, and ends."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        for jpeg in JPEGS:
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-            self.wfile.write(head.encode() + jpeg + b"\r\n")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def camera() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Camera) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/cam"
-        server.shutdown()
+    """A camera that sends three pictures, and ends."""
+    with mjpeg.camera(JPEGS) as address:
+        yield address
 
 
 def held() -> tuple[int, int, int]:

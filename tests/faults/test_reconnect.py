@@ -21,6 +21,7 @@ from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.sinks.health import Pulse
 from framecast.runtime.sinks.sink import Result
+from framecast.terminal import summary
 from framecast.testing import ListSource, ManualClock, TrendEngine, VirtualClock, shades
 
 LOST = SourceError("lost cam: it ended or broke off (check the camera and the network)")
@@ -120,6 +121,44 @@ def test_a_camera_that_is_lost_at_once_again_is_still_in_the_same_outage() -> No
     for _ in range(13):
         assert source.read() is not None
     assert np.diff(asked)[-3:].min() >= LEAST / 2
+
+
+def test_outages_are_counted_and_measured() -> None:
+    clock = ManualClock()
+    answers = (AWAY, lambda: connection(1, clock), AWAY, AWAY, lambda: connection(1, clock), AWAY)
+    open_camera, _ = camera(*answers, clock=clock)
+    source = reconnecting("cam", open_camera, clock=clock)
+    begun = clock.now()
+    clock.wait_until(begun + 5)
+    assert (source.outages.count, source.outages.total) == (1, 5)  # it goes on
+    assert source.read()
+    first, after = source.outages, clock.now()
+    assert (first.count, first.total, first.longest) == (1, after - begun, after - begun)
+    clock.wait_until(after + 100)
+    assert source.outages == first  # it is there
+    assert source.read()
+    second = source.outages
+    lasted = clock.now() - after - 100
+    assert lasted > 0.1  # three waits
+    assert (second.count, second.longest) == (2, first.longest)
+    assert second.total == pytest.approx(first.total + lasted)
+
+
+def test_a_camera_that_never_answered_has_no_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = VirtualClock()
+    source = Reconnecting("cam", camera(clock=clock)[0], "no stream from cam", answers=lambda: False, clock=clock)
+    pipeline = Pipeline(source, Predictor(TrendEngine(0.5, size=(24, 32))), rival=False, clock=clock)
+    results = pipeline.results(0.25)
+    for _ in range(8):
+        assert next(results) is None
+    report = pipeline.report()
+    assert (report["interval_ms"], report["outages"]["count"]) == (None, 1)
+    assert report["outages"]["total_s"] == report["outages"]["longest_s"] == pytest.approx(2.0, abs=0.3)
+    results.close()
+    summary(report, [])
+    said = capsys.readouterr().out
+    assert "cam, frames at an unknown rate" in said
+    assert re.search(r"outages\s+│ 1, \d\.\d s in all", said)
 
 
 def test_what_goes_wrong_is_said_while_it_lasts() -> None:

@@ -138,7 +138,9 @@ class Secrets(Kind):
     def make(self, chance: random.Random, folder: Path) -> None:
         text = chance.choice(self.whole)
         data = damaged(text.encode(), chance) if chance.randrange(2) else words(text, chance).encode("utf-8", "replace")
-        (folder / chance.choice(("address", "token"))).write_bytes(data)
+        path = folder / chance.choice(("address", "token"))
+        path.write_bytes(data)
+        path.chmod(0o600)  # a line would warn of one that others can read
 
     def attempt(self, folder: Path) -> None:
         path = only(folder)

@@ -12,33 +12,15 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from framecast.errors import FramecastError
 from framecast.graph.artifact import read
-from framecast.graph.manifest import KEY, Manifest, StateSpec
+from framecast.graph.manifest import KEY
 from framecast.runtime.engines import open_engine
 from framecast.runtime.stepper import Stepper
 
+from ..manifests import PLAIN, WHOLE
 from .kind import Kind, only
 from .mutate import EXTREMES, ODD_TEXT, as_json, damaged
 
 LARGEST = 1 << 20  # pixels of a frame that is stepped
-PLAIN = Manifest("Still", "still", (3, 4, 6), (StateSpec("count", (1,)),), 1, 0, "random", "", "none")
-RICH = Manifest(
-    model="Still",
-    config="still",
-    frame=(3, 4, 6),
-    state=(StateSpec("count", (1,)), StateSpec("past", (2,), "history", 3)),
-    warmup=3,
-    parameters=12,
-    weights="clips of ours",
-    weights_sha256="0" * 64,
-    licence="Apache-2.0",
-    outputs=2,
-    interval=0.04,
-    visible=(3, 6),
-    options={"layers": 2, "gates": {"kind": "soft", "widths": [1, 2]}},
-    value_range=(-1.0, 1.0),
-    calibration="the demo",
-    precomputed={"ready.a": (4, 5)},
-)
 
 
 def network() -> ModelProto:
@@ -146,7 +128,7 @@ class Manifests(Kind):
         model = network()
         del model.metadata_props[:]
         self.graph = model.SerializeToString()
-        self.manifests = [json.loads(one.to_json()) for one in (PLAIN, RICH)]
+        self.manifests = [json.loads(one.to_json()) for one in (PLAIN, WHOLE)]
         shipped = Path(__file__).parents[2] / "src" / "framecast" / "assets" / "edge.json"
         self.motion = json.loads(shipped.read_text())
 

@@ -15,28 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from framecast.errors import ArtifactError
 from framecast.graph.artifact import read
-from framecast.graph.manifest import FORMAT, KEY, Manifest, Quality, StateSpec
+from framecast.graph.manifest import FORMAT, KEY, Manifest
 from framecast.runtime.engines import open_engine
 
-WHOLE = Manifest(
-    model="Still",
-    config="still",
-    frame=(3, 4, 6),
-    state=(StateSpec("count", (1, 1, 1)), StateSpec("past", (2,), "history", 3)),
-    warmup=3,
-    parameters=12,
-    weights="clips of ours",
-    weights_sha256="0" * 64,
-    licence="Apache-2.0",
-    outputs=2,
-    interval=0.04,
-    visible=(3, 6),
-    options={"layers": 2, "gates": {"kind": "soft", "widths": [1, 2]}},
-    value_range=(-1.0, 1.0),
-    quality=Quality("some clips", 31.5, 30, {"a": (31.5, 30.25)}),
-    calibration="the demo",
-    precomputed={"ready.a": (4, 5)},
-)
+from ..manifests import PLAIN, WHOLE  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 
 def fields(**changes: Any) -> dict[str, Any]:
@@ -72,8 +54,7 @@ def artifact(path: Path, manifest: str | bytes) -> Path:
 
 def still(**changes: Any) -> str:
     """The manifest of :func:`artifact`, with changes."""
-    plain = Manifest("Still", "still", (3, 4, 6), (StateSpec("count", (1,)),), 1, 0, "random", "", "none")
-    return json.dumps({**json.loads(plain.to_json()), **changes})
+    return json.dumps({**json.loads(PLAIN.to_json()), **changes})
 
 
 def test_a_written_manifest_reads_back_equal() -> None:

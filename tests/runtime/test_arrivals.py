@@ -192,3 +192,34 @@ def test_bursts_hardly_change_the_interval(nominal: float | None) -> None:
     arrived = captured[4::5].repeat(5) + DELAY + 0.001 * np.tile(np.arange(5), 200)
     _, intervals = seen(arrived, nominal)
     assert np.abs(intervals[200:] / 0.04 - 1).max() < 0.5
+
+
+def test_frames_that_were_buffered_do_not_set_the_interval() -> None:
+    """After a reconnection, frames that had waited come at the speed of the network."""
+    before = Arrivals()
+    for one in captures(40):
+        before.see(float(one))
+    assert before.learned == pytest.approx(0.04)
+    for waited in (2, 12, 30):
+        arrivals = Arrivals(expected=before.learned)
+        arrived = [*(200 + 0.01 * k for k in range(waited)), *captures(30, start=200 + 0.01 * waited + 0.02)]
+        times, intervals = zip(*[(arrivals.see(one), arrivals.interval) for one in map(float, arrived)], strict=True)
+        assert intervals[0] is None  # as of a fresh run
+        assert intervals[1:] == pytest.approx([0.04] * (len(arrived) - 1), rel=1e-3)
+        assert times[:waited] == tuple(arrived[:waited])  # none of them can be from a later moment
+        assert arrivals.learned == pytest.approx(0.04, rel=1e-3)
+
+
+@pytest.mark.parametrize("interval", [0.01, 0.025, 0.1])
+def test_a_new_connection_may_have_another_interval(interval: float) -> None:
+    arrivals = Arrivals(expected=0.04)
+    for one in captures(80, interval):
+        arrivals.see(float(one))
+    assert arrivals.interval == pytest.approx(interval, rel=1e-3)
+
+
+def test_an_interval_that_is_not_certain_is_not_handed_on() -> None:
+    arrivals = Arrivals()
+    for one in captures(8):
+        arrivals.see(float(one))
+    assert arrivals.learned is None

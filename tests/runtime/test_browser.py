@@ -173,10 +173,16 @@ def test_the_page_goes_on_after_an_outage_and_a_lost_connection(sink: WebSink, t
         free.wait()
 
     held, free = threading.Event(), threading.Event()
+    figures: dict[str, object] = {}
+    sink.feed("camera1")._snapshot = lambda: snapshot(**figures)
 
     async def run() -> None:
         async with browse(tmp_path / "profile") as page:
             await page.open(sink.url)
+            await status(page, "waiting", "waiting for frames")
+            figures["trouble"] = "no stream from rtsp://camera"
+            await status(page, "out", "the camera is out: trying again")
+            figures["trouble"] = None
             await status(page, "waiting", "waiting for frames")
             await page.evaluate("RETRY.fill(20), 0")
             sink.show(event(0))

@@ -35,7 +35,7 @@ def judged(
     ahead: Callable[[int], float], *, busy: bool = False, count: int = 40
 ) -> tuple[Telemetry, Counted, list[Scored | None]]:
     """Step with every frame, and predict ``ahead`` seconds ahead."""
-    telemetry, predictor = Telemetry(INTERVAL), Counted(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
+    telemetry, predictor = Telemetry(), Counted(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge, scored = Judge(telemetry, None), []
     for i in range(count):
         time = i * INTERVAL
@@ -91,7 +91,7 @@ def test_while_a_frame_waits_only_some_extra_predictions_are_made() -> None:
 
 def test_frames_that_were_not_taken_score_if_needed() -> None:
     """Every second frame is taken, and predicted one frame ahead. Only the other frames can score the predictions."""
-    telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
+    telemetry, predictor = Telemetry(), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge = Judge(telemetry, None)
     wanted = []
     for i in range(60):
@@ -113,7 +113,7 @@ def test_frames_that_were_not_taken_score_if_needed() -> None:
 
 
 def test_a_new_stream_discards_pending_predictions() -> None:
-    telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
+    telemetry, predictor = Telemetry(), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge = Judge(telemetry, None)
     for i in range(20):
         if i == 12:
@@ -136,7 +136,7 @@ def test_the_rival_is_offered_pending_predictions() -> None:
         def close(self) -> None:
             offered.append(-1.0)
 
-    telemetry, predictor = Telemetry(INTERVAL), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
+    telemetry, predictor = Telemetry(), Predictor(TrendEngine(0.5, size=(SIZE[1], SIZE[0])), watch=False)
     judge = Judge(telemetry, None)
     judge._rival = Rival()  # type: ignore[assignment]
     for i in range(20):
@@ -156,7 +156,7 @@ def test_sharpness_is_relative_to_the_real_frame() -> None:
     sharpness = telemetry.snapshot().sharpness
     assert sharpness is not None
     assert sharpness[1] == pytest.approx(1, abs=0.1)  # a copy is as sharp as the frame
-    judge = Judge(telemetry := Telemetry(INTERVAL), None)
+    judge = Judge(telemetry := Telemetry(), None)
     picture = np.random.default_rng(2).integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
     soft = np.full_like(picture, 128) + (picture // 2 - 64)  # half the contrast has a quarter of the energy
     for _ in range(SHARPNESS):

@@ -182,7 +182,7 @@ def test_a_full_disk_is_reported_and_the_recording_is_complete(tmp_path: Path, m
         for i in range(40):
             sink.show(event(40 + i))
 
-    with pytest.raises(SinkError, match="is full: less than 16 MB"):
+    with pytest.raises(SinkError, match=r"is full: less than 16 MB free \(make room for 32 MB,"):
         feed()
     sink.close()
     assert count_frames(path)[0] == 50
@@ -255,6 +255,35 @@ def test_a_sink_that_hangs_is_lost_and_the_run_can_end() -> None:
         thread.show(event(3))
     thread.close()  # neither waits nor raises again
     hangs.set()
+
+
+@pytest.mark.parametrize("newest", [True, False])
+def test_a_sink_that_takes_nothing_cannot_keep_the_user_from_ending_the_run(
+    newest: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("framecast.runtime.sinks.thread.LEAVING", 0.01)
+    monkeypatch.setattr("framecast.runtime.sinks.thread.LOOK", 0.01)
+    goes_on, left, taken = threading.Event(), threading.Event(), []
+
+    class Paused(Failing):
+        def show(self, event: Result) -> None:
+            taken.append(event)
+            goes_on.wait()
+
+    thread = SinkThread(Paused(after=0), newest=newest, leaving=left.is_set)
+    threading.Timer(0.1, left.set).start()
+    while not left.is_set():
+        thread.show(event(1))  # a file waits here, and a camera does not
+    thread.close()
+    thread.close()
+    goes_on.set()
+    thread._thread.join()
+    assert len(taken) == 1  # the reader that comes back gets no more
+    patient = SinkThread(Paused(after=0), newest=newest, leaving=lambda: False)
+    for _ in range(3):
+        patient.show(event(1))
+    patient.close()
+    assert len(taken) > 1
 
 
 def test_a_failure_at_the_end_is_not_lost() -> None:

@@ -51,7 +51,7 @@ def test_impossible_durations_are_clipped() -> None:
 
 
 def test_latencies_are_over_the_last_windows_in_bounded_memory() -> None:
-    telemetry = Telemetry(0.04)
+    telemetry = Telemetry()
     size = sys.getsizeof(telemetry._windows[0]._counts)
     for i in range(3 * WINDOW + 5):
         late = 100.0 if i < 2 * WINDOW else 10.0
@@ -65,7 +65,7 @@ def test_latencies_are_over_the_last_windows_in_bounded_memory() -> None:
 
 
 def test_a_snapshot_does_not_change() -> None:
-    telemetry = Telemetry(0.04)
+    telemetry = Telemetry()
     telemetry.record(stamps(0, 5), interval=0.05, resets=1, dropped=2, ahead=0.05, wanted=0.05, events={"cuts": 1})
     telemetry.score(scored(0.05, 30.0, 25.0), 0.05)
     before = telemetry.snapshot()
@@ -113,7 +113,7 @@ def test_reports_may_be_taken_during_the_run() -> None:
 
 
 def test_scores_are_grouped_by_whole_intervals_in_milliseconds() -> None:
-    telemetry = Telemetry(0.04)
+    telemetry = Telemetry()
     for ahead, interval in ((0.040, 0.04), (0.041, 0.0402), (0.0801, 0.0399), (0.012, 0.04), (0.44, 0.04)):
         telemetry.score(scored(ahead, 30.0, 25.0), interval)
     now = telemetry.snapshot()
@@ -127,7 +127,7 @@ def test_scores_are_grouped_by_whole_intervals_in_milliseconds() -> None:
 
 
 def test_a_rival_is_compared_on_the_frames_that_it_was_computed_for() -> None:
-    telemetry = Telemetry(0.04)
+    telemetry = Telemetry()
     telemetry.score(scored(0.04, 30.0, 20.0), 0.04)
     telemetry.score(scored(0.04, 40.0, 25.0, 35.0), 0.04)
     now = telemetry.snapshot()
@@ -136,7 +136,7 @@ def test_a_rival_is_compared_on_the_frames_that_it_was_computed_for() -> None:
 
 
 def test_figures_of_shown_moments_cover_the_last_ones() -> None:
-    telemetry = Telemetry(0.04)
+    telemetry = Telemetry()
     assert telemetry.snapshot().shown is None
     assert telemetry.snapshot().sharpness is None
     for i in range(3 * LATELY):

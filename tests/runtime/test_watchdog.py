@@ -25,7 +25,7 @@ from framecast.runtime.engines import Engine, State, open_engine
 from framecast.runtime.engines.turn import Turn
 from framecast.runtime.report import Report
 from framecast.runtime.stepper import Stepper
-from framecast.runtime.watchdog import Watchdog
+from framecast.runtime.watchdog import Guard, Watchdog
 from framecast.testing import DriftEngine, ListSource, shades
 
 from ..graph.test_manifest import artifact, still  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
@@ -127,6 +127,38 @@ def test_an_engine_that_does_not_obey_is_given_up() -> None:
             return True
 
     assert "within 0.05 s" in hang(Deaf(), limit=0.05, grace=0.05)
+
+
+def test_a_guard_watches_every_engine_that_is_open(tmp_path: Path) -> None:
+    given_up: list[str] = []
+    hanging = Hanging()
+
+    def give_up(reason: str) -> None:
+        given_up.append(reason)
+        hanging.free.set()
+
+    with Guard(give_up, limit=0.05, grace=0.05, period=0.01):
+        with open_engine(endless(tmp_path / "a.onnx"), "onnxruntime") as engine:  # opened later
+            stepper = Stepper(engine)
+            with pytest.raises(EngineError, match=r"^cannot finish the step of still: onnxruntime did not return"):
+                stepper.advance(image(engine))
+        assert given_up == []
+        Stepper(hanging).advance(image(hanging))
+    assert [reason.partition(" (")[0] for reason in given_up] == [
+        "cannot finish the step of drift: drift did not return within 0.05 s"
+    ]
+
+
+@pytest.mark.slow
+def test_a_command_without_a_run_has_a_guard(tmp_path: Path) -> None:
+    code = (
+        "import framecast.runtime.watchdog as w; w.Guard.__init__.__kwdefaults__['limit'] = 0.5; "
+        "from framecast.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "parity", str(endless(tmp_path / "a.onnx")), "--engine", "onnxruntime"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "cannot finish the step of still: onnxruntime did not return within 0.5 s" in done.stderr
 
 
 def test_first_calls_may_compile() -> None:

@@ -12,6 +12,7 @@ const STATUS = {
   connecting: "connecting",
   live: "live",
   waiting: "waiting for frames",
+  out: "the camera is out: trying again", // from the start; the warnings tell why
   outage: "no frame for",
   reconnecting: "connection lost, retrying",
   ended: "the run has ended",
@@ -26,7 +27,7 @@ function setStatus(name, detail = "") {
 
 // The server's word on the camera. The page stays as it is through an outage, and goes on with the next frame.
 function showAge(age) {
-  if (age === null) setStatus("waiting");
+  if (age === null) setStatus(trouble ? "out" : "waiting");
   else if (age > Math.max(OUTAGE, 5e-3 * interval)) setStatus("outage", ` ${number(age)} s`);
   else setStatus("live");
 }
@@ -104,6 +105,7 @@ function shade(image) {
 
 let attempt = 0;
 let interval = 0; // of the camera, ms
+let trouble = null; // why no frames come
 let heard = 0;
 let stream = null;
 let retry = 0;
@@ -134,6 +136,7 @@ function connect() {
     attempt = 0;
     heard = performance.now();
     interval = update.header.stats?.interval_ms ?? interval;
+    trouble = update.header.stats ? update.header.stats.trouble : trouble;
     showAge(update.header.age_s);
     if (update.header.stats) showStats(update.header.stats);
     if (fresh) plot.clear(); // a new stream begins with the history

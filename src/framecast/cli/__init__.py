@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -32,7 +33,7 @@ from framecast.cli.moving_mnist import moving_mnist
 from framecast.cli.parity import parity
 from framecast.cli.quantize import quantize
 from framecast.cli.run import run
-from framecast.cli.signals import at_once, exit_code
+from framecast.cli.signals import at_once, exit_code, guarded
 from framecast.cli.split import split
 from framecast.cli.train import train
 from framecast.cli.usage import DEFAULT_ADDRESS, explain, with_address
@@ -144,7 +145,7 @@ def _with_verbose(command: Callable[..., None]) -> Callable[..., None]:
     def called(*arguments: Any, verbose: bool, **options: Any) -> None:
         if verbose:
             logs.set_level(verbose)
-        with at_once():
+        with at_once(), nullcontext() if command is run else guarded():  # a run has watchdogs of its own
             command(*arguments, **options)
 
     signature = signatures.signature(command, eval_str=True)

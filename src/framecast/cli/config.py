@@ -14,6 +14,7 @@ from framecast.cli.cameras import check_together, chosen
 from framecast.cli.complete import complete_configurations
 from framecast.cli.config_file import ConfigFile, options
 from framecast.cli.run import run
+from framecast.cli.usage import DEFAULT_ADDRESS
 from framecast.errors import OptionError
 
 WIDTH = 100  # characters of a line
@@ -86,7 +87,7 @@ def config(
 
 
 def check_file(path: str) -> None:
-    """Check a file as ``framecast run`` does, and that the model exists, without opening source and outputs.
+    """Check a file as ``framecast run`` does, and that model and clip exist, without opening cameras and outputs.
 
     Raises:
         typer.Exit: it has mistakes, which have been printed.
@@ -107,7 +108,8 @@ def example_file() -> str:
         # JSON writes strings, numbers, switches and lists of strings as TOML does.
         setting = f"{'' if one.name == 'source' else '#'}{one.key} = {json.dumps(value, ensure_ascii=False)}"
         help_text = re.sub(r"--(?=[a-z])", "", one.help).replace("Repeatable", "A list")
-        unset = one.default is None and one.name != "source" and "(default:" not in help_text
+        help_text = help_text.replace(f", at this address (default: {DEFAULT_ADDRESS})", ", at this address")
+        unset = one.default is None and one.name != "source" and f"(default: {value})" not in help_text
         note = "  # default: not set" if unset else ""
         text += f"\n\n{_comment(help_text)}\n{setting}{note}"
     return f"{text}\n\n{CAMERAS.strip()}"

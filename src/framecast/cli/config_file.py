@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import typer
 
 from framecast.cli import logs
+from framecast.cli.secret import exposed
 from framecast.errors import FramecastError, OptionError, one_line
 from framecast.redact import redact, redact_message
 
@@ -95,7 +96,7 @@ class ConfigFile(Table):
 
         Args:
             known: what it may set.
-            strict: report a model that does not exist as well; it may exist later.
+            strict: report a model or a file that does not exist as well; it may exist later.
 
         Raises:
             typer.Exit: the file has mistakes, which have been printed.
@@ -203,10 +204,10 @@ class ConfigFile(Table):
             raise MistakeError((one.line, f"{one.key} {wanted}"))
         value = _as_in_a_shell(name, one.value)
         try:
-            check_option(name, value)
+            check_option(name, value, strict=strict)
         except FramecastError as error:
             if strict or isinstance(error, OptionError):
-                raise MistakeError((one.line, f"{one.key}: {_reason(name, value, error)}")) from None
+                raise MistakeError((one.line, f"{one.key}: {_reason(name, value, error, strict)}")) from None
         table.values[name] = value
 
     def warn(self) -> None:
@@ -215,7 +216,7 @@ class ConfigFile(Table):
         texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
         secret = any(isinstance(text, str) and "***" in redact(text) and "***" not in text for text in texts)
         with suppress(OSError):
-            if secret and Path(self.path).stat().st_mode & 0o077:
+            if secret and exposed(Path(self.path)):
                 cure = f'chmod 600 {self.place(0)}, or use source = "@FILE"'
                 print(f"warning: {self.place(0)}: other users can read its password: {cure}", file=sys.stderr)
 
@@ -319,7 +320,7 @@ def _as_in_a_shell(name: str, value: Any) -> Any:
     return value
 
 
-def _reason(name: str, value: Any, error: FramecastError) -> str:
+def _reason(name: str, value: Any, error: FramecastError, strict: bool) -> str:
     """What a check says of a value, without the dashes of an option, and without passwords.
 
     A message may quote any part of a value. So a value with a password is checked again without it.
@@ -329,7 +330,7 @@ def _reason(name: str, value: Any, error: FramecastError) -> str:
     safe = [redact(one) for one in value] if isinstance(value, list) else redact(str(value))
     if "***" in str(safe):
         try:
-            check_option(name, safe)
+            check_option(name, safe, strict=strict)
         except FramecastError as other:
             error = other
         else:

@@ -10,9 +10,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from framecast.cli.checks import amount, check_ending, check_numbers, check_outputs, duration, patience, period
+from framecast.cli.checks import (
+    amount,
+    check_clips,
+    check_ending,
+    check_numbers,
+    check_outputs,
+    duration,
+    patience,
+    period,
+)
 from framecast.cli.logs import check_form
 from framecast.cli.model_ref import ModelRef
+from framecast.cli.secret import address
 from framecast.errors import OptionError
 
 # Options are named as the command's parameters: camera_delay.
@@ -132,15 +142,34 @@ CHECKS: dict[str, Callable[[str, Any], object]] = {
 }
 
 
-def check_option(name: str, value: Any) -> None:
+def _source(name: str, value: str) -> None:
+    from framecast.camera import check_camera, is_camera
+
+    try:
+        uri = address(value)
+    except OptionError:  # the variable or the file may be there only for the service
+        return
+    if is_camera(uri):
+        check_camera(uri)
+    else:
+        check_clips(uri)
+
+
+def check_option(name: str, value: Any, *, strict: bool = False) -> None:
     """Check one option's value on its own. None stands for an option that is not given.
 
+    Args:
+        name: of the command's parameter.
+        value: as given.
+        strict: check the source as well: a camera's address, and that a file can be opened. A run does that by itself.
+
     Raises:
+        SourceError: the source has a mistake, or is not there.
         OptionError: the value is out of range.
         ArtifactError: there is no such model.
         SinkError: an output is not there.
     """
-    check = CHECKS.get(name)
+    check = _source if strict and name == "source" else CHECKS.get(name)
     if check is not None and value is not None:
         for one in value if isinstance(value, (list, tuple)) else [value]:
             check(name, one)

@@ -21,6 +21,7 @@ from framecast.cli.announce import takes
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 8.0  # seconds for the main thread to hear that it should finish; a run gives up a step that hangs within 7 s
 AT_ONCE = 1.0  # seconds for the command to end when there is nothing to finish, and after the second signal
+GUARDED = 1.0  # seconds between two looks whether a command uses engines
 AGAIN = 0.01  # seconds until a signal is repeated that Python could not act on
 
 _left: list[int] = []  # the exit code, once a signal has ended a command at once
@@ -90,6 +91,30 @@ def on_signals(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """End a command with a line if a step of any engine does not return.
+
+    The engine is interrupted, which raises an EngineError. If that does not help, the process ends with exit code 1.
+    """
+
+    def watch() -> None:
+        while "framecast.runtime.engines.engine" not in sys.modules:  # most commands need no engine: load nothing
+            if done.wait(GUARDED):
+                return
+        from framecast.runtime.watchdog import Guard
+
+        with Guard(lambda reason: end_process(f"{reason}; ended without waiting for it", 1)):
+            done.wait()
+
+    done = threading.Event()
+    threading.Thread(target=watch, name="framecast-guard", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def exit_code() -> int | None:
