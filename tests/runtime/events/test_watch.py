@@ -168,7 +168,9 @@ def test_where_frames_are_dropped_no_more_the_next_one_is_no_repeat() -> None:
     indices = [*range(0, 120, 6), *range(115, 125)]
     noise = np.random.default_rng(1).integers(0, 256, (4, 12, 3), np.uint8)
     smooth = cv2.resize(noise, (320, 96), interpolation=cv2.INTER_CUBIC)
-    events, _ = watched([smooth[:, k : k + 128] for k in indices], [k * INTERVAL for k in indices])
+    events, _ = watched(
+        [np.asarray(smooth[:, k : k + 128], np.uint8) for k in indices], [k * INTERVAL for k in indices]
+    )
     assert kinds(events) == "f" + "n" * (len(indices) - 1)
 
 
