@@ -105,6 +105,8 @@ class ApartSink(Sink):
 def serve(descriptor: int) -> None:
     """Send what comes through a socket, in this process, until it ends. Each message is answered."""
     pipe = Connection(descriptor)
+    for number in (signal.SIGTERM, signal.SIGINT):  # systemd sends them to all processes: the run decides when to end
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends a process that waits in FFmpeg after the run was killed
     with suppress(EOFError, OSError):  # the run is gone
         target, fps = pipe.recv()

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -205,6 +206,19 @@ def test_what_serves_but_says_nothing_is_not_opened(monkeypatch: pytest.MonkeyPa
         speaker.join()
     assert answers(url)  # refused: FFmpeg tells why
     assert answers("udp://127.0.0.1:5000")
+
+
+def test_a_sender_outlives_the_signal_that_ends_the_run() -> None:
+    sink = ApartSink("udp://127.0.0.1:9", 25)
+    sink.show(result(0))
+    sink._process.send_signal(signal.SIGTERM)
+    sink.show(result(1))
+    written = sink.written()
+    assert written is not None
+    assert (written["codec"], written["files"]) == ("H.264", 1)
+    sink.close()
+    sink.close()
+    assert sink._process.returncode is not None
 
 
 def test_a_receiver_that_drips_stops_only_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
