@@ -103,7 +103,7 @@ class Decoder:
 
     def _decoded(self) -> Generator[VideoFrame, None, None]:
         packets = cast("Generator[Packet[VideoStream], None, None]", self._container.demux(self._stream))
-        with contextlib.closing(packets):  # PyAV 18 leaks 160 bytes if its generator is only let go
+        with contextlib.closing(packets):  # else PyAV 18 leaks 160 bytes: benchmarks/pyav_leak.py
             yield from self._decoded_from(packets)
 
     def _decoded_from(self, packets: Iterator[Packet[VideoStream]]) -> Generator[VideoFrame, None, None]:
