@@ -14,7 +14,7 @@ out: it tells a leak from memory that glibc keeps between blocks in use.
 
 Only the policy of the waits is changed: a connection of any length counts as healthy, so that the next one is made at
 once. Frames that were read count, whether they were predicted or dropped, so 100,000 take 1,000 connections. The whole
-takes about 20 minutes on two quiet cores; ``--minutes`` bounds it.
+takes about 20 minutes on two quiet cores; ``--minutes`` bounds the first part.
 """
 
 from __future__ import annotations
@@ -304,8 +304,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=100_000, help="frames to read (default: 100000)")
     parser.add_argument("--each", type=int, default=100, help="pictures in each connection (default: 100)")
-    parser.add_argument("--rtsp", type=int, default=300, help="RTSP connections (default: 300)")
-    parser.add_argument("--minutes", type=float, default=28, help="end early after so many (default: 28)")
+    parser.add_argument("--rtsp", type=int, default=1000, help="RTSP connections (default: 1000)")
+    parser.add_argument(
+        "--minutes", type=float, default=24, help="end the first part early after so many (default: 24)"
+    )
     parser.add_argument("--opener", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.opener:
