@@ -106,7 +106,7 @@ faults: $(VENV)/.test ## Cause every fault of the catalogue with real parts, and
 day: $(VENV)/.test ## Simulate a day at 30 frames a second with 200 faults, on a virtual clock (half an hour or more)
 	$(BIN)/python benchmarks/day.py
 
-soak: $(VENV)/.test ## Measure memory, descriptors and threads over 100,000 frames and 1,000 reconnections (half an hour)
+soak: $(VENV)/.test ## Measure memory, descriptors and threads over 100,000 frames and 1,000 reconnections (20 minutes)
 	$(BIN)/python benchmarks/soak.py
 
 system-deps: ## Install the tests' system packages on Debian or Ubuntu (browser, GStreamer, virtual display, iptables)

@@ -22,7 +22,10 @@ FPS = 30
 STALL = 2.5  # seconds, as ``framecast run --stall``
 DELAY = 0.01  # seconds from a picture to its arrival
 SLOW = 0.09  # seconds of a slow step
-DOWN, ACROSS = 23, 160  # pixels that a scene moves; both turn at once only every two minutes
+# Pixels after which a scene begins anew, without a seam: a scene that turned would look for a moment as if it stood
+# still, where every other picture is dropped. Both begin anew at once every two minutes.
+DOWN, ACROSS = 46, 159
+GRAIN = 8  # pixels between two bright or dark places
 SIZES = ((24, 32), (36, 48))
 HOUR, YEAR = 3600.0, 365 * 86400.0
 
@@ -132,24 +135,20 @@ class Camera:
         self._away = -1.0  # until when it does not answer
         self._slow = False  # whether its next answer takes two seconds
         self._arrived: float | None = None
-        noise = np.random.default_rng(3).integers(0, 256, (4, 3, 8, 3), np.uint8)
-        self._scenes = [
-            [cv2.resize(one, (width + ACROSS, height + DOWN), interpolation=cv2.INTER_CUBIC) for one in noise]
-            for height, width in SIZES
-        ]
+        noise = np.random.default_rng(3).integers(0, 256, (DOWN // GRAIN, ACROSS // GRAIN, 3), np.uint8)
+        tiled = cv2.resize(np.tile(noise, (3, 3, 1)), (3 * ACROSS, 3 * DOWN), interpolation=cv2.INTER_CUBIC)
+        scene = tiled[DOWN:, ACROSS:]
+        self._scenes = (scene, 255 - scene)  # nowhere alike: two scenes by chance are, here and there
 
     def moment(self, tick: int) -> float:
         """When a picture is taken, in seconds on the clock."""
         return self.begun + tick / FPS
 
     def picture(self, tick: int, size: int, scene: int) -> Image:
-        """The picture of a moment: a scene that moves by a pixel, to and fro, across and down.
-
-        Where it turns in one direction it goes on in the other, or a picture would equal the one before the last.
-        """
+        """The picture of a moment: a scene that moves by a pixel, across and down."""
         height, width = SIZES[size]
-        y, x = (abs(tick % (2 * reach) - reach) for reach in (DOWN, ACROSS))
-        return np.ascontiguousarray(self._scenes[size][scene % 4][y : y + height, x : x + width], np.uint8)
+        y, x = tick % DOWN, tick % ACROSS
+        return np.ascontiguousarray(self._scenes[scene % 2][y : y + height, x : x + width], np.uint8)
 
     def open(self) -> Source:
         """Connect: see :class:`framecast.camera.reconnect.Reconnecting`."""

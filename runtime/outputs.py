@@ -10,7 +10,8 @@ from pathlib import Path
 from framecast.clock import Clock
 from framecast.errors import OptionError, SinkUnavailableError
 from framecast.redact import redact
-from framecast.runtime.sinks.out import PATIENCE, SLOW, OutSink, answers, is_live
+from framecast.runtime.sinks.apart import ApartSink
+from framecast.runtime.sinks.out import PATIENCE, SLOW, OutSink, answers, is_live, may_hang
 from framecast.runtime.sinks.recorded import check_recordable, has_room
 from framecast.runtime.sinks.recovering import Recovering
 from framecast.runtime.sinks.sink import Sink
@@ -64,7 +65,7 @@ def sender(
     if not is_live(target):
         # A paused player reads standard output later, but it cannot keep the user from ending the run.
         return SinkThread(OutSink(target, fps), clock, newest=newest, leaving=leaving)
-    opens = partial(OutSink, target, fps)
+    opens: Callable[[], Sink] = partial(ApartSink if may_hang(target) else OutSink, target, fps)
     if not again:
         return SinkThread(opens(), clock, newest=newest, patience=PATIENCE)
     sink = Recovering(

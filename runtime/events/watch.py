@@ -126,7 +126,9 @@ class Watch:
         if self._is_cut(change, usual, span):
             self._cadence.see(True)
             return "cut"
-        repeat = self._is_repeat(change, since, usual)
+        # After a time in which only every third frame came, say, the next one may have moved by a third of the usual.
+        share = min(1.0, arrivals * interval / self._spacing) if interval > 0 else 1.0
+        repeat = self._is_repeat(change, since, usual * share, self._newest_change * share)
         self._changes.append(change.most)
         self._cadence.see(not repeat)
         if len(self._changes) == _START and self._usual() > 0 and not self._recalled:
@@ -150,7 +152,7 @@ class Watch:
         limit = _CUT_CHANGE * max(self._changes) * min(max(span, 1.0), _CUT_SPAN)
         return change.likeness < _CUT_LIKENESS and change.most > limit
 
-    def _is_repeat(self, change: Change, since: float, usual: float) -> bool:
+    def _is_repeat(self, change: Change, since: float, usual: float, newest: float) -> bool:
         if change.most < _EQUAL and abs(change.brightness) < _EQUAL:
             return True
         if self._cadence.run >= _STILL:
@@ -159,7 +161,7 @@ class Watch:
         due = self._cadence.locked and not self._cadence.coming(1)[0]
         limit = (_REPEAT_DUE if due else _REPEAT) * usual
         if not due:  # slowing motion changes a little less each frame, but a repeat changes much less at once
-            limit = min(limit, _SUDDEN * self._newest_change)
+            limit = min(limit, _SUDDEN * newest)
         return max(change.most, since) < limit and abs(change.brightness) < max(limit, _DARKER)
 
     def _recall(self) -> None:

@@ -20,8 +20,7 @@ from framecast.runtime.sinks.encoder import H264, RAW, Codec, Encoder, NoEncoder
 from framecast.runtime.sinks.picture import letterboxed
 from framecast.runtime.sinks.sink import STDOUT, Output, Result, Sink
 
-# Seconds that a receiver may take to answer, or to take a picture; FFmpeg waits for ever. Less than a camera's stall,
-# which PyAV's lock would otherwise look like.
+# Seconds that a receiver may take to answer, or to take a picture; FFmpeg waits for ever.
 PATIENCE = 2.0
 SLOW = 1.0  # seconds after which it is asked, before anything is sent to it, whether it says anything at all
 PIPE = "-"  # standard output
@@ -30,8 +29,7 @@ _KNOWN = "rtsp://host:port/path, udp://host:port, v4l2:///dev/video10, or - for 
 _FLUSH = {"flush_packets": "1"}
 # FFmpeg's format for each scheme, and its options.
 _FORMATS: dict[str, tuple[str, tuple[Codec, ...], dict[str, str]]] = {
-    # PyAV holds Python's lock while FFmpeg talks to the server: without a timeout a mute one stops the whole process.
-    # FFmpeg's RTMP has no such timeout, so it is not here.
+    # A process of its own talks to the server (apart.py). FFmpeg's RTMP has no timeout, so it is not here.
     "rtsp": ("rtsp", H264, {"rtsp_transport": "tcp", "timeout": str(round(PATIENCE * 1e6)), **_FLUSH}),
     "udp": ("mpegts", H264, {"pkt_size": "1316", **_FLUSH}),
     "v4l2": ("v4l2", RAW, {}),
@@ -71,11 +69,15 @@ def is_live(target: str) -> bool:
     return target != PIPE
 
 
+def may_hang(target: str) -> bool:
+    """Whether FFmpeg may wait for an address's receiver, as PyAV holds Python's lock meanwhile."""
+    return _scheme(target) == "rtsp"
+
+
 def answers(target: str) -> bool:
     """Whether what serves at an address says anything within a second, or it needs not.
 
-    PyAV holds Python's lock while FFmpeg talks to an RTSP server, so each try of a mute one would stop the whole
-    process for seconds. This does not.
+    Each try of a mute RTSP server takes seconds and a process. This takes less.
 
     Args:
         target: as :func:`check_out` accepts it.
@@ -139,7 +141,15 @@ class OutSink(Sink):
 
     def show(self, result: Result) -> None:
         """See :meth:`Sink.show`."""
-        picture, at = result.prediction.image, self._times.at(result.frame.time, concealed=result.concealed)
+        self.send(result.prediction.image, result.frame.time, concealed=result.concealed)
+
+    def send(self, picture: Image, time: float, *, concealed: bool) -> None:
+        """Send a picture, uint8 [H, W, 3] BGR, of a frame's ``time`` in seconds.
+
+        Raises:
+            SinkError: it cannot be sent.
+        """
+        at = self._times.at(time, concealed=concealed)
         if self._pipe is not None and self._times.taken:
             return  # Y4M has no times: a picture more would delay all that follow
         first = not self._shape

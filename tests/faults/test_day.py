@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from framecast.runtime.events.watch import Watch
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -33,3 +36,18 @@ def test_a_wrong_figure_is_found(day: ModuleType) -> None:
     found = day.Day()
     found.same("gaps", 1, 2)
     assert found.wrong == {"gaps: 1, not 2": 1}
+
+
+def test_the_scene_itself_holds_no_repeats_and_no_cuts(day: ModuleType) -> None:
+    """Neither where a slow model drops two of three frames, nor where it is quick again; and a planted cut is one."""
+    camera = day.Camera(day.VirtualClock(), [], 1, day.DayEngine(day.VirtualClock()))
+    for size in (0, 1):
+        watch, tick, found = Watch(), 0, Counter[str]()
+        for k in range(400):
+            tick += 3 if k // 30 % 2 else 1
+            found[watch.see(camera.picture(tick, size, 0), tick / day.FPS, 1 / day.FPS).kind] += 1
+        assert found == {"first": 1, "new": 399}
+        watch, found = Watch(), Counter[str]()
+        for k in range(241):
+            found[watch.see(camera.picture(k, size, k // 40), k / day.FPS, 1 / day.FPS).kind] += 1
+        assert found == {"first": 1, "new": 234, "cut": 6}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +23,7 @@ from framecast.camera import Frame
 from framecast.errors import SinkError, SinkUnavailableError
 from framecast.runtime.caveats import lacking
 from framecast.runtime.predictor import Prediction
+from framecast.runtime.sinks.apart import ApartSink
 from framecast.runtime.sinks.out import answers
 from framecast.runtime.sinks.recorded import has_room
 from framecast.runtime.sinks.recovering import Recovering
@@ -202,3 +206,45 @@ def test_what_serves_but_says_nothing_is_not_opened(monkeypatch: pytest.MonkeyPa
         speaker.join()
     assert answers(url)  # refused: FFmpeg tells why
     assert answers("udp://127.0.0.1:5000")
+
+
+def test_a_sender_outlives_the_signal_that_ends_the_run() -> None:
+    sink = ApartSink("udp://127.0.0.1:9", 25)
+    sink.show(result(0))
+    sink._process.send_signal(signal.SIGTERM)
+    sink.show(result(1))
+    written = sink.written()
+    assert written is not None
+    assert (written["codec"], written["files"]) == ("H.264", 1)
+    sink.close()
+    sink.close()
+    assert sink._process.returncode is not None
+
+
+def test_a_receiver_that_drips_stops_only_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This thread drips while the sink's waits: it could not if FFmpeg's wait kept Python's lock."""
+    monkeypatch.setattr("framecast.runtime.sinks.apart.LONGEST", 1.0)
+    failures: list[Exception] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sink = ApartSink(f"rtsp://u:s3cret@127.0.0.1:{server.getsockname()[1]}/now", 25)
+
+        def send() -> None:
+            try:
+                sink.show(result())
+            except SinkError as error:
+                failures.append(error)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        drips = 0
+        with server.accept()[0] as connection, contextlib.suppress(OSError):
+            while sender.is_alive():
+                connection.sendall(b"R")
+                drips += 1
+                time.sleep(0.05)
+        sender.join()
+    assert drips > 3
+    assert isinstance(failures[0], SinkUnavailableError)
+    assert str(failures[0]).startswith("lost rtsp://***@127.0.0.1:")
+    assert "no answer for 1 s" in str(failures[0])
+    sink.close()

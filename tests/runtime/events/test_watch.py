@@ -163,6 +163,17 @@ def test_a_scene_that_stops_is_copied_and_is_no_cadence() -> None:
     assert all(ahead == pytest.approx(INTERVAL) for ahead in aheads[go + 3 :])
 
 
+def test_where_frames_are_dropped_no_more_the_next_one_is_no_repeat() -> None:
+    """A slow model took every sixth frame: the frame after the last of them has moved by a sixth of the usual."""
+    indices = [*range(0, 120, 6), *range(115, 125)]
+    noise = np.random.default_rng(1).integers(0, 256, (4, 12, 3), np.uint8)
+    smooth = cv2.resize(noise, (320, 96), interpolation=cv2.INTER_CUBIC)
+    events, _ = watched(
+        [np.asarray(smooth[:, k : k + 128], np.uint8) for k in indices], [k * INTERVAL for k in indices]
+    )
+    assert kinds(events) == "f" + "n" * (len(indices) - 1)
+
+
 def test_a_nearly_still_opening_is_not_taken_for_repeats() -> None:
     positions = np.cumsum([0] * 8 + [1] * 10 + [3] * 30)
     rng = np.random.default_rng(2)
