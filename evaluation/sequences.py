@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.camera.digits import FIXED, Drift, parse_drift
 from framecast.errors import EngineError, OptionError, SourceError, first_line
 from framecast.evaluation.ahead import Ahead
+from framecast.evaluation.made import Made, is_made, open_made
 from framecast.evaluation.metrics import Truth
 from framecast.evaluation.perceptual import find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
@@ -25,50 +24,6 @@ from framecast.runtime.convert import blank_frame, to_frame
 from framecast.runtime.engines.engine import Engine
 from framecast.runtime.score import psnr
 from framecast.runtime.stepper import Stepper
-
-TEST_SET = 10_000  # sequences of mnist://, as in the papers
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Sequences that are read or made one at a time.
-
-    Attributes:
-        name: short name for tables.
-        shape: [T, N, H, W].
-        at: returns the sequence of an index, uint8 [T, H, W].
-        about: their origin, for people.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    at: Callable[[int], Image]
-    about: str
-
-
-def is_sequences(place: str) -> bool:
-    """Return whether a place holds test sequences rather than a clip."""
-    return place.lower().endswith(".npy") or place.lower().startswith("mnist:")
-
-
-def _open(place: str) -> Opened:
-    """Open a ``.npy`` file, or the fixed Moving MNIST test set of a ``mnist://`` URI.
-
-    Raises:
-        SourceError: it cannot be read, has another layout, or an option is unknown or out of range.
-    """
-    if place.lower().startswith("mnist:"):
-        drift = parse_drift(place, Drift(scene=FIXED, seed=0), without=("fps", "frames"))
-        fixed = drift.scenes()
-        digits = f"{len(fixed.source.digits):,} digits of {redact(drift.file)}" if drift.file else _SHIPPED
-        about = f"{drift.digits} of the {digits}, seed {drift.seed}"
-        shape = (drift.scene, TEST_SET, drift.size, drift.size)
-        return Opened(f"mnist, seed {drift.seed}", shape, fixed.sequence, about)
-    file = open_sequences(place)
-    return Opened(Path(place).stem, file.shape, lambda index: file[:, index], redact(place))
-
-
-_SHIPPED = "300 training digits that ship (networks have seen them: name MNIST's test digits, mnist://t10k-images-….gz)"
 
 
 def open_sequences(place: str) -> Image:
@@ -104,8 +59,8 @@ def evaluate_sequences(
 
     Args:
         contenders: at least one model; all must have the sequences' size.
-        places: ``.npy`` files (:func:`open_sequences`), or ``mnist://`` URIs: the first 10,000 sequences of a seed,
-            made one at a time. All sequences must have the same length.
+        places: ``.npy`` files (:func:`open_sequences`), or ``mnist://`` URIs (``evaluation/made.py``).
+            All sequences must have the same length.
         given: number of frames to give from the start of each sequence; the models predict the others.
         limit: use up to this many sequences per file, from the first.
         advance: called after each sequence.
@@ -115,7 +70,7 @@ def evaluate_sequences(
         OptionError: a model does not fit the sequences, or no frame is left to predict.
         EngineError: an engine failed, or a prediction is not finite.
     """
-    files = [_open(place) for place in places]
+    files = [open_made(place) if is_made(place) else open_sequences(place) for place in places]
     lengths = {file.shape[0] for file in files}
     if len(lengths) > 1:
         different = " and ".join(map(str, sorted(lengths)))
@@ -161,7 +116,7 @@ def evaluate_sequences(
 
 def _score(
     place: str,
-    file: Opened,
+    file: Image | Made,
     count: int,
     given: int,
     tally: Tally,
@@ -169,9 +124,10 @@ def _score(
     contenders: Sequence[Contender],
     advance: Callable[[str, int], None],
 ) -> ClipResult:
+    name, about = (file.name, file.about) if isinstance(file, Made) else (Path(place).stem, redact(place))
     horizon, content = file.shape[0] - given, hashlib.sha256()
     for number in range(count):
-        frames = np.ascontiguousarray(file.at(number)[..., None])  # [T, h, w, 1]
+        frames = np.ascontiguousarray(file[:, number][..., None])  # [T, h, w, 1]
         content.update(frames.tobytes())
         before = frames[max(given - 2, 0)]
         ahead: list[Any] = [rival.predict(frames[given - 1], before, range(1, horizon + 1)) for rival in rivals]
@@ -180,10 +136,10 @@ def _score(
             tally.add(index, Truth(frame), [images[index] for images in ahead])
         if number == count // 2:
             strip = _strip(frames, given, ahead)
-        advance(file.name, number + 1)
+        advance(name, number + 1)
     size, scored = (file.shape[3], file.shape[2]), tuple(tally.scored)
-    origin = file.about, content.hexdigest()
-    return ClipResult(file.name, redact(place), size, count, scored, tally.means(), strip, origin=origin)
+    origin = about, content.hexdigest()
+    return ClipResult(name, redact(place), size, count, scored, tally.means(), strip, origin=origin)
 
 
 def _advance(advance: Advance, before: int, total: int, name: str, done: int) -> None:
