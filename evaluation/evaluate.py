@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from framecast.errors import OptionError
 from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.clips import evaluate_clips, find_clips
+from framecast.evaluation.made import is_made
 from framecast.evaluation.results import Advance, Contender, Results
 from framecast.evaluation.rivals import Custom, Predict, Rival, standard
 from framecast.evaluation.sequences import evaluate_sequences
@@ -46,7 +47,8 @@ def evaluate(
     Args:
         models: one or more shipped names or artifact paths; or a mapping from the names for the tables to paths, names
             or open predictors. Models that take one size only must all take the same.
-        clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W].
+        clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W];
+            or ``mnist://``, Moving MNIST's test set of 10,000 sequences of a seed: ``mnist://IDX_FILE?seed=0``.
         horizon: score 1 to this many frames ahead (default: 5). For clips.
         ahead: score these moments instead, in seconds. For clips. Each is predicted and scored at the clip's nearest
             frame, but never before the next frame; ``ahead_ms`` in the JSON says at how many milliseconds that was.
@@ -128,9 +130,9 @@ def _several(places: Place | Sequence[Place]) -> Sequence[Place]:
 
 def _is_sequences(places: Sequence[str]) -> bool:
     """Return whether the places are sequences, which have their own protocol, or clips."""
-    kinds = {place.lower().endswith(".npy") for place in places}
+    kinds = {place.lower().endswith(".npy") or is_made(place) for place in places}
     if len(kinds) > 1:
-        raise OptionError("clips and sequences (.npy) are scored differently: evaluate them separately")
+        raise OptionError("clips and sequences (.npy, mnist://) are scored differently: evaluate them separately")
     return kinds.pop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from framecast.camera import Image
 from framecast.errors import EngineError, OptionError, SourceError, first_line
 from framecast.evaluation.ahead import Ahead
+from framecast.evaluation.made import Made, is_made, open_made
 from framecast.evaluation.metrics import Truth
 from framecast.evaluation.perceptual import find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
@@ -57,7 +59,8 @@ def evaluate_sequences(
 
     Args:
         contenders: at least one model; all must have the sequences' size.
-        places: ``.npy`` files (:func:`open_sequences`) whose sequences have the same length.
+        places: ``.npy`` files (:func:`open_sequences`), or ``mnist://`` URIs (``evaluation/made.py``).
+            All sequences must have the same length.
         given: number of frames to give from the start of each sequence; the models predict the others.
         limit: use up to this many sequences per file, from the first.
         advance: called after each sequence.
@@ -67,7 +70,7 @@ def evaluate_sequences(
         OptionError: a model does not fit the sequences, or no frame is left to predict.
         EngineError: an engine failed, or a prediction is not finite.
     """
-    files = [open_sequences(place) for place in places]
+    files = [open_made(place) if is_made(place) else open_sequences(place) for place in places]
     lengths = {file.shape[0] for file in files}
     if len(lengths) > 1:
         different = " and ".join(map(str, sorted(lengths)))
@@ -92,12 +95,13 @@ def evaluate_sequences(
     methods = (*(rival.name for rival in rivals), *(contender.name for contender in contenders))
     judge = find_lpips()
     clips = []
-    files = [file[:, :limit] for file in files]
-    total, done = sum(file.shape[1] for file in files), 0
-    for place, file in zip(places, files, strict=True):
+    counts = [min(limit or file.shape[1], file.shape[1]) for file in files]
+    total, done = sum(counts), 0
+    for place, file, count in zip(places, files, counts, strict=True):
         tally = Tally(methods, length - given, None if isinstance(judge, str) else judge)
-        clips.append(_score(place, file, given, tally, rivals, contenders, partial(_advance, advance, done, total)))
-        done += file.shape[1]
+        show = partial(_advance, advance, done, total)
+        clips.append(_score(place, file, count, given, tally, rivals, contenders, show))
+        done += count
     return Results(
         contenders=tuple(contenders),
         methods=methods,
@@ -112,17 +116,19 @@ def evaluate_sequences(
 
 def _score(
     place: str,
-    file: Image,
+    file: Image | Made,
+    count: int,
     given: int,
     tally: Tally,
     rivals: Sequence[Rival],
     contenders: Sequence[Contender],
     advance: Callable[[str, int], None],
 ) -> ClipResult:
-    name, (length, count) = Path(place).stem, file.shape[:2]
-    horizon = length - given
+    name, about = (file.name, file.about) if isinstance(file, Made) else (Path(place).stem, redact(place))
+    horizon, content = file.shape[0] - given, hashlib.sha256()
     for number in range(count):
-        frames = np.ascontiguousarray(file[:, number, :, :, None])  # [T, h, w, 1]
+        frames = np.ascontiguousarray(file[:, number][..., None])  # [T, h, w, 1]
+        content.update(frames.tobytes())
         before = frames[max(given - 2, 0)]
         ahead: list[Any] = [rival.predict(frames[given - 1], before, range(1, horizon + 1)) for rival in rivals]
         ahead += [forecast(contender.predictor.engine, frames[:given], horizon) for contender in contenders]
@@ -131,8 +137,9 @@ def _score(
         if number == count // 2:
             strip = _strip(frames, given, ahead)
         advance(name, number + 1)
-    size = file.shape[3], file.shape[2]
-    return ClipResult(name, redact(place), size, count, tuple(tally.scored), tally.means(), strip)
+    size, scored = (file.shape[3], file.shape[2]), tuple(tally.scored)
+    origin = about, content.hexdigest()
+    return ClipResult(name, redact(place), size, count, scored, tally.means(), strip, origin=origin)
 
 
 def _advance(advance: Advance, before: int, total: int, name: str, done: int) -> None:

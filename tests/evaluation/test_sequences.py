@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from framecast.camera import moving_mnist
+from framecast.camera.digits import Drift
 from framecast.errors import EngineError, OptionError, SourceError
+from framecast.evaluation.made import open_made
 from framecast.evaluation.metrics import Truth
 from framecast.evaluation.sequences import evaluate_sequences, forecast, open_sequences
+from framecast.evaluation.tables import notes
 
 from .conftest import HEIGHT, WIDTH, MakeContender  # noqa: TID252 (pytest's importlib mode puts no folder on the path)
 
+ROOT = Path(__file__).resolve().parents[2]
+MNIST = ROOT.parent / "shared" / "mnist"
 GIVEN, LENGTH = 4, 9
 
 
@@ -131,3 +138,30 @@ def test_bad_use(contender: MakeContender, tmp_path: Path) -> None:
             evaluate_sequences([model], places, given=given)
     with pytest.raises(EngineError, match="not finite 2 frames ahead"):
         evaluate_sequences([contender(order="GRAY", poison=GIVEN + 1)], [good], given=GIVEN)
+
+
+def test_moving_mnist_is_the_set_of_its_seed(contender: MakeContender, tmp_path: Path) -> None:
+    array = moving_mnist.test_set(Drift().read_digits(), sequences=2, length=14)
+    np.save(tmp_path / "test.npy", array)
+    model = contender(order="GRAY", outputs=4, size=(64, 64))
+    made, read = (
+        evaluate_sequences([model], [place], given=GIVEN, limit=2)
+        for place in ("mnist://?scene=14", str(tmp_path / "test.npy"))
+    )
+    assert np.array_equal(made.clips[0].values, read.clips[0].values)
+    digest = hashlib.sha256(array.transpose(1, 0, 2, 3).tobytes()).hexdigest()
+    assert [clip.origin[1] for clip in (*made.clips, *read.clips) if clip.origin] == [digest, digest]
+    (line,) = (line for line in notes(made) if digest in line)
+    assert line.startswith("mnist, seed 0: 2 sequences, SHA-256")
+    assert "300 training digits that ship" in line
+    assert made.to_dict()["clips"][0]["sha256"] == digest
+    with pytest.raises(SourceError, match="mnist:// has no fps here"):
+        evaluate_sequences([model], ["mnist://?fps=3"])
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="no ../shared/mnist")
+def test_the_hash_of_the_first_hundred_test_sequences_is_the_documented_one() -> None:
+    made = open_made(f"mnist://{MNIST}/t10k-images-idx3-ubyte.gz")
+    assert made.shape == (20, 10_000, 64, 64)
+    digest = hashlib.sha256(b"".join(made[:, index].tobytes() for index in range(100))).hexdigest()
+    assert f"first 100: `{digest}`" in (ROOT / "docs" / "moving-mnist.md").read_text()

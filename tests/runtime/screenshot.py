@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("file", type=Path)
-    parser.add_argument("--view", default="errors", choices=["late", "now", "slider", "beside", "errors"])
+    parser.add_argument("--view", default="errors", choices=["late", "now", "slider", "beside", "errors", "film"])
     parser.add_argument("--scheme", default="dark", choices=["light", "dark"])
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 900), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--seconds", type=float, default=20.0, help="seconds before the screenshot (default: 20)")

@@ -116,6 +116,11 @@ def test_the_views(sink: WebSink, tmp_path: Path) -> None:
                 )
                 assert await page.text("due-tag") == ": 67 ms ahead"
 
+                await page.press("6")
+                assert await page.visible() == ["film_due", "film_real"]
+                await page.wait_until("document.getElementById('film_due').width === 10 * 160 + 9 * 4")
+                assert await page.text("film-tag") == ": 67 ms ahead"
+
                 for key, names in (("1", ["late"]), ("2", ["now"]), ("4", ["late", "now"]), ("3", ["late", "now"])):
                     await page.press(key)
                     assert await page.visible() == names

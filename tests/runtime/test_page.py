@@ -18,6 +18,7 @@ from framecast.runtime.predictor import Prediction
 from framecast.runtime.score import psnr
 from framecast.runtime.sinks.page.pictures import Trust
 from framecast.runtime.sinks.page.scores import KEPT
+from framecast.runtime.sinks.picture import fit
 from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.web import WebSink
 from framecast.testing import STAMPS
@@ -102,6 +103,37 @@ def test_updates_hold_the_pictures_and_their_scores(sink: WebSink) -> None:
 def test_viewers_get_the_pictures_they_ask_for(sink: WebSink, show: str | None, names: list[str]) -> None:
     _, update, _, _ = asyncio.run(updates(sink, [event(SETTLE)], show))
     assert list(decode(update.data)[1]) == names
+
+
+def test_the_film_has_the_predictions_of_ten_moments_above_their_real_frames(sink: WebSink) -> None:
+    shown = [event(index) for index in range(SETTLE - 1, SETTLE + 12)]
+    _, warming, *messages, _, _ = asyncio.run(updates(sink, shown, "film_due,film_real"))
+    assert decode(warming.data)[1] == {}
+    side, gap = 160, 4
+    for last, message in enumerate(messages, start=1):
+        pictures = decode(message.data)[1]
+        assert list(pictures) == ["film_due", "film_real"]
+        for column in range(10):
+            index = last - 10 + column + 1  # of the moment, in ``shown``
+            for name, picture in pictures.items():
+                tile = picture[:, column * (side + gap) :][:, :side]
+                if index < 1:
+                    assert tile.max() < 40
+                    continue
+                result = shown[index]
+                image = result.input if name == "film_real" else result.due
+                assert image is not None
+                assert psnr(tile, fit(image, side)) > 28
+
+
+def test_a_film_can_begin_between_two_moments(sink: WebSink) -> None:
+    async def run() -> list[str]:
+        sink.show(event(SETTLE))
+        async with watch(sink.url, show="late") as first, watch(sink.url, show="film_due") as second:
+            await first.receive_bytes()
+            return [*decode(await second.receive_bytes())[1]]
+
+    assert asyncio.run(run()) == ["film_due"]
 
 
 @pytest.mark.parametrize("show", ["", "frame", "late,late", "late,", "late;now", "../late", "x" * 4000])

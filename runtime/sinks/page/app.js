@@ -64,9 +64,9 @@ function parse(message) {
 async function show({ header, pictures }) {
   const decoded = pictures.map(async ([name, data]) => [name, await createImageBitmap(new Blob([data], { type: "image/jpeg" }))]);
   const images = new Map(await Promise.all(decoded));
-  byId("warming").hidden = view.name !== "errors" || images.has("due");
+  byId("warming").hidden = !["errors", "film"].includes(view.name) || images.has("due") || images.has("film_due");
   if (!images.size) return;
-  const { width, height } = images.get("now") ?? images.get("late") ?? images.get("real");
+  const { width, height } = images.get("now") ?? images.get("late") ?? images.get("real") ?? images.get("film_due");
   view.shape(width, height);
   for (const name of view.pictures) {
     if (name === "trust") shade(images.get(name));

@@ -80,7 +80,7 @@ function showLine({ now, ahead_ms: ahead, latency_ms: latency }) {
   byId("late-tag").textContent = known ? ` by ${milliseconds(now.late)}` : "";
   const away = known ? `${signed(now.error)} ms` : `${milliseconds(ahead)} ahead`;
   byId("now-tag").textContent = known || typeof ahead === "number" ? `: ${away}` : "";
-  byId("due-tag").textContent = typeof ahead === "number" ? `: ${milliseconds(ahead)} ahead` : "";
+  byId("due-tag").textContent = byId("film-tag").textContent = typeof ahead === "number" ? `: ${milliseconds(ahead)} ahead` : "";
 }
 
 // The gain turns green only if the report trusts the score (enough frames are scored) and there is no warning.

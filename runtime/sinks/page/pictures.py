@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -9,18 +10,21 @@ import cv2
 import numpy as np
 
 from framecast.camera import Image
-from framecast.runtime.sinks.picture import error_image, fit
+from framecast.runtime.sinks.picture import beside, error_image, fit
 from framecast.runtime.sinks.sink import Result
 
 # For the moment shown: the newest real frame ("late"), the prediction made from it ("now"), and how far predictions
 # have been off lately ("trust"). For the newest scored moment: its real frame ("real"), the earlier prediction for it
-# ("due"), the frame that was newest when it was predicted ("was"), and the errors of these two.
-PICTURES = ("late", "now", "trust", "real", "due", "was", "error_due", "error_was")
+# ("due"), the frame that was newest when it was predicted ("was"), and the errors of these two. For the last few scored
+# moments, side by side: the predictions ("film_due") and the real frames ("film_real").
+PICTURES = ("late", "now", "trust", "real", "due", "was", "error_due", "error_was", "film_due", "film_real")
+FILM = 10  # moments
 
 LARGE = 1280  # the longest side of late and now, pixels
 SMALL = 640  # of the others
 TILE = 480  # of a picture in the grid of cameras
 TRUST = 160  # of the trust shade
+COLUMN = 160  # of a picture in the film
 JPEG_QUALITY = 85
 _KEPT = 0.85  # weight of the smoothed residual when a frame is added
 _GAIN = 4  # grey levels of the shade per grey level of the residual
@@ -78,6 +82,8 @@ class Encoder:
         self._late: bytes | None = None
         self._small: dict[str, Image] = {}  # of the scored moment
         self._scored: dict[str, bytes] = {}
+        self._film: deque[dict[str, Image]] = deque(maxlen=FILM)  # of the moments since somebody watches it
+        self._filmed: Result | None = None  # the newest of these moments
 
     def encode(self, newest: Newest, wanted: Collection[str]) -> dict[str, bytes]:
         """JPEGs by name, in the order of ``PICTURES``. Until a moment is scored, its pictures are left out.
@@ -91,6 +97,9 @@ class Encoder:
             self._late = None
         if before is None or newest.scored is not before.scored:
             self._small, self._scored = {}, {}
+        if not {"film_due", "film_real"} & {*wanted}:
+            self._film.clear()
+            self._filmed = None
         pictures: dict[str, bytes] = {}
         for name in (name for name in PICTURES if name in wanted):
             if name == "late":
@@ -103,7 +112,21 @@ class Encoder:
                 pictures[name] = self._scored[name]
         return pictures
 
+    def _wind(self, scored: Result) -> None:
+        """Add a moment to the film, once. All its moments have one size."""
+        if scored is self._filmed:
+            return
+        self._filmed = scored
+        column = {f"film_{name}": fit(self._shrunk(name, scored), COLUMN) for name in ("due", "real")}
+        if self._film and self._film[0]["film_due"].shape != column["film_due"].shape:
+            self._film.clear()
+        self._film.append(column)
+
     def _make(self, name: str, scored: Result) -> Image:
+        if name.startswith("film_"):
+            self._wind(scored)
+            images = [column[name] for column in self._film]
+            return beside([np.zeros_like(images[0])] * (FILM - len(images)) + images)
         if name == "trust":
             return self._trust.take(self._shrunk("real", scored), self._shrunk("due", scored))
         if name.startswith("error_"):

@@ -8,8 +8,9 @@ class View {
     slider: ["late", "now"],
     beside: ["late", "now"],
     errors: ["was", "due", "real", "error_was", "error_due"],
+    film: ["film_due", "film_real"],
   };
-  static KEYS = { 1: "late", 2: "now", 3: "slider", 4: "beside", 5: "errors" };
+  static KEYS = { 1: "late", 2: "now", 3: "slider", 4: "beside", 5: "errors", 6: "film" };
 
   // `changed` is called when different pictures are needed.
   constructor(changed) {

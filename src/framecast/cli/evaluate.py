@@ -29,7 +29,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="CLIP...",
-            help="Videos, folders of videos or images, demo; or .npy files of sequences, uint8 [T, N, H, W].",
+            help="Videos, folders of videos or images, demo; or .npy files of sequences, uint8 [T, N, H, W], or "
+            "'mnist://IDX_FILE?seed=0': Moving MNIST's 10,000 test sequences of that seed.",
         ),
     ],
     horizon: Annotated[
