@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 
+import framecast
 from framecast.errors import EngineError, OptionError, SourceError
-from framecast.evaluation.metrics import Truth
-from framecast.evaluation.sequences import evaluate_sequences, forecast, open_sequences
+from framecast.evaluation.metrics import METRICS, Truth
+from framecast.evaluation.samples import open_sequences
+from framecast.evaluation.sequences import evaluate_sequences, forecast
+from framecast.evaluation.tables import notes
+from framecast.graph.artifact import save
+from framecast.models.tau import TAU
+from framecast.training.objectives import predict_clip
 
-from .conftest import HEIGHT, WIDTH, MakeContender  # noqa: TID252 (pytest's importlib mode puts no folder on the path)
+from ..exported import pair  # noqa: TID252 (pytest's importlib mode puts no folder on the path)
+from .conftest import HEIGHT, WIDTH, MakeContender  # noqa: TID252 (likewise)
 
+WriteClip = Callable[[str, list[np.ndarray]], Path]
 GIVEN, LENGTH = 4, 9
 
 
@@ -78,6 +89,66 @@ def test_every_figure_matches_a_plain_recomputation(contender: MakeContender, tm
     assert np.array_equal(clip.strip.last[..., 0], array[GIVEN - 1, 1])
 
 
+@pytest.mark.parametrize("order", ["BGR", "RGB"])
+def test_colour_and_clips_from_a_reset(
+    contender: MakeContender, write_clip: WriteClip, tmp_path: Path, order: str
+) -> None:
+    """A file in colour, and a folder of the same frames: 20 frames are two sequences of nine; two are left over."""
+    rng = np.random.default_rng()
+    frames = np.clip(128 + np.cumsum(rng.integers(-20, 21, (20, HEIGHT, WIDTH, 3)), axis=0), 0, 255).astype(np.uint8)
+    array = np.stack([frames[:9], frames[9:18]], axis=1)
+    np.save(tmp_path / "test.npy", array)
+    model = contender(order=order, outputs=2)
+    of_file = evaluate_sequences([model], [str(tmp_path / "test.npy")], given=4, predict=3).clips[0]
+    for k in range(3):
+        errors = [(by_hand(array[:4, n], 3, 2)[k] - array[4 + k, n] / 255) ** 2 for n in range(2)]
+        assert of_file.values[2, k, list(METRICS).index("mse")] == pytest.approx(
+            np.mean([error.sum() for error in errors]), rel=1e-4
+        )
+    clip = str(write_clip("clip", list(frames)))
+    results = evaluate_sequences([model], [clip, str(tmp_path / "test.npy")], given=4, predict=5)
+    of_clip, of_file = results.clips
+    assert (of_clip.name, of_clip.frames, of_clip.size, of_clip.scored) == ("clip", 2, (WIDTH, HEIGHT), (2,) * 5)
+    assert np.allclose(of_clip.values, of_file.values, rtol=1e-12)
+    assert of_clip.strip.last.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_clips_for_a_grey_model_become_grey(contender: MakeContender, write_clip: WriteClip) -> None:
+    frames = sequences(10)[0][..., None].repeat(3, axis=3)
+    found = evaluate_sequences([contender(order="GRAY")], [str(write_clip("grey", list(frames)))], given=4, predict=3)
+    assert np.array_equal(found.clips[0].strip.last, frames[3, ..., :1])
+
+
+def test_a_data_set_is_one_row(contender: MakeContender, write_clip: WriteClip, tmp_path: Path) -> None:
+    """KITTI to Caltech: every third frame, its centre. The layout gives the protocol. Short clips are listed."""
+    caltech = tmp_path / "caltech"
+    (caltech / "set06").mkdir(parents=True)
+    rng = np.random.default_rng()
+    wide = [rng.integers(0, 256, (HEIGHT, 2 * WIDTH, 3), np.uint8) for _ in range(66)]
+    write_clip("caltech/set06/V000", wide)
+    write_clip("caltech/set06/V001", wide[:9])
+    found = framecast.evaluate({"trend": contender().predictor}, caltech, layout="kitti-caltech")
+    assert (found.given, len(found.ahead), found.clips[0].frames) == (10, 1, 2)
+    assert np.array_equal(found.clips[0].strip.last, wide[27][:, WIDTH // 2 : -(WIDTH // 2)])
+    assert found.skipped == (("set06/V001", "set06/V001: it has 3 frames, but a sequence has 11"),)
+    assert notes(found)[:2] == ["skipped 1 clips:", "  set06/V001: it has 3 frames, but a sequence has 11"]
+
+
+def test_tau_predicts_more_frames_than_it_has_by_recursion(tmp_path: Path) -> None:
+    """As in OpenSTL's test on KTH, the block of predictions is the next block of inputs."""
+    model, proto = pair("tau-clip")
+    save(proto, tmp_path / "tau.onnx")
+    frames = np.random.default_rng().integers(0, 256, (5, 16, 24, 1), np.uint8)
+    block, expected = torch.from_numpy(frames).permute(0, 3, 1, 2)[:, None].float() / 255, []
+    with torch.inference_mode():
+        for _ in range(3):
+            block = predict_clip(cast(TAU, model), block).transpose(0, 1)
+            expected.append(block)
+    with framecast.load(tmp_path / "tau.onnx") as predictor:
+        found = forecast(predictor.engine, frames, 13)
+    assert np.allclose(found[..., 0], torch.cat(expected)[:13, 0, 0].numpy(), atol=1e-4)
+
+
 def test_limit_takes_the_first_sequences(contender: MakeContender, tmp_path: Path) -> None:
     array = sequences(4)
     np.save(tmp_path / "all.npy", array)
@@ -104,7 +175,7 @@ def test_bad_files(tmp_path: Path) -> None:
         + f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({2**62}, 8, 8, 8)}}".ljust(86).encode()
     )
     (tmp_path / "deep.npy").write_bytes(good.read_bytes().replace(b"{'descr'", b"((((((((", 1))
-    assert open_sequences(str(good)).shape == (LENGTH, 2, HEIGHT, WIDTH)
+    assert open_sequences(str(good)).shape == (LENGTH, 2, HEIGHT, WIDTH, 1)
     for name in ("cut", "text", "empty", "objects", "missing", "deep", "huge"):
         with pytest.raises(SourceError, match=rf"cannot read .*{name}\.npy as sequences"):
             open_sequences(str(tmp_path / f"{name}.npy"))

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from framecast.cli import secret
-from framecast.evaluation.sequences import open_sequences
+from framecast.evaluation.samples import open_sequences
 from framecast.files import sha256
 from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt.cache import Key, Record
