@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from framecast.camera.csi import open_csi
+from framecast.camera.digits import Digits, parse_drift
 from framecast.camera.images import SUFFIXES, is_pattern, open_folder, open_image, open_pattern
 from framecast.camera.network import SCHEMES, answers, open_address
 from framecast.camera.reconnect import reconnecting
@@ -29,8 +30,8 @@ REACHED = 1.0  # seconds in which the host of a lost camera must answer before i
 _NUMBER = re.compile(r"[0-9]{1,3}")  # of a webcam
 _CAMERAS = ("v4l2", "csi", *SCHEMES)
 _KNOWN = (
-    "a video file, a folder or glob of images, a webcam's number, -, demo, synthetic://, file://, v4l2://, csi://, "
-    + ", ".join(f"{scheme}://" for scheme in SCHEMES)
+    "a video file, a folder or glob of images, a webcam's number, -, demo, synthetic://, mnist://, file://, v4l2://, "
+    "csi://, " + ", ".join(f"{scheme}://" for scheme in SCHEMES)
 )
 
 
@@ -59,6 +60,7 @@ def open_source(
     ``frames/``, ``frames/*.png``    a folder or glob of images in natural order; ``img_%04d.png``; or one image
     ``frames/?fps=10``               files and images at so many frames a second, whatever their time stamps say
     ``synthetic://``                 moving shapes: ``synthetic://?size=320x240&fps=30&frames=300&seed=1``
+    ``mnist://``                     Moving MNIST without end: ``mnist://?digits=2&seed=1``, ``mnist:///IDX_FILE?fps=10``
     ``demo``                         the clip that ships with framecast
     ===============================  ==============================================================================
 
@@ -120,6 +122,8 @@ def open_source(
             return open_csi(rest, timeout=timeout, stall=stall, clock=clock)
         case "synthetic":
             return Synthetic(parse_scene(text), loop=loop)
+        case "mnist":
+            return Digits(parse_drift(text), loop=loop)
         case _ if scheme in SCHEMES:
             address = f"{scheme}://{rest}"
             return open_address(

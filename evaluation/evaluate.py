@@ -13,6 +13,7 @@ from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.clips import evaluate_clips, find_clips
 from framecast.evaluation.results import Advance, Contender, Results
 from framecast.evaluation.rivals import Custom, Predict, Rival, standard
+from framecast.evaluation.samples import is_sequences
 from framecast.evaluation.sequences import evaluate_sequences
 from framecast.runtime.engines import choose
 from framecast.runtime.predictor import Predictor, load
@@ -51,7 +52,8 @@ def evaluate(
         models: one or more shipped names or artifact paths; or a mapping from the names for the tables to paths, names
             or open predictors. Models that take one size only must all take the same.
         clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W],
-            in colour [T, N, H, W, 3], BGR; or with ``layout``, folders of a data set.
+            in colour [T, N, H, W, 3], BGR; or ``mnist://``, Moving MNIST's test set of 10,000 sequences of a seed:
+            ``mnist:///IDX_FILE?seed=0``; or with ``layout``, folders of a data set.
         horizon: score 1 to this many frames ahead (default: 5). For clips.
         ahead: score these moments instead, in seconds. For clips. Each is predicted and scored at the clip's nearest
             frame, but never before the next frame; ``ahead_ms`` in the JSON says at how many milliseconds that was.
@@ -156,10 +158,10 @@ def _several(places: Place | Sequence[Place]) -> Sequence[Place]:
 
 
 def _is_arrays(places: Sequence[str]) -> bool:
-    """Return whether the places are ``.npy`` files of sequences, or clips."""
-    kinds = {place.lower().endswith(".npy") for place in places}
+    """Return whether the places are sequences already, which have their own protocol, or clips."""
+    kinds = {is_sequences(place) for place in places}
     if len(kinds) > 1:
-        raise OptionError("clips and sequences (.npy) are scored differently: evaluate them separately")
+        raise OptionError("clips and sequences (.npy, mnist://) are scored differently: evaluate them separately")
     return kinds.pop()
 
 

@@ -78,6 +78,7 @@ class ClipResult:
             sequences.
         copied: by method, how many of its pictures the predictor replaced by a copy of the last frame.
         pictures: number of pictures that each method predicted, scored or not.
+        origin: of sequences: where they come from, in words; and the SHA-256 of their bytes, one after another.
     """
 
     name: str
@@ -91,6 +92,7 @@ class ClipResult:
     cpu_ms: Array | None = None
     copied: tuple[int, ...] = ()
     pictures: tuple[int, ...] = ()
+    origin: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -177,7 +179,8 @@ class Results:
         ``metrics``     the meaning of each metric, by name
         ``clips``       for each clip: ``name``, ``source``, ``size``, ``frames``, ``scored`` (number of frames, by
                         moment), ``methods``: a list of means over those frames, by method and metric; ``ahead_ms``:
-                        how far ahead each moment was scored, and ``cpu_ms`` by method (both null for sequences)
+                        how far ahead each moment was scored, and ``cpu_ms`` by method (both null for sequences);
+                        ``sha256`` of the sequences' bytes, one sequence after another (null for clips)
         ``mean``        means over all clips, which count equally, by method and metric
         ``overall``     the mean of ``mean`` over all moments, as papers report it for sequences: one figure by
                         method and metric
@@ -280,6 +283,7 @@ def _clip(results: Results, clip: ClipResult) -> dict[str, Any]:
         "size": list(clip.size),
         "frames": clip.frames,
         "scored": list(clip.scored),
+        "sha256": None if clip.origin is None else clip.origin[1],
         "ahead_ms": None if clip.ahead_ms is None else list(clip.ahead_ms),
         "cpu_ms": None
         if clip.cpu_ms is None

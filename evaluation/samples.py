@@ -1,8 +1,8 @@
-"""Test sequences: from ``.npy`` files, from clips cut into pieces, and from data sets by their layout."""
+"""Test sequences: ``.npy`` files, Moving MNIST of a seed, clips cut into pieces, and data sets by their layout."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from framecast.camera import Image
+from framecast.camera.digits import FIXED, Drift, parse_drift
 from framecast.camera.layouts import Clip, find_in_layout
 from framecast.errors import OptionError, SourceError, first_line
 from framecast.graph.manifest import Manifest
 from framecast.redact import redact
 from framecast.runtime.convert import to_model_size
+
+TEST_SET = 10_000  # sequences of mnist://, as in the papers
+_SHIPPED = "300 training digits that ship (networks have seen them: name MNIST's test digits, mnist://t10k-images-….gz)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +28,17 @@ class Samples:
     Attributes:
         name: short name for tables.
         source: name of the source, without credentials.
-        array: the frames of a file, uint8 [T, N, h, w, C]; None for clips.
+        about: their origin, for people.
+        shape: [T, N, h, w, C] of N sequences that are there already; empty for clips.
+        at: returns one of them, uint8 [T, h, w, C].
         clips: clips, each to be cut into consecutive sequences that do not overlap.
     """
 
     name: str
     source: str
-    array: Image | None = None
+    about: str
+    shape: tuple[int, ...] = ()
+    at: Callable[[int], Image] | None = None
     clips: Sequence[Clip] = ()
 
     def parts(self, manifest: Manifest, length: int, limit: int | None) -> Iterator[tuple[str, float, Iterator[Image]]]:
@@ -43,31 +51,45 @@ class Samples:
             length: frames of a sequence.
             limit: use up to this many sequences of the file, or of each clip.
         """
-        if self.array is not None:
-            yield self.name, 1.0, (np.ascontiguousarray(self.array[:length, n]) for n in range(self.count(limit)))
+        if (at := self.at) is not None:
+            yield self.name, 1.0, (np.ascontiguousarray(at(n)[:length]) for n in range(self.count(limit)))
         for clip in self.clips:
             yield clip.name, 1 / len(self.clips), islice(_cut(clip, manifest, length), limit)
 
     def count(self, limit: int | None) -> int:
         """Return the number of sequences of a file, up to ``limit``; 0 for clips, which are not decoded yet."""
-        held = 0 if self.array is None else self.array.shape[1]
+        held = self.shape[1] if self.shape else 0
         return held if limit is None else min(held, limit)
 
 
+def is_sequences(place: str) -> bool:
+    """Return whether a place holds test sequences rather than a clip."""
+    return place.lower().endswith(".npy") or place.lower().startswith("mnist:")
+
+
 def open_samples(place: str, layout: str | None) -> Samples:
-    """Open a file of sequences or a clip; or with ``layout``, the clips for tests in the folder of a data set.
+    """Open a file of sequences, ``mnist://`` or a clip; or with ``layout``, the clips for tests in the folder of a data set.
 
     Raises:
-        SourceError: a file cannot be read or has another layout, or a folder holds no such clip.
+        SourceError: a file cannot be read or has another layout, a folder holds no such clip, or an option of
+            ``mnist://`` is unknown or out of range.
         OptionError: there is no such layout.
     """
     name, source = Path(place).stem or place, redact(place)
     if layout is not None:
         clips = find_in_layout(Path(place.removeprefix("file://")), layout, test=True)
-        return Samples(name, source, clips=clips)
-    if place.lower().endswith(".npy"):
-        return Samples(name, source, open_sequences(place))
-    return Samples(source if "://" in place or "*" in place else name, source, clips=[Clip(source, place)])
+        return Samples(name, source, f"{len(clips)} clips of {source}", clips=clips)
+    if place.lower().startswith("mnist:"):
+        drift = parse_drift(place, Drift(scene=FIXED, seed=0), without=("fps", "frames"))
+        fixed = drift.scenes()
+        digits = f"{len(fixed.source.digits):,} digits of {redact(drift.file)}" if drift.file else _SHIPPED
+        about = f"{drift.digits} of the {digits}, seed {drift.seed}"
+        shape = (drift.scene, TEST_SET, drift.size, drift.size, 1)
+        return Samples(f"mnist, seed {drift.seed}", source, about, shape, lambda n: fixed.sequence(n)[..., None])
+    if is_sequences(place):
+        array = open_sequences(place)
+        return Samples(name, source, source, array.shape, lambda n: array[:, n])
+    return Samples(source if "://" in place or "*" in place else name, source, source, clips=[Clip(source, place)])
 
 
 def open_sequences(place: str) -> Image:
@@ -105,11 +127,11 @@ def check_fits(name: str, manifest: Manifest, samples: Samples) -> None:
     order, (width, height) = manifest.channel_order, manifest.size
     if manifest.renders != "steps":
         raise OptionError(f"{name} is a model of motion, which has no steps to count: evaluate it without --given")
-    if samples.array is None:
+    if not samples.shape:
         if order == "NONE":
             raise OptionError(f"cannot evaluate {name} on clips: its channels are not a picture")
         return
-    h, w, channels = samples.array.shape[2:]
+    h, w, channels = samples.shape[2:]
     if (width, height, manifest.frame[0]) != (w, h, channels) or order == "NONE":
         kind = "GRAY" if channels == 1 else "BGR"
         raise OptionError(

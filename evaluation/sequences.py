@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -38,8 +39,8 @@ def evaluate_sequences(
 
     Args:
         contenders: at least one model; all must have the size of the sequences in a file, and the same for clips.
-        places: ``.npy`` files (:func:`framecast.evaluation.samples.open_sequences`), or clips; or with ``layout``,
-            folders of a data set.
+        places: ``.npy`` files (:func:`framecast.evaluation.samples.open_sequences`); ``mnist://`` URIs: the first
+            10,000 sequences of a seed, made one at a time; or clips; or with ``layout``, folders of a data set.
         given: number of frames to give from the start of each sequence.
         predict: number of frames to predict then (default: all others). Clips need it.
         layout: name of the data set's layout; see :mod:`framecast.camera.layouts`.
@@ -90,7 +91,7 @@ def _horizon(every: Sequence[Samples], given: int, predict: int | None) -> int:
     Raises:
         OptionError: the files have too few frames, or different numbers of them; or clips need ``predict``.
     """
-    lengths = {len(samples.array) for samples in every if samples.array is not None}
+    lengths = {samples.shape[0] for samples in every if samples.shape}
     if predict is not None:
         if lengths and given + predict > min(lengths):
             raise OptionError(
@@ -122,10 +123,11 @@ def _score(
 ) -> ClipResult | None:
     """Score the sequences of one row of results; None if there are none. ``skipped`` gets clips that cannot be used."""
     total = samples.count(limit)
-    count, done, strip = 0, 0.0, None
+    count, done, strip, content = 0, 0.0, None, hashlib.sha256()
     for name, share, sequences in samples.parts(contenders[0].predictor.manifest, given + horizon, limit):
         try:
             for frames in sequences:
+                content.update(frames.tobytes())
                 before = frames[max(given - 2, 0)]
                 ahead: list[Any] = [rival.predict(frames[given - 1], before, range(1, horizon + 1)) for rival in rivals]
                 ahead += [forecast(contender.predictor.engine, frames[:given], horizon) for contender in contenders]
@@ -140,7 +142,8 @@ def _score(
         done += share
     if strip is None:
         return None
-    return ClipResult(samples.name, samples.source, size, count, tuple(tally.scored), tally.means(), strip)
+    scored, origin = tuple(tally.scored), (samples.about, content.hexdigest())
+    return ClipResult(samples.name, samples.source, size, count, scored, tally.means(), strip, origin=origin)
 
 
 def _advance(advance: Advance, before: int, total: int, done: float, name: str, count: int) -> None:

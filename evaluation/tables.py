@@ -39,6 +39,9 @@ def notes(results: Results) -> list[str]:
         if resets := contender.predictor.resets:
             times = "once" if resets == 1 else f"{resets} times"
             lines.append(f"{contender.name} was reset {times}, after predictions that were not finite")
+    for clip in results.clips:
+        if clip.origin is not None:
+            lines.append(f"{clip.name}: {clip.frames} sequences, SHA-256 {clip.origin[1]}; {clip.origin[0]}")
     if results.given is None:
         lines += [_copies(results, contender.name) for contender in results.contenders]
         lines.append(_about_cpu(results))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framecast.training import moving_mnist
+from framecast.camera import moving_mnist
 
 Run = Callable[..., tuple[int, str, str]]
 MNIST = Path(__file__).resolve().parents[1].parent / "shared" / "mnist"

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
+from framecast.camera.moving_mnist import MovingMNIST, read_idx
 from framecast.errors import OptionError, SourceError
 from framecast.files import sha256
 from framecast.runtime.resize import resize
 from framecast.training.data import Augmentation, decode, is_video, videos
-from framecast.training.moving_mnist import MovingMNIST, read_idx
 from framecast.training.recipes import LONGEST, SHORTEST
 from framecast.training.view import Picture, View
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from framecast.camera.moving_mnist import DIGIT, MovingMNIST
 from framecast.training.batches import Batch, Position
 from framecast.training.footage import Digits
-from framecast.training.moving_mnist import DIGIT, MovingMNIST
 
 # For the CPU, the threads of Batches are three times as fast as this class.
 DEVICES = frozenset({"cuda"})

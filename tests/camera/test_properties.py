@@ -102,11 +102,13 @@ def no_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 URIS = st.one_of(
     ANY,
     st.builds(
-        str.__add__, st.sampled_from(["file:", "file://", "v4l2:", "csi://", "rtsp:", "synthetic:", "x+y:"]), ANY
+        str.__add__,
+        st.sampled_from(["file:", "file://", "v4l2:", "csi://", "rtsp:", "synthetic:", "mnist://", "x+y:"]),
+        ANY,
     ),
     st.builds(
         "{}?{}".format,
-        st.sampled_from(["synthetic://", "csi://0", "csi://1", "synthetic:", "v4l2:///dev/video0"]),
+        st.sampled_from(["synthetic://", "mnist://", "csi://0", "csi://1", "synthetic:", "v4l2:///dev/video0"]),
         QUERIES,
     ),
     st.builds("{}{}*{}".format, ANY, st.sampled_from(["", "/", "**/", "[", "]"]), ANY),

@@ -32,8 +32,9 @@ def contender() -> MakeContender:
         outputs: int = 1,
         warmup: int = 1,
         poison: int = 0,
+        size: tuple[int, int] = (HEIGHT, WIDTH),
     ) -> Contender:
-        return Contender(name, name, Predictor(TrendEngine(share, order, outputs, warmup, poison), watch=False))
+        return Contender(name, name, Predictor(TrendEngine(share, order, outputs, warmup, poison, size), watch=False))
 
     return make
 

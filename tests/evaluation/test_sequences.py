@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 import framecast
+from framecast.camera import moving_mnist
+from framecast.camera.digits import FIXED, Drift, parse_drift
 from framecast.errors import EngineError, OptionError, SourceError
 from framecast.evaluation.metrics import METRICS, Truth
 from framecast.evaluation.samples import open_sequences
@@ -23,6 +26,8 @@ from framecast.training.objectives import predict_clip
 from ..exported import pair  # noqa: TID252 (pytest's importlib mode puts no folder on the path)
 from .conftest import HEIGHT, WIDTH, MakeContender  # noqa: TID252 (likewise)
 
+ROOT = Path(__file__).resolve().parents[2]
+MNIST = ROOT.parent / "shared" / "mnist"
 WriteClip = Callable[[str, list[np.ndarray]], Path]
 GIVEN, LENGTH = 4, 9
 
@@ -147,6 +152,32 @@ def test_tau_predicts_more_frames_than_it_has_by_recursion(tmp_path: Path) -> No
     with framecast.load(tmp_path / "tau.onnx") as predictor:
         found = forecast(predictor.engine, frames, 13)
     assert np.allclose(found[..., 0], torch.cat(expected)[:13, 0, 0].numpy(), atol=1e-4)
+
+
+def test_moving_mnist_is_the_set_of_its_seed(contender: MakeContender, tmp_path: Path) -> None:
+    array = moving_mnist.test_set(Drift().read_digits(), sequences=2, length=14)
+    np.save(tmp_path / "test.npy", array)
+    model = contender(order="GRAY", outputs=4, size=(64, 64))
+    made, read = (
+        evaluate_sequences([model], [place], given=GIVEN, limit=2)
+        for place in ("mnist://?scene=14", str(tmp_path / "test.npy"))
+    )
+    assert np.array_equal(made.clips[0].values, read.clips[0].values)
+    digest = hashlib.sha256(array.transpose(1, 0, 2, 3).tobytes()).hexdigest()
+    assert [clip.origin[1] for clip in (*made.clips, *read.clips) if clip.origin] == [digest, digest]
+    (line,) = (line for line in notes(made) if digest in line)
+    assert line.startswith("mnist, seed 0: 2 sequences, SHA-256")
+    assert "300 training digits that ship" in line
+    assert made.to_dict()["clips"][0]["sha256"] == digest
+    with pytest.raises(SourceError, match="mnist:// has no fps here"):
+        evaluate_sequences([model], ["mnist://?fps=3"])
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="no ../shared/mnist")
+def test_the_hash_of_the_first_hundred_test_sequences_is_the_documented_one() -> None:
+    fixed = parse_drift(f"mnist://{MNIST}/t10k-images-idx3-ubyte.gz", Drift(scene=FIXED, seed=0)).scenes()
+    digest = hashlib.sha256(b"".join(fixed.sequence(index).tobytes() for index in range(100))).hexdigest()
+    assert f"first 100: `{digest}`" in (ROOT / "docs" / "moving-mnist.md").read_text()
 
 
 def test_limit_takes_the_first_sequences(contender: MakeContender, tmp_path: Path) -> None:

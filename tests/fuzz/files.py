@@ -14,13 +14,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from framecast.camera.moving_mnist import read_idx
 from framecast.cli import secret
 from framecast.evaluation.samples import open_sequences
 from framecast.files import sha256
 from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt.cache import Key, Record
 from framecast.runtime.engines.tensorrt.library import Gpu, Library
-from framecast.training.moving_mnist import read_idx
 
 from .kind import Kind, only
 from .mutate import as_json, changed, damaged, words

@@ -39,6 +39,7 @@ SOURCES = (
         "rtmp://127.0.0.1:9/a",
     ),
     *("synthetic://?size=32x24&fps=30&frames=3&seed=1", "file:///none/clip.mp4", "frames/*.png", "img_%04d.png?fps=10"),
+    "mnist://?digits=2&size=64x64&fps=10&frames=3&scene=2&seed=1",
     *("frames/?fps=10", "~nobody/a.mp4", "concat:a.mp4|b.mp4", "udp://127.0.0.1:9?timeout=1", "srt://127.0.0.1:9"),
 )
 KEPT = ("127.0.0.1:9",)  # a host is never changed: no name is asked for

@@ -320,8 +320,8 @@ def test_score_equals_a_live_run(tmp_path: Path) -> None:
 
 
 def test_moving_mnist_is_scored_on_the_fixed_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from framecast.camera.moving_mnist import read_idx, test_set
     from framecast.training import sampling
-    from framecast.training.moving_mnist import read_idx, test_set
 
     monkeypatch.setattr(sampling, "SEQUENCES", 3)
     monkeypatch.setattr(sampling, "_BATCH", 2)

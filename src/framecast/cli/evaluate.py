@@ -30,7 +30,8 @@ def evaluate(
         typer.Argument(
             metavar="CLIP...",
             help="Videos, folders of videos or images, demo; or .npy files of sequences, uint8 [T, N, H, W] or "
-            "[T, N, H, W, 3]; or with --layout, the folder of a data set.",
+            "[T, N, H, W, 3], or 'mnist://IDX_FILE?seed=0': Moving MNIST's 10,000 test sequences of that seed; or with "
+            "--layout, the folder of a data set.",
         ),
     ],
     horizon: Annotated[

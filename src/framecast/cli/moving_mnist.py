@@ -35,8 +35,8 @@ def moving_mnist(
     """
     import numpy as np
 
+    from framecast.camera.moving_mnist import read_idx, test_set
     from framecast.files import check_writable, write
-    from framecast.training.moving_mnist import read_idx, test_set
 
     check_numbers(sequences=sequences, length=length, digits=digits)
     check_outputs(str(digits_file), [output])

@@ -49,8 +49,9 @@ def run(
         typer.Argument(
             metavar="SOURCE...",
             help="A video file, a folder or glob of images, a webcam's number, v4l2:///dev/video0, csi://0, rtsp://…, "
-            "http://…, - (standard input), synthetic:// or demo. Files and images at N frames a second: FILE?fps=N. "
-            "With a password: env:NAME, a variable that holds the address, or @FILE. Several: one run with one page.",
+            "http://…, - (standard input), synthetic://, mnist:// or demo. Files and images at N frames a second: "
+            "FILE?fps=N. With a password: env:NAME, a variable that holds the address, or @FILE. Several: one run with "
+            "one page.",
         ),
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP, autocompletion=complete_models)] = "edge",

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from framecast.camera import moving_mnist
+from framecast.camera.moving_mnist import MovingMNIST, read_idx
 from framecast.errors import OptionError, SourceError
-from framecast.training import moving_mnist
-from framecast.training.moving_mnist import MovingMNIST, read_idx
 
 MNIST = Path(__file__).resolve().parents[2].parent / "shared" / "mnist"
 
@@ -149,7 +149,7 @@ def test_files_without_digits_are_refused(tmp_path: Path, content: bytes, messag
 
 
 def test_a_small_file_cannot_unpack_to_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framecast.training.moving_mnist.LARGEST", len(DIGITS))
+    monkeypatch.setattr("framecast.camera.moving_mnist.LARGEST", len(DIGITS))
     for name, content in (("a", DIGITS), ("b", gzip.compress(DIGITS))):
         (tmp_path / name).write_bytes(content)
         assert len(read_idx(tmp_path / name)) == 2
@@ -203,7 +203,5 @@ def test_bad_seed_or_number_of_sequences(seed: int) -> None:
 
 
 def test_no_torch_is_needed() -> None:
-    program = (
-        "import sys, framecast.training.moving_mnist, framecast.cli.moving_mnist; sys.exit('torch' in sys.modules)"
-    )
+    program = "import sys, framecast.camera.moving_mnist, framecast.cli.moving_mnist; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
