@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +117,13 @@ class Clip:
     every: int = 1
     crop: bool = False
 
-    def frames(self, size: tuple[int, int]) -> Iterator[Image]:
+    @property
+    def files(self) -> list[Path]:
+        """The video, or the images in order."""
+        path = Path(self.path)
+        return images_among(path.iterdir()) if path.is_dir() else [path]
+
+    def frames(self, size: tuple[int, int]) -> Generator[Image, None, None]:
         """Yield the frames to keep, uint8 [H, W, 3] BGR. ``size``: (width, height) of the network's frames.
 
         Raises:

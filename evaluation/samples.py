@@ -68,7 +68,7 @@ def is_sequences(place: str) -> bool:
 
 
 def open_samples(place: str, layout: str | None) -> Samples:
-    """Open a file of sequences, ``mnist://`` or a clip; or with ``layout``, the clips for tests in the folder of a data set.
+    """Open a file of sequences, ``mnist://`` or a clip; or with ``layout``, a data set's clips for tests.
 
     Raises:
         SourceError: a file cannot be read or has another layout, a folder holds no such clip, or an option of
