@@ -135,7 +135,7 @@ def look_up(
     places = [os.fspath(place) for place in _several(clips)]
     if layout is not None:
         for place in places:
-            find_in_layout(Path(place), layout, test=True)
+            find_in_layout(Path(place.removeprefix("file://")), layout, test=True)
     else:
         places = find_clips(places)
     arrays = layout is None and _is_arrays(places)
