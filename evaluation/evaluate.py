@@ -53,7 +53,7 @@ def evaluate(
             or open predictors. Models that take one size only must all take the same.
         clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W],
             in colour [T, N, H, W, 3], BGR; or ``mnist://``, Moving MNIST's test set of 10,000 sequences of a seed:
-            ``mnist:///IDX_FILE?seed=0``; or with ``layout``, folders of a data set.
+            ``mnist://IDX_FILE?seed=0``; or with ``layout``, folders of a data set.
         horizon: score 1 to this many frames ahead (default: 5). For clips.
         ahead: score these moments instead, in seconds. For clips. Each is predicted and scored at the clip's nearest
             frame, but never before the next frame; ``ahead_ms`` in the JSON says at how many milliseconds that was.

@@ -10,15 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from framecast.camera import Image
-from framecast.camera.digits import FIXED, Drift, parse_drift
 from framecast.camera.layouts import Clip, find_in_layout
 from framecast.errors import OptionError, SourceError, first_line
+from framecast.evaluation.made import is_made, open_made
 from framecast.graph.manifest import Manifest
 from framecast.redact import redact
 from framecast.runtime.convert import to_model_size
-
-TEST_SET = 10_000  # sequences of mnist://, as in the papers
-_SHIPPED = "300 training digits that ship (networks have seen them: name MNIST's test digits, mnist://t10k-images-….gz)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +61,7 @@ class Samples:
 
 def is_sequences(place: str) -> bool:
     """Return whether a place holds test sequences rather than a clip."""
-    return place.lower().endswith(".npy") or place.lower().startswith("mnist:")
+    return place.lower().endswith(".npy") or is_made(place)
 
 
 def open_samples(place: str, layout: str | None) -> Samples:
@@ -79,13 +76,9 @@ def open_samples(place: str, layout: str | None) -> Samples:
     if layout is not None:
         clips = find_in_layout(Path(place.removeprefix("file://")), layout, test=True)
         return Samples(name, source, f"{len(clips)} clips of {source}", clips=clips)
-    if place.lower().startswith("mnist:"):
-        drift = parse_drift(place, Drift(scene=FIXED, seed=0), without=("fps", "frames"))
-        fixed = drift.scenes()
-        digits = f"{len(fixed.source.digits):,} digits of {redact(drift.file)}" if drift.file else _SHIPPED
-        about = f"{drift.digits} of the {digits}, seed {drift.seed}"
-        shape = (drift.scene, TEST_SET, drift.size, drift.size, 1)
-        return Samples(f"mnist, seed {drift.seed}", source, about, shape, lambda n: fixed.sequence(n)[..., None])
+    if is_made(place):
+        made = open_made(place)
+        return Samples(made.name, source, made.about, (*made.shape, 1), lambda n: made[:, n][..., None])
     if is_sequences(place):
         array = open_sequences(place)
         return Samples(name, source, source, array.shape, lambda n: array[:, n])

@@ -39,8 +39,8 @@ def evaluate_sequences(
 
     Args:
         contenders: at least one model; all must have the size of the sequences in a file, and the same for clips.
-        places: ``.npy`` files (:func:`framecast.evaluation.samples.open_sequences`); ``mnist://`` URIs: the first
-            10,000 sequences of a seed, made one at a time; or clips; or with ``layout``, folders of a data set.
+        places: ``.npy`` files (:func:`framecast.evaluation.samples.open_sequences`), ``mnist://`` URIs
+            (``evaluation/made.py``) or clips; or with ``layout``, folders of a data set.
         given: number of frames to give from the start of each sequence.
         predict: number of frames to predict then (default: all others). Clips need it.
         layout: name of the data set's layout; see :mod:`framecast.camera.layouts`.

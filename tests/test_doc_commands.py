@@ -163,7 +163,9 @@ def adapted(command: str, camera: str) -> list[object]:
     if name == "train":
         out = re.sub(r"--minutes \S+", "", shlex.join(out)).split()
     extra = SHORT.get(name, "")
-    if name == "eval" and any(word.endswith(".npy") or word in ("--given", "--layout") for word in words):
+    if name == "eval" and any(
+        word.endswith(".npy") or word.startswith("mnist:") or word in ("--given", "--layout") for word in words
+    ):
         extra = "--sequences 2"
     if name == "bench" and ("--stream" in words or "--single-stream" in words):
         extra = "--duration 0.5 --warmup 0 --cold-starts 0"
@@ -240,7 +242,7 @@ FILES: dict[str, Callable[[Path, Run], object]] = {
 def furnish(text: str, run: Run) -> None:
     """Create the files that a text uses but does not create, in the working folder."""
     for name, make in FILES.items():
-        if re.search(rf"(?<![\w/.]){re.escape(name)}", text) and f"-o {name}" not in text:
+        if re.search(rf"(?:(?<![\w/.])|(?<=mnist://)){re.escape(name)}", text) and f"-o {name}" not in text:
             make(Path(name), run)
 
 

@@ -1,0 +1,111 @@
+"""``benchmarks/ablations.py``: its variants can be built, a stopped run continues, and its verdicts."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from framecast.models.configs import build
+
+from .clips import write_digits  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+class After:
+    """Asks to stop once it was asked so often."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("ablations")
+    for name in ("ablations", "_machine"):
+        sys.modules.pop(name, None)
+
+
+def test_every_claim_names_two_variants_that_differ_in_what_it_says(script: ModuleType, tmp_path: Path) -> None:
+    known = {(variant.network, variant.name): variant for variant in script.VARIANTS}
+    assert len({variant.key for variant in script.VARIANTS}) == len(known) == len(script.VARIANTS)
+    args = Namespace(digits=tmp_path, out=tmp_path / "runs", updates=9, batch=1, every=15)
+    made = {name: script.prepare(variant, 1, args) for name, variant in known.items()}
+    for claim in script.CLAIMS:
+        one, other = (made[claim.network, name] for name in (claim.better, claim.worse))
+        assert (one.options, one.recipe) != (other.options, other.recipe)
+        assert (one.config, one.recipe.updates, one.recipe.batch) == (other.config, 9, 1)
+    assert made["tau", "alpha=0"].recipe.ddr == 0
+    assert made["stip", "full"].recipe.gan is False
+    for network in script.BASES:
+        settings = made[network, "full"]
+        assert build(settings.config, settings.options).frame_shape == (1, 64, 64)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_continues_with_the_same_result(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(script.BASES, "stau", ("stau-mnist", {"hidden": 4, "layers": 1, "stages": 3}))
+    monkeypatch.setattr(script, "base", lambda network: script.BASES[network])
+    for name, seed in ((script.TRAIN, 4), (script.TEST, 9)):
+        write_digits(tmp_path / name, seed)
+    found = []
+    for folder, stops in (("whole", [99]), ("parts", [1, 99])):
+        args = Namespace(digits=tmp_path, out=tmp_path / folder, updates=3, batch=1, sequences=3, every=15)
+        for count in stops:
+            row = script.run(script.VARIANTS[0], 1, args, After(count))
+            found += [row]
+    whole, stopped, parts = found
+    assert stopped is None
+    assert whole["mse"] == parts["mse"]
+    assert len(whole["mse"]) == 10
+    (args.out / script.RESULTS).write_text(json.dumps([whole, {**whole, "updates": 4}]))
+    assert script.finished(args) == [whole]
+
+
+def test_verdicts_and_tables(script: ModuleType) -> None:
+    assert script.verdict([1, 2, 3], [2, 3, 4]) == "holds (3 of 3 seeds)"
+    assert script.verdict([2, 3, 4], [1, 2, 3]) == "does not hold (0 of 3 seeds)"
+    assert script.verdict([1, 2, 9], [2, 3, 4]) == "not decided (2 of 3 seeds)"
+    assert script.verdict([1, 2, 3], [1, 2, 3]) == "not decided (0 of 3 seeds)"
+    assert script.verdict([1, 2], [2, 3]) == "not decided (2 of 2 seeds)"
+    rows = [
+        {
+            "network": "astm",
+            "variant": name,
+            "seed": seed,
+            "parameters": 1234,
+            "minutes": 2.0,
+            "mse": [a, a + 10 * seed],
+        }
+        for seed in (1, 2, 3)
+        for name, a in (("full", 10.0), ("without EIFAG", 20.0))
+    ]
+    lines = script.report(rows).splitlines()
+    assert lines[1].split() == [
+        "astm",
+        "full",
+        "1,234",
+        "3",
+        "20.00",
+        "(15.00",
+        "to",
+        "25.00)",
+        "10.00",
+        "30.00",
+        "2.0",
+    ]
+    assert " ".join(lines[-1].split()).startswith("astm full < without EIFAG holds (3 of 3 seeds) +33.3 %")

@@ -1,0 +1,60 @@
+"""``benchmarks/papers.py``: its table and its picture."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from framecast.evaluation.made import open_made
+from framecast.evaluation.results import Contender
+from framecast.evaluation.sequences import evaluate_sequences
+from framecast.runtime.predictor import Predictor
+from framecast.testing import TrendEngine
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("papers")
+    for name in ("papers", "_machine"):
+        sys.modules.pop(name, None)
+
+
+def test_the_table_sets_ours_beside_copying_and_the_papers(script: ModuleType) -> None:
+    trend = Contender("tau-mini", "x", Predictor(TrendEngine(0.4, "GRAY", size=(64, 64)), watch=False))
+    results = evaluate_sequences([trend], ["mnist://"], limit=2)
+    table = script.table(results, {"tau-mini": 1_500_000})
+    assert table.title == "Moving MNIST, mean over 10 frames after 10, 2 sequences"
+    copying, ours = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert [one["method"] for one in (copying, ours)] == ["copy-last", "tau-mini"]
+    for name, row in (("copy-last", copying), ("tau-mini", ours)):
+        mse = results.of(results.mean, name, "mse")
+        assert (row["MSE ↓"], row["MSE, last frame"]) == (f"{np.mean(mse):.2f}", f"{mse[-1]:.1f}")
+    assert (copying["artifact"], ours["artifact"]) == ("–", "1.50 MB")
+    assert script.published("tau-mini").startswith("19.8 / 0.957 (paper); 24.6 / – (OpenSTL, 200 epochs)")
+    assert script.published("stip-mini") == "–"
+
+
+def test_the_picture_has_the_truth_above_each_prediction(script: ModuleType) -> None:
+    still = Contender("still", "x", Predictor(TrendEngine(0.0, "GRAY", size=(64, 64)), watch=False))
+    frames = open_made("mnist://")[:, 3]
+    made = script.picture([still], frames)
+    side, gap, left = 64, 4, script.LABEL + 4
+    assert made.shape == (24 + 3 * (side + gap), script.LABEL + 10 * (side + gap), 3)
+    shown: dict[int, list[np.ndarray]] = {
+        0: list(frames[:10]),  # then comes the line of captions
+        96: list(frames[10:]),
+        164: [frames[9]] * 10,
+    }
+    for y, row in shown.items():
+        for column, frame in enumerate(row):
+            x = left + column * (side + gap)
+            assert (made[y : y + side, x : x + side] == frame[..., None]).all()
