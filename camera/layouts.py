@@ -82,8 +82,8 @@ LAYOUTS = {
     ),
     # The released list of tests names two clips, both of traffic. The split is that.
     "sjtu4k": Layout(
-        _part(r"(?!Traffic_)[A-Z][a-z]+(?:_[A-Za-z]+)*(?:\.\w+)?", "Campfire_Party.mp4"),
-        _part(r"Traffic_[A-Za-z_]+(?:\.\w+)?", "Traffic_Flow.mp4"),
+        _part(r"(?!Traffic_)[A-Z][a-z]+\w*(?:\.\w+)?", "Campfire_Party.mp4"),
+        _part(r"Traffic_\w+(?:\.\w+)?", "Traffic_Flow.mp4"),
         *(4, 6),
     ),
     # PredNet's protocol (Lotter et al., 2017): train on KITTI, at 10 frames a second; test on sets 6 to 10 of Caltech

@@ -41,8 +41,8 @@ TREES: dict[str, tuple[Iterable[str], list[str], list[str]]] = {
         ["S11/Videos/Walking.60457274.mp4", "S9/Videos/Directions.54138969.mp4"],
     ),
     "sjtu4k": (
-        ["Campfire_Party.mp4/1.png", "Wood.mp4", "Traffic_Flow.mp4", "Traffic_Building.mp4/77.png"],
-        ["Campfire_Party.mp4", "Wood.mp4"],
+        ["Campfire_Party.mp4/1.png", "Wood_3840x2160_30fps.mp4", "Traffic_Flow.mp4", "Traffic_Building.mp4/77.png"],
+        ["Campfire_Party.mp4", "Wood_3840x2160_30fps.mp4"],
         ["Traffic_Building.mp4", "Traffic_Flow.mp4"],
     ),
     "kitti-caltech": (
