@@ -131,7 +131,7 @@ def train(
     for words in (
         ("export", config, "--weights", output / "weights.safetensors", "-o", artifact),
         ("run", 0, "--model", artifact),
-        ("eval", artifact, others),
+        ("eval", artifact, others, *(("--layout", layout) if layout else ())),
     ):
         print(" ", shlex.join(map(str, ("framecast", *words))))
 
