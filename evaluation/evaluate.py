@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
+from framecast.camera.layouts import find_in_layout, find_layout
 from framecast.errors import OptionError
 from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.clips import evaluate_clips, find_clips
-from framecast.evaluation.made import is_made
 from framecast.evaluation.results import Advance, Contender, Results
 from framecast.evaluation.rivals import Custom, Predict, Rival, standard
+from framecast.evaluation.samples import is_sequences
 from framecast.evaluation.sequences import evaluate_sequences
 from framecast.runtime.engines import choose
 from framecast.runtime.predictor import Predictor, load
@@ -33,6 +35,8 @@ def evaluate(
     rivals: Mapping[str, Predict] | None = None,
     frames: int | None = None,
     given: int | None = None,
+    predict: int | None = None,
+    layout: str | None = None,
     sequences: int | None = None,
     threads: int = 0,
     advance: Advance = lambda share, what: None,
@@ -47,8 +51,9 @@ def evaluate(
     Args:
         models: one or more shipped names or artifact paths; or a mapping from the names for the tables to paths, names
             or open predictors. Models that take one size only must all take the same.
-        clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W];
-            or ``mnist://``, Moving MNIST's test set of 10,000 sequences of a seed: ``mnist://IDX_FILE?seed=0``.
+        clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W],
+            in colour [T, N, H, W, 3], BGR; or ``mnist://``, Moving MNIST's test set of 10,000 sequences of a seed:
+            ``mnist://IDX_FILE?seed=0``; or with ``layout``, folders of a data set.
         horizon: score 1 to this many frames ahead (default: 5). For clips.
         ahead: score these moments instead, in seconds. For clips. Each is predicted and scored at the clip's nearest
             frame, but never before the next frame; ``ahead_ms`` in the JSON says at how many milliseconds that was.
@@ -59,8 +64,11 @@ def evaluate(
             of a steady stream, 2.5 lies between two frames. Frames are uint8 [h, w, C] at the compared size; C is 3
             (BGR) or 1. The function returns one such frame per moment.
         frames: use up to this many frames of each clip.
-        given: number of frames to give from the start of each sequence (default: 10); the models predict the others.
-        sequences: use up to this many sequences of each file.
+        given: number of frames to give from the start of each sequence (default: 10, or the layout's). With this and
+            ``predict``, clips are cut into sequences, and each is predicted from a reset, as in papers.
+        predict: number of frames to predict then (default: all others of a file, or the layout's).
+        layout: take the clips for tests of a data set in this layout: see :data:`framecast.camera.layouts.LAYOUTS`.
+        sequences: use up to this many sequences of each file or clip.
         threads: CPU threads of a step; 0 for one per core.
         advance: called with the fraction done, 0 to 1, and the current activity.
 
@@ -81,6 +89,8 @@ def evaluate(
         rivals=rivals,
         frames=frames,
         given=given,
+        predict=predict,
+        layout=layout,
         sequences=sequences,
     )
     choose("auto", threads)
@@ -88,7 +98,16 @@ def evaluate(
     with ExitStack() as stack:
         contenders = _open(stack, models, every, threads)
         if of_sequences:
-            return evaluate_sequences(contenders, places, given=given or GIVEN, limit=sequences, advance=advance)
+            known = None if layout is None else find_layout(layout)
+            return evaluate_sequences(
+                contenders,
+                places,
+                given=given or (known.given if known else GIVEN),
+                predict=predict or (known.predicted if known else None),
+                layout=layout,
+                limit=sequences,
+                advance=advance,
+            )
         moments = Ahead.in_frames(horizon or HORIZON) if ahead is None else Ahead.in_seconds(ahead)
         return evaluate_clips(
             contenders, places, ahead=moments, size=size, rivals=every, frames=frames, advance=advance
@@ -104,23 +123,33 @@ def look_up(
     rivals: object | None,
     frames: int | None,
     given: int | None,
+    predict: int | None,
+    layout: str | None,
     sequences: int | None,
 ) -> tuple[list[str], bool]:
-    """Return the clips or files of sequences that :func:`evaluate` would use, and whether they are sequences.
+    """Return the clips, files or folders that :func:`evaluate` would use, and whether it would score sequences.
 
     Raises:
         SourceError, OptionError: see :func:`evaluate`.
     """
-    places = find_clips([os.fspath(place) for place in _several(clips)])
-    of_sequences = _is_sequences(places)
-    _check_range(horizon=horizon, frames=frames, given=given, sequences=sequences)
+    places = [os.fspath(place) for place in _several(clips)]
+    if layout is not None:
+        for place in places:
+            find_in_layout(Path(place.removeprefix("file://")), layout, test=True)
+    else:
+        places = find_clips(places)
+    arrays = layout is None and _is_arrays(places)
+    of_sequences = arrays or bool(layout or given or predict)
+    _check_range(horizon=horizon, frames=frames, given=given, predict=predict, sequences=sequences)
     if of_sequences:
-        _check_unset("sequences (.npy)", horizon=horizon, ahead=ahead, size=size, rivals=rivals, frames=frames)
+        _check_unset("sequences", horizon=horizon, ahead=ahead, size=size, rivals=rivals, frames=frames)
+        if not arrays and layout is None and not (given and predict):
+            raise OptionError("to cut clips into sequences, say how many frames to give and to predict: both")
     else:
         if ahead is not None:
             Ahead.in_seconds(ahead)
             _check_unset("ahead", horizon=horizon)
-        _check_unset("clips", given=given, sequences=sequences)
+        _check_unset("clips", sequences=sequences)
     return places, of_sequences
 
 
@@ -128,9 +157,9 @@ def _several(places: Place | Sequence[Place]) -> Sequence[Place]:
     return [places] if isinstance(places, (str, os.PathLike)) else places
 
 
-def _is_sequences(places: Sequence[str]) -> bool:
-    """Return whether the places are sequences, which have their own protocol, or clips."""
-    kinds = {place.lower().endswith(".npy") or is_made(place) for place in places}
+def _is_arrays(places: Sequence[str]) -> bool:
+    """Return whether the places are sequences already, which have their own protocol, or clips."""
+    kinds = {is_sequences(place) for place in places}
     if len(kinds) > 1:
         raise OptionError("clips and sequences (.npy, mnist://) are scored differently: evaluate them separately")
     return kinds.pop()

@@ -5,46 +5,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.errors import EngineError, OptionError, SourceError, first_line
+from framecast.errors import EngineError, OptionError, SourceError
 from framecast.evaluation.ahead import Ahead
-from framecast.evaluation.made import Made, is_made, open_made
+from framecast.evaluation.clips import common_size
 from framecast.evaluation.metrics import Truth
 from framecast.evaluation.perceptual import find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
 from framecast.evaluation.rivals import CopyLast, Linear, Rival
-from framecast.redact import redact
-from framecast.runtime.convert import blank_frame, to_frame
+from framecast.evaluation.samples import Samples, check_fits, open_samples
+from framecast.runtime.convert import blank_frame, to_frame, to_values
 from framecast.runtime.engines.engine import Engine
 from framecast.runtime.score import psnr
 from framecast.runtime.stepper import Stepper
-
-
-def open_sequences(place: str) -> Image:
-    """Open a ``.npy`` file of uint8 [T, N, H, W], the layout of Moving MNIST's ``mnist_test_seq.npy``.
-
-    The file is memory-mapped, not read.
-
-    Raises:
-        SourceError: the file cannot be read, or has another layout.
-    """
-    path = Path(place.removeprefix("file://"))
-    try:
-        with np.errstate(over="ignore"):  # a damaged shape: its size overflows, and numpy then refuses it
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # damaged headers also raise tokenize's errors, and RecursionError
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise SourceError(f"cannot read {redact(place)} as sequences: {reason} (make or download it again)") from error
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or 0 in array.shape:
-        got = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "an archive"
-        raise SourceError(f"{redact(place)} must hold uint8 [T, N, H, W], like mnist_test_seq.npy, not {got}")
-    return array
 
 
 def evaluate_sequences(
@@ -52,126 +30,151 @@ def evaluate_sequences(
     places: Sequence[str],
     *,
     given: int = 10,
+    predict: int | None = None,
+    layout: str | None = None,
     limit: int | None = None,
     advance: Advance = lambda share, what: None,
 ) -> Results:
-    """Score models, copying and linear extrapolation on grey sequences. Every predicted frame is scored.
+    """Score models, copying and linear extrapolation on sequences. Every predicted frame is scored.
 
     Args:
-        contenders: at least one model; all must have the sequences' size.
-        places: ``.npy`` files (:func:`open_sequences`), or ``mnist://`` URIs (``evaluation/made.py``).
-            All sequences must have the same length.
-        given: number of frames to give from the start of each sequence; the models predict the others.
-        limit: use up to this many sequences per file, from the first.
+        contenders: at least one model; all must have the size of the sequences in a file, and the same for clips.
+        places: ``.npy`` files (:func:`framecast.evaluation.samples.open_sequences`), ``mnist://`` URIs
+            (``evaluation/made.py``) or clips; or with ``layout``, folders of a data set.
+        given: number of frames to give from the start of each sequence.
+        predict: number of frames to predict then (default: all others). Clips need it.
+        layout: name of the data set's layout; see :mod:`framecast.camera.layouts`.
+        limit: use up to this many sequences per file or clip, from the first.
         advance: called after each sequence.
 
     Raises:
-        SourceError: a file cannot be read, or has another layout.
+        SourceError: a file cannot be read or has another layout, or no clip can be scored.
         OptionError: a model does not fit the sequences, or no frame is left to predict.
         EngineError: an engine failed, or a prediction is not finite.
     """
-    files = [open_made(place) if is_made(place) else open_sequences(place) for place in places]
-    lengths = {file.shape[0] for file in files}
+    every = [open_samples(place, layout) for place in places]
+    horizon = _horizon(every, given, predict)
+    for contender in contenders:
+        for samples in every:
+            check_fits(contender.name, contender.predictor.manifest, samples)
+        if (warmup := contender.predictor.manifest.warmup) > given:
+            raise OptionError(f"{contender.name} needs {warmup} frames before it predicts: use --given {warmup}")
+    common_size(contenders)
+    rivals = (CopyLast(), Linear())
+    methods = (*(rival.name for rival in rivals), *(contender.name for contender in contenders))
+    judge = find_lpips()
+    clips: list[ClipResult] = []
+    skipped: list[tuple[str, str]] = []
+    for number, samples in enumerate(every):
+        tally = Tally(methods, horizon, None if isinstance(judge, str) else judge)
+        onward = partial(_advance, advance, number, len(every))
+        found = _score(samples, given, horizon, limit, tally, rivals, contenders, onward, skipped)
+        if found is not None:
+            clips.append(found)
+    if not clips:
+        raise SourceError(f"none of the {len(skipped)} clips can be scored: {': '.join(skipped[0])}")
+    return Results(
+        contenders=tuple(contenders),
+        methods=methods,
+        metrics=metrics_with(None if isinstance(judge, str) else judge),
+        ahead=Ahead.in_frames(horizon),
+        given=given,
+        clips=tuple(clips),
+        skipped=tuple((source, f"{source}: {reason}") for source, reason in skipped),
+        lpips=judge if isinstance(judge, str) else None,
+    )
+
+
+def _horizon(every: Sequence[Samples], given: int, predict: int | None) -> int:
+    """Return the number of frames to predict.
+
+    Raises:
+        OptionError: the files have too few frames, or different numbers of them; or clips need ``predict``.
+    """
+    lengths = {samples.shape[0] for samples in every if samples.shape}
+    if predict is not None:
+        if lengths and given + predict > min(lengths):
+            raise OptionError(
+                f"cannot predict {predict} frames after {given}: the sequences have {min(lengths)} frames (lower "
+                "--predict or --given)"
+            )
+        return predict
+    if not lengths:
+        raise OptionError("clips are cut into sequences: say how many frames to predict after those given (--predict)")
     if len(lengths) > 1:
         different = " and ".join(map(str, sorted(lengths)))
         raise OptionError(f"cannot evaluate sequences of {different} frames together: evaluate them separately")
     (length,) = lengths
     if not 1 <= given < length:
         raise OptionError(f"--given must be 1 to {length - 1}, not {given}: the sequences have {length} frames")
-    for contender in contenders:
-        manifest = contender.predictor.manifest
-        for place, file in zip(places, files, strict=True):
-            height, width = file.shape[2:]
-            if manifest.channel_order != "GRAY" or manifest.size != (width, height):
-                raise OptionError(
-                    f"{contender.name} takes {manifest.size[0]}×{manifest.size[1]} {manifest.channel_order}, "
-                    f"{redact(place)} holds {width}×{height} GRAY: sequences are not resized; use a model of that size"
-                )
-        if manifest.warmup > given:
-            raise OptionError(
-                f"{contender.name} needs {manifest.warmup} frames before it predicts: use --given {manifest.warmup}"
-            )
-    rivals = (CopyLast(), Linear())
-    methods = (*(rival.name for rival in rivals), *(contender.name for contender in contenders))
-    judge = find_lpips()
-    clips = []
-    counts = [min(limit or file.shape[1], file.shape[1]) for file in files]
-    total, done = sum(counts), 0
-    for place, file, count in zip(places, files, counts, strict=True):
-        tally = Tally(methods, length - given, None if isinstance(judge, str) else judge)
-        show = partial(_advance, advance, done, total)
-        clips.append(_score(place, file, count, given, tally, rivals, contenders, show))
-        done += count
-    return Results(
-        contenders=tuple(contenders),
-        methods=methods,
-        metrics=metrics_with(None if isinstance(judge, str) else judge),
-        ahead=Ahead.in_frames(length - given),
-        given=given,
-        clips=tuple(clips),
-        skipped=(),
-        lpips=judge if isinstance(judge, str) else None,
-    )
+    return length - given
 
 
 def _score(
-    place: str,
-    file: Image | Made,
-    count: int,
+    samples: Samples,
     given: int,
+    horizon: int,
+    limit: int | None,
     tally: Tally,
     rivals: Sequence[Rival],
     contenders: Sequence[Contender],
-    advance: Callable[[str, int], None],
-) -> ClipResult:
-    name, about = (file.name, file.about) if isinstance(file, Made) else (Path(place).stem, redact(place))
-    horizon, content = file.shape[0] - given, hashlib.sha256()
-    for number in range(count):
-        frames = np.ascontiguousarray(file[:, number][..., None])  # [T, h, w, 1]
-        content.update(frames.tobytes())
-        before = frames[max(given - 2, 0)]
-        ahead: list[Any] = [rival.predict(frames[given - 1], before, range(1, horizon + 1)) for rival in rivals]
-        ahead += [forecast(contender.predictor.engine, frames[:given], horizon) for contender in contenders]
-        for index, frame in enumerate(frames[given:]):
-            tally.add(index, Truth(frame), [images[index] for images in ahead])
-        if number == count // 2:
-            strip = _strip(frames, given, ahead)
-        advance(name, number + 1)
-    size, scored = (file.shape[3], file.shape[2]), tuple(tally.scored)
-    origin = about, content.hexdigest()
-    return ClipResult(name, redact(place), size, count, scored, tally.means(), strip, origin=origin)
+    advance: Callable[[float, str, int], None],
+    skipped: list[tuple[str, str]],
+) -> ClipResult | None:
+    """Score the sequences of one row of results; None if there are none. ``skipped`` gets clips that cannot be used."""
+    total = samples.count(limit)
+    count, done, strip, content = 0, 0.0, None, hashlib.sha256()
+    for name, share, sequences in samples.parts(contenders[0].predictor.manifest, given + horizon, limit):
+        try:
+            for frames in sequences:
+                content.update(frames.tobytes())
+                before = frames[max(given - 2, 0)]
+                ahead: list[Any] = [rival.predict(frames[given - 1], before, range(1, horizon + 1)) for rival in rivals]
+                ahead += [forecast(contender.predictor.engine, frames[:given], horizon) for contender in contenders]
+                for index, frame in enumerate(frames[given:]):
+                    tally.add(index, Truth(frame), [images[index] for images in ahead])
+                if count == total // 2:
+                    strip, size = _strip(frames, given, ahead), (frames.shape[2], frames.shape[1])
+                count += 1
+                advance(done + (share * count / total if total else 0.0), name, count)
+        except SourceError as error:
+            skipped.append((name, str(error)))
+        done += share
+    if strip is None:
+        return None
+    scored, origin = tuple(tally.scored), (samples.about, content.hexdigest())
+    return ClipResult(samples.name, samples.source, size, count, scored, tally.means(), strip, origin=origin)
 
 
-def _advance(advance: Advance, before: int, total: int, name: str, done: int) -> None:
-    advance((before + done) / total, f"{name}: sequence {done}")
+def _advance(advance: Advance, before: int, total: int, done: float, name: str, count: int) -> None:
+    advance((before + done) / total, f"{name}: sequence {count}")
 
 
 def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]:
-    """Reset, step through a few grey frames, and predict the next ones: [horizon, h, w, 1], floats in 0…1, not clamped.
+    """Reset, step through a few frames, and predict the next ones: [horizon, h, w, C], floats in 0…1, not clamped.
 
-    Unlike :meth:`framecast.runtime.Predictor.rollout` it does not round to uint8, because the papers score floats.
+    Unlike :meth:`framecast.runtime.Predictor.rollout` it does not round to uint8, because the papers score floats. If
+    the model predicts fewer frames, they are fed back.
 
     Args:
-        engine: engine of a model with one channel.
-        frames: uint8 [t, h, w, 1], at the model's size.
+        engine: engine of a model.
+        frames: uint8 [t, h, w, C] at the model's size, C = 1 or 3 (BGR) as in its frames.
         horizon: number of frames to predict.
 
     Raises:
         EngineError: the engine failed, or a prediction is not finite.
     """
     manifest = engine.manifest
-    low, high = manifest.value_range
-    width, height = manifest.size
     stepper, frame = Stepper(engine), blank_frame(manifest)
     for image in frames:
         to_frame(image, manifest, frame[0])
         stepper.step(frame)
-    predicted = stepper.predict(horizon)[0, :, 0, :height, :width, None]
+    predicted = to_values(stepper.predict(horizon)[0], manifest)
     finite = np.isfinite(predicted).all(axis=(1, 2, 3))
     if not finite.all():
         first = int(np.argmin(finite)) + 1
         raise EngineError(f"{manifest.config} predicts values that are not finite {first} frames ahead")
-    return (predicted - low) / (high - low)
+    return predicted
 
 
 def _strip(frames: Image, given: int, predictions: Sequence[Any]) -> Strip:

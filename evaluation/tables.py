@@ -29,8 +29,9 @@ def notes(results: Results) -> list[str]:
     """Return the remarks below the tables, one per line."""
     lines = []
     if results.skipped:
-        total = len(results.clips) + len(results.skipped)
-        lines.append(f"skipped {len(results.skipped)} of {total} clips:")
+        # A data set's clips have one row together.
+        total = f" of {len(results.clips) + len(results.skipped)}" if results.given is None else ""
+        lines.append(f"skipped {len(results.skipped)}{total} clips:")
         lines += [f"  {reason}" for _, reason in results.skipped]
     for contender in results.contenders:
         if not contender.predictor.manifest.trained:

@@ -49,10 +49,14 @@ class STAUConfig(PatchedConfig):
     recall: bool = False  # add the encoder's features in the decoder
     temporal_attention: bool = True  # TAM
     spatial_attention: bool = True  # SAM
+    # TAM weighs states T by how S match, and SAM the reverse. False: T by T and S by S (T·T', S·S' in STAU's Table 7).
+    correlated: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(self, {"tau": 1, "theta": 1})
+        if not self.correlated and not (self.temporal_attention and self.spatial_attention):
+            raise OptionError("correlated=false needs temporal_attention and spatial_attention")
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class STAUCell(nn.Module):
         Args:
             s: output of the layer below.
             t_past: this layer's last τ states T, newest first.
-            s_past: this layer's last τ inputs S, newest first.
+            s_past: this layer's last τ inputs S, newest first; empty if TAM does not need them.
             t_layers: previous T of the layers in SAM's reach; this layer comes last.
             s_layers: current inputs S of the same layers.
 
@@ -111,10 +115,12 @@ class STAUCell(nn.Module):
         fused_t, fused_s = t, s
         if self.config.temporal_attention or self.config.spatial_attention:
             t_next, s_next = self.conv_t_next(t), self.conv_s_next(s)  # t', s'
+            keys, query = (s_past, s_next) if self.config.correlated else (t_past, t_next)
             if self.config.temporal_attention:
-                fused_t = stau_attention(s_past, t_past, query=s_next, gate=t_next, current=t, scale=self.scale)
+                fused_t = stau_attention(keys, t_past, query=query, gate=t_next, current=t, scale=self.scale)
+            keys, query = (t_layers, t_next) if self.config.correlated else (s_layers, s_next)
             if self.config.spatial_attention:
-                fused_s = stau_attention(t_layers, s_layers, query=t_next, gate=s_next, current=s, scale=self.scale)
+                fused_s = stau_attention(keys, s_layers, query=query, gate=s_next, current=s, scale=self.scale)
         g_t, t_t, s_t = self.conv_t(fused_t).chunk(3, dim=1)
         g_s, t_s, s_s = self.conv_s(fused_s).chunk(3, dim=1)
         new_t = g_t.sigmoid() * t_t + (1 - g_t.sigmoid()) * t_s
@@ -125,7 +131,8 @@ class STAUCell(nn.Module):
 class STAU(StepModel):
     """STAU as a step.
 
-    State: for each layer, its last τ states T (``t1`` … ``tL``) and its last τ inputs S (``s1`` … ``sL``).
+    State: for each layer, its last τ states T (``t1`` … ``tL``), and its last τ inputs S (``s1`` … ``sL``) if they are
+    TAM's keys.
     """
 
     released: ClassVar[Released] = (
@@ -154,7 +161,8 @@ class STAU(StepModel):
         layers = range(1, config.layers + 1)
         slots = config.tau if config.temporal_attention else 1
         self.histories = {f"t{k}": History(slots, shape) for k in layers}
-        if config.temporal_attention:
+        self.remembers = config.temporal_attention and config.correlated  # past inputs S are TAM's keys
+        if self.remembers:
             self.histories |= {f"s{k}": History(slots, shape) for k in layers}
         self.warmup = slots
 
@@ -180,13 +188,13 @@ class STAU(StepModel):
         s_layers: list[Tensor] = []
         for k, cell in enumerate(self.cells, start=1):
             t_past = self.past(state, f"t{k}")
-            s_past = self.past(state, f"s{k}") if config.temporal_attention else []
+            s_past = self.past(state, f"s{k}") if self.remembers else []
             t_layers.append(t_past[0])
             s_layers.append(s)
             reach = slice(-config.theta, None)
             t, s = cell(s, t_past, s_past, t_layers[reach], s_layers[reach])
             written[f"t{k}"] = t
-            if config.temporal_attention:
+            if self.remembers:
                 written[f"s{k}"] = s_layers[-1]
         for i, decoder in enumerate(self.decoders):
             s = decoder(s)

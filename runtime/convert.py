@@ -75,6 +75,19 @@ def is_finite(tensor: Tensor) -> bool:
     return math.isfinite(cv2.sumElems(tensor.reshape(1, -1))[0]) or bool(np.isfinite(tensor).all())
 
 
+def to_values(frames: Tensor, manifest: Manifest) -> Tensor:
+    """Convert predicted frames, [N, C, H, W], to floats in 0…1, [N, h, w, C]: not clamped, without their padding.
+
+    Three channels are in the order BGR.
+    """
+    low, high = manifest.value_range
+    width, height = manifest.size
+    swap = slice(None, None, -1) if manifest.channel_order == "RGB" else slice(None)
+    values: Tensor = frames[:, swap, :height, :width].transpose(0, 2, 3, 1) - np.float32(low)
+    values /= np.float32(high - low)
+    return values
+
+
 def to_image(frame: Tensor, manifest: Manifest) -> Image:
     """Convert a predicted frame, [C, H, W], to uint8 [h, w, 3] BGR: clamped, without its padding."""
     low, high = manifest.value_range

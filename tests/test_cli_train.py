@@ -147,6 +147,8 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
         (("stip-edge", "clips", "--device", "tpu"), "--device must be auto, cpu or cuda, not tpu"),
         (("stip-edge", "clips", "--val", "clips"), "a.avi of --val is also training data"),
         (("stip-edge", "clips", "--val", "empty"), "no videos in empty"),
+        (("stip-edge", "clips", "--layout", "kth"), "no clip to train with in clips: none of the 2 clips there has"),
+        (("stip-edge", "clips", "--layout", "bair"), "no layout 'bair': there are kth, ucf-sports"),
         (("stip-edge", "clips", "--weights", "notes.txt"), "notes.txt cannot be read as safetensors"),
         (("stip-edge", "clips", "--resume"), "no run to resume in out: leave out --resume"),
         (("stip-edge", "clips", "--cache", "notes.txt/x"), "cannot write notes.txt/x/"),

@@ -23,7 +23,7 @@ from framecast.camera import open_source
 from framecast.cli import COMMANDS, app
 from framecast.cli.usage import DEFAULT_ADDRESS, with_address
 
-from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .clips import write_clip, write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +70,7 @@ SLOW = {
     "framecast export stip-edge --weights runs/mine/weights.safetensors -o mine.onnx",
     "framecast quantize stip-edge --calibration clips/",
     "framecast run demo --model stau-mnist",
+    "framecast train astm-kth KTH/ --layout kth --output runs/kth --val KTH/",
 }
 
 # Options to append to each command, to make it short. If an option occurs twice, the last value wins.
@@ -162,7 +163,9 @@ def adapted(command: str, camera: str) -> list[object]:
     if name == "train":
         out = re.sub(r"--minutes \S+", "", shlex.join(out)).split()
     extra = SHORT.get(name, "")
-    if name == "eval" and any(word.endswith(".npy") or word.startswith("mnist:") for word in words):
+    if name == "eval" and any(
+        word.endswith(".npy") or word.startswith("mnist:") or word in ("--given", "--layout") for word in words
+    ):
         extra = "--sequences 2"
     if name == "bench" and ("--stream" in words or "--single-stream" in words):
         extra = "--duration 0.5 --warmup 0 --cold-starts 0"
@@ -209,6 +212,12 @@ def write_folder(path: Path, run: Run) -> None:
     write_clips(path, (96, 64), seed=len(path.name), **{f"{path.name}{i}": 24 for i in range(2)})
 
 
+def write_kth(path: Path, run: Run) -> None:
+    (path / "boxing").mkdir(parents=True)
+    for person in ("01", "17"):
+        write_clip(path / "boxing" / f"person{person}_boxing_d1_uncomp.avi", 30, int(person), (80, 60))
+
+
 def write_one(path: Path, run: Run) -> None:
     write_folder(path.with_suffix(".folder"), run)
     shutil.copy(next(path.with_suffix(".folder").iterdir()), path)
@@ -217,6 +226,7 @@ def write_one(path: Path, run: Run) -> None:
 # Files that the pages assume, by their names there.
 FILES: dict[str, Callable[[Path, Run], object]] = {
     **dict.fromkeys(("clips/", "VIDEOS/", "OTHER_VIDEOS/"), write_folder),
+    "KTH/": write_kth,
     "clip.mp4": write_one,
     "mine.py": write_rival,
     **dict.fromkeys(("mine.onnx", "own.onnx"), lambda path, run: shutil.copy(ASSETS / "stip-edge.onnx", path)),

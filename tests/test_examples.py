@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,40 @@ def test_a_custom_network_runs_like_any_other(tmp_path: Path) -> None:
 def test_a_checkpoint_predicts_future_frames(tmp_path: Path) -> None:
     example("imported_checkpoint.py", "stip-edge", "demo", tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.png"))) == 10
+
+
+def test_a_detector_finds_a_marker_where_it_will_be(tmp_path: Path) -> None:
+    """A marker moves by 4 pixels a frame, and a detector on the late picture is 5 frames behind it."""
+    dictionary = cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_4X4_50)
+    black = cv2.aruco.generateImageMarker(dictionary, 7, 60)
+    marker = cv2.copyMakeBorder(black, 12, 12, 12, 12, cv2.BORDER_CONSTANT, value=255)
+    coarse = np.random.default_rng(1).integers(60, 180, (12, 16, 3), dtype=np.uint8)
+    scene = cv2.resize(coarse, (320, 240), interpolation=cv2.INTER_CUBIC)
+    writer = cv2.VideoWriter(str(tmp_path / "marker.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (320, 240))
+    for index in range(30):
+        frame = scene.copy()
+        frame[60 + index :, 20 + 4 * index :][:84, :84] = marker[..., None]
+        writer.write(frame)
+    writer.release()
+    printed = example("detect_ahead.py", tmp_path / "marker.avi", 5).splitlines()
+    found = [
+        re.fullmatch(r"([\w ]+): (\d+) of 25 markers found, (\S+) pixels off on average", line) for line in printed
+    ]
+    (late, late_count, late_off), (ahead, count, off) = (line.groups() for line in found if line)
+    assert (late, ahead, int(late_count)) == ("late picture", "prediction", 25)
+    assert 19 < float(late_off) < 22
+    assert int(count) > 15
+    assert float(off) < 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_action_is_recognised_early() -> None:
+    pytest.importorskip("torch")
+    printed = example("early_action.py", 150)
+    right = [int(percent) for percent in re.findall(r"frames: (\d+)% right", printed)]
+    assert len(right) == 5
+    assert right[-1] > 80
 
 
 @pytest.mark.slow

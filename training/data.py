@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.camera import Image, Source, open_source
+from framecast.camera import Image
+from framecast.camera.layouts import Clip
 from framecast.camera.video import SUFFIXES
 from framecast.errors import SourceError
 from framecast.files import write
@@ -27,41 +30,50 @@ def videos(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(filter(is_video, path.iterdir()))
 
 
-def decode(video: Path, cache: Path, enough: tuple[int, int] | None = None) -> Image:
-    """Decode every frame of a video, [N, H, W, 3] BGR, into a memory-mapped file under ``cache``.
+def decode(clip: Clip, cache: Path, size: tuple[int, int], enough: tuple[int, int] | None = None) -> Image:
+    """Decode the frames of a clip, [N, H, W, 3] BGR, into a memory-mapped file under ``cache``.
 
     Args:
-        video: the video file.
+        clip: a video or a folder of images.
         cache: folder for decoded frames, created if missing. A damaged file in it is decoded again.
+        size: width and height of the network's frames. Some clips are cut to their shape.
         enough: sufficient width and height. Frames that exceed both are reduced until they just cover them.
 
     Raises:
-        SourceError: the video cannot be decoded.
+        SourceError: the clip cannot be decoded.
         SinkError: its frames cannot be written to the cache.
     """
-    facts = video.stat()
-    words = [video.stem, facts.st_size, facts.st_mtime_ns, *(enough or ())]  # distinguishes videos of one name
+    facts = [file.stat() for file in clip.files]
+    # Distinguishes clips of one name, and versions of one clip.
+    words = [Path(clip.name).with_suffix("").as_posix().replace("/", "-"), sum(one.st_size for one in facts)]
+    words += [max(one.st_mtime_ns for one in facts), *(enough or ())]
+    words += [f"every{clip.every}"] * (clip.every > 1) + [f"cut{size[0]}x{size[1]}"] * clip.crop
     target = cache / f"{'-'.join(map(str, words))}.npy"
     # Damaged headers also raise tokenize's errors, and RecursionError; the size of a damaged shape overflows.
     with suppress(Exception), np.errstate(over="ignore"):
         return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
-    with open_source(video) as source:
-        write(target, lambda file: _keep(file, source, enough), "choose another --cache")
+    with closing(clip.frames(size)) as frames:
+        first = next(frames, None)
+        if first is None:
+            raise SourceError("it has no frame")
+        write(target, lambda file: _keep(file, chain([first], frames), enough), "choose another --cache")
     return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
 
 
-def _keep(file: IO[bytes], source: Source, enough: tuple[int, int] | None) -> None:
-    """Write a source's frames as one array, with only one frame in memory at a time."""
+def _keep(file: IO[bytes], frames: Iterable[Image], enough: tuple[int, int] | None) -> None:
+    """Write frames as one array, with only one or two of them in memory at a time."""
     count, shape = 0, (0, 0, 0)
-    for frame in iter(source.read, None):
-        image = _reduced(frame.image, enough)
+    for frame in frames:
+        image = _reduced(frame, enough)
         if not count:
             shape = image.shape
             _describe(file, 0, shape)
+        if image.shape != shape:
+            raise SourceError(
+                f"its frames have several sizes ({shape[1]}×{shape[0]}, {image.shape[1]}×{image.shape[0]})"
+            )
         file.write(np.ascontiguousarray(image).data)
         count += 1
-    if not count:
-        raise SourceError("it has no frame")
     file.seek(0)
     _describe(file, count, shape)
     file.flush()

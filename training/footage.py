@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
+from framecast.camera.layouts import Clip, find_in_layout
 from framecast.camera.moving_mnist import MovingMNIST, read_idx
 from framecast.errors import OptionError, SourceError
 from framecast.files import sha256
@@ -145,7 +146,14 @@ Footage = Videos | Digits
 
 
 def open_footage(
-    path: Path, view: View, cache: Path, shortest: int, say: Callable[[str], None], *, scored: bool
+    path: Path,
+    view: View,
+    cache: Path,
+    shortest: int,
+    say: Callable[[str], None],
+    *,
+    scored: bool,
+    layout: str | None = None,
 ) -> Footage:
     """Open a video, a folder of videos, or an IDX file of digits for Moving MNIST.
 
@@ -156,28 +164,33 @@ def open_footage(
         shortest: minimum frames of a clip; shorter clips, and videos that cannot be decoded, are skipped.
         say: called with the name of each skipped video and the reason.
         scored: keep frames at their own size, so that scores equal those of a live run.
+        layout: the folder holds a data set in this layout; ``scored`` selects its clips for tests, otherwise those for
+            training.
 
     Raises:
         SourceError: there is no usable video.
-        OptionError: the network cannot see digits, or decoded frames would be among the videos.
+        OptionError: the network cannot see digits, decoded frames would be among the videos, or there is no such
+            layout.
         SinkError: the decoded frames cannot be written.
     """
-    check_footage(path, view, cache)
-    if path.is_file() and not is_video(path):
+    check_footage(path, view, cache, scored=scored, layout=layout)
+    if layout is None and path.is_file() and not is_video(path):
         digits = read_idx(path)
         return Digits(path.name, view, {path.name: {"sha256": sha256(path), "digits": len(digits)}}, digits)
-    found = videos(path)
+    found = _clips(path, layout, scored)
     enough = None if scored else (round(DETAIL * view.size[0]), round(DETAIL * view.size[1]))
     clips: list[Image] = []
     files: dict[str, dict[str, Any]] = {}
     skipped: dict[str, str] = {}
-    for video in found:
-        clip = _decoded(video, cache, shortest, enough)
+    for one in found:
+        clip = _decoded(one, cache, shortest, view.size, enough)
         if isinstance(clip, str):
-            skipped[video.name] = clip
+            skipped[one.name] = clip
         else:
             clips.append(clip)
-            files[video.name] = {"sha256": sha256(video), "frames": len(clip)}
+            hashes = [sha256(file) for file in one.files]
+            whole = hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode())
+            files[one.name] = {"sha256": whole, "frames": len(clip)}
     for name, reason in skipped.items():
         say(f"skipped {name}: {reason}")
     if not clips:
@@ -189,14 +202,18 @@ def open_footage(
     return Videos(path.name, view, files, skipped, clips)
 
 
-def check_footage(path: Path, view: View, cache: Path) -> None:
-    """Check footage before decoding any of it.
+def _clips(path: Path, layout: str | None, scored: bool) -> list[Clip]:
+    """Return the clips of a data set, or the videos of a folder."""
+    if layout is not None:
+        return find_in_layout(path, layout, test=scored)
+    return [Clip(video.name, video) for video in videos(path)]
 
-    Raises:
-        SourceError: there is no video.
-        OptionError: the network cannot see digits, or decoded frames would be among the videos.
-    """
-    if path.is_file() and not is_video(path):
+
+def check_footage(path: Path, view: View, cache: Path, *, scored: bool, layout: str | None = None) -> None:
+    """Check footage before decoding any of it. For the arguments and errors, see :func:`open_footage`."""
+    if layout is not None:
+        find_in_layout(path, layout, test=scored)
+    elif path.is_file() and not is_video(path):
         channels, height, width = view.shape
         if channels != 1 or height != width or view.visible != (height, width):
             shape = f"{width}×{height}×{channels}"
@@ -205,14 +222,16 @@ def check_footage(path: Path, view: View, cache: Path) -> None:
             )
     elif not is_video(path) and (not path.is_dir() or not videos(path)):
         raise SourceError(f"no videos in {path}: give a video, a folder of videos, or an IDX file of MNIST's digits")
-    elif cache.resolve() == path.resolve():
+    if cache.resolve() == path.resolve():
         raise OptionError(f"cannot keep decoded frames in {path}: the videos are there; choose another --cache")
 
 
-def _decoded(video: Path, cache: Path, shortest: int, enough: tuple[int, int] | None) -> Image | str:
-    """Return a video's frames, or why they are not usable."""
+def _decoded(
+    one: Clip, cache: Path, shortest: int, size: tuple[int, int], enough: tuple[int, int] | None
+) -> Image | str:
+    """Return a clip's frames, or why they are not usable."""
     try:
-        clip = decode(video, cache, enough)
+        clip = decode(one, cache, size, enough)
     except SourceError as error:
         return str(error)
     if len(clip) < shortest:

@@ -76,11 +76,14 @@ class Training:
             self.trainer, self.recipe = Trainer(model, recipe), recipe
         view = View.of(settings.config, model.frame_shape)
         shortest = 2 if recipe.batching == "streams" else recipe.frames
-        for path in (settings.data, *([settings.val] if settings.val else [])):
-            check_footage(path, view, settings.cache)
+        cache, layout = settings.cache, settings.layout
+        for path, scored in ((settings.data, False), *([(settings.val, True)] if settings.val else [])):
+            check_footage(path, view, cache, scored=scored, layout=layout)
         say(f"preparing {settings.data} for {settings.config}, recipe {settings.name}")
-        self.footage = open_footage(settings.data, view, settings.cache, shortest, say, scored=False)
-        self.scored = settings.val and open_footage(settings.val, view, settings.cache, SCORABLE, say, scored=True)
+        self.footage = open_footage(settings.data, view, cache, shortest, say, scored=False, layout=layout)
+        self.scored = settings.val and open_footage(
+            settings.val, view, cache, SCORABLE, say, scored=True, layout=layout
+        )
         self._check_apart()
         saved = self.run.load()
         self.run.begin(*self._facts())
@@ -286,7 +289,7 @@ class Training:
             "minutes": settings.minutes,
             "seed": settings.seed,
             "weights": {"file": settings.start[0], "sha256": settings.start[1]} if settings.start else None,
-            "data": {"name": footage.name, "kind": footage.kind, "files": footage.files},
+            "data": {"name": footage.name, "kind": footage.kind, "files": footage.files, "layout": settings.layout},
         }
         session = {
             "command": settings.command,

@@ -92,7 +92,7 @@ def test_progress_is_reported() -> None:
         ({"ahead": [0.04], "horizon": 2}, OptionError, "horizon cannot be used with ahead: leave it out"),
         ({"size": (64, 48)}, OptionError, "stip-edge takes 256×192 only: leave out the size"),
         ({"frames": 0}, OptionError, "frames must be at least 1, not 0"),
-        ({"given": 3}, OptionError, "given cannot be used with clips: leave it out"),
+        ({"given": 3}, OptionError, "say how many frames to give and to predict: both"),
         ({"sequences": 3}, OptionError, "sequences cannot be used with clips"),
         ({"threads": -1}, OptionError, "threads must be at least 0"),
         ({"models": []}, OptionError, "no model given"),
@@ -128,9 +128,9 @@ def test_bad_arguments(options: dict[str, Any], error: type[Exception], message:
 
 def test_rivals_and_ahead_are_only_for_clips(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", np.zeros((12, 1, 16, 16), np.uint8))
-    with pytest.raises(OptionError, match=r"rivals cannot be used with sequences \(\.npy\)"):
+    with pytest.raises(OptionError, match=r"rivals cannot be used with sequences"):
         framecast.evaluate("stip-edge", tmp_path / "s.npy", rivals={"mine": ahead})
-    with pytest.raises(OptionError, match=r"ahead cannot be used with sequences \(\.npy\)"):
+    with pytest.raises(OptionError, match=r"ahead cannot be used with sequences"):
         framecast.evaluate("stip-edge", tmp_path / "s.npy", ahead=[0.04])
 
 

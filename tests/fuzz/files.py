@@ -16,7 +16,7 @@ import numpy as np
 
 from framecast.camera.moving_mnist import read_idx
 from framecast.cli import secret
-from framecast.evaluation.sequences import open_sequences
+from framecast.evaluation.samples import open_sequences
 from framecast.files import sha256
 from framecast.runtime.engines.tensorrt import cache
 from framecast.runtime.engines.tensorrt.cache import Key, Record

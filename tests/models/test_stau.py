@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from framecast.errors import OptionError
 from framecast.models.configs import CONFIGS, build
 from framecast.models.stau import MAU, STAU, MAUConfig, STAUConfig
 
@@ -61,6 +62,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "theta-1": {"theta": 1},
     "theta-3": {"theta": 3},
     "theta-6": {"theta": 6},
+    "uncorrelated": {"correlated": False, "theta": 3},
     "all": {"residual": True, "scaled": False, "recall": True, "tau": 2, "theta": 2},
 }
 
@@ -120,10 +122,12 @@ class Clip(ClipWise):
             t_next, s_next = (self.conv_norm(x, f"{name}.conv_{which}_next") for x, which in ((t, "t"), (s, "s")))
         if config.temporal_attention:
             gate = torch.sigmoid(t_next)
-            t_fused = gate * t + (1 - gate) * self.attend(s_history[-config.tau :], t_history[-config.tau :], s_next)
+            keys, query = (s_history, s_next) if config.correlated else (t_history, t_next)
+            t_fused = gate * t + (1 - gate) * self.attend(keys[-config.tau :], t_history[-config.tau :], query)
         if config.spatial_attention:
             gate, first = torch.sigmoid(s_next), max(k - config.theta + 1, 0)
-            s_fused = gate * s + (1 - gate) * self.attend(t_below[first:], s_below[first:], t_next)
+            keys, query = (t_below, t_next) if config.correlated else (s_below, s_next)
+            s_fused = gate * s + (1 - gate) * self.attend(keys[first:], s_below[first:], query)
         of_t = self.conv_norm(t_fused, f"{name}.conv_t").chunk(3, dim=1)
         of_s = self.conv_norm(s_fused, f"{name}.conv_s").chunk(3, dim=1)
         t_gate, s_gate = torch.sigmoid(of_t[0]), torch.sigmoid(of_s[0])
@@ -227,3 +231,9 @@ def test_options_have_only_the_parameters_they_use(changes: dict[str, Any]) -> N
     attention = 4 * 2 * ((25 * 64 + 1) * 64 + 2 * 64 * 16 * 16)
     both = config.temporal_attention or config.spatial_attention
     assert parameters(model) == 4_475_329 - (0 if both else attention)
+
+
+@pytest.mark.parametrize("missing", ["temporal_attention", "spatial_attention"])
+def test_uncorrelated_attention_needs_both(missing: str) -> None:
+    with pytest.raises(OptionError, match="correlated=false needs temporal_attention and spatial_attention"):
+        STAUConfig(64, 64, 1, correlated=False, **{missing: False})

@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from framecast.camera import open_source
+from framecast.camera.layouts import Clip
 from framecast.errors import SinkError, SourceError
 from framecast.training.data import Augmentation, Camera, decode
-from framecast.training.footage import open_footage
+from framecast.training.footage import Videos, open_footage
 from framecast.training.view import View
 
 from ..clips import write_clip, write_clips  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
@@ -25,7 +27,7 @@ def video(tmp_path: Path) -> Path:
 
 
 def test_every_frame_is_kept_unchanged(video: Path, tmp_path: Path) -> None:
-    kept = decode(video, tmp_path / "cache")
+    kept = decode(Clip("a.avi", video), tmp_path / "cache", (1, 1))
     with open_source(video) as source:
         frames = [frame.image for frame in iter(source.read, None)]
     assert np.array_equal(kept, np.stack(frames))
@@ -34,17 +36,50 @@ def test_every_frame_is_kept_unchanged(video: Path, tmp_path: Path) -> None:
 
 
 def test_frames_are_reduced_to_the_size_needed(video: Path, tmp_path: Path) -> None:
-    assert decode(video, tmp_path, (80, 48)).shape == (12, 60, 80, 3)
-    assert decode(video, tmp_path, (200, 48)).shape == (12, 120, 160, 3)
+    assert decode(Clip("a.avi", video), tmp_path, (1, 1), (80, 48)).shape == (12, 60, 80, 3)
+    assert decode(Clip("a.avi", video), tmp_path, (1, 1), (200, 48)).shape == (12, 120, 160, 3)
 
 
 @pytest.mark.parametrize("size", [0, 60, 5000])
 def test_a_damaged_cache_file_is_rebuilt(video: Path, tmp_path: Path, size: int) -> None:
     cache = tmp_path / "cache"
-    whole = np.array(decode(video, cache))
+    whole = np.array(decode(Clip("a.avi", video), cache, (1, 1)))
     (kept,) = cache.iterdir()
     kept.write_bytes(kept.read_bytes()[:size])
-    assert np.array_equal(decode(video, cache), whole)
+    assert np.array_equal(decode(Clip("a.avi", video), cache, (1, 1)), whole)
+
+
+def test_a_data_set_is_split_thinned_and_cut(tmp_path: Path) -> None:
+    """KITTI to train with, whole; every third frame of Caltech to score on. Both are cut to the network's shape."""
+    image = np.random.default_rng().integers(0, 256, (20, 60, 3), np.uint8)
+    for folder in (
+        "2011_09_26_drive_0001_sync/image_03/data",
+        "2011_09_26_drive_0104_sync/image_03/data",
+        "set06/V000",
+    ):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for index in range(7):
+            cv2.imwrite(str(tmp_path / "data" / folder / f"{index}.png"), image + index)
+    view = View((3, 16, 32), "BGR", (16, 32))
+    for scored, name, frames in (
+        (False, "2011_09_26_drive_0001_sync/image_03/data", range(7)),
+        (True, "set06/V000", range(0, 7, 3)),
+    ):
+        for _ in range(2):  # from the images, then from the cache
+            footage = open_footage(
+                tmp_path / "data", view, tmp_path / "cache", 2, print, scored=scored, layout="kitti-caltech"
+            )
+            assert isinstance(footage, Videos)
+            assert list(footage.files) == [name]
+            assert np.array_equal(footage.clips[0], np.stack([image[:, 10:50] + index for index in frames]))
+            assert next(iter(footage.scored(footage.clips[0]))).shape == (16, 32, 3)
+
+
+def test_frames_of_several_sizes_are_no_clip(tmp_path: Path) -> None:
+    for index in range(2):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.zeros((20 + index, 60, 3), np.uint8))
+    with pytest.raises(SourceError, match="its frames have several sizes"):
+        decode(Clip("a", tmp_path), tmp_path / "cache", (1, 1))
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -59,7 +94,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_file_that_is_not_a_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_text("nothing")
     with pytest.raises(SourceError, match="not a video"):
-        decode(tmp_path / "x.mp4", tmp_path / "cache")
+        decode(Clip("x.mp4", tmp_path / "x.mp4"), tmp_path / "cache", (1, 1))
     assert not (tmp_path / "cache").exists()
 
 

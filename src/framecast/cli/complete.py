@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+LAYOUTS_HELP = "One of kth, ucf-sports, human36m, sjtu4k, kitti-caltech."
+
 
 def complete_models(incomplete: str) -> list[str]:
     """Names of models and configurations."""
@@ -18,6 +20,13 @@ def complete_configs(incomplete: str) -> list[str]:
     from framecast.models.configs import CONFIGS
 
     return _starting(CONFIGS, incomplete)
+
+
+def complete_layouts(incomplete: str) -> list[str]:
+    """Return the layouts of data sets that start with ``incomplete``."""
+    from framecast.camera.layouts import LAYOUTS
+
+    return _starting(LAYOUTS, incomplete)
 
 
 def complete_engine(incomplete: str) -> list[str]:

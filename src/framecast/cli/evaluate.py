@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from framecast.cli.checks import check_ending, check_numbers, check_outputs, durations, picture_size
-from framecast.cli.complete import complete_models
+from framecast.cli.complete import LAYOUTS_HELP, complete_layouts, complete_models
 from framecast.cli.extras import needs_extra
 from framecast.cli.model_ref import MODEL_HELP, ModelRef
 from framecast.cli.progress import progress
@@ -29,8 +29,9 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="CLIP...",
-            help="Videos, folders of videos or images, demo; or .npy files of sequences, uint8 [T, N, H, W], or "
-            "'mnist://IDX_FILE?seed=0': Moving MNIST's 10,000 test sequences of that seed.",
+            help="Videos, folders of videos or images, demo; or .npy files of sequences, uint8 [T, N, H, W] or "
+            "[T, N, H, W, 3], or 'mnist://IDX_FILE?seed=0': Moving MNIST's 10,000 test sequences of that seed; or with "
+            "--layout, the folder of a data set.",
         ),
     ],
     horizon: Annotated[
@@ -71,8 +72,23 @@ def evaluate(
     given: Annotated[
         int | None, typer.Option(metavar="N", help="Sequences: give the model the first N frames (default: 10).")
     ] = None,
+    predict: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Sequences: predict N frames (default: all others). With --given, clips are cut into sequences.",
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"Sequences: the folders hold this data set; use its clips for tests. {LAYOUTS_HELP}",
+            autocompletion=complete_layouts,
+        ),
+    ] = None,
     sequences: Annotated[
-        int | None, typer.Option(metavar="N", help="Sequences: use up to N of each file (default: all).")
+        int | None, typer.Option(metavar="N", help="Sequences: use up to N of each file or clip (default: all).")
     ] = None,
 ) -> None:
     """Score models on whole clips or on test sequences.
@@ -91,7 +107,7 @@ def evaluate(
     from framecast.runtime.report import to_json
     from framecast.runtime.shipped import labels
 
-    check_numbers(horizon=horizon, frames=frames, given=given, sequences=sequences)
+    check_numbers(horizon=horizon, frames=frames, given=given, predict=predict, sequences=sequences)
     rivals = dict(map(_rival, rival)) if rival else None
     options: dict[str, Any] = {
         "horizon": horizon,
@@ -100,6 +116,8 @@ def evaluate(
         "rivals": rivals,
         "frames": frames,
         "given": given,
+        "predict": predict,
+        "layout": layout,
         "sequences": sequences,
     }
     places, _ = look_up(clips, **options)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framecast.cli.checks import check_outputs
-from framecast.cli.complete import complete_configs
+from framecast.cli.complete import LAYOUTS_HELP, complete_configs, complete_layouts
 from framecast.cli.extras import needs_extra
 from framecast.cli.progress import progress, say
 from framecast.cli.settings import Settings
@@ -44,6 +44,15 @@ def train(
     val: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Validate on these videos, or on t10k-images-idx3-ubyte(.gz)."),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"DATA, and --val, hold this data set: train on its clips for training, validate on those for tests. "
+            f"{LAYOUTS_HELP}",
+            autocompletion=complete_layouts,
+        ),
     ] = None,
     settings: Settings = None,
     updates: Annotated[int | None, typer.Option(metavar="N", help="Number of updates (default: the recipe's).")] = None,
@@ -104,7 +113,7 @@ def train(
         start = (weights.name, sha256(weights), model.state_dict())
     run = RunSettings(
         config, data, output, options, name, chosen, cache or output.parent / "frames", val, minutes, every, seed,
-        device, licence, resume, start, shlex.join(["framecast", *sys.argv[1:]]),
+        layout, device, licence, resume, start, shlex.join(["framecast", *sys.argv[1:]]),
     )  # fmt: skip
     training = Training(run, say)
     stop = threading.Event()
@@ -122,7 +131,7 @@ def train(
     for words in (
         ("export", config, "--weights", output / "weights.safetensors", "-o", artifact),
         ("run", 0, "--model", artifact),
-        ("eval", artifact, others),
+        ("eval", artifact, others, *(("--layout", layout) if layout else ())),
     ):
         print(" ", shlex.join(map(str, ("framecast", *words))))
 
