@@ -43,7 +43,8 @@ class Recipe:
         sampling_stop: from this update on the share is 0.
         clip_norm: maximum norm of the gradient; 0 for no limit.
         ema: decay of the average of the weights, which is the result; 0 for the last weights.
-        ddr: weight of TAU's differential divergence; ``ddr_reduction``: ``mean`` (released) or ``sum`` (paper).
+        reduction: how MSE and differential divergence combine elements: ``mean`` over all, or ``sum`` over a sample's.
+        ddr: weight of TAU's differential divergence.
         perceptual: weight of STIP's learned perceptual loss.
         adversarial: weight of STIP's adversarial loss.
         discriminator_lr: learning rate of the discriminator's own Adam.
@@ -71,8 +72,8 @@ class Recipe:
     sampling_stop: int = 0
     clip_norm: float = 0.0
     ema: float = 0.0
+    reduction: Literal["mean", "sum"] = "mean"
     ddr: float = 0.0
-    ddr_reduction: Literal["mean", "sum"] = "mean"
     perceptual: float = 0.0
     adversarial: float = 0.0
     discriminator_lr: float = 5e-4
@@ -128,9 +129,9 @@ RECIPES: Mapping[str, Recipe] = {
         _STIP, perceptual=0.001, adversarial=0.01, discriminator_activation="leaky_relu"
     ),
     "stip-4k": dataclasses.replace(_STIP, updates=40_000, perceptual=0.0005, adversarial=0.005),
-    # The paper names no schedule.
+    # Equation 6 sums both terms, OpenSTL averages both. The paper names no schedule.
     "tau": dataclasses.replace(
-        _TAU, lr=1e-2, optimizer="adamw", weight_decay=0.05, schedule="constant", ddr_reduction="sum"
+        _TAU, lr=1e-2, optimizer="adamw", weight_decay=0.05, schedule="constant", reduction="sum"
     ),
     "tau-openstl": _TAU,
     "stip-edge": Recipe(

@@ -31,7 +31,7 @@ def test_recipes_match_the_papers() -> None:
     assert {name: tuple(getattr(recipe, field) for field in fields) for name, recipe in RECIPES.items()} == facts
     weights = {name: (recipe.perceptual, recipe.adversarial) for name, recipe in RECIPES.items() if recipe.gan}
     assert weights == {"stip": (0.01, 0.001), "stip-paper": (0.001, 0.01), "stip-4k": (0.0005, 0.005)}
-    assert {name: (r.ddr, r.ddr_reduction) for name, r in RECIPES.items() if r.ddr} == {
+    assert {name: (r.ddr, r.reduction) for name, r in RECIPES.items() if r.ddr} == {
         "tau": (0.1, "sum"),
         "tau-openstl": (0.1, "mean"),
     }
