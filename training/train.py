@@ -79,7 +79,9 @@ class Training:
         for path in (settings.data, *([settings.val] if settings.val else [])):
             check_footage(path, view, settings.cache)
         say(f"preparing {settings.data} for {settings.config}, recipe {settings.name}")
-        self.footage = open_footage(settings.data, view, settings.cache, shortest, say, scored=False)
+        self.footage = open_footage(
+            settings.data, view, settings.cache, shortest, say, scored=False, augment=recipe.augment
+        )
         self.scored = settings.val and open_footage(settings.val, view, settings.cache, SCORABLE, say, scored=True)
         self._check_apart()
         saved = self.run.load()

@@ -133,6 +133,18 @@ def test_a_device_renders_the_same_digits(tmp_path: Path) -> None:
             assert again.after == batch.after
 
 
+def test_without_augmentation_episodes_are_the_clips_own_frames() -> None:
+    """As the papers' loaders give them: whole frames, forwards, one after the other."""
+    footage = dataclasses.replace(numbered(8, 30), augment=False)
+    with drawn(footage, 8, batch=3, carried=False) as batches:
+        taken = np.concatenate([next(batches).frames for _ in range(10)], axis=1)
+    assert (taken == taken[:, :, :1, :1]).all()
+    numbers, ages = taken[..., 0, 0, 0], taken[..., 0, 0, 1].astype(int)
+    assert set(numbers[0]) == {0, 1}
+    assert (np.diff(ages, axis=0) == 1).all()
+    assert len(set(ages[0, numbers[0] == 1])) > 3
+
+
 def test_lost_footage_raises_when_its_batch_is_taken() -> None:
     class Lost(Digits):
         def episode(self, seed: Sequence[int], length: int | None) -> Episode:
