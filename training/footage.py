@@ -83,8 +83,8 @@ class Videos:
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
         """Return the episode of a seed of up to three numbers, with ``length`` frames.
 
-        If augmented, it runs forwards or backwards, at one to three frames per step. If no length is given, it has up to
-        ``LONGEST``.
+        If augmented, it runs forwards or backwards, at one to three frames per step. If no length is given, it has up
+        to ``LONGEST``.
         """
         rng = np.random.default_rng(seed)
         clip = self.clips[int(rng.integers(len(self.clips)))]

@@ -138,8 +138,8 @@ def next_frames(model: StepModel, frames: Tensor, given: int, truth: float) -> T
 def predict_clip(model: TAU, frames: Tensor, count: int) -> Tensor:
     """Predict frames after T frames, [T, B, C, H, W] to [B, count, C, H, W], as in TAU's training: without a state.
 
-    For more frames than the network predicts at once, the predicted blocks are fed back, with their gradient. This needs
-    a network that predicts T frames.
+    For more frames than the network predicts at once, the predicted blocks are fed back, with their gradient. This
+    needs a network that predicts T frames.
     """
     predicted: list[Tensor] = []
     while sum(block.shape[1] for block in predicted) < count:

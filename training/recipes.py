@@ -49,8 +49,8 @@ class Recipe:
         adversarial: weight of STIP's adversarial loss.
         discriminator_lr: learning rate of the discriminator's own Adam.
         discriminator_activation: ``relu`` (released) or ``leaky_relu`` (paper).
-        augment: whether videos are augmented: cropped, moved, flipped, reversed, at several speeds, in other colours. The
-            papers' loaders do none of it.
+        augment: whether videos are augmented: cropped, moved, flipped, reversed, at several speeds, in other colours.
+            The papers' loaders do none of it.
         precision: ``fp32``; ``bf16`` (autocast); ``fp16`` (autocast with a scaled loss, on CUDA only).
 
     Raises:

@@ -235,9 +235,7 @@ def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
     strict = dataclasses.replace(find("mau-mnist"), tolerance=1e-12)
     monkeypatch.setattr("framecast.export.exporter.find", lambda name: strict)
     monkeypatch.setattr("framecast.export.parity.FACTOR", 0)
-    with pytest.raises(
-        ExportError, match="network in float64, but only 1e-12 is allowed; allow more with --tol"
-    ):
+    with pytest.raises(ExportError, match="network in float64, but only 1e-12 is allowed; allow more with --tol"):
         export_config("mau-mnist", tmp_path / "mau.onnx", None, source="demo", frames=2, seed=0)
     assert not (tmp_path / "mau.onnx").exists()
 
