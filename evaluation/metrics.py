@@ -50,7 +50,7 @@ class Comparison:
     """Comparison of a prediction with the real frame.
 
     Values that several metrics share are computed once, on first use. As in OpenSTL, floats outside 0…1 are clamped for
-    PSNR and SSIM, but not for MSE and MAE.
+    PSNR and SSIM, but not for MSE and MAE; the authors of STIP, STAU and MAU clamp for those too.
 
     Attributes:
         truth: the real frame.
@@ -75,11 +75,16 @@ class Comparison:
         return self.values - self.truth.values
 
     @cached_property
+    def clipped_difference(self) -> Array:
+        """The prediction, clamped to 0…1, minus the real frame."""
+        return self.difference if self.prediction.dtype == np.uint8 else self._clamped - self.truth.values
+
+    @cached_property
     def psnr(self) -> float:
         """PSNR in dB."""
         if self.prediction.dtype == np.uint8:
             return psnr(self.prediction, self.truth.image)  # type: ignore[arg-type]
-        mse = float(np.mean(np.square(self._clamped - self.truth.values)))
+        mse = float(np.mean(np.square(self.clipped_difference)))
         return -10 * math.log10(max(mse, MSE_FLOOR / 255**2))
 
     def ssim(self, *, data_range: int) -> float:
@@ -166,17 +171,37 @@ METRICS: dict[str, Metric] = {
     ),
     "mse": Metric(
         "MSE ↓",
-        "sum of squared differences over a frame's pixels and channels, values 0…1",
+        "sum of squared differences over a frame's pixels and channels, values 0…1; predictions are not clipped, as "
+        "in OpenSTL",
         2,
         lambda compared: float(np.sum(compared.difference * compared.difference)),
     ),
+    "mse_clipped": Metric(
+        "MSE clipped ↓",
+        "the same with predictions clipped to 0…1, as in the code of STIP, STAU, MAU and STAM",
+        2,
+        lambda compared: float(np.sum(np.square(compared.clipped_difference))),
+    ),
     "mae": Metric(
         "MAE ↓",
-        "sum of absolute differences over a frame's pixels and channels, values 0…1",
+        "sum of absolute differences over a frame's pixels and channels, values 0…1; predictions are not clipped, as "
+        "in OpenSTL",
         1,
         lambda compared: float(np.sum(np.abs(compared.difference))),
     ),
-    LPIPS: Metric("LPIPS ↓", "AlexNet, version 0.1 of the lpips package", 4, lambda compared: compared.lpips),
+    "mae_clipped": Metric(
+        "MAE clipped ↓",
+        "the same with predictions clipped to 0…1, as in the code of STIP, STAU, MAU and STAM",
+        1,
+        lambda compared: float(np.sum(np.abs(compared.clipped_difference))),
+    ),
+    LPIPS: Metric(
+        "LPIPS ↓",
+        "AlexNet, version 0.1 of the lpips package, RGB, unscaled; STIP, STAU and MAU print 100 times the mean of a "
+        "map (spatial=True) over BGR",
+        4,
+        lambda compared: compared.lpips,
+    ),
     WORSE: Metric(
         "worse than copying ↓",
         "share of the frames whose PSNR is below copying's",

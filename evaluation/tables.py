@@ -11,7 +11,8 @@ from framecast.evaluation.results import COPY, ClipResult, Results
 from framecast.runtime.report import versions
 from framecast.tables import Table, number
 
-_PAPERS = ("mse", "mae", "ssim_published", "ssim", "psnr", "lpips", WORSE)  # the order of columns in papers
+# The order of columns in papers.
+_PAPERS = ("mse", "mse_clipped", "mae", "mae_clipped", "ssim_published", "ssim", "psnr", "lpips", WORSE)
 
 
 def titles(results: Results) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from safetensors.torch import save as to_safetensors
 
-from framecast.camera import Source, open_source
+from framecast.camera import Image, open_source
 from framecast.errors import ExportError, OptionError
 from framecast.export.load_network import load_trained
 from framecast.export.onnx import describe, to_onnx, to_render
-from framecast.export.parity import Parity, compare, random_frames
+from framecast.export.parity import Parity, compare, compare_exactly, random_frames
 from framecast.files import check_writable, write
 from framecast.graph.artifact import save
 from framecast.graph.manifest import RENDER, Manifest, other_half
@@ -39,6 +40,7 @@ def export_config(
     frames: int,
     seed: int,
     changes: Mapping[str, Any] | None = None,
+    tolerance: float | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Parity]:
     """Write a configuration's artifact to ``output``; return its parity on random and on real frames.
@@ -51,16 +53,20 @@ def export_config(
         frames: number of random frames, and of real frames.
         seed: seed of random weights and random frames.
         changes: options that replace those of the configuration.
+        tolerance: error that is always allowed (default: the configuration's); see :class:`Parity`. If it is exceeded,
+            float64 decides: see :func:`framecast.export.parity.compare_exactly`.
         say: called with a message when the work begins.
 
     Raises:
         ArtifactError: there is no such configuration, or the weights do not belong to it.
-        OptionError: no network can be built with these options, or the seed is out of range.
+        OptionError: no network can be built with these options, or the seed or the tolerance is out of range.
         SinkError: the output cannot be written.
         ExportError: the export failed, or differs from the network by more than allowed; nothing is written.
         SourceError: the real frames cannot be read.
     """
-    allowed = find(config).tolerance
+    if tolerance is not None and not 0 < tolerance < float("inf"):
+        raise OptionError(f"--tolerance must be a number above 0, not {tolerance}")
+    allowed = find(config).tolerance if tolerance is None else tolerance
     if output.suffix != ".onnx" or output.is_dir():
         raise ExportError(f"cannot write {output}: name a file that ends in .onnx")
     check_writable(output)
@@ -76,15 +82,23 @@ def export_config(
         say(f"exporting {config} and comparing it with the network over {frames} frames: up to a few minutes")
         draft = Path(folder) / "draft.onnx"
         graphs = save_graphs(model, manifest, draft)
+        rollouts = {"random": partial(random_frames, manifest.frame, frames, seed)}
+        if manifest.is_picture:
+            images = [frame.image for frame in islice(opened, frames)]
+            rollouts["real"] = partial(real_frames, images, manifest)
+        parity = {}
         with open_engine(draft) as engine:
-            parity = {"random": compare(model, engine, random_frames(manifest.frame, frames, seed), allowed)}
-            if manifest.is_picture:
-                parity["real"] = compare(model, engine, real_frames(opened, manifest, frames), allowed)
+            for name, rollout in rollouts.items():
+                parity[name] = compare(model, engine, rollout(), allowed)
+                if not parity[name].holds:
+                    say(f"{name} frames: {parity[name].max:.1e} off the network; comparing with float64")
+                    parity[name] = compare_exactly(model, engine, rollout(), allowed)
     for name, found in parity.items():
         if not found.holds:
             raise ExportError(
-                f"cannot write the export of {config}: on {name} frames it is {found.max:.2e} off the network, "
-                f"but only {found.allowed:.0e} is allowed; report this with the versions that 'framecast doctor' prints"
+                f"cannot write the export of {config}: on {name} frames it is {found.max:.2e} off the network in "
+                f"{found.reference}, but only {found.allowed:.0e} is allowed; allow more with --tolerance, or report "
+                "this with the versions that 'framecast doctor' prints"
             )
     for path, proto in graphs.items():
         save(proto, output.with_name(path.name.replace(draft.stem, output.stem, 1)))
@@ -152,7 +166,7 @@ def import_checkpoint(path: Path, config: str, output: Path, changes: Mapping[st
     return checkpoint
 
 
-def real_frames(source: Source, manifest: Manifest, steps: int) -> Iterator[NDArray[np.float32]]:
-    """Yield the first frames of a source in the step's input format, [1, C, H, W] each."""
-    for frame in islice(source, steps):
-        yield to_input(frame.image, manifest)
+def real_frames(images: Iterable[Image], manifest: Manifest) -> Iterator[NDArray[np.float32]]:
+    """Yield pictures in the step's input format, [1, C, H, W] each."""
+    for image in images:
+        yield to_input(image, manifest)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from framecast.errors import ArtifactError
+from framecast.models.configs import CONFIGS
 from framecast.models.step import StepModel
 
-OTHER = "(check the configuration and the --set options)"
 PREFIXES = ("model.", "module.")  # from OpenSTL's Lightning module, and from DataParallel
 
 
@@ -50,6 +50,7 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
     if not model.released:
         raise ArtifactError(f"cannot import weights of {config}: no checkpoint was ever released for it")
     unfit = f"{path} does not hold weights of {config}"
+    check = _check(config)
     own = model.state_dict()
     tensors: dict[str, Tensor] = {}
     unused: list[str] = []
@@ -61,7 +62,7 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
             unused.append(key)
             continue
         if name not in own or not isinstance(value, Tensor):
-            raise ArtifactError(f"{unfit}: {key!r} is not a key of a released {kind} (is it another network's?)")
+            raise ArtifactError(f"{unfit}: {key!r} is not a key of a released {kind} {check}")
         if name in tensors:
             raise ArtifactError(f"{unfit}: {key!r} and another key both stand for {name}")
         found, want = list(value.shape), list(own[name].shape)
@@ -72,14 +73,22 @@ def read_checkpoint(path: Path, model: StepModel, config: str) -> Checkpoint:
         if found[2:] == [2, 1, 1] and len(want) == 4:  # Conv3d over two frames, which we stack as channels
             value = value.permute(0, 2, 1, 3, 4).flatten(1, 2)
         if list(value.shape) != want:
-            raise ArtifactError(f"{unfit}: {key!r} has shape {found}, not {want} {OTHER}")
+            raise ArtifactError(f"{unfit}: {key!r} has shape {found}, not {want} {check}")
         if not value.isfinite().all():  # a file may name a shape of any size: it fits by now
             raise ArtifactError(f"{path} has weights that are not finite ({key!r}): download it again")
         tensors[name] = value.float() if value.is_floating_point() else value
     if missing := sorted(own.keys() - tensors.keys()):
         rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ArtifactError(f"{unfit}: it lacks {missing[0]}{rest} {OTHER}")
+        raise ArtifactError(f"{unfit}: it lacks {missing[0]}{rest} {check}")
     return Checkpoint(tensors, tuple(unused))
+
+
+def _check(config: str) -> str:
+    """Return what to check if a file does not fit a configuration."""
+    if config in CONFIGS and (released := CONFIGS[config].released):
+        options = " ".join(f"--set {name}={value}" for name, value in released.items())
+        return f"(the checkpoint released for {config} needs {options})"
+    return "(check the configuration and the --set options: is it another network's?)"
 
 
 def _rename(key: str, model: StepModel) -> str | None:

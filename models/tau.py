@@ -8,6 +8,7 @@ is the same, with less computation. Where release and paper differ, the release 
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -91,6 +92,8 @@ class ConvSC(nn.Module):
             self.conv = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
         else:
             self.conv = nn.Conv2d(inputs, 4 * outputs if double else outputs, 3, stride=2 if halve else 1, padding=1)
+        nn.init.trunc_normal_(self.conv.weight, std=0.02)  # as released
+        nn.init.zeros_(cast(Tensor, self.conv.bias))
         self.norm = nn.GroupNorm(2, outputs)
         self.shuffle = double == "shuffle"
 
@@ -161,6 +164,11 @@ class Block(nn.Module):
                 fc2=nn.Conv2d(hidden, inputs, 1),
             )
         )
+        for conv in self.mlp:  # as released: normal by fan-out. The attention has PyTorch's own initialisation there.
+            if isinstance(conv, nn.Conv2d):
+                fan_out = math.prod(conv.kernel_size) * conv.out_channels // conv.groups
+                nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out))
+                nn.init.zeros_(cast(Tensor, conv.bias))
         self.layer_scale_1 = nn.Parameter(torch.full((inputs,), 1e-2))
         self.layer_scale_2 = nn.Parameter(torch.full((inputs,), 1e-2))
         self.reduction = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()

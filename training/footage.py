@@ -38,11 +38,11 @@ class Episode(ABC):
 
 @dataclass(frozen=True, eq=False)
 class _Stretch(Episode):
-    """A stretch of a video with one augmentation."""
+    """A stretch of a video with one augmentation, or with none."""
 
     clip: Image  # [N, H, W, 3]
     order: NDArray[np.int64]
-    lens: Augmentation
+    lens: Augmentation | None
     view: View
     seed: Sequence[int]
 
@@ -50,6 +50,8 @@ class _Stretch(Episode):
         return len(self.order)
 
     def frame(self, age: int) -> Picture:
+        if self.lens is None:
+            return self.view.see(resize(self.clip[self.order[age]], self.view.size))
         rng = np.random.default_rng([*self.seed, age + 1])  # for the noise; the episode's own generator is [*seed, 0]
         return self.view.see(self.lens.apply(self.clip[self.order[age]], age, self.view.size, rng))
 
@@ -64,6 +66,7 @@ class Videos:
         files: SHA-256 and number of frames of each file, by name.
         skipped: why a file was skipped, by its name.
         clips: decoded frames of each file, uint8 [N, H, W, 3] BGR.
+        augment: whether episodes are augmented.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Videos:
     files: Mapping[str, Mapping[str, Any]]
     skipped: Mapping[str, str]
     clips: Sequence[Image] = field(repr=False)
+    augment: bool = True
 
     @property
     def kind(self) -> str:
@@ -80,20 +84,21 @@ class Videos:
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
         """Return the episode of a seed of up to three numbers, with ``length`` frames.
 
-        It runs forwards or backwards, at one to three frames per step. If no length is given, it has up to ``LONGEST``.
+        If augmented, it runs forwards or backwards, at one to three frames per step. If no length is given, it has up
+        to ``LONGEST``.
         """
         rng = np.random.default_rng(seed)
         clip = self.clips[int(rng.integers(len(self.clips)))]
-        stride = int(rng.choice([1, 1, 1, 2, 3]))
+        stride = int(rng.choice([1, 1, 1, 2, 3])) if self.augment else 1
         if len(clip) < (length or 2) * stride:
             stride = 1
         order = np.arange(len(clip))[::stride]
-        if rng.random() < 0.4:
+        if self.augment and rng.random() < 0.4:
             order = order[::-1]
         begin = rng.integers(max(1, len(order) - (length or SHORTEST) + 1))
         order = order[begin:][: length or rng.integers(SHORTEST, LONGEST + 1)]
         (height, width), (w, h) = clip.shape[1:3], self.view.size
-        lens = Augmentation.draw(rng, w / h * height / width)
+        lens = Augmentation.draw(rng, w / h * height / width) if self.augment else None
         return _Stretch(clip, order, lens, self.view, seed)
 
     def scored(self, clip: Image) -> Iterator[Picture]:
@@ -154,6 +159,7 @@ def open_footage(
     *,
     scored: bool,
     layout: str | None = None,
+    augment: bool = True,
 ) -> Footage:
     """Open a video, a folder of videos, or an IDX file of digits for Moving MNIST.
 
@@ -166,6 +172,7 @@ def open_footage(
         scored: keep frames at their own size, so that scores equal those of a live run.
         layout: the folder holds a data set in this layout; ``scored`` selects its clips for tests, otherwise those for
             training.
+        augment: whether episodes of videos are augmented.
 
     Raises:
         SourceError: there is no usable video.
@@ -199,7 +206,7 @@ def open_footage(
         )
     if skipped:
         say(f"{len(skipped)} of {len(found)} videos were skipped")
-    return Videos(path.name, view, files, skipped, clips)
+    return Videos(path.name, view, files, skipped, clips, augment)
 
 
 def _clips(path: Path, layout: str | None, scored: bool) -> list[Clip]:

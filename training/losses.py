@@ -22,14 +22,21 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def mse(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Return the mean squared error over all elements, a scalar. ASTM, MAU, STAU and TAU minimise it.
+def mse(prediction: Tensor, truth: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """Return the squared error, a scalar. ASTM, MAU, STAU and TAU minimise it.
 
     Args:
-        prediction: any shape; patches make no difference.
+        prediction: [B, …]; patches make no difference.
         truth: the same shape.
+        reduction: ``mean`` over all elements; or ``sum`` over a sample's elements, averaged over the batch, as in
+            equation 6 of TAU's paper.
+
+    Raises:
+        OptionError: there is no such reduction.
     """
-    return functional.mse_loss(at_least_float32(prediction), at_least_float32(truth))
+    _check(reduction)
+    loss = functional.mse_loss(at_least_float32(prediction), at_least_float32(truth), reduction=reduction)
+    return loss if reduction == "mean" else loss / len(prediction)
 
 
 def log_mse(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -63,14 +70,18 @@ def differential_divergence(
     Raises:
         OptionError: there is no such reduction.
     """
-    if reduction not in ("mean", "sum"):
-        raise OptionError(f"reduction must be mean or sum, not {reduction}")
+    _check(reduction)
     if prediction.shape[1] <= 2:
         return at_least_float32(prediction).new_zeros(())
     p = _change(prediction, temperature)
     q = _change(truth, temperature)
     terms = p * torch.log(p / (q + EPSILON) + EPSILON)
     return terms.mean() if reduction == "mean" else terms.sum() / len(terms)
+
+
+def _check(reduction: str) -> None:
+    if reduction not in ("mean", "sum"):
+        raise OptionError(f"reduction must be mean or sum, not {reduction}")
 
 
 def _change(frames: Tensor, temperature: float) -> Tensor:

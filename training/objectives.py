@@ -1,4 +1,4 @@
-"""The objective of an update over streams, sequences or clips, and STIP's adversary."""
+"""The objective of an update over streams, sequences or clips, and that of STIP's discriminator."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ class Objective:
         loss: a scalar with a gradient.
         parts: the unweighted terms of the loss, and other values for the log.
         state: the streams' state, detached.
-        adversary: the discriminator's loss with a gradient; None without a discriminator.
     """
 
     loss: Tensor
     parts: dict[str, Tensor]
     state: State | None = None
-    adversary: Tensor | None = None
 
 
 def over_streams(model: StepModel, recipe: Recipe, frames: Tensor, starts: Tensor, state: State | None) -> Objective:
@@ -61,48 +59,61 @@ def _per_sample(recipe: Recipe, prediction: Tensor, truth: Tensor) -> Tensor:
     return (prediction.float() - truth).square().flatten(1).mean(1)
 
 
-def over_sequences(
-    model: StepModel, recipe: Recipe, frames: Tensor, truth: float, discriminator: Discriminator | None
-) -> Objective:
-    """Return the loss of whole sequences, [T, B, C, H, W], each from a zero state.
+def predict_sequences(model: StepModel, recipe: Recipe, frames: Tensor, truth: float) -> tuple[Tensor, Tensor]:
+    """Predict whole sequences, [T, B, C, H, W], each from a zero state.
 
     For a recurrent network all T − 1 next frames count. For TAU only the frames after the given ones count, because it
-    takes all given frames at once. With a discriminator this is one iteration of STIP's Algorithm 1: first the
-    network's loss with the current discriminator, then the discriminator's loss. (In the released code the
-    discriminator steps first.)
+    takes all given frames at once.
 
     Args:
         model: the network to train.
-        recipe: names the loss and the weights of its terms.
+        recipe: number of given and of predicted frames.
         frames: values from 0 to 1.
         truth: probability that an input after the given ones is the true frame; see :func:`next_frames`.
-        discriminator: its own loss is returned as the objective's ``adversary``.
+
+    Returns:
+        The predicted and the true frames, [B, T', C, H, W] each.
     """
     if isinstance(model, TAU):
-        predicted = predict_clip(model, frames[: recipe.given])[:, : recipe.predicted]
+        predicted = predict_clip(model, frames[: recipe.given], recipe.predicted)
     else:
         predicted = next_frames(model, frames, recipe.given, truth)
-    wanted = frames[-predicted.shape[1] :].transpose(0, 1)  # [B, T', C, H, W]
+    return predicted, frames[-predicted.shape[1] :].transpose(0, 1)
+
+
+def of_discriminator(discriminator: Discriminator, predicted: Tensor, wanted: Tensor) -> Tensor:
+    """Return the discriminator's loss on predicted and true frames, [B, T', C, H, W] each, with a gradient for it."""
+    return losses.discrimination(discriminator(wanted)[0], discriminator(predicted.detach())[0])
+
+
+def over_sequences(
+    recipe: Recipe, predicted: Tensor, wanted: Tensor, discriminator: Discriminator | None = None
+) -> Objective:
+    """Return the loss of predicted sequences, [B, T', C, H, W].
+
+    Args:
+        recipe: names the loss and the weights of its terms.
+        predicted: see :func:`predict_sequences`.
+        wanted: the true frames.
+        discriminator: gets no gradient. In STIP's Algorithm 1 and in its released code it has already learnt from these
+            frames.
+    """
     if recipe.loss == "mse":
-        loss = losses.mse(predicted, wanted)
+        loss = losses.mse(predicted, wanted, recipe.reduction)
     else:
         loss = losses.log_mse(predicted.flatten(0, 1), wanted.flatten(0, 1)).mean()
     parts: dict[str, Tensor] = {recipe.loss: loss}
     if recipe.ddr:
-        parts["ddr"] = losses.differential_divergence(predicted, wanted, reduction=recipe.ddr_reduction)
+        parts["ddr"] = losses.differential_divergence(predicted, wanted, reduction=recipe.reduction)
         loss = loss + recipe.ddr * parts["ddr"]
-    adversary = None
     if discriminator is not None:
-        real_scores, real_features = discriminator(wanted)
-        discriminator.requires_grad_(False)  # the network's loss must not train it
+        discriminator.requires_grad_(False)
         scores, features = discriminator(predicted)
-        parts["perceptual"] = losses.learned_perceptual(features, real_features.detach())
+        parts["perceptual"] = losses.learned_perceptual(features, discriminator(wanted)[1])
         parts["adversarial"] = losses.adversarial(scores)
         loss = loss + recipe.perceptual * parts["perceptual"] + recipe.adversarial * parts["adversarial"]
         discriminator.requires_grad_(True)
-        adversary = losses.discrimination(real_scores, discriminator(predicted.detach())[0])
-        parts["discriminator"] = adversary
-    return Objective(loss, {name: value.detach() for name, value in parts.items()}, adversary=adversary)
+    return Objective(loss, {name: value.detach() for name, value in parts.items()})
 
 
 def next_frames(model: StepModel, frames: Tensor, given: int, truth: float) -> Tensor:
@@ -124,8 +135,15 @@ def next_frames(model: StepModel, frames: Tensor, given: int, truth: float) -> T
     return torch.stack(predicted, dim=1)
 
 
-def predict_clip(model: TAU, frames: Tensor) -> Tensor:
-    """Predict T frames after T frames, [T, B, C, H, W] to [B, K, C, H, W], as in TAU's training: without a state."""
-    embeddings, skips = model.encode(frames.flatten(0, 1))
-    steps = len(frames)
-    return model.predict(list(embeddings.chunk(steps)), list(skips.chunk(steps)))
+def predict_clip(model: TAU, frames: Tensor, count: int) -> Tensor:
+    """Predict frames after T frames, [T, B, C, H, W] to [B, count, C, H, W], as in TAU's training: without a state.
+
+    For more frames than the network predicts at once, the predicted blocks are fed back, with their gradient. This
+    needs a network that predicts T frames.
+    """
+    predicted: list[Tensor] = []
+    while sum(block.shape[1] for block in predicted) < count:
+        clip = predicted[-1].transpose(0, 1) if predicted else frames
+        embeddings, skips = model.encode(clip.flatten(0, 1))
+        predicted.append(model.predict(list(embeddings.chunk(len(clip))), list(skips.chunk(len(clip)))))
+    return torch.cat(predicted, dim=1)[:, :count]

@@ -35,19 +35,22 @@ class Recipe:
         predicted: frames of a sequence after the given ones.
         unroll: steps that a gradient reaches back.
         loss: ``mse``, or ``log_mse`` (the logarithm of each frame's MSE).
-        schedule: schedule of the rate: ``constant``; ``step``, ×0.9 every ``decay_every`` updates after the end of
-            scheduled sampling; ``cosine``, down to zero; ``onecycle``, as torch's OneCycleLR.
+        schedule: schedule of the rate: ``constant``; ``step``, ×0.9 at the end of scheduled sampling and every
+            ``decay_every`` updates after it; ``cosine``, down to zero; ``onecycle``, as torch's OneCycleLR.
         warmup: updates in which the rate rises to its schedule.
         sampling_rate: scheduled sampling (Bengio et al., 2015): the share of true frames among the inputs after the
-            given ones starts at 1 and falls by this much per update; 0 for true frames only.
+            given ones is 1 before the first update, and falls by this much with each; 0 for true frames only.
         sampling_stop: from this update on the share is 0.
         clip_norm: maximum norm of the gradient; 0 for no limit.
         ema: decay of the average of the weights, which is the result; 0 for the last weights.
-        ddr: weight of TAU's differential divergence; ``ddr_reduction``: ``mean`` (released) or ``sum`` (paper).
+        reduction: how MSE and differential divergence combine elements: ``mean`` over all, or ``sum`` over a sample's.
+        ddr: weight of TAU's differential divergence.
         perceptual: weight of STIP's learned perceptual loss.
         adversarial: weight of STIP's adversarial loss.
         discriminator_lr: learning rate of the discriminator's own Adam.
         discriminator_activation: ``relu`` (released) or ``leaky_relu`` (paper).
+        augment: whether videos are augmented: cropped, moved, flipped, reversed, at several speeds, in other colours.
+            The papers' loaders do none of it.
         precision: ``fp32``; ``bf16`` (autocast); ``fp16`` (autocast with a scaled loss, on CUDA only).
 
     Raises:
@@ -71,12 +74,13 @@ class Recipe:
     sampling_stop: int = 0
     clip_norm: float = 0.0
     ema: float = 0.0
+    reduction: Literal["mean", "sum"] = "mean"
     ddr: float = 0.0
-    ddr_reduction: Literal["mean", "sum"] = "mean"
     perceptual: float = 0.0
     adversarial: float = 0.0
     discriminator_lr: float = 5e-4
     discriminator_activation: Literal["relu", "leaky_relu"] = "relu"
+    augment: bool = False
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
     def __post_init__(self) -> None:
@@ -103,8 +107,8 @@ class Recipe:
         return self.unroll + 1 if self.batching == "streams" else self.given + self.predicted
 
 
-def _mnist(updates: int) -> Recipe:
-    return Recipe("sequences", updates, 16, 1e-3, schedule="step", sampling_rate=2e-5, sampling_stop=50_000)
+def _recurrent(updates: int, batch: int = 16) -> Recipe:
+    return Recipe("sequences", updates, batch, 1e-3, schedule="step", sampling_rate=2e-5, sampling_stop=50_000)
 
 
 _STIP = Recipe(
@@ -116,26 +120,38 @@ _STIP = Recipe(
 _TAU = Recipe("sequences", 125_000, 16, 1e-3, schedule="onecycle", ddr=0.1)  # 200 epochs of 10,000 sequences
 
 RECIPES: Mapping[str, Recipe] = {
-    "astm-mnist": _mnist(80_000),  # the paper does not give the length; this is MAU's
-    "stau-mnist": _mnist(150_000),
-    "mau-mnist": _mnist(80_000),
+    "astm-mnist": _recurrent(200_000, 12),
+    "astm-kth": _recurrent(200_000, 2),
+    "stau-mnist": _recurrent(150_000),
+    "stau-kitti": _recurrent(150_000),  # rate and batch as for Moving MNIST
+    "mau-mnist": _recurrent(80_000),
     "stau-town": Recipe(  # TownCentre: 4 frames to 4; the batch size is our choice
         "sequences", 80_000, 1, 5e-4, given=4, predicted=4, schedule="step", sampling_rate=5e-5, sampling_stop=20_000
     ),
     "stip": _STIP,
-    # Compared with the code, Table I has the weights of the adversarial and perceptual terms swapped.
-    "stip-paper": dataclasses.replace(
-        _STIP, perceptual=0.001, adversarial=0.01, discriminator_activation="leaky_relu"
+    "stip-h36m": dataclasses.replace(_STIP, sampling_rate=2e-5, sampling_stop=50_000),
+    # The released code has the same weights for every data set.
+    "stip-4k": dataclasses.replace(_STIP, updates=40_000),
+    # Table I names the weights of the two terms the other way round than Algorithm 1 and the code. Algorithm 1 decides.
+    "stip-paper": dataclasses.replace(_STIP, discriminator_activation="leaky_relu"),
+    "stip-4k-paper": dataclasses.replace(
+        _STIP, updates=40_000, perceptual=0.005, adversarial=0.0005, discriminator_activation="leaky_relu"
     ),
-    "stip-4k": dataclasses.replace(_STIP, updates=40_000, perceptual=0.0005, adversarial=0.005),
-    # The paper names no schedule.
+    # Equation 6 sums both terms, OpenSTL averages both. The paper names no schedule.
     "tau": dataclasses.replace(
-        _TAU, lr=1e-2, optimizer="adamw", weight_decay=0.05, schedule="constant", ddr_reduction="sum"
+        _TAU, lr=1e-2, optimizer="adamw", weight_decay=0.05, schedule="constant", reduction="sum"
     ),
     "tau-openstl": _TAU,
+    # OpenSTL's on other data: 100, 50 and 100 epochs of 5200, 19,627 and 2042 sequences. KTH's second ten frames are
+    # predicted from the first ten. A single frame has no differential divergence.
+    "tau-kth": dataclasses.replace(_TAU, updates=32_500, predicted=20),
+    "tau-taxibj": dataclasses.replace(
+        _TAU, updates=61_350, lr=5e-4, given=4, predicted=4, schedule="cosine", warmup=6135
+    ),
+    "tau-caltech": dataclasses.replace(_TAU, updates=12_800, lr=1e-2, predicted=1, ddr=0.0),
     "stip-edge": Recipe(
         "streams", 7362, 4, 6e-4, unroll=4, loss="log_mse", optimizer="adamw", weight_decay=1e-4, schedule="cosine",
-        warmup=200, clip_norm=1.0, ema=0.998, precision="bf16",
+        warmup=200, clip_norm=1.0, ema=0.998, augment=True, precision="bf16",
     ),
 }  # fmt: skip
 
@@ -144,11 +160,17 @@ RECIPES: Mapping[str, Recipe] = {
 DEFAULTS: Mapping[str, str] = {
     "stip-edge": "stip-edge",
     "stip-4k": "stip-4k",
+    "stip-h36m": "stip-h36m",
     "stip": "stip",
     "stau-mnist": "stau-mnist",
+    "stau-kitti": "stau-kitti",
     "stau": "stau-town",
     "mau": "mau-mnist",
+    "astm-kth": "astm-kth",
     "astm": "astm-mnist",
+    "tau-kth": "tau-kth",
+    "tau-taxibj": "tau-taxibj",
+    "tau-caltech": "tau-caltech",
     "tau": "tau-openstl",
 }
 
@@ -188,8 +210,8 @@ def scale_of_rate(recipe: Recipe, update: int, done: float) -> tuple[float, floa
     """
     share = min(1.0, (update + 1) / recipe.warmup) if recipe.warmup else 1.0
     position = round(done * recipe.updates)
-    if recipe.schedule == "step":
-        share *= 0.9 ** (max(0, position - recipe.sampling_stop) // recipe.decay_every)
+    if recipe.schedule == "step":  # as released: the update after ``sampling_stop`` updates is the first at 0.9
+        share *= 0.9 ** max(0, (position - recipe.sampling_stop) // recipe.decay_every + 1)
     elif recipe.schedule == "cosine":
         share *= (1 + math.cos(math.pi * done)) / 2
     elif recipe.schedule == "onecycle":  # Smith and Topin, 2018; as in torch, with positions in updates
@@ -208,5 +230,5 @@ def share_of_truth(recipe: Recipe, done: float) -> float:
     """Return the probability that an input after the given frames is the true one (scheduled sampling)."""
     if not recipe.sampling_rate:
         return 1.0
-    position = round(done * recipe.updates)
-    return max(0.0, 1 - recipe.sampling_rate * position) if position < recipe.sampling_stop else 0.0
+    number = round(done * recipe.updates) + 1  # as released: the first update is 1, and has 1 - sampling_rate
+    return max(0.0, 1 - recipe.sampling_rate * number) if number < recipe.sampling_stop else 0.0

@@ -149,7 +149,7 @@ def to_picture(frame: Tensor) -> Picture:
 def rollout(model: StepModel, frames: Tensor, count: int) -> Tensor:
     """Predict ``count`` frames, [T, B, C, H, W] to [B, count, C, H, W]. Predictions are fed back, not clamped."""
     if isinstance(model, TAU) and len(frames) == model.config.frames and count <= model.outputs:
-        return predict_clip(model, frames)[:, :count]  # the same in one pass
+        return predict_clip(model, frames, count)  # the same in one pass
     state = model.init_state(frames.shape[1])
     for frame in frames:
         prediction, state = model.step(frame, state)

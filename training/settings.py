@@ -75,8 +75,9 @@ def network(settings: Settings) -> tuple[StepModel, Recipe]:
     model = built(settings.options)
     if isinstance(model, TAU) and recipe.batching == "sequences":  # TAU takes T frames at once and predicts T
         frames = model.config.frames
-        model = built({**settings.options, "outputs": frames})  # no weight depends on ``outputs``
-        recipe = dataclasses.replace(recipe, given=frames, predicted=frames)
+        predicted = recipe.predicted if recipe.given == frames else frames
+        model = built({**settings.options, "outputs": min(predicted, frames)})  # no weight depends on ``outputs``
+        recipe = dataclasses.replace(recipe, given=frames, predicted=predicted)
     if settings.start is not None:
         model.load_state_dict(dict(settings.start[2]))
     return model.to(device).train(), recipe

@@ -80,7 +80,9 @@ class Training:
         for path, scored in ((settings.data, False), *([(settings.val, True)] if settings.val else [])):
             check_footage(path, view, cache, scored=scored, layout=layout)
         say(f"preparing {settings.data} for {settings.config}, recipe {settings.name}")
-        self.footage = open_footage(settings.data, view, cache, shortest, say, scored=False, layout=layout)
+        self.footage = open_footage(
+            settings.data, view, cache, shortest, say, scored=False, layout=layout, augment=recipe.augment
+        )
         self.scored = settings.val and open_footage(
             settings.val, view, cache, SCORABLE, say, scored=True, layout=layout
         )

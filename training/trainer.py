@@ -14,7 +14,13 @@ from framecast.errors import FramecastError, OptionError
 from framecast.models.step import State, StepModel
 from framecast.training.batches import Batch
 from framecast.training.discriminator import Discriminator
-from framecast.training.objectives import Objective, over_sequences, over_streams
+from framecast.training.objectives import (
+    Objective,
+    of_discriminator,
+    over_sequences,
+    over_streams,
+    predict_sequences,
+)
 from framecast.training.recipes import Recipe, scale_of_rate, share_of_truth
 
 PATIENCE = 20  # failed updates in a row that end the run
@@ -94,45 +100,67 @@ class Trainer:
                 group["lr"], group["betas"] = height * factor, (beta, group["betas"][1])
         taken = batch.frames if isinstance(batch.frames, Tensor) else torch.from_numpy(batch.frames)
         frames = taken.to(self.device).permute(0, 1, 4, 2, 3).float() / 255
-        with torch.autocast(self.device.type, _AUTOCAST[recipe.precision], enabled=recipe.precision != "fp32"):
-            objective = self._objective(frames, torch.from_numpy(batch.starts).to(self.device), done)
-        norms = self._backward(objective)
-        finite = bool(torch.stack([objective.loss.detach(), *norms]).isfinite().all())
+        objective, checked = self._objective(frames, torch.from_numpy(batch.starts).to(self.device), done)
+        norm = self._backward(self.optimizers[0], objective.loss)
+        finite = bool(torch.stack([objective.loss.detach(), norm, *checked]).isfinite().all())
         if finite:
             self._step(objective.state)
         else:
             self._undo(objective)
         self.scaler.update()
         parts = {name: float(value) for name, value in objective.parts.items()}
-        return Made(float(objective.loss.detach()), parts, recipe.lr * factor, float(norms[0]), finite)
+        return Made(float(objective.loss.detach()), parts, recipe.lr * factor, float(norm), finite)
 
-    def _objective(self, frames: Tensor, starts: Tensor, done: float) -> Objective:
+    def _objective(self, frames: Tensor, starts: Tensor, done: float) -> tuple[Objective, list[Tensor]]:
+        """Return the network's objective, and further values that must be finite.
+
+        The discriminator learns first, and judges after that: see STIP, Algorithm 1, and its released code.
+        """
         if self.recipe.batching == "streams":
-            return over_streams(self.model, self.recipe, frames, starts, self.state)
-        return over_sequences(self.model, self.recipe, frames, share_of_truth(self.recipe, done), self.discriminator)
+            with self._autocast():
+                return over_streams(self.model, self.recipe, frames, starts, self.state), []
+        with self._autocast():
+            truth = share_of_truth(self.recipe, done)
+            predicted, wanted = predict_sequences(self.model, self.recipe, frames, truth)
+        judged = self._judge(predicted, wanted)
+        with self._autocast():  # a second time, because autocast keeps copies of weights
+            objective = over_sequences(self.recipe, predicted, wanted, self.discriminator)
+        if judged:
+            objective.parts["discriminator"] = judged[0]
+        return objective, judged
 
-    def _backward(self, objective: Objective) -> list[Tensor]:
-        """Compute the gradients, and clip them if the recipe says so; return their norms before clipping."""
-        norms = []
-        for optimizer, loss in zip(self.optimizers, (objective.loss, objective.adversary), strict=False):
-            optimizer.zero_grad()
-            self.scaler.scale(cast(Tensor, loss)).backward()
-            self.scaler.unscale_(optimizer)
-            clip = self.recipe.clip_norm if optimizer is self.optimizers[0] and self.recipe.clip_norm else torch.inf
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norms.append(nn.utils.clip_grad_norm_(parameters, clip))
-        return norms
+    def _judge(self, predicted: Tensor, wanted: Tensor) -> list[Tensor]:
+        """Make the discriminator's update, unless its loss or gradient is not finite; return both."""
+        if self.discriminator is None:
+            return []
+        with self._autocast():
+            loss = of_discriminator(self.discriminator, predicted, wanted)
+        judged = [loss.detach(), self._backward(self.optimizers[1], loss)]
+        if torch.stack(judged).isfinite().all():
+            self.scaler.step(self.optimizers[1])
+        return judged
+
+    def _autocast(self) -> torch.autocast:
+        kind = self.recipe.precision
+        return torch.autocast(self.device.type, _AUTOCAST[kind], enabled=kind != "fp32")
+
+    def _backward(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+        """Compute the gradients, and clip the network's if the recipe says so; return their norm before clipping."""
+        optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(optimizer)
+        clip = self.recipe.clip_norm if optimizer is self.optimizers[0] and self.recipe.clip_norm else torch.inf
+        return nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
 
     def _step(self, state: State | None) -> None:
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
+        self.scaler.step(self.optimizers[0])
         self.averaged.update_parameters(self.model)
         self.state = state
         self.updates += 1
         self.in_row = 0
 
     def _undo(self, objective: Objective) -> None:
-        """Remove every trace of a failed batch."""
+        """Remove every trace of a failed batch from the network. The discriminator learnt only from finite frames."""
         # If only the scaled gradient overflowed, as fp16 does now and then, the streams' state is still good.
         overflowed = self.scaler.is_enabled() and bool(objective.loss.isfinite())
         self.state = objective.state if overflowed else None

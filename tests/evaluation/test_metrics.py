@@ -83,6 +83,7 @@ def test_psnr_mse_and_mae_match_float64_and_torchmetrics(kind: str, channels: in
     difference = unit(prediction) - unit(truth)
     assert found["mse"] == pytest.approx((difference**2).sum(), rel=1e-12)
     assert found["mae"] == pytest.approx(np.abs(difference).sum(), rel=1e-12)
+    assert (found["mse_clipped"], found["mae_clipped"]) == pytest.approx((found["mse"], found["mae"]))
     assert found["psnr"] == pytest.approx(10 * np.log10(1 / np.mean(difference**2)), abs=1e-4)
 
     guess, real = (torch.from_numpy(unit(image)) for image in (prediction, truth))
@@ -104,7 +105,7 @@ def test_an_exact_match_has_finite_scores(kind: str) -> None:
     assert (found["ssim"], found["mse"], found["mae"]) == pytest.approx((1, 0, 0))
 
 
-def test_floats_out_of_range_are_clamped_for_psnr_and_ssim_only() -> None:
+def test_floats_out_of_range_are_clamped_for_psnr_ssim_and_the_clipped_errors_only() -> None:
     truth, prediction = pair(1, "float")
     wild = prediction * 1.5 - 0.2
     found, clamped = compare(truth, wild), compare(truth, np.clip(wild, 0, 1))
@@ -114,3 +115,5 @@ def test_floats_out_of_range_are_clamped_for_psnr_and_ssim_only() -> None:
     assert found["mse"] == pytest.approx(((wild.astype(np.float64) - unit(truth)) ** 2).sum())
     assert found["mse"] > clamped["mse"]
     assert found["mae"] > clamped["mae"]
+    for name in ("mse", "mae"):  # both conventions have their column
+        assert found[f"{name}_clipped"] == clamped[f"{name}_clipped"] == pytest.approx(clamped[name])

@@ -11,6 +11,7 @@ from torch import nn
 
 from framecast.export.functions import MANY, function, translations
 from framecast.graph.manifest import DOMAIN
+from framecast.kernels.stgru_gates.operator import stgru_gates
 
 LARGE = (896, 16, 16)  # ASTM's: 229,376 elements
 
@@ -53,6 +54,26 @@ def test_layer_norm(shape: tuple[int, ...]) -> None:
     found, expected, operators = exported(nn.LayerNorm(shape), shape)
     assert error(found, expected) < 2.5e-6  # with ONNX's own operator, 6e-6 to 9e-6 for LARGE
     assert operators == ({"layer_norm"} if np.prod(shape) >= MANY else set())
+
+
+class Gates(nn.Module):
+    """STGRU's gates over [C, 4·B, H, W]: both convolutions' outputs, and states of zero."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.norm_t, self.norm_s = nn.LayerNorm(shape), nn.LayerNorm(shape)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = torch.zeros_like(x[:, : x.shape[1] // 4])
+        norms = self.norm_t.weight, self.norm_t.bias, self.norm_s.weight, self.norm_s.bias
+        return stgru_gates(x, *norms[:2], x.flip(1), *norms[2:], state, state)[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_norms_inside_stgrus_gates() -> None:
+    found, expected, operators = exported(Gates((256, 16, 16)), (256, 16, 16))  # STIP-UCF's: 65,536 elements
+    assert error(found, expected) < 1e-6  # with ONNX's own operator, 1.3e-6
+    assert operators == {"stgru_gates"}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -18,6 +18,7 @@ from torch import Tensor
 from framecast.errors import ArtifactError
 from framecast.models.astm import ASTM, ASTMConfig
 from framecast.models.checkpoints import read_checkpoint
+from framecast.models.configs import build
 from framecast.models.stau import MAU, STAU, MAUConfig, STAUConfig
 from framecast.models.step import StepModel
 from framecast.models.stip import STIP, STIPConfig
@@ -249,6 +250,23 @@ def test_another_configuration_is_refused(tmp_path: Path) -> None:
         ({"patch": 1, "stages": 3}, "has shape"),
     ):
         assert reason in refusal(path, STIP(replace(_STIP, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [("enc.enc.2.conv.conv.weight", (64, 64, 3, 3)), ("hid.enc.0.reduction.weight", (512, 640, 1, 1)), (None, ())],
+)
+def test_a_released_network_of_another_size_names_its_options(
+    key: str | None, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """OpenSTL's zoo has a larger TAU for Caltech than its own configuration and the paper: 44,657,283 parameters."""
+    options = {"hidden_temporal": 512, "encoder_layers": 4, "translator_layers": 8}
+    with torch.device("meta"):
+        model, zoo = build("tau-caltech"), build("tau-caltech", options)
+    assert sum(p.numel() for p in zoo.parameters()) == 44_657_283
+    content = {key: torch.zeros(shape)} if key else {"dec.readout.bias": torch.zeros(3)}
+    message = refusal(saved(content, tmp_path), model, "tau-caltech")
+    assert message.endswith(f"needs {' '.join(f'--set {name}={value}' for name, value in options.items())})")
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:

@@ -92,7 +92,8 @@ def in_half(model: StepModel) -> StepModel:
 def frames(config: str, model: StepModel) -> list[Tensor]:
     with open_source("demo") as source:
         if CONFIGS[config].data.is_picture:
-            return [torch.from_numpy(frame) for frame in real_frames(source, describe(model, config), 20)]
+            taken = (frame.image for frame in islice(source, 20))
+            return [torch.from_numpy(frame) for frame in real_frames(taken, describe(model, config))]
         channels, *size = model.frame_shape  # crowd flows; two channels of a picture stand in for them
         images = [cv2.resize(frame.image, size[::-1], interpolation=cv2.INTER_AREA) for frame in islice(source, 20)]
     return [torch.from_numpy(np.float32(image[None, ..., :channels] / 255)).movedim(3, 1) for image in images]

@@ -347,3 +347,20 @@ def test_impossible_networks_are_refused(options: dict[str, Any], message: str) 
     with pytest.raises(OptionError, match=message) as refused:
         replace(SMALL, **options)
     assert "\n" not in str(refused.value)
+
+
+def test_initial_weights_have_openstls_spread() -> None:
+    """Truncated normal .02 in encoder and decoder, normal by fan-out in the MLPs, PyTorch's own elsewhere."""
+    torch.manual_seed(1)
+    model: Any = TAU(TAUConfig(16, 16, 16, 4, 32, 64, 4, 3))
+    for layer in (*model.encoder, *model.decoder):
+        assert layer.conv.weight.std().item() == pytest.approx(0.02, rel=0.05)
+        assert not layer.conv.bias.any()
+    for block in model.blocks:
+        for name, fan_out in (("fc1", 8 * len(block.layer_scale_1)), ("dwconv", 9), ("fc2", len(block.layer_scale_1))):
+            conv = block.mlp.get_submodule(name)
+            assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
+            assert not conv.bias.any()
+        projection = block.attention.proj_1
+        assert projection.weight.std().item() == pytest.approx((3 * projection.in_channels) ** -0.5, rel=0.05)
+        assert projection.bias.any()

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from framecast.errors import OptionError
 from framecast.training import losses
+from framecast.training.objectives import over_sequences
+from framecast.training.recipes import RECIPES
 
 Array = NDArray[np.float64]
 
@@ -62,7 +64,20 @@ def cross_entropy_again(scores: Array, target: int) -> float:
 def test_mse() -> None:
     prediction, truth = pair(2, 3, 4, 5, 6)
     assert losses.mse(prediction, truth).item() == pytest.approx(mse_again(array(prediction), array(truth)), rel=1e-12)
+    assert losses.mse(prediction, truth, "sum").item() == pytest.approx(
+        60 * 6 * mse_again(array(prediction), array(truth)), rel=1e-12
+    )
     assert losses.mse(truth, truth) == 0
+
+
+def test_taus_objective_is_equation_6() -> None:
+    """Both terms are sums over a clip. With the mean of one, the other would weigh thousands of times as much."""
+    truth = torch.rand(2, 4, 1, 3, 5, dtype=torch.float64)
+    prediction = torch.rand(2, 4, 1, 3, 5, dtype=torch.float64)
+    found = over_sequences(RECIPES["tau"], prediction, truth).loss
+    squares = math.fsum(float(d) ** 2 for d in (prediction - truth).flatten())
+    terms = divergence_again(array(prediction), array(truth), 0.1)
+    assert found.item() == pytest.approx((squares + 0.1 * math.fsum(itertools.chain(*terms))) / 2, rel=1e-9)
 
 
 def test_log_mse_has_one_value_per_sample() -> None:
@@ -148,6 +163,7 @@ def test_a_certain_discriminator_still_gives_the_predictor_a_gradient() -> None:
         losses.learned_perceptual,
         losses.differential_divergence,
         lambda p, t: losses.differential_divergence(p, t, reduction="sum"),
+        lambda p, t: losses.mse(p, t, "sum"),
         lambda p, t: losses.adversarial(p.flatten() - 0.5),
         lambda p, t: losses.discrimination(p.flatten() - 0.5, t.flatten() - p.flatten()),
     ],
@@ -171,3 +187,5 @@ def test_bad_reduction() -> None:
     prediction, truth = pair(1, 3, 1, 2, 2)
     with pytest.raises(OptionError, match=r"^reduction must be mean or sum, not none$"):
         losses.differential_divergence(prediction, truth, reduction="none")  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(OptionError, match=r"^reduction must be mean or sum, not none$"):
+        losses.mse(prediction, truth, "none")  # type: ignore[arg-type]  # on purpose

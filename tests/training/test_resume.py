@@ -328,7 +328,7 @@ def test_repeated_non_finite_losses_end_the_run_and_keep_the_checkpoint(
     train(settings, stop_after=2)
     before = (settings.out / "checkpoint.pt").read_bytes()
     second = Training(dataclasses.replace(settings, resume=True), print)
-    monkeypatch.setattr("framecast.training.losses.mse", lambda prediction, _: prediction.sum() * float("nan"))
+    monkeypatch.setattr("framecast.training.losses.mse", lambda prediction, *_: prediction.sum() * float("nan"))
     with pytest.raises(FramecastError, match="not finite 20 times in a row"):
         second.go(nothing, lambda: False)
     assert "update 2: loss or gradient is not finite: skipped" in capsys.readouterr().out

@@ -23,7 +23,10 @@ from framecast.models.stip import STIP, STIPConfig
 from framecast.models.tau import TAU, TAUConfig
 from framecast.training.batches import Batch, Batches
 from framecast.training.footage import Digits, Episode, Footage, Videos, open_footage
-from framecast.training.objectives import next_frames, over_sequences, over_streams, predict_clip
+from framecast.training.objectives import (
+    next_frames,
+    over_streams,
+)
 from framecast.training.recipes import Recipe
 from framecast.training.rendered import Rendered
 from framecast.training.sampling import rollout, strip, to_picture, to_tensor, validate
@@ -124,6 +127,18 @@ def test_a_device_renders_the_same_digits(tmp_path: Path) -> None:
             assert again.after == batch.after
 
 
+def test_without_augmentation_episodes_are_the_clips_own_frames() -> None:
+    """As the papers' loaders give them: whole frames, forwards, one after the other."""
+    footage = dataclasses.replace(numbered(8, 30), augment=False)
+    with drawn(footage, 8, batch=3, carried=False) as batches:
+        taken = np.concatenate([next(batches).frames for _ in range(10)], axis=1)
+    assert (taken == taken[:, :, :1, :1]).all()
+    numbers, ages = taken[..., 0, 0, 0], taken[..., 0, 0, 1].astype(int)
+    assert set(numbers[0]) == {0, 1}
+    assert (np.diff(ages, axis=0) == 1).all()
+    assert len(set(ages[0, numbers[0] == 1])) > 3
+
+
 def test_lost_footage_raises_when_its_batch_is_taken() -> None:
     class Lost(Digits):
         def episode(self, seed: Sequence[int], length: int | None) -> Episode:
@@ -206,58 +221,6 @@ def test_scheduled_sampling_matches_a_plain_loop(truth: float) -> None:
 
 def tau(**options: Any) -> TAU:
     return TAU(TAUConfig(16, 24, 1, 4, 8, 16, 2, 3, outputs=4, **options))
-
-
-def test_a_clip_at_once_matches_the_clip_step_by_step() -> None:
-    model = tau().eval()
-    frames = torch.rand(4, 2, *model.frame_shape)
-    with torch.no_grad():
-        at_once = predict_clip(model, frames)
-        state = model.init_state(2)
-        for frame in frames:
-            prediction, state = model.step(frame, state)
-        assert torch.allclose(at_once, prediction, atol=1e-5)
-        assert torch.equal(rollout(model, frames, 3), at_once[:, :3])
-        blocks = rollout(model, frames, 6)  # for more than K frames, the predicted block is fed back
-        for frame in prediction.unbind(1):
-            following, state = model.step(frame, state)
-    assert torch.allclose(blocks, torch.cat([prediction, following[:, :2]], dim=1), atol=1e-5)
-
-
-@torch.no_grad()
-def test_tau_is_trained_on_the_frames_after_its_clip() -> None:
-    model, recipe = tau(), Recipe("sequences", 10, 2, 1e-3, given=4, predicted=4, ddr=0.1, ddr_reduction="sum")
-    frames = torch.rand(8, 2, *model.frame_shape)
-    objective = over_sequences(model, recipe, frames, 1.0, None)
-    mse = (predict_clip(model, frames[:4]) - frames[4:].transpose(0, 1)).square().mean()
-    assert float(objective.parts["mse"]) == pytest.approx(float(mse), rel=1e-5)
-    assert float(objective.loss) == pytest.approx(float(mse + 0.1 * objective.parts["ddr"]), rel=1e-5)
-
-
-def test_one_iteration_of_stips_algorithm() -> None:
-    model = small()
-    recipe = Recipe("sequences", 10, 2, 1e-3, given=3, predicted=1, perceptual=0.01, adversarial=0.001)
-    trainer = Trainer(model, recipe)
-    discriminator = trainer.discriminator
-    assert discriminator is not None
-    frames = torch.rand(4, 2, *model.frame_shape)
-    objective = over_sequences(model, recipe, frames, 1.0, discriminator)
-    parts = objective.parts
-    total = parts["mse"] + 0.01 * parts["perceptual"] + 0.001 * parts["adversarial"]
-    assert float(objective.loss.detach()) == pytest.approx(float(total), rel=1e-5)
-    objective.loss.backward()
-    assert all(p.grad is None for p in discriminator.parameters())
-    model.zero_grad()
-    assert objective.adversary is not None
-    objective.adversary.backward()
-    assert all(p.grad is None for p in model.parameters())
-    assert all(p.grad is not None for p in discriminator.parameters())
-    before = [p.detach().clone() for net in (model, discriminator) for p in net.parameters()]
-    made = trainer.update(random_batch(model, 4), 0.0)
-    assert set(made.parts) == {"mse", "perceptual", "adversarial", "discriminator"}
-    after = [p for net in (model, discriminator) for p in net.parameters()]
-    changed = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
-    assert sum(changed) > 0.9 * len(changed)
 
 
 def test_a_non_finite_batch_changes_no_weight(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,18 @@ def train(
     lr: Annotated[
         float | None, typer.Option(metavar="RATE", help="Peak learning rate (default: the recipe's).")
     ] = None,
+    perceptual: Annotated[
+        float | None, typer.Option(metavar="W", help="Weight of STIP's perceptual loss; 0 leaves it out.")
+    ] = None,
+    adversarial: Annotated[
+        float | None, typer.Option(metavar="W", help="Weight of STIP's adversarial loss; 0 leaves it out.")
+    ] = None,
+    ddr: Annotated[
+        float | None, typer.Option(metavar="W", help="Weight of TAU's differential divergence; 0 leaves it out.")
+    ] = None,
+    augment: Annotated[
+        bool | None, typer.Option("--augment/--no-augment", help="Augment videos (default: the recipe's).")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the initial weights and of the data order.")] = 1,
     every: Annotated[float, typer.Option(metavar="M", help="Save and validate every M minutes.")] = 15,
     precision: Annotated[
@@ -101,7 +113,10 @@ def train(
         from framecast.training.train import Training
 
         options = parse(config, settings or [])
-    name, chosen = choose(config, recipe, updates=updates, batch=batch, lr=lr, precision=precision)
+    name, chosen = choose(
+        config, recipe, updates=updates, batch=batch, lr=lr, precision=precision, perceptual=perceptual,
+        adversarial=adversarial, ddr=ddr, augment=augment,
+    )  # fmt: skip
     for place in (data, *([val] if val else [])):
         check_outputs(str(place), [output / "weights.safetensors"])
     start = None
