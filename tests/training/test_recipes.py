@@ -13,6 +13,8 @@ from framecast.errors import OptionError
 from framecast.models.configs import CONFIGS
 from framecast.training.recipes import DEFAULTS, RECIPES, Recipe, choose, scale_of_rate, share_of_truth
 
+RECURRENT_MINI = ("stip-mini", "stau-mini", "mau-mini", "astm-mini")
+
 
 def test_recipes_match_the_papers() -> None:
     facts = {  # optimizer, learning rate, batch, updates, given and predicted frames; scheduled sampling: rate and stop
@@ -25,6 +27,8 @@ def test_recipes_match_the_papers() -> None:
         "stip-4k": ("adam", 5e-3, 1, 40_000, 4, 1, 5e-5, 20_000),
         "tau": ("adamw", 1e-2, 16, 125_000, 10, 10, 0, 0),
         "tau-openstl": ("adam", 1e-3, 16, 125_000, 10, 10, 0, 0),
+        **dict.fromkeys(RECURRENT_MINI, ("adam", 2e-3, 8, 30_000, 10, 10, 1e-4, 10_000)),
+        "tau-mini": ("adam", 3e-3, 16, 20_000, 10, 10, 0, 0),
         "stip-edge": ("adamw", 6e-4, 4, 7362, 10, 10, 0, 0),
     }
     fields = ("optimizer", "lr", "batch", "updates", "given", "predicted", "sampling_rate", "sampling_stop")
@@ -34,6 +38,7 @@ def test_recipes_match_the_papers() -> None:
     assert {name: (r.ddr, r.ddr_reduction) for name, r in RECIPES.items() if r.ddr} == {
         "tau": (0.1, "sum"),
         "tau-openstl": (0.1, "mean"),
+        "tau-mini": (0.1, "mean"),
     }
     assert RECIPES["tau"].weight_decay == 0.05
 
@@ -46,6 +51,12 @@ def test_every_configuration_has_a_default_recipe() -> None:
     assert chosen["stau-town"] == "stau-town"
     assert chosen["tau-kth"] == "tau-openstl"
     assert choose("a-network-to-come")[0] == "stip-edge"
+
+
+@pytest.mark.parametrize("family", ["stip", "stau", "mau", "astm", "tau"])
+def test_mini_is_the_small_recipe_of_the_family(family: str) -> None:
+    mini = (f"{family}-mini", RECIPES[f"{family}-mini"])
+    assert choose(f"{family}-mini") == choose(f"{family}-mini", "mini") == choose(f"{family}-mnist", "mini") == mini
 
 
 def test_changes_override_fields_and_none_changes_nothing() -> None:
