@@ -179,6 +179,8 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    process_time = monotonic
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("frames", "whole"), [(1000, False), (10, True)])
