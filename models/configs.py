@@ -101,6 +101,13 @@ _TAU_TAXI = {
 }  # fmt: skip
 _TAU_ZOO = {"hidden_temporal": 512, "encoder_layers": 4, "translator_layers": 8}
 _SMALL = {"patch": 4, "layers": 3, "kernel": 3, "stages": 2, "bounded": True}
+# Ours: small enough to ship, at most 750,000 parameters. Layer norms over [C, H, W] take half of them.
+_MINI = {"patch": 2, "hidden": 32, "layers": 3, "kernel": 3, "stages": 1}
+_ASTM_MINI = {"patch": 4, "hidden": 14, "layers": 2, "kernel": 3}
+_TAU_MINI = {
+    "frames": 10, "hidden_spatial": 16, "hidden_temporal": 128, "encoder_layers": 4, "translator_layers": 4,
+    "mlp_ratio": 2, "outputs": 10,
+}  # fmt: skip
 
 # fmt: off
 CONFIGS: Mapping[str, Entry] = {
@@ -120,6 +127,11 @@ CONFIGS: Mapping[str, Entry] = {
     "tau-taxibj": Entry(_TAU, _TAXI, _TAU_TAXI, 9_545_442, 2.298, 491_520, 4, 2.487),
     # The checkpoint in OpenSTL's zoo is a larger network (44,657,283 parameters) than that of its configuration.
     "tau-caltech": Entry(_TAU, _CALTECH, _TAU_VIDEO, 14_956_483, 63.739, 58_982_400, 10, 92.20, released=_TAU_ZOO),
+    "stip-mini": Entry(_STIP, _MNIST, {**_MINI, "bounded": True}, 655_116, 0.063, 114_688, 10, None),
+    "stau-mini": Entry(_STAU, _MNIST, _MINI, 633_956, 0.059, 983_040, 10, None),
+    "mau-mini": Entry(_MAU, _MNIST, _MINI, 633_956, 0.059, 983_040, 10, None),
+    "astm-mini": Entry(_ASTM, _MNIST, _ASTM_MINI, 606_412, 0.061, 389_124, 10, None, tolerance=5e-5),
+    "tau-mini": Entry(_TAU, _MNIST, _TAU_MINI, 671_265, 0.397, 2_506_752, 10, None),
     "stip-edge": Entry(
         "framecast.models.stip_edge:STIPEdge",  # not a published network
         _OURS, _SMALL, 1_941_128, 0.757, 737_284, 2, None,

@@ -117,6 +117,12 @@ _STIP = Recipe(
     "sequences", 100_000, 1, 5e-3, given=4, predicted=1, schedule="step", sampling_rate=5e-5, sampling_stop=20_000,
     perceptual=0.01, adversarial=0.001,
 )  # fmt: skip
+# Ours, for the small networks on two CPU cores. bfloat16 trains 1.2 to 2 times as many sequences a second as float32.
+# Sampling ends early, because the result is judged on frames predicted from predictions.
+_MINI = Recipe(
+    "sequences", 30_000, 8, 2e-3, schedule="onecycle", sampling_rate=1e-4, sampling_stop=10_000, clip_norm=1.0,
+    ema=0.999, precision="bf16",
+)  # fmt: skip
 _TAU = Recipe("sequences", 125_000, 16, 1e-3, schedule="onecycle", ddr=0.1)  # 200 epochs of 10,000 sequences
 
 RECIPES: Mapping[str, Recipe] = {
@@ -149,6 +155,13 @@ RECIPES: Mapping[str, Recipe] = {
         _TAU, updates=61_350, lr=5e-4, given=4, predicted=4, schedule="cosine", warmup=6135
     ),
     "tau-caltech": dataclasses.replace(_TAU, updates=12_800, lr=1e-2, predicted=1, ddr=0.0),
+    "stip-mini": _MINI,
+    "stau-mini": _MINI,
+    "mau-mini": _MINI,
+    "astm-mini": _MINI,
+    "tau-mini": Recipe(
+        "sequences", 20_000, 16, 3e-3, schedule="onecycle", clip_norm=1.0, ema=0.999, ddr=0.1, precision="bf16"
+    ),
     "stip-edge": Recipe(
         "streams", 7362, 4, 6e-4, unroll=4, loss="log_mse", optimizer="adamw", weight_decay=1e-4, schedule="cosine",
         warmup=200, clip_norm=1.0, ema=0.998, augment=True, precision="bf16",
@@ -159,6 +172,7 @@ RECIPES: Mapping[str, Recipe] = {
 # stip-edge, which works for any network.
 DEFAULTS: Mapping[str, str] = {
     "stip-edge": "stip-edge",
+    **{name: name for name in ("stip-mini", "stau-mini", "mau-mini", "astm-mini", "tau-mini")},
     "stip-4k": "stip-4k",
     "stip-h36m": "stip-h36m",
     "stip": "stip",
@@ -178,12 +192,16 @@ DEFAULTS: Mapping[str, str] = {
 def choose(config: str, name: str | None = None, **changes: Any) -> tuple[str, Recipe]:
     """Return the name of a recipe, and the recipe with changes to its fields. A change to None has no effect.
 
+    ``mini`` is the small recipe of the configuration's family: ``tau-mini`` for ``tau-mini``, ``tau-mnist`` and so on.
+
     If ``updates`` changes, the schedule is compressed or stretched to fit. The update at which scheduled sampling ends
     and the interval of the rate's decay scale with ``updates``. The warm-up does not.
 
     Raises:
         OptionError: there is no such recipe, or a change is not valid.
     """
+    if name == "mini":
+        name = f"{config.partition('-')[0]}-mini"
     name = name or DEFAULTS.get(config) or DEFAULTS.get(config.partition("-")[0], "stip-edge")
     if name not in RECIPES:
         raise OptionError(f"no recipe {name!r}: there are {', '.join(RECIPES)}")

@@ -90,12 +90,14 @@ class Training:
         saved = self.run.load()
         self.run.begin(*self._facts())
         self.minutes = 0.0
+        self.cpu_minutes = 0.0  # of all threads: pauses and other programs do not count
         self._position: Position | None = None
         if saved is not None:
             with self.run.restoring():
                 self.trainer.load_state_dict(saved["trainer"])
-                self.minutes, self._position = (
+                self.minutes, self.cpu_minutes, self._position = (
                     float(saved["minutes"]),
+                    float(saved["cpu_minutes"]),
                     tuple((int(at), int(clip)) for at, clip in saved["position"]),
                 )
         self.run.cut_log(self.trainer.updates)
@@ -132,6 +134,7 @@ class Training:
         recipe, carried = self.recipe, self.recipe.batching == "streams"
         batches = self._batches()
         before, since, loss, seconds = self.minutes, time.monotonic(), 0.0, 0.0
+        unused = time.process_time() - 60 * self.cpu_minutes
         self._show = show
 
         def elapsed() -> float:
@@ -147,7 +150,7 @@ class Training:
                 batch = next(batches)
                 made = self.trainer.update(batch, self.done)
                 self._position = batch.after
-                self.minutes = elapsed()
+                self.minutes, self.cpu_minutes = elapsed(), (time.process_time() - unused) / 60
                 self._note(made)
                 fade = _FADE if loss else 0
                 loss = fade * loss + (1 - fade) * made.loss if made.finite else loss
@@ -223,6 +226,7 @@ class Training:
                 {
                     "update": self.trainer.updates,
                     "minutes": f"{self.minutes:.3f}",
+                    "cpu_minutes": f"{self.cpu_minutes:.3f}",
                     "lr": f"{rows[-1].lr:.4g}",
                     **{name: f"{value:.6g}" for name, value in means.items()},
                     "skipped": self.trainer.skipped,
@@ -232,8 +236,9 @@ class Training:
         self._rows = []
 
     def _save(self) -> None:
-        state = {"trainer": self.trainer.state_dict(), "minutes": self.minutes, "position": self._position}
-        self.run.save({**state, "position": [list(place) for place in self._position or ()]})
+        times = {"minutes": self.minutes, "cpu_minutes": self.cpu_minutes}
+        position = [list(place) for place in self._position or ()]
+        self.run.save({"trainer": self.trainer.state_dict(), **times, "position": position})
 
     def _record(self, most: float | None = None) -> None:
         """Write checkpoint, score, weights, pictures and log, so that a crash loses only what comes after.

@@ -135,7 +135,8 @@ class Runs(Kind):
         run.log({"updates": 1, "loss": 0.5})
         run.log({"updates": 2, "loss": 0.25})
         self.trainer = Trainer(build(CONFIG, SMALL), Recipe("streams", 10, 1, 1e-3))
-        self.saved = {"trainer": self.trainer.state_dict(), "minutes": 0.5, "position": [[1, 2]]}
+        times = {"minutes": 0.5, "cpu_minutes": 0.4}
+        self.saved = {"trainer": self.trainer.state_dict(), **times, "position": [[1, 2]]}
         run.save(self.saved)
         self.whole = {path.name: path.read_bytes() for path in sorted(run.folder.iterdir())}
 

@@ -40,6 +40,12 @@ def test_figures_are_counted(name: str) -> None:
     assert model.frame_shape == (entry.data.channels, entry.data.height, entry.data.width)
 
 
+def test_small_networks_are_small_enough_to_ship() -> None:
+    mini = {name: entry for name, entry in CONFIGS.items() if name.endswith("-mini")}
+    assert {name.partition("-")[0] for name in mini} == {"stip", "stau", "mau", "astm", "tau"}
+    assert all(2 * entry.parameters <= 1.5e6 for entry in mini.values())  # bytes of float16 weights
+
+
 # Used parameters, and GMAC per frame (TAU: per clip), as published or as counted in the released code.
 @pytest.mark.parametrize(
     ("name", "parameters", "gmacs"),

@@ -48,6 +48,11 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "tau-kth": {"height": 16, "width": 16},
     "tau-taxibj": {"height": 16, "width": 16},
     "tau-caltech": {"height": 16, "width": 16},
+    "stip-mini": {},
+    "stau-mini": {},
+    "mau-mini": {},
+    "astm-mini": {"height": 16, "width": 16},
+    "tau-mini": {"height": 16, "width": 16},
     "stip-edge": {},
 }
 QUICK = {

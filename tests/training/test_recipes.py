@@ -13,6 +13,8 @@ from framecast.errors import OptionError
 from framecast.models.configs import CONFIGS
 from framecast.training.recipes import DEFAULTS, RECIPES, Recipe, choose, scale_of_rate, share_of_truth
 
+RECURRENT_MINI = ("stip-mini", "stau-mini", "mau-mini", "astm-mini")
+
 
 def test_recipes_match_the_papers() -> None:
     facts = {  # optimizer, learning rate, batch, updates, given and predicted frames; scheduled sampling: rate and stop
@@ -32,6 +34,8 @@ def test_recipes_match_the_papers() -> None:
         "tau-kth": ("adam", 1e-3, 16, 32_500, 10, 20, 0, 0),
         "tau-taxibj": ("adam", 5e-4, 16, 61_350, 4, 4, 0, 0),
         "tau-caltech": ("adam", 1e-2, 16, 12_800, 10, 1, 0, 0),
+        **dict.fromkeys(RECURRENT_MINI, ("adam", 2e-3, 8, 30_000, 10, 10, 1e-4, 10_000)),
+        "tau-mini": ("adam", 3e-3, 16, 20_000, 10, 10, 0, 0),
         "stip-edge": ("adamw", 6e-4, 4, 7362, 10, 10, 0, 0),
     }
     fields = ("optimizer", "lr", "batch", "updates", "given", "predicted", "sampling_rate", "sampling_stop")
@@ -43,6 +47,8 @@ def test_recipes_match_the_papers() -> None:
     assert {name: (r.ddr, r.reduction) for name, r in RECIPES.items() if r.ddr} == {
         "tau": (0.1, "sum"),
         **dict.fromkeys(("tau-openstl", "tau-kth", "tau-taxibj"), (0.1, "mean")),
+        "tau-openstl": (0.1, "mean"),
+        "tau-mini": (0.1, "mean"),
     }
     assert (RECIPES["tau-taxibj"].schedule, RECIPES["tau-taxibj"].warmup) == ("cosine", 61_350 * 5 // 50)
     assert [name for name, r in RECIPES.items() if r.augment] == ["stip-edge"]
@@ -58,6 +64,12 @@ def test_every_configuration_has_a_default_recipe() -> None:
     assert {"stau-kitti", "stip-h36m", "stip-4k", "astm-kth", "tau-kth", "tau-taxibj", "tau-caltech"} <= named
     assert all(chosen[name] == name for name in named)
     assert choose("a-network-to-come")[0] == "stip-edge"
+
+
+@pytest.mark.parametrize("family", ["stip", "stau", "mau", "astm", "tau"])
+def test_mini_is_the_small_recipe_of_the_family(family: str) -> None:
+    mini = (f"{family}-mini", RECIPES[f"{family}-mini"])
+    assert choose(f"{family}-mini") == choose(f"{family}-mini", "mini") == choose(f"{family}-mnist", "mini") == mini
 
 
 def test_changes_override_fields_and_none_changes_nothing() -> None:

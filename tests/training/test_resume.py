@@ -94,6 +94,7 @@ def test_three_updates_and_three_more_equal_six(make: Make, case: str) -> None:
     with (second.settings.out / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[-1]["update"] == "6"
+    assert 0 < first.cpu_minutes < second.cpu_minutes == pytest.approx(float(rows[-1]["cpu_minutes"]), abs=6e-4)
     assert len({row["update"] for row in rows}) == len(rows)
 
 
@@ -178,6 +179,8 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    process_time = monotonic
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("frames", "whole"), [(1000, False), (10, True)])
@@ -220,6 +223,7 @@ def test_a_timed_run_resumes_with_the_minutes_it_has_used(make: Make) -> None:
     assert first.minutes > 0
     second = Training(dataclasses.replace(settings, resume=True), print)
     assert second.minutes == first.minutes
+    assert second.cpu_minutes == first.cpu_minutes
     second.minutes = 9.999
     shown: list[Progress] = []
     assert second.go(shown.append, lambda: False)
