@@ -18,7 +18,7 @@ json = "{RECORDINGS}/report.json"
 conceal = "500ms"
 log = "json"
 """
-Step = Callable[[Service, State, Table], None]
+Step = Callable[[Service, Table], None]
 
 
 def enabled(commands: list[str]) -> Step:
