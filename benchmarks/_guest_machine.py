@@ -20,6 +20,9 @@ from typing import Any, TextIO
 KERNEL = "console=ttyS0 quiet panic=-1 no_timer_check disk"
 LIMIT = 120.0  # seconds for a command, if it is given no other limit
 BOOT = 600.0  # seconds until systemd runs the agent
+# A busy host loses an interrupt of the serial port at times, and with it a line until the next one: an empty line then
+# brings it back. The agent's answer to that is ignored.
+NUDGE = 20.0  # seconds
 GRACE = 60.0  # seconds that a machine may take to end a command that is over its limit
 
 
@@ -49,6 +52,7 @@ class Machine:
     def __init__(self, disk: Path, logs: Path, patience: float = 1.0) -> None:
         work = disk.parent
         self.deadline: float | None = None
+        self._heard, self._number = b"", 0
         self.patience = patience
         self._folder = tempfile.TemporaryDirectory(prefix="framecast-guest-")  # sockets have short paths
         folder = Path(self._folder.name)
@@ -66,12 +70,10 @@ class Machine:
         try:
             self._agent, self._channel = _connect(agent), _connect(monitor)
             self._channel.settimeout(GRACE * patience)
-            self._lines, self._monitor = self._agent.makefile("r", errors="replace"), self._channel.makefile("rw")
+            self._monitor = self._channel.makefile("rw")
             self._monitor.readline()
             self.tell("qmp_capabilities")
-            self._agent.settimeout(BOOT * patience)
-            while "READY" not in self._line():
-                pass
+            self._line("READY", BOOT * patience)
         except BaseException:
             self.kill()
             raise
@@ -92,15 +94,16 @@ class Machine:
             limit = min(limit, self.deadline - time.monotonic())
         if limit <= 0:
             raise GuestError("the step is over its limit")
-        begun = time.monotonic()
-        self._agent.settimeout(limit + GRACE * self.patience)
-        try:
-            self._agent.sendall(f"{limit:.1f} {base64.b64encode(command.encode()).decode()}\n".encode())
-        except OSError as error:
-            raise StuckError(f"the machine takes no command: {error}") from error
-        while not (found := re.search(r"CODE (\d+) (\S*)", self._line())):
-            pass
-        code, output = int(found[1]), base64.b64decode(found[2]).decode(errors="replace").strip()
+        begun, self._number = time.monotonic(), self._number + 1
+        self._send(f"{limit:.1f} {base64.b64encode(f'echo {self._number}; {command}'.encode()).decode()}\n")
+        over = begun + limit + GRACE * self.patience
+        number = ""
+        while number != str(self._number):  # that of a nudge has no number
+            found = re.search(r"CODE (\d+) (\S*)", self._line("CODE", over - time.monotonic()))
+            assert found
+            code, text = int(found[1]), base64.b64decode(found[2]).decode(errors="replace")
+            number, _, output = text.partition("\n")
+        output = output.strip()
         with self._log("commands.log") as log:
             log.write(f"{time.strftime('%X')} [{code}, {time.monotonic() - begun:.1f} s] {command}\n{output}\n")
         return code, output
@@ -150,13 +153,34 @@ class Machine:
     def _log(self, name: str) -> TextIO:
         return (self._logs / name).open("a", encoding="utf-8")
 
-    def _line(self) -> str:
+    def _send(self, text: str) -> None:
         try:
-            if line := self._lines.readline():
-                return line
-        except OSError as error:  # a time-out; the file cannot be read after it
-            raise StuckError("the machine does not answer: see console.log") from error
-        raise StuckError("the machine has ended: see console.log")
+            self._agent.sendall(text.encode())
+        except OSError as error:
+            raise StuckError(f"the machine takes no command: {error}") from error
+
+    def _line(self, word: str, limit: float) -> str:
+        """The next whole line with a word."""
+        over, booting = time.monotonic() + limit, word == "READY"
+        while True:
+            while b"\n" in self._heard:
+                line, _, self._heard = self._heard.partition(b"\n")
+                if word.encode() in line:
+                    return line.decode(errors="replace")
+            self._agent.settimeout(min(NUDGE, max(0.1, over - time.monotonic())))
+            try:
+                heard = self._agent.recv(65536)
+            except TimeoutError as error:
+                if time.monotonic() >= over:
+                    raise StuckError("the machine does not answer: see console.log") from error
+                if not booting:
+                    self._send("\n")
+                continue
+            except OSError as error:
+                raise StuckError(f"the machine has ended: {error}") from error
+            if not heard:
+                raise StuckError("the machine has ended: see console.log")
+            self._heard += heard
 
 
 def _connect(path: Path) -> socket.socket:

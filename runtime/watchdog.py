@@ -18,6 +18,7 @@ STEP_LIMIT = 30.0  # seconds that a step may take
 COMPILING = 10  # the first steps may take so many times as long, if the engine compiles in them
 FIRST = 50  # calls: these are the first; a frame takes about five
 GRACE = 2.0  # seconds for the step to end after the run was told to, and for the engine to obey an interrupt
+SLOW = 4.0  # seconds: the most that the grace grows to if steps are slow; see signals.GRACE and TimeoutStopSec
 PERIOD = 0.1  # seconds between two looks
 
 
@@ -30,7 +31,8 @@ class Watchdog:
     Args:
         engine: see :meth:`framecast.runtime.engines.Engine.interrupt`.
         give_up: called once with the reason, in the watchdog's thread, if the call cannot be ended.
-        stopping: whether the run should end. A call then gets no more than ``grace``.
+        stopping: whether the run should end. A call then gets no more than ``grace``, or twice the longest call so far
+            (up to ``SLOW``): a slow step is no hang.
         limit: seconds that a call may take.
         grace: seconds, see ``stopping``; also how long an interrupt may take.
         period: seconds between two looks.
@@ -73,17 +75,19 @@ class Watchdog:
 
     def _watch(self) -> None:
         call, spent, leaving, waited = self._engine.lock.current, 0.0, 0.0, 0.0  # of the newest call: seconds
+        longest = 0.0  # seconds of a call
         looked = time.monotonic()
         while not self._done.wait(self._period):
             before, looked = looked, time.monotonic()
             passed = min(looked - before, 2 * self._period)  # a process that was stopped meanwhile is not slow
             if call is None or call != self._engine.lock.current:
+                longest = max(longest, spent)
                 call, spent, leaving, waited = self._engine.lock.current, 0.0, 0.0, 0.0
                 continue
             spent += passed
             leaving += passed if self._stopping() else 0
             waited += passed if self.reason else 0
-            if not self.reason and (late := self._late(call, spent, leaving)):
+            if not self.reason and (late := self._late(call, spent, leaving, longest)):
                 self.reason = late
                 if self._engine.interrupt(late):
                     continue
@@ -92,13 +96,14 @@ class Watchdog:
                 self._give_up(self.reason)
                 return
 
-    def _late(self, call: int, spent: float, leaving: float) -> str:
+    def _late(self, call: int, spent: float, leaving: float, longest: float) -> str:
         """Why the call must end; empty if it may go on."""
         engine, config = self._engine.name, self._engine.manifest.config
         limit = self._limit * (COMPILING if self._engine.compiles and call <= FIRST else 1)
-        if leaving >= self._grace:
+        grace = max(self._grace, min(2 * longest, SLOW))
+        if leaving >= grace:
             return (
-                f"cannot end the step of {config}: {engine} did not return within {self._grace:g} s of the request to "
+                f"cannot end the step of {config}: {engine} did not return within {grace:.3g} s of the request to "
                 "stop (if this repeats, export the model again, or use another engine)"
             )
         if spent >= limit:
