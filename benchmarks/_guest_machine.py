@@ -20,8 +20,8 @@ from typing import Any, TextIO
 KERNEL = "console=ttyS0 quiet panic=-1 no_timer_check disk"
 LIMIT = 120.0  # seconds for a command, if it is given no other limit
 BOOT = 600.0  # seconds until systemd runs the agent
-# A busy host loses an interrupt of the serial port at times, and with it a line until the next one: an empty line then
-# brings it back. The agent's answer to that is ignored.
+# On a busy host, a command or its answer once did not come through the serial port; why is not known. An empty line
+# brings what is held up. The agent's answer to it is ignored.
 NUDGE = 20.0  # seconds
 GRACE = 60.0  # seconds that a machine may take to end a command that is over its limit
 

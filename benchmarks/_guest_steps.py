@@ -187,12 +187,13 @@ def recorded(service: Service, table: Table) -> None:
     )
     code = last.shown["ExecMainStatus"]
     files = machine.call(f"ls {RECORDINGS}").split()
+    said = service.journal(begun, "cannot ") if code != "0" else []
     videos = [file for file in files if file.endswith(".mkv")]
     frames = [int(machine.call(f"{PLAYS} {RECORDINGS}/{video}")) for video in videos]
     table.row(
         "systemctl stop while it records",
         f"exit code {code} in {last.now - begun:.1f} s; {len(videos)} recording, {sum(frames)} frames play; "
-        f"{'a' if 'report.json' in files else 'NO'} report",
+        f"{'a' if 'report.json' in files else 'NO'} report{': ' * bool(said)}{said[0][:300] if said else ''}",
         "exit code 0 within 20 s (TimeoutStopSec); the recording plays, the report is there",
         code == "0" and last.shown["Result"] == "success" and sum(frames) > 0 and "report.json" in files,
     )

@@ -110,13 +110,13 @@ class Guest:
         """Shut it down (see :meth:`Machine.shut`), or take its power away. Returns whether it went by itself."""
         machine, self._machine = self._machine, None
         if machine is None:
-            return True
+            return False
         if how is not None:
             return machine.shut(how)
         machine.kill()
         return False
 
-    def attempt(self, name: str, limit: float, step: Step, table: Table, *, usual: bool = False) -> None:
+    def attempt(self, name: str, limit: float, step: Step, table: Table, *, usual: bool = False) -> bool:
         """Take a step within a limit. One that fails is a row of the table, and the next one can go on.
 
         Args:
@@ -125,8 +125,11 @@ class Guest:
             step: what to do.
             table: for the rows.
             usual: whether the service must first be as the page has installed it.
+
+        Returns:
+            Whether it was taken to its end, whatever its rows say.
         """
-        begun = time.monotonic()
+        begun, taken = time.monotonic(), False
         try:
             machine = self.machine()
             service = Service(machine)
@@ -134,12 +137,14 @@ class Guest:
             if usual:
                 service.usual()
             step(service, table)
-        except (GuestError, RuntimeError, ValueError, KeyError, OSError) as error:
+            taken = True
+        except (RuntimeError, ValueError, LookupError, OSError) as error:
             table.row(name, f"FAILED after {time.monotonic() - begun:.0f} s: {_line(error)}", "no failure", False)
             if isinstance(error, StuckError):
                 self.end()
         with (LOGS / "steps.log").open("a") as log:
             log.write(f"{name}: {time.monotonic() - begun:.0f} s\n")
+        return taken
 
     def note(self) -> None:
         """Keep the machine's journal."""
@@ -209,7 +214,8 @@ def run(work: Path, chosen: list[str], *, emulate: bool, patience: float) -> lis
     disk.call("cp", "--sparse=always", str(image), str(used))
     guest = Guest(used, patience)
     try:
-        guest.attempt("boot", BOOT, booted, table)
+        if not guest.attempt("boot", BOOT, booted, table):
+            return table.wrong
         for command in [command for command in listed if command not in native and "systemctl" not in command]:
             guest.attempt(command, EMULATED, typed(command), table)
         guest.attempt("enable", ENABLE, enabled([command for command in listed if "systemctl" in command]), table)
