@@ -63,7 +63,7 @@ test-server: $(VENV)/.server ## Run the tests on a real Triton server (installs 
 test-pythons: ## Run the tests that need no torch on the oldest and newest Python here (PYTHONS="all" or "3.12")
 	.ci/test-pythons $(PYTHONS)
 
-guest: $(VENV)/.run ## Run the systemd unit on a fresh Debian in a virtual machine, and what can happen to it (needs root)
+guest: $(VENV)/.test ## Run the systemd unit on a fresh Debian in a virtual machine, and what can happen to it (needs root)
 	$(BIN)/python benchmarks/guest.py
 
 release-check: $(VENV)/.test ## Build sdist and wheel; install and run each on the oldest and the newest Python here

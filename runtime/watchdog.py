@@ -21,6 +21,7 @@ STEP_LIMIT = 30.0  # seconds that a step may take
 COMPILING = 10  # the first steps may take so many times as long, if the engine compiles in them
 FIRST = 50  # calls: these are the first; a frame takes about five
 GRACE = 2.0  # seconds for the step to end after the run was told to, and for the engine to obey an interrupt
+SLOW = 4.0  # seconds: the most that the grace grows to if steps are slow; see signals.GRACE and TimeoutStopSec
 PERIOD = 0.1  # seconds between two looks
 LONGEST = 300.0  # seconds that a step may take where there is no --step-limit: engines that are tried may be slow
 SELDOM = 1.0  # seconds between two looks there: a benchmark shall not feel them
@@ -35,7 +36,8 @@ class Watchdog:
     Args:
         engine: see :meth:`framecast.runtime.engines.Engine.interrupt`.
         give_up: called once with the reason, in the watchdog's thread, if the call cannot be ended.
-        stopping: whether the run should end. A call then gets no more than ``grace``.
+        stopping: whether the run should end. A call then gets no more than ``grace``, or twice the longest call so far
+            (up to ``SLOW``): a slow step is no hang.
         limit: seconds that a call may take.
         grace: seconds, see ``stopping``; also how long an interrupt may take.
         period: seconds between two looks.
@@ -146,9 +148,11 @@ class _Call:
         self._engine = weakref.ref(engine)
         self._limit, self._grace = limit, grace
         self.reason = ""
+        self._longest = self._spent = 0.0  # seconds of a call
         self._begin(engine)
 
     def _begin(self, engine: Engine) -> None:
+        self._longest = max(self._longest, self._spent)
         self._call = engine.lock.current
         self._spent = self._leaving = self._waited = 0.0  # seconds
 
@@ -182,10 +186,11 @@ class _Call:
         """Why the call must end; empty if it may go on."""
         config = engine.manifest.config
         limit = self._limit * (COMPILING if engine.compiles and call <= FIRST else 1)
-        if self._leaving >= self._grace:
+        grace = max(self._grace, min(2 * self._longest, SLOW))
+        if self._leaving >= grace:
             return (
-                f"cannot end the step of {config}: {engine.name} did not return within {self._grace:g} s of the "
-                "request to stop (if this repeats, export the model again, or use another engine)"
+                f"cannot end the step of {config}: {engine.name} did not return within {grace:.3g} s of the request "
+                "to stop (if this repeats, export the model again, or use another engine)"
             )
         if self._spent >= limit:
             return (

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -119,6 +120,31 @@ def test_an_engine_that_cannot_be_interrupted_is_given_up() -> None:
     assert stopped.startswith(
         "cannot end the step of drift: drift did not return within 0.05 s of the request to stop ("
     )
+
+
+def test_a_slow_step_is_no_hang_when_the_run_should_stop() -> None:
+    period, looks, stop = 0.005, [0], [False]
+
+    def stopping() -> bool:
+        looks[0] += 1
+        return stop[0]
+
+    class Slow(DriftEngine):
+        turns = 30  # of the watchdog: it counts between one and two periods for each
+
+        def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
+            end = looks[0] + self.turns
+            while looks[0] < end and not watchdog.reason:
+                time.sleep(period)
+            return super().step(frame, state_in, state_out)
+
+    engine = Slow()
+    with Watchdog(engine, lambda _: None, stopping=stopping, grace=5 * period, period=period) as watchdog:
+        stepper = Stepper(engine)
+        stepper.advance(image(engine))
+        engine.turns, stop[0] = 20, True
+        stepper.advance(image(engine))
+        watchdog.check()
 
 
 def test_an_engine_that_does_not_obey_is_given_up() -> None:

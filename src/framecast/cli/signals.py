@@ -19,7 +19,7 @@ from framecast.cli import logs
 from framecast.cli.announce import takes
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GRACE = 8.0  # seconds for the main thread to hear that it should finish; a run gives up a step that hangs within 7 s
+GRACE = 10.0  # seconds for the main thread to hear that it should finish; a run gives up a step that hangs within 9 s
 AT_ONCE = 1.0  # seconds for the command to end when there is nothing to finish, and after the second signal
 GUARDED = 1.0  # seconds between two looks whether a command uses engines
 AGAIN = 0.01  # seconds until a signal is repeated that Python could not act on
