@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Given: TypeAlias = Union[Camera, str, "os.PathLike[str]", Source]
 MOST = 256  # cameras of a run
-LEAVING = 10.0  # seconds that a camera may take to end when others go on without it
+LEAVING = 10.0  # seconds that cameras may take to end, all together, when others go on without them
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # fits into a file's name, an address and a metric's label
 
 _log = logging.getLogger(__name__)
@@ -273,10 +273,11 @@ class _Fleet:
             return
         leaving = {n: lane for n, lane in self._lanes.items() if lane.done or lane.camera != wanted.get(n)}
         self._halt(leaving.values())
+        latest = self._clock.now() + LEAVING  # for all of them: meanwhile nobody observes the others
         kept = dict(self._lanes)
         for name, lane in leaving.items():
             if lane.thread is not None and not lane.given_up:
-                self._clock.join(lane.thread, self._clock.now() + LEAVING)
+                self._clock.join(lane.thread, latest)
             if lane.given_up or not lane.done:
                 lane.announce(Notice("warning", "warning: it has not ended yet: it stays as it is", logging.WARNING))
                 continue
@@ -285,7 +286,7 @@ class _Fleet:
                 lane.announce(Notice("camera_removed", "removed"))
         begun = [Member(camera, self._common, announce) for name, camera in wanted.items() if name not in kept]
         for lane in begun:
-            lane.engine = self._engines.seat()
+            self._seat(lane)
             self._stack.enter_context(lane)
             if self._page is not None:
                 self._page.add(lane.name, partial(self._figures, lane.name))
@@ -296,14 +297,24 @@ class _Fleet:
         for lane in begun:
             lane.announce(Notice("camera_added", f"added {lane.source_name}"))
             try:
+                if lane.unseated is not None:
+                    raise lane.unseated
                 lane.check()
             except FramecastError as error:
                 lane.fail(error)
                 lane.close()
-                lane.engine.close()
+                if lane.unseated is None:
+                    lane.engine.close()
                 self._end(lane)
             else:
                 self._start(lane)
+
+    def _seat(self, lane: Member) -> None:
+        """Give a camera its engine. If there is none, such as of a server that is down, only this camera fails."""
+        try:
+            lane.engine = self._engines.seat()
+        except FramecastError as error:
+            lane.engine, lane.unseated = self._engines.engine, error  # its report names the engine
 
     def _figures(self, name: str) -> dict[str, object]:
         lane = self._lanes.get(name)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 from framecast.camera import DEFAULT_FPS, Frame, Source
+from framecast.errors import FramecastError
 from framecast.notice import Notice
 from framecast.redact import redact
 from framecast.runtime.engines import Engine
@@ -37,6 +38,7 @@ class Member(Lane):
 
     Attributes:
         engine: its own, or its seat at the shared one.
+        unseated: why it has no engine of its own; then ``engine`` only stands for it in the report.
         failure: the error that ended it.
         done: whether it has ended, or was given up.
         given_up: why a step of its own engine was given up; its thread may never return.
@@ -48,6 +50,7 @@ class Member(Lane):
 
     def __init__(self, camera: Camera, common: Common, announce: Callable[[str], object]) -> None:
         super().__init__(camera, common, announce)
+        self.unseated: FramecastError | None = None
         self.failure: Exception | None = None
         self.done = False
         self.given_up = ""

@@ -107,6 +107,8 @@ class ServerEngine(Engine):
     """
 
     name = "server"
+    batches = False  # the server batches by itself
+    light = True  # so each camera has its own connection, and waits for no other one's answer
 
     def __init__(self, address: ServerAddress, *, timeout: float = TIMEOUT, clock: Clock = SYSTEM) -> None:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else it prints what our errors say as well
