@@ -206,7 +206,7 @@ class _Fleet:
 
     def report(self) -> FleetReport:
         lanes = self._lanes
-        failed = {name: str(lane.failure) for name, lane in lanes.items() if lane.failure is not None}
+        failed = {name: lane.reason for name, lane in lanes.items() if lane.failure is not None}
         return fleet_report({name: lane.report() for name, lane in lanes.items()}, failed, self._engines)
 
     def serve(self, address: str, token: str | None, hosts: Iterable[str], announce: Callable[[str], object]) -> None:
