@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from framecast.camera import Source
@@ -186,10 +185,10 @@ def check_name(name: str) -> None:
 
 
 def _check_files(lanes: Sequence[Lane]) -> None:
-    writers: dict[Path, str] = {}
+    writers: dict[str, str] = {}
     for lane in lanes:
         for place in lane.places:
-            other = writers.setdefault(place.absolute(), lane.name)
+            other = writers.setdefault(os.path.realpath(place), lane.name)
             if other != lane.name:
                 raise OptionError(f"{other} and {lane.name} would both record {place}: give each its own file")
 
@@ -300,6 +299,7 @@ class _Fleet:
                 if lane.unseated is not None:
                     raise lane.unseated
                 lane.check()
+                _check_files([*(one for one in self._lanes.values() if one.thread and not one.done), lane])
             except FramecastError as error:
                 lane.fail(error)
                 lane.close()

@@ -268,6 +268,22 @@ def test_cameras_come_and_go_and_the_others_see_nothing_of_it(monkeypatch: pytes
     assert [*report["total"]["failed"]] == ["attic"]
 
 
+def test_a_camera_that_comes_cannot_record_over_another_one(tmp_path: Path) -> None:
+    place, again, added = tmp_path / "x.mkv", tmp_path / "no" / ".." / "x.mkv", threading.Event()
+    door = framecast.Camera(ListSource(shades(4)), "door", record=place, sinks=[lambda result: added.wait(60)])
+
+    def update() -> list[framecast.Camera] | None:
+        return None if added.is_set() else [door, framecast.Camera("demo", "yard", record=again)]
+
+    def announce(line: str) -> None:
+        if "would both record" in line:
+            added.set()
+
+    report = framecast.run_cameras([door], update=update, announce=announce)
+    assert [*report["total"]["failed"]] == ["yard"]
+    assert report["cameras"]["door"]["ended"] == "end of source"
+
+
 def test_trouble_of_a_camera_that_has_ended_is_not_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     class Lost(ListSource):
         trouble = "lost"
