@@ -24,6 +24,7 @@ from framecast.runtime.engines.engine import Buffer, Engine, Moment, State
 WAIT = 2e-3  # seconds that a step may wait for those of other cameras
 MOST = 16  # rows of a batch
 PAYS = 0.9  # a batch is used if it takes less than this share of the time of single steps
+MEASURING = 8.0  # seconds: when measured steps have taken longer, no larger batch is tried
 RUNS = 3  # steps of each batch size in the measurement; the fastest counts
 
 
@@ -90,7 +91,7 @@ class Batcher:
         self._go_on()
 
     def measure(self, most: int) -> None:
-        """Measure steps of 1, 2, 4, … rows on random pictures, up to ``most``.
+        """Measure steps of 1, 2, 4, … rows on random pictures, up to ``most``, until they take long.
 
         An engine without batches stays at 1, and so does a model of motion: its cameras differ in ``elapsed``. So does
         one that was built for single steps (:meth:`Engine.runs`).
@@ -107,8 +108,11 @@ class Batcher:
         if sizes == [1] != powers:
             self.single = f"the engine was built for one camera: 'framecast build --batch {powers[-1]}' builds another"
         width, height = engine.camera or engine.manifest.size
-        random = np.random.default_rng(0)
+        random, measured, spent = np.random.default_rng(0), 0, 0.0
         for size in sizes:
+            if spent > MEASURING:
+                break
+            measured += 1
             pairs = [(engine.new_state(), engine.new_state()) for _ in range(size)]
             images = [random.integers(0, 256, (height, width, 3), np.uint8) for _ in range(size)]
             taken = []
@@ -120,10 +124,13 @@ class Batcher:
                 taken.append(self._clock.now() - begun)
                 pairs = [(after, before) for before, after in pairs]
             self.cost[size] = min(taken[1:])
+            spent += sum(taken[1:])  # the first step may compile
         single = self.cost[1]
         self.cost = {size: cost for size, cost in self.cost.items() if size == 1 or cost < PAYS * size * single}
-        if len(self.cost) == 1 < len(sizes):
+        if len(self.cost) == 1 < measured:
             self.single = "a step of several cameras takes as long as single ones"
+        elif measured == 1 < len(sizes):
+            self.single = "a step takes too long to measure those of several cameras"
 
     def best(self, count: int) -> int:
         """The size of the next batch if ``count`` steps wait: the first of those that take least time together."""
