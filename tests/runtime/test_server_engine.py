@@ -264,8 +264,9 @@ def test_a_token_is_sent(server: FakeTriton, monkeypatch: pytest.MonkeyPatch) ->
     with connected(server) as engine:
         Stepper(engine).advance(stream(1, 1))
         assert server.headers["authorization"] == "Bearer secret"
-    with pytest.raises(EngineError, match=r"cannot send FRAMECAST_SERVER_TOKEN .*: end the address in \?tls"):
-        ServerEngine(ServerAddress(("10.0.0.1:8001",), "it"))
+    for host in ("10.0.0.1:8001", "127.0.0.1.example:8001"):
+        with pytest.raises(EngineError, match=r"cannot send FRAMECAST_SERVER_TOKEN .*: end the address in \?tls"):
+            ServerEngine(ServerAddress((host,), "it"))
 
 
 @pytest.mark.parametrize(
