@@ -223,7 +223,10 @@ def test_a_batch_must_pay(power: float, sizes: set[int]) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "ran", "single"),
-    [(3.0, 4, "a step takes too long to measure those of several cameras"), (1.0, 12, "a step of several cameras")],
+    [
+        (3.0, 4, "a step of several cameras takes too long to measure"),
+        (1.0, 12, "a step of several cameras takes as long as single ones"),
+    ],
 )
 def test_the_start_does_not_wait_long_for_measurements(seconds: float, ran: int, single: str) -> None:
     """The first step of all compiles for a minute, which does not count."""
@@ -238,4 +241,4 @@ def test_the_start_does_not_wait_long_for_measurements(seconds: float, ran: int,
     engine.run = slow  # type: ignore[method-assign]
     batcher.measure(16)
     assert sum(rows) == ran
-    assert batcher.single.startswith(single)
+    assert batcher.single == single
