@@ -99,7 +99,7 @@ def write_repository(artifact: Path, folder: Path, serving: Serving, name: str |
     if serving.backend == "python":
         manifest = _python(artifact, version, cure, serving.steps)
     else:
-        manifest = _graph(artifact, version if serving.backend == "onnxruntime" else place, cure, serving)
+        manifest = _graph(artifact, version if serving.backend == "onnxruntime" else place, serving)
     write(place / "README.md", _readme(name, manifest, serving, version.name).encode(), cure)
     if serving.backend == "tensorrt":  # the server accepts the folder only once it holds the engine
         version.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def _python(artifact: Path, version: Path, cure: str, steps: int) -> Manifest:
     return dataclasses.replace(manifest, outputs=max(manifest.outputs, steps))
 
 
-def _graph(artifact: Path, place: Path, cure: str, serving: Serving) -> Manifest:
+def _graph(artifact: Path, place: Path, serving: Serving) -> Manifest:
     """Write the server's graph; the manifest in it."""
     if artifact.suffix == GRAPHLESS:
         raise ExportError(
@@ -140,8 +140,6 @@ def _graph(artifact: Path, place: Path, cure: str, serving: Serving) -> Manifest
     proto = server_graph(read(artifact), serving.steps)
     if serving.backend == "tensorrt":
         proto = without_moving_rows(proto)
-    del cure
-    place.mkdir(parents=True, exist_ok=True)
     save(proto, place / "model.onnx")
     return manifest_of(proto)
 

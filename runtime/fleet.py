@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from framecast.camera import Source
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 Given: TypeAlias = Union[Camera, str, "os.PathLike[str]", Source]
 MOST = 256  # cameras of a run
-LEAVING = 10.0  # seconds that a camera may take to end when others go on without it
+LEAVING = 10.0  # seconds that cameras may take to end, all together, when others go on without them
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # fits into a file's name, an address and a metric's label
 
 _log = logging.getLogger(__name__)
@@ -186,10 +185,10 @@ def check_name(name: str) -> None:
 
 
 def _check_files(lanes: Sequence[Lane]) -> None:
-    writers: dict[Path, str] = {}
+    writers: dict[str, str] = {}
     for lane in lanes:
         for place in lane.places:
-            other = writers.setdefault(place.absolute(), lane.name)
+            other = writers.setdefault(os.path.realpath(place), lane.name)
             if other != lane.name:
                 raise OptionError(f"{other} and {lane.name} would both record {place}: give each its own file")
 
@@ -206,7 +205,7 @@ class _Fleet:
 
     def report(self) -> FleetReport:
         lanes = self._lanes
-        failed = {name: str(lane.failure) for name, lane in lanes.items() if lane.failure is not None}
+        failed = {name: lane.reason for name, lane in lanes.items() if lane.failure is not None}
         return fleet_report({name: lane.report() for name, lane in lanes.items()}, failed, self._engines)
 
     def serve(self, address: str, token: str | None, hosts: Iterable[str], announce: Callable[[str], object]) -> None:
@@ -273,10 +272,11 @@ class _Fleet:
             return
         leaving = {n: lane for n, lane in self._lanes.items() if lane.done or lane.camera != wanted.get(n)}
         self._halt(leaving.values())
+        latest = self._clock.now() + LEAVING  # for all of them: meanwhile nobody observes the others
         kept = dict(self._lanes)
         for name, lane in leaving.items():
             if lane.thread is not None and not lane.given_up:
-                self._clock.join(lane.thread, self._clock.now() + LEAVING)
+                self._clock.join(lane.thread, latest)
             if lane.given_up or not lane.done:
                 lane.announce(Notice("warning", "warning: it has not ended yet: it stays as it is", logging.WARNING))
                 continue
@@ -285,7 +285,7 @@ class _Fleet:
                 lane.announce(Notice("camera_removed", "removed"))
         begun = [Member(camera, self._common, announce) for name, camera in wanted.items() if name not in kept]
         for lane in begun:
-            lane.engine = self._engines.seat()
+            self._seat(lane)
             self._stack.enter_context(lane)
             if self._page is not None:
                 self._page.add(lane.name, partial(self._figures, lane.name))
@@ -296,14 +296,25 @@ class _Fleet:
         for lane in begun:
             lane.announce(Notice("camera_added", f"added {lane.source_name}"))
             try:
+                if lane.unseated is not None:
+                    raise lane.unseated
                 lane.check()
+                _check_files([*(one for one in self._lanes.values() if one.thread and not one.done), lane])
             except FramecastError as error:
                 lane.fail(error)
                 lane.close()
-                lane.engine.close()
+                if lane.unseated is None:
+                    lane.engine.close()
                 self._end(lane)
             else:
                 self._start(lane)
+
+    def _seat(self, lane: Member) -> None:
+        """Give a camera its engine. If there is none, such as of a server that is down, only this camera fails."""
+        try:
+            lane.engine = self._engines.seat()
+        except FramecastError as error:
+            lane.engine, lane.unseated = self._engines.engine, error  # its report names the engine
 
     def _figures(self, name: str) -> dict[str, object]:
         lane = self._lanes.get(name)

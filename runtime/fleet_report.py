@@ -93,11 +93,12 @@ def fleet_report(cameras: Mapping[str, Report], failed: Mapping[str, str], engin
     """
     engine, batcher = engines.engine, engines.batcher
     every = [*cameras.values()]
-    running = [report for report in every if report["ended"] is None]
+    left = {name: report for name, report in cameras.items() if report["ended"] is None}
+    running = [*left.values()]
     events: Counter[str] = Counter()
     for report in every:
         events.update(report["events"])
-    troubles = [f"{name}: {report['trouble']}" for name, report in cameras.items() if report["trouble"] is not None]
+    troubles = [f"{name}: {report['trouble']}" for name, report in left.items() if report["trouble"] is not None]
     silent = [report["silent_s"] for report in running]
     cost = batcher.cost if batcher is not None and len(batcher.cost) > 1 else {}
     total: Total = {
@@ -116,7 +117,7 @@ def fleet_report(cameras: Mapping[str, Report], failed: Mapping[str, str], engin
         "resets": sum(report["resets"] for report in every),
         "fps": round(sum(report["fps"] or 0.0 for report in every), 2),
         "silent_s": min(silent, default=0.0),
-        "trouble": "; ".join(troubles) if running and len(troubles) >= len(running) else None,
+        "trouble": "; ".join(troubles) if running and len(troubles) == len(running) else None,
         "attempts": sum(report["attempts"] for report in every),
         "outages": {
             "count": sum(report["outages"]["count"] for report in every),

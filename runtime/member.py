@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable
 
 from framecast.camera import Frame, Source
+from framecast.errors import FramecastError, one_line
 from framecast.notice import Notice
-from framecast.redact import redact
+from framecast.redact import redact, redact_message
 from framecast.runtime.engines import Engine
 from framecast.runtime.lane import Camera, Common, Lane
 from framecast.runtime.lookahead import Lookahead
@@ -37,7 +38,9 @@ class Member(Lane):
 
     Attributes:
         engine: its own, or its seat at the shared one.
+        unseated: why it has no engine of its own; then ``engine`` only stands for it in the report.
         failure: the error that ended it.
+        reason: the same in one line; "" if none did.
         done: whether it has ended, or was given up.
         given_up: why a step of its own engine was given up; its thread may never return.
         halt: set to end it.
@@ -48,7 +51,9 @@ class Member(Lane):
 
     def __init__(self, camera: Camera, common: Common, announce: Callable[[str], object]) -> None:
         super().__init__(camera, common, announce)
+        self.unseated: FramecastError | None = None
         self.failure: Exception | None = None
+        self.reason = ""
         self.done = False
         self.given_up = ""
         self.halt = threading.Event()
@@ -71,9 +76,12 @@ class Member(Lane):
     def fail(self, error: Exception) -> None:
         """Note what has ended this camera, and say so, once."""
         if self.failure is None:
+            kind = type(error).__name__
+            text = one_line(redact_message(str(error)))
+            self.reason = str(error) if isinstance(error, FramecastError) else f"unexpected {kind}: {text}"
             self.failure = error
-            (self.pipeline.telemetry if hasattr(self, "pipeline") else self._telemetry).end(f"error: {error}")
-            self.announce(Notice("camera_failed", str(error), logging.ERROR, error=type(error).__name__))
+            (self.pipeline.telemetry if hasattr(self, "pipeline") else self._telemetry).end(f"error: {self.reason}")
+            self.announce(Notice("camera_failed", self.reason, logging.ERROR, error=kind))
 
     def __exit__(self, *failed: object) -> None:
         if not self.given_up:  # its step would keep the engine's lock

@@ -144,7 +144,8 @@ def test_the_file_is_read_again_on_sighup(box: Path, capfd: pytest.CaptureFixtur
     ]
     assert [one.given["frames"] for one in found] == [9, 9]  # it is for all cameras
     assert reading.take() is None
-    for wrong in (f"{CAMERA}nme = 1", f'{CAMERA}name = "a"\n{CAMERA}name = "a"', '[[camera]]\nsource = "env:NONESUCH"'):
+    wrongs = [f"{CAMERA}nme = 1", f'{CAMERA}name = "a"\n{CAMERA}name = "a"', '[[camera]]\nsource = "env:NONESUCH"']
+    for wrong in ["", "source = 'demo'", *wrongs]:
         box.write_text(f"frames = 8\n{wrong}")
         reading.ask()
         assert reading.take() is None
@@ -154,6 +155,7 @@ def test_the_file_is_read_again_on_sighup(box: Path, capfd: pytest.CaptureFixtur
         for key, line in {"model": 5, "frames": 2, "threads": 4}.items()
     ]
     assert [line.partition(": ")[0] for line in err[3:]] == [
+        *["keeping the cameras as they are"] * 2,
         "box.toml:4",
         "keeping the cameras as they are",
         "box.toml:7",

@@ -24,7 +24,7 @@ from framecast.runtime.engines.engine import Buffer, Engine, Moment, State
 WAIT = 2e-3  # seconds that a step may wait for those of other cameras
 MOST = 16  # rows of a batch
 PAYS = 0.9  # a batch is used if it takes less than this share of the time of single steps
-RUNS = 3  # steps of each batch size in the measurement; the fastest counts
+RUNS, LONG = 3, 8.0  # measured steps of a size, the fastest counts; seconds of all that end the measurement
 
 
 @dataclass(eq=False)
@@ -90,10 +90,9 @@ class Batcher:
         self._go_on()
 
     def measure(self, most: int) -> None:
-        """Measure steps of 1, 2, 4, … rows on random pictures, up to ``most``.
+        """Measure steps of 1, 2, 4, … rows on random pictures, up to ``most``, until they take long.
 
-        An engine without batches stays at 1, and so does a model of motion: its cameras differ in ``elapsed``. So does
-        one that was built for single steps (:meth:`Engine.runs`).
+        It stays at 1 without batches, if built for single steps, and for motion: its cameras differ in ``elapsed``.
 
         Raises:
             EngineError: a step failed.
@@ -107,7 +106,7 @@ class Batcher:
         if sizes == [1] != powers:
             self.single = f"the engine was built for one camera: 'framecast build --batch {powers[-1]}' builds another"
         width, height = engine.camera or engine.manifest.size
-        random = np.random.default_rng(0)
+        random, spent = np.random.default_rng(0), 0.0
         for size in sizes:
             pairs = [(engine.new_state(), engine.new_state()) for _ in range(size)]
             images = [random.integers(0, 256, (height, width, 3), np.uint8) for _ in range(size)]
@@ -120,10 +119,14 @@ class Batcher:
                 taken.append(self._clock.now() - begun)
                 pairs = [(after, before) for before, after in pairs]
             self.cost[size] = min(taken[1:])
-        single = self.cost[1]
+            spent += sum(taken[1:])  # the first step may compile
+            if spent > LONG:
+                break
+        single, measured = self.cost[1], len(self.cost)
         self.cost = {size: cost for size, cost in self.cost.items() if size == 1 or cost < PAYS * size * single}
         if len(self.cost) == 1 < len(sizes):
-            self.single = "a step of several cameras takes as long as single ones"
+            why = "as long as single ones" if measured > 1 else "too long to measure"
+            self.single = f"a step of several cameras takes {why}"
 
     def best(self, count: int) -> int:
         """The size of the next batch if ``count`` steps wait: the first of those that take least time together."""
@@ -258,8 +261,6 @@ class Batcher:
 
 class Shared:
     """The engines of several cameras: seats at one, or one for each camera if it holds no weights.
-
-    The cameras of an engine without weights would otherwise wait for its lock in vain.
 
     Args:
         opens: opens an engine. :meth:`close` closes what was opened.

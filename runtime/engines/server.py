@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import secrets
 import weakref
 from collections import Counter
@@ -35,7 +36,7 @@ RETRY = 1.0  # seconds between two tries to reach a server that was lost
 LONGEST = 16.0  # the same, at most, after it was late several times: it may be overloaded
 LEAVING = 1.0  # seconds for the server to be told that a camera has left
 TOKEN = "FRAMECAST_SERVER_TOKEN"  # noqa: S105 (the name of a variable)
-_HERE = ("127.", "localhost:", "[::1]:")  # this machine
+_HERE = re.compile(r"(127(\.\d{1,3}){3}|localhost|\[::1\]):\d+")  # this machine
 _START_MISSING = "must specify the start flag"  # the server's words for a sequence that it does not know
 # What a client itself did wrong. Everything else may pass.
 _FATAL = ("INVALID_ARGUMENT", "UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED")
@@ -107,6 +108,8 @@ class ServerEngine(Engine):
     """
 
     name = "server"
+    batches = False  # the server batches by itself
+    light = True  # so each camera has its own connection, and waits for no other one's answer
 
     def __init__(self, address: ServerAddress, *, timeout: float = TIMEOUT, clock: Clock = SYSTEM) -> None:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else it prints what our errors say as well
@@ -125,7 +128,7 @@ class ServerEngine(Engine):
         self._closed = False
         self._headers = None
         if token := os.environ.get(TOKEN):
-            if not address.tls and not all(host.startswith(_HERE) for host in address.hosts):
+            if not address.tls and not all(map(_HERE.fullmatch, address.hosts)):
                 raise EngineError(f"cannot send {TOKEN} where others can read it: end the address in ?tls, or unset it")
             self._headers = {"authorization": f"Bearer {token}"}
         self.device = ",".join(address.hosts)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from tritonclient.grpc import model_config_pb2
 
-from framecast.errors import ExportError, OptionError
+from framecast.errors import ExportError, OptionError, SinkError
 from framecast.graph.artifact import manifest_of, save
 from framecast.graph.manifest import Manifest
 from framecast.graph.repository import Serving, config, write_repository
@@ -98,6 +98,9 @@ def test_what_cannot_be_served_is_an_error(artifact: Path, tmp_path: Path) -> No
     with pytest.raises(ExportError, match="use --backend python, or a network"):
         write_repository(find("edge"), folder, Serving("tensorrt"))
     assert not folder.exists()
+    folder.touch()
+    with pytest.raises(SinkError, match="choose another --output"):
+        write_repository(artifact, folder, Serving())
 
 
 def test_text_in_a_manifest_stays_text() -> None:

@@ -219,3 +219,26 @@ def test_a_batch_must_pay(power: float, sizes: set[int]) -> None:
     engine.run = slow  # type: ignore[method-assign]
     batcher.measure(7)
     assert batcher.cost == pytest.approx({size: 0.01 * size**power for size in sizes})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ran", "single"),
+    [
+        (3.0, 4, "a step of several cameras takes too long to measure"),
+        (1.0, 12, "a step of several cameras takes as long as single ones"),
+    ],
+)
+def test_the_start_does_not_wait_long_for_measurements(seconds: float, ran: int, single: str) -> None:
+    """The first step of all compiles for a minute, which does not count."""
+    clock, engine = ManualClock(), TrendEngine(0.5)
+    batcher, run, rows = Batcher(engine, clock=clock), engine.run, list[int]()
+
+    def slow(state_in: State, state_out: State) -> None:
+        run(state_in, state_out)
+        clock.work(1e3 * seconds * len(state_out.prediction) + 6e4 * (not rows))
+        rows.append(len(state_out.prediction))
+
+    engine.run = slow  # type: ignore[method-assign]
+    batcher.measure(16)
+    assert sum(rows) == ran
+    assert batcher.single == single

@@ -187,6 +187,9 @@ def test_a_failing_sink_and_a_failing_step_end_one_camera(monkeypatch: pytest.Mo
     def fail(result: framecast.Result) -> None:
         raise SinkError("cannot write x: it is full (make room)")
 
+    def mistake(result: framecast.Result) -> None:
+        raise KeyError("x\ny")
+
     use(monkeypatch, Picky)
     bright = [Frame(np.full((12, 16, 3), 200, np.uint8), n / 25, n) for n in range(4)]
     said: list[str] = []
@@ -194,11 +197,13 @@ def test_a_failing_sink_and_a_failing_step_end_one_camera(monkeypatch: pytest.Mo
         framecast.Camera(ListSource(shades(8)), name="door"),
         framecast.Camera(ListSource(bright), name="yard"),
         framecast.Camera(ListSource(shades(8)), name="gate", sinks=[fail]),
+        framecast.Camera(ListSource(shades(8)), name="attic", sinks=[mistake]),
     ]
     report = framecast.run_cameras(cameras, announce=said.append)
     assert report["total"]["failed"] == {
         "yard": "cannot step: too bright (close the blind)",
         "gate": "cannot write x: it is full (make room)",
+        "attic": "unexpected KeyError: 'x\\ny'",
     }
     assert report["cameras"]["door"]["frames"] == 8
     assert {"yard: cannot step: too bright (close the blind)", "gate: cannot write x: it is full (make room)"} <= {
@@ -261,6 +266,38 @@ def test_cameras_come_and_go_and_the_others_see_nothing_of_it(monkeypatch: pytes
         "attic: cannot record x.gif: unknown suffix; use .mp4, .mkv, .webm, .avi, or .png for pictures",
     ]
     assert [*report["total"]["failed"]] == ["attic"]
+
+
+def test_a_camera_that_comes_cannot_record_over_another_one(tmp_path: Path) -> None:
+    place, again, added = tmp_path / "x.mkv", tmp_path / "no" / ".." / "x.mkv", threading.Event()
+    door = framecast.Camera(ListSource(shades(4)), "door", record=place, sinks=[lambda result: added.wait(60)])
+
+    def update() -> list[framecast.Camera] | None:
+        return None if added.is_set() else [door, framecast.Camera("demo", "yard", record=again)]
+
+    def announce(line: str) -> None:
+        if "would both record" in line:
+            added.set()
+
+    report = framecast.run_cameras([door], update=update, announce=announce)
+    assert [*report["total"]["failed"]] == ["yard"]
+    assert report["cameras"]["door"]["ended"] == "end of source"
+
+
+def test_trouble_of_a_camera_that_has_ended_is_not_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost(ListSource):
+        trouble = "lost"
+
+    use(monkeypatch, lambda: TrendEngine(0.5))
+    clock, seen = VirtualClock(), set[tuple[int, str | None]]()
+    cameras = [framecast.Camera(live(clock, 40), "door"), framecast.Camera(Lost(shades(3)), "yard")]
+
+    def observe(report: FleetReport) -> None:
+        seen.add((report["total"]["running"], report["total"]["trouble"]))
+
+    framecast.run_cameras(cameras, clock=clock, observe=observe)
+    assert (1, None) in seen
+    assert not any(trouble for _, trouble in seen)
 
 
 class Hanging(TrendEngine):

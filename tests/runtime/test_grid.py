@@ -111,6 +111,7 @@ def test_the_grid_and_one_camera_large(sink: WebSink, tmp_path: Path) -> None:
                 "live",
                 "failed",
             ]
+            assert await page.evaluate("document.querySelectorAll('.tile')[1].title") == "yard: gone"
             assert await page.text("status-text") == "1 of 2 live"
             assert await page.text("source") == "2 cameras, edge on opencv, 59.6 fps together"
             for width in (400, 2200):
@@ -123,5 +124,8 @@ def test_the_grid_and_one_camera_large(sink: WebSink, tmp_path: Path) -> None:
             await page.press("Escape")
             await page.wait_until("document.getElementById('grid') && document.body.dataset.frames > 0")
             assert await page.evaluate("location.search") == ""
+            await page.wait_until("document.querySelectorAll('[data-state=live]').length === 1")
+            await asyncio.to_thread(sink.close)  # no camera may look as if it were live
+            await page.wait_until("document.querySelectorAll('[data-state=waiting] [data-old]').length === 2")
 
     asyncio.run(run())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+import framecast
 from framecast.camera import Image
 from framecast.errors import ArtifactError, EngineError, OptionError
 from framecast.runtime.engines import choose, open_engine
@@ -151,6 +153,29 @@ def test_a_run_goes_on_with_a_new_epoch(server: FakeTriton) -> None:
     assert report["events"]["states_lost"] == 1
 
 
+def test_each_of_several_cameras_has_its_own_connection(server: FakeTriton) -> None:
+    """One that comes while the server is down fails alone."""
+    address, answers, said = f"server://127.0.0.1:{server.port}/it", threading.Event(), list[str]()
+    size = trend().manifest.frame[1:]
+
+    def wait(result: framecast.Result) -> None:
+        answers.wait(60)
+
+    def update() -> list[framecast.Camera] | None:
+        if answers.is_set():
+            return None
+        server.stop()
+        answers.set()
+        return [*cameras, framecast.Camera("demo", "gate")]
+
+    cameras = [framecast.Camera(ListSource(shades(4, size=size)), name, sinks=[wait]) for name in ("door", "yard")]
+    report = framecast.run_cameras(cameras, engine=address, update=update, announce=said.append)
+    assert [report["cameras"][name]["ended"] for name in ("door", "yard")] == ["end of source"] * 2
+    assert (report["total"]["engine"], [*report["total"]["failed"]]) == ("server", ["gate"])
+    assert "cannot reach a model server" in report["total"]["failed"]["gate"]
+    assert said[0] == "gate: added demo"
+
+
 def test_a_second_server_takes_over(server: FakeTriton) -> None:
     other = FakeTriton(trend(), dataclasses.replace(trend().manifest, outputs=STEPS), STEPS)
     servers = {f"127.0.0.1:{one.port}": one for one in (server, other)}
@@ -239,8 +264,9 @@ def test_a_token_is_sent(server: FakeTriton, monkeypatch: pytest.MonkeyPatch) ->
     with connected(server) as engine:
         Stepper(engine).advance(stream(1, 1))
         assert server.headers["authorization"] == "Bearer secret"
-    with pytest.raises(EngineError, match=r"cannot send FRAMECAST_SERVER_TOKEN .*: end the address in \?tls"):
-        ServerEngine(ServerAddress(("10.0.0.1:8001",), "it"))
+    for host in ("10.0.0.1:8001", "127.0.0.1.example:8001"):
+        with pytest.raises(EngineError, match=r"cannot send FRAMECAST_SERVER_TOKEN .*: end the address in \?tls"):
+            ServerEngine(ServerAddress((host,), "it"))
 
 
 @pytest.mark.parametrize(

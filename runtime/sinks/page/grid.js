@@ -57,12 +57,16 @@ class Tile {
     this.item.remove();
   }
 
-  show(report) {
-    const [state, words] = stateOf(report);
+  call(state, words) {
     this.link.dataset.state = state;
     this.screen.toggleAttribute("data-old", state !== "live");
     if (this.state.textContent !== words) this.state.textContent = words;
-    this.link.title = report.trouble ?? report.source ?? "";
+  }
+
+  show(report) {
+    this.call(...stateOf(report));
+    const error = report.ended?.startsWith("error: ") ? report.ended.slice("error: ".length) : null;
+    this.link.title = report.trouble ?? error ?? report.source ?? "";
     const psnr = report.psnr_db ?? {};
     const fps = typeof report.fps === "number" && report.ended === null ? `${number(report.fps, 1)} fps` : "";
     this.worth.textContent = [fps, psnr.trusted ? `${signed(psnr.prediction - psnr.copy_last, 1)} dB` : ""].filter(Boolean).join(" · ");
@@ -110,7 +114,10 @@ async function ask() {
   try {
     showAll(await (await fetch(address("stats.json", {}))).json());
   } catch {
-    if (document.body.dataset.status !== "ended") setStatus("reconnecting", "connection lost, retrying");
+    if (document.body.dataset.status !== "ended") {
+      setStatus("reconnecting", "connection lost, retrying");
+      for (const tile of tiles.values()) tile.call("waiting", "connection lost");
+    }
   }
   asking = setTimeout(ask, STATS);
 }

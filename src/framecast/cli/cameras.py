@@ -168,6 +168,8 @@ class Reading:
         file = ConfigFile(self._config.path)
         try:
             file.load(self._known)
+            if not file.cameras:
+                raise OptionError(f"{file.place(0)} has no [[camera]]: stop framecast to end all")
             file.given = {*self._config.given}
             found = sources(chosen({**self._given, **self._again(file)}, file), file)
             check_together(found, file)
