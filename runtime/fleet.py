@@ -286,7 +286,6 @@ class _Fleet:
         begun = [Member(camera, self._common, announce) for name, camera in wanted.items() if name not in kept]
         for lane in begun:
             self._seat(lane)
-            self._stack.enter_context(lane)
             if self._page is not None:
                 self._page.add(lane.name, partial(self._figures, lane.name))
         if self._page is not None:
