@@ -4,6 +4,9 @@ DIGITS is a folder with MNIST's train-images-idx3-ubyte.gz and t10k-images-idx3-
 trained from each seed by ``framecast train``'s own code, all with the same number of updates, and scored on the first
 sequences of ``mnist://``'s test set. One seed of all variants comes first, then the next.
 
+Two compact configurations limit what can be compared. ``stip-mini`` has one stage, so MGIR does nothing in it: STIP's
+variants have ``patch=1`` and ``stages=2`` instead. ``stau-mini`` has three layers, so its theta of 5 acts as 3.
+
 It runs at the lowest priority, for as long as it takes. Ctrl-C or SIGTERM saves the current run; the same command
 continues. ``--report`` only prints the tables of what is finished: means over seeds, and for each claim of the papers
 whether its order holds here. ``--updates 2 --sequences 2`` tries everything in a minute or two.
@@ -28,7 +31,6 @@ from _machine import header
 from framecast.camera.digits import FIXED
 from framecast.cli.signals import on_signals
 from framecast.files import write
-from framecast.models.configs import CONFIGS
 from framecast.training.footage import Digits
 from framecast.training.recipes import choose
 from framecast.training.sampling import moment, rollout, to_tensor
@@ -47,7 +49,7 @@ class Variant:
     """A network with something changed.
 
     Attributes:
-        network: name in ``BASES``.
+        network: one of ``NETWORKS``.
         name: what is changed, in words.
         options: changed options of the configuration, as for ``--set``.
         recipe: changed fields of the recipe.
@@ -69,7 +71,7 @@ class Claim:
     """What a paper says: one variant has a lower error than another.
 
     Attributes:
-        network: name in ``BASES``.
+        network: one of ``NETWORKS``.
         better: name of the variant that should be better.
         worse: name of the other.
         source: where the paper says so.
@@ -81,17 +83,8 @@ class Claim:
     source: str
 
 
-# A network of each paper: its compact configuration if there is one, else the published one at these sizes.
-BASES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "stau": ("stau-mnist", {"hidden": 16}),
-    "astm": ("astm-mnist", {"hidden": 16, "kernel": 3}),
-    "stip": (
-        "stip-ucf",
-        {"height": 64, "width": 64, "channels": 1, "patch": 1, "hidden": 16, "layers": 4, "stages": 2, "kernel": 3},
-    ),
-    "tau": ("tau-mnist", {"hidden_spatial": 16, "hidden_temporal": 64, "translator_layers": 4}),
-}
-# Options that a compact configuration changes for all its variants: MGIR adds nothing in a decoder of one stage.
+NETWORKS = ("stau", "astm", "stip", "tau")  # each paper's; their compact configurations are NAME-mini
+# Options that all variants of a network change. MGIR adds nothing in a decoder of one stage, as stip-mini's is.
 CHANGED: Mapping[str, Mapping[str, Any]] = {"stip": {"patch": 1, "stages": 2}}
 VARIANTS = (
     Variant("stau"),
@@ -140,9 +133,7 @@ Row = dict[str, Any]
 
 def base(network: str) -> tuple[str, dict[str, Any]]:
     """Return the configuration of a network's variants, and the options that they share."""
-    mini = f"{network}-mini"
-    config, options = (mini, CHANGED.get(network, {})) if mini in CONFIGS else BASES[network]
-    return config, dict(options)
+    return f"{network}-mini", dict(CHANGED.get(network, {}))
 
 
 def prepare(variant: Variant, seed: int, args: argparse.Namespace) -> Settings:
@@ -205,7 +196,7 @@ def run(variant: Variant, seed: int, args: argparse.Namespace, stop: threading.E
         "batch": args.batch,
         "sequences": args.sequences,
         "parameters": sum(parameter.numel() for parameter in training.trainer.average.parameters()),
-        "minutes": round(training.minutes, 2),
+        "cpu_minutes": round(training.cpu_minutes, 2),
         "mse": mse,
     }
 
@@ -227,14 +218,14 @@ def report(rows: Sequence[Row]) -> str:
     found: dict[tuple[str, str], dict[int, Row]] = {}
     for row in rows:
         found.setdefault((row["network"], row["variant"]), {})[row["seed"]] = row
-    lines = ["network  variant              parameters  seeds   MSE (least to most)       frame 1  last frame  minutes"]
+    lines = ["network  variant              parameters  seeds   MSE (least to most)       frame 1  last frame  CPU min"]
     for variant in VARIANTS:
         seeds = found.get((variant.network, variant.name))
         if seeds:
             every = [mean(row["mse"]) for row in seeds.values()]
             first, last = (mean(row["mse"][at] for row in seeds.values()) for at in (0, -1))
             spread = f"{mean(every):.2f} ({min(every):.2f} to {max(every):.2f})"
-            minutes = mean(row["minutes"] for row in seeds.values())
+            minutes = mean(row["cpu_minutes"] for row in seeds.values())
             lines.append(
                 f"{variant.network:8s} {variant.name:20s} {next(iter(seeds.values()))['parameters']:10,d} "
                 f"{len(seeds):6d}   {spread:26s} {first:6.2f} {last:11.2f} {minutes:8.1f}"
@@ -268,7 +259,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="folder of the runs and their results"
     )
-    parser.add_argument("--networks", nargs="+", choices=tuple(BASES), default=tuple(BASES))
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N")
     parser.add_argument("--updates", type=int, default=20_000, metavar="N", help="of each run (default: 20000)")
     parser.add_argument("--batch", type=int, default=8, metavar="N")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
@@ -23,12 +25,16 @@ from framecast.export.onnx import describe, to_onnx, to_render
 from framecast.export.parity import Parity, compare, compare_exactly, random_frames
 from framecast.files import check_writable, write
 from framecast.graph.artifact import save
-from framecast.graph.manifest import RENDER, Manifest, other_half
+from framecast.graph.manifest import KEY, RENDER, Manifest, other_half
+from framecast.graph.stored import pack
 from framecast.models.checkpoints import Checkpoint, read_checkpoint
 from framecast.models.configs import build, find
 from framecast.models.step import MomentModel, StepModel
 from framecast.runtime.convert import to_input
 from framecast.runtime.engines import open_engine
+
+STORES = ("fp32", "fp16")  # formats of weights in the file
+DRIFT = "stored as fp16"  # marks what rounding the weights costs, among the parities
 
 
 def export_config(
@@ -41,6 +47,7 @@ def export_config(
     seed: int,
     changes: Mapping[str, Any] | None = None,
     tolerance: float | None = None,
+    store: str = "fp32",
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Parity]:
     """Write a configuration's artifact to ``output``; return its parity on random and on real frames.
@@ -55,13 +62,18 @@ def export_config(
         changes: options that replace those of the configuration.
         tolerance: error that is always allowed (default: the configuration's); see :class:`Parity`. If it is exceeded,
             float64 decides: see :func:`framecast.export.parity.compare_exactly`.
+        store: ``fp16`` halves the file by rounding its weights: see :mod:`framecast.graph.stored`. The float32 graph is
+            checked as always. The drift that rounding causes is measured against the same network, and has no limit;
+            its names end in ``DRIFT``.
         say: called with a message when the work begins.
 
     Raises:
         ArtifactError: there is no such configuration, or the weights do not belong to it.
-        OptionError: no network can be built with these options, or the seed or the tolerance is out of range.
+        OptionError: no network can be built with these options, the seed or the tolerance is out of range, or the
+            model has no weights to store.
         SinkError: the output cannot be written.
-        ExportError: the export failed, or differs from the network by more than allowed; nothing is written.
+        ExportError: the export failed, differs from the network by more than allowed, or has a weight out of float16's
+            range; nothing is written.
         SourceError: the real frames cannot be read.
     """
     if tolerance is not None and not 0 < tolerance < float("inf"):
@@ -78,6 +90,10 @@ def export_config(
         manifest = describe(model, config, changes)
     else:
         model, manifest = load_trained(config, weights, changes)
+    if store not in STORES:
+        raise OptionError(f"--store takes {' or '.join(STORES)}, not {store}")
+    if store != "fp32" and not manifest.parameters:
+        raise OptionError(f"{config} has no weights to store as {store}: leave out --store")
     with open_source(source) as opened, tempfile.TemporaryDirectory() as folder:
         say(f"exporting {config} and comparing it with the network over {frames} frames: up to a few minutes")
         draft = Path(folder) / "draft.onnx"
@@ -93,6 +109,12 @@ def export_config(
                 if not parity[name].holds:
                     say(f"{name} frames: {parity[name].max:.1e} off the network; comparing with float64")
                     parity[name] = compare_exactly(model, engine, rollout(), allowed)
+        if store == "fp16":
+            graphs = {draft: stored_as_half(graphs[draft], model, manifest)}
+            save(graphs[draft], draft)
+            with open_engine(draft) as engine:
+                drift = {f"{name}, {DRIFT}": compare(model, engine, rollouts[name](), np.inf) for name in parity}
+            parity |= drift
     for name, found in parity.items():
         if not found.holds:
             raise ExportError(
@@ -121,6 +143,18 @@ def save_graphs(model: StepModel, manifest: Manifest, output: Path) -> dict[Path
     for path, proto in graphs.items():
         save(proto, path)
     return graphs
+
+
+def stored_as_half(proto: ModelProto, model: StepModel, manifest: Manifest) -> ModelProto:
+    """Return an artifact of a network with its weights stored as float16. Its quality has not been measured.
+
+    Raises:
+        ExportError: a weight is out of float16's range.
+    """
+    packed = pack(proto, {f"model.{name}" for name, _ in model.deployed().named_parameters()})
+    rounded = dataclasses.replace(manifest, stored="fp16", quality=None)
+    onnx.helper.set_model_props(packed, {KEY: rounded.to_json()})
+    return packed
 
 
 def export_random(config: str, folder: Path, *, artifact: bool = True) -> Path:

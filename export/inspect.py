@@ -21,7 +21,7 @@ from framecast.errors import EngineError, SinkError, SourceError, first_line
 from framecast.export import inspect_pictures as pictures
 from framecast.export.inspection import Inspection, Moment, Tap
 from framecast.files import check_writable, write
-from framecast.graph.artifact import load
+from framecast.graph.artifact import SCOPES, load
 from framecast.graph.manifest import DOMAIN, Manifest
 from framecast.runtime.convert import blank_frame, to_frame, to_image, to_model_size
 from framecast.runtime.engines import open_engine
@@ -30,7 +30,6 @@ from framecast.runtime.engines.onnxruntime import open_session
 from framecast.runtime.report import to_json, versions
 from framecast.runtime.shipped import find
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter stores the modules that a node comes from
 FILES = ("gates.png", "features.png", "attention.png", "inspect.json")
 ROWS = 4  # moments to show
 

@@ -49,6 +49,11 @@ def load_network(path: Path) -> tuple[StepModel, Manifest]:
     manifest = manifest_of(proto)
     if manifest.form != "fp32":
         raise ArtifactError(f"cannot load a network from {path}: it is {manifest.form}; use the whole float32 artifact")
+    if manifest.stored != "fp32":
+        raise ArtifactError(
+            f"cannot load a network from {path}: its weights are stored as {manifest.stored}; use the .safetensors "
+            "file that it was made from"
+        )
     if manifest.config not in {*CONFIGS, *MOTION}:
         raise ArtifactError(f"{path}: this version has no configuration {manifest.config!r}: update framecast")
     held = {i.name.removeprefix("model."): i for i in proto.graph.initializer}

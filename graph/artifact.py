@@ -12,9 +12,11 @@ from framecast.errors import ArtifactError, ExportError, first_line
 from framecast.files import write
 from framecast.graph.contents import graph_bytes
 from framecast.graph.manifest import GRAPHLESS, KEY, RENDER, Manifest, read_metadata
+from framecast.graph.stored import unpack
 
 IR_VERSION = 10  # the newest that ONNX Runtime 1.23 reads
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")  # operators that multiply by weights
+SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter stores the modules that a node comes from
 
 
 def manifest_of(proto: ModelProto) -> Manifest:
@@ -50,6 +52,8 @@ def read(path: Path) -> ModelProto:
 def load(path: Path) -> ModelProto:
     """Read the graph of an artifact or of its other half. The file must contain all weights.
 
+    Weights that are stored as float16 become float32 again (:mod:`framecast.graph.stored`).
+
     Raises:
         ArtifactError: the file is not valid ONNX, keeps weights in other files, or is of a model without a graph.
     """
@@ -67,6 +71,7 @@ def load(path: Path) -> ModelProto:
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:  # besides its own errors, RuntimeError and UnicodeDecodeError from C++
         raise ArtifactError(f"{path} is not valid ONNX ({first_line(error)}): export it again") from error
+    unpack(proto)
     return proto
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -110,6 +110,8 @@ class Manifest:
         quality: quality measured at training, or None.
         licence: licence of the weights.
         precision: ``fp32``, or ``int8`` if layers are quantized (:mod:`framecast.export.quantize`).
+        stored: ``fp32``, or ``fp16`` if the weights were rounded to float16 (:mod:`framecast.graph.stored`). The step
+            computes in ``precision``.
         calibration: the data on which an int8 artifact was calibrated.
         pair_sum: the largest sum of two products that an int8 layer can reach, as an absolute value. None if unknown,
             as in artifacts older than this field. See :attr:`may_saturate`.
@@ -136,6 +138,7 @@ class Manifest:
     value_range: tuple[_Level, _Level] = (0.0, 1.0)
     quality: Quality | None = None
     precision: str = "fp32"
+    stored: Literal["fp32", "fp16"] = "fp32"
     calibration: str | None = None
     pair_sum: _Count | None = None
     precomputed: Mapping[str, _Shape] = field(default_factory=dict)

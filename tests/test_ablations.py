@@ -49,7 +49,7 @@ def test_every_claim_names_two_variants_that_differ_in_what_it_says(script: Modu
         assert (one.config, one.recipe.updates, one.recipe.batch) == (other.config, 9, 1)
     assert made["tau", "alpha=0"].recipe.ddr == 0
     assert made["stip", "full"].recipe.gan is False
-    for network in script.BASES:
+    for network in script.NETWORKS:
         settings = made[network, "full"]
         assert build(settings.config, settings.options).frame_shape == (1, 64, 64)
 
@@ -58,8 +58,7 @@ def test_every_claim_names_two_variants_that_differ_in_what_it_says(script: Modu
 def test_a_stopped_run_continues_with_the_same_result(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(script.BASES, "stau", ("stau-mnist", {"hidden": 4, "layers": 1, "stages": 3}))
-    monkeypatch.setattr(script, "base", lambda network: script.BASES[network])
+    monkeypatch.setattr(script, "base", lambda network: ("stau-mini", {"hidden": 4, "layers": 1}))
     for name, seed in ((script.TRAIN, 4), (script.TEST, 9)):
         write_digits(tmp_path / name, seed)
     found = []
@@ -88,7 +87,7 @@ def test_verdicts_and_tables(script: ModuleType) -> None:
             "variant": name,
             "seed": seed,
             "parameters": 1234,
-            "minutes": 2.0,
+            "cpu_minutes": 2.0,
             "mse": [a, a + 10 * seed],
         }
         for seed in (1, 2, 3)

@@ -135,3 +135,35 @@ def test_the_torch_engine_runs_a_network_that_does_not_ship(run: Run, tmp_path: 
     code, _, err = run(*command)
     assert (code, json.loads(report.read_text())["engine"]) == (0, "torch"), err
     assert json.loads(report.read_text())["weights"] == "random"
+
+
+MINIS = ("stip-mini", "stau-mini", "mau-mini", "astm-mini", "tau-mini")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MINIS)
+def test_the_small_networks_fit_where_they_ship(run: Run, tmp_path: Path, name: str) -> None:
+    artifact = tmp_path / "mini.onnx"
+    code, out, err = run("export", name, "-o", artifact, "--frames", 3, "--store", "fp16")
+    assert code == 0, err
+    assert artifact.stat().st_size <= 1_500_000, out
+
+
+def test_weights_stored_as_float16(run: Run, tmp_path: Path) -> None:
+    artifact = tmp_path / "half.onnx"
+    words = ("--frames", 3, *options("mau-mnist"))
+    code, out, err = run("export", "mau-mnist", "-o", artifact, "--store", "fp16", *words)
+    assert code == 0, err
+    assert out.count("any drift") == 2  # on random and on real frames
+    assert "random weights as fp16)" in out
+    with load(artifact) as predictor:
+        assert artifact.stat().st_size < 3 * predictor.manifest.parameters  # bytes
+        assert (predictor.manifest.stored, predictor.manifest.precision) == ("fp16", "fp32")
+    for name, store, message in (
+        ("mau-mnist", "fp8", "--store takes fp32 or fp16, not fp8"),
+        ("edge", "fp16", "edge has no weights to store as fp16: leave out --store"),
+    ):
+        code, out, err = run("export", name, "-o", tmp_path / "none.onnx", "--store", store)
+        assert code == 1
+        assert message in " ".join(err.split())
+        assert not (tmp_path / "none.onnx").exists()

@@ -21,7 +21,7 @@ from framecast.export.exporter import export_config
 from framecast.export.load_network import load_trained
 from framecast.export.onnx import describe, to_onnx
 from framecast.export.parity import CEILING, compare, compare_exactly, random_frames
-from framecast.graph.artifact import save
+from framecast.graph.artifact import SCOPES, save
 from framecast.graph.manifest import DOMAIN, KEY, RENDER, Manifest, Quality, other_half
 from framecast.models.configs import build, find
 from framecast.models.stau import STAU
@@ -70,6 +70,11 @@ def test_names_and_versions(proto: onnx.ModelProto, network: STIP) -> None:
     assert [o.name for o in proto.graph.output] == ["prediction", *(f"next.{n}" for n in network.state_shapes)]
     assert {entry.domain: entry.version for entry in proto.opset_import} == {"": 18, DOMAIN: 1}
     assert proto.ir_version <= 10
+
+
+def test_no_trace_of_the_machine_that_exported_it(proto: onnx.ModelProto) -> None:
+    assert str(Path(__file__).parents[2]).encode() not in proto.SerializeToString()
+    assert {entry.key for node in proto.graph.node for entry in node.metadata_props} == {SCOPES}  # inspect reads them
 
 
 def test_gates_are_one_function_with_the_norms_inside(proto: onnx.ModelProto) -> None:

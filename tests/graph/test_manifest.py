@@ -142,6 +142,7 @@ DAMAGE: list[tuple[dict[str, Any], str]] = [
     ({"value_range": [1, 1]}, "an invalid value range: update framecast"),
     ({"value_range": None}, "value_range: expected array, got null"),
     ({"options": None}, "options: expected object, got null"),
+    ({"stored": "fp8"}, "stored: invalid enum value 'fp8'"),
     ({"precomputed": None}, "precomputed: expected object, got null"),
     ({"precomputed": {"a": [0]}}, r"expected int >= 1"),
     ({"precomputed": {"a": [1 << 20, 1 << 20]}}, "more than 2147483648 elements"),
