@@ -31,7 +31,7 @@ BACKENDS = ("onnxruntime", "tensorrt", "python")
 PROTOCOL = 1  # of the requests; a client refuses any other
 WAIT = 2_000  # microseconds that a picture may wait for those of other cameras
 
-_MODEL = '''"""Made by framecast export-server. The server's Python needs framecast: pip install framecast"""
+_MODEL = '''"""Made by framecast export-server. The server's Python needs framecast: pip install a clone of it"""
 
 from framecast.runtime.serving import TritonPythonModel
 
@@ -222,7 +222,7 @@ def _readme(name: str, manifest: Manifest, serving: Serving, version: str) -> st
         "onnxruntime": "It runs on a GPU if the server has one, else on the CPU.",
         "tensorrt": "First build the engine, on a machine with the server's GPU and its version of TensorRT (up to 10, "
         f"`--fp16` makes it faster and less exact):\n\n    {_trtexec(name, manifest, serving, version)}",
-        "python": "The server's Python needs framecast: `pip install framecast` in its image.",
+        "python": "The server's Python needs framecast: `pip install /framecast` in its image, a clone of it.",
     }[serving.backend]
     return f"""# {name}: {manifest.config} for NVIDIA Triton Inference Server, {serving.backend} backend
 
