@@ -58,9 +58,10 @@ import pathlib, sys
 sys.path.append({str(Path(__file__).parent)!r})
 import _heap
 _heap.tell(pathlib.Path(sys.argv.pop(1)))
-from framecast.camera import reconnect
+from framecast import backoff
 from framecast.cli import saved
-reconnect.HEALTHY, saved.EVERY = 0.0, {JSON_EVERY}
+assert backoff.HEALTHY and saved.EVERY  # these names are what is changed
+backoff.HEALTHY, saved.EVERY = 0.0, {JSON_EVERY}
 from framecast.cli import main
 main()
 """
