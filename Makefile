@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := out
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+# One worker more than there are cores, because tests often wait.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 # TensorRT's Python bindings without its libraries (1 MB each), for the contract tests: JetPack 6's, the first with
 # kernels inside engines, JetPack 7.0's, JetPack 7.2's, and the newest. Each has its own folder, named MAJOR.MINOR.
