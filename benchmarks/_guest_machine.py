@@ -43,6 +43,7 @@ class Machine:
         patience: a factor of all limits.
 
     Attributes:
+        host: the folder of the disk.
         deadline: when all that is done in it must have ended, in seconds of ``time.monotonic``; None for no such limit.
 
     Raises:
@@ -50,7 +51,7 @@ class Machine:
     """
 
     def __init__(self, disk: Path, logs: Path, patience: float = 1.0) -> None:
-        work = disk.parent
+        self.host = work = disk.parent
         self.deadline: float | None = None
         self._heard, self._number = b"", 0
         self.patience = patience

@@ -123,7 +123,7 @@ class Observer:
             state = self._fresh._stepper.state
         else:
             if predictor.event != "repeat":
-                self._fresh.advance([frame.image])
+                self._fresh.advance([predictor._given])  # without flicker, if there was some
             state = self._fresh.state
         ours = predictor._stepper.state.tensors
         equal = all(np.array_equal(ours[name], tensor) for name, tensor in state.tensors.items())
