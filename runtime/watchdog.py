@@ -11,11 +11,15 @@ import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from framecast.errors import EngineError
 from framecast.runtime.engines import Engine
 from framecast.runtime.engines.turn import engines
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 STEP_LIMIT = 30.0  # seconds that a step may take
 COMPILING = 10  # the first steps may take so many times as long, if the engine compiles in them
@@ -27,7 +31,39 @@ LONGEST = 300.0  # seconds that a step may take where there is no --step-limit: 
 SELDOM = 1.0  # seconds between two looks there: a benchmark shall not feel them
 
 
-class Watchdog:
+class _Watching:
+    """A thread that looks again and again while it is in a ``with``, until there is a reason to give up."""
+
+    def __init__(self, name: str, give_up: Callable[[str], object], period: float) -> None:
+        self._give_up, self._period = give_up, period
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        looked = time.monotonic()
+        while not self._done.wait(self._period):
+            before, looked = looked, time.monotonic()
+            if reason := self._look(min(looked - before, 2 * self._period)):
+                self._give_up(reason)
+                return
+
+    def _look(self, passed: float) -> str:
+        """Look once, ``passed`` seconds after the last time. Returns the reason to give up; "" if there is none."""
+        raise NotImplementedError
+
+
+class Watchdog(_Watching):
     """Watches an engine while it is in a ``with``.
 
     A call that goes on for too long is interrupted, and then raises EngineError. If the engine cannot be interrupted,
@@ -53,10 +89,8 @@ class Watchdog:
         grace: float = GRACE,
         period: float = PERIOD,
     ) -> None:
-        self._call = _Call(engine, limit, grace)
-        self._give_up, self._stopping, self._period = give_up, stopping, period
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="framecast-watchdog", daemon=True)
+        super().__init__("framecast-watchdog", give_up, period)
+        self._call, self._stopping = _Call(engine, limit, grace), stopping
 
     @property
     def reason(self) -> str:
@@ -68,27 +102,11 @@ class Watchdog:
         if self.reason:
             raise EngineError(self.reason)
 
-    def __enter__(self) -> Watchdog:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def _watch(self) -> None:
-        looked = time.monotonic()
-        while not self._done.wait(self._period):
-            before, looked = looked, time.monotonic()
-            if self._call.look(min(looked - before, 2 * self._period), leaving=self._stopping()):
-                self._give_up(self.reason)
-                return
+    def _look(self, passed: float) -> str:
+        return self.reason if self._call.look(passed, leaving=self._stopping()) else ""
 
 
-class Guard:
+class Guard(_Watching):
     """Watches every engine that is open, for a command in which nobody else does, while it is in a ``with``.
 
     It does what a :class:`Watchdog` does for one engine. Engines may be opened and closed meanwhile.
@@ -108,32 +126,18 @@ class Guard:
         grace: float = GRACE,
         period: float = SELDOM,
     ) -> None:
-        self._give_up, self._limit, self._grace, self._period = give_up, limit, grace, period
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="framecast-guard", daemon=True)
+        super().__init__("framecast-guard", give_up, period)
+        self._limit, self._grace = limit, grace
+        self._calls: WeakKeyDictionary[Engine, _Call] = WeakKeyDictionary()
 
-    def __enter__(self) -> Guard:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        calls: WeakKeyDictionary[Engine, _Call] = WeakKeyDictionary()
-        looked = time.monotonic()
-        while not self._done.wait(self._period):
-            before, looked = looked, time.monotonic()
-            for engine in engines():
-                if not isinstance(engine, Engine):
-                    continue
-                call = calls.setdefault(engine, _Call(engine, self._limit, self._grace))
-                if call.look(min(looked - before, 2 * self._period)):
-                    self._give_up(call.reason)
-                    return
+    def _look(self, passed: float) -> str:
+        for engine in engines():
+            if not isinstance(engine, Engine):
+                continue
+            call = self._calls.setdefault(engine, _Call(engine, self._limit, self._grace))
+            if call.look(passed):
+                return call.reason
+        return ""
 
 
 class _Call:
