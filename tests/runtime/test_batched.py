@@ -152,19 +152,20 @@ def test_a_camera_that_leaves_is_not_waited_for() -> None:
 
 
 def test_no_camera_waits_for_more_than_one_call_of_each_other_one() -> None:
-    """Two cameras look far ahead all the time. Each call of the engine takes 3 ms."""
+    """Two cameras feed predictions back all the time. Each call of the engine takes 3 ms."""
     clock = VirtualClock()
     batcher = Batcher(PacedEngine(clock, lambda n: 0.003), clock=clock)
-    far, near = [Stepper(batcher.seat(), clock=clock) for _ in range(2)], Stepper(batcher.seat(), clock=clock)
+    far, near = [batcher.seat(), batcher.seat()], Stepper(batcher.seat(), clock=clock)
     image = np.zeros((20, 28, 3), np.uint8)
+    states = [(seat, seat.new_state(), seat.new_state()) for seat in far]
     begun, ended = clock.now(), list[float]()
 
-    def look(stepper: Stepper) -> None:
-        stepper.advance([image])
-        stepper.look_ahead(30)
+    def feed(seat: Seat, source: State, target: State) -> None:
+        for _ in range(31):
+            seat.feed_back(source, 0, source, target)
         ended.append(clock.now() - begun)
 
-    threads = [threading.Thread(target=look, args=(stepper,), daemon=True) for stepper in far]
+    threads = [threading.Thread(target=feed, args=seat, daemon=True) for seat in states]
     for thread in threads:
         thread.start()
     taken = []
