@@ -6,8 +6,9 @@ import contextlib
 import math
 import struct
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterator
+from statistics import median
 from typing import TYPE_CHECKING, cast
 
 from framecast.camera.media import SILENT, MediaError, failure, failures, load, video_of
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 HEALED = 0.8  # of the stall: so long a key frame is waited for after damage, and the stream does not count as lost
+USUAL = 15  # pictures whose steps in time tell the usual one
+JUMP = 1.6  # usual steps: a longer one skips a picture
 _PRODUCER_TIME = struct.Struct("=q")  # AVProducerReferenceTime begins with microseconds since 1970
 
 
@@ -55,6 +58,8 @@ class Decoder:
         self._heal = 0.0 if math.isinf(stall) else HEALED * stall
         self._hurt: float | None = None  # seconds: the stream's time of the newest damage that is not mended yet
         self._newest = 0.0  # seconds: the stream's time of the newest picture
+        self._steps: deque[float] = deque(maxlen=USUAL)  # seconds between the newest pictures
+        self._loses = False  # whether anything was damaged, as over UDP
         self._lossy = container.format.name == "mpegts"  # packets that lack a part are usual: pictures tell the damage
         self.interlaced = self.cut_off = False
         self._graph: Graph | None = None
@@ -137,7 +142,8 @@ class Decoder:
                 self._damage()
                 continue
             for frame in frames:
-                self._newest = self._newest if frame.time is None else frame.time
+                if frame.time is not None:
+                    self._arrived(frame.time)
                 if frame.is_corrupt:
                     self._damage()
                 elif self._healed(frame):
@@ -147,7 +153,14 @@ class Decoder:
 
     def _damage(self) -> None:
         self._faults["damaged"] += 1
-        self._hurt = self._newest
+        self._hurt, self._loses = self._newest, True
+
+    def _arrived(self, time: float) -> None:
+        """Note a picture's time. FFmpeg marks what lost a part, but not what follows a picture that was lost whole."""
+        step, self._newest = time - self._newest, time
+        if self._loses and len(self._steps) == USUAL and step > JUMP * median(self._steps):
+            self._hurt = time
+        self._steps.append(step)
 
     def _healed(self, frame: VideoFrame) -> bool:
         """Whether no damage is left in a frame."""

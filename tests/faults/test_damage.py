@@ -65,6 +65,16 @@ def test_what_follows_damage_is_left_out_up_to_the_next_key_frame(flag: str) -> 
     assert len(given(pictures, stall=math.inf)[0]) == 29  # of a file only what is damaged
 
 
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_picture_that_was_lost_whole_is_damage_too(damaged: bool) -> None:
+    """FFmpeg marks nothing then. Where nothing is ever damaged (TCP), steps differ because the camera's do."""
+    pictures = [Picture(k / 25, key_frame=k % 20 == 0) for k in range(80) if k not in (45, 46)]
+    pictures[18].is_corrupt = damaged
+    found, _ = given(pictures, stall=2.5)
+    left_out = {18, 19, *range(47, 60)} if damaged else set()
+    assert found == [k / 25 for k in range(80) if k not in (45, 46) and k not in left_out]
+
+
 def test_a_stream_without_key_frames_goes_on() -> None:
     pictures = [Picture(k / 25, key_frame=not k) for k in range(100)]
     pictures[10].is_corrupt = True
