@@ -120,6 +120,20 @@ class Systemd(Sink):
             self._stopping = True
             self._tell("STOPPING=1\nSTATUS=closing the outputs")
 
+    def hold(self, reason: str, seconds: float) -> None:
+        """Wait before the run ends with an error, because systemd starts it again soon after its end.
+
+        Without systemd nothing starts it again, and it does not wait.
+
+        Args:
+            reason: why; the service's status shows it meanwhile.
+            seconds: to wait.
+        """
+        if self._socket is None:
+            return
+        self._tell(f"STATUS=ends in {seconds:.0f} s: {' '.join(reason.split())}")
+        self._clock.wait_until(self._clock.now() + seconds)
+
     def close(self) -> None:
         """Say that the run ends, and nothing after that."""
         self.stopping()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -218,3 +220,39 @@ def test_the_command_tells_systemd(run: Run, manager: Manager, monkeypatch: pyte
     ]
     assert [line for line in heard[3:] if not line.startswith("STATUS")] == ["READY=1", PING, "STOPPING=1"]
     assert "NOTIFY_SOCKET" not in os.environ
+
+
+def test_only_a_service_waits_before_it_ends(manager: Manager) -> None:
+    clock = ManualClock()
+    begun = clock.now()
+    Systemd({}, pid=7, clock=clock).hold("401", 30.0)
+    assert clock.now() == begun
+    systemd = told(manager, clock)
+    manager.heard()
+    systemd.hold("no stream from cam:\n401", 30.0)
+    assert clock.now() == begun + 30.0
+    assert manager.heard() == ["STATUS=ends in 30 s: no stream from cam: 401"]
+
+
+@pytest.mark.parametrize(("code", "words"), [(401, "ends in 0 s: no stream from"), (404, "")])
+def test_a_refused_password_is_not_tried_again_at_once(
+    code: int, words: str, run: Run, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd starts a service again 3 s after its end; cameras lock an account after a few attempts."""
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(code)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr("framecast.backoff.REFUSED", 0.2)
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.environ["NOTIFY_SOCKET"])
+    with HTTPServer(("127.0.0.1", 0), Camera) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        exit_code, _, err = run("run", f"http://127.0.0.1:{server.server_port}/cam")
+        server.shutdown()
+    assert (exit_code, str(code) in err) == (1, True)
+    heard = [line for line in manager.heard() if not line.startswith("STATUS=loading")]
+    assert (words in heard[0]) if words else heard[0] == "STOPPING=1", heard

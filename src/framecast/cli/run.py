@@ -24,7 +24,7 @@ from framecast.cli.run_options import check_option
 from framecast.cli.secret import token
 from framecast.cli.signals import end_process, exit_code, on_signals
 from framecast.cli.usage import DEFAULT_ADDRESS
-from framecast.errors import FramecastError, SinkUnavailableError
+from framecast.errors import FramecastError, SinkUnavailableError, SourceRefusedError
 from framecast.notice import Notice
 
 if TYPE_CHECKING:
@@ -270,15 +270,15 @@ def run(
                 "step_limit": waits[2],
                 "stuck": stuck,
             }
+            # systemd's sink is closed at the end, not with the first camera that ends or is refused
             if cameras[0].name:
-                # systemd's sink is closed at the end, not with the first camera that ends
                 asked = [camera_of(camera, [systemd.show]) for camera in cameras]
                 wait = duration("--batch-wait", batch_wait)
                 failed = fleet.run_cameras(asked, batch_wait=wait, update=update, **common)["total"]
                 if failed["failed"]:
                     raise FramecastError((failed["ended"] or "").removeprefix("error: "))
             else:
-                asked_one = camera_of(cameras[0], [systemd])
+                asked_one = camera_of(cameras[0], [systemd.show])
                 own = {field.name: getattr(asked_one, field.name) for field in fields(asked_one)}
                 del own["source"], own["name"]
                 single.run(asked_one.source, show=show, **own, **common)
@@ -297,8 +297,15 @@ def run(
         systemd.stopping()
         stop.set()
 
+    def patiently() -> None:
+        try:
+            work()
+        except SourceRefusedError as error:
+            systemd.hold(str(error), REFUSED)  # cameras lock an account that is tried again at once
+            raise
+
     with on_signals(halt, begun=lambda: bool(newest), reload=reading.ask if reading else None):
-        all_of(work, end, systemd.close)
+        all_of(patiently, end, systemd.close)
 
 
 def all_of(*steps: Callable[[], object]) -> None:
