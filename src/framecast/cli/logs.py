@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,6 +27,7 @@ from framecast.notice import Notice, to_log
 from framecast.redact import redact_message
 
 if TYPE_CHECKING:
+    from framecast.cli.saved import SavedReport
     from framecast.runtime.fleet_report import FleetReport, Total
     from framecast.runtime.report import Report
 
@@ -250,16 +251,16 @@ def status() -> Iterator[Callable[[Report | FleetReport], None]]:
     yield tell
 
 
-def summary(report: Report | FleetReport, files: Iterable[Path]) -> None:
-    """Show a run's final figures, and the files that were written: of several cameras, those of each and the total."""
+def summary(report: Report | FleetReport, saved: SavedReport | None) -> None:
+    """Show a run's final figures, and whether its report was written. Of several cameras: those of each and the total."""
     from framecast.runtime.fleet_report import several
 
     if not _json:
         from framecast import terminal
 
-        terminal.summary(report, files)
+        terminal.summary(report, {} if saved is None else {saved.path: saved.whole})
         return
-    fields: dict[str, object] = {"files": [str(path) for path in files]}
+    fields: dict[str, object] = {"files": [str(saved.path)] if saved and saved.whole else []}
     if several(report):
         for name, one in report["cameras"].items():
             to_log(Notice("camera_summary", f"{name}: {_summed(one)}", camera=name, **one))
