@@ -252,7 +252,7 @@ def status() -> Iterator[Callable[[Report | FleetReport], None]]:
 
 
 def summary(report: Report | FleetReport, saved: SavedReport | None) -> None:
-    """Show a run's final figures, and whether its report was written. Of several cameras: those of each and the total."""
+    """Show a run's final figures (of several cameras: of each, and the total), and whether its report was written."""
     from framecast.runtime.fleet_report import several
 
     if not _json:
