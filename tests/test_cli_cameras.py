@@ -47,6 +47,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (f"{CAMERA}record = ['a.mkv']\n{CAMERA}record = ['a.mkv']", ":3: a.mkv is among the inputs, or named twice"),
         (f"out = ['udp://h:1']\n{CAMERA}{CAMERA}", ":1: two cameras would send to one address"),
         ("source = 'demo'\nout = ['-', '-']", ":2: --out names - twice: leave one out"),
+        ("[[camera]]\nsource = '-'\n" * 2, ":4: two cameras would read standard input"),
         (f"{CAMERA}out = ['udp://h:1', 'udp://h:1']", ":3: --out names udp://h:1 twice: leave one out"),
         (f"show = true\n{CAMERA}", ":1: --show is for one camera: use --serve"),
         ('batch-wait = "2s"', ":1: batch-wait: must be 0 to 1 s, not 2 s"),
