@@ -16,16 +16,17 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import typer
 
 from framecast.cli.announce import announce
 from framecast.cli.config_file import ConfigFile
-from framecast.cli.logs import BURST, JsonLines, fail
+from framecast.cli.logs import BURST, JsonLines, fail, summary
 from framecast.errors import SinkError
 from framecast.notice import Notice
+from framecast.runtime.report import Report
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -219,6 +220,8 @@ def test_a_pipe_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPat
             fail("hello", 1)
             with pytest.raises(typer.Exit):  # as when a run reads it again
                 ConfigFile("box.toml").fail([(1, "hello")])
+            monkeypatch.setattr(sys, "stdout", stream)
+            summary(cast("Report", {}), None)
 
 
 def test_mistakes_in_a_configuration_file_are_one_error(run: Run, tmp_path: Path) -> None:

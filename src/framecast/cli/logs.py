@@ -258,7 +258,8 @@ def summary(report: Report | FleetReport, saved: SavedReport | None) -> None:
     if not _json:
         from framecast import terminal
 
-        terminal.summary(report, {} if saved is None else {saved.path: saved.whole})
+        if sys.stdout.isatty() or takes(sys.stdout):  # a pipe that is full would keep the run from ending
+            terminal.summary(report, {} if saved is None else {saved.path: saved.whole})
         return
     fields: dict[str, object] = {"files": [str(saved.path)] if saved and saved.whole else []}
     if several(report):
