@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Given: TypeAlias = Union[Camera, str, "os.PathLike[str]", Source]
 MOST = 256  # cameras of a run
-LEAVING = 10.0  # seconds that cameras may take to end, all together, when others go on without them
+LEAVING = 2.0  # seconds to wait for cameras that end, all together: meanwhile nobody observes the others
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # fits into a file's name, an address and a metric's label
 
 _log = logging.getLogger(__name__)
@@ -198,6 +198,8 @@ class _Fleet:
         self._stack, self._engines, self._common, self._clock = stack, engines, common, common.clock
         self._lanes = {lane.name: lane for lane in lanes}  # replaced as a whole: other threads read it
         self._changed = self._clock.condition()
+        self._wanted: Mapping[str, Camera] = {}  # by the newest change
+        self._late: dict[str, Member] = {}  # halted by it, but not ended yet
         self._page: WebSink | None = None
         close_after(stack, self._close_engines)
         for lane in lanes:
@@ -238,15 +240,18 @@ class _Fleet:
             try:
                 for lane in self._lanes.values():
                     self._start(lane)
-                while not self._done():
+                while self._late or not self._done():
                     observe(self.report())
                     with self._changed:
                         if not self._done():
                             self._clock.wait(self._changed, self._clock.now() + REFRESH)
                     if stop.is_set():
                         self._halt(self._lanes.values())
+                        self._late = {}
                     elif (cameras := update()) is not None:
                         self._change(cameras, announce)
+                    elif ended := {name: lane for name, lane in self._late.items() if lane.done}:
+                        self._replace(ended, self._wanted, announce)
             finally:
                 self._halt(self._lanes.values())
                 for lane in self._lanes.values():
@@ -270,19 +275,32 @@ class _Fleet:
         except OptionError as error:
             announce(Notice("cameras_kept", f"keeping the cameras as they are: {error}", logging.WARNING))
             return
-        leaving = {n: lane for n, lane in self._lanes.items() if lane.done or lane.camera != wanted.get(n)}
+        leaving = {
+            name: lane
+            for name, lane in self._lanes.items()
+            if lane.done or lane.halt.is_set() or lane.camera != wanted.get(name)
+        }
         self._halt(leaving.values())
-        latest = self._clock.now() + LEAVING  # for all of them: meanwhile nobody observes the others
+        self._replace(leaving, wanted, announce)
+
+    def _replace(
+        self, leaving: Mapping[str, Member], wanted: Mapping[str, Camera], announce: Callable[[str], object]
+    ) -> None:
+        """Take away cameras that were halted, and begin those that are wanted. One that has not ended yet is late."""
+        latest = self._clock.now() + LEAVING
         kept = dict(self._lanes)
         for name, lane in leaving.items():
             if lane.thread is not None and not lane.given_up:
                 self._clock.join(lane.thread, latest)
             if lane.given_up or not lane.done:
-                lane.announce(Notice("warning", "warning: it has not ended yet: it stays as it is", logging.WARNING))
+                rest = "it stays as it is" if lane.given_up else "its change waits for that"
+                lane.announce(Notice("warning", f"warning: it has not ended yet: {rest}", logging.WARNING))
                 continue
             del kept[name]
             if name not in wanted:
                 lane.announce(Notice("camera_removed", "removed"))
+        self._wanted = wanted
+        self._late = {name: lane for name, lane in kept.items() if lane.halt.is_set() and not lane.given_up}
         begun = [Member(camera, self._common, announce) for name, camera in wanted.items() if name not in kept]
         for lane in begun:
             self._seat(lane)

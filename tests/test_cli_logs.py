@@ -16,14 +16,17 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import typer
 
 from framecast.cli.announce import announce
-from framecast.cli.logs import BURST, JsonLines, fail
+from framecast.cli.config_file import ConfigFile
+from framecast.cli.logs import BURST, JsonLines, fail, summary
 from framecast.errors import SinkError
 from framecast.notice import Notice
+from framecast.runtime.report import Report
 
 from .conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 
@@ -185,6 +188,13 @@ def test_an_event_that_repeats_does_not_fill_a_disk(lines: Callable[[], list[dic
     assert found[BURST]["fields"] == {"left_out": 100 - BURST}
 
 
+def test_no_rest_of_a_secret_is_left_that_begins_as_another_one() -> None:
+    handler = JsonLines(io.StringIO())
+    handler.secrets = {SECRET[:length] for length in range(6, len(SECRET) + 1)}
+    said = handler.line(logging.makeLogRecord({"msg": f"cannot open {SECRET}"}))
+    assert json.loads(said)["message"] == "cannot open ***"
+
+
 def test_a_log_that_cannot_be_written_ends_nothing() -> None:
     class Full(io.StringIO):
         def write(self, text: str) -> int:
@@ -208,6 +218,10 @@ def test_a_pipe_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPat
         else:
             announce("hello")
             fail("hello", 1)
+            with pytest.raises(typer.Exit):  # as when a run reads it again
+                ConfigFile("box.toml").fail([(1, "hello")])
+            monkeypatch.setattr(sys, "stdout", stream)
+            summary(cast("Report", {}), None)
 
 
 def test_mistakes_in_a_configuration_file_are_one_error(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -76,3 +77,22 @@ def test_what_is_no_report_is_not_replaced(run: Run, tmp_path: Path, mine: str) 
     code, _, err = run("run", "synthetic://?size=64x48&frames=3", "--json", path)
     assert (code, path.read_text()) == (1, mine)
     assert err.endswith("it is there, and is no report of framecast (choose another name)\n")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_an_older_report_does_not_pass_for_this_runs(
+    form: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise SinkError("the disk is full")
+
+    path = tmp_path / "a.json"
+    path.write_text('{"frames": 1, "psnr_db": {}}')
+    monkeypatch.setattr(saved, "write", full)
+    code, out, err = run("run", "synthetic://?size=64x48&frames=3", "--json", path, "--log", form)
+    assert code == 1
+    if form == "text":
+        assert re.search(r"│ not written │ .*a\.json", out)
+    else:
+        (summary,) = (one for one in map(json.loads, err.splitlines()) if one["event"] == "summary")
+        assert summary["fields"]["files"] == []

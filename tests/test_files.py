@@ -75,6 +75,14 @@ def test_other_errors_pass_through_and_leave_no_file(tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize("letter", ["n", "\N{SNOWMAN}", "\udcff"])
+def test_a_name_may_be_as_long_as_the_file_system_takes_it(letter: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{letter * (250 // len(os.fsencode(letter)))}.json"
+    check_writable(path)
+    write(path, b"x")
+    assert left(tmp_path) == [path.name]
+
+
 def test_writers_of_one_path_do_not_mix(tmp_path: Path) -> None:
     path, meet = tmp_path / "file.bin", threading.Barrier(2, timeout=60)
 

@@ -17,6 +17,7 @@ from framecast.errors import SinkError, SinkUnavailableError
 from framecast.redact import redact
 
 RESERVE = 16 * 1024 * 1024  # bytes to keep free, so that a recording can be finished
+_SHORTENED = 200  # bytes of a name of up to 255, to which something is added
 ROOM = 2 * RESERVE  # bytes that must be free before a recording begins anew: it would else soon end again
 
 
@@ -111,7 +112,8 @@ def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "c
     try:
         target = _target(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")  # unique to this writer
+        shortened = os.fsdecode(os.fsencode(target.name)[:_SHORTENED])
+        partial = target.with_name(f"{shortened}.{secrets.token_hex(4)}.partial")  # unique to this writer
         try:
             with partial.open("xb") as file:
                 data(file) if callable(data) else file.write(data)

@@ -7,7 +7,7 @@ import re
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")
 # "…password=x", anywhere: most cameras take it in the query, and some in the path. It looks once at each name, from the
 # name's beginning: it would otherwise need cubic time for "passpasspass…".
-_NAME = r"(?<![\w.%-])(?=[\w.%-]*(?:pass|pwd|psw|pw|token|key|secret|auth|sign|session|cred))[\w.%-]+="
+_NAME = r"(?<![\w.%-])(?=[\w.%-]*(?:pas|pw|psw|token|jwt|key|secret|auth|sign|session|cred))[\w.%-]+="
 # In a message. What ends a sentence or a quotation is not part of it.
 _ADDRESS = re.compile(r"""(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*:/+\S*[^\s,;:.)'"]""")
 _SECRET = re.compile(rf"({_NAME})[^&]*", re.IGNORECASE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -189,9 +189,14 @@ def _written(output: Output) -> tuple[str, str]:
     return ("sent" if sent else "written"), f"{to}  ({'; '.join(notes)})" if notes else to
 
 
-def summary(report: Report | FleetReport, files: Iterable[Path]) -> None:
-    """Print a run's final figures, where its pictures went, and its further files: a table for each of its cameras."""
-    written = [("written" if path.exists() else "not written", str(path)) for path in files]
+def summary(report: Report | FleetReport, files: Mapping[Path, bool]) -> None:
+    """Print a run's final figures, where its pictures went, and its further files: a table for each of its cameras.
+
+    Args:
+        report: of the run.
+        files: its further files, and whether each was written. An earlier run's file may be there even if not.
+    """
+    written = [("written" if whole else "not written", str(path)) for path, whole in files.items()]
     if not several(report):
         table("framecast", ("", ""), [*_rows(report), *written])
         return

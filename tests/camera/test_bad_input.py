@@ -213,6 +213,8 @@ open_source(sys.argv[1]).read()
         ("cam:s3cret@host/a", "***@host/a"),
         ("rtsp://host/a?user=x&password=s3cret&fps=5", "rtsp://host/a?user=x&password=***&fps=5"),
         ("rtsp://host/a?access_token=s3/cret", "rtsp://host/a?access_token=***"),
+        ("http://host/a.cgi?loginuse=x&loginpas=s3cret", "http://host/a.cgi?loginuse=x&loginpas=***"),
+        ("http://host/a?jwt=s3cret", "http://host/a?jwt=***"),
         ("rtsp://host/a?Api-Key=s3cret", "rtsp://host/a?Api-Key=***"),
         ("rtsp://host/user=x_password=s3cret_channel=1.sdp", "rtsp://host/user=x_password=***"),
         ("rtsp://host/a?password=s3@cret&fps=5", "rtsp://***@***&fps=5"),

@@ -326,7 +326,7 @@ def test_the_page_marks_a_concealed_picture_and_does_not_count_it() -> None:
 def test_the_summary_counts_them(capsys: pytest.CaptureFixture[str]) -> None:
     pipeline = played({20, 21}, 1.0)
     list(pipeline)
-    summary(pipeline.report(), [])
+    summary(pipeline.report(), {})
     assert "2 concealed frames" in capsys.readouterr().out
 
 

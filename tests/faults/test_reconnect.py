@@ -155,7 +155,7 @@ def test_a_camera_that_never_answered_has_no_interval(capsys: pytest.CaptureFixt
     assert (report["interval_ms"], report["outages"]["count"]) == (None, 1)
     assert report["outages"]["total_s"] == report["outages"]["longest_s"] == pytest.approx(2.0, abs=0.3)
     results.close()
-    summary(report, [])
+    summary(report, {})
     said = capsys.readouterr().out
     assert "cam, frames at an unknown rate" in said
     assert re.search(r"outages\s+│ 1, \d\.\d s in all", said)

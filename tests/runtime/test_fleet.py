@@ -268,6 +268,32 @@ def test_cameras_come_and_go_and_the_others_see_nothing_of_it(monkeypatch: pytes
     assert [*report["total"]["failed"]] == ["attic"]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_camera_that_ends_late_begins_anew_once_it_has_ended(again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(ListSource):
+        def close(self) -> None:
+            clock.wait_until(clock.now() + 3 * fleet.LEAVING)
+            super().close()
+
+    use(monkeypatch, lambda: TrendEngine(0.5))
+    clock, said, changed = VirtualClock(), list[str](), list[float]()
+    slow = framecast.Camera(Slow(shades(99), live=True, gap=0.05, clock=clock, name="the old one"), "yard")
+    new = framecast.Camera(ListSource(shades(3), name="the new one"), "yard")
+    changes = [(1.0, [new]), (2.0 + fleet.LEAVING, [slow])][: 1 + again]
+
+    def update() -> list[framecast.Camera] | None:
+        if len(changed) < len(changes) and clock.now() >= changes[len(changed)][0]:
+            changed.append(clock.now())
+            return changes[len(changed) - 1][1]
+        return None
+
+    report = framecast.run_cameras([slow], clock=clock, update=update, announce=said.append)
+    waits = "yard: warning: it has not ended yet: its change waits for that"
+    newest = "yard: added the old one" if again else "yard: added the new one"
+    assert said == [waits] * len(changes) + [newest]
+    assert again or report["cameras"]["yard"]["ended"] == "end of source"
+
+
 def test_a_camera_that_comes_cannot_record_over_another_one(tmp_path: Path) -> None:
     place, again, added = tmp_path / "x.mkv", tmp_path / "no" / ".." / "x.mkv", threading.Event()
     door = framecast.Camera(ListSource(shades(4)), "door", record=place, sinks=[lambda result: added.wait(60)])

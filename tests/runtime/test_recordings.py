@@ -22,6 +22,7 @@ from framecast.runtime.predictor import Prediction
 from framecast.runtime.sinks import video
 from framecast.runtime.sinks.encoder import H264, VP9
 from framecast.runtime.sinks.picture import CAPTION
+from framecast.runtime.sinks.recorded import check_recordable
 from framecast.runtime.sinks.sink import Result
 from framecast.runtime.sinks.strip import StripSink
 from framecast.runtime.sinks.video import VideoSink
@@ -299,6 +300,15 @@ def test_a_file_that_is_taken_away_is_said(tmp_path: Path, kind: str) -> None:
     sink.close()
     if kind == "renamed":
         assert probed(path.with_name("other.mkv"))["frames"] == [0.0]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".avi"])
+def test_a_name_must_leave_room_for_the_time(suffix: str, tmp_path: Path) -> None:
+    for length in (232, 240):
+        with pytest.raises(SinkError, match=r"its name is too long for the time to be added \(shorten it\)"):
+            check_recordable(tmp_path / f"{'n' * length}{suffix}")
+    check_recordable(tmp_path / f"{'n' * 231}{suffix}")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_segments_are_named_by_time_and_hold_all(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_meaning_of_times_is_reported(
     monkeypatch.setenv("COLUMNS", "200")
     report = reported(source)
     assert report["times"] == times
-    terminal.summary(report, [])
+    terminal.summary(report, {})
     assert message in capsys.readouterr().out
 
 
@@ -69,7 +69,7 @@ def test_no_minus_zero_is_shown(
     assert report["now"] is not None
     report["now"] |= {"error": error, "late": error / 2}
     report["psnr_db"] |= {"prediction": 30.0, "copy_last": 30.004, "trusted": True}
-    terminal.summary(report, [])
+    terminal.summary(report, {})
     out = capsys.readouterr().out
     assert shown in out
     assert "picture is 0 ms old" in out

@@ -25,15 +25,16 @@ def takes(stream: TextIO | None) -> bool:
         return stream is not None
 
 
-def announce(line: str) -> None:
-    """Print a line to stderr, unless nobody reads it any more.
+def say(line: str) -> None:
+    """Print a line to stderr, unless nobody reads it any more."""
+    if takes(sys.stderr):
+        with suppress(OSError, ValueError):  # a line that nobody reads is no reason to end a run
+            print(line, file=sys.stderr, flush=True)
 
-    On a terminal, add the QR code of its link if other machines can open the link.
-    """
-    if not takes(sys.stderr):
-        return
-    with suppress(OSError):  # a line that nobody reads is no reason to end a run
-        print(line, file=sys.stderr, flush=True)
+
+def announce(line: str) -> None:
+    """Print a line as :func:`say` does. On a terminal, add the QR code of its link if other machines can open it."""
+    say(line)
     link = re.search(r"https?://\S+", line)
     if link and sys.stderr.isatty() and not (urlsplit(link[0]).hostname or "").startswith(HERE):
         rows = qr_code(link[0])

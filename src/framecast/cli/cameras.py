@@ -23,6 +23,7 @@ from framecast.notice import Notice
 if TYPE_CHECKING:
     from framecast.runtime.lane import Camera
 
+STDIN = "-"  # as a source
 _AHEAD = ("now", "ahead", "horizon")  # of these, a camera has one
 
 
@@ -94,12 +95,17 @@ def check_together(cameras: list[Chosen], config: ConfigFile | None) -> None:
     if not cameras[0].name:
         return
     names_taken: set[str] = set()
+    piped = False
     outs: set[str] = set()
     for camera in cameras:
         with placed(config, "name", "source", table=camera.table):
             if camera.name.lower() in names_taken:
                 raise OptionError(f"two cameras are named {camera.name!r}: give each its own name")
         names_taken.add(camera.name.lower())
+        with placed(config, "source", table=camera.table):
+            if camera.given["source"] == STDIN and piped:
+                raise OptionError("two cameras would read standard input: each would get a part of it")
+        piped = piped or camera.given["source"] == STDIN
         with placed(config, "out", table=camera.table):
             if outs & {*(camera.given["out"] or [])}:
                 raise OptionError("two cameras would send to one address: give each its own out in [[camera]]")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import difflib
 import inspect as signatures
+import logging
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import typer
 
 from framecast.cli import logs
+from framecast.cli.announce import say
 from framecast.cli.secret import exposed
 from framecast.errors import FramecastError, OptionError, one_line
+from framecast.notice import Notice
 from framecast.redact import redact, redact_message
 
 if TYPE_CHECKING:
@@ -154,8 +156,8 @@ class ConfigFile(Table):
         if logs.in_json():
             logs.fail("; ".join(lines), 2)
         else:
-            with suppress(OSError):
-                print("\n".join(lines), file=sys.stderr)
+            for line in lines:
+                say(line)
         raise typer.Exit(2)
 
     def place(self, line: int) -> str:
@@ -215,10 +217,10 @@ class ConfigFile(Table):
         values = [value for table in (self, *self.cameras) for value in table.values.values()]
         texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
         secret = any(isinstance(text, str) and "***" in redact(text) and "***" not in text for text in texts)
-        with suppress(OSError):
-            if secret and exposed(Path(self.path)):
-                cure = f'chmod 600 {self.place(0)}, or use source = "@FILE"'
-                print(f"warning: {self.place(0)}: other users can read its password: {cure}", file=sys.stderr)
+        if secret and exposed(Path(self.path)):
+            cure = f'chmod 600 {self.place(0)}, or use source = "@FILE"'
+            line = f"warning: {self.place(0)}: other users can read its password: {cure}"
+            logs.announce(Notice("warning", line, logging.WARNING))
 
 
 NAME = FileOption("name", str, None, "The camera's name: in reports, metrics, names of recordings and on the page.")

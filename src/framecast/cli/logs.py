@@ -12,21 +12,22 @@ import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 from urllib.parse import unquote
 
 from framecast.cli.announce import announce as print_line
-from framecast.cli.announce import takes
+from framecast.cli.announce import say, takes
 from framecast.cli.usage import command_in
 from framecast.errors import FramecastError, OptionError
 from framecast.notice import Notice, to_log
 from framecast.redact import redact_message
 
 if TYPE_CHECKING:
+    from framecast.cli.saved import SavedReport
     from framecast.runtime.fleet_report import FleetReport, Total
     from framecast.runtime.report import Report
 
@@ -52,7 +53,7 @@ class JsonLines(logging.Handler):
         super().__init__()
         self._stream = stream
         self._minute, self._said, self._left = 0, Counter[str](), Counter[str]()
-        self.secrets: set[str] = set()
+        self.secrets: set[str] = set()  # replaced as a whole: other threads read it
 
     def emit(self, record: logging.LogRecord) -> None:
         """See :class:`logging.Handler`."""
@@ -100,7 +101,7 @@ class JsonLines(logging.Handler):
         if not isinstance(value, (str, Path)):
             return value
         text = str(value)
-        for secret in self.secrets:
+        for secret in sorted(self.secrets, key=len, reverse=True):  # one may begin as another one does
             text = text.replace(secret, "***")
         return redact_message(text)
 
@@ -200,7 +201,8 @@ def hide(source: str, token: str | None) -> None:
     found = re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/+[^:]*:(.*)@", source)
     password = found[1] if found else ""
     if _json:
-        _json.secrets |= {text for text in (password, unquote(password), token or "") if len(text) >= SECRET}
+        texts = (password, unquote(password), token or "")
+        _json.secrets = _json.secrets | {text for text in texts if len(text) >= SECRET}
 
 
 def announce(line: str) -> None:
@@ -215,10 +217,7 @@ def fail(message: str, code: int, error: BaseException | None = None) -> None:
     if not line:
         return
     if not _json:
-        if not takes(sys.stderr):
-            return
-        with suppress(OSError, ValueError):
-            print("framecast:", redact_message(line), file=sys.stderr, flush=True)
+        say(f"framecast: {redact_message(line)}")
         return
     notice = Notice("error", line, logging.ERROR, error=type(error).__name__ if error else None, exit_code=code)
     unexpected = error is not None and not isinstance(error, FramecastError) and code == 1
@@ -252,16 +251,17 @@ def status() -> Iterator[Callable[[Report | FleetReport], None]]:
     yield tell
 
 
-def summary(report: Report | FleetReport, files: Iterable[Path]) -> None:
-    """Show a run's final figures, and the files that were written: of several cameras, those of each and the total."""
+def summary(report: Report | FleetReport, saved: SavedReport | None) -> None:
+    """Show a run's final figures (of several cameras: of each, and the total), and whether its report was written."""
     from framecast.runtime.fleet_report import several
 
     if not _json:
         from framecast import terminal
 
-        terminal.summary(report, files)
+        if sys.stdout.isatty() or takes(sys.stdout):  # a pipe that is full would keep the run from ending
+            terminal.summary(report, {} if saved is None else {saved.path: saved.whole})
         return
-    fields: dict[str, object] = {"files": [str(path) for path in files]}
+    fields: dict[str, object] = {"files": [str(saved.path)] if saved and saved.whole else []}
     if several(report):
         for name, one in report["cameras"].items():
             to_log(Notice("camera_summary", f"{name}: {_summed(one)}", camera=name, **one))

@@ -203,7 +203,6 @@ def run(
     for place in places:
         logs.hide(place, secret)
     saved = None if json is None else SavedReport(json)
-    files = [json] if json else []
     segment_s = None if segment is None else period("--segment", segment)
     keep_bytes = None if keep is None else amount("--keep", keep)
     if any(PIPE in (camera.given["out"] or []) for camera in cameras):
@@ -285,7 +284,7 @@ def run(
 
     def end() -> None:
         if newest:  # not if it ended before it began
-            all_of(saved.finish if saved else lambda: None, lambda: logs.summary(newest[0], files))
+            all_of(saved.finish if saved else lambda: None, lambda: logs.summary(newest[0], saved))
 
     def stuck(reason: str) -> None:
         try:

@@ -24,6 +24,7 @@ from framecast.cli.logs import check_form
 from framecast.cli.model_ref import ModelRef
 from framecast.cli.secret import address
 from framecast.errors import OptionError
+from framecast.redact import redact
 
 # Options are named as the command's parameters: camera_delay.
 Given = Mapping[str, Any]
@@ -204,6 +205,13 @@ def _outputs(given: Given) -> None:
     check_outputs(given["source"] or os.devnull, [Path(path) for path in paths])
 
 
+def _sent(given: Given) -> None:
+    addresses = given["out"] or []
+    for place, one in enumerate(addresses):
+        if one in addresses[:place]:
+            raise OptionError(f"--out names {redact(one)} twice: leave one out")
+
+
 def _recordings(given: Given) -> None:
     from framecast.runtime.outputs import check_recording_options
 
@@ -222,6 +230,7 @@ TOGETHER: tuple[tuple[tuple[str, ...], Callable[[Given], object]], ...] = (
     (("display_delay",), lookahead),
     (("token_file", "host"), _page),
     (("json", "record"), _outputs),
+    (("out",), _sent),
     (("segment",), lambda given: _recordings({**given, "keep": None})),
     (("keep",), _recordings),
 )

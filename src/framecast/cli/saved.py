@@ -40,10 +40,13 @@ class SavedReport:
 
     Args:
         path: of the file. An earlier report there is replaced by the first write.
+
+    Attributes:
+        whole: whether the newest report is in the file.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path, self.whole = path, False
         self._newest: Report | FleetReport | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="framecast-report", daemon=True)
@@ -59,7 +62,9 @@ class SavedReport:
             SinkError: it cannot be written.
         """
         if self._newest is not None:
-            write(self._path, f"{to_json(self._newest, indent=2)}\n".encode())
+            self.whole = False
+            write(self.path, f"{to_json(self._newest, indent=2)}\n".encode())
+            self.whole = True
 
     def _run(self) -> None:
         while not self._end.wait(EVERY):
