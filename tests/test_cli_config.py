@@ -145,7 +145,7 @@ def test_every_option_with_a_value_has_a_check() -> None:
         ("horizon = 1.0", ":1: horizon takes a whole number, not 1.0"),
         ('frames = "9"', ':1: frames takes a whole number without quotes, not "9"'),
         ("threads = true", ":1: threads takes a whole number, not true"),
-        ("threads = -1", ":1: threads: threads must be at least 0"),
+        ("threads = -1", ":1: threads: threads must be 0"),
         ("refresh = nan", ":1: refresh: the refresh rate must be 1 to 1000"),
         ("now = 1", ":1: now takes true or false, not 1"),
         ("serve = 8000", ':1: serve takes a string, not 8000: write serve = "8000"'),

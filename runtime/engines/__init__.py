@@ -18,6 +18,7 @@ __all__ = ["ENGINES", "Engine", "EngineRow", "State", "check_presence", "choose"
 WHOLE = ("fp32",)
 EVERY_FORM = ("fp32", "int8", "half of a step")
 MIXED = "onnxruntime:fp16"  # not an engine: 'framecast parity' uses this name for a build's mixed graph on the CPU
+MOST_THREADS = 1024  # far above any use: a library tries to start as many as it is told
 
 _log = logging.getLogger(__name__)
 
@@ -108,8 +109,8 @@ def choose(name: str, threads: int = 0) -> tuple[str, str]:
         raise OptionError(f"{chosen} has one precision: leave out ':{precision}'")
     if colon and precision not in precisions:
         raise OptionError(f"{chosen} runs in {' or '.join(precisions)}, not in {precision!r}")
-    if threads < 0:
-        raise OptionError(f"threads must be at least 0 (one per core), not {threads}")
+    if not 0 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads must be 0 (one per core) to {MOST_THREADS}, not {threads}")
     return chosen, precision
 
 

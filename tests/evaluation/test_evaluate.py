@@ -94,7 +94,7 @@ def test_progress_is_reported() -> None:
         ({"frames": 0}, OptionError, "frames must be at least 1, not 0"),
         ({"given": 3}, OptionError, "say how many frames to give and to predict: both"),
         ({"sequences": 3}, OptionError, "sequences cannot be used with clips"),
-        ({"threads": -1}, OptionError, "threads must be at least 0"),
+        ({"threads": -1}, OptionError, "threads must be 0"),
         ({"models": []}, OptionError, "no model given"),
         ({"models": "nope"}, ArtifactError, "no model 'nope'"),
         ({"clips": []}, SourceError, "no clips given"),

@@ -284,8 +284,9 @@ def test_invalid_models_are_refused(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
     with pytest.raises(OptionError, match="no engine 'cuda'"):
         framecast.load(engine="cuda")
-    with pytest.raises(OptionError, match="threads must be at least 0"):
-        framecast.load(threads=-1)
+    for threads in (-1, 10**8):
+        with pytest.raises(OptionError, match=r"threads must be 0 \(one per core\) to 1024, not"):
+            framecast.load(threads=threads)
 
 
 def test_a_refused_frame_does_not_change_the_predictor() -> None:
