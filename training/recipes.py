@@ -42,7 +42,7 @@ class Recipe:
             given ones is 1 before the first update, and falls by this much with each; 0 for true frames only.
         sampling_stop: from this update on the share is 0.
         clip_norm: maximum norm of the gradient; 0 for no limit.
-        ema: decay of the average of the weights, which is the result; 0 for the last weights.
+        ema: decay of the average of the weights, which is the result; 0 for the last weights. Not for batch norms.
         reduction: how MSE and differential divergence combine elements: ``mean`` over all, or ``sum`` over a sample's.
         ddr: weight of TAU's differential divergence.
         perceptual: weight of STIP's learned perceptual loss.
@@ -160,7 +160,7 @@ RECIPES: Mapping[str, Recipe] = {
     "mau-mini": _MINI,
     "astm-mini": _MINI,
     "tau-mini": Recipe(
-        "sequences", 20_000, 16, 3e-3, schedule="onecycle", clip_norm=1.0, ema=0.999, ddr=0.1, precision="bf16"
+        "sequences", 5000, 16, 3e-3, schedule="onecycle", clip_norm=1.0, ddr=0.1, precision="bf16"
     ),
     "stip-edge": Recipe(
         "streams", 7362, 4, 6e-4, unroll=4, loss="log_mse", optimizer="adamw", weight_decay=1e-4, schedule="cosine",

@@ -35,7 +35,7 @@ def test_recipes_match_the_papers() -> None:
         "tau-taxibj": ("adam", 5e-4, 16, 61_350, 4, 4, 0, 0),
         "tau-caltech": ("adam", 1e-2, 16, 12_800, 10, 1, 0, 0),
         **dict.fromkeys(RECURRENT_MINI, ("adam", 2e-3, 8, 30_000, 10, 10, 1e-4, 10_000)),
-        "tau-mini": ("adam", 3e-3, 16, 20_000, 10, 10, 0, 0),
+        "tau-mini": ("adam", 3e-3, 16, 5000, 10, 10, 0, 0),
         "stip-edge": ("adamw", 6e-4, 4, 7362, 10, 10, 0, 0),
     }
     fields = ("optimizer", "lr", "batch", "updates", "given", "predicted", "sampling_rate", "sampling_stop")
