@@ -120,7 +120,7 @@ _STIP = Recipe(
 # Ours, for the small networks on two CPU cores. bfloat16 trains 1.2 to 2 times as many sequences a second as float32.
 # Sampling ends early, because the result is judged on frames predicted from predictions.
 _MINI = Recipe(
-    "sequences", 30_000, 8, 2e-3, schedule="onecycle", sampling_rate=1e-4, sampling_stop=10_000, clip_norm=1.0,
+    "sequences", 12_000, 8, 2e-3, schedule="onecycle", sampling_rate=2.5e-4, sampling_stop=4000, clip_norm=1.0,
     ema=0.999, precision="bf16",
 )  # fmt: skip
 _TAU = Recipe("sequences", 125_000, 16, 1e-3, schedule="onecycle", ddr=0.1)  # 200 epochs of 10,000 sequences

@@ -66,7 +66,7 @@ class Trainer:
         self.model, self.recipe = model, recipe
         self.device = next(model.parameters()).device
         if recipe.ema and any(isinstance(part, nn.BatchNorm2d) for part in model.modules()):
-            # They would have the statistics of the newest weights. With these, tau-mini's MSE was 122; with its own, 82.
+            # They would have the newest weights' statistics: tau-mini's MSE was 122 with those, and 82 with its own.
             raise OptionError("averaged weights do not fit the statistics of batch norms: choose a recipe with ema=0")
         if recipe.precision == "fp16" and self.device.type != "cuda":
             raise OptionError("fp16 needs CUDA: choose --precision bf16 or fp32")

@@ -34,7 +34,7 @@ def test_recipes_match_the_papers() -> None:
         "tau-kth": ("adam", 1e-3, 16, 32_500, 10, 20, 0, 0),
         "tau-taxibj": ("adam", 5e-4, 16, 61_350, 4, 4, 0, 0),
         "tau-caltech": ("adam", 1e-2, 16, 12_800, 10, 1, 0, 0),
-        **dict.fromkeys(RECURRENT_MINI, ("adam", 2e-3, 8, 30_000, 10, 10, 1e-4, 10_000)),
+        **dict.fromkeys(RECURRENT_MINI, ("adam", 2e-3, 8, 12_000, 10, 10, 2.5e-4, 4000)),
         "tau-mini": ("adam", 3e-3, 16, 5000, 10, 10, 0, 0),
         "stip-edge": ("adamw", 6e-4, 4, 7362, 10, 10, 0, 0),
     }
