@@ -163,7 +163,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["inspect", "mau-mnist", empty, "-o", tmp_path / "look"], 1, "empty"),
             # mau-mnist needs an export first. Errors that are known without it are reported before it begins.
             (["run", "demo", "--model", "mau-mnist", "--engine", "nope"], 1, "onnxruntime"),
-            (["run", "demo", "--model", "mau-mnist", "--threads", -1], 1, "at least 0"),
+            (["run", "demo", "--model", "mau-mnist", "--threads", -1], 1, "threads must be 0"),
             (["run", "demo", "--model", "mau-mnist", "--record", tmp_path / "x.gif"], 1, ".mp4"),
             (["run", "demo", "--model", "mau-mnist", "--json", "/proc/no/x.json"], 1, "another path"),
             (["run", empty, "--model", "mau-mnist"], 1, "empty"),

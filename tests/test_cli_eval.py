@@ -123,7 +123,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, grey: Path, sequences: Pa
         (["stip-edge", CLIP, "--also", "nope"], 1, "no model 'nope'"),
         (["nope", CLIP], 1, "stip-edge"),
         (["mau-mnist", CLIP, "--also", "nope"], 1, "no model 'nope'"),  # reported before the first model is exported
-        (["mau-mnist", CLIP, "--threads", -1], 1, "at least 0"),
+        (["mau-mnist", CLIP, "--threads", -1], 1, "threads must be 0"),
         (["tau-taxibj", CLIP], 1, "not a picture"),
         (["stip-edge", CLIP, "--json", "/proc/no/x.json"], 1, "another path"),
         (["stip-edge", CLIP, "--html", "/proc/no/x.html"], 1, "another path"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -92,7 +91,7 @@ def test_an_older_report_does_not_pass_for_this_runs(
     code, out, err = run("run", "synthetic://?size=64x48&frames=3", "--json", path, "--log", form)
     assert code == 1
     if form == "text":
-        assert re.search(r"│ not written │ .*a\.json", out)
+        assert "│ not written │" in out
     else:
         (summary,) = (one for one in map(json.loads, err.splitlines()) if one["event"] == "summary")
         assert summary["fields"]["files"] == []
