@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -62,7 +61,7 @@ class Way:
                 if parameter.dim() == 4:  # the weights of a convolution
                     parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         _, recipe = choose(network, "mini", precision=self.precision)
-        trainer = Trainer(model, dataclasses.replace(recipe, ema=0.999))
+        trainer = Trainer(model, recipe)
         if self.compiled:
             for name in ("encode", "predict") if hasattr(model, "encode") else ("step",):
                 setattr(model, name, torch.compile(getattr(model, name)))

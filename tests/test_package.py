@@ -104,7 +104,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(tree: Path, wheel: P
     for room in ROOMS:
         assert f"framecast/{room}/__init__.py" in expected
     assert "framecast/py.typed" in expected
-    assets = ("demo.mp4", "digits.idx.gz", "edge.json", "stip-edge.onnx")
+    assets = ("demo.mp4", "digits.idx.gz", "edge.json", "stip-edge.onnx", "tau-mini.onnx")
     assert {f"framecast/assets/{name}" for name in assets} <= set(expected)
     assert any(name.startswith("framecast/runtime/sinks/page/") for name in expected)
 
