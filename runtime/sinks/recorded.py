@@ -45,12 +45,6 @@ def names(path: Path, *, timed: bool) -> Iterator[Path]:
         yield path.with_name(f"{stem}-{number}{path.suffix}")
 
 
-def longest(path: Path) -> Path:
-    """A name as long as any of these."""
-    target = Path(os.path.realpath(path))
-    return target.with_name(f"{target.stem}-00000000-000000-999{target.suffix}")
-
-
 def free_name(path: Path) -> Path:
     """The first of these names that no file has. A link is followed."""
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -120,9 +114,10 @@ def check_recordable(path: Path) -> None:
         SinkError: it cannot be written, or another run is recording under that name.
     """
     check_writable(free_name(path) if path.is_file() else path)
+    *_, longest = names(Path(os.path.realpath(path)), timed=True)
     with suppress(FileNotFoundError):
         try:  # after an outage or at the next start it gets a longer name
-            longest(path).lstat()
+            longest.lstat()
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise cannot_record(path, "its name is too long for the time to be added", "shorten it") from None
