@@ -311,11 +311,13 @@ class WebSink(Sink):
                 await asyncio.wait(tasks)  # close() gets the viewer's answer only if no other task is receiving
                 await response.close(message=b"the run has ended")
         finally:
+            # First of all: a hanging viewer's unread data would keep the connection open, and wait_for() may swallow a
+            # cancellation (before Python 3.12, gh-86296), so that only the next send ends the task.
+            if request.transport:
+                request.transport.abort()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if request.transport:
-                request.transport.abort()  # a hanging viewer's unread data would keep the connection open
 
     async def _send(self, response: web.WebSocketResponse, feed: Feed, viewer: Viewer) -> bool:
         """Send updates to the viewer. Returns True after the run's last one, False if the viewer hangs or is gone."""

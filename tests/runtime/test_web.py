@@ -10,10 +10,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 import aiohttp
+import aiohttp.web
 import numpy as np
 import pytest
 
@@ -238,6 +239,36 @@ def test_a_viewer_that_sends_messages_is_dropped(sink: WebSink) -> None:
             return viewer.close_code
 
     assert asyncio.run(run()) != 1000
+
+
+def test_a_viewer_is_dropped_even_if_its_cancellation_is_lost(sink: WebSink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Python 3.12, ``wait_for`` drops a cancellation that comes with the result (gh-86296)."""
+    lost = threading.Event()
+
+    async def forgetful(waited: Awaitable[object], timeout: float) -> object:
+        try:
+            return await wait_for(waited, timeout)
+        except asyncio.CancelledError:
+            lost.set()
+            return None
+
+    async def slow(response: aiohttp.web.WebSocketResponse, message: bytes) -> None:
+        await send(response, message)
+        await asyncio.sleep(0.2)
+
+    async def run() -> int | None:
+        async with watch(sink.url) as viewer:
+            await viewer.receive()  # the server still sends
+            await viewer.send_str("hello")
+            async for _ in viewer:
+                pass
+            return viewer.close_code
+
+    send, wait_for = aiohttp.web.WebSocketResponse.send_bytes, asyncio.wait_for
+    monkeypatch.setattr(aiohttp.web.WebSocketResponse, "send_bytes", slow)
+    monkeypatch.setattr(asyncio, "wait_for", forgetful)
+    assert asyncio.run(wait_for(run(), 30)) != 1000
+    assert lost.wait(5)
 
 
 def test_a_viewer_that_hangs_blocks_nothing(sink: WebSink, monkeypatch: pytest.MonkeyPatch) -> None:
