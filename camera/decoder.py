@@ -32,6 +32,7 @@ class Decoder:
     Args:
         container: opened with :func:`framecast.camera.media.open_media`; :meth:`close` closes it.
         threads: of the decoder; 0 for one per core. Each further one holds back a frame: hidden latency in a stream.
+            With several, FFmpeg's H.264 decoder now and then does not mark a damaged picture.
         stall: of a live stream: seconds that a packet may take. After damage, pictures are left out up to the next key
             frame, since they are predicted from what was damaged, but not for so long. Some streams have no key frames.
         faults: counts packets and pictures that could not be decoded in full and were left out, as "damaged".
