@@ -28,8 +28,9 @@ _FIELDS: Mapping[str, Mapping[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of a tensor
-_TYPE, _FLOATS, _DOUBLES, _RAW = 2, 4, 10, 9  # the same: the element type, and where the elements may be
-_DTYPES: Mapping[int, str] = {1: "<f4", 10: "<f2", 11: "<f8"}  # of the element types that can be NaN
+_TYPE, _FLOATS, _INTEGERS, _DOUBLES, _RAW = 2, 4, 5, 10, 9  # the same: the element type, and where the elements may be
+_HALF = 10  # the element type float16
+_DTYPES: Mapping[int, str] = {1: "<f4", _HALF: "<f2", 11: "<f8"}  # of the element types that can be NaN
 _OPERATOR = {"node": (4, 7), "function": (1, 10)}  # fields with the operator's name and its domain
 _STANDARD = ("", "ai.onnx", "framecast")  # the last one is graph.manifest.DOMAIN
 MOST_OPERATORS = 1 << 16  # with every call of a function replaced by its body; our exports have up to 1,200
@@ -58,7 +59,8 @@ def graph_bytes(path: Path) -> bytes:
 
     Weights in other files are refused, however they are linked: a hard link would pass any check of paths. Refused as
     well are sparse weights and functions within functions, by which a small file takes any memory and time; operators
-    that are neither ONNX's nor ours nor defined in the file; and weights that are no numbers.
+    that are neither ONNX's nor ours nor defined in the file; weights that are no numbers;
+    and float16 that is listed as integers.
 
     Raises:
         ArtifactError: it cannot be read, is not ONNX, or contains what is refused.
@@ -118,7 +120,7 @@ class _Walk:
 
     def wrong(self) -> str | None:
         """What is refused, in words that follow the file's name; None if nothing is."""
-        for reason in ("external", "sparse", "nan"):
+        for reason in ("external", "sparse", "nan", "listed"):
             if reason in self._wrong:
                 return self._wrong[reason]
         for _, (domain, name) in self._nodes:
@@ -162,6 +164,8 @@ class _Walk:
         if "nan" in self._wrong or _TYPE not in found:
             return
         kind = _varint(self._data, found[_TYPE][0])[0]
+        if kind == _HALF and _INTEGERS in found:  # a NaN would hide there
+            self._wrong["listed"] = "lists float16 weights as integers"
         for number, dtype in ((_RAW, _DTYPES.get(kind)), (_FLOATS, "<f4"), (_DOUBLES, "<f8")):
             if number in found and dtype is not None and self._nan(*found[number], np.dtype(dtype)):
                 self._wrong["nan"] = "has weights that are not numbers (NaN)"

@@ -69,6 +69,13 @@ def package_files(tree: Path) -> dict[str, bytes]:
     return files
 
 
+def test_networks_in_the_package_name_no_files_of_the_machine_that_made_them() -> None:
+    networks = sorted((ROOT / "src/framecast/assets").glob("*.onnx"))
+    assert networks
+    for path in networks:
+        assert b".py" not in path.read_bytes(), path.name
+
+
 def wheel_files(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}

@@ -67,7 +67,9 @@ class Trainer:
         self.device = next(model.parameters()).device
         if recipe.ema and any(isinstance(part, nn.BatchNorm2d) for part in model.modules()):
             # They would have the newest weights' statistics: tau-mini's MSE was 122 with those, and 82 with its own.
-            raise OptionError("averaged weights do not fit the statistics of batch norms: choose a recipe with ema=0")
+            raise OptionError(
+                "averaged weights do not fit batch norms' statistics: choose --recipe tau-openstl or mini"
+            )
         if recipe.precision == "fp16" and self.device.type != "cuda":
             raise OptionError("fp16 needs CUDA: choose --precision bf16 or fp32")
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))

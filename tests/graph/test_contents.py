@@ -189,6 +189,10 @@ def listed_nan(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Constant", [], ["w"], value=weights))
 
 
+def listed_half(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(helper.make_tensor("w", TensorProto.FLOAT16, [2], [1.0, float("nan")]))
+
+
 @pytest.mark.parametrize(
     ("add", "reason"),
     [
@@ -199,6 +203,7 @@ def listed_nan(model: onnx.ModelProto) -> None:
         (raw_nan, r"has weights that are not numbers \(NaN\)"),
         (half_nan, r"has weights that are not numbers \(NaN\)"),
         (listed_nan, r"has weights that are not numbers \(NaN\)"),
+        (listed_half, "lists float16 weights as integers"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
