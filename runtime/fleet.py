@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
-from framecast.errors import EngineError, FramecastError, OptionError
+from framecast.errors import EngineError, FramecastError, OptionError, SourceRefusedError
 from framecast.notice import Notice, to_log
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
@@ -208,7 +208,9 @@ class _Fleet:
     def report(self) -> FleetReport:
         lanes = self._lanes
         failed = {name: lane.reason for name, lane in lanes.items() if lane.failure is not None}
-        return fleet_report({name: lane.report() for name, lane in lanes.items()}, failed, self._engines)
+        refused = [name for name in failed if isinstance(lanes[name].failure, SourceRefusedError)]
+        reports = {name: lane.report() for name, lane in lanes.items()}
+        return fleet_report(reports, failed, refused, self._engines)
 
     def serve(self, address: str, token: str | None, hosts: Iterable[str], announce: Callable[[str], object]) -> None:
         from framecast.runtime.sinks.web import WebSink

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 from framecast.runtime.engines.batched import Shared
@@ -28,6 +28,7 @@ class Total(TypedDict):
         single: why all steps are of one camera each; null if they need not be.
         running: cameras that have not ended.
         failed: why cameras ended, by their names: only those that an error ended.
+        refused: of these, the names of the cameras that refused the user or the password.
         frames: predicted frames of all cameras.
         dropped: the same of dropped frames.
         epochs: streams begun.
@@ -52,6 +53,7 @@ class Total(TypedDict):
     single: str | None
     running: int
     failed: dict[str, str]
+    refused: list[str]
     frames: int
     dropped: int
     epochs: int
@@ -83,12 +85,15 @@ def several(report: Report | FleetReport) -> TypeIs[FleetReport]:
     return "total" in report
 
 
-def fleet_report(cameras: Mapping[str, Report], failed: Mapping[str, str], engines: Shared) -> FleetReport:
+def fleet_report(
+    cameras: Mapping[str, Report], failed: Mapping[str, str], refused: Iterable[str], engines: Shared
+) -> FleetReport:
     """Make the report of a run of several cameras.
 
     Args:
         cameras: each camera's report, by its name.
         failed: the errors that have ended cameras, by their names.
+        refused: see :class:`Total`.
         engines: what the cameras have their engines from.
     """
     engine, batcher = engines.engine, engines.batcher
@@ -111,6 +116,7 @@ def fleet_report(cameras: Mapping[str, Report], failed: Mapping[str, str], engin
         "single": "each camera has its own engine" if batcher is None else batcher.single or None,
         "running": len(running),
         "failed": dict(failed),
+        "refused": [*refused],
         "frames": sum(report["frames"] for report in every),
         "dropped": sum(report["dropped"] for report in every),
         "epochs": sum(report["epochs"] for report in every),

@@ -69,7 +69,7 @@ def test_each_camera_has_what_its_table_says_and_else_what_the_file_says(
 
     def called(cameras: list[Any], **given: Any) -> Any:
         calls.append((cameras, given))
-        return {"total": {"failed": {}}}
+        return {"total": {"failed": {}, "refused": []}}
 
     monkeypatch.setattr("framecast.runtime.fleet.run_cameras", called)
     monkeypatch.setenv("YARD", CLIP)

@@ -234,9 +234,17 @@ def test_only_a_service_waits_before_it_ends(manager: Manager) -> None:
     assert manager.heard() == ["STATUS=ends in 30 s: no stream from cam: 401"]
 
 
-@pytest.mark.parametrize(("code", "words"), [(401, "ends in 0 s: no stream from"), (404, "")])
+@pytest.mark.parametrize(
+    ("code", "cameras", "words"),
+    [
+        (401, 1, "ends in 0 s: no stream from"),
+        (401, 2, "ends in 0 s: 2 of 2 cameras failed: camera1, camera2"),
+        (404, 1, ""),
+        (404, 2, ""),
+    ],
+)
 def test_a_refused_password_is_not_tried_again_at_once(
-    code: int, words: str, run: Run, manager: Manager, monkeypatch: pytest.MonkeyPatch
+    code: int, cameras: int, words: str, run: Run, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """systemd starts a service again 3 s after its end; cameras lock an account after a few attempts."""
 
@@ -251,8 +259,9 @@ def test_a_refused_password_is_not_tried_again_at_once(
     monkeypatch.setenv("NOTIFY_SOCKET", manager.environ["NOTIFY_SOCKET"])
     with HTTPServer(("127.0.0.1", 0), Camera) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        exit_code, _, err = run("run", f"http://127.0.0.1:{server.server_port}/cam")
+        exit_code, _, err = run("run", *[f"http://127.0.0.1:{server.server_port}/cam"] * cameras)
         server.shutdown()
     assert (exit_code, str(code) in err) == (1, True)
-    heard = [line for line in manager.heard() if not line.startswith("STATUS=loading")]
-    assert (words in heard[0]) if words else heard[0] == "STOPPING=1", heard
+    heard = manager.heard()
+    before = heard[heard.index("STOPPING=1") - 1]
+    assert before.startswith(f"STATUS={words}") if words else "ends in" not in before, heard

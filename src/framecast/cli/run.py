@@ -275,7 +275,8 @@ def run(
                 wait = duration("--batch-wait", batch_wait)
                 failed = fleet.run_cameras(asked, batch_wait=wait, update=update, **common)["total"]
                 if failed["failed"]:
-                    raise FramecastError((failed["ended"] or "").removeprefix("error: "))
+                    kind = SourceRefusedError if failed["refused"] else FramecastError
+                    raise kind((failed["ended"] or "").removeprefix("error: "))
             else:
                 asked_one = camera_of(cameras[0], [systemd.show])
                 own = {field.name: getattr(asked_one, field.name) for field in fields(asked_one)}
