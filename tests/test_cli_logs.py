@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import json
 import logging
@@ -222,6 +223,20 @@ def test_a_pipe_that_nobody_reads_holds_up_nothing(monkeypatch: pytest.MonkeyPat
                 ConfigFile("box.toml").fail([(1, "hello")])
             monkeypatch.setattr(sys, "stdout", stream)
             summary(cast("Report", {}), None)
+
+
+def test_a_long_line_waits_for_no_reader_and_the_next_is_whole() -> None:
+    reader, writer = os.pipe()
+    size = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 8192)
+    with os.fdopen(reader) as reading, os.fdopen(writer, "w") as stream:
+        lines = JsonLines(stream)
+        lines.handle(logging.makeLogRecord({"msg": "x" * 10 * size}))  # returns
+        begun = os.read(reader, 10 * size)
+        assert 0 < len(begun) <= size
+        lines.handle(logging.makeLogRecord({"msg": "hello"}))
+        stream.close()
+        torn, whole, rest = (begun.decode() + reading.read()).split("\n")
+    assert (torn.count("x") > 100, json.loads(whole)["message"], rest) == (True, "hello", "")
 
 
 def test_mistakes_in_a_configuration_file_are_one_error(run: Run, tmp_path: Path) -> None:

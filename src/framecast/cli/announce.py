@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
+PART = select.PIPE_BUF // 4  # characters: a pipe that takes anything takes so many, of up to four bytes each
 READER = 0.1  # seconds that whoever reads a stream may take to make room for a line
 HERE = ("localhost", "127.", "::1")  # other machines cannot reach hosts that begin like this
 
 
 def takes(stream: TextIO | None) -> bool:
-    """Whether a stream takes a line now: writing to a pipe that nobody empties would wait for ever."""
+    """Whether a stream takes a part of a text now: writing to a pipe that nobody empties would wait for ever."""
     try:
         asked = select.poll()
         asked.register(stream.fileno() if stream is not None else -1, select.POLLOUT)
@@ -25,11 +26,20 @@ def takes(stream: TextIO | None) -> bool:
         return stream is not None
 
 
+def put(stream: TextIO | None, text: str) -> bool:
+    """Write a text for as long as the stream takes it. Returns whether all of it was written."""
+    for at in range(0, len(text), PART):
+        if stream is None or not takes(stream):
+            return False
+        stream.write(text[at : at + PART])
+        stream.flush()
+    return True
+
+
 def say(line: str) -> None:
     """Print a line to stderr, unless nobody reads it any more."""
-    if takes(sys.stderr):
-        with suppress(OSError, ValueError):  # a line that nobody reads is no reason to end a run
-            print(line, file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # a line that nobody reads is no reason to end a run
+        put(sys.stderr, line + "\n")
 
 
 def announce(line: str) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 from urllib.parse import unquote
 
 from framecast.cli.announce import announce as print_line
-from framecast.cli.announce import say, takes
+from framecast.cli.announce import put, say, takes
 from framecast.cli.usage import command_in
 from framecast.errors import FramecastError, OptionError
 from framecast.notice import Notice, to_log
@@ -41,9 +41,9 @@ _json: JsonLines | None = None  # set while lines are JSON
 
 
 class JsonLines(logging.Handler):
-    """Writes each record as one JSON object on one line, by one call of ``write``.
+    """Writes each record as one JSON object on one line.
 
-    A line that nobody reads is no error.
+    A line that nobody reads is no error. One that is only half read ends there: the next begins on a line of its own.
 
     Args:
         stream: where to write.
@@ -53,14 +53,14 @@ class JsonLines(logging.Handler):
         super().__init__()
         self._stream = stream
         self._minute, self._said, self._left = 0, Counter[str](), Counter[str]()
+        self._torn = False  # whether the newest line may lack its end
         self.secrets: set[str] = set()  # replaced as a whole: other threads read it
 
     def emit(self, record: logging.LogRecord) -> None:
         """See :class:`logging.Handler`."""
         try:
-            if (left := self._left_out(record)) is not None and takes(self._stream):
-                self._stream.write(self.line(record, left) + "\n")
-                self._stream.flush()
+            if (left := self._left_out(record)) is not None:
+                self._torn = not put(self._stream, "\n" * self._torn + self.line(record, left) + "\n")
         except Exception:  # noqa: BLE001, S110 (there is no place left to report it)
             pass
 
