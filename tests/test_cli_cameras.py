@@ -93,7 +93,8 @@ def test_each_camera_has_what_its_table_says_and_else_what_the_file_says(
         conceal = "1s"
     """)
     assert run("run", "--config", box)[0] == 0
-    assert run("run", "--config", box, "--now", "demo", CLIP, "--camera-delay", "1s")[0] == 0
+    code, _, err = run("run", "--config", box, "--now", "demo", CLIP, "--camera-delay", "1s")
+    assert (code, err) == (0, f"warning: SOURCE on the command line replaces every [[camera]] of {box}\n")
     (door, yard), given = calls[0]
     assert (door.name, door.source, door.now, door.ahead, door.camera_delay) == ("door", "demo", True, None, 0.09)
     assert (yard.name, yard.source, yard.now, yard.ahead, yard.camera_delay) == ("camera2", CLIP, False, 0.12, 0)

@@ -196,6 +196,9 @@ def run(
             check_option(name, value)
     logs.use(log)
     cameras = sources(chosen(given, config), config)
+    if config is not None and config.cameras and "source" not in config.given:
+        replaced = f"warning: SOURCE on the command line replaces every [[camera]] of {config.path}"
+        logs.announce(Notice("warning", replaced, logging.WARNING))
     check_together(cameras, config)
     with placed(config, "token_file", lasting=False):
         secret = None if serve is None else token(token_file)
