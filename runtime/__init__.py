@@ -38,8 +38,9 @@ def open(
     """Open a camera, stream, clip or folder, and predict every frame.
 
     Args:
-        source: a path, a glob of images, a webcam's number, ``demo``, or a URI: ``v4l2://``, ``rtsp://``, ``rtsps://``,
-            ``csi://``, ``file://`` or ``synthetic://``.
+        source: a video file, a folder or glob of images, a webcam's number, ``-`` (standard input), ``demo``, or a URI:
+            ``file://``, ``synthetic://``, ``mnist://``, ``v4l2://``, ``csi://``, ``http://``, ``https://``,
+            ``rtmp://``, ``rtmps://``, ``rtsp://``, ``rtsps://``, ``srt://`` or ``udp://``.
         model: a shipped name, or the path of an artifact.
         engine: see ``framecast doctor``.
         threads: CPU threads of the step; 0 means one per core.

@@ -47,13 +47,13 @@ class Lookahead:
             raise OptionError(f"the horizon must be at least 1, not {self.frames}")
         if self.seconds is not None and not 0 < self.seconds <= LONGEST:
             raise OptionError(f"ahead must be above 0 and at most {LONGEST:g} s, not {self.seconds:g} s")
-        for name, value in (("camera_delay", self.camera_delay), ("display_delay", self.display_delay)):
+        for name, value in (("camera delay", self.camera_delay), ("display delay", self.display_delay)):
             if not 0 <= value <= LONGEST:
-                raise OptionError(f"{name} must be 0 to {LONGEST:g} s, not {value:g} s")
+                raise OptionError(f"the {name} must be 0 to {LONGEST:g} s, not {value:g} s")
             if value and not self.now:
-                raise OptionError(f"{name} has no effect without 'now': add 'now', or leave {name} out")
+                raise OptionError(f"the {name} has no effect without 'now': add 'now', or leave it out")
         if not 0 < self.most <= LONGEST:
-            raise OptionError(f"max_ahead must be above 0 and at most {LONGEST:g} s, not {self.most:g} s")
+            raise OptionError(f"the longest lookahead must be above 0 and at most {LONGEST:g} s, not {self.most:g} s")
 
 
 class Horizon:

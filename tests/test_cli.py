@@ -144,7 +144,7 @@ def test_bad_input_is_one_line_with_the_cure(run: Run, tmp_path: Path) -> None:
             (["run", "demo", "--ahead", "80ms", "--horizon", 2], 1, "give one of them"),
             (["run", "demo", "--camera-delay", "150ms"], 1, "has no effect without 'now'"),
             (["run", "demo", "--now", "--camera-delay", "near"], 1, "--camera-delay 'near' is not a time"),
-            (["run", "demo", "--now", "--max-ahead", "0ms"], 1, "max_ahead must be above 0"),
+            (["run", "demo", "--now", "--max-ahead", "0ms"], 1, "the longest lookahead must be above 0"),
             (["run", "demo", "--refresh", 0, "--realtime"], 1, "the refresh rate must be 1 to 1000 a second"),
             (["run", "demo", "--serve", taken], 1, "choose another"),
             (["run", "demo", "--record", "/proc/no/x.mp4"], 1, "another path"),

@@ -43,7 +43,7 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (f'{CAMERA}name = "a"\n{CAMERA}name = "A"', ":6: two cameras are named 'A': give each its own name"),
         (f'{CAMERA}name = "camera2"\n{CAMERA}', ":5: two cameras are named 'camera2'"),
         (f"{CAMERA}ahead = '1s'\nhorizon = 1", ":3: now, ahead and horizon exclude each other"),
-        (f"now = true\n{CAMERA}camera-delay = '1s'\nhorizon = 1", ":4: camera_delay has no effect without 'now'"),
+        (f"now = true\n{CAMERA}camera-delay = '1s'\nhorizon = 1", ":4: the camera delay has no effect without 'now'"),
         (f"{CAMERA}record = ['a.mkv']\n{CAMERA}record = ['a.mkv']", ":3: a.mkv is among the inputs, or named twice"),
         (f"out = ['udp://h:1']\n{CAMERA}{CAMERA}", ":1: two cameras would send to one address"),
         ("source = 'demo'\nout = ['-', '-']", ":2: --out names - twice: leave one out"),

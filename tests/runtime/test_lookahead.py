@@ -21,12 +21,12 @@ from framecast.runtime.lookahead import LONGEST, Horizon, Lookahead
         ({"seconds": 0.0}, "ahead must be above 0 and at most 10 s, not 0 s"),
         ({"seconds": LONGEST + 1}, "at most 10 s, not 11 s"),
         ({"seconds": math.nan}, "not nan s"),
-        ({"now": True, "camera_delay": -0.1}, "camera_delay must be 0 to 10 s"),
-        ({"now": True, "display_delay": math.inf}, "display_delay must be 0 to 10 s"),
-        ({"camera_delay": 0.1}, "camera_delay has no effect without 'now': add 'now'"),
-        ({"frames": 2, "display_delay": 0.1}, "display_delay has no effect without 'now': add 'now'"),
-        ({"now": True, "most": 0.0}, "max_ahead must be above 0"),
-        ({"most": math.nan}, "max_ahead must be above 0"),
+        ({"now": True, "camera_delay": -0.1}, "the camera delay must be 0 to 10 s"),
+        ({"now": True, "display_delay": math.inf}, "the display delay must be 0 to 10 s"),
+        ({"camera_delay": 0.1}, "the camera delay has no effect without 'now': add 'now'"),
+        ({"frames": 2, "display_delay": 0.1}, "the display delay has no effect without 'now': add 'now'"),
+        ({"now": True, "most": 0.0}, "the longest lookahead must be above 0"),
+        ({"most": math.nan}, "the longest lookahead must be above 0"),
     ],
 )
 def test_contradictory_and_invalid_options_are_refused(asked: dict[str, Any], message: str) -> None:
