@@ -7,12 +7,15 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from framecast.models.configs import build
+from framecast.training.sampling import rollout
 
 from .clips import write_digits  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
@@ -52,6 +55,22 @@ def test_every_claim_names_two_variants_that_differ_in_what_it_says(script: Modu
     for network in script.NETWORKS:
         settings = made[network, "full"]
         assert build(settings.config, settings.options).frame_shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize("network", ["stau", "astm", "stip", "tau"])
+def test_no_two_variants_compute_the_same(script: ModuleType, network: str) -> None:
+    config, shared = script.base(network)
+    frames = torch.rand(6, 1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    found = {}
+    for variant in script.VARIANTS:
+        if variant.network == network and not variant.recipe:
+            torch.manual_seed(2)
+            model = build(config, {**shared, **variant.options}).eval()
+            for parameter in model.parameters():
+                parameter.data += 0.02 * torch.randn(parameter.shape)
+            found[variant.name] = rollout(model, frames, 2)
+    for one, other in combinations(found, 2):
+        assert (found[one] - found[other]).abs().max() > 1e-4, (one, other)
 
 
 @pytest.mark.slow
