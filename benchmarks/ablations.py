@@ -243,12 +243,22 @@ def report(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def finished(args: argparse.Namespace) -> list[Row]:
-    """Return the rows of earlier calls with the same budget."""
+def saved(args: argparse.Namespace) -> list[Row]:
+    """Return the rows of all earlier calls."""
     path = args.out / RESULTS
     rows: list[Row] = json.loads(path.read_text()) if path.is_file() else []
+    return rows
+
+
+def finished(args: argparse.Namespace) -> list[Row]:
+    """Return the rows of earlier calls with the same budget."""
     budget = {"updates": args.updates, "batch": args.batch, "sequences": args.sequences}
-    return [row for row in rows if budget.items() <= row.items()]
+    return [row for row in saved(args) if budget.items() <= row.items()]
+
+
+def keep(row: Row, args: argparse.Namespace) -> None:
+    """Add a row to those of earlier calls, whatever their budget."""
+    write(args.out / RESULTS, f"{json.dumps([*saved(args), row], indent=1)}\n".encode())
 
 
 def main() -> None:
@@ -282,7 +292,7 @@ def main() -> None:
                 if row is None:
                     sys.exit("stopped: the same command continues")
                 rows.append(row)
-                write(args.out / RESULTS, f"{json.dumps(rows, indent=1)}\n".encode())
+                keep(row, args)
     print(f"{header()}\n\n{args.updates} updates of {args.batch} sequences; MSE on {args.sequences} test sequences\n")
     print(report(rows))
 

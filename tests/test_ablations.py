@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +93,23 @@ def test_a_stopped_run_continues_with_the_same_result(
     assert len(whole["mse"]) == 10
     (args.out / script.RESULTS).write_text(json.dumps([whole, {**whole, "updates": 4}]))
     assert script.finished(args) == [whole]
+
+
+def test_rows_of_another_budget_stay(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(variant: Any, seed: int, args: Namespace, stop: object) -> dict[str, Any]:
+        budget = {"updates": args.updates, "batch": args.batch, "sequences": args.sequences}
+        cost = {"parameters": 1, "cpu_minutes": 1.0, "mse": [1.0]}
+        return {"network": variant.network, "variant": variant.name, "seed": seed, **budget, **cost}
+
+    monkeypatch.setattr(script, "run", run)
+    monkeypatch.setattr(script.os, "nice", lambda more: more)
+    monkeypatch.setattr(script.torch, "set_num_threads", lambda count: None)
+    for updates, network in ((40, "astm"), (50, "stip"), (40, "astm")):
+        words = [str(tmp_path), "--out", str(tmp_path), "--networks", network, "--updates", str(updates)]
+        monkeypatch.setattr(sys, "argv", ["ablations.py", *words, "--seeds", "1"])
+        script.main()
+    rows = json.loads((tmp_path / script.RESULTS).read_text())
+    assert [(row["network"], row["updates"]) for row in rows] == [("astm", 40)] * 3 + [("stip", 50)] * 3
 
 
 def test_verdicts_and_tables(script: ModuleType) -> None:
