@@ -7,12 +7,16 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 
 from framecast.models.configs import build
+from framecast.training.sampling import rollout
 
 from .clips import write_digits  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
@@ -54,6 +58,22 @@ def test_every_claim_names_two_variants_that_differ_in_what_it_says(script: Modu
         assert build(settings.config, settings.options).frame_shape == (1, 64, 64)
 
 
+@pytest.mark.parametrize("network", ["stau", "astm", "stip", "tau"])
+def test_no_two_variants_compute_the_same(script: ModuleType, network: str) -> None:
+    config, shared = script.base(network)
+    frames = torch.rand(6, 1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    found = {}
+    for variant in script.VARIANTS:
+        if variant.network == network and not variant.recipe:
+            torch.manual_seed(2)
+            model = build(config, {**shared, **variant.options}).eval()
+            for parameter in model.parameters():
+                parameter.data += 0.02 * torch.randn(parameter.shape)
+            found[variant.name] = rollout(model, frames, 2)
+    for one, other in combinations(found, 2):
+        assert (found[one] - found[other]).abs().max() > 1e-4, (one, other)
+
+
 @pytest.mark.slow
 def test_a_stopped_run_continues_with_the_same_result(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -73,6 +93,23 @@ def test_a_stopped_run_continues_with_the_same_result(
     assert len(whole["mse"]) == 10
     (args.out / script.RESULTS).write_text(json.dumps([whole, {**whole, "updates": 4}]))
     assert script.finished(args) == [whole]
+
+
+def test_rows_of_another_budget_stay(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(variant: Any, seed: int, args: Namespace, stop: object) -> dict[str, Any]:
+        budget = {"updates": args.updates, "batch": args.batch, "sequences": args.sequences}
+        cost = {"parameters": 1, "cpu_minutes": 1.0, "mse": [1.0]}
+        return {"network": variant.network, "variant": variant.name, "seed": seed, **budget, **cost}
+
+    monkeypatch.setattr(script, "run", run)
+    monkeypatch.setattr(script.os, "nice", lambda more: more)
+    monkeypatch.setattr(script.torch, "set_num_threads", lambda count: None)
+    for updates, network in ((40, "astm"), (50, "stip"), (40, "astm")):
+        words = [str(tmp_path), "--out", str(tmp_path), "--networks", network, "--updates", str(updates)]
+        monkeypatch.setattr(sys, "argv", ["ablations.py", *words, "--seeds", "1"])
+        script.main()
+    rows = json.loads((tmp_path / script.RESULTS).read_text())
+    assert [(row["network"], row["updates"]) for row in rows] == [("astm", 40)] * 3 + [("stip", 50)] * 3
 
 
 def test_verdicts_and_tables(script: ModuleType) -> None:
