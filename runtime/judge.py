@@ -31,7 +31,7 @@ class Judge:
     def __init__(self, telemetry: Telemetry, clock: Clock | None) -> None:
         self._telemetry = telemetry
         self._scorer = Scorer()
-        self._edges = _Edges()
+        self._edges = Edges()
         self._rival = LiveRival(clock) if clock is not None else None
         self._before: tuple[Image, float] | None = None  # the frame before the newest, and its time
         # The newest prediction, with its frame, that frame's time, and the interval.
@@ -98,7 +98,7 @@ class Judge:
                 self._telemetry.sharpness(energy(scored.image) / true, energy(scored.last) / true)
 
 
-class _Edges:
+class Edges:
     """Measures the edges in a picture. It reuses its buffers, so it allocates nothing per frame."""
 
     def __init__(self) -> None:
