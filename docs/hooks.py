@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 FOLDERS = {
     "benchmarks/results/training": "results/training",
+    "benchmarks/results/papers": "results/papers",
     "benchmarks/results": "results",
     "examples": "examples",
 }
