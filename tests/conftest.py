@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["FRAMECAST_TEST_ARTIFACTS"] = folder.name
 
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SYSTEM_PYTHON = Path("/usr/bin/python3")  # Debian's Python has GStreamer's bindings, the virtual environment does not
 
 
@@ -91,6 +94,16 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
         return int(ended.value.code or 0), out, err
 
     return call
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports a script of benchmarks/ by its name. All are forgotten afterwards: their names are common words."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module
+    for name, module in [*sys.modules.items()]:
+        if Path(getattr(module, "__file__", None) or "").parent == BENCHMARKS:
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
@@ -19,8 +18,6 @@ from framecast.models.configs import build
 from framecast.training.sampling import rollout
 
 from .clips import write_digits  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 class After:
@@ -35,11 +32,8 @@ class After:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("ablations")
-    for name in ("ablations", "_machine"):
-        sys.modules.pop(name, None)
+def script(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("ablations")
 
 
 def test_every_claim_names_two_variants_that_differ_in_what_it_says(script: ModuleType, tmp_path: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,16 +10,10 @@ import pytest
 pytest.importorskip("torch")
 from framecast.models.configs import CONFIGS
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def arithmetic(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import gpu_arithmetic
-
-    yield gpu_arithmetic
-    del sys.modules["gpu_arithmetic"]
+def arithmetic(benchmark: Callable[[str], Any]) -> Any:
+    return benchmark("gpu_arithmetic")
 
 
 def gmacs(count: Any) -> float:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -296,11 +296,8 @@ def test_the_last_section_gets_what_is_left(sections: Sections) -> None:
 
 
 @pytest.fixture
-def checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("_gpu_driver")
-    for name in [name for name in sys.modules if name.startswith(("_gpu_", "gpu_"))]:
-        del sys.modules[name]
+def checks(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("_gpu_driver")
 
 
 class Context:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,10 +15,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("gpu_pack")
-    sys.modules.pop("gpu_pack", None)
+def script(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("gpu_pack")
 
 
 def wheel(folder: Path, name: str) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -15,23 +12,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in [name for name in set(sys.modules) - before if name.startswith("_gpu_")]:
-        del sys.modules[name]
-
 
 @pytest.mark.parametrize("bad", [None, np.nan])
 def test_a_rollout_with_nan_in_its_last_step_alone_is_wrong(
-    module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, bad: float | None
+    benchmark: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, bad: float | None
 ) -> None:
-    steps = module("_gpu_steps")
+    steps = benchmark("_gpu_steps")
     good = [np.full((1, 1, 2, 2), 0.5) for _ in range(steps.STEPS)]
     last = good[-1].copy()
     last[0, 0, 1, 1] = bad or 0.5
@@ -42,9 +28,9 @@ def test_a_rollout_with_nan_in_its_last_step_alone_is_wrong(
 
 
 def test_nan_from_the_driver_is_wrong_at_any_step(
-    module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+    benchmark: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver = module("_gpu_driver")
+    driver = benchmark("_gpu_driver")
 
     class Stream:
         """A stream whose ``error`` is NaN at its ``bad``-th call."""
@@ -75,9 +61,9 @@ def test_nan_from_the_driver_is_wrong_at_any_step(
     [("CSAN detected a possible data race", 1, False), ("", 0, True), ("RuntimeError: no memory", 1, True)],
 )
 def test_a_sanitizer_that_misses_the_known_race_is_wrong(
-    module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, printed: str, code: int, wrong: bool
+    benchmark: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, printed: str, code: int, wrong: bool
 ) -> None:
-    stream = module("_gpu_stream")
+    stream = benchmark("_gpu_stream")
     asked = []
 
     def ran(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -93,8 +79,8 @@ def test_a_sanitizer_that_misses_the_known_race_is_wrong(
     assert [row.name for row in stream.races("cpu")] == ["stip-edge eager, kernels, two rows, one reset"]
 
 
-def test_every_kind_of_wait_inside_the_mark_is_counted(module: Callable[[str], ModuleType]) -> None:
-    stream = module("_gpu_stream")
+def test_every_kind_of_wait_inside_the_mark_is_counted(benchmark: Callable[[str], ModuleType]) -> None:
+    stream = benchmark("_gpu_stream")
 
     def event(name: str, start: float, took: float = 50.0, kind: str = "DeviceType.CPU") -> SimpleNamespace:
         time_range = SimpleNamespace(start=start, end=start + took)

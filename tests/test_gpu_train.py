@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +21,6 @@ from framecast.training.trainer import Made, Trainer
 
 from .clips import write_digits  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 Call = Callable[..., None]
 
 
@@ -31,11 +29,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("gpu_train")
-    for name in ("gpu_train", "_machine"):
-        sys.modules.pop(name, None)
+def script(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("gpu_train")
 
 
 @pytest.fixture

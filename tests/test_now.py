@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -20,16 +19,10 @@ from framecast.testing import FadeEngine
 
 from .evaluation.conftest import moving  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("_now_clips", "_now_run", "_now_live", "now")
-    yield {name: importlib.import_module(name) for name in names}
-    for name in (*names, "_machine", "startup"):
-        sys.modules.pop(name, None)
+def scripts(benchmark: Callable[[str], ModuleType]) -> dict[str, ModuleType]:
+    return {name: benchmark(name) for name in ("_now_clips", "_now_run", "_now_live", "now")}
 
 
 def test_each_stream_repeats_and_drops_the_frames_in_its_name(scripts: dict[str, ModuleType]) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -17,15 +14,10 @@ from framecast.evaluation.sequences import evaluate_sequences
 from framecast.runtime.predictor import Predictor
 from framecast.testing import TrendEngine
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("papers")
-    for name in ("papers", "_machine"):
-        sys.modules.pop(name, None)
+def script(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("papers")
 
 
 def test_the_table_sets_ours_beside_copying_and_the_papers(script: ModuleType) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -19,15 +18,10 @@ from framecast.training.discriminator import Discriminator
 
 from .clips import write_clips  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("stip_losses")
-    for name in ("stip_losses", "_machine"):
-        sys.modules.pop(name, None)
+def script(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("stip_losses")
 
 
 def test_recipes_differ_in_the_loss_alone(script: ModuleType) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import tables
-
-    monkeypatch.delitem(sys.modules, "tables")
-    return tables
+def tables(benchmark: Callable[[str], Any]) -> Any:
+    return benchmark("tables")
 
 
 def test_documents_are_up_to_date(tables: Any) -> None:

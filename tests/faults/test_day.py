@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
 from framecast.runtime.events.watch import Watch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def day(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("day")
-    for name in ("_day_camera", "_machine", "day"):
-        sys.modules.pop(name, None)
+def day(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("day")
 
 
 def test_nothing_is_lost_but_what_was_on_the_wire(day: ModuleType) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,13 +21,6 @@ from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.sinks.health import Pulse
 from framecast.testing import ListSource, TrendEngine
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 def frames(count: int) -> Iterator[Frame]:
@@ -57,8 +50,8 @@ def test_nothing_grows_with_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(after - before for before, after in pairwise(held)) < span / 2
 
 
-def test_nothing_grows_with_the_connections(tmp_path: Path) -> None:
-    heap, clip = importlib.import_module("_heap"), tmp_path / "clip.avi"
+def test_nothing_grows_with_the_connections(benchmark: Callable[[str], Any], tmp_path: Path) -> None:
+    heap, clip = benchmark("_heap"), tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
     for number in range(10):
         writer.write(np.full((48, 64, 3), number, np.uint8))
@@ -81,8 +74,8 @@ def test_nothing_grows_with_the_connections(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("growth", "noise", "said"), [(0.0, 0.3, "flat"), (9.0, 0.3, "GROWS"), (2.0, 8.0, "NOT SHOWN")]
 )
-def test_the_verdict(growth: float, noise: float, said: str) -> None:
-    soak, rng = importlib.import_module("soak"), np.random.default_rng(2)
+def test_the_verdict(benchmark: Callable[[str], Any], growth: float, noise: float, said: str) -> None:
+    soak, rng = benchmark("soak"), np.random.default_rng(2)
     done = np.linspace(0.3, 1.0, 600)
     values = 90 + growth * done + noise * np.repeat(rng.standard_normal(60), 10)  # neighbours are not independent
     found, error = soak.slope(done, values)
