@@ -269,6 +269,15 @@ def small_frames() -> Cells:
     return [[*row[:3], *(cells[at][3] for cells in runs.values())] for at, row in enumerate(first)]
 
 
+def training_speed() -> Cells:
+    """Sequences a second of wall time in which the small networks train, by the way of training."""
+    runs = [written("training-speed.txt", number) for number in range(len(SMALL))]
+    ways = [row[0] for row in runs[0]]
+    return [["", *(f"`{name}`" for name in SMALL)]] + [
+        [way, *(run[at][1] for run in runs)] for at, way in enumerate(ways) if at
+    ]
+
+
 def launches() -> Cells:
     """Estimated cost of a step of ``stip-ucf`` and ``stip-4k`` on an H200."""
     rows = [["configuration", "form", "launches", "beside them", "moved, MB", "estimated, ms"]]
@@ -322,6 +331,7 @@ TABLES: Mapping[str, Callable[[], Cells]] = {
     "moving-mnist": moving_mnist,
     "small": small,
     "small-frames": small_frames,
+    "training-speed": training_speed,
     "launches": launches,
     "configurations": configurations,
     "now-720p": _file("now-720p.txt"),
