@@ -231,6 +231,7 @@ def test_a_long_line_waits_for_no_reader_and_the_next_is_whole() -> None:
     with os.fdopen(reader) as reading, os.fdopen(writer, "w") as stream:
         lines = JsonLines(stream)
         lines.handle(logging.makeLogRecord({"msg": "x" * 10 * size}))  # returns
+        lines.handle(logging.makeLogRecord({"msg": "lost"}))  # nothing of it is written
         begun = os.read(reader, 10 * size)
         assert 0 < len(begun) <= size
         lines.handle(logging.makeLogRecord({"msg": "hello"}))

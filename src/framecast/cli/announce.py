@@ -26,14 +26,13 @@ def takes(stream: TextIO | None) -> bool:
         return stream is not None
 
 
-def put(stream: TextIO | None, text: str) -> bool:
-    """Write a text for as long as the stream takes it. Returns whether all of it was written."""
-    for at in range(0, len(text), PART):
-        if stream is None or not takes(stream):
-            return False
-        stream.write(text[at : at + PART])
+def put(stream: TextIO | None, text: str) -> str:
+    """Write a text for as long as the stream takes it. Returns what is left of it."""
+    while text and stream is not None and takes(stream):
+        stream.write(text[:PART])
         stream.flush()
-    return True
+        text = text[PART:]
+    return text
 
 
 def say(line: str) -> None:

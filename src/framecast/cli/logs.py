@@ -60,7 +60,9 @@ class JsonLines(logging.Handler):
         """See :class:`logging.Handler`."""
         try:
             if (left := self._left_out(record)) is not None:
-                self._torn = not put(self._stream, "\n" * self._torn + self.line(record, left) + "\n")
+                text = "\n" * self._torn + self.line(record, left) + "\n"
+                if (rest := put(self._stream, text)) != text:
+                    self._torn = bool(rest)
         except Exception:  # noqa: BLE001, S110 (there is no place left to report it)
             pass
 
