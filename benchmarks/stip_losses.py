@@ -15,7 +15,6 @@ the learned perceptual term too (STIP, Algorithm 1; weights of the released code
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 import threading
@@ -39,7 +38,7 @@ from framecast.tables import Table, to_markdown
 from framecast.training.discriminator import Discriminator
 from framecast.training.footage import Videos
 from framecast.training.losses import learned_perceptual
-from framecast.training.recipes import RECIPES, Recipe
+from framecast.training.recipes import Recipe, choose
 from framecast.training.sampling import rollout, to_picture, to_tensor
 from framecast.training.settings import Settings
 from framecast.training.train import Training
@@ -59,12 +58,9 @@ Moments = Sequence[Sequence[Image]]
 
 def recipe(loss: str, args: argparse.Namespace) -> Recipe:
     """Return the recipe of stip-mini for videos, with the terms of a loss."""
-    mini = RECIPES["stip-mini"]
-    third = args.updates // 3  # as in the recipe, scheduled sampling ends after a third of the updates
-    return dataclasses.replace(
-        mini, updates=args.updates, batch=args.batch, given=GIVEN, predicted=PREDICTED, sampling_rate=1 / max(1, third),
-        sampling_stop=third, augment=True, **LOSSES[loss],
-    )  # fmt: skip
+    budget = {"updates": args.updates, "batch": args.batch}
+    changes = {**budget, "given": GIVEN, "predicted": PREDICTED, "augment": True, **LOSSES[loss]}
+    return choose("stip-mini", None, **changes)[1]
 
 
 def opened(loss: str, seed: int, args: argparse.Namespace) -> Training:
@@ -111,10 +107,7 @@ def predictions(training: Training, found: Moments) -> Iterator[list[Image]]:
 @torch.inference_mode()
 def distances(judge: Discriminator, predicted: Sequence[Image], truth: Sequence[Image]) -> list[float]:
     """Return the MSE of the discriminator's features, frame by frame."""
-    one, other = (
-        judge(torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None].float() / 255)[1][0]
-        for frames in (predicted, truth)
-    )
+    one, other = (judge(to_tensor(judge, [*frames]).transpose(0, 1))[1][0] for frames in (predicted, truth))
     return [float(learned_perceptual(a, b)) for a, b in zip(one, other, strict=True)]
 
 

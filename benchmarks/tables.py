@@ -271,11 +271,10 @@ def small_frames() -> Cells:
 
 def training_speed() -> Cells:
     """Sequences a second of wall time in which the small networks train, by the way of training."""
-    runs = [written("training-speed.txt", number) for number in range(len(SMALL))]
-    ways = [row[0] for row in runs[0]]
-    return [["", *(f"`{name}`" for name in SMALL)]] + [
-        [way, *(run[at][1] for run in runs)] for at, way in enumerate(ways) if at
-    ]
+    names = re.findall(r"^([\w-]+), batch", (RESULTS / "training-speed.txt").read_text(), re.MULTILINE)
+    runs = [written("training-speed.txt", number) for number in range(len(names))]
+    rows = [[cells[0], *(run[at][1] for run in runs)] for at, cells in enumerate(runs[0])]
+    return [["", *(f"`{name}`" for name in names)], *rows[1:]]
 
 
 def launches() -> Cells:

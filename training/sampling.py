@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from framecast.camera import Image
 from framecast.graph.manifest import Quality
@@ -133,7 +133,7 @@ def moment(footage: Footage, count: int, index: int = 0) -> list[Picture]:
     return list(footage.scored(clip[begin : begin + count]))
 
 
-def to_tensor(model: StepModel, frames: list[Picture]) -> Tensor:
+def to_tensor(model: nn.Module, frames: list[Picture]) -> Tensor:
     """Convert frames to a network's input, [T, 1, C, H, W], on the device of its weights."""
     stacked = torch.from_numpy(np.stack(frames)).to(next(model.parameters()).device)
     return stacked.permute(0, 3, 1, 2)[:, None].float() / 255
