@@ -272,7 +272,7 @@ def test_invalid_models_are_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.onnx"
     empty.touch()
     for model, message in (
-        ("stip-nope", "no model 'stip-nope': choose from edge, stip-edge"),
+        ("stip-nope", "no model 'stip-nope': choose from edge, mau-mini, stau-mini, stip-edge, tau-mini "),
         ("nope.onnx", "no such artifact"),
         (tmp_path, "not a regular file"),
         ("x" * 300 + ".onnx", "cannot read"),
