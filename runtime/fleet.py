@@ -19,6 +19,7 @@ from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import EngineError, FramecastError, OptionError, SourceRefusedError
 from framecast.notice import Notice, to_log
+from framecast.redact import redact
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.batched import WAIT, Shared
@@ -156,8 +157,10 @@ def named(cameras: Iterable[Given]) -> list[Camera]:
     """Every camera with a name: its own, or ``camera1``, ``camera2``, … by its place.
 
     Raises:
-        OptionError: there is none, there are too many, a name has a wrong form, or two are the same.
+        OptionError: it is no list, there is none, there are too many, a name has a wrong form, or two are the same.
     """
+    if isinstance(cameras, str):  # an iterable of its letters
+        raise OptionError(f"give a list of cameras, such as [{redact(cameras)!r}]")
     given = [camera if isinstance(camera, Camera) else Camera(camera) for camera in cameras]
     found = [camera if camera.name else replace(camera, name=f"camera{n}") for n, camera in enumerate(given, 1)]
     if not 1 <= len(found) <= MOST:

@@ -374,6 +374,8 @@ def test_a_step_of_the_shared_engine_that_never_returns_ends_the_run(monkeypatch
     ("cameras", "options", "message"),
     [
         ([], {}, "takes 1 to 256 cameras, not 0"),
+        ("rtsp://u:secret@h/s", {}, r"give a list of cameras, such as \['rtsp://\*\*\*@h/s'\]"),
+        (["demo"], {"frames": 0}, "frames must be at least 1, not 0"),
         ([framecast.Camera("demo", "a b")], {}, "cannot name a camera 'a b'"),
         ([framecast.Camera("demo", "a"), framecast.Camera("demo", "A")], {}, "two cameras are named 'A'"),
         ([framecast.Camera("demo", record="run.gif")], {}, "unknown suffix"),
@@ -386,7 +388,9 @@ def test_a_step_of_the_shared_engine_that_never_returns_ends_the_run(monkeypatch
         ),
     ],
 )
-def test_bad_input_is_one_line(cameras: list[framecast.Camera | str], options: dict[str, float], message: str) -> None:
+def test_bad_input_is_one_line(
+    cameras: list[framecast.Camera | str] | str, options: dict[str, float], message: str
+) -> None:
     with pytest.raises(OptionError, match=message) as caught:
         framecast.run_cameras(cameras, **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
@@ -267,6 +268,28 @@ def test_a_token_is_sent(server: FakeTriton, monkeypatch: pytest.MonkeyPatch) ->
     for host in ("10.0.0.1:8001", "127.0.0.1.example:8001"):
         with pytest.raises(EngineError, match=r"cannot send FRAMECAST_SERVER_TOKEN .*: end the address in \?tls"):
             ServerEngine(ServerAddress((host,), "it"))
+    monkeypatch.setenv("FRAMECAST_SERVER_TOKEN", "secret\n")
+    with pytest.raises(EngineError, match="cannot send FRAMECAST_SERVER_TOKEN: it has a space, a line end"):
+        connected(server)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "expected"),
+    [
+        ("UNAUTHENTICATED", "who?", "lets only holders of a token in: set FRAMECAST_SERVER_TOKEN, or check it"),
+        ("UNIMPLEMENTED", "Received http2 header with status: 404", "is no model server: check host and gRPC port"),
+    ],
+)
+def test_what_stands_before_a_server_is_named(
+    code: str, said: str, expected: str, server: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: FakeTriton, request: Any, context: Any) -> None:
+        context.abort(grpc.StatusCode[code], said)
+
+    monkeypatch.setattr(FakeTriton, "ServerMetadata", refuse)
+    server.restart()
+    with pytest.raises(EngineError, match=expected):
+        connected(server)
 
 
 @pytest.mark.parametrize(
