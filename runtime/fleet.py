@@ -27,7 +27,7 @@ from framecast.runtime.fleet_report import FleetReport, fleet_report
 from framecast.runtime.lane import REFRESH, Camera, Common, Lane, close_after
 from framecast.runtime.lookahead import MAX_AHEAD
 from framecast.runtime.member import Member
-from framecast.runtime.shipped import DEFAULT_MODEL, find
+from framecast.runtime.shipped import DEFAULT_MODEL, find, read_by
 from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
 
 if TYPE_CHECKING:
@@ -144,7 +144,8 @@ def run_cameras(
             lane.check()
         common.check()
         _check_files(lanes)
-        engines = Shared(lambda: open_engine(find(model), engine, threads=threads), wait=batch_wait, clock=clock)
+        artifact = find(read_by(engine, model))
+        engines = Shared(lambda: open_engine(artifact, engine, threads=threads), wait=batch_wait, clock=clock)
         fleet = _Fleet(stack, lanes, engines, common)
         if line := caution(engines.engine.manifest):
             announce(Notice("warning", f"warning: {line}", logging.WARNING))

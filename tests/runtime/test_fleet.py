@@ -381,16 +381,10 @@ def test_a_step_of_the_shared_engine_that_never_returns_ends_the_run(monkeypatch
         ([framecast.Camera("demo", record="run.gif")], {}, "unknown suffix"),
         (["demo"], {"batch_wait": 2.0}, "batch_wait must be 0 to 1 s, not 2"),
         (["demo"], {"step_limit": 0.0}, "step_limit must be above 0 s"),
-        (
-            [framecast.Camera("demo", record="run.mkv"), framecast.Camera("demo", record="run.mkv")],
-            {},
-            "camera1 and camera2 would both record run.mkv",
-        ),
+        ([framecast.Camera("demo", record="run.mkv")] * 2, {}, "camera1 and camera2 would both record run.mkv"),
     ],
 )
-def test_bad_input_is_one_line(
-    cameras: list[framecast.Camera | str] | str, options: dict[str, float], message: str
-) -> None:
+def test_bad_input_is_one_line(cameras: list[framecast.Camera | str], options: dict[str, float], message: str) -> None:
     with pytest.raises(OptionError, match=message) as caught:
         framecast.run_cameras(cameras, **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

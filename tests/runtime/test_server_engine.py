@@ -26,6 +26,7 @@ from framecast.runtime.shipped import find
 from framecast.runtime.stepper import Stepper
 from framecast.testing import ListSource, ManualClock, TrendEngine, shades
 
+from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .fake_triton import FakeTriton  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 STEPS = 3
@@ -152,6 +153,16 @@ def test_a_run_goes_on_with_a_new_epoch(server: FakeTriton) -> None:
         report = pipeline.report()
     assert (report["frames"], report["epochs"], report["ended"]) == (12, 2, "end of source")
     assert report["events"]["states_lost"] == 1
+
+
+@pytest.mark.parametrize("model", ["no-such-model.onnx", "stip-ucf"])
+def test_no_model_is_read_or_exported_on_the_client(model: str, server: FakeTriton, run: Run) -> None:
+    size = "x".join(map(str, trend().manifest.frame[:0:-1]))
+    clip, address = f"synthetic://?size={size}&frames=3", f"server://127.0.0.1:{server.port}/it"
+    for sources in ([clip], [clip, clip]):
+        code, _, err = run("run", *sources, "--model", model, "--engine", address)
+        assert (code, err) == (0, "")
+    assert framecast.run(clip, model=model, engine=address)["frames"] == 3
 
 
 def test_each_of_several_cameras_has_its_own_connection(server: FakeTriton) -> None:
