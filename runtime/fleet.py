@@ -19,6 +19,7 @@ from framecast.camera import Source
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import EngineError, FramecastError, OptionError, SourceRefusedError
 from framecast.notice import Notice, to_log
+from framecast.redact import redact
 from framecast.runtime.cpu import caution
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.batched import WAIT, Shared
@@ -26,7 +27,7 @@ from framecast.runtime.fleet_report import FleetReport, fleet_report
 from framecast.runtime.lane import REFRESH, Camera, Common, Lane, close_after
 from framecast.runtime.lookahead import MAX_AHEAD
 from framecast.runtime.member import Member
-from framecast.runtime.shipped import DEFAULT_MODEL, find
+from framecast.runtime.shipped import DEFAULT_MODEL, find, read_by
 from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ def run_cameras(
             lane.check()
         common.check()
         _check_files(lanes)
-        engines = Shared(lambda: open_engine(find(model), engine, threads=threads), wait=batch_wait, clock=clock)
+        artifact = find(read_by(engine, model))
+        engines = Shared(lambda: open_engine(artifact, engine, threads=threads), wait=batch_wait, clock=clock)
         fleet = _Fleet(stack, lanes, engines, common)
         if line := caution(engines.engine.manifest):
             announce(Notice("warning", f"warning: {line}", logging.WARNING))
@@ -156,8 +158,10 @@ def named(cameras: Iterable[Given]) -> list[Camera]:
     """Every camera with a name: its own, or ``camera1``, ``camera2``, … by its place.
 
     Raises:
-        OptionError: there is none, there are too many, a name has a wrong form, or two are the same.
+        OptionError: it is no list, there is none, there are too many, a name has a wrong form, or two are the same.
     """
+    if isinstance(cameras, str):  # an iterable of its letters
+        raise OptionError(f"give a list of cameras, such as [{redact(cameras)!r}]")
     given = [camera if isinstance(camera, Camera) else Camera(camera) for camera in cameras]
     found = [camera if camera.name else replace(camera, name=f"camera{n}") for n, camera in enumerate(given, 1)]
     if not 1 <= len(found) <= MOST:

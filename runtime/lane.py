@@ -21,7 +21,7 @@ from framecast.runtime.engines import Engine
 from framecast.runtime.lookahead import MAX_AHEAD, Lookahead
 from framecast.runtime.news import News
 from framecast.runtime.outputs import check_recordings, recorder, sender
-from framecast.runtime.pipeline import Pipeline, check_refresh
+from framecast.runtime.pipeline import Pipeline, check_frames, check_refresh
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import Report
 from framecast.runtime.sinks.out import check_out, is_live
@@ -98,6 +98,7 @@ class Common:
         """
         if not self.step_limit > 0:
             raise OptionError(f"step_limit must be above 0 s, not {self.step_limit:g}")
+        check_frames(self.frames)
         check_refresh(self.refresh)
         if self.clock is not SYSTEM and self.displays:
             raise OptionError("a window and a page run in real time: leave out clock, or leave out show and serve")

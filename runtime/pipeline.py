@@ -70,8 +70,7 @@ class Pipeline:
         conceal: float | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        if frames is not None and frames < 1:
-            raise OptionError(f"frames must be at least 1, not {frames}")
+        check_frames(frames)
         check_refresh(refresh)
         self._paced = realtime and not source.live
         self._timed = realtime or source.live
@@ -334,6 +333,16 @@ class Pipeline:
             self._handed(item, result.prediction.ahead, now, shown)
         self._newest = item, newest, shown
         return result
+
+
+def check_frames(count: int | None) -> None:
+    """Check a number of frames, if one is given.
+
+    Raises:
+        OptionError: it is out of range.
+    """
+    if count is not None and count < 1:
+        raise OptionError(f"frames must be at least 1, not {count}")
 
 
 def check_refresh(rate: float | None) -> None:

@@ -23,7 +23,7 @@ from framecast.runtime.cpu import caution
 from framecast.runtime.engines import Engine, open_engine
 from framecast.runtime.events import Event, Guard, Kind, Watch
 from framecast.runtime.lookahead import LONGEST
-from framecast.runtime.shipped import DEFAULT_MODEL, find
+from framecast.runtime.shipped import DEFAULT_MODEL, find, read_by
 from framecast.runtime.stepper import Stepper, StepTimes
 
 FRAMES = 10  # frames of a slow camera, such as a timelapse, that a prediction may look ahead, however long they take
@@ -362,7 +362,7 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto",
         EngineError: the engine is not available on this machine.
         OptionError: there is no such engine.
     """
-    predictor = Predictor(open_engine(find(model), engine, threads=threads), owns_engine=True)
+    predictor = Predictor(open_engine(find(read_by(engine, model)), engine, threads=threads), owns_engine=True)
     if line := caution(predictor.manifest):
         _log.warning("%s", line)
     return predictor

@@ -18,7 +18,7 @@ from framecast.runtime.lane import Camera, Common, Lane, Show, close_after
 from framecast.runtime.lookahead import MAX_AHEAD
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.report import Report
-from framecast.runtime.shipped import DEFAULT_MODEL, find
+from framecast.runtime.shipped import DEFAULT_MODEL, find, read_by
 from framecast.runtime.sinks.sink import Result, Sink
 from framecast.runtime.watchdog import STEP_LIMIT, Watchdog
 
@@ -158,7 +158,7 @@ def run(
     with Lane(camera, common, announce) as lane:
         lane.check()
         common.check()
-        opened = open_engine(find(model), engine, threads=threads)
+        opened = open_engine(find(read_by(engine, model)), engine, threads=threads)
         if line := caution(opened.manifest):
             announce(Notice("warning", f"warning: {line}", logging.WARNING))
         lane.open(opened)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from framecast.errors import ArtifactError
 from framecast.graph.manifest import GRAPHLESS
+from framecast.runtime.engines import ENGINES, choose
 
 DEFAULT_MODEL = "edge"
 ENDINGS = (".onnx", GRAPHLESS)  # of artifacts
@@ -30,6 +31,16 @@ def labels(models: Sequence[str], taken: Collection[str] = ()) -> list[str]:
     """
     short = [Path(model).stem if model.endswith(ENDINGS) else model for model in models]
     return short if len({*short} - {*taken}) == len({*models}) else list(models)
+
+
+def read_by(engine: str, model: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The model that an engine is to read. A model server's reads none, so that the default only stands for it.
+
+    Raises:
+        OptionError: there is no such engine.
+    """
+    chosen, _ = choose(engine)
+    return DEFAULT_MODEL if ENGINES[chosen].address else model
 
 
 def find(model: str | os.PathLike[str]) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 
+from framecast.cli import logs
 from framecast.cli.cameras import Reading
 from framecast.cli.config import check_file
 from framecast.cli.config_file import ConfigFile, options
@@ -165,6 +166,29 @@ def test_the_file_is_read_again_on_sighup(box: Path, capfd: pytest.CaptureFixtur
         "box.toml:7",
         "keeping the cameras as they are",
         "keeping the cameras as they are",
+    ]
+
+
+def test_a_mistake_in_a_file_that_is_read_again_is_no_end_in_json(box: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    known = options(run_command)
+    box.write_text(CAMERA)
+    config = ConfigFile(str(box))
+    config.load(known)
+    reading = Reading(config, {one.name: one.default for one in known} | {"source": config.give("source")}, known)
+    with logs.prepared([]):
+        logs.use("json")
+        box.write_text(f"{CAMERA}nme = 1")
+        reading.ask()
+        assert reading.take() is None
+        box.write_text('[[camera]]\nsource = "rtsp://user:s3cret-word@h/s"')
+        box.chmod(0o644)
+        reading.ask()
+        assert reading.take() is not None
+    found = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [(one["event"], one["message"].partition(" (")[0]) for one in found] == [
+        ("warning", 'box.toml:3: unknown key "nme"'),
+        ("cameras_kept", "keeping the cameras as they are"),
+        ("warning", 'box.toml: other users can read its password: chmod 600 box.toml, or use source = "@FILE"'),
     ]
 
 

@@ -128,6 +128,8 @@ class ServerEngine(Engine):
         self._closed = False
         self._headers = None
         if token := os.environ.get(TOKEN):
+            if not re.fullmatch(r"[!-~]+", token):
+                raise EngineError(f"cannot send {TOKEN}: it has a space, a line end, or a letter that is not ASCII")
             if not address.tls and not all(map(_HERE.fullmatch, address.hosts)):
                 raise EngineError(f"cannot send {TOKEN} where others can read it: end the address in ?tls, or unset it")
             self._headers = {"authorization": f"Bearer {token}"}
@@ -264,6 +266,10 @@ class ServerEngine(Engine):
                 f"cannot trust the model server at {host}: its certificate is from an unknown authority; name a file "
                 "with it in GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
             )
+        if "UNAUTHENTICATED" in status or "PERMISSION_DENIED" in status:
+            return f"the model server at {host} lets only holders of a token in: set {TOKEN}, or check it ({said})"
+        if "UNIMPLEMENTED" in status and "http2 header" in said:  # of a web server
+            return f"what answers at {host} is no model server: check host and gRPC port ({said})"
         if "UNAVAILABLE" in status:
             return f"cannot reach a model server at {host}: start it, or check host and gRPC port ({said})"
         if "DEADLINE_EXCEEDED" in status:

@@ -374,16 +374,14 @@ def test_a_step_of_the_shared_engine_that_never_returns_ends_the_run(monkeypatch
     ("cameras", "options", "message"),
     [
         ([], {}, "takes 1 to 256 cameras, not 0"),
+        ("rtsp://u:secret@h/s", {}, r"give a list of cameras, such as \['rtsp://\*\*\*@h/s'\]"),
+        (["demo"], {"frames": 0}, "frames must be at least 1, not 0"),
         ([framecast.Camera("demo", "a b")], {}, "cannot name a camera 'a b'"),
         ([framecast.Camera("demo", "a"), framecast.Camera("demo", "A")], {}, "two cameras are named 'A'"),
         ([framecast.Camera("demo", record="run.gif")], {}, "unknown suffix"),
         (["demo"], {"batch_wait": 2.0}, "batch_wait must be 0 to 1 s, not 2"),
         (["demo"], {"step_limit": 0.0}, "step_limit must be above 0 s"),
-        (
-            [framecast.Camera("demo", record="run.mkv"), framecast.Camera("demo", record="run.mkv")],
-            {},
-            "camera1 and camera2 would both record run.mkv",
-        ),
+        ([framecast.Camera("demo", record="run.mkv")] * 2, {}, "camera1 and camera2 would both record run.mkv"),
     ],
 )
 def test_bad_input_is_one_line(cameras: list[framecast.Camera | str], options: dict[str, float], message: str) -> None:

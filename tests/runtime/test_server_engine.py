@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
@@ -25,6 +26,7 @@ from framecast.runtime.shipped import find
 from framecast.runtime.stepper import Stepper
 from framecast.testing import ListSource, ManualClock, TrendEngine, shades
 
+from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .fake_triton import FakeTriton  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 
 STEPS = 3
@@ -153,6 +155,16 @@ def test_a_run_goes_on_with_a_new_epoch(server: FakeTriton) -> None:
     assert report["events"]["states_lost"] == 1
 
 
+@pytest.mark.parametrize("model", ["no-such-model.onnx", "stip-ucf"])
+def test_no_model_is_read_or_exported_on_the_client(model: str, server: FakeTriton, run: Run) -> None:
+    size = "x".join(map(str, trend().manifest.frame[:0:-1]))
+    clip, address = f"synthetic://?size={size}&frames=3", f"server://127.0.0.1:{server.port}/it"
+    for sources in ([clip], [clip, clip]):
+        code, _, err = run("run", *sources, "--model", model, "--engine", address)
+        assert (code, err) == (0, "")
+    assert framecast.run(clip, model=model, engine=address)["frames"] == 3
+
+
 def test_each_of_several_cameras_has_its_own_connection(server: FakeTriton) -> None:
     """One that comes while the server is down fails alone."""
     address, answers, said = f"server://127.0.0.1:{server.port}/it", threading.Event(), list[str]()
@@ -267,6 +279,28 @@ def test_a_token_is_sent(server: FakeTriton, monkeypatch: pytest.MonkeyPatch) ->
     for host in ("10.0.0.1:8001", "127.0.0.1.example:8001"):
         with pytest.raises(EngineError, match=r"cannot send FRAMECAST_SERVER_TOKEN .*: end the address in \?tls"):
             ServerEngine(ServerAddress((host,), "it"))
+    monkeypatch.setenv("FRAMECAST_SERVER_TOKEN", "secret\n")
+    with pytest.raises(EngineError, match="cannot send FRAMECAST_SERVER_TOKEN: it has a space, a line end"):
+        connected(server)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "expected"),
+    [
+        ("UNAUTHENTICATED", "who?", "lets only holders of a token in: set FRAMECAST_SERVER_TOKEN, or check it"),
+        ("UNIMPLEMENTED", "Received http2 header with status: 404", "is no model server: check host and gRPC port"),
+    ],
+)
+def test_what_stands_before_a_server_is_named(
+    code: str, said: str, expected: str, server: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: FakeTriton, request: Any, context: Any) -> None:
+        context.abort(grpc.StatusCode[code], said)
+
+    monkeypatch.setattr(FakeTriton, "ServerMetadata", refuse)
+    server.restart()
+    with pytest.raises(EngineError, match=expected):
+        connected(server)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ class Reading:
         if not self._asked.is_set():
             return None
         self._asked.clear()
-        file = ConfigFile(self._config.path)
+        file = ConfigFile(self._config.path, again=True)
         try:
             file.load(self._known)
             if not file.cameras:
@@ -183,6 +183,7 @@ class Reading:
             reason = f": {error}" if isinstance(error, FramecastError) else ""
             logs.announce(Notice("cameras_kept", f"keeping the cameras as they are{reason}", logging.WARNING))
             return None
+        file.warn()
         for line in self._stays(file):
             logs.announce(Notice("warning", f"warning: {line}", logging.WARNING))
         self._told = dict(file.values)

@@ -83,15 +83,17 @@ class ConfigFile(Table):
         path: as the user named it.
         given: the names that it gave to the command. The command line gave the others.
         cameras: its tables.
+        again: whether it is read again in a run, which goes on if it has mistakes.
     """
 
     path: str = ""
     given: set[str] = field(default_factory=set)
     cameras: list[Table] = field(default_factory=list)
+    again: bool = False
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, again: bool = False) -> None:
         super().__init__()
-        self.path, self.given, self.cameras = path, set(), []
+        self.path, self.given, self.cameras, self.again = path, set(), [], again
 
     def load(self, known: Sequence[FileOption], *, strict: bool = False) -> None:
         """Read and check the file.
@@ -153,11 +155,13 @@ class ConfigFile(Table):
         lines = [f"{self.place(line)}: {one_line(redact_message(text))}" for line, text in mistakes[:SHOWN]]
         if len(mistakes) > SHOWN:
             lines.append(f"{self.place(0)}: and {len(mistakes) - SHOWN} more mistakes")
-        if logs.in_json():
-            logs.fail("; ".join(lines), 2)
-        else:
+        if not logs.in_json():
             for line in lines:
                 say(line)
+        elif self.again:
+            logs.announce(Notice("warning", "; ".join(lines), logging.WARNING))
+        else:
+            logs.fail("; ".join(lines), 2)
         raise typer.Exit(2)
 
     def place(self, line: int) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from framecast.runtime.report import Report
 
 FORMS = ("text", "json")
-BURST = 10  # lines of one event in one minute; more are counted. So no fault that repeats can fill a disk
+BURST = 10  # lines of one event of a camera in one minute; more are counted: no fault that repeats can fill a disk
 SECRET = 6  # characters: a shorter password is hidden only in addresses, because other words may contain it
 _PREFIX = re.compile(r"\A(warning|note): ")  # for people; machines have the level and the event
 
@@ -109,7 +109,8 @@ class JsonLines(logging.Handler):
 
     def _left_out(self, record: logging.LogRecord) -> int | None:
         """How many records like this one were left out before it; None to leave it out as well."""
-        key, minute = f"{_event(record)} {record.name}", int(record.created // 60)
+        whose = record.msg.fields.get("camera", "") if isinstance(record.msg, Notice) else ""
+        key, minute = f"{_event(record)} {record.name} {whose}", int(record.created // 60)
         if minute != self._minute:
             self._minute = minute
             self._said.clear()
@@ -240,15 +241,20 @@ def status() -> Iterator[Callable[[Report | FleetReport], None]]:
         with terminal.status_line() as show:
             yield show
         return
-    told: set[str] = set()
+    told: set[tuple[str, str]] = set()
 
     def tell(report: Report | FleetReport) -> None:
         from framecast.runtime.fleet_report import several
 
-        for warning in (report["total"] if several(report) else report)["warnings"]:
-            if (kind := re.sub(r"[\d.]+", "0", warning)) not in told:  # its figures change all the time
-                told.add(kind)
-                to_log(Notice("warning", warning, logging.WARNING))
+        reports = report["cameras"] if several(report) else {"": report}
+        for name, one in reports.items():
+            of = {"camera": name} if name else {}
+            for warning in one["warnings"]:
+                line = f"{name}: {warning}" if name else warning
+                kind = name, re.sub(r"[\d.]+", "0", warning)  # its figures change all the time
+                if kind not in told:
+                    told.add(kind)
+                    to_log(Notice("warning", line, logging.WARNING, **of))
 
     yield tell
 

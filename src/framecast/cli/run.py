@@ -188,10 +188,13 @@ def run(
     from framecast.runtime import run as single
     from framecast.runtime.fleet_report import several
     from framecast.runtime.outputs import check_recordings
+    from framecast.runtime.shipped import read_by
     from framecast.runtime.sinks.out import PIPE, standard_output
     from framecast.runtime.sinks.systemd import Systemd, longest_start
 
-    for name, value in given.items():
+    with placed(config, "engine"):
+        read = os.fspath(read_by(engine, model))
+    for name, value in {**given, "model": read}.items():
         with placed(config, name):
             check_option(name, value)
     logs.use(log)
@@ -219,7 +222,7 @@ def run(
         with placed(config, "json"), suppress(SinkUnavailableError) if patient else nullcontext():
             check_writable(json)
             check_replaced(json)
-    ref = ModelRef.resolve(model)
+    ref = ModelRef.resolve(read)
     if ref.path is None and not cameras[0].name:  # first, so that a wrong source need not wait for the export
         check_clips(places[0])
     waits = patience("--timeout", timeout), patience("--stall", stall), patience("--step-limit", step_limit)
