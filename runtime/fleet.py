@@ -82,7 +82,7 @@ def run_cameras(
         engine: see there. One engine runs the steps of all cameras, unless it holds no weights.
         threads: see there.
         batch_wait: seconds that a frame may wait for those of other cameras, if a measurement at the start says that
-            steps with several cameras' frames take less time. Never longer than the camera's interval.
+            steps with several cameras' frames take less time. Never until the camera's next frame is due.
         display_delay: see there.
         max_ahead: see there.
         refresh: see there.

@@ -55,7 +55,7 @@ class Batcher:
 
     Args:
         engine: runs the steps; its owner closes it.
-        wait: seconds that a step may wait for those of other cameras. It never waits longer than its camera's interval.
+        wait: seconds that a step may wait for those of other cameras, but never until its camera's next frame is due.
         clock: for waiting, and for :meth:`measure`.
 
     Attributes:
@@ -135,13 +135,13 @@ class Batcher:
             least.append(min((least[n - size][0] + cost, -size) for size, cost in self.cost.items() if size <= n))
         return -least[count][1]
 
-    def step(self, seat: int, images: Sequence[Image], state_in: State, state_out: State) -> None:
-        """Step the state of the camera in a seat, together with others if they come in time.
+    def step(self, seat: int, images: Sequence[Image], state_in: State, state_out: State, due: float) -> None:
+        """Step the state of the camera in a seat, together with others if they come in time and before ``due``.
 
         Errors as for :meth:`Engine.run`.
         """
-        wait = min(self._wait, self.engine.since(state_out)) if len(self.cost) > 1 else 0.0
-        step = self._asked(images, (state_in, state_out), seat, self._clock.now() + wait)
+        latest = min(self._clock.now() + self._wait, due) if len(self.cost) > 1 else 0.0
+        step = self._asked(images, (state_in, state_out), seat, latest)
         self._queue(step, step.latest)
         if step.batch:
             batch = [one for one in step.batch if isinstance(one, _Step)]
@@ -352,7 +352,7 @@ class Seat(Engine):
         """See :meth:`Engine.run`."""
         if self._batcher is None:
             raise EngineError(f"{self.manifest.config} is closed: load it again")
-        self._batcher.step(self._number, self._taken, state_in, state_out)
+        self._batcher.step(self._number, self._taken, state_in, state_out, self.due)
 
     def step(self, frame: Tensor, state_in: State, state_out: State) -> Tensor:
         """See :meth:`Engine.step`; alone."""

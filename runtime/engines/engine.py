@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,6 +108,7 @@ class Engine(ABC):
             they wait for no step of another camera.
         compiles: whether its first calls may compile code, which takes long.
         epoch: how often streams have begun again because the engine lost their state.
+        due: when the next frame is due, on the run's clock: until then a step may wait for other cameras'.
         trouble: why the engine does not answer now, while it tries again; None if all is well.
         notes: what the user should know about it, one line each.
         lock: held by one caller at a time, so that a watchdog sees how long a call goes on.
@@ -125,6 +127,7 @@ class Engine(ABC):
     manifest: Manifest
     compiles = False
     epoch = 0
+    due = math.inf
     trouble: str | None = None
     notes: Sequence[str] = ()
     lock: Turn

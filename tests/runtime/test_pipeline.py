@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from itertools import islice
@@ -13,6 +14,7 @@ import pytest
 import framecast
 from framecast.camera import Frame
 from framecast.errors import OptionError, SourceError
+from framecast.runtime.engines.engine import State
 from framecast.runtime.lookahead import Lookahead
 from framecast.runtime.pipeline import Pipeline
 from framecast.runtime.predictor import Predictor
@@ -123,6 +125,25 @@ def test_latency_counts_from_the_grab() -> None:
     p50 = pipeline.report()["latency_ms"]["p50"]
     assert p50 is not None
     assert p50 > 4900
+
+
+def test_a_step_knows_when_the_next_frame_is_due() -> None:
+    dues: list[float] = []
+
+    class Noting(DriftEngine):
+        def run(self, state_in: State, state_out: State) -> None:
+            dues.append(self.due)
+            super().run(state_in, state_out)
+
+    source = ListSource(shades(20), live=True, gap=0.04)
+    clock = VirtualClock()
+    events = list(Pipeline(source, Predictor(Noting(), watch=False, clock=clock), clock=clock))
+    waits = [due - event.stamps.grabbed for due, event in zip(dues, events, strict=True)]
+    assert waits[8:] == pytest.approx([0.04] * 12, abs=1e-3)
+
+    dues.clear()  # a clip at full speed: no frame is due
+    list(Pipeline(ListSource(shades(5)), Predictor(Noting(), watch=False)))
+    assert dues == [math.inf] * 5
 
 
 def test_a_clip_at_its_own_pace_follows_its_time_stamps() -> None:
