@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 
 def write_clip(path: Path, frames: int, speed: int = 2, size: tuple[int, int] = (256, 192)) -> None:
@@ -49,10 +51,10 @@ def moving_pictures(size: tuple[int, int], count: int) -> list[np.ndarray]:
 
 def write_flows(path: Path, train: int = 6, test: int = 3, most: float = 1.0, kind: type = np.float32) -> Path:
     """Write a file like TaxiBJ's. In each sequence, random traffic of up to ±``most`` moves by a cell a frame."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name, count in (("train", train), ("test", test)):
         field = np.random.default_rng().uniform(-most, most, (count, 2, 32, 32))
-        sequences = np.stack([np.roll(field, age, axis=3) for age in range(8)], axis=1).astype(kind)
+        sequences: NDArray[Any] = np.stack([np.roll(field, age, axis=3) for age in range(8)], axis=1).astype(kind)
         arrays |= {f"X_{name}": sequences[:, :4], f"Y_{name}": sequences[:, 4:]}
     np.savez(path, **arrays)
     return path

@@ -28,7 +28,9 @@ def test_values_are_mapped_exactly(
     """In the file's precision, as the released loader does it; and in blocks, of which the last is shorter."""
     monkeypatch.setattr(taxibj, "_BLOCK", 2)
     rng = np.random.default_rng()
-    arrays = {name: np.asarray(rng.uniform(-1, 1, (5, 4, 2, 6, 7)), kind, order=order) for name in NAMES}
+    arrays: dict[str, Any] = {
+        name: np.asarray(rng.uniform(-1, 1, (5, 4, 2, 6, 7)), kind, order=order) for name in NAMES
+    }
     np.savez_compressed(tmp_path / "a.npz", **arrays)
     split = open_split(tmp_path / "a.npz", test=test)
     x, y = (arrays[name] for name in (NAMES[2:] if test else NAMES[:2]))
@@ -40,7 +42,7 @@ def test_values_are_mapped_exactly(
 
 
 def test_the_ends_of_the_range_are_exact(tmp_path: Path) -> None:
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.full((1, 4, 2, 3, 3), value, np.float32) for name, value in zip(NAMES, (-1, 1, 0, 1), strict=True)
     }
     np.savez(tmp_path / "a.npz", **arrays)
@@ -51,7 +53,8 @@ def test_channels_are_drawn_side_by_side() -> None:
     flow = np.zeros((2, 3, 2), np.float32)
     flow[0, 0], flow[1, 2] = (0.5, 2), (-1, 1)
     drawn = picture(flow)
-    assert (drawn.shape, drawn.dtype) == ((2, 6, 3), np.uint8)
+    assert drawn.shape == (2, 6, 3)
+    assert drawn.dtype == np.uint8
     assert drawn[..., 1].tolist() == [[128, 0, 0, 255, 0, 0], [0, 0, 0, 0, 0, 255]]
 
 
@@ -104,8 +107,10 @@ def test_bad_arrays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, np.ndarray | None], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arrays = {name: one for name, one in {**dict.fromkeys(NAMES, GOOD), **changes}.items() if one is not None}
-    np.savez("a.npz", allow_pickle=True, **arrays)
+    arrays: dict[str, Any] = {
+        name: one for name, one in {**dict.fromkeys(NAMES, GOOD), **changes}.items() if one is not None
+    }
+    np.savez("a.npz", **arrays)
     with pytest.raises(SourceError) as caught:
         open_split(Path("a.npz"), test=False).read()
     assert message in str(caught.value)

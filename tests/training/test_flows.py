@@ -102,7 +102,7 @@ def test_the_score_is_that_of_all_test_sequences(tmp_path: Path) -> None:
     assert found is not None
     assert seen == [(16, 20), (20, 20)]
     guesses = np.stack(
-        [rollout(model, to_tensor(model, footage.sequences[n, :4]), 4)[0].numpy() for n in range(20)]
+        [rollout(model, to_tensor(model, [*footage.sequences[n, :4]]), 4)[0].numpy() for n in range(20)]
     ).astype(np.float64)
     assert found.mse == pytest.approx(((guesses - truth[:, 4:]) ** 2).sum((2, 3, 4)).mean(), rel=1e-5)
     for decibels, frames in (
