@@ -69,7 +69,7 @@ def table(results: Results, sizes: Mapping[str, int]) -> Table:
     """
     metrics = [name for name in results.metrics if name != WORSE]
     overall = results.to_dict()["overall"]
-    configs = {one.name: one.predictor.manifest.config for one in results.contenders}
+    configs = {one.name: one.manifest.config for one in results.contenders}
     rows = []
     for method, name in zip((COPY, *configs), (COPY, *(one.title for one in results.contenders)), strict=True):
         mse = results.of(results.mean, method, "mse")
@@ -98,7 +98,7 @@ def picture(contenders: Sequence[Contender], frames: Image, given: int = GIVEN) 
     horizon = len(frames) - given
     rows: list[tuple[str, Image]] = [("given", frames[max(0, given - horizon) : given]), ("truth", frames[given:])]
     for contender in contenders:
-        predicted = forecast(contender.predictor.engine, frames[:given, ..., None], horizon)[..., 0]
+        predicted = forecast(contender.engine, frames[:given, ..., None], horizon)[..., 0]
         rows.append((contender.name, np.clip(np.rint(predicted * 255), 0, 255).astype(np.uint8)))
     tile = enlarged(_colour(frames[0]), TILE).shape[0]
     ahead = [caption(tile, f"+{at}", soft=True) for at in range(1, horizon + 1)]

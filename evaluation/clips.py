@@ -60,14 +60,14 @@ def common_size(contenders: Sequence[Contender], size: tuple[int, int] | None = 
     """
     first = contenders[0]
     for other in contenders[1:]:
-        if other.predictor.manifest.frame[0] != first.predictor.manifest.frame[0]:
+        if other.manifest.frame[0] != first.manifest.frame[0]:
             raise _apart(other, first)
-    fixed = [contender for contender in contenders if not contender.predictor.engine.any_size]
+    fixed = [contender for contender in contenders if not contender.engine.any_size]
     for other in fixed[1:]:
-        if other.predictor.manifest.size != fixed[0].predictor.manifest.size:
+        if other.manifest.size != fixed[0].manifest.size:
             raise _apart(other, fixed[0])
     if fixed:
-        own = fixed[0].predictor.manifest.size
+        own = fixed[0].manifest.size
         if size not in (None, own):
             raise OptionError(
                 f"{fixed[0].name} takes {_view(fixed[0])} only: leave out the size, or leave out the model"
@@ -86,8 +86,8 @@ def _apart(one: Contender, other: Contender) -> OptionError:
 
 
 def _view(contender: Contender) -> str:
-    manifest = contender.predictor.manifest
-    size = "any size" if contender.predictor.engine.any_size else f"{manifest.size[0]}×{manifest.size[1]}"
+    manifest = contender.manifest
+    size = "any size" if contender.engine.any_size else f"{manifest.size[0]}×{manifest.size[1]}"
     return f"{size}{' grey' if manifest.frame[0] == 1 else ''}"
 
 

@@ -15,18 +15,17 @@ from framecast.evaluation.results import Advance, Contender, Results
 from framecast.evaluation.rivals import Custom, Predict, Rival, standard
 from framecast.evaluation.samples import is_sequences
 from framecast.evaluation.sequences import evaluate_sequences
-from framecast.runtime.engines import choose
-from framecast.runtime.predictor import Predictor, load
+from framecast.runtime.engines import Engine, choose
+from framecast.runtime.predictor import Predictor, open_model
 from framecast.runtime.shipped import labels
 
 HORIZON = 5  # frames ahead, for clips
-GIVEN = 10  # frames given from the start of each sequence
 
 Place = str | os.PathLike[str]
 
 
 def evaluate(
-    models: Place | Sequence[Place] | Mapping[str, Place | Predictor],
+    models: Place | Sequence[Place] | Mapping[str, Place | Predictor | Engine],
     clips: Place | Sequence[Place],
     *,
     horizon: int | None = None,
@@ -50,10 +49,12 @@ def evaluate(
 
     Args:
         models: one or more shipped names or artifact paths; or a mapping from the names for the tables to paths, names
-            or open predictors. Models that take one size only must all take the same.
+            or open predictors; or engines, of models whose channels are not a picture. Models that take one size only
+            must all take the same.
         clips: videos, folders of videos or of images, or ``demo``; or ``.npy`` files of sequences, uint8 [T, N, H, W],
             in colour [T, N, H, W, 3], BGR; or ``mnist://``, Moving MNIST's test set of 10,000 sequences of a seed:
-            ``mnist://IDX_FILE?seed=0``; or with ``layout``, folders of a data set.
+            ``mnist://IDX_FILE?seed=0``; or TaxiBJ's ``dataset.npz``, whose sequences for tests are scored; or with
+            ``layout``, folders of a data set.
         horizon: score 1 to this many frames ahead (default: 5). For clips.
         ahead: score these moments instead, in seconds. For clips. Each is predicted and scored at the clip's nearest
             frame, but never before the next frame; ``ahead_ms`` in the JSON says at how many milliseconds that was.
@@ -64,8 +65,9 @@ def evaluate(
             of a steady stream, 2.5 lies between two frames. Frames are uint8 [h, w, C] at the compared size; C is 3
             (BGR) or 1. The function returns one such frame per moment.
         frames: use up to this many frames of each clip.
-        given: number of frames to give from the start of each sequence (default: 10, or the layout's). With this and
-            ``predict``, clips are cut into sequences, and each is predicted from a reset, as in papers.
+        given: number of frames to give from the start of each sequence (default: 10, or those of the layout or of
+            TaxiBJ). With this and ``predict``, clips are cut into sequences, and each is predicted from a reset, as in
+            papers.
         predict: number of frames to predict then (default: all others of a file, or the layout's).
         layout: take the clips for tests of a data set in this layout: see :data:`framecast.camera.layouts.LAYOUTS`.
         sequences: use up to this many sequences of each file or clip.
@@ -102,7 +104,7 @@ def evaluate(
             return evaluate_sequences(
                 contenders,
                 places,
-                given=given or (known.given if known else GIVEN),
+                given=given or (known.given if known else None),
                 predict=predict or (known.predicted if known else None),
                 layout=layout,
                 limit=sequences,
@@ -161,7 +163,7 @@ def _is_arrays(places: Sequence[str]) -> bool:
     """Return whether the places are sequences already, which have their own protocol, or clips."""
     kinds = {is_sequences(place) for place in places}
     if len(kinds) > 1:
-        raise OptionError("clips and sequences (.npy, mnist://) are scored differently: evaluate them separately")
+        raise OptionError("clips and sequences (.npy, .npz, mnist://) are scored differently: evaluate them separately")
     return kinds.pop()
 
 
@@ -177,9 +179,21 @@ def _check_unset(kind: str, **values: object) -> None:
             raise OptionError(f"{name} cannot be used with {kind}: leave it out")
 
 
+def open_contender(stack: ExitStack, model: Place, threads: int) -> Predictor | Engine:
+    """Open a model for :func:`evaluate`: a predictor, or only the engine if its channels are not a picture.
+
+    The stack closes it.
+
+    Raises:
+        ArtifactError, EngineError: see :func:`framecast.load`.
+    """
+    engine = stack.enter_context(open_model(model, threads=threads))
+    return Predictor(engine) if engine.manifest.is_picture else engine
+
+
 def _open(
     stack: ExitStack,
-    models: Place | Sequence[Place] | Mapping[str, Place | Predictor],
+    models: Place | Sequence[Place] | Mapping[str, Place | Predictor | Engine],
     rivals: Sequence[Rival],
     threads: int,
 ) -> list[Contender]:
@@ -187,7 +201,7 @@ def _open(
     taken = {rival.name for rival in rivals}
     if len(taken) < len(rivals):
         raise OptionError("two rivals have the same name: choose another name")
-    named: Mapping[str, Place | Predictor]
+    named: Mapping[str, Place | Predictor | Engine]
     if isinstance(models, Mapping):
         named = models
     else:
@@ -199,9 +213,8 @@ def _open(
         raise OptionError(f"{both.pop()} is the name of a model and of a rival: choose another name")
     contenders = []
     for name, model in named.items():
-        if isinstance(model, Predictor):
+        if isinstance(model, (Predictor, Engine)):
             contenders.append(Contender(name, name, model))
         else:
-            predictor = stack.enter_context(load(model, threads=threads))
-            contenders.append(Contender(name, os.fspath(model), predictor))
+            contenders.append(Contender(name, os.fspath(model), open_contender(stack, model, threads)))
     return contenders

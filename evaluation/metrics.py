@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.runtime.score import MSE_FLOOR, psnr
+from framecast.runtime.score import psnr, psnr_of_values
 
 Array = NDArray[np.float64]
 
@@ -84,8 +84,7 @@ class Comparison:
         """PSNR in dB."""
         if self.prediction.dtype == np.uint8:
             return psnr(self.prediction, self.truth.image)  # type: ignore[arg-type]
-        mse = float(np.mean(np.square(self.clipped_difference)))
-        return -10 * math.log10(max(mse, MSE_FLOOR / 255**2))
+        return psnr_of_values(self._clamped, self.truth.values)
 
     def ssim(self, *, data_range: int) -> float:
         """Return the SSIM: equation 13 over scikit-image's default window.

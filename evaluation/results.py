@@ -11,15 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
+from framecast.errors import OptionError
 from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.metrics import LPIPS, METRICS, Array, Truth
 from framecast.evaluation.perceptual import Judge
 from framecast.evaluation.rivals import CopyLast, DisFlow
+from framecast.graph.manifest import Manifest
+from framecast.runtime.engines import Engine
 from framecast.runtime.predictor import Predictor
 from framecast.runtime.report import versions
 
 COPY, DIS = CopyLast.name, DisFlow.name
 Advance = Callable[[float, str], None]  # receives the fraction done, 0 to 1, and the current activity
+
+
+def not_for_clips(name: str) -> OptionError:
+    """Make the error for a model that takes no pictures."""
+    return OptionError(f"cannot evaluate {name} on clips: its channels are not a picture (give TaxiBJ's dataset.npz)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,22 +37,48 @@ class Contender:
     Attributes:
         name: name in tables and reports.
         given: the name or path that the user gave.
-        predictor: runs the model.
+        model: its predictor; only its engine if its channels are not a picture.
     """
 
     name: str
     given: str
-    predictor: Predictor
+    model: Predictor | Engine
+
+    @property
+    def predictor(self) -> Predictor:
+        """The predictor, which clips need.
+
+        Raises:
+            OptionError: the model's channels are not a picture.
+        """
+        if not isinstance(self.model, Predictor):
+            raise not_for_clips(self.name)
+        return self.model
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        return self.model.engine if isinstance(self.model, Predictor) else self.model
+
+    @property
+    def manifest(self) -> Manifest:
+        """The model's manifest."""
+        return self.model.manifest
+
+    @property
+    def resets(self) -> int:
+        """How often a prediction was not finite. Sequences do not go on after one."""
+        return self.model.resets if isinstance(self.model, Predictor) else 0
 
     @property
     def title(self) -> str:
         """The name, with a note if the weights are random."""
-        return self.name if self.predictor.manifest.trained else f"{self.name} (random weights)"
+        return self.name if self.manifest.trained else f"{self.name} (random weights)"
 
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """Pictures of one moment, uint8 [h, w, C].
+    """Pictures of one moment, uint8 [h, w, C]; of traffic, its channels side by side.
 
     Attributes:
         last: the newest frame that the methods saw.
@@ -192,7 +226,7 @@ class Results:
         ``versions``    versions of everything that a figure depends on, and the machine
         ==============  ===============================================================================================
         """
-        first = self.contenders[0].predictor
+        first = self.contenders[0]
         return {
             "kind": "clips" if self.given is None else "sequences",
             "ahead": {"in": self.ahead.unit, "asked": list(self.ahead.asked)},
@@ -293,7 +327,7 @@ def _clip(results: Results, clip: ClipResult) -> dict[str, Any]:
 
 
 def _model(contender: Contender) -> dict[str, Any]:
-    manifest = contender.predictor.manifest
+    manifest = contender.manifest
     return {
         "name": contender.name,
         "given": contender.given,
@@ -301,6 +335,6 @@ def _model(contender: Contender) -> dict[str, Any]:
         "weights": manifest.weights,
         "weights_sha256": manifest.weights_sha256,
         "licence": manifest.licence,
-        "engine": contender.predictor.engine.name,
-        "resets": contender.predictor.resets,
+        "engine": contender.engine.name,
+        "resets": contender.resets,
     }

@@ -29,7 +29,7 @@ class Rival(ABC):
         """Predict the pictures of some moments after ``last``.
 
         Args:
-            last: the newest frame, uint8 [h, w, C], C = 1 or 3 (BGR).
+            last: the newest frame, uint8 [h, w, C], C = 1 or 3 (BGR); of traffic, floats in 0…1.
             before: the frame before ``last``; ``last`` itself if there was none.
             ahead: the moments. The unit is the time from ``before`` to ``last``, so 1.0 is the next frame of a steady
                 stream.
@@ -47,7 +47,7 @@ class CopyLast(Rival):
 
 
 class Linear(Rival):
-    """Extrapolates every pixel linearly: I_t + k (I_t − I_{t−1}), clipped to 0…255."""
+    """Extrapolates every pixel linearly: I_t + k (I_t − I_{t−1}), clipped to 0…255; floats to 0…1."""
 
     name = "linear"
 
@@ -55,7 +55,10 @@ class Linear(Rival):
         """See :meth:`Rival.predict`."""
         start = last.astype(np.float32)
         change = start - before
-        return [np.clip(np.rint(start + np.float32(k) * change), 0, 255).astype(np.uint8) for k in ahead]
+        values = [start + np.float32(k) * change for k in ahead]
+        if last.dtype != np.uint8:
+            return [np.clip(one, 0, 1) for one in values]
+        return [np.clip(np.rint(one), 0, 255).astype(np.uint8) for one in values]
 
 
 class DisFlow(Rival):

@@ -1,4 +1,4 @@
-"""Test sequences: ``.npy`` files, Moving MNIST of a seed, clips cut into pieces, and data sets by their layout."""
+"""Test sequences: ``.npy`` files, Moving MNIST of a seed, TaxiBJ, clips cut into pieces, and data sets by layout."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from framecast.camera import Image
+from framecast.camera import Image, taxibj
 from framecast.camera.layouts import Clip, find_in_layout
 from framecast.errors import OptionError, SourceError, first_line
 from framecast.evaluation.made import is_made, open_made
+from framecast.evaluation.results import not_for_clips
 from framecast.graph.manifest import Manifest
 from framecast.redact import redact
 from framecast.runtime.convert import to_model_size
+
+GIVEN = 10  # frames to give from the start of each sequence
+
+Frames = NDArray[np.uint8 | np.float32]  # [T, h, w, C]: pictures; or traffic, values from 0 to 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,21 +33,27 @@ class Samples:
         source: name of the source, without credentials.
         about: their origin, for people.
         shape: [T, N, h, w, C] of N sequences that are there already; empty for clips.
-        at: returns one of them, uint8 [T, h, w, C].
+        at: returns one of them, [T, h, w, C].
         clips: clips, each to be cut into consecutive sequences that do not overlap.
+        given: number of frames to give, unless the user chooses it.
+        pictures: whether the frames are pictures rather than traffic.
     """
 
     name: str
     source: str
     about: str
     shape: tuple[int, ...] = ()
-    at: Callable[[int], Image] | None = None
+    at: Callable[[int], Frames] | None = None
     clips: Sequence[Clip] = ()
+    given: int = GIVEN
+    pictures: bool = True
 
-    def parts(self, manifest: Manifest, length: int, limit: int | None) -> Iterator[tuple[str, float, Iterator[Image]]]:
-        """Yield a name, a share of the work, and sequences of ``length`` frames, uint8 [length, h, w, C].
+    def parts(
+        self, manifest: Manifest, length: int, limit: int | None
+    ) -> Iterator[tuple[str, float, Iterator[Frames]]]:
+        """Yield a name, a share of the work, and sequences of ``length`` frames, [length, h, w, C].
 
-        C is 1 or 3 (BGR). Frames of clips are resized to the network's size.
+        They are uint8, C = 1 or 3 (BGR); of traffic, floats in 0…1. Frames of clips are resized to the network's size.
 
         Args:
             manifest: manifest of the network that will see them.
@@ -61,11 +73,11 @@ class Samples:
 
 def is_sequences(place: str) -> bool:
     """Return whether a place holds test sequences rather than a clip."""
-    return place.lower().endswith(".npy") or is_made(place)
+    return place.lower().endswith((".npy", taxibj.SUFFIX)) or is_made(place)
 
 
 def open_samples(place: str, layout: str | None) -> Samples:
-    """Open a file of sequences, ``mnist://`` or a clip; or with ``layout``, a data set's clips for tests.
+    """Open a file of sequences, ``mnist://``, TaxiBJ or a clip; or with ``layout``, a data set's clips for tests.
 
     Raises:
         SourceError: a file cannot be read or has another layout, a folder holds no such clip, or an option of
@@ -79,6 +91,12 @@ def open_samples(place: str, layout: str | None) -> Samples:
     if is_made(place):
         made = open_made(place)
         return Samples(made.name, source, made.about, (*made.shape, 1), lambda n: made[:, n][..., None])
+    if taxibj.is_taxibj(path := Path(place.removeprefix("file://"))):
+        split = taxibj.open_split(path, test=True)
+        flows = split.read()
+        about = f"TaxiBJ's sequences for tests in {source}"
+        shape = (flows.shape[1], flows.shape[0], *flows.shape[2:])
+        return Samples(name, source, about, shape, lambda n: flows[n], given=split.given, pictures=False)
     if is_sequences(place):
         array = open_sequences(place)
         return Samples(name, source, source, array.shape, lambda n: array[:, n])
@@ -115,18 +133,19 @@ def check_fits(name: str, manifest: Manifest, samples: Samples) -> None:
     """Check that a network can see these sequences.
 
     Raises:
-        OptionError: it is a model of motion, its frames are not pictures, or it takes frames of another size.
+        OptionError: it is a model of motion, or it takes frames of another kind or size.
     """
-    order, (width, height) = manifest.channel_order, manifest.size
+    width, height = manifest.size
     if manifest.renders != "steps":
         raise OptionError(f"{name} is a model of motion, which has no steps to count: evaluate it without --given")
     if not samples.shape:
-        if order == "NONE":
-            raise OptionError(f"cannot evaluate {name} on clips: its channels are not a picture")
+        if not manifest.is_picture:
+            raise not_for_clips(name)
         return
     h, w, channels = samples.shape[2:]
-    if (width, height, manifest.frame[0]) != (w, h, channels) or order == "NONE":
-        kind = "GRAY" if channels == 1 else "BGR"
+    if (width, height, manifest.frame[0]) != (w, h, channels) or manifest.is_picture != samples.pictures:
+        order = manifest.channel_order if manifest.is_picture else f"with {manifest.frame[0]} channels of traffic"
+        kind = ("GRAY" if channels == 1 else "BGR") if samples.pictures else f"with {channels} channels of traffic"
         raise OptionError(
             f"{name} takes {width}×{height} {order}, {samples.source} holds {w}×{h} {kind}: sequences are not "
             "resized; use a model of that size"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.camera import Image
+from framecast.camera import Image, taxibj
 from framecast.errors import EngineError, OptionError, SourceError
 from framecast.evaluation.ahead import Ahead
 from framecast.evaluation.clips import common_size
@@ -18,10 +18,10 @@ from framecast.evaluation.metrics import Truth
 from framecast.evaluation.perceptual import find_lpips
 from framecast.evaluation.results import Advance, ClipResult, Contender, Results, Strip, Tally, metrics_with
 from framecast.evaluation.rivals import CopyLast, Linear, Rival
-from framecast.evaluation.samples import Samples, check_fits, open_samples
-from framecast.runtime.convert import blank_frame, to_frame, to_values
+from framecast.evaluation.samples import Frames, Samples, check_fits, open_samples
+from framecast.runtime.convert import blank_frame, from_values, to_frame, to_values
 from framecast.runtime.engines.engine import Engine
-from framecast.runtime.score import psnr
+from framecast.runtime.score import psnr, psnr_of_values
 from framecast.runtime.stepper import Stepper
 
 
@@ -29,7 +29,7 @@ def evaluate_sequences(
     contenders: Sequence[Contender],
     places: Sequence[str],
     *,
-    given: int = 10,
+    given: int | None = None,
     predict: int | None = None,
     layout: str | None = None,
     limit: int | None = None,
@@ -40,8 +40,8 @@ def evaluate_sequences(
     Args:
         contenders: at least one model; all must have the size of the sequences in a file, and the same for clips.
         places: ``.npy`` files (:func:`framecast.evaluation.samples.open_sequences`), ``mnist://`` URIs
-            (``evaluation/made.py``) or clips; or with ``layout``, folders of a data set.
-        given: number of frames to give from the start of each sequence.
+            (``evaluation/made.py``), TaxiBJ's ``dataset.npz`` or clips; or with ``layout``, folders of a data set.
+        given: number of frames to give from the start of each sequence (default: 10; 4 of TaxiBJ).
         predict: number of frames to predict then (default: all others). Clips need it.
         layout: name of the data set's layout; see :mod:`framecast.camera.layouts`.
         limit: use up to this many sequences per file or clip, from the first.
@@ -53,16 +53,17 @@ def evaluate_sequences(
         EngineError: an engine failed, or a prediction is not finite.
     """
     every = [open_samples(place, layout) for place in places]
+    given = given or every[0].given
     horizon = _horizon(every, given, predict)
     for contender in contenders:
         for samples in every:
-            check_fits(contender.name, contender.predictor.manifest, samples)
-        if (warmup := contender.predictor.manifest.warmup) > given:
+            check_fits(contender.name, contender.manifest, samples)
+        if (warmup := contender.manifest.warmup) > given:
             raise OptionError(f"{contender.name} needs {warmup} frames before it predicts: use --given {warmup}")
     common_size(contenders)
     rivals = (CopyLast(), Linear())
     methods = (*(rival.name for rival in rivals), *(contender.name for contender in contenders))
-    judge = find_lpips()
+    judge = find_lpips() if contenders[0].manifest.is_picture else "LPIPS is left out: traffic is not a picture"
     clips: list[ClipResult] = []
     skipped: list[tuple[str, str]] = []
     for number, samples in enumerate(every):
@@ -124,13 +125,13 @@ def _score(
     """Score the sequences of one row of results; None if there are none. ``skipped`` gets clips that cannot be used."""
     total = samples.count(limit)
     count, done, strip, content = 0, 0.0, None, hashlib.sha256()
-    for name, share, sequences in samples.parts(contenders[0].predictor.manifest, given + horizon, limit):
+    for name, share, sequences in samples.parts(contenders[0].manifest, given + horizon, limit):
         try:
             for frames in sequences:
                 content.update(frames.tobytes())
                 before = frames[max(given - 2, 0)]
                 ahead: list[Any] = [rival.predict(frames[given - 1], before, range(1, horizon + 1)) for rival in rivals]
-                ahead += [forecast(contender.predictor.engine, frames[:given], horizon) for contender in contenders]
+                ahead += [forecast(contender.engine, frames[:given], horizon) for contender in contenders]
                 for index, frame in enumerate(frames[given:]):
                     tally.add(index, Truth(frame), [images[index] for images in ahead])
                 if count == total // 2:
@@ -150,7 +151,7 @@ def _advance(advance: Advance, before: int, total: int, done: float, name: str, 
     advance((before + done) / total, f"{name}: sequence {count}")
 
 
-def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]:
+def forecast(engine: Engine, frames: Frames, horizon: int) -> NDArray[np.float32]:
     """Reset, step through a few frames, and predict the next ones: [horizon, h, w, C], floats in 0…1, not clamped.
 
     Unlike :meth:`framecast.runtime.Predictor.rollout` it does not round to uint8, because the papers score floats. If
@@ -158,7 +159,7 @@ def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]
 
     Args:
         engine: engine of a model.
-        frames: uint8 [t, h, w, C] at the model's size, C = 1 or 3 (BGR) as in its frames.
+        frames: [t, h, w, C] at the model's size: uint8, C = 1 or 3 (BGR) as in its frames; or floats in 0…1, traffic.
         horizon: number of frames to predict.
 
     Raises:
@@ -167,7 +168,7 @@ def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]
     manifest = engine.manifest
     stepper, frame = Stepper(engine), blank_frame(manifest)
     for image in frames:
-        to_frame(image, manifest, frame[0])
+        (to_frame if image.dtype == np.uint8 else from_values)(image, manifest, frame[0])
         stepper.step(frame)
     predicted = to_values(stepper.predict(horizon)[0], manifest)
     finite = np.isfinite(predicted).all(axis=(1, 2, 3))
@@ -177,12 +178,16 @@ def forecast(engine: Engine, frames: Image, horizon: int) -> NDArray[np.float32]
     return predicted
 
 
-def _strip(frames: Image, given: int, predictions: Sequence[Any]) -> Strip:
+def _strip(frames: Frames, given: int, predictions: Sequence[Any]) -> Strip:
+    draw, score = (_picture, psnr) if frames.dtype == np.uint8 else (taxibj.picture, psnr_of_values)
     ahead = Ahead.in_frames(len(frames) - given)
-    truths = tuple(frames[given + index] for index in ahead.ends)
-    rows = tuple(tuple(_picture(images[index]) for index in ahead.ends) for images in predictions)
-    scores = tuple(tuple(psnr(*pair) for pair in zip(row, truths, strict=True)) for row in rows)
-    return Strip(frames[given - 1], tuple(map(ahead.label, ahead.ends)), truths, rows, scores)
+    truths = [frames[given + index] for index in ahead.ends]
+    rows = [[images[index] for index in ahead.ends] for images in predictions]
+    if draw is _picture:  # pictures are scored as they are shown
+        rows = [[_picture(image) for image in row] for row in rows]
+    scores = tuple(tuple(score(*pair) for pair in zip(row, truths, strict=True)) for row in rows)
+    shown = tuple(tuple(map(draw, row)) for row in rows)
+    return Strip(draw(frames[given - 1]), tuple(map(ahead.label, ahead.ends)), tuple(map(draw, truths)), shown, scores)
 
 
 def _picture(image: NDArray[Any]) -> Image:

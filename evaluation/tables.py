@@ -13,6 +13,7 @@ from framecast.tables import Table, number
 
 # The order of columns in papers.
 _PAPERS = ("mse", "mse_clipped", "mae", "mae_clipped", "ssim_published", "ssim", "psnr", "lpips", WORSE)
+_SMALL = ("mse", "mse_clipped")  # on TaxiBJ below 1, where papers differ in the third digit
 
 
 def titles(results: Results) -> list[str]:
@@ -35,9 +36,9 @@ def notes(results: Results) -> list[str]:
         lines.append(f"skipped {len(results.skipped)}{total} clips:")
         lines += [f"  {reason}" for _, reason in results.skipped]
     for contender in results.contenders:
-        if not contender.predictor.manifest.trained:
+        if not contender.manifest.trained:
             lines.append(f"{contender.name} has random weights: its figures say nothing about the network's quality")
-        if resets := contender.predictor.resets:
+        if resets := contender.resets:
             times = "once" if resets == 1 else f"{resets} times"
             lines.append(f"{contender.name} was reset {times}, after predictions that were not finite")
     for clip in results.clips:
@@ -64,7 +65,7 @@ def _copies(results: Results, name: str) -> str:
 
 def _about_cpu(results: Results) -> str:
     line = "CPU: milliseconds of one step and one picture, summed over all threads"
-    learning = [one.name for one in results.contenders if one.predictor.manifest.renders == "moments"]
+    learning = [one.name for one in results.contenders if one.manifest.renders == "moments"]
     if not learning or len(results.ahead) == 1:
         return line
     return (
@@ -190,16 +191,17 @@ def _figure(value: float, metric: str, method: str) -> str:
     if (method, metric) == (COPY, WORSE):
         return "–"
     unit = " %" if METRICS[metric].scale == 100 else ""
-    return f"{value * METRICS[metric].scale:.{METRICS[metric].digits}f}{unit}"
+    digits = 4 if metric in _SMALL and value < 1 else METRICS[metric].digits
+    return f"{value * METRICS[metric].scale:.{digits}f}{unit}"
 
 
 def provenance(results: Results) -> list[str]:
     """Return the origin of the figures, one line each: size, models, weights and versions."""
-    first = results.contenders[0].predictor
+    first = results.contenders[0]
     size = "each clip's own size" if results.size is None else f"{results.size[0]}×{results.size[1]}"
     lines = [f"compared at {size}, {first.manifest.frame[0]} channel{'s' * (first.manifest.frame[0] > 1)}"]
     for contender in results.contenders:
-        manifest = contender.predictor.manifest
+        manifest = contender.manifest
         digest = f", sha256 {manifest.weights_sha256[:16]}" if manifest.weights_sha256 else ""
         lines.append(
             f"{contender.name}: {manifest.config}, weights {manifest.weights}{digest}, licence {manifest.licence}"

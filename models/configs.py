@@ -176,23 +176,32 @@ def find(name: str) -> Entry:
     return every[name]
 
 
-def find_pictures(name: str, use: str) -> Entry:
-    """Return the configuration of a network that takes pictures.
-
-    Args:
-        name: name of the configuration.
-        use: the intended use, for the message: ``train stip-edge on videos``.
+def find_network(name: str) -> Entry:
+    """Return the configuration of a network.
 
     Raises:
         ArtifactError: there is no such configuration, or it is a model of motion.
-        OptionError: its channels are not a picture.
     """
     if name in MOTION:
         raise ArtifactError(
             f"{name} is a model of motion, not a network: it has no weights to train (name a network, such as "
             "stip-edge)"
         )
-    entry = find(name)
+    return find(name)
+
+
+def find_pictures(name: str, use: str) -> Entry:
+    """Return the configuration of a network that takes pictures.
+
+    Args:
+        name: name of the configuration.
+        use: the intended use, for the message: ``show stip-edge a camera``.
+
+    Raises:
+        ArtifactError: there is no such configuration, or it is a model of motion.
+        OptionError: its channels are not a picture.
+    """
+    entry = find_network(name)
     if not entry.data.is_picture:
         raise OptionError(f"cannot {use}: its channels are not a picture")
     return entry

@@ -88,6 +88,13 @@ def to_values(frames: Tensor, manifest: Manifest) -> Tensor:
     return values
 
 
+def from_values(values: Tensor, manifest: Manifest, out: Tensor) -> None:
+    """Write a frame that is not a picture, [h, w, C] in 0…1, into ``out``, [C, H, W]: to_values() in reverse."""
+    low, high = manifest.value_range
+    width, height = manifest.size
+    out[:, :height, :width] = values.transpose(2, 0, 1) * np.float32(high - low) + np.float32(low)
+
+
 def to_image(frame: Tensor, manifest: Manifest) -> Image:
     """Convert a predicted frame, [C, H, W], to uint8 [h, w, 3] BGR: clamped, without its padding."""
     low, high = manifest.value_range

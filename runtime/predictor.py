@@ -81,7 +81,7 @@ class Predictor:
         if not self.manifest.is_picture:
             raise EngineError(
                 f"cannot run {self.manifest.config} on a camera or clip: its {self.manifest.frame[0]} channels are "
-                "not a picture (it can only be exported and compared)"
+                "not a picture (it can be trained, exported and evaluated, but not run)"
             )
         self.resets = 0
         self._owns_engine = owns_engine
@@ -362,7 +362,12 @@ def load(model: str | os.PathLike[str] = DEFAULT_MODEL, *, engine: str = "auto",
         EngineError: the engine is not available on this machine.
         OptionError: there is no such engine.
     """
-    predictor = Predictor(open_engine(find(read_by(engine, model)), engine, threads=threads), owns_engine=True)
-    if line := caution(predictor.manifest):
+    return Predictor(open_model(model, engine=engine, threads=threads), owns_engine=True)
+
+
+def open_model(model: str | os.PathLike[str], *, engine: str = "auto", threads: int = 0) -> Engine:
+    """Open the engine of :func:`load`; also for a model whose channels are not a picture, which has no predictor."""
+    opened = open_engine(find(read_by(engine, model)), engine, threads=threads)
+    if line := caution(opened.manifest):
         _log.warning("%s", line)
-    return predictor
+    return opened

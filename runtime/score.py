@@ -6,10 +6,12 @@ scored, nor are frames that repeat the previous one (compression aside): on thos
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from framecast.camera import Image
 
@@ -21,6 +23,12 @@ def psnr(image: Image, truth: Image) -> float:
     """Peak signal-to-noise ratio in dB of two uint8 images of the same shape. The MSE is at least 0.01."""
     mse = max(cv2.norm(image, truth, cv2.NORM_L2SQR) / image.size, MSE_FLOOR)  # exact: a sum of whole numbers
     return float(10 * np.log10(255**2 / mse))
+
+
+def psnr_of_values(values: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """The same of floats in 0…1, which are not rounded. As in OpenSTL, predictions beyond that range are clamped."""
+    mse = float(np.mean(np.square(np.clip(values, 0, 1, dtype=np.float64) - truth)))
+    return -10 * math.log10(max(mse, MSE_FLOOR / 255**2))
 
 
 @dataclass(frozen=True)

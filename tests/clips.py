@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 
 def write_clip(path: Path, frames: int, speed: int = 2, size: tuple[int, int] = (256, 192)) -> None:
@@ -45,3 +47,14 @@ def moving_pictures(size: tuple[int, int], count: int) -> list[np.ndarray]:
     coarse = rng.integers(60, 196, (5, 6, 3)).astype(np.uint8)
     whole = cv2.resize(coarse, (width + 2 * count, height + count), interpolation=cv2.INTER_CUBIC)
     return [np.ascontiguousarray(whole[i : i + height, 2 * i : 2 * i + width]) for i in range(count)]
+
+
+def write_flows(path: Path, train: int = 6, test: int = 3, most: float = 1.0, kind: type = np.float32) -> Path:
+    """Write a file like TaxiBJ's. In each sequence, random traffic of up to ±``most`` moves by a cell a frame."""
+    arrays: dict[str, Any] = {}
+    for name, count in (("train", train), ("test", test)):
+        field = np.random.default_rng().uniform(-most, most, (count, 2, 32, 32))
+        sequences: NDArray[Any] = np.stack([np.roll(field, age, axis=3) for age in range(8)], axis=1).astype(kind)
+        arrays |= {f"X_{name}": sequences[:, :4], f"Y_{name}": sequences[:, 4:]}
+    np.savez(path, **arrays)
+    return path

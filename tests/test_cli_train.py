@@ -129,7 +129,8 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
         (("stip-edge", "useless"), "no usable video in useless (2 skipped): give clips of 2 frames or more"),
         (("mau-mnist", "notes.txt"), "notes.txt is not an IDX file of images"),
         (("stip-edge", "digits"), "Moving MNIST is grey and square, but this network takes 256×192×3"),
-        (("tau-taxibj", "clips"), "cannot train tau-taxibj on videos or digits: its channels are not a picture"),
+        (("tau-taxibj", "clips"), "takes 2 channels that are not a picture: give TaxiBJ's dataset.npz, not clips"),
+        (("mau-mnist", "a.npz"), "a.npz holds traffic and no pictures, but this network takes 64×64×1 pictures: give"),
         (("no-such", "clips"), "no configuration 'no-such'"),
         (("stip-edge", "clips", "--recipe", "best"), "no recipe 'best': there are astm-mnist"),
         (("edge", "clips"), "edge is a model of motion, not a network: it has no weights to train"),
@@ -206,6 +207,6 @@ def test_cuda_is_missing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_help_and_bad_configurations_need_no_torch() -> None:
     code = "import sys\nfrom framecast.cli import main\nsys.argv = ['framecast', 'train', {}]\ntry:\n    main()\n"
     code += "except SystemExit:\n    assert 'torch' not in sys.modules"
-    for words in ("'--help'", "'tau-taxibj', 'clips', '--output', 'out'", "'no-such', 'clips', '--output', 'out'"):
+    for words in ("'--help'", "'edge', 'clips', '--output', 'out'", "'no-such', 'clips', '--output', 'out'"):
         done = subprocess.run([sys.executable, "-c", code.format(words)], text=True, capture_output=True)
         assert done.returncode == 0, done.stderr

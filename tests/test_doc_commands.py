@@ -23,7 +23,7 @@ from framecast.camera import open_source
 from framecast.cli import COMMANDS, app
 from framecast.cli.usage import DEFAULT_ADDRESS, with_address
 
-from .clips import write_clip, write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from .clips import write_clip, write_clips, write_digits, write_flows  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +87,7 @@ SHORT = {
     "delay": "--duration 12",
 }
 SMALL = "--set hidden=4 --set layers=2"  # the networks of Moving MNIST
+SMALL_TAU = "--set hidden_spatial=4 --set hidden_temporal=8 --set translator_layers=2"
 SMALL_EDGE = "--set height=48 --set width=64 --set hidden=8 --set layers=1"  # stip-edge
 
 
@@ -164,7 +165,8 @@ def adapted(command: str, camera: str) -> list[object]:
         out = re.sub(r"--minutes \S+", "", shlex.join(out)).split()
     extra = SHORT.get(name, "")
     if name == "eval" and any(
-        word.endswith(".npy") or word.startswith("mnist:") or word in ("--given", "--layout") for word in words
+        word.endswith((".npy", ".npz")) or word.startswith("mnist:") or word in ("--given", "--layout")
+        for word in words
     ):
         extra = "--sequences 2"
     if name == "bench" and ("--stream" in words or "--single-stream" in words):
@@ -172,7 +174,8 @@ def adapted(command: str, camera: str) -> list[object]:
     if name == "export" and "edge" in words:
         extra += " --set reach=2"
     elif name in ("export", "train", "import-checkpoint") and "--weights" not in words:
-        extra += f" {SMALL_EDGE if 'stip-edge' in words else SMALL}"
+        small = {"stip-edge": SMALL_EDGE, "tau-taxibj": SMALL_TAU}
+        extra += f" {next((small[word] for word in words if word in small), SMALL)}"
     return [name, *out, *extra.split()]
 
 
@@ -232,6 +235,7 @@ FILES: dict[str, Callable[[Path, Run], object]] = {
     **dict.fromkeys(("mine.onnx", "own.onnx"), lambda path, run: shutil.copy(ASSETS / "stip-edge.onnx", path)),
     **dict.fromkeys(("mau.onnx", "stau.onnx"), export_mau),
     "mnist_test_seq.npy": write_sequences,
+    "dataset.npz": lambda path, run: write_flows(path),
     "mnist.ckpt": write_checkpoint,
     "train-images-idx3-ubyte.gz": lambda path, run: write_digits(path),
     "t10k-images-idx3-ubyte.gz": lambda path, run: write_digits(path, seed=9),

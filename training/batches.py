@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from framecast.training.footage import Episode, Footage
-from framecast.training.view import Picture
+from framecast.training.view import Frame
 
 AHEAD = 3  # batches to prepare while one is used
 
@@ -25,12 +25,12 @@ class Batch:
     """The data of one update.
 
     Attributes:
-        frames: uint8 [T, B, H, W, C], on the host, or as a tensor on the device that needs it.
+        frames: [T, B, H, W, C], uint8 or, of traffic, float32; on the host, or as a tensor on the device that needs it.
         starts: [T, B], true where an episode starts. Earlier frames then show another scene.
         after: position of the next batch.
     """
 
-    frames: NDArray[np.uint8] | Tensor
+    frames: Frame | Tensor
     starts: NDArray[np.bool_]
     after: Position
 
@@ -42,9 +42,9 @@ class _Stream:
         self.footage, self.seed, self.length = footage, seed, length
         self.number, self.age = place
         self.episode: Episode | None = None
-        self.frame: Picture | None = None  # the frame at this position; None until it is made
+        self.frame: Frame | None = None  # the frame at this position; None until it is made
 
-    def take(self, count: int) -> tuple[list[Picture], list[bool]]:
+    def take(self, count: int) -> tuple[list[Frame], list[bool]]:
         """Return ``count`` frames, and for each whether it starts an episode.
 
         The next call on a stream starts with the last of these frames, so that its successor is predicted too. The next
@@ -60,7 +60,7 @@ class _Stream:
             self._next_episode()
         return taken, starts
 
-    def _here(self) -> Picture:
+    def _here(self) -> Frame:
         if self.episode is None:
             self.episode = self.footage.episode([*self.seed, self.number], self.length)
         if self.frame is None:

@@ -1,4 +1,4 @@
-"""Training data: folders of videos, and Moving MNIST. Both give episodes that depend only on a seed."""
+"""Training data: folders of videos, Moving MNIST, and TaxiBJ. They give episodes that depend only on a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framecast.camera import Image
+from framecast.camera import Image, taxibj
 from framecast.camera.layouts import Clip, find_in_layout
 from framecast.camera.moving_mnist import MovingMNIST, read_idx
 from framecast.errors import OptionError, SourceError
@@ -19,7 +19,7 @@ from framecast.files import sha256
 from framecast.runtime.resize import resize
 from framecast.training.data import Augmentation, decode, is_video, videos
 from framecast.training.recipes import LONGEST, SHORTEST
-from framecast.training.view import Picture, View
+from framecast.training.view import Frame, Picture, View
 
 DETAIL = 2.25  # source pixels per pixel of the network's frame, so that crops keep detail
 DRIFT = 120  # frames of a Moving MNIST episode in a stream
@@ -32,7 +32,7 @@ class Episode(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def frame(self, age: int) -> Picture:
+    def frame(self, age: int) -> Frame:
         """Return the ``age``-th frame, [H, W, C]; it is the same on every call."""
 
 
@@ -81,6 +81,10 @@ class Videos:
         """The kind of data in words, with its size."""
         return f"{len(self.clips)} clip{'s' * (len(self.clips) != 1)}"
 
+    def parts(self) -> dict[str, str]:
+        """Return the SHA-256 of each file by its name: two footages must not share any."""
+        return _hashes(self.files)
+
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
         """Return the episode of a seed of up to three numbers, with ``length`` frames.
 
@@ -107,14 +111,14 @@ class Videos:
 
 
 @dataclass(frozen=True, eq=False)
-class _Drift(Episode):
-    frames: Picture  # [T, H, W, 1]
+class _Sequence(Episode):
+    frames: Frame  # [T, H, W, C]
 
     def __len__(self) -> int:
         return len(self.frames)
 
-    def frame(self, age: int) -> Picture:
-        frame: Picture = self.frames[age]
+    def frame(self, age: int) -> Frame:
+        frame: Frame = self.frames[age]
         return frame
 
 
@@ -141,13 +145,56 @@ class Digits:
         """The kind of data in words, with its size."""
         return f"Moving MNIST from {len(self.digits)} digits"
 
+    def parts(self) -> dict[str, str]:
+        """Return the SHA-256 of the file by its name."""
+        return _hashes(self.files)
+
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
         """Return the episode of a seed, with ``length`` frames (default: 120)."""
         source = MovingMNIST(self.digits, size=self.view.shape[1], length=length or DRIFT)
-        return _Drift(source.sequence(np.random.default_rng(seed))[..., None])
+        return _Sequence(source.sequence(np.random.default_rng(seed))[..., None])
 
 
-Footage = Videos | Digits
+@dataclass(frozen=True, eq=False)
+class Flows:
+    """TaxiBJ: its sequences for training, or those for tests. Episodes draw them uniformly.
+
+    Attributes:
+        name: name of the file.
+        view: how the network sees the frames.
+        files: the file's SHA-256 and number of these sequences, by its name.
+        array: name of the array with their given frames, ``X_train`` or ``X_test``.
+        sequences: [N, T, H, W, C].
+        skipped: always empty.
+    """
+
+    name: str
+    view: View
+    files: Mapping[str, Mapping[str, Any]]
+    array: str
+    sequences: taxibj.Flows = field(repr=False)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The kind of data in words, with its size."""
+        return f"{len(self.sequences)} sequences of TaxiBJ"
+
+    def parts(self) -> dict[str, str]:
+        """Return the SHA-256 of each sequence by its place: one file holds both those for training and for tests."""
+        return {f"{self.array}[{i}] of {self.name}": sha256(one.tobytes()) for i, one in enumerate(self.sequences)}
+
+    def episode(self, seed: Sequence[int], length: int | None) -> Episode:
+        """Return the sequence of a seed: its first ``length`` frames (default: all)."""
+        drawn = np.random.default_rng(seed).integers(len(self.sequences))
+        return _Sequence(self.sequences[drawn][:length])
+
+
+Footage = Videos | Digits | Flows
+
+
+def _hashes(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {name: facts["sha256"] for name, facts in files.items()}
 
 
 def open_footage(
@@ -161,7 +208,7 @@ def open_footage(
     layout: str | None = None,
     augment: bool = True,
 ) -> Footage:
-    """Open a video, a folder of videos, or an IDX file of digits for Moving MNIST.
+    """Open a video, a folder of videos, an IDX file of digits for Moving MNIST, or TaxiBJ's ``dataset.npz``.
 
     Args:
         path: the folder or file.
@@ -171,16 +218,20 @@ def open_footage(
         say: called with the name of each skipped video and the reason.
         scored: keep frames at their own size, so that scores equal those of a live run.
         layout: the folder holds a data set in this layout; ``scored`` selects its clips for tests, otherwise those for
-            training.
+            training. Of TaxiBJ it selects the sequences likewise.
         augment: whether episodes of videos are augmented.
 
     Raises:
-        SourceError: there is no usable video.
-        OptionError: the network cannot see digits, decoded frames would be among the videos, or there is no such
+        SourceError: there is no usable video, or the file is damaged.
+        OptionError: the network cannot see such data, decoded frames would be among the videos, or there is no such
             layout.
         SinkError: the decoded frames cannot be written.
     """
     check_footage(path, view, cache, scored=scored, layout=layout)
+    if view.order == "NONE":
+        split = taxibj.open_split(path, test=scored)
+        facts = {"sha256": sha256(path), "sequences": split.shape[0]}
+        return Flows(path.name, view, {path.name: facts}, split.arrays[0].name, split.read())
     if layout is None and path.is_file() and not is_video(path):
         digits = read_idx(path)
         return Digits(path.name, view, {path.name: {"sha256": sha256(path), "digits": len(digits)}}, digits)
@@ -216,21 +267,57 @@ def _clips(path: Path, layout: str | None, scored: bool) -> list[Clip]:
     return [Clip(video.name, video) for video in videos(path)]
 
 
-def check_footage(path: Path, view: View, cache: Path, *, scored: bool, layout: str | None = None) -> None:
-    """Check footage before decoding any of it. For the arguments and errors, see :func:`open_footage`."""
-    if layout is not None:
+def check_footage(
+    path: Path, view: View, cache: Path, *, scored: bool, layout: str | None = None, frames: int = 0
+) -> None:
+    """Check footage before decoding any of it. For the arguments and errors, see :func:`open_footage`.
+
+    TaxiBJ's sequences need at least ``frames`` frames.
+    """
+    if view.order == "NONE":
+        _check_flows(path, view, scored=scored, layout=layout, frames=frames)
+    elif layout is not None:
         find_in_layout(path, layout, test=scored)
+    elif taxibj.is_taxibj(path):
+        raise OptionError(
+            f"{path} holds traffic and no pictures, but this network takes {_shape(view)} pictures: give videos or "
+            "digits, or train tau-taxibj"
+        )
     elif path.is_file() and not is_video(path):
         channels, height, width = view.shape
         if channels != 1 or height != width or view.visible != (height, width):
-            shape = f"{width}×{height}×{channels}"
             raise OptionError(
-                f"Moving MNIST is grey and square, but this network takes {shape}: give a video or a folder of videos"
+                f"Moving MNIST is grey and square, but this network takes {_shape(view)}: give a video or a folder of "
+                "videos"
             )
     elif not is_video(path) and (not path.is_dir() or not videos(path)):
         raise SourceError(f"no videos in {path}: give a video, a folder of videos, or an IDX file of MNIST's digits")
     if cache.resolve() == path.resolve():
         raise OptionError(f"cannot keep decoded frames in {path}: the videos are there; choose another --cache")
+
+
+def _check_flows(path: Path, view: View, *, scored: bool, layout: str | None, frames: int) -> None:
+    if layout is not None or not taxibj.is_taxibj(path):
+        raise OptionError(
+            f"this network takes {view.shape[0]} channels that are not a picture: give TaxiBJ's dataset.npz"
+            + (" without --layout" if layout is not None else f", not {path}")
+        )
+    split = taxibj.open_split(path, test=scored)
+    _, length, height, width, channels = split.shape
+    if (channels, height, width) != view.shape:
+        raise OptionError(
+            f"{path} holds {width}×{height}×{channels}, but this network takes {_shape(view)}: choose --set height, "
+            "width and channels to fit"
+        )
+    if length < frames:
+        raise OptionError(
+            f"the sequences of {path} have {length} frames, but this recipe takes {frames}: choose another --recipe"
+        )
+
+
+def _shape(view: View) -> str:
+    channels, height, width = view.shape
+    return f"{width}×{height}×{channels}"
 
 
 def _decoded(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,11 +14,11 @@ from framecast.camera import Image
 from framecast.graph.manifest import Quality
 from framecast.models.step import StepModel
 from framecast.models.tau import TAU
-from framecast.runtime.score import Score, Scorer, psnr
+from framecast.runtime.score import Score, Scorer, psnr, psnr_of_values
 from framecast.runtime.sinks.picture import caption, enlarged
-from framecast.training.footage import Digits, Footage
+from framecast.training.footage import Digits, Flows, Footage, Videos
 from framecast.training.objectives import predict_clip
-from framecast.training.view import Picture
+from framecast.training.view import Frame, Picture, to_values
 
 SEQUENCES = 64  # Moving MNIST sequences to score: the first ones of the fixed test set
 _BATCH = 16  # sequences at once
@@ -33,7 +33,7 @@ class Validation:
 
     Attributes:
         quality: quality of the next frame, in words and dB.
-        mse: for Moving MNIST, the papers' MSE: a frame's sum of squared errors, averaged over predicted frames.
+        mse: for sequences, the papers' MSE: a frame's sum of squared errors, averaged over predicted frames.
     """
 
     quality: Quality
@@ -46,12 +46,12 @@ Watch = Callable[[int, int], bool]  # takes the frames or sequences scored and i
 def validate(
     model: StepModel, footage: Footage, given: int, predicted: int, watch: Watch = lambda done, total: True
 ) -> Validation | None:
-    """Score a network on whole clips, or on the first sequences of Moving MNIST's fixed test set.
+    """Score a network on whole clips, on the first sequences of Moving MNIST's fixed test set, or on all of TaxiBJ's.
 
     Args:
         model: the network, in ``eval`` mode.
         footage: data that the network was not trained on.
-        given: frames to give from each sequence of digits.
+        given: frames to give from each sequence of digits or traffic.
         predicted: frames after the given ones, predicted from the network's own predictions.
         watch: called after each frame, or after some sequences. If it ends the scoring early, the result covers only
             the frames scored so far, and says so.
@@ -59,8 +59,8 @@ def validate(
     Returns:
         The result; None if no frame could be scored.
     """
-    if isinstance(footage, Digits):
-        return _on_digits(model, footage, given, predicted, watch)
+    if not isinstance(footage, Videos):
+        return _on_sequences(model, footage, given, predicted, watch)
     done, total = 0, sum(map(len, footage.clips))
     more = True
 
@@ -104,27 +104,30 @@ def score(model: StepModel, frames: Iterable[Picture], more: Callable[[], bool] 
     return (float("nan"), float("nan")) if predicted is None or copied is None else (predicted, copied)
 
 
-def _on_digits(model: StepModel, footage: Digits, given: int, predicted: int, watch: Watch) -> Validation:
+def _on_sequences(model: StepModel, footage: Digits | Flows, given: int, predicted: int, watch: Watch) -> Validation:
+    total, what = (len(footage.sequences), "TaxiBJ") if isinstance(footage, Flows) else (SEQUENCES, "Moving MNIST")
     errors: list[float] = []
     scores: list[tuple[float, float]] = []
-    for first in range(0, SEQUENCES, _BATCH):
-        indices = range(first, min(first + _BATCH, SEQUENCES))
+    for first in range(0, total, _BATCH):
+        indices = range(first, min(first + _BATCH, total))
         sequences = [moment(footage, given + predicted, index) for index in indices]
         frames = torch.cat([to_tensor(model, sequence) for sequence in sequences], dim=1)  # [T, B, 1, H, W]
         guesses = rollout(model, frames[:given], predicted)
         errors += ((guesses - frames[given:].transpose(0, 1)).square().sum((1, 2, 3, 4)) / predicted).tolist()
         for sequence, guess in zip(sequences, guesses, strict=True):
             last, truth = sequence[given - 1], sequence[given]
-            scores.append((psnr(to_picture(guess[0]), truth), psnr(last, truth)))
-        if not watch(len(scores), SEQUENCES):
+            scores.append((_psnr(_like(truth, guess[0]), truth), _psnr(last, truth)))
+        if not watch(len(scores), total):
             break
     prediction, copy_last = (round(float(score), 2) for score in np.mean(scores, axis=0))
-    about = f"frame {given + 1} of {len(scores)} Moving MNIST sequences it never saw"
+    about = f"frame {given + 1} of {len(scores)} {what} sequences it never saw"
     return Validation(Quality(about, prediction, copy_last), float(np.mean(errors)))
 
 
-def moment(footage: Footage, count: int, index: int = 0) -> list[Picture]:
-    """Return consecutive frames: sequence ``index`` of the fixed test set, or the middle of clip ``index``."""
+def moment(footage: Footage, count: int, index: int = 0) -> list[Frame]:
+    """Return consecutive frames: sequence ``index`` of the test set, or the middle of clip ``index``."""
+    if isinstance(footage, Flows):
+        return list(footage.sequences[index, :count])
     if isinstance(footage, Digits):
         episode = footage.episode([0, index], count)
         return [episode.frame(age) for age in range(count)]
@@ -133,16 +136,25 @@ def moment(footage: Footage, count: int, index: int = 0) -> list[Picture]:
     return list(footage.scored(clip[begin : begin + count]))
 
 
-def to_tensor(model: nn.Module, frames: list[Picture]) -> Tensor:
+def to_tensor(model: nn.Module, frames: Sequence[Frame]) -> Tensor:
     """Convert frames to a network's input, [T, 1, C, H, W], on the device of its weights."""
     stacked = torch.from_numpy(np.stack(frames)).to(next(model.parameters()).device)
-    return stacked.permute(0, 3, 1, 2)[:, None].float() / 255
+    return to_values(stacked.permute(0, 3, 1, 2)[:, None])
 
 
 def to_picture(frame: Tensor) -> Picture:
     """Convert [C, H, W] to uint8 [H, W, C], rounded and clamped."""
     picture: Picture = (frame * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     return picture
+
+
+def _like(frame: Frame, guess: Tensor) -> Frame:
+    """Convert a prediction, [C, H, W], to the kind of ``frame``: a picture, or traffic as it is."""
+    return to_picture(guess) if frame.dtype == np.uint8 else guess.permute(1, 2, 0).cpu().numpy()
+
+
+def _psnr(frame: Frame, truth: Frame) -> float:
+    return (psnr if truth.dtype == np.uint8 else psnr_of_values)(frame, truth)  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -165,15 +177,17 @@ def strip(model: StepModel, footage: Footage, given: int, predicted: int) -> Ima
     """Draw a picture [H, W, 3]: ground truth above; below it, predictions from its first frames, with PSNR."""
     frames = moment(footage, given + predicted)
     given = min(given, len(frames) - 1)
-    guesses = [to_picture(guess) for guess in rollout(model, to_tensor(model, frames[:given]), len(frames) - given)[0]]
-    columns = []
+    predictions = rollout(model, to_tensor(model, frames[:given]), len(frames) - given)[0]
+    guesses = [_like(frames[0], prediction) for prediction in predictions]
+    view, columns = footage.view, []
     for index in range(max(0, given - _KNOWN), len(frames)):
-        truth, ahead = footage.view.show(frames[index]), index - given + 1
+        truth, ahead = view.show(frames[index]), index - given + 1
         if ahead < 1:
             below, text = np.zeros_like(truth), "given"
         else:
-            below = footage.view.show(guesses[ahead - 1])
-            text = f"+{ahead}  {psnr(below, truth):.1f} dB"
+            guess = guesses[ahead - 1]
+            below, decibels = view.show(guess), _psnr(view.crop(guess), view.crop(frames[index]))
+            text = f"+{ahead}  {decibels:.1f} dB"
         tiles = [_scaled(truth), _scaled(below)]
         columns.append(np.vstack([caption(tiles[0].shape[1], text), *tiles]))
     return np.hstack(columns)

@@ -28,7 +28,7 @@ class Settings:
         name: name of the recipe.
         minutes: wall time of all sessions together, including scoring; None if the number of updates ends the run.
         every: minutes between checkpoints.
-        layout: layout of the data set in ``data`` and in ``val``; None for videos or digits.
+        layout: layout of the data set in ``data`` and in ``val``; None for videos, digits or traffic.
         start: name, SHA-256 and tensors of the initial weights.
         command: the command line of the run.
     """

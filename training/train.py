@@ -1,4 +1,4 @@
-"""``framecast train``: trains weights on videos. A run can be stopped and resumed at any time."""
+"""``framecast train``: trains weights on videos, digits or traffic. A run can be stopped and resumed at any time."""
 
 from __future__ import annotations
 
@@ -77,8 +77,9 @@ class Training:
         view = View.of(settings.config, model.frame_shape)
         shortest = 2 if recipe.batching == "streams" else recipe.frames
         cache, layout = settings.cache, settings.layout
+        frames = recipe.given + recipe.predicted
         for path, scored in ((settings.data, False), *([(settings.val, True)] if settings.val else [])):
-            check_footage(path, view, cache, scored=scored, layout=layout)
+            check_footage(path, view, cache, scored=scored, layout=layout, frames=frames)
         say(f"preparing {settings.data} for {settings.config}, recipe {settings.name}")
         self.footage = open_footage(
             settings.data, view, cache, shortest, say, scored=False, layout=layout, augment=recipe.augment
@@ -108,10 +109,12 @@ class Training:
 
     def _check_apart(self) -> None:
         """Check that no clip is used for both training and scoring, which would make the score meaningless."""
-        trained = {facts["sha256"] for facts in self.footage.files.values()}
-        for name, facts in self.scored.files.items() if self.scored else ():
-            if facts["sha256"] in trained:
-                raise OptionError(f"{name} of --val is also training data: give other clips to score on")
+        if not self.scored:
+            return
+        trained = {*self.footage.parts().values()}
+        for name, digest in self.scored.parts().items():
+            if digest in trained:
+                raise OptionError(f"{name} of --val is also training data: score on other data")
 
     @property
     def done(self) -> float:

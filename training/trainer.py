@@ -22,6 +22,7 @@ from framecast.training.objectives import (
     predict_sequences,
 )
 from framecast.training.recipes import Recipe, scale_of_rate, share_of_truth
+from framecast.training.view import to_values
 
 PATIENCE = 20  # failed updates in a row that end the run
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -104,7 +105,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"], group["betas"] = height * factor, (beta, group["betas"][1])
         taken = batch.frames if isinstance(batch.frames, Tensor) else torch.from_numpy(batch.frames)
-        frames = taken.to(self.device).permute(0, 1, 4, 2, 3).float() / 255
+        frames = to_values(taken.to(self.device).permute(0, 1, 4, 2, 3))
         objective, checked = self._objective(frames, torch.from_numpy(batch.starts).to(self.device), done)
         norm = self._backward(self.optimizers[0], objective.loss)
         finite = bool(torch.stack([objective.loss.detach(), norm, *checked]).isfinite().all())

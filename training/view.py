@@ -1,4 +1,4 @@
-"""How a network sees pictures in training."""
+"""How a network sees pictures, or traffic, in training."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from framecast.camera import Image
-from framecast.errors import OptionError
+from framecast.camera import Image, taxibj
 from framecast.models.configs import appearance
 
 Picture = NDArray[np.uint8]  # [H, W, C] in the network's order of channels
+Frame = NDArray[np.uint8 | np.float32]  # a picture; or traffic, float32 from 0 to 1
+
+
+def to_values(frames: Tensor) -> Tensor:
+    """Convert frames to float32 values from 0 to 1, which traffic already has."""
+    return frames if frames.is_floating_point() else frames.float() / 255
 
 
 @dataclass(frozen=True)
 class View:
-    """How a network sees a picture: as uint8 [H, W, C], in its order of channels, with black padding."""
+    """How a network sees a picture: as uint8 [H, W, C], in its order of channels, with black padding.
+
+    If the order is ``NONE``, it sees no pictures but traffic: float32 [H, W, C].
+    """
 
     shape: tuple[int, int, int]  # (C, H, W) of a frame
     order: str
@@ -25,14 +34,8 @@ class View:
 
     @classmethod
     def of(cls, config: str, shape: tuple[int, int, int]) -> View:
-        """Return the view of a configuration's network. Its options may give the frames another ``shape``.
-
-        Raises:
-            OptionError: the network's channels are not a picture.
-        """
+        """Return the view of a configuration's network. Its options may give the frames another ``shape``."""
         order, visible = appearance(config, shape)
-        if order == "NONE":
-            raise OptionError(f"cannot train {config} on videos or digits: its channels are not a picture")
         return cls(shape, order, visible or (shape[1], shape[2]))
 
     @property
@@ -49,9 +52,15 @@ class View:
         (_, height, width), (h, w) = self.shape, self.visible
         return np.pad(seen, ((0, height - h), (0, width - w), (0, 0))) if (h, w) != (height, width) else seen
 
-    def show(self, frame: Picture) -> Image:
-        """Convert a frame to a picture, [h, w, 3] BGR, without its padding."""
-        frame = frame[: self.visible[0], : self.visible[1]]
+    def crop(self, frame: Frame) -> Frame:
+        """Return a frame without its padding."""
+        return frame[: self.visible[0], : self.visible[1]]
+
+    def show(self, frame: Frame) -> Image:
+        """Convert a frame to a picture, [h, w, 3] BGR, without its padding. Of traffic, channels are side by side."""
+        frame = self.crop(frame)
+        if frame.dtype != np.uint8:
+            return taxibj.picture(frame)  # type: ignore[arg-type]
         if self.order == "GRAY":
             return np.repeat(frame, 3, axis=-1)
         return np.ascontiguousarray(frame[..., ::-1] if self.order == "RGB" else frame)

@@ -34,7 +34,8 @@ def contender() -> MakeContender:
         poison: int = 0,
         size: tuple[int, int] = (HEIGHT, WIDTH),
     ) -> Contender:
-        return Contender(name, name, Predictor(TrendEngine(share, order, outputs, warmup, poison, size), watch=False))
+        engine = TrendEngine(share, order, outputs, warmup, poison, size)
+        return Contender(name, name, engine if order == "NONE" else Predictor(engine, watch=False))
 
     return make
 

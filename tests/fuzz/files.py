@@ -9,12 +9,14 @@ import json
 import os
 import random
 import shutil
+import zipfile
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from framecast.camera.moving_mnist import read_idx
+from framecast.camera.taxibj import open_split
 from framecast.cli import secret
 from framecast.evaluation.samples import open_sequences
 from framecast.files import sha256
@@ -91,7 +93,7 @@ class Engines(Kind):
 
 
 class Data(Kind):
-    """Digits in IDX files, gzipped or not, and sequences in NumPy's files."""
+    """Digits in IDX files, gzipped or not, sequences in NumPy's files, and TaxiBJ in its archives."""
 
     inputs = 500
 
@@ -100,7 +102,14 @@ class Data(Kind):
         digits = rng.integers(0, 256, (3, 28, 28), np.uint8).tobytes()
         idx = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (3, 28, 28)) + digits
         np.save(file, rng.integers(0, 256, (4, 2, 8, 8), np.uint8))
-        self.whole = {"idx": idx, "idx.gz": gzip.compress(idx, mtime=0), "a.npy": file.getvalue()}
+        flows, archive = rng.uniform(-1, 1, (3, 2, 2, 4, 4)).astype(np.float32), io.BytesIO()
+        np.savez_compressed(archive, X_test=flows, Y_test=flows)
+        self.whole = {
+            "idx": idx,
+            "idx.gz": gzip.compress(idx, mtime=0),
+            "a.npy": file.getvalue(),
+            "a.npz": archive.getvalue(),
+        }
         self.bombs = [gzip.compress(idx + bytes(more), 1, mtime=0) for more in (1 << 20, 1 << 29)]
         self.header = file.getvalue()[10 : -4 * 2 * 8 * 8].decode()
 
@@ -117,11 +126,28 @@ class Data(Kind):
             data = self.bombs[chance.randrange(2)]
         elif name == "idx.gz" and chance.randrange(2):
             data = gzip.compress(damaged(self.whole["idx"], chance), mtime=0)
+        elif name == "a.npz" and chance.randrange(2):
+            data = self._archived(chance)
         (folder / name).write_bytes(data)
+
+    def _archived(self, chance: random.Random) -> bytes:
+        """TaxiBJ with damaged arrays in a whole archive, whose checksums fit."""
+        out = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(self.whole["a.npz"])) as whole, zipfile.ZipFile(out, "w") as archive:
+            for name in whole.namelist():
+                data = whole.read(name)
+                if chance.randrange(2):  # its header ends with a line break
+                    end = data.index(b"\n") + 1
+                    text = words(data[10:end].decode("latin-1"), chance).encode("latin-1", "replace")[:65535]
+                    data = data[:8] + len(text).to_bytes(2, "little") + text + data[end:]
+                archive.writestr(zipfile.ZipInfo(name), damaged(data, chance) if chance.randrange(2) else data)
+        return out.getvalue()
 
     def attempt(self, folder: Path) -> None:
         path = only(folder)
-        if path.suffix == ".npy":
+        if path.suffix == ".npz":
+            assert -1e-6 <= open_split(path, test=True).read().min() <= 1
+        elif path.suffix == ".npy":
             assert open_sequences(str(path)).sum() >= 0
         else:
             assert read_idx(path).shape[1:] == (28, 28)

@@ -164,10 +164,8 @@ def test_views_follow_configurations_and_their_options() -> None:
     assert View.of("stip-4k", (3, 2176, 3840)) == View((3, 2176, 3840), "BGR", (2160, 3840))
     assert View.of("tau-caltech", (3, 64, 64)).order == "RGB"
     assert View.of("mau-mnist", (3, 64, 64)).order == "BGR"
-    with pytest.raises(
-        OptionError, match="cannot train tau-taxibj on videos or digits: its channels are not a picture"
-    ):
-        View.of("tau-taxibj", (2, 32, 32))
+    assert View.of("tau-taxibj", (2, 32, 32)) == View((2, 32, 32), "NONE", (32, 32))
+    assert View.of("tau-taxibj", (3, 32, 32)).order == "BGR"
 
 
 def test_loss_ignores_unpredictable_frames() -> None:

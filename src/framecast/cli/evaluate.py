@@ -20,6 +20,7 @@ from framecast.cli.progress import progress
 from framecast.errors import OptionError
 
 if TYPE_CHECKING:
+    from framecast.runtime.engines import Engine
     from framecast.runtime.predictor import Predictor
 
 
@@ -30,8 +31,8 @@ def evaluate(
         typer.Argument(
             metavar="CLIP...",
             help="Videos, folders of videos or images, demo; or .npy files of sequences, uint8 [T, N, H, W] or "
-            "[T, N, H, W, 3], or 'mnist://IDX_FILE?seed=0': Moving MNIST's 10,000 test sequences of that seed; or with "
-            "--layout, the folder of a data set.",
+            "[T, N, H, W, 3], or 'mnist://IDX_FILE?seed=0': Moving MNIST's 10,000 test sequences of that seed, or "
+            "TaxiBJ's dataset.npz: its test sequences; or with --layout, the folder of a data set.",
         ),
     ],
     horizon: Annotated[
@@ -70,7 +71,8 @@ def evaluate(
         int | None, typer.Option(metavar="N", help="Clips: use up to N frames of each (default: all).")
     ] = None,
     given: Annotated[
-        int | None, typer.Option(metavar="N", help="Sequences: give the model the first N frames (default: 10).")
+        int | None,
+        typer.Option(metavar="N", help="Sequences: give the model the first N frames (default: 10, TaxiBJ: 4)."),
     ] = None,
     predict: Annotated[
         int | None,
@@ -98,11 +100,10 @@ def evaluate(
     """
     from framecast import terminal
     from framecast.evaluation.evaluate import evaluate as score
-    from framecast.evaluation.evaluate import look_up
+    from framecast.evaluation.evaluate import look_up, open_contender
     from framecast.evaluation.rivals import standard
     from framecast.evaluation.tables import notes, tables
     from framecast.files import check_writable, write
-    from framecast.runtime import load
     from framecast.runtime.engines import choose
     from framecast.runtime.report import to_json
     from framecast.runtime.shipped import labels
@@ -136,13 +137,13 @@ def evaluate(
     taken = {*(rival.name for rival in standard()), *(rivals or {})}
     names = labels([ref.given for ref in refs], taken)
     with ExitStack() as stack:
-        models: dict[str, str | Predictor] = {}
+        models: dict[str, str | Predictor | Engine] = {}
         for name, ref in zip(names, refs, strict=True):
             if ref.path is not None:
                 models[name] = ref.given
             else:
                 with ref.artifact() as path:
-                    models[name] = stack.enter_context(load(path, threads=threads))
+                    models[name] = open_contender(stack, path, threads)
         show = stack.enter_context(progress())
         results = score(
             models,

@@ -30,7 +30,11 @@ def train(
     ],
     data: Annotated[
         Path,
-        typer.Argument(metavar="DATA", help="A video, a folder of videos, or MNIST's train-images-idx3-ubyte(.gz)."),
+        typer.Argument(
+            metavar="DATA",
+            help="A video, a folder of videos, MNIST's train-images-idx3-ubyte(.gz), or for tau-taxibj TaxiBJ's "
+            "dataset.npz.",
+        ),
     ],
     output: Annotated[
         Path,
@@ -43,7 +47,10 @@ def train(
     ] = None,
     val: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Validate on these videos, or on t10k-images-idx3-ubyte(.gz)."),
+        typer.Option(
+            metavar="PATH",
+            help="Validate on these videos, on t10k-images-idx3-ubyte(.gz), or on the test sequences of dataset.npz.",
+        ),
     ] = None,
     layout: Annotated[
         str | None,
@@ -95,19 +102,19 @@ def train(
         bool, typer.Option("--resume", help="Continue a run: repeat its command and add this option.")
     ] = False,
 ) -> None:
-    """Train a network on videos, or on Moving MNIST.
+    """Train a network on videos, on Moving MNIST, or on TaxiBJ.
 
     Ctrl-C saves the run, and the same command with --resume continues it. On the CPU, the result equals that of an
     uninterrupted run bit for bit.
     """
-    from framecast.models.configs import CONFIGS, find_pictures, parse
+    from framecast.models.configs import CONFIGS, find_network, parse
 
-    find_pictures(config, f"train {config} on videos or digits")  # a wrong name fails before a missing torch
+    find_network(config)  # a wrong name fails before a missing torch
     if updates is not None and minutes is not None:
         raise OptionError("give --updates or --minutes, not both")
     with needs_extra("train"):
         from framecast.files import sha256
-        from framecast.training.footage import Videos
+        from framecast.training.footage import Flows, Videos
         from framecast.training.recipes import choose
         from framecast.training.settings import Settings as RunSettings
         from framecast.training.train import Training
@@ -142,10 +149,15 @@ def train(
     artifact = output / f"{config}.onnx"
     print(f"trained: {done}; {output / 'weights.safetensors'}")
     print("next:")
-    others = (val or "OTHER_VIDEOS/") if isinstance(training.footage, Videos) else "TEST.npy"
+    flows = isinstance(training.footage, Flows)
+    others = (
+        (val or "OTHER_VIDEOS/") if isinstance(training.footage, Videos) else (val or data) if flows else "TEST.npy"
+    )
+    # As in training, all frames are predicted at once.
+    outputs = ("--set", f"outputs={training.trainer.model.outputs}") if flows else ()
     for words in (
-        ("export", config, "--weights", output / "weights.safetensors", "-o", artifact),
-        ("run", 0, "--model", artifact),
+        ("export", config, "--weights", output / "weights.safetensors", "-o", artifact, *outputs),
+        *([] if flows else [("run", 0, "--model", artifact)]),
         ("eval", artifact, others, *(("--layout", layout) if layout else ())),
     ):
         print(" ", shlex.join(map(str, ("framecast", *words))))

@@ -78,7 +78,7 @@ class TrendEngine(_HandMade):
 
     Args:
         share: the part of the newest change that continues.
-        order: the order of the channels: ``BGR``, ``RGB``, ``GRAY``, or ``NONE``.
+        order: the order of the channels: ``BGR``, ``RGB``, ``GRAY``, or ``NONE`` for two that are not a picture.
         outputs: K, the number of frames that a step predicts.
         warmup: see the manifest.
         poison: the number of the step whose prediction is NaN; 0 for none.
@@ -96,7 +96,7 @@ class TrendEngine(_HandMade):
         poison: int = 0,
         size: tuple[int, int] = (20, 28),
     ) -> None:
-        channels = 1 if order == "GRAY" else 3
+        channels = {"GRAY": 1, "NONE": 2}.get(order, 3)
         self.manifest = manifest(
             size,
             channels=channels,
