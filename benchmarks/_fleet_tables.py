@@ -1,4 +1,4 @@
-"""The tables of docs/fleet.md and docs/cameras.md, from the results of server.py, fleet.py and cameras.py.
+"""The tables of docs/fleet.md and docs/cameras.md, from what server.py, fleet.py, cameras.py and isolation.py print.
 
 Until a benchmark has run, its table says so.
 """
@@ -85,9 +85,8 @@ def site() -> Cells:
     return cells("fleet.txt", [*header, "longest gap, s", "load"], rows)
 
 
-def cameras(model: str) -> Cells:
-    """Cameras in one process and in one each, from the table of cameras.py for a model."""
-    header = ["cameras", "processes", "p50, ms", "p99, ms", "dropped", "cores", "memory, MB", "carried"]
-    part = text("cameras.txt").partition(f"## {model}\n")[2].partition("\n## ")[0]
-    lines = re.findall(r"^\| (\d.*) \|$", part, re.MULTILINE)
-    return cells("cameras.txt", header, [line.split(" | ") for line in lines])
+def of_model(file: str, model: str) -> Cells:
+    """A model's table in the output of cameras.py or isolation.py."""
+    part = text(file).partition(f"## {model}\n")[2].partition("\n## ")[0]
+    lines = [line.split(" | ") for line in re.findall(r"^\| (.*) \|$", part, re.MULTILINE)]
+    return cells(file, lines[0] if lines else [file], lines[2:])

@@ -346,8 +346,10 @@ TABLES: Mapping[str, Callable[[], Cells]] = {
     "killed": _fleet_tables.killed,
     "sizing": _fleet_tables.sizing,
     "site": _fleet_tables.site,
-    "cameras-edge": partial(_fleet_tables.cameras, "edge"),
-    "cameras-stip-edge": partial(_fleet_tables.cameras, "stip-edge"),
+    "cameras-edge": partial(_fleet_tables.of_model, "cameras.txt", "edge"),
+    "cameras-stip-edge": partial(_fleet_tables.of_model, "cameras.txt", "stip-edge"),
+    "isolation-edge": partial(_fleet_tables.of_model, "isolation.txt", "edge"),
+    "isolation-stip-edge": partial(_fleet_tables.of_model, "isolation.txt", "stip-edge"),
 }
 
 

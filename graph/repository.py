@@ -222,7 +222,8 @@ def _readme(name: str, manifest: Manifest, serving: Serving, version: str) -> st
         "onnxruntime": "It runs on a GPU if the server has one, else on the CPU.",
         "tensorrt": "First build the engine, on a machine with the server's GPU and its version of TensorRT (up to 10, "
         f"`--fp16` makes it faster and less exact):\n\n    {_trtexec(name, manifest, serving, version)}",
-        "python": "The server's Python needs framecast: `pip install /framecast` in its image, a clone of it.",
+        "python": "The server's Python needs framecast: in its image, `pip install /framecast` (a clone of it) and "
+        "`pip install --force-reinstall --no-deps opencv-python-headless`, because the image has no display.",
     }[serving.backend]
     return f"""# {name}: {manifest.config} for NVIDIA Triton Inference Server, {serving.backend} backend
 

@@ -48,7 +48,7 @@ def test_the_tables_of_cameras_read_what_their_benchmarks_print(
     from framecast.bench.fleet import Site, simulate
 
     monkeypatch.setattr(_fleet_tables, "RESULTS", tmp_path)
-    names = ("sizing", "served", "killed", "site", "cameras-edge", "cameras-stip-edge")
+    names = ("sizing", "served", "killed", "site", "cameras-edge", "cameras-stip-edge", "isolation-edge")
     assert {tables.TABLES[name]()[1][0] for name in names} == {"not measured yet"}
     camera = server.Camera([0.1] * 9, [0.05] * 9, [1.0] * 9)
     line = server.figures([camera], 1.0, 9_000, 0.5)
@@ -60,7 +60,7 @@ def test_the_tables_of_cameras_read_what_their_benchmarks_print(
     (tmp_path / "fleet.txt").write_text(fleet.row("one falls silent", site, simulate(site)))
     one = {"p50": 9.0, "p99": 20.0, "dropped": 0.0, "cores": 0.4, "pss_mb": 100.0}
     (tmp_path / "cameras.txt").write_text(
-        f"\n## edge\n\n{cameras.row(2, 2, [one, one])}\n\n## stip-edge\n\n| 1 | 1 |\n"
+        f"\n## edge\n\n| cameras |\n| --- |\n{cameras.row(2, 2, [one, one])}\n\n## stip-edge\n\n| n |\n| --- |\n| 1 |\n"
     )
     edge = ["100.0", "100.0", "100.0", "0.00%", "1.0"]
     assert tables.TABLES["served"]()[1:] == [["one", "1", "9.0", *edge], ["two", "1", "9.0", *edge]]
