@@ -111,7 +111,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(tree: Path, wheel: P
     for room in ROOMS:
         assert f"framecast/{room}/__init__.py" in expected
     assert "framecast/py.typed" in expected
-    networks = ("stip-edge", "stau-mini", "mau-mini", "tau-mini")
+    networks = ("stip-edge", "stip-mini", "stau-mini", "mau-mini", "astm-mini", "tau-mini")
     assets = ("demo.mp4", "digits.idx.gz", "edge.json", *(f"{name}.onnx" for name in networks))
     assert {f"framecast/assets/{name}" for name in assets} <= set(expected)
     assert any(name.startswith("framecast/runtime/sinks/page/") for name in expected)

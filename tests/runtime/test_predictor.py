@@ -272,7 +272,10 @@ def test_invalid_models_are_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.onnx"
     empty.touch()
     for model, message in (
-        ("stip-nope", "no model 'stip-nope': choose from edge, mau-mini, stau-mini, stip-edge, tau-mini "),
+        (
+            "stip-nope",
+            "no model 'stip-nope': choose from astm-mini, edge, mau-mini, stau-mini, stip-edge, stip-mini, tau-mini ",
+        ),
         ("nope.onnx", "no such artifact"),
         (tmp_path, "not a regular file"),
         ("x" * 300 + ".onnx", "cannot read"),
