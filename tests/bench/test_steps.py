@@ -182,7 +182,7 @@ def test_a_model_without_a_picture_format_is_stepped_on_floats() -> None:
     (series,) = measure([live_step("x", engine, moving(2), clock)], duration=0, clock=clock)
     assert series.milliseconds == pytest.approx([5.0] * len(series.milliseconds))
     assert series.parts == {}
-    assert seen[0].shape == (1, 3, 20, 28)
+    assert seen[0].shape == (1, 2, 20, 28)
     assert 0 <= seen[0].min() < seen[0].max() <= 1
     assert not np.array_equal(seen[0], seen[1])
 

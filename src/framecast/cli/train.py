@@ -102,7 +102,7 @@ def train(
         bool, typer.Option("--resume", help="Continue a run: repeat its command and add this option.")
     ] = False,
 ) -> None:
-    """Train a network on videos, on Moving MNIST, or on TaxiBJ.
+    """Train a network on videos, digits or TaxiBJ.
 
     Ctrl-C saves the run, and the same command with --resume continues it. On the CPU, the result equals that of an
     uninterrupted run bit for bit.
