@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.runtime.score import psnr, psnr_of_values
+from framecast.runtime.score import psnr
 
 Array = NDArray[np.float64]
 
@@ -83,8 +83,8 @@ class Comparison:
     def psnr(self) -> float:
         """PSNR in dB."""
         if self.prediction.dtype == np.uint8:
-            return psnr(self.prediction, self.truth.image)  # type: ignore[arg-type]
-        return psnr_of_values(self._clamped, self.truth.values)
+            return psnr(self.prediction, self.truth.image)
+        return psnr(self._clamped, self.truth.values)
 
     def ssim(self, *, data_range: int) -> float:
         """Return the SSIM: equation 13 over scikit-image's default window.

@@ -21,7 +21,7 @@ from framecast.evaluation.rivals import CopyLast, Linear, Rival
 from framecast.evaluation.samples import Frames, Samples, check_fits, open_samples
 from framecast.runtime.convert import blank_frame, from_values, to_frame, to_values
 from framecast.runtime.engines.engine import Engine
-from framecast.runtime.score import psnr, psnr_of_values
+from framecast.runtime.score import psnr
 from framecast.runtime.stepper import Stepper
 
 
@@ -179,15 +179,17 @@ def forecast(engine: Engine, frames: Frames, horizon: int) -> NDArray[np.float32
 
 
 def _strip(frames: Frames, given: int, predictions: Sequence[Any]) -> Strip:
-    draw, score = (_picture, psnr) if frames.dtype == np.uint8 else (taxibj.picture, psnr_of_values)
+    like = _picture if frames.dtype == np.uint8 else np.asarray  # pictures are scored as they are shown
     ahead = Ahead.in_frames(len(frames) - given)
     truths = [frames[given + index] for index in ahead.ends]
-    rows = [[images[index] for index in ahead.ends] for images in predictions]
-    if draw is _picture:  # pictures are scored as they are shown
-        rows = [[_picture(image) for image in row] for row in rows]
-    scores = tuple(tuple(score(*pair) for pair in zip(row, truths, strict=True)) for row in rows)
-    shown = tuple(tuple(map(draw, row)) for row in rows)
-    return Strip(draw(frames[given - 1]), tuple(map(ahead.label, ahead.ends)), tuple(map(draw, truths)), shown, scores)
+    rows = [[like(images[index]) for index in ahead.ends] for images in predictions]
+    scores = tuple(tuple(psnr(*pair) for pair in zip(row, truths, strict=True)) for row in rows)
+    shown, *others = (tuple(map(_drawn, row)) for row in (truths, *rows))
+    return Strip(_drawn(frames[given - 1]), tuple(map(ahead.label, ahead.ends)), shown, tuple(others), scores)
+
+
+def _drawn(frame: NDArray[Any]) -> Image:
+    return frame if frame.dtype == np.uint8 else taxibj.picture(frame)
 
 
 def _picture(image: NDArray[Any]) -> Image:

@@ -188,8 +188,8 @@ class Pipeline:
             self.telemetry.begin_epoch()
             predictor.reset()
             self._concealment.restart()
-        frequent = item.interval or predictor.interval
-        predictor.engine.due = math.inf if item.moment is None else item.grabbed + frequent
+        interval = item.interval or predictor.interval
+        predictor.engine.due = math.inf if item.moment is None else item.grabbed + interval
         predictor.step(frame.image, frame.time, interval=item.interval)
         chosen = clock.now()
         ahead = self._ahead(item, chosen)

@@ -19,16 +19,16 @@ SETTLE = 8  # the first frames of a stream are not scored
 MSE_FLOOR = 0.01  # squared grey levels: limits the PSNR of an exact match to 68 dB
 
 
-def psnr(image: Image, truth: Image) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 images of the same shape. The MSE is at least 0.01."""
+def psnr(image: NDArray[np.uint8 | np.floating], truth: NDArray[np.uint8 | np.floating]) -> float:
+    """Peak signal-to-noise ratio in dB of two uint8 images of the same shape. The MSE is at least 0.01.
+
+    Both may be floats in 0…1 instead, which are not rounded. As in OpenSTL, predictions beyond that range are clamped.
+    """
+    if truth.dtype != np.uint8:
+        mse = float(np.mean(np.square(np.clip(image, 0, 1, dtype=np.float64) - truth)))
+        return -10 * math.log10(max(mse, MSE_FLOOR / 255**2))
     mse = max(cv2.norm(image, truth, cv2.NORM_L2SQR) / image.size, MSE_FLOOR)  # exact: a sum of whole numbers
     return float(10 * np.log10(255**2 / mse))
-
-
-def psnr_of_values(values: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
-    """The same of floats in 0…1, which are not rounded. As in OpenSTL, predictions beyond that range are clamped."""
-    mse = float(np.mean(np.square(np.clip(values, 0, 1, dtype=np.float64) - truth)))
-    return -10 * math.log10(max(mse, MSE_FLOOR / 255**2))
 
 
 @dataclass(frozen=True)

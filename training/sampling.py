@@ -14,7 +14,7 @@ from framecast.camera import Image
 from framecast.graph.manifest import Quality
 from framecast.models.step import StepModel
 from framecast.models.tau import TAU
-from framecast.runtime.score import Score, Scorer, psnr, psnr_of_values
+from framecast.runtime.score import Score, Scorer, psnr
 from framecast.runtime.sinks.picture import caption, enlarged
 from framecast.training.footage import Digits, Flows, Footage, Videos
 from framecast.training.objectives import predict_clip
@@ -116,7 +116,7 @@ def _on_sequences(model: StepModel, footage: Digits | Flows, given: int, predict
         errors += ((guesses - frames[given:].transpose(0, 1)).square().sum((1, 2, 3, 4)) / predicted).tolist()
         for sequence, guess in zip(sequences, guesses, strict=True):
             last, truth = sequence[given - 1], sequence[given]
-            scores.append((_psnr(_like(truth, guess[0]), truth), _psnr(last, truth)))
+            scores.append((psnr(_like(truth, guess[0]), truth), psnr(last, truth)))
         if not watch(len(scores), total):
             break
     prediction, copy_last = (round(float(score), 2) for score in np.mean(scores, axis=0))
@@ -153,10 +153,6 @@ def _like(frame: Frame, guess: Tensor) -> Frame:
     return to_picture(guess) if frame.dtype == np.uint8 else guess.permute(1, 2, 0).cpu().numpy()
 
 
-def _psnr(frame: Frame, truth: Frame) -> float:
-    return (psnr if truth.dtype == np.uint8 else psnr_of_values)(frame, truth)  # type: ignore[arg-type]
-
-
 @torch.inference_mode()
 def rollout(model: StepModel, frames: Tensor, count: int) -> Tensor:
     """Predict ``count`` frames, [T, B, C, H, W] to [B, count, C, H, W]. Predictions are fed back, not clamped."""
@@ -186,7 +182,7 @@ def strip(model: StepModel, footage: Footage, given: int, predicted: int) -> Ima
             below, text = np.zeros_like(truth), "given"
         else:
             guess = guesses[ahead - 1]
-            below, decibels = view.show(guess), _psnr(view.crop(guess), view.crop(frames[index]))
+            below, decibels = view.show(guess), psnr(view.crop(guess), view.crop(frames[index]))
             text = f"+{ahead}  {decibels:.1f} dB"
         tiles = [_scaled(truth), _scaled(below)]
         columns.append(np.vstack([caption(tiles[0].shape[1], text), *tiles]))

@@ -150,9 +150,11 @@ def train(
     print(f"trained: {done}; {output / 'weights.safetensors'}")
     print("next:")
     flows = isinstance(training.footage, Flows)
-    others = (
-        (val or "OTHER_VIDEOS/") if isinstance(training.footage, Videos) else (val or data) if flows else "TEST.npy"
-    )
+    others: object = "TEST.npy"
+    if flows:
+        others = val or data
+    elif isinstance(training.footage, Videos):
+        others = val or "OTHER_VIDEOS/"
     # As in training, all frames are predicted at once.
     outputs = ("--set", f"outputs={training.trainer.model.outputs}") if flows else ()
     for words in (
