@@ -42,7 +42,8 @@ class Recipe:
             given ones is 1 before the first update, and falls by this much with each; 0 for true frames only.
         sampling_stop: from this update on the share is 0.
         clip_norm: maximum norm of the gradient; 0 for no limit.
-        ema: decay of the average of the weights, which is the result; 0 for the last weights. Not for batch norms.
+        ema: decay of the average of the weights, which is the result; 0 for the last weights. It is lower at first: at
+            most (1 + n) / (10 + n) after n updates. Not for batch norms.
         reduction: how MSE and differential divergence combine elements: ``mean`` over all, or ``sum`` over a sample's.
         ddr: weight of TAU's differential divergence.
         perceptual: weight of STIP's learned perceptual loss.

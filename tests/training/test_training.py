@@ -246,12 +246,12 @@ def test_a_non_finite_batch_changes_no_weight(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_average_follows_the_weights() -> None:
     model = small()
-    trainer = Trainer(model, Recipe("sequences", 10, 2, 1e-2, given=3, predicted=1, ema=0.9))
+    trainer = Trainer(model, Recipe("sequences", 10, 2, 1e-2, given=3, predicted=1, ema=0.25))
     batch, expected = random_batch(model, 4), None
-    for _ in range(4):
+    for decay in (0, 2 / 11, 3 / 12, 0.25):  # (1 + n) / (10 + n), up to the recipe's
         trainer.update(batch, 0.0)
         now = next(model.parameters()).detach().double()
-        expected = now.clone() if expected is None else 0.9 * expected + 0.1 * now
+        expected = now.clone() if expected is None else decay * expected + (1 - decay) * now
     assert expected is not None
     assert torch.allclose(next(trainer.average.parameters()).double(), expected, atol=1e-6)
 
