@@ -10,8 +10,9 @@ are no variants with tau=1 and theta=1: attention to a single state returns that
 without TAM and without SAM.
 
 It runs at the lowest priority, for as long as it takes. Ctrl-C or SIGTERM saves the current run; the same command
-continues. ``--report`` only prints the tables of what is finished: means over seeds, and for each claim of the papers
-whether its order holds here. ``--updates 2 --sequences 2`` tries everything in a minute or two.
+continues. Two processes may share FOLDER if they have different ``--networks``. ``--report`` only prints the tables of
+what is finished: means over seeds, and for each claim of the papers whether its order holds here.
+``--updates 2 --sequences 2`` tries everything in a minute or two.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from _machine import header
 
 from framecast.camera.digits import FIXED
 from framecast.cli.signals import on_signals
-from framecast.files import write
+from framecast.tables import Table, to_markdown
 from framecast.training.footage import Digits
 from framecast.training.recipes import choose
 from framecast.training.sampling import moment, rollout, to_tensor
@@ -40,7 +41,7 @@ from framecast.training.settings import Settings
 from framecast.training.train import Training
 
 TRAIN, TEST = "train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz"
-RESULTS = "ablations.json"  # in --out
+RESULTS = "ablations.jsonl"  # in --out
 SEEDS = 3  # fewer decide nothing
 BATCH = 20  # sequences scored at once
 FULL = "full"
@@ -142,7 +143,7 @@ def prepare(variant: Variant, seed: int, args: argparse.Namespace) -> Settings:
     if variant.network == "stip":  # only the network is compared: without its discriminator
         changes |= {"perceptual": 0.0, "adversarial": 0.0}
     name, recipe = choose(config, None, **{**changes, **variant.recipe})
-    out = args.out / f"{variant.key}-{seed}"
+    out = args.out / f"{variant.key}-{args.updates}x{args.batch}-{seed}"
     return Settings(
         config=config,
         data=args.digits / TRAIN,
@@ -217,48 +218,48 @@ def report(rows: Sequence[Row]) -> str:
     found: dict[tuple[str, str], dict[int, Row]] = {}
     for row in rows:
         found.setdefault((row["network"], row["variant"]), {})[row["seed"]] = row
-    lines = ["network  variant              parameters  seeds   MSE (least to most)       frame 1  last frame  CPU min"]
+    return f"{to_markdown(_errors(found))}\n{to_markdown(_claims(found))}"
+
+
+def _errors(found: Mapping[tuple[str, str], Mapping[int, Row]]) -> Table:
+    rows = []
     for variant in VARIANTS:
-        seeds = found.get((variant.network, variant.name))
-        if seeds:
+        if seeds := found.get((variant.network, variant.name)):
             every = [mean(row["mse"]) for row in seeds.values()]
             first, last = (mean(row["mse"][at] for row in seeds.values()) for at in (0, -1))
-            spread = f"{mean(every):.2f} ({min(every):.2f} to {max(every):.2f})"
+            spread = f"{mean(every):.1f} ({min(every):.1f} to {max(every):.1f})"
+            size = f"{next(iter(seeds.values()))['parameters']:,d}"
             minutes = mean(row["cpu_minutes"] for row in seeds.values())
-            lines.append(
-                f"{variant.network:8s} {variant.name:20s} {next(iter(seeds.values()))['parameters']:10,d} "
-                f"{len(seeds):6d}   {spread:26s} {first:6.2f} {last:11.2f} {minutes:8.1f}"
-            )
-    lines += [
-        "",
-        "network  claim: the first has the lower MSE       here                       gain of the first  source",
-    ]
+            cells = (size, str(len(seeds)), spread, f"{first:.1f}", f"{last:.1f}", f"{minutes:.1f}")
+            rows.append((f"{variant.network}, {variant.name}", *cells))
+    columns = ("network", "parameters", "seeds", "MSE", "first frame", "last frame", "CPU minutes")
+    return Table("MSE: mean over the seeds, and from the least to the most", columns, rows)
+
+
+def _claims(found: Mapping[tuple[str, str], Mapping[int, Row]]) -> Table:
+    rows = []
     for claim in CLAIMS:
         one, other = (found.get((claim.network, name), {}) for name in (claim.better, claim.worse))
         if shared := sorted(one.keys() & other.keys()):
-            a, b = ([mean(rows[seed]["mse"]) for seed in shared] for rows in (one, other))
+            a, b = ([mean(of[seed]["mse"]) for seed in shared] for of in (one, other))
             gain = f"{100 * (1 - mean(a) / mean(b)):+.1f} %"
-            what = f"{claim.better} < {claim.worse}"
-            lines.append(f"{claim.network:8s} {what:40s} {verdict(a, b):26s} {gain:>17s}  {claim.source}")
-    return "\n".join(lines)
-
-
-def saved(args: argparse.Namespace) -> list[Row]:
-    """Return the rows of all earlier calls."""
-    path = args.out / RESULTS
-    rows: list[Row] = json.loads(path.read_text()) if path.is_file() else []
-    return rows
+            what = f"{claim.network}: {claim.better} is better than {claim.worse}"
+            rows.append((what, verdict(a, b), gain, claim.source))
+    return Table("the papers' claims", ("claim", "here", "MSE lower by", "source"), rows)
 
 
 def finished(args: argparse.Namespace) -> list[Row]:
     """Return the rows of earlier calls with the same budget."""
+    path = args.out / RESULTS
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     budget = {"updates": args.updates, "batch": args.batch, "sequences": args.sequences}
-    return [row for row in saved(args) if budget.items() <= row.items()]
+    return [row for row in rows if budget.items() <= row.items()]
 
 
 def keep(row: Row, args: argparse.Namespace) -> None:
-    """Add a row to those of earlier calls, whatever their budget."""
-    write(args.out / RESULTS, f"{json.dumps([*saved(args), row], indent=1)}\n".encode())
+    """Add a row to those of earlier calls, whatever their budget. Another process may do the same."""
+    with (args.out / RESULTS).open("a") as file:
+        file.write(f"{json.dumps(row)}\n")
 
 
 def main() -> None:
