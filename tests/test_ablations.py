@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from framecast.models.configs import build
+from framecast.training.recipes import share_of_truth
 from framecast.training.sampling import rollout
 
 from .clips import write_digits  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
@@ -47,6 +48,18 @@ def test_every_claim_names_two_variants_that_differ_in_what_it_says(script: Modu
         assert (one.config, one.recipe.updates, one.recipe.batch) == (other.config, 9, 1)
     assert made["tau", "alpha=0"].recipe.ddr == 0
     assert made["stip", "full"].recipe.gan is False
+    shares = {
+        "full": [0.25, 0, 0],
+        "true frames as inputs": [1, 1, 1],
+        "true frames to the end": [0.75, 0.5, 0.25],
+        "predicted frames as inputs": [0, 0, 0],
+    }
+    args.updates = 1200
+    for variant in script.VARIANTS:
+        if expected := shares.get(variant.name if variant.network == "stau" else ""):
+            recipe = script.prepare(variant, 1, args).recipe
+            found = [share_of_truth(recipe, done) for done in (0.25, 0.5, 0.75)]
+            assert found == pytest.approx(expected, abs=0.01), variant.name
     for network in script.NETWORKS:
         settings = made[network, "full"]
         assert build(settings.config, settings.options).frame_shape == (1, 64, 64)

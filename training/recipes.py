@@ -213,9 +213,9 @@ def choose(config: str, name: str | None = None, **changes: Any) -> tuple[str, R
         return name, changed
     return name, dataclasses.replace(
         changed,
-        decay_every=max(1, round(recipe.decay_every * factor)),
-        sampling_rate=recipe.sampling_rate / factor,
-        sampling_stop=round(recipe.sampling_stop * factor),
+        decay_every=max(1, round(changed.decay_every * factor)),
+        sampling_rate=changed.sampling_rate / factor,
+        sampling_stop=round(changed.sampling_stop * factor),
     )
 
 

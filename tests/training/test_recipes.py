@@ -82,6 +82,9 @@ def test_changes_override_fields_and_none_changes_nothing() -> None:
 def test_a_shorter_run_follows_the_same_schedule() -> None:
     whole, short = RECIPES["mau-mnist"], choose("mau-mnist", updates=8000)[1]
     assert (short.sampling_stop, short.decay_every) == (5000, 200)
+    other = choose("mau-mnist", updates=8000, sampling_rate=1e-5, sampling_stop=70_000)[1]  # of 80,000
+    assert other.sampling_stop == 7000
+    assert other.sampling_rate == pytest.approx(1e-4)
     for done in (0.0, 0.1, 0.5, 0.62, 0.63, 0.9):
         assert share_of_truth(short, done) == pytest.approx(share_of_truth(whole, done), abs=2e-4)  # one short update
         assert scale_of_rate(short, 0, done) == pytest.approx(scale_of_rate(whole, 0, done))
