@@ -45,6 +45,9 @@ def test_from_the_file_to_scores(run: Run, tmp_path: Path, monkeypatch: pytest.M
     code, _, err = run("eval", "taxi/tau-taxibj.onnx", "synthetic://?frames=14")
     assert (code, len(err.splitlines())) == (1, 1)
     assert "cannot evaluate tau-taxibj on clips: its channels are not a picture (give TaxiBJ's dataset.npz)" in err
+    code, out, err = run("eval", "tau-taxibj", "dataset.npz")  # by name: with random weights, as every network
+    assert code == 0, err
+    assert "tau-taxibj has random weights" in out
     code, _, err = run("eval", "stip-edge", "dataset.npz")
     assert (code, len(err.splitlines())) == (1, 1)
     assert "stip-edge takes 256×192 BGR, dataset.npz holds 32×32 with 2 channels of traffic" in err

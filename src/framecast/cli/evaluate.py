@@ -121,7 +121,7 @@ def evaluate(
         "layout": layout,
         "sequences": sequences,
     }
-    places, _ = look_up(clips, **options)
+    places, of_sequences = look_up(clips, **options)
     outputs = [path for path in (json, html) if path is not None]
     for place in (*places, model, *(also or [])):
         check_outputs(place, outputs)
@@ -133,7 +133,7 @@ def evaluate(
     for path in outputs:
         check_writable(path)
     choose("auto", threads)
-    refs = [ModelRef.resolve(name) for name in dict.fromkeys((model, *(also or [])))]
+    refs = [ModelRef.resolve(name, traffic=of_sequences) for name in dict.fromkeys((model, *(also or [])))]
     taken = {*(rival.name for rival in standard()), *(rivals or {})}
     names = labels([ref.given for ref in refs], taken)
     with ExitStack() as stack:

@@ -30,8 +30,12 @@ class ModelRef:
     path: Path | None
 
     @classmethod
-    def resolve(cls, given: str) -> ModelRef:
+    def resolve(cls, given: str, *, traffic: bool = False) -> ModelRef:
         """Look up a name or path. This exports nothing yet.
+
+        Args:
+            given: the name or path as typed.
+            traffic: whether a network whose frames are not pictures will do.
 
         Raises:
             ArtifactError: there is no such model, configuration or file.
@@ -41,7 +45,8 @@ class ModelRef:
         from framecast.runtime.shipped import find, shipped
 
         if given in CONFIGS and given not in shipped():
-            find_pictures(given, f"show {given} a camera or a clip")
+            if not traffic:
+                find_pictures(given, f"show {given} a camera or a clip")
             return cls(given, None)
         return cls(given, find(given))
 
