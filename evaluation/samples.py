@@ -137,7 +137,9 @@ def check_fits(name: str, manifest: Manifest, samples: Samples) -> None:
     """
     width, height = manifest.size
     if manifest.renders != "steps":
-        raise OptionError(f"{name} is a model of motion, which has no steps to count: evaluate it on clips, without --given")
+        raise OptionError(
+            f"{name} is a model of motion, which has no steps to count: evaluate it on clips, without --given"
+        )
     if not samples.shape:
         if not manifest.is_picture:
             raise not_for_clips(name)
