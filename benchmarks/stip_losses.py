@@ -6,6 +6,7 @@ the learned perceptual term too (STIP, Algorithm 1; weights of the released code
 
 - PSNR and SSIM, which reward blur;
 - sharpness: gradient energy divided by that of the real frames (1 is equally sharp);
+- LPIPS, if its packages and weights are installed (``lpips_weights.py``);
 - the perceptual distance: the MSE of a discriminator's features (STIP's own term), divided by that of copying the last
   frame. The discriminator comes from the adversarial run of another seed, which judged none of the scored networks.
 
@@ -15,6 +16,7 @@ the learned perceptual term too (STIP, Algorithm 1; weights of the released code
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import threading
@@ -31,6 +33,7 @@ from _machine import header
 from framecast.camera import Image
 from framecast.cli.signals import on_signals
 from framecast.evaluation.metrics import Truth
+from framecast.evaluation.perceptual import Judge, find_lpips
 from framecast.files import check_writable, write
 from framecast.runtime.judge import Edges
 from framecast.runtime.sinks.picture import beside, caption
@@ -51,8 +54,8 @@ LOSSES: Mapping[str, Mapping[str, Any]] = {
     "MSE + GAN": {"adversarial": ADVERSARIAL},
     "MSE + GAN + LP": {"adversarial": ADVERSARIAL, "perceptual": PERCEPTUAL},
 }
-JUDGE, COPY = "MSE + GAN", "copy-last"
-COLUMNS = ("PSNR dB ↑", "SSIM ↑", "sharpness", "perceptual distance ↓", "the same, last frame ↓")
+JUDGING, COPY = "MSE + GAN", "copy-last"
+COLUMNS = ("PSNR dB ↑", "SSIM ↑", "sharpness", "LPIPS ↓", "perceptual distance ↓", "the same, last frame ↓")
 Moments = Sequence[Sequence[Image]]
 
 
@@ -111,10 +114,15 @@ def distances(judge: Discriminator, predicted: Sequence[Image], truth: Sequence[
     return [float(learned_perceptual(a, b)) for a, b in zip(one, other, strict=True)]
 
 
-def score(predicted: Sequence[Sequence[Image]], found: Moments, judge: Discriminator) -> tuple[float, ...]:
-    """Return PSNR, SSIM, sharpness and perceptual distances: of all predicted frames, and of the last ones."""
+def score(
+    predicted: Sequence[Sequence[Image]], found: Moments, judge: Discriminator, lpips: Judge | None = None
+) -> tuple[float, ...]:
+    """Return PSNR, SSIM, sharpness, LPIPS and perceptual distances: of all predicted frames, and of the last ones.
+
+    Without ``lpips``, LPIPS is NaN.
+    """
     edges = Edges()
-    psnr, ssim, sharp, far, last = [], [], [], [], []
+    psnr, ssim, sharp, learnt, far, last = [], [], [], [], [], []
     for guess, frames in zip(predicted, found, strict=True):
         truth = frames[GIVEN:]
         for one, real in zip(guess, truth, strict=True):
@@ -122,10 +130,11 @@ def score(predicted: Sequence[Sequence[Image]], found: Moments, judge: Discrimin
             psnr.append(compared.psnr)
             ssim.append(compared.ssim(data_range=1))
             sharp.append(edges.energy(one) / max(edges.energy(real), 1e-9))
+            learnt += [math.nan] if lpips is None else lpips(real, [one])
         apart = distances(judge, guess, truth)
         far += apart
         last.append(apart[-1])
-    return mean(psnr), mean(ssim), mean(sharp), mean(far), mean(last)
+    return mean(psnr), mean(ssim), mean(sharp), mean(learnt), mean(far), mean(last)
 
 
 def table(scores: Mapping[str, Sequence[Sequence[float]]]) -> Table:
@@ -133,7 +142,7 @@ def table(scores: Mapping[str, Sequence[Sequence[float]]]) -> Table:
     rows = []
     for name, runs in scores.items():
         cells = []
-        for at, digits in enumerate((2, 4, 2, 3, 3)):
+        for at, digits in enumerate((2, 4, 2, 4, 3, 3)):
             values = [run[at] for run in runs]
             spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if name != COPY else ""
             cells.append(f"{mean(values):.{digits}f}{spread}")
@@ -179,18 +188,21 @@ def main() -> None:
                     sys.exit("stopped: the same command continues")
                 print(f"{loss}, seed {seed}: {training.cpu_minutes:.0f} CPU minutes", flush=True)
                 runs[loss, seed] = training
-    footage = runs[JUDGE, 1].scored
+    footage = runs[JUDGING, 1].scored
     assert isinstance(footage, Videos)
-    found = moments(footage, args.moments)
+    found, learnt = moments(footage, args.moments), find_lpips()
+    if isinstance(learnt, str):
+        print(learnt, file=sys.stderr)
+    lpips = None if isinstance(learnt, str) else learnt
     copied = [[frames[GIVEN - 1]] * PREDICTED for frames in found]
     scores: dict[str, list[Sequence[float]]] = {COPY: [], **{loss: [] for loss in LOSSES}}
     for seed in range(1, args.seeds + 1):
-        judge = runs[JUDGE, seed % args.seeds + 1].trainer.discriminator
+        judge = runs[JUDGING, seed % args.seeds + 1].trainer.discriminator
         assert judge is not None
-        *usual, far, last = score(copied, found, judge)
+        *usual, far, last = score(copied, found, judge, lpips)
         scores[COPY].append((*usual, 1.0, 1.0))
         for loss in LOSSES:
-            *own, own_far, own_last = score(list(predictions(runs[loss, seed], found)), found, judge)
+            *own, own_far, own_last = score(list(predictions(runs[loss, seed], found)), found, judge, lpips)
             scores[loss].append((*own, own_far / far, own_last / last))
     if args.picture:
         moment = found[len(found) // 2]

@@ -31,7 +31,11 @@ def find_lpips() -> Judge | str:
     except ImportError as error:
         return f"LPIPS is left out: {error.name or error} is not installed (pip install lpips torchvision)"
     except RuntimeError as error:  # torchvision was built for another torch
-        return f"LPIPS is left out: torchvision does not fit this torch ({error}); install the version that does"
+        build = "cpu" if torch.version.cuda is None else f"cu{torch.version.cuda.replace('.', '')}"
+        return (
+            f"LPIPS is left out: torchvision does not fit torch {torch.__version__} ({error}; pip install torchvision "
+            f"--index-url https://download.pytorch.org/whl/{build})"
+        )
     weights = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     if not weights.is_file():
         url = f"https://download.pytorch.org/models/{WEIGHTS}"

@@ -48,6 +48,19 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, stand_in: P
     assert f"{missing} is not installed (pip install lpips torchvision)" in found
 
 
+def test_a_torchvision_of_another_torch_is_named(
+    monkeypatch: pytest.MonkeyPatch, stand_in: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.delitem(sys.modules, "torchvision")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    found = find_lpips()
+    assert isinstance(found, str)
+    assert f"does not fit torch {torch.__version__} (operator torchvision::nms does not exist; pip install" in found
+    assert found.endswith("whl/cpu)")
+
+
 def test_missing_and_damaged_weights_are_named(stand_in: Path) -> None:
     found = find_lpips()
     assert isinstance(found, str)
