@@ -262,6 +262,23 @@ def small() -> Cells:
     return [[header[0], *(header[i] for i in places), header[-1]], *rows]
 
 
+def perceptual() -> Cells:
+    """PSNR and LPIPS of ``edge`` and its rivals, one frame and five frames ahead."""
+    rows = [["256×192", "PSNR, next frame", "LPIPS ↓, next frame", "PSNR, 5 frames ahead", "LPIPS ↓, 5 frames ahead"]]
+    tables = [drawn("lpips.txt", f"{ahead}, mean of 5 clips at 256×192 ") for ahead in ("next frame", "5 frames ahead")]
+    near, far = (column(cells, "LPIPS ↓") for cells in tables)
+    header, *psnr = drawn("lpips.txt", "by frames ahead, PSNR in dB")
+    for place, name in enumerate(header[1:], 1):
+        rows.append([f"`{name}`", psnr[0][place], near[name], psnr[4][place], far[name]])
+    return rows
+
+
+def small_lpips() -> Cells:
+    """LPIPS of the small networks."""
+    found = column(drawn("lpips.txt", "eval stip-mini"), "LPIPS ↓")
+    return [["", *(f"`{name}`" for name in found)], ["LPIPS ↓", *found.values()]]
+
+
 def small_frames() -> Cells:
     """MSE of the small networks by frame."""
     runs = _scored(2)
@@ -330,6 +347,8 @@ TABLES: Mapping[str, Callable[[], Cells]] = {
     "moving-mnist": moving_mnist,
     "small": small,
     "small-frames": small_frames,
+    "small-lpips": small_lpips,
+    "perceptual": perceptual,
     "training-speed": training_speed,
     "launches": launches,
     "configurations": configurations,
