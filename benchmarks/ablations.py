@@ -35,7 +35,7 @@ from _machine import header
 
 from framecast.camera.digits import FIXED
 from framecast.cli.signals import on_signals
-from framecast.tables import Table, to_markdown
+from framecast.tables import Table, number, to_markdown
 from framecast.training.footage import Digits
 from framecast.training.recipes import choose
 from framecast.training.sampling import moment, rollout, to_tensor
@@ -260,7 +260,7 @@ def _claims(found: Mapping[tuple[str, str], Mapping[int, Row]]) -> Table:
         one, other = (found.get((claim.network, name), {}) for name in (claim.better, claim.worse))
         if shared := sorted(one.keys() & other.keys()):
             a, b = ([mean(of[seed]["mse"]) for seed in shared] for of in (one, other))
-            gain = f"{100 * (1 - mean(a) / mean(b)):+.1f} %"
+            gain = f"{number(100 * (1 - mean(a) / mean(b)), '+.1f')} %"
             what = f"{claim.network}: {claim.better} is better than {claim.worse}"
             rows.append((what, verdict(a, b), gain, claim.source))
     return Table("what the papers claim, and our recipe assumes", ("claim", "here", "MSE lower by", "source"), rows)

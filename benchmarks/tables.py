@@ -345,6 +345,8 @@ TABLES: Mapping[str, Callable[[], Cells]] = {
     "moving-mnist": moving_mnist,
     "small": small,
     "small-frames": small_frames,
+    "ablations": _file("ablations.txt"),
+    "ablation-claims": _file("ablations.txt", 1),
     "small-lpips": small_lpips,
     "perceptual": perceptual,
     "training-speed": training_speed,
