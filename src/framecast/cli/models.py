@@ -34,7 +34,7 @@ def models(
     columns = ("name", "next frame, dB", "frame", "parameters", "GMAC", "state", "as published")
     terminal.table("framecast models", columns, [_row(one) for one in listed])
     print("Next frame: PSNR on five held-out clips (in brackets: copying the last frame).")
-    print("The small networks know only Moving MNIST: docs/moving-mnist.md has their errors, frame by frame.")
+    print("The small networks know only Moving MNIST: errors in docs/moving-mnist.md.")
     print("Models with – have no weights yet: train or import weights, then export them.")
     if json is not None:
         write(json, f"{to_json(listed, indent=2)}\n".encode())
