@@ -125,16 +125,7 @@ CLAIMS = (
     Claim("stau", FULL, "without SAM", _STAU),
     Claim("stau", "without SAM", "without TAM and SAM", _STAU),
     Claim("stau", "without TAM", "without TAM and SAM", _STAU),
-    *(
-        Claim("stau", FULL, name, "our recipe")
-        for name in (
-            "constant rate of 0.001",
-            "last weights",
-            "true frames as inputs",
-            "true frames to the end",
-            "predicted frames as inputs",
-        )
-    ),
+    *(Claim("stau", FULL, one.name, "our recipe") for one in VARIANTS if one.network == "stau" and one.recipe),
     Claim("astm", FULL, "without EIFAG", "ASTM, ablation of EIFAG"),
     Claim("astm", FULL, "tau=2", "ASTM, choice of tau"),
     Claim("stip", FULL, "without STED", "STIP, ablation of STED"),

@@ -227,6 +227,7 @@ def _follow(decay: float) -> Callable[[_Tensors, _Tensors, Tensor | int], None]:
 
     @torch.no_grad()
     def update(average: _Tensors, current: _Tensors, count: Tensor | int) -> None:
-        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+        n = int(count)
+        torch._foreach_lerp_(average, current, 1 - min(decay, (1 + n) / (10 + n)))
 
     return update
