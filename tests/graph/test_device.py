@@ -147,8 +147,10 @@ def test_resizing_matches_opencv(channels: int, changes: dict[str, Any], camera:
     state = {"state.last": np.zeros((1, *manifest.frame), np.float32)}
     fed = np.zeros((1, 2, *manifest.frame), np.float32)
     got = run(device_graph(proto, camera), image=image[None], fed=fed, camera=CAMERA, **kept(1), **state)
-    # OpenCV rounds to bytes with fixed-point arithmetic, and converts to grey after that.
-    assert np.abs(got["seen"][0].astype(int) - to_model_size(image, manifest)).max() <= 1
+    expected = to_model_size(image, manifest)
+    # OpenCV enlarges, weighs other areas and converts to grey in fixed point or float: its last digit may differ.
+    exact = camera == (64, 48) and manifest.size == (32, 24) and channels == 3
+    assert np.abs(got["seen"][0].astype(int) - expected).max() <= (0 if exact else 1)
     frame = blank_frame(manifest)
     to_frame(got["seen"][0], manifest, frame[0])
     assert np.allclose(got["prediction"], run(proto, frame=frame, **state)["prediction"], atol=1e-6)
