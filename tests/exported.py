@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -50,16 +51,24 @@ def kept(name: str) -> Iterator[Path]:
         yield path
 
 
-@cache
-def pair(name: str) -> tuple[StepModel, ModelProto]:
-    """A network of ``tests/networks.py`` with random weights, and its artifact. Callers must not change either."""
-    model = make(name)
+def shared(name: str, model: StepModel, **facts: Any) -> ModelProto:
+    """The artifact of a network, which gets the weights that the first worker gave it; ``facts`` are for ``describe``.
+
+    A fixture of a module runs once in each worker: use this there, not ``to_onnx``. Callers must not change the result.
+    """
     with kept(f"{name}.pt") as path:
         if path.exists():
             model.load_state_dict(torch.load(path))
         else:
             torch.save(model.state_dict(), path)
-    return model, once(model, describe(model, name))
+    return once(model, describe(model, **{"config": name, **facts}))
+
+
+@cache
+def pair(name: str) -> tuple[StepModel, ModelProto]:
+    """A network of ``tests/networks.py`` with random weights, and its artifact. Callers must not change either."""
+    model = make(name)
+    return model, shared(name, model)
 
 
 def edge_graphs(folder: Path) -> Path:

@@ -32,6 +32,7 @@ from ..networks import NETWORKS  # noqa: TID252 (pytest's importlib mode puts no
 
 Run = Callable[..., tuple[int, str, str]]
 FULL = ("stip", "stip-edge", "tau-block")  # built in float32 too
+USUAL = (*FULL, "stau", "mau", "astm")  # the other networks take long, and have rarely found more
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def saved(proto: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [n if n in USUAL else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
 def test_every_network_builds(name: str, rtx: Library, tmp_path: Path) -> None:
     path = saved(exported(name), tmp_path / "model.onnx")
     for precision in ("fp16", "fp32") if name in FULL else ("fp16",):

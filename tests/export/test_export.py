@@ -29,7 +29,8 @@ from framecast.models.stip import STIP, STIPConfig
 from framecast.runtime.engines import open_engine
 from framecast.runtime.engines.torch import TorchEngine
 
-from ..networks import SMALL_EDGE  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import shared  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..networks import SMALL_EDGE  # noqa: TID252 (likewise)
 
 SMALL = STIPConfig(height=64, width=96, patch=2, hidden=8, layers=3, stages=3)
 QUALITY = Quality("some clips", 31.5, 30.0, {"a": (31.5, 30.0)})
@@ -45,7 +46,7 @@ def network() -> STIP:
 
 @pytest.fixture(scope="module")
 def proto(network: STIP) -> onnx.ModelProto:
-    return to_onnx(network, describe(network, "small", weights="a test", quality=QUALITY))
+    return shared("small", network, weights="a test", quality=QUALITY)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from framecast.errors import EngineError, SourceError
 from framecast.export.inspect import TappedGraph, watch
 from framecast.export.inspect_pictures import WIDTH
 from framecast.export.inspection import Inspection
-from framecast.export.onnx import describe, to_onnx
+from framecast.export.onnx import describe
 from framecast.graph.artifact import save
 from framecast.models.astm import ASTM, FORGET_BIAS, ASTMConfig
 from framecast.models.stau import MAU, STAU, MAUConfig, STAUCell, STAUConfig
@@ -35,6 +35,7 @@ from framecast.runtime.engines import open_engine
 from framecast.runtime.sinks.picture import CAPTION
 
 from ..conftest import Run  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
+from ..exported import shared  # noqa: TID252 (likewise)
 
 STEPS = 9  # fills every history, which has 5 slots
 NETWORKS: dict[str, Callable[[], StepModel]] = {
@@ -58,9 +59,8 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[StepMo
         model = make().eval()
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
-        manifest = describe(model, f"small-{name}")
         built[name] = model, folder / f"{name}.onnx"
-        save(to_onnx(model, manifest), built[name][1])
+        save(shared(f"small-{name}", model), built[name][1])
     return built
 
 

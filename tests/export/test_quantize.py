@@ -24,17 +24,15 @@ from framecast.runtime.engines import open_engine
 from framecast.runtime.shipped import find
 
 from ..clips import moving_pictures  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
-from ..exported import exported  # noqa: TID252
+from ..exported import exported, shared  # noqa: TID252
 
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with layers that are wide enough for int8."""
-    from framecast.export.onnx import describe, to_onnx
-
     model = STIP(STIPConfig(height=32, width=48, patch=2, hidden=16, layers=3, stages=2, kernel=3)).eval()
     path = tmp_path_factory.mktemp("wide") / "wide.onnx"
-    save(to_onnx(model, describe(model, "stip-ucf")), path)
+    save(shared("wide", model, config="stip-ucf"), path)
     return path
 
 

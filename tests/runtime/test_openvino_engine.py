@@ -120,7 +120,7 @@ def test_it_predicts_the_same_as_onnxruntime(name: str, tmp_path: Path) -> None:
         assert one.resets == other.resets == 0
 
 
-@pytest.mark.parametrize("name", ["stip-edge", "mau"])
+@pytest.mark.parametrize("name", ["stip", "mau"])
 def test_a_steady_stream_binds_nothing_new(name: str, tmp_path: Path) -> None:
     with OpenVinoEngine(artifact(name, tmp_path)) as engine:
         predictor = Predictor(engine, watch=False)
