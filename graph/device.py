@@ -159,8 +159,10 @@ def _picture_in(nodes: _Nodes, manifest: Manifest, camera: tuple[int, int] | Non
         rows, columns = area_weights(camera, manifest.size)
         picture = nodes.add("MatMul", nodes.add("MatMul", rows, picture), columns)
         # OpenCV averages 2×2 pixels in integers, which rounds halves up; all else it rounds to even.
-        halves_up = camera == (2 * manifest.size[0], 2 * manifest.size[1])
-        picture = nodes.add("Floor", nodes.add("Add", picture, np.float32(0.5))) if halves_up else _bytes(nodes, picture)
+        if camera == (2 * manifest.size[0], 2 * manifest.size[1]):
+            picture = nodes.add("Floor", nodes.add("Add", picture, np.float32(0.5)))
+        else:
+            picture = _bytes(nodes, picture)
         if manifest.channel_order == "GRAY":
             grey = np.array(_GREY, np.float32).reshape(1, 3, 1, 1)
             picture = nodes.add("ReduceSum", nodes.add("Mul", picture, grey), _axes(1))
