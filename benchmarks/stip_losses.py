@@ -47,7 +47,7 @@ from framecast.training.settings import Settings
 from framecast.training.train import Training
 
 GIVEN, PREDICTED = 4, 6  # STIP's protocol on real videos
-SIZE = {"height": 96, "width": 128, "channels": 3, "patch": 4}
+SIZE = {"height": 96, "width": 128, "channels": 3, "patch": 2}  # 4×4 patches have more values than stip-mini channels
 ADVERSARIAL, PERCEPTUAL = 0.001, 0.01  # the released code's weights
 LOSSES: Mapping[str, Mapping[str, Any]] = {
     "MSE": {},
@@ -62,7 +62,7 @@ Moments = Sequence[Sequence[Image]]
 def recipe(loss: str, args: argparse.Namespace) -> Recipe:
     """Return the recipe of stip-mini for videos, with the terms of a loss."""
     budget = {"updates": args.updates, "batch": args.batch}
-    changes = {**budget, "given": GIVEN, "predicted": PREDICTED, "augment": True, **LOSSES[loss]}
+    changes = {**budget, "given": GIVEN, "predicted": PREDICTED, **LOSSES[loss]}
     return choose("stip-mini", None, **changes)[1]
 
 
@@ -165,8 +165,8 @@ def main() -> None:
     parser.add_argument("train", type=Path, metavar="TRAIN")
     parser.add_argument("val", type=Path, metavar="VAL")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--updates", type=int, default=3000, metavar="N", help="of each run (default: 3000)")
-    parser.add_argument("--batch", type=int, default=4, metavar="N")
+    parser.add_argument("--updates", type=int, default=2400, metavar="N", help="of each run (default: 2400)")
+    parser.add_argument("--batch", type=int, default=2, metavar="N", help="sequences of an update (default: 2)")
     parser.add_argument("--seeds", type=int, default=2, metavar="N", help="two or more (default: 2)")
     parser.add_argument("--moments", type=int, default=12, metavar="N", help="of each clip (default: 12)")
     parser.add_argument("--every", type=float, default=15, metavar="M", help="minutes between checkpoints")
