@@ -1,11 +1,13 @@
-"""The header above a benchmark's figures: the machine that they were measured on."""
+"""What the benchmarks share: the header above their figures, and errors of one line."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from framecast.bench.machine import describe
+from framecast.errors import FramecastError
 
 
 def header() -> str:
@@ -22,3 +24,11 @@ def header() -> str:
             f"versions  {', '.join(f'{name} {version}' for name, version in machine['versions'].items())}",
         ]
     )
+
+
+def script(main: Callable[[], None]) -> None:
+    """Run a benchmark. An error of framecast ends it with one line, as on framecast's own command line."""
+    try:
+        main()
+    except FramecastError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")

@@ -31,10 +31,11 @@ from statistics import mean
 from typing import Any
 
 import torch
-from _machine import header
+from _machine import header, script
 
 from framecast.camera.digits import FIXED
 from framecast.cli.signals import on_signals
+from framecast.files import sha256
 from framecast.tables import Table, number, to_markdown
 from framecast.training.footage import Digits
 from framecast.training.recipes import choose
@@ -201,6 +202,7 @@ def run(variant: Variant, seed: int, args: argparse.Namespace, stop: threading.E
         "variant": variant.name,
         "seed": seed,
         "config": settings.config,
+        "digits": digits(args),
         "updates": args.updates,
         "batch": args.batch,
         "sequences": args.sequences,
@@ -258,11 +260,16 @@ def _claims(found: Mapping[tuple[str, str], Mapping[int, Row]]) -> Table:
 
 
 def finished(args: argparse.Namespace) -> list[Row]:
-    """Return the rows of earlier calls with the same budget."""
+    """Return the rows of earlier calls with the same digits and the same budget."""
     path = args.out / RESULTS
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    budget = {"updates": args.updates, "batch": args.batch, "sequences": args.sequences}
-    return [row for row in rows if budget.items() <= row.items()]
+    same = {"digits": digits(args), "updates": args.updates, "batch": args.batch, "sequences": args.sequences}
+    return [row for row in rows if same.items() <= row.items()]
+
+
+def digits(args: argparse.Namespace) -> list[str]:
+    """Return the SHA-256 of the digits to train and to score on: results of others do not count."""
+    return [sha256(args.digits / name) for name in (TRAIN, TEST)]
 
 
 def keep(row: Row, args: argparse.Namespace) -> None:
@@ -289,6 +296,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     parser.add_argument("--report", action="store_true", help="train nothing")
     args = parser.parse_args()
+    if args.sequences < 1:
+        parser.error(f"--sequences must be 1 or more, not {args.sequences}")
+    for name in (TRAIN, TEST):
+        if not (args.digits / name).is_file():
+            parser.error(f"no {name} in {args.digits}: give the folder of MNIST's files")
     os.nice(19)
     torch.set_num_threads(args.threads)
     rows, stop = finished(args), threading.Event()
@@ -308,4 +320,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -17,7 +17,7 @@ import time
 from itertools import product
 from pathlib import Path
 
-from _machine import header
+from _machine import header, script
 
 from framecast.errors import EngineError, FramecastError
 from framecast.graph.manifest import RENDER, other_half
@@ -96,4 +96,4 @@ def exported(config: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

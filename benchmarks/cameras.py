@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from _machine import header
+from _machine import header, script
 
 from framecast.bench.cameras import play
 from framecast.bench.loop import warm
@@ -154,4 +154,4 @@ def arrays(*states: State) -> list[np.ndarray[Any, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from _day_camera import FPS, KINDS, LOST, STALL, Camera, DayEngine, Fault, planted
-from _machine import header
+from _machine import header, script
 
 from framecast.camera.reconnect import Reconnecting
 from framecast.runtime.pipeline import Pipeline
@@ -233,4 +233,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

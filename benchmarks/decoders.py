@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
-from _machine import header
+from _machine import header, script
 
 import framecast
 from framecast.camera import Image, Source, open_source
@@ -193,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -22,7 +22,7 @@ import _faults_camera as camera
 import _faults_load as load
 import _faults_state as state
 from _faults_parts import FaultError, Unavailable, row
-from _machine import header
+from _machine import header, script
 
 # Each case in full, and quickly.
 CASES: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
@@ -104,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

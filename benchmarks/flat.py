@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _machine import header
+from _machine import header, script
 from torch import nn
 
 from framecast.export.onnx import describe, quiet, to_onnx
@@ -116,4 +116,4 @@ def clip_wise(model: TAU, path: Path) -> Callable[[], float]:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

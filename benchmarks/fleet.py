@@ -17,7 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from _machine import header
+from _machine import header, script
 
 from framecast.bench.fleet import Outcome, Site, simulate
 
@@ -70,4 +70,4 @@ def row(name: str, site: Site, found: Outcome) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _machine import header
+from _machine import header, script
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # tests/ is no installed package
@@ -120,4 +120,4 @@ def repeat(kind: str, seed: int | None, folder: Path | None, place: Path) -> int
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -23,7 +23,7 @@ from unittest import mock
 
 import torch
 from _clipwise import clip_wise
-from _machine import header
+from _machine import header, script
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -234,4 +234,4 @@ def row(config: str, name: str, count: Count, milliseconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

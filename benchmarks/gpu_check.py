@@ -43,7 +43,7 @@ from _gpu_process import in_child
 from _gpu_report import Report, Unusable
 from _gpu_run import Found, Row, Section, serve
 from _gpu_variants import BEST, CHECKED_SIZE, CONFIGS, DRY_CONFIGS, DRY_SIZES, SIZES, TARGETS, VARIANTS, Variant
-from _machine import header
+from _machine import header, script
 
 from framecast.errors import EngineError
 from framecast.models.configs import CONFIGS as ENTRIES
@@ -217,4 +217,4 @@ def _ruined() -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

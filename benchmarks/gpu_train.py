@@ -28,12 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _machine import header
+from _machine import header, script
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from safetensors.torch import save_file
 
-from framecast.errors import FramecastError
 from framecast.models.configs import parse
 from framecast.training.recipes import choose
 from framecast.training.settings import Settings
@@ -103,10 +102,7 @@ def main() -> None:
         parser.error("torch finds no CUDA device (--device cpu tests the code)")
     if not args.minutes > 0:
         parser.error(f"--minutes must be above 0, not {args.minutes:g}")
-    try:
-        run(args, begun)
-    except FramecastError as error:
-        sys.exit(f"error: {error}")
+    run(args, begun)
 
 
 def run(args: argparse.Namespace, begun: float) -> None:
@@ -258,4 +254,4 @@ def join(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

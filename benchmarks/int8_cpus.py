@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 from _int8_layers import cut, write
-from _machine import header
+from _machine import header, script
 
 from framecast.bench.machine import busy, describe
 from framecast.bench.steps import live_step, measure
@@ -237,4 +237,4 @@ def pictures(clip: str, count: int) -> list[Image]:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

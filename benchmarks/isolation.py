@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 
 import numpy as np
-from _machine import header
+from _machine import header, script
 
 import framecast
 from framecast.camera import Frame, Image, Source, open_source
@@ -144,4 +144,4 @@ def row(kind: str, runs: Sequence[Handed]) -> Sequence[str]:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

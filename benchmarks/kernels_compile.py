@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import triton
-from _machine import header
+from _machine import header, script
 
 from framecast.kernels.cross import ARCHS, DTYPES, KERNELS, Compiled, compile_for
 
@@ -36,4 +36,4 @@ def line(kernel: str, shape: tuple[int, int, int], dtype: str, arch: int, compil
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 
-from _machine import header
+from _machine import header, script
 
 from framecast.bench.results import ratios
 from framecast.bench.steps import Series, live_step, measure
@@ -96,4 +96,4 @@ def _stream(engine: str, threads: int, fps: float, seconds: float) -> StreamResu
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

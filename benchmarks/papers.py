@@ -16,7 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from _machine import header
+from _machine import header, script
 from numpy.typing import NDArray
 
 from framecast.camera import Image
@@ -33,6 +33,7 @@ from framecast.runtime.sinks.picture import CAPTION, GAP, beside, caption, enlar
 from framecast.tables import Table, to_markdown
 
 GIVEN = 10
+SEQUENCES = 10_000  # in the test set
 TILE = 64  # least width of a picture, pixels
 LABEL = 96  # width of the names of the rows, pixels
 
@@ -133,6 +134,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE.json")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     args = parser.parse_args()
+    if args.sequences is not None and args.sequences < 1:
+        parser.error(f"--sequences must be 1 or more, not {args.sequences}")
+    if not 0 <= args.sequence < (args.sequences or SEQUENCES):
+        parser.error(f"--sequence must be one of those scored, from 0 to {(args.sequences or SEQUENCES) - 1}")
+    if len({*args.artifacts}) < len(args.artifacts):
+        parser.error("an artifact is given twice")
     for path in filter(None, (args.picture, args.json)):
         check_writable(path)
     place = f"mnist://{args.digits}"
@@ -156,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

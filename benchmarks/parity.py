@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _machine import header
+from _machine import header, script
 
 from framecast.errors import ExportError
 from framecast.export.exporter import export_config
@@ -68,4 +68,4 @@ def rounding(config: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

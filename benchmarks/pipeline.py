@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from _machine import header
+from _machine import header, script
 
 import framecast
 from framecast.camera import Frame, Image, open_source
@@ -83,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from _machine import header
+from _machine import header, script
 
 CLIPS = Path(__file__).parents[1] / ".." / "shared" / "clips" / "val"
 
@@ -26,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from _cases import BASELINE, CONTESTANTS, MODELS, THREADS, Ready, Unavailable, memory, note, prepare, set_up
-from _machine import header
+from _machine import header, script
 
 from framecast.bench.machine import Machine, busy, describe
 from framecast.bench.results import number
@@ -136,4 +136,4 @@ def show(model: str, entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from _machine import header
+from _machine import header, script
 
 from framecast.camera import Image, open_source
 from framecast.files import write
@@ -169,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

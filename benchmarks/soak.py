@@ -43,7 +43,7 @@ import cv2
 import numpy as np
 import psutil
 from _heap import in_use
-from _machine import header
+from _machine import header, script
 
 RATE = 150  # frames a second that the camera sends
 WARM = 1 / 3  # share of the run before the fit begins
@@ -320,4 +320,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 
-from _machine import header
+from _machine import header, script
 
 from framecast.bench.cold_start import peak_memory
 
@@ -50,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

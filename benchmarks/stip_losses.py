@@ -28,7 +28,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from _machine import header
+from _machine import header, script
 
 from framecast.camera import Image
 from framecast.cli.signals import on_signals
@@ -213,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

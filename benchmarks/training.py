@@ -4,7 +4,8 @@ DIGITS is MNIST's train-images-idx3-ubyte.gz. Each way of training makes one upd
 the batch of the recipe. The figures are medians: sequences a second of wall time and of CPU time, and the ratio of wall
 times to the first way. Between two figures of one way lie all the others, so a slow minute of the machine hits all.
 
-``--compile`` adds torch.compile; it takes minutes before the first update. Run nothing else meanwhile.
+``--compile`` adds torch.compile; it takes minutes before the first update. ``--parts`` prints instead what takes an
+update's CPU time, by the recipe and with one thread. Run nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -12,25 +13,28 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from _machine import header
+from _machine import header, script
 
 from framecast.models.configs import build
 from framecast.models.step import StepModel
 from framecast.tables import Table, to_markdown
 from framecast.training.batches import Batches
 from framecast.training.footage import open_footage
-from framecast.training.recipes import choose
+from framecast.training.recipes import Recipe, choose
 from framecast.training.trainer import Trainer
 from framecast.training.view import View
 
 NETWORKS = ("stip-mini", "stau-mini", "mau-mini", "astm-mini", "tau-mini")
 WARM = 2  # updates before the first that counts
+PARTS = {"forward": "_objective", "backward": "_backward", "optimiser and average": "_step"}  # methods of the trainer
 
 
 @dataclass
@@ -79,15 +83,50 @@ def ways(*, compiled: bool) -> list[Way]:
     return [*found, Way("bfloat16, torch.compile", "bf16", compiled=True)] if compiled else found
 
 
-def measure(network: str, digits: Path, cache: Path, rounds: int, *, compiled: bool) -> Table:
-    """Return the table of one network."""
+def opened(network: str, digits: Path, cache: Path) -> tuple[StepModel, Recipe, Batches]:
+    """Return an untrained network, its recipe and its batches."""
     torch.manual_seed(0)
-    model, found = build(network), ways(compiled=compiled)
-    _, recipe = choose(network, "mini")
+    model, (_, recipe) = build(network), choose(network, "mini")
     view = View.of(network, model.frame_shape)
     footage = open_footage(digits, view, cache, recipe.frames, print, scored=False, layout=None, augment=recipe.augment)
+    return model, recipe, Batches(footage, recipe.frames, recipe.batch, 0, carried=False, position=None)
+
+
+def parts(network: str, digits: Path, cache: Path, rounds: int) -> Sequence[str]:
+    """Return a row: what takes an update's CPU time, as shares. The data are made alone, before the updates."""
+    torch.set_num_threads(1)
+    model, recipe, batches = opened(network, digits, cache)
+    trainer, spent = Way("", recipe.precision).trainer(network, model), defaultdict[str, float](float)
+
+    def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*arguments: Any) -> Any:
+            begun = time.process_time()
+            result = call(*arguments)
+            spent[name] += time.process_time() - begun
+            return result
+
+        return measured
+
+    made = timed("data", lambda: [next(batches) for _ in range(WARM + rounds)])()
+    batches.close()
+    spent["data"] *= rounds / len(made)
+    whole = timed("all", trainer.update)
+    for number, batch in enumerate(made):
+        if number == WARM:
+            for name, method in PARTS.items():
+                setattr(trainer, method, timed(name, getattr(trainer, method)))
+        (whole if number >= WARM else trainer.update)(batch, 0.3)
+    total = spent["all"] + spent["data"]
+    known = [spent["data"], *(spent[name] for name in PARTS)]
+    shares = [100 * value / total for value in (*known, total - sum(known))]
+    return f"`{network}`", str(recipe.batch), f"{total / rounds:.2f}", *(f"{share:.1f} %" for share in shares)
+
+
+def measure(network: str, digits: Path, cache: Path, rounds: int, *, compiled: bool) -> Table:
+    """Return the table of one network."""
+    found = ways(compiled=compiled)
+    model, recipe, batches = opened(network, digits, cache)
     trainers = [way.trainer(network, model) for way in found]
-    batches = Batches(footage, recipe.frames, recipe.batch, 0, carried=False, position=None)
     for number in range(WARM + rounds):
         batch = next(batches)
         for way, trainer in zip(found, trainers, strict=True):
@@ -117,12 +156,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, metavar="N")
     parser.add_argument("--cache", type=Path, default=Path("frames"), metavar="FOLDER")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--parts", action="store_true")
     args = parser.parse_args()
     print(header())
-    for network in args.networks or NETWORKS:
+    networks = args.networks or NETWORKS
+    if args.parts:
+        columns = ("network", "batch", "CPU seconds of an update", "data", *PARTS, "the rest")
+        rows = [parts(network, args.digits, args.cache, args.rounds) for network in networks]
+        print(f"\n{to_markdown(Table(f'an update, mean of {args.rounds}', columns, rows))}")
+        return
+    for network in networks:
         table = measure(network, args.digits, args.cache, args.rounds, compiled=args.compile)
         print(f"\n{to_markdown(table)}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    script(main)

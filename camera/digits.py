@@ -10,14 +10,17 @@ from urllib.parse import parse_qsl, quote, unquote
 import numpy as np
 
 from framecast.camera.clip import Clip, Timed
-from framecast.camera.moving_mnist import DIGIT, SEEDS, Fixed, MovingMNIST, Pictures, read_idx
+from framecast.camera.moving_mnist import DIGIT, MOST_DIGITS, SEEDS, Fixed, MovingMNIST, Pictures, read_idx
 from framecast.errors import SourceError
 from framecast.redact import redact
 
 SHIPPED = "digits.idx.gz"  # in assets/: 300 of MNIST's training digits
 FIXED = 20  # frames of a sequence of the papers' test set
-_MOST = {"digits": 99, "size": 4096, "frames": 10**9, "scene": 10_000, "seed": SEEDS - 1}
-_RANGES = "digits 1 to 99, size 28x28 to 4096x4096, fps 0.1 to 1000, frames and seed not negative, scene 1 to 10000"
+_MOST = {"digits": MOST_DIGITS, "size": 4096, "frames": 10**9, "scene": 10_000, "seed": SEEDS - 1}
+_RANGES = (
+    f"digits 1 to {MOST_DIGITS}, size 28x28 to 4096x4096, fps 0.1 to 1000, frames 0 to 1000000000, scene 1 to 10000, "
+    f"seed 0 to {SEEDS - 1}"
+)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from framecast.errors import OptionError, SourceError
 from framecast.redact import redact
 
 DIGIT = 28  # side of a digit in pixels
+MOST_DIGITS = 99  # in a sequence
 STEP = 0.1  # distance per frame, in the unit square in which a digit's corner moves
 GZIP = b"\x1f\x8b"
 IMAGES = b"\x00\x00\x08\x03"  # unsigned bytes in three dimensions
@@ -100,6 +101,8 @@ class MovingMNIST:
         for name, minimum in (("size", DIGIT), ("length", 1), ("count", 1)):
             if (value := getattr(self, name)) < minimum:
                 raise OptionError(f"{name} must be at least {minimum}, not {value}")
+        if self.count > MOST_DIGITS:
+            raise OptionError(f"count must be at most {MOST_DIGITS} digits, not {self.count}")
 
     def sequence(self, rng: np.random.Generator) -> Pictures:
         """Make one sequence, [length, size, size]. It depends only on the state of ``rng``."""
@@ -192,7 +195,11 @@ def test_set(digits: Pictures, seed: int = 0, sequences: int = 1000, length: int
     if sequences < 1:
         raise OptionError(f"sequences must be at least 1, not {sequences}")
     fixed = Fixed(MovingMNIST(digits, length=length, count=count), seed)
-    made = np.empty((length, sequences, fixed.source.size, fixed.source.size), np.uint8)
+    try:
+        made = np.empty((length, sequences, fixed.source.size, fixed.source.size), np.uint8)
+    except (MemoryError, ValueError) as error:  # ValueError: more bytes than an address can count
+        reason = f"{sequences:,} sequences of {length:,} frames do not fit into memory"
+        raise OptionError(f"{reason}: make fewer, or shorter ones") from error
     for index in range(sequences):
         made[:, index] = fixed.sequence(index)
     return made

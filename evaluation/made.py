@@ -53,5 +53,6 @@ def open_made(place: str) -> Made:
     """
     drift = parse_drift(place, Drift(scene=FIXED, seed=0), without=("fps", "frames"))
     fixed = drift.scenes()
-    digits = f"{len(fixed.source.digits):,} digits of {redact(drift.file)}" if drift.file else _SHIPPED
-    return Made(f"mnist, seed {drift.seed}", f"{drift.digits} of the {digits}, seed {drift.seed}", fixed)
+    digits = f"{len(fixed.source.digits):,} of {redact(drift.file)}" if drift.file else _SHIPPED
+    drawn = f"{drift.digits} digit{'s' * (drift.digits != 1)} a sequence, from the {digits}"
+    return Made(f"mnist, seed {drift.seed}", f"{drawn}, seed {drift.seed}", fixed)

@@ -49,9 +49,11 @@ def evaluate_sequences(
 
     Raises:
         SourceError: a file cannot be read or has another layout, or no clip can be scored.
-        OptionError: a model does not fit the sequences, or no frame is left to predict.
+        OptionError: a model does not fit the sequences, no frame is left to predict, or ``limit`` is below 1.
         EngineError: an engine failed, or a prediction is not finite.
     """
+    if limit is not None and limit < 1:
+        raise OptionError(f"the limit must be 1 sequence or more, not {limit}")
     every = [open_samples(place, layout) for place in places]
     given = given or every[0].given
     horizon = _horizon(every, given, predict)

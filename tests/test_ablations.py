@@ -103,12 +103,45 @@ def test_a_stopped_run_continues_with_the_same_result(
     assert script.finished(args) == [whole]
 
 
+def test_rows_of_other_digits_do_not_count(script: ModuleType, tmp_path: Path) -> None:
+    args = Namespace(digits=tmp_path, out=tmp_path, updates=3, batch=1, sequences=3)
+    for name, seed in ((script.TRAIN, 4), (script.TEST, 9)):
+        write_digits(tmp_path / name, seed)
+    row = {"digits": script.digits(args), "updates": 3, "batch": 1, "sequences": 3}
+    script.keep(row, args)
+    assert script.finished(args) == [row]
+    write_digits(tmp_path / script.TEST, 10)
+    assert script.finished(args) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(("--sequences", "0"), "--sequences must be 1 or more, not 0"), ((), "no train-images-idx3-ubyte.gz in ")],
+)
+def test_bad_input_ends_before_training(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ablations.py", str(tmp_path), "--out", str(tmp_path / "out"), *words])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_rows_of_another_budget_stay(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(variant: Any, seed: int, args: Namespace, stop: object) -> dict[str, Any]:
         budget = {"updates": args.updates, "batch": args.batch, "sequences": args.sequences}
         cost = {"parameters": 1, "cpu_minutes": 1.0, "mse": [1.0]}
+        budget["digits"] = script.digits(args)
         return {"network": variant.network, "variant": variant.name, "seed": seed, **budget, **cost}
 
+    for name in (script.TRAIN, script.TEST):
+        write_digits(tmp_path / name)
     monkeypatch.setattr(script, "run", run)
     monkeypatch.setattr(script.os, "nice", lambda more: more)
     monkeypatch.setattr(script.torch, "set_num_threads", lambda count: None)

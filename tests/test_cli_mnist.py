@@ -35,7 +35,7 @@ def test_writes_the_set_of_a_seed_and_prints_its_hash(run: Run, digits_file: Pat
     assert made.dtype == np.uint8
     assert np.array_equal(made, moving_mnist.test_set(moving_mnist.read_idx(digits_file), 5, 3, 4, 1))
     assert f"wrote {file} (0.0 MB): Moving MNIST, uint8 [4, 3, 64, 64]" in out
-    assert f"each sequence: 1 of the 7 digits of {digits_file}; seed 5" in out
+    assert f"1 digit a sequence, from the 7 of {digits_file}; seed 5" in out
     assert f"sha256: {hashlib.sha256(file.read_bytes()).hexdigest()}" in out
 
 
@@ -61,7 +61,12 @@ def test_the_test_set_of_mnist_has_the_documented_hash(run: Run, tmp_path: Path)
         (("--sequences", 0), "--sequences must be at least 1, not 0"),
         (("--length", 0), "--length must be at least 1, not 0"),
         (("--digits", -1), "--digits must be at least 1, not -1"),
+        (("--digits", 100), "count must be at most 99 digits, not 100"),
         (("--seed", -1), "seed must be from 0 to 4294967295, not -1"),
+        (
+            ("--sequences", 10**12),
+            "1,000,000,000,000 sequences of 20 frames do not fit into memory: make fewer, or shorter ones",
+        ),
     ],
 )
 def test_bad_options(run: Run, digits_file: Path, tmp_path: Path, options: tuple[str, int], message: str) -> None:
@@ -81,7 +86,11 @@ def test_bad_files(run: Run, digits_file: Path, tmp_path: Path) -> None:
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith(f"framecast: cannot read {tmp_path / 'none'}: No such file or directory")
 
-    code, _, err = run("moving-mnist", digits_file, "-o", tmp_path / "in")
+    code, _, err = run("moving-mnist", digits_file, "-o", tmp_path / "x.txt")
+    assert (code, err) == (1, f"framecast: {tmp_path / 'x.txt'} must end in .npy\n")
+
+    (tmp_path / "in.npy").mkdir()
+    code, _, err = run("moving-mnist", digits_file, "-o", tmp_path / "in.npy")
     assert (code, err.count("\n")) == (1, 1)
     assert "not a regular file" in err
 

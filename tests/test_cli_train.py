@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import subprocess
 import sys
@@ -80,7 +81,14 @@ def test_moving_mnist_and_weights_to_start_from(run: Run, tmp_path: Path) -> Non
     first, second = tmp_path / "first", tmp_path / "second"
     code, said, err = run("train", "mau-mnist", digits, "--output", first, *SHORT, *MAU)
     assert code == 0, err
-    assert "eval" in said
+    assert "preparing" in err
+    assert "for mau-mnist (64×64 grey), recipe mau-mnist" in err
+    artifact = first / "mau-mnist.onnx"
+    assert f"  framecast run 'mnist://?seed=1' --horizon 10 --model {artifact}\n" in said
+    assert f"  framecast eval {artifact} 'mnist://t10k-images-idx3-ubyte.gz?seed=0'\n" in said
+    code, said, err = run("train", "mau-mnist", digits, "--output", first, *SHORT, *MAU, "--resume")
+    assert code == 0, err
+    assert said.startswith("nothing left to train: 3 updates in ")
     start = first / "weights.safetensors"
     words = ("--weights", start, "--val", others, *SHORT, "--lr", 1e-3, "--device", "cpu")
     code, _, err = run("train", "mau-mnist", digits, "--output", second, *words)  # options from the weights file
@@ -132,7 +140,7 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
         (("tau-taxibj", "clips"), "takes 2 channels that are not a picture: give TaxiBJ's dataset.npz, not clips"),
         (("mau-mnist", "a.npz"), "a.npz holds traffic and no pictures, but this network takes 64×64×1 pictures: give"),
         (("no-such", "clips"), "no configuration 'no-such'"),
-        (("stip-edge", "clips", "--recipe", "best"), "no recipe 'best': there are astm-mnist"),
+        (("stip-edge", "clips", "--recipe", "best"), "no recipe 'best': there are mini, astm-mnist"),
         (("edge", "clips"), "edge is a model of motion, not a network: it has no weights to train"),
         (("stip-edge", "clips", "--cache", "clips"), "cannot keep decoded frames in clips: the videos are there"),
         (("stip-edge", "clips", "--set", "depth=3"), "stip-edge has no option 'depth'"),
@@ -147,6 +155,10 @@ def test_sequences_need_clips_of_their_length(run: Run, tmp_path: Path) -> None:
         (("stip-edge", "clips", "--precision", "fp16", "--device", "cpu"), "fp16 needs CUDA"),
         (("stip-edge", "clips", "--device", "tpu"), "--device must be auto, cpu or cuda, not tpu"),
         (("stip-edge", "clips", "--val", "clips"), "a.avi of --val is also training data"),
+        (
+            ("mau-mnist", "digits", "--val", "digits.gz"),
+            "digits.gz of --val is also training data: score on other data",
+        ),
         (("stip-edge", "clips", "--val", "empty"), "no videos in empty"),
         (("stip-edge", "clips", "--layout", "kth"), "no clip to train with in clips: none of the 2 clips there has"),
         (("stip-edge", "clips", "--layout", "bair"), "no layout 'bair': there are kth, ucf-sports"),
@@ -162,7 +174,7 @@ def test_bad_input(
     write_clips(Path("clips"), (80, 60))
     write_clips(Path("useless"), (80, 60), single=1)
     (Path("useless") / "broken.mp4").write_bytes(b"no video at all")
-    write_digits(Path("digits"))
+    Path("digits.gz").write_bytes(gzip.compress(write_digits(Path("digits")).read_bytes()))
     Path("empty").mkdir()
     Path("notes.txt").write_text("not what was asked for")
     assert message in one_line(run("train", *words, "--output", "out"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import numpy as np
@@ -50,3 +51,28 @@ def test_the_picture_has_the_truth_above_each_prediction(script: ModuleType) -> 
         for column, frame in enumerate(row):
             x = left + column * (side + gap)
             assert (made[y : y + side, x : x + side] == frame[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("tau-mini", "--sequences", "0"), "--sequences must be 1 or more, not 0"),
+        (("tau-mini", "--sequences", "2", "--sequence", "5"), "--sequence must be one of those scored, from 0 to 1"),
+        (("tau-mini", "tau-mini"), "an artifact is given twice"),
+        (("no-such",), "no-such"),
+    ],
+)
+def test_bad_input_is_one_line(
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: Sequence[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks/papers.py", "none-idx3-ubyte", *words])
+    with pytest.raises(SystemExit) as ended:
+        script.script(script.main)
+    said = capsys.readouterr().err if ended.value.code == 2 else str(ended.value.code)  # 2: argparse printed it
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("papers.py: ")
+    assert message in last

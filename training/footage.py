@@ -83,7 +83,7 @@ class Videos:
 
     def parts(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name: two footages must not share any."""
-        return _hashes(self.files)
+        return {name: facts["sha256"] for name, facts in self.files.items()}
 
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
         """Return the episode of a seed of up to three numbers, with ``length`` frames.
@@ -146,8 +146,8 @@ class Digits:
         return f"Moving MNIST from {len(self.digits)} digits"
 
     def parts(self) -> dict[str, str]:
-        """Return the SHA-256 of the file by its name."""
-        return _hashes(self.files)
+        """Return the SHA-256 of the digits, gzipped or not, by the file's name."""
+        return {self.name: sha256(self.digits.tobytes())}
 
     def episode(self, seed: Sequence[int], length: int | None) -> Episode:
         """Return the episode of a seed, with ``length`` frames (default: 120)."""
@@ -191,10 +191,6 @@ class Flows:
 
 
 Footage = Videos | Digits | Flows
-
-
-def _hashes(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    return {name: facts["sha256"] for name, facts in files.items()}
 
 
 def open_footage(

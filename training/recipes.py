@@ -205,7 +205,7 @@ def choose(config: str, name: str | None = None, **changes: Any) -> tuple[str, R
         name = f"{config.partition('-')[0]}-mini"
     name = name or DEFAULTS.get(config) or DEFAULTS.get(config.partition("-")[0], "stip-edge")
     if name not in RECIPES:
-        raise OptionError(f"no recipe {name!r}: there are {', '.join(RECIPES)}")
+        raise OptionError(f"no recipe {name!r}: there are mini, {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     changed = dataclasses.replace(recipe, **{field: value for field, value in changes.items() if value is not None})
     factor = changed.updates / recipe.updates

@@ -56,20 +56,18 @@ class Run:
         if new:
             self.folder.rmdir()  # the run creates the folder again when it has something to write
 
-    def begin(self, facts: Mapping[str, Any], session: Mapping[str, Any]) -> None:
-        """Record a new run, or a new session of a resumed run.
+    def sessions(self, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the sessions of a run so far; none of a new one. Nothing is written.
 
         Args:
             facts: everything that determines the result; a resumed run must have the same facts.
-            session: everything that may change on resuming: machine, versions, the command.
 
         Raises:
             OptionError: the run began with other facts.
             ArtifactError: the recorded facts cannot be read.
-            SinkError: the record cannot be written.
         """
         facts = json.loads(json.dumps(facts))
-        sessions = []
+        sessions: list[dict[str, Any]] = []
         if self._facts.is_file():
             try:
                 before = decode(self._facts.read_bytes(), dict[str, Any])
@@ -83,17 +81,34 @@ class Run:
                     f"{self.folder} has a run with other settings: {'; '.join(changes[:SHOWN])}{more} "
                     "(repeat its settings, or leave out --resume and choose another --output)"
                 )
-        text = json.dumps({**facts, "sessions": [*sessions, session]}, indent=2)
+        return sessions
+
+    def begin(self, facts: Mapping[str, Any], session: Mapping[str, Any]) -> None:
+        """Record a new run, or a new session of a resumed run. The folder must be locked (:meth:`alone`).
+
+        Args:
+            facts: see :meth:`sessions`.
+            session: everything that may change on resuming: machine, versions, the command.
+
+        Raises:
+            FramecastError: see :meth:`sessions`; or the record cannot be written.
+        """
+        text = json.dumps({**facts, "sessions": [*self.sessions(facts), session]}, indent=2)
         self._write(self._facts, f"{text}\n".encode())
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Lock the folder against other processes.
+        """Lock the folder against other processes. Nothing in it may be changed without the lock.
 
         Raises:
             OptionError: another run has locked it.
+            SinkError: the folder cannot be made.
         """
-        handle = os.open(self.folder, os.O_RDONLY)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder, os.O_RDONLY)
+        except OSError as error:
+            raise SinkError(f"cannot write {self.folder}: {error.strerror} (choose another --output)") from error
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -80,7 +80,7 @@ class Training:
         frames = recipe.given + recipe.predicted
         for path, scored in ((settings.data, False), *([(settings.val, True)] if settings.val else [])):
             check_footage(path, view, cache, scored=scored, layout=layout, frames=frames)
-        say(f"preparing {settings.data} for {settings.config}, recipe {settings.name}")
+        say(f"preparing {settings.data} for {settings.config} ({view}), recipe {settings.name}")
         self.footage = open_footage(
             settings.data, view, cache, shortest, say, scored=False, layout=layout, augment=recipe.augment
         )
@@ -89,7 +89,7 @@ class Training:
         )
         self._check_apart()
         saved = self.run.load()
-        self.run.begin(*self._facts())
+        self.run.sessions(self._facts()[0])
         self.minutes = 0.0
         self.cpu_minutes = 0.0  # of all threads: pauses and other programs do not count
         self._position: Position | None = None
@@ -101,7 +101,6 @@ class Training:
                     float(saved["cpu_minutes"]),
                     tuple((int(at), int(clip)) for at, clip in saved["position"]),
                 )
-        self.run.cut_log(self.trainer.updates)
         self._rows: list[Made] = []
         self._show: Callable[[Progress], None] = lambda at: None
         self._shown = Progress(self.trainer.updates, 0.0, math.nan, 0.0, 0.0, 0)
@@ -147,7 +146,10 @@ class Training:
             self._kept = self._scoring_time()
         self.minutes = elapsed()
         recorded, at_first = before, self.done
-        with self.run.alone(), closing(batches), enough_memory(self.settings):
+        with closing(batches), self.run.alone(), enough_memory(self.settings):
+            self.run.check(self.settings.resume)
+            self.run.begin(*self._facts())
+            self.run.cut_log(self.trainer.updates)
             while self.done < 1:
                 begun = time.monotonic()
                 batch = next(batches)

@@ -43,6 +43,11 @@ class View:
         """Width and height of the picture."""
         return self.visible[1], self.visible[0]
 
+    def __str__(self) -> str:
+        """Return size and colours in words."""
+        width, height = self.size
+        return f"{width}×{height} {'grey' if self.order == 'GRAY' else 'traffic' if self.order == 'NONE' else 'colour'}"
+
     def see(self, image: Image) -> Picture:
         """Convert a picture of this size, [h, w, 3] BGR, to a frame."""
         if self.order == "GRAY":

@@ -153,5 +153,5 @@ def test_impossible_recipes_are_refused(changes: dict[str, Any], message: str) -
 
 
 def test_the_error_for_an_unknown_recipe_lists_the_recipes() -> None:
-    with pytest.raises(OptionError, match=r"no recipe 'best': there are astm-mnist, astm-kth"):
+    with pytest.raises(OptionError, match=r"no recipe 'best': there are mini, astm-mnist, astm-kth"):
         choose("stip-edge", "best")

@@ -156,7 +156,9 @@ def test_killed_and_interrupted_runs_resume(make: Make) -> None:
 
 def test_a_run_without_a_checkpoint_starts_over(make: Make) -> None:
     settings = make("sampled", "out")
-    Training(settings, print)
+    killed = Training(settings, print)
+    with killed.run.alone():
+        killed.run.begin(*killed._facts())
     resumed = train(dataclasses.replace(settings, resume=True))
     assert resumed.trainer.updates == 6
 
@@ -362,6 +364,35 @@ def test_a_real_out_of_memory_error_is_explained(make: Make) -> None:
 
 
 def test_two_processes_do_not_train_in_one_folder(make: Make) -> None:
-    training = Training(make("clips", "out"), print)
-    with Run(training.run.folder).alone(), pytest.raises(OptionError, match="is in use by another run: wait"):
-        training.go(nothing, lambda: False)
+    """A refused run leaves the other's files alone, even the log's rows that are newer than its checkpoint."""
+    settings = make("clips", "out")
+    folder = train(settings, stop_after=2).run.folder
+    with (folder / "log.csv").open("a", newline="") as log:
+        log.write(log_row := "5" + ",0" * (folder / "log.csv").read_text().splitlines()[0].count(",") + "\n")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with Run(folder).alone(), pytest.raises(OptionError, match="is in use by another run: wait"):
+        train(dataclasses.replace(settings, resume=True))
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    train(dataclasses.replace(settings, resume=True))
+    assert log_row not in (folder / "log.csv").read_text()
+
+
+def test_two_new_runs_do_not_begin_in_one_folder(make: Make) -> None:
+    settings = make("clips", "out")
+    second = Training(settings, print)
+    first = train(settings).run.folder
+    before = (first / "weights.safetensors").read_bytes()
+    with pytest.raises(OptionError, match="exists already: continue with --resume"):
+        second.go(nothing, lambda: False)
+    assert (first / "weights.safetensors").read_bytes() == before
+
+
+def test_a_refused_resume_changes_nothing(make: Make) -> None:
+    settings = make("clips", "out")
+    folder = train(settings, stop_after=2).run.folder
+    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+    torch.save({**checkpoint, "minutes": "x"}, folder / "checkpoint.pt")
+    before = (folder / "run.json").read_bytes()
+    with pytest.raises(ArtifactError, match="is damaged: start another run"):
+        Training(dataclasses.replace(settings, resume=True), print)
+    assert (folder / "run.json").read_bytes() == before

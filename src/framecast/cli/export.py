@@ -51,6 +51,7 @@ def export(
     from framecast import terminal
     from framecast.graph.manifest import RENDER, other_half
     from framecast.models.configs import find, parse
+    from framecast.runtime.shipped import shipped
 
     find(config)  # a wrong name fails before a missing torch
     check_numbers(frames=frames)
@@ -81,5 +82,7 @@ def export(
     terminal.table(f"{config}: ONNX Runtime against PyTorch", columns, rows)
     kind = "trained" if weights else "random" if find(config).parameters else "no"
     print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB, {kind} weights{' as fp16' * (store == 'fp16')})")
+    if kind == "random" and config in shipped():
+        print(f"the weights that ship are not in it: use them by name, as in 'framecast run demo --model {config}'")
     if (render := other_half(output, RENDER)).exists():
         print(f"wrote {render} ({render.stat().st_size / 1e6:.1f} MB); keep both files together")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from framecast.cli.checks import check_numbers, check_outputs
+from framecast.errors import OptionError
 
 
 def moving_mnist(
@@ -40,6 +41,8 @@ def moving_mnist(
 
     check_numbers(sequences=sequences, length=length, digits=digits)
     check_outputs(str(digits_file), [output])
+    if output.suffix != ".npy":
+        raise OptionError(f"{output} must end in .npy")
     pictures = read_idx(digits_file)
     check_writable(output)
     made = test_set(pictures, seed, sequences, length, digits)
@@ -49,5 +52,5 @@ def moving_mnist(
     write(output, data)
     print(f"wrote {output} ({len(data) / 1e6:.1f} MB): Moving MNIST, {made.dtype} {list(made.shape)}")
     print("axes: frames, sequences, height, width")
-    print(f"each sequence: {digits} of the {len(pictures):,} digits of {digits_file}; seed {seed}")
+    print(f"{digits} digit{'s' * (digits != 1)} a sequence, from the {len(pictures):,} of {digits_file}; seed {seed}")
     print(f"sha256: {hashlib.sha256(data).hexdigest()}")

@@ -43,7 +43,8 @@ def train(
         ),
     ],
     recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Training recipe (default: the configuration's own).")
+        str | None,
+        typer.Option(metavar="NAME", help="Training recipe; mini is ours for two cores (default: the network's)."),
     ] = None,
     val: Annotated[
         Path | None,
@@ -138,6 +139,7 @@ def train(
         layout, device, licence, resume, start, shlex.join(["framecast", *sys.argv[1:]]),
     )  # fmt: skip
     training = Training(run, say)
+    before = training.trainer.updates
     stop = threading.Event()
     with on_signals(stop.set), progress(silent=0) as show:
         finished = training.go(lambda at: show(at.done, _words(at)), stop.is_set)
@@ -147,19 +149,21 @@ def train(
         print(f"stopped after {done}; continue with: {again}", file=sys.stderr)
         raise typer.Exit(130)
     artifact = output / f"{config}.onnx"
-    print(f"trained: {done}; {output / 'weights.safetensors'}")
+    said = "trained" if training.trainer.updates > before else "nothing left to train"
+    print(f"{said}: {done}; {output / 'weights.safetensors'}")
     print("next:")
     flows = isinstance(training.footage, Flows)
-    others: object = "TEST.npy"
+    watched: tuple[object, ...] = ("mnist://?seed=1", "--horizon", chosen.predicted)
+    others: object = f"mnist://{val or 't10k-images-idx3-ubyte.gz'}?seed=0"
     if flows:
         others = val or data
     elif isinstance(training.footage, Videos):
-        others = val or "OTHER_VIDEOS/"
+        watched, others = (0,), val or "OTHER_VIDEOS/"
     # As in training, all frames are predicted at once.
     outputs = ("--set", f"outputs={training.trainer.model.outputs}") if flows else ()
     for words in (
         ("export", config, "--weights", output / "weights.safetensors", "-o", artifact, *outputs),
-        *([] if flows else [("run", 0, "--model", artifact)]),
+        *([] if flows else [("run", *watched, "--model", artifact)]),
         ("eval", artifact, others, *(("--layout", layout) if layout else ())),
     ):
         print(" ", shlex.join(map(str, ("framecast", *words))))
