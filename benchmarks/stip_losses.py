@@ -5,7 +5,7 @@ With the same seed, data and number of updates it is trained on the MSE alone, t
 the learned perceptual term too (STIP, Algorithm 1; weights of the released code). All are scored on moments of VAL:
 
 - PSNR and SSIM, which reward blur;
-- sharpness: gradient energy divided by that of the real frames (1 is equally sharp);
+- sharpness: gradient energy of all frames, divided by that of the real ones (1 is equally sharp);
 - LPIPS, if its packages and weights are installed (``lpips_weights.py``);
 - the perceptual distance: the MSE of a discriminator's features (STIP's own term), divided by that of copying the last
   frame. The discriminator comes from the adversarial run of another seed, which judged none of the scored networks.
@@ -122,19 +122,21 @@ def score(
     Without ``lpips``, LPIPS is NaN.
     """
     edges = Edges()
-    psnr, ssim, sharp, learnt, far, last = [], [], [], [], [], []
+    psnr, ssim, learnt, far, last = [], [], [], [], []
+    drawn = wanted = 0.0  # sums, because a single real frame may be black
     for guess, frames in zip(predicted, found, strict=True):
         truth = frames[GIVEN:]
         for one, real in zip(guess, truth, strict=True):
             compared = Truth(real).compare(one)
             psnr.append(compared.psnr)
             ssim.append(compared.ssim(data_range=1))
-            sharp.append(edges.energy(one) / max(edges.energy(real), 1e-9))
+            drawn += edges.energy(one)
+            wanted += edges.energy(real)
             learnt += [math.nan] if lpips is None else lpips(real, [one])
         apart = distances(judge, guess, truth)
         far += apart
         last.append(apart[-1])
-    return mean(psnr), mean(ssim), mean(sharp), mean(learnt), mean(far), mean(last)
+    return mean(psnr), mean(ssim), drawn / wanted, mean(learnt), mean(far), mean(last)
 
 
 def table(scores: Mapping[str, Sequence[Sequence[float]]]) -> Table:

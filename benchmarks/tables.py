@@ -350,6 +350,8 @@ TABLES: Mapping[str, Callable[[], Cells]] = {
     "small-lpips": small_lpips,
     "perceptual": perceptual,
     "training-speed": training_speed,
+    "training-parts": _file("training-parts.txt"),
+    "stip-losses": _file("stip-losses.txt"),
     "launches": launches,
     "configurations": configurations,
     "now-720p": _file("now-720p.txt"),

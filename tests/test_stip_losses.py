@@ -46,6 +46,8 @@ def test_scores_of_the_truth_of_blur_and_of_other_pictures(script: ModuleType) -
     exact, soft, other = (script.score([guess], [frames], judge, lpips) for guess in (truth, blurred, truth[::-1]))
     assert exact[1:] == pytest.approx((1, 1, 0, 0, 0))
     assert math.isnan(script.score([truth], [frames], judge)[3])
+    dark = np.concatenate([frames[:-1], np.zeros_like(frames[:1])])  # a black frame has no sharpness to divide by
+    assert script.score([truth], [dark], judge)[2] == pytest.approx(6 / 5, abs=0.05)
     assert exact[0] > 60
     assert soft[2] < 0.2
     assert other[2] == pytest.approx(1, abs=0.1)
