@@ -13,13 +13,13 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
 import numpy as np
 
 from framecast.camera import cv
 from framecast.camera.live import LiveSource
 from framecast.camera.pool import Pool
+from framecast.camera.query import parse_options
 from framecast.camera.source import Image
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
@@ -93,10 +93,10 @@ def parse_csi(rest: str) -> Csi:
     """Parse the rest of a ``csi://`` URI, after the scheme.
 
     Raises:
-        SourceError: the camera is not a number, or an option is unknown or out of range.
+        SourceError: the camera is not a number, or an option is unknown, given twice or out of range.
     """
     number, _, query = rest.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    options = parse_options(query)
     shown = redact(f"csi://{rest}")
     if unknown := options.keys() - {"size", "fps", "flip"}:
         raise SourceError(f"csi:// has no {redact(min(unknown))} (it takes size, fps and flip: {EXAMPLE})")

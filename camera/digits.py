@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import quote, unquote
 
 import numpy as np
 
 from framecast.camera.clip import Clip, Timed
 from framecast.camera.moving_mnist import DIGIT, MOST_DIGITS, SEEDS, Fixed, MovingMNIST, Pictures, read_idx
+from framecast.camera.query import parse_options
 from framecast.errors import SourceError
 from framecast.redact import redact
 
@@ -119,11 +120,11 @@ def parse_drift(uri: str, default: Drift | None = None, *, without: tuple[str, .
         without: options that have no meaning here.
 
     Raises:
-        SourceError: an option is unknown or out of range.
+        SourceError: an option is unknown, given twice or out of range.
     """
     default = default or Drift()
     place, _, query = uri.partition(":")[2].removeprefix("//").partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    options = parse_options(query)
     known = [name for name in ("digits", "size", "fps", "frames", "scene", "seed") if name not in without]
     example = "mnist://?digits=2&seed=1"
     if unknown := options.keys() - {*known}:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
 
 from framecast.camera.clip import Clip, Timed
+from framecast.camera.query import parse_options
 from framecast.camera.source import Image
 from framecast.errors import SourceError
 from framecast.redact import redact
@@ -97,11 +97,11 @@ def parse_scene(uri: str) -> Scene:
     """Parse a ``synthetic://`` URI.
 
     Raises:
-        SourceError: an option is unknown or out of range.
+        SourceError: an option is unknown, given twice or out of range.
     """
     default = Scene()
     place, _, query = uri.partition(":")[2].removeprefix("//").partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    options = parse_options(query)
     unknown = [*([place] if place else []), *(options.keys() - {"size", "fps", "frames", "seed"})]
     if unknown:
         raise SourceError(

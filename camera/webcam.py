@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from framecast.camera.jpegs import Jpegs
 from framecast.camera.live import LiveSource
 from framecast.camera.modes import FORMATS, JPEGS, USUAL, choose, list_modes
 from framecast.camera.pool import Pool
+from framecast.camera.query import parse_options
 from framecast.camera.source import Image, plausible_rate
 from framecast.clock import SYSTEM, Clock
 from framecast.errors import SourceError
@@ -64,10 +64,10 @@ def parse_v4l2(rest: str) -> Webcam:
     """Parse the rest of a ``v4l2://`` URI, after the scheme.
 
     Raises:
-        SourceError: an option is unknown, no number, or out of range.
+        SourceError: an option is unknown, given twice, no number, or out of range.
     """
     device, _, query = rest.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    options = parse_options(query)
     shown = redact(f"v4l2://{rest}")
     if unknown := options.keys() - {"size", "fps", "format"}:
         raise SourceError(f"v4l2:// has no {redact(min(unknown))} (it takes size, fps and format: {EXAMPLE})")

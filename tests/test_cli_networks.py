@@ -147,6 +147,7 @@ def test_the_small_networks_fit_where_they_ship(run: Run, tmp_path: Path, name: 
     code, out, err = run("export", name, "-o", artifact, "--frames", 3, "--store", "fp16")
     assert code == 0, err
     assert artifact.stat().st_size <= 1_500_000, out
+    assert f"the trained weights that ship are not in it: use them by name (--model {name})" in out
 
 
 def test_weights_stored_as_float16(run: Run, tmp_path: Path) -> None:
@@ -156,6 +157,7 @@ def test_weights_stored_as_float16(run: Run, tmp_path: Path) -> None:
     assert code == 0, err
     assert out.count("any drift") == 2  # on random and on real frames
     assert "random weights as fp16)" in out
+    assert "weights that ship" not in out
     with load(artifact) as predictor:
         assert artifact.stat().st_size < 3 * predictor.manifest.parameters  # bytes
         assert (predictor.manifest.stored, predictor.manifest.precision) == ("fp16", "fp32")

@@ -69,7 +69,7 @@ def test_size_and_seed_and_a_file_of_digits(tmp_path: Path) -> None:
         ("mnist://?fps=nan", "fps 0.1 to 1000"),
         ("mnist://?frames=-1", "frames 0 to 1000000000"),
         (f"mnist://?seed={2**32}", "seed 0 to 4294967295"),
-        ("mnist://?seed=4294967296", "out of range"),
+        ("mnist://?seed=0&digits=3&seed=0", "the source has seed twice: give it once"),
         ("mnist://?scene=0", "scene 1 to 10000"),
         ("mnist://none.gz", "cannot read none.gz: No such file or directory"),
         ("mnist://a%00b", "cannot read a�b: not a path"),

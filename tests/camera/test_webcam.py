@@ -84,6 +84,7 @@ def test_the_options_of_a_uri() -> None:
         ("fps=1001", "out of range"),
         ("format=h264", "unknown format: v4l2:///dev/video0?format=h264 (it takes yuyv, uyvy, nv12,"),
         ("format=", "unknown format"),
+        ("fps=30&fps=30", "the source has fps twice: give it once"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(options: str, says: str) -> None:

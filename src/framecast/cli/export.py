@@ -83,6 +83,6 @@ def export(
     kind = "trained" if weights else "random" if find(config).parameters else "no"
     print(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB, {kind} weights{' as fp16' * (store == 'fp16')})")
     if kind == "random" and config in shipped():
-        print(f"the weights that ship are not in it: use them by name, as in 'framecast run demo --model {config}'")
+        print(f"the trained weights that ship are not in it: use them by name (--model {config})")
     if (render := other_half(output, RENDER)).exists():
         print(f"wrote {render} ({render.stat().st_size / 1e6:.1f} MB); keep both files together")
