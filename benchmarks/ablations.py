@@ -104,6 +104,7 @@ VARIANTS = (
     Variant("stau", "true frames as inputs", recipe={"sampling_rate": 0.0}),
     Variant("stau", "true frames to the end", recipe={"sampling_rate": 1 / 12_000, "sampling_stop": 12_000}),
     Variant("stau", "predicted frames as inputs", recipe={"sampling_stop": 0}),
+    Variant("stau", "longer and longer sequences", recipe={"curriculum": 0.5}),
     Variant("astm"),
     Variant("astm", "tau=2", {"tau": 2}),
     Variant("astm", "without EIFAG", {"eifag": False}),

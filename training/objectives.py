@@ -67,7 +67,7 @@ def predict_sequences(model: StepModel, recipe: Recipe, frames: Tensor, truth: f
 
     Args:
         model: the network to train.
-        recipe: number of given and of predicted frames.
+        recipe: number of given frames.
         frames: values from 0 to 1.
         truth: probability that an input after the given ones is the true frame; see :func:`next_frames`.
 
@@ -75,7 +75,7 @@ def predict_sequences(model: StepModel, recipe: Recipe, frames: Tensor, truth: f
         The predicted and the true frames, [B, T', C, H, W] each.
     """
     if isinstance(model, TAU):
-        predicted = predict_clip(model, frames[: recipe.given], recipe.predicted)
+        predicted = predict_clip(model, frames[: recipe.given], len(frames) - recipe.given)
     else:
         predicted = next_frames(model, frames, recipe.given, truth)
     return predicted, frames[-predicted.shape[1] :].transpose(0, 1)

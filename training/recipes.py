@@ -41,6 +41,8 @@ class Recipe:
         sampling_rate: scheduled sampling (Bengio et al., 2015): the share of true frames among the inputs after the
             given ones is 1 before the first update, and falls by this much with each; 0 for true frames only.
         sampling_stop: from this update on the share is 0.
+        curriculum: share of a run in which sequences grow, from one frame after the given ones to all; 0 for full
+            length from the start (curriculum learning, Bengio et al., 2009).
         clip_norm: maximum norm of the gradient; 0 for no limit.
         ema: decay of the average of the weights, which is the result; 0 for the last weights. It is lower at first: at
             most (1 + n) / (10 + n) after n updates. Not for batch norms.
@@ -73,6 +75,7 @@ class Recipe:
     warmup: int = 0
     sampling_rate: float = 0.0
     sampling_stop: int = 0
+    curriculum: float = 0.0
     clip_norm: float = 0.0
     ema: float = 0.0
     reduction: Literal["mean", "sum"] = "mean"
@@ -92,6 +95,9 @@ class Recipe:
             least = 1 if name in ("updates", "batch", "given", "predicted", "unroll", "decay_every") else 0
             if not words and not (math.isfinite(value) and value >= least):
                 raise OptionError(f"{name} must be {least} or more, not {value}")
+        if self.curriculum > 1 or (self.curriculum and (self.ddr or self.batching == "streams")):
+            # The divergence of a single frame is not defined.
+            raise OptionError(f"curriculum must be at most 1, and 0 for streams and with ddr, not {self.curriculum}")
         if self.lr == 0 or self.ema >= 1:
             raise OptionError(f"lr must be above 0 and ema below 1, not {self.lr} and {self.ema}")
         if self.batching == "streams" and (self.ddr or self.gan):
@@ -243,6 +249,13 @@ def scale_of_rate(recipe: Recipe, update: int, done: float) -> tuple[float, floa
             low = _END
         return share * (low + (1 - low) * rise), _CYCLED[0] + (_CYCLED[1] - _CYCLED[0]) * rise
     return share, _BETA
+
+
+def length_of_sequences(recipe: Recipe, done: float) -> int:
+    """Return the number of frames of a sequence when a share of the run is done (curriculum)."""
+    if done >= recipe.curriculum:
+        return recipe.given + recipe.predicted
+    return recipe.given + 1 + int(done / recipe.curriculum * recipe.predicted)
 
 
 def share_of_truth(recipe: Recipe, done: float) -> float:

@@ -21,7 +21,7 @@ from framecast.training.objectives import (
     over_streams,
     predict_sequences,
 )
-from framecast.training.recipes import Recipe, scale_of_rate, share_of_truth
+from framecast.training.recipes import Recipe, length_of_sequences, scale_of_rate, share_of_truth
 from framecast.training.view import to_values
 
 PATIENCE = 20  # failed updates in a row that end the run
@@ -128,6 +128,7 @@ class Trainer:
                 return over_streams(self.model, self.recipe, frames, starts, self.state), []
         with self._autocast():
             truth = share_of_truth(self.recipe, done)
+            frames = frames[: length_of_sequences(self.recipe, done)]
             predicted, wanted = predict_sequences(self.model, self.recipe, frames, truth)
         judged = self._judge(predicted, wanted)
         with self._autocast():  # a second time, because autocast keeps copies of weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,18 @@ def test_tau_is_trained_on_the_frames_after_its_clip() -> None:
     mse = (predict_clip(model, frames[:4], 4) - frames[4:].transpose(0, 1)).square().mean()
     assert float(objective.parts["mse"]) == pytest.approx(float(mse), rel=1e-5)
     assert float(objective.loss) == pytest.approx(float(mse + 0.1 * objective.parts["ddr"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(("done", "length"), [(0.0, 3), (0.6, 5), (1.0, 6)])
+def test_a_curriculum_trains_on_the_start_of_each_sequence(done: float, length: int) -> None:
+    model = small()
+    batch = random_batch(model, 6)
+    begun = dataclasses.replace(batch, frames=batch.frames[:length], starts=batch.starts[:length])
+    grown = Recipe("sequences", 10, 2, 1e-3, given=2, predicted=4, curriculum=1.0)
+    short = dataclasses.replace(grown, predicted=length - 2, curriculum=0.0)
+    first = Trainer(copy.deepcopy(model), grown).update(batch, done)
+    second = Trainer(copy.deepcopy(model), short).update(begun, done)
+    assert (first.loss, first.norm) == (second.loss, second.norm)
 
 
 def test_one_iteration_of_stips_algorithm() -> None:

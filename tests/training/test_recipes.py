@@ -11,7 +11,15 @@ import torch
 
 from framecast.errors import OptionError
 from framecast.models.configs import CONFIGS
-from framecast.training.recipes import DEFAULTS, RECIPES, Recipe, choose, scale_of_rate, share_of_truth
+from framecast.training.recipes import (
+    DEFAULTS,
+    RECIPES,
+    Recipe,
+    choose,
+    length_of_sequences,
+    scale_of_rate,
+    share_of_truth,
+)
 
 RECURRENT_MINI = ("stip-mini", "stau-mini", "mau-mini", "astm-mini")
 
@@ -145,11 +153,31 @@ def test_one_cycle_matches_torch(updates: int) -> None:
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
         ({"ema": 1.0}, "ema below 1"),
         ({"ddr": 0.1}, "needs batching in sequences"),
+        ({"curriculum": 0.5}, "curriculum must be at most 1, and 0 for streams and with ddr, not 0.5"),
     ],
 )
 def test_impossible_recipes_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         choose("stip-edge", **changes)
+
+
+def test_sequences_of_a_curriculum_grow() -> None:
+    plain = choose("stau-mini")[1]
+    assert {length_of_sequences(plain, done) for done in (0, 0.3, 1)} == {20}
+    grown = choose("stau-mini", curriculum=0.5)[1]
+    assert [length_of_sequences(grown, done) for done in (0, 0.049, 0.051, 0.26, 0.499, 0.5, 1)] == [
+        11,
+        11,
+        12,
+        16,
+        20,
+        20,
+        20,
+    ]
+    with pytest.raises(OptionError, match="curriculum must be at most 1"):
+        choose("stau-mini", curriculum=1.5)
+    with pytest.raises(OptionError, match="0 for streams and with ddr"):
+        choose("tau-mini", curriculum=0.5)
 
 
 def test_the_error_for_an_unknown_recipe_lists_the_recipes() -> None:
