@@ -21,20 +21,18 @@ all threads. PSNR is computed as in live runs (:mod:`framecast.runtime.score`).
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
 import numpy as np
-from _machine import header
+from _machine import header, script
 from _now_clips import STREAMS, Clip, fetch, load
 from _now_live import CAMERAS, now, start
 from _now_run import COPY, DIS, Copy, Dis, Method, Ours, Scores, run
 
 import framecast
-from framecast.errors import FramecastError
 from framecast.evaluation.clips import find_clips
 from framecast.tables import Table, to_markdown
 
@@ -261,7 +259,4 @@ def _listed(kind: Callable[[str], object]) -> Callable[[str], list[object]]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FramecastError as error:
-        sys.exit(f"error: {error}")
+    script(main)

@@ -20,7 +20,7 @@ from _machine import header, script
 from numpy.typing import NDArray
 
 from framecast.camera import Image
-from framecast.evaluation.made import open_made
+from framecast.evaluation.made import TEST_SET, open_made
 from framecast.evaluation.metrics import METRICS, WORSE
 from framecast.evaluation.results import COPY, Contender, Results
 from framecast.evaluation.sequences import evaluate_sequences, forecast
@@ -33,7 +33,6 @@ from framecast.runtime.sinks.picture import CAPTION, GAP, beside, caption, enlar
 from framecast.tables import Table, to_markdown
 
 GIVEN = 10
-SEQUENCES = 10_000  # in the test set
 TILE = 64  # least width of a picture, pixels
 LABEL = 96  # width of the names of the rows, pixels
 
@@ -136,8 +135,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.sequences is not None and args.sequences < 1:
         parser.error(f"--sequences must be 1 or more, not {args.sequences}")
-    if not 0 <= args.sequence < (args.sequences or SEQUENCES):
-        parser.error(f"--sequence must be one of those scored, from 0 to {(args.sequences or SEQUENCES) - 1}")
+    if not 0 <= args.sequence < (args.sequences or TEST_SET):
+        parser.error(f"--sequence must be one of those scored, from 0 to {(args.sequences or TEST_SET) - 1}")
     if len({*args.artifacts}) < len(args.artifacts):
         parser.error("an artifact is given twice")
     for path in filter(None, (args.picture, args.json)):

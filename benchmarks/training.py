@@ -96,7 +96,7 @@ def parts(network: str, digits: Path, cache: Path, rounds: int) -> Sequence[str]
     """Return a row: what takes an update's CPU time, as shares. The data are made alone, before the updates."""
     torch.set_num_threads(1)
     model, recipe, batches = opened(network, digits, cache)
-    trainer, spent = Way("", recipe.precision).trainer(network, model), defaultdict[str, float](float)
+    trainer, spent = Trainer(model, recipe), defaultdict[str, float](float)
 
     def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def measured(*arguments: Any) -> Any:

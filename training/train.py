@@ -89,7 +89,7 @@ class Training:
         )
         self._check_apart()
         saved = self.run.load()
-        self.run.sessions(self._facts()[0])
+        self.run.sessions(self._facts()[0])  # raises if the run to resume has other settings
         self.minutes = 0.0
         self.cpu_minutes = 0.0  # of all threads: pauses and other programs do not count
         self._position: Position | None = None

@@ -15,6 +15,8 @@ from framecast.models.configs import appearance
 Picture = NDArray[np.uint8]  # [H, W, C] in the network's order of channels
 Frame = NDArray[np.uint8 | np.float32]  # a picture; or traffic, float32 from 0 to 1
 
+_COLOURS = {"GRAY": "grey", "NONE": "traffic"}  # all other orders are colour
+
 
 def to_values(frames: Tensor) -> Tensor:
     """Convert frames to float32 values from 0 to 1, which traffic already has."""
@@ -46,7 +48,7 @@ class View:
     def __str__(self) -> str:
         """Return size and colours in words."""
         width, height = self.size
-        return f"{width}×{height} {'grey' if self.order == 'GRAY' else 'traffic' if self.order == 'NONE' else 'colour'}"
+        return f"{width}×{height} {_COLOURS.get(self.order, 'colour')}"
 
     def see(self, image: Image) -> Picture:
         """Convert a picture of this size, [h, w, 3] BGR, to a frame."""
