@@ -45,8 +45,8 @@ def test_a_file_is_written_with_its_folder(tmp_path: Path) -> None:
     assert left(path.parent) == ["file.bin"]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("write failed\nmore")])
-def test_a_failure_midway_keeps_the_old_file(tmp_path: Path, error: Exception) -> None:
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError("write failed\nmore")])
+def test_a_failure_midway_keeps_the_old_file(tmp_path: Path, error: OSError) -> None:
     path = tmp_path / "file.bin"
     write(path, b"before")
 

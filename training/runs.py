@@ -8,10 +8,10 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import cv2
 import torch
@@ -126,7 +126,9 @@ class Run:
         Raises:
             SinkError: it cannot be written; the previous checkpoint is unchanged.
         """
-        self._write(self._checkpoint, lambda file: torch.save(dict(state), file))
+        data = io.BytesIO()  # torch would name a full disk by a line of its own code
+        torch.save(dict(state), data)
+        self._write(self._checkpoint, data.getvalue())
 
     def load(self) -> dict[str, Any] | None:
         """Load the checkpoint to the CPU; None before the first one.
@@ -208,7 +210,7 @@ class Run:
         self._write(self._log, kept.getvalue().encode())
 
     @staticmethod
-    def _write(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None:
+    def _write(path: Path, data: bytes) -> None:
         write(path, data, "make room, then --resume")
 
 

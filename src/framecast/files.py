@@ -124,7 +124,7 @@ def write(path: Path, data: bytes | Callable[[BinaryIO], object], cure: str = "c
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError when the disk is full
+    except OSError as error:
         raise _cannot(path, error, cure) from error
 
 
@@ -151,6 +151,6 @@ def _target(path: Path) -> Path:
     return target
 
 
-def _cannot(path: Path, error: Exception, cure: str = "choose another path") -> SinkError:
-    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or "the disk is full"
+def _cannot(path: Path, error: OSError, cure: str = "choose another path") -> SinkError:
+    reason = error.strerror or str(error).partition("\n")[0] or "the disk is full"
     return SinkError(f"cannot write {redact(str(path))}: {reason} ({cure})")
