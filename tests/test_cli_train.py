@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+from framecast.graph.artifact import manifest_of, read
+
 from .clips import write_clips, write_digits  # noqa: TID252 (pytest's importlib mode puts no test folder on the path)
 from .conftest import Run  # noqa: TID252 (likewise)
 
@@ -101,6 +103,8 @@ def test_moving_mnist_and_weights_to_start_from(run: Run, tmp_path: Path) -> Non
     assert float(row["val_mse"]) > 0
     code, _, err = run("export", "mau-mnist", "--weights", second / "weights.safetensors", "-o", tmp_path / "m.onnx")
     assert code == 0, err
+    made = "digits: Moving MNIST from 10 digits, 3 updates of 2x20 frames"
+    assert manifest_of(read(tmp_path / "m.onnx")).weights == f"{made}, from weights.safetensors ({made})"
 
 
 def test_grey_networks_are_trained_on_colour_videos(run: Run, tmp_path: Path) -> None:

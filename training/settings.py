@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,22 @@ from framecast.models.configs import build
 from framecast.models.step import StepModel
 from framecast.models.tau import TAU
 from framecast.training.recipes import Recipe
+
+
+class Start(NamedTuple):
+    """Weights to start from.
+
+    Attributes:
+        name: name of the file.
+        sha256: its SHA-256.
+        made: how they were made, as the file says.
+        tensors: the weights.
+    """
+
+    name: str
+    sha256: str
+    made: str
+    tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,7 @@ class Settings:
         minutes: wall time of all sessions together, including scoring; None if the number of updates ends the run.
         every: minutes between checkpoints.
         layout: layout of the data set in ``data`` and in ``val``; None for videos, digits or traffic.
-        start: name, SHA-256 and tensors of the initial weights.
+        start: initial weights; None for random ones.
         command: the command line of the run.
     """
 
@@ -48,7 +64,7 @@ class Settings:
     device: str = "auto"
     licence: str = "unknown"
     resume: bool = False
-    start: tuple[str, str, Mapping[str, Tensor]] | None = None
+    start: Start | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -79,7 +95,7 @@ def network(settings: Settings) -> tuple[StepModel, Recipe]:
         model = built({**settings.options, "outputs": min(predicted, frames)})  # no weight depends on ``outputs``
         recipe = dataclasses.replace(recipe, given=frames, predicted=predicted)
     if settings.start is not None:
-        model.load_state_dict(dict(settings.start[2]))
+        model.load_state_dict(dict(settings.start.tensors))
     return model.to(device).train(), recipe
 
 

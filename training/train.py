@@ -284,7 +284,7 @@ class Training:
         metadata = {
             "config": settings.config,
             "options": json.dumps(dict(settings.options)),
-            "weights": made + (f", from {settings.start[0]}" if settings.start else ""),
+            "weights": made + (f", from {settings.start.name} ({settings.start.made})" if settings.start else ""),
             "licence": settings.licence,
             "recipe": settings.name,
             **({"quality": quality} if quality else {}),
@@ -300,7 +300,7 @@ class Training:
             "recipe": {"name": settings.name, **dataclasses.asdict(self.recipe)},
             "minutes": settings.minutes,
             "seed": settings.seed,
-            "weights": {"file": settings.start[0], "sha256": settings.start[1]} if settings.start else None,
+            "weights": {"file": settings.start.name, "sha256": settings.start.sha256} if settings.start else None,
             "data": {"name": footage.name, "kind": footage.kind, "files": footage.files, "layout": settings.layout},
         }
         session = {

@@ -118,6 +118,7 @@ def train(
         from framecast.training.footage import Flows, Videos
         from framecast.training.recipes import choose
         from framecast.training.settings import Settings as RunSettings
+        from framecast.training.settings import Start
         from framecast.training.train import Training
 
         options = parse(config, settings or [])
@@ -133,7 +134,7 @@ def train(
             from framecast.export.load_network import load_trained
         model, manifest = load_trained(config, weights, options)
         options = {k: v for k, v in manifest.options.items() if CONFIGS[config].options.get(k) != v}
-        start = (weights.name, sha256(weights), model.state_dict())
+        start = Start(weights.name, sha256(weights), manifest.weights, model.state_dict())
     run = RunSettings(
         config, data, output, options, name, chosen, cache or output.parent / "frames", val, minutes, every, seed,
         layout, device, licence, resume, start, shlex.join(["framecast", *sys.argv[1:]]),
