@@ -107,14 +107,14 @@ SIZES: Mapping[str, Sequence[Mapping[str, Any]]] = {
 }  # fmt: skip
 
 
-def in_words(size: Mapping[str, Any]) -> str:
-    """Return changed options as words."""
-    return ", ".join(f"{name}={value}" for name, value in size.items())
+def in_words(changed: Mapping[str, Any]) -> str:
+    """Return changed options as words: the name of their variant."""
+    return ", ".join(f"{name}={value}" for name, value in changed.items())
 
 
 VARIANTS = (
     Variant("stau"),
-    *(Variant("stau", f"{name}={value}", {name: value}) for name, value in (("tau", 3), ("theta", 2))),
+    *(Variant("stau", in_words(changed), changed) for changed in ({"tau": 3}, {"theta": 2})),
     Variant("stau", "without TAM", {"temporal_attention": False}),
     Variant("stau", "without SAM", {"spatial_attention": False}),
     Variant("stau", "without TAM and SAM", {"temporal_attention": False, "spatial_attention": False}),
