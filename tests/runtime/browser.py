@@ -36,6 +36,8 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0"),
 ]
 START_TIMEOUT = 120.0  # seconds
+# What Chromium says of a call that a navigation cut off.
+NAVIGATED = ("Inspected target navigated or closed", "Execution context was destroyed")
 
 HEIGHT, WIDTH = 192, 256
 HORIZON = 2  # frames ahead
@@ -175,6 +177,10 @@ def decode(message: bytes) -> tuple[dict[str, Any], dict[str, Image]]:
     return header, pictures
 
 
+class NavigatedError(Exception):
+    """The page went to another address before it answered."""
+
+
 class Page:
     """One page of the browser.
 
@@ -205,6 +211,8 @@ class Page:
         self._answers[number] = answer = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params})
         reply = await asyncio.wait_for(answer, START_TIMEOUT)
+        if "error" in reply and reply["error"]["message"].rstrip(".") in NAVIGATED:
+            raise NavigatedError(f"{method} {params}: {reply['error']['message']}")
         assert "error" not in reply, reply
         result: dict[str, Any] = reply["result"]
         return result
@@ -214,6 +222,7 @@ class Page:
             await self.call(f"{domain}.enable")
         reply = await self.call("Page.navigate", url=url)
         assert "errorText" not in reply, reply
+        await self.wait_until("document.readyState !== 'loading'")  # before that, document.body may be null
 
     async def evaluate(self, expression: str) -> Any:
         reply = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
@@ -250,10 +259,14 @@ class Page:
         return number
 
     async def wait_until(self, expression: str, seconds: float = 120.0) -> None:
+        """Wait until ``expression`` holds, on this page or on one that it goes to meanwhile."""
         end = time.monotonic() + seconds
-        while not await self.evaluate(expression):
-            assert time.monotonic() < end, f"timeout after {seconds} s: {expression}"
+        while time.monotonic() < end:
+            with contextlib.suppress(NavigatedError):
+                if await self.evaluate(expression):
+                    return
             await asyncio.sleep(0.05)
+        raise AssertionError(f"timeout after {seconds} s: {expression}")
 
     async def resize(self, width: int, height: int, scale: float = 1) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}

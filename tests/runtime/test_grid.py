@@ -18,7 +18,7 @@ from framecast.runtime.sinks.page.pictures import TILE
 from framecast.runtime.sinks.web import WebSink
 
 # Beside this file; pytest's importlib mode puts no test folder on the path.
-from .browser import CHROMIUM, browse, decode, event, get, snapshot, watch  # noqa: TID252
+from .browser import CHROMIUM, NavigatedError, browse, decode, event, get, snapshot, watch  # noqa: TID252
 
 NAMES = ("door", "yard")
 
@@ -127,5 +127,24 @@ def test_the_grid_and_one_camera_large(sink: WebSink, tmp_path: Path) -> None:
             await page.wait_until("document.querySelectorAll('[data-state=live]').length === 1")
             await asyncio.to_thread(sink.close)  # no camera may look as if it were live
             await page.wait_until("document.querySelectorAll('[data-state=waiting] [data-old]').length === 2")
+
+    asyncio.run(run())
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt install chromium")
+def test_a_wait_outlasts_a_page_that_goes_elsewhere_meanwhile(sink: WebSink, tmp_path: Path) -> None:
+    # The first answer never comes, because the page leaves before.
+    there = "location.search === '?camera=yard' || (location.search = '?camera=yard', new Promise(() => {}))"
+
+    async def run() -> None:
+        async with browse(tmp_path / "profile") as page:
+            await page.open(sink.url)
+            await page.wait_until("document.querySelectorAll('.tile').length === 2")
+            with pytest.raises(NavigatedError):
+                await page.evaluate(there)
+            await page.wait_until("document.getElementById('split') !== null")
+            await page.wait_until(there.replace("yard", "door"))
+            with pytest.raises(AssertionError, match=r"timeout after 0\.2 s"):
+                await page.wait_until("false", seconds=0.2)
 
     asyncio.run(run())
