@@ -16,7 +16,7 @@ from .browser import browse  # noqa: TID252
 
 async def screenshot(url: str, file: Path, view: str, scheme: str, size: tuple[int, int], seconds: float) -> None:
     """Open the page, choose a view, wait ``seconds``, and take the screenshot."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # the browser may still write there
         async with browse(Path(folder)) as page:
             await page.scheme(scheme)
             await page.resize(*size)

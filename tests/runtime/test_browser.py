@@ -120,6 +120,9 @@ def test_the_views(sink: WebSink, tmp_path: Path) -> None:
                 assert await page.visible() == ["film_due", "film_real"]
                 await page.wait_until("document.getElementById('film_due').width === 10 * 160 + 9 * 4")
                 assert await page.text("film-tag") == ": 67 ms ahead"
+                box = "document.querySelector('#pane-film_real {}').getBoundingClientRect()"
+                assert await page.evaluate(f"0 < {box.format('.tag')}.height")
+                assert await page.evaluate(f"{box.format('.tag')}.bottom <= {box.format('canvas')}.top")
 
                 for key, names in (("1", ["late"]), ("2", ["now"]), ("4", ["late", "now"]), ("3", ["late", "now"])):
                     await page.press(key)
