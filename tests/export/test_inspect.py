@@ -56,12 +56,9 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[StepMo
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
         built[name] = model, shared(f"small-{name}", model)
-    return {name: (model, saved(proto, folder / f"{name}.onnx")) for name, (model, proto) in built.items()}
-
-
-def saved(proto: onnx.ModelProto, path: Path) -> Path:
-    save(proto, path)
-    return path
+    for name, (_, proto) in built.items():
+        save(proto, folder / f"{name}.onnx")
+    return {name: (model, folder / f"{name}.onnx") for name, (model, _) in built.items()}
 
 
 class Calls:
